@@ -1,0 +1,76 @@
+"""Files that are either complete or absent: written under a temporary name, then renamed."""
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any, BinaryIO, Iterator, Union
+
+from tpugraphs_rank import errors
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+@contextlib.contextmanager
+def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
+  """Opens a binary file that appears under `path` only once the block ends without an error.
+
+  Raises:
+    OutputError: the folder cannot be created or written.
+  """
+  path = pathlib.Path(path)
+  handle = None
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = tempfile.NamedTemporaryFile(
+        mode="wb", dir=path.parent, prefix=f".{path.name}.", suffix=".partial", delete=False)
+    with handle:
+      yield handle
+      handle.flush()
+      os.fsync(handle.fileno())
+    # NamedTemporaryFile makes files that only the owner reads; give them the mode of an ordinary file.
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(handle.name, 0o666 & ~umask)
+    os.replace(handle.name, path)
+    handle = None
+  except errors.TpuGraphsRankError:
+    raise
+  except OSError as error:
+    raise errors.OutputError(
+        f"cannot write {path}: {error.strerror or error}; choose an output folder that you can "
+        "write to and that has free space") from error
+  finally:
+    if handle is not None:
+      with contextlib.suppress(OSError):
+        os.unlink(handle.name)
+
+
+def write_text(path: PathLike, text: str) -> None:
+  """Writes `text` as UTF-8 with `\\n` line ends, atomically."""
+  with atomic_write(path) as file:
+    file.write(text.encode("utf-8"))
+
+
+def write_json(path: PathLike, value: Any) -> None:
+  """Writes `value` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
+  write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: PathLike) -> Any:
+  """Reads a JSON file.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: it is not JSON; the message names line and column.
+  """
+  path = pathlib.Path(path)
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    raise errors.MissingDataError(f"no file {path}") from None
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise errors.DataError(f"{path} is not valid JSON: {error}") from error
+  except OSError as error:
+    raise errors.MissingDataError(f"cannot read {path}: {error.strerror}") from error
