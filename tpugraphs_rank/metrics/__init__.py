@@ -1,0 +1,52 @@
+"""Metrics of a ranking, exactly as published; NumPy and SciPy only.
+
+Every metric of one graph takes (runtimes, scores) in this order: runtimes (c,) positive, scores
+(c,) higher = predicted faster. Agreement is positive. Where a graph has nothing to rank (one
+configuration, equal runtimes) `opa` and `kendall_tau` are NaN, and the means skip and count it.
+"""
+
+from tpugraphs_rank.metrics.aggregate import GraphMean
+from tpugraphs_rank.metrics.aggregate import mean_by_group
+from tpugraphs_rank.metrics.aggregate import mean_over_graphs
+from tpugraphs_rank.metrics.aggregate import mean_over_programs
+from tpugraphs_rank.metrics.aggregate import program_of
+from tpugraphs_rank.metrics.competition import COMPETITION_COLLECTIONS
+from tpugraphs_rank.metrics.competition import competition_score
+from tpugraphs_rank.metrics.competition import CompetitionScore
+from tpugraphs_rank.metrics.competition import layout_competition_score
+from tpugraphs_rank.metrics.competition import tile_competition_score
+from tpugraphs_rank.metrics.inputs import ranking
+from tpugraphs_rank.metrics.inputs import scores_from_ranking
+from tpugraphs_rank.metrics.pairs import is_degenerate
+from tpugraphs_rank.metrics.pairs import kendall_tau
+from tpugraphs_rank.metrics.pairs import opa
+from tpugraphs_rank.metrics.pairs import opa_pairs
+from tpugraphs_rank.metrics.pairs import TAU_VARIANTS
+from tpugraphs_rank.metrics.regression import mean_absolute_error
+from tpugraphs_rank.metrics.regression import pearson
+from tpugraphs_rank.metrics.regression import spearman
+from tpugraphs_rank.metrics.slowdown import topk_slowdown
+
+__all__ = [
+    "COMPETITION_COLLECTIONS",
+    "CompetitionScore",
+    "GraphMean",
+    "TAU_VARIANTS",
+    "competition_score",
+    "is_degenerate",
+    "kendall_tau",
+    "layout_competition_score",
+    "mean_absolute_error",
+    "mean_by_group",
+    "mean_over_graphs",
+    "mean_over_programs",
+    "opa",
+    "opa_pairs",
+    "pearson",
+    "program_of",
+    "ranking",
+    "scores_from_ranking",
+    "spearman",
+    "tile_competition_score",
+    "topk_slowdown",
+]

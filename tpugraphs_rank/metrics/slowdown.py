@@ -1,0 +1,44 @@
+"""How much slower the best of the K best-scored configurations is than the best of all."""
+
+from typing import Optional
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.metrics import inputs
+
+
+def topk_slowdown(
+    runtimes: ArrayLike,
+    scores: ArrayLike,
+    k: int,
+    normalizers: Optional[ArrayLike] = None,
+) -> float:
+  """Top-K slowdown of one graph, what is lost by trying only the K best-scored configurations.
+
+      slowdown_K = min_{i in top K} y_i / min_i y_i - 1
+
+  Args:
+    runtimes: (c,), any unit, positive.
+    scores: (c,), higher = predicted faster; equal scores are taken in the order of their indices.
+    k: how many are tried, >= 1; from c on the slowdown is 0.
+    normalizers: (c,), the unit of the runtimes, positive: y = runtimes / normalizers (tile
+      collections). None compares the raw runtimes.
+
+  Returns:
+    A fraction >= 0: 0.05 is 5 % slower than the best.
+
+  Raises:
+    DataError: shapes differ, a score is not finite, a runtime or normalizer is not positive.
+    ConfigError: `k` is below 1.
+
+  Source: TpuGraphs paper (arXiv 2308.13490), section 4.
+  """
+  if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+    raise errors.ConfigError(f"k={k!r}; expected how many configurations are tried, 1 or more")
+  runtimes, scores = inputs.check_pair(runtimes, scores)
+  if normalizers is not None:
+    runtimes = runtimes / inputs.check_normalizers(normalizers, runtimes.size)
+  top = inputs.ranking(scores)[:k]
+  return float(runtimes[top].min() / runtimes.min() - 1.0)
