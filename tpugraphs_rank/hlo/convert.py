@@ -1,0 +1,201 @@
+"""A raw file to graphs: what `experiments/featurize.py` runs, without files being written."""
+
+import dataclasses
+import logging
+import pathlib
+import re
+from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.hlo import graph
+from tpugraphs_rank.hlo import reading
+from tpugraphs_rank.hlo import tuning
+from tpugraphs_rank.hlo import tuning_pb2
+
+_log = logging.getLogger(__name__)
+
+TILE = "tile"
+LAYOUT = "layout"
+BARE = "bare"
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+  """One program, ready to be written.
+
+  Attributes:
+    name: the stem of its file: the module's name for a kernel, the input's stem otherwise.
+    kind: `tile`, `layout` or `bare` (no configurations).
+    arrays: the keys of the `.npz` file.
+    runs: how many runs were measured, 0 for a bare program.
+    valid_runs: how many of them count.
+    unknown_opcodes: how many instructions have each opcode that the table lacks.
+  """
+  name: str
+  kind: str
+  arrays: Dict[str, np.ndarray]
+  runs: int = 0
+  valid_runs: int = 0
+  unknown_opcodes: Dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+  """What one raw file gave.
+
+  Attributes:
+    source: the raw file.
+    file_kind: the message it holds, such as `TuningData`.
+    graphs: its programs, in the file's order.
+    skipped: name and reason of each program that gave no graph.
+  """
+  source: str
+  file_kind: str
+  graphs: List[Graph]
+  skipped: List[Tuple[str, str]]
+
+
+def convert_file(
+    path: files.PathLike, padding: int = 0, repeats: Sequence[files.PathLike] = ()) -> Converted:
+  """Reads a raw file and featurises every program in it.
+
+  Args:
+    path: a `TuningData`, `ModuleTuningData`, `HloModuleProto` or `HloProto` file.
+    padding: 0 or -1, see `features.node_features`.
+    repeats: further measurements of the same programs and runs, in the same order; runtimes
+      become the mean over all.
+
+  Raises:
+    MissingDataError: a file does not exist or cannot be read.
+    DataError: a file is damaged, a program has no valid default run, or a repeat is of other
+      programs or runs; the message names file and program.
+    ConfigError: `padding` is neither 0 nor -1.
+  """
+  raw = reading.read_raw(path)
+  others = [reading.read_raw(other) for other in repeats]
+  for other in others:
+    _check_same_programs(raw, other)
+  stem = pathlib.Path(path).stem
+  graphs, skipped = [], []
+  for index, module in enumerate(raw.modules):
+    passes = [module, *(other.modules[index] for other in others)]
+    label = _label(raw, index)
+    reason = _reason_to_skip(raw, passes)
+    if reason:
+      _log.warning("%s is skipped: %s", label, reason)
+      skipped.append((module.module.name or f"module {index}", reason))
+      continue
+    arrays = graph.graph_arrays(module.module, padding, label)
+    for other, repeated in zip(others, passes[1:]):
+      _check_same_graph(module, repeated, arrays, padding, label, _label(other, index))
+    graphs.append(_with_runs(raw, passes, arrays, label, stem))
+  return Converted(raw.source, raw.kind, graphs, skipped)
+
+
+def unique_names(names: Iterable[str], taken: Optional[Set[str]] = None) -> List[str]:
+  """File stems for names: path characters replaced, and `_2`, `_3`, ... appended to repeats.
+
+  Args:
+    names: any strings.
+    taken: stems (lower case) that are not free; the new ones are added to it. Two stems that
+      differ only in case count as equal, since some file systems hold them to be the same file.
+  """
+  taken = set() if taken is None else taken
+  unique = []
+  for name in names:
+    # Characters that no file system objects to; a leading dot would hide the file.
+    stem = re.sub(r"[^A-Za-z0-9._\-]", "_", name)
+    stem = re.sub(r"^\.+", lambda dots: "_" * len(dots.group()), stem) or "module"
+    candidate, number = stem, 1
+    while candidate.lower() in taken:
+      number += 1
+      candidate = f"{stem}_{number}"
+    taken.add(candidate.lower())
+    unique.append(candidate)
+  return unique
+
+
+def _label(raw: reading.RawFile, index: int) -> str:
+  name = raw.modules[index].module.name
+  return f"{raw.source}: module {name!r}" + (f" (number {index})" if len(raw.modules) > 1 else "")
+
+
+def _is_tile(raw: reading.RawFile, module: tuning_pb2.ModuleTuningData) -> bool:
+  """Kernels come in a `TuningData`; a file of one program may hold either kind of run."""
+  return raw.kind == reading.TUNING_DATA or (
+      any(tuning.has_tile_size_config(run) for run in module.runs)
+      and not any(run.HasField("module_config") for run in module.runs))
+
+
+def _reason_to_skip(
+    raw: reading.RawFile, passes: Sequence[tuning_pb2.ModuleTuningData]) -> Optional[str]:
+  """Why a kernel gives no graph, or None; other programs are never skipped."""
+  if not _is_tile(raw, passes[0]):
+    return None
+  if not passes[0].HasField("module"):
+    return "it has no HLO program"
+  if not passes[0].runs:
+    return "it has no runs"
+  lacking = max(
+      sum(not tuning.has_tile_size_config(run) for run in module.runs) for module in passes)
+  if lacking:
+    return f"{lacking} of its {len(passes[0].runs)} runs lack a tile_size_config"
+  return None
+
+
+def _with_runs(
+    raw: reading.RawFile, passes: Sequence[tuning_pb2.ModuleTuningData],
+    arrays: Dict[str, np.ndarray], label: str, stem: str) -> Graph:
+  """Adds the configurations to a program's arrays."""
+  unknown = graph.unknown_opcodes(passes[0].module)
+  if not raw.has_runs:
+    return Graph(stem, BARE, arrays, unknown_opcodes=unknown)
+  if _is_tile(raw, passes[0]):
+    runs = tuning.tile_arrays(passes, label)
+    kind = TILE
+    # The format of a kernel has no splits.
+    arrays = {key: value for key, value in arrays.items() if key != "node_splits"}
+    name = passes[0].module.name
+  else:
+    runs = tuning.layout_arrays(passes, len(arrays["node_opcode"]), label)
+    kind, name = LAYOUT, stem
+  return Graph(name, kind, {**arrays, **runs.arrays}, runs.total, runs.valid, unknown)
+
+
+def _check_same_programs(first: reading.RawFile, other: reading.RawFile) -> None:
+  def differ(what: str) -> errors.DataError:
+    return errors.DataError(
+        f"{other.source} is no repeat of {first.source}: {what}; expected another measurement of "
+        "the same programs in the same order; check the order of the files, or measure again")
+
+  if not first.has_runs:
+    raise errors.DataError(
+        f"{first.source} is a {first.kind} without measurements, so nothing can repeat it; leave "
+        f"out {other.source}")
+  if first.kind != other.kind:
+    raise differ(f"it holds a {other.kind}, not a {first.kind}")
+  names = [[module.module.name for module in raw.modules] for raw in (first, other)]
+  if len(names[0]) != len(names[1]):
+    raise differ(f"it has {len(names[1])} programs, not {len(names[0])}")
+  for index, (ours, theirs) in enumerate(zip(*names)):
+    if ours != theirs:
+      raise differ(f"program {index} is {theirs!r}, not {ours!r}")
+  for index, (ours, theirs) in enumerate(zip(first.modules, other.modules)):
+    tuning.check_same_runs(ours, theirs, _label(first, index), _label(other, index))
+
+
+def _check_same_graph(
+    first: tuning_pb2.ModuleTuningData, other: tuning_pb2.ModuleTuningData,
+    arrays: Dict[str, np.ndarray], padding: int, label: str, other_label: str) -> None:
+  # Ids and metadata may differ between two compilations of one program: its graph may not.
+  if first.module == other.module:
+    return
+  theirs = graph.graph_arrays(other.module, padding, other_label)
+  for key, ours in arrays.items():
+    if not np.array_equal(ours, theirs[key]):
+      raise errors.DataError(
+          f"{other_label} is no repeat of {label}: their {key} differ; expected another "
+          "measurement of the same program; measure it again")

@@ -1,0 +1,142 @@
+"""An HLO program as a graph: nodes are instructions, edges lead to what an instruction consumes."""
+
+from typing import Dict, List
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.hlo import features
+from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import opcodes
+
+# A computation whose name holds one of these ends a segment of `node_splits`; the small ones that
+# a fusion or reduction calls do not.
+_MAJOR_COMPUTATIONS = ("cluster", "while", "cond")
+
+
+def graph_arrays(
+    module: hlo_pb2.HloModuleProto, padding: int = 0, source: str = "the module",
+) -> Dict[str, np.ndarray]:
+  """The program as the arrays of a graph file.
+
+  Args:
+    module: the program, before or after optimisation.
+    padding: 0 or -1, see `features.node_features`.
+    source: what error messages call the program, for instance its file.
+
+  Returns:
+    `node_feat` (n, 140) float32, `node_opcode` (n,) uint8, `edge_index` (m, 2) int64,
+    `node_splits` (1, S) int64 and the scalar `feature_padding`, int64.
+
+  Raises:
+    DataError: there are no instructions, or an id refers to nothing.
+  """
+  if not any(computation.instructions for computation in module.computations):
+    raise errors.DataError(
+        f"{source} has no instructions; expected a HloModuleProto with at least one computation; "
+        "dump the program again")
+  return {
+      "node_feat": features.node_features(module, padding),
+      "node_opcode": node_opcodes(module),
+      "edge_index": edge_index(module, source),
+      "node_splits": node_splits(module),
+      "feature_padding": np.array(padding, np.int64),
+  }
+
+
+def node_opcodes(module: hlo_pb2.HloModuleProto) -> np.ndarray:
+  """The opcode id of each instruction: (n,) uint8, 0 for opcodes that the table lacks."""
+  return np.array(
+      [opcodes.opcode_id(instruction.opcode)
+       for computation in module.computations for instruction in computation.instructions],
+      np.uint8)
+
+
+def unknown_opcodes(module: hlo_pb2.HloModuleProto) -> Dict[str, int]:
+  """How many instructions have each opcode that the table lacks, by name."""
+  counts: Dict[str, int] = {}
+  for computation in module.computations:
+    for instruction in computation.instructions:
+      if instruction.opcode not in opcodes.OPCODE_IDS:
+        counts[instruction.opcode] = counts.get(instruction.opcode, 0) + 1
+  return counts
+
+
+def edge_index(
+    module: hlo_pb2.HloModuleProto, source: str = "the module") -> np.ndarray:
+  """Rows `[u, v]`, u consuming the output of v: (m, 2) int64, distinct, sorted lexicographically.
+
+  One edge to each distinct operand and one to the root of each distinct called computation.
+
+  Raises:
+    DataError: an operand, a root or a called computation does not exist, an id is taken twice
+      in one computation, or an instruction consumes itself.
+  """
+  # Ids are looked up in the instruction's own computation first: some versions of XLA number the
+  # instructions of each computation anew.
+  positions, everywhere = [], {}
+  node = 0
+  for computation in module.computations:
+    local = {}
+    for instruction in computation.instructions:
+      if instruction.id in local:
+        raise errors.DataError(
+            f"{source}: computation {computation.name!r} has two instructions with id "
+            f"{instruction.id}; expected distinct ids; dump the program again")
+      local[instruction.id] = everywhere[instruction.id] = node
+      node += 1
+    positions.append(local)
+  roots = {
+      computation.id: local.get(computation.root_id)
+      for computation, local in zip(module.computations, positions)}
+
+  consumers: List[int] = []
+  producers: List[int] = []
+  node = 0
+  for computation, local in zip(module.computations, positions):
+    for instruction in computation.instructions:
+      for operand in instruction.operand_ids:
+        producer = local.get(operand)
+        if producer is None:
+          producer = everywhere.get(operand)
+        if producer is None:
+          raise _dangling(source, instruction, f"operand id {operand}", "instruction")
+        consumers.append(node)
+        producers.append(producer)
+      for called in instruction.called_computation_ids:
+        producer = roots.get(called)
+        if producer is None:
+          raise _dangling(source, instruction, f"called computation id {called}",
+                          "computation that has a root instruction")
+        consumers.append(node)
+        producers.append(producer)
+      node += 1
+
+  u, v = np.asarray(consumers, np.int64), np.asarray(producers, np.int64)
+  if np.any(u == v):
+    raise errors.DataError(
+        f"{source}: the instruction at position {u[u == v][0]} consumes its own output; expected "
+        "a program without cycles; dump the program again")
+  # One number an edge sorts and deduplicates much faster than rows do.
+  keys = np.unique(u * node + v)
+  return np.stack([keys // node, keys % node], axis=1) if len(keys) else np.empty((0, 2), np.int64)
+
+
+def node_splits(module: hlo_pb2.HloModuleProto) -> np.ndarray:
+  """0, the node count after each major computation, and last the total: (1, S) int64."""
+  splits, count = [0], 0
+  for computation in module.computations:
+    count += len(computation.instructions)
+    if any(word in computation.name for word in _MAJOR_COMPUTATIONS):
+      splits.append(count)
+  if splits[-1] < count:
+    splits.append(count)
+  return np.array([splits], np.int64)
+
+
+def _dangling(
+    source: str, instruction: hlo_pb2.HloInstructionProto, what: str, expected: str,
+) -> errors.DataError:
+  return errors.DataError(
+      f"{source}: instruction {instruction.name or instruction.id!r} has {what}, which names no "
+      f"{expected} of the module; the file is cut short or damaged: dump or fetch it again")

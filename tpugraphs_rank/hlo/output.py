@@ -1,0 +1,50 @@
+"""Writes graphs as `.npz` files, never over a file that differs."""
+
+import os
+import pathlib
+import zipfile
+from typing import Dict, Optional
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+
+
+def check_free(path: files.PathLike, arrays: Dict[str, np.ndarray]) -> bool:
+  """Whether a graph has yet to be written: there is no file, or False if it holds the same.
+
+  Raises:
+    OutputError: there is a file of other content.
+  """
+  if not os.path.lexists(path):
+    return True
+  if not _same(_load(path), arrays):
+    raise errors.OutputError(
+        f"{path} exists and holds something else; expected no such file or the same arrays; "
+        "choose another --output, or allow replacing it with --overwrite")
+  return False
+
+
+def write_graph(path: files.PathLike, arrays: Dict[str, np.ndarray]) -> None:
+  """Writes a graph, complete or not at all, over whatever is there.
+
+  Raises:
+    OutputError: the file cannot be written.
+  """
+  with files.atomic_write(pathlib.Path(path)) as file:
+    np.savez_compressed(file, **arrays)
+
+
+def _load(path: files.PathLike) -> Optional[Dict[str, np.ndarray]]:
+  try:
+    with np.load(path, allow_pickle=False) as stored:
+      return {key: stored[key] for key in stored.files}
+  except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile):
+    return None
+
+
+def _same(stored: Optional[Dict[str, np.ndarray]], arrays: Dict[str, np.ndarray]) -> bool:
+  return stored is not None and stored.keys() == arrays.keys() and all(
+      stored[key].dtype == array.dtype and np.array_equal(stored[key], array)
+      for key, array in arrays.items())

@@ -1,0 +1,212 @@
+"""Runs of a measured program to the configuration and runtime arrays of a graph file.
+
+The same runs may have been measured several times ("passes"). Then a run counts only if it is
+valid in every pass, and its runtime is the mean over them.
+"""
+
+import dataclasses
+from typing import Callable, Dict, List, Sequence
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.hlo import lists
+from tpugraphs_rank.hlo import tuning_pb2
+
+TILE_BOUNDS = ("kernel_bounds", "output_bounds", "input_bounds")
+BOUNDS_LENGTH = 6
+TENSORS = 3  # output, input, kernel
+DIMS_LENGTH = 6
+LAYOUT_PADDING = -1
+
+Module = tuning_pb2.ModuleTuningData
+Run = tuning_pb2.ConfigProfile
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+  """The runs of one program that count.
+
+  Attributes:
+    arrays: the configuration and runtime keys of the graph file.
+    total: how many runs the program has, valid or not.
+    valid: how many of them count; c in the shapes of the arrays.
+  """
+  arrays: Dict[str, np.ndarray]
+  total: int
+  valid: int
+
+
+def tile_arrays(passes: Sequence[Module], source: str = "the module") -> Runs:
+  """Configurations and runtimes of a kernel whose tile size was tuned.
+
+  Args:
+    passes: one or more measurements of the same runs, in the same order.
+    source: what error messages call the program.
+
+  Returns:
+    `config_feat` (c, 24) float32, `config_runtime` and `config_runtime_normalizers` (c,) int64 in
+    nanoseconds; with several passes also `config_runtime_passes` (p, c) int64.
+
+  Raises:
+    DataError: no default run counts, or the passes differ in their runs.
+  """
+  valid = _valid_runs(passes, _is_valid_tile_run, source)
+  bounds = [lists.Lists() for _ in TILE_BOUNDS]
+  for row, index in enumerate(valid):
+    tile = passes[0].runs[index].op_config.tile_size_config
+    for gathered, name in zip(bounds, TILE_BOUNDS):
+      gathered.add(row, getattr(tile, name))
+  config_feat = np.concatenate(
+      [gathered.aggregated(len(valid), BOUNDS_LENGTH, empty_product=0)[0] for gathered in bounds],
+      axis=1).astype(np.float32)
+  return Runs(
+      {"config_feat": config_feat, **_runtime_arrays(passes, valid, source)},
+      total=len(passes[0].runs), valid=len(valid))
+
+
+def layout_arrays(
+    passes: Sequence[Module], node_count: int, source: str = "the module") -> Runs:
+  """Configurations and runtimes of a program whose layouts were tuned.
+
+  Args:
+    passes: one or more measurements of the same runs, in the same order.
+    node_count: n, the number of instructions of the program.
+    source: what error messages call the program.
+
+  Returns:
+    `node_config_ids` (nc,) int64, `node_config_feat` (c, nc, 18) float32 of whole numbers,
+    `config_runtime` and `config_runtime_normalizers` (c,) int64 in nanoseconds; with several
+    passes also `config_runtime_passes` (p, c) int64.
+
+  Raises:
+    DataError: no default run counts, a configuration does not fit the program, only some runs
+      have a runtime, or the passes differ in their runs.
+  """
+  ids = np.array(passes[0].config_index_to_node, np.uint64)
+  if np.any(ids >= node_count):
+    raise errors.DataError(
+        f"{source}: config_index_to_node holds {ids[ids >= node_count][0]}; expected positions "
+        f"of instructions, 0 to {node_count - 1}; the file is damaged or of another program")
+  valid = _valid_runs(passes, _is_valid_layout_run, source)
+  return Runs(
+      {
+          "node_config_ids": ids.astype(np.int64),
+          "node_config_feat": _layout_features(passes[0], valid, len(ids), source),
+          **_runtime_arrays(passes, valid, source),
+      },
+      total=len(passes[0].runs), valid=len(valid))
+
+
+def has_tile_size_config(run: Run) -> bool:
+  """Whether a run configures the tile size, even if with empty bounds."""
+  return run.op_config.HasField("tile_size_config")
+
+
+def check_same_runs(first: Module, other: Module, source: str, other_source: str) -> None:
+  """Refuses a second measurement whose configurations are not those of the first.
+
+  Raises:
+    DataError: the number of runs, a configuration, a default mark or the configured nodes differ.
+  """
+  def differ(what: str, ours, theirs) -> errors.DataError:
+    return errors.DataError(
+        f"{other_source} is no repeat of {source}: {what} {theirs} instead of {ours}; expected "
+        "another measurement of the same configurations in the same order; measure them again")
+
+  if len(first.runs) != len(other.runs):
+    raise differ("its number of runs is", len(first.runs), len(other.runs))
+  if first.config_index_to_node != other.config_index_to_node:
+    raise differ("config_index_to_node holds", "the same", "other nodes")
+  for index, (ours, theirs) in enumerate(zip(first.runs, other.runs)):
+    if ours.is_default != theirs.is_default:
+      raise differ(f"run {index} has is_default", ours.is_default, theirs.is_default)
+    if ours.op_config != theirs.op_config or ours.module_config != theirs.module_config:
+      raise differ(f"run {index} has", "the same", "another configuration")
+
+
+def _is_valid_tile_run(run: Run) -> bool:
+  # A runtime of 1 ns or less marks a measurement that failed.
+  return (has_tile_size_config(run) and not run.error and run.HasField("profile")
+          and run.profile.compute_time_ns > 1)
+
+
+def _is_valid_layout_run(run: Run) -> bool:
+  return (run.module_config.HasField("layout_config") and not run.error
+          and run.HasField("profile"))
+
+
+def _valid_runs(
+    passes: Sequence[Module], is_valid: Callable[[Run], bool], source: str) -> List[int]:
+  """Indices of the runs that are valid in every pass; one of them is a default run."""
+  valid = [
+      index for index, runs in enumerate(zip(*(module.runs for module in passes)))
+      if all(is_valid(run) for run in runs)]
+  if not any(passes[0].runs[index].is_default for index in valid):
+    raise errors.DataError(
+        f"{source}: none of its {len(valid)} valid runs (of {len(passes[0].runs)}) is marked "
+        "is_default; expected one, since its runtime is the normalizer; measure the compiler's "
+        "default configuration too")
+  return valid
+
+
+def _runtime_arrays(
+    passes: Sequence[Module], valid: Sequence[int], source: str) -> Dict[str, np.ndarray]:
+  times = np.array(
+      [[module.runs[index].profile.compute_time_ns for index in valid] for module in passes],
+      np.int64)
+  # All zero is how the public test splits hide their runtimes; a zero among measurements is not a
+  # runtime.
+  if np.any(times) and np.any(times <= 0):
+    which, k = np.argwhere(times <= 0)[0]
+    raise errors.DataError(
+        f"{source}: run {valid[k]} of measurement {which + 1} has compute_time_ns "
+        f"{times[which, k]} and no error; expected a positive time in nanoseconds, as its other "
+        "runs have; mark a failed run with error = true")
+  # numpy's rint rounds halves to the even neighbour.
+  runtime = times[0] if len(passes) == 1 else np.rint(times.mean(axis=0)).astype(np.int64)
+  default = next(k for k, index in enumerate(valid) if passes[0].runs[index].is_default)
+  arrays = {
+      "config_runtime": runtime,
+      "config_runtime_normalizers": np.full(len(valid), runtime[default], np.int64),
+  }
+  if len(passes) > 1:
+    arrays["config_runtime_passes"] = times
+  return arrays
+
+
+def _layout_features(
+    module: Module, valid: Sequence[int], node_count: int, source: str) -> np.ndarray:
+  """(c, nc, 18) float32: the layouts of each configured node's tensors, minor to major."""
+  # Ten thousand runs of hundreds of nodes have few distinct node configurations: each is decoded
+  # once.
+  rows: List[np.ndarray] = []
+  row_of: Dict[bytes, int] = {}
+  chosen = np.empty((len(valid), node_count), np.int64)
+  for c, index in enumerate(valid):
+    nodes = module.runs[index].module_config.layout_config.nodes
+    if len(nodes) != node_count:
+      raise errors.DataError(
+          f"{source}: run {index} configures {len(nodes)} nodes; expected {node_count}, the "
+          "length of config_index_to_node; the file is cut short or damaged: fetch it again")
+    for k, node in enumerate(nodes):
+      key = node.SerializeToString()
+      if key not in row_of:
+        row_of[key] = len(rows)
+        rows.append(_node_row(node, f"{source}: run {index}, node {k}"))
+      chosen[c, k] = row_of[key]
+  table = np.array(rows, np.float32).reshape(-1, TENSORS * DIMS_LENGTH)
+  return table[chosen]
+
+
+def _node_row(node: tuning_pb2.LayoutConfig.NodeLayoutConfig, source: str) -> np.ndarray:
+  """(18,) numbers: tensor t from position 6t on; what a short list leaves is -1."""
+  if len(node.tensors) > TENSORS:
+    raise errors.DataError(
+        f"{source} configures {len(node.tensors)} tensors; expected at most {TENSORS} (output, "
+        "input, kernel); give each instruction its own entry")
+  row = np.full((TENSORS, DIMS_LENGTH), LAYOUT_PADDING, np.float32)
+  for tensor, config in zip(row, node.tensors):
+    dims = config.dims[:DIMS_LENGTH]
+    tensor[:len(dims)] = dims
+  return row.ravel()
