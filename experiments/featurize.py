@@ -7,21 +7,22 @@ A `TuningData` gives one graph a kernel, named after its module; a `ModuleTuning
 `HloModuleProto` or a `HloProto` gives one graph, named after the file.
 """
 
+import logging
 import pathlib
-import sys
-from typing import List, Optional, Sequence, Set
+from typing import List, Sequence, Set
 
-from absl import app
 from absl import flags
-from absl import logging
 import tqdm
 
+from experiments import app
 from tpugraphs_rank import errors
 from tpugraphs_rank.hlo import convert
 from tpugraphs_rank.hlo import output as hlo_output
 
 # XLA's dump folder holds these beside the programs.
 _NOT_PROGRAMS = "-memory-usage-report.pb"
+
+_log = logging.getLogger("tpugraphs_rank.featurize")
 
 
 def featurize(
@@ -79,8 +80,8 @@ def _files_of(places: Sequence[str], flag: str) -> List[pathlib.Path]:
     found = sorted(path for path in place.glob("*.pb") if path.is_file())
     programs = [path for path in found if not path.name.endswith(_NOT_PROGRAMS)]
     if len(programs) < len(found):
-      logging.info("%s: %d *%s files left out: they hold no program", place,
-                   len(found) - len(programs), _NOT_PROGRAMS)
+      _log.info("%s: %d *%s files left out: they hold no program", place,
+                len(found) - len(programs), _NOT_PROGRAMS)
     if not programs:
       raise errors.MissingDataError(
           f"{flag} {place} holds no .pb file; expected raw protobufs directly in this folder; "
@@ -94,7 +95,7 @@ def _files_of(places: Sequence[str], flag: str) -> List[pathlib.Path]:
 def _log_summary(converted: convert.Converted, written: int) -> None:
   graphs = converted.graphs
   runs, valid = sum(g.runs for g in graphs), sum(g.valid_runs for g in graphs)
-  logging.info(
+  _log.info(
       "%s (%s): %d graphs (%d written, %d already there), %d nodes, %d of %d runs count "
       "(%d left out), %d programs skipped",
       converted.source, converted.file_kind, len(graphs), written, len(graphs) - written,
@@ -105,7 +106,7 @@ def _log_summary(converted: convert.Converted, written: int) -> None:
     for opcode, count in graph.unknown_opcodes.items():
       unknown[opcode] = unknown.get(opcode, 0) + count
   if unknown:
-    logging.warning(
+    _log.warning(
         "%s: opcodes that the table lacks are stored as 0: %s", converted.source,
         ", ".join(f"{opcode} ({count})" for opcode, count in sorted(unknown.items())))
 
@@ -128,20 +129,11 @@ def _define_flags() -> None:
   flags.DEFINE_bool("overwrite", False, "Replace existing files that differ.")
 
 
-def _main(argv: Sequence[str]) -> Optional[str]:
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}; name files with --input")
+def main(_) -> None:
   values = flags.FLAGS
-  try:
-    featurize(
-        values.input, values.output, int(values.padding), values.repeat, values.overwrite)
-  except errors.TpuGraphsRankError as error:
-    return f"featurize: {error}"
-  return None
+  featurize(values.input, values.output, int(values.padding), values.repeat, values.overwrite)
 
 
 if __name__ == "__main__":
   _define_flags()
-  # absl's own default hides the summaries.
-  logging.set_verbosity(logging.INFO)
-  app.run(lambda argv: sys.exit(_main(argv)))
+  app.run(main)

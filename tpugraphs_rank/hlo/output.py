@@ -3,6 +3,7 @@
 import os
 import pathlib
 import zipfile
+import zlib
 from typing import Dict, Optional
 
 import numpy as np
@@ -40,7 +41,8 @@ def _load(path: files.PathLike) -> Optional[Dict[str, np.ndarray]]:
   try:
     with np.load(path, allow_pickle=False) as stored:
       return {key: stored[key] for key in stored.files}
-  except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile):
+  except (OSError, ValueError, AttributeError, EOFError, KeyError, NotImplementedError, zlib.error,
+          zipfile.BadZipFile):
     return None
 
 

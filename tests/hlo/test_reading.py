@@ -1,0 +1,165 @@
+"""Which message a raw file holds, and files that hold none."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.hlo import graph
+from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import reading
+from tpugraphs_rank.hlo import tuning_pb2
+
+from . import modules
+
+FIXTURES = pathlib.Path(__file__).parent / "data"
+DATA = os.environ.get("TPUGRAPHS_TESTDATA")
+needs_data = pytest.mark.skipif(
+    not DATA, reason="TPUGRAPHS_TESTDATA does not name the folder of the real data")
+
+
+def _messages(module):
+  """Each kind of file around one program."""
+  tile = modules.measured([modules.tile_run(is_default=True), modules.tile_run()], module)
+  nodes = [[[0, 1]], []]
+  layout = modules.measured(
+      [modules.layout_run(nodes, is_default=True)], module, nodes=[0, 1])
+  return {
+      "HloModuleProto": module,
+      "HloProto": hlo_pb2.HloProto(hlo_module=module),
+      "ModuleTuningData": layout,
+      "TuningData": tuning_pb2.TuningData(modules=[tile, tile]),
+  }
+
+
+@settings(max_examples=40, deadline=None)
+@given(program=modules.programs(), name=st.text(max_size=9))
+@pytest.mark.parametrize("kind", ["HloModuleProto", "HloProto", "ModuleTuningData", "TuningData"])
+def test_every_kind_is_recognised(kind, program, name):
+  program.name = name
+  message = _messages(program)[kind]
+  raw = reading.parse_raw(message.SerializeToString(), "x.pb")
+  assert (raw.kind, raw.source) == (kind, "x.pb")
+  assert raw.has_runs == kind.endswith("TuningData")
+  assert [m.module for m in raw.modules] == [program] * (2 if kind == "TuningData" else 1)
+  assert [len(m.runs) for m in raw.modules] == {
+      "ModuleTuningData": [1], "TuningData": [2, 2]}.get(kind, [0])
+
+
+def test_one_kernel_with_one_run_is_recognised():
+  one = modules.measured([modules.tile_run(is_default=True)])
+  assert reading.parse_raw(one.SerializeToString()).kind == "ModuleTuningData"
+  several = tuning_pb2.TuningData(modules=[one])
+  assert reading.parse_raw(several.SerializeToString()).kind == "TuningData"
+
+
+@settings(max_examples=200, deadline=None)
+@given(cut=st.floats(0, 1, exclude_max=True))
+@pytest.mark.parametrize("kind", ["HloProto", "ModuleTuningData", "TuningData"])
+def test_a_file_cut_anywhere_is_refused_or_loses_whole_runs_only(kind, cut):
+  message = _messages(modules.tiny())[kind]
+  data = message.SerializeToString()
+  data = data[:int(cut * len(data))]
+  try:
+    raw = reading.parse_raw(data, "x.pb")
+  except errors.DataError as error:
+    assert "x.pb" in str(error)
+  else:
+    # A cut between two entries cannot be seen here; no program is ever half read.
+    assert all(m.module == modules.tiny() for m in raw.modules)
+
+
+def test_a_program_cut_between_computations_is_refused():
+  module = hlo_pb2.HloModuleProto(
+      name="m", entry_computation_name="main", entry_computation_id=2, computations=[
+          hlo_pb2.HloComputationProto(
+              name=name, id=number, root_id=1,
+              instructions=[hlo_pb2.HloInstructionProto(id=1, opcode="parameter")])
+          for name, number in (("fused", 1), ("main", 2))])
+  reading.parse_raw(module.SerializeToString())
+  whole = module.SerializeToString()
+  cut = whole.index(b"\x0a\x04main")  # The name that opens the second computation...
+  cut -= 2                            # ... after its tag and length.
+  with pytest.raises(errors.DataError, match="x.pb: module 'm' lacks its entry computation 'main'"):
+    reading.parse_raw(whole[:cut], "x.pb")
+
+
+@pytest.mark.parametrize("data,message", [
+    (b"", "is empty"),
+    (b"\x00\x01\x02garbage\xff\xfe", "is cut short or of another format"),
+    (b"hello world, this is text", "is cut short or of another format"),
+    (b"\x0a\x03abc", "is cut short or of another format"),
+    (b"HloModule jit_f, entry_computation_layout={}\n", "is HLO text.*xla_dump_hlo_as_proto.*jax"),
+    (b"\n  HloModule jit_f", "is HLO text"),
+    (b"module @jit_f attributes {}", "is StableHLO"),
+    (b"\x1f\x8b\x08\x00", "is compressed.*gunzip"),
+    (b"PK\x03\x04rest", "is a zip archive"),
+])
+def test_other_content(data, message):
+  with pytest.raises(errors.DataError, match="(?s)x.pb " + message) as info:
+    reading.parse_raw(data, "x.pb")
+  assert "expected a TuningData, ModuleTuningData, HloModuleProto or HloProto" in str(info.value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.binary(max_size=200))
+def test_random_bytes_are_refused(data):
+  with pytest.raises(errors.DataError):
+    reading.parse_raw(data)
+
+
+def test_missing_files(tmp_path):
+  with pytest.raises(errors.MissingDataError, match="no file .*nothing.pb"):
+    reading.read_raw(tmp_path / "nothing.pb")
+  with pytest.raises(errors.MissingDataError, match="cannot read"):
+    reading.read_raw(tmp_path)
+
+
+@pytest.mark.parametrize("name,kind,opcodes,edges,shapes", [
+    ("jax_row_sums.pb", "HloModuleProto",
+     ["parameter", "parameter", "add", "parameter", "tanh", "constant", "reduce"],
+     [[2, 0], [2, 1], [4, 3], [6, 2], [6, 4], [6, 5]], {3: [4, 3], 4: [4, 3], 6: [4]}),
+    ("jax_row_sums.cpu_after_optimizations.hlo.pb", "HloProto",
+     ["parameter", "parameter", "add", "parameter", "tanh", "constant", "reduce", "parameter",
+      "fusion"],
+     [[2, 0], [2, 1], [4, 3], [6, 2], [6, 4], [6, 5], [8, 6], [8, 7]],
+     {3: [4, 3], 4: [4, 3], 6: [4], 7: [4, 3], 8: [4]}),
+])
+def test_programs_that_jax_writes(name, kind, opcodes, edges, shapes):
+  raw = reading.read_raw(FIXTURES / name)
+  assert raw.kind == kind
+  [module] = raw.modules
+  instructions = [i for c in module.module.computations for i in c.instructions]
+  assert min(i.id for i in instructions) > 2**32  # The computation's id stands in the high bits.
+  assert [i.opcode for i in instructions] == opcodes
+  arrays = graph.graph_arrays(module.module)
+  np.testing.assert_array_equal(arrays["edge_index"], edges)
+  assert not graph.unknown_opcodes(module.module)
+  feat = arrays["node_feat"]
+  for node, row in enumerate(feat):
+    shape = shapes.get(node, [])
+    np.testing.assert_array_equal(row[21:27], shape + [0] * (6 - len(shape)))
+    assert row[13] == 1  # f32
+    layout = list(range(len(shape)))[::-1]
+    np.testing.assert_array_equal(row[134:140], layout + [0] * (6 - len(shape)))
+  reduce = feat[opcodes.index("reduce")]
+  assert reduce[31] == 1 and feat[1, 30] == 1  # the reduced axis; the second parameter
+
+
+@needs_data
+@pytest.mark.parametrize("name,kind", [
+    ("op_tuning_data.pb", "TuningData"), ("module_tuning_data_layout.pb", "ModuleTuningData")])
+def test_real_files_and_their_cuts(name, kind):
+  data = (pathlib.Path(DATA) / "tpu_raw" / name).read_bytes()
+  assert reading.parse_raw(data).kind == kind
+  for size in np.random.default_rng(0).integers(1, len(data), 20).tolist():
+    try:
+      raw = reading.parse_raw(data[:size])
+    except errors.DataError:
+      continue
+    assert raw.kind == kind  # Cut between two entries: never taken for another message.
