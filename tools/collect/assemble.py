@@ -1,0 +1,194 @@
+"""From featurised kernels to a collection: gates, splits, descriptor, report. No JAX needed.
+
+Reads the `.npz` of `experiments.featurize` and the collector's `report.json`; writes
+`collection.json`, `measurement.json` and `npz/<split>/<kernel>.npz`.
+"""
+
+import argparse
+import logging
+import pathlib
+from typing import Any, Dict, List, Mapping, Optional
+
+import numpy as np
+import tqdm
+
+from tools.collect import catalogue
+from tools.collect import gates
+from tools.collect import geometry
+from tools.collect import splits
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+
+SPLITS = ("train", "valid", "test")
+_KEYS = ("node_feat", "node_opcode", "edge_index", "config_feat", "config_runtime",
+         "config_runtime_normalizers", "config_runtime_passes")
+
+Arrays = Dict[str, np.ndarray]
+
+
+def read_kernel(path: pathlib.Path) -> Arrays:
+  """All arrays of one featurised kernel.
+
+  Raises:
+    DataError: the file is damaged, or lacks a key (the passes come from `--repeat`).
+  """
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      arrays = {key: archive[key] for key in archive.files}
+  except (OSError, ValueError, EOFError, KeyError) as error:
+    raise errors.DataError(f"{path} is no readable .npz: {error}; featurize again") from error
+  missing = [key for key in _KEYS if key not in arrays]
+  if missing:
+    raise errors.DataError(
+        f"{path} lacks {', '.join(missing)}; featurize with --input pass1.pb --repeat pass2.pb")
+  return arrays
+
+
+def write_kernel(path: pathlib.Path, arrays: Arrays) -> None:
+  """Writes one kernel, compressed; the same arrays give the same bytes."""
+  with files.atomic_write(path) as file:
+    np.savez_compressed(file, **{key: arrays[key] for key in sorted(arrays)})
+
+
+def _largest_first(arrays: Arrays) -> float:
+  """Tau of "largest output tile first" against the runtimes (column 15: the output's volume)."""
+  return gates.kendall_tau_b(-arrays["config_feat"][:, 15], arrays["config_runtime"])
+
+
+def _summary(stems: List[str], kernels: Mapping[str, Arrays],
+             judged: Mapping[str, gates.Quality]) -> Dict[str, Any]:
+  """Figures of a set of kernels."""
+  if not stems:
+    return {"kernels": 0}
+  ratios = np.array([judged[stem].ratio for stem in stems])
+  taus = np.array([judged[stem].tau for stem in stems])
+  counts = np.array([judged[stem].configurations for stem in stems])
+  default = np.array([kernels[stem]["config_runtime_normalizers"][0]
+                      / kernels[stem]["config_runtime"].min() for stem in stems])
+  return {
+      "kernels": len(stems),
+      "configurations": int(counts.sum()),
+      "configurations_per_kernel": [int(counts.min()), int(counts.max())],
+      "tau_between_passes": {"mean": round(float(taus.mean()), 4),
+                             "lowest": round(float(taus.min()), 4)},
+      "slowest_over_fastest": {"median": round(float(np.median(ratios)), 2),
+                               "lowest": round(float(ratios.min()), 2),
+                               "highest": round(float(ratios.max()), 2)},
+      "tau_of_largest_output_tile_first": round(
+          float(np.mean([_largest_first(kernels[stem]) for stem in stems])), 4),
+      "slowdown_of_default_tile": {"mean": round(float(default.mean() - 1), 4),
+                                   "median": round(float(np.median(default) - 1), 4)},
+  }
+
+
+def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, name: str,
+             seed: int) -> Dict[str, Any]:
+  """Builds the collection's folder.
+
+  Args:
+    collected: output folder of `tools.collect.tile` (for `report.json`).
+    npz: folder that `experiments.featurize` wrote.
+    output: the collection's folder; npz files of an earlier assembly there are replaced.
+    name: of the collection, for instance `tile:xla_cpu`.
+    seed: of the splits.
+
+  Returns:
+    What `measurement.json` holds.
+
+  Raises:
+    MissingDataError: the report or a kernel's `.npz` is not there.
+    DataError: a file is damaged or no kernel passes the gates.
+  """
+  report = files.read_json(collected / "report.json")
+  kernels: Dict[str, Arrays] = {}
+  for stem in tqdm.tqdm(sorted(report["kernels"]), disable=None, desc="read", unit="kernel"):
+    path = npz / f"{stem}.npz"
+    if not path.exists():
+      raise errors.MissingDataError(
+          f"no file {path}; run python -m experiments.featurize --input {collected}/pass1.pb "
+          f"--repeat {collected}/pass2.pb --output {npz}")
+    kernels[stem] = read_kernel(path)
+  judged = {stem: gates.judge(arrays["config_runtime_passes"])
+            for stem, arrays in kernels.items()}
+  kept = [stem for stem in kernels if not judged[stem].lost]
+  if not kept:
+    raise errors.DataError(f"none of the {len(kernels)} kernels in {npz} passes the gates")
+  hashes = {stem: splits.graph_hash(kernels[stem]["node_opcode"], kernels[stem]["node_feat"],
+                                    kernels[stem]["edge_index"]) for stem in kept}
+  assigned = splits.split(hashes, catalogue.UNSEEN_GROUPS, seed)
+  for stem in kept:
+    write_kernel(output / "npz" / assigned[stem] / f"{stem}.npz", kernels[stem])
+  for path in (output / "npz").glob("*/*.npz"):
+    if assigned.get(path.stem) != path.parent.name:
+      path.unlink()
+
+  groups: Dict[str, List[str]] = {}
+  for stem in kept:
+    family = geometry.parse_stem(stem).definition
+    members = groups.setdefault(family.group, [])
+    if family.name not in members:
+      members.append(family.name)
+  by_split = {split: [stem for stem in kept if assigned[stem] == split] for split in SPLITS}
+
+  def group_of(stem: str) -> str:
+    return geometry.parse_stem(stem).definition.group
+
+  dropped: Dict[str, int] = {}
+  for entry in report["kernels"].values():
+    for reason, count in entry["dropped"].items():
+      dropped[reason] = dropped.get(reason, 0) + count
+  measurement = {
+      "machine": report["machine"], "versions": report["versions"], "dates": report["dates"],
+      "seed": report["seed"], "split_seed": seed, "protocol": report["protocol"],
+      "gates": {
+          "lowest_tau_between_passes": gates.MIN_TAU, "lowest_ratio": gates.MIN_RATIO,
+          "fewest_configurations": gates.MIN_CONFIGURATIONS,
+          "failed_to_measure": report["failed"], "not_measured": report["unfinished"],
+          "configurations_dropped": dropped,
+          "families": gates.losses((geometry.parse_stem(stem).family, judged[stem])
+                                   for stem in sorted(judged))},
+      "all_measured": _summary(sorted(judged), kernels, judged),
+      "splits": {split: _summary(stems, kernels, judged) for split, stems in by_split.items()},
+      "test_of_seen_groups": _summary(
+          [stem for stem in by_split["test"] if group_of(stem) not in catalogue.UNSEEN_GROUPS],
+          kernels, judged),
+      "unseen_groups": {group: _summary(
+          [stem for stem in by_split["test"] if group_of(stem) == group], kernels, judged)
+                        for group in catalogue.UNSEEN_GROUPS},
+      "groups": {group: _summary([stem for stem in kept if group_of(stem) == group],
+                                 kernels, judged) for group in sorted(groups)},
+  }
+  files.write_json(output / "measurement.json", measurement)
+  files.write_json(output / "collection.json", {
+      "name": name, "kind": "tile", "target": f"xla_cpu:{report['machine']['cpu']}",
+      "hlo_stage": "before_optimization", "path": "npz",
+      "splits": {split: len(stems) for split, stems in by_split.items()},
+      "family_regex": "^(?P<family>[^.]+)\\.",
+      "groups": {group: sorted(members) for group, members in sorted(groups.items())},
+      "has_runtimes": dict.fromkeys(SPLITS, True), "padding": 0,
+      "description": "Real kernels compiled by XLA and timed on one core of the target CPU under "
+                     "many tile sizes; see README.md and measurement.json beside this file."})
+  return measurement
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--collected", required=True, type=pathlib.Path,
+                      help="output folder of tools.collect.tile")
+  parser.add_argument("--npz", required=True, type=pathlib.Path,
+                      help="output folder of experiments.featurize")
+  parser.add_argument("--output", required=True, type=pathlib.Path,
+                      help="the collection's folder")
+  parser.add_argument("--name", default="tile:xla_cpu")
+  parser.add_argument("--seed", type=int, default=0, help="of the splits")
+  arguments = parser.parse_args(argv)
+  logging.basicConfig(level=logging.INFO, format="%(message)s")
+  measurement = assemble(arguments.collected, arguments.npz, arguments.output, arguments.name,
+                         arguments.seed)
+  for split, summary in measurement["splits"].items():
+    logging.info("%s: %d kernels, %d configurations", split, summary["kernels"],
+                 summary.get("configurations", 0))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,75 @@
+"""Which measured kernels are kept: agreement between the passes, and something to rank."""
+
+import dataclasses
+from typing import Dict, Iterable, Tuple
+
+import numpy as np
+
+MIN_TAU = 0.8             # Kendall tau-b between the two passes
+MIN_RATIO = 2.0           # slowest over fastest configuration, by the mean of the passes
+MIN_CONFIGURATIONS = 24   # after mismatches and equal programs are dropped
+
+REASONS = ("configurations", "tau", "ratio")
+
+
+@dataclasses.dataclass(frozen=True)
+class Quality:
+  """What the gates look at.
+
+  Attributes:
+    configurations: how many are left.
+    tau: Kendall tau-b between the passes (the lowest pair, where there are more than two).
+    ratio: slowest over fastest.
+    lost: the first gate that the kernel fails, or "" when it is kept.
+  """
+
+  configurations: int
+  tau: float
+  ratio: float
+  lost: str
+
+
+def kendall_tau_b(a: np.ndarray, b: np.ndarray) -> float:
+  """(concordant - discordant pairs) / sqrt(untied pairs of a * untied pairs of b), (c,) each.
+
+  Quadratic, for the few dozen configurations of a kernel; 0 where one side has nothing but ties.
+  """
+  first = np.sign(np.subtract.outer(a, a))
+  second = np.sign(np.subtract.outer(b, b))
+  scale = np.sqrt(float((first * first).sum()) * float((second * second).sum()))
+  return float((first * second).sum() / scale) if scale else 0.0
+
+
+def judge(passes: np.ndarray) -> Quality:
+  """Judges one kernel by its runtimes of every pass, (passes, c), in nanoseconds."""
+  passes = np.asarray(passes, np.float64)
+  count = passes.shape[1]
+  if count < 2:
+    return Quality(count, 0.0, 1.0, "configurations")
+  tau = min(kendall_tau_b(passes[i], passes[j])
+            for i in range(len(passes)) for j in range(i + 1, len(passes)))
+  means = passes.mean(axis=0)
+  ratio = float(means.max() / means.min())
+  lost = ""
+  if count < MIN_CONFIGURATIONS:
+    lost = "configurations"
+  elif tau < MIN_TAU:
+    lost = "tau"
+  elif ratio < MIN_RATIO:
+    lost = "ratio"
+  return Quality(count, tau, ratio, lost)
+
+
+def losses(judged: Iterable[Tuple[str, Quality]]) -> Dict[str, Dict[str, int]]:
+  """Family -> measured, lost to each gate, kept.
+
+  Args:
+    judged: (family, quality) of every measured kernel.
+  """
+  table: Dict[str, Dict[str, int]] = {}
+  for family, quality in judged:
+    row = table.setdefault(
+        family, {"measured": 0, **{f"lost_to_{reason}": 0 for reason in REASONS}, "kept": 0})
+    row["measured"] += 1
+    row[f"lost_to_{quality.lost}" if quality.lost else "kept"] += 1
+  return dict(sorted(table.items()))

@@ -1,0 +1,135 @@
+"""One measuring pass: compiles, checks and times every kernel of a plan, one file a kernel.
+
+Run by `tools.collect.tile` in a process of its own, with `protocol.ENVIRONMENT` set; the plan is
+`<output>/plan.json`. A kernel that has its file is not measured again.
+"""
+
+import argparse
+import base64
+import dataclasses
+import datetime
+import logging
+import os
+import pathlib
+import sys
+import time
+from typing import Any, Dict, List
+
+import numpy as np
+
+from tools.collect import geometry
+from tools.collect import protocol
+from tools.collect import sampling
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+
+
+def record_path(output: pathlib.Path, stem: str, pass_number: int) -> pathlib.Path:
+  """Where one kernel's measurements of one pass are kept."""
+  return output / "measured" / f"{stem}.pass{pass_number}.json"
+
+
+def _import_jax() -> Any:
+  """Imports JAX under the protocol's settings.
+
+  Raises:
+    ConfigError: the environment was not set before the process started.
+  """
+  wrong = [name for name, value in protocol.ENVIRONMENT.items() if os.environ.get(name) != value]
+  if wrong:
+    raise errors.ConfigError(
+        f"{', '.join(wrong)} must be set as the protocol says before JAX is imported; "
+        "start the measurement with python -m tools.collect.tile")
+  import jax  # pylint: disable=import-outside-toplevel
+  jax.config.update("jax_cpu_enable_async_dispatch", False)
+  jax.config.update("jax_enable_compilation_cache", False)
+  return jax
+
+
+def measure_kernel(kernel: geometry.Kernel, tiles: List[geometry.Tile], seed: int,
+                   pass_number: int, settings: protocol.Protocol) -> Dict[str, Any]:
+  """Compiles and times one kernel.
+
+  Returns:
+    JSON: `module` (HLO of the untiled kernel before optimisation, base64), `default_iterations`,
+    and `configurations`: for each tile its sides, `status` (`ok`, `mismatch`, `no_loop`), digest
+    of its optimised HLO, and `runtime_ns` where the status is `ok`.
+  """
+  import jax  # pylint: disable=import-outside-toplevel
+  from tools.collect import programs  # pylint: disable=import-outside-toplevel
+  start = time.monotonic()
+  program = programs.build(kernel)
+  # The operands are the same in both passes; only the order of measuring differs.
+  operands = [jax.device_put(array)
+              for array in program.inputs(sampling.kernel_rng(kernel, seed, "operands"))]
+  lowered = jax.jit(program.reference).lower(*operands)
+  module = lowered.compiler_ir("hlo").as_serialized_hlo_module_proto()
+  expected = np.asarray(lowered.compile()(*operands))
+  configurations, calls, timed = [], [], []
+  for tile in tiles:
+    compiled = jax.jit(program.tiled(tile)).lower(*operands).compile()
+    text = compiled.as_text()
+    status = "ok"
+    if not protocol.keeps_loop(text):
+      status = "no_loop"
+    elif not protocol.agrees(np.asarray(compiled(*operands)), expected, kernel.dtype):
+      status = "mismatch"
+    entry = {"output": list(tile.output), "reduction": list(tile.reduction), "status": status,
+             "optimised_hlo": protocol.digest(protocol.normalised_hlo(text))}
+    configurations.append(entry)
+    if status == "ok":
+      timed.append(entry)
+      calls.append(lambda compiled=compiled: compiled(*operands).block_until_ready())
+  compiled_s = time.monotonic() - start
+  rng = sampling.kernel_rng(kernel, seed, f"order of pass {pass_number}")
+  for entry, runtime in zip(timed, protocol.time_interleaved(calls, settings, rng)):
+    entry["runtime_ns"] = round(runtime)
+  jax.clear_caches()
+  return {"stem": kernel.stem, "pass": pass_number, "seed": seed,
+          "compile_s": round(compiled_s, 3), "total_s": round(time.monotonic() - start, 3),
+          "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+          "module": base64.b64encode(module).decode("ascii"), "configurations": configurations}
+
+
+def run_pass(output: pathlib.Path, pass_number: int) -> None:
+  """Measures every kernel of the plan that has no file for this pass yet."""
+  import tqdm  # pylint: disable=import-outside-toplevel
+  plan = files.read_json(output / "plan.json")
+  settings = protocol.Protocol(**plan["protocol"])
+  for entry in tqdm.tqdm(plan["kernels"], disable=None, desc=f"pass {pass_number}", unit="kernel"):
+    path = record_path(output, entry["stem"], pass_number)
+    if path.exists():
+      continue
+    kernel = geometry.parse_stem(entry["stem"])
+    tiles = [geometry.Tile(tuple(tile["output"]), tuple(tile["reduction"]))
+             for tile in entry["tiles"]]
+    try:
+      record = measure_kernel(kernel, tiles, plan["seed"], pass_number, settings)
+    except Exception as error:  # A kernel that XLA refuses must not end the collection.
+      logging.exception("%s failed", kernel.stem)
+      record = {"stem": kernel.stem, "pass": pass_number, "failed": f"{type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else ''}"}
+    else:
+      times = [c["runtime_ns"] for c in record["configurations"] if "runtime_ns" in c]
+      logging.info("pass %d %s: %d of %d configurations, %.3f to %.3f ms, %.1f s", pass_number,
+                   kernel.stem, len(times), len(tiles), min(times, default=0) / 1e6,
+                   max(times, default=0) / 1e6, record["total_s"])
+    files.write_json(path, record)
+
+
+def main(argv: List[str]) -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--output", required=True, type=pathlib.Path)
+  parser.add_argument("--pass_number", required=True, type=int)
+  parser.add_argument("--core", type=int, default=-1, help="processor core to stay on; -1: any")
+  arguments = parser.parse_args(argv)
+  logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+  if arguments.core >= 0 and hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {arguments.core})
+  jax = _import_jax()
+  logging.info("jax %s, %s", jax.__version__, dataclasses.asdict(protocol.Protocol()))
+  run_pass(arguments.output, arguments.pass_number)
+
+
+if __name__ == "__main__":
+  main(sys.argv[1:])
