@@ -1,0 +1,1 @@
+"""Command-line applications, one job each: `python -m experiments.<name> --help`."""

@@ -1,0 +1,13 @@
+"""Reading programs and their measured configurations.
+
+Everything here but `tpugraphs_rank.data.pipeline` needs NumPy only.
+"""
+
+from tpugraphs_rank.data.collections import load_collection
+from tpugraphs_rank.data.graphs import Graph
+from tpugraphs_rank.data.graphs import LayoutGraph
+from tpugraphs_rank.data.graphs import TileGraph
+from tpugraphs_rank.data.npz import load_graph
+from tpugraphs_rank.data.npz import save_graph
+from tpugraphs_rank.data.registry import Collection
+from tpugraphs_rank.data.registry import register_collection

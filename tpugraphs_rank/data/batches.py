@@ -1,0 +1,240 @@
+"""Lists of configurations as flat NumPy arrays: what one training or scoring step sees.
+
+A batch holds B graphs, their N nodes and M edges one after the other, and one list of at most C
+configurations for each graph. Node features stand once, whatever C is.
+"""
+
+import dataclasses
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from tpugraphs_rank import run_config
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import labels
+from tpugraphs_rank.data import normalize
+from tpugraphs_rank.data import sampling
+from tpugraphs_rank.data import segments
+
+Batch = Dict[str, np.ndarray]
+
+LABELS = tuple(field.name for field in dataclasses.fields(labels.Labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedGraph:
+  """A graph with scaled features, ready to be batched.
+
+  Attributes:
+    graph: the graph as read.
+    nodes: (n, F) float32 scaled features.
+    source, target: (m,) int32; data flows from source (operand) to target (user).
+    configs: tile: (c, K) float32 scaled; layout: (c, nc, 18) int8.
+    config_nodes: (nc,) int32; empty for tiles.
+    runtimes: (c,) float64 by which configurations are ranked; zeros where not measured.
+    choice: (c',) int64, the configurations that may be used (all, or one side of a split).
+    pieces: the segments, each its node ids; empty without segment dropout.
+  """
+
+  graph: graphs.Graph
+  nodes: np.ndarray
+  source: np.ndarray
+  target: np.ndarray
+  configs: np.ndarray
+  config_nodes: np.ndarray
+  runtimes: np.ndarray
+  choice: np.ndarray
+  pieces: Tuple[np.ndarray, ...] = ()
+
+  @property
+  def name(self) -> str:
+    return self.graph.name
+
+
+def prepare(graph: graphs.Graph, normalizer: normalize.Normalizer,
+            choice: Optional[np.ndarray] = None, max_nodes: Optional[int] = None) -> PreparedGraph:
+  """Scales a graph's features.
+
+  Args:
+    graph: a `TileGraph` or `LayoutGraph`.
+    normalizer: fitted on the training split.
+    choice: the configurations that may be used; None: all.
+    max_nodes: nodes a segment, where segment dropout is on.
+  """
+  if isinstance(graph, graphs.TileGraph):
+    configs = normalizer.configs(graph.config_feat)
+    config_nodes = np.zeros([0], np.int32)
+  else:
+    configs = graph.node_config_feat.astype(np.int8)
+    config_nodes = graph.node_config_ids.astype(np.int32)
+  pieces = () if max_nodes is None else tuple(
+      segments.cut_segments(graph.edge_index, graph.num_nodes, max_nodes))
+  return PreparedGraph(
+      graph=graph, nodes=normalizer.nodes(graph.node_feat),
+      source=graph.edge_index[:, 1].astype(np.int32), target=graph.edge_index[:, 0].astype(np.int32),
+      configs=configs, config_nodes=config_nodes, runtimes=graph.relative_runtime,
+      choice=np.arange(graph.num_configs) if choice is None else choice, pieces=pieces)
+
+
+@dataclasses.dataclass
+class _List:
+  """One graph's part of a batch, before it is joined with the others."""
+
+  prepared: PreparedGraph
+  picked: np.ndarray  # (c',) configurations.
+  reference: np.ndarray  # (r,) configurations of the reference list; empty in training.
+  piece: Optional[np.ndarray] = None  # The segment drawn, its node ids.
+
+
+def _join(lists: Sequence[_List], edge_keep: Optional[np.ndarray] = None, prefix: str = "",
+          only_pieces: bool = False) -> Batch:
+  """Flat arrays of the nodes, edges and configurations of several lists.
+
+  With `only_pieces` the graphs are cut down to their segments. Configurations are padded to the
+  longest list; masks say which are real.
+  """
+  reference = max((len(entry.reference) for entry in lists), default=0)
+  width = max(len(entry.picked) for entry in lists)
+  batch: Dict[str, List[np.ndarray]] = {key: [] for key in (
+      "nodes", "opcode", "source", "target", "num_nodes", "num_edges", "configs", "config_nodes",
+      "num_config_nodes", "config_mask", "reference_mask", "piece")}
+  offset = 0
+  edge = 0
+  for entry in lists:
+    prepared = entry.prepared
+    count = prepared.graph.num_nodes
+    source, target = prepared.source, prepared.target
+    if edge_keep is not None:
+      kept = edge_keep[edge:edge + len(source)]
+      edge += len(source)
+      source, target = source[kept], target[kept]
+    node_ids = np.arange(count)
+    if only_pieces:
+      node_ids = entry.piece
+      source, target = segments.induced_edges(source, target, node_ids, count)
+    batch["piece"].append(node_ids)
+    batch["nodes"].append(prepared.nodes[node_ids])
+    batch["opcode"].append(prepared.graph.node_opcode[node_ids])
+    batch["source"].append(source + offset)
+    batch["target"].append(target + offset)
+    batch["num_nodes"].append(len(node_ids))
+    batch["num_edges"].append(len(source))
+    # Padding repeats the first configuration, so that padded rows go through the same arithmetic.
+    pad = lambda ids, size: np.concatenate([ids, np.full(size - len(ids), ids[0] if len(ids) else 0)])
+    rows = np.concatenate([pad(entry.reference, reference), pad(entry.picked, width)])
+    rows = rows.astype(np.int64)
+    configs = prepared.configs[rows]
+    if prepared.graph.kind == "layout":
+      position = np.full(count, -1, np.int64)
+      position[node_ids] = np.arange(len(node_ids))
+      config_nodes = position[prepared.config_nodes]
+      inside = config_nodes >= 0
+      batch["config_nodes"].append(config_nodes[inside] + offset)
+      batch["num_config_nodes"].append(int(inside.sum()))
+      configs = np.swapaxes(configs, 0, 1)[inside]
+    batch["configs"].append(configs)
+    batch["reference_mask"].append(np.arange(reference) < len(entry.reference))
+    batch["config_mask"].append(np.arange(width) < len(entry.picked))
+    offset += len(node_ids)
+  layout = lists[0].prepared.graph.kind == "layout"
+  joined = {
+      "nodes": np.concatenate(batch["nodes"]),
+      "opcode": np.concatenate(batch["opcode"]).astype(np.int32),
+      "source": np.concatenate(batch["source"]).astype(np.int32),
+      "target": np.concatenate(batch["target"]).astype(np.int32),
+      "num_nodes": np.array(batch["num_nodes"], np.int32),
+      "num_edges": np.array(batch["num_edges"], np.int32),
+      # Layout: (NC, R + C, 18), one row a configurable node. Tile: (B, R + C, K).
+      "configs": np.concatenate(batch["configs"]) if layout else np.stack(batch["configs"]),
+      "config_mask": np.stack(batch["config_mask"]),
+      "reference_mask": np.stack(batch["reference_mask"]),
+  }
+  if layout:
+    joined["config_nodes"] = np.concatenate(batch["config_nodes"]).astype(np.int32)
+    joined["num_config_nodes"] = np.array(batch["num_config_nodes"], np.int32)
+  if only_pieces:
+    starts = np.concatenate([[0], np.cumsum([e.prepared.graph.num_nodes for e in lists])[:-1]])
+    joined["node_ids"] = np.concatenate(
+        [piece + start for piece, start in zip(batch["piece"], starts)]).astype(np.int32)
+  return {prefix + key: value for key, value in joined.items()}
+
+
+def training_batches(prepared: Sequence[PreparedGraph], config: run_config.BatchConfig,
+                     seed: int, epoch: int) -> Iterator[Batch]:
+  """One epoch: each graph `lists_per_graph` times, in random order, `batch_size` lists a step.
+
+  What an epoch holds depends on `seed` and `epoch` only, so that a resumed run sees what an
+  uninterrupted one does.
+  """
+  rng = np.random.default_rng([seed, epoch])
+  order = np.concatenate([rng.permutation(len(prepared)) for _ in range(config.lists_per_graph)])
+  for start in range(0, len(order), config.batch_size):
+    yield training_batch([prepared[i] for i in order[start:start + config.batch_size]], config, rng)
+
+
+def training_batch(members: Sequence[PreparedGraph], config: run_config.BatchConfig,
+                   rng: np.random.Generator) -> Batch:
+  """Draws a list of configurations for each graph, its labels, segments and kept edges."""
+  segmented = config.segment_mode != "full"
+  lists = []
+  for member in members:
+    drawn = sampling.sample_configs(
+        member.runtimes[member.choice], config.max_configs, rng, config.config_skew)
+    piece = member.pieces[rng.integers(len(member.pieces))] if segmented else None
+    lists.append(_List(member, member.choice[drawn], np.zeros([0], np.int64), piece))
+  keep = None
+  if config.edge_drop_rate > 0:
+    keep = rng.random(sum(len(member.source) for member in members)) >= config.edge_drop_rate
+  batch = _join(lists, keep, only_pieces=config.segment_mode == "drop")
+  if config.segment_mode == "backprop":
+    # Configurations and masks are the whole graph's; only nodes and edges differ.
+    piece = _join(lists, keep, prefix="segment_", only_pieces=True)
+    shared = ("segment_config_mask", "segment_reference_mask")
+    batch.update({key: value for key, value in piece.items() if key not in shared})
+  mask = batch["config_mask"]
+  for key in LABELS:
+    batch["label_" + key] = np.zeros(mask.shape, np.float32)
+  for row, entry in enumerate(lists):
+    made = labels.make_labels(entry.prepared.runtimes[entry.picked], rng)
+    for key in LABELS:
+      batch["label_" + key][row, :len(entry.picked)] = getattr(made, key)
+  return batch
+
+
+def reference_list(prepared: PreparedGraph, size: int) -> np.ndarray:
+  """The configurations that a list-aware model compares with when it scores this graph.
+
+  They are picked by content from the graph's usable configurations (see
+  `sampling.reference_configs`), so they do not depend on how the others are cut into lists.
+  """
+  rows = prepared.graph._config_rows()[prepared.choice]
+  return prepared.choice[sampling.reference_configs(rows, size)]
+
+
+def scoring_batches(prepared: Sequence[PreparedGraph], max_configs: int, reference_size: int,
+                    max_lists: int = 8) -> Iterator[Tuple[Batch, List[Tuple[int, np.ndarray]]]]:
+  """Cuts the usable configurations of every graph into lists and batches those.
+
+  Args:
+    prepared: the graphs.
+    max_configs: configurations a list at most.
+    reference_size: size of the reference list that stands before each list; 0: none.
+    max_lists: lists a batch at most.
+
+  Yields:
+    A batch, and for each of its rows which graph it is and which configurations (c',).
+  """
+  pending: List[_List] = []
+  owners: List[Tuple[int, np.ndarray]] = []
+  for index, member in enumerate(prepared):
+    reference = (reference_list(member, reference_size) if reference_size
+                 else np.zeros([0], np.int64))
+    for start in range(0, len(member.choice), max_configs):
+      picked = member.choice[start:start + max_configs]
+      pending.append(_List(member, picked, reference))
+      owners.append((index, picked))
+      if len(pending) == max_lists:
+        yield _join(pending), owners
+        pending, owners = [], []
+  if pending:
+    yield _join(pending), owners

@@ -1,0 +1,286 @@
+"""Programs as immutable, validated dataclasses whose fields bear the names of the npz keys.
+
+n nodes, m edges, c configurations, nc configurable nodes. Row `[u, v]` of `edge_index` says that
+node u consumes the output of node v. Runtimes are nanoseconds.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple
+
+import numpy as np
+
+from tpugraphs_rank import errors
+
+NUM_NODE_FEATURES = 140
+NUM_TILE_FEATURES = 24
+NUM_LAYOUT_FEATURES = 18
+NUM_OPCODES = 128  # Ids run to 120; the published models embed 128.
+
+
+def _array_field(shape: Tuple[Any, ...], dtype: Any, required: bool = True) -> Any:
+  metadata = {"shape": shape, "dtype": np.dtype(dtype)}
+  if required:
+    return dataclasses.field(metadata=metadata)
+  return dataclasses.field(default=None, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+  """A program without configurations, as made from a bare HLO module.
+
+  Attributes:
+    name: file stem.
+    node_feat: (n, 140) float32, in the order of `tpugraphs_rank.hlo`.
+    node_opcode: (n,) uint8.
+    edge_index: (m, 2) int64.
+    feature_padding: 0 or -1, with which the feature lists without aggregates are padded.
+    node_splits: (S,) int64, first node of each major computation and, last, n; or None.
+  """
+
+  kind: ClassVar[Optional[str]] = None
+
+  name: str
+  node_feat: np.ndarray = _array_field(("n", NUM_NODE_FEATURES), np.float32)
+  node_opcode: np.ndarray = _array_field(("n",), np.uint8)
+  edge_index: np.ndarray = _array_field(("m", 2), np.int64)
+  feature_padding: int = dataclasses.field(default=0, kw_only=True)
+  node_splits: Optional[np.ndarray] = dataclasses.field(
+      default=None, kw_only=True, metadata={"shape": ("S",), "dtype": np.dtype(np.int64)})
+
+  def __post_init__(self):
+    sizes: Dict[str, int] = {}
+    for field in dataclasses.fields(self):
+      if "dtype" in field.metadata:
+        array = _canonical(self, field, sizes)
+        object.__setattr__(self, field.name, array)
+    self._validate()
+
+  def _fail(self, key: str, problem: str) -> None:
+    raise errors.DataError(
+        f"{self.name}: {key} {problem}; write the file again "
+        "(`python -m experiments.featurize` for one's own program, or download it again)")
+
+  def _validate(self) -> None:
+    n = self.num_nodes
+    if n == 0:
+      self._fail("node_feat", "has no nodes; expected at least one")
+    if self.feature_padding not in (0, -1):
+      self._fail("feature_padding", f"is {self.feature_padding}; expected 0 or -1")
+    if self.node_opcode.max() >= NUM_OPCODES:
+      self._fail("node_opcode", f"holds {self.node_opcode.max()}; expected ids below {NUM_OPCODES}")
+    if self.edge_index.size and not (0 <= self.edge_index.min() and self.edge_index.max() < n):
+      row = int(np.flatnonzero(((self.edge_index < 0) | (self.edge_index >= n)).any(axis=1))[0])
+      self._fail("edge_index", f"row {row} is {self.edge_index[row].tolist()}; expected node ids "
+                 f"from 0 to {n - 1}")
+    if self.node_splits is not None and self.node_splits.size:
+      if (np.diff(self.node_splits) < 0).any() or self.node_splits[0] < 0 or (
+          self.node_splits[-1] > n):
+        self._fail("node_splits", f"does not rise from 0 to the number of nodes ({n})")
+
+  @property
+  def num_nodes(self) -> int:
+    return len(self.node_feat)
+
+  @property
+  def num_configs(self) -> int:
+    return 0
+
+  @property
+  def has_runtimes(self) -> bool:
+    """Whether the runtimes were measured; the released test splits hold zeros instead."""
+    return False
+
+  def arrays(self) -> Dict[str, np.ndarray]:
+    """The arrays to store, by npz key."""
+    stored = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+              if "dtype" in field.metadata and getattr(self, field.name) is not None}
+    if "node_splits" in stored:
+      stored["node_splits"] = stored["node_splits"][None, :]  # The released shape, (1, S).
+    stored["feature_padding"] = np.int64(self.feature_padding)
+    return stored
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _ConfiguredGraph(Graph):
+  """What tile and layout graphs share: measured runtimes."""
+
+  config_runtime: np.ndarray = _array_field(("c",), np.int64)
+
+  def _validate(self) -> None:
+    super()._validate()
+    runtime = self.config_runtime
+    if (runtime < 0).any():
+      self._fail("config_runtime", f"entry {int(np.argmin(runtime))} is {runtime.min()}; expected "
+                 "nanoseconds, above zero")
+    if runtime.size and (runtime == 0).any() and (runtime > 0).any():
+      self._fail("config_runtime", f"entry {int(np.argmin(runtime))} is 0 while others are "
+                 "measured; expected every runtime above zero, or all zero (no runtimes)")
+
+  @property
+  def num_configs(self) -> int:
+    return len(self.config_runtime)
+
+  @property
+  def has_runtimes(self) -> bool:
+    return bool(self.config_runtime.size) and bool(self.config_runtime[0] > 0)
+
+  @property
+  def relative_runtime(self) -> np.ndarray:
+    """(c,) float64: what evaluation ranks by and takes slowdowns of."""
+    return self.config_runtime.astype(np.float64)
+
+  def config_keys(self) -> np.ndarray:
+    """(c,) int64: the same number for the same configuration, from 0, by first occurrence."""
+    rows = self._config_rows()
+    if not len(rows):
+      return np.zeros([0], np.int64)
+    packed = np.ascontiguousarray(rows).view([("", np.void, rows.shape[1] * rows.itemsize)])
+    _, first, inverse = np.unique(packed.ravel(), return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first, kind="stable"), kind="stable")
+    return order[inverse.ravel()].astype(np.int64)
+
+  def _config_rows(self) -> np.ndarray:
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TileGraph(_ConfiguredGraph):
+  """A kernel with tile sizes.
+
+  Attributes beyond `Graph`:
+    config_runtime: (c,) int64 ns; all zero where there are no measurements.
+    config_feat: (c, 24) float32: kernel bounds (6) + sum + product, then output, input bounds.
+    config_runtime_normalizers: (c,) int64 ns, runtime of the default configuration in the same run.
+    config_runtime_passes: (p, c) int64 ns, the independent measurements that `config_runtime` is
+      the mean of; or None.
+  """
+
+  kind: ClassVar[str] = "tile"
+
+  config_feat: np.ndarray = _array_field(("c", NUM_TILE_FEATURES), np.float32)
+  config_runtime_normalizers: np.ndarray = _array_field(("c",), np.int64)
+  config_runtime_passes: Optional[np.ndarray] = _array_field(("p", "c"), np.int64, required=False)
+
+  def _validate(self) -> None:
+    super()._validate()
+    if self.has_runtimes and (self.config_runtime_normalizers <= 0).any():
+      entry = int(np.argmin(self.config_runtime_normalizers))
+      self._fail("config_runtime_normalizers",
+                 f"entry {entry} is {self.config_runtime_normalizers[entry]}; expected nanoseconds, "
+                 "above zero")
+
+  @property
+  def relative_runtime(self) -> np.ndarray:
+    if not self.has_runtimes:
+      return self.config_runtime.astype(np.float64)
+    return self.config_runtime / self.config_runtime_normalizers
+
+  def _config_rows(self) -> np.ndarray:
+    return self.config_feat
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayoutGraph(_ConfiguredGraph):
+  """A program with tensor layouts at some of its nodes.
+
+  Attributes beyond `Graph`:
+    config_runtime: (c,) int64 ns; all zero where there are no measurements.
+    node_config_ids: (nc,) int64, the configurable nodes.
+    node_config_feat: (c, nc, 18) float32, whole numbers -1..5: layouts of output (6), input (6)
+      and kernel (6), minor to major, padded with -1.
+    config_runtime_passes: (p, c) int64 ns, as in `TileGraph`; or None.
+  """
+
+  kind: ClassVar[str] = "layout"
+
+  node_config_ids: np.ndarray = _array_field(("nc",), np.int64)
+  node_config_feat: np.ndarray = _array_field(("c", "nc", NUM_LAYOUT_FEATURES), np.float32)
+  config_runtime_passes: Optional[np.ndarray] = _array_field(("p", "c"), np.int64, required=False)
+
+  def _validate(self) -> None:
+    super()._validate()
+    ids = self.node_config_ids
+    if ids.size and not (0 <= ids.min() and ids.max() < self.num_nodes):
+      self._fail("node_config_ids", f"holds {ids.max()}; expected node ids from 0 to "
+                 f"{self.num_nodes - 1}")
+    if len(np.unique(ids)) != len(ids):
+      self._fail("node_config_ids", "names a node twice")
+    feat = self.node_config_feat
+    if feat.size and (feat.min() < -1 or feat.max() > 5):
+      self._fail("node_config_feat", f"ranges from {feat.min()} to {feat.max()}; expected whole "
+                 "numbers from -1 to 5")
+
+  def _config_rows(self) -> np.ndarray:
+    # One byte a number: 18 float32 a node would only make the comparison four times as long.
+    return self.node_config_feat.astype(np.int8).reshape(self.num_configs, -1)
+
+
+def _canonical(graph: Graph, field: dataclasses.Field, sizes: Dict[str, int]
+               ) -> Optional[np.ndarray]:
+  """The array of `field` with the canonical dtype, read-only, its shape checked."""
+  value = getattr(graph, field.name)
+  if value is None:
+    return None
+  array = np.asarray(value)
+  if field.name == "node_splits" and array.ndim == 2 and len(array) == 1:
+    array = array[0]
+  key, shape, dtype = field.name, field.metadata["shape"], field.metadata["dtype"]
+  if array.ndim != len(shape):
+    graph._fail(key, f"has shape {array.shape}; expected ({', '.join(map(str, shape))})")
+  for length, expected in zip(array.shape, shape):
+    wanted = sizes.setdefault(expected, length) if isinstance(expected, str) else expected
+    if length != wanted:
+      named = "" if not isinstance(expected, str) else f" with {expected} = {wanted}"
+      graph._fail(key, f"has shape {array.shape}; expected ({', '.join(map(str, shape))}){named}")
+  if array.dtype.kind not in "iufb":
+    graph._fail(key, f"has dtype {array.dtype}; expected {dtype}")
+  if array.dtype.kind == "f":
+    if not np.isfinite(array).all():
+      where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+      graph._fail(key, f"entry {where} is {array[tuple(where)]}; expected finite numbers")
+    if dtype.kind in "iu" and (array != np.trunc(array)).any():
+      graph._fail(key, f"has dtype {array.dtype} and fractions; expected {dtype}")
+  if dtype.kind in "iu" and array.size:
+    limits = np.iinfo(dtype)
+    if array.min() < limits.min or array.max() > limits.max:
+      graph._fail(key, f"ranges from {array.min()} to {array.max()}; expected {dtype}")
+  array = np.array(array, dtype=dtype, order="C") if (
+      array.dtype != dtype or array.flags.writeable) else np.ascontiguousarray(array)
+  array.setflags(write=False)
+  return array
+
+
+def graph_from_arrays(name: str, arrays: Mapping[str, np.ndarray]) -> Graph:
+  """Builds the graph whose npz keys `arrays` holds: a `TileGraph`, `LayoutGraph` or bare `Graph`.
+
+  Unknown keys are ignored: later versions of the public data may add some.
+
+  Raises:
+    DataError: a key is missing, or an array breaks the format; the message names key and entry.
+  """
+  if "config_feat" in arrays:
+    cls = TileGraph
+  elif "node_config_feat" in arrays or "node_config_ids" in arrays:
+    cls = LayoutGraph
+  elif "config_runtime" in arrays:
+    raise errors.DataError(
+        f"{name}: config_runtime stands without config_feat (tile) or node_config_feat (layout); "
+        "write the file again with `python -m experiments.featurize`")
+  else:
+    cls = Graph
+  values: Dict[str, Any] = {}
+  for field in dataclasses.fields(cls):
+    if field.name == "name":
+      continue
+    if field.name in arrays:
+      values[field.name] = arrays[field.name]
+    elif field.default is dataclasses.MISSING:
+      raise errors.DataError(
+          f"{name}: key {field.name!r} is missing (found: {', '.join(sorted(arrays)) or 'none'}); "
+          "write the file again with `python -m experiments.featurize`, or download it again")
+  if "feature_padding" in values:
+    padding = np.asarray(values["feature_padding"])
+    if padding.size != 1 or padding.dtype.kind not in "iu":
+      raise errors.DataError(f"{name}: feature_padding is {padding!r}; expected 0 or -1")
+    values["feature_padding"] = int(padding.reshape(()))
+  return cls(name, **values)

@@ -1,0 +1,120 @@
+"""Feature scaling, fitted on the training split only; it travels with the model."""
+
+import dataclasses
+import zipfile
+from typing import Iterable, Tuple
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.data import graphs
+
+# Scaled features further out than this are cut: a column that hardly varies in training may be
+# anything in a program never seen.
+_LIMIT = 6.0
+
+
+def signed_log(values: np.ndarray) -> np.ndarray:
+  """sign(x) log2(1 + |x|): sizes span ten orders of magnitude, and paddings are -1."""
+  values = np.asarray(values, np.float64)
+  return np.sign(values) * np.log2(1.0 + np.abs(values))
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+  """Keeps the columns that vary, takes signed logs, subtracts the mean, divides by the deviation.
+
+  Attributes:
+    columns: (k,) int64 columns kept.
+    mean: (k,) float64, of the signed logs.
+    deviation: (k,) float64, above zero.
+  """
+
+  columns: np.ndarray
+  mean: np.ndarray
+  deviation: np.ndarray
+
+  @classmethod
+  def fit(cls, rows: np.ndarray) -> "Scaling":
+    """Fits on (r, f) raw rows, r at least 1."""
+    logs = signed_log(rows)
+    deviation = logs.std(axis=0)
+    columns = np.flatnonzero(deviation > 1e-6)
+    return cls(columns, logs.mean(axis=0)[columns], deviation[columns])
+
+  def __call__(self, rows: np.ndarray) -> np.ndarray:
+    """(r, f) raw to (r, k) float32 scaled."""
+    scaled = (signed_log(rows[:, self.columns]) - self.mean) / self.deviation
+    return np.clip(scaled, -_LIMIT, _LIMIT).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalizer:
+  """What scoring must know of the training data.
+
+  Attributes:
+    nodes: scaling of the 140 node features.
+    configs: scaling of the 24 tile features; for layouts none, they are categories.
+    opcodes: ids that occur in training.
+    feature_padding: padding of the training graphs' feature lists.
+  """
+
+  nodes: Scaling
+  configs: Scaling
+  opcodes: np.ndarray
+  feature_padding: int
+
+  @classmethod
+  def fit(cls, training_graphs: Iterable[graphs.Graph]) -> "Normalizer":
+    """Fits on the graphs of the training split, each counting once.
+
+    Raises:
+      DataError: the graphs differ in their feature padding.
+    """
+    nodes, configs, opcodes, paddings = [], [], set(), {}
+    for graph in training_graphs:
+      nodes.append(graph.node_feat)
+      opcodes.update(np.unique(graph.node_opcode).tolist())
+      paddings.setdefault(graph.feature_padding, graph.name)
+      if isinstance(graph, graphs.TileGraph):
+        configs.append(graph.config_feat)
+    if len(paddings) > 1:
+      raise errors.DataError(
+          f"training graphs differ in feature_padding: {paddings}; featurize all with one --padding")
+    empty = Scaling(np.zeros([0], np.int64), np.zeros([0]), np.ones([0]))
+    return cls(Scaling.fit(np.concatenate(nodes)),
+               Scaling.fit(np.concatenate(configs)) if configs else empty,
+               np.array(sorted(opcodes), np.int64), next(iter(paddings)))
+
+  def save(self, path: files.PathLike) -> None:
+    """Writes an `.npz` file, atomically."""
+    with files.atomic_write(path) as file:
+      np.savez_compressed(
+          file, opcodes=self.opcodes, feature_padding=self.feature_padding,
+          **{f"{name}_{field.name}": getattr(scaling, field.name)
+             for name, scaling in (("nodes", self.nodes), ("configs", self.configs))
+             for field in dataclasses.fields(Scaling)})
+
+  @classmethod
+  def load(cls, path: files.PathLike) -> "Normalizer":
+    """Reads what `save` wrote.
+
+    Raises:
+      RunDirectoryError: the file is missing or damaged.
+    """
+    try:
+      with np.load(path, allow_pickle=False) as stored:
+        scalings = [Scaling(*(stored[f"{name}_{field.name}"]
+                              for field in dataclasses.fields(Scaling)))
+                    for name in ("nodes", "configs")]
+        return cls(*scalings, stored["opcodes"], int(stored["feature_padding"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+      raise errors.RunDirectoryError(
+          f"{path} cannot be read ({error}); the run directory is incomplete or damaged: train "
+          "again into an empty one") from error
+
+
+def unseen_opcodes(normalizer: Normalizer, graph: graphs.Graph) -> Tuple[int, ...]:
+  """Opcode ids of the graph that did not occur in training."""
+  return tuple(np.setdiff1d(graph.node_opcode, normalizer.opcodes).tolist())

@@ -1,0 +1,70 @@
+"""Graphs in `.npz` files of the TpuGraphs format (see `tpugraphs_rank.data.graphs` for the keys)."""
+
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.data import graphs
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError,
+           NotImplementedError, MemoryError)
+
+
+def load_graph(path: files.PathLike) -> graphs.Graph:
+  """Reads one graph: layout, tile, or without configurations; released or README dtypes.
+
+  Pickled objects are refused, never loaded.
+
+  Args:
+    path: an `.npz` file.
+
+  Returns:
+    A `LayoutGraph`, `TileGraph` or `Graph`, named after the file's stem.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: the file is damaged, lacks a key or breaks the format; file and key are named.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise errors.MissingDataError(
+        f"no file {path}; `python -m experiments.featurize --input X --output DIR` makes .npz files "
+        "from raw .pb files")
+  arrays = {}
+  key = None
+  try:
+    with np.load(path, allow_pickle=False) as stored:
+      if not isinstance(stored, np.lib.npyio.NpzFile):
+        raise errors.DataError(f"{path} holds a single array; expected an .npz file with named keys")
+      for key in stored.files:
+        arrays[key] = stored[key]
+        arrays[key].setflags(write=False)  # Ours alone, so the graph need not copy it.
+  except errors.DataError:
+    raise
+  except _DAMAGE as error:
+    where = f"{path}: key {key!r}" if key else str(path)
+    if "allow_pickle" in str(error):
+      raise errors.DataError(
+          f"{where} holds pickled objects or is no .npz file; pickles are never loaded (they can run "
+          "code): store plain arrays with np.savez_compressed") from None
+    raise errors.DataError(
+        f"{where} cannot be read ({type(error).__name__}: {error}); the file is truncated or "
+        "damaged: download or featurize it again") from error
+  try:
+    return graphs.graph_from_arrays(path.stem, arrays)
+  except errors.DataError as error:
+    raise errors.DataError(f"{path}: {error}") from None
+
+
+def save_graph(path: files.PathLike, graph: graphs.Graph) -> None:
+  """Writes a graph with the dtypes of the public release, compressed, atomically.
+
+  Raises:
+    OutputError: the file cannot be written.
+  """
+  with files.atomic_write(path) as file:
+    np.savez_compressed(file, **graph.arrays())

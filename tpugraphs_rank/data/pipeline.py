@@ -1,0 +1,73 @@
+"""Batches as `tf.data` and TF-GNN: here TensorFlow starts.
+
+A data set yields the arrays of a batch; inside the traced step, `to_step` makes of them what models
+and losses take (a `GraphTensor` cannot be an element of a data set while the number of
+configurations varies: TF-GNN wants inner dimensions to be static there): "graph" is a scalar `GraphTensor` whose components are the B
+graphs of the batch, with node set "op" (`nodes`, `opcode`), edge set "feed" (operand to user),
+for layouts node set "config" and edge set "at" (configurable node to its op), and the
+configurations; "segment" another one where segment dropout trains through segments; and labels
+[B, C] (`relevance`, `order`, `target`) with their mask.
+"""
+
+from typing import Callable, Dict, Iterator, Mapping
+
+import tensorflow as tf
+import tensorflow_gnn as tfgnn
+
+from tpugraphs_rank.data import batches
+
+
+def graph_tensor(arrays: Mapping[str, tf.Tensor], prefix: str = "") -> tfgnn.GraphTensor:
+  """Builds the `GraphTensor` of a batch, or (prefix "segment_") of its segments."""
+  get = lambda key: tf.convert_to_tensor(arrays[prefix + key])
+  nodes = {"op": tfgnn.NodeSet.from_fields(
+      sizes=get("num_nodes"), features={"nodes": get("nodes"), "opcode": get("opcode")})}
+  edges = {"feed": tfgnn.EdgeSet.from_fields(
+      sizes=get("num_edges"), adjacency=tfgnn.Adjacency.from_indices(
+          ("op", get("source")), ("op", get("target"))), features={})}
+  # The masks are the batch's own: segments are scored on the same lists.
+  context = {"config_mask": tf.convert_to_tensor(arrays["config_mask"]),
+             "reference_mask": tf.convert_to_tensor(arrays["reference_mask"])}
+  if prefix + "config_nodes" in arrays:
+    sizes = get("num_config_nodes")
+    nodes["config"] = tfgnn.NodeSet.from_fields(sizes=sizes, features={"configs": get("configs")})
+    edges["at"] = tfgnn.EdgeSet.from_fields(
+        sizes=sizes, features={}, adjacency=tfgnn.Adjacency.from_indices(
+            ("config", tf.range(tf.reduce_sum(sizes))), ("op", get("config_nodes"))))
+  else:
+    context["configs"] = get("configs")
+  return tfgnn.GraphTensor.from_pieces(
+      context=tfgnn.Context.from_fields(
+          features=context, sizes=tf.ones_like(get("num_nodes"))),
+      node_sets=nodes, edge_sets=edges)
+
+
+def to_step(arrays: Mapping[str, tf.Tensor]) -> Dict[str, object]:
+  """Arrays of a batch to what models, losses and the training step take."""
+  step: Dict[str, object] = {"graph": graph_tensor(arrays), "mask": arrays["config_mask"]}
+  if "segment_nodes" in arrays:
+    step["segment"] = graph_tensor(arrays, "segment_")
+    step["segment_node_ids"] = tf.convert_to_tensor(arrays["segment_node_ids"])
+  for key in batches.LABELS:
+    if "label_" + key in arrays:
+      step[key] = arrays["label_" + key]
+  return step
+
+
+def dataset(make_batches: Callable[[], Iterator[batches.Batch]]) -> tf.data.Dataset:
+  """A data set of array dictionaries from an iterator over NumPy batches.
+
+  All elements have one specification in which only the feature widths are fixed, so that a
+  `tf.function` with `element_spec` as its signature is traced once.
+
+  Args:
+    make_batches: called anew for each pass. Its first batch is made once more, for the widths.
+  """
+  first = next(iter(make_batches()))
+  signature = {}
+  for key, array in first.items():
+    shape = [None] * array.ndim
+    if key.endswith(("nodes", "configs")) and array.ndim > 1:
+      shape[-1] = array.shape[-1]
+    signature[key] = tf.TensorSpec(shape, tf.as_dtype(array.dtype), name=key)
+  return tf.data.Dataset.from_generator(make_batches, output_signature=signature).prefetch(4)

@@ -1,0 +1,240 @@
+"""The table of collections: where each lies, what it holds, how it is split and judged."""
+
+import dataclasses
+import os
+import pathlib
+import re
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
+
+import platformdirs
+
+from tpugraphs_rank import config
+from tpugraphs_rank import errors
+from tpugraphs_rank import files as files_lib
+
+DATA_ROOT_VARIABLE = "TPUGRAPHS_RANK_DATA"
+SPLITS = ("train", "valid", "test")
+# The one split of a collection that is not divided by program.
+WHOLE = "all"
+
+_BUNDLED = pathlib.Path(__file__).resolve().parent.parent / "bundled"
+_PUBLIC_ADDRESS = "http://download.tensorflow.org/data/tpu_graphs/v0/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+  """A described set of programs. JSON descriptors hold the same keys, but for `folder`.
+
+  Attributes:
+    name: `tile:<source>` or `layout:<source>:<search>`.
+    kind: "tile" or "layout".
+    target: the hardware that was measured, for instance "tpu_v3".
+    splits: number of graphs of each split, or None where it is not known. A collection that is
+      not divided by program has the one split "all".
+    folder: where the graphs lie, when that is known without the data root (bundled and own ones).
+    path: folder of the graphs, relative to `folder` or the data root; `<path>/<split>/*.npz`.
+    files: for each split its files, relative to `path`, instead of `<path>/<split>/*.npz`.
+    hlo_stage: "before_optimization" or "after_optimization".
+    family_regex: finds the group `family` in a file's stem.
+    groups: for each group of sibling families its families; groups with no family in training
+      are reported apart.
+    has_runtimes: for each split whether its runtimes were measured.
+    padding: 0 or -1, the padding of feature lists.
+    metric: the competition's metric.
+    addresses: for each split the archive that holds it.
+    description: one sentence.
+  """
+
+  name: str
+  kind: str
+  target: str
+  splits: Mapping[str, Optional[int]]
+  folder: Optional[pathlib.Path] = None
+  path: str = "."
+  files: Optional[Mapping[str, Tuple[str, ...]]] = None
+  hlo_stage: str = "after_optimization"
+  family_regex: str = r"^(?P<family>.*)$"
+  groups: Mapping[str, Tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  has_runtimes: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+  padding: int = 0
+  metric: str = "kendall_tau"
+  addresses: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  description: str = ""
+  citation: str = ""
+
+  @property
+  def slowdown_ks(self) -> Tuple[int, ...]:
+    """The K of the top-K slowdowns that are reported for this kind of collection."""
+    return (1, 5, 10) if self.kind == "tile" else (1, 10, 100)
+
+  def family(self, stem: str) -> str:
+    """The family of the graph in `<stem>.npz`; the stem itself where the pattern does not match."""
+    match = re.search(self.family_regex, stem)
+    return match.group("family") if match else stem
+
+  def group(self, stem: str) -> str:
+    """The group of sibling families that the graph belongs to; its family where none is named."""
+    family = self.family(stem)
+    return next((group for group, families in self.groups.items() if family in families), family)
+
+  def location(self, data_root: Optional[files_lib.PathLike] = None) -> pathlib.Path:
+    """The folder of the graphs."""
+    base = self.folder if self.folder is not None else resolve_data_root(data_root)
+    return base / self.path
+
+  def check_split(self, split: str) -> None:
+    """Raises UnknownNameError, listing the valid names, where there is no such split."""
+    if split not in self.splits:
+      raise errors.UnknownNameError(
+          f"collection {self.name} has no split {split!r}{config.nearest(split, self.splits)}; "
+          f"it has: {', '.join(self.splits)}")
+
+  def fetch_hint(self, split: str, data_root: Optional[files_lib.PathLike] = None) -> str:
+    """What brings the missing data of a split."""
+    if split in self.addresses:
+      root = resolve_data_root(data_root)
+      return (f"bring it with `mkdir -p {root} && curl -fL {self.addresses[split]} | "
+              f"tar -x -C {root}`, or point --data_root or {DATA_ROOT_VARIABLE} to the folder that "
+              "holds npz/")
+    return (f"collection {self.name} describes itself in {self.folder or 'its descriptor'}; "
+            "check its path and files there")
+
+
+def resolve_data_root(data_root: Optional[files_lib.PathLike] = None) -> pathlib.Path:
+  """The argument, else the environment variable TPUGRAPHS_RANK_DATA, else the platform's folder."""
+  chosen = data_root or os.environ.get(DATA_ROOT_VARIABLE)
+  if chosen:
+    return pathlib.Path(chosen).expanduser()
+  return pathlib.Path(platformdirs.user_data_dir("tpugraphs_rank", appauthor=False))
+
+
+def _public(name: str, counts: Tuple[int, int, int], description: str) -> Collection:
+  kind, *rest = name.split(":")
+  return Collection(
+      name=name, kind=kind, target="tpu_v3", splits=dict(zip(SPLITS, counts)),
+      path="/".join(["npz", kind, *rest]),
+      # The public naming of tile kernels is <program>_<number>.
+      family_regex=r"^(?P<family>.+)_[^_]+$" if kind == "tile" else r"^(?P<family>.*)$",
+      has_runtimes={"train": True, "valid": True, "test": False},
+      metric="slowdown" if kind == "tile" else "kendall_tau",
+      addresses={split: f"{_PUBLIC_ADDRESS}npz_{'_'.join([kind, *rest])}_{split}.tar"
+                 for split in SPLITS},
+      description=description, citation="arXiv 2308.13490")
+
+
+_COLLECTIONS: Dict[str, Collection] = {
+    collection.name: collection for collection in (
+        _public("tile:xla", (5709, 676, 844), "Tile sizes of fused kernels, 12,870,077 samples."),
+        _public("layout:xla:default", (61, 7, 8),
+                "Layouts of vision and other models, search from the default, 771,496 samples."),
+        _public("layout:xla:random", (69, 7, 8),
+                "Layouts of vision and other models, random search, 908,561 samples."),
+        _public("layout:nlp:default", (198, 20, 17),
+                "Layouts of transformers, search from the default, 13,285,415 samples."),
+        _public("layout:nlp:random", (207, 20, 17),
+                "Layouts of transformers, random search, 16,125,781 samples."),
+    )
+}
+_BUNDLED_DESCRIPTORS = {"tile:xla_cpu": _BUNDLED / "tile_xla_cpu" / "collection.json"}
+
+
+def collection_names() -> Tuple[str, ...]:
+  """Names of all collections that are registered."""
+  return tuple(sorted({*_COLLECTIONS, *_BUNDLED_DESCRIPTORS}))
+
+
+def get_collection(name: Union[str, Collection]) -> Collection:
+  """The collection of that name, or the one that a JSON descriptor at that path describes.
+
+  Raises:
+    UnknownNameError: no such name is registered; the message lists those that are.
+    DataError: a descriptor breaks the format.
+  """
+  if isinstance(name, Collection):
+    return name
+  if name in _COLLECTIONS:
+    return _COLLECTIONS[name]
+  if name in _BUNDLED_DESCRIPTORS:
+    return read_descriptor(_BUNDLED_DESCRIPTORS[name])
+  if name.endswith(".json"):
+    return read_descriptor(name)
+  raise errors.UnknownNameError(
+      f"no collection {name!r}{config.nearest(name, collection_names())}; registered: "
+      f"{', '.join(collection_names())}; or give the path of a JSON descriptor "
+      "(`python -m experiments.make_collection` writes one for a folder of .npz files)")
+
+
+def register_collection(descriptor: Union[files_lib.PathLike, Collection]) -> Collection:
+  """Makes a collection known by its name in this process.
+
+  Args:
+    descriptor: a `Collection`, or the path of a JSON descriptor with its keys.
+
+  Returns:
+    The collection.
+
+  Raises:
+    DataError: the descriptor breaks the format, or its name is taken by another collection.
+  """
+  collection = descriptor if isinstance(descriptor, Collection) else read_descriptor(descriptor)
+  if collection.name in _BUNDLED_DESCRIPTORS or _COLLECTIONS.get(
+      collection.name, collection) != collection:
+    raise errors.DataError(
+        f"the name {collection.name} is taken by another collection; choose another name")
+  _COLLECTIONS[collection.name] = collection
+  return collection
+
+
+def read_descriptor(path: files_lib.PathLike) -> Collection:
+  """Reads a JSON descriptor; its `path` is relative to the descriptor's own folder.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: a key is unknown, missing or wrong; the message names file and key.
+  """
+  path = pathlib.Path(path)
+  values = files_lib.read_json(path)
+  try:
+    return collection_from_dict(values, path.resolve().parent)
+  except errors.DataError as error:
+    raise errors.DataError(f"{path}: {error}") from None
+
+
+def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
+  """Builds a collection from a descriptor's values."""
+  if not isinstance(values, dict):
+    raise errors.DataError(f"holds {type(values).__name__}; expected an object")
+  known = {field.name for field in dataclasses.fields(Collection)} - {"folder"}
+  for key in values:
+    if key not in known:
+      raise errors.DataError(f"unknown key {key!r}{config.nearest(key, known)}; known: "
+                             f"{', '.join(sorted(known))}")
+  for key in ("name", "kind", "target", "splits"):
+    if key not in values:
+      raise errors.DataError(f"key {key!r} is missing")
+  checks = (
+      ("kind", values["kind"] in ("tile", "layout"), "'tile' or 'layout'"),
+      ("name", isinstance(values["name"], str) and
+       values["name"].startswith(f"{values['kind']}:"), f"{values['kind']}:<source>"),
+      ("splits", isinstance(values["splits"], dict) and values["splits"] and
+       (set(values["splits"]) <= set(SPLITS) or set(values["splits"]) == {WHOLE}),
+       "an object from train, valid, test (or all alone) to a number of graphs or null"),
+      ("files", isinstance(values.get("files", {}), dict) and
+       set(values.get("files", {})) <= set(values["splits"]), "an object from splits to lists"),
+      ("groups", isinstance(values.get("groups", {}), dict), "an object from groups to families"),
+      ("padding", values.get("padding", 0) in (0, -1), "0 or -1"),
+  )
+  for key, good, expected in checks:
+    if not good:
+      raise errors.DataError(f"{key} is {values.get(key)!r}; expected {expected}")
+  try:
+    pattern = re.compile(values.get("family_regex", "(?P<family>)"))
+  except (re.error, TypeError) as error:
+    raise errors.DataError(f"family_regex is no regular expression: {error}") from None
+  if "family" not in pattern.groupindex:
+    raise errors.DataError("family_regex lacks the group (?P<family>...)")
+  values = dict(values)
+  for key in ("files", "groups"):
+    if key in values:
+      values[key] = {name: tuple(entries) for name, entries in values[key].items()}
+  return Collection(folder=folder, **values)

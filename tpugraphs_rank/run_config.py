@@ -1,0 +1,145 @@
+"""The configuration of a training run.
+
+Sections group the settings; the last part of each name is unique over all sections, since it is
+also the name of the flag (`--hidden_width`).
+"""
+
+import dataclasses
+from typing import Optional, Tuple
+
+from tpugraphs_rank.config import setting
+
+MODELS = ("residual_gnn", "attention_gnn")
+VALIDATION_METRICS = ("kendall_tau", "opa", "top1_slowdown", "top5_slowdown", "top10_slowdown")
+LOSSES = ("list_mle", "pairwise_logistic", "pairwise_hinge", "softmax", "approx_ndcg", "mse")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Which graphs and configurations take part."""
+
+  collection: str = setting("tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
+  data_root: Optional[str] = setting(
+      None, "Folder of the public collections; otherwise TPUGRAPHS_RANK_DATA, then the platform's.",
+      hashed=False)
+  split_by: str = setting(
+      "program", "What validation and test hold back: whole programs, or distinct configurations "
+      "of programs that training knows.", choices=("program", "configuration"))
+  train_fraction: float = setting(
+      0.6, "Share of distinct configurations to train on, with split_by=configuration.",
+      above=0.0, maximum=0.9)
+  valid_fraction: float = setting(
+      0.1, "Share of distinct configurations to validate on, with split_by=configuration.",
+      above=0.0, maximum=0.5)
+  min_configs: int = setting(
+      2, "Graphs with fewer distinct configurations are left out (and counted).", minimum=2)
+  max_graphs: Optional[int] = setting(
+      None, "At most this many training programs, drawn with the seed.", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchConfig:
+  """What one training step sees."""
+
+  batch_size: int = setting(8, "Graphs a step.", minimum=1)
+  max_configs: int = setting(32, "Configurations a list (of one graph, in one step).", minimum=2)
+  lists_per_graph: int = setting(4, "Lists drawn from each graph in an epoch.", minimum=1)
+  config_skew: float = setting(
+      0.0, "Skew of configuration sampling towards fast ones: the fastest is drawn exp(skew) times "
+      "as readily as the slowest; 0 is uniform.", minimum=0.0, maximum=20.0)
+  segment_mode: str = setting(
+      "full", "Segment dropout: whole graphs, one segment alone, or gradients through one segment "
+      "only.", choices=("full", "drop", "backprop"))
+  max_nodes: int = setting(1000, "Nodes a segment, with segment dropout.", minimum=1)
+  edge_drop_rate: float = setting(
+      0.0, "Share of edges left out at random in a training step.", minimum=0.0, maximum=0.95)
+  eval_batch_configs: int = setting(
+      256, "Configurations scored at a time in evaluation.", minimum=1, hashed=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """The shape of the network."""
+
+  model: str = setting("residual_gnn", "Which model.", choices=MODELS)
+  opcode_width: int = setting(32, "Width of the opcode embedding.", minimum=1)
+  hidden_width: int = setting(64, "Width of the hidden states.", minimum=1)
+  num_convolutions: int = setting(2, "Graph convolutions.", minimum=0, maximum=64)
+  mlp_layers: int = setting(1, "Layers of the MLP in each convolution.", minimum=1, maximum=16)
+  head_widths: Tuple[int, ...] = setting(
+      (64,), "Widths of the hidden layers of the final MLP.", minimum=1)
+  activation: str = setting("leaky_relu", "Activation.",
+                            choices=("leaky_relu", "relu", "gelu", "tanh"))
+  residual: str = setting("add", "How a convolution's input joins its output.",
+                          choices=("add", "concat", "none"))
+  aggregation: str = setting(
+      "mean", "Weights of the neighbours: 1/degree, 1/sqrt(degree product), or 1.",
+      choices=("mean", "symmetric", "sum"))
+  directions: str = setting("both", "Edges that carry messages.",
+                            choices=("both", "operands", "users"))
+  pooling: Tuple[str, ...] = setting(("mean", "sum"), "Poolings over nodes, concatenated.",
+                                     choices=("mean", "sum", "max"))
+  pool_l2: bool = setting(True, "L2-normalise each pooled vector.")
+  join: str = setting(
+      "early", "Where a tile configuration joins: at the nodes, after pooling, or both.",
+      choices=("early", "late", "both"))
+  layer_norm: bool = setting(False, "Normalise each hidden state before its MLP.")
+  dropout: float = setting(0.0, "Dropout rate on the pooled vector.", minimum=0.0, maximum=0.9)
+  attention_width: int = setting(32, "Width of attention's queries and keys.", minimum=1)
+  attention_reference: int = setting(
+      32, "Configurations in the fixed reference list that attention_gnn looks at when it scores.",
+      minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+  """What training minimises: the weighted sum of the losses."""
+
+  losses: Tuple[str, ...] = setting(("list_mle",), "The losses that are added up.", choices=LOSSES)
+  loss_weights: Tuple[float, ...] = setting((1.0,), "One weight for each loss.", minimum=0.0)
+  l2_regularization: float = setting(1e-6, "Weight of the squared norm of all kernels.",
+                                     minimum=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """Adam, its schedule and clipping."""
+
+  learning_rate: float = setting(1e-3, "Peak learning rate of Adam.", above=0.0)
+  schedule: str = setting("cosine", "Learning rate after the warm-up.",
+                          choices=("constant", "cosine"))
+  warmup_steps: int = setting(50, "Steps of linear warm-up.", minimum=0)
+  clip_norm: float = setting(1.0, "Clip the gradient to this global norm.", above=0.0)
+  ema_decay: float = setting(
+      0.0, "Decay a step of the averaged weights that validation and scoring use; 0: the weights "
+      "themselves.", minimum=0.0, maximum=0.99999)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+  """How long, how judged, with which seed."""
+
+  seed: int = setting(0, "Seed of everything random.", minimum=0)
+  epochs: int = setting(60, "Epochs at most.", minimum=1)
+  validation_metric: str = setting(
+      "kendall_tau", "Ranking metric on the validation split that picks the best checkpoint and "
+      "stops training.", choices=VALIDATION_METRICS)
+  patience: int = setting(
+      20, "Stop after this many epochs without a better validation metric.", minimum=1)
+  validate_every: int = setting(1, "Epochs between two validations.", minimum=1)
+  initial_checkpoint: Optional[str] = setting(
+      None, "Run directory whose best weights and normalizer training starts from.", hashed=False)
+  threads: int = setting(1, "Threads of TensorFlow within an operation.", minimum=1, hashed=False)
+  tensorboard: bool = setting(True, "Write TensorBoard event files.", hashed=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """Everything that decides what a training run computes."""
+
+  data: DataConfig = DataConfig()
+  batch: BatchConfig = BatchConfig()
+  model: ModelConfig = ModelConfig()
+  loss: LossConfig = LossConfig()
+  optimizer: OptimizerConfig = OptimizerConfig()
+  training: TrainingConfig = TrainingConfig()

@@ -1,0 +1,1 @@
+"""Training runs and the run directories that they leave."""

@@ -1,0 +1,63 @@
+"""Variables and state in one `.npz` file: complete or absent, readable without TensorFlow."""
+
+import json
+import zipfile
+from typing import Any, Dict, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+
+
+def save(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]],
+         state: Mapping[str, Any]) -> None:
+  """Writes groups of variables, in their order, and a JSON state.
+
+  Raises:
+    OutputError: the file cannot be written.
+  """
+  arrays = {f"{group}/{index:04d}": variable.numpy()
+            for group, members in variables.items() for index, variable in enumerate(members)}
+  with files.atomic_write(path) as file:
+    np.savez(file, state=np.array(json.dumps(state)), **arrays)
+
+
+def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
+            ) -> Dict[str, Any]:
+  """Assigns the stored values to variables of the same groups and shapes.
+
+  Nothing is assigned unless everything fits.
+
+  Returns:
+    The stored state.
+
+  Raises:
+    RunDirectoryError: the file is missing, damaged or of another model.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as stored:
+      state = json.loads(str(stored["state"]))
+      values = {}
+      for group, members in variables.items():
+        count = sum(key.startswith(f"{group}/") for key in stored.files)
+        if count != len(members):
+          raise errors.RunDirectoryError(
+              f"{path} holds {count} variables of the {group}; this one has {len(members)}: it is "
+              "the checkpoint of another model")
+        values[group] = [stored[f"{group}/{index:04d}"] for index in range(count)]
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    raise errors.RunDirectoryError(
+        f"{path} cannot be read ({error}); the checkpoint is missing or damaged: train again into "
+        "an empty --run_dir") from error
+  for group, members in variables.items():
+    for variable, value in zip(members, values[group]):
+      if tuple(variable.shape) != value.shape:
+        raise errors.RunDirectoryError(
+            f"{path}: {variable.name} is stored with shape {value.shape}, expected "
+            f"{tuple(variable.shape)}: it is the checkpoint of another model")
+  for group, members in variables.items():
+    for variable, value in zip(members, values[group]):
+      variable.assign(value)
+  return state

@@ -1,0 +1,178 @@
+"""The run directory: everything that a run is, and all that scoring needs.
+
+    config.json        the resolved configuration, its hash, and the collection it is about
+    environment.json   versions, machine, command, commit
+    status.json        state, epochs, best epoch
+    normalizer.npz     feature scaling, fitted on the training split
+    checkpoints/       best.npz, latest.npz
+    history.csv        one row an epoch
+    tensorboard/       event files
+    metrics.json       metrics of the best checkpoint on the validation split
+    train.log          the log
+"""
+
+import contextlib
+import csv
+import io
+import logging
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any, Dict, Iterator, List, Mapping
+
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank import run_config
+
+_PACKAGES = ("tensorflow", "tensorflow-gnn", "tensorflow-ranking", "numpy", "scipy", "pandas",
+             "scikit-learn")
+
+
+class RunDirectory:
+  """Paths in a run directory, and the reading and writing of its files."""
+
+  def __init__(self, path: files.PathLike):
+    self.path = pathlib.Path(path)
+
+  def __truediv__(self, name: str) -> pathlib.Path:
+    return self.path / name
+
+  def open(self, config: run_config.RunConfig, about: Mapping[str, Any]) -> bool:
+    """Claims the directory for a configuration.
+
+    Args:
+      config: the resolved configuration.
+      about: what the run is about (collection, kind, target, HLO stage), kept with it.
+
+    Returns:
+      Whether the directory already holds this run, to be resumed.
+
+    Raises:
+      RunDirectoryError: it holds a run of another configuration; the message lists the
+        differences.
+      OutputError: it cannot be written.
+    """
+    if (self / "config.json").exists():
+      stored = self.read_config()
+      differences = config_lib.differences(stored, config)
+      if differences:
+        raise errors.RunDirectoryError(
+            f"{self.path} holds a run of another configuration:\n  " + "\n  ".join(differences)
+            + "\nChoose another --run_dir, or the stored settings "
+            f"(--config {self / 'config.json'}) to resume it")
+      return True
+    if self.path.is_dir() and any(self.path.iterdir()):
+      raise errors.RunDirectoryError(
+          f"{self.path} is not empty and holds no config.json; choose an empty or a new --run_dir")
+    files.write_json(self / "environment.json", environment())
+    files.write_json(self / "config.json", {
+        "config": config_lib.to_dict(config), "hash": config_lib.stable_hash(config),
+        "about": dict(about)})
+    return False
+
+  def _stored(self) -> Dict[str, Any]:
+    path = self / "config.json"
+    if not path.is_file():
+      raise errors.RunDirectoryError(
+          f"{self.path} is no run directory: it has no config.json; "
+          "`python -m experiments.train --run_dir DIR` makes one")
+    stored = files.read_json(path)
+    if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
+      raise errors.RunDirectoryError(f"{path} lacks the key 'config'; the run directory is damaged")
+    return stored
+
+  def read_config(self) -> run_config.RunConfig:
+    """The stored configuration.
+
+    Raises:
+      RunDirectoryError: there is none.
+      ConfigError: it has keys that this version does not know.
+    """
+    return config_lib.from_dict(run_config.RunConfig, self._stored()["config"],
+                                source=str(self / "config.json"))
+
+  def read_about(self) -> Dict[str, Any]:
+    """The collection, kind, target and HLO stage that the run was trained on."""
+    return self._stored().get("about", {})
+
+  def write_status(self, **status: Any) -> None:
+    """Replaces status.json."""
+    files.write_json(self / "status.json", status)
+
+  def read_status(self) -> Dict[str, Any]:
+    """The contents of status.json; empty where training has not begun."""
+    path = self / "status.json"
+    return files.read_json(path) if path.exists() else {}
+
+  def write_history(self, rows: List[Mapping[str, Any]]) -> None:
+    """Replaces history.csv by these rows, which have the same keys."""
+    text = io.StringIO()
+    if rows:
+      writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+      writer.writeheader()
+      writer.writerows(rows)
+    files.write_text(self / "history.csv", text.getvalue())
+
+  @contextlib.contextmanager
+  def logging(self) -> Iterator[None]:
+    """Appends what the library logs to train.log for the length of the block."""
+    handler = logging.FileHandler(self / "train.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("tpugraphs_rank")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+      yield
+    finally:
+      logger.removeHandler(handler)
+      logger.setLevel(level)
+      handler.close()
+
+
+def environment() -> Dict[str, Any]:
+  """Versions, machine, command and commit of this process."""
+  versions = {}
+  for name in _PACKAGES:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+      versions[name] = metadata.version(name)
+  return {
+      "python": platform.python_version(),
+      "packages": versions,
+      "platform": platform.platform(),
+      "processor": processor(),
+      "cores": os.cpu_count(),
+      "command": command(),
+      "commit": commit(),
+  }
+
+
+def command() -> str:
+  """The command line of this process, without the folders of this machine."""
+  module = getattr(sys.modules.get("__main__"), "__spec__", None)
+  program = f"python -m {module.name}" if module else pathlib.Path(sys.argv[0]).name
+  return " ".join([program, *sys.argv[1:]])
+
+
+def processor() -> str:
+  """The name of the processor, as the system gives it."""
+  with contextlib.suppress(OSError):
+    for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+      if line.startswith("model name"):
+        return line.partition(":")[2].strip()
+  return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+  """The commit of the checkout that the package lies in, "unknown" outside one."""
+  folder = pathlib.Path(__file__).resolve().parent
+  try:
+    result = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=folder,
+                            capture_output=True, text=True, timeout=10, check=True)
+  except (OSError, subprocess.SubprocessError):
+    return "unknown"
+  return result.stdout.strip()

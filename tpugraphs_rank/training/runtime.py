@@ -1,0 +1,24 @@
+"""Seeds, determinism and threads of TensorFlow."""
+
+import logging
+
+import tensorflow as tf
+
+_logger = logging.getLogger(__name__)
+
+
+def configure(seed: int, threads: int) -> None:
+  """Makes TensorFlow reproducible: seeds, deterministic operations, a fixed number of threads.
+
+  The number of threads can only be set before TensorFlow's first operation; later it is kept as
+  it is, and the log says so.
+  """
+  tf.keras.utils.set_random_seed(seed)
+  tf.config.experimental.enable_op_determinism()
+  try:
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+  except RuntimeError:
+    _logger.info("TensorFlow is running already: its number of threads stays as it is")
+
+

@@ -1,0 +1,43 @@
+"""Scores of all configurations of many graphs, list by list."""
+
+from typing import List, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.models import ranker
+
+
+class Scorer:
+  """Scores graphs with a model; traced once per kind of batch."""
+
+  def __init__(self, model: ranker.Ranker, max_configs: int):
+    """Keeps the model, whose variables may change between calls.
+
+    Args:
+      model: the model.
+      max_configs: configurations scored at a time for one graph.
+    """
+    self._model = model
+    self._max_configs = max_configs
+    self._forward = None
+
+  def __call__(self, prepared: Sequence[batches.PreparedGraph]) -> List[np.ndarray]:
+    """For each graph the scores (c',) float32 of its usable configurations, in their order."""
+    if not prepared:
+      return []
+    make = lambda: batches.scoring_batches(
+        prepared, self._max_configs, self._model.reference_size)
+    owners = (owners for _, owners in make())
+    steps = pipeline.dataset(lambda: (batch for batch, _ in make()))
+    if self._forward is None:
+      self._forward = tf.function(
+          lambda arrays: self._model(pipeline.to_step(arrays)["graph"]), input_signature=[steps.element_spec])
+    pieces: List[List[np.ndarray]] = [[] for _ in prepared]
+    for arrays, rows in zip(steps, owners):
+      scores = self._forward(arrays).numpy()
+      for row, (index, picked) in zip(scores, rows):
+        pieces[index].append(row[:len(picked)])
+    return [np.concatenate(parts) if parts else np.zeros([0], np.float32) for parts in pieces]
