@@ -1,0 +1,133 @@
+"""A finished run: its model, ready to score programs."""
+
+import logging
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank import run_config
+from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import normalize
+from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.hlo import opcodes
+from tpugraphs_rank.models import build_model
+from tpugraphs_rank.training import checkpoints
+from tpugraphs_rank.training import run_directory
+from tpugraphs_rank.training import scoring
+
+_logger = logging.getLogger(__name__)
+
+
+class Run:
+  """The best checkpoint of a run directory.
+
+  Attributes:
+    directory: the run directory.
+    config: the run's configuration.
+    about: collection, kind, target hardware and HLO stage that it was trained on.
+    normalizer: feature scaling of its training split.
+    strict: whether graphs that the run does not fit are refused instead of warned about.
+  """
+
+  def __init__(self, directory: run_directory.RunDirectory, strict: bool = False):
+    self.directory = directory
+    self.config: run_config.RunConfig = directory.read_config()
+    self.about: Dict[str, Any] = directory.read_about()
+    self.strict = strict
+    if self.about.get("kind") not in ("tile", "layout"):
+      raise errors.RunDirectoryError(
+          f"{directory / 'config.json'}: about.kind is {self.about.get('kind')!r}; expected 'tile' or "
+          "'layout': the run directory is damaged")
+    best = directory / "checkpoints" / "best.npz"
+    if not best.exists():
+      raise errors.RunDirectoryError(
+          f"{directory.path} has no checkpoint yet; resume its training with `python -m "
+          f"experiments.train --run_dir {directory.path} --config {directory / 'config.json'}`")
+    self.normalizer = normalize.Normalizer.load(directory / "normalizer.npz")
+    self._model = build_model(self.about["kind"], self.config)
+    self._best = best
+    self._scorer = scoring.Scorer(self._model, self.config.batch.eval_batch_configs)
+
+  def score_programs(self, programs: Sequence[splits.Program]) -> List[np.ndarray]:
+    """Scores each program's usable configurations, (c',) float32, higher = faster.
+
+    Raises:
+      CompatibilityError: a graph is of another kind or padding; or, where `strict`, has opcodes
+        that training never saw.
+    """
+    if not programs:
+      return []
+    for program in programs:
+      self.check(program.graph)
+    prepared = [batches.prepare(program.graph, self.normalizer, program.choice)
+                for program in programs]
+    if not self._model.built:
+      self._create(prepared[0])
+    scores = self._scorer(prepared)
+    for program, values in zip(programs, scores):
+      if not np.isfinite(values).all():
+        raise errors.DataError(
+            f"{program.graph.name}: scores are not finite; its features may be extreme")
+    return scores
+
+  def score(self, graph: graphs.Graph) -> np.ndarray:
+    """Scores all configurations of a graph, (c,) float32, higher = faster.
+
+    Needs no runtimes. Raises as `score_programs`.
+    """
+    return self.score_programs([splits.Program(graph)])[0]
+
+  def _create(self, prepared: batches.PreparedGraph) -> None:
+    """Creates the model's variables and assigns the best checkpoint's values to them."""
+    batch, _ = next(batches.scoring_batches([prepared], 2, self._model.reference_size))
+    self._model(pipeline.to_step(batch)["graph"])
+    checkpoints.restore(self._best, {"model": self._model.trainable_variables})
+
+  def check(self, graph: graphs.Graph) -> None:
+    """Says where a graph does not fit the run: raises, or warns where scoring is possible."""
+    if graph.kind != self.about["kind"] or not graph.num_configs:
+      kind = graph.kind or "bare"
+      raise errors.CompatibilityError(
+          f"{graph.name} is a {kind} graph with {graph.num_configs} configurations; the run "
+          f"{self.directory.path} scores {self.about['kind']} graphs with at least one")
+    if graph.feature_padding != self.normalizer.feature_padding:
+      raise errors.CompatibilityError(
+          f"{graph.name} has feature_padding {graph.feature_padding}; the run "
+          f"{self.directory.path} was trained on {self.normalizer.feature_padding}: featurize it "
+          f"with --padding={self.normalizer.feature_padding}")
+    unseen = normalize.unseen_opcodes(self.normalizer, graph)
+    if unseen:
+      names = ", ".join(opcodes.opcode_name(number) for number in unseen)
+      self._complain(f"{graph.name} has opcodes that training never saw ({names}); its ranking may "
+                     "be no better than chance")
+
+  def check_collection(self, collection: registry.Collection) -> None:
+    """Warns, or raises where `strict`, when a collection is of another target or HLO stage."""
+    for key in ("target", "hlo_stage"):
+      theirs = getattr(collection, key)
+      if self.about.get(key) != theirs:
+        self._complain(f"collection {collection.name} has {key} {theirs!r}; the run "
+                       f"{self.directory.path} was trained on {self.about.get(key)!r}")
+
+  def _complain(self, message: str) -> None:
+    if self.strict:
+      raise errors.CompatibilityError(message)
+    _logger.warning("%s", message)
+
+
+def load_run(path: files.PathLike, strict: bool = False) -> Run:
+  """Opens a run directory for scoring.
+
+  Args:
+    path: the run directory.
+    strict: refuse, instead of warn about, graphs of another target or with unseen opcodes.
+
+  Raises:
+    RunDirectoryError: it is incomplete or damaged.
+  """
+  return Run(run_directory.RunDirectory(path), strict)
