@@ -7,6 +7,7 @@ Reads the `.npz` of `experiments.featurize` and the collector's `report.json`; w
 import argparse
 import logging
 import pathlib
+import zipfile
 from typing import Any, Dict, List, Mapping, Optional
 
 import numpy as np
@@ -35,7 +36,7 @@ def read_kernel(path: pathlib.Path) -> Arrays:
   try:
     with np.load(path, allow_pickle=False) as archive:
       arrays = {key: archive[key] for key in archive.files}
-  except (OSError, ValueError, EOFError, KeyError) as error:
+  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
     raise errors.DataError(f"{path} is no readable .npz: {error}; featurize again") from error
   missing = [key for key in _KEYS if key not in arrays]
   if missing:
