@@ -1,0 +1,1 @@
+"""How well a ranker does: a row a graph, aggregates, baselines, intervals, tables and plots."""

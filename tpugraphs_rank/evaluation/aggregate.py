@@ -1,0 +1,81 @@
+"""Aggregates of a frame of `per_graph.evaluate`, as JSON holds them: no NaN anywhere."""
+
+import math
+from typing import Any, Dict, Optional
+
+import numpy as np
+import pandas as pd
+
+from tpugraphs_rank import metrics
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.evaluation import per_graph
+
+# The collection whose graphs are reported per program too (its families are its programs).
+_BY_PROGRAM = "tile:xla"
+
+
+def summary(frame: pd.DataFrame) -> Dict[str, Any]:
+  """Plain means over the graphs of a frame.
+
+  Returns:
+    `graphs`: how many. `mean`: of each metric, None where no graph has it. `undefined`: for the
+    metrics that graphs lack (one configuration, equal runtimes), how many do. `degenerate_graphs`:
+    graphs whose scores are all equal. `opa_weighted_by_pairs`: the share of correct pairs over all
+    graphs, what TensorFlow Ranking's `OPAMetric` reports.
+  """
+  means = {name: metrics.mean_over_graphs(frame[name].to_numpy(np.float64))
+           for name in per_graph.metric_columns(frame)}
+  weighted = metrics.mean_over_graphs(
+      frame["opa"].to_numpy(np.float64), frame["opa_pairs"].to_numpy(np.float64))
+  return {
+      "graphs": len(frame),
+      "mean": {name: _number(mean.mean) for name, mean in means.items()},
+      "undefined": {name: mean.skipped for name, mean in means.items() if mean.skipped},
+      "opa_weighted_by_pairs": _number(weighted.mean),
+      "degenerate_graphs": int(frame["degenerate"].sum()),
+  }
+
+
+def aggregate(frame: pd.DataFrame, collection: registry.Collection, split: str) -> Dict[str, Any]:
+  """All aggregates of one ranker on one split.
+
+  Returns:
+    collection, split, and `summary` of all graphs; `by_family` and `by_group`: the summaries of
+    each; `mean_over_families` and `mean_over_groups`: means of their means, so that a family with
+    many shapes weighs no more than one with few; `seen` and `unseen_groups`: summaries of the
+    graphs whose group has, or has not, a family in training, where that is known and there are
+    such graphs; for the public tile collection `mean_over_programs`.
+  """
+  result = {"collection": collection.name, "split": split, **summary(frame)}
+  for column, many in (("family", "families"), ("group", "groups")):
+    parts = {name: summary(part) for name, part in frame.groupby(column, sort=True)}
+    result[f"mean_over_{many}"] = {
+        metric: _number(metrics.mean_over_graphs(
+            [math.nan if part["mean"][metric] is None else part["mean"][metric]
+             for part in parts.values()]).mean)
+        for metric in result["mean"]}
+    result[f"by_{column}"] = parts
+  if collection.name == _BY_PROGRAM:
+    result["mean_over_programs"] = {
+        metric: _number(metrics.mean_over_programs(frame[metric].to_numpy(np.float64),
+                                                   frame["graph"]))
+        for metric in result["mean"]}
+  for name, part in (("seen", seen(frame)), ("unseen_groups", unseen(frame))):
+    if len(part):
+      result[name] = summary(part)
+  return result
+
+
+def seen(frame: pd.DataFrame) -> pd.DataFrame:
+  """The graphs whose group has a family in training."""
+  return frame[[not pd.isna(value) and bool(value) for value in frame["seen"]]]
+
+
+def unseen(frame: pd.DataFrame) -> pd.DataFrame:
+  """The graphs whose group has no family in training."""
+  return frame[[not pd.isna(value) and not value for value in frame["seen"]]]
+
+
+def _number(value: float) -> Optional[float]:
+  """JSON has no NaN: null where no graph has the metric."""
+  return None if math.isnan(value) else float(value)

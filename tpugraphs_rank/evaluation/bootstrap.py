@@ -1,0 +1,172 @@
+"""Paired differences between rankers, graph by graph, with bootstrap intervals."""
+
+import dataclasses
+from typing import Dict, Mapping, Optional, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+import pandas as pd
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.evaluation import per_graph
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+# Resamples are drawn a block at a time: their indices are integers of 8 bytes.
+_BLOCK = 4_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+  """A mean and its bootstrap interval.
+
+  Attributes:
+    mean: the mean of the values.
+    low, high: ends of the percentile interval of the mean.
+    n: how many values (graphs) there are.
+  """
+
+  mean: float
+  low: float
+  high: float
+  n: int
+
+  def as_dict(self) -> Dict[str, float]:
+    """As JSON holds it."""
+    return dataclasses.asdict(self)
+
+
+def mean_interval(
+    values: ArrayLike,
+    clusters: Optional[Sequence[str]] = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Interval:
+  """The mean of values, with a percentile bootstrap interval.
+
+      mean* = mean of n values drawn with replacement;  [low, high] = quantiles of mean*
+
+  Args:
+    values: (n,), one a graph; NaN (a graph with nothing to rank) is left out.
+    clusters: for each value its cluster (a family). Then clusters are drawn with replacement, each
+      with all its values: graphs of one family are alike, so that plain intervals are too narrow
+      for a claim about families in general.
+    resamples: how many means are drawn.
+    seed: of the draw.
+    level: share of the drawn means inside the interval.
+
+  Raises:
+    DataError: no value is left, or one is infinite, or `clusters` has another length.
+
+  Source: B. Efron, R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
+  """
+  array = np.asarray(values, np.float64)
+  names = np.arange(array.size) if clusters is None else np.asarray(clusters)
+  if array.ndim != 1 or names.shape != array.shape:
+    raise errors.DataError(
+        f"values have shape {array.shape}, clusters {names.shape}; expected (n,), one a graph")
+  defined = ~np.isnan(array)
+  array, names = array[defined], names[defined]
+  if not array.size or np.isinf(array).any():
+    raise errors.DataError("a bootstrap needs at least one value, and finite ones")
+  _, inverse = np.unique(names, return_inverse=True)
+  sums = np.bincount(inverse.reshape(-1), array)
+  sizes = np.bincount(inverse.reshape(-1)).astype(np.float64)
+  rng = np.random.default_rng(seed)
+  count = len(sums)
+  rows = max(_BLOCK // count, 1)
+  means = np.empty(resamples)
+  for start in range(0, resamples, rows):
+    drawn = rng.integers(count, size=(min(rows, resamples - start), count))
+    means[start:start + len(drawn)] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+  low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+  return Interval(float(array.mean()), float(low), float(high), int(array.size))
+
+
+def seed_mean(frames: Sequence[pd.DataFrame], metric: str) -> pd.Series:
+  """A metric of each graph, averaged over the frames of several seeds.
+
+  Args:
+    frames: of `per_graph.evaluate` on the same graphs.
+    metric: a column.
+
+  Returns:
+    (g,) float64, indexed by graph, in the order of the first frame.
+
+  Raises:
+    DataError: there is no frame, or frames differ in their graphs.
+  """
+  if not frames:
+    raise errors.DataError(f"no frame to average {metric} over; expected one a seed")
+  columns = [frame.set_index("graph")[metric].astype(np.float64) for frame in frames]
+  for column in columns:
+    if len(column) != len(columns[0]) or set(column.index) != set(columns[0].index):
+      raise errors.DataError(
+          f"frames hold different graphs ({len(columns[0])} and {len(column)}); expected the "
+          "same graphs for each seed and ranker")
+  aligned = [column.reindex(columns[0].index) for column in columns]
+  return sum(aligned[1:], aligned[0]) / len(aligned)
+
+
+def paired_difference(
+    model: Sequence[pd.DataFrame],
+    baseline: Sequence[pd.DataFrame],
+    metric: str,
+    by_family: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+  """What a model gains over a baseline, graph by graph; positive where the model is better.
+
+      gain_g = model_g - baseline_g  (slowdowns: baseline_g - model_g), each averaged over seeds
+
+  Args:
+    model: the model's frames, one a seed.
+    baseline: the baseline's frames, one a seed.
+    metric: a column of the frames.
+    by_family: whether families are resampled instead of graphs.
+    resamples: how many resamples.
+    seed: of the resampling.
+
+  Raises:
+    DataError: the frames hold different graphs.
+  """
+  ours = seed_mean(model, metric)
+  theirs = seed_mean(baseline, metric)
+  if set(ours.index) != set(theirs.index):
+    raise errors.DataError(
+        f"model and baseline were judged on different graphs ({len(ours)} and {len(theirs)})")
+  gain = ours - theirs.reindex(ours.index)
+  if not per_graph.higher_is_better(metric):
+    gain = -gain
+  clusters = None
+  if by_family:
+    clusters = model[0].set_index("graph")["family"].reindex(ours.index).tolist()
+  return mean_interval(gain.to_numpy(), clusters, resamples, seed)
+
+
+def paired_differences(
+    frames_by_model: Mapping[str, Sequence[pd.DataFrame]],
+    model: str,
+    baselines: Optional[Sequence[str]] = None,
+    metrics: Sequence[str] = ("kendall_tau", "top1_slowdown"),
+    by_family: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Dict[str, Dict[str, Interval]]:
+  """`paired_difference` of a model to each baseline: {baseline: {metric: Interval}}.
+
+  Args:
+    frames_by_model: for each ranker its frames, one a seed.
+    model: the ranker whose gain it is.
+    baselines: the rankers it is compared with; None: all others.
+    metrics: columns of the frames.
+    by_family, resamples, seed: as in `paired_difference`.
+  """
+  names = [name for name in frames_by_model if name != model] if baselines is None else baselines
+  return {
+      name: {metric: paired_difference(frames_by_model[model], frames_by_model[name], metric,
+                                       by_family, resamples, seed)
+             for metric in metrics}
+      for name in names}

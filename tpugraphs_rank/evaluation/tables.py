@@ -1,0 +1,157 @@
+"""Results of several rankers and seeds: a dict that JSON holds, and tables as text."""
+
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+import pandas as pd
+
+from tpugraphs_rank import metrics
+from tpugraphs_rank.evaluation import aggregate
+from tpugraphs_rank.evaluation import bootstrap
+from tpugraphs_rank.evaluation import per_graph
+
+Figure = Dict[str, float]  # {"mean", "sd", "n"}
+
+# Names of the figures in results, and the columns that they average.
+FIGURES: Mapping[str, str] = {
+    "opa": "opa",
+    "tau": "kendall_tau",
+    "tau_within3": "kendall_tau_within3",
+    "opa_gap5": "opa_gap5",
+    "top1_slowdown": "top1_slowdown",
+    "top5_slowdown": "top5_slowdown",
+    "top10_slowdown": "top10_slowdown",
+}
+TITLES: Mapping[str, str] = {
+    "opa": "OPA", "tau": "tau", "tau_within3": "tau ≤ 3x", "opa_gap5": "OPA > 5 %",
+    "top1_slowdown": "top-1 slowdown", "top5_slowdown": "top-5 slowdown",
+    "top10_slowdown": "top-10 slowdown"}
+OTHER_PASS = "other pass"
+
+
+def figure(values: Sequence[float]) -> Figure:
+  """Mean and standard deviation (n - 1 in the denominator; 0 for one value) over seeds."""
+  array = np.asarray(values, np.float64)
+  return {"mean": float(array.mean()),
+          "sd": float(array.std(ddof=1)) if array.size > 1 else 0.0, "n": int(array.size)}
+
+
+def figures(frames: Sequence[pd.DataFrame], prefix: str = "") -> Dict[str, Figure]:
+  """For each of FIGURES: the mean over graphs of each frame, then mean and sd over the frames.
+
+  Args:
+    frames: of `per_graph.evaluate`, one a seed.
+    prefix: of the columns, "other_pass_" for the ceiling.
+
+  Returns:
+    The figures whose columns are there and defined for some graph.
+  """
+  found = {}
+  for name, column in FIGURES.items():
+    if all(prefix + column in frame for frame in frames):
+      means = [metrics.mean_over_graphs(frame[prefix + column].to_numpy(np.float64)).mean
+               for frame in frames]
+      if np.isfinite(means).all():
+        found[name] = figure(means)
+  return found
+
+
+def summarise(frames_by_model: Mapping[str, Sequence[pd.DataFrame]]) -> Dict[str, Any]:
+  """Results of several rankers on the same graphs.
+
+  Args:
+    frames_by_model: for each ranker the frames of `per_graph.evaluate`, one a seed.
+
+  Returns:
+    {"models": {name: {figure: {"mean", "sd", "n"}}}, "graphs": int} over the graphs of groups that
+    training saw, and the same as "models_unseen_groups" and "graphs_unseen_groups" over those of
+    groups that it did not see. Either is left out where it has no graph. Where it is not known what
+    training saw, "models" holds all graphs. n is the number of seeds. Where the graphs hold several
+    measurements, "other_pass" and "other_pass_unseen_groups" say what one of them reaches as a
+    ranker of another.
+  """
+  first = next(iter(frames_by_model.values()))[0]
+  known = not first["seen"].isna().any()
+  parts = ([("", aggregate.seen), ("_unseen_groups", aggregate.unseen)] if known
+           else [("", lambda frame: frame)])
+  result: Dict[str, Any] = {}
+  for suffix, part in parts:
+    if not len(part(first)):
+      continue
+    result[f"models{suffix}"] = {
+        name: figures([part(frame) for frame in frames])
+        for name, frames in frames_by_model.items()}
+    result[f"graphs{suffix}"] = len(part(first))
+    ceiling = figures([part(first)], "other_pass_")
+    if ceiling:
+      result[f"other_pass{suffix}"] = ceiling
+  return result
+
+
+def cell(name: str, value: Optional[Figure]) -> str:
+  """A figure as text: slowdowns in percent, the deviation only where there are several seeds."""
+  if value is None:
+    return "-"
+  scale, digits = (100.0, 2) if name.endswith("slowdown") else (1.0, 3)
+  text = f"{scale * value['mean']:.{digits}f}"
+  if value["n"] > 1:
+    text += f" ± {scale * value['sd']:.{digits}f}"
+  return text + (" %" if name.endswith("slowdown") else "")
+
+
+def rows_of(results: Mapping[str, Any], suffix: str = "",
+            figures_shown: Sequence[str] = tuple(FIGURES)) -> Tuple[List[str], List[List[str]]]:
+  """Header and rows of a table.
+
+  Args:
+    results: of `summarise`, or any dict of its shape.
+    suffix: "" or "_unseen_groups".
+    figures_shown: names of figures, in order.
+
+  Returns:
+    The header, and a row for each ranker; last "other pass", where the results hold it.
+  """
+  header = ["ranker", *(TITLES[name] for name in figures_shown)]
+  entries = dict(results[f"models{suffix}"])
+  if f"other_pass{suffix}" in results:
+    entries[OTHER_PASS] = results[f"other_pass{suffix}"]
+  return header, [
+      [ranker, *(cell(name, values.get(name)) for name in figures_shown)]
+      for ranker, values in entries.items()]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """A Markdown table; all columns but the first are aligned to the right."""
+  lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+  return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """A table for a terminal; all columns but the first are aligned to the right."""
+  widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
+  lines = [[entry.ljust(width) if column == 0 else entry.rjust(width)
+            for column, (entry, width) in enumerate(zip(line, widths))] for line in (header, *rows)]
+  lines.insert(1, ["-" * width for width in widths])
+  return "\n".join("  ".join(line).rstrip() for line in lines) + "\n"
+
+
+def difference_rows(
+    model: str, differences: Mapping[str, Mapping[str, bootstrap.Interval]],
+) -> Tuple[List[str], List[List[str]]]:
+  """Header and rows of a table of `bootstrap.paired_differences`."""
+  shown = {column: name for name, column in FIGURES.items()}
+  columns = list(next(iter(differences.values()), {}))
+  header = [f"gain of {model} over", *(TITLES.get(shown.get(column, column), column)
+                                       for column in columns), "graphs"]
+  rows = []
+  for baseline, found in differences.items():
+    cells = []
+    for column in columns:
+      interval = found[column]
+      slowdown = not per_graph.higher_is_better(column)
+      scale, digits = (100.0, 2) if slowdown else (1.0, 3)
+      mean, low, high = (f"{scale * value:+.{digits}f}"
+                         for value in (interval.mean, interval.low, interval.high))
+      cells.append(f"{mean} [{low}, {high}]" + (" %" if slowdown else ""))
+    rows.append([baseline, *cells, str(max(found[column].n for column in columns))])
+  return header, rows
