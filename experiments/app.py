@@ -17,9 +17,10 @@ from tpugraphs_rank import files
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def define_config_flags(config_class: type) -> None:
+def define_config_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines `--config` and one flag for each setting of a configuration class."""
-  flags.DEFINE_string("config", None, "JSON file with settings; flags win over it.")
+  flags.DEFINE_string("config", None, "JSON file with settings; flags win over it.",
+                      flag_values=values)
   for name, field, value in config_lib.leaves(config_class):
     leaf = name.rpartition(".")[2]
     metadata = field.metadata
@@ -29,17 +30,17 @@ def define_config_flags(config_class: type) -> None:
     kind = type(value)
     # None as default tells "not given" from "given as the default": a file's value stands then.
     if kind is bool:
-      flags.DEFINE_boolean(leaf, None, text)
+      flags.DEFINE_boolean(leaf, None, text, flag_values=values)
     elif kind is int:
-      flags.DEFINE_integer(leaf, None, text)
+      flags.DEFINE_integer(leaf, None, text, flag_values=values)
     elif kind is float:
-      flags.DEFINE_float(leaf, None, text)
+      flags.DEFINE_float(leaf, None, text, flag_values=values)
     elif kind is tuple:
-      flags.DEFINE_list(leaf, None, text)
+      flags.DEFINE_list(leaf, None, text, flag_values=values)
     elif _is_optional_int(config_class, name):
-      flags.DEFINE_integer(leaf, None, text)
+      flags.DEFINE_integer(leaf, None, text, flag_values=values)
     else:
-      flags.DEFINE_string(leaf, None, text)
+      flags.DEFINE_string(leaf, None, text, flag_values=values)
 
 
 def _shown(value: Any) -> str:
@@ -53,7 +54,7 @@ def _is_optional_int(config_class: type, name: str) -> bool:
   return int in typing.get_args(config_lib.field_types(config_class)[leaf])
 
 
-def config_from_flags(config_class: type) -> Any:
+def config_from_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> Any:
   """Defaults, then the file of `--config`, then the flags that were given.
 
   The file may be a run directory's config.json, or hold the settings alone.
@@ -62,7 +63,7 @@ def config_from_flags(config_class: type) -> Any:
     ConfigError: an unknown setting, or a value that is wrong; the file or the flag is named.
   """
   resolved = config_class()
-  path = flags.FLAGS.config
+  path = values.config
   if path:
     stored = files.read_json(path)
     if isinstance(stored, dict) and set(stored) == {"config", "hash", "about"}:
@@ -70,7 +71,7 @@ def config_from_flags(config_class: type) -> Any:
     resolved = config_lib.from_dict(config_class, stored, source=path)
   given: Dict[str, Any] = {}
   for name, field, value in config_lib.leaves(config_class):
-    flag = flags.FLAGS[name.rpartition(".")[2]]
+    flag = values[name.rpartition(".")[2]]
     if flag.present:
       given[name] = _parsed(flag.name, flag.value, value) if isinstance(value, tuple) else flag.value
   return config_lib.override(resolved, given, source="flags")
