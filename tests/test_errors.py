@@ -1,0 +1,34 @@
+"""Typed errors: one base, and the builtin that a caller would catch without knowing this package."""
+
+import inspect
+
+import pytest
+
+from tpugraphs_rank import errors
+
+BUILTINS = {
+    "DataError": ValueError,
+    "MissingDataError": FileNotFoundError,
+    "UnknownNameError": KeyError,
+    "ConfigError": ValueError,
+    "RunDirectoryError": RuntimeError,
+    "OutputError": OSError,
+    "TrainingError": ArithmeticError,
+    "CompatibilityError": ValueError,
+}
+
+
+def test_the_list_is_complete():
+  found = {name for name, value in vars(errors).items() if inspect.isclass(value)}
+  assert found == {"TpuGraphsRankError", *BUILTINS}
+
+
+@pytest.mark.parametrize("name", sorted(BUILTINS))
+def test_caught_as_ours_and_as_the_builtin_with_the_message_as_it_is(name):
+  cls = getattr(errors, name)
+  message = "it's \"wrong\": file.npz, key 'x'"
+  for caught in (errors.TpuGraphsRankError, BUILTINS[name]):
+    with pytest.raises(caught) as info:
+      raise cls(message)
+    assert str(info.value) == message
+  assert cls.__doc__

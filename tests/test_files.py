@@ -1,0 +1,129 @@
+"""Files are complete or absent, and what cannot be read or written is said in one typed error."""
+
+import errno
+import json
+import os
+import stat
+
+import pytest
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+
+
+def _names(folder):
+  return sorted(path.name for path in folder.iterdir())
+
+
+def test_written_in_folders_that_are_made(tmp_path):
+  path = tmp_path / "a" / "b" / "file.bin"
+  with files.atomic_write(path) as file:
+    file.write(b"\x00\r\n\xff")
+  assert path.read_bytes() == b"\x00\r\n\xff"
+  assert _names(path.parent) == ["file.bin"]
+
+
+def test_until_the_block_ends_the_old_content_stands(tmp_path):
+  path = tmp_path / "file"
+  path.write_bytes(b"old")
+  with files.atomic_write(path) as file:
+    file.write(b"new")
+    file.flush()
+    assert path.read_bytes() == b"old"
+  assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("raised", [
+    ValueError("no"), KeyboardInterrupt(), errors.DataError("no"), errors.OutputError("inner")])
+@pytest.mark.parametrize("existed", [False, True])
+def test_an_error_in_the_block_leaves_nothing_new(tmp_path, raised, existed):
+  path = tmp_path / "file"
+  if existed:
+    path.write_bytes(b"old")
+  with pytest.raises(type(raised)) as caught:
+    with files.atomic_write(path) as file:
+      file.write(b"half")
+      raise raised
+  assert caught.value is raised
+  assert _names(tmp_path) == (["file"] if existed else [])
+  assert not existed or path.read_bytes() == b"old"
+
+
+def test_a_full_disc_leaves_the_old_content(tmp_path, monkeypatch):
+  path = tmp_path / "file"
+  path.write_bytes(b"old")
+
+  def full(_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(os, "fsync", full)
+  with pytest.raises(errors.OutputError, match="No space left on device"):
+    files.write_text(path, "new")
+  assert path.read_bytes() == b"old" and _names(tmp_path) == ["file"]
+
+
+def test_the_mode_is_that_of_an_ordinary_file(tmp_path):
+  (tmp_path / "ordinary").touch()
+  files.write_text(tmp_path / "ours", "x")
+  mode = lambda name: stat.S_IMODE((tmp_path / name).stat().st_mode)
+  assert mode("ours") == mode("ordinary")
+
+
+# The owner of the tests may be root, whom permissions do not stop; a file in the way stops anyone.
+@pytest.mark.parametrize("write", [
+    lambda path: files.write_text(path, "x"), lambda path: files.write_json(path, {})])
+def test_what_cannot_be_written_is_an_output_error(tmp_path, write):
+  (tmp_path / "file").write_text("in the way")
+  path = tmp_path / "file" / "below" / "x.json"
+  with pytest.raises(errors.OutputError) as caught:
+    write(path)
+  assert str(caught.value).startswith(f"cannot write {path}: ")
+  assert isinstance(caught.value, OSError)
+
+
+def test_a_folder_in_the_place_of_the_file(tmp_path):
+  (tmp_path / "taken").mkdir()
+  with pytest.raises(errors.OutputError, match="cannot write .*taken"):
+    files.write_text(tmp_path / "taken", "x")
+  assert _names(tmp_path) == ["taken"]
+
+
+def test_text_is_utf8_with_plain_line_ends(tmp_path):
+  files.write_text(tmp_path / "t", "ä\nb\n")
+  assert (tmp_path / "t").read_bytes() == b"\xc3\xa4\nb\n"
+
+
+def test_json_round_trip_in_a_form_that_people_read(tmp_path):
+  value = {"a": [1, 2.5, None], "b": "ä"}
+  files.write_json(tmp_path / "v.json", value)
+  assert files.read_json(tmp_path / "v.json") == value
+  assert (tmp_path / "v.json").read_text() == json.dumps(value, indent=2) + "\n"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_json_is_not_written(tmp_path, value):
+  path = tmp_path / "v.json"
+  files.write_json(path, 1)
+  with pytest.raises(ValueError):
+    files.write_json(path, {"a": value})
+  assert files.read_json(path) == 1
+
+
+@pytest.mark.parametrize("content, said", [
+    (b'{"a": 1,\n "b" 2}', "line 2 column 6"),
+    (b"", "line 1 column 1"),
+    (b'"\xff"', "utf-8"),
+])
+def test_json_errors_name_the_file_and_the_place(tmp_path, content, said):
+  path = tmp_path / "v.json"
+  path.write_bytes(content)
+  with pytest.raises(errors.DataError) as caught:
+    files.read_json(path)
+  assert str(path) in str(caught.value) and said in str(caught.value)
+
+
+def test_a_missing_json_file(tmp_path):
+  with pytest.raises(errors.MissingDataError, match="no file .*v.json"):
+    files.read_json(tmp_path / "v.json")
+  with pytest.raises(errors.MissingDataError, match="cannot read"):
+    files.read_json(tmp_path)  # A folder.
