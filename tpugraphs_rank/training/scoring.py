@@ -34,7 +34,8 @@ class Scorer:
     steps = pipeline.dataset(lambda: (batch for batch, _ in make()))
     if self._forward is None:
       self._forward = tf.function(
-          lambda arrays: self._model(pipeline.to_step(arrays)["graph"]), input_signature=[steps.element_spec])
+          lambda arrays: self._model(pipeline.to_step(arrays)["graph"]),
+          input_signature=[steps.element_spec], autograph=False)
     pieces: List[List[np.ndarray]] = [[] for _ in prepared]
     for arrays, rows in zip(steps, owners):
       scores = self._forward(arrays).numpy()

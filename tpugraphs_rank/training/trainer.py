@@ -7,9 +7,10 @@ Where training starts from, the first that applies:
 """
 
 import dataclasses
+import itertools
 import logging
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -105,6 +106,8 @@ class Trainer:
     self.stepper = steps_lib.Stepper(
         model, config, config.training.epochs * self.steps_per_epoch, first.element_spec)
     self.scorer = scoring.Scorer(model, config.batch.eval_batch_configs)
+    # The same lists in every validation, so that the loss curve shows the model, not the draw.
+    self._valid_lists = list(pipeline.dataset(lambda: self._lists(self.valid_graphs, 0)))
     if initial is not None:
       checkpoints.restore(run_directory.RunDirectory(initial) / "checkpoints" / "best.npz",
                           {"model": model.trainable_variables})
@@ -176,10 +179,14 @@ class Trainer:
     end = last if stop_after is None else min(last, progress.epoch + stop_after)
     writer = tf.summary.create_file_writer(
         str(directory / "tensorboard")) if self.config.training.tensorboard else None
+    start = progress.epoch + 1
+    # One data set over all epochs to come: starting one costs as much as several steps.
+    lists = iter(pipeline.dataset(lambda: itertools.chain.from_iterable(
+        self._lists(self.train_graphs, epoch) for epoch in range(start, end + 1))))
     with tqdm.tqdm(total=last, initial=progress.epoch, unit="epoch", disable=None,
                    desc=directory.path.name) as bar:
       while not self._finished(progress) and progress.epoch < end:
-        row = self._epoch(directory, progress)
+        row = self._epoch(directory, progress, lists)
         bar.update()
         bar.set_postfix({key: f"{row[key]:.4f}" for key in (
             "loss", f"valid_{self.config.training.validation_metric}") if row.get(key) is not None})
@@ -204,18 +211,19 @@ class Trainer:
         state=state, epoch=progress.epoch, step=progress.step, best_epoch=progress.best_epoch,
         validation_metric=self.config.training.validation_metric, best_value=progress.best_value)
 
-  def _epoch(self, directory, progress: Progress) -> Dict[str, Any]:
-    """One epoch, its validation, its row of history and its checkpoints."""
+  def _epoch(self, directory, progress: Progress, lists: Iterator[Any]) -> Dict[str, Any]:
+    """One epoch, its validation, its row of history and its checkpoints.
+
+    `lists` goes on with the batches of this epoch.
+    """
     started = time.monotonic()
     epoch = progress.epoch + 1
     # TensorFlow's own random operations (the shuffling of ties among padding) start anew from here,
     # so that a resumed run goes on exactly as an uninterrupted one.
     tf.random.set_seed(self.config.training.seed * 1_000_003 + epoch)
     sums = {"loss": 0.0, "gradient_norm": 0.0, "correct": 0.0, "pairs": 0.0}
-    count = 0
-    for arrays in pipeline.dataset(lambda: self._lists(self.train_graphs, epoch)):
+    for count, arrays in enumerate(itertools.islice(lists, self.steps_per_epoch), start=1):
       outcome = self.stepper.train(arrays)
-      count += 1
       if not outcome["finite"]:
         self._write_status(directory, progress, "failed")
         raise errors.TrainingError(
@@ -249,14 +257,12 @@ class Trainer:
     for variable, average in zip(variables, self.stepper.averaged):
       variable.assign(average)
     try:
-      # The same lists in every epoch, so that the curve shows the model and not the draw.
-      validation_lists = [float(self.stepper.validate(arrays)) for arrays in pipeline.dataset(
-          lambda: self._lists(self.valid_graphs, 0))]
+      valid_losses = [float(self.stepper.validate(arrays)) for arrays in self._valid_lists]
       found = validation.ranking_metrics(self.valid_graphs, self.scorer(self.valid_graphs))
     finally:
       for variable, value in zip(variables, kept):
         variable.assign(value)
-    row["valid_loss"] = float(np.mean(validation_lists))
+    row["valid_loss"] = float(np.mean(valid_losses))
     row.update({f"valid_{name}": value for name, value in found.items()})
     name = self.config.training.validation_metric
     value = found[name]
