@@ -132,8 +132,8 @@ class _ConfiguredGraph(Graph):
   def config_keys(self) -> np.ndarray:
     """(c,) int64: the same number for the same configuration, from 0, by first occurrence."""
     rows = self._config_rows()
-    if not len(rows):
-      return np.zeros([0], np.int64)
+    if not rows.size:  # No configurations, or nothing that tells them apart.
+      return np.zeros([len(rows)], np.int64)
     packed = np.ascontiguousarray(rows).view([("", np.void, rows.shape[1] * rows.itemsize)])
     _, first, inverse = np.unique(packed.ravel(), return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first, kind="stable"), kind="stable")
@@ -176,7 +176,7 @@ class TileGraph(_ConfiguredGraph):
     return self.config_runtime / self.config_runtime_normalizers
 
   def _config_rows(self) -> np.ndarray:
-    return self.config_feat
+    return self.config_feat + np.float32(0)  # Rows are compared byte by byte, and -0 is 0.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -201,13 +201,19 @@ class LayoutGraph(_ConfiguredGraph):
     super()._validate()
     ids = self.node_config_ids
     if ids.size and not (0 <= ids.min() and ids.max() < self.num_nodes):
-      self._fail("node_config_ids", f"holds {ids.max()}; expected node ids from 0 to "
+      wrong = ids.min() if ids.min() < 0 else ids.max()
+      self._fail("node_config_ids", f"holds {wrong}; expected node ids from 0 to "
                  f"{self.num_nodes - 1}")
     if len(np.unique(ids)) != len(ids):
       self._fail("node_config_ids", "names a node twice")
     feat = self.node_config_feat
     if feat.size and (feat.min() < -1 or feat.max() > 5):
       self._fail("node_config_feat", f"ranges from {feat.min()} to {feat.max()}; expected whole "
+                 "numbers from -1 to 5")
+    fractions = feat != np.trunc(feat)
+    if fractions.any():
+      where = [int(i) for i in np.argwhere(fractions)[0]]
+      self._fail("node_config_feat", f"entry {where} is {feat[tuple(where)]}; expected whole "
                  "numbers from -1 to 5")
 
   def _config_rows(self) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Feature scaling, fitted on the training split only; it travels with the model."""
 
 import dataclasses
-import zipfile
 from typing import Iterable, Tuple
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import npz
 
 # Scaled features further out than this are cut: a column that hardly varies in training may be
 # anything in a program never seen.
@@ -104,12 +104,12 @@ class Normalizer:
       RunDirectoryError: the file is missing or damaged.
     """
     try:
-      with np.load(path, allow_pickle=False) as stored:
-        scalings = [Scaling(*(stored[f"{name}_{field.name}"]
-                              for field in dataclasses.fields(Scaling)))
-                    for name in ("nodes", "configs")]
-        return cls(*scalings, stored["opcodes"], int(stored["feature_padding"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+      stored = npz.read_arrays(path)
+      scalings = [Scaling(*(stored[f"{name}_{field.name}"]
+                            for field in dataclasses.fields(Scaling)))
+                  for name in ("nodes", "configs")]
+      return cls(*scalings, stored["opcodes"], int(stored["feature_padding"]))
+    except (errors.DataError, errors.MissingDataError, KeyError) as error:
       raise errors.RunDirectoryError(
           f"{path} cannot be read ({error}); the run directory is incomplete or damaged: train "
           "again into an empty one") from error

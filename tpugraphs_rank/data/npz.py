@@ -1,8 +1,7 @@
 """Graphs in `.npz` files of the TpuGraphs format (see `tpugraphs_rank.data.graphs` for the keys)."""
 
 import pathlib
-import zipfile
-import zlib
+from typing import Dict
 
 import numpy as np
 
@@ -10,8 +9,45 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import graphs
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError,
-           NotImplementedError, MemoryError)
+
+def read_arrays(path: files.PathLike) -> Dict[str, np.ndarray]:
+  """Reads all arrays of an `.npz` file, by key; they are read-only.
+
+  Pickled objects are refused, never loaded.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: the file is damaged or no `.npz` file; file and key are named.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise errors.MissingDataError(f"no file {path}")
+  arrays = {}
+  key = None
+  try:
+    # Opened here, because NumPy leaves a damaged archive's file open.
+    with open(path, "rb") as file:
+      stored = np.load(file, allow_pickle=False)
+      if not isinstance(stored, np.lib.npyio.NpzFile):
+        raise errors.DataError(f"{path} holds a single array; expected an .npz file with named keys")
+      for key in stored.files:
+        array = stored[key]
+        if not isinstance(array, np.ndarray):  # NumPy hands out what is no array as bytes.
+          raise ValueError("not an array")
+        array.setflags(write=False)  # Ours alone, so that a graph need not copy it.
+        arrays[key] = array
+  except errors.DataError:
+    raise
+  except Exception as error:  # A damaged file makes zipfile, zlib and NumPy raise almost anything.
+    where = f"{path}: key {key!r}" if key else str(path)
+    if "allow_pickle" in str(error):
+      raise errors.DataError(
+          f"{where} holds pickled objects or is no .npz file; pickles are never loaded (they can run "
+          "code): store plain arrays with np.savez_compressed") from None
+    raise errors.DataError(
+        f"{where} cannot be read ({type(error).__name__}: {error}); the file is truncated or "
+        "damaged") from error
+  return arrays
 
 
 def load_graph(path: files.PathLike) -> graphs.Graph:
@@ -30,30 +66,16 @@ def load_graph(path: files.PathLike) -> graphs.Graph:
     DataError: the file is damaged, lacks a key or breaks the format; file and key are named.
   """
   path = pathlib.Path(path)
-  if not path.is_file():
-    raise errors.MissingDataError(
-        f"no file {path}; `python -m experiments.featurize --input X --output DIR` makes .npz files "
-        "from raw .pb files")
-  arrays = {}
-  key = None
   try:
-    with np.load(path, allow_pickle=False) as stored:
-      if not isinstance(stored, np.lib.npyio.NpzFile):
-        raise errors.DataError(f"{path} holds a single array; expected an .npz file with named keys")
-      for key in stored.files:
-        arrays[key] = stored[key]
-        arrays[key].setflags(write=False)  # Ours alone, so the graph need not copy it.
-  except errors.DataError:
-    raise
-  except _DAMAGE as error:
-    where = f"{path}: key {key!r}" if key else str(path)
-    if "allow_pickle" in str(error):
-      raise errors.DataError(
-          f"{where} holds pickled objects or is no .npz file; pickles are never loaded (they can run "
-          "code): store plain arrays with np.savez_compressed") from None
+    arrays = read_arrays(path)
+  except errors.MissingDataError as error:
+    raise errors.MissingDataError(
+        f"{error}; `python -m experiments.featurize --input X --output DIR` makes .npz files "
+        "from raw .pb files") from None
+  except errors.DataError as error:
     raise errors.DataError(
-        f"{where} cannot be read ({type(error).__name__}: {error}); the file is truncated or "
-        "damaged: download or featurize it again") from error
+        f"{error}; download the file again, or write it again with `python -m "
+        "experiments.featurize`") from error
   try:
     return graphs.graph_from_arrays(path.stem, arrays)
   except errors.DataError as error:

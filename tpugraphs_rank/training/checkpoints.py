@@ -1,7 +1,6 @@
 """Variables and state in one `.npz` file: complete or absent, readable without TensorFlow."""
 
 import json
-import zipfile
 from typing import Any, Dict, Mapping, Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ import tensorflow as tf
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.data import npz
 
 
 def save(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]],
@@ -37,17 +37,17 @@ def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
     RunDirectoryError: the file is missing, damaged or of another model.
   """
   try:
-    with np.load(path, allow_pickle=False) as stored:
-      state = json.loads(str(stored["state"]))
-      values = {}
-      for group, members in variables.items():
-        count = sum(key.startswith(f"{group}/") for key in stored.files)
-        if count != len(members):
-          raise errors.RunDirectoryError(
-              f"{path} holds {count} variables of the {group}; this one has {len(members)}: it is "
-              "the checkpoint of another model")
-        values[group] = [stored[f"{group}/{index:04d}"] for index in range(count)]
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    stored = npz.read_arrays(path)
+    state = json.loads(str(stored["state"]))
+    values = {}
+    for group, members in variables.items():
+      count = sum(key.startswith(f"{group}/") for key in stored)
+      if count != len(members):
+        raise errors.RunDirectoryError(
+            f"{path} holds {count} variables of the {group}; this one has {len(members)}: it is "
+            "the checkpoint of another model")
+      values[group] = [stored[f"{group}/{index:04d}"] for index in range(count)]
+  except (errors.DataError, errors.MissingDataError, KeyError, json.JSONDecodeError) as error:
     raise errors.RunDirectoryError(
         f"{path} cannot be read ({error}); the checkpoint is missing or damaged: train again into "
         "an empty --run_dir") from error
