@@ -181,8 +181,9 @@ class Trainer:
         str(directory / "tensorboard")) if self.config.training.tensorboard else None
     start = progress.epoch + 1
     # One data set over all epochs to come: starting one costs as much as several steps.
-    lists = iter(pipeline.dataset(lambda: itertools.chain.from_iterable(
-        self._lists(self.train_graphs, epoch) for epoch in range(start, end + 1))))
+    lists = iter(()) if start > end else iter(pipeline.dataset(
+        lambda: itertools.chain.from_iterable(
+            self._lists(self.train_graphs, epoch) for epoch in range(start, end + 1))))
     with tqdm.tqdm(total=last, initial=progress.epoch, unit="epoch", disable=None,
                    desc=directory.path.name) as bar:
       while not self._finished(progress) and progress.epoch < end:
@@ -218,9 +219,9 @@ class Trainer:
     """
     started = time.monotonic()
     epoch = progress.epoch + 1
-    # TensorFlow's own random operations (the shuffling of ties among padding) start anew from here,
-    # so that a resumed run goes on exactly as an uninterrupted one.
-    tf.random.set_seed(self.config.training.seed * 1_000_003 + epoch)
+    # TensorFlow's own random operations (the shuffling of ties among padding, in TensorFlow Ranking)
+    # change no result, so they need not start anew where a run is resumed. Seeding them in every
+    # epoch would have TensorFlow optimise its functions anew, which takes longer than many an epoch.
     sums = {"loss": 0.0, "gradient_norm": 0.0, "correct": 0.0, "pairs": 0.0}
     for count, arrays in enumerate(itertools.islice(lists, self.steps_per_epoch), start=1):
       outcome = self.stepper.train(arrays)
