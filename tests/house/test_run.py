@@ -147,6 +147,22 @@ def test_python_runs_where_the_caller_is(project, tmp_path):
   assert project.logged() == MADE + ["task script.py"]
 
 
+def test_collecting_uses_an_environment_of_its_own(project):
+  project.python("python3", "3.11")
+  (project.top / "tools" / "collect").mkdir(parents=True)
+  (project.top / "tools" / "collect" / "requirements.txt").write_text("jax==1.0\n")
+  assert project.run("collect-tile", "my folder", "--kernels", "6").returncode == 0
+  assert project.logged() == MADE + ["venv .venv-collect", "pip"] + [
+      "task -m tools.collect.tile --output my folder/measured --kernels 6",
+      "task -m experiments.featurize --input my folder/measured/pass1.pb "
+      "--repeat my folder/measured/pass2.pb --output my folder/npz",
+      "task -m tools.collect.assemble --collected my folder/measured --npz my folder/npz "
+      "--output my folder/tile_xla_cpu"]
+  project.run("collect-tile", "--kernels", "6")
+  assert project.logged()[0] == (
+      "task -m tools.collect.tile --output build/collect-tile/measured --kernels 6")
+
+
 @pytest.mark.parametrize("change", ["requirements", "interrupted", "moved", "python", "chosen"])
 def test_the_environment_is_made_anew_when_it_must_be(project, change):
   project.python("python3", "3.11")
