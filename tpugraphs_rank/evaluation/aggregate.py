@@ -1,7 +1,7 @@
 """Aggregates of a frame of `per_graph.evaluate`, as JSON holds them: no NaN anywhere."""
 
 import math
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 import pandas as pd
@@ -74,6 +74,18 @@ def seen(frame: pd.DataFrame) -> pd.DataFrame:
 def unseen(frame: pd.DataFrame) -> pd.DataFrame:
   """The graphs whose group has no family in training."""
   return frame[[not pd.isna(value) and not value for value in frame["seen"]]]
+
+
+def parts(frame: pd.DataFrame) -> Dict[str, Callable[[pd.DataFrame], pd.DataFrame]]:
+  """The parts of a split that are reported apart, each with the function that selects it.
+
+  Keys end the names of results: "" for graphs of groups that training saw (or all, where that is
+  not known), "_unseen_groups" for the others. Parts without a graph are left out.
+  """
+  if frame["seen"].isna().any():
+    return {"": lambda other: other}
+  found = {"": seen, "_unseen_groups": unseen}
+  return {suffix: select for suffix, select in found.items() if len(select(frame))}
 
 
 def _number(value: float) -> Optional[float]:

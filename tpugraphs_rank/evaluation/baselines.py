@@ -15,6 +15,7 @@ from tpugraphs_rank.data import splits
 TRIVIAL = ("random", "default_configuration", "size_heuristic")
 BOOSTED_TREES = "boosted_trees"
 NAMES = (*TRIVIAL, BOOSTED_TREES)
+DETERMINISTIC = ("size_heuristic",)
 
 # Columns of `config_feat`: products over the sides of a tile.
 _KERNEL_VOLUME, _OUTPUT_VOLUME = 7, 15

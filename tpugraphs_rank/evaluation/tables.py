@@ -8,6 +8,7 @@ import pandas as pd
 from tpugraphs_rank import metrics
 from tpugraphs_rank.evaluation import aggregate
 from tpugraphs_rank.evaluation import bootstrap
+from tpugraphs_rank.evaluation import noise
 from tpugraphs_rank.evaluation import per_graph
 
 Figure = Dict[str, float]  # {"mean", "sd", "n"}
@@ -71,13 +72,8 @@ def summarise(frames_by_model: Mapping[str, Sequence[pd.DataFrame]]) -> Dict[str
     ranker of another.
   """
   first = next(iter(frames_by_model.values()))[0]
-  known = not first["seen"].isna().any()
-  parts = ([("", aggregate.seen), ("_unseen_groups", aggregate.unseen)] if known
-           else [("", lambda frame: frame)])
   result: Dict[str, Any] = {}
-  for suffix, part in parts:
-    if not len(part(first)):
-      continue
+  for suffix, part in aggregate.parts(first).items():
     result[f"models{suffix}"] = {
         name: figures([part(frame) for frame in frames])
         for name, frames in frames_by_model.items()}
@@ -154,4 +150,19 @@ def difference_rows(
                          for value in (interval.mean, interval.low, interval.high))
       cells.append(f"{mean} [{low}, {high}]" + (" %" if slowdown else ""))
     rows.append([baseline, *cells, str(max(found[column].n for column in columns))])
+  return header, rows
+
+
+def ceiling_rows(ceilings: Mapping[str, noise.NoiseCeiling]) -> Tuple[List[str], List[List[str]]]:
+  """Header and rows of a table of noise ceilings, one row a graph."""
+  header = ["graph", "runs", "configurations", "repeated", "runtime span", "repeats' sd",
+            "between configurations", "tau at best", "OPA at best"]
+  rows = []
+  for name, found in ceilings.items():
+    percent = [f"{100 * value:.2f} %" if value is not None else "-" for value in (
+        found.runtime_span, found.repeat_sd_relative, found.between_sd_relative)]
+    best = "-" if found.kendall_tau is None else (
+        f"{found.kendall_tau:.3f} ± {found.kendall_tau_sd:.3f}")
+    rows.append([name, str(found.runs), str(found.configurations), str(found.repeated), *percent,
+                 best, "-" if found.opa is None else f"{found.opa:.3f}"])
   return header, rows

@@ -1,0 +1,161 @@
+"""Several models, several seeds each, beside the baselines on the same programs."""
+
+import dataclasses
+import pathlib
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+
+import pandas as pd
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.evaluation import aggregate
+from tpugraphs_rank.evaluation import baselines
+from tpugraphs_rank.evaluation import bootstrap
+from tpugraphs_rank.evaluation import noise
+from tpugraphs_rank.evaluation import plots
+from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank.evaluation import task as task_lib
+from tpugraphs_rank.training import run as run_lib
+
+# What the table of a terminal shows, in order; the results hold more.
+SHOWN = ("opa", "tau", "top1_slowdown", "top5_slowdown", "top10_slowdown")
+_TITLES = {"": "seen families, shapes never seen",
+           "_unseen_groups": "groups of families never seen"}
+_Part = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Judged rankers.
+
+  Attributes:
+    task: the programs that were ranked.
+    frames: for each ranker one frame a seed, of `per_graph.evaluate`; the models first.
+    models: names of the models among them.
+    run_dirs: for each model its run directories.
+    scores: for each ranker, for each seed, for each program its scores (c',).
+  """
+
+  task: task_lib.Task
+  frames: Mapping[str, Sequence[pd.DataFrame]]
+  models: Sequence[str]
+  run_dirs: Mapping[str, Sequence[pathlib.Path]]
+  scores: Mapping[str, Sequence[task_lib.Scores]]
+
+  @property
+  def parts(self) -> Dict[str, _Part]:
+    """The parts that are reported apart, see `aggregate.parts`."""
+    return aggregate.parts(next(iter(self.frames.values()))[0])
+
+  def differences(self, model: str, part: _Part = lambda frame: frame
+                  ) -> Dict[str, Dict[str, bootstrap.Interval]]:
+    """Paired gains of a model over every baseline, with bootstrap intervals over graphs."""
+    frames = {name: [part(frame) for frame in found] for name, found in self.frames.items()}
+    return bootstrap.paired_differences(
+        frames, model, [name for name in self.frames if name not in self.models])
+
+  def results(self) -> Dict[str, Any]:
+    """All figures as JSON values: `tables.summarise`, and the paired differences."""
+    found = tables.summarise(self.frames)
+    for suffix, part in self.parts.items():
+      found[f"paired_differences{suffix}"] = {
+          model: {baseline: {metric: interval.as_dict() for metric, interval in metrics.items()}
+                  for baseline, metrics in self.differences(model, part).items()}
+          for model in self.models}
+    found.update(collection=self.task.collection.name, split=self.task.split,
+                 held_back=self.task.held_back)
+    ceilings = self._noise_ceilings()
+    if ceilings:
+      found["noise_ceilings"] = {name: ceiling.as_dict() for name, ceiling in ceilings.items()}
+    return found
+
+  def _noise_ceilings(self) -> Dict[str, noise.NoiseCeiling]:
+    """Ceilings that repeats allow, where known programs are judged by new configurations."""
+    if self.task.held_back != task_lib.NEW_CONFIGURATIONS:
+      return {}
+    return self.task.noise_ceilings()
+
+  def text(self) -> str:
+    """The tables for a terminal."""
+    results = tables.summarise(self.frames)
+    blocks = []
+    for suffix, part in self.parts.items():
+      header, rows = tables.rows_of(results, suffix, SHOWN)
+      blocks.append(f"{self.task.collection.name} {self.task.split}: {self._title(suffix)} "
+                    f"({results[f'graphs{suffix}']} programs)\n{tables.text(header, rows)}")
+      for model in self.models:
+        header, rows = tables.difference_rows(model, self.differences(model, part))
+        if rows:
+          blocks.append(tables.text(header, rows))
+    ceilings = self._noise_ceilings()
+    if ceilings:
+      blocks.append("what the noise between repeats of one configuration allows at best\n"
+                    + tables.text(*tables.ceiling_rows(ceilings)))
+    return "\n".join(blocks)
+
+  def _title(self, suffix: str) -> str:
+    """What a part of the split holds back from training."""
+    known = next(iter(self.frames.values()))[0]["seen"].notna().all()
+    if not known or self.task.held_back != task_lib.NEW_PROGRAMS:
+      return self.task.held_back
+    return _TITLES[suffix]
+
+  def write(self, folder: files.PathLike) -> None:
+    """Writes per_graph.csv and the plots into a folder.
+
+    Raises:
+      OutputError: the folder cannot be written.
+    """
+    folder = pathlib.Path(folder)
+    rows = [frame.assign(ranker=name, seed=seed)
+            for name, found in self.frames.items() for seed, frame in enumerate(found)]
+    files.write_text(folder / "per_graph.csv", pd.concat(rows).to_csv(index=False))
+    plots.write_all(folder, self)
+
+
+def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds: Sequence[int],
+            baseline_names: Sequence[str] = baselines.NAMES, data_root: Optional[str] = None,
+            strict: bool = False) -> Comparison:
+  """Judges runs and baselines on one split.
+
+  Args:
+    run_dirs: for each model its run directories, one a seed; all of one collection.
+    split: "valid" or "test".
+    seeds: of the baselines.
+    baseline_names: which baselines.
+    data_root: folder of the public collections, instead of the runs' own.
+    strict: refuse graphs that a run does not fit, instead of warning.
+
+  Raises:
+    ConfigError: the runs differ in their data; or they divide the configurations of known programs
+      by different seeds, so that what one is tested on another was trained on.
+    DataError: the split has no runtimes.
+    TpuGraphsRankError: a run or the data cannot be read.
+  """
+  runs = {model: [run_lib.load_run(path, strict) for path in paths]
+          for model, paths in run_dirs.items()}
+  every = [run for found in runs.values() for run in found]
+  for run in every:
+    if run.config.data != every[0].config.data:
+      raise errors.ConfigError(
+          f"{run.directory.path} and {every[0].directory.path} were trained on different data; "
+          "compare runs of one collection, divided in one way")
+    if (run.config.data.split_by == "configuration"
+        and run.config.training.seed != every[0].config.training.seed):
+      raise errors.ConfigError(
+          f"{run.directory.path} and {every[0].directory.path} divide configurations by different "
+          "seeds, so that one was trained on what the other is tested on; evaluate them one by one")
+  config = every[0].config.data
+  if data_root is not None:
+    config = dataclasses.replace(config, data_root=data_root)
+  task = task_lib.load_task(config, split, every[0].config.training.seed)
+  scores: Dict[str, List[task_lib.Scores]] = {}
+  for model, found in runs.items():
+    for run in found:
+      run.check_collection(task.collection)
+      scores.setdefault(model, []).append(run.score_programs(task.programs))
+  scores.update(task_lib.baseline_scores(task, baseline_names, seeds))
+  frames = {name: [task.judge(values) for values in found] for name, found in scores.items()}
+  return Comparison(task, frames, tuple(run_dirs),
+                    {model: [run.directory.path for run in found]
+                     for model, found in runs.items()}, scores)

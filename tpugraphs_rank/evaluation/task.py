@@ -1,0 +1,157 @@
+"""What is judged: the programs of a split, what training saw, and the baselines on the same."""
+
+import dataclasses
+import logging
+from typing import AbstractSet, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import pandas as pd
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import run_config
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import baselines
+from tpugraphs_rank.evaluation import noise
+from tpugraphs_rank.evaluation import per_graph
+from tpugraphs_rank.evaluation import trees
+
+_logger = logging.getLogger(__name__)
+
+Scores = List[np.ndarray]  # For each program (c',), higher = predicted faster.
+
+NEW_PROGRAMS = "programs that training never saw"
+NEW_CONFIGURATIONS = "new configurations of known programs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """The programs of a split, and how they relate to the training split.
+
+  Attributes:
+    config: the data of the run that is judged.
+    collection: its collection.
+    split: "valid" or "test" (or "train").
+    seed: of the run: it divides configurations, and draws programs.
+    programs: the graphs, and which of their configurations take part.
+    seen_groups: groups with a family in training; None where the training split is not there.
+  """
+
+  config: run_config.DataConfig
+  collection: registry.Collection
+  split: str
+  seed: int
+  programs: Tuple[splits.Program, ...]
+  seen_groups: Optional[AbstractSet[str]]
+
+  @property
+  def held_back(self) -> str:
+    """What the split holds back from training, in words."""
+    if self.config.split_by == "configuration":
+      return NEW_CONFIGURATIONS
+    return NEW_PROGRAMS if self.split != "train" else "programs that training saw"
+
+  def judge(self, scores: Sequence[np.ndarray], raw: bool = False) -> pd.DataFrame:
+    """`per_graph.evaluate` of scores of `programs`."""
+    return per_graph.evaluate(self.programs, scores, self.collection, self.seen_groups, raw)
+
+  def noise_ceilings(self, seed: int = 0) -> Dict[str, noise.NoiseCeiling]:
+    """For each graph what the repeats of its configurations allow on this split."""
+    return {
+        program.graph.name: noise.noise_ceiling(
+            per_graph.runtimes_of(splits.Program(program.graph)), program.graph.config_keys(),
+            program.choice, seed=seed)
+        for program in self.programs}
+
+
+def load_task(config: run_config.DataConfig, split: str, seed: int = 0) -> Task:
+  """Reads the programs of a split, and finds out which groups training saw.
+
+  Args:
+    config: which collection, and how it is divided.
+    split: "train", "valid" or "test".
+    seed: the seed of the run that is judged.
+
+  Raises:
+    DataError: the split has no runtimes (the public test splits hold none).
+    TpuGraphsRankError: as `splits.load_programs`.
+  """
+  collection = registry.get_collection(config.collection)
+  programs = splits.load_programs(config, split, seed)
+  return Task(config, collection, split, seed, tuple(programs),
+              _seen_groups(config, collection, seed))
+
+
+def _seen_groups(config: run_config.DataConfig, collection: registry.Collection, seed: int
+                 ) -> Optional[AbstractSet[str]]:
+  try:
+    if config.split_by == "configuration" and registry.WHOLE in collection.splits:
+      stored = registry.WHOLE
+    else:
+      stored = "train"
+    if config.max_graphs is not None and stored == "train":
+      stems = [program.graph.name for program in splits.load_programs(config, "train", seed)]
+    else:
+      stems = [path.stem for path in collections.load_collection(
+          collection, stored, config.data_root).paths]
+  except errors.MissingDataError as error:
+    _logger.warning("seen and unseen groups are not told apart: %s", error)
+    return None
+  return per_graph.training_groups(collection, stems)
+
+
+def baseline_scores(task: Task, names: Sequence[str] = baselines.NAMES, seeds: Sequence[int] = (0,)
+                    ) -> Dict[str, List[Scores]]:
+  """Scores of baselines for the programs of a task.
+
+  The boosted trees' hyperparameters are chosen on the validation split, once, with the first
+  seed. A baseline without randomness has one entry, whatever the seeds. `default_configuration`
+  is left out where no program has an identifiable default, and warned about where some lack it.
+
+  Args:
+    task: the programs.
+    names: of `baselines.NAMES`.
+    seeds: one entry each.
+
+  Returns:
+    For each baseline, for each seed, for each program (c',), in the order of `names`.
+
+  Raises:
+    UnknownNameError: there is no such baseline.
+    MissingDataError: the trees' training data is not there.
+  """
+  found: Dict[str, List[Scores]] = {}
+  for name in baselines.check_names(names):
+    if name == baselines.BOOSTED_TREES:
+      found[name] = _tree_scores(task, seeds)
+    elif name != "default_configuration" or _defaults(task):
+      own = seeds[:1] if name in baselines.DETERMINISTIC else seeds
+      found[name] = [baselines.trivial(name, task.programs, seed) for seed in own]
+  return found
+
+
+def judge_baselines(task: Task, names: Sequence[str] = baselines.NAMES, seeds: Sequence[int] = (0,)
+                    ) -> Dict[str, List[pd.DataFrame]]:
+  """Judges `baseline_scores`: for each baseline, for each seed a frame of `per_graph.evaluate`."""
+  return {name: [task.judge(scores) for scores in found]
+          for name, found in baseline_scores(task, names, seeds).items()}
+
+
+def _defaults(task: Task) -> bool:
+  """Whether some program has an identifiable default; logs how many have none."""
+  lacking = sum(not baselines.has_default(program) for program in task.programs)
+  if lacking == len(task.programs):
+    _logger.warning("default_configuration is left out: no graph has its default among the "
+                    "configurations that are judged")
+  elif lacking:
+    _logger.warning("default_configuration: %d of %d graphs have no identifiable default, and are "
+                    "ranked at random", lacking, len(task.programs))
+  return lacking < len(task.programs)
+
+
+def _tree_scores(task: Task, seeds: Sequence[int]) -> List[Scores]:
+  train, valid = (splits.load_programs(task.config, split, task.seed)
+                  for split in ("train", "valid"))
+  settings = trees.tune(train, valid, seed=seeds[0])
+  return [trees.fit(train, settings, seed).score(task.programs) for seed in seeds]
