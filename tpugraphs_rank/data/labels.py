@@ -16,8 +16,8 @@ class Labels:
     relevance: dense rank among the distinct runtimes, scaled to 0 (slowest) .. 1 (fastest);
       never negative, since TensorFlow Ranking takes negative labels for padding and gives them no
       gradient. Equal runtimes have equal relevance.
-    order: as `relevance`, with ties broken at random; also never negative. Losses over whole
-      permutations (ListMLE) need a total order.
+    order: rank among all configurations, ties broken at random, scaled to 0 .. 1; also never
+      negative. Losses over whole permutations (ListMLE) need a total order.
     target: standardised -log(runtime), for regression; may be negative.
   """
 
@@ -44,8 +44,8 @@ def make_labels(runtimes: np.ndarray, rng: Optional[np.random.Generator] = None)
   distinct, rank = np.unique(-runtimes, return_inverse=True)
   relevance = rank.reshape(-1) / max(len(distinct) - 1, 1)
   noise = rng.permutation(len(runtimes)) if rng is not None else np.arange(len(runtimes))[::-1]
-  # Half a step between two distinct relevances at most, so that ties alone are decided by it.
-  order = relevance + 0.5 * noise / max(len(runtimes), 1) / max(len(distinct), 1)
+  order = np.empty(len(runtimes))
+  order[np.lexsort((noise, rank.reshape(-1)))] = np.linspace(0.0, 1.0, len(runtimes))
   logs = -np.log(runtimes)
   target = (logs - logs.mean()) / max(logs.std(), 1e-9)
   return Labels(relevance.astype(np.float32), order.astype(np.float32), target.astype(np.float32))

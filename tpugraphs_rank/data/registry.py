@@ -14,6 +14,7 @@ from tpugraphs_rank import files as files_lib
 
 DATA_ROOT_VARIABLE = "TPUGRAPHS_RANK_DATA"
 SPLITS = ("train", "valid", "test")
+HLO_STAGES = ("before_optimization", "after_optimization")
 # The one split of a collection that is not divided by program.
 WHOLE = "all"
 
@@ -212,17 +213,33 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
   for key in ("name", "kind", "target", "splits"):
     if key not in values:
       raise errors.DataError(f"key {key!r} is missing")
+  splits = values["splits"]
+  text = lambda value: isinstance(value, str)
+  count = lambda value: value is None or (type(value) is int and value >= 0)
+  names = lambda value: isinstance(value, list) and all(map(text, value))
+  table = lambda value, good: isinstance(value, dict) and all(map(good, value.values()))
+  by_split = lambda key, good: table(values.get(key, {}), good) and set(
+      values.get(key, {})) <= set(splits)
   checks = (
       ("kind", values["kind"] in ("tile", "layout"), "'tile' or 'layout'"),
-      ("name", isinstance(values["name"], str) and
-       values["name"].startswith(f"{values['kind']}:"), f"{values['kind']}:<source>"),
-      ("splits", isinstance(values["splits"], dict) and values["splits"] and
-       (set(values["splits"]) <= set(SPLITS) or set(values["splits"]) == {WHOLE}),
+      ("name", text(values["name"]) and values["name"].startswith(f"{values['kind']}:"),
+       f"{values['kind']}:<source>"),
+      ("splits", table(splits, count) and splits and
+       (set(splits) <= set(SPLITS) or set(splits) == {WHOLE}),
        "an object from train, valid, test (or all alone) to a number of graphs or null"),
-      ("files", isinstance(values.get("files", {}), dict) and
-       set(values.get("files", {})) <= set(values["splits"]), "an object from splits to lists"),
-      ("groups", isinstance(values.get("groups", {}), dict), "an object from groups to families"),
+      ("files", "files" not in values or
+       (by_split("files", names) and set(values["files"]) == set(splits)),
+       "an object from splits to lists of file names, with every split"),
+      ("groups", table(values.get("groups", {}), names),
+       "an object from groups to lists of families"),
+      ("has_runtimes", by_split("has_runtimes", lambda value: isinstance(value, bool)),
+       "an object from splits to true or false"),
+      ("addresses", by_split("addresses", text), "an object from splits to addresses"),
       ("padding", values.get("padding", 0) in (0, -1), "0 or -1"),
+      ("hlo_stage", values.get("hlo_stage", HLO_STAGES[0]) in HLO_STAGES,
+       " or ".join(map(repr, HLO_STAGES))),
+      *((key, text(values.get(key, "")), "a string")
+        for key in ("target", "path", "metric", "description", "citation")),
   )
   for key, good, expected in checks:
     if not good:
