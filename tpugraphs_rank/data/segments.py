@@ -3,7 +3,6 @@
 from typing import List, Tuple
 
 import numpy as np
-from scipy import sparse
 
 
 def levels(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
@@ -17,21 +16,26 @@ def levels(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
     (n,) int64. Nodes on or behind a cycle (malformed graphs) come after all others.
   """
   edges = np.unique(np.asarray(edge_index).reshape(-1, 2), axis=0)
-  users = sparse.csr_matrix(
-      (np.ones(len(edges)), (edges[:, 1], edges[:, 0])), shape=(num_nodes, num_nodes))
-  waiting = np.bincount(edges[:, 0], minlength=num_nodes)
-  depth = np.full(num_nodes, -1, np.int64)
-  frontier = np.flatnonzero(waiting == 0)
+  edges = edges[np.argsort(edges[:, 1], kind="stable")]
+  users = edges[:, 0].tolist()
+  first = np.searchsorted(edges[:, 1], np.arange(num_nodes + 1)).tolist()
+  waiting = np.bincount(edges[:, 0], minlength=num_nodes).tolist()
+  # Plain lists: programs are deep and narrow, and array operations on one level each would cost far
+  # more than they save.
+  depth = [-1] * num_nodes
+  frontier = [node for node in range(num_nodes) if not waiting[node]]
   level = 0
-  while frontier.size:
-    depth[frontier] = level
-    reached = users[frontier].indices
-    waiting -= np.bincount(reached, minlength=num_nodes)
-    candidates = np.unique(reached)
-    frontier = candidates[waiting[candidates] == 0]
+  while frontier:
+    reached = []
+    for node in frontier:
+      depth[node] = level
+      for user in users[first[node]:first[node + 1]]:
+        waiting[user] -= 1
+        if not waiting[user]:
+          reached.append(user)
+    frontier = reached
     level += 1
-  depth[depth < 0] = level
-  return depth
+  return np.array([level if at < 0 else at for at in depth], np.int64)
 
 
 def topological_order(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:

@@ -57,10 +57,12 @@ def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> L
           f"collection {collection.name} is not divided by program; train with "
           "--split_by=configuration, or divide it with `python -m experiments.make_collection`")
   source = collections.load_collection(collection, stored, config.data_root)
+  # Three sides, each with a configuration.
+  least = max(config.min_configs, len(registry.SPLITS)) if by_configuration else config.min_configs
   programs, small = [], []
   for path, graph in zip(source.paths, source):
     keys = graph.config_keys()
-    if len(np.unique(keys)) < config.min_configs:
+    if len(np.unique(keys)) < least:
       small.append(graph.name)
       continue
     if not graph.has_runtimes:
@@ -74,11 +76,11 @@ def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> L
     programs.append(Program(graph, choice))
   if small:
     _logger.info("%s %s: left out %d of %d programs with fewer than %d distinct configurations: %s",
-                 collection.name, split, len(small), len(source), config.min_configs,
+                 collection.name, split, len(small), len(source), least,
                  ", ".join(small[:5]) + (", ..." if len(small) > 5 else ""))
   if not programs:
     raise errors.DataError(
-        f"{collection.name} {split}: no program has {config.min_configs} distinct configurations "
+        f"{collection.name} {split}: no program has {least} distinct configurations "
         f"or more ({len(source)} programs read); lower --min_configs")
   if split == "train" and config.max_graphs is not None and config.max_graphs < len(programs):
     drawn = np.random.default_rng([seed, 1]).permutation(len(programs))[:config.max_graphs]
