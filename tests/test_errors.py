@@ -1,4 +1,4 @@
-"""Typed errors: one base, and the builtin that a caller would catch without knowing this package."""
+"""Typed errors: one base, and the builtin that those catch who do not know this package."""
 
 import inspect
 

@@ -29,11 +29,13 @@ def _descriptor(folder, values, name="mine.json"):
 # name: graphs in train, valid, test; folder; one archive.
 PUBLIC = {
     "tile:xla": ((5709, 676, 844), "npz/tile/xla", "npz_tile_xla_train.tar"),
-    "layout:xla:default": ((61, 7, 8), "npz/layout/xla/default", "npz_layout_xla_default_train.tar"),
+    "layout:xla:default": (
+        (61, 7, 8), "npz/layout/xla/default", "npz_layout_xla_default_train.tar"),
     "layout:xla:random": ((69, 7, 8), "npz/layout/xla/random", "npz_layout_xla_random_train.tar"),
     "layout:nlp:default": (
         (198, 20, 17), "npz/layout/nlp/default", "npz_layout_nlp_default_train.tar"),
-    "layout:nlp:random": ((207, 20, 17), "npz/layout/nlp/random", "npz_layout_nlp_random_train.tar"),
+    "layout:nlp:random": (
+        (207, 20, 17), "npz/layout/nlp/random", "npz_layout_nlp_random_train.tar"),
 }
 
 
