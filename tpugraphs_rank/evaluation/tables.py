@@ -156,13 +156,19 @@ def difference_rows(
 def ceiling_rows(ceilings: Mapping[str, noise.NoiseCeiling]) -> Tuple[List[str], List[List[str]]]:
   """Header and rows of a table of noise ceilings, one row a graph."""
   header = ["graph", "runs", "configurations", "repeated", "runtime span", "repeats' sd",
-            "between configurations", "tau at best", "OPA at best"]
+            "between configurations", "tau of repeats", "tau at best", "OPA at best"]
   rows = []
   for name, found in ceilings.items():
-    percent = [f"{100 * value:.2f} %" if value is not None else "-" for value in (
+    percent = ["-" if value is None else _percent(value) for value in (
         found.runtime_span, found.repeat_sd_relative, found.between_sd_relative)]
     best = "-" if found.kendall_tau is None else (
         f"{found.kendall_tau:.3f} ± {found.kendall_tau_sd:.3f}")
+    repeats = "-" if found.repeat_kendall_tau is None else f"{found.repeat_kendall_tau:.3f}"
     rows.append([name, str(found.runs), str(found.configurations), str(found.repeated), *percent,
-                 best, "-" if found.opa is None else f"{found.opa:.3f}"])
+                 repeats, best, "-" if found.opa is None else f"{found.opa:.3f}"])
   return header, rows
+
+
+def _percent(value: float) -> str:
+  """A share in percent: two decimals, or two digits where those would be zeros."""
+  return f"{100 * value:.2f} %" if value >= 1e-3 or value == 0 else f"{100 * value:.2g} %"
