@@ -8,27 +8,8 @@ import numpy as np
 import pytest
 
 from tests import synthetic
+from tests.data import drawn
 from tpugraphs_rank.data import segments
-
-
-@st.composite
-def dags(draw, max_nodes=14):
-  """(edges, n) of a directed graph without cycles, its nodes in any order, with repeated edges."""
-  count = draw(st.integers(1, max_nodes))
-  label = draw(st.permutations(range(count)))
-  pairs = draw(st.lists(st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)),
-                        max_size=3 * count))
-  rows = [(label[max(pair)], label[min(pair)]) for pair in pairs if pair[0] != pair[1]]
-  return np.array(rows, np.int64).reshape(-1, 2), count
-
-
-@st.composite
-def digraphs(draw, max_nodes=10):
-  """(edges, n) of any directed graph: cycles and self-loops too."""
-  count = draw(st.integers(1, max_nodes))
-  node = st.integers(0, count - 1)
-  rows = draw(st.lists(st.tuples(node, node), max_size=2 * count))
-  return np.array(rows, np.int64).reshape(-1, 2), count
 
 
 def longest_path(edges, node):
@@ -47,14 +28,14 @@ def on_or_behind_a_cycle(edges, count):
     done |= ready
 
 
-@given(dags())
+@given(drawn.dags())
 def test_levels_are_longest_paths(graph):
   edges, count = graph
   np.testing.assert_array_equal(
       segments.levels(edges, count), [longest_path(edges.tolist(), v) for v in range(count)])
 
 
-@given(dags())
+@given(drawn.dags())
 def test_every_operand_before_its_users(graph):
   edges, count = graph
   order = segments.topological_order(edges, count)
@@ -63,7 +44,7 @@ def test_every_operand_before_its_users(graph):
   assert all(position[v] < position[u] for u, v in edges)
 
 
-@given(digraphs())
+@given(drawn.digraphs())
 def test_cycles_do_not_hang_and_come_last(graph):
   edges, count = graph
   stuck = on_or_behind_a_cycle(edges.tolist(), count)
@@ -74,7 +55,7 @@ def test_cycles_do_not_hang_and_come_last(graph):
   assert all(position[v] < position[u] for u, v in edges.tolist() if u not in stuck)
 
 
-@given(digraphs(), st.integers(1, 12))
+@given(drawn.digraphs(), st.integers(1, 12))
 def test_segments_are_contiguous_even_and_cover_every_node_once(graph, max_nodes):
   edges, count = graph
   cut = segments.cut_segments(edges, count, max_nodes)
@@ -89,7 +70,7 @@ def test_segments_are_contiguous_even_and_cover_every_node_once(graph, max_nodes
     start += len(segment)
 
 
-@given(digraphs(), st.data())
+@given(drawn.digraphs(), st.data())
 def test_induced_edges_are_those_with_both_ends_inside(graph, data):
   edges, count = graph
   nodes = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1)))), np.int64)

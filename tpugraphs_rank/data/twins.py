@@ -1,0 +1,103 @@
+"""Structural twins: programs that are the same graph, whatever the order of their nodes.
+
+A program whose twin stands in training is not unseen, so twins stay on one side of a split.
+"""
+
+import hashlib
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+
+from tpugraphs_rank import errors
+
+_SELF, _OPERAND, _USER, _FEATURES = (
+    np.array([number], np.uint64) for number in (
+        0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5))
+
+
+def graph_hash(node_opcode: np.ndarray, edge_index: np.ndarray,
+               node_feat: Optional[np.ndarray] = None, rounds: int = 32) -> str:
+  """A hash of a graph that does not depend on the order of its nodes or edges.
+
+  Weisfeiler-Lehman: each node starts from its opcode, and takes in, round by round, the labels of
+  its operands and of its users, until a round tells no further nodes apart.
+
+  Args:
+    node_opcode: (n,) ids.
+    edge_index: (m, 2), row [u, v]: u consumes the output of v.
+    node_feat: (n, f) numbers that nodes must share, too, to be the same; None: opcodes and edges
+      alone decide, so that one kernel in two shapes is a pair of twins.
+    rounds: at most this many; later ones tell apart what differs at a greater distance only.
+
+  Returns:
+    32 hex digits, equal on every machine.
+  """
+  labels = _mixed(np.asarray(node_opcode, np.uint64) + _SELF)
+  if node_feat is not None:
+    rows = np.ascontiguousarray(np.asarray(node_feat, np.float64) + 0.0).view(np.uint64)
+    weights = _mixed(np.arange(1, rows.shape[1] + 1, dtype=np.uint64) * _FEATURES) | np.uint64(1)
+    labels = _mixed(labels + (_mixed(rows) * weights).sum(axis=1, dtype=np.uint64))
+  users, operands = np.asarray(edge_index, np.int64).reshape(-1, 2).T
+  known = len(np.unique(labels))
+  for _ in range(rounds):
+    # Sums do not depend on the order of the neighbours; mixing first keeps different sets apart.
+    gathered = _mixed(labels + _SELF)
+    np.add.at(gathered, users, _mixed(labels[operands] + _OPERAND))
+    np.add.at(gathered, operands, _mixed(labels[users] + _USER))
+    labels = _mixed(gathered)
+    before, known = known, len(np.unique(labels))
+    if known == before:
+      break
+  digest = hashlib.sha256(np.array([len(labels), len(users)], "<u8").tobytes())
+  digest.update(np.sort(labels).astype("<u8").tobytes())
+  return digest.hexdigest()[:32]
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+  """The finaliser of splitmix64: every bit of the result depends on every bit of the value."""
+  values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+  values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+  return values ^ (values >> np.uint64(31))
+
+
+def divide(hashes: Sequence[str], fractions: Dict[str, float], seed: int) -> List[str]:
+  """Assigns programs to splits, twins to the same one.
+
+  Args:
+    hashes: one a program; equal for those that must stay together.
+    fractions: the share of the programs that each split but "train" is to have. No split gets more
+      than its share, rounded, unless its first set of twins alone is larger.
+    seed: of the draw.
+
+  Returns:
+    The name of the split of each program.
+
+  Raises:
+    DataError: there are fewer sets of twins than splits.
+  """
+  members: Dict[str, List[int]] = {}
+  for index, value in enumerate(hashes):
+    members.setdefault(value, []).append(index)
+  sets = list(members.values())
+  if len(sets) <= len(fractions):
+    raise errors.DataError(
+        f"{len(hashes)} programs of {len(sets)} different structures cannot be divided into train, "
+        f"{', '.join(fractions)}: twins must stay together; collect more programs, or leave the "
+        "collection undivided and hold back configurations instead")
+  order = [sets[place] for place in np.random.default_rng(seed).permutation(len(sets))]
+  result = ["train"] * len(hashes)
+  for number, (split, fraction) in enumerate(fractions.items()):
+    room = max(round(fraction * len(hashes)), 1)
+    kept_back = len(fractions) - number  # Sets that training and the later splits need.
+    taken: List[List[int]] = []
+    for twins in order:
+      if len(twins) <= room and len(order) - len(taken) > kept_back:
+        taken.append(twins)
+        room -= len(twins)
+    if not taken:
+      taken.append(min(order, key=len))
+    order = [twins for twins in order if not any(twins is other for other in taken)]
+    for twins in taken:
+      for index in twins:
+        result[index] = split
+  return result
