@@ -65,16 +65,26 @@ def config_from_flags(config_class: type, values: flags.FlagValues = flags.FLAGS
   resolved = config_class()
   path = values.config
   if path:
-    stored = files.read_json(path)
-    if isinstance(stored, dict) and set(stored) == {"config", "hash", "about"}:
-      stored = stored["config"]
-    resolved = config_lib.from_dict(config_class, stored, source=path)
+    resolved = config_lib.from_dict(config_class, read_settings(path), source=path)
   given: Dict[str, Any] = {}
   for name, field, value in config_lib.leaves(config_class):
     flag = values[name.rpartition(".")[2]]
     if flag.present:
       given[name] = _parsed(flag.name, flag.value, value) if isinstance(value, tuple) else flag.value
   return config_lib.override(resolved, given, source="flags")
+
+
+def read_settings(path: files.PathLike) -> Any:
+  """The settings in a JSON file: a run directory's config.json, or settings alone.
+
+  A top-level "comment" is left out; JSON has no other place for one.
+  """
+  stored = files.read_json(path)
+  if not isinstance(stored, dict):
+    return stored
+  if set(stored) == {"config", "hash", "about"}:
+    return stored["config"]
+  return {key: value for key, value in stored.items() if key != "comment"}
 
 
 def _parsed(flag: str, values: List[str], default: tuple) -> List[Any]:

@@ -62,7 +62,7 @@ def prepare(graph: graphs.Graph, normalizer: normalize.Normalizer,
     max_nodes: nodes a segment, where segment dropout is on.
   """
   if isinstance(graph, graphs.TileGraph):
-    configs = normalizer.configs(graph.config_feat)
+    configs = normalizer.configs(normalize.tile_rows(graph))
     config_nodes = np.zeros([0], np.int32)
   else:
     configs = graph.node_config_feat.astype(np.int8)
@@ -70,7 +70,7 @@ def prepare(graph: graphs.Graph, normalizer: normalize.Normalizer,
   pieces = () if max_nodes is None else tuple(
       segments.cut_segments(graph.edge_index, graph.num_nodes, max_nodes))
   return PreparedGraph(
-      graph=graph, nodes=normalizer.nodes(graph.node_feat),
+      graph=graph, nodes=normalizer.nodes(normalize.node_rows(graph)),
       source=graph.edge_index[:, 1].astype(np.int32), target=graph.edge_index[:, 0].astype(np.int32),
       configs=configs, config_nodes=config_nodes, runtimes=graph.relative_runtime,
       choice=np.arange(graph.num_configs) if choice is None else choice, pieces=pieces)
@@ -191,6 +191,11 @@ def training_batch(members: Sequence[PreparedGraph], config: run_config.BatchCon
     piece = _join(lists, keep, prefix="segment_", only_pieces=True)
     shared = ("segment_config_mask", "segment_reference_mask")
     batch.update({key: value for key, value in piece.items() if key not in shared})
+  if config.feature_noise > 0:
+    for key in ("nodes", "segment_nodes"):
+      if key in batch:
+        noise = rng.standard_normal(batch[key].shape, np.float32)
+        batch[key] = batch[key] + config.feature_noise * noise
   mask = batch["config_mask"]
   for key in LABELS:
     batch["label_" + key] = np.zeros(mask.shape, np.float32)

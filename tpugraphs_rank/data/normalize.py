@@ -9,6 +9,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import tile_features
 
 # Scaled features further out than this are cut: a column that hardly varies in training may be
 # anything in a program never seen.
@@ -21,13 +22,24 @@ def signed_log(values: np.ndarray) -> np.ndarray:
   return np.sign(values) * np.log2(1.0 + np.abs(values))
 
 
+def node_rows(graph: graphs.Graph) -> np.ndarray:
+  """(n, 140) float64: the node features in signed logs."""
+  return signed_log(graph.node_feat)
+
+
+def tile_rows(graph: graphs.TileGraph) -> np.ndarray:
+  """(c, f) float64: the 24 tile features in signed logs, and what they mean for the kernel."""
+  return np.concatenate(
+      [signed_log(graph.config_feat), tile_features.tile_features(graph)], axis=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-  """Keeps the columns that vary, takes signed logs, subtracts the mean, divides by the deviation.
+  """Keeps the columns that vary, subtracts the mean, divides by the deviation.
 
   Attributes:
     columns: (k,) int64 columns kept.
-    mean: (k,) float64, of the signed logs.
+    mean: (k,) float64.
     deviation: (k,) float64, above zero.
   """
 
@@ -37,15 +49,14 @@ class Scaling:
 
   @classmethod
   def fit(cls, rows: np.ndarray) -> "Scaling":
-    """Fits on (r, f) raw rows, r at least 1."""
-    logs = signed_log(rows)
-    deviation = logs.std(axis=0)
+    """Fits on rows (r, f), r at least 1, f of `node_rows` or `tile_rows`."""
+    deviation = rows.std(axis=0)
     columns = np.flatnonzero(deviation > 1e-6)
-    return cls(columns, logs.mean(axis=0)[columns], deviation[columns])
+    return cls(columns, rows.mean(axis=0)[columns], deviation[columns])
 
   def __call__(self, rows: np.ndarray) -> np.ndarray:
-    """(r, f) raw to (r, k) float32 scaled."""
-    scaled = (signed_log(rows[:, self.columns]) - self.mean) / self.deviation
+    """(r, f) rows to (r, k) float32 scaled."""
+    scaled = (rows[:, self.columns] - self.mean) / self.deviation
     return np.clip(scaled, -_LIMIT, _LIMIT).astype(np.float32)
 
 
@@ -54,8 +65,8 @@ class Normalizer:
   """What scoring must know of the training data.
 
   Attributes:
-    nodes: scaling of the 140 node features.
-    configs: scaling of the 24 tile features; for layouts none, they are categories.
+    nodes: scaling of `node_rows`.
+    configs: scaling of `tile_rows`; for layouts none, they are categories.
     opcodes: ids that occur in training.
     feature_padding: padding of the training graphs' feature lists.
   """
@@ -74,11 +85,11 @@ class Normalizer:
     """
     nodes, configs, opcodes, paddings = [], [], set(), {}
     for graph in training_graphs:
-      nodes.append(graph.node_feat)
+      nodes.append(node_rows(graph))
       opcodes.update(np.unique(graph.node_opcode).tolist())
       paddings.setdefault(graph.feature_padding, graph.name)
       if isinstance(graph, graphs.TileGraph):
-        configs.append(graph.config_feat)
+        configs.append(tile_rows(graph))
     if len(paddings) > 1:
       raise errors.DataError(
           f"training graphs differ in feature_padding: {paddings}; featurize all with one --padding")

@@ -1,0 +1,105 @@
+"""What a tile means for its kernel: steps, bytes and shares, from bounds and the kernel's shapes.
+
+The raw bounds alone say little: a block of 64 x 64 is all of one kernel and a thousandth of
+another. These columns relate each configuration to the value that the kernel returns.
+"""
+
+from typing import Dict, List
+
+import numpy as np
+
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.hlo import opcodes
+
+# Columns of `node_feat` (see `tpugraphs_rank.hlo.features`).
+IS_ROOT, TYPES, DIMENSIONS, VOLUME = 0, slice(2, 21), slice(21, 27), 28
+# Bytes of an element, in the order of the type columns; tuples, opaque values and tokens: 0.
+_BYTES = np.array([0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2, 8, 16, 0, 0, 0], np.float64)
+_KERNEL, _OUTPUT, _INPUT = 0, 8, 16  # First columns of the three groups of `config_feat`.
+_SIDES = 6
+_PARAMETER_NUMBER = 30
+_PARAMETER = opcodes.opcode_id("parameter")
+_CACHES = (32 * 1024, 1024 * 1024)  # Typical first and second level, bytes.
+
+
+def root(graph: graphs.Graph) -> int:
+  """The node whose value the program returns: a root that no other node consumes or calls."""
+  used = np.zeros(graph.num_nodes, bool)
+  used[graph.edge_index[:, 1]] = True
+  roots = np.flatnonzero(graph.node_feat[:, IS_ROOT] > 0)
+  free = roots[~used[roots]]
+  return int(free[-1] if free.size else roots[-1] if roots.size else graph.num_nodes - 1)
+
+
+def item_bytes(graph: graphs.Graph) -> float:
+  """Bytes of an element of the value that the program returns; 0 for tuples."""
+  return float(graph.node_feat[root(graph), TYPES] @ _BYTES)
+
+
+def log2_size(values: np.ndarray) -> np.ndarray:
+  """log2 of sizes; 0 for absent ones (0 or -1)."""
+  return np.log2(np.maximum(values, 1.0))
+
+
+def minor(sides: np.ndarray) -> np.ndarray:
+  """(c,) the last real side of each row of (c, 6); 1 where there is none."""
+  count = (sides > 0).sum(axis=1)
+  return np.where(count > 0, sides[np.arange(len(sides)), np.maximum(count - 1, 0)], 1.0)
+
+
+def _first_operand(graph: graphs.Graph) -> float:
+  """log2 of the elements of the program's first parameter; 0 where it has none.
+
+  Parameters of called computations bear the same numbers; they are scalars or no larger.
+  """
+  first = (graph.node_opcode == _PARAMETER) & (graph.node_feat[:, _PARAMETER_NUMBER] == 0)
+  return float(log2_size(graph.node_feat[first, VOLUME].max(initial=1.0)))
+
+
+def tile_features(graph: graphs.TileGraph) -> np.ndarray:
+  """(c, k) float64: sides, volumes, steps, bytes, and how they relate, in powers of two.
+
+  A row depends on its own configuration and on the graph, never on the other configurations.
+  """
+  feat = graph.config_feat.astype(np.float64)
+  kernel, output, inputs = (
+      feat[:, first:first + _SIDES] for first in (_KERNEL, _OUTPUT, _INPUT))
+  volumes = {name: log2_size(np.where(sides > 0, sides, 1.0).prod(axis=1))
+             for name, sides in (("kernel", kernel), ("output", output), ("input", inputs))}
+  item = max(item_bytes(graph), 1.0)
+  result = graph.node_feat[root(graph)].astype(np.float64)
+  blocks = np.maximum(log2_size(result[DIMENSIONS]) - log2_size(output), 0.0)
+  output_steps = blocks.sum(axis=1)
+  # The sizes of reduced axes stand nowhere in the node features, but the first operand has them.
+  input_steps = np.maximum(_first_operand(graph) - volumes["input"], 0.0)
+  second = minor(output) * 2.0 ** volumes["kernel"]  # Block of the second operand of a product.
+  touched = item * (2.0 ** volumes["input"] + 2.0 ** volumes["output"])
+  columns: List[np.ndarray] = [
+      log2_size(kernel[:, :3]), log2_size(output[:, :5]), log2_size(inputs[:, :5]), blocks[:, :5]]
+  singles: Dict[str, np.ndarray] = {
+      **volumes,
+      "work": volumes["output"] + volumes["kernel"],
+      "output_steps": output_steps,
+      "input_steps": input_steps,
+      "more_input_steps": input_steps - output_steps,
+      "bytes": log2_size(touched),
+      "bytes_with_second": log2_size(touched + item * second * (volumes["kernel"] > 0)),
+      "second": log2_size(second),
+      "input_traffic": input_steps + log2_size(touched),
+      "output_traffic": output_steps + log2_size(touched),
+      "work_per_byte": volumes["output"] + volumes["kernel"] - log2_size(touched),
+      "output_minor": log2_size(minor(output)),
+      "input_minor": log2_size(minor(inputs)),
+      "kernel_minor": log2_size(minor(kernel)),
+      "output_minor_bytes": log2_size(item * minor(output)),
+      "aspect": log2_size(minor(output)) - volumes["output"] / 2,
+      "longest": log2_size(output.max(axis=1)),
+      "shortest": log2_size(np.where(output > 0, output, np.inf).min(axis=1).clip(1, 2.0 ** 40)),
+      "reduction_share": volumes["kernel"] - volumes["output"],
+      "input_per_output": volumes["input"] - volumes["output"],
+      "whole_axes": (blocks <= 0).sum(axis=1).astype(np.float64),
+  }
+  for number, size in enumerate(_CACHES):
+    singles[f"cache_{number}"] = log2_size(touched) - np.log2(size)
+    singles[f"fits_{number}"] = (touched <= size).astype(np.float64)
+  return np.concatenate([*columns, np.stack(list(singles.values()), axis=1)], axis=1)
