@@ -53,6 +53,9 @@ class BatchConfig:
   max_nodes: int = setting(1000, "Nodes a segment, with segment dropout.", minimum=1)
   edge_drop_rate: float = setting(
       0.0, "Share of edges left out at random in a training step.", minimum=0.0, maximum=0.95)
+  feature_noise: float = setting(
+      0.0, "Deviation of the noise added to scaled node features in training.", minimum=0.0,
+      maximum=2.0)
   eval_batch_configs: int = setting(
       256, "Configurations scored at a time in evaluation.", minimum=1, hashed=False)
 
@@ -84,7 +87,9 @@ class ModelConfig:
       "early", "Where a tile configuration joins: at the nodes, after pooling, or both.",
       choices=("early", "late", "both"))
   layer_norm: bool = setting(False, "Normalise each hidden state before its MLP.")
-  dropout: float = setting(0.0, "Dropout rate on the pooled vector.", minimum=0.0, maximum=0.9)
+  dropout: float = setting(
+      0.0, "Dropout rate of hidden states and pooled vectors; one mask for all configurations.",
+      minimum=0.0, maximum=0.9)
   attention_width: int = setting(32, "Width of attention's queries and keys.", minimum=1)
   attention_reference: int = setting(
       32, "Configurations in the fixed reference list that attention_gnn looks at when it scores.",

@@ -76,20 +76,21 @@ class Ranker(tf.keras.Model):
       segment_node_ids: (nodes of `segment`,) which nodes of `graph` those are.
       dropout_seed: (2,) int32; dropout is on where it is given.
     """
-    hidden = self.embed(graph)
+    hidden = self.embed(graph, dropout_seed)
     if segment is not None:
       hidden = tf.tensor_scatter_nd_update(
-          tf.stop_gradient(hidden), segment_node_ids[:, None], self.embed(segment))
+          tf.stop_gradient(hidden), segment_node_ids[:, None], self.embed(segment, dropout_seed))
     return self.read_out(graph, hidden, dropout_seed)
 
-  def embed(self, graph: tfgnn.GraphTensor) -> tf.Tensor:
+  def embed(self, graph: tfgnn.GraphTensor, dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
     """The states [N, T, h] of all nodes after the last convolution."""
     nodes = graph.node_sets["op"]
     state = self._node_projection(
         tf.concat([nodes["nodes"], self._opcodes(nodes["opcode"])], axis=-1))
     hidden = self._activation(self._join(graph, state))
     key_mask = None
-    for attention, convolution in zip(self._attentions, self._convolutions):
+    for number, (attention, convolution) in enumerate(zip(self._attentions, self._convolutions)):
+      hidden = self._drop(hidden, dropout_seed, number + 1)
       if attention is not None:
         if key_mask is None:
           key_mask = tfgnn.broadcast_context_to_nodes(
@@ -132,10 +133,20 @@ class Ranker(tf.keras.Model):
                 for value in pooled] + [late]
     joined = tf.concat(pooled, axis=-1)
     reference = tf.shape(graph.context["reference_mask"])[1]
-    joined = joined[:, reference:]
-    if dropout_seed is not None and self._dropout > 0:
-      joined = tf.nn.experimental.stateless_dropout(joined, self._dropout, seed=dropout_seed)
+    joined = self._drop(joined[:, reference:], dropout_seed, 0)
     return tf.squeeze(self._score(self._head(joined)), axis=-1)
+
+
+  def _drop(self, values: tf.Tensor, seed: Optional[tf.Tensor], place: int) -> tf.Tensor:
+    """Drops channels of [rows, T, h], the same ones for all configurations of a row.
+
+    Were they drawn for each configuration, the noise would pass for a difference between them.
+    """
+    if seed is None or self._dropout == 0:
+      return values
+    shape = tf.shape(values)
+    return tf.nn.experimental.stateless_dropout(
+        values, self._dropout, seed=seed + [0, place * 7919], noise_shape=[shape[0], 1, shape[2]])
 
 
 def _key_mask(graph: tfgnn.GraphTensor) -> tf.Tensor:
