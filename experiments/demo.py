@@ -25,17 +25,18 @@ from tpugraphs_rank.training import run_directory
 _OUTPUT = flags.DEFINE_string("output", "runs/demo", "Folder of the runs, the table and the plots.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds of each model: 0, 1, ...", lower_bound=1)
 _JOBS = flags.DEFINE_integer("jobs", 0, "Trainings at a time; 0: one a core.", lower_bound=0)
+_CONFIG = flags.DEFINE_string(
+    "config", str(pathlib.Path(__file__).parent / "configs" / "tile_xla_cpu.json"),
+    "JSON file with the settings of the runs, model and seed apart.")
 _RESULTS = flags.DEFINE_string(
     "results", None, "Also write the numbers to this file, as results/tile_xla_cpu.json is made.")
-
-SETTINGS = pathlib.Path(__file__).parent / "configs" / "tile_xla_cpu.json"
 
 
 def main(_) -> None:
   started = time.monotonic()
   output = pathlib.Path(_OUTPUT.value)
   base = config_lib.from_dict(
-      run_config.RunConfig, app.read_settings(SETTINGS), source=str(SETTINGS))
+      run_config.RunConfig, app.read_settings(_CONFIG.value), source=_CONFIG.value)
   seeds = range(_SEEDS.value)
   configs = runs_lib.grid(base, run_config.MODELS, seeds)
   print(f"training {len(configs)} runs into {output}/ (minutes each; "

@@ -11,6 +11,7 @@ import platformdirs
 from tpugraphs_rank import config
 from tpugraphs_rank import errors
 from tpugraphs_rank import files as files_lib
+from tpugraphs_rank.data import graphs
 
 DATA_ROOT_VARIABLE = "TPUGRAPHS_RANK_DATA"
 SPLITS = ("train", "valid", "test")
@@ -67,6 +68,13 @@ class Collection:
   def slowdown_ks(self) -> Tuple[int, ...]:
     """The K of the top-K slowdowns that are reported for this kind of collection."""
     return (1, 5, 10) if self.kind == "tile" else (1, 10, 100)
+
+  @property
+  def dimensions(self) -> Mapping[str, int]:
+    """Width of each feature array."""
+    configs = ({"config_feat": graphs.NUM_TILE_FEATURES} if self.kind == "tile"
+               else {"node_config_feat": graphs.NUM_LAYOUT_FEATURES})
+    return {"node_feat": graphs.NUM_NODE_FEATURES, **configs}
 
   def family(self, stem: str) -> str:
     """The family of the graph in `<stem>.npz`; the stem itself where the pattern does not match."""

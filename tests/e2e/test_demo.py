@@ -1,0 +1,68 @@
+"""The demo from the command line, on a small made-up collection: trains, judges, writes, goes on."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests import synthetic
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODELS = {"residual_gnn", "attention_gnn"}
+BASELINES = {"random", "default_configuration", "size_heuristic", "boosted_trees"}
+
+
+def _demo(folder: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+      [sys.executable, "-m", "experiments.demo", "--output", str(folder / "demo"), "--seeds", "1",
+       "--config", str(folder / "settings.json"), *flags],
+      cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+      stdin=subprocess.DEVNULL, check=False)
+
+
+@pytest.fixture(name="folder", scope="module")
+def _folder(tmp_path_factory) -> pathlib.Path:
+  folder = tmp_path_factory.mktemp("demo")
+  descriptor = synthetic.write_collection(folder / "collection", counts=(9, 3, 6))
+  (folder / "settings.json").write_text(json.dumps({
+      "comment": "small", "data": {"collection": str(descriptor)}, "model": {"hidden_width": 8},
+      "training": {"epochs": 2, "tensorboard": False}}), encoding="utf-8")
+  return folder
+
+
+def test_demo_trains_judges_and_goes_on(folder: pathlib.Path):
+  done = _demo(folder, "--results", str(folder / "results.json"))
+  assert done.returncode == 0, done.stderr
+  results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+  assert set(results["models"]) == MODELS | BASELINES
+  for figures in results["models"].values():
+    for name in ("opa", "tau", "top1_slowdown", "top5_slowdown", "top10_slowdown"):
+      assert set(figures[name]) == {"mean", "sd", "n"}
+    # Without ties in either list tau is 2 OPA - 1; these lists have some, so it is only near.
+    assert -1 <= figures["tau"]["mean"] <= 1 and 0 <= figures["opa"]["mean"] <= 1
+    assert figures["top10_slowdown"]["mean"] <= figures["top5_slowdown"]["mean"]
+  for key in ("command", "commit", "packages", "processor", "seeds"):
+    assert results[key], key
+  assert str(folder) in results["command"]
+  for name in MODELS | BASELINES:
+    assert name in done.stdout
+  assert len(list((folder / "demo" / "evaluation").glob("*.png"))) >= 4
+
+  before = (folder / "demo" / "residual_gnn-seed0" / "checkpoints" / "latest.npz").stat().st_mtime_ns
+  again = _demo(folder)
+  assert again.returncode == 0, again.stderr
+  after = (folder / "demo" / "residual_gnn-seed0" / "checkpoints" / "latest.npz").stat().st_mtime_ns
+  assert after == before  # The runs were done, and stay as they were.
+
+
+def test_a_run_of_other_settings_is_not_overwritten(folder: pathlib.Path):
+  settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+  settings["model"]["hidden_width"] = 9
+  (folder / "other.json").write_text(json.dumps(settings), encoding="utf-8")
+  done = _demo(folder, "--config", str(folder / "other.json"))
+  assert done.returncode == 1
+  assert "hidden_width: stored 8, asked 9" in done.stderr
+  assert "Traceback" not in done.stderr

@@ -1,0 +1,59 @@
+"""The README's tables are those of results/, and its commands exist."""
+
+import importlib.util
+import json
+import pathlib
+import re
+
+from experiments import tables
+from tpugraphs_rank import errors
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_tables_are_those_of_the_results():
+  assert tables.render(README, ROOT / "results") == README, "./run tables writes them anew"
+
+
+def test_results_hold_what_is_promised():
+  results = json.loads((ROOT / "results" / "tile_xla_cpu.json").read_text(encoding="utf-8"))
+  for part in ("models", "models_unseen_groups"):
+    assert {"residual_gnn", "attention_gnn", "random", "default_configuration", "size_heuristic",
+            "boosted_trees"} <= set(results[part])
+    for figures in results[part].values():
+      for name in ("opa", "tau", "top1_slowdown", "top5_slowdown", "top10_slowdown"):
+        assert set(figures[name]) == {"mean", "sd", "n"}
+  for key in ("command", "commit", "packages", "processor", "seeds"):
+    assert results[key], key
+
+
+def test_a_changed_figure_changes_the_readme(tmp_path: pathlib.Path):
+  results = json.loads((ROOT / "results" / "tile_xla_cpu.json").read_text(encoding="utf-8"))
+  results["models"]["residual_gnn"]["tau"]["mean"] -= 0.1
+  (tmp_path / "tile_xla_cpu.json").write_text(json.dumps(results), encoding="utf-8")
+  assert tables.render(README, tmp_path) != README
+
+
+def test_an_unknown_table_is_refused():
+  with pytest.raises(errors.DataError, match="'nonsense'.*tile_xla_cpu"):
+    tables.render(README + "<!-- table nonsense -->\n<!-- end of table -->\n", ROOT / "results")
+
+
+def test_a_missing_table_is_refused():
+  with pytest.raises(errors.DataError, match="lacks the tables"):
+    tables.render("no tables here", ROOT / "results")
+
+
+def test_commands_and_files_exist():
+  modules = set(re.findall(r"python -m (experiments\.\w+)", README))
+  assert modules
+  for module in modules:
+    assert importlib.util.find_spec(module), module
+  for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+    assert (ROOT / path).exists(), path
+  script = (ROOT / "run").read_text(encoding="utf-8")
+  for task in set(re.findall(r"\./run ([a-z][a-z-]*)", README)):
+    assert re.search(rf"^  {task}\)", script, re.MULTILINE), task
