@@ -15,8 +15,8 @@ from tpugraphs_rank.hlo import opcodes
 IS_ROOT, TYPES, DIMENSIONS, VOLUME = 0, slice(2, 21), slice(21, 27), 28
 # Bytes of an element, in the order of the type columns; tuples, opaque values and tokens: 0.
 _BYTES = np.array([0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2, 8, 16, 0, 0, 0], np.float64)
-_KERNEL, _OUTPUT, _INPUT = 0, 8, 16  # First columns of the three groups of `config_feat`.
-_SIDES = 6
+KERNEL, OUTPUT, INPUT = 0, 8, 16  # First columns of the three groups of `config_feat`.
+SIDES = 6
 _PARAMETER_NUMBER = 30
 _PARAMETER = opcodes.opcode_id("parameter")
 _CACHES = (32 * 1024, 1024 * 1024)  # Typical first and second level, bytes.
@@ -63,7 +63,7 @@ def tile_features(graph: graphs.TileGraph) -> np.ndarray:
   """
   feat = graph.config_feat.astype(np.float64)
   kernel, output, inputs = (
-      feat[:, first:first + _SIDES] for first in (_KERNEL, _OUTPUT, _INPUT))
+      feat[:, first:first + SIDES] for first in (KERNEL, OUTPUT, INPUT))
   volumes = {name: log2_size(np.where(sides > 0, sides, 1.0).prod(axis=1))
              for name, sides in (("kernel", kernel), ("output", output), ("input", inputs))}
   item = max(item_bytes(graph), 1.0)

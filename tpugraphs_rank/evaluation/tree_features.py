@@ -4,22 +4,21 @@ Every configuration column stands twice: as it is, and relative to the mean over
 configurations, since rankings compare configurations of one graph with each other.
 """
 
-from typing import Dict, List, Tuple
+from typing import Tuple
 
 import numpy as np
 
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
+from tpugraphs_rank.data import tile_features
 from tpugraphs_rank.hlo import opcodes
 
 # Columns of `node_feat` (see `tpugraphs_rank.hlo.features`).
-_IS_ROOT, _TYPES, _DIMENSIONS, _VOLUME, _PARAMETER = 0, slice(2, 21), slice(21, 27), 28, 30
-# Bytes of an element, in the order of the type columns; tuples, opaque values and tokens: 0.
-_BYTES = np.array([0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2, 8, 16, 0, 0, 0], np.float64)
+_PARAMETER = 30
 _PARAMETERS = 3  # Operands described one by one.
-_KERNEL, _OUTPUT, _INPUT = 0, 8, 16  # First columns of the three groups of `config_feat`.
-_SIDES = 6
-_CACHES = (32 * 1024, 1024 * 1024)  # First and second level, bytes.
+_SIDES, _DIMENSIONS, _VOLUME = (
+    tile_features.SIDES, tile_features.DIMENSIONS, tile_features.VOLUME)
+_log = tile_features.log2_size
 _BLOCK = 4_000_000  # Tensor layouts looked at together: a large program has 10^8.
 
 
@@ -37,25 +36,12 @@ def features(graph: graphs.Graph, rows: np.ndarray) -> np.ndarray:
   ], axis=1).astype(np.float32)
 
 
-def _log(values: np.ndarray) -> np.ndarray:
-  return np.log2(np.maximum(values, 1.0))
-
-
-def root(graph: graphs.Graph) -> int:
-  """The node whose value the program returns: a root that no other node consumes or calls."""
-  used = np.zeros(graph.num_nodes, bool)
-  used[graph.edge_index[:, 1]] = True
-  roots = np.flatnonzero(graph.node_feat[:, _IS_ROOT] > 0)
-  free = roots[~used[roots]]
-  return int(free[-1] if free.size else roots[-1] if roots.size else graph.num_nodes - 1)
-
-
 def _pooled(graph: graphs.Graph) -> np.ndarray:
   """(g,) float64: what the graph is, whatever the configuration."""
   feat = graph.node_feat.astype(np.float64)
   counts = np.bincount(graph.node_opcode, minlength=graphs.NUM_OPCODES)
   logs = normalize.signed_log(feat)
-  result = feat[root(graph)]
+  result = feat[tile_features.root(graph)]
   operands = np.zeros([_PARAMETERS, _SIDES + 1])
   parameters = np.flatnonzero(graph.node_opcode == opcodes.opcode_id("parameter"))
   # Parameters of called computations are scalars: the largest of each number is the program's.
@@ -63,67 +49,32 @@ def _pooled(graph: graphs.Graph) -> np.ndarray:
     same = parameters[feat[parameters, _PARAMETER] == number]
     if same.size:
       largest = same[np.argmax(feat[same, _VOLUME])]
-      operands[number] = _log(feat[largest, _DIMENSIONS.start:_VOLUME + 1][[0, 1, 2, 3, 4, 5, 7]])
+      sizes = np.append(feat[largest, _DIMENSIONS], feat[largest, _VOLUME])
+      operands[number] = _log(sizes)
   return np.concatenate([
-      [np.log2(graph.num_nodes), np.log2(1 + len(graph.edge_index)), _item_bytes(graph)],
+      [np.log2(graph.num_nodes), np.log2(1 + len(graph.edge_index)),
+       tile_features.item_bytes(graph)],
       np.log2(1 + counts), logs.mean(axis=0), logs.max(axis=0),
-      _log(result[_DIMENSIONS]), [_log(result[_VOLUME])], operands.reshape(-1)])
-
-
-def _item_bytes(graph: graphs.Graph) -> float:
-  return float(graph.node_feat[root(graph), _TYPES] @ _BYTES)
-
-
-def _minor(sides: np.ndarray) -> np.ndarray:
-  """(c,) the last real side of each row of (c, 6); 1 where there is none."""
-  count = (sides > 0).sum(axis=1)
-  return np.where(count > 0, sides[np.arange(len(sides)), np.maximum(count - 1, 0)], 1.0)
+      _log(result[_DIMENSIONS]),
+      [_log(result[_VOLUME])], operands.reshape(-1)])
 
 
 def _tile(graph: graphs.TileGraph) -> np.ndarray:
-  """(c, k) float64: sides, volumes, steps, bytes, and how they relate."""
+  """(c, k) float64: `tile_features`, and the steps along reduced axes.
+
+  Sizes of the reduced axes stand nowhere in the node features; the largest side among the
+  candidates comes close.
+  """
+  columns = tile_features.tile_features(graph)
   feat = graph.config_feat.astype(np.float64)
-  kernel, output, inputs = (
-      feat[:, first:first + _SIDES] for first in (_KERNEL, _OUTPUT, _INPUT))
-  volumes = {name: _log(np.where(sides > 0, sides, 1.0).prod(axis=1))
-             for name, sides in (("kernel", kernel), ("output", output), ("input", inputs))}
-  item = max(_item_bytes(graph), 1.0)
-  result = graph.node_feat[root(graph)].astype(np.float64)
-  # Sizes of the reduced axes stand nowhere in the node features: the largest side comes close.
-  reduced = np.maximum(kernel.max(axis=0), 1.0)
-  blocks = _log(np.maximum(result[_DIMENSIONS], output.max(axis=0))) - _log(output)
-  reduction_blocks = _log(reduced) - _log(kernel)
-  steps = blocks.sum(axis=1) + reduction_blocks.sum(axis=1)
-  second = _minor(output) * 2.0 ** volumes["kernel"]  # Block of the second operand of a product.
-  bytes_touched = item * (2.0 ** volumes["input"] + 2.0 ** volumes["output"])
-  columns: List[np.ndarray] = [
-      _log(kernel[:, :3]), _log(output[:, :5]), _log(inputs[:, :5]), blocks[:, :5],
-      reduction_blocks[:, :3]]
-  singles: Dict[str, np.ndarray] = {
-      **volumes,
-      "work": volumes["output"] + volumes["kernel"],
-      "steps": steps,
-      "output_steps": blocks.sum(axis=1),
-      "bytes": _log(bytes_touched),
-      "bytes_with_second": _log(bytes_touched + item * second * (volumes["kernel"] > 0)),
-      "second": _log(second),
-      "total_traffic": steps + _log(bytes_touched),
-      "work_per_byte": volumes["output"] + volumes["kernel"] - _log(bytes_touched),
-      "output_minor": _log(_minor(output)),
-      "input_minor": _log(_minor(inputs)),
-      "kernel_minor": _log(_minor(kernel)),
-      "output_minor_bytes": _log(item * _minor(output)),
-      "aspect": _log(_minor(output)) - volumes["output"] / 2,
-      "longest": _log(output.max(axis=1)),
-      "shortest": _log(np.where(output > 0, output, np.inf).min(axis=1).clip(1, 2.0 ** 40)),
-      "reduction_share": volumes["kernel"] - volumes["output"],
-      "input_per_output": volumes["input"] - volumes["output"],
-      "whole_axes": (blocks <= 0).sum(axis=1).astype(np.float64),
-  }
-  for number, size in enumerate(_CACHES):
-    singles[f"cache_{number}"] = _log(bytes_touched) - np.log2(size)
-    singles[f"fits_{number}"] = (bytes_touched <= size).astype(np.float64)
-  return np.concatenate([*columns, np.stack(list(singles.values()), axis=1)], axis=1)
+  output = feat[:, tile_features.OUTPUT:tile_features.OUTPUT + tile_features.SIDES]
+  kernel = feat[:, tile_features.KERNEL:tile_features.KERNEL + tile_features.SIDES]
+  result = graph.node_feat[tile_features.root(graph), _DIMENSIONS].astype(np.float64)
+  whole = np.maximum(result, output.max(axis=0))
+  blocks = _log(whole) - _log(output)
+  reduction_blocks = _log(kernel.max(axis=0)) - _log(kernel)
+  steps = blocks.sum(axis=1, keepdims=True) + reduction_blocks.sum(axis=1, keepdims=True)
+  return np.concatenate([columns, reduction_blocks[:, :3], steps], axis=1)
 
 
 def _layout(graph: graphs.LayoutGraph, rows: np.ndarray) -> np.ndarray:
