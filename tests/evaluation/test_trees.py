@@ -1,0 +1,111 @@
+"""Boosted trees and their features."""
+
+import numpy as np
+import pytest
+
+from tests import synthetic
+from tpugraphs_rank import errors
+from tpugraphs_rank import metrics
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import tree_features
+from tpugraphs_rank.evaluation import trees
+
+SMALL = trees.Settings(iterations=15, learning_rate=0.3, max_leaf_nodes=8)
+
+
+def _programs(seeds, make=synthetic.tile_graph, **sizes):
+  return [splits.Program(make(seed, **sizes)) for seed in seeds]
+
+
+def _mean_tau(programs, scores):
+  return np.mean([metrics.kendall_tau(program.graph.relative_runtime, score)
+                  for program, score in zip(programs, scores)])
+
+
+@pytest.mark.parametrize("make,sizes", [
+    (synthetic.tile_graph, {"num_configs": 16}),
+    (synthetic.layout_graph, {"num_configs": 30, "num_config_nodes": 2})])
+def test_trees_rank_what_they_never_saw(make, sizes):
+  train, test = _programs(range(25), make, **sizes), _programs(range(100, 108), make, **sizes)
+  ranker = trees.fit(train, SMALL)
+  assert _mean_tau(test, ranker.score(test)) > 0.6
+  for first, again in zip(ranker.score(test), trees.fit(train, SMALL).score(test)):
+    np.testing.assert_array_equal(first, again)
+  assert (ranker.score(test)[0] != trees.fit(train, SMALL, seed=1).score(test)[0]).any()
+
+
+def test_only_usable_configurations_are_learnt_from_and_scored():
+  program = splits.Program(synthetic.tile_graph(0), np.array([1, 4, 7]))
+  hidden = splits.Program(
+      synthetic.tile_graph(0, config_runtime=_shuffled(program.graph.config_runtime, [1, 4, 7])),
+      program.choice)
+  others = _programs(range(1, 12))
+  scores = trees.fit([program, *others], SMALL).score([program])
+  assert scores[0].shape == (3,)
+  np.testing.assert_array_equal(scores[0], trees.fit([hidden, *others], SMALL).score([program])[0])
+
+
+def _shuffled(runtimes, fixed):
+  changed = runtimes[::-1].copy()
+  changed[fixed] = runtimes[fixed]
+  return changed
+
+
+def test_scoring_needs_no_runtimes():
+  ranker = trees.fit(_programs(range(10)), SMALL)
+  graph = synthetic.tile_graph(50)
+  hidden = synthetic.tile_graph(
+      50, config_runtime=np.zeros(12, np.int64), config_runtime_normalizers=np.zeros(12, np.int64))
+  np.testing.assert_array_equal(*ranker.score([splits.Program(graph), splits.Program(hidden)]))
+  with pytest.raises(errors.DataError, match="no runtimes"):
+    trees.fit([splits.Program(hidden)], SMALL)
+
+
+def test_tuning_picks_the_best_stage_on_validation():
+  train, valid = _programs(range(12)), _programs(range(30, 34))
+  grid = (trees.Settings(iterations=50, min_samples_leaf=10_000),  # Not even one split.
+          trees.Settings(iterations=50, learning_rate=0.2, max_leaf_nodes=8))
+  best = trees.tune(train, valid, grid)
+  assert best.learning_rate == 0.2 and best.iterations in (25, 50)
+  taus = [_mean_tau(valid, scores)
+          for scores in trees.fit(train, grid[1]).staged_scores(valid)]
+  assert taus[best.iterations - 1] == max(taus[24], taus[49])
+  assert taus[best.iterations - 1] == _mean_tau(valid, trees.fit(train, best).score(valid))
+
+
+def test_large_graphs_are_thinned(monkeypatch):
+  monkeypatch.setattr(trees, "MAX_CONFIGS", 5)
+  table = trees._table(_programs(range(2)) + _programs([9], num_configs=3), 0)
+  assert len(table.features) == len(table.targets) == 5 + 5 + 3
+  # Every graph weighs the same.
+  np.testing.assert_allclose(table.weights.sum() / 3, table.weights[-3:].sum())
+
+
+def test_tile_features_are_what_they_say():
+  graph = synthetic.tile_graph(0)
+  features = tree_features.features(graph, np.arange(12))
+  assert features.dtype == np.float32 and np.isfinite(features).all()
+  # The first column but those of the reduction: log2 of the first output side.
+  np.testing.assert_allclose(features[:, 3], np.log2(graph.config_feat[:, 8]))
+  rows = np.array([3, 5])
+  part = tree_features.features(graph, rows)
+  np.testing.assert_array_equal(part[:, 3], features[rows, 3])
+  # Relative columns are relative to the listed configurations.
+  width = (features == features[0]).all(axis=0)[::-1].argmin()  # Pooled columns stand last.
+  relative = features[:, :-width][:, features[:, :-width].shape[1] // 2:]
+  np.testing.assert_allclose(relative.mean(axis=0), 0, atol=1e-4)
+
+
+def test_layout_sorts():
+  tensors = np.array([[-1] * 6, [3, 2, 1, 0, -1, -1], [0, 1, 2, 3, -1, -1], [0, -1, -1, -1, -1, -1]])
+  free, usual, other = tree_features._layout_sorts(tensors.astype(np.int8))
+  assert free.tolist() == [True, False, False, False]
+  assert usual.tolist() == [False, True, False, True]
+  assert other.tolist() == [False, False, True, False]
+
+
+def test_layout_features_in_blocks_are_the_same(monkeypatch):
+  graph = synthetic.layout_graph(1, num_configs=11)
+  whole = tree_features.features(graph, np.arange(11))
+  monkeypatch.setattr(tree_features, "_BLOCK", 3 * 3 * 4)
+  np.testing.assert_allclose(tree_features.features(graph, np.arange(11)), whole, rtol=1e-6)
