@@ -15,12 +15,19 @@ Loss = Callable[[Mapping[str, Any], tf.Tensor], tf.Tensor]
 
 # Gains are 2^label - 1, so that relevance times this spreads them over 0..15.
 _NDCG_SCALE = 4.0
+# Of the sigmoids that stand for ranks: TensorFlow Ranking's own default.
+_NDCG_TEMPERATURE = 0.1
 
 
-def _per_list(implementation: Any, key: str, scale: float = 1.0) -> Loss:
+def _per_list(implementation: Any, key: str, scale: float = 1.0, temperature: float = 1.0) -> Loss:
   def loss(step: Mapping[str, Any], scores: tf.Tensor) -> tf.Tensor:
+    # Padding gets the score log(1e-10), which is low only beside scores about 0. Rankings do not
+    # depend on where a list's scores lie, so all lists are moved to begin at 0.
+    real = tf.where(step["mask"], scores, scores.dtype.max)
+    scores -= tf.stop_gradient(tf.reduce_min(real, axis=1, keepdims=True))
+    # Here, because most of the implementations take no notice of their temperature in this call.
     return implementation.compute_per_list(
-        step[key] * scale, scores, weights=None, mask=step["mask"])[0]
+        step[key] * scale, scores / temperature, weights=None, mask=step["mask"])[0]
   return loss
 
 
@@ -57,7 +64,8 @@ LOSSES: Dict[str, Loss] = {
     "pairwise_logistic": _per_list(tfr.losses_impl.PairwiseLogisticLoss(name=None), "relevance"),
     "pairwise_hinge": _per_list(tfr.losses_impl.PairwiseHingeLoss(name=None), "relevance"),
     "softmax": _per_list(tfr.losses_impl.SoftmaxLoss(name=None), "relevance"),
-    "approx_ndcg": _per_list(tfr.losses_impl.ApproxNDCGLoss(name=None), "relevance", _NDCG_SCALE),
+    "approx_ndcg": _per_list(tfr.losses_impl.ApproxNDCGLoss(name=None), "relevance", _NDCG_SCALE,
+                             _NDCG_TEMPERATURE),
     "mse": mean_squared_error,
 }
 
