@@ -13,8 +13,8 @@ from tools.collect import catalogue
 from tools.collect import gates
 from tools.collect import geometry
 from tools.collect import sampling
-from tools.collect import splits
 from tpugraphs_rank import files
+from tpugraphs_rank.data import twins
 
 FOLDER = pathlib.Path(tpugraphs_rank.__file__).parent / "bundled" / "tile_xla_cpu"
 
@@ -66,8 +66,8 @@ def test_splits_are_honest(kernels: Dict[str, Dict[str, assemble.Arrays]]) -> No
   for split, found in kernels.items():
     for stem, arrays in found.items():
       kernel = geometry.parse_stem(stem)
-      digest = splits.graph_hash(arrays["node_opcode"], arrays["node_feat"],
-                                 arrays["edge_index"])
+      digest = twins.graph_hash(arrays["node_opcode"], arrays["edge_index"],
+                                arrays["node_feat"])
       graphs.setdefault(digest, set()).add(split)
       shapes.setdefault((kernel.family, kernel.shape), set()).add(split)
       if kernel.definition.group in catalogue.UNSEEN_GROUPS:

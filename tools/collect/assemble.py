@@ -19,6 +19,7 @@ from tools.collect import geometry
 from tools.collect import splits
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.data import twins
 
 SPLITS = ("train", "valid", "test")
 _KEYS = ("node_feat", "node_opcode", "edge_index", "config_feat", "config_runtime",
@@ -114,8 +115,8 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   kept = [stem for stem in kernels if not judged[stem].lost]
   if not kept:
     raise errors.DataError(f"none of the {len(kernels)} kernels in {npz} passes the gates")
-  hashes = {stem: splits.graph_hash(kernels[stem]["node_opcode"], kernels[stem]["node_feat"],
-                                    kernels[stem]["edge_index"]) for stem in kept}
+  hashes = {stem: twins.graph_hash(kernels[stem]["node_opcode"], kernels[stem]["edge_index"],
+                                   kernels[stem]["node_feat"]) for stem in kept}
   assigned = splits.split(hashes, catalogue.UNSEEN_GROUPS, seed)
   for stem in kept:
     write_kernel(output / "npz" / assigned[stem] / f"{stem}.npz", kernels[stem])

@@ -12,37 +12,11 @@ VALID_SHARE = 0.13  # of the kernels of the seen groups
 TEST_SHARE = 0.18
 
 
-def graph_hash(opcodes: np.ndarray, features: np.ndarray, edges: np.ndarray,
-               rounds: int = 4) -> str:
-  """A hash of a graph that does not depend on names or on the order of the nodes.
-
-  Weisfeiler-Lehman: each node starts from its opcode and features, and then takes in, round by
-  round, the sorted labels of its operands and of its consumers.
-
-  Args:
-    opcodes: (n,) ids.
-    features: (n, 140).
-    edges: (m, 2), [consumer, operand].
-  """
-  labels = [hashlib.sha256(int(opcode).to_bytes(4, "little") + row.tobytes()).digest()
-            for opcode, row in zip(opcodes, np.ascontiguousarray(features, np.float32))]
-  for _ in range(rounds):
-    operands: List[List[bytes]] = [[] for _ in labels]
-    consumers: List[List[bytes]] = [[] for _ in labels]
-    for consumer, operand in np.asarray(edges, np.int64):
-      operands[consumer].append(labels[operand])
-      consumers[operand].append(labels[consumer])
-    labels = [hashlib.sha256(b"|".join(
-        [label, b"o"] + sorted(below) + [b"c"] + sorted(above))).digest()
-              for label, below, above in zip(labels, operands, consumers)]
-  return hashlib.sha256(b"".join(sorted(labels))).hexdigest()[:32]
-
-
 def units(hashes: Mapping[str, str]) -> List[Tuple[str, ...]]:
   """Kernels that must stay together: one family and shape, or one and the same graph.
 
   Args:
-    hashes: stem -> `graph_hash`.
+    hashes: stem -> a hash of its graph.
 
   Returns:
     The sets, each sorted, in order of their first stem.
@@ -73,7 +47,7 @@ def split(hashes: Mapping[str, str], unseen_groups: Sequence[str], seed: int) ->
   for training. The unseen groups go to test as a whole.
 
   Args:
-    hashes: stem -> `graph_hash`.
+    hashes: stem -> a hash of its graph.
     unseen_groups: groups that no kernel is trained or validated on.
     seed: of the draw.
 
