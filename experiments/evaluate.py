@@ -47,14 +47,13 @@ def evaluate(run_dir: files.PathLike, split: str, output: Optional[files.PathLik
     UnknownNameError: no such split or baseline.
     OutputError: the output cannot be written.
   """
-  # TensorFlow and pandas: not for --help or a wrong flag.
-  from tpugraphs_rank.evaluation import aggregate
   from tpugraphs_rank.evaluation import baselines as baselines_lib
-  from tpugraphs_rank.evaluation import comparison
   from tpugraphs_rank.training import run_directory
-
   baselines_lib.check_names(baselines)
   config = run_directory.RunDirectory(run_dir).read_config()
+  # TensorFlow: not before it is known that there is something to judge.
+  from tpugraphs_rank.evaluation import aggregate
+  from tpugraphs_rank.evaluation import comparison
   compared = comparison.compare({config.model.model: [run_dir]}, split, [config.training.seed],
                                 baselines, data_root, strict)
   folder = pathlib.Path(output) if output else pathlib.Path(run_dir) / "evaluation" / split

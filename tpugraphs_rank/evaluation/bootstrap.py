@@ -157,6 +157,8 @@ def paired_differences(
 ) -> Dict[str, Dict[str, Interval]]:
   """`paired_difference` of a model to each baseline: {baseline: {metric: Interval}}.
 
+  A metric that no graph has (nothing to rank) is left out.
+
   Args:
     frames_by_model: for each ranker its frames, one a seed.
     model: the ranker whose gain it is.
@@ -165,8 +167,10 @@ def paired_differences(
     by_family, resamples, seed: as in `paired_difference`.
   """
   names = [name for name in frames_by_model if name != model] if baselines is None else baselines
+  defined = [metric for metric in metrics
+             if seed_mean(frames_by_model[model], metric).notna().any()]
   return {
       name: {metric: paired_difference(frames_by_model[model], frames_by_model[name], metric,
                                        by_family, resamples, seed)
-             for metric in metrics}
+             for metric in defined}
       for name in names}
