@@ -59,7 +59,8 @@ def test_the_public_tile_collection_is_reported_per_program():
 
 
 def test_parts():
-  assert {suffix: len(select(_frame())) for suffix, select in aggregate.parts(_frame()).items()} == {
+  frame = _frame()
+  assert {suffix: len(select(frame)) for suffix, select in aggregate.parts(frame).items()} == {
       "": 3, "_unseen_groups": 1}
   assert list(aggregate.parts(_frame(seen=[True] * 4))) == [""]
   assert list(aggregate.parts(_frame(seen=[False] * 4))) == ["_unseen_groups"]

@@ -35,8 +35,9 @@ def test_random_depends_on_the_seed_and_the_graph_alone():
 
 def test_random_is_no_better_than_chance():
   graph = synthetic.tile_graph(0, num_configs=30)
-  taus = [metrics.kendall_tau(graph.relative_runtime, baselines.random([splits.Program(graph)], s)[0])
-          for s in range(200)]
+  programs = [splits.Program(graph)]
+  taus = [metrics.kendall_tau(graph.relative_runtime, baselines.random(programs, seed)[0])
+          for seed in range(200)]
   assert abs(np.mean(taus)) < 0.05
 
 

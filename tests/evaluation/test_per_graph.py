@@ -87,7 +87,8 @@ def test_no_ceiling_without_two_measured_passes(passes):
 
 
 def test_nothing_to_rank_is_nan_and_constant_scores_are_degenerate():
-  programs = [splits.Program(_tile("cat.1", [100, 100])), splits.Program(_tile("dog.1", [100, 200]))]
+  programs = [splits.Program(_tile("cat.1", [100, 100])),
+              splits.Program(_tile("dog.1", [100, 200]))]
   frame = per_graph.evaluate(programs, [np.array([0.0, 1.0]), np.array([1.0, 1.0])], COLLECTION)
   assert math.isnan(frame["kendall_tau"][0]) and math.isnan(frame["opa"][0])
   assert frame["kendall_tau"][1] == 0.0 and frame["opa"][1] == 0.0

@@ -97,7 +97,8 @@ def test_tile_features_are_what_they_say():
 
 
 def test_layout_sorts():
-  tensors = np.array([[-1] * 6, [3, 2, 1, 0, -1, -1], [0, 1, 2, 3, -1, -1], [0, -1, -1, -1, -1, -1]])
+  tensors = np.array([
+      [-1] * 6, [3, 2, 1, 0, -1, -1], [0, 1, 2, 3, -1, -1], [0, -1, -1, -1, -1, -1]])
   free, usual, other = tree_features._layout_sorts(tensors.astype(np.int8))
   assert free.tolist() == [True, False, False, False]
   assert usual.tolist() == [False, True, False, True]
