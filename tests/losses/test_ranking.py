@@ -1,4 +1,4 @@
-"""Losses over lists: their formulas, no influence of padding or of order, and gradients that learn."""
+"""Losses over lists: formulas, no influence of padding or of order, gradients that learn."""
 
 import functools
 import math

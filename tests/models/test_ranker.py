@@ -1,0 +1,275 @@
+"""The rankers against a slow second implementation, and what must not change their scores."""
+
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import synthetic
+from tests.models import made
+from tests.models import reference
+from tpugraphs_rank import errors
+from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.models import ranker
+
+KINDS = ("tile", "layout")
+MODELS = ("residual_gnn", "attention_gnn")
+
+
+@pytest.fixture(scope="module", params=[(model, kind) for model in MODELS for kind in KINDS],
+                ids=lambda param: "-".join(param))
+def both(request):
+  """Each model on each kind of graph."""
+  model, kind = request.param
+  return made.Made(kind, model_model=model)
+
+
+# ---- against the second implementation -----------------------------------------------------------
+
+VARIATIONS = [
+    {},
+    {"model_activation": "relu", "model_aggregation": "symmetric"},
+    {"model_activation": "tanh", "model_aggregation": "sum", "model_residual": "concat"},
+    {"model_activation": "gelu", "model_residual": "none", "model_mlp_layers": 2},
+    {"model_directions": "operands", "model_aggregation": "symmetric", "model_layer_norm": True},
+    {"model_directions": "users", "model_residual": "concat", "model_num_convolutions": 3},
+    {"model_num_convolutions": 0, "model_pooling": ["max"], "model_head_widths": []},
+    {"model_pooling": ["sum", "max", "mean"], "model_pool_l2": False, "model_head_widths": [4, 3]},
+]
+JOINS = [("residual_gnn", "late"), ("residual_gnn", "both"), ("attention_gnn", "both")]
+CASES = [(kind, model, changes) for kind in KINDS for model in MODELS for changes in VARIATIONS] + [
+    ("tile", model, {"model_join": join, "model_aggregation": "symmetric"})
+    for model, join in JOINS]
+
+
+@pytest.mark.parametrize("kind, model, changes", CASES)
+def test_the_forward_pass_is_that_of_the_second_implementation(kind, model, changes):
+  case = made.Made(kind, sizes=(6, 3), configs=(5, 3), model_model=model, **changes)
+  slow = reference.Reference(case.model, case.config.model)
+  # With a reference list, as in scoring.
+  prepared = case.prepared()
+  for member, found in zip(prepared, case.scores(prepared, max_configs=4)):
+    first = batches.reference_list(member, case.model.reference_size) if (
+        case.model.reference_size) else ()
+    made.close(found, slow.scores(member, range(member.graph.num_configs), first))
+  # Without, as in training: the list itself is what attention looks at.
+  batch = batches.training_batch(prepared, case.config.batch, np.random.default_rng(0))
+  for row, member, found in zip(range(2), prepared, case.forward(batch)):
+    listed = _picked(batch, row, member)
+    made.close(found[:len(listed)], slow.scores(member, listed))
+
+
+def _picked(batch, row, member):
+  """The configurations of a batch's list, told from the labels, or else from their features."""
+  count = int(batch["config_mask"][row].sum())
+  if member.graph.kind == "tile":
+    rows = batch["configs"][row, :count]
+    candidates = member.configs
+  else:
+    start = int(batch["num_config_nodes"][:row].sum())
+    rows = batch["configs"][start:start + batch["num_config_nodes"][row], :count].swapaxes(0, 1)
+    candidates = member.configs
+  return [int(np.flatnonzero([np.array_equal(candidate, wanted) for candidate in candidates])[0])
+          for wanted in rows]
+
+
+def test_late_joining_needs_the_configuration_nowhere_else():
+  with pytest.raises(errors.ConfigError, match="model.join = 'late' .*choose join = 'early'"):
+    ranker.build_model("tile", made.settings(model_model="attention_gnn", model_join="late"))
+  # Layouts know one way to join, at the configurable nodes.
+  ranker.build_model("layout", made.settings(model_model="attention_gnn", model_join="late"))
+
+
+def test_the_configuration_matters(both):
+  for scores in both.scores(both.prepared()):
+    assert np.ptp(scores) > 1e-3
+
+
+# ---- what must not matter ------------------------------------------------------------------------
+
+FEW = settings(max_examples=5)
+
+
+@FEW
+@given(data=st.data())
+def test_permuted_configurations_have_permuted_scores(both, data):
+  expected = both.scores(both.prepared())
+  orders = [data.draw(st.permutations(range(len(scores)))) for scores in expected]
+  moved = [both.prepare(made.with_configs(graph, order))
+           for graph, order in zip(both.graphs, orders)]
+  for found, scores, order in zip(both.scores(moved), expected, orders):
+    made.close(found, scores[order])
+
+
+@FEW
+@given(data=st.data())
+def test_the_names_of_nodes_and_the_order_of_edges_do_not_matter(both, data):
+  moved = [both.prepare(made.relabelled(graph, data.draw(st.permutations(range(graph.num_nodes)))))
+           for graph in both.graphs]
+  for found, expected in zip(both.scores(moved), both.scores(both.prepared())):
+    made.close(found, expected)
+
+
+def test_a_batch_of_graphs_is_the_graphs_one_by_one(both):
+  prepared = both.prepared()
+  together = both.scores(prepared)
+  for member, scores in zip(prepared, together):
+    (alone,) = both.scores([member])
+    made.close(scores, alone)
+  for found, expected in zip(both.scores(prepared[::-1], max_lists=2), together[::-1]):
+    made.close(found, expected)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_list_is_scored_the_same_however_it_is_cut(both, size):
+  prepared = both.prepared()
+  for found, expected in zip(both.scores(prepared, max_configs=size), both.scores(prepared)):
+    made.close(found, expected)
+
+
+def test_repeats_of_configurations_change_no_score(both):
+  for graph, member in zip(both.graphs, both.prepared()):
+    rows = [*range(graph.num_configs), 0, 0, graph.num_configs - 1]
+    (expected,) = both.scores([member])
+    (found,) = both.scores([both.prepare(made.with_configs(graph, rows))])
+    made.close(found, expected[rows])
+
+
+def test_padding_changes_no_score(both):
+  batch = batches.training_batch(both.prepared(), both.config.batch, np.random.default_rng(0))
+  expected = both.forward(batch)
+  mask = batch["config_mask"]
+  assert not mask.all()  # There is padding.
+  # What stands in the padding does not matter, nor does more of it.
+  wider = {key: _widened(key, value, both.kind, mask) for key, value in batch.items()}
+  found = both.forward(wider)
+  for row in range(len(mask)):
+    made.close(found[row, :mask[row].sum()], expected[row, :mask[row].sum()])
+
+
+def _widened(key, value, kind, mask):
+  if key == "config_mask":
+    return np.pad(value, [(0, 0), (0, 3)])
+  if key.startswith("label_"):
+    return np.pad(value, [(0, 0), (0, 3)])
+  if key != "configs":
+    return value
+  value = np.pad(value, [(0, 0), (0, 3), (0, 0)])
+  if kind == "tile":
+    value[~np.pad(mask, [(0, 0), (0, 3)])] = 2.0
+  return value
+
+
+def test_the_graph_matters_and_each_kind_of_edge(both):
+  graph = both.graphs[2]
+  (expected,) = both.scores([both.prepare(graph)])
+  arrays = graph.arrays()
+  arrays["edge_index"] = arrays["edge_index"][:, ::-1]
+  cut = graphs.graph_from_arrays("g", arrays)
+  (found,) = both.scores([both.prepare(cut)])
+  assert np.abs(found - expected).max() > 1e-3
+
+
+# ---- attention -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_makes_scores_depend_on_the_list_in_training(kind):
+  case = made.Made(kind, model_model="attention_gnn", batch_max_configs=4)
+  member = case.prepared()[2]
+  slow = reference.Reference(case.model, case.config.model)
+  alone, together = slow.scores(member, [0]), slow.scores(member, [0, 1, 2])
+  assert abs(alone[0] - together[0]) > 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_reference_list_is_never_longer_than_asked_and_follows_the_usable_ones(kind):
+  case = made.Made(kind, model_model="attention_gnn")
+  assert case.model.reference_size == 4
+  choice = np.array([1, 2, 5])
+  member = case.prepare(case.graphs[2], choice=choice)
+  assert set(batches.reference_list(member, 2)) < set(choice)
+  (scores,) = case.scores([member])
+  assert scores.shape == (3,)
+  assert made.Made(kind).model.reference_size == 0
+
+
+# ---- no copies of node features ------------------------------------------------------------------
+
+
+class _Sizes:
+  """The numbers of elements of all tensors that operations give, while this is entered."""
+
+  def __enter__(self):
+    from tensorflow.python.framework import op_callbacks  # pylint: disable=import-outside-toplevel
+    self._callbacks = op_callbacks
+    self.largest = 0
+    op_callbacks.add_op_callback(self._note)
+    return self
+
+  def _note(self, op_type, inputs, attrs, outputs, op_name=None, graph=None):
+    del op_type, inputs, attrs, op_name, graph
+    for output in outputs:
+      if output.shape.is_fully_defined():
+        self.largest = max(self.largest, output.shape.num_elements())
+
+  def __exit__(self, *_):
+    self._callbacks.remove_op_callback(self._note)
+
+
+@pytest.mark.parametrize("kind, model, join", [
+    ("tile", "residual_gnn", "early"), ("tile", "residual_gnn", "both"),
+    ("tile", "attention_gnn", "early"), ("layout", "residual_gnn", "early"),
+    ("layout", "attention_gnn", "early")])
+def test_node_features_are_not_copied_for_every_configuration(kind, model, join):
+  nodes, configs, width = 120, 30, 4
+  arrays = made.MAKERS[kind](0, num_nodes=nodes, num_configs=configs).arrays()
+  arrays["node_feat"] = np.random.default_rng(0).integers(0, 99, [nodes, 140])  # All columns vary.
+  case = made.Made(
+      kind, members=[graphs.graph_from_arrays("g", arrays)], model_model=model, model_join=join,
+      model_hidden_width=width, batch_max_configs=configs)
+  member = case.prepared()[0]
+  assert member.nodes.shape == (nodes, 140)
+  batch = batches.training_batch([member], case.config.batch, np.random.default_rng(0))
+  step = pipeline.to_step(batch)
+  with _Sizes() as sizes:
+    with tf.GradientTape() as tape:
+      total = tf.reduce_sum(case.model(step["graph"]))
+    tape.gradient(total, case.model.trainable_variables)
+  hidden = nodes * configs * width
+  categories = 3 * configs * 18 * 7 if kind == "layout" else 0
+  attention = nodes * configs * configs if model == "attention_gnn" else 0
+  assert hidden <= sizes.largest <= max(2 * hidden, nodes * 150, categories, attention)
+  assert sizes.largest < nodes * configs * 140 / 2
+
+
+# ---- unusual graphs ------------------------------------------------------------------------------
+
+
+def test_one_node_and_no_edges(both):
+  graph = made.MAKERS[both.kind](5, num_nodes=1, num_configs=3, **(
+      {"num_config_nodes": 1} if both.kind == "layout" else {}))
+  (scores,) = both.scores([both.prepare(graph)])
+  assert scores.shape == (3,) and np.isfinite(scores).all()
+
+
+def test_layouts_without_configurable_nodes_beside_others():
+  case = made.Made("layout")
+  fixed = synthetic.layout_graph(7, num_configs=3, node_config_ids=np.zeros([0], np.int64),
+                                 node_config_feat=np.zeros([3, 0, 18], np.float32))
+  alone, beside = case.scores([case.prepare(fixed)]), case.scores(
+      [case.prepare(fixed), *case.prepared()])
+  made.close(beside[0], alone[0])
+  assert np.ptp(alone[0]) < 1e-6  # Nothing tells its configurations apart.
+
+
+def test_opcodes_up_to_the_last_are_embedded():
+  case = made.Made("tile")
+  arrays = case.graphs[0].arrays()
+  arrays["node_opcode"] = np.full_like(arrays["node_opcode"], 127)
+  (scores,) = case.scores([case.prepare(graphs.graph_from_arrays("g", arrays))])
+  assert np.isfinite(scores).all()
