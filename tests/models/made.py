@@ -68,30 +68,6 @@ class Made:
                       segment_node_ids=step.get("segment_node_ids")).numpy()
 
 
-def relabelled(graph: graphs.Graph, order: Sequence[int]) -> graphs.Graph:
-  """The same graph with node i called order[i], its edges in another order."""
-  order = np.array(order)
-  arrays = graph.arrays()
-  arrays.pop("node_splits", None)
-  for key in ("node_feat", "node_opcode"):
-    moved = np.empty_like(arrays[key])
-    moved[order] = arrays[key]
-    arrays[key] = moved
-  arrays["edge_index"] = order[graph.edge_index][::-1]
-  if "node_config_ids" in arrays:
-    arrays["node_config_ids"] = order[arrays["node_config_ids"]]
-  return graphs.graph_from_arrays(graph.name, arrays)
-
-
-def with_configs(graph: graphs.Graph, rows: Sequence[int]) -> graphs.Graph:
-  """The same graph with the configurations `rows`, in that order, repeats included."""
-  arrays = graph.arrays()
-  for key in ("config_feat", "node_config_feat", "config_runtime", "config_runtime_normalizers"):
-    if key in arrays:
-      arrays[key] = arrays[key][list(rows)]
-  return graphs.graph_from_arrays(graph.name, arrays)
-
-
 def close(found, expected, digits: float = 1e-5) -> None:
   """Equal within float32's rounding of sums as large as the scores are."""
   scale = max(np.abs(expected).max(), 1.0)

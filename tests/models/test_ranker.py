@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests import synthetic
+from tests.data import changed
 from tests.models import made
 from tests.models import reference
 from tpugraphs_rank import errors
@@ -99,7 +100,7 @@ FEW = settings(max_examples=5)
 def test_permuted_configurations_have_permuted_scores(both, data):
   expected = both.scores(both.prepared())
   orders = [data.draw(st.permutations(range(len(scores)))) for scores in expected]
-  moved = [both.prepare(made.with_configs(graph, order))
+  moved = [both.prepare(changed.with_configs(graph, order))
            for graph, order in zip(both.graphs, orders)]
   for found, scores, order in zip(both.scores(moved), expected, orders):
     made.close(found, scores[order])
@@ -108,7 +109,7 @@ def test_permuted_configurations_have_permuted_scores(both, data):
 @FEW
 @given(data=st.data())
 def test_the_names_of_nodes_and_the_order_of_edges_do_not_matter(both, data):
-  moved = [both.prepare(made.relabelled(graph, data.draw(st.permutations(range(graph.num_nodes)))))
+  moved = [both.prepare(changed.relabelled(graph, data.draw(st.permutations(range(graph.num_nodes)))))
            for graph in both.graphs]
   for found, expected in zip(both.scores(moved), both.scores(both.prepared())):
     made.close(found, expected)
@@ -135,7 +136,7 @@ def test_repeats_of_configurations_change_no_score(both):
   for graph, member in zip(both.graphs, both.prepared()):
     rows = [*range(graph.num_configs), 0, 0, graph.num_configs - 1]
     (expected,) = both.scores([member])
-    (found,) = both.scores([both.prepare(made.with_configs(graph, rows))])
+    (found,) = both.scores([both.prepare(changed.with_configs(graph, rows))])
     made.close(found, expected[rows])
 
 

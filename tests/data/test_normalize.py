@@ -1,0 +1,147 @@
+"""Feature scaling: fitted as the formula says, kept in a file, damaged files said so."""
+
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from tests import synthetic
+from tpugraphs_rank import errors
+from tpugraphs_rank.data import normalize
+from tpugraphs_rank.data import tile_features
+
+LIMIT = 6.0
+
+
+def _signed_log(x):
+  return np.sign(x) * np.log2(1 + abs(x))
+
+
+@given(st.floats(-1e12, 1e12))
+def test_signed_log(value):
+  assert normalize.signed_log(np.array([value]))[0] == pytest.approx(_signed_log(value), rel=1e-12)
+
+
+def test_signed_log_of_what_features_hold():
+  np.testing.assert_allclose(
+      normalize.signed_log(np.array([-1, 0, 1, 127, 1023])), [-1, 0, 1, 7, 10])
+
+
+def test_fit_and_scale_as_the_formula_says():
+  rows = np.array([[0, 1, 5, -1], [2, 1, 8, -1], [7, 1, 12, 3]], np.float64)
+  scaling = normalize.Scaling.fit(rows)
+  np.testing.assert_array_equal(scaling.columns, [0, 2, 3])  # Column 1 never varies.
+  for place, column in enumerate([0, 2, 3]):
+    values = rows[:, column].tolist()
+    mean = sum(values) / 3
+    deviation = (sum((value - mean) ** 2 for value in values) / 3) ** 0.5
+    np.testing.assert_allclose(scaling.mean[place], mean)
+    np.testing.assert_allclose(scaling.deviation[place], deviation)
+    np.testing.assert_allclose(
+        scaling(rows)[:, place], [(value - mean) / deviation for value in values], rtol=1e-6)
+  assert scaling(rows).dtype == np.float32
+
+
+def test_what_is_scaled_far_out_is_cut():
+  scaling = normalize.Scaling.fit(np.array([[0.0], [1.0]]))
+  np.testing.assert_array_equal(
+      scaling(np.array([[1e30], [-1e30]])), np.array([[LIMIT], [-LIMIT]], np.float32))
+
+
+@given(st.integers(0, 50))
+def test_the_scaled_training_rows_have_mean_0_and_deviation_1(seed):
+  rows = np.random.default_rng(seed).integers(-1, 60, [40, 5]).astype(np.float64)
+  scaled = normalize.Scaling.fit(rows)(rows).astype(np.float64)
+  np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-5)
+  np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-5)
+
+
+def test_nothing_varies():
+  scaling = normalize.Scaling.fit(np.ones([3, 4]))
+  assert scaling(np.ones([2, 4])).shape == (2, 0)
+
+
+def test_fit_on_graphs():
+  graphs = [synthetic.tile_graph(seed, num_nodes=seed + 2) for seed in range(3)]
+  fitted = normalize.Normalizer.fit(iter(graphs))
+  rows = np.concatenate([normalize.node_rows(graph) for graph in graphs])
+  configs = np.concatenate([normalize.tile_rows(graph) for graph in graphs])
+  for scaling, expected in ((fitted.nodes, normalize.Scaling.fit(rows)),
+                            (fitted.configs, normalize.Scaling.fit(configs))):
+    np.testing.assert_array_equal(scaling.columns, expected.columns)
+    np.testing.assert_array_equal(scaling.mean, expected.mean)
+    np.testing.assert_array_equal(scaling.deviation, expected.deviation)
+  assert set(fitted.opcodes.tolist()) == {int(op) for graph in graphs for op in graph.node_opcode}
+  assert fitted.feature_padding == 0
+
+
+def test_rows_are_signed_logs_with_what_tiles_mean_behind():
+  graph = synthetic.tile_graph(0)
+  np.testing.assert_allclose(normalize.node_rows(graph), normalize.signed_log(graph.node_feat))
+  rows = normalize.tile_rows(graph)
+  np.testing.assert_allclose(rows[:, :24], normalize.signed_log(graph.config_feat))
+  np.testing.assert_array_equal(rows[:, 24:], tile_features.tile_features(graph))
+
+
+def test_layouts_are_categories_and_not_scaled():
+  fitted = normalize.Normalizer.fit([synthetic.layout_graph(0)])
+  assert fitted.configs.columns.shape == (0,)
+
+
+def test_mixed_paddings_are_refused():
+  padded = synthetic.tile_graph(1, name="padded", feature_padding=np.int64(-1))
+  with pytest.raises(errors.DataError, match="differ in feature_padding: .*'padded'.*--padding"):
+    normalize.Normalizer.fit([synthetic.tile_graph(0), padded])
+  assert normalize.Normalizer.fit([padded]).feature_padding == -1
+
+
+def test_unseen_opcodes():
+  fitted = normalize.Normalizer.fit([synthetic.tile_graph(
+      0, num_nodes=3, node_opcode=np.array([1, 5, 5]))])
+  graph = synthetic.tile_graph(1, num_nodes=4, node_opcode=np.array([5, 7, 1, 120]))
+  assert normalize.unseen_opcodes(fitted, graph) == (7, 120)
+  assert normalize.unseen_opcodes(fitted, synthetic.tile_graph(
+      2, num_nodes=1, node_opcode=np.array([5]))) == ()
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("graph", [synthetic.tile_graph(0), synthetic.layout_graph(
+    1, feature_padding=np.int64(-1))])
+def test_save_and_load(tmp_path, graph):
+  fitted = normalize.Normalizer.fit([graph])
+  fitted.save(tmp_path / "normalizer.npz")
+  again = normalize.Normalizer.load(tmp_path / "normalizer.npz")
+  rows = normalize.node_rows(graph)
+  np.testing.assert_array_equal(again.nodes(rows), fitted.nodes(rows))
+  np.testing.assert_array_equal(again.configs.columns, fitted.configs.columns)
+  np.testing.assert_array_equal(again.opcodes, fitted.opcodes)
+  assert again.feature_padding == fitted.feature_padding == graph.feature_padding
+
+
+def test_damaged_files_are_an_incomplete_run_directory(tmp_path):
+  path = tmp_path / "normalizer.npz"
+  with pytest.raises(errors.RunDirectoryError, match="normalizer.npz cannot be read .no file"):
+    normalize.Normalizer.load(path)
+  normalize.Normalizer.fit([synthetic.tile_graph(0)]).save(path)
+  content = path.read_bytes()
+  for size in range(0, len(content), 97):
+    path.write_bytes(content[:size])
+    with pytest.raises(errors.RunDirectoryError, match="normalizer.npz cannot be read"):
+      normalize.Normalizer.load(path)
+  flipped = bytearray(content)
+  flipped[100] ^= 0xff  # In compressed data.
+  path.write_bytes(flipped)
+  with pytest.raises(errors.RunDirectoryError, match="normalizer.npz cannot be read"):
+    normalize.Normalizer.load(path)
+
+
+def test_a_missing_key_is_named(tmp_path):
+  file = io.BytesIO()
+  np.savez(file, opcodes=np.zeros(1))
+  (tmp_path / "n.npz").write_bytes(file.getvalue())
+  with pytest.raises(errors.RunDirectoryError, match="n.npz cannot be read .'nodes_columns'"):
+    normalize.Normalizer.load(tmp_path / "n.npz")
