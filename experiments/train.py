@@ -20,8 +20,8 @@ _DRY_RUN = flags.DEFINE_boolean(
 
 
 def main(_) -> None:
-  from tpugraphs_rank.training import trainer  # TensorFlow: not for --help or a wrong flag.
   config = app.config_from_flags(run_config.RunConfig)
+  from tpugraphs_rank.training import trainer  # TensorFlow: not for --help or a wrong flag.
   training = trainer.Trainer(config)
   if _DRY_RUN.value:
     print(json.dumps({"plan": training.plan(), "first_step": training.one_step(),

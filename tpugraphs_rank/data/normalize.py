@@ -1,7 +1,7 @@
 """Feature scaling, fitted on the training split only; it travels with the model."""
 
 import dataclasses
-from typing import Iterable, Tuple
+from typing import Dict, Iterable, Tuple
 
 import numpy as np
 
@@ -98,14 +98,22 @@ class Normalizer:
                Scaling.fit(np.concatenate(configs)) if configs else empty,
                np.array(sorted(opcodes), np.int64), next(iter(paddings)))
 
+  def arrays(self) -> Dict[str, np.ndarray]:
+    """The arrays to store, by key."""
+    return {"opcodes": self.opcodes, "feature_padding": np.array(self.feature_padding), **{
+        f"{name}_{field.name}": getattr(scaling, field.name)
+        for name, scaling in (("nodes", self.nodes), ("configs", self.configs))
+        for field in dataclasses.fields(Scaling)}}
+
+  def is_same(self, other: "Normalizer") -> bool:
+    """Whether the other scales every graph as this one does."""
+    theirs = other.arrays()
+    return all(np.array_equal(array, theirs[key]) for key, array in self.arrays().items())
+
   def save(self, path: files.PathLike) -> None:
     """Writes an `.npz` file, atomically."""
     with files.atomic_write(path) as file:
-      np.savez_compressed(
-          file, opcodes=self.opcodes, feature_padding=self.feature_padding,
-          **{f"{name}_{field.name}": getattr(scaling, field.name)
-             for name, scaling in (("nodes", self.nodes), ("configs", self.configs))
-             for field in dataclasses.fields(Scaling)})
+      np.savez_compressed(file, **self.arrays())
 
   @classmethod
   def load(cls, path: files.PathLike) -> "Normalizer":

@@ -65,7 +65,10 @@ class RunDirectory:
             + "\nChoose another --run_dir, or the stored settings "
             f"(--config {self / 'config.json'}) to resume it")
       return True
-    if self.path.is_dir() and any(self.path.iterdir()):
+    # A run that was killed while it was set up may have left the environment, written or half so.
+    if self.path.is_dir() and any(
+        entry.name != "environment.json" and entry.suffix != ".partial"
+        for entry in self.path.iterdir()):
       raise errors.RunDirectoryError(
           f"{self.path} is not empty and holds no config.json; choose an empty or a new --run_dir")
     files.write_json(self / "environment.json", environment())
@@ -80,7 +83,7 @@ class RunDirectory:
       raise errors.RunDirectoryError(
           f"{self.path} is no run directory: it has no config.json; "
           "`python -m experiments.train --run_dir DIR` makes one")
-    stored = files.read_json(path)
+    stored = _read(path)
     if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
       raise errors.RunDirectoryError(f"{path} lacks the key 'config'; the run directory is damaged")
     return stored
@@ -89,7 +92,7 @@ class RunDirectory:
     """The stored configuration.
 
     Raises:
-      RunDirectoryError: there is none.
+      RunDirectoryError: there is none, or it is damaged.
       ConfigError: it has keys that this version does not know.
     """
     return config_lib.from_dict(run_config.RunConfig, self._stored()["config"],
@@ -104,9 +107,13 @@ class RunDirectory:
     files.write_json(self / "status.json", status)
 
   def read_status(self) -> Dict[str, Any]:
-    """The contents of status.json; empty where training has not begun."""
+    """The contents of status.json; empty where training has not begun.
+
+    Raises:
+      RunDirectoryError: it is damaged.
+    """
     path = self / "status.json"
-    return files.read_json(path) if path.exists() else {}
+    return _read(path) if path.exists() else {}
 
   def write_history(self, rows: List[Mapping[str, Any]]) -> None:
     """Replaces history.csv by these rows, which have the same keys."""
@@ -132,6 +139,14 @@ class RunDirectory:
       logger.removeHandler(handler)
       logger.setLevel(level)
       handler.close()
+
+
+def _read(path: pathlib.Path) -> Any:
+  """The contents of a JSON file of a run directory."""
+  try:
+    return files.read_json(path)
+  except errors.DataError as error:
+    raise errors.RunDirectoryError(f"{error}; the run directory is damaged") from error
 
 
 def environment() -> Dict[str, Any]:

@@ -152,7 +152,7 @@ class Trainer:
       stop_after: leave off after this many epochs in this call, to be resumed later.
 
     Raises:
-      RunDirectoryError: the directory holds another run.
+      RunDirectoryError: the directory holds another run, or is damaged.
       TrainingError: a loss or gradient is not finite; the latest checkpoint stays as it was.
     """
     directory = run_directory.RunDirectory(run_dir)
@@ -161,12 +161,22 @@ class Trainer:
       latest = directory / "checkpoints" / "latest.npz"
       progress = Progress()
       if resumed and latest.exists():
+        self._check_normalizer(directory)
         progress = Progress(**checkpoints.restore(latest, self.stepper.variables()))
         _logger.info("resumed %s after epoch %d", directory.path, progress.epoch)
       else:
         self.normalizer.save(directory / "normalizer.npz")
         _logger.info("plan: %s", self.plan())
       return self._epochs(directory, progress, stop_after)
+
+  def _check_normalizer(self, directory: run_directory.RunDirectory) -> None:
+    """Raises RunDirectoryError where the weights stored there saw other features."""
+    path = directory / "normalizer.npz"
+    if not normalize.Normalizer.load(path).is_same(self.normalizer):
+      raise errors.RunDirectoryError(
+          f"{path} is not the feature scaling that training would go on with: the collection's "
+          "training programs have changed, or --initial_checkpoint has; bring back what the run "
+          "began with, or choose another --run_dir")
 
   def _finished(self, progress: Progress) -> Optional[str]:
     training = self.config.training

@@ -1,0 +1,149 @@
+"""The run directory: whose it is, and what its files hold."""
+
+import logging
+
+import pytest
+
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank import run_config
+from tpugraphs_rank.training import run_directory
+
+CONFIG = run_config.RunConfig()
+ABOUT = {"collection": "tile:x", "kind": "tile", "target": "t", "hlo_stage": "after_optimization"}
+
+
+def _changed(**changes):
+  return config_lib.override(CONFIG, {
+      name.replace("_", ".", 1): value for name, value in changes.items()})
+
+
+@pytest.fixture
+def opened(tmp_path):
+  directory = run_directory.RunDirectory(tmp_path / "run")
+  assert directory.open(CONFIG, ABOUT) is False
+  return directory
+
+
+def test_a_new_directory_gets_its_configuration(opened):
+  stored = files.read_json(opened / "config.json")
+  assert stored == {"config": config_lib.to_dict(CONFIG), "hash": config_lib.stable_hash(CONFIG),
+                    "about": ABOUT}
+  assert opened.read_config() == CONFIG and opened.read_about() == ABOUT
+  assert set(files.read_json(opened / "environment.json")) == {
+      "python", "packages", "platform", "processor", "cores", "command", "commit"}
+  assert opened.read_status() == {}
+
+
+def test_the_environment_names_the_versions_that_matter(opened):
+  packages = files.read_json(opened / "environment.json")["packages"]
+  assert packages["tensorflow-gnn"] == "1.0.3" and packages["tensorflow-ranking"] == "0.5.5"
+  assert packages["tensorflow"].startswith("2.15.")
+
+
+def test_the_same_run_is_resumed(opened):
+  assert opened.open(CONFIG, ABOUT) is True
+  # What is not hashed may differ: it does not change what is computed.
+  assert opened.open(_changed(training_threads=2, data_data_root="/elsewhere"), ABOUT) is True
+  assert opened.read_config() == CONFIG
+
+
+def test_another_configuration_is_refused_field_by_field(opened):
+  with pytest.raises(errors.RunDirectoryError) as caught:
+    opened.open(_changed(training_seed=7, model_hidden_width=8, training_threads=3), ABOUT)
+  first, *lines, last = str(caught.value).splitlines()
+  assert first == f"{opened.path} holds a run of another configuration:"
+  assert [line.strip() for line in lines] == [
+      f"model.hidden_width: stored {CONFIG.model.hidden_width}, asked 8",
+      "training.seed: stored 0, asked 7"]
+  assert "Choose another --run_dir" in last and str(opened / "config.json") in last
+
+
+def test_a_foreign_directory_is_refused_and_left_alone(tmp_path):
+  (tmp_path / "letter.txt").write_text("dear")
+  with pytest.raises(errors.RunDirectoryError, match="is not empty and holds no config.json"):
+    run_directory.RunDirectory(tmp_path).open(CONFIG, ABOUT)
+  assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_an_empty_directory_is_fine(tmp_path):
+  assert run_directory.RunDirectory(tmp_path).open(CONFIG, ABOUT) is False
+
+
+def test_a_run_killed_while_it_was_set_up_begins_again(tmp_path, monkeypatch):
+  directory = run_directory.RunDirectory(tmp_path / "run")
+  write = files.write_json
+
+  def killed(path, value):
+    if path.name == "config.json":
+      raise KeyboardInterrupt
+    write(path, value)
+
+  monkeypatch.setattr(files, "write_json", killed)
+  with pytest.raises(KeyboardInterrupt):
+    directory.open(CONFIG, ABOUT)
+  monkeypatch.setattr(files, "write_json", write)
+  assert directory.open(CONFIG, ABOUT) is False
+
+
+def test_a_directory_that_cannot_be_written(tmp_path):
+  (tmp_path / "file").write_text("in the way")
+  for path in (tmp_path / "file", tmp_path / "file" / "run"):
+    with pytest.raises(errors.OutputError, match="cannot write .*choose an output folder"):
+      run_directory.RunDirectory(path).open(CONFIG, ABOUT)
+
+
+@pytest.mark.parametrize("content, error, said", [
+    (None, errors.RunDirectoryError, "is no run directory: it has no config.json"),
+    ("{", errors.RunDirectoryError, "config.json is not valid JSON"),
+    ("[]", errors.RunDirectoryError, "lacks the key 'config'"),
+    ('{"config": 3}', errors.RunDirectoryError, "lacks the key 'config'"),
+    ('{"config": {"modle": {}}}', errors.ConfigError, "unknown setting 'modle' .*'model'"),
+    ('{"config": {"model": {"hidden_width": "wide"}}}', errors.ConfigError,
+     "config.json: model.hidden_width = 'wide' is not a whole number"),
+])
+def test_a_damaged_configuration(tmp_path, content, error, said):
+  if content is not None:
+    (tmp_path / "config.json").write_text(content)
+  with pytest.raises(error, match=said) as caught:
+    run_directory.RunDirectory(tmp_path).read_config()
+  assert str(tmp_path) in str(caught.value)
+
+
+def test_status(opened):
+  opened.write_status(state="training", epoch=3)
+  assert opened.read_status() == {"state": "training", "epoch": 3}
+  (opened / "status.json").write_text("{")
+  with pytest.raises(errors.RunDirectoryError, match="status.json is not valid JSON"):
+    opened.read_status()
+
+
+def test_history(opened):
+  opened.write_history([])
+  assert (opened / "history.csv").read_text() == ""
+  opened.write_history([{"epoch": 1, "loss": 0.1, "valid_loss": None}, {
+      "epoch": 2, "loss": 1 / 3, "valid_loss": 2.5}])
+  assert (opened / "history.csv").read_text() == (
+      "epoch,loss,valid_loss\n1,0.1,\n2,0.3333333333333333,2.5\n")
+
+
+def test_what_the_library_logs_is_appended_to_the_log(opened):
+  logger = logging.getLogger("tpugraphs_rank.somewhere")
+  for number in (1, 2):
+    with opened.logging():
+      logger.info("line %d", number)
+  logger.info("afterwards")
+  lines = (opened / "train.log").read_text().splitlines()
+  assert [line.split(" ", 2)[2] for line in lines] == ["INFO line 1", "INFO line 2"]
+
+
+def test_the_command_holds_no_folder_of_this_machine(monkeypatch):
+  monkeypatch.setattr("sys.argv", ["/home/me/bin/tool", "--x", "1"])
+  assert not run_directory.command().startswith("/")
+
+
+def test_the_commit_is_that_of_the_checkout_or_unknown(monkeypatch):
+  assert run_directory.commit()
+  monkeypatch.setenv("PATH", "")
+  assert run_directory.commit() == "unknown"
