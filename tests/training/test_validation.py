@@ -1,0 +1,56 @@
+"""Ranking metrics on the validation split."""
+
+import numpy as np
+import pytest
+
+from tests import synthetic
+from tpugraphs_rank import metrics
+from tpugraphs_rank import run_config
+from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import normalize
+from tpugraphs_rank.training import validation
+
+
+def _prepared(graphs, choices=None):
+  normalizer = normalize.Normalizer.fit(graphs)
+  return [batches.prepare(graph, normalizer, choice)
+          for graph, choice in zip(graphs, choices or [None] * len(graphs))]
+
+
+def test_the_metrics_that_can_be_chosen():
+  assert set(validation.HIGHER_IS_BETTER) == set(run_config.VALIDATION_METRICS)
+  assert [name for name, higher in validation.HIGHER_IS_BETTER.items() if higher] == [
+      "kendall_tau", "opa"]
+
+
+def test_means_over_graphs_of_the_usable_configurations():
+  prepared = _prepared([synthetic.tile_graph(seed, num_configs=20) for seed in range(3)],
+                       [None, np.array([1, 4, 6, 9]), np.array([0, 2, 3])])
+  rng = np.random.default_rng(0)
+  scores = [rng.normal(size=len(member.choice)) for member in prepared]
+  found = validation.ranking_metrics(prepared, scores)
+  lists = [(member.runtimes[member.choice], score) for member, score in zip(prepared, scores)]
+  expected = {"kendall_tau": np.mean([metrics.kendall_tau(*pair) for pair in lists]),
+              "opa": np.mean([metrics.opa(*pair) for pair in lists]),
+              **{f"top{k}_slowdown": np.mean([metrics.topk_slowdown(*pair, k) for pair in lists])
+                 for k in (1, 5, 10)}}
+  assert found == pytest.approx(expected)
+
+
+def test_runtimes_are_relative_to_the_normalizers():
+  graph = synthetic.tile_graph(
+      0, num_configs=3, config_runtime=np.array([10, 20, 30]),
+      config_runtime_normalizers=np.array([1, 10, 30]))
+  found = validation.ranking_metrics(_prepared([graph]), [np.array([0.0, 1.0, 2.0])])
+  assert found["kendall_tau"] == 1.0 and found["opa"] == 1.0  # 10, 2 and 1 times the default.
+  assert found["top1_slowdown"] == 0.0
+
+
+def test_graphs_without_a_pair_to_order_are_left_out():
+  equal = synthetic.tile_graph(0, num_configs=3, config_runtime=np.array([7, 7, 7]),
+                               config_runtime_normalizers=np.array([7, 7, 7]))
+  other = synthetic.tile_graph(1, num_configs=3, config_runtime=np.array([1, 2, 3]),
+                               config_runtime_normalizers=np.array([1, 1, 1]))
+  scores = [np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0])]
+  found = validation.ranking_metrics(_prepared([equal, other]), scores)
+  assert found["kendall_tau"] == 1.0 and found["opa"] == 1.0
