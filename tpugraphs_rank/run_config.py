@@ -65,6 +65,9 @@ class ModelConfig:
   """The shape of the network."""
 
   model: str = setting("residual_gnn", "Which model.", choices=MODELS)
+  members: int = setting(
+      1, "Networks that are trained side by side and whose scores are averaged.", minimum=1,
+      maximum=64)
   opcode_width: int = setting(32, "Width of the opcode embedding.", minimum=1)
   hidden_width: int = setting(64, "Width of the hidden states.", minimum=1)
   num_convolutions: int = setting(2, "Graph convolutions.", minimum=0, maximum=64)

@@ -6,12 +6,12 @@ import numpy as np
 
 from tests import synthetic
 from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import models
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import pipeline
-from tpugraphs_rank.models import ranker
 
 MAKERS = {"tile": synthetic.tile_graph, "layout": synthetic.layout_graph}
 SMALL = {"model.opcode_width": 3, "model.hidden_width": 5, "model.head_widths": [4],
@@ -37,7 +37,7 @@ class Made:
         MAKERS[kind](10 * seed + i, num_nodes=n, num_configs=c, name=f"g{i}")
         for i, (n, c) in enumerate(zip(sizes, configs))]
     self.normalizer = normalize.Normalizer.fit(self.graphs)
-    self.model = ranker.build_model(kind, self.config)
+    self.model = models.build_model(kind, self.config)
     batch, _ = next(batches.scoring_batches(
         [self.prepare(self.graphs[0])], 2, self.model.reference_size))
     self.model(pipeline.to_step(batch)["graph"])

@@ -12,10 +12,10 @@ from tests.data import changed
 from tests.models import made
 from tests.models import reference
 from tpugraphs_rank import errors
+from tpugraphs_rank import models
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import pipeline
-from tpugraphs_rank.models import ranker
 
 KINDS = ("tile", "layout")
 MODELS = ("residual_gnn", "attention_gnn")
@@ -80,9 +80,9 @@ def _picked(batch, row, member):
 
 def test_late_joining_needs_the_configuration_nowhere_else():
   with pytest.raises(errors.ConfigError, match="model.join = 'late' .*choose join = 'early'"):
-    ranker.build_model("tile", made.settings(model_model="attention_gnn", model_join="late"))
+    models.build_model("tile", made.settings(model_model="attention_gnn", model_join="late"))
   # Layouts know one way to join, at the configurable nodes.
-  ranker.build_model("layout", made.settings(model_model="attention_gnn", model_join="late"))
+  models.build_model("layout", made.settings(model_model="attention_gnn", model_join="late"))
 
 
 def test_the_configuration_matters(both):

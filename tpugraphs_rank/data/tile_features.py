@@ -20,6 +20,7 @@ SIDES = 6
 _PARAMETER_NUMBER = 30
 _PARAMETER = opcodes.opcode_id("parameter")
 _CACHES = (32 * 1024, 1024 * 1024)  # Typical first and second level, bytes.
+_LANES = (8, 16, 128)  # Elements of a vector register (CPU) or of a tile of registers (TPU).
 
 
 def root(graph: graphs.Graph) -> int:
@@ -47,13 +48,29 @@ def minor(sides: np.ndarray) -> np.ndarray:
   return np.where(count > 0, sides[np.arange(len(sides)), np.maximum(count - 1, 0)], 1.0)
 
 
-def _first_operand(graph: graphs.Graph) -> float:
-  """log2 of the elements of the program's first parameter; 0 where it has none.
+def second_minor(sides: np.ndarray) -> np.ndarray:
+  """(c,) the last real side but one of each row of (c, 6); 1 where there is none."""
+  count = (sides > 0).sum(axis=1)
+  return np.where(count > 1, sides[np.arange(len(sides)), np.maximum(count - 2, 0)], 1.0)
+
+
+def lane_waste(sides: np.ndarray) -> np.ndarray:
+  """(c,) sides to (c, 3): log2 of what padding to a multiple of 8, 16 and 128 multiplies them by."""
+  sides = np.maximum(sides, 1.0)
+  return np.stack([np.log2(np.ceil(sides / lanes) * lanes / sides) for lanes in _LANES], axis=1)
+
+
+def _first_operand(graph: graphs.Graph) -> np.ndarray:
+  """(6,) dimensions of the program's first parameter, 0 where it has fewer (or there is none).
 
   Parameters of called computations bear the same numbers; they are scalars or no larger.
   """
-  first = (graph.node_opcode == _PARAMETER) & (graph.node_feat[:, _PARAMETER_NUMBER] == 0)
-  return float(log2_size(graph.node_feat[first, VOLUME].max(initial=1.0)))
+  first = np.flatnonzero(
+      (graph.node_opcode == _PARAMETER) & (graph.node_feat[:, _PARAMETER_NUMBER] == 0))
+  if not first.size:
+    return np.zeros(SIDES)
+  largest = first[np.argmax(graph.node_feat[first, VOLUME])]
+  return graph.node_feat[largest, DIMENSIONS].astype(np.float64)
 
 
 def tile_features(graph: graphs.TileGraph) -> np.ndarray:
@@ -71,11 +88,16 @@ def tile_features(graph: graphs.TileGraph) -> np.ndarray:
   blocks = np.maximum(log2_size(result[DIMENSIONS]) - log2_size(output), 0.0)
   output_steps = blocks.sum(axis=1)
   # The sizes of reduced axes stand nowhere in the node features, but the first operand has them.
-  input_steps = np.maximum(_first_operand(graph) - volumes["input"], 0.0)
+  operand = _first_operand(graph)
+  input_steps = np.maximum(log2_size(operand).sum() - volumes["input"], 0.0)
+  result_minor, operand_minor = (minor(dimensions[None])[0]
+                                 for dimensions in (result[DIMENSIONS], operand))
   second = minor(output) * 2.0 ** volumes["kernel"]  # Block of the second operand of a product.
   touched = item * (2.0 ** volumes["input"] + 2.0 ** volumes["output"])
   columns: List[np.ndarray] = [
-      log2_size(kernel[:, :3]), log2_size(output[:, :5]), log2_size(inputs[:, :5]), blocks[:, :5]]
+      log2_size(kernel[:, :3]), log2_size(output[:, :5]), log2_size(inputs[:, :5]), blocks[:, :5],
+      *(lane_waste(sides) for sides in (minor(output), second_minor(output), minor(inputs),
+                                        second_minor(inputs), minor(kernel)))]
   singles: Dict[str, np.ndarray] = {
       **volumes,
       "work": volumes["output"] + volumes["kernel"],
@@ -97,6 +119,9 @@ def tile_features(graph: graphs.TileGraph) -> np.ndarray:
       "shortest": log2_size(np.where(output > 0, output, np.inf).min(axis=1).clip(1, 2.0 ** 40)),
       "reduction_share": volumes["kernel"] - volumes["output"],
       "input_per_output": volumes["input"] - volumes["output"],
+      # Runs of memory that end with the tile: 0 where it spans the whole minor axis.
+      "output_minor_steps": np.maximum(np.log2(max(result_minor, 1.0) / minor(output)), 0.0),
+      "input_minor_steps": np.maximum(np.log2(max(operand_minor, 1.0) / minor(inputs)), 0.0),
       "whole_axes": (blocks <= 0).sum(axis=1).astype(np.float64),
   }
   for number, size in enumerate(_CACHES):

@@ -4,12 +4,11 @@ Shapes: B graphs, N nodes in all, a list of C configurations for each graph, bef
 reference configurations may stand; T = R + C.
 """
 
-from typing import Optional
+from typing import List, Optional
 
 import tensorflow as tf
 import tensorflow_gnn as tfgnn
 
-from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.models import layers
@@ -81,6 +80,13 @@ class Ranker(tf.keras.Model):
       hidden = tf.tensor_scatter_nd_update(
           tf.stop_gradient(hidden), segment_node_ids[:, None], self.embed(segment, dropout_seed))
     return self.read_out(graph, hidden, dropout_seed)
+
+  def member_scores(self, graph: tfgnn.GraphTensor, segment: Optional[tfgnn.GraphTensor] = None,
+                    segment_node_ids: Optional[tf.Tensor] = None,
+                    dropout_seed: Optional[tf.Tensor] = None) -> List[tf.Tensor]:
+    """The scores as the one member of an ensemble; see `members.Members`."""
+    return [self(graph, segment=segment, segment_node_ids=segment_node_ids,
+                 dropout_seed=dropout_seed)]
 
   def embed(self, graph: tfgnn.GraphTensor, dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
     """The states [N, T, h] of all nodes after the last convolution."""
@@ -155,16 +161,3 @@ def _key_mask(graph: tfgnn.GraphTensor) -> tf.Tensor:
   both = tf.concat([reference, graph.context["config_mask"]], axis=1)
   size = tf.shape(reference)[1]
   return both[:, :tf.where(size > 0, size, tf.shape(both)[1])]
-
-
-def build_model(kind: str, config: run_config.RunConfig) -> Ranker:
-  """The model of a run's configuration, its variables not yet created.
-
-  Raises:
-    ConfigError: settings that exclude one another.
-  """
-  if config.model.model == "attention_gnn" and config.model.join == "late" and kind == "tile":
-    raise errors.ConfigError(
-        "model.join = 'late' keeps tile configurations out of the convolutions, where "
-        "attention_gnn compares them; choose join = 'early' or 'both', or model = 'residual_gnn'")
-  return Ranker(kind, config.model, config.loss.l2_regularization)

@@ -5,15 +5,15 @@ from typing import List, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tpugraphs_rank import models
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import pipeline
-from tpugraphs_rank.models import ranker
 
 
 class Scorer:
   """Scores graphs with a model; traced once per kind of batch."""
 
-  def __init__(self, model: ranker.Ranker, max_configs: int):
+  def __init__(self, model: models.Model, max_configs: int):
     """Keeps the model, whose variables may change between calls.
 
     Args:
@@ -26,8 +26,8 @@ class Scorer:
 
   def __call__(self, prepared: Sequence[batches.PreparedGraph]) -> List[np.ndarray]:
     """For each graph the scores (c',) float32 of its usable configurations, in their order."""
-    if not prepared:
-      return []
+    if not any(len(member.choice) for member in prepared):
+      return [np.zeros([0], np.float32) for _ in prepared]
     make = lambda: batches.scoring_batches(
         prepared, self._max_configs, self._model.reference_size)
     owners = (owners for _, owners in make())

@@ -6,9 +6,9 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 import tensorflow as tf
 
 from tpugraphs_rank import losses
+from tpugraphs_rank import models
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import pipeline
-from tpugraphs_rank.models import ranker
 
 
 class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
@@ -37,7 +37,7 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
 class Stepper:
   """The model with its optimizer: what changes in a step, and the step."""
 
-  def __init__(self, model: ranker.Ranker, config: run_config.RunConfig, total_steps: int,
+  def __init__(self, model: models.Model, config: run_config.RunConfig, total_steps: int,
                element_spec: Mapping[str, Any]):
     """Makes the optimizer and the functions.
 
@@ -80,10 +80,12 @@ class Stepper:
     if training and self._dropout:
       seed = tf.stack([tf.cast(self._seed, tf.int32),
                        tf.cast(self.optimizer.iterations, tf.int32)])
-    scores = self.model(step["graph"], segment=step.get("segment") if training else None,
-                        segment_node_ids=step.get("segment_node_ids") if training else None,
-                        dropout_seed=seed)
-    return scores, tf.reduce_mean(self._loss(step, scores))
+    scores = self.model.member_scores(
+        step["graph"], segment=step.get("segment") if training else None,
+        segment_node_ids=step.get("segment_node_ids") if training else None, dropout_seed=seed)
+    losses_of_members = [tf.reduce_mean(self._loss(step, member)) for member in scores]
+    count = len(scores)
+    return tf.add_n(scores) / count, tf.add_n(losses_of_members) / count
 
   def _train(self, arrays: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
     """Updates the weights unless loss or gradient are not finite."""
