@@ -31,7 +31,7 @@ def sample_configs(runtimes: np.ndarray, size: int, rng: np.random.Generator, sk
 
 
 def _digests(rows: np.ndarray) -> np.ndarray:
-  rows = np.ascontiguousarray(rows).reshape(len(rows), -1)
+  rows = np.ascontiguousarray(rows)
   return np.array([int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big")
                    for row in rows], np.uint64)
 

@@ -1,5 +1,6 @@
 """A finished run: its model, ready to score programs."""
 
+import dataclasses
 import logging
 from typing import Any, Dict, List, Sequence
 
@@ -84,7 +85,8 @@ class Run:
 
   def _create(self, prepared: batches.PreparedGraph) -> None:
     """Creates the model's variables and assigns the best checkpoint's values to them."""
-    batch, _ = next(batches.scoring_batches([prepared], 2, self._model.reference_size))
+    whole = dataclasses.replace(prepared, choice=np.arange(prepared.graph.num_configs))
+    batch, _ = next(batches.scoring_batches([whole], 2, self._model.reference_size))
     self._model(pipeline.to_step(batch)["graph"])
     checkpoints.restore(self._best, {"model": self._model.trainable_variables})
 

@@ -100,7 +100,8 @@ class RunDirectory:
 
   def read_about(self) -> Dict[str, Any]:
     """The collection, kind, target and HLO stage that the run was trained on."""
-    return self._stored().get("about", {})
+    about = self._stored().get("about")
+    return about if isinstance(about, dict) else {}
 
   def write_status(self, **status: Any) -> None:
     """Replaces status.json."""

@@ -1,0 +1,73 @@
+"""Opening runs that are incomplete or damaged; that of whole ones is tested with the trainer."""
+
+import json
+
+import pytest
+
+from tests.training import made
+from tpugraphs_rank import errors
+from tpugraphs_rank.training import run
+from tpugraphs_rank.training import trainer
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+  """A run directory that a stub has trained into."""
+  training = trainer.Trainer(made.settings(made.collection(tmp_path / "data"), training_epochs=1))
+  made.Stub(training, monkeypatch, [0.5])
+  training.train(tmp_path / "run")
+  return tmp_path / "run"
+
+
+def test_what_a_run_is_about(finished):
+  opened = run.load_run(str(finished))
+  assert opened.about == {"collection": "tile:tiny", "kind": "tile", "target": "chip",
+                          "hlo_stage": "after_optimization"}
+  assert opened.config.training.epochs == 1 and not opened.strict
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+  for path in (tmp_path, tmp_path / "gone"):
+    with pytest.raises(errors.RunDirectoryError, match="is no run directory: it has no config.json"):
+      run.load_run(path)
+
+
+def test_a_run_without_a_checkpoint_says_how_to_go_on(finished):
+  (finished / "checkpoints" / "best.npz").unlink()
+  with pytest.raises(errors.RunDirectoryError, match=(
+      f"has no checkpoint yet; resume .*experiments.train --run_dir {finished} --config")):
+    run.load_run(finished)
+
+
+def test_a_missing_or_damaged_normalizer(finished):
+  path = finished / "normalizer.npz"
+  path.write_bytes(path.read_bytes()[:100])
+  with pytest.raises(errors.RunDirectoryError, match="normalizer.npz cannot be read"):
+    run.load_run(finished)
+  path.unlink()
+  with pytest.raises(errors.RunDirectoryError, match="normalizer.npz cannot be read"):
+    run.load_run(finished)
+
+
+@pytest.mark.parametrize("about", [{}, {"kind": "chain"}, None, []])
+def test_a_run_that_does_not_say_its_kind(finished, about):
+  stored = json.loads((finished / "config.json").read_text())
+  stored["about"] = about
+  (finished / "config.json").write_text(json.dumps(stored))
+  with pytest.raises(errors.RunDirectoryError, match="expected 'tile' or 'layout'"):
+    run.load_run(finished)
+
+
+def test_a_damaged_checkpoint_is_noticed_when_it_is_needed(finished):
+  path = finished / "checkpoints" / "best.npz"
+  path.write_bytes(path.read_bytes()[:500])
+  with pytest.raises(errors.RunDirectoryError, match="best.npz cannot be read"):
+    run.load_run(finished).score(made.synthetic.tile_graph(0))
+
+
+def test_weights_that_are_not_numbers_give_no_scores(finished):
+  opened = run.load_run(finished)
+  opened.score(made.synthetic.tile_graph(0))
+  opened._model.trainable_variables[0].assign(opened._model.trainable_variables[0] * float("nan"))
+  with pytest.raises(errors.DataError, match="scores are not finite"):
+    opened.score(made.synthetic.tile_graph(0))
