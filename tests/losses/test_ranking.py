@@ -195,7 +195,7 @@ def test_descent_learns_the_order(name):
   assert np.argsort(-scores[0])[:top].tolist() == np.argsort(runtimes)[:top].tolist()
 
 
-@pytest.mark.parametrize("spread", [5.0, 60.0])
+@pytest.mark.parametrize("spread", [5.0, 60.0, 200.0, 3000.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_confident_scores_have_finite_losses_and_gradients(name, spread):
   runtimes = [float(y) for y in range(1, 9)]
@@ -203,6 +203,18 @@ def test_confident_scores_have_finite_losses_and_gradients(name, spread):
     scores = _padded([np.linspace(sign * spread, -sign * spread, 8) / 2], 10)
     loss, gradient = _loss_and_gradient(name, _step([runtimes], 10), scores)
     assert np.isfinite(loss).all() and np.isfinite(gradient).all()
+    if sign < 0 and name != "approx_ndcg":  # All wrong: sigmoids so far out are flat.
+      assert gradient[0, 0] < 0 < gradient[0, 7]  # The fastest would rise, the slowest sink.
+
+
+def test_scores_far_apart_are_scaled_in_the_likelihood():
+  runtimes, scores = [3.0, 1.0, 2.0], [0.0, 500.0, 100.0]
+  found, gradient = _loss_and_gradient("list_mle", _step([runtimes], 5), _padded([scores], 5))
+  near, near_gradient = _loss_and_gradient(
+      "list_mle", _step([runtimes], 5), _padded([[0.0, 50.0, 10.0]], 5))
+  assert found[0] == pytest.approx(list_mle(runtimes, [0.0, 50.0, 10.0]), abs=1e-6)
+  assert found[0] == pytest.approx(near[0], abs=1e-6)
+  np.testing.assert_allclose(gradient, near_gradient * 50 / 500, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", NAMES)

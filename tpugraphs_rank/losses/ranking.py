@@ -6,13 +6,14 @@ each list, (B,). A higher score means a faster configuration. Labels are those o
 for padding.
 """
 
-from typing import Any, Callable, Dict, Mapping, Sequence
+from typing import Any, Callable, Dict, Mapping, Sequence, Tuple
 
 import tensorflow as tf
 import tensorflow_ranking as tfr
 
 Loss = Callable[[Mapping[str, Any], tf.Tensor], tf.Tensor]
 
+_LIST_MLE_SPAN = 50.0
 # Gains are 2^label - 1, so that relevance times this spreads them over 0..15.
 _NDCG_SCALE = 4.0
 # Of the sigmoids that stand for ranks: TensorFlow Ranking's own default.
@@ -23,12 +24,18 @@ def _per_list(implementation: Any, key: str, scale: float = 1.0, temperature: fl
   def loss(step: Mapping[str, Any], scores: tf.Tensor) -> tf.Tensor:
     # Padding gets the score log(1e-10), which is low only beside scores about 0. Rankings do not
     # depend on where a list's scores lie, so all lists are moved to begin at 0.
-    real = tf.where(step["mask"], scores, scores.dtype.max)
-    scores -= tf.stop_gradient(tf.reduce_min(real, axis=1, keepdims=True))
+    scores -= tf.stop_gradient(_range(step, scores)[0])
     # Here, because most of the implementations take no notice of their temperature in this call.
     return implementation.compute_per_list(
         step[key] * scale, scores / temperature, weights=None, mask=step["mask"])[0]
   return loss
+
+
+def _range(step: Mapping[str, Any], scores: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+  """Least and greatest score of each list's real configurations, both (B, 1)."""
+  mask, dtype = step["mask"], scores.dtype
+  return (tf.reduce_min(tf.where(mask, scores, dtype.max), axis=1, keepdims=True),
+          tf.reduce_max(tf.where(mask, scores, dtype.min), axis=1, keepdims=True))
 
 
 def list_mle(step: Mapping[str, Any], scores: tf.Tensor) -> tf.Tensor:
@@ -36,8 +43,14 @@ def list_mle(step: Mapping[str, Any], scores: tf.Tensor) -> tf.Tensor:
 
   With the configurations sorted from fast to slow, sum_i [log sum_{j >= i} exp(s_j) - s_i] / c
   (Xia et al., "Listwise approach to learning to rank", ICML 2008; the sum, divided by the length
-  so that lists of all lengths weigh the same).
+  so that lists of all lengths weigh the same). Where the scores of a list span more than 50, the
+  likelihood is that of the scores scaled to span 50.
   """
+  # TensorFlow Ranking takes the logarithm of sums of exp(s_j - max s), which are 0 in float32 where a
+  # confident model spreads a long list over 90 or so.
+  lowest, highest = _range(step, scores)
+  span = tf.stop_gradient(highest - lowest)
+  scores *= _LIST_MLE_SPAN / tf.maximum(span, _LIST_MLE_SPAN)
   # Padding gives a constant to the likelihood, log of the number of padded entries behind each;
   # it has no gradient but would make losses of different batches incomparable.
   count = tf.reduce_sum(tf.cast(step["mask"], scores.dtype), axis=1)
