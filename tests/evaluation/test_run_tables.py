@@ -194,12 +194,14 @@ def test_damaged_runs_are_listed_with_what_is_wrong(folder, damage, caplog):
 def test_runs_of_another_version_keep_their_settings_and_results(folder):
   path = folder / "residual-seed2" / "config.json"
   stored = files.read_json(path)
-  stored["config"]["model"]["gate"] = "soft"  # This version has no such setting,
+  stored["config"]["model"].update(gate="soft", tower={"depth": 2})  # None of this version's,
   del stored["config"]["model"]["dropout"]  # and that one lacked this.
   files.write_json(path, stored)
   runs = run_tables.read_runs(folder)
   row = _by_run(runs).loc["residual-seed2"]
   assert (row["state"], row["seed"], row["gate"]) == ("finished", 2, "soft")
+  assert row["tower"] == "{'depth': 2}"
+  runs = runs.drop(columns="tower")
   assert "unknown setting 'model.gate'" in row["problem"] and "dropout" not in runs
   assert run_tables.settings_that_differ(runs) == ["model", "batch_size", "gate"]
   table = run_tables.by_settings(runs)

@@ -7,7 +7,7 @@ damaged or was never finished is a row of `read_runs` like any other, which says
 import logging
 import math
 import pathlib
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import pandas as pd
@@ -104,42 +104,31 @@ def _run_row(path: pathlib.Path) -> Tuple[Dict[str, Any], Dict[str, Any]]:
   """What is known of a run, and its settings."""
   directory = run_directory.RunDirectory(path)
   problems: List[str] = []
-  settings: Dict[str, Any] = {}
-  problem = ""
-  try:
-    settings, problem = _settings(directory)
-  except errors.TpuGraphsRankError as error:
-    problems.append(str(error))
-  status: Dict[str, Any] = {}
-  try:
-    status = _status(directory)
-  except errors.TpuGraphsRankError as error:
-    problems.append(str(error))
-  history = pd.DataFrame(columns=_HISTORY_COLUMNS)
-  try:
-    history = _history(path)
-  except errors.TpuGraphsRankError as error:
-    problems.append(str(error))
+
+  def attempt(otherwise: Any, read: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+      return read(*arguments)
+    except errors.TpuGraphsRankError as error:
+      problems.append(str(error))
+      return otherwise
+
+  settings, foreign = attempt(({}, ""), _settings, directory)
+  status = attempt({}, _status, directory)
+  history = attempt(pd.DataFrame(columns=_HISTORY_COLUMNS), _history, path)
   row: Dict[str, Any] = {
       "state": DAMAGED if problems else status.get("state", NOT_STARTED),
       "epoch": status.get("epoch"),
       "best_epoch": status.get("best_epoch") or None}  # 0: none yet.
   if "seconds" in history and len(history):
     row["seconds"] = float(history["seconds"].sum())
-  if problem:
-    problems.append(problem)
+  if foreign:
+    problems.append(foreign)
   if row["best_epoch"] and not (directory / "checkpoints" / "best.npz").is_file():
     problems.append(f"{path} has no checkpoints/best.npz: it can score nothing; train it anew in "
                     "another --run_dir")
-  try:
-    row.update(_best_metrics(directory, row, history))
-  except errors.TpuGraphsRankError as error:
-    problems.append(str(error))
+  row.update(attempt({}, _best_metrics, directory, row, history))
   for evaluation in sorted(path.rglob("per_graph.csv")):
-    try:
-      _read_per_graph(evaluation)
-    except errors.TpuGraphsRankError as error:
-      problems.append(str(error))
+    attempt(None, _read_per_graph, evaluation)
   row["problem"] = "; ".join(problems)
   return row, settings
 
@@ -162,7 +151,7 @@ def _settings(directory: run_directory.RunDirectory) -> Tuple[Dict[str, Any], st
                     for name, value in _object(settings, path).items())
   settings = {
       name.rpartition(".")[2]: ",".join(map(str, value)) if isinstance(value, (list, tuple))
-      else value for name, value in values.items()}
+      else str(value) if isinstance(value, dict) else value for name, value in values.items()}
   about = directory.read_about()
   if not isinstance(about.get("collection"), str):
     raise errors.RunDirectoryError(
