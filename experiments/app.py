@@ -98,6 +98,20 @@ def _parsed(flag: str, values: List[str], default: tuple) -> List[Any]:
     ) from None
 
 
+def _first_time() -> Callable[[logging.LogRecord], bool]:
+  """A filter that lets each warning through once: several runs may have the same to say."""
+  said = set()
+
+  def passes(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    if record.levelno < logging.WARNING or message not in said:
+      said.add(message)
+      return True
+    return False
+
+  return passes
+
+
 def run(main: Callable[[List[str]], Any]) -> None:
   """Runs an application: logs to the standard error, and a mistake of the user's is one line.
 
@@ -112,6 +126,7 @@ def run(main: Callable[[List[str]], Any]) -> None:
     logger = logging.getLogger("tpugraphs_rank")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname).1s %(message)s"))
+    handler.addFilter(_first_time())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False

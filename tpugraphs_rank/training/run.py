@@ -63,8 +63,7 @@ class Run:
     """
     if not programs:
       return []
-    for program in programs:
-      self.check(program.graph)
+    self.check([program.graph for program in programs])
     prepared = [batches.prepare(program.graph, self.normalizer, program.choice)
                 for program in programs]
     if not self._model.built:
@@ -90,23 +89,29 @@ class Run:
     self._model(pipeline.to_step(batch)["graph"])
     checkpoints.restore(self._best, {"model": self._model.trainable_variables})
 
-  def check(self, graph: graphs.Graph) -> None:
-    """Says where a graph does not fit the run: raises, or warns where scoring is possible."""
-    if graph.kind != self.about["kind"] or not graph.num_configs:
-      kind = graph.kind or "bare"
-      raise errors.CompatibilityError(
-          f"{graph.name} is a {kind} graph with {graph.num_configs} configurations; the run "
-          f"{self.directory.path} scores {self.about['kind']} graphs with at least one")
-    if graph.feature_padding != self.normalizer.feature_padding:
-      raise errors.CompatibilityError(
-          f"{graph.name} has feature_padding {graph.feature_padding}; the run "
-          f"{self.directory.path} was trained on {self.normalizer.feature_padding}: featurize it "
-          f"with --padding={self.normalizer.feature_padding}")
-    unseen = normalize.unseen_opcodes(self.normalizer, graph)
-    if unseen:
-      names = ", ".join(opcodes.opcode_name(number) for number in unseen)
-      self._complain(f"{graph.name} has opcodes that training never saw ({names}); its ranking may "
-                     "be no better than chance")
+  def check(self, found: Sequence[graphs.Graph]) -> None:
+    """Says which graphs do not fit the run: raises, or warns once where scoring is possible."""
+    strange = {}
+    for graph in found:
+      if graph.kind != self.about["kind"] or not graph.num_configs:
+        kind = graph.kind or "bare"
+        raise errors.CompatibilityError(
+            f"{graph.name} is a {kind} graph with {graph.num_configs} configurations; the run "
+            f"{self.directory.path} scores {self.about['kind']} graphs with at least one")
+      if graph.feature_padding != self.normalizer.feature_padding:
+        raise errors.CompatibilityError(
+            f"{graph.name} has feature_padding {graph.feature_padding}; the run "
+            f"{self.directory.path} was trained on {self.normalizer.feature_padding}: featurize it "
+            f"with --padding={self.normalizer.feature_padding}")
+      unseen = normalize.unseen_opcodes(self.normalizer, graph)
+      if unseen:
+        strange[graph.name] = unseen
+    if strange:
+      names = ", ".join(opcodes.opcode_name(number)
+                        for number in sorted({n for unseen in strange.values() for n in unseen}))
+      listed = ", ".join(list(strange)[:3]) + (", ..." if len(strange) > 3 else "")
+      self._complain(f"{len(strange)} of {len(found)} graphs have opcodes that training never saw "
+                     f"({names}): {listed}; their ranking may be no better than chance")
 
   def check_collection(self, collection: registry.Collection) -> None:
     """Warns, or raises where `strict`, when a collection is of another target or HLO stage."""
