@@ -34,6 +34,7 @@ class Comparison:
     models: names of the models among them.
     run_dirs: for each model its run directories.
     scores: for each ranker, for each seed, for each program its scores (c',).
+    seeds: for each ranker the seeds of its frames.
   """
 
   task: task_lib.Task
@@ -41,6 +42,7 @@ class Comparison:
   models: Sequence[str]
   run_dirs: Mapping[str, Sequence[pathlib.Path]]
   scores: Mapping[str, Sequence[task_lib.Scores]]
+  seeds: Mapping[str, Sequence[int]]
 
   @property
   def parts(self) -> Dict[str, _Part]:
@@ -107,8 +109,9 @@ class Comparison:
       OutputError: the folder cannot be written.
     """
     folder = pathlib.Path(folder)
-    rows = [frame.assign(ranker=name, seed=seed)
-            for name, found in self.frames.items() for seed, frame in enumerate(found)]
+    rows = [frame.assign(ranker=name, seed=seed, split=self.task.split)
+            for name, found in self.frames.items()
+            for seed, frame in zip(self.seeds[name], found)]
     files.write_text(folder / "per_graph.csv", pd.concat(rows).to_csv(index=False))
     plots.write_all(folder, self)
 
@@ -158,4 +161,6 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
   frames = {name: [task.judge(values) for values in found] for name, found in scores.items()}
   return Comparison(task, frames, tuple(run_dirs),
                     {model: [run.directory.path for run in found]
-                     for model, found in runs.items()}, scores)
+                     for model, found in runs.items()}, scores,
+                    {name: [run.config.training.seed for run in runs[name]] if name in runs
+                     else list(seeds) for name in scores})

@@ -254,6 +254,10 @@ class Trainer:
     if epoch % self.config.training.validate_every == 0 or epoch == self.config.training.epochs:
       self._validate(directory, progress, row)
     row["seconds"] = time.monotonic() - started
+    _logger.info("epoch %d: %s", epoch, ", ".join(
+        f"{key} {row[key]:.4f}" for key in (
+            "loss", "valid_loss", f"valid_{self.config.training.validation_metric}")
+        if row[key] is not None))
     progress.history.append(row)
     checkpoints.save(directory / "checkpoints" / "latest.npz", self.stepper.variables(),
                      dataclasses.asdict(progress))
