@@ -16,6 +16,9 @@ from tpugraphs_rank import files
 # Before any application imports TensorFlow, whose start-up notes would bury our own lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# The flags defined here belong to the application that asks for them, whose --help lists them.
+flags.disclaim_key_flags()
+
 
 def define_config_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines `--config` and one flag for each setting of a configuration class."""
@@ -139,4 +142,13 @@ def run(main: Callable[[List[str]], Any]) -> None:
       print("interrupted", file=sys.stderr)
       return 130
 
-  app.run(guarded)
+  app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: List[str]) -> List[str]:
+  """The arguments that are no flags; wrong flags end the program."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    print(f"error: {error} (--help lists the flags)", file=sys.stderr)
+    sys.exit(2)

@@ -75,7 +75,7 @@ def test_command_line(tmp_path):
   assert done.stderr.count("k.npz exists and holds something else") == 1
   assert "Traceback" not in done.stderr
   assert _run("--input", path, "--output", str(tmp_path / "out"), "--overwrite").returncode == 0
-  assert _run("--input", path).returncode == 1
+  assert _run("--input", path).returncode == 2
   assert _run(path, "--input", path, "--output", str(tmp_path / "out")).returncode == 2
 
 
