@@ -13,6 +13,7 @@ from tests.data import changed
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import tile_features
 
+LANE_COLUMNS = 5 * 3  # Five sides, three widths of lanes.
 F32, BF16 = 2 + 11, 2 + 13  # One-hot columns of the element type.
 
 
@@ -63,7 +64,7 @@ def _named(graph):
   names = ["kernel", "output", "input", "work", "output_steps", "input_steps", "more_input_steps",
            "bytes"]
   columns = tile_features.tile_features(graph)
-  sides = 3 + 5 + 5 + 5
+  sides = 3 + 5 + 5 + 5 + LANE_COLUMNS
   return {name: columns[:, sides + place] for place, name in enumerate(names)}, columns
 
 
@@ -80,6 +81,28 @@ def test_volumes_steps_and_bytes():
   np.testing.assert_allclose(found["input_steps"], [log2(64 * 128 / (8 * 4)), 0])
   np.testing.assert_allclose(
       found["bytes"], [log2(2 * (8 * 16 + 8 * 4)), log2(2 * (64 * 128 + 64 * 128))])
+
+
+def test_sides_from_the_minor_one():
+  sides = np.array([[8, 16, 32, 0, 0, 0], [0, 7, 0, 5, -1, 0], [0, 0, 0, 0, 0, 0]], np.float64)
+  np.testing.assert_array_equal(tile_features.minor(sides), [32, 5, 1])
+  np.testing.assert_array_equal(tile_features.real_side(sides, 1), [16, 7, 1])
+  np.testing.assert_array_equal(tile_features.real_side(sides, 2), [8, 1, 1])
+
+
+def test_lane_waste():
+  # 24 fits 8 exactly, needs 32 for 16 and 128 for 128.
+  np.testing.assert_allclose(
+      tile_features.lane_waste(np.array([24.0, 128.0, 1.0])),
+      [[0, math.log2(32 / 24), math.log2(128 / 24)], [0, 0, 0], [3, 4, 7]])
+
+
+def test_lanes_of_the_tile_stand_behind_its_sides():
+  tile = np.array([_tile((8, 24), (4,), (16, 4))])
+  columns = tile_features.tile_features(_kernel((64, 96), tile))
+  expected = [tile_features.lane_waste(np.array([side], np.float64))[0]
+              for side in (24, 8, 4, 16, 4)]
+  np.testing.assert_allclose(columns[0, 18:18 + LANE_COLUMNS], np.concatenate(expected))
 
 
 @settings(max_examples=20)

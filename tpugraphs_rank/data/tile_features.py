@@ -42,16 +42,17 @@ def log2_size(values: np.ndarray) -> np.ndarray:
   return np.log2(np.maximum(values, 1.0))
 
 
+def real_side(sides: np.ndarray, place: int) -> np.ndarray:
+  """(c,) the last (place 0) or an earlier (1, 2, ...) positive side of each row of (c, 6), or 1."""
+  positive = sides > 0
+  behind = positive[:, ::-1].cumsum(axis=1)[:, ::-1]  # Positive sides from here on.
+  chosen = positive & (behind == place + 1)
+  return np.where(chosen.any(axis=1), (sides * chosen).sum(axis=1), 1.0)
+
+
 def minor(sides: np.ndarray) -> np.ndarray:
   """(c,) the last real side of each row of (c, 6); 1 where there is none."""
-  count = (sides > 0).sum(axis=1)
-  return np.where(count > 0, sides[np.arange(len(sides)), np.maximum(count - 1, 0)], 1.0)
-
-
-def second_minor(sides: np.ndarray) -> np.ndarray:
-  """(c,) the last real side but one of each row of (c, 6); 1 where there is none."""
-  count = (sides > 0).sum(axis=1)
-  return np.where(count > 1, sides[np.arange(len(sides)), np.maximum(count - 2, 0)], 1.0)
+  return real_side(sides, 0)
 
 
 def lane_waste(sides: np.ndarray) -> np.ndarray:
@@ -96,8 +97,8 @@ def tile_features(graph: graphs.TileGraph) -> np.ndarray:
   touched = item * (2.0 ** volumes["input"] + 2.0 ** volumes["output"])
   columns: List[np.ndarray] = [
       log2_size(kernel[:, :3]), log2_size(output[:, :5]), log2_size(inputs[:, :5]), blocks[:, :5],
-      *(lane_waste(sides) for sides in (minor(output), second_minor(output), minor(inputs),
-                                        second_minor(inputs), minor(kernel)))]
+      *(lane_waste(sides) for sides in (minor(output), real_side(output, 1), minor(inputs),
+                                        real_side(inputs, 1), minor(kernel)))]
   singles: Dict[str, np.ndarray] = {
       **volumes,
       "work": volumes["output"] + volumes["kernel"],
