@@ -73,7 +73,8 @@ def config_from_flags(config_class: type, values: flags.FlagValues = flags.FLAGS
   for name, field, value in config_lib.leaves(config_class):
     flag = values[name.rpartition(".")[2]]
     if flag.present:
-      given[name] = _parsed(flag.name, flag.value, value) if isinstance(value, tuple) else flag.value
+      given[name] = (_parsed(flag.name, flag.value, value) if isinstance(value, tuple)
+                     else flag.value)
   return config_lib.override(resolved, given, source="flags")
 
 

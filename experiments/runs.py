@@ -37,7 +37,8 @@ def train_all(configs: Mapping[str, run_config.RunConfig], folder: pathlib.Path,
   """
   jobs = jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (
       jobs or os.cpu_count() or 1)
-  waiting = {name: config for name, config in configs.items() if not _is_done(folder / name, config)}
+  waiting = {name: config for name, config in configs.items()
+             if not _is_done(folder / name, config)}
   with tqdm.tqdm(total=len(configs), initial=len(configs) - len(waiting), unit="run",
                  desc="training", disable=None) as bar:
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
@@ -75,7 +76,8 @@ def _train(path: pathlib.Path, config: run_config.RunConfig) -> float:
     settings.unlink(missing_ok=True)
   if finished.returncode:
     tail = "\n".join((finished.stderr or finished.stdout).strip().splitlines()[-8:])
-    raise errors.TrainingError(f"training {path} failed (exit status {finished.returncode}):\n{tail}")
+    raise errors.TrainingError(
+        f"training {path} failed (exit status {finished.returncode}):\n{tail}")
   return time.monotonic() - started
 
 

@@ -269,6 +269,12 @@ def test_the_file_may_be_that_of_a_run_directory(tmp_path):
   assert _resolved("--config", str(path)) == stored
 
 
+def test_a_comment_in_the_file_is_left_out(tmp_path):
+  path = tmp_path / "settings.json"
+  path.write_text(json.dumps({"comment": "why", "training": {"seed": 5}}))
+  assert _resolved("--config", str(path)).training.seed == 5
+
+
 @pytest.mark.parametrize("flag, said", [
     ("--learning_rate=0", "flags: optimizer.learning_rate = 0.0; expected greater than 0.0"),
     ("--head_widths=8,x", "--head_widths=8,x: expected a comma-separated list like 64"),

@@ -15,11 +15,11 @@ class DataError(TpuGraphsRankError, ValueError):
 
 
 class MissingDataError(TpuGraphsRankError, FileNotFoundError):
-  """Data that was asked for is not on this machine; the message names the command that brings it."""
+  """Data that was asked for is not here; the message names the command that brings it."""
 
 
 class UnknownNameError(TpuGraphsRankError, KeyError):
-  """A name (collection, split, model, metric, ...) that is not registered; the message lists the valid ones."""
+  """A name (collection, split, model, ...) that is not registered; the message lists the valid."""
 
   def __str__(self) -> str:  # KeyError would print the repr of the message, quotes and all.
     return str(self.args[0]) if self.args else ""

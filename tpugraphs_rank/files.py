@@ -29,7 +29,7 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
       yield handle
       handle.flush()
       os.fsync(handle.fileno())
-    # NamedTemporaryFile makes files that only the owner reads; give them the mode of an ordinary file.
+    # NamedTemporaryFile makes files that only the owner reads; this is an ordinary one.
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(handle.name, 0o666 & ~umask)
@@ -54,7 +54,7 @@ def write_text(path: PathLike, text: str) -> None:
 
 
 def write_json(path: PathLike, value: Any) -> None:
-  """Writes `value` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
+  """Writes `value` as indented JSON, atomically. NaN and infinity are refused: no JSON has them."""
   write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 

@@ -71,7 +71,8 @@ def prepare(graph: graphs.Graph, normalizer: normalize.Normalizer,
       segments.cut_segments(graph.edge_index, graph.num_nodes, max_nodes))
   return PreparedGraph(
       graph=graph, nodes=normalizer.nodes(normalize.node_rows(graph)),
-      source=graph.edge_index[:, 1].astype(np.int32), target=graph.edge_index[:, 0].astype(np.int32),
+      source=graph.edge_index[:, 1].astype(np.int32),
+      target=graph.edge_index[:, 0].astype(np.int32),
       configs=configs, config_nodes=config_nodes, runtimes=graph.relative_runtime,
       choice=np.arange(graph.num_configs) if choice is None else choice, pieces=pieces)
 
@@ -119,10 +120,7 @@ def _join(lists: Sequence[_List], edge_keep: Optional[np.ndarray] = None, prefix
     batch["target"].append(target + offset)
     batch["num_nodes"].append(len(node_ids))
     batch["num_edges"].append(len(source))
-    # Padding repeats the first configuration, so that padded rows go through the same arithmetic.
-    pad = lambda ids, size: np.concatenate([ids, np.full(size - len(ids), ids[0] if len(ids) else 0)])
-    rows = np.concatenate([pad(entry.reference, reference), pad(entry.picked, width)])
-    rows = rows.astype(np.int64)
+    rows = np.concatenate([_padded(entry.reference, reference), _padded(entry.picked, width)])
     configs = prepared.configs[rows]
     if prepared.graph.kind == "layout":
       position = np.full(count, -1, np.int64)
@@ -159,6 +157,12 @@ def _join(lists: Sequence[_List], edge_keep: Optional[np.ndarray] = None, prefix
   return {prefix + key: value for key, value in joined.items()}
 
 
+def _padded(ids: np.ndarray, size: int) -> np.ndarray:
+  """(size,) int64: padding repeats the first, so that it goes through the same arithmetic."""
+  first = ids[0] if len(ids) else 0
+  return np.concatenate([ids, np.full(size - len(ids), first)]).astype(np.int64)
+
+
 def training_batches(prepared: Sequence[PreparedGraph], config: run_config.BatchConfig,
                      seed: int, epoch: int) -> Iterator[Batch]:
   """One epoch: each graph `lists_per_graph` times, in random order, `batch_size` lists a step.
@@ -192,10 +196,10 @@ def training_batch(members: Sequence[PreparedGraph], config: run_config.BatchCon
     shared = ("segment_config_mask", "segment_reference_mask")
     batch.update({key: value for key, value in piece.items() if key not in shared})
   if config.feature_noise > 0:
-    for key in ("nodes", "segment_nodes"):
-      if key in batch:
-        noise = rng.standard_normal(batch[key].shape, np.float32)
-        batch[key] = batch[key] + config.feature_noise * noise
+    noise = config.feature_noise * rng.standard_normal(batch["nodes"].shape, np.float32)
+    batch["nodes"] = batch["nodes"] + noise
+    if "segment_nodes" in batch:  # The same nodes, so the same noise.
+      batch["segment_nodes"] = batch["nodes"][batch["segment_node_ids"]]
   mask = batch["config_mask"]
   for key in LABELS:
     batch["label_" + key] = np.zeros(mask.shape, np.float32)

@@ -92,7 +92,8 @@ class Normalizer:
         configs.append(tile_rows(graph))
     if len(paddings) > 1:
       raise errors.DataError(
-          f"training graphs differ in feature_padding: {paddings}; featurize all with one --padding")
+          f"training graphs differ in feature_padding: {paddings}; featurize all with one "
+          "--padding")
     empty = Scaling(np.zeros([0], np.int64), np.zeros([0]), np.ones([0]))
     return cls(Scaling.fit(np.concatenate(nodes)),
                Scaling.fit(np.concatenate(configs)) if configs else empty,

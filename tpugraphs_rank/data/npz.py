@@ -1,4 +1,4 @@
-"""Graphs in `.npz` files of the TpuGraphs format (see `tpugraphs_rank.data.graphs` for the keys)."""
+"""Graphs in `.npz` files of the TpuGraphs format; `tpugraphs_rank.data.graphs` has the keys."""
 
 import pathlib
 from typing import Dict

@@ -1,12 +1,14 @@
 """Batches as `tf.data` and TF-GNN: here TensorFlow starts.
 
-A data set yields the arrays of a batch; inside the traced step, `to_step` makes of them what models
-and losses take (a `GraphTensor` cannot be an element of a data set while the number of
-configurations varies: TF-GNN wants inner dimensions to be static there): "graph" is a scalar `GraphTensor` whose components are the B
-graphs of the batch, with node set "op" (`nodes`, `opcode`), edge set "feed" (operand to user),
-for layouts node set "config" and edge set "at" (configurable node to its op), and the
-configurations; "segment" another one where segment dropout trains through segments; and labels
-[B, C] (`relevance`, `order`, `target`) with their mask.
+A data set yields the arrays of a batch. Inside the traced step, `to_step` makes of them what models
+and losses take; a `GraphTensor` cannot be an element of a data set while the number of
+configurations varies, since TF-GNN wants inner dimensions to be static there:
+
+  graph     a scalar `GraphTensor` whose components are the B graphs of the batch, with node set
+            "op" (`nodes`, `opcode`), edge set "feed" (operand to user), for layouts node set
+            "config" and edge set "at" (configurable node to its op), and the configurations
+  segment   another one, where segment dropout trains through segments
+  relevance, order, target   labels [B, C], and their mask
 """
 
 from typing import Callable, Dict, Iterator, Mapping

@@ -56,7 +56,7 @@ def minor(sides: np.ndarray) -> np.ndarray:
 
 
 def lane_waste(sides: np.ndarray) -> np.ndarray:
-  """(c,) sides to (c, 3): log2 of what padding to a multiple of 8, 16 and 128 multiplies them by."""
+  """(c,) sides to (c, 3): log2 of how much padding to multiples of 8, 16 and 128 adds to them."""
   sides = np.maximum(sides, 1.0)
   return np.stack([np.log2(np.ceil(sides / lanes) * lanes / sides) for lanes in _LANES], axis=1)
 

@@ -23,7 +23,8 @@ def differences(results: Mapping[str, Any]) -> str:
   """Paired gains of each model over each baseline, with their intervals."""
   blocks = []
   for model, found in results["paired_differences"].items():
-    intervals = {baseline: {metric: bootstrap.Interval(**value) for metric, value in metrics.items()}
-                 for baseline, metrics in found.items()}
+    intervals = {
+        baseline: {metric: bootstrap.Interval(**value) for metric, value in metrics.items()}
+        for baseline, metrics in found.items()}
     blocks.append(tables.markdown(*tables.difference_rows(model, intervals)))
   return "\n".join(blocks)

@@ -12,7 +12,7 @@ from tpugraphs_rank.data import pipeline
 
 
 class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
-  """Linear from 0 over the warm-up, then constant, or half a cosine down to 1 % at the last step."""
+  """Linear over the warm-up, then constant, or half a cosine down to 1 % at the last step."""
 
   def __init__(self, config: run_config.OptimizerConfig, total_steps: int):
     super().__init__()
