@@ -242,3 +242,17 @@ def test_scoring_takes_usable_configurations_alone():
   assert [(index, picked.tolist()) for index, picked in owners] == [(0, [5, 1])]
   assert len(batch["num_nodes"]) == 1
   assert set(batches.reference_list(members[0], 3)) == {1, 5}
+
+
+@pytest.mark.parametrize("kind", ["tile", "layout"])
+@pytest.mark.parametrize("max_states", [1, 40, 100, 1000])
+def test_scoring_stays_within_its_states_and_still_covers_everything(kind, max_states):
+  prepared = PREPARED[kind]
+  seen = collections.Counter()
+  for batch, owners in batches.scoring_batches(prepared, 10, 3, 8, max_states):
+    seen.update((index, int(c)) for index, picked in owners for c in picked)
+    width = batch["config_mask"].shape[1] + batch["reference_mask"].shape[1]
+    one_alone = len(owners) == 1 and batch["config_mask"].shape[1] == 1
+    assert one_alone or width * int(batch["num_nodes"].sum()) <= max_states
+  assert seen == {(index, c): 1 for index, member in enumerate(prepared)
+                  for c in range(member.graph.num_configs)}

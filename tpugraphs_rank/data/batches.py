@@ -221,7 +221,8 @@ def reference_list(prepared: PreparedGraph, size: int) -> np.ndarray:
 
 
 def scoring_batches(prepared: Sequence[PreparedGraph], max_configs: int, reference_size: int,
-                    max_lists: int = 8) -> Iterator[Tuple[Batch, List[Tuple[int, np.ndarray]]]]:
+                    max_lists: int = 8, max_states: int = 1_000_000
+                    ) -> Iterator[Tuple[Batch, List[Tuple[int, np.ndarray]]]]:
   """Cuts the usable configurations of every graph into lists and batches those.
 
   Args:
@@ -229,21 +230,30 @@ def scoring_batches(prepared: Sequence[PreparedGraph], max_configs: int, referen
     max_configs: configurations a list at most.
     reference_size: size of the reference list that stands before each list; 0: none.
     max_lists: lists a batch at most.
+    max_states: nodes times configurations (reference and padding included) a batch at most, but
+      at least one configuration of one graph: what bounds the memory of large programs.
 
   Yields:
     A batch, and for each of its rows which graph it is and which configurations (c',).
   """
   pending: List[_List] = []
   owners: List[Tuple[int, np.ndarray]] = []
+
+  def states(lists: Sequence[_List]) -> int:
+    width = (max(len(entry.picked) for entry in lists)
+             + max(len(entry.reference) for entry in lists))
+    return width * sum(entry.prepared.graph.num_nodes for entry in lists)
+
   for index, member in enumerate(prepared):
     reference = (reference_list(member, reference_size) if reference_size
                  else np.zeros([0], np.int64))
-    for start in range(0, len(member.choice), max_configs):
-      picked = member.choice[start:start + max_configs]
-      pending.append(_List(member, picked, reference))
-      owners.append((index, picked))
-      if len(pending) == max_lists:
+    size = max(min(max_configs, max_states // member.graph.num_nodes - len(reference)), 1)
+    for start in range(0, len(member.choice), size):
+      entry = _List(member, member.choice[start:start + size], reference)
+      if pending and (len(pending) == max_lists or states([*pending, entry]) > max_states):
         yield _join(pending), owners
         pending, owners = [], []
+      pending.append(entry)
+      owners.append((index, entry.picked))
   if pending:
     yield _join(pending), owners
