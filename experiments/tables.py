@@ -24,8 +24,9 @@ TABLES: Dict[str, Callable[[Dict[str, Any]], str]] = {
     "tile_xla_cpu": comparison_tables.seen,
     "tile_xla_cpu_unseen_groups": comparison_tables.unseen_groups,
     "tile_xla_cpu_differences": comparison_tables.differences,
+    "tpu_kernels": comparison_tables.seen,
 }
-_SOURCES = {name: "tile_xla_cpu" for name in TABLES}
+_SOURCES = {name: name if name == "tpu_kernels" else "tile_xla_cpu" for name in TABLES}
 
 
 def render(readme: str, results: pathlib.Path) -> str:

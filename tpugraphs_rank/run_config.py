@@ -85,7 +85,7 @@ class ModelConfig:
                             choices=("both", "operands", "users"))
   pooling: Tuple[str, ...] = setting(("mean", "sum"), "Poolings over nodes, concatenated.",
                                      choices=("mean", "sum", "max"))
-  pool_l2: bool = setting(True, "L2-normalise each pooled vector.")
+  pool_l2: bool = setting(True, "L2-normalise the sum over nodes.")
   join: str = setting(
       "early", "Where a tile configuration joins: at the nodes, after pooling, or both.",
       choices=("early", "late", "both"))
@@ -127,7 +127,7 @@ class OptimizerConfig:
 class TrainingConfig:
   """How long, how judged, with which seed."""
 
-  seed: int = setting(0, "Seed of everything random.", minimum=0)
+  seed: int = setting(0, "Seed of everything random.", minimum=0, maximum=2 ** 31 - 1)
   epochs: int = setting(60, "Epochs at most.", minimum=1)
   validation_metric: str = setting(
       "kendall_tau", "Ranking metric on the validation split that picks the best checkpoint and "

@@ -15,6 +15,19 @@ from tpugraphs_rank.data import tile_features
 LIMIT = 6.0
 
 
+def test_configurations_held_back_have_no_part_in_the_scaling():
+  graph = synthetic.tile_graph(0)
+  feat = graph.config_feat.copy()
+  feat[7] *= 1000
+  other = synthetic.tile_graph(0, config_feat=feat)
+  choice = np.array([0, 2, 3, 9])
+  ours, theirs = (normalize.Normalizer.fit([g], [choice]) for g in (graph, other))
+  np.testing.assert_array_equal(ours.configs.mean, theirs.configs.mean)
+  np.testing.assert_array_equal(ours.configs.deviation, theirs.configs.deviation)
+  assert not np.array_equal(normalize.Normalizer.fit([graph]).configs.mean,
+                            normalize.Normalizer.fit([other]).configs.mean)
+
+
 def _signed_log(x):
   return np.sign(x) * np.log2(1 + abs(x))
 

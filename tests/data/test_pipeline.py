@@ -62,10 +62,11 @@ def test_one_specification_that_fixes_the_feature_widths_alone(kind, mode):
   everything = [_batch(kind, mode, seed) for seed in range(3)]
   dataset = pipeline.dataset(lambda: iter(everything))
   for expected, found in zip(everything, dataset):
-    assert expected.keys() == found.keys()
-    for key, array in expected.items():
-      np.testing.assert_array_equal(found[key], array)
-      assert found[key].dtype == array.dtype
+    # Which nodes a dropped graph kept is for tests and debugging; no step asks.
+    assert expected.keys() - {"node_ids"} == found.keys()
+    for key in found:
+      np.testing.assert_array_equal(found[key], expected[key])
+      assert found[key].dtype == expected[key].dtype
   for key, spec in dataset.element_spec.items():
     wide = key.endswith(("nodes", "configs")) and everything[0][key].ndim > 1
     fixed = [None] * (everything[0][key].ndim - 1) + [everything[0][key].shape[-1]]

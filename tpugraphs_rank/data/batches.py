@@ -213,11 +213,11 @@ def training_batch(members: Sequence[PreparedGraph], config: run_config.BatchCon
 def reference_list(prepared: PreparedGraph, size: int) -> np.ndarray:
   """The configurations that a list-aware model compares with when it scores this graph.
 
-  They are picked by content from the graph's usable configurations (see
-  `sampling.reference_configs`), so they do not depend on how the others are cut into lists.
+  They are picked by content from all configurations of the graph (see
+  `sampling.reference_configs`), so they depend neither on which of them are asked for nor on how
+  those are cut into lists. Only features are looked at, never runtimes.
   """
-  rows = prepared.graph._config_rows()[prepared.choice]
-  return prepared.choice[sampling.reference_configs(rows, size)]
+  return sampling.reference_configs(prepared.graph.config_rows(), size)
 
 
 def scoring_batches(prepared: Sequence[PreparedGraph], max_configs: int, reference_size: int,

@@ -131,7 +131,7 @@ class _ConfiguredGraph(Graph):
 
   def config_keys(self) -> np.ndarray:
     """(c,) int64: the same number for the same configuration, from 0, by first occurrence."""
-    rows = self._config_rows()
+    rows = self.config_rows()
     if not rows.size:  # No configurations, or nothing that tells them apart.
       return np.zeros([len(rows)], np.int64)
     packed = np.ascontiguousarray(rows).view([("", np.void, rows.shape[1] * rows.itemsize)])
@@ -139,7 +139,8 @@ class _ConfiguredGraph(Graph):
     order = np.argsort(np.argsort(first, kind="stable"), kind="stable")
     return order[inverse.ravel()].astype(np.int64)
 
-  def _config_rows(self) -> np.ndarray:
+  def config_rows(self) -> np.ndarray:
+    """(c, ...) one configuration a row: equal rows are equal configurations."""
     raise NotImplementedError
 
 
@@ -175,7 +176,7 @@ class TileGraph(_ConfiguredGraph):
       return self.config_runtime.astype(np.float64)
     return self.config_runtime / self.config_runtime_normalizers
 
-  def _config_rows(self) -> np.ndarray:
+  def config_rows(self) -> np.ndarray:
     return self.config_feat + np.float32(0)  # Rows are compared byte by byte, and -0 is 0.
 
 
@@ -216,7 +217,7 @@ class LayoutGraph(_ConfiguredGraph):
       self._fail("node_config_feat", f"entry {where} is {feat[tuple(where)]}; expected whole "
                  "numbers from -1 to 5")
 
-  def _config_rows(self) -> np.ndarray:
+  def config_rows(self) -> np.ndarray:
     # One byte a number: 18 float32 a node would only make the comparison four times as long.
     return self.node_config_feat.astype(np.int8).reshape(self.num_configs, -1)
 

@@ -1,7 +1,8 @@
 """Feature scaling, fitted on the training split only; it travels with the model."""
 
 import dataclasses
-from typing import Dict, Iterable, Tuple
+import itertools
+from typing import Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -77,19 +78,25 @@ class Normalizer:
   feature_padding: int
 
   @classmethod
-  def fit(cls, training_graphs: Iterable[graphs.Graph]) -> "Normalizer":
+  def fit(cls, training_graphs: Iterable[graphs.Graph],
+          choices: Optional[Sequence[Optional[np.ndarray]]] = None) -> "Normalizer":
     """Fits on the graphs of the training split, each counting once.
+
+    Args:
+      training_graphs: the graphs.
+      choices: for each graph the configurations that train, or None for all of them.
 
     Raises:
       DataError: the graphs differ in their feature padding.
     """
     nodes, configs, opcodes, paddings = [], [], set(), {}
-    for graph in training_graphs:
+    for graph, choice in zip(training_graphs, choices or itertools.repeat(None)):
       nodes.append(node_rows(graph))
       opcodes.update(np.unique(graph.node_opcode).tolist())
       paddings.setdefault(graph.feature_padding, graph.name)
       if isinstance(graph, graphs.TileGraph):
-        configs.append(tile_rows(graph))
+        rows = tile_rows(graph)
+        configs.append(rows if choice is None else rows[choice])
     if len(paddings) > 1:
       raise errors.DataError(
           f"training graphs differ in feature_padding: {paddings}; featurize all with one "

@@ -65,11 +65,13 @@ def dataset(make_batches: Callable[[], Iterator[batches.Batch]]) -> tf.data.Data
   Args:
     make_batches: called anew for each pass. Its first batch is made once more, for the widths.
   """
-  first = next(iter(make_batches()))
   signature = {}
-  for key, array in first.items():
+  for key, array in next(iter(make_batches())).items():
+    if key == "node_ids":  # No step asks which nodes of the whole graph stand in its place.
+      continue
     shape = [None] * array.ndim
     if key.endswith(("nodes", "configs")) and array.ndim > 1:
       shape[-1] = array.shape[-1]
     signature[key] = tf.TensorSpec(shape, tf.as_dtype(array.dtype), name=key)
-  return tf.data.Dataset.from_generator(make_batches, output_signature=signature).prefetch(4)
+  elements = lambda: ({key: batch[key] for key in signature} for batch in make_batches())
+  return tf.data.Dataset.from_generator(elements, output_signature=signature).prefetch(4)

@@ -1,7 +1,7 @@
 """Which configurations stand in a list, and which held-out ones a split of configurations has."""
 
 import hashlib
-from typing import Tuple
+from typing import Sequence, Tuple, Union
 
 import numpy as np
 
@@ -54,15 +54,16 @@ def reference_configs(rows: np.ndarray, size: int) -> np.ndarray:
   return first[:size]
 
 
-def split_configs(keys: np.ndarray, train_fraction: float, valid_fraction: float, seed: int
-                  ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_configs(keys: np.ndarray, train_fraction: float, valid_fraction: float,
+                  seed: Union[int, Sequence[int]]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Splits the configurations of a known program by distinct configuration.
 
   Args:
     keys: (c,) equal where the configurations are equal.
     train_fraction: share of the distinct configurations that train.
     valid_fraction: share of the distinct configurations that validate.
-    seed: of the division.
+    seed: of the division; it should differ from program to program, or the same places of all
+      lists of one length end up on the same side.
 
   Returns:
     The indices that train, validate and test, each ascending; repeats of a configuration stand
@@ -73,7 +74,7 @@ def split_configs(keys: np.ndarray, train_fraction: float, valid_fraction: float
   train = int(np.clip(round(train_fraction * count), 1, max(count - 2, 1)))
   valid = int(np.clip(round(valid_fraction * count), 1, max(count - train - 1, 1)))
   side = np.full(count, 2)
-  order = np.random.default_rng([seed, count]).permutation(count)
+  order = np.random.default_rng([*np.atleast_1d(seed), count]).permutation(count)
   side[order[:train]] = 0
   side[order[train:train + valid]] = 1
   sides = side[inverse.reshape(-1)]

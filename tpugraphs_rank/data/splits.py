@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from typing import List, Optional
+import zlib
 
 import numpy as np
 
@@ -71,7 +72,8 @@ def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> L
           "evaluate on splits that do (the public test splits have none)")
     choice = None
     if by_configuration:
-      sides = sampling.split_configs(keys, config.train_fraction, config.valid_fraction, seed)
+      sides = sampling.split_configs(keys, config.train_fraction, config.valid_fraction,
+                                     [seed, zlib.crc32(graph.name.encode())])
       choice = sides[registry.SPLITS.index(split)]
     programs.append(Program(graph, choice))
   if small:

@@ -19,6 +19,9 @@ from tpugraphs_rank.evaluation import trees
 
 _logger = logging.getLogger(__name__)
 
+# Fits whose scores are averaged: models are averages of several networks too.
+_TREE_MEMBERS = 3
+
 Scores = List[np.ndarray]  # For each program (c',), higher = predicted faster.
 
 NEW_PROGRAMS = "programs that training never saw"
@@ -154,4 +157,9 @@ def _tree_scores(task: Task, seeds: Sequence[int]) -> List[Scores]:
   train, valid = (splits.load_programs(task.config, split, task.seed)
                   for split in ("train", "valid"))
   settings = trees.tune(train, valid, seed=seeds[0])
-  return [trees.fit(train, settings, seed).score(task.programs) for seed in seeds]
+  found: List[Scores] = []
+  for seed in seeds:
+    members = [trees.fit(train, settings, _TREE_MEMBERS * seed + member).score(task.programs)
+               for member in range(_TREE_MEMBERS)]
+    found.append([np.mean(scores, axis=0) for scores in zip(*members)])
+  return found

@@ -40,8 +40,8 @@ class Settings:
 
 # What `tune` tries; the number of trees comes besides.
 GRID: Tuple[Settings, ...] = tuple(
-    Settings(iterations=300, max_leaf_nodes=leaves, max_features=share)
-    for leaves, share in itertools.product((10, 24), (0.15, 0.4)))
+    Settings(iterations=800, max_leaf_nodes=leaves, max_features=share)
+    for leaves, share in itertools.product((12, 24, 48), (0.2, 0.4)))
 
 
 class _Table(NamedTuple):

@@ -1,7 +1,7 @@
 """Regenerates `hlo_pb2.py` and `tuning_pb2.py` from the `.proto` files beside this one.
 
-    python -m venv /tmp/protoc && /tmp/protoc/bin/pip install grpcio-tools==1.62.3 setuptools
-    /tmp/protoc/bin/python tpugraphs_rank/hlo/regenerate.py
+    python -m venv build/protoc && build/protoc/bin/pip install grpcio-tools==1.62.3 setuptools
+    build/protoc/bin/python tpugraphs_rank/hlo/regenerate.py
 
 The compiler's version matters: code from a newer one refuses to load under the protobuf 4 that
 TensorFlow 2.15 needs. grpcio-tools is wanted only here, hence the throw-away environment; for the

@@ -86,7 +86,8 @@ class Trainer:
     initial = config.training.initial_checkpoint
     if initial is None:
       self.normalizer = normalize.Normalizer.fit(
-          program.graph for program in programs["train"])
+          [program.graph for program in programs["train"]],
+          [program.choice for program in programs["train"]])
     else:
       self.normalizer = normalize.Normalizer.load(
           run_directory.RunDirectory(initial) / "normalizer.npz")
@@ -107,7 +108,12 @@ class Trainer:
         model, config, config.training.epochs * self.steps_per_epoch, first.element_spec)
     self.scorer = scoring.Scorer(model, config.batch.eval_batch_configs)
     # The same lists in every validation, so that the loss curve shows the model, not the draw.
-    self._valid_lists = list(pipeline.dataset(lambda: self._lists(self.valid_graphs, 0)))
+    plain = dataclasses.replace(
+        config.batch, feature_noise=0.0, edge_drop_rate=0.0, config_skew=0.0,
+        # Segments that gradients go through leave the forward pass on the whole graph as it is.
+        segment_mode="full" if config.batch.segment_mode == "drop" else config.batch.segment_mode)
+    self._valid_lists = list(pipeline.dataset(
+        lambda: batches.training_batches(self.valid_graphs, plain, seed, 0)))
     if initial is not None:
       checkpoints.restore(run_directory.RunDirectory(initial) / "checkpoints" / "best.npz",
                           {"model": model.trainable_variables})

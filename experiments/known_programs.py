@@ -1,0 +1,64 @@
+"""Several seeds on new configurations of known programs: where there are few programs.
+
+  python -m experiments.known_programs --collection graphs/collection.json --output runs/known
+
+Each seed divides the distinct configurations of every program anew, trains on one part and is
+tested on another that it never saw; one table says what that reaches beside the baselines, and what
+the noise between repeats of one configuration allows. Settings come from flags and `--config` as
+for `experiments.train`, with `--split_by=configuration`. Runs that are done are kept.
+"""
+
+import pathlib
+from typing import Any, Dict, List
+
+from absl import flags
+
+from experiments import app
+from experiments import runs as runs_lib
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import files
+from tpugraphs_rank import run_config
+from tpugraphs_rank.training import run_directory
+
+
+def main(_) -> None:
+  values = flags.FLAGS
+  output = pathlib.Path(values.output)
+  base = config_lib.override(
+      app.config_from_flags(run_config.RunConfig), {"data.split_by": "configuration"},
+      source="experiments.known_programs")
+  model, seeds = base.model.model, range(values.seeds)
+  directories = runs_lib.train_all(runs_lib.grid(base, [model], seeds), output, values.jobs)
+
+  from tpugraphs_rank.evaluation import comparison  # TensorFlow: after the trainings' own.
+  from tpugraphs_rank.evaluation import tables
+  frames: Dict[str, List[Any]] = {}
+  ceilings: Dict[str, Any] = {}
+  for seed in seeds:
+    compared = comparison.compare({model: [directories[f"{model}-seed{seed}"]]}, "test", [seed])
+    for name, found in compared.frames.items():
+      frames.setdefault(name, []).extend(found)
+    ceilings[str(seed)] = compared.results()["noise_ceilings"]
+  # A baseline may have no ranking in some division, where no default is held back.
+  found = tables.summarise({name: each for name, each in frames.items() if len(each) == len(seeds)})
+  results = {**run_directory.environment(), "seeds": list(seeds),
+             "collection": compared.task.collection.name, "held_back": compared.task.held_back,
+             **found, "noise_ceilings": ceilings}
+  files.write_json(output / "results.json", results)
+  if values.results:
+    files.write_json(values.results, results)
+  print(f"{compared.task.collection.name}: {compared.task.held_back} ({found['graphs']} programs)")
+  print(tables.text(*tables.rows_of(found, "", comparison.SHOWN)))
+
+
+def _define_flags() -> None:
+  flags.DEFINE_string("output", "runs/known_programs", "Folder of the runs.")
+  flags.DEFINE_integer("seeds", 3, "Seeds: 0, 1, ...", lower_bound=1)
+  flags.DEFINE_integer("jobs", 0, "Trainings at a time; 0: one a core.", lower_bound=0)
+  flags.DEFINE_string("results", None, "Also write the numbers to this file.")
+  app.define_config_flags(run_config.RunConfig)
+
+
+if __name__ == "__main__":
+  _define_flags()
+  app.run(main)
