@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import shutil
 
 from experiments import tables
 from tpugraphs_rank import errors
@@ -30,9 +31,16 @@ def test_results_hold_what_is_promised():
     assert results[key], key
 
 
+def test_known_programs_are_labelled_as_such():
+  results = json.loads((ROOT / "results" / "tpu_kernels.json").read_text(encoding="utf-8"))
+  assert results["held_back"] == "new configurations of known programs"
+  assert results["models"]["residual_gnn"]["tau"]["n"] == len(results["seeds"]) >= 3
+
+
 def test_a_changed_figure_changes_the_readme(tmp_path: pathlib.Path):
   results = json.loads((ROOT / "results" / "tile_xla_cpu.json").read_text(encoding="utf-8"))
   results["models"]["residual_gnn"]["tau"]["mean"] -= 0.1
+  shutil.copy(ROOT / "results" / "tpu_kernels.json", tmp_path)
   (tmp_path / "tile_xla_cpu.json").write_text(json.dumps(results), encoding="utf-8")
   assert tables.render(README, tmp_path) != README
 
