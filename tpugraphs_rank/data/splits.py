@@ -29,6 +29,11 @@ class Program:
   graph: graphs.Graph
   choice: Optional[np.ndarray] = None
 
+  @property
+  def indices(self) -> np.ndarray:
+    """(c',) int64: the configurations that may be used, also where that is all of them."""
+    return np.arange(self.graph.num_configs) if self.choice is None else self.choice
+
 
 def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> List[Program]:
   """Reads the programs of a split into memory.

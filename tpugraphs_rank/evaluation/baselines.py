@@ -26,7 +26,7 @@ def random(programs: Sequence[splits.Program], seed: int = 0) -> List[np.ndarray
 
   It depends on the seed and the graph's name, not on which other graphs there are.
   """
-  return [_rng(program.graph, seed).random(_count(program)) for program in programs]
+  return [_rng(program.graph, seed).random(len(program.indices)) for program in programs]
 
 
 def default_index(graph: graphs.Graph) -> Optional[int]:
@@ -69,7 +69,7 @@ def size_heuristic(programs: Sequence[splits.Program], seed: int = 0) -> List[np
   first. Layout: by the number of tensors whose layout is not left to the compiler; equals tie.
   """
   del seed  # Nothing is random here.
-  return [_size_score(program.graph)[_choice(program)] for program in programs]
+  return [_size_score(program.graph)[program.indices] for program in programs]
 
 
 def _size_score(graph: graphs.Graph) -> np.ndarray:
@@ -122,17 +122,9 @@ def _is_default(program: splits.Program) -> np.ndarray:
   """(c',) bool: the usable configurations that are the default."""
   index = default_index(program.graph)
   if index is None:
-    return np.zeros(_count(program), bool)
+    return np.zeros(len(program.indices), bool)
   keys = program.graph.config_keys()
-  return keys[_choice(program)] == keys[index]
-
-
-def _choice(program: splits.Program) -> np.ndarray:
-  return np.arange(program.graph.num_configs) if program.choice is None else program.choice
-
-
-def _count(program: splits.Program) -> int:
-  return program.graph.num_configs if program.choice is None else len(program.choice)
+  return keys[program.indices] == keys[index]
 
 
 def _rng(graph: graphs.Graph, seed: int) -> np.random.Generator:

@@ -134,13 +134,6 @@ def baseline_scores(task: Task, names: Sequence[str] = baselines.NAMES, seeds: S
   return found
 
 
-def judge_baselines(task: Task, names: Sequence[str] = baselines.NAMES, seeds: Sequence[int] = (0,)
-                    ) -> Dict[str, List[pd.DataFrame]]:
-  """Judges `baseline_scores`: for each baseline, for each seed a frame of `per_graph.evaluate`."""
-  return {name: [task.judge(scores) for scores in found]
-          for name, found in baseline_scores(task, names, seeds).items()}
-
-
 def _defaults(task: Task) -> bool:
   """Whether some program has an identifiable default; logs how many have none."""
   lacking = sum(not baselines.has_default(program) for program in task.programs)

@@ -52,17 +52,12 @@ class _Table(NamedTuple):
   weights: np.ndarray
 
 
-def _rows(program: splits.Program) -> np.ndarray:
-  return (np.arange(program.graph.num_configs) if program.choice is None
-          else program.choice)
-
-
 def _table(programs: Sequence[splits.Program], seed: int) -> _Table:
   """The training rows of all programs, at most MAX_CONFIGS of each, drawn with the seed."""
   rng = np.random.default_rng([seed, 2])
   parts: List[_Table] = []
   for program in programs:
-    rows, runtimes = _rows(program), per_graph.runtimes_of(program)
+    rows, runtimes = program.indices, per_graph.runtimes_of(program)
     if len(rows) > MAX_CONFIGS:
       drawn = np.sort(rng.permutation(len(rows))[:MAX_CONFIGS])
       rows, runtimes = rows[drawn], runtimes[drawn]
@@ -83,7 +78,7 @@ class Trees:
     self._columns = columns
 
   def _features(self, program: splits.Program) -> np.ndarray:
-    return tree_features.features(program.graph, _rows(program))[:, self._columns]
+    return tree_features.features(program.graph, program.indices)[:, self._columns]
 
   def score(self, programs: Sequence[splits.Program]) -> List[np.ndarray]:
     """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
