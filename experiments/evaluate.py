@@ -2,6 +2,7 @@
 
   python -m experiments.evaluate --run_dir runs/first
   python -m experiments.evaluate --run_dir runs/first --split valid --baselines random
+  python -m experiments.evaluate --run_dir runs/nlp --split valid --configurations published
 
 Writes into `--output` (by default `<run_dir>/evaluation/<split>`):
 
@@ -27,7 +28,7 @@ _ALL = ("random", "default_configuration", "size_heuristic", "boosted_trees")
 
 def evaluate(run_dir: files.PathLike, split: str, output: Optional[files.PathLike] = None,
              baselines: Sequence[str] = _ALL, data_root: Optional[str] = None,
-             strict: bool = False) -> Dict[str, Any]:
+             strict: bool = False, configurations: Optional[str] = None) -> Dict[str, Any]:
   """Judges a run and baselines on a split, and writes the files that the module names.
 
   Args:
@@ -37,11 +38,14 @@ def evaluate(run_dir: files.PathLike, split: str, output: Optional[files.PathLik
     baselines: names of baselines, see `tpugraphs_rank.evaluation.baselines`.
     data_root: folder of the public collections, instead of the run's.
     strict: refuse graphs that the run does not fit, instead of warning.
+    configurations: "all", "published" (those of the published layout figures), or None: the
+      published ones where there are such.
 
   Returns:
     What metrics.json holds, and as "text" the tables for a terminal.
 
   Raises:
+    ConfigError: nothing is published for the split, and that is asked for.
     DataError: the split has no runtimes, or bad data.
     RunDirectoryError: the run directory is incomplete.
     UnknownNameError: no such split or baseline.
@@ -55,7 +59,7 @@ def evaluate(run_dir: files.PathLike, split: str, output: Optional[files.PathLik
   from tpugraphs_rank.evaluation import aggregate
   from tpugraphs_rank.evaluation import comparison
   compared = comparison.compare({config.model.model: [run_dir]}, split, [config.training.seed],
-                                baselines, data_root, strict)
+                                baselines, data_root, strict, configurations)
   folder = pathlib.Path(output) if output else pathlib.Path(run_dir) / "evaluation" / split
   found = compared.results()
   found["rankers"] = {
@@ -77,12 +81,16 @@ def _define_flags() -> None:
   flags.DEFINE_string("data_root", None, "Folder of the public collections, instead of the run's.")
   flags.DEFINE_bool("strict", False, "Refuse graphs that the run does not fit (another target, "
                     "opcodes never seen), instead of warning.")
+  flags.DEFINE_enum(
+      "configurations", None, ["all", "published"], "Which configurations are judged; otherwise "
+      "the published indices on the validation splits of the public layout collections (1,000 a "
+      "graph, repeats kept), and all elsewhere.")
 
 
 def main(_) -> None:
   values = flags.FLAGS
   found = evaluate(values.run_dir, values.split, values.output, values.baselines, values.data_root,
-                   values.strict)
+                   values.strict, values.configurations)
   folder = values.output or pathlib.Path(values.run_dir) / "evaluation" / values.split
   print(found["text"])
   print(f"numbers: {folder}/metrics.json, {folder}/per_graph.csv")

@@ -48,7 +48,8 @@ def main(_) -> None:
   if values.results:
     files.write_json(values.results, results)
   print(f"{compared.task.collection.name}: {compared.task.held_back} ({found['graphs']} programs)")
-  print(tables.text(*tables.rows_of(found, "", comparison.SHOWN)))
+  shown = comparison.shown(compared.task.collection)
+  print(tables.text(*tables.rows_of(found, "", shown)))
 
 
 def _define_flags() -> None:

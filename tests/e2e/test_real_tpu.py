@@ -6,7 +6,6 @@ program (layouts). What is held back is new configurations of known programs.
 
 import csv
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -14,10 +13,10 @@ import sys
 import numpy as np
 import pytest
 
+from tests import testdata
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DATA = os.environ.get("TPUGRAPHS_TESTDATA")
-pytestmark = pytest.mark.skipif(
-    not DATA, reason="TPUGRAPHS_TESTDATA does not name the folder of the real data")
+pytestmark = testdata.required
 
 
 def _run(app: str, *arguments: str) -> str:
@@ -31,7 +30,7 @@ def _run(app: str, *arguments: str) -> str:
 def _judged(folder: pathlib.Path, raw: str, kind: str, name: str, *settings: str):
   """Featurises, describes, trains and evaluates; what evaluation wrote."""
   npz, run_dir = folder / "npz", folder / "run"
-  _run("featurize", "--input", str(pathlib.Path(DATA) / "tpu_raw" / raw), "--output", str(npz))
+  _run("featurize", "--input", str(testdata.path("tpu_raw") / raw), "--output", str(npz))
   made = _run("make_collection", "--npz", str(npz), "--name", name, "--kind", kind,
               "--target", "tpu_v3")
   descriptor = npz / "collection.json"

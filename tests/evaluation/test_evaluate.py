@@ -13,8 +13,12 @@ from experiments import evaluate
 from tests import synthetic
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank import metrics
 from tpugraphs_rank import run_config
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.evaluation import comparison
@@ -225,3 +229,56 @@ def test_a_run_of_another_data_root_is_the_same(tile):
   run = run_lib.load_run(run_dir)
   moved = comparison.compare({"gnn": [run_dir]}, "test", [0], ["random"], data_root="elsewhere")
   assert moved.task.config == dataclasses.replace(run.config.data, data_root="elsewhere")
+
+
+@pytest.fixture(scope="module")
+def public_layout(tmp_path_factory):
+  """A data root with the public xla:random collection in small, and a run trained on it."""
+  root = tmp_path_factory.mktemp("public")
+  folder = root / "npz" / "layout" / "xla" / "random"
+  names = {}
+  for split, count in registry.get_collection("layout:xla:random").splits.items():
+    for number in range(count):
+      graph = synthetic.layout_graph(len(names), name=f"{split}{number}", num_config_nodes=1)
+      npz.save_graph(folder / split / f"{graph.name}.npz", graph)
+      names[graph.name] = split
+  rng = np.random.default_rng(0)
+  listed = {name: rng.integers(12, size=30).tolist() for name, split in names.items()
+            if split == "valid"}
+  files.write_json(root / "eval_indices" / "xla_random.json", listed)
+  run_dir = _train(root / "run", "layout:xla:random", **{
+      "data.data_root": str(root), "data.max_graphs": 3})
+  return root, run_dir, listed
+
+
+def test_validation_of_a_public_layout_collection_is_on_the_published_indices(public_layout):
+  root, run_dir, listed = public_layout
+  found = evaluate.evaluate(run_dir, "valid", root / "published", ["random"])
+  assert found["configurations"] == "published"
+  assert "7 programs, published configurations" in found["text"]
+  assert "top-100 slowdown" in found["text"]
+  rows = pd.read_csv(root / "published" / "per_graph.csv")
+  rows = rows[rows["ranker"] == "residual_gnn"].set_index("graph")
+  run = run_lib.load_run(run_dir)
+  for graph in collections.load_collection("layout:xla:random", "valid", root):
+    chosen = listed[graph.name]
+    runtimes, scores = graph.relative_runtime[chosen], run.score(graph)[chosen]
+    row = rows.loc[graph.name]
+    assert row["configurations"] == 30  # Repeats are kept.
+    assert row["kendall_tau"] == pytest.approx(metrics.kendall_tau(runtimes, scores))
+    assert row["opa"] == pytest.approx(metrics.opa(runtimes, scores))
+    assert row["top10_slowdown"] == pytest.approx(metrics.topk_slowdown(runtimes, scores, 10))
+  everything = evaluate.evaluate(run_dir, "valid", root / "all", [], configurations="all")
+  assert everything["configurations"] == "all"
+  assert set(pd.read_csv(root / "all" / "per_graph.csv")["configurations"]) == {12}
+
+
+def test_published_indices_are_asked_for_where_there_are_none(tile, public_layout, tmp_path):
+  with pytest.raises(errors.ConfigError, match="no evaluation indices are published for tile:synth"):
+    evaluate.evaluate(tile[1], "test", tmp_path, [], configurations="published")
+  root, run_dir, _ = public_layout
+  moved = tmp_path / "elsewhere"
+  moved.mkdir()
+  (moved / "npz").symlink_to(root / "npz")
+  with pytest.raises(errors.MissingDataError, match="--configurations=all"):
+    evaluate.evaluate(run_dir, "valid", tmp_path, [], data_root=str(moved))

@@ -1,6 +1,5 @@
 """The featurize app, from the command line to the files."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -9,14 +8,12 @@ import numpy as np
 import pytest
 
 from experiments import featurize
+from tests import testdata
 from tpugraphs_rank import errors
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import tuning_pb2
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DATA = os.environ.get("TPUGRAPHS_TESTDATA")
-needs_data = pytest.mark.skipif(
-    not DATA, reason="TPUGRAPHS_TESTDATA does not name the folder of the real data")
 
 
 def _module(name="k"):
@@ -48,9 +45,9 @@ def _stems(folder):
   return sorted(path.name for path in pathlib.Path(folder).iterdir())
 
 
-@needs_data
+@testdata.required
 def test_real_files(tmp_path):
-  done = _run("--input", str(pathlib.Path(DATA) / "tpu_raw"), "--output", str(tmp_path))
+  done = _run("--input", str(testdata.path("tpu_raw")), "--output", str(tmp_path))
   assert done.returncode == 0, done.stderr
   assert "15 graphs (15 written, 0 already there), 294 nodes, 752 of 754 runs" in done.stderr
   assert "3163 nodes, 112 of 122 runs count (10 left out)" in done.stderr

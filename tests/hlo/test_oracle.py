@@ -2,14 +2,13 @@
 
 import csv
 import importlib
-import os
-import pathlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings
 
+from tests import testdata
 from tpugraphs_rank.hlo import convert
 from tpugraphs_rank.hlo import graph
 from tpugraphs_rank.hlo import opcodes
@@ -18,9 +17,6 @@ from tpugraphs_rank.hlo import reading
 from . import modules
 from . import oracle
 
-DATA = os.environ.get("TPUGRAPHS_TESTDATA")
-needs_data = pytest.mark.skipif(
-    not DATA, reason="TPUGRAPHS_TESTDATA does not name the folder of the real data")
 TILE = "tpu_raw/op_tuning_data.pb"
 LAYOUT = "tpu_raw/module_tuning_data_layout.pb"
 
@@ -49,17 +45,17 @@ def _oracle_graph(module, xla, padding):
   return oracle.graph(theirs, xla_data_pb2, opcodes.OPCODE_IDS, padding)
 
 
-@needs_data
+@testdata.required
 def test_opcode_table():
-  with open(pathlib.Path(DATA) / "hlo_opcodes.csv", encoding="utf-8") as file:
+  with open(testdata.path("hlo_opcodes.csv"), encoding="utf-8") as file:
     table = {row["opcode"]: int(row["id"]) for row in csv.DictReader(file)}
   assert opcodes.OPCODE_IDS == table
 
 
-@needs_data
+@testdata.required
 @pytest.mark.parametrize("padding", [0, -1])
 def test_real_kernels(xla, padding):
-  path = pathlib.Path(DATA) / TILE
+  path = testdata.path(TILE)
   converted = convert.convert_file(path, padding)
   raw = reading.read_raw(path).modules
   assert len(converted.graphs) == len(raw) == 15 and not converted.skipped
@@ -72,10 +68,10 @@ def test_real_kernels(xla, padding):
     assert_same(ours.arrays, expected)
 
 
-@needs_data
+@testdata.required
 @pytest.mark.parametrize("padding", [0, -1])
 def test_real_program(xla, padding):
-  path = pathlib.Path(DATA) / LAYOUT
+  path = testdata.path(LAYOUT)
   converted = convert.convert_file(path, padding)
   [module] = reading.read_raw(path).modules
   [ours] = converted.graphs

@@ -1,6 +1,5 @@
 """Which message a raw file holds, and files that hold none."""
 
-import os
 import pathlib
 
 import numpy as np
@@ -9,6 +8,7 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from tests import testdata
 from tpugraphs_rank import errors
 from tpugraphs_rank.hlo import graph
 from tpugraphs_rank.hlo import hlo_pb2
@@ -18,9 +18,6 @@ from tpugraphs_rank.hlo import tuning_pb2
 from . import modules
 
 FIXTURES = pathlib.Path(__file__).parent / "data"
-DATA = os.environ.get("TPUGRAPHS_TESTDATA")
-needs_data = pytest.mark.skipif(
-    not DATA, reason="TPUGRAPHS_TESTDATA does not name the folder of the real data")
 
 
 def _messages(module):
@@ -151,11 +148,11 @@ def test_programs_that_jax_writes(name, kind, opcodes, edges, shapes):
   assert reduce[31] == 1 and feat[1, 30] == 1  # the reduced axis; the second parameter
 
 
-@needs_data
+@testdata.required
 @pytest.mark.parametrize("name,kind", [
     ("op_tuning_data.pb", "TuningData"), ("module_tuning_data_layout.pb", "ModuleTuningData")])
 def test_real_files_and_their_cuts(name, kind):
-  data = (pathlib.Path(DATA) / "tpu_raw" / name).read_bytes()
+  data = (testdata.path("tpu_raw") / name).read_bytes()
   assert reading.parse_raw(data).kind == kind
   for size in np.random.default_rng(0).integers(1, len(data), 20).tolist():
     try:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import pathlib
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import pandas as pd
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.data import registry
 from tpugraphs_rank.evaluation import aggregate
 from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.evaluation import bootstrap
@@ -17,11 +18,14 @@ from tpugraphs_rank.evaluation import tables
 from tpugraphs_rank.evaluation import task as task_lib
 from tpugraphs_rank.training import run as run_lib
 
-# What the table of a terminal shows, in order; the results hold more.
-SHOWN = ("opa", "tau", "top1_slowdown", "top5_slowdown", "top10_slowdown")
 _TITLES = {"": "seen families, shapes never seen",
            "_unseen_groups": "groups of families never seen"}
 _Part = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def shown(collection: registry.Collection) -> Tuple[str, ...]:
+  """The figures in the table of a terminal, in order; the results hold more."""
+  return ("opa", "tau", *(f"top{k}_slowdown" for k in collection.slowdown_ks))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Comparison:
                   for baseline, metrics in self.differences(model, part).items()}
           for model in self.models}
     found.update(collection=self.task.collection.name, split=self.task.split,
-                 held_back=self.task.held_back)
+                 held_back=self.task.held_back, configurations=self.task.configurations)
     ceilings = self._noise_ceilings()
     if ceilings:
       found["noise_ceilings"] = {name: ceiling.as_dict() for name, ceiling in ceilings.items()}
@@ -82,9 +86,9 @@ class Comparison:
     results = tables.summarise(self.frames)
     blocks = []
     for suffix, part in self.parts.items():
-      header, rows = tables.rows_of(results, suffix, SHOWN)
+      header, rows = tables.rows_of(results, suffix, shown(self.task.collection))
       blocks.append(f"{self.task.collection.name} {self.task.split}: {self._title(suffix)} "
-                    f"({results[f'graphs{suffix}']} programs)\n{tables.text(header, rows)}")
+                    f"({self._judged(suffix, results)})\n{tables.text(header, rows)}")
       for model in self.models:
         header, rows = tables.difference_rows(model, self.differences(model, part))
         if rows:
@@ -94,6 +98,12 @@ class Comparison:
       blocks.append("what the noise between repeats of one configuration allows at best\n"
                     + tables.text(*tables.ceiling_rows(ceilings)))
     return "\n".join(blocks)
+
+  def _judged(self, suffix: str, results: Mapping[str, Any]) -> str:
+    """How many programs, and which of their configurations."""
+    which = "" if self.task.configurations == task_lib.ALL else (
+        f", {self.task.configurations} configurations")
+    return f"{results[f'graphs{suffix}']} programs{which}"
 
   def _title(self, suffix: str) -> str:
     """What a part of the split holds back from training."""
@@ -118,7 +128,7 @@ class Comparison:
 
 def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds: Sequence[int],
             baseline_names: Sequence[str] = baselines.NAMES, data_root: Optional[str] = None,
-            strict: bool = False) -> Comparison:
+            strict: bool = False, configurations: Optional[str] = None) -> Comparison:
   """Judges runs and baselines on one split.
 
   Args:
@@ -128,6 +138,7 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
     baseline_names: which baselines.
     data_root: folder of the public collections, instead of the runs' own.
     strict: refuse graphs that a run does not fit, instead of warning.
+    configurations: which of a graph's configurations are judged, see `task.load_task`.
 
   Raises:
     ConfigError: the runs differ in their data; or they divide the configurations of known programs
@@ -151,7 +162,7 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
   config = every[0].config.data
   if data_root is not None:
     config = dataclasses.replace(config, data_root=data_root)
-  task = task_lib.load_task(config, split, every[0].config.training.seed)
+  task = task_lib.load_task(config, split, every[0].config.training.seed, configurations)
   scores: Dict[str, List[task_lib.Scores]] = {}
   for model, found in runs.items():
     for run in found:

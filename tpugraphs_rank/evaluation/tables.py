@@ -22,11 +22,12 @@ FIGURES: Mapping[str, str] = {
     "top1_slowdown": "top1_slowdown",
     "top5_slowdown": "top5_slowdown",
     "top10_slowdown": "top10_slowdown",
+    "top100_slowdown": "top100_slowdown",  # Of layout collections only.
 }
 TITLES: Mapping[str, str] = {
     "opa": "OPA", "tau": "tau", "tau_within3": "tau ≤ 3x", "opa_gap5": "OPA > 5 %",
     "top1_slowdown": "top-1 slowdown", "top5_slowdown": "top-5 slowdown",
-    "top10_slowdown": "top-10 slowdown"}
+    "top10_slowdown": "top-10 slowdown", "top100_slowdown": "top-100 slowdown"}
 OTHER_PASS = "other pass"
 
 

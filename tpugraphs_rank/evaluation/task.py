@@ -10,6 +10,7 @@ import pandas as pd
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import published
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import baselines
@@ -23,6 +24,11 @@ _logger = logging.getLogger(__name__)
 _TREE_MEMBERS = 3
 
 Scores = List[np.ndarray]  # For each program (c',), higher = predicted faster.
+
+# Which configurations of a graph are judged.
+ALL = "all"
+PUBLISHED = "published"
+CONFIGURATIONS = (ALL, PUBLISHED)
 
 NEW_PROGRAMS = "programs that training never saw"
 NEW_CONFIGURATIONS = "new configurations of known programs"
@@ -39,6 +45,7 @@ class Task:
     seed: of the run: it divides configurations, and draws programs.
     programs: the graphs, and which of their configurations take part.
     seen_groups: groups with a family in training; None where the training split is not there.
+    configurations: ALL, or PUBLISHED: those that the published layout figures are computed on.
   """
 
   config: run_config.DataConfig
@@ -47,6 +54,7 @@ class Task:
   seed: int
   programs: Tuple[splits.Program, ...]
   seen_groups: Optional[AbstractSet[str]]
+  configurations: str = ALL
 
   @property
   def held_back(self) -> str:
@@ -68,22 +76,37 @@ class Task:
         for program in self.programs}
 
 
-def load_task(config: run_config.DataConfig, split: str, seed: int = 0) -> Task:
+def load_task(config: run_config.DataConfig, split: str, seed: int = 0,
+              configurations: Optional[str] = None) -> Task:
   """Reads the programs of a split, and finds out which groups training saw.
 
   Args:
     config: which collection, and how it is divided.
     split: "train", "valid" or "test".
     seed: the seed of the run that is judged.
+    configurations: ALL or PUBLISHED; None: PUBLISHED where such are published for whole programs
+      (the validation splits of the public layout collections), otherwise ALL.
 
   Raises:
+    ConfigError: PUBLISHED is asked for where nothing is published.
+    MissingDataError: the file of published indices is not there.
     DataError: the split has no runtimes (the public test splits hold none).
     TpuGraphsRankError: as `splits.load_programs`.
   """
   collection = registry.get_collection(config.collection)
+  there_are = config.split_by == "program" and published.is_published(collection, split)
+  if configurations is None:
+    configurations = PUBLISHED if there_are else ALL
+  if configurations == PUBLISHED and not there_are:
+    raise errors.ConfigError(
+        f"no evaluation indices are published for {collection.name} {split} with "
+        f"--split_by={config.split_by}; they are for the {published.SPLIT} splits of "
+        f"{', '.join(published.COLLECTIONS)}, divided by program: use --configurations=all")
   programs = splits.load_programs(config, split, seed)
+  if configurations == PUBLISHED:
+    programs = published.restrict(programs, collection, config.data_root)
   return Task(config, collection, split, seed, tuple(programs),
-              _seen_groups(config, collection, seed))
+              _seen_groups(config, collection, seed), configurations)
 
 
 def _seen_groups(config: run_config.DataConfig, collection: registry.Collection, seed: int
