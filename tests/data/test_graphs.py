@@ -247,6 +247,15 @@ def test_one_clear_error_that_names_the_key(kind, key, change, said):
   assert message.startswith("kernel_7: ") and key in message and "\n" not in message
 
 
+@pytest.mark.parametrize("row", [0, 1023, 1024, 2499])
+def test_a_fraction_is_found_in_every_row(row):
+  # More rows than are looked at in one go.
+  arrays = synthetic.layout_graph(0, num_configs=2500).arrays()
+  arrays["node_config_feat"] = _put(arrays["node_config_feat"], (row, 1, 2), 0.5)
+  with pytest.raises(errors.DataError, match=rf"entry \[{row}, 1, 2\] is 0.5; expected whole"):
+    graphs.graph_from_arrays("p", arrays)
+
+
 @pytest.mark.parametrize("kind, keys", [
     ("tile", ["node_feat", "node_opcode", "edge_index", "config_runtime",
               "config_runtime_normalizers"]),
