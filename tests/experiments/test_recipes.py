@@ -1,0 +1,62 @@
+"""Every recipe is headed by its command, and trains on data in the format of its collection."""
+
+import dataclasses
+import pathlib
+import shlex
+
+import pytest
+
+from experiments import app
+from tests import public_tree
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import run_config
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.training import trainer
+
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "configs"
+RECIPES = sorted(FOLDER.glob("*.json"))
+PUBLIC = {name: FOLDER / f"{name.replace(':', '_')}.json" for name in public_tree.COLLECTIONS}
+
+
+def _config(path: pathlib.Path) -> run_config.RunConfig:
+  return config_lib.from_dict(run_config.RunConfig, app.read_settings(path), source=path)
+
+
+def test_every_public_collection_has_a_recipe():
+  assert set(PUBLIC.values()) <= set(RECIPES)
+  for name, path in PUBLIC.items():
+    config = _config(path)
+    assert config.data.collection == name
+    # What the competition judges: the best of the first five tiles, the ranking of all layouts.
+    kind = registry.get_collection(name).kind
+    assert config.training.validation_metric == (
+        "top5_slowdown" if kind == "tile" else "kendall_tau")
+    assert (config.batch.segment_mode == "full") == (kind == "tile")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_headed_by_its_command(path):
+  first, second = path.read_text(encoding="utf-8").splitlines()[:2]
+  assert first == "{" and second.startswith('  "comment": "')
+  words = shlex.split(second.partition('": "')[2].rstrip('",'))
+  assert words[:5] == ["python", "-m", "experiments.train", "--config",
+                       f"experiments/configs/{path.name}"]
+  assert words[5] == "--run_dir" and len(words) == 7
+  trainer.check(_config(path))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_recipe_takes_its_first_step(tmp_path, name):
+  public_tree.write_tree(tmp_path, collections=[name], splits=["train", "valid"])
+  config = _config(PUBLIC[name])
+  config = dataclasses.replace(config, data=dataclasses.replace(
+      config.data, data_root=str(tmp_path), max_graphs=24))
+  training = trainer.Trainer(config)
+  plan = training.plan()
+  assert plan["collection"] == name
+  assert plan["train_programs"] == 24
+  assert plan["valid_programs"] == registry.get_collection(name).splits["valid"]
+  assert plan["steps_per_epoch"] == -(
+      -24 * config.batch.lists_per_graph // config.batch.batch_size)
+  outcome = training.one_step()
+  assert outcome["loss"] > 0 and outcome["gradient_norm"] > 0
