@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import typing
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from absl import app
 from absl import flags
@@ -116,15 +116,31 @@ def _first_time() -> Callable[[logging.LogRecord], bool]:
   return passes
 
 
-def run(main: Callable[[List[str]], Any]) -> None:
+class Command(NamedTuple):
+  """One of the commands of an application, which is its first argument.
+
+  Attributes:
+    required: names of the flags that must be given.
+    optional: names of the flags that may be given; others are refused, not ignored.
+  """
+  required: Tuple[str, ...]
+  optional: Tuple[str, ...] = ()
+
+
+def run(main: Callable[[List[str]], Any], commands: Optional[Mapping[str, Command]] = None) -> None:
   """Runs an application: logs to the standard error, and a mistake of the user's is one line.
 
-  Exit status: 0 done, 1 a typed error of the framework, 2 wrong flags, 130 interrupted.
+  Exit status: what `main` returns (None: 0), 1 a typed error of the framework, 2 wrong flags, 130
+  interrupted.
+
+  Args:
+    main: gets the program's name and, where there are commands, the one that was given.
+    commands: by name; None: the application takes flags only.
   """
   def guarded(argv: List[str]) -> int:
-    if len(argv) > 1:
-      print(f"error: unexpected argument {argv[1]!r}; all options are flags (--help lists them)",
-            file=sys.stderr)
+    mistake = _mistake(argv[1:], commands or {})
+    if mistake:
+      print(f"error: {mistake}", file=sys.stderr)
       return 2
     logging.getLogger("absl").setLevel(logging.WARNING)
     logger = logging.getLogger("tpugraphs_rank")
@@ -144,6 +160,31 @@ def run(main: Callable[[List[str]], Any]) -> None:
       return 130
 
   app.run(guarded, flags_parser=_parse_flags)
+
+
+def _mistake(arguments: List[str], commands: Mapping[str, Command],
+             values: flags.FlagValues = flags.FLAGS) -> str:
+  """What is wrong with the arguments that are no flags, and with the flags of a command."""
+  stray = arguments[1:] if commands else arguments
+  listed = ", ".join(commands)
+  if commands and not arguments:
+    return f"expected a command: {listed} (--help says what each does)"
+  if commands and arguments[0] not in commands:
+    return (f"unknown command {arguments[0]!r}{config_lib.nearest(arguments[0], commands)}; "
+            f"expected one of: {listed} (--help says what each does)")
+  if stray:
+    return f"unexpected argument {stray[0]!r}; all options are flags (--help lists them)"
+  if not commands:
+    return ""
+  name, command = arguments[0], commands[arguments[0]]
+  missing = [flag for flag in command.required if values[flag].value in (None, [], "")]
+  if missing:
+    return f"{name} needs {' and '.join(f'--{flag}' for flag in missing)}"
+  known = (*command.required, *command.optional)
+  for other in {flag for entry in commands.values() for flag in (*entry.required, *entry.optional)}:
+    if other not in known and values[other].present:
+      return f"{name} takes no --{other}; it takes: {', '.join(f'--{flag}' for flag in known)}"
+  return ""
 
 
 def _parse_flags(argv: List[str]) -> List[str]:

@@ -1,7 +1,7 @@
 """Graphs in `.npz` files of the TpuGraphs format; `tpugraphs_rank.data.graphs` has the keys."""
 
 import pathlib
-from typing import Dict
+from typing import Collection, Dict, Optional
 
 import numpy as np
 
@@ -10,10 +10,15 @@ from tpugraphs_rank import files
 from tpugraphs_rank.data import graphs
 
 
-def read_arrays(path: files.PathLike) -> Dict[str, np.ndarray]:
-  """Reads all arrays of an `.npz` file, by key; they are read-only.
+def read_arrays(path: files.PathLike, keys: Optional[Collection[str]] = None
+                ) -> Dict[str, np.ndarray]:
+  """Reads arrays of an `.npz` file, by key; they are read-only.
 
   Pickled objects are refused, never loaded.
+
+  Args:
+    path: the file.
+    keys: those that are wanted, as far as they are there: the others are not unpacked. None: all.
 
   Raises:
     MissingDataError: there is no such file.
@@ -31,6 +36,8 @@ def read_arrays(path: files.PathLike) -> Dict[str, np.ndarray]:
       if not isinstance(stored, np.lib.npyio.NpzFile):
         raise errors.DataError(f"{path} holds a single array; expected an .npz file with named keys")
       for key in stored.files:
+        if keys is not None and key not in keys:
+          continue
         array = stored[key]
         if not isinstance(array, np.ndarray):  # NumPy hands out what is no array as bytes.
           raise ValueError("not an array")

@@ -1,0 +1,55 @@
+"""Shapes of the arrays in an `.npz` file, read from their headers alone.
+
+A layout file of a few megabytes may unpack to gigabytes; its shapes stand in the first bytes.
+"""
+
+import pathlib
+from typing import Dict, NamedTuple, Tuple
+import zipfile
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+
+_SUFFIX = ".npy"
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0}
+
+
+class Header(NamedTuple):
+  """Shape and dtype of a stored array."""
+  shape: Tuple[int, ...]
+  dtype: np.dtype
+
+
+def read_headers(path: files.PathLike) -> Dict[str, Header]:
+  """The shape and dtype of every array of an `.npz` file, by key; no array is unpacked.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: the file is damaged or no `.npz` file; file and key are named.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise errors.MissingDataError(f"no file {path}")
+  headers = {}
+  key = None
+  try:
+    with zipfile.ZipFile(path) as archive:
+      for name in archive.namelist():
+        if not name.endswith(_SUFFIX):
+          continue  # NumPy leaves out what is no array, too.
+        key = name[:-len(_SUFFIX)]
+        with archive.open(name) as member:
+          version = np.lib.format.read_magic(member)
+          if version not in _HEADERS:
+            raise ValueError(f"header of version {version}; expected 1.0 or 2.0")
+          shape, _, dtype = _HEADERS[version](member)
+        headers[key] = Header(shape, dtype)
+  except Exception as error:  # A damaged file makes zipfile, zlib and NumPy raise almost anything.
+    where = f"{path}: key {key!r}" if key else str(path)
+    raise errors.DataError(
+        f"{where} cannot be read ({type(error).__name__}: {error}); the file is truncated, damaged "
+        "or no .npz file") from error
+  return headers

@@ -1,0 +1,42 @@
+"""Submissions to the TpuGraphs competition: written, read, validated, merged and scored.
+
+A file is valid down to the byte, or every fault of it is named by line and ID. NumPy only.
+"""
+
+from tpugraphs_rank.submission.expectation import Expectation
+from tpugraphs_rank.submission.expectation import ExpectedRow
+from tpugraphs_rank.submission.expectation import from_data
+from tpugraphs_rank.submission.expectation import from_sample
+from tpugraphs_rank.submission.faults import Fault
+from tpugraphs_rank.submission.merging import merge
+from tpugraphs_rank.submission.merging import Merged
+from tpugraphs_rank.submission.reading import parse
+from tpugraphs_rank.submission.reading import read
+from tpugraphs_rank.submission.rows import graph_id
+from tpugraphs_rank.submission.rows import render
+from tpugraphs_rank.submission.rows import Row
+from tpugraphs_rank.submission.rows import row_from_scores
+from tpugraphs_rank.submission.rows import write
+from tpugraphs_rank.submission.scoring import score
+from tpugraphs_rank.submission.scoring import SubmissionScore
+from tpugraphs_rank.submission.validation import validate
+
+__all__ = [
+    "Expectation",
+    "ExpectedRow",
+    "Fault",
+    "Merged",
+    "Row",
+    "SubmissionScore",
+    "from_data",
+    "from_sample",
+    "graph_id",
+    "merge",
+    "parse",
+    "read",
+    "render",
+    "row_from_scores",
+    "score",
+    "validate",
+    "write",
+]

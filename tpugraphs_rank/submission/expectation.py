@@ -1,0 +1,198 @@
+"""The rows that a submission must have: from the graphs that are ranked, or from a sample."""
+
+import dataclasses
+import functools
+import pathlib
+import re
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import headers
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.metrics import competition
+from tpugraphs_rank.submission import reading
+from tpugraphs_rank.submission import rows as rows_lib
+
+# The order of the collections in a file.
+COLLECTIONS: Tuple[str, ...] = (
+    "tile:xla", "layout:xla:default", "layout:xla:random", "layout:nlp:default",
+    "layout:nlp:random")
+
+_CONFIG_KEYS = {"tile": "config_feat", "layout": "node_config_feat"}
+_PUBLIC_ID = re.compile(r"((tile):[^:]+|(layout):[^:]+:[^:]+):(.+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpectedRow:
+  """One row that must be there.
+
+  Attributes:
+    id: `<collection>:<file stem>`.
+    collection: its name.
+    kind: "tile" or "layout".
+    length: how many indices it holds; None where a sample does not tell.
+    num_configs: configurations of the graph, whose indices are 0 to num_configs - 1; None where a
+      sample does not tell.
+    path: the graph's file; None for a sample.
+  """
+
+  id: str
+  collection: str
+  kind: str
+  length: Optional[int]
+  num_configs: Optional[int]
+  path: Optional[pathlib.Path] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Expectation:
+  """The rows of a submission, in their order.
+
+  Attributes:
+    rows: by their place in the file.
+    source: where they are known from, in words.
+  """
+
+  rows: Tuple[ExpectedRow, ...]
+  source: str
+
+  @functools.cached_property
+  def places(self) -> Mapping[str, int]:
+    """The index in `rows` of each ID."""
+    return {row.id: place for place, row in enumerate(self.rows)}
+
+  @property
+  def collections(self) -> Tuple[str, ...]:
+    """Names of the collections, in their order."""
+    return tuple(dict.fromkeys(row.collection for row in self.rows))
+
+  def only(self, names: Iterable[str]) -> "Expectation":
+    """The rows of these collections alone."""
+    wanted = frozenset(names)
+    return Expectation(tuple(row for row in self.rows if row.collection in wanted), self.source)
+
+  def count(self, ids: Iterable[str]) -> Dict[str, int]:
+    """How many of the IDs belong to each collection; unknown ones do not count."""
+    counts = dict.fromkeys(self.collections, 0)
+    for name in ids:
+      if name in self.places:
+        counts[self.rows[self.places[name]].collection] += 1
+    return counts
+
+
+def from_data(names: Sequence[Union[str, registry.Collection]] = COLLECTIONS, split: str = "test",
+              data_root: Optional[files.PathLike] = None) -> Expectation:
+  """The rows for every graph of a split of collections, from the headers of their files.
+
+  Inside a collection rows stand in the order of the file stems (by code point).
+
+  Args:
+    names: the collections, in the order of the file.
+    split: the split that is ranked.
+    data_root: as for `load_collection`.
+
+  Raises:
+    MissingDataError, UnknownNameError, DataError: as `load_collection`; or a file is damaged, of
+      another kind or without configurations.
+  """
+  expected: List[ExpectedRow] = []
+  for name in names:
+    found = collections.load_collection(name, split, data_root)
+    collection = found.collection
+    for path in sorted(found.paths, key=lambda path: path.stem):
+      count = num_configs(path, collection.kind)
+      expected.append(ExpectedRow(
+          rows_lib.graph_id(collection.name, path.stem), collection.name, collection.kind,
+          rows_lib.row_length(collection.kind, count), count, path))
+  what = f"{len(names)} collections" if len(names) > 1 else "".join(
+      {row.collection for row in expected})
+  result = Expectation(tuple(expected), f"the {split} graphs of {what}")
+  if len(result.places) != len(expected):
+    raise errors.DataError(
+        "two graphs have one ID; name each collection once, and give its files different stems")
+  return result
+
+
+def num_configs(path: files.PathLike, kind: str) -> int:
+  """The number of configurations of the graph in a file; nothing but headers is read.
+
+  Args:
+    path: an `.npz` file.
+    kind: "tile" or "layout".
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: it is damaged, of another kind, its arrays disagree, or it has no configuration.
+  """
+  found = headers.read_headers(path)
+  features = _CONFIG_KEYS[kind]
+  for key in ("config_runtime", features):
+    if key not in found or not found[key].shape:
+      raise errors.DataError(
+          f"{path} lacks the key {key!r} of a {kind} graph (found: "
+          f"{', '.join(sorted(found)) or 'none'}); download it again, or move it elsewhere")
+  count = found["config_runtime"].shape[0]
+  if found[features].shape[0] != count:
+    raise errors.DataError(
+        f"{path}: config_runtime has {count} entries, {features} has {found[features].shape[0]}; "
+        "expected one for each configuration in both: download the file again")
+  if not count:
+    raise errors.DataError(f"{path} has no configurations, so there is nothing to rank in it")
+  return count
+
+
+def from_sample(path: files.PathLike) -> Expectation:
+  """The rows of a sample submission, in its order.
+
+  The IDs are taken as they are. A tile row tells how many indices are expected, and how many
+  configurations there are where it holds all of fewer than 5. A layout row of more than 5 indices
+  must be a permutation, and tells its length; a shorter one is a placeholder, and tells nothing.
+  Line ends of Windows, a byte order mark and a missing last newline are overlooked in a sample.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: it is no submission; the message names line and ID.
+  """
+  data = reading.read_bytes(path).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+  parsed = reading.parse(data if data.endswith(b"\n") else data + b"\n")
+  if parsed.faults:
+    raise errors.DataError(
+        f"sample {path}: {parsed.faults[0]}; download it again, or validate with --data_root")
+  expected: Dict[str, ExpectedRow] = {}
+  for row in parsed.rows:
+    problem = "stands twice" if row.id in expected else _add(row, expected)
+    if problem:
+      raise errors.DataError(
+          f"sample {path}: line {row.line}: {row.id}: {problem}; download it again, or validate "
+          "with --data_root")
+  if not expected:
+    raise errors.DataError(f"sample {path} holds no rows; download it again, or validate with "
+                           "--data_root")
+  return Expectation(tuple(expected.values()), f"sample {path}")
+
+
+def _add(row: reading.ReadRow, expected: Dict[str, ExpectedRow]) -> str:
+  """Adds the row that a sample's row tells of; what is wrong with it, if anything."""
+  match = _PUBLIC_ID.fullmatch(row.id)
+  if not match:
+    return "expected an ID tile:<source>:<stem> or layout:<source>:<search>:<stem>"
+  kind = match[2] or match[3]
+  indices = row.indices or ()
+  length = len(indices)
+  if len(set(indices)) != length:
+    return "repeats an index, so it does not tell how many there are"
+  whole = set(indices) == set(range(length))
+  if kind == "tile":
+    if length > competition.TILE_K:
+      return f"holds {length} indices; expected at most {competition.TILE_K} for a tile"
+    count = length if whole and length < competition.TILE_K else None
+  elif length > competition.TILE_K:
+    if not whole:
+      return f"is no permutation of 0 to {length - 1}"
+    count = length
+  else:
+    length = count = None
+  expected[row.id] = ExpectedRow(row.id, match[1], kind, length, count)
+  return ""

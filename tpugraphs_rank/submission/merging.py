@@ -1,0 +1,96 @@
+"""One submission from the parts that runs wrote."""
+
+import dataclasses
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
+
+from tpugraphs_rank.submission import expectation as expectation_lib
+from tpugraphs_rank.submission import faults as faults_lib
+from tpugraphs_rank.submission import reading
+from tpugraphs_rank.submission import rows as rows_lib
+from tpugraphs_rank.submission import validation
+
+
+class PartFault(NamedTuple):
+  """A fault of a part; what is missing has no part, and its line is that in the merged file."""
+  part: str
+  fault: faults_lib.Fault
+
+  def __str__(self) -> str:
+    return f"{self.part}: {self.fault}" if self.part else str(self.fault)
+
+
+@dataclasses.dataclass(frozen=True)
+class Merged:
+  """What parts make together.
+
+  Attributes:
+    data: the bytes of the submission; empty where there are faults.
+    faults: of the parts, part by part, then the rows and collections that no part has.
+    counts: rows of each collection.
+    repeats: rows that stand in several parts, alike in all of them.
+  """
+
+  data: bytes
+  faults: Tuple[PartFault, ...]
+  counts: Mapping[str, int]
+  repeats: int
+
+
+def mentioned(parts: Iterable[bytes], names: Sequence[str]) -> Tuple[str, ...]:
+  """Those of the collections of which the parts hold a row, in their order."""
+  ids = {row.id for data in parts for row in reading.parse(data).rows}
+  return tuple(name for name in names if any(row_id.startswith(f"{name}:") for row_id in ids))
+
+
+def merge(parts: Mapping[str, bytes], expectation: expectation_lib.Expectation) -> Merged:
+  """Joins parts into a valid submission, or says why they are none.
+
+  Rows may stand in any order and in any part: the merged file has them in the expected order. A
+  row may stand in several parts where all rank its graph alike.
+
+  Args:
+    parts: the bytes of each part, by the name that faults bear.
+    expectation: the rows of the submission.
+  """
+  faults: List[PartFault] = []
+  chosen: Dict[str, Tuple[str, reading.ReadRow]] = {}
+  repeats = 0
+  for part, data in parts.items():
+    parsed = reading.parse(data)
+    found = [*parsed.faults, *validation.repeated(parsed.rows),
+             *validation.unknown(parsed.rows, expectation)]
+    seen = set()
+    for row in parsed.rows:
+      if row.id not in expectation.places or row.id in seen:
+        continue
+      seen.add(row.id)
+      expected = expectation.rows[expectation.places[row.id]]
+      found += [faults_lib.Fault(row.line, row.id, message)
+                for message in validation.check_row(row, expected)]
+      if row.id not in chosen:
+        chosen[row.id] = (part, row)
+      elif chosen[row.id][1].indices == row.indices:
+        repeats += 1
+      else:
+        other, first = chosen[row.id]
+        found.append(faults_lib.Fault(row.line, row.id, (
+            f"conflicts with {other}, line {first.line}, which ranks the graph differently; "
+            "leave one of the two parts out")))
+    faults += [PartFault(part, fault) for fault in sorted(found, key=lambda fault: fault.line)]
+  counts = expectation.count(chosen)
+  absent = set()
+  for place, row in enumerate(expectation.rows):
+    line = place + 2
+    if not counts[row.collection]:
+      if row.collection not in absent:
+        faults.append(PartFault("", faults_lib.Fault(line, row.collection, (
+            "no part has a row of this collection; add the part of its run (`python -m "
+            "experiments.predict` writes it), or give --allow_partial for a file without it"))))
+      absent.add(row.collection)
+    elif row.id not in chosen:
+      faults.append(PartFault("", faults_lib.Fault(line, row.id, "no part has this row")))
+  if faults:
+    return Merged(b"", tuple(faults), counts, repeats)
+  data = rows_lib.render(
+      rows_lib.Row(row.id, chosen[row.id][1].indices) for row in expectation.rows)
+  return Merged(data, (), counts, repeats)

@@ -1,0 +1,206 @@
+"""Reads submissions byte by byte: a file is in the one form that `rows.render` gives, or has faults.
+
+Reading never stops at a fault. What a row probably means is taken from it (the ID without quotes,
+the index without its leading zero), so that one mistake is not reported as five.
+"""
+
+import collections
+import pathlib
+import re
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.submission import faults as faults_lib
+from tpugraphs_rank.submission import rows as rows_lib
+
+Fault = faults_lib.Fault
+
+_INDICES = re.compile(r"(?:0|[1-9][0-9]{0,17})(?:;(?:0|[1-9][0-9]{0,17}))*")
+_DIGITS = re.compile(r"[0-9]+")
+# More digits than a 64-bit integer has.
+_MOST_DIGITS = 18
+_SEPARATOR = "holds another separator than ';'"
+_ROW_START = re.compile(r"\W*(?:tile|layout):")
+_QUOTES = ('"', "'")
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+class ReadRow(NamedTuple):
+  """A row as it was found.
+
+  Attributes:
+    line: number of its line, from 1.
+    id: its ID, without whitespace and quotes around it.
+    indices: its indices; None for one that is no number. None in all where the row has no field of
+      indices that could be told apart.
+  """
+  line: int
+  id: str
+  indices: Optional[Tuple[Optional[int], ...]]
+
+
+class Parsed(NamedTuple):
+  """What is in a file.
+
+  Attributes:
+    rows: in the order of the file.
+    faults: of the form; what the rows should be is not known here.
+  """
+  rows: Tuple[ReadRow, ...]
+  faults: Tuple[Fault, ...]
+
+
+def parse(data: bytes) -> Parsed:
+  """Reads the rows of a submission, and finds every fault of its form. Never raises."""
+  rows: List[ReadRow] = []
+  faults: List[Fault] = []
+  if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    faults.append(Fault(1, "", "the file is UTF-16; save it as UTF-8"))
+    data = data.decode("utf-16", "replace").encode("utf-8")
+  if not data.strip():
+    return Parsed((), (*faults, Fault(
+        1, "", f"the file is empty; expected the header {rows_lib.HEADER} and a row a graph")))
+  lines = data.split(b"\n")
+  ends = not lines[-1]
+  if ends:
+    lines.pop()
+  for number, line in enumerate(lines, 1):
+    text, problems = _text(line)
+    name = ""
+    if number == 1 and not _ROW_START.match(text):
+      if text != rows_lib.HEADER:
+        problems.append(
+            f"the header is {faults_lib.shown(text)!r}; expected {rows_lib.HEADER!r}")
+    elif not text.strip():
+      problems.append("blank line; expected a row")
+    elif text == rows_lib.HEADER:
+      problems.append("the header again; `python -m experiments.submission merge` joins parts")
+    else:
+      if number == 1:
+        faults.append(Fault(1, "", f"the header is missing; expected {rows_lib.HEADER!r}"))
+      name, indices = _row(text, problems)
+      rows.append(ReadRow(number, name, indices))
+    faults += [Fault(number, name, problem) for problem in problems]
+  if not ends:
+    last = rows[-1].id if rows and rows[-1].line == len(lines) else ""
+    faults.append(Fault(len(lines), last, (
+        "no newline at the end; the file may be cut short")))
+  return Parsed(tuple(rows), tuple(faults))
+
+
+def read(path: files.PathLike) -> Tuple[rows_lib.Row, ...]:
+  """Reads a submission or a part of one, whose form must be without a fault.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: a fault; the message names file, line and ID of the first, and how many there are.
+  """
+  parsed = parse(read_bytes(path))
+  if parsed.faults:
+    more = f" (and {len(parsed.faults) - 1} more faults)" if len(parsed.faults) > 1 else ""
+    raise errors.DataError(
+        f"{path}: {parsed.faults[0]}{more}; write the file again with `python -m "
+        "experiments.predict` or `python -m experiments.submission merge`")
+  return tuple(rows_lib.Row(row.id, row.indices) for row in parsed.rows)
+
+
+def read_bytes(path: files.PathLike) -> bytes:
+  """The bytes of a file.
+
+  Raises:
+    MissingDataError: there is no such file, or it cannot be read.
+  """
+  try:
+    return pathlib.Path(path).read_bytes()
+  except FileNotFoundError:
+    raise errors.MissingDataError(
+        f"no file {path}; `python -m experiments.predict --run_dir DIR` writes a part of a "
+        "submission, `python -m experiments.submission merge` joins them") from None
+  except OSError as error:
+    raise errors.MissingDataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _text(line: bytes) -> Tuple[str, List[str]]:
+  """A line as text without what belongs in none, and what that was."""
+  problems = []
+  try:
+    text = line.decode("utf-8")
+  except UnicodeDecodeError as error:
+    problems.append(f"byte 0x{line[error.start]:02x} at position {error.start + 1} of the line is "
+                    "not UTF-8; save the file as UTF-8")
+    text = line.decode("utf-8", "replace")
+  if text.endswith("\r"):
+    problems.append("ends with CR LF; expected LF alone (Unix line ends)")
+    text = text[:-1]
+  for character, name in ((_BYTE_ORDER_MARK, "a byte order mark; save the file as UTF-8 without"),
+                          ("\0", "NUL bytes; the file is damaged"),
+                          ("\r", "a carriage return; expected LF between rows")):
+    if character in text:
+      problems.append(f"holds {name}")
+      text = text.replace(character, "")
+  return text, problems
+
+
+def _row(text: str, problems: List[str]) -> Tuple[str, Optional[Tuple[Optional[int], ...]]]:
+  """ID and indices of a row; appends what is wrong with it."""
+  field, comma, body = text.partition(",")
+  if not comma:
+    problems.append("no comma between ID and indices; expected ID,index;index;...")
+    return re.split(r"[;|\s]", text.strip().strip("\"'"), maxsplit=1)[0], None
+  name = field.strip()
+  if name != field:
+    problems.append("whitespace around the ID")
+  if name[:1] in _QUOTES or name[-1:] in _QUOTES:
+    problems.append("quotes at the ID; expected none")
+    name = name.strip("\"'").strip()
+  if not name:
+    problems.append("the ID is empty; expected <collection>:<file stem>")
+  if body[:1] in _QUOTES or body[-1:] in _QUOTES:
+    problems.append("quotes at the indices; expected none")
+    body = body.strip("\"'")
+  if not body.strip():
+    problems.append("no indices; expected configuration indices joined by ';'")
+    return name, None
+  if _INDICES.fullmatch(body):
+    return name, tuple(map(int, body.split(";")))
+  return name, _entries(body.split(";"), problems)
+
+
+def _entries(entries: List[str], problems: List[str]) -> Optional[Tuple[Optional[int], ...]]:
+  """Indices, some of which are wrong; appends one problem for each kind of mistake."""
+  mistakes: Dict[str, List[int]] = collections.OrderedDict()
+  indices: List[Optional[int]] = []
+  for position, entry in enumerate(entries, 1):
+    mistake, value = _entry(entry)
+    indices.append(value)
+    if mistake:
+      mistakes.setdefault(mistake, []).append(position)
+  for mistake, positions in mistakes.items():
+    more = f" (and {len(positions) - 1} more)" if len(positions) > 1 else ""
+    entry = faults_lib.shown(entries[positions[0] - 1])
+    problems.append(f"entry {positions[0]}{more}, {entry!r}, {mistake}; expected whole numbers "
+                    "such as 0 or 17, joined by ';'")
+  return None if _SEPARATOR in mistakes else tuple(indices)
+
+
+def _entry(text: str) -> Tuple[str, Optional[int]]:
+  """What is wrong with an index, if anything, and the number that it stands for, if any."""
+  if not text:
+    return "is empty (a separator too many)", None
+  bare = text.strip()
+  unsigned = bare[1:] if bare[:1] in ("+", "-") else bare
+  if not _DIGITS.fullmatch(unsigned):
+    if re.fullmatch(r"[0-9]+(?:[^0-9A-Za-z.+\-]+[0-9]+)+", bare):
+      return _SEPARATOR, None
+    return "is no whole number", None
+  if len(unsigned) > _MOST_DIGITS:
+    return "is far out of range", None
+  value = int(unsigned)
+  if bare != text:
+    return "has whitespace around it", value
+  if bare != unsigned:
+    return "has a sign", None if bare[0] == "-" else value
+  if unsigned != str(value):
+    return "has leading zeros", value
+  return "", value

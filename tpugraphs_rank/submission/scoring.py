@@ -1,0 +1,112 @@
+"""The competition's score of a submission, where runtimes are known."""
+
+import dataclasses
+import math
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank import metrics
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.submission import expectation as expectation_lib
+from tpugraphs_rank.submission import merging
+from tpugraphs_rank.submission import reading
+from tpugraphs_rank.submission import validation
+
+
+class GraphScore(NamedTuple):
+  """The score of one graph; NaN where it has nothing to rank."""
+  collection: str
+  graph: str
+  configurations: int
+  score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SubmissionScore:
+  """A scored submission.
+
+  Attributes:
+    competition: the score and its parts; `missing` names the collections without a scored graph.
+    graphs: one entry a graph that has runtimes, in the order of the file.
+    without_runtimes: for each collection of the file how many graphs could not be scored.
+  """
+
+  competition: metrics.CompetitionScore
+  graphs: Tuple[GraphScore, ...]
+  without_runtimes: Mapping[str, int]
+
+  def as_dict(self) -> Dict[str, object]:
+    """What JSON holds; null for what is not defined."""
+    number = lambda value: None if math.isnan(value) else value
+    return {
+        "score": number(self.competition.score), "partial": number(self.competition.partial),
+        "missing": list(self.competition.missing),
+        "collections": {
+            name: {"score": number(mean.mean), "graphs": mean.graphs, "skipped": mean.skipped}
+            for name, mean in self.competition.collections.items()},
+        "without_runtimes": dict(self.without_runtimes)}
+
+
+def score(data: bytes, split: str = "valid",
+          names: Sequence[Union[str, registry.Collection]] = expectation_lib.COLLECTIONS,
+          data_root: Optional[files.PathLike] = None) -> SubmissionScore:
+  """Scores a submission, or a part of one, for a split whose runtimes are known.
+
+  Args:
+    data: the bytes of the file; it must be valid for those of the collections that it mentions.
+    split: the split that it ranks.
+    names: the collections that make up the score.
+    data_root: as for `load_collection`.
+
+  Raises:
+    DataError: the file has faults or mentions none of the collections, or no graph has runtimes.
+    TpuGraphsRankError: as `expectation.from_data`.
+  """
+  known = {collection.name: collection for collection in map(registry.get_collection, names)}
+  present = merging.mentioned([data], tuple(known))
+  if not present:
+    raise errors.DataError(
+        f"the submission has no row of {', '.join(known)}; name its collections with --collections")
+  expectation = expectation_lib.from_data([known[name] for name in present], split, data_root)
+  faults = validation.validate(data, expectation)
+  if faults:
+    more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    raise errors.DataError(
+        f"the submission is not valid for {split}: {faults[0]}{more}; `python -m "
+        f"experiments.submission validate --split {split}` names them all")
+  found: List[GraphScore] = []
+  without = dict.fromkeys(present, 0)
+  for row, expected in zip(reading.parse(data).rows, expectation.rows):
+    arrays = npz.read_arrays(expected.path, ("config_runtime", "config_runtime_normalizers"))
+    if not arrays["config_runtime"].any():
+      without[expected.collection] += 1
+      continue
+    try:
+      value = _score(expected, arrays, row.indices)
+    except errors.DataError as error:
+      raise errors.DataError(f"{expected.path}: {error}") from None
+    found.append(GraphScore(expected.collection, expected.path.stem, expected.num_configs, value))
+  if not found:
+    raise errors.DataError(
+        f"none of the {len(expectation.rows)} graphs of {', '.join(present)} {split} has runtimes, "
+        "so nothing can be scored; the released test splits have none: score a submission for "
+        "--split valid")
+  by_collection = {name: [entry.score for entry in found if entry.collection == name]
+                   for name in present}
+  return SubmissionScore(metrics.competition_score(by_collection, tuple(known)), tuple(found),
+                         {name: count for name, count in without.items() if count})
+
+
+def _score(expected: expectation_lib.ExpectedRow, arrays: Mapping[str, np.ndarray],
+           indices: Sequence[int]) -> float:
+  scores = metrics.scores_from_ranking(indices, expected.num_configs)
+  if expected.kind == "layout":
+    return metrics.layout_competition_score(arrays["config_runtime"], scores)
+  if "config_runtime_normalizers" not in arrays:
+    raise errors.DataError("key 'config_runtime_normalizers' is missing; download the file again")
+  return metrics.tile_competition_score(
+      arrays["config_runtime"], scores, arrays["config_runtime_normalizers"])
