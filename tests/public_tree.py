@@ -52,7 +52,7 @@ NOISE = 0.004
 # (nodes, configurable nodes, configurations) of what `full_size` makes large.
 FULL_TILE = (120, 0, 6000)
 FULL_LAYOUT_CONFIGS = (400, 8, 100_040)
-FULL_LAYOUT_NODES = (4000, 2251, 1000)
+FULL_LAYOUT_NODES = (10_000, 2251, 1000)
 
 _OPCODES = ("parameter", "constant", "broadcast", "add", "multiply", "maximum", "copy", "transpose",
             "reduce", "reshape", "dot", "convolution")
@@ -96,7 +96,7 @@ def write_tree(root: pathlib.Path, seed: int = 0, collections: Sequence[str] = C
     full_size: give the last training kernel of tile:xla the configurations of a large one
       (`FULL_TILE`), the last training program of nlp:random those of the largest
       (`FULL_LAYOUT_CONFIGS`), and the last test program of xla:default the configurable nodes of
-      the largest (`FULL_LAYOUT_NODES`): together 220 MB unpacked, some 5 s.
+      the largest and 10,000 nodes (`FULL_LAYOUT_NODES`): together 220 MB unpacked, some 5 s.
 
   Returns:
     The graphs' files.
@@ -305,10 +305,8 @@ def _layout_arrays(rng: np.random.Generator, collection: str, split: str, number
   arrays = _node_arrays(rng, num_nodes, isolated=number % 5 == 3)
   able = np.flatnonzero(np.isin(arrays["node_opcode"],
                                 [opcodes.opcode_id(name) for name in _CONFIGURABLE]))
-  if len(able) < num_configurable:  # The largest graph: nearly every node is configurable.
-    able = np.arange(num_nodes)
-  chosen = np.sort(rng.choice(able, num_configurable, replace=False)).astype(np.int64)
-  feat, minor = _layouts(rng, num_configs, num_configurable)
+  chosen = np.sort(rng.permutation(able)[:num_configurable]).astype(np.int64)
+  feat, minor = _layouts(rng, num_configs, len(chosen))
   # Convolutions like their first dimension minor-most, the others their second; all are slower
   # otherwise, the more so the larger they are, and in between where the compiler chooses.
   wanted = (arrays["node_opcode"][chosen] != opcodes.opcode_id("convolution")).astype(np.int8)
