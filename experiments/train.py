@@ -24,7 +24,8 @@ def main(_) -> None:
   from tpugraphs_rank.training import trainer  # TensorFlow: not for --help or a wrong flag.
   training = trainer.Trainer(config)
   if _DRY_RUN.value:
-    print(json.dumps({"plan": training.plan(), "first_step": training.one_step(),
+    print(json.dumps({"data": [str(counts) for counts in training.counts.values()],
+                      "plan": training.plan(), "first_step": training.one_step(),
                       "config": config_lib.to_dict(config)}, indent=2))
     return
   result = training.train(_RUN_DIR.value)

@@ -11,6 +11,8 @@ from tpugraphs_rank.config import setting
 
 MODELS = ("residual_gnn", "attention_gnn")
 VALIDATION_METRICS = ("kendall_tau", "opa", "top1_slowdown", "top5_slowdown", "top10_slowdown")
+# What training makes of equal configurations of one graph.
+DUPLICATES = ("keep", "mean", "minimum", "first")
 LOSSES = ("list_mle", "pairwise_logistic", "pairwise_hinge", "softmax", "approx_ndcg", "mse")
 
 
@@ -35,6 +37,10 @@ class DataConfig:
       2, "Graphs with fewer distinct configurations are left out (and counted).", minimum=2)
   max_graphs: Optional[int] = setting(
       None, "At most this many training programs, drawn with the seed.", minimum=1)
+  duplicates: str = setting(
+      "keep", "What training makes of equal configurations of one graph: keep all, or one with "
+      "their mean, least or first runtime. Validation and test judge all of them, as published.",
+      choices=DUPLICATES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import labels
 from tpugraphs_rank.data import normalize
+from tpugraphs_rank.data import splits
 
 MAKERS = {"tile": synthetic.tile_graph, "layout": synthetic.layout_graph}
 SIZES = [(6, 7), (3, 4), (8, 9), (1, 2)]  # Nodes and configurations.
@@ -31,7 +32,7 @@ def _prepared(kind, choices=None, max_nodes=None):
     more = {"num_config_nodes": min(nodes, 3)} if kind == "layout" else {}
     graphs.append(_distinct(MAKERS[kind](seed, num_nodes=nodes, num_configs=configs, **more)))
   normalizer = normalize.Normalizer.fit(graphs)
-  return [batches.prepare(graph, normalizer, choice, max_nodes)
+  return [batches.prepare(splits.Program(graph, choice), normalizer, max_nodes)
           for graph, choice in zip(graphs, choices or [None] * len(graphs))]
 
 
@@ -66,7 +67,8 @@ def _configs(batch, row, member):
 
 def test_prepared_graphs():
   graph = synthetic.layout_graph(0, num_nodes=8)
-  member = batches.prepare(graph, normalize.Normalizer.fit([graph]), max_nodes=3)
+  member = batches.prepare(
+      splits.Program(graph), normalize.Normalizer.fit([graph]), max_nodes=3)
   np.testing.assert_array_equal(member.source, graph.edge_index[:, 1])  # Data flows from operands
   np.testing.assert_array_equal(member.target, graph.edge_index[:, 0])  # to users.
   np.testing.assert_array_equal(member.configs, graph.node_config_feat)
@@ -75,7 +77,7 @@ def test_prepared_graphs():
   assert [len(piece) for piece in member.pieces] == [3, 3, 2]
   tile = synthetic.tile_graph(0)
   normalizer = normalize.Normalizer.fit([tile])
-  member = batches.prepare(tile, normalizer, np.array([2, 0]))
+  member = batches.prepare(splits.Program(tile, np.array([2, 0])), normalizer)
   np.testing.assert_array_equal(member.configs, normalizer.configs(normalize.tile_rows(tile)))
   np.testing.assert_array_equal(member.runtimes, tile.relative_runtime)
   np.testing.assert_array_equal(member.choice, [2, 0])

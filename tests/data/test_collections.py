@@ -60,8 +60,29 @@ def test_a_graph_of_another_kind(descriptor):
 def test_the_number_of_files_must_be_the_stated_one(descriptor):
   folder = descriptor.parent / "npz" / "train"
   next(folder.glob("*.npz")).unlink()
-  with pytest.raises(errors.DataError, match="holds 2 of the 3 graphs of tile:synthetic train"):
+  with pytest.raises(errors.DataError, match=(
+      "holds 2 of the 3 graphs of tile:synthetic train .`python -m experiments.describe` says what "
+      "is there, and what is damaged.; .*check its path and files")):
     collections.load_collection(str(descriptor), "train")
+
+
+def test_one_file_too_many_is_not_mended_by_a_download(descriptor):
+  folder = descriptor.parent / "npz" / "train"
+  npz.save_graph(folder / "stray.npz", synthetic.tile_graph(0))
+  with pytest.raises(errors.DataError) as caught:
+    collections.load_collection(str(descriptor), "train")
+  assert str(caught.value).startswith(
+      f"{folder} holds 4 graphs, not the 3 graphs of tile:synthetic train (`python -m "
+      "experiments.describe` says what is there")
+  assert str(caught.value).endswith("move elsewhere what does not belong there")
+
+
+def test_a_split_that_is_to_hold_no_graph(tmp_path):
+  empty = registry.Collection(
+      name="tile:none", kind="tile", target="t", splits={"train": 1, "test": 0}, folder=tmp_path)
+  assert list(collections.load_collection(empty, "test")) == []
+  with pytest.raises(errors.MissingDataError, match="no data of tile:none train"):
+    collections.load_collection(empty, "train")
 
 
 def test_missing_files_of_ones_own(descriptor):

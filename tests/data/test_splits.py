@@ -124,3 +124,240 @@ def test_max_graphs_draws_training_programs_by_the_seed(divided):
   for names in drawn:
     assert len(names) == 2 and list(names) == [name for name in everything if name in names]
   assert len(draw(0, "valid")) == 2  # Of 2: only training programs are drawn.
+
+
+# ---- equal configurations ------------------------------------------------------------------------
+
+
+def _repeating(seed, name, **changes):
+  """12 configurations of which 0, 4, 8 are equal, and 2, 3; each with a runtime of its own."""
+  graph = synthetic.tile_graph(seed, name=name, config_feat=np.diag(np.arange(1, 25))[
+      [0, 1, 2, 2, 0, 5, 6, 7, 0, 9, 10, 11]], **{
+          "config_runtime": np.array([40, 9, 7, 5, 10, 3, 2, 8, 70, 6, 11, 12]) * 100,
+          "config_runtime_normalizers": np.full(12, 100), **changes})
+  return graph
+
+
+@pytest.fixture(scope="module")
+def repeating(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("repeating")
+  for index, split in enumerate(("train", "valid", "test")):
+    npz.save_graph(folder / split / "k.npz", _repeating(index, "k"))
+  path = folder / "c.json"
+  path.write_text('{"name": "tile:r", "kind": "tile", "target": "t", '
+                  '"splits": {"train": 1, "valid": 1, "test": 1}}')
+  return path
+
+
+@pytest.mark.parametrize("how, first, second", [
+    ("mean", (40 + 10 + 70) / 3, (7 + 5) / 2), ("minimum", 10, 5), ("first", 40, 7)])
+def test_training_takes_one_of_equal_configurations(repeating, caplog, how, first, second):
+  with caplog.at_level(logging.INFO, "tpugraphs_rank"):
+    (program,) = splits.load_programs(_data(repeating, duplicates=how), "train")
+  assert program.choice.tolist() == program.indices.tolist() == [0, 1, 2, 5, 6, 7, 9, 10, 11]
+  assert program.runtimes[program.choice].tolist() == pytest.approx(
+      [first, 9, second, 3, 2, 8, 6, 11, 12])
+  assert f"3 repeated configurations in 1 programs (merged: {how} runtime)" in caplog.text
+  assert "1 programs with 9 configurations" in caplog.text
+
+
+def test_equal_configurations_are_kept_unless_something_else_is_asked_for(repeating, caplog):
+  assert run_config.DataConfig().duplicates == "keep"
+  with caplog.at_level(logging.INFO, "tpugraphs_rank"):
+    (program,) = splits.load_programs(_data(repeating), "train")
+  assert program.choice is None and program.merged is None
+  np.testing.assert_array_equal(program.runtimes, program.graph.relative_runtime)
+  assert "3 repeated configurations in 1 programs (kept)" in caplog.text
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+@pytest.mark.parametrize("how", run_config.DUPLICATES)
+def test_what_is_judged_is_never_merged(repeating, split, how):
+  (program,) = splits.load_programs(_data(repeating, duplicates=how), split)
+  assert program.choice is None and program.merged is None
+  # By configuration too: repeats stand on one side, and only training's are merged.
+  data = _data(repeating, duplicates=how, split_by="configuration")
+  sides = {name: splits.load_programs(data, name)[0] for name in ("train", "valid", "test")}
+  keys = program.graph.config_keys()
+  assert sides[split].merged is None
+  trained = keys[sides["train"].choice]
+  assert len(np.unique(trained)) == len(trained) or how == "keep"
+  for name in ("valid", "test"):
+    held = np.unique(keys[sides[name].choice])
+    assert sorted(sides[name].choice) == np.flatnonzero(np.isin(keys, held)).tolist()
+    assert not set(held) & set(trained)
+
+
+def test_a_graph_without_repeats_is_the_same_however_they_are_treated(divided):
+  distinct = splits.load_programs(_data(divided), "train")
+  for program in distinct:
+    kept = len(np.unique(program.graph.config_keys()))
+    assert kept < program.graph.num_configs  # So the test below is of another graph.
+  graph = synthetic.tile_graph(0, config_feat=np.diag(np.arange(1, 25))[:12])
+  counts = splits.Counts("c train", 1, 2, "mean")
+  assert splits._counted(splits.Program(graph), graph.config_keys(), counts) == splits.Program(graph)
+  assert counts.repeats == 0
+
+
+# ---- what is counted -----------------------------------------------------------------------------
+
+
+def test_one_line_counts_what_is_odd(tmp_path):
+  edges = np.array([[3, 2], [2, 1]])  # Of six nodes, 0, 4 and 5 stand alone.
+  graphs = [
+      _repeating(0, "a", edge_index=edges),
+      synthetic.tile_graph(1, num_configs=7, name="b", config_feat=np.diag(np.arange(1, 25))[:7]),
+      synthetic.tile_graph(2, num_configs=20, name="c", config_feat=np.ones([20, 24]))]
+  for graph in graphs:
+    npz.save_graph(tmp_path / "train" / f"{graph.name}.npz", graph)
+  path = tmp_path / "c.json"
+  path.write_text('{"name": "tile:odd", "kind": "tile", "target": "t", "splits": {"train": 3}}')
+  loaded = splits.load(_data(path), "train", list_size=8)
+  assert str(loaded.counts) == (
+      "tile:odd train: 2 programs with 19 configurations; 3 repeated configurations in 1 programs "
+      "(kept); 1 programs have fewer configurations than a list of 8; 3 nodes without an edge in 1 "
+      "programs; left out 1 of 3 programs with fewer than 2 distinct configurations: c")
+  assert str(splits.load(_data(path, duplicates="mean"), "train", list_size=10).counts) == (
+      "tile:odd train: 2 programs with 16 configurations; 3 repeated configurations in 1 programs "
+      "(merged: mean runtime); 2 programs have fewer configurations than a list of 10; 3 nodes "
+      "without an edge in 1 programs; left out 1 of 3 programs with fewer than 2 distinct "
+      "configurations: c")
+
+
+def test_nothing_odd_is_a_short_line(tmp_path):
+  npz.save_graph(tmp_path / "train" / "a.npz", synthetic.tile_graph(
+      0, config_feat=np.diag(np.arange(1, 25))[:12]))
+  path = tmp_path / "c.json"
+  path.write_text('{"name": "tile:even", "kind": "tile", "target": "t", "splits": {"train": 1}}')
+  assert str(splits.load(_data(path), "train").counts) == (
+      "tile:even train: 1 programs with 12 configurations")
+
+
+def test_many_left_out_are_counted_and_the_first_are_named():
+  counts = splits.Counts("tile:c train", 30, 2, "keep", programs=7, configurations=70,
+                         left_out=[f"k{index:02}" for index in range(23)])
+  assert str(counts).endswith(
+      "left out 23 of 30 programs with fewer than 2 distinct configurations: "
+      + ", ".join(f"k{index:02}" for index in range(20)) + " and 3 more")
+
+
+# ---- paddings and dtypes -------------------------------------------------------------------------
+
+
+def _two(folder, *graphs):
+  for index, graph in enumerate(graphs):
+    npz.save_graph(folder / "train" / f"k{index}.npz", graph)
+  path = folder / "c.json"
+  path.write_text('{"name": "tile:p", "kind": "tile", "target": "t", "splits": {"train": null}}')
+  return path
+
+
+def _padded(seed, padding, stated=True):
+  graph = synthetic.tile_graph(seed)
+  node_feat = np.array(graph.node_feat)
+  node_feat[:, 31:37] = node_feat[:, 134:140] = padding
+  return synthetic.tile_graph(seed, node_feat=node_feat,
+                              feature_padding=np.int64(padding if stated else 0))
+
+
+@pytest.mark.parametrize("padding", [0, -1])
+def test_both_paddings_load(tmp_path, padding, caplog):
+  path = _two(tmp_path, _padded(0, padding), _padded(1, padding))
+  with caplog.at_level(logging.WARNING, "tpugraphs_rank"):
+    programs = splits.load_programs(_data(path), "train")
+  assert [program.graph.feature_padding for program in programs] == [padding] * 2
+  assert not caplog.records
+
+
+def test_files_that_state_different_paddings_are_refused(tmp_path):
+  path = _two(tmp_path, _padded(0, 0), _padded(1, -1))
+  with pytest.raises(errors.DataError, match=(
+      r"tile:p train: graphs differ in feature_padding: 0 in .*k0.npz, -1 in .*k1.npz; .*featurize "
+      "all with one --padding")):
+    splits.load_programs(_data(path), "train")
+
+
+def test_files_that_only_look_differently_padded_are_warned_about(tmp_path, caplog):
+  # Public files do not state their padding.
+  path = _two(tmp_path, _padded(0, 0), _padded(1, -1, stated=False))
+  with caplog.at_level(logging.WARNING, "tpugraphs_rank"):
+    assert len(splits.load_programs(_data(path), "train")) == 2
+  (record,) = caplog.records
+  assert "look padded with 0 in" in record.getMessage() and "-1 in" in record.getMessage()
+  assert "python -m experiments.describe" in record.getMessage()
+
+
+def test_dtypes_of_the_release_and_of_its_readme_load_alike(tmp_path):
+  released, readme = tmp_path / "released", tmp_path / "readme"
+  graph = synthetic.tile_graph(0)
+  path = _two(released, graph)
+  arrays = dict(graph.arrays(), node_opcode=graph.node_opcode.astype(np.int32),
+                edge_index=graph.edge_index.astype(np.int32))
+  _two(readme, graph)
+  np.savez_compressed(readme / "train" / "k0.npz", **arrays)
+  (one,), (other,) = (splits.load_programs(_data(folder / path.name), "train")
+                      for folder in (released, readme))
+  for key, array in one.graph.arrays().items():
+    theirs = np.asarray(other.graph.arrays()[key])
+    np.testing.assert_array_equal(array, theirs)
+    assert np.asarray(array).dtype == theirs.dtype
+
+
+# ---- as many files as are needed -----------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path):
+  """Twelve programs of which every third has one distinct configuration."""
+  for index in range(12):
+    same = {"config_feat": np.ones([12, 24])} if index % 3 == 0 else {}
+    npz.save_graph(tmp_path / "train" / f"k{index:02}.npz", synthetic.tile_graph(index, **same))
+  path = tmp_path / "c.json"
+  path.write_text('{"name": "tile:many", "kind": "tile", "target": "t", '
+                  '"splits": {"train": null}}')
+  return path
+
+
+def _reads(monkeypatch):
+  read = []
+  load_graph = npz.load_graph
+  monkeypatch.setattr(npz, "load_graph", lambda path: read.append(path.stem) or load_graph(path))
+  return read
+
+
+def test_max_graphs_reads_no_more_files_than_it_needs(many, monkeypatch):
+  read = _reads(monkeypatch)
+  for seed in range(6):
+    read.clear()
+    loaded = splits.load(_data(many, max_graphs=3), "train", seed)
+    # The last file read is the last that is used, and all others are used or left out.
+    assert sorted(read) == sorted(_names(loaded.programs) + loaded.counts.left_out)
+    assert read[-1] in _names(loaded.programs) and len(loaded.programs) == 3
+    assert _names(loaded.programs) == sorted(_names(loaded.programs))
+    assert f"3 programs with 36 configurations, drawn with seed {seed} from 12 files" in str(
+        loaded.counts)
+    assert _names(loaded.programs) == _names(
+        splits.load_programs(_data(many, max_graphs=3), "train", seed))
+
+
+@pytest.mark.parametrize("limit", [8, 9, 12, 99])
+def test_max_graphs_above_what_is_there_takes_all(many, limit):
+  assert _names(splits.load_programs(_data(many, max_graphs=limit), "train", 5)) == _names(
+      splits.load_programs(_data(many), "train"))
+
+
+def test_by_configuration_the_same_programs_are_drawn_for_all_splits(many):
+  # Others would hold no configurations of programs that training knows.
+  sides = [_names(splits.load_programs(
+      _data(many, max_graphs=3, split_by="configuration"), split, 2))
+           for split in ("train", "valid", "test")]
+  assert len(sides[0]) == 3 and sides == [sides[0]] * 3
+
+
+@pytest.mark.parametrize("listed", ["", ', "files": {"train": [], "test": []}'])
+def test_an_empty_split_says_so(tmp_path, listed):
+  path = tmp_path / "c.json"
+  path.write_text('{"name": "tile:e", "kind": "tile", "target": "t", '
+                  '"splits": {"train": 0, "test": 0}' + listed + "}")
+  with pytest.raises(errors.DataError, match="tile:e train: the collection has no graphs in this"):
+    splits.load_programs(_data(path), "train")

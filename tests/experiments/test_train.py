@@ -52,7 +52,9 @@ def test_a_dry_run_takes_one_step_prints_the_plan_and_writes_nothing(tiny, tmp_p
   done = _train("--run_dir", tmp_path / "run", "--collection", tiny, *TINY, "--dry_run")
   assert done.returncode == 0, done.stderr
   printed = json.loads(done.stdout)
-  assert list(printed) == ["plan", "first_step", "config"]
+  assert list(printed) == ["data", "plan", "first_step", "config"]
+  assert [line.partition(" programs with ")[0] for line in printed["data"]] == [
+      "tile:tiny train: 4", "tile:tiny valid: 2"]
   assert printed["plan"]["train_programs"] == 4 and printed["plan"]["steps_per_epoch"] == 3
   assert printed["first_step"]["loss"] > 0 and printed["first_step"]["gradient_norm"] > 0
   asked = config_lib.from_dict(run_config.RunConfig, printed["config"])

@@ -1,6 +1,6 @@
 """Small models with random weights, and their scores without tracing anything."""
 
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.data import splits
 
 MAKERS = {"tile": synthetic.tile_graph, "layout": synthetic.layout_graph}
 SMALL = {"model.opcode_width": 3, "model.hidden_width": 5, "model.head_widths": [4],
@@ -45,8 +46,9 @@ class Made:
     for variable in self.model.trainable_variables:
       variable.assign(rng.normal(0, 0.5, variable.shape))
 
-  def prepare(self, graph: graphs.Graph, **options) -> batches.PreparedGraph:
-    return batches.prepare(graph, self.normalizer, **options)
+  def prepare(self, graph: graphs.Graph, choice: Optional[np.ndarray] = None, **options
+              ) -> batches.PreparedGraph:
+    return batches.prepare(splits.Program(graph, choice), self.normalizer, **options)
 
   def prepared(self, **options) -> List[batches.PreparedGraph]:
     return [self.prepare(graph, **options) for graph in self.graphs]

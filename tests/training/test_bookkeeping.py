@@ -234,6 +234,23 @@ def test_settings_that_exclude_one_another(tiny, changes, said):
     trainer.Trainer(made.settings(tiny, **changes))
 
 
+def test_equal_configurations_are_merged_for_training_and_judged_as_they_are(tiny):
+  kept, merged = (trainer.Trainer(made.settings(tiny, data_duplicates=how))
+                  for how in ("keep", "mean"))
+  repeated = 0
+  for before, after in zip(kept.train_graphs, merged.train_graphs):
+    keys = before.graph.config_keys()
+    assert sorted(keys[after.choice]) == sorted(set(keys))
+    for index in after.choice:
+      assert after.runtimes[index] == pytest.approx(before.runtimes[keys == keys[index]].mean())
+    repeated += len(before.choice) - len(after.choice)
+  assert repeated == merged.counts["train"].repeats > 0
+  assert merged.plan()["train_configurations"] == 12 + 6 + 9 + 4 - repeated
+  for before, after in zip(kept.valid_graphs, merged.valid_graphs):
+    np.testing.assert_array_equal(before.choice, after.choice)
+    np.testing.assert_array_equal(before.runtimes, after.runtimes)
+
+
 def test_the_plan(tiny):
   plan = trainer.Trainer(made.settings(tiny)).plan()
   parameters = plan.pop("parameters")

@@ -49,6 +49,15 @@ def test_the_same_run_is_resumed(opened):
   assert opened.read_config() == CONFIG
 
 
+def test_a_run_from_before_a_setting_existed_is_resumed_with_its_default(opened):
+  stored = files.read_json(opened / "config.json")
+  assert stored["config"]["data"].pop("duplicates") == "keep"
+  files.write_json(opened / "config.json", {**stored, "hash": "0123456789abcdef"})
+  assert opened.read_config() == CONFIG and opened.open(CONFIG, ABOUT) is True
+  with pytest.raises(errors.RunDirectoryError, match="data.duplicates: stored 'keep', asked 'mean'"):
+    opened.open(_changed(data_duplicates="mean"), ABOUT)
+
+
 def test_another_configuration_is_refused_field_by_field(opened):
   with pytest.raises(errors.RunDirectoryError) as caught:
     opened.open(_changed(training_seed=7, model_hidden_width=8, training_threads=3), ABOUT)

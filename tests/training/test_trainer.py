@@ -56,7 +56,10 @@ def test_the_run_directory_is_complete(trained):
       "config.json", "environment.json", "status.json", "normalizer.npz", "history.csv",
       "metrics.json", "train.log", "checkpoints/best.npz", "checkpoints/latest.npz"}
   assert len(events) == int(trained.config.training.tensorboard)
-  assert "plan: " in (trained.path / "train.log").read_text()
+  log = (trained.path / "train.log").read_text()
+  assert "plan: " in log
+  for counts in ("train: 4 programs with 31 configurations", "valid: 2 programs with 19 config"):
+    assert log.count(f":tiny {counts}") == 1
   assert trained.result.state == "finished" and trained.result.epochs == 4
   rows = made.history(trained.path)
   values = [row["valid_kendall_tau"] for row in rows]

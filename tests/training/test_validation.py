@@ -8,12 +8,13 @@ from tpugraphs_rank import metrics
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import normalize
+from tpugraphs_rank.data import splits
 from tpugraphs_rank.training import validation
 
 
 def _prepared(graphs, choices=None):
   normalizer = normalize.Normalizer.fit(graphs)
-  return [batches.prepare(graph, normalizer, choice)
+  return [batches.prepare(splits.Program(graph, choice), normalizer)
           for graph, choice in zip(graphs, choices or [None] * len(graphs))]
 
 

@@ -15,6 +15,7 @@ from tpugraphs_rank.data import labels
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import sampling
 from tpugraphs_rank.data import segments
+from tpugraphs_rank.data import splits
 
 Batch = Dict[str, np.ndarray]
 
@@ -51,16 +52,16 @@ class PreparedGraph:
     return self.graph.name
 
 
-def prepare(graph: graphs.Graph, normalizer: normalize.Normalizer,
-            choice: Optional[np.ndarray] = None, max_nodes: Optional[int] = None) -> PreparedGraph:
-  """Scales a graph's features.
+def prepare(program: splits.Program, normalizer: normalize.Normalizer,
+            max_nodes: Optional[int] = None) -> PreparedGraph:
+  """Scales a program's features.
 
   Args:
-    graph: a `TileGraph` or `LayoutGraph`.
+    program: a `TileGraph` or `LayoutGraph`, and which of its configurations may be used.
     normalizer: fitted on the training split.
-    choice: the configurations that may be used; None: all.
     max_nodes: nodes a segment, where segment dropout is on.
   """
+  graph = program.graph
   if isinstance(graph, graphs.TileGraph):
     configs = normalizer.configs(normalize.tile_rows(graph))
     config_nodes = np.zeros([0], np.int32)
@@ -73,8 +74,8 @@ def prepare(graph: graphs.Graph, normalizer: normalize.Normalizer,
       graph=graph, nodes=normalizer.nodes(normalize.node_rows(graph)),
       source=graph.edge_index[:, 1].astype(np.int32),
       target=graph.edge_index[:, 0].astype(np.int32),
-      configs=configs, config_nodes=config_nodes, runtimes=graph.relative_runtime,
-      choice=np.arange(graph.num_configs) if choice is None else choice, pieces=pieces)
+      configs=configs, config_nodes=config_nodes, runtimes=program.runtimes,
+      choice=program.indices, pieces=pieces)
 
 
 @dataclasses.dataclass

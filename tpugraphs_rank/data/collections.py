@@ -1,7 +1,7 @@
 """A split of a collection as a lazy sequence of graphs."""
 
 import pathlib
-from typing import Iterator, Optional, Sequence, Tuple, Union, overload
+from typing import Iterator, List, Optional, Sequence, Tuple, Union, overload
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -47,6 +47,49 @@ class Split(Sequence[graphs.Graph]):
     return (self[index] for index in range(len(self)))
 
 
+def find_files(collection: registry.Collection, split: str,
+               data_root: Optional[files.PathLike] = None
+               ) -> Tuple[List[pathlib.Path], List[pathlib.Path]]:
+  """The files of a split, as far as they are there.
+
+  Args:
+    collection: the collection.
+    split: one of its splits.
+    data_root: as of `load_collection`.
+
+  Returns:
+    The graphs' files; and what is missing: the files that the collection lists and that are not
+    there, or the folder, where it should hold graphs and holds none. That a folder holds as many
+    as the collection states is not looked at.
+
+  Raises:
+    UnknownNameError: no such split.
+  """
+  collection.check_split(split)
+  folder = _folder(collection, split, data_root)
+  if collection.files is not None:
+    listed = [folder / file for file in collection.files.get(split, ())]
+    return ([path for path in listed if path.is_file()],
+            [path for path in listed if not path.is_file()])
+  found = sorted(folder.glob("*.npz"))
+  return found, [] if found or collection.splits[split] == 0 else [folder]
+
+
+def _folder(collection: registry.Collection, split: str, data_root: Optional[files.PathLike]
+            ) -> pathlib.Path:
+  """What the paths of a split's files are relative to."""
+  folder = collection.location(data_root)
+  return folder if split == registry.WHOLE or collection.files is not None else folder / split
+
+
+def missing_error(collection: registry.Collection, split: str, missing: pathlib.Path,
+                  data_root: Optional[files.PathLike] = None) -> errors.MissingDataError:
+  """The error to raise where a split, or a file of it, is not there."""
+  return errors.MissingDataError(
+      f"no data of {collection.name} {split} at {missing}; "
+      f"{collection.fetch_hint(split, data_root)}")
+
+
 def load_collection(name: Union[str, registry.Collection], split: str,
                     data_root: Optional[files.PathLike] = None) -> Split:
   """Finds the graphs of a split; they are read one at a time, when they are asked for.
@@ -63,22 +106,16 @@ def load_collection(name: Union[str, registry.Collection], split: str,
     DataError: the number of files is not the one that the collection states.
   """
   collection = registry.get_collection(name)
-  collection.check_split(split)
-  folder = collection.location(data_root)
-  if collection.files is not None:
-    paths = [folder / file for file in collection.files.get(split, ())]
-    missing = next((path for path in paths if not path.is_file()), None)
-  else:
-    folder = folder if split == registry.WHOLE else folder / split
-    paths = sorted(folder.glob("*.npz"))
-    missing = None if paths else folder
-  if missing is not None:
-    raise errors.MissingDataError(
-        f"no data of {collection.name} {split} at {missing}; "
-        f"{collection.fetch_hint(split, data_root)}")
+  paths, missing = find_files(collection, split, data_root)
+  if missing:
+    raise missing_error(collection, split, missing[0], data_root)
   expected = collection.splits[split]
   if expected is not None and len(paths) != expected:
+    holds, mend = ((f"{len(paths)} of the", collection.fetch_hint(split, data_root))
+                   if len(paths) < expected else
+                   (f"{len(paths)} graphs, not the", "move elsewhere what does not belong there"))
     raise errors.DataError(
-        f"{folder} holds {len(paths)} of the {expected} graphs of {collection.name} {split}; "
-        f"{collection.fetch_hint(split, data_root)}")
+        f"{_folder(collection, split, data_root)} holds {holds} {expected} graphs of "
+        f"{collection.name} {split} (`python -m experiments.describe` says what is there, and what "
+        f"is damaged); {mend}")
   return Split(collection, split, paths)

@@ -1,20 +1,27 @@
 """The programs and configurations that train, validate and test, as a run's configuration says."""
 
+import collections as containers
 import dataclasses
 import logging
-from typing import List, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import zlib
 
 import numpy as np
+import tqdm
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import duplicates
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import quirks
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import sampling
 
 _logger = logging.getLogger(__name__)
+
+# Names of graphs left out that the log holds at most.
+_NAMED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,73 +31,213 @@ class Program:
   Attributes:
     graph: the graph.
     choice: (c',) int64 configuration indices; None: all.
+    merged: (c,) float64 runtimes to rank by where those of equal configurations were merged, at
+      `choice`; None: the graph's own.
   """
 
   graph: graphs.Graph
   choice: Optional[np.ndarray] = None
+  merged: Optional[np.ndarray] = None
 
   @property
   def indices(self) -> np.ndarray:
     """(c',) int64: the configurations that may be used, also where that is all of them."""
     return np.arange(self.graph.num_configs) if self.choice is None else self.choice
 
+  @property
+  def runtimes(self) -> np.ndarray:
+    """(c,) float64: what the graph's configurations are ranked by; zeros where not measured."""
+    return self.graph.relative_runtime if self.merged is None else self.merged
+
+
+@dataclasses.dataclass
+class Counts:
+  """What was read of a split, and what is odd about it; `str` makes one line of it.
+
+  Attributes:
+    name: collection and split.
+    files: files of the split.
+    least: distinct configurations that a program needs.
+    duplicates: what is made of equal configurations: "keep", "mean", "minimum" or "first".
+    list_size: configurations of a full list; None: not known.
+    drawn_with: the seed that programs were drawn with; None: all files were read.
+    programs: programs that take part.
+    configurations: their configurations that take part.
+    repeats: configurations that were equal to an earlier one of their program and side.
+    programs_with_repeats: programs with such.
+    short_lists: programs with fewer configurations than a full list.
+    isolated_nodes: nodes without an edge.
+    programs_with_isolated_nodes: programs with such.
+    left_out: names of the programs with fewer than `least` distinct configurations.
+  """
+
+  name: str
+  files: int
+  least: int
+  duplicates: str
+  list_size: Optional[int] = None
+  drawn_with: Optional[int] = None
+  programs: int = 0
+  configurations: int = 0
+  repeats: int = 0
+  programs_with_repeats: int = 0
+  short_lists: int = 0
+  isolated_nodes: int = 0
+  programs_with_isolated_nodes: int = 0
+  left_out: List[str] = dataclasses.field(default_factory=list)
+
+  def __str__(self) -> str:
+    parts = [f"{self.programs} programs with {self.configurations} configurations"]
+    if self.drawn_with is not None:
+      parts[0] += f", drawn with seed {self.drawn_with} from {self.files} files"
+    if self.repeats:
+      parts.append(f"{self.repeats} repeated configurations in {self.programs_with_repeats} programs "
+                   + ("(kept)" if self.duplicates == "keep" else
+                      f"(merged: {self.duplicates} runtime)"))
+    if self.short_lists:
+      parts.append(f"{self.short_lists} programs have fewer configurations than a list of "
+                   f"{self.list_size}")
+    if self.isolated_nodes:
+      parts.append(f"{self.isolated_nodes} nodes without an edge in "
+                   f"{self.programs_with_isolated_nodes} programs")
+    if self.left_out:
+      more = len(self.left_out) - _NAMED
+      parts.append(
+          f"left out {len(self.left_out)} of {self.programs + len(self.left_out)} programs with "
+          f"fewer than {self.least} distinct configurations: {', '.join(self.left_out[:_NAMED])}"
+          + (f" and {more} more" if more > 0 else ""))
+    return f"{self.name}: {'; '.join(parts)}"
+
+
+class Loaded(NamedTuple):
+  """The programs of a split, and what was counted on the way."""
+
+  programs: List[Program]
+  counts: Counts
+
 
 def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> List[Program]:
-  """Reads the programs of a split into memory.
+  """The programs of `load`, whose counts go to the log."""
+  loaded = load(config, split, seed)
+  _logger.info("%s", loaded.counts)
+  return loaded.programs
+
+
+def load(config: run_config.DataConfig, split: str, seed: int = 0,
+         list_size: Optional[int] = None) -> Loaded:
+  """Reads the programs of a split into memory, and counts what they are.
 
   With `split_by="configuration"` the programs are the same in all splits ("all", or the training
   split of a divided collection), and the splits differ in their distinct configurations.
 
+  Equal configurations of a training program are merged as `config.duplicates` says. Those that
+  validate or test never are: every configuration is judged as it was published, whatever a run
+  was trained on, so that the validation metric of a run is what evaluation reports.
+
   Args:
     config: which collection, and how it is divided.
     split: "train", "valid" or "test".
-    seed: divides configurations, and draws programs where `max_graphs` limits them.
+    seed: divides configurations, and draws programs where `max_graphs` limits them: files are
+      read in the order of the draw, until there are enough programs.
+    list_size: configurations of a full list, to count the programs that have fewer.
 
   Raises:
-    DataError: a program has no runtimes, or none is left; and as `load_collection`.
+    DataError: a program has no runtimes, the programs differ in their feature padding, or none is
+      left; and as `load_collection`.
   """
   collection = registry.get_collection(config.collection)
   by_configuration = config.split_by == "configuration"
-  if by_configuration:
-    if split not in registry.SPLITS:
-      raise errors.UnknownNameError(
-          f"no split {split!r}; expected one of: {', '.join(registry.SPLITS)}")
-    stored = registry.WHOLE if registry.WHOLE in collection.splits else "train"
-  else:
-    stored = split
-    if registry.WHOLE in collection.splits and split != registry.WHOLE:
-      raise errors.ConfigError(
-          f"collection {collection.name} is not divided by program; train with "
-          "--split_by=configuration, or divide it with `python -m experiments.make_collection`")
-  source = collections.load_collection(collection, stored, config.data_root)
+  source = collections.load_collection(
+      collection, _stored_split(collection, split, by_configuration), config.data_root)
   # Three sides, each with a configuration.
   least = max(config.min_configs, len(registry.SPLITS)) if by_configuration else config.min_configs
-  programs, small = [], []
-  for path, graph in zip(source.paths, source):
+  # Divided by configuration, every split is of the programs that training knows: those drawn.
+  limit = config.max_graphs if split == "train" or by_configuration else None
+  counts = Counts(f"{collection.name} {split}", len(source), least,
+                  config.duplicates if split == "train" else "keep", list_size)
+  order = np.arange(len(source))
+  if limit is not None and limit < len(source):
+    order = np.random.default_rng([seed, 1]).permutation(len(source))
+    counts.drawn_with = seed
+  programs: Dict[int, Program] = {}
+  paddings: Dict[str, Dict[Any, str]] = containers.defaultdict(dict)
+  for index in tqdm.tqdm(order, desc=f"reading {counts.name}", unit="graph", disable=None,
+                         leave=False):
+    if limit is not None and len(programs) == limit:
+      break
+    graph, path = source[index], source.paths[index]
     keys = graph.config_keys()
     if len(np.unique(keys)) < least:
-      small.append(graph.name)
+      counts.left_out.append(graph.name)
       continue
     if not graph.has_runtimes:
       raise errors.DataError(
           f"{path}: config_runtime is all zero: this split holds no measurements; train and "
           "evaluate on splits that do (the public test splits have none)")
+    paddings["stated"].setdefault(graph.feature_padding, str(path))
+    paddings["found"].setdefault(quirks.found_padding(graph), str(path))
     choice = None
     if by_configuration:
       sides = sampling.split_configs(keys, config.train_fraction, config.valid_fraction,
                                      [seed, zlib.crc32(graph.name.encode())])
       choice = sides[registry.SPLITS.index(split)]
-    programs.append(Program(graph, choice))
-  if small:
-    _logger.info("%s %s: left out %d of %d programs with fewer than %d distinct configurations: %s",
-                 collection.name, split, len(small), len(source), least,
-                 ", ".join(small[:5]) + (", ..." if len(small) > 5 else ""))
+    programs[index] = _counted(Program(graph, choice), keys, counts)
+  if not len(source):
+    raise errors.DataError(
+        f"{collection.name} {split}: the collection has no graphs in this split; expected at least "
+        "one to train on or to judge")
   if not programs:
     raise errors.DataError(
         f"{collection.name} {split}: no program has {least} distinct configurations "
         f"or more ({len(source)} programs read); lower --min_configs")
-  if split == "train" and config.max_graphs is not None and config.max_graphs < len(programs):
-    drawn = np.random.default_rng([seed, 1]).permutation(len(programs))[:config.max_graphs]
-    programs = [programs[i] for i in np.sort(drawn)]
-    _logger.info("%s train: drew %d programs with seed %d", collection.name, len(programs), seed)
-  return programs
+  _check_paddings(counts.name, paddings)
+  return Loaded([programs[index] for index in sorted(programs)], counts)
+
+
+def _stored_split(collection: registry.Collection, split: str, by_configuration: bool) -> str:
+  """The split of the collection whose files are read."""
+  if by_configuration:
+    if split not in registry.SPLITS:
+      raise errors.UnknownNameError(
+          f"no split {split!r}; expected one of: {', '.join(registry.SPLITS)}")
+    return registry.WHOLE if registry.WHOLE in collection.splits else "train"
+  if registry.WHOLE in collection.splits and split != registry.WHOLE:
+    raise errors.ConfigError(
+        f"collection {collection.name} is not divided by program; train with "
+        "--split_by=configuration, or divide it with `python -m experiments.make_collection`")
+  return split
+
+
+def _counted(program: Program, keys: np.ndarray, counts: Counts) -> Program:
+  """The program, its equal configurations merged where that is asked for; counts its quirks."""
+  indices = program.indices
+  repeats = len(indices) - len(np.unique(keys[indices]))
+  if repeats and counts.duplicates != "keep":
+    program = Program(program.graph, *duplicates.merge(
+        keys, program.runtimes, indices, counts.duplicates))
+  isolated = quirks.isolated_nodes(program.graph)
+  used = len(program.indices)
+  counts.programs += 1
+  counts.configurations += used
+  counts.repeats += repeats
+  counts.programs_with_repeats += repeats > 0
+  counts.isolated_nodes += isolated
+  counts.programs_with_isolated_nodes += isolated > 0
+  if counts.list_size is not None:
+    counts.short_lists += used < counts.list_size
+  return program
+
+
+def _check_paddings(name: str, paddings: Dict[str, Dict[Any, str]]) -> None:
+  """Raises where files state different paddings; warns where only their features differ."""
+  if len(paddings["stated"]) > 1:
+    said = ", ".join(f"{padding} in {path}" for padding, path in paddings["stated"].items())
+    raise errors.DataError(
+        f"{name}: graphs differ in feature_padding: {said}; expected one padding in all graphs of a "
+        "collection: featurize all with one --padding")
+  found = {padding: path for padding, path in paddings["found"].items() if padding is not None}
+  if len(found) > 1:
+    _logger.warning(
+        "%s: feature lists look padded with %s; the files seem to be of two versions of the data "
+        "(python -m experiments.describe counts them)", name,
+        " and ".join(f"{padding} in {path}" for padding, path in found.items()))

@@ -102,7 +102,9 @@ def load_task(config: run_config.DataConfig, split: str, seed: int = 0,
         f"no evaluation indices are published for {collection.name} {split} with "
         f"--split_by={config.split_by}; they are for the {published.SPLIT} splits of "
         f"{', '.join(published.COLLECTIONS)}, divided by program: use --configurations=all")
-  programs = splits.load_programs(config, split, seed)
+  # Whatever training makes of equal configurations, they are judged as published.
+  programs = splits.load_programs(
+      dataclasses.replace(config, duplicates="keep"), split, seed)
   if configurations == PUBLISHED:
     programs = published.restrict(programs, collection, config.data_root)
   return Task(config, collection, split, seed, tuple(programs),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -22,6 +22,16 @@ from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import scoring
 
 _logger = logging.getLogger(__name__)
+
+# Graphs that are read before they are scored together: bytes of their arrays, and how many.
+_GROUP_BYTES = 128 * 2**20
+_GROUP_GRAPHS = 64
+
+
+class _Unseen(NamedTuple):
+  """The opcodes of a graph that training never saw."""
+  name: str
+  opcodes: Tuple[int, ...]
 
 
 class Run:
@@ -61,11 +71,13 @@ class Run:
       CompatibilityError: a graph is of another kind or padding; or, where `strict`, has opcodes
         that training never saw.
     """
+    self.check([program.graph for program in programs])
+    return self._scores(programs)
+
+  def _scores(self, programs: Sequence[splits.Program]) -> List[np.ndarray]:
     if not programs:
       return []
-    self.check([program.graph for program in programs])
-    prepared = [batches.prepare(program.graph, self.normalizer, program.choice)
-                for program in programs]
+    prepared = [batches.prepare(program, self.normalizer) for program in programs]
     if not self._model.built:
       self._create(prepared[0])
     scores = self._scorer(prepared)
@@ -82,6 +94,22 @@ class Run:
     """
     return self.score_programs([splits.Program(graph)])[0]
 
+  def score_each(self, found: Iterable[graphs.Graph]) -> Iterator[Tuple[graphs.Graph, np.ndarray]]:
+    """Scores all configurations of one graph after the other, of which few are in memory.
+
+    Yields:
+      Each graph and its scores, as `score`. Unseen opcodes are warned about once, at the end.
+
+    Raises as `score_programs`.
+    """
+    unseen: List[_Unseen] = []
+    for group in _groups(found):
+      unseen += [self._unseen(graph) for graph in group]
+      if self.strict:
+        self._report(unseen)
+      yield from zip(group, self._scores([splits.Program(graph) for graph in group]))
+    self._report(unseen)
+
   def _create(self, prepared: batches.PreparedGraph) -> None:
     """Creates the model's variables and assigns the best checkpoint's values to them."""
     whole = dataclasses.replace(prepared, choice=np.arange(prepared.graph.num_configs))
@@ -91,26 +119,30 @@ class Run:
 
   def check(self, found: Sequence[graphs.Graph]) -> None:
     """Says which graphs do not fit the run: raises, or warns once where scoring is possible."""
-    strange = {}
-    for graph in found:
-      if graph.kind != self.about["kind"] or not graph.num_configs:
-        kind = graph.kind or "bare"
-        raise errors.CompatibilityError(
-            f"{graph.name} is a {kind} graph with {graph.num_configs} configurations; the run "
-            f"{self.directory.path} scores {self.about['kind']} graphs with at least one")
-      if graph.feature_padding != self.normalizer.feature_padding:
-        raise errors.CompatibilityError(
-            f"{graph.name} has feature_padding {graph.feature_padding}; the run "
-            f"{self.directory.path} was trained on {self.normalizer.feature_padding}: featurize it "
-            f"with --padding={self.normalizer.feature_padding}")
-      unseen = normalize.unseen_opcodes(self.normalizer, graph)
-      if unseen:
-        strange[graph.name] = unseen
+    self._report([self._unseen(graph) for graph in found])
+
+  def _unseen(self, graph: graphs.Graph) -> _Unseen:
+    """The opcodes of a graph that training never saw; raises where the run cannot score it."""
+    if graph.kind != self.about["kind"] or not graph.num_configs:
+      kind = graph.kind or "bare"
+      raise errors.CompatibilityError(
+          f"{graph.name} is a {kind} graph with {graph.num_configs} configurations; the run "
+          f"{self.directory.path} scores {self.about['kind']} graphs with at least one")
+    if graph.feature_padding != self.normalizer.feature_padding:
+      raise errors.CompatibilityError(
+          f"{graph.name} has feature_padding {graph.feature_padding}; the run "
+          f"{self.directory.path} was trained on {self.normalizer.feature_padding}: featurize it "
+          f"with --padding={self.normalizer.feature_padding}")
+    return _Unseen(graph.name, normalize.unseen_opcodes(self.normalizer, graph))
+
+  def _report(self, unseen: Sequence[_Unseen]) -> None:
+    """Complains of those graphs that have unseen opcodes."""
+    strange = {name: numbers for name, numbers in unseen if numbers}
     if strange:
       names = ", ".join(opcodes.opcode_name(number)
-                        for number in sorted({n for unseen in strange.values() for n in unseen}))
+                        for number in sorted({n for numbers in strange.values() for n in numbers}))
       listed = ", ".join(list(strange)[:3]) + (", ..." if len(strange) > 3 else "")
-      self._complain(f"{len(strange)} of {len(found)} graphs have opcodes that training never saw "
+      self._complain(f"{len(strange)} of {len(unseen)} graphs have opcodes that training never saw "
                      f"({names}): {listed}; their ranking may be no better than chance")
 
   def check_collection(self, collection: registry.Collection) -> None:
@@ -125,6 +157,20 @@ class Run:
     if self.strict:
       raise errors.CompatibilityError(message)
     _logger.warning("%s", message)
+
+
+def _groups(found: Iterable[graphs.Graph]) -> Iterator[List[graphs.Graph]]:
+  """Graphs in lists: as few in memory as may be, as many as scoring together is worth."""
+  group: List[graphs.Graph] = []
+  size = 0
+  for graph in found:
+    group.append(graph)
+    size += sum(array.nbytes for array in graph.arrays().values())
+    if size >= _GROUP_BYTES or len(group) == _GROUP_GRAPHS:
+      yield group
+      group, size = [], 0
+  if group:
+    yield group
 
 
 def load_run(path: files.PathLike, strict: bool = False) -> Run:

@@ -81,8 +81,10 @@ class Trainer:
     self.config = config
     self.collection = registry.get_collection(config.data.collection)
     seed = config.training.seed
-    programs = {split: splits.load_programs(config.data, split, seed)
-                for split in ("train", "valid")}
+    loaded = {split: splits.load(config.data, split, seed, config.batch.max_configs)
+              for split in ("train", "valid")}
+    programs = {split: found.programs for split, found in loaded.items()}
+    self.counts = {split: found.counts for split, found in loaded.items()}
     initial = config.training.initial_checkpoint
     if initial is None:
       self.normalizer = normalize.Normalizer.fit(
@@ -93,11 +95,11 @@ class Trainer:
           run_directory.RunDirectory(initial) / "normalizer.npz")
     max_nodes = config.batch.max_nodes if config.batch.segment_mode != "full" else None
     self.train_graphs = [
-        batches.prepare(program.graph, self.normalizer, program.choice, max_nodes)
+        batches.prepare(program, self.normalizer, max_nodes)
         for program in programs["train"]]
     # Validation lists go through the training step's signature, which may ask for segments.
     self.valid_graphs = [
-        batches.prepare(program.graph, self.normalizer, program.choice, max_nodes)
+        batches.prepare(program, self.normalizer, max_nodes)
         for program in programs["valid"]]
     self.steps_per_epoch = -(-len(self.train_graphs) * config.batch.lists_per_graph
                              // config.batch.batch_size)
@@ -164,6 +166,8 @@ class Trainer:
     directory = run_directory.RunDirectory(run_dir)
     resumed = directory.open(self.config, self.about())
     with directory.logging():
+      for counts in self.counts.values():
+        _logger.info("%s", counts)
       latest = directory / "checkpoints" / "latest.npz"
       progress = Progress()
       if resumed and latest.exists():
