@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import shlex
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 import platformdirs
@@ -98,15 +99,22 @@ class Collection:
           f"collection {self.name} has no split {split!r}{config.nearest(split, self.splits)}; "
           f"it has: {', '.join(self.splits)}")
 
+  @property
+  def is_public(self) -> bool:
+    """Whether `python -m experiments.download` brings it to the data root."""
+    return self.folder is None and all(split in self.addresses for split in self.splits)
+
   def fetch_hint(self, split: str, data_root: Optional[files_lib.PathLike] = None) -> str:
     """What brings the missing data of a split."""
-    if split in self.addresses:
-      root = resolve_data_root(data_root)
-      return (f"bring it with `mkdir -p {root} && curl -fL {self.addresses[split]} | "
-              f"tar -x -C {root}`, or point --data_root or {DATA_ROOT_VARIABLE} to the folder that "
-              "holds npz/")
+    if self.is_public:
+      # Without the flag, the command finds the same root as the caller did.
+      where = f" --data_root {shlex.quote(str(data_root))}" if data_root else ""
+      return (f"bring it with `python -m experiments.download --collections {self.name} "
+              f"--splits {split}{where}`, or point --data_root or {DATA_ROOT_VARIABLE} to the "
+              "folder that holds npz/")
+    archive = f"; its archive is {self.addresses[split]}" if split in self.addresses else ""
     return (f"collection {self.name} describes itself in {self.folder or 'its descriptor'}; "
-            "check its path and files there")
+            f"check its path and files there{archive}")
 
 
 def resolve_data_root(data_root: Optional[files_lib.PathLike] = None) -> pathlib.Path:

@@ -1,0 +1,320 @@
+"""One file over HTTP, from servers and over connections that fail in every way."""
+
+import base64
+import hashlib
+import json
+import pathlib
+import shutil
+import tempfile
+import threading
+
+import hypothesis
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from tests.helpers import file_server
+from tpugraphs_rank import errors
+from tpugraphs_rank.data import transfer
+
+Fault = file_server.Fault
+
+
+def _bytes(size, seed=0):
+  return np.random.default_rng(seed).bytes(size)
+
+
+CONTENT = _bytes(500_000)
+OTHER = _bytes(450_000, 1)
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch):
+  monkeypatch.setattr(transfer, "_FIRST_WAIT", 0.0)
+  monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def server():
+  with file_server.FileServer({"a.tar": CONTENT}) as served:
+    yield served
+
+
+def _fetch(server, path, **arguments):
+  transfer.fetch(server.address + "a.tar", path, **arguments)
+  assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
+  return path.read_bytes()
+
+
+def _ranges(server):
+  return [request.headers.get("Range") for request in server.gets()]
+
+
+def test_a_whole_file(server, tmp_path):
+  seen = []
+  assert _fetch(server, tmp_path / "a", progress=lambda *at: seen.append(at)) == CONTENT
+  assert seen[0] == (0, len(CONTENT)) and seen[-1] == (len(CONTENT), len(CONTENT))
+  assert seen == sorted(seen) and _ranges(server) == [None]
+  assert server.gets()[0].headers["Accept-Encoding"] == "identity"
+
+
+def test_an_empty_file(server, tmp_path):
+  server.files["a.tar"] = b""
+  assert _fetch(server, tmp_path / "a") == b""
+
+
+def test_a_broken_connection_is_resumed_where_it_broke(server, tmp_path):
+  server.faults["a.tar"] = [Fault(cut=200_000), Fault(cut=150_000)]
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  first, second, third = _ranges(server)
+  starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in (second, third)]
+  # What the client had not read when the connection broke comes again: less than one of its pieces.
+  assert first is None and 200_000 - transfer._CHUNK <= starts[0] <= 200_000
+  assert starts[0] + 150_000 - transfer._CHUNK <= starts[1] <= starts[0] + 150_000
+  tag = f'"{hashlib.sha256(CONTENT).hexdigest()}"'
+  assert [request.headers.get("If-Range") for request in server.gets()] == [None, tag, tag]
+
+
+def test_a_later_call_goes_on(server, tmp_path):
+  server.faults["a.tar"] = [Fault(cut=200_000), *[Fault(cut=0)] * 6]
+  with pytest.raises(errors.MissingDataError):
+    transfer.fetch(server.address + "a.tar", tmp_path / "a")
+  assert not (tmp_path / "a").exists()
+  have = transfer.partial_path(tmp_path / "a").read_bytes()
+  assert have == CONTENT[:len(have)] and len(have) > 100_000
+  server.faults.clear()
+  server.requests.clear()
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  assert _ranges(server) == [f"bytes={len(have)}-"]
+
+
+def test_what_is_complete_but_not_renamed_needs_no_server(server, tmp_path):
+  stop = threading.Event()
+  with pytest.raises(transfer.Stopped):
+    transfer.fetch(server.address + "a.tar", tmp_path / "a", stop=stop,
+                   progress=lambda at, size: at == size and stop.set())
+  server.requests.clear()
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  assert not server.requests
+
+
+@pytest.mark.parametrize("validator, second", [
+    ("etag", "resumed"), ("date", "resumed"), ("weak", "resumed"), ("", "anew")])
+def test_only_what_names_the_version_lets_it_be_resumed(server, tmp_path, validator, second):
+  server.validator = validator
+  server.faults["a.tar"] = [Fault(cut=300_000)]
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  assert (_ranges(server)[1] is None) == (second == "anew")
+  if validator == "weak":  # Its modification time is asked by, not the weak tag.
+    assert server.gets()[1].headers["If-Range"].endswith("GMT")
+
+
+@pytest.mark.parametrize("ignores", ["ranges", "once"])
+def test_a_server_that_ignores_the_range_sends_it_anew(server, tmp_path, ignores):
+  server.ranges = ignores == "once"
+  server.faults["a.tar"] = [Fault(cut=300_000), Fault(ignore_range=True)]
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  assert len(server.gets()) == 2
+
+
+@pytest.mark.parametrize("validator", ["etag", "date", "weak", ""])
+def test_a_file_that_changes_between_attempts_is_never_mixed(server, tmp_path, validator):
+  server.validator = validator
+  server.faults["a.tar"] = [Fault(cut=300_000)]
+
+  def change(sent):
+    if sent >= 300_000:
+      server.files["a.tar"] = OTHER
+
+  server.on_sent = change
+  assert _fetch(server, tmp_path / "a") == OTHER
+
+
+@pytest.mark.parametrize("headers", [
+    {"Content-Range": "bytes 5-499999/500000"}, {"Content-Range": "bytes 0-499999/500000"},
+    {"Content-Range": "bytes 5"}, {"Content-Range": ""}, {"ETag": '"another"'}])
+def test_a_part_that_was_not_asked_for_is_dropped(server, tmp_path, headers):
+  server.faults["a.tar"] = [Fault(cut=300_000), Fault(headers=headers)]
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  assert _ranges(server)[-1] is None
+
+
+def test_a_part_of_a_file_of_another_size_is_dropped(server, tmp_path):
+  server.faults["a.tar"] = [Fault(cut=327_680), Fault(
+      headers={"Content-Range": "bytes 327680-499999/600000"})]
+  assert _fetch(server, tmp_path / "a") == CONTENT
+
+
+def test_a_range_that_the_server_has_not_starts_anew(server, tmp_path):
+  server.faults["a.tar"] = [Fault(cut=300_000), Fault(status=416)]
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  assert _ranges(server)[-1] is None
+
+
+def test_leftovers_of_another_file_are_not_used(server, tmp_path):
+  partial = transfer.partial_path(tmp_path / "a")
+  version = partial.with_name(f"{partial.name}.json")
+  tag = f'"{hashlib.sha256(CONTENT).hexdigest()}"'
+  good = {"address": server.address + "a.tar", "validator": tag, "size": 500_000, "md5": None}
+  for stored in (None, "{", "[]", json.dumps({**good, "address": "http://127.0.0.1/b"}),
+                 json.dumps({**good, "validator": None}), json.dumps({**good, "size": 10}),
+                 json.dumps({**good, "more": 1})):
+    partial.write_bytes(b"something else")
+    if stored is not None:
+      version.write_text(stored)
+    assert _fetch(server, tmp_path / "a") == CONTENT, stored
+    assert _ranges(server)[-1] is None
+  # The same way, but good, they are: so the test above can fail.
+  partial.write_bytes(CONTENT[:14])
+  version.write_text(json.dumps(good))
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  assert _ranges(server)[-1] == "bytes=14-"
+
+
+@hypothesis.given(
+    cuts=st.lists(st.integers(0, 500_000), max_size=4), validator=st.sampled_from(
+        ["etag", "date", "weak", ""]), ranges=st.booleans(), lengths=st.booleans())
+@hypothesis.settings(max_examples=40)
+def test_any_breaks_end_in_the_file(cuts, validator, ranges, lengths):
+  folder = pathlib.Path(tempfile.mkdtemp())
+  try:
+    with file_server.FileServer({"a.tar": CONTENT}) as server:
+      server.validator, server.ranges, server.lengths = validator, ranges, lengths
+      server.faults["a.tar"] = [Fault(cut=cut) for cut in cuts]
+      assert _fetch(server, folder / "a") == CONTENT
+  finally:
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_a_refusal_is_final(server, tmp_path, status):
+  server.faults["a.tar"] = [Fault(status=status)]
+  with pytest.raises(errors.MissingDataError) as caught:
+    transfer.fetch(server.address + "a.tar", tmp_path / "a")
+  assert f"cannot fetch {server.address}a.tar: the server answers {status}" in str(caught.value)
+  assert "--base_url" in str(caught.value)
+  assert len(server.gets()) == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_passing_failure_is_tried_again(server, tmp_path, status):
+  server.faults["a.tar"] = [Fault(status=status)] * 5
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  server.faults["a.tar"] = [Fault(status=status)] * 6
+  with pytest.raises(errors.MissingDataError, match=rf"{status} .*\(6 attempts in a row\)"):
+    transfer.fetch(server.address + "a.tar", tmp_path / "b")
+
+
+def test_attempts_are_counted_anew_where_one_comes_further(server, tmp_path):
+  # Eight breaks, each a piece further.
+  server.faults["a.tar"] = [Fault(cut=2 * transfer._CHUNK)] + [Fault(cut=70_000)] * 5 + [
+      Fault(status=500)] * 4
+  assert _fetch(server, tmp_path / "a") == CONTENT
+
+
+def test_waits_grow_and_follow_the_server(server, tmp_path, monkeypatch):
+  waits = []
+
+  class Event(threading.Event):
+    def wait(self, timeout=None):
+      waits.append(timeout)
+      return False
+
+  monkeypatch.setattr(transfer, "_FIRST_WAIT", 20.0)
+  server.faults["a.tar"] = [Fault(status=500)] * 3 + [
+      Fault(status=503, headers={"Retry-After": "7"}),
+      Fault(status=503, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})]
+  assert _fetch(server, tmp_path / "a", stop=Event()) == CONTENT
+  assert waits == [20.0, 40.0, 60.0, 7.0, 60.0]
+
+
+def test_a_stalled_connection_is_given_up_and_resumed(server, tmp_path, monkeypatch):
+  monkeypatch.setattr(transfer, "_TIMEOUT", (1, 0.2))
+  server.faults["a.tar"] = [Fault(cut=200_000), Fault(stall=1.0)]
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  assert len(server.gets()) == 3
+
+
+def test_no_server(tmp_path):
+  with file_server.FileServer({}) as server:
+    address = server.address + "a.tar"
+  with pytest.raises(errors.MissingDataError) as caught:
+    transfer.fetch(address, tmp_path / "a")
+  assert str(caught.value).startswith(f"cannot fetch {address}: no connection: ")
+  assert "run the same command again, which goes on from there" in str(caught.value)
+  assert str(transfer.partial_path(tmp_path / "a")) in str(caught.value)
+  with pytest.raises(errors.MissingDataError, match="no connection"):
+    transfer.remote_size(address)
+
+
+def test_an_encoding_that_was_not_asked_for_is_refused(server, tmp_path):
+  server.faults["a.tar"] = [Fault(headers={"Content-Encoding": "gzip"})]
+  with pytest.raises(errors.MissingDataError, match="encoding 'gzip', which was not asked for"):
+    transfer.fetch(server.address + "a.tar", tmp_path / "a")
+
+
+def _md5(content):
+  return {"x-goog-hash": "crc32c=AAAAAA==, md5=" + base64.b64encode(
+      hashlib.md5(content, usedforsecurity=False).digest()).decode()}
+
+
+def test_the_digest_that_a_server_states_is_held_to(server, tmp_path):
+  server.faults["a.tar"] = [Fault(headers=_md5(CONTENT), cut=300_000)]
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  server.faults["a.tar"] = [Fault(headers=_md5(OTHER), cut=300_000)]
+  with pytest.raises(errors.DataError, match="MD5 .* the server states .*rejected"):
+    transfer.fetch(server.address + "a.tar", tmp_path / "b")
+  assert not (tmp_path / "b").exists()
+  assert (tmp_path / "b.rejected").read_bytes() == CONTENT
+  (tmp_path / "b.rejected").unlink()
+  (tmp_path / "a").unlink()
+  assert _fetch(server, tmp_path / "b") == CONTENT  # Anew, with nothing of the rejected one.
+  assert _ranges(server)[-1] is None
+
+
+def test_a_full_disc(server, tmp_path, monkeypatch):
+  class Full:
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *_):
+      pass
+
+    def write(self, _):
+      raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(transfer, "open", lambda *_: Full(), raising=False)
+  with pytest.raises(errors.OutputError, match="cannot write .*a.partial: No space left on device"):
+    transfer.fetch(server.address + "a.tar", tmp_path / "a")
+
+
+def test_stopping_keeps_what_arrived(server, tmp_path):
+  stop = threading.Event()
+  with pytest.raises(transfer.Stopped):
+    transfer.fetch(server.address + "a.tar", tmp_path / "a", stop=stop,
+                   progress=lambda at, size: at > 200_000 and stop.set())
+  partial = transfer.partial_path(tmp_path / "a").read_bytes()
+  assert 200_000 < len(partial) < 500_000 and CONTENT.startswith(partial)
+
+
+def test_the_size_of_a_remote_file(server):
+  address = server.address + "a.tar"
+  assert transfer.remote_size(address) == len(CONTENT)
+  for status in (405, 501):
+    server.head_status = status
+    assert transfer.remote_size(address) is None
+  server.head_status, server.lengths = 200, False
+  assert transfer.remote_size(address) is None
+  with pytest.raises(errors.MissingDataError, match="b.tar: the server answers 404"):
+    transfer.remote_size(server.address + "b.tar")
+  assert not server.gets()
+
+
+def test_digests(tmp_path):
+  (tmp_path / "f").write_bytes(CONTENT * 5)
+  seen = []
+  found = transfer.digest(tmp_path / "f", lambda *at: seen.append(at))
+  assert found == hashlib.sha256(CONTENT * 5).hexdigest()
+  assert seen == [(1 << 20, 2_500_000), (2 << 20, 2_500_000), (2_500_000, 2_500_000)]
+  with pytest.raises(errors.MissingDataError, match="cannot read .*gone: No such file"):
+    transfer.digest(tmp_path / "gone")

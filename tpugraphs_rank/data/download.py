@@ -1,0 +1,336 @@
+"""Downloads under the data root: fetched, verified, unpacked, and known again afterwards.
+
+For each file `<name>`, `downloads/` under the data root holds, as far as they are needed:
+
+- `<name>.json`, its record: size and SHA-256 from its first download, later the size and SHA-256 of
+  every file that was unpacked. A damaged or changed file does not get past it.
+- `<name>`: the archive, complete; a file put there by hand is taken as well.
+- `<name>.partial`, `.partial.json`: what has arrived (`tpugraphs_rank.data.transfer`).
+- `<name>.unpacking/`: staging (`tpugraphs_rank.data.extract`).
+- `<name>.rejected`: what had the wrong digest; nothing reads it.
+- `<name>.lock`: locked by the process that works on it, for as long as it lives.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import logging
+import os
+import pathlib
+import shutil
+import threading
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+
+import tqdm
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.data import archives
+from tpugraphs_rank.data import download_records
+from tpugraphs_rank.data import extract
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import transfer
+
+# Seconds between two looks at a lock that another process holds.
+_LOCK_WAIT = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Brought:
+  """A remote that is in its place, verified.
+
+  Attributes:
+    remote: the remote.
+    was_there: whether nothing had to be done.
+    size: of the remote file, in bytes.
+    sha256: of the remote file, in hexadecimal.
+    files: number of files that are in their places.
+  """
+
+  remote: archives.Remote
+  was_there: bool
+  size: int
+  sha256: str
+  files: int
+
+
+def remote_sizes(remotes: Sequence[archives.Remote], parallel: int = 4,
+                 stop: Optional[threading.Event] = None) -> List[Optional[int]]:
+  """The size of each remote in bytes, asked from the servers; None where one does not tell.
+
+  Raises:
+    MissingDataError: a server has no such file or cannot be reached.
+  """
+  return _side_by_side(
+      [lambda remote=remote: transfer.remote_size(remote.address, stop) for remote in remotes],
+      parallel, stop or threading.Event())
+
+
+def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, parallel: int = 3,
+             keep_archives: bool = False) -> List[Brought]:
+  """Brings files and archives to the data root; what is there already is verified byte by byte.
+
+  Safe to kill at any time, and to run several times at once: the next call goes on, and several
+  share the work. A failure does not keep the others from being brought.
+
+  Args:
+    remotes: what to bring.
+    data_root: made if need be.
+    parallel: how many at a time.
+    keep_archives: whether archives stay in `downloads/` once they are unpacked.
+
+  Returns:
+    What is in its place now, in the order of `remotes`.
+
+  Raises:
+    MissingDataError: a server cannot be reached or has no such file.
+    DataError: a digest is not the one that was recorded or published, an archive is damaged or
+      holds what it must not, or a file in its place has been changed.
+    OutputError: there is not enough space, or something cannot be written.
+  """
+  root = pathlib.Path(data_root)
+  folder = root / download_records.FOLDER
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise errors.OutputError(
+        f"cannot make the folder {folder}: {error.strerror}; choose another --data_root") from error
+  stop = threading.Event()
+  waiting = [state for state in (look(remote, root) for remote in remotes)
+             if state.status != "complete"]
+  sizes = remote_sizes(
+      [state.remote for state in waiting if state.status != "downloaded"], parallel, stop)
+  known = iter(sizes)
+  check_space(root, waiting, [
+      state.arrived if state.status == "downloaded" else next(known) for state in waiting],
+      parallel, keep_archives)
+  return _side_by_side(
+      [lambda remote=remote: _bring(remote, root, keep_archives, stop) for remote in remotes],
+      parallel, stop)
+
+
+def check_space(root: pathlib.Path, states: Sequence[download_records.State], sizes: Sequence[Optional[int]],
+                parallel: int, keep_archives: bool) -> None:
+  """Raises OutputError where what is missing would not fit.
+
+  An archive and what it unpacks to, which is no larger, are there at the same time; at most
+  `parallel` archives are, unless they are kept.
+
+  Args:
+    root: an existing folder of the file system in question.
+    states: what is missing.
+    sizes: the size of each in bytes; None counts as 0.
+    parallel: how many are brought at a time.
+    keep_archives: whether archives stay once they are unpacked.
+  """
+  unknown = sum(size is None for size in sizes)
+  if unknown:
+    _log.info("the servers do not tell the size of %d of %d files", unknown, len(sizes))
+  rest = [max(0, (size or 0) - state.arrived) for state, size in zip(states, sizes)]
+  unpacked = sum(size or 0 for state, size in zip(states, sizes) if state.remote.is_archive)
+  at_once = rest if keep_archives else sorted(rest)[-parallel:]
+  _require(root, sum(at_once) + unpacked,
+           f"{_amount(sum(rest))} to download and {_amount(unpacked)} unpacked")
+
+
+def _require(root: pathlib.Path, needed: int, what: str) -> None:
+  free = shutil.disk_usage(root).free
+  if needed > free:
+    raise errors.OutputError(
+        f"{root} has {_amount(free)} of free space; {_amount(needed)} are needed ({what}): free "
+        "some, choose another --data_root, or fewer --collections or --splits")
+
+
+def _amount(size: int) -> str:
+  return f"{tqdm.tqdm.format_sizeof(size, 'B')}"
+
+
+def _side_by_side(actions: Sequence[Callable[[], Any]], parallel: int, stop: threading.Event
+                  ) -> List[Any]:
+  """Results of all; where some fail, one error for them all once the others are done."""
+  with concurrent.futures.ThreadPoolExecutor(max(1, parallel)) as pool:
+    futures = [pool.submit(action) for action in actions]
+    try:
+      concurrent.futures.wait(futures)
+    except BaseException:  # Ctrl-C: the threads end at their next piece.
+      stop.set()
+      pool.shutdown(cancel_futures=True)
+      raise
+  failures = [error for error in (future.exception() for future in futures) if error is not None]
+  for error in failures:
+    if len(failures) == 1 or not isinstance(error, errors.TpuGraphsRankError):
+      raise error
+  if failures:
+    raise type(failures[0])(f"{len(failures)} of {len(futures)} failed:\n" +
+                            "\n".join(f"  {error}" for error in failures))
+  return [future.result() for future in futures]
+
+
+def _bring(remote: archives.Remote, root: pathlib.Path, keep_archives: bool,
+           stop: threading.Event) -> Brought:
+  transfer.check_stop(stop)
+  with _locked(download_records.path_of(root, remote, ".lock"), stop):
+    brought = (_bring_archive(remote, root, keep_archives, stop) if remote.is_archive
+               else _bring_file(remote, root, stop))
+    # Left where a process ended between its last two steps.
+    partial = transfer.partialdownload_records.path_of(download_records.path_of(root, remote))
+    for path in (partial, partial.with_name(f"{partial.name}.json")):
+      path.unlink(missing_ok=True)
+  _log.info("%s: %s, %d files in %s, SHA-256 %s", remote.name,
+            "verified" if brought.was_there else "brought", brought.files, remote.place,
+            brought.sha256)
+  return brought
+
+
+def _bring_file(remote: archives.Remote, root: pathlib.Path, stop: threading.Event) -> Brought:
+  target = root / remote.place
+  extract.check_folders(root, str(remote.place))
+  was_there = os.path.lexists(target)
+  if not was_there:
+    record = _fetched(remote, root, stop)
+    with transfer.writing(target):
+      target.parent.mkdir(parents=True, exist_ok=True)
+      os.replace(download_records.path_of(root, remote), target)
+    return Brought(remote, False, record.size, record.sha256, 1)
+  known = download_records.read(root, remote)
+  expected = remote.sha256 or (known and known.sha256)
+  found = _digest(target, "verify", stop)
+  if expected is not None and found != expected:
+    raise errors.DataError(
+        f"{target} has SHA-256 {found}; expected {expected}: it was changed or is damaged; move it "
+        "away and run the same command again")
+  return Brought(remote, True, target.stat().st_size, found, 1)
+
+
+def _bring_archive(remote: archives.Remote, root: pathlib.Path, keep_archives: bool,
+                   stop: threading.Event) -> Brought:
+  record = download_records.read(root, remote)
+  path = download_records.path_of(root, remote)
+  was_there = record is not None and record.members is not None and not _missing(
+      remote, root, record, stop)
+  if not was_there:
+    record = _fetched(remote, root, stop)
+    with _bar(f"unpack {remote.name}") as progress:
+      members = extract.extract(
+          path, root, download_records.path_of(root, remote, ".unpacking"),
+          lambda size: _require(root, size, f"to unpack {remote.name}"), progress, stop)
+    _check_count(remote, members)
+    record = dataclasses.replace(record, members=members)
+    download_records.write(root, remote, record)
+  elif path.exists() and keep_archives:
+    _check_digest(remote, record, _digest(path, "verify", stop), path, path)
+  if not keep_archives:
+    with transfer.writing(path):
+      path.unlink(missing_ok=True)
+  return Brought(remote, was_there, record.size, record.sha256, len(record.members))
+
+
+def _fetched(remote: archives.Remote, root: pathlib.Path, stop: threading.Event) -> download_records.Record:
+  """Sees to it that the file is complete in `downloads/` and has the digest that it must have."""
+  path = download_records.path_of(root, remote)
+  record = download_records.read(root, remote)
+  if not path.exists():
+    with _bar(remote.name) as progress:
+      transfer.fetch(remote.address, path, progress, stop)
+  found = _digest(path, "verify", stop)
+  if record is None:
+    record = download_records.Record(
+        remote.address, path.stat().st_size, found,
+        datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
+    _check_digest(remote, record, found, path, None)
+    download_records.write(root, remote, record)
+  else:
+    _check_digest(remote, record, found, path, None)
+  return record
+
+
+def _check_digest(remote: archives.Remote, record: download_records.Record, found: str, path: pathlib.Path,
+                  stays: Optional[pathlib.Path]) -> None:
+  """Raises DataError where a file has not its digest; it is set aside unless it `stays`."""
+  for expected, whence in (
+      (remote.sha256, "published with the data"),
+      (record.sha256, f"recorded at the first download, {record.recorded}")):
+    if expected is not None and found != expected:
+      where = stays or transfer.set_aside(path, path)
+      raise errors.DataError(
+          f"{remote.name} from {remote.address} has SHA-256 {found}; expected {expected} "
+          f"({whence}); it lies in {where} and is not used. Run the same command again to bring it "
+          "anew; if the publisher has really replaced it, remove "
+          f"{download_records.path_of(path.parent.parent, remote, '.json')} and {remote.place} first")
+
+
+def _missing(remote: archives.Remote, root: pathlib.Path, record: download_records.Record, stop: threading.Event
+             ) -> int:
+  """How many unpacked files are not there; those that are must be as they were unpacked."""
+  missing, position = 0, 0
+  total = sum(member.size for member in record.members.values())
+  with _bar(f"verify {remote.name}") as progress:
+    for path, member in record.members.items():
+      target = root / path
+      extract.check_folders(root, path)
+      if not os.path.lexists(target):
+        missing += 1
+        continue
+      found = transfer.digest(target, None, stop)
+      if found != member.sha256:
+        raise errors.DataError(
+            f"{target} has SHA-256 {found} and {target.stat().st_size} bytes; expected "
+            f"{member.sha256} and {member.size} bytes, as unpacked from {remote.name}: it was "
+            "changed or is damaged; move it away and run the same command again")
+      position += member.size
+      progress(position, total)
+  if missing:
+    _log.warning("%s: %d of its %d files are missing under %s; unpacking it again",
+                 remote.name, missing, len(record.members), root)
+  return missing
+
+
+def _check_count(remote: archives.Remote, members: Dict[str, extract.Member]) -> None:
+  inside = sum(remote.place == pathlib.PurePosixPath(path).parent for path in members)
+  if inside != (len(members) if remote.graphs is None else remote.graphs):
+    _log.warning("%s has %d files, %d of them in %s, where %s were expected", remote.name,
+                 len(members), inside, remote.place, remote.graphs)
+
+
+def _digest(path: pathlib.Path, doing: str, stop: threading.Event) -> str:
+  with _bar(f"{doing} {path.name}") as progress:
+    return transfer.digest(path, progress, stop)
+
+
+@contextlib.contextmanager
+def _bar(description: str) -> Iterator[transfer.Progress]:
+  """A progress bar over bytes, silent where nobody watches."""
+  with tqdm.tqdm(desc=description, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+    def progress(position: int, size: Optional[int]) -> None:
+      bar.total = size
+      bar.update(position - bar.n)
+
+    yield progress
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path, stop: threading.Event) -> Iterator[None]:
+  """Holds a lock that ends with the process, however that ends; waits for others that hold it."""
+  with transfer.writing(path):
+    file = open(path, "ab")
+  with file:
+    told = False
+    while True:
+      try:
+        with transfer.writing(path):
+          fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+      except errors.OutputError as error:
+        if not isinstance(error.__cause__, BlockingIOError):
+          raise
+      if not told:
+        _log.info("another process is at %s; waiting for it", path.name.removesuffix(".lock"))
+        told = True
+      stop.wait(_LOCK_WAIT)
+      transfer.check_stop(stop)
+    yield
+
