@@ -18,8 +18,8 @@ from tpugraphs_rank import metrics
 from tpugraphs_rank.metrics import competition
 
 HEADER = "ID,TopConfigs"
-# What would end or divide a field, for us or for other readers of CSV.
-_RESERVED = frozenset(",;\"")
+# What divides or encloses fields, for us or for other readers of CSV.
+_RESERVED = frozenset(",;\"'")
 
 
 class Row(NamedTuple):

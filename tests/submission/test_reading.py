@@ -1,0 +1,64 @@
+"""Reading alone: what the form of a file says, whatever is expected of it."""
+
+import hypothesis
+from hypothesis import strategies as st
+import pytest
+
+from tests.submission import made
+from tpugraphs_rank import errors
+from tpugraphs_rank import submission
+from tpugraphs_rank.submission import reading
+
+
+@hypothesis.given(made.valid())
+def test_what_is_read_is_what_was_written(data):
+  parsed = submission.parse(data)
+  assert parsed.faults == ()
+  assert [row.line for row in parsed.rows] == list(range(2, 2 + len(parsed.rows)))
+  assert submission.render(submission.Row(row.id, row.indices) for row in parsed.rows) == data
+
+
+@hypothesis.settings(max_examples=300)
+@hypothesis.given(st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.sampled_from([b"tile:xla:a", b",", b";", b"0", b"12", b"\n", b"\r", b'"', b" ", b"-",
+                              b"ID,TopConfigs\n", b"\xff", b"\0"]), max_size=30).map(b"".join)))
+def test_bytes_without_a_fault_are_those_that_their_rows_are_written_as(data):
+  parsed = submission.parse(data)
+  if not parsed.faults:
+    assert submission.render(submission.Row(row.id, row.indices) for row in parsed.rows) == data
+
+
+def test_what_a_row_means_is_taken_from_it():
+  parsed = submission.parse(
+      b'ID,TopConfigs\n "tile:xla:a" ,"07; 2;+1;-3;x"\r\ntile:xla:b 1;2\ntile:xla:c,1 2\n')
+  assert parsed.rows == (
+      (2, "tile:xla:a", (7, 2, 1, None, None)), (3, "tile:xla:b", None), (4, "tile:xla:c", None))
+  messages = [fault.message for fault in parsed.faults if fault.line == 2]
+  assert [fault.id for fault in parsed.faults] == ["tile:xla:a"] * 8 + ["tile:xla:b", "tile:xla:c"]
+  for part in ("CR LF", "whitespace around the ID", "quotes at the ID", "quotes at the indices",
+               "'07', has leading zeros", "' 2', has whitespace",
+               "entry 3 (and 1 more), '+1', has a sign", "'x', is no whole number"):
+    assert sum(part in message for message in messages) == 1, part
+
+
+def test_reading_a_file_with_a_fault(tmp_path):
+  path = tmp_path / "part.csv"
+  path.write_bytes(b"ID,TopConfigs\ntile:xla:a,1;2\ntile:xla:b,1;;2\nfoo\n")
+  with pytest.raises(errors.DataError, match=(
+      r"part\.csv: line 3: tile:xla:b: entry 2, '', is empty .*\(and 1 more faults\); write the "
+      "file again with `python -m experiments.predict`")):
+    submission.read(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+  with pytest.raises(errors.MissingDataError, match="no file .*experiments.predict --run_dir DIR"):
+    submission.read(tmp_path / "gone.csv")
+  with pytest.raises(errors.MissingDataError, match="cannot read"):
+    reading.read_bytes(tmp_path)
+
+
+def test_control_characters_are_never_shown_raw():
+  fault = submission.parse(b"ID,TopConfigs\ntile:xla:\x1b[31ma,1;\x1b\n").faults[0]
+  assert "\x1b" in fault.id and "\x1b" not in str(fault) and r"\x1b[31ma" in str(fault)
+  assert len(str(submission.parse(b"ID,TopConfigs\n" + b"a" * 10**6).faults[0])) < 200
