@@ -106,7 +106,7 @@ def test_what_an_archive_must_not_hold(tmp_path, members, said):
   good = _member("npz/good")
   for index, placed in enumerate(([good, *members], [*members, good])):
     root = tmp_path / f"root{index}"
-    with pytest.raises(errors.DataError) as caught:
+    with pytest.raises(extract.ArchiveError) as caught:
       _extract(_tar(tmp_path / "x.tar", placed), root)
     assert said in str(caught.value) and str(tmp_path / "x.tar") in str(caught.value)
     assert not _tree(root)  # Not even the good ones.
@@ -130,7 +130,7 @@ def test_a_sparse_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("names", [("npz/a", "npz/a/b"), ("npz/a/b", "npz/a")])
 def test_a_file_and_a_folder_of_one_name(tmp_path, names):
-  with pytest.raises(errors.DataError, match="a file and a folder have this name"):
+  with pytest.raises(extract.ArchiveError, match="x.tar: a file and a folder have one name at"):
     _extract(_tar(tmp_path / "x.tar", [_member(name) for name in names]), tmp_path / "root")
   assert not _tree(tmp_path / "root")
 
@@ -138,7 +138,7 @@ def test_a_file_and_a_folder_of_one_name(tmp_path, names):
 def test_a_file_in_the_way_of_a_folder(tmp_path):
   (tmp_path / "root").mkdir()
   (tmp_path / "root" / "npz").write_bytes(b"mine")
-  with pytest.raises(errors.DataError, match="cannot write .*npz/tile"):
+  with pytest.raises(errors.DataError, match="npz/tile.*: a file is in the way of one of its "):
     _extract(_good(tmp_path / "x.tar"), tmp_path / "root")
   assert _tree(tmp_path / "root") == {"npz": b"mine"}
 
@@ -196,7 +196,7 @@ def test_a_damaged_archive_is_refused_or_harmless(place, damage, mode):
       archive.write_bytes(content[:place] + bytes([content[place] ^ 0xff]) + content[place + 1:])
     try:
       _extract(archive, folder / "root")
-    except errors.DataError:
+    except extract.ArchiveError:
       assert not _tree(folder / "root")
     else:
       # Cut in what fills up an archive, or a change of content that only a digest can tell.
@@ -218,7 +218,7 @@ def test_no_archive(tmp_path, content):
   if content == bytes(10240):  # A valid archive of nothing.
     assert _extract(tmp_path / "x.tar", tmp_path / "root") == {}
   else:
-    with pytest.raises(errors.DataError, match="x.tar is damaged or no tar archive"):
+    with pytest.raises(extract.ArchiveError, match="x.tar is damaged or no tar archive: [^\n]*$"):
       _extract(tmp_path / "x.tar", tmp_path / "root")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import http.server
+import sys
 import threading
 import time
 from typing import Callable, Dict, List, Mapping, Optional, Tuple
@@ -36,6 +37,14 @@ class Request:
   headers: Mapping[str, str]
 
 
+class _Server(http.server.ThreadingHTTPServer):
+  daemon_threads = True
+
+  def handle_error(self, request, client_address):
+    if not isinstance(sys.exc_info()[1], ConnectionError):  # A client that was killed.
+      super().handle_error(request, client_address)
+
+
 class FileServer:
   """Serves `files` under `address`, while the block lasts.
 
@@ -64,8 +73,7 @@ class FileServer:
     self.sent = 0
     self.on_sent: Callable[[int], None] = lambda sent: None
     self._lock = threading.Lock()
-    self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-    self._server.daemon_threads = True
+    self._server = _Server(("127.0.0.1", 0), self._handler())
     self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
   @property

@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import glob
 import logging
 import os
 import pathlib
@@ -28,9 +29,8 @@ import tqdm
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import archives
-from tpugraphs_rank.data import download_records
+from tpugraphs_rank.data import download_records as records_lib
 from tpugraphs_rank.data import extract
-from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import transfer
 
 # Seconds between two looks at a lock that another process holds.
@@ -93,14 +93,14 @@ def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, para
     OutputError: there is not enough space, or something cannot be written.
   """
   root = pathlib.Path(data_root)
-  folder = root / download_records.FOLDER
+  folder = root / records_lib.FOLDER
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise errors.OutputError(
         f"cannot make the folder {folder}: {error.strerror}; choose another --data_root") from error
   stop = threading.Event()
-  waiting = [state for state in (look(remote, root) for remote in remotes)
+  waiting = [state for state in (records_lib.look(remote, root) for remote in remotes)
              if state.status != "complete"]
   sizes = remote_sizes(
       [state.remote for state in waiting if state.status != "downloaded"], parallel, stop)
@@ -113,8 +113,8 @@ def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, para
       parallel, stop)
 
 
-def check_space(root: pathlib.Path, states: Sequence[download_records.State], sizes: Sequence[Optional[int]],
-                parallel: int, keep_archives: bool) -> None:
+def check_space(root: pathlib.Path, states: Sequence[records_lib.State],
+                sizes: Sequence[Optional[int]], parallel: int, keep_archives: bool) -> None:
   """Raises OutputError where what is missing would not fit.
 
   An archive and what it unpacks to, which is no larger, are there at the same time; at most
@@ -146,7 +146,7 @@ def _require(root: pathlib.Path, needed: int, what: str) -> None:
 
 
 def _amount(size: int) -> str:
-  return f"{tqdm.tqdm.format_sizeof(size, 'B')}"
+  return tqdm.tqdm.format_sizeof(size, "B")
 
 
 def _side_by_side(actions: Sequence[Callable[[], Any]], parallel: int, stop: threading.Event
@@ -173,17 +173,24 @@ def _side_by_side(actions: Sequence[Callable[[], Any]], parallel: int, stop: thr
 def _bring(remote: archives.Remote, root: pathlib.Path, keep_archives: bool,
            stop: threading.Event) -> Brought:
   transfer.check_stop(stop)
-  with _locked(download_records.path_of(root, remote, ".lock"), stop):
+  with _locked(records_lib.path_of(root, remote, ".lock"), stop):
     brought = (_bring_archive(remote, root, keep_archives, stop) if remote.is_archive
                else _bring_file(remote, root, stop))
-    # Left where a process ended between its last two steps.
-    partial = transfer.partialdownload_records.path_of(download_records.path_of(root, remote))
-    for path in (partial, partial.with_name(f"{partial.name}.json")):
-      path.unlink(missing_ok=True)
+    _clear(records_lib.path_of(root, remote))
   _log.info("%s: %s, %d files in %s, SHA-256 %s", remote.name,
             "verified" if brought.was_there else "brought", brought.files, remote.place,
             brought.sha256)
   return brought
+
+
+def _clear(path: pathlib.Path) -> None:
+  """Removes what a killed process left of the file at `path` and nothing needs any more."""
+  partial = transfer.partial_path(path)
+  with transfer.writing(path):
+    # The last are what `files.write_json` had not yet renamed.
+    for left in (partial, partial.with_name(f"{partial.name}.json"),
+                 *path.parent.glob(f".{glob.escape(path.name)}.*.partial")):
+      left.unlink(missing_ok=True)
 
 
 def _bring_file(remote: archives.Remote, root: pathlib.Path, stop: threading.Event) -> Brought:
@@ -194,9 +201,9 @@ def _bring_file(remote: archives.Remote, root: pathlib.Path, stop: threading.Eve
     record = _fetched(remote, root, stop)
     with transfer.writing(target):
       target.parent.mkdir(parents=True, exist_ok=True)
-      os.replace(download_records.path_of(root, remote), target)
+      os.replace(records_lib.path_of(root, remote), target)
     return Brought(remote, False, record.size, record.sha256, 1)
-  known = download_records.read(root, remote)
+  known = records_lib.read(root, remote)
   expected = remote.sha256 or (known and known.sha256)
   found = _digest(target, "verify", stop)
   if expected is not None and found != expected:
@@ -208,63 +215,77 @@ def _bring_file(remote: archives.Remote, root: pathlib.Path, stop: threading.Eve
 
 def _bring_archive(remote: archives.Remote, root: pathlib.Path, keep_archives: bool,
                    stop: threading.Event) -> Brought:
-  record = download_records.read(root, remote)
-  path = download_records.path_of(root, remote)
+  record = records_lib.read(root, remote)
+  path = records_lib.path_of(root, remote)
   was_there = record is not None and record.members is not None and not _missing(
       remote, root, record, stop)
   if not was_there:
     record = _fetched(remote, root, stop)
-    with _bar(f"unpack {remote.name}") as progress:
-      members = extract.extract(
-          path, root, download_records.path_of(root, remote, ".unpacking"),
-          lambda size: _require(root, size, f"to unpack {remote.name}"), progress, stop)
+    members = _unpacked(remote, root, stop)
     _check_count(remote, members)
     record = dataclasses.replace(record, members=members)
-    download_records.write(root, remote, record)
+    records_lib.write(root, remote, record)
   elif path.exists() and keep_archives:
-    _check_digest(remote, record, _digest(path, "verify", stop), path, path)
+    _check_digest(remote, record, _digest(path, "verify", stop), root)
   if not keep_archives:
     with transfer.writing(path):
       path.unlink(missing_ok=True)
   return Brought(remote, was_there, record.size, record.sha256, len(record.members))
 
 
-def _fetched(remote: archives.Remote, root: pathlib.Path, stop: threading.Event) -> download_records.Record:
+def _unpacked(remote: archives.Remote, root: pathlib.Path, stop: threading.Event
+              ) -> Dict[str, extract.Member]:
+  path = records_lib.path_of(root, remote)
+  try:
+    with _bar(f"unpack {remote.name}") as progress:
+      return extract.extract(
+          path, root, records_lib.path_of(root, remote, ".unpacking"),
+          lambda size: _require(root, size, f"to unpack {remote.name}"), progress, stop)
+  except extract.ArchiveError as error:
+    # Nor is its digest what later downloads are to be held to.
+    records_lib.path_of(root, remote, ".json").unlink(missing_ok=True)
+    raise errors.DataError(
+        f"{error}; set aside as {transfer.set_aside(path, path)}: run the same command again, and "
+        f"check {remote.address}") from error
+
+
+def _fetched(remote: archives.Remote, root: pathlib.Path, stop: threading.Event
+             ) -> records_lib.Record:
   """Sees to it that the file is complete in `downloads/` and has the digest that it must have."""
-  path = download_records.path_of(root, remote)
-  record = download_records.read(root, remote)
+  path = records_lib.path_of(root, remote)
+  record = records_lib.read(root, remote)
   if not path.exists():
     with _bar(remote.name) as progress:
       transfer.fetch(remote.address, path, progress, stop)
   found = _digest(path, "verify", stop)
+  new = records_lib.Record(
+      remote.address, path.stat().st_size, found,
+      datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
+  _check_digest(remote, record or new, found, root)
   if record is None:
-    record = download_records.Record(
-        remote.address, path.stat().st_size, found,
-        datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
-    _check_digest(remote, record, found, path, None)
-    download_records.write(root, remote, record)
-  else:
-    _check_digest(remote, record, found, path, None)
-  return record
+    records_lib.write(root, remote, new)
+  return record or new
 
 
-def _check_digest(remote: archives.Remote, record: download_records.Record, found: str, path: pathlib.Path,
-                  stays: Optional[pathlib.Path]) -> None:
-  """Raises DataError where a file has not its digest; it is set aside unless it `stays`."""
-  for expected, whence in (
-      (remote.sha256, "published with the data"),
-      (record.sha256, f"recorded at the first download, {record.recorded}")):
-    if expected is not None and found != expected:
-      where = stays or transfer.set_aside(path, path)
-      raise errors.DataError(
-          f"{remote.name} from {remote.address} has SHA-256 {found}; expected {expected} "
-          f"({whence}); it lies in {where} and is not used. Run the same command again to bring it "
-          "anew; if the publisher has really replaced it, remove "
-          f"{download_records.path_of(path.parent.parent, remote, '.json')} and {remote.place} first")
+def _check_digest(remote: archives.Remote, record: records_lib.Record, found: str,
+                  root: pathlib.Path) -> None:
+  """Sets a file in `downloads/` aside and raises DataError where it has not its digest."""
+  said = f"{remote.name} from {remote.address} has SHA-256 {found}; expected "
+  path = records_lib.path_of(root, remote)
+  if remote.sha256 is not None and found != remote.sha256:
+    raise errors.DataError(
+        f"{said}{remote.sha256} (published with the data); set aside as "
+        f"{transfer.set_aside(path, path)}: run the same command again, and check --base_url")
+  if found != record.sha256:
+    raise errors.DataError(
+        f"{said}{record.sha256} (recorded at the first download, {record.recorded}); set aside as "
+        f"{transfer.set_aside(path, path)}: run the same command again; if the publisher has "
+        f"really replaced it, first remove {records_lib.path_of(root, remote, '.json')} and "
+        f"{root / remote.place}")
 
 
-def _missing(remote: archives.Remote, root: pathlib.Path, record: download_records.Record, stop: threading.Event
-             ) -> int:
+def _missing(remote: archives.Remote, root: pathlib.Path, record: records_lib.Record,
+             stop: threading.Event) -> int:
   """How many unpacked files are not there; those that are must be as they were unpacked."""
   missing, position = 0, 0
   total = sum(member.size for member in record.members.values())

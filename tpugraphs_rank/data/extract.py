@@ -25,6 +25,10 @@ _CHUNK = 1 << 20
 _BLOCK = 512  # Of the tar format.
 
 
+class ArchiveError(errors.DataError):
+  """The archive itself is damaged, or holds what it must not."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Member:
   """A file that was unpacked: its size in bytes and its SHA-256 in hexadecimal."""
@@ -54,13 +58,14 @@ def extract(archive: files.PathLike, root: files.PathLike, staging: files.PathLi
     The files, by their path relative to `root`, in the order of the archive.
 
   Raises:
-    DataError: the archive is damaged, or holds what it must not: a path that leaves the folder, a
-      link, a device, one path twice; or a file of other content is in the way of a member.
+    ArchiveError: the archive is damaged, or holds what it must not: a path that leaves the folder,
+      a link, a device, one path twice.
+    DataError: a file of other content is in the way of a member.
     OutputError: a member cannot be written, or a folder on its way is a link.
     Stopped: `stop` was set.
   """
   archive, root, staging = map(pathlib.Path, (archive, root, staging))
-  with _writing(staging):
+  with transfer.writing(staging):
     if staging.exists():
       shutil.rmtree(staging)
     staging.mkdir(parents=True)
@@ -87,7 +92,9 @@ def _open(archive: pathlib.Path) -> Iterator[tarfile.TarFile]:
   except (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
     if isinstance(error, errors.TpuGraphsRankError):
       raise
-    raise errors.DataError(f"{archive} is damaged or no tar archive: {error}") from error
+    # Of several lines, one for each kind of compression, where it is of no kind.
+    why = str(error).partition("\n")[0].rstrip(":")
+    raise ArchiveError(f"{archive} is damaged or no tar archive: {why}") from error
 
 
 def _checked_members(tar: tarfile.TarFile, archive: pathlib.Path, root: pathlib.Path,
@@ -116,9 +123,8 @@ def _checked_members(tar: tarfile.TarFile, archive: pathlib.Path, root: pathlib.
   # The reader takes damage between two members for the end; a whole archive ends with zeros.
   tar.fileobj.seek(end)
   if tar.fileobj.read(_BLOCK) != bytes(_BLOCK):
-    raise errors.DataError(
-        f"{archive} ends before its end mark, after {len(found)} files: it is cut short or "
-        "damaged; delete it and its record beside it, and run the same command again")
+    raise ArchiveError(f"{archive} has no end mark after {len(found)} files: it is cut short or "
+                       "damaged")
   return found
 
 
@@ -128,10 +134,9 @@ def _kind(member: tarfile.TarInfo) -> str:
   return next((kind for holds, kind in kinds if holds()), "of an unknown type")
 
 
-def _refused(archive: pathlib.Path, member: tarfile.TarInfo, why: str) -> errors.DataError:
-  return errors.DataError(
-      f"{archive}: member {member.name!r} {why}; nothing of it was taken over: the archive is not "
-      "the publisher's or is damaged; delete it and its record beside it, and check --base_url")
+def _refused(archive: pathlib.Path, member: tarfile.TarInfo, why: str) -> ArchiveError:
+  return ArchiveError(
+      f"{archive}: member {member.name!r} {why}; nothing of the archive was taken over")
 
 
 def _unpack(tar: tarfile.TarFile, members: Dict[str, tarfile.TarInfo], archive: pathlib.Path,
@@ -144,19 +149,20 @@ def _unpack(tar: tarfile.TarFile, members: Dict[str, tarfile.TarInfo], archive: 
     source = tar.extractfile(member)
     target = staging / path
     hasher = hashlib.sha256()
-    with _writing(target):
+    with _writing(target, ArchiveError(
+        f"{archive}: a file and a folder have one name at {path!r}")):
       target.parent.mkdir(parents=True, exist_ok=True)
       file = open(target, "xb")
     with file:
       for chunk in _chunks(source, member.size):
         transfer.check_stop(stop)
-        with _writing(target):
+        with transfer.writing(target):
           file.write(chunk)
         hasher.update(chunk)
         position += len(chunk)
         if progress is not None:
           progress(position, total)
-      with _writing(target):
+      with transfer.writing(target):
         file.flush()
     unpacked[path] = Member(member.size, hasher.hexdigest())
   return unpacked
@@ -178,7 +184,9 @@ def _publish(unpacked: Dict[str, Member], archive: pathlib.Path, root: pathlib.P
   for path in unpacked:
     if path in present:
       continue
-    with _writing(root / path):
+    with _writing(root / path, errors.DataError(
+        f"{root / path} cannot be written: a file is in the way of one of its folders; move it "
+        "away and run the same command again")):
       (root / path).parent.mkdir(parents=True, exist_ok=True)
       os.replace(staging / path, root / path)
 
@@ -211,14 +219,12 @@ def check_folders(root: pathlib.Path, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: pathlib.Path) -> Iterator[None]:
-  """As `transfer.writing`; a file in the place of a folder, or the other way, is the data's fault."""
+def _writing(path: pathlib.Path, conflict: errors.DataError) -> Iterator[None]:
+  """As `transfer.writing`, but raises `conflict` where a file stands for a folder or vice versa."""
   try:
     with transfer.writing(path):
       yield
   except errors.OutputError as error:
-    if not isinstance(error.__cause__, (FileExistsError, NotADirectoryError, IsADirectoryError)):
-      raise
-    raise errors.DataError(
-        f"cannot write {path}: {error.__cause__.strerror}; a file and a folder have this name, in "
-        "the archive or in the way of it") from error.__cause__
+    if isinstance(error.__cause__, (FileExistsError, NotADirectoryError, IsADirectoryError)):
+      raise conflict from error.__cause__
+    raise

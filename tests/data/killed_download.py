@@ -1,0 +1,109 @@
+"""Downloads in processes of their own, killed at a chosen step. Run by test_download.py.
+
+    python -m tests.data.killed_download ADDRESS FOLDER EXPECTED RUNS
+
+A step is an operation on a file, or a piece of a file that is read, received or unpacked. Each of
+the runs, "7" or "7,3", starts with nothing: it is killed at step 7, and then, where more steps are
+named, run and killed again; at last it is run to its end. "all" stands for "1", "2", ... until a
+run ends by itself. Prints how many runs were killed; fails where one ends in another tree than
+EXPECTED.
+"""
+
+import itertools
+import os
+import pathlib
+import shutil
+import signal
+import sys
+from typing import Any, Dict, Iterator, Optional
+
+from tpugraphs_rank.data import archives
+from tpugraphs_rank.data import download
+from tpugraphs_rank.data import transfer
+
+_STEPS = ("open", "os.", "shutil.", "fcntl.", "tempfile.")
+
+
+def _kill_at(step: int) -> None:
+  """From now on this process dies by SIGKILL just before that step."""
+  left = itertools.count(step - 1, -1)
+
+  def count() -> None:
+    if next(left) == 0:
+      os.kill(os.getpid(), signal.SIGKILL)
+
+  def hook(event: str, args: Any) -> None:
+    if event.startswith(_STEPS) and event not in ("os.kill", "os.listdir", "os.scandir"):
+      count()
+
+  check_stop = transfer.check_stop
+
+  def counted(stop: Any) -> None:
+    count()
+    check_stop(stop)
+
+  transfer.check_stop = counted
+  sys.addaudithook(hook)
+
+
+def _run(remotes, root: pathlib.Path, step: Optional[int]) -> int:
+  """The signal that ended a download in a process of its own, or 0."""
+  process = os.fork()
+  if process == 0:
+    try:
+      if step is not None:
+        _kill_at(step)
+      download.download(remotes, root, parallel=1)
+      os._exit(0)
+    except BaseException as error:  # pylint: disable=broad-except
+      sys.stderr.write(f"{type(error).__name__}: {error}\n")
+      os._exit(1)
+  status = os.waitpid(process, 0)[1]
+  if os.WIFSIGNALED(status):
+    return os.WTERMSIG(status)
+  if os.WEXITSTATUS(status):
+    sys.exit(f"failed, killed at {step}")
+  return 0
+
+
+def tree(root: pathlib.Path) -> Dict[str, bytes]:
+  """Content of all files but records and locks."""
+  return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*")
+          if path.is_file() and not (path.parent.name == "downloads" and
+                                     path.suffix in (".json", ".lock"))}
+
+
+def _plans(runs: str) -> Iterator[str]:
+  return map(str, itertools.count(1)) if runs == "all" else iter(runs.split())
+
+
+def main() -> None:
+  address, folder, expected, runs = sys.argv[1:]
+  # A killed process takes nothing with it that it has written; only a power cut would.
+  os.sync = lambda: None
+  os.fsync = lambda _: None
+  transfer._FIRST_WAIT = 0.0
+  remotes = [*archives.collection_archives(["layout:xla:random"], ["valid"], base_url=address),
+             archives.Remote("small.json", f"{address}small.json", pathlib.PurePosixPath(
+                 "eval_indices/small.json"), is_archive=False)]
+  killed = 0
+  for plan in _plans(runs):
+    root = pathlib.Path(folder) / "root"
+    signals = [_run(remotes, root, int(step)) for step in plan.split(",")]
+    killed += signals[0] != 0
+    assert _run(remotes, root, None) == 0
+    found = tree(root)
+    assert found == tree(pathlib.Path(expected)), f"another tree after {plan}: {sorted(found)}"
+    leftovers = {path.name for path in (root / "downloads").iterdir()}
+    names = {"npz_layout_xla_random_valid.tar", "small.json"}
+    allowed = {f"{name}{suffix}" for name in names for suffix in (".json", ".lock")}
+    assert leftovers <= allowed, f"after {plan}: {leftovers - allowed}"
+    assert _run(remotes, root, None) == 0  # All is verified.
+    shutil.rmtree(root)
+    if runs == "all" and not signals[0]:
+      break
+  print(killed)
+
+
+if __name__ == "__main__":
+  main()
