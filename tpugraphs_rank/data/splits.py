@@ -91,8 +91,8 @@ class Counts:
     if self.drawn_with is not None:
       parts[0] += f", drawn with seed {self.drawn_with} from {self.files} files"
     if self.repeats:
-      parts.append(f"{self.repeats} repeated configurations in {self.programs_with_repeats} programs "
-                   + ("(kept)" if self.duplicates == "keep" else
+      parts.append(f"{self.repeats} repeated configurations in {self.programs_with_repeats} "
+                   "programs " + ("(kept)" if self.duplicates == "keep" else
                       f"(merged: {self.duplicates} runtime)"))
     if self.short_lists:
       parts.append(f"{self.short_lists} programs have fewer configurations than a list of "
@@ -233,8 +233,8 @@ def _check_paddings(name: str, paddings: Dict[str, Dict[Any, str]]) -> None:
   if len(paddings["stated"]) > 1:
     said = ", ".join(f"{padding} in {path}" for padding, path in paddings["stated"].items())
     raise errors.DataError(
-        f"{name}: graphs differ in feature_padding: {said}; expected one padding in all graphs of a "
-        "collection: featurize all with one --padding")
+        f"{name}: graphs differ in feature_padding: {said}; expected one padding in all graphs of "
+        "a collection: featurize all with one --padding")
   found = {padding: path for padding, path in paddings["found"].items() if padding is not None}
   if len(found) > 1:
     _logger.warning(

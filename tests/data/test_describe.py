@@ -1,0 +1,368 @@
+"""Descriptions of collections, against loops over the arrays that were written."""
+
+import json
+import shutil
+import tracemalloc
+import weakref
+
+import numpy as np
+import pytest
+
+from tests import public_tree
+from tests import synthetic
+from tests.data import changed
+from tpugraphs_rank import errors
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import describe
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.hlo import opcodes
+
+MAKERS = {"tile": synthetic.tile_graph, "layout": synthetic.layout_graph}
+
+
+def _write(folder, kind, graphs_by_split, **stated):
+  """Graphs by split and name; returns the descriptor's path."""
+  for split, members in graphs_by_split.items():
+    for graph in members:
+      npz.save_graph(folder / split / f"{graph.name}.npz", graph)
+  path = folder / "c.json"
+  path.write_text(json.dumps({
+      "name": f"{kind}:made", "kind": kind, "target": "chip",
+      "splits": {split: len(members) for split, members in graphs_by_split.items()}, **stated}))
+  return path
+
+
+def _summary(path, **options):
+  found = describe.describe(str(path), **options)
+  summary = found.summary()
+  assert json.loads(json.dumps(summary, allow_nan=False)) == summary  # JSON holds all of it.
+  assert summary["problems"] == found.problems
+  return summary
+
+
+def _range(values):
+  return {"least": min(values), "median": float(np.median(values)), "greatest": max(values),
+          "total": sum(values)}
+
+
+def _groups(graph):
+  """The runtimes of each distinct configuration, found by comparing rows."""
+  rows = graph.config_rows().reshape(graph.num_configs, -1).tolist()
+  groups = {}
+  for row, runtime in zip(rows, graph.relative_runtime):
+    groups.setdefault(tuple(row), []).append(runtime)
+  return list(groups.values())
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_number_of_a_split(tmp_path, kind):
+  make = MAKERS[kind]
+  members = [make(seed, num_nodes=5 + seed, num_configs=(3, 12, 40, 31)[seed], name=f"g{seed}")
+             for seed in range(4)]
+  # Nodes 0 and 1 of the third stand alone; the fourth has one configuration, 31 times.
+  members[2] = graphs.graph_from_arrays("g2", {
+      **members[2].arrays(), "edge_index": np.array([[3, 2], [4, 3], [5, 4], [6, 5]])})
+  members[3] = changed.with_configs(members[3], [0] * 31)
+  found = _summary(_write(tmp_path, kind, {"train": members}, has_runtimes={"train": True}))
+  split = found["splits"]["train"]
+  groups = [_groups(graph) for graph in members]
+  assert found["kind"] == kind and found["target"] == "chip" and found["problems"] == []
+  assert (split["graphs"], split["files"], split["expected"]) == (4, 4, 4)
+  assert split["damaged"] == {} and split["missing"] == []
+  assert split["nodes"] == _range([5, 6, 7, 8])
+  assert split["edges"] == _range([len(graph.edge_index) for graph in members])
+  assert split["configurations"] == _range([3, 12, 40, 31]) and split["samples"] == 86
+  assert split["distinct_configurations"] == _range([len(each) for each in groups])
+  assert split["configurable_nodes"] == (_range([3, 3, 3, 3]) if kind == "layout" else None)
+  assert split["isolated_nodes"] == {"nodes": 2, "graphs": 1}
+  assert split["one_distinct_configuration"] == ["g3"]
+  assert split["fewer_than_5_configurations"] == ["g0"]
+  assert split["fewer_configurations_than_a_list"] == {
+      "list_size": 32, "graphs": ["g0", "g1", "g3"]}
+
+  runtimes = split["runtimes"]
+  everything = np.concatenate([graph.config_runtime for graph in members])
+  assert (runtimes["graphs"], runtimes["expected"]) == (4, True)
+  assert (runtimes["least_ns"], runtimes["greatest_ns"]) == (everything.min(), everything.max())
+  assert runtimes["spread"] == pytest.approx(_range([
+      max(map(max, each)) / min(map(min, each)) for each in groups]))
+  if kind == "tile":
+    normalizers = np.concatenate([graph.config_runtime_normalizers for graph in members])
+    assert runtimes["normalizers"] == {
+        "least_ns": normalizers.min(), "greatest_ns": normalizers.max(), "graphs_with_several": 0}
+  else:
+    assert runtimes["normalizers"] is None
+
+  sizes = [[len(values) for values in each] for each in groups]
+  assert split["duplicates"] == {
+      "graphs": sum(max(each) > 1 for each in sizes),
+      "rows": sum(number - 1 for each in sizes for number in each),
+      "largest": 31, "largest_in": "g3",
+      "relative_sd": pytest.approx(np.sqrt(
+          sum((value / np.mean(values) - 1) ** 2
+              for each in groups for values in each for value in values)
+          / sum(len(values) - 1 for each in groups for values in each)), abs=1e-9)}
+
+  stored = [dict(np.load(tmp_path / "train" / f"{graph.name}.npz")) for graph in members]
+  unpacked = [sum(array.nbytes for array in arrays.values()) for arrays in stored]
+  assert split["bytes"] == {
+      "stored": sum(path.stat().st_size for path in (tmp_path / "train").iterdir()),
+      "unpacked": sum(unpacked), "largest_unpacked": max(unpacked),
+      "largest": f"g{int(np.argmax(unpacked))}"}
+  assert split["stored_dtypes"] == {key: {array.dtype.name: 4} for key, array in stored[0].items()}
+
+
+def test_how_far_apart_repeats_are(tmp_path):
+  graph = changed.with_configs(synthetic.layout_graph(0), [0, 0, 0, 1, 1])
+  graph = graphs.graph_from_arrays("g", {
+      **graph.arrays(), "config_runtime": np.array([90, 100, 110, 300, 100])})
+  split = _summary(_write(tmp_path, "layout", {"train": [graph]}))["splits"]["train"]
+  # Deviations of -0.1, 0, 0.1 about 100, and 0.5, -0.5 about 200; 2 + 1 degrees of freedom.
+  assert split["duplicates"]["relative_sd"] == pytest.approx(
+      np.sqrt((2 * 0.1 ** 2 + 2 * 0.5 ** 2) / (2 + 1)))
+  assert split["duplicates"]["largest"] == 3 and split["duplicates"]["rows"] == 3
+
+
+def test_a_split_without_runtimes(tmp_path):
+  members = [synthetic.tile_graph(seed, name=f"k{seed}", config_runtime=np.zeros(12),
+                                  config_runtime_normalizers=np.zeros(12)) for seed in range(2)]
+  measured = synthetic.tile_graph(2, name="k2")
+  path = _write(tmp_path, "tile", {"test": members}, has_runtimes={"test": False})
+  runtimes = _summary(path)["splits"]["test"]["runtimes"]
+  assert runtimes == {"graphs": 0, "expected": False, "least_ns": None, "greatest_ns": None,
+                      "spread": None, "normalizers": None}
+  path = _write(tmp_path / "more", "tile", {"test": [*members, measured]})
+  found = _summary(path)["splits"]["test"]
+  assert found["runtimes"]["graphs"] == 1 and found["runtimes"]["expected"] is None
+  assert found["runtimes"]["least_ns"] == measured.config_runtime.min()
+  # Repeats without runtimes say nothing about how far apart those are.
+  repeated = changed.with_configs(members[0], [0, 0, 1])
+  only = _summary(_write(tmp_path / "only", "tile", {"test": [repeated]}))["splits"]["test"]
+  assert only["duplicates"]["rows"] == 1 and only["duplicates"]["relative_sd"] is None
+
+
+def test_dtypes_are_those_of_the_files_and_padding_is_stated_or_found(tmp_path):
+  graph = synthetic.tile_graph(0, name="a")
+  path = _write(tmp_path, "tile", {"train": [graph]}, splits={"train": 3})
+  released = {key: array for key, array in graph.arrays().items() if key != "feature_padding"}
+  readme = dict(released, node_opcode=graph.node_opcode.astype(np.int32))
+  node_feat = np.array(graph.node_feat)
+  node_feat[:, 134:140] = -1
+  np.savez(tmp_path / "train" / "b.npz", **readme)
+  np.savez(tmp_path / "train" / "c.npz", **dict(released, node_feat=node_feat))
+  split = _summary(path)["splits"]["train"]
+  assert split["stored_dtypes"]["node_opcode"] == {"uint8": 2, "int32": 1}
+  assert split["stored_dtypes"]["feature_padding"] == {"int64": 1}
+  assert split["stored_dtypes"]["edge_index"] == {"int64": 3}
+  assert split["feature_padding"] == {"stated": {"0": 1, "None": 2}, "found": {"0": 2, "-1": 1}}
+
+
+# ---- opcodes and twins ---------------------------------------------------------------------------
+
+
+def _with_opcodes(name, numbers):
+  return synthetic.tile_graph(0, name=name, num_nodes=len(numbers),
+                              node_opcode=np.array(numbers, np.uint8))
+
+
+def test_opcodes_and_those_that_training_lacks(tmp_path):
+  path = _write(tmp_path, "tile", {
+      "train": [_with_opcodes("a", [2, 2, 34]), _with_opcodes("b", [2, 2])],
+      "valid": [_with_opcodes("c", [34, 63])], "test": [_with_opcodes("d", [63, 24, 24, 2])]})
+  found = _summary(path)
+  name = opcodes.opcode_name
+  assert found["opcodes"] == [
+      {"id": 2, "name": name(2), "nodes": 5, "share": 5 / 11,
+       "splits": {"train": 4, "valid": 0, "test": 1}},
+      {"id": 24, "name": name(24), "nodes": 2, "share": 2 / 11,
+       "splits": {"train": 0, "valid": 0, "test": 2}},
+      {"id": 34, "name": name(34), "nodes": 2, "share": 2 / 11,
+       "splits": {"train": 1, "valid": 1, "test": 0}},
+      {"id": 63, "name": name(63), "nodes": 2, "share": 2 / 11,
+       "splits": {"train": 0, "valid": 1, "test": 1}}]
+  assert found["opcodes_not_in_train"] == {
+      "valid": {name(63): 1}, "test": {name(24): 2, name(63): 1}}
+  # Without training nobody knows.
+  assert _summary(path, splits=["valid", "test"])["opcodes_not_in_train"] is None
+
+
+def test_twins_of_earlier_splits(tmp_path):
+  train = [synthetic.layout_graph(seed, num_nodes=7, name=f"t{seed}") for seed in range(3)]
+  same = changed.relabelled(train[1], [3, 0, 1, 6, 2, 5, 4])
+  larger = graphs.graph_from_arrays("v1", dict(train[2].arrays(), node_feat=2 * train[2].node_feat))
+  rename = lambda graph, name: graphs.graph_from_arrays(name, graph.arrays())
+  path = _write(tmp_path, "layout", {
+      "train": train, "valid": [rename(same, "v0"), larger, synthetic.layout_graph(9, name="v2")],
+      "test": [rename(same, "x0")]})
+  found = _summary(path)
+  assert found["twins"] == [
+      {"of": "valid", "in": "train", "graphs": 2, "with_equal_features": 1,
+       "examples": [["v0", "t1"], ["v1", "t2"]]},
+      {"of": "test", "in": "train", "graphs": 1, "with_equal_features": 1,
+       "examples": [["x0", "t1"]]},
+      {"of": "test", "in": "valid", "graphs": 1, "with_equal_features": 1,
+       "examples": [["x0", "v0"]]}]
+  assert [found["splits"][split]["structures"] for split in ("train", "valid", "test")] == [3, 3, 1]
+
+
+# ---- what is wrong -------------------------------------------------------------------------------
+
+
+def _damaged_file(path, how):
+  if how == "cut":
+    path.write_bytes(path.read_bytes()[:-40])
+  elif how == "empty":
+    path.write_bytes(b"")
+  elif how == "flipped":  # In the middle of the packed features.
+    content = bytearray(path.read_bytes())
+    content[200] ^= 0xFF
+    path.write_bytes(bytes(content))
+  elif how == "key":
+    arrays = npz.load_graph(path).arrays()
+    del arrays["node_opcode"]
+    np.savez(path, **arrays)
+  elif how == "kind":
+    npz.save_graph(path, synthetic.layout_graph(0))
+  elif how == "pickle":
+    np.savez(path, node_feat=np.array([{}], object))
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "flipped", "key", "kind", "pickle"])
+def test_a_damaged_file_is_named_with_its_error_and_reading_goes_on(tmp_path, how):
+  path = synthetic.write_collection(tmp_path, counts=(3, 2, 1))
+  victim = sorted((tmp_path / "npz" / "train").glob("*.npz"))[1]
+  _damaged_file(victim, how)
+  with pytest.raises(errors.DataError) as caught:
+    list(collections.load_collection(str(path), "train"))
+  found = _summary(path)
+  train = found["splits"]["train"]
+  assert train["damaged"] == {str(victim): str(caught.value)} and victim.name in str(caught.value)
+  assert (train["graphs"], train["files"], train["expected"]) == (2, 3, 3)
+  assert train["nodes"]["total"] == 12 and found["splits"]["valid"]["graphs"] == 2
+  assert found["problems"] == ["train has 1 damaged files"]
+
+
+def test_too_few_and_too_many_files(tmp_path):
+  path = synthetic.write_collection(tmp_path, counts=(3, 2, 1))
+  next((tmp_path / "npz" / "train").glob("*.npz")).unlink()
+  npz.save_graph(tmp_path / "npz" / "valid" / "stray.npz", synthetic.tile_graph(0))
+  shutil.rmtree(tmp_path / "npz" / "test")
+  found = _summary(path)
+  assert found["problems"] == [
+      "train has 2 of 3 graphs", "valid has 3 of 2 graphs", "test has 0 of 1 graphs"]
+  assert found["splits"]["test"]["missing"] == [str(tmp_path / "npz" / "test")]
+  assert found["splits"]["test"]["nodes"] is None
+  assert _summary(path, splits=["train"])["problems"] == ["train has 2 of 3 graphs"]
+
+
+def test_listed_files_that_are_not_there(tmp_path):
+  npz.save_graph(tmp_path / "a.npz", synthetic.tile_graph(0))
+  collection = registry.Collection(
+      name="tile:listed", kind="tile", target="t", splits={"train": None, "test": None},
+      folder=tmp_path, files={"train": ("a.npz", "gone.npz"), "test": ("x.npz", "y.npz", "z.npz")})
+  found = describe.describe(collection)
+  assert found.problems == [f"train lacks {tmp_path / 'gone.npz'}",
+                            f"test lacks {tmp_path / 'x.npz'} and 2 more"]
+  assert found.summary()["splits"]["train"]["missing"] == [str(tmp_path / "gone.npz")]
+
+
+def test_nothing_at_all_is_missing_data(tmp_path):
+  with pytest.raises(errors.MissingDataError, match="no data of tile:xla valid at .*bring it with"):
+    describe.describe("tile:xla", ["valid", "test"], tmp_path)
+  with pytest.raises(errors.UnknownNameError, match="no split 'vaild'"):
+    describe.describe("tile:xla_cpu", ["train", "vaild"])
+
+
+def test_a_collection_that_has_no_graphs_by_design(tmp_path):
+  empty = registry.Collection(
+      name="tile:none", kind="tile", target="t", splits={"train": 0}, folder=tmp_path)
+  found = describe.describe(empty)
+  assert found.problems == [] and found.summary()["splits"]["train"]["graphs"] == 0
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+def test_one_graph_is_held_at_a_time(tmp_path, monkeypatch):
+  path = synthetic.write_collection(tmp_path, counts=(4, 2, 1))
+  alive, most = weakref.WeakSet(), []
+  load_graph = npz.load_graph
+
+  def load(file):
+    most.append(len(alive))
+    graph = load_graph(file)
+    alive.add(graph)
+    return graph
+
+  monkeypatch.setattr(npz, "load_graph", load)
+  assert describe.describe(str(path)).problems == []
+  assert most == [0] * 7 and len(alive) == 0
+
+
+def test_a_large_layout_takes_about_twice_its_size(tmp_path):
+  count, nodes = 20_000, 40  # 58 MB; the public data's largest has 30 times as many.
+  rng = np.random.default_rng(0)
+  feat = np.broadcast_to(rng.integers(-1, 6, [nodes, 18]).astype(np.float32),
+                         [count, nodes, 18]).copy()
+  feat[1000:, 0, :3] = rng.integers(-1, 6, [count - 1000, 3])
+  arrays = {**synthetic.node_arrays(rng, 500), "node_config_ids": np.arange(nodes),
+            "node_config_feat": feat, "config_runtime": np.arange(1, count + 1)}
+  (tmp_path / "train").mkdir()
+  np.savez(tmp_path / "train" / "large.npz", **arrays)
+  distinct = len(np.unique(feat[:, 0, :3], axis=0))
+  size = feat.nbytes
+  del feat, arrays
+  collection = registry.Collection(
+      name="layout:large:x", kind="layout", target="t", splits={"train": 1}, folder=tmp_path)
+  tracemalloc.start()
+  try:
+    found = describe.describe(collection).summary()["splits"]["train"]
+    _, peak = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  assert found["distinct_configurations"]["total"] == distinct
+  assert found["duplicates"]["rows"] == count - distinct
+  assert peak < 2.2 * size
+
+
+# ---- real measurements ---------------------------------------------------------------------------
+
+
+def test_the_bundled_collection_is_whole():
+  found = describe.describe("tile:xla_cpu").summary()
+  assert found["problems"] == []
+  for split, there in found["splits"].items():
+    assert there["graphs"] == there["expected"] == len(
+        collections.load_collection("tile:xla_cpu", split))
+    assert there["feature_padding"] == {
+        key: {"0": there["graphs"]} for key in ("stated", "found")}
+    assert there["one_distinct_configuration"] == [] and there["runtimes"]["expected"] is True
+  # Held-back families may share their structure with training's; no program is there twice.
+  assert [(entry["of"], entry["in"], entry["with_equal_features"]) for entry in found["twins"]] == [
+      ("valid", "train", 0), ("test", "train", 0), ("test", "valid", 0)]
+
+
+def test_the_quirks_of_the_release(tmp_path):
+  public_tree.write_tree(tmp_path, collections=["layout:xla:random"])
+  found = _summary("layout:xla:random", data_root=tmp_path)
+  splits = found["splits"]
+  assert found["problems"] == []
+  assert [splits[split]["graphs"] for split in registry.SPLITS] == [69, 7, 8]
+  # Training program 0 holds 19 equal configurations, and 54 others hold the default 40 times.
+  repeats = [splits[split]["duplicates"] for split in ("train", "valid")]
+  assert sum(entry["graphs"] for entry in repeats) == 1 + 54
+  assert repeats[0]["rows"] == 18 + 39 * len(public_tree.REPEATING_TRAIN)
+  for entry in repeats:
+    assert entry["largest"] == public_tree.DEFAULT_REPEATS
+    assert entry["relative_sd"] == pytest.approx(public_tree.NOISE, rel=0.1)
+  assert splits["train"]["stored_dtypes"] == {
+      key: {dtype: 69} for key, dtype in {
+          "node_feat": "float32", "node_opcode": "uint8", "edge_index": "int64",
+          "node_config_ids": "int64", "node_config_feat": "float32", "config_runtime": "int64",
+          "node_splits": "int64"}.items()}
+  assert splits["train"]["feature_padding"]["stated"] == {"None": 69}
+  assert [splits[split]["runtimes"]["graphs"] for split in registry.SPLITS] == [69, 7, 0]
+  assert splits["train"]["isolated_nodes"]["graphs"] == len(range(0, 69, 5))
+  assert splits["valid"]["configurations"]["least"] == 481

@@ -1,0 +1,194 @@
+"""A description of a collection as text for a terminal."""
+
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from tpugraphs_rank.data import describe
+
+# Lines of the lists below the table; the JSON has all.
+_SHOWN = 10
+
+_NONE = "-"
+
+
+def text(description: describe.Description) -> str:
+  """The table by split, and below it dtypes, opcodes, twins and what is wrong."""
+  found = description.summary()
+  splits = found["splits"]
+  parts = [
+      f"{found['collection']} ({found['kind']}, {found['target']}) in {found['folder']}",
+      _table(["", *splits], _rows(splits)),
+      "Ranges are least / median / greatest over graphs, and the total where one follows.",
+      _dtypes(splits), _opcodes(found), _twins(found["twins"]), _damaged(splits)]
+  return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _rows(splits: Mapping[str, Mapping[str, Any]]) -> List[List[str]]:
+  """One row for each fact, one column for each split; rows that say nothing are left out."""
+  rows: List[Tuple[str, Any]] = [
+      ("graph files", lambda s: f"{s['files']}" + (
+          "" if s["expected"] is None else f" of {s['expected']}")),
+      ("damaged", lambda s: _count(len(s["damaged"]))),
+      ("nodes", lambda s: _span(s["nodes"])),
+      ("edges", lambda s: _span(s["edges"])),
+      ("configurations", lambda s: _span(s["configurations"])),
+      ("distinct ones", lambda s: _span(s["distinct_configurations"])),
+      ("configurable nodes", lambda s: _span(s["configurable_nodes"])),
+      ("runtimes", _runtimes),
+      ("slowest / fastest", lambda s: _span(s["runtimes"]["spread"], ".3g", total=False)),
+      ("default's runtime", _normalizers),
+      ("repeated configurations", _repeats),
+      ("most often one", lambda s: _most(s["duplicates"])),
+      ("relative sd of repeats", lambda s: _percent(s["duplicates"]["relative_sd"])),
+      ("one distinct configuration", lambda s: _graphs(s["one_distinct_configuration"])),
+      (f"fewer than {describe.TOP} configurations",
+       lambda s: _graphs(s[f"fewer_than_{describe.TOP}_configurations"])),
+      (f"fewer than {_list_size(splits)} configurations",
+       lambda s: _graphs(s["fewer_configurations_than_a_list"]["graphs"])),
+      ("nodes without an edge", lambda s: _in_graphs(
+          s["isolated_nodes"]["nodes"], s["isolated_nodes"]["graphs"])),
+      ("feature padding stated", lambda s: _counts(s["feature_padding"]["stated"], "not stated")),
+      ("feature padding found", lambda s: _counts(s["feature_padding"]["found"], "unclear")),
+      ("distinct structures", lambda s: _count(s["structures"])),
+      ("on disk", lambda s: size(s["bytes"]["stored"])),
+      ("unpacked", lambda s: size(s["bytes"]["unpacked"])),
+      ("largest graph unpacked", lambda s: size(s["bytes"]["largest_unpacked"])),
+  ]
+  made = [[title, *(cell(split) for split in splits.values())] for title, cell in rows]
+  return [row for row in made if any(cell != _NONE for cell in row[1:])]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """Columns aligned to the right, but for the first."""
+  lines = [header, *rows]
+  widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+  return "\n".join("  ".join(
+      cell.ljust(width) if column == 0 else cell.rjust(width)
+      for column, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
+
+
+def _list_size(splits: Mapping[str, Mapping[str, Any]]) -> int:
+  return next(iter(splits.values()))["fewer_configurations_than_a_list"]["list_size"]
+
+
+def _count(number: int) -> str:
+  return f"{number:,}" if number else _NONE
+
+
+def _graphs(names: Sequence[str]) -> str:
+  return f"{len(names):,} graphs" if names else _NONE
+
+
+def _in_graphs(number: int, graphs: int) -> str:
+  return f"{number:,} in {graphs:,} graphs" if number else _NONE
+
+
+def _span(found: Optional[Mapping[str, float]], form: str = ",.10g", total: bool = True) -> str:
+  if found is None:
+    return _NONE
+  least, median, greatest = (format(found[key], form) for key in ("least", "median", "greatest"))
+  span = f"{least} each" if least == greatest else f"{least} / {median} / {greatest}"
+  return span + (f"; {found['total']:,}" if total else "")
+
+
+def _runtimes(split: Mapping[str, Any]) -> str:
+  found, graphs = split["runtimes"], split["graphs"]
+  if not graphs:
+    return _NONE
+  if not found["graphs"]:
+    return "none (zeros)"
+  among = "" if found["graphs"] == graphs else f" in {found['graphs']} of {graphs} graphs"
+  return f"{duration(found['least_ns'])} to {duration(found['greatest_ns'])}{among}"
+
+
+def _normalizers(split: Mapping[str, Any]) -> str:
+  found = split["runtimes"]["normalizers"]
+  if found is None:
+    return _NONE
+  several = found["graphs_with_several"]
+  return (f"{duration(found['least_ns'])} to {duration(found['greatest_ns'])}"
+          + (f" (varies in {several} graphs)" if several else ""))
+
+
+def _repeats(split: Mapping[str, Any]) -> str:
+  return _in_graphs(split["duplicates"]["rows"], split["duplicates"]["graphs"])
+
+
+def _most(found: Mapping[str, Any]) -> str:
+  return f"{found['largest']:,} times" if found["largest"] else _NONE
+
+
+def _percent(share: Optional[float]) -> str:
+  return _NONE if share is None else f"{100 * share:.2g} %"
+
+
+def _counts(found: Mapping[str, int], otherwise: str) -> str:
+  if len(found) == 1:
+    return next(iter(found)).replace("None", otherwise)
+  return ", ".join(f"{otherwise if value == 'None' else value}: {number:,}"
+                   for value, number in sorted(found.items())) or _NONE
+
+
+def duration(nanoseconds: float) -> str:
+  """Nanoseconds in the unit that suits them, three digits."""
+  for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+    if nanoseconds >= scale:
+      return f"{nanoseconds / scale:.3g} {unit}"
+  return f"{nanoseconds:.3g} ns"
+
+
+def size(number: float) -> str:
+  """Bytes in the (decimal) unit that suits them, three digits."""
+  for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    if number >= scale:
+      return f"{number / scale:.3g} {unit}"
+  return f"{number:.3g} B"
+
+
+def _dtypes(splits: Mapping[str, Mapping[str, Any]]) -> str:
+  """The dtypes of all splits together."""
+  joined: Dict[str, Dict[str, int]] = {}
+  for split in splits.values():
+    for key, counts in split["stored_dtypes"].items():
+      own = joined.setdefault(key, {})
+      for dtype, number in counts.items():
+        own[dtype] = own.get(dtype, 0) + number
+  if not joined:
+    return ""
+  entries = [f"{key} " + " or ".join(
+      dtype if len(counts) == 1 else f"{dtype} ({number:,} graphs)"
+      for dtype, number in counts.items()) for key, counts in joined.items()]
+  return "Stored as: " + ", ".join(entries)
+
+
+def _opcodes(found: Mapping[str, Any]) -> str:
+  listed = found["opcodes"]
+  if not listed:
+    return ""
+  rows = [[entry["name"], f"{entry['nodes']:,}", f"{100 * entry['share']:.3g} %"]
+          for entry in listed[:_SHOWN]]
+  if len(listed) > _SHOWN:
+    rest = listed[_SHOWN:]
+    rows.append([f"{len(rest)} others", f"{sum(entry['nodes'] for entry in rest):,}",
+                 f"{100 * sum(entry['share'] for entry in rest):.3g} %"])
+  table = _table([f"opcode ({len(listed)})", "nodes", "share"], rows)
+  unseen = [f"Opcodes of {split} that train lacks: " + ", ".join(
+      f"{name} ({number:,} nodes)" for name, number in own.items())
+            for split, own in (found["opcodes_not_in_train"] or {}).items() if own]
+  return "\n".join([table, *unseen])
+
+
+def _twins(found: Sequence[Mapping[str, Any]]) -> str:
+  lines = []
+  for entry in found:
+    if entry["graphs"]:
+      name, twin = entry["examples"][0]
+      lines.append(
+          f"{entry['graphs']:,} graphs of {entry['of']} have a structural twin (equal opcodes and "
+          f"edges) in {entry['in']}, {entry['with_equal_features']:,} of them with equal node "
+          f"features; {name}, for instance, is a twin of {twin}")
+  return "\n".join(lines)
+
+
+def _damaged(splits: Mapping[str, Mapping[str, Any]]) -> str:
+  return "\n".join(f"damaged: {error}" for split in splits.values()
+                   for error in split["damaged"].values())
