@@ -10,6 +10,7 @@ every byte of what is there. Archives that were put into `downloads/` under the 
 are taken, too. Nothing that is there is ever replaced.
 """
 
+import concurrent.futures
 import pathlib
 from typing import Any, List, Optional, Sequence
 
@@ -23,6 +24,7 @@ from tpugraphs_rank.data import archives
 from tpugraphs_rank.data import download as download_lib
 from tpugraphs_rank.data import download_records
 from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import transfer
 
 
 def chosen(collections: Sequence[str], splits: Sequence[str], raw: bool = False,
@@ -45,11 +47,17 @@ def chosen(collections: Sequence[str], splits: Sequence[str], raw: bool = False,
 def listing(remotes: Sequence[archives.Remote], data_root: files.PathLike, parallel: int
             ) -> List[str]:
   """A line on each remote: name, size, place, and what of it is here; then one on them all."""
-  try:
-    sizes = download_lib.remote_sizes(remotes, parallel)
-    note = []
-  except errors.MissingDataError as error:
-    sizes, note = [None] * len(remotes), [f"sizes are unknown: {error}"]
+  failures: List[errors.MissingDataError] = []
+
+  def size_of(remote: archives.Remote) -> Optional[int]:
+    try:
+      return transfer.remote_size(remote.address, attempts=1)
+    except errors.MissingDataError as error:
+      failures.append(error)
+      return None
+
+  with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
+    sizes = list(pool.map(size_of, remotes))
   rows = [("file", "size", "place", "here")]
   for remote, size in zip(remotes, sizes):
     state = download_records.look(remote, data_root)
@@ -59,7 +67,10 @@ def listing(remotes: Sequence[archives.Remote], data_root: files.PathLike, paral
            for row in rows]
   known = [size for size in sizes if size is not None]
   total = f"{len(remotes)} files, {_amount(sum(known))}" if known else f"{len(remotes)} files"
-  return [*lines, f"{total}; data root {data_root}", *note]
+  lines.append(f"{total}; data root {data_root}")
+  if failures:
+    lines.append(f"{len(failures)} of unknown size: {failures[0]}")
+  return lines
 
 
 def _here(state: download_records.State, size: Optional[int]) -> str:

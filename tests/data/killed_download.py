@@ -15,7 +15,7 @@ import pathlib
 import shutil
 import signal
 import sys
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Sequence
 
 from tpugraphs_rank.data import archives
 from tpugraphs_rank.data import download
@@ -46,24 +46,21 @@ def _kill_at(step: int) -> None:
   sys.addaudithook(hook)
 
 
-def _run(remotes, root: pathlib.Path, step: Optional[int]) -> int:
-  """The signal that ended a download in a process of its own, or 0."""
+def _killed(remotes: Sequence[archives.Remote], root: pathlib.Path, step: int) -> bool:
+  """Downloads in a process of its own; whether it came as far as the step that kills it."""
   process = os.fork()
   if process == 0:
     try:
-      if step is not None:
-        _kill_at(step)
+      _kill_at(step)
       download.download(remotes, root, parallel=1)
       os._exit(0)
     except BaseException as error:  # pylint: disable=broad-except
       sys.stderr.write(f"{type(error).__name__}: {error}\n")
       os._exit(1)
   status = os.waitpid(process, 0)[1]
-  if os.WIFSIGNALED(status):
-    return os.WTERMSIG(status)
-  if os.WEXITSTATUS(status):
-    sys.exit(f"failed, killed at {step}")
-  return 0
+  if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+    sys.exit(f"failed, to be killed at {step}")
+  return os.WIFSIGNALED(status)
 
 
 def tree(root: pathlib.Path) -> Dict[str, bytes]:
@@ -89,18 +86,18 @@ def main() -> None:
   killed = 0
   for plan in _plans(runs):
     root = pathlib.Path(folder) / "root"
-    signals = [_run(remotes, root, int(step)) for step in plan.split(",")]
-    killed += signals[0] != 0
-    assert _run(remotes, root, None) == 0
+    ended = not [_killed(remotes, root, int(step)) for step in plan.split(",")][0]
+    killed += not ended
+    download.download(remotes, root, parallel=1)
     found = tree(root)
     assert found == tree(pathlib.Path(expected)), f"another tree after {plan}: {sorted(found)}"
     leftovers = {path.name for path in (root / "downloads").iterdir()}
     names = {"npz_layout_xla_random_valid.tar", "small.json"}
     allowed = {f"{name}{suffix}" for name in names for suffix in (".json", ".lock")}
     assert leftovers <= allowed, f"after {plan}: {leftovers - allowed}"
-    assert _run(remotes, root, None) == 0  # All is verified.
+    assert all(brought.was_there for brought in download.download(remotes, root))
     shutil.rmtree(root)
-    if runs == "all" and not signals[0]:
+    if runs == "all" and ended:
       break
   print(killed)
 

@@ -99,8 +99,9 @@ def test_missing_public_data_names_the_command_that_fetches_it(tmp_path, monkeyp
       collections.load_collection("tile:xla", "train", argument)
     message = str(caught.value)
     assert f"no data of tile:xla train at {root}/npz/tile/xla/train; " in message
-    address = "http://download.tensorflow.org/data/tpu_graphs/v0/npz_tile_xla_train.tar"
-    assert f"curl -fL {address} | tar -x -C {root}`" in message
+    where = f" --data_root {argument}" if argument else ""
+    assert ("`python -m experiments.download --collections tile:xla --splits train"
+            f"{where}`") in message
 
 
 def test_public_data_is_found_below_the_data_root(tmp_path, monkeypatch):
@@ -112,7 +113,7 @@ def test_public_data_is_found_below_the_data_root(tmp_path, monkeypatch):
   split = collections.load_collection("layout:xla:random", "test")
   assert [graph.name for graph in split] == [f"g{index}" for index in range(8)]
   (folder / "g3.npz").unlink()
-  with pytest.raises(errors.DataError, match="holds 7 of the 8 graphs .* curl -fL"):
+  with pytest.raises(errors.DataError, match="holds 7 of the 8 graphs .* experiments.download"):
     collections.load_collection("layout:xla:random", "test")
 
 

@@ -101,10 +101,23 @@ def test_a_collection_with_a_folder_of_its_own_needs_no_data_root(tmp_path):
 
 
 def test_the_hint_is_a_command_that_brings_the_data(tmp_path):
-  hint = registry.get_collection("layout:nlp:random").fetch_hint("valid", tmp_path)
-  address = "http://download.tensorflow.org/data/tpu_graphs/v0/npz_layout_nlp_random_valid.tar"
-  assert f"`mkdir -p {tmp_path} && curl -fL {address} | tar -x -C {tmp_path}`" in hint
+  collection = registry.get_collection("layout:nlp:random")
+  command = "python -m experiments.download --collections layout:nlp:random --splits valid"
+  hint = collection.fetch_hint("valid", tmp_path)
+  assert f"`{command} --data_root {tmp_path}`" in hint
   assert "--data_root" in hint and "TPUGRAPHS_RANK_DATA" in hint
+  assert f"`{command} --data_root '/my data'`" in collection.fetch_hint("valid", "/my data")
+  # The command finds the root as the caller did.
+  assert f"`{command}`" in collection.fetch_hint("valid")
+
+
+def test_the_hint_for_ones_own_data_names_its_archive(tmp_path):
+  collection = registry.read_descriptor(_descriptor(
+      tmp_path, {**GOOD, "addresses": {"train": "http://host/file.tar"}}))
+  said = f"describes itself in {tmp_path}; check its path and files there"
+  assert collection.fetch_hint("train").endswith(f"{said}; its archive is http://host/file.tar")
+  assert collection.fetch_hint("test").endswith(said)
+  assert not collection.is_public
 
 
 # ---- families and groups -------------------------------------------------------------------------

@@ -201,7 +201,7 @@ def test_a_passing_failure_is_tried_again(server, tmp_path, status):
   server.faults["a.tar"] = [Fault(status=status)] * 5
   assert _fetch(server, tmp_path / "a") == CONTENT
   server.faults["a.tar"] = [Fault(status=status)] * 6
-  with pytest.raises(errors.MissingDataError, match=rf"{status} .*\(6 attempts in a row\)"):
+  with pytest.raises(errors.MissingDataError, match=rf"{status} .*\(attempts in a row: 6\)"):
     transfer.fetch(server.address + "a.tar", tmp_path / "b")
 
 
@@ -307,6 +307,9 @@ def test_the_size_of_a_remote_file(server):
   assert transfer.remote_size(address) is None
   with pytest.raises(errors.MissingDataError, match="b.tar: the server answers 404"):
     transfer.remote_size(server.address + "b.tar")
+  server.head_status = 503
+  with pytest.raises(errors.MissingDataError, match="503 .*attempts in a row: 1"):
+    transfer.remote_size(address, attempts=1)
   assert not server.gets()
 
 

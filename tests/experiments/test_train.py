@@ -92,4 +92,4 @@ def test_missing_data_is_one_line(tmp_path):
   done = _train("--run_dir", tmp_path / "run", "--collection", "tile:xla", "--data_root", tmp_path)
   assert done.returncode == 1
   assert done.stderr.startswith("error: no data of tile:xla train at ")
-  assert "curl" in done.stderr and done.stderr.count("\n") == 1
+  assert "experiments.download" in done.stderr and done.stderr.count("\n") == 1

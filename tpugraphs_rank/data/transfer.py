@@ -112,8 +112,14 @@ def partial_path(path: files.PathLike) -> pathlib.Path:
   return path.with_name(f"{path.name}.partial")
 
 
-def remote_size(address: str, stop: Optional[threading.Event] = None) -> Optional[int]:
+def remote_size(address: str, stop: Optional[threading.Event] = None, attempts: int = _ATTEMPTS
+                ) -> Optional[int]:
   """The size of a remote file in bytes; None where the server does not tell.
+
+  Args:
+    address: http:// or https://.
+    stop: set by another thread to end this soon.
+    attempts: how many failures that may pass are too many.
 
   Raises:
     MissingDataError: there is no such file, or the server cannot be reached.
@@ -127,7 +133,7 @@ def remote_size(address: str, stop: Optional[threading.Event] = None) -> Optiona
           requests.codes.not_allowed, requests.codes.not_implemented) else (
               _length(_checked(response, address)))
 
-  return _attempted(ask, address, stop, lambda: 0, "")
+  return _attempted(ask, address, stop, lambda: 0, "", attempts)
 
 
 def fetch(address: str, path: files.PathLike, progress: Optional[Progress] = None,
@@ -181,7 +187,8 @@ def set_aside(found: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
 
 
 def _attempted(action: Callable[[requests.Session], Any], address: str,
-               stop: Optional[threading.Event], arrived: Callable[[], int], kept: str) -> Any:
+               stop: Optional[threading.Event], arrived: Callable[[], int], kept: str,
+               attempts: int = _ATTEMPTS) -> Any:
   """The action's result; after failures it is tried again, as long as it comes further at times."""
   failures, furthest = 0, arrived()
   waiting = stop or threading.Event()
@@ -194,9 +201,9 @@ def _attempted(action: Callable[[requests.Session], Any], address: str,
         if arrived() > furthest:
           failures, furthest = 0, arrived()
         failures += 1
-        if failures == _ATTEMPTS:
+        if failures == attempts:
           raise errors.MissingDataError(
-              f"cannot fetch {address}: {broken} ({failures} attempts in a row); {kept}check the "
+              f"cannot fetch {address}: {broken} (attempts in a row: {failures}); {kept}check the "
               "connection and run the same command again, which goes on from there") from broken
         seconds = _FIRST_WAIT * 2 ** (failures - 1) if broken.wait is None else broken.wait
         seconds = min(seconds, _LONGEST_WAIT)
