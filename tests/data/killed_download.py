@@ -83,6 +83,8 @@ def main() -> None:
   remotes = [*archives.collection_archives(["layout:xla:random"], ["valid"], base_url=address),
              archives.Remote("small.json", f"{address}small.json", pathlib.PurePosixPath(
                  "eval_indices/small.json"), is_archive=False)]
+  # What is imported on first use is imported once, not in every process.
+  download.download(remotes, pathlib.Path(folder) / "warm", parallel=1)
   killed = 0
   for plan in _plans(runs):
     root = pathlib.Path(folder) / "root"

@@ -1,4 +1,4 @@
-"""Unpacking: nothing leaves the folder, nothing is replaced, and whatever ends it can be repeated."""
+"""Unpacking: nothing leaves the folder, nothing is replaced, and it can be ended and repeated."""
 
 import hashlib
 import io

@@ -15,7 +15,7 @@ import shutil
 import tarfile
 import threading
 import zlib
-from typing import BinaryIO, Callable, Dict, Iterator, List, Optional, Set
+from typing import BinaryIO, Callable, Dict, Iterator, Optional, Set
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
