@@ -1,6 +1,7 @@
-"""Joins, validates and scores submissions to the TpuGraphs competition.
+r"""Joins, validates and scores submissions to the TpuGraphs competition.
 
-  python -m experiments.submission merge --parts runs/a/submission_part.csv,runs/b/submission_part.csv --output submission.csv
+  python -m experiments.submission merge --output submission.csv \
+      --parts runs/a/submission_part.csv,runs/b/submission_part.csv
   python -m experiments.submission validate --submission submission.csv --data_root data
   python -m experiments.submission score --submission valid.csv --split valid
 
@@ -10,7 +11,8 @@ validate  Prints every fault as `line N: ID: message`. Exit status 0 only where 
 score     The competition's score, where runtimes are known (the released test splits have none).
           Writes score.json, per_collection.csv and per_graph.csv into --output.
 
-What must be in the file is known from the data (--data_root), or from a sample submission (--sample).
+What must be in the file is known from the data (--data_root), or from a sample submission
+(--sample).
 """
 
 import csv

@@ -68,8 +68,8 @@ class Corrupted(NamedTuple):
   where: List[Tuple[int, str]]
 
 
-_WRONG_ENTRIES = ("-1", "+1", " 1", "1 ", "\t1", "01", "00", "1.0", "1e0", "", "x", "١", "½", "0x1",
-                  "1_0", "nan", "None", "1\u00a0", "9" * 30, "'1'", "1,1", "#1")
+_WRONG_ENTRIES = ("-1", "+1", " 1", "1 ", "\t1", "01", "00", "1.0", "1e0", "", "x", "١", "½",
+                  "0x1", "1_0", "nan", "None", "1\u00a0", "9" * 30, "'1'", "1,1", "#1")
 
 
 def _lines(data: bytes) -> List[str]:

@@ -21,8 +21,8 @@ def test_what_is_read_is_what_was_written(data):
 @hypothesis.settings(max_examples=300)
 @hypothesis.given(st.one_of(
     st.binary(max_size=200),
-    st.lists(st.sampled_from([b"tile:xla:a", b",", b";", b"0", b"12", b"\n", b"\r", b'"', b" ", b"-",
-                              b"ID,TopConfigs\n", b"\xff", b"\0"]), max_size=30).map(b"".join)))
+    st.lists(st.sampled_from([b"tile:xla:a", b",", b";", b"0", b"12", b"\n", b"\r", b'"', b" ",
+                              b"-", b"ID,TopConfigs\n", b"\xff", b"\0"]), max_size=30).map(b"".join)))
 def test_bytes_without_a_fault_are_those_that_their_rows_are_written_as(data):
   parsed = submission.parse(data)
   if not parsed.faults:
@@ -46,7 +46,7 @@ def test_reading_a_file_with_a_fault(tmp_path):
   path = tmp_path / "part.csv"
   path.write_bytes(b"ID,TopConfigs\ntile:xla:a,1;2\ntile:xla:b,1;;2\nfoo\n")
   with pytest.raises(errors.DataError, match=(
-      r"part\.csv: line 3: tile:xla:b: entry 2, '', is empty .*\(and 1 more faults\); write the "
+      r"part\.csv: line 3: tile:xla:b: entry 2, '', is empty .*\(and 1 more\); write the "
       "file again with `python -m experiments.predict`")):
     submission.read(path)
 

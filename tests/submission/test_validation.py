@@ -66,7 +66,8 @@ def test_an_edited_file_is_valid_exactly_where_a_writer_could_have_written_it(da
     (b"2,0;1\n", b"2,0\n", (3, "tile:xla:alexnet_2",
                             "1 indices; expected the best 2 of its 2 configurations")),
     (b"2,0;1\n", b"2,0;1;0;0;0\n", (3, "tile:xla:alexnet_2", (
-        "index 0 is repeated at entries 1 and 3; expected each at most once, short lists unpadded"))),
+        "index 0 is repeated at entries 1 and 3; expected each at most once, short lists "
+        "unpadded"))),
     (b"2,0;1\n", b"2,0;2\n", (3, "tile:xla:alexnet_2",
                               "entry 2, 2, is out of range; expected 0 to 1")),
     (b"2,0;1\n", b"2,0; 1\n", (3, "tile:xla:alexnet_2", (

@@ -1,4 +1,4 @@
-"""Reads submissions byte by byte: a file is in the one form that `rows.render` gives, or has faults.
+"""Reads submissions byte by byte: a file has the one form that `rows.render` gives, or has faults.
 
 Reading never stops at a fault. What a row probably means is taken from it (the ID without quotes,
 the index without its leading zero), so that one mistake is not reported as five.
@@ -98,7 +98,7 @@ def read(path: files.PathLike) -> Tuple[rows_lib.Row, ...]:
   """
   parsed = parse(read_bytes(path))
   if parsed.faults:
-    more = f" (and {len(parsed.faults) - 1} more faults)" if len(parsed.faults) > 1 else ""
+    more = f" (and {len(parsed.faults) - 1} more)" if len(parsed.faults) > 1 else ""
     raise errors.DataError(
         f"{path}: {parsed.faults[0]}{more}; write the file again with `python -m "
         "experiments.predict` or `python -m experiments.submission merge`")

@@ -4,7 +4,7 @@
     tile:xla:<file stem>,<index>;<index>;...
     layout:<source>:<search>:<file stem>,<index>;...
 
-UTF-8, one `\\n` after every line, nothing quoted. The indices of configurations stand fastest first.
+UTF-8, one newline after every line, nothing quoted. Indices of configurations stand fastest first.
 """
 
 from typing import Iterable, NamedTuple, Sequence

@@ -74,7 +74,7 @@ def score(data: bytes, split: str = "valid",
   expectation = expectation_lib.from_data([known[name] for name in present], split, data_root)
   faults = validation.validate(data, expectation)
   if faults:
-    more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     raise errors.DataError(
         f"the submission is not valid for {split}: {faults[0]}{more}; `python -m "
         f"experiments.submission validate --split {split}` names them all")

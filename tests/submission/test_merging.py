@@ -1,0 +1,87 @@
+"""Parts make one valid file, or it is said which part stands in the way."""
+
+import hypothesis
+from hypothesis import strategies as st
+
+from tests.submission import made
+from tpugraphs_rank import submission
+from tpugraphs_rank.submission import merging
+
+E = made.EXPECTATION
+HEADER = b"ID,TopConfigs\n"
+
+
+def _valid_lines():
+  return [f"{row.id},{';'.join(map(str, reversed(range(row.length))))}\n".encode()
+          for row in E.rows]
+
+
+LINES = _valid_lines()
+WHOLE = HEADER + b"".join(LINES)
+
+
+@hypothesis.given(made.valid(), st.data())
+def test_however_rows_are_dealt_out_the_whole_comes_back(data, draws):
+  lines = data.splitlines(keepends=True)[1:]
+  owners = [draws.draw(st.sets(st.integers(0, 2), min_size=1)) for _ in lines]
+  parts = {
+      f"part {part}": HEADER + b"".join(draws.draw(st.permutations(
+          [line for line, owner in zip(lines, owners) if part in owner])))
+      for part in range(3)}
+  merged = submission.merge(parts, E)
+  assert merged.data == data and merged.faults == ()
+  assert merged.repeats == sum(len(owner) - 1 for owner in owners)
+  assert merged.counts == E.count(E.places)
+  assert submission.validate(merged.data, E) == []
+
+
+@hypothesis.settings(max_examples=400)
+@hypothesis.given(made.corrupted(), made.valid())
+def test_what_is_written_is_valid(corrupted, other):
+  merged = submission.merge({"a": corrupted.data, "b": other}, E)
+  assert bool(merged.data) == (not merged.faults)
+  if merged.data:  # Rows out of order or alike are mended.
+    assert made.is_valid(merged.data)
+
+
+def test_a_conflict_names_both_parts_and_the_line():
+  changed = LINES[1].replace(b"1;0", b"0;1")
+  merged = submission.merge(
+      {"a.csv": WHOLE, "b.csv": HEADER + LINES[0] + changed}, E)
+  assert merged.data == b"" and merged.repeats == 1
+  assert [str(fault) for fault in merged.faults] == [
+      f"b.csv: line 3: {E.rows[1].id}: conflicts with a.csv, line 3, which ranks the graph "
+      "differently; leave one of the two parts out"]
+
+
+def test_faults_of_a_part_are_told_with_the_part():
+  merged = submission.merge({
+      "a.csv": WHOLE.replace(b"2,1;0\n", b"2,1;1\n"),
+      "b.csv": HEADER + b"tile:xla:bert_7d,0\n" + LINES[4].replace(b"\n", b"\r\n") + LINES[4]}, E)
+  assert [str(fault) for fault in merged.faults] == [
+      "a.csv: line 3: tile:xla:alexnet_2: index 1 is repeated at entries 1 and 2; expected each at "
+      "most once, short lists unpadded",
+      "b.csv: line 2: tile:xla:bert_7d: unknown ID (did you mean 'tile:xla:bert_7c'?); it is not "
+      "among the made-up graphs",
+      f"b.csv: line 3: {E.rows[4].id}: ends with CR LF; expected LF alone (Unix line ends)",
+      f"b.csv: line 4: {E.rows[4].id}: the ID stands on line 3 already; expected it once"]
+
+
+def test_what_no_part_has_is_named():
+  kept = [line for row, line in zip(E.rows, LINES)
+          if row.collection != "layout:xla:default" and row.id != "tile:xla:bert_7c"]
+  merged = submission.merge({"a.csv": HEADER + b"".join(kept)}, E)
+  assert merged.data == b"" and merged.counts["layout:xla:default"] == 0
+  missing, absent = map(str, merged.faults)
+  assert missing == "line 4: tile:xla:bert_7c: no part has this row"
+  assert absent.startswith("line 6: layout:xla:default: no part has a row of this collection; add")
+  assert "--allow_partial" in absent
+
+
+def test_what_parts_mention():
+  assert merging.mentioned([HEADER + LINES[7], HEADER + LINES[0], b"\xff\0"], E.collections) == (
+      "tile:xla", "layout:nlp:default")
+  # Not a collection whose name merely begins alike.
+  assert merging.mentioned([HEADER + b"tile:xla_cpu:a,0\n"], ("tile:xla", "tile:xla_cpu")) == (
+      "tile:xla_cpu",)
+  assert merging.mentioned([b""], E.collections) == ()
