@@ -28,7 +28,7 @@ def test_a_valid_file_has_no_fault(data):
   assert _faults(data) == []
 
 
-@hypothesis.settings(max_examples=1200)
+@hypothesis.settings(max_examples=2000)
 @hypothesis.given(made.corrupted())
 def test_any_corruption_is_named_by_line_and_id(corrupted):
   assert not made.is_valid(corrupted.data), corrupted.what
