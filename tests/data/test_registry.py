@@ -6,7 +6,9 @@ import pathlib
 import platformdirs
 import pytest
 
+from tests import public_tree
 from tpugraphs_rank import errors
+from tpugraphs_rank import metrics
 from tpugraphs_rank.data import registry
 
 GOOD = {"name": "tile:mine", "kind": "tile", "target": "my_chip", "splits": {"train": 2, "test": 1}}
@@ -64,6 +66,14 @@ def test_a_public_tile_kernel_belongs_to_its_program():
   assert collection.family("noseparator") == "noseparator"
   assert registry.get_collection("layout:xla:random").family("unet_3d.4x4.bf16") == (
       "unet_3d.4x4.bf16")
+
+
+def test_the_family_of_a_public_tile_kernel_is_the_program_that_metrics_average_over():
+  collection = registry.get_collection("tile:xla")
+  stems = [stem for split in registry.SPLITS for stem in public_tree.stems("tile:xla", split)]
+  assert {stem: collection.family(stem) for stem in stems} == {
+      stem: metrics.program_of(stem) for stem in stems}
+  assert len({collection.family(stem) for stem in stems[:5709]}) < 100  # Of training's kernels.
 
 
 def test_an_unknown_name_lists_the_known_ones():

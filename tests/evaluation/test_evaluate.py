@@ -22,6 +22,7 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.evaluation import comparison
+from tpugraphs_rank.evaluation import task
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import trainer
@@ -121,6 +122,15 @@ def test_an_evaluation_writes_what_it_found(tile, judged):
   random = rows[rows["ranker"] == "random"].set_index("graph")
   assert gain["mean"] == pytest.approx((own["kendall_tau"] - random["kendall_tau"]).mean())
   assert gain["low"] <= gain["mean"] <= gain["high"] and gain["n"] == 3
+
+
+def test_training_programs_are_judged_with_all_their_configurations(tile):
+  _, run_dir = tile
+  config = dataclasses.replace(run_lib.load_run(run_dir).config.data, duplicates="mean")
+  judged = task.load_task(config, "train").programs
+  assert all(program.choice is None and program.merged is None for program in judged)
+  # Those that train are merged: the synthetic kernels repeat configurations.
+  assert all(program.merged is not None for program in splits.load_programs(config, "train"))
 
 
 def test_the_table_names_every_ranker(tile):

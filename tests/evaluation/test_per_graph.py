@@ -64,6 +64,15 @@ def test_only_the_usable_configurations_take_part():
   assert row["other_pass_kendall_tau"] == -1.0  # Among these two the passes disagree.
 
 
+def test_runtimes_of_merged_configurations():
+  graph = synthetic.tile_graph(
+      1, num_configs=3, config_runtime=np.array([100, 300, 500]), name="cat.1",
+      config_runtime_normalizers=np.array([100, 600, 500]))
+  program = splits.Program(graph, np.array([2, 0]), np.array([0.75, 0.5, 1.0]))
+  assert per_graph.runtimes_of(program).tolist() == [1.0, 0.75]
+  assert per_graph.runtimes_of(program, raw=True).tolist() == [500, 100]  # As measured.
+
+
 def test_the_other_pass_is_the_mean_of_both_ways():
   first, second = np.array([100, 120, 140, 300]), np.array([110, 100, 150, 290])
   graph = _tile("dog.1", [105, 110, 145, 295], config_runtime_passes=np.stack([first, second]))

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from tests import synthetic
+from tests.data import changed
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
+from tpugraphs_rank.data import duplicates
+from tpugraphs_rank.data import labels
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import tree_features
 from tpugraphs_rank.evaluation import trees
@@ -59,6 +62,19 @@ def test_scoring_needs_no_runtimes():
   np.testing.assert_array_equal(*ranker.score([splits.Program(graph), splits.Program(hidden)]))
   with pytest.raises(errors.DataError, match="no runtimes"):
     trees.fit([splits.Program(hidden)], SMALL)
+
+
+def test_merged_configurations_are_fitted_once_with_their_merged_runtime():
+  graph = changed.with_configs(synthetic.tile_graph(0, num_configs=6), [0, 1, 0, 2, 0])
+  keys = graph.config_keys()
+  kept, merged = duplicates.merge(
+      keys, np.array([9.0, 4.0, 3.0, 5.0, 6.0]), np.arange(5), "mean")
+  table = trees._table([splits.Program(graph, kept, merged)], 0)
+  assert kept.tolist() == [0, 1, 3]
+  np.testing.assert_array_equal(
+      table.targets, labels.make_labels(np.array([(9 + 3 + 6) / 3, 4.0, 5.0])).target)
+  np.testing.assert_array_equal(
+      table.features, trees._table([splits.Program(graph, kept)], 0).features)
 
 
 def test_tuning_picks_the_best_stage_on_validation():
