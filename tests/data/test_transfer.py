@@ -130,6 +130,23 @@ def test_a_file_that_changes_between_attempts_is_never_mixed(server, tmp_path, v
   assert _fetch(server, tmp_path / "a") == OTHER
 
 
+def test_ended_between_two_versions(server, tmp_path, monkeypatch):
+  server.faults["a.tar"] = [Fault(cut=300_000), *[Fault(cut=0)] * 6]
+  with pytest.raises(errors.MissingDataError):
+    transfer.fetch(server.address + "a.tar", tmp_path / "a")
+  server.faults.clear()
+  server.files["a.tar"] = OTHER
+
+  def end(*_):
+    raise transfer.Stopped()
+
+  with monkeypatch.context() as patched:
+    patched.setattr(transfer, "_append", end)  # The new version is written down, no byte of it.
+    with pytest.raises(transfer.Stopped):
+      transfer.fetch(server.address + "a.tar", tmp_path / "a")
+  assert _fetch(server, tmp_path / "a") == OTHER
+
+
 @pytest.mark.parametrize("headers", [
     {"Content-Range": "bytes 5-499999/500000"}, {"Content-Range": "bytes 0-499999/500000"},
     {"Content-Range": "bytes 5"}, {"Content-Range": ""}, {"ETag": '"another"'}])
