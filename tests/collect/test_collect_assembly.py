@@ -10,6 +10,7 @@ import pytest
 from tools.collect import assemble
 from tools.collect import geometry
 from tools.collect import measure
+from tools.collect import plans
 from tools.collect import protocol
 from tools.collect import raw
 from tools.collect import sampling
@@ -117,30 +118,12 @@ def test_measured_kernels_are_not_measured_again(
 
   monkeypatch.setattr(measure, "measure_kernel", fake)
   plan = tile.make_plan([MATMUL, SOFTMAX], COUNT, 0, protocol.Protocol())
-  tile.store_plan(tmp_path, plan)
+  plans.store(tmp_path, plan, (), "kernels")
   measure.run_pass(tmp_path, 1)
   measure.run_pass(tmp_path, 1)
   assert calls == [MATMUL.stem]
   failed = files.read_json(measure.record_path(tmp_path, SOFTMAX.stem, 1))
   assert failed["failed"] == "RuntimeError: the compiler refuses"
-
-
-def test_a_folder_keeps_its_settings_and_its_kernels(tmp_path: pathlib.Path) -> None:
-  tile.store_plan(tmp_path, tile.make_plan([MATMUL], COUNT, 0, protocol.Protocol()))
-  tile.store_plan(tmp_path, tile.make_plan([SOFTMAX], COUNT, 0, protocol.Protocol()))
-  stems = [entry["stem"] for entry in files.read_json(tmp_path / "plan.json")["kernels"]]
-  assert stems == [SOFTMAX.stem, MATMUL.stem]
-  for other in (tile.make_plan([MATMUL], COUNT, 1, protocol.Protocol()),
-                tile.make_plan([MATMUL], 30, 0, protocol.Protocol()),
-                tile.make_plan([MATMUL], COUNT, 0, protocol.Protocol(min_rounds=1))):
-    with pytest.raises(errors.RunDirectoryError, match="begun with"):
-      tile.store_plan(tmp_path, other)
-
-
-def test_measuring_refuses_an_unprepared_process(monkeypatch: pytest.MonkeyPatch) -> None:
-  monkeypatch.setenv("NPROC", "7")
-  with pytest.raises(errors.ConfigError, match="NPROC"):
-    measure._import_jax()  # pylint: disable=protected-access
 
 
 STEMS = [f"matmul.{m}x256x256.f32" for m in (64, 128, 192, 256, 320, 384)] + [

@@ -18,32 +18,15 @@ from typing import Any, Dict, List
 import numpy as np
 
 from tools.collect import geometry
+from tools.collect import jax_process
 from tools.collect import protocol
 from tools.collect import sampling
-from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
 
 def record_path(output: pathlib.Path, stem: str, pass_number: int) -> pathlib.Path:
   """Where one kernel's measurements of one pass are kept."""
   return output / "measured" / f"{stem}.pass{pass_number}.json"
-
-
-def _import_jax() -> Any:
-  """Imports JAX under the protocol's settings.
-
-  Raises:
-    ConfigError: the environment was not set before the process started.
-  """
-  wrong = [name for name, value in protocol.ENVIRONMENT.items() if os.environ.get(name) != value]
-  if wrong:
-    raise errors.ConfigError(
-        f"{', '.join(wrong)} must be set as the protocol says before JAX is imported; "
-        "start the measurement with python -m tools.collect.tile")
-  import jax  # pylint: disable=import-outside-toplevel
-  jax.config.update("jax_cpu_enable_async_dispatch", False)
-  jax.config.update("jax_enable_compilation_cache", False)
-  return jax
 
 
 def measure_kernel(kernel: geometry.Kernel, tiles: List[geometry.Tile], seed: int,
@@ -126,7 +109,7 @@ def main(argv: List[str]) -> None:
   logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
   if arguments.core >= 0 and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {arguments.core})
-  jax = _import_jax()
+  jax = jax_process.import_jax()
   logging.info("jax %s, %s", jax.__version__, dataclasses.asdict(protocol.Protocol()))
   run_pass(arguments.output, arguments.pass_number)
 

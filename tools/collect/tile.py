@@ -20,13 +20,14 @@ import tqdm
 from tools.collect import catalogue
 from tools.collect import geometry
 from tools.collect import measure
+from tools.collect import plans
 from tools.collect import protocol
 from tools.collect import raw
 from tools.collect import sampling
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
-_PACKAGES = ("jax", "jaxlib", "numpy", "protobuf")
+_FIXED = ("seed", "configurations", "protocol")
 
 
 def make_plan(kernels: List[geometry.Kernel], configurations: int, seed: int,
@@ -39,28 +40,6 @@ def make_plan(kernels: List[geometry.Kernel], configurations: int, seed: int,
         {"output": list(tile.output), "reduction": list(tile.reduction)} for tile in tiles]})
   return {"seed": seed, "configurations": configurations,
           "protocol": dataclasses.asdict(settings), "kernels": entries}
-
-
-def store_plan(output: pathlib.Path, plan: Dict[str, Any]) -> None:
-  """Writes the plan; an output folder keeps to the tiles, seed and protocol it began with.
-
-  More or fewer kernels are fine: each kernel's own plan is what its files were measured by.
-
-  Raises:
-    RunDirectoryError: the folder was begun with other settings.
-  """
-  path = output / "plan.json"
-  if path.exists():
-    stored = files.read_json(path)
-    for key in ("seed", "configurations", "protocol"):
-      if stored.get(key) != plan[key]:
-        raise errors.RunDirectoryError(
-            f"{path} was begun with {key} {stored.get(key)}, now it is {plan[key]}; give the old "
-            "value, or choose another --output")
-    wanted = {entry["stem"] for entry in plan["kernels"]}
-    plan = {**plan, "kernels": plan["kernels"] + [
-        entry for entry in stored["kernels"] if entry["stem"] not in wanted]}
-  files.write_json(path, plan)
 
 
 def run_passes(output: pathlib.Path, passes: int, concurrent: bool) -> None:
@@ -94,12 +73,6 @@ def run_passes(output: pathlib.Path, passes: int, concurrent: bool) -> None:
         "what it measured is kept, run the same command to go on")
 
 
-def package_versions() -> Dict[str, str]:
-  """Versions of the packages that shape the measurement."""
-  from importlib import metadata  # pylint: disable=import-outside-toplevel
-  return {name: metadata.version(name) for name in _PACKAGES}
-
-
 def main(argv: Optional[List[str]] = None) -> None:
   defaults = protocol.Protocol()
   parser = argparse.ArgumentParser(description=__doc__)
@@ -126,14 +99,14 @@ def main(argv: Optional[List[str]] = None) -> None:
   kernels = catalogue.kernels(arguments.families, arguments.kernels, arguments.seed)
   tqdm_kernels = tqdm.tqdm(kernels, disable=None, desc="plan", unit="kernel")
   plan = make_plan(list(tqdm_kernels), arguments.configurations, arguments.seed, settings)
-  store_plan(arguments.output, plan)
+  plans.store(arguments.output, plan, _FIXED, "kernels")
   concurrent = arguments.concurrent and (os.cpu_count() or 1) >= arguments.passes
   if not arguments.assemble_only:
     run_passes(arguments.output, arguments.passes, concurrent)
   report = raw.write(arguments.output, [entry["stem"] for entry in plan["kernels"]],
                      arguments.passes)
   report["machine"] = protocol.machine()
-  report["versions"] = package_versions()
+  report["versions"] = plans.package_versions()
   report["seed"] = arguments.seed
   report["protocol"] = {
       **dataclasses.asdict(settings), "clock": "CPU time of the process",

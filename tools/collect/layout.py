@@ -1,0 +1,148 @@
+"""Measures real programs under many requested layouts on this machine's CPU.
+
+Writes `<output>/pass1/<program>.pb` and `<output>/pass2/<program>.pb` (`ModuleTuningData`, the
+public raw format: the same program and runs, each with its pass's runtimes) and
+`<output>/report.json`. Run it again with the same flags to go on after an interruption.
+"""
+
+import argparse
+import dataclasses
+import logging
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import List, Optional
+
+import tqdm
+
+from tools.collect import plans
+from tools.collect import protocol
+from tools.collect.layouts import catalogue
+from tools.collect.layouts import measure
+from tools.collect.layouts import raw
+from tools.collect.layouts import sampling
+from tpugraphs_rank import files
+
+_FIXED = ("seed", "configurations", "configurations_of_small_programs", "protocol")
+
+
+def run_pass(output: pathlib.Path, stem: str, number: int, core: int, limit_s: float) -> bool:
+  """Measures one program in a process of its own, unless its record is there.
+
+  Args:
+    output: the collector's folder, with `plan.json`.
+    stem: the program.
+    number: of the pass.
+    core: processor core to stay on; -1: any.
+    limit_s: a process that takes longer is ended, and the program recorded as failed.
+
+  Returns:
+    Whether the pass has a record of a measurement.
+  """
+  path = measure.record_path(output, stem, number)
+  if not path.exists():
+    command = [sys.executable, "-m", "tools.collect.layouts.measure", "--output", str(output),
+               "--program", stem, "--pass_number", str(number)]
+    process = subprocess.Popen(command, env={**os.environ, **measure.ENVIRONMENT})
+    try:
+      if core >= 0 and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process.pid, {core})
+      status = process.wait(limit_s)
+      why = f"the measuring process ended with status {status} (see its messages)"
+    except subprocess.TimeoutExpired:
+      why = f"took longer than {limit_s:.0f} s"
+    finally:
+      if process.poll() is None:
+        process.kill()
+        process.wait()
+    if not path.exists():
+      # One program that XLA refuses, or crashes on, must not end the collection.
+      logging.error("%s failed in pass %d: %s", stem, number, why)
+      files.write_json(path, {"stem": stem, "pass": number, "failed": why})
+  return "failed" not in files.read_json(path)
+
+
+def run(output: pathlib.Path, stems: List[str], passes: int, core: int, time_budget_s: float,
+        program_limit_s: float) -> None:
+  """Measures program after program, each in all passes, until all are done or time is up.
+
+  A program is begun only if as much time is left as the programs so far took at most.
+  """
+  start = time.monotonic()
+  longest = 0.0
+  for stem in tqdm.tqdm(stems, disable=None, desc="measure", unit="program"):
+    begun = time.monotonic()
+    if begun - start + longest > time_budget_s:
+      logging.info("the time budget of %.0f s is used up; run the same command to go on",
+                   time_budget_s)
+      return
+    for number in range(1, passes + 1):
+      if not run_pass(output, stem, number, core, program_limit_s):
+        break
+    shutil.rmtree(measure.cache_path(output, stem), ignore_errors=True)
+    longest = max(longest, time.monotonic() - begun)
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+  defaults = measure.PROTOCOL
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--output", required=True, type=pathlib.Path, help="folder of the results")
+  parser.add_argument("--families", nargs="*", help="only these model families")
+  parser.add_argument("--programs", type=int, help="at most this many programs")
+  parser.add_argument("--configurations", type=int, default=46,
+                      help="configurations of a program, the default among them")
+  parser.add_argument("--configurations_of_small_programs", type=int, default=66,
+                      help=f"the same for programs of at most {measure.SMALL_PROGRAM} instructions")
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--passes", type=int, default=2, help="independent measurements of all")
+  parser.add_argument("--core", type=int, default=-1, help="processor core to stay on; -1: any")
+  parser.add_argument("--budget_ms", type=int, default=defaults.budget_ns // 1_000_000,
+                      help="measuring time of a configuration in one pass")
+  parser.add_argument("--time_budget", type=float, default=float("inf"),
+                      help="seconds after which no further program is begun")
+  parser.add_argument("--program_limit", type=float, default=300.0,
+                      help="seconds after which a pass over one program is given up")
+  parser.add_argument("--assemble_only", action="store_true",
+                      help="measure nothing, write the .pb files of what all passes hold")
+  arguments = parser.parse_args(argv)
+  if arguments.passes < 2:
+    parser.error("--passes must be at least 2: the gates compare independent passes")
+  logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+  # A polite kill ends the measuring process too: it is stopped where `run_pass` cleans up.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+  settings = dataclasses.replace(defaults, budget_ns=arguments.budget_ms * 1_000_000)
+  stems = [program.stem for program in
+           catalogue.programs(arguments.families, arguments.programs, arguments.seed)]
+  plan = {"seed": arguments.seed, "configurations": arguments.configurations,
+          "configurations_of_small_programs": arguments.configurations_of_small_programs,
+          "protocol": dataclasses.asdict(settings), "programs": [{"stem": stem} for stem in stems]}
+  plans.store(arguments.output, plan, _FIXED, "programs")
+  if not arguments.assemble_only:
+    run(arguments.output, stems, arguments.passes, arguments.core, arguments.time_budget,
+        arguments.program_limit)
+  planned = [entry["stem"] for entry in files.read_json(arguments.output / "plan.json")["programs"]]
+  report = raw.write(arguments.output, planned, arguments.passes)
+  report["machine"] = protocol.machine()
+  report["versions"] = plans.package_versions()
+  report["seed"] = arguments.seed
+  report["protocol"] = {
+      **dataclasses.asdict(settings), "clock": "CPU time of the process",
+      "statistic": "minimum over rounds of the mean over a sample's calls",
+      "order": "configurations of a program interleaved, freshly shuffled in each round",
+      "passes": arguments.passes, "compilation": "in the first pass; later ones load it in a process of their own",
+      "environment": measure.ENVIRONMENT, "asynchronous_dispatch": False,
+      "tolerance_to_default": measure.TOLERANCE,
+      "sampling": {"shares": sampling.SHARES, "random_share": sampling.RANDOM_SHARE},
+      "configurations_per_program": arguments.configurations,
+      "configurations_per_small_program": arguments.configurations_of_small_programs,
+      "instructions_of_a_small_program": measure.SMALL_PROGRAM}
+  files.write_json(arguments.output / "report.json", report)
+  logging.info("%d programs in %s", len(report["programs"]), arguments.output)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,202 @@
+"""One measuring pass over one program: compiles, checks and times its configurations.
+
+Run by `tools.collect.layout`, a process for each program and pass, with `protocol.ENVIRONMENT`
+set. The first pass also draws the configurations; later ones take them from its record.
+"""
+
+import argparse
+import base64
+import datetime
+import logging
+import pathlib
+import sys
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from tools.collect import jax_process
+from tools.collect import protocol
+from tools.collect.layouts import catalogue
+from tools.collect.layouts import sampling
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+
+# Without the newer fusion emitters a program compiles in half the time or less, and runs as fast.
+ENVIRONMENT: Dict[str, str] = {
+    **protocol.ENVIRONMENT,
+    "XLA_FLAGS": f"{protocol.ENVIRONMENT['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false"}
+PROTOCOL = protocol.Protocol(budget_ns=60_000_000, max_rounds=40)
+TOLERANCE = 1e-4  # largest difference to the default's numbers, relative to its largest magnitude
+SMALL_PROGRAM = 150  # instructions; programs of no more are measured under more configurations
+_QUICK_CALLS = 4
+
+
+def record_path(output: pathlib.Path, stem: str, pass_number: int) -> pathlib.Path:
+  """Where one program's measurements of one pass are kept."""
+  return output / "measured" / f"{stem}.pass{pass_number}.json"
+
+
+def cache_path(output: pathlib.Path, stem: str) -> pathlib.Path:
+  """Where one program's compiled configurations are kept between its passes."""
+  return output / "compiled" / stem
+
+
+def agrees(results: List[np.ndarray], expected: List[np.ndarray]) -> bool:
+  """Whether every result is the default's, within `TOLERANCE` of its largest magnitude."""
+  for result, wanted in zip(results, expected, strict=True):
+    if result.shape != wanted.shape or result.dtype != wanted.dtype:
+      return False
+    if not (np.isfinite(result).all() and np.isfinite(wanted).all()):
+      return False
+    if np.abs(result - wanted).max(initial=0) > TOLERANCE * np.abs(wanted).max(initial=0):
+      return False
+  return True
+
+
+class Bench:
+  """A program on this machine: compiles configurations, and times those that count.
+
+  Attributes:
+    module: its HLO before optimisation, an `HloModuleProto`.
+    sites: where its layouts can be requested.
+    entries: for each configuration that was compiled its record.
+  """
+
+  def __init__(self, program: catalogue.Program, seed: int) -> None:
+    import jax  # pylint: disable=import-outside-toplevel
+    from tools.collect.layouts import models  # pylint: disable=import-outside-toplevel
+    from tools.collect.layouts import sites  # pylint: disable=import-outside-toplevel
+    # The arguments are the same in both passes; only the order of measuring differs.
+    function, arguments = models.build(
+        program, sampling.program_rng(program.stem, seed, "arguments"))
+    self._traced = sites.Traced(function, arguments)
+    self._arguments = [jax.device_put(array) for array in arguments]
+    self._block = jax.block_until_ready
+    self.module = sites.module_bytes(self._traced.lower({}))
+    self.sites, self._numbers = sites.configurable(self._traced, self.module)
+    self.entries: List[Dict[str, Any]] = []
+    self._calls: List[Tuple[Dict[str, Any], Callable[[], Any]]] = []
+    self._expected: Optional[List[np.ndarray]] = None
+    self._seen: Dict[str, int] = {}
+
+  def compile(self, configuration: sampling.Configuration) -> Tuple[bool, float]:
+    """Compiles and checks a configuration; the first is the default, which sets the numbers.
+
+    Returns:
+      Whether it counts (its optimised HLO is new, its numbers are the default's), and the
+      fastest of a few calls, in nanoseconds (infinite where it does not count).
+    """
+    requests = {number: layouts for number, layouts in zip(self._numbers, configuration)
+                if any(layouts)}
+    compiled = self._traced.lower(requests).compile()
+    digest = protocol.digest(protocol.normalised_hlo(compiled.as_text()))
+    entry = {"layouts": sampling.to_text(configuration), "optimised_hlo": digest, "status": "ok"}
+    self.entries.append(entry)
+    if digest in self._seen:
+      entry["status"] = "same_program"
+      return False, float("inf")
+    self._seen[digest] = len(self._seen)
+    results = [np.asarray(result) for result in compiled(*self._arguments)]
+    if self._expected is None:
+      self._expected = results
+    if not agrees(results, self._expected):
+      entry["status"] = "mismatch"
+      return False, float("inf")
+    call = lambda: self._block(compiled(*self._arguments))
+    self._calls.append((entry, call))
+    return True, min(self._timed(call) for _ in range(_QUICK_CALLS))
+
+  @staticmethod
+  def _timed(call: Callable[[], Any]) -> float:
+    start = time.process_time_ns()
+    call()
+    return time.process_time_ns() - start
+
+  def time(self, settings: protocol.Protocol, rng: np.random.Generator) -> None:
+    """Times all configurations that count, and enters their `runtime_ns`."""
+    times = protocol.time_interleaved([call for _, call in self._calls], settings, rng)
+    for (entry, _), runtime in zip(self._calls, times):
+      entry["runtime_ns"] = round(runtime)
+
+
+def measure(program: catalogue.Program, configurations: int, more: int, seed: int,
+            pass_number: int, settings: protocol.Protocol,
+            first: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+  """Measures one program.
+
+  Args:
+    program: of the catalogue.
+    configurations: how many that count are wanted, the default among them.
+    more: the same for small programs, see `SMALL_PROGRAM`.
+    seed: of arguments and configurations.
+    pass_number: 1 draws configurations, later ones repeat those of `first`.
+    settings: of the timing.
+    first: the first pass's record.
+
+  Returns:
+    JSON: `module` (HLO before optimisation, base64), `sites`, and `configurations`: for each its
+    `layouts`, `status` (`ok`, `same_program`, `mismatch`), digest of its optimised HLO, and, where
+    it counts, its `kind` and `runtime_ns`.
+
+  Raises:
+    DataError: the program is not the one of the first pass.
+  """
+  start = time.monotonic()
+  bench = Bench(program, seed)
+  record = {"stem": program.stem, "pass": pass_number, "seed": seed,
+            "module": base64.b64encode(bench.module).decode("ascii"),
+            "sites": [{"node": site.node, "opcode": site.opcode, "shapes": [list(shape) for shape in site.shapes]}
+                      for site in bench.sites]}
+  if first is None:
+    from tpugraphs_rank.hlo import hlo_pb2  # pylint: disable=import-outside-toplevel
+    size = sum(len(computation.instructions) for computation in
+               hlo_pb2.HloModuleProto.FromString(bench.module).computations)
+    search = sampling.Search(
+        bench.sites, more if size <= SMALL_PROGRAM else configurations,
+        sampling.program_rng(program.stem, seed, "configurations"), bench.compile)
+    search.run()
+    kinds = iter(search.kinds)
+    for entry in bench.entries:
+      if entry["status"] == "ok":
+        entry["kind"] = next(kinds)
+  else:
+    if first["sites"] != record["sites"]:
+      raise errors.DataError(
+          f"{program.stem} has other sites than in the first pass; delete its records and measure "
+          "it again with one version of JAX and of the collector")
+    for entry in first["configurations"]:
+      if entry["status"] == "ok":
+        bench.compile(sampling.from_text(entry["layouts"]))
+  compiled_s = time.monotonic() - start
+  bench.time(settings, sampling.program_rng(program.stem, seed, f"order of pass {pass_number}"))
+  return {**record, "configurations": bench.entries, "compile_s": round(compiled_s, 3),
+          "total_s": round(time.monotonic() - start, 3),
+          "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
+
+
+def main(argv: List[str]) -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--output", required=True, type=pathlib.Path)
+  parser.add_argument("--program", required=True)
+  parser.add_argument("--pass_number", required=True, type=int)
+  arguments = parser.parse_args(argv)
+  logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+  # Compiling takes most of the time: later passes load what the first one compiled, in processes
+  # and memory of their own.
+  jax_process.import_jax(ENVIRONMENT, cache_path(arguments.output, arguments.program))
+  plan = files.read_json(arguments.output / "plan.json")
+  program, number = catalogue.parse_stem(arguments.program), arguments.pass_number
+  first = files.read_json(record_path(arguments.output, program.stem, 1)) if number > 1 else None
+  record = measure(program, plan["configurations"], plan["configurations_of_small_programs"],
+                   plan["seed"], number, protocol.Protocol(**plan["protocol"]), first)
+  files.write_json(record_path(arguments.output, program.stem, number), record)
+  times = [entry["runtime_ns"] for entry in record["configurations"] if "runtime_ns" in entry]
+  logging.info("pass %d %s: %d of %d configurations, %.3f to %.3f ms, compiled in %.1f s, %.1f s",
+               number, program.stem, len(times), len(record["configurations"]),
+               min(times, default=0) / 1e6, max(times, default=0) / 1e6, record["compile_s"],
+               record["total_s"])
+
+
+if __name__ == "__main__":
+  main(sys.argv[1:])

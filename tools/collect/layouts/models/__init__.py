@@ -1,0 +1,61 @@
+"""The model families of the layout collector, in JAX.
+
+This package imports JAX, so only the measuring process may import it.
+"""
+
+from typing import Callable, Dict, List, Tuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tools.collect.layouts import catalogue
+from tools.collect.layouts.models import attention
+from tools.collect.layouts.models import blocks
+from tools.collect.layouts.models import convolutional
+from tools.collect.layouts.models import dense
+from tools.collect.layouts.models import graphs
+from tools.collect.layouts.models import recurrent
+
+BUILDERS: Dict[str, Callable[..., blocks.Model]] = {
+    **convolutional.BUILDERS, **attention.BUILDERS, **dense.BUILDERS, **recurrent.BUILDERS,
+    **graphs.BUILDERS}
+LEARNING_RATE = 0.1
+
+
+def build(program: catalogue.Program, rng: np.random.Generator
+          ) -> Tuple[Callable[..., List[jax.Array]], List[np.ndarray]]:
+  """A program as a function of arrays alone, with its arguments.
+
+  Args:
+    program: of the catalogue.
+    rng: draws weights, inputs and, for training, targets.
+
+  Returns:
+    The function (forward: the model's output; training: the loss, and every weight after one
+    step of gradient descent on the squared error) and its arguments, weights first.
+  """
+  model = BUILDERS[program.family](*program.shape)
+  data = model.inputs(rng)
+  drawing = blocks.Weights(rng=rng)
+  output = jax.eval_shape(lambda: model.forward(drawing, *map(jnp.asarray, data)))
+  weights = drawing.arrays
+  count = len(weights)
+
+  def forward(*arguments: jax.Array) -> List[jax.Array]:
+    return [model.forward(blocks.Weights(list(arguments[:count])), *arguments[count:])]
+
+  def training(*arguments: jax.Array) -> List[jax.Array]:
+    *inputs, target = arguments[count:]
+
+    def loss(current: List[jax.Array]) -> jax.Array:
+      return jnp.mean(jnp.square(model.forward(blocks.Weights(current), *inputs) - target))
+
+    value, gradients = jax.value_and_grad(loss)(list(arguments[:count]))
+    return [value, *(weight - LEARNING_RATE * gradient
+                     for weight, gradient in zip(arguments[:count], gradients))]
+
+  if program.mode == "forward":
+    return forward, [*weights, *data]
+  target = rng.standard_normal(output.shape).astype(np.float32)
+  return training, [*weights, *data, target]
