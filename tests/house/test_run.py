@@ -16,7 +16,8 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TASKS = ("demo", "test", "python", "collect-tile", "tables", "build-files", "lock")
+TASKS = (
+    "demo", "test", "python", "collect-tile", "collect-layout", "tables", "build-files", "lock")
 
 # Answers the probe as the version in $0.version, makes environments that hold a copy of itself, and
 # passes everything else on to the real Python.
@@ -111,7 +112,8 @@ def test_alone_it_lists_the_tasks_from_anywhere(project, tmp_path):
 
 def test_every_task_is_carried_out():
   text = (ROOT / "run").read_text()
-  assert all(f"\n  {task})\n" in text for task in TASKS)
+  branches = re.findall(r"\n  ([a-z| -]+)\)\n", text)
+  assert sorted(" | ".join(branches).split(" | ")) == sorted(TASKS)
 
 
 def test_an_unknown_task_lists_the_others(project):
@@ -161,6 +163,13 @@ def test_collecting_uses_an_environment_of_its_own(project):
   project.run("collect-tile", "--kernels", "6")
   assert project.logged()[0] == (
       "task -m tools.collect.tile --output build/collect-tile/measured --kernels 6")
+  project.run("collect-layout", "--programs", "6")
+  assert project.logged() == [
+      "task -m tools.collect.layout --output build/collect-layout/measured --programs 6",
+      "task -m experiments.featurize --input build/collect-layout/measured/pass1 "
+      "--repeat build/collect-layout/measured/pass2 --output build/collect-layout/npz",
+      "task -m tools.collect.layouts.assemble --collected build/collect-layout/measured "
+      "--npz build/collect-layout/npz --output build/collect-layout/layout_xla_cpu_mixed"]
 
 
 @pytest.mark.parametrize("change", ["requirements", "interrupted", "moved", "python", "chosen"])
