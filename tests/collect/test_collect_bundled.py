@@ -12,6 +12,7 @@ from tools.collect import assemble
 from tools.collect import catalogue
 from tools.collect import gates
 from tools.collect import geometry
+from tools.collect import graph_files
 from tools.collect import sampling
 from tpugraphs_rank import files
 from tpugraphs_rank.data import twins
@@ -20,14 +21,14 @@ FOLDER = pathlib.Path(tpugraphs_rank.__file__).parent / "bundled" / "tile_xla_cp
 
 
 @pytest.fixture(scope="module", name="kernels")
-def _kernels() -> Dict[str, Dict[str, assemble.Arrays]]:
+def _kernels() -> Dict[str, Dict[str, graph_files.Arrays]]:
   """split -> stem -> arrays."""
-  return {split: {path.stem: assemble.read_kernel(path)
+  return {split: {path.stem: graph_files.read(path, assemble.KEYS)
                   for path in sorted((FOLDER / "npz" / split).glob("*.npz"))}
-          for split in assemble.SPLITS}
+          for split in graph_files.SPLITS}
 
 
-def test_descriptor_counts_the_files(kernels: Dict[str, Dict[str, assemble.Arrays]]) -> None:
+def test_descriptor_counts_the_files(kernels: Dict[str, Dict[str, graph_files.Arrays]]) -> None:
   descriptor = files.read_json(FOLDER / "collection.json")
   assert descriptor["name"] == "tile:xla_cpu"
   assert descriptor["splits"] == {split: len(found) for split, found in kernels.items()}
@@ -37,11 +38,11 @@ def test_descriptor_counts_the_files(kernels: Dict[str, Dict[str, assemble.Array
   assert families == {name for members in descriptor["groups"].values() for name in members}
 
 
-def test_every_kernel_passes_the_gates(kernels: Dict[str, Dict[str, assemble.Arrays]]) -> None:
+def test_every_kernel_passes_the_gates(kernels: Dict[str, Dict[str, graph_files.Arrays]]) -> None:
   for found in kernels.values():
     for stem, arrays in found.items():
       passes, runtime = arrays["config_runtime_passes"], arrays["config_runtime"]
-      assert gates.judge(passes).lost == "", stem
+      assert gates.judge(passes, gates.TILE).lost == "", stem
       assert 24 <= passes.shape[1] <= 64
       assert passes.min() > 0
       assert np.abs(runtime - passes.mean(axis=0)).max() <= 0.5, stem
@@ -49,7 +50,7 @@ def test_every_kernel_passes_the_gates(kernels: Dict[str, Dict[str, assemble.Arr
 
 
 def test_configurations_are_tiles_of_their_kernel(
-    kernels: Dict[str, Dict[str, assemble.Arrays]]) -> None:
+    kernels: Dict[str, Dict[str, graph_files.Arrays]]) -> None:
   for found in kernels.values():
     for stem, arrays in found.items():
       kernel, rows = geometry.parse_stem(stem), arrays["config_feat"].astype(int)
@@ -60,7 +61,7 @@ def test_configurations_are_tiles_of_their_kernel(
       assert tiles[0] == sampling.default_tile(kernel), stem
 
 
-def test_splits_are_honest(kernels: Dict[str, Dict[str, assemble.Arrays]]) -> None:
+def test_splits_are_honest(kernels: Dict[str, Dict[str, graph_files.Arrays]]) -> None:
   graphs: Dict[str, set] = {}
   shapes: Dict[object, set] = {}
   for split, found in kernels.items():
@@ -77,7 +78,7 @@ def test_splits_are_honest(kernels: Dict[str, Dict[str, assemble.Arrays]]) -> No
 
 
 def test_largest_tile_first_is_far_from_the_best(
-    kernels: Dict[str, Dict[str, assemble.Arrays]]) -> None:
+    kernels: Dict[str, Dict[str, graph_files.Arrays]]) -> None:
   taus = [gates.kendall_tau_b(-arrays["config_feat"][:, 15], arrays["config_runtime"])
           for arrays in kernels["test"].values()]
   assert np.mean(taus) < 0.6

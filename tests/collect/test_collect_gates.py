@@ -30,22 +30,30 @@ def test_gates_in_order() -> None:
   rising = np.arange(100, 130)
   steep = 100 * np.arange(1, 31)
   shuffled = np.random.default_rng(0).permutation(steep)
-  assert gates.judge(np.stack([steep, steep + 1])).lost == ""
-  assert gates.judge(np.stack([steep, steep])[:, :20]).lost == "configurations"
-  assert gates.judge(np.stack([steep, shuffled])).lost == "tau"
-  assert gates.judge(np.stack([rising, rising])).lost == "ratio"
-  assert gates.judge(np.ones((2, 1))).lost == "configurations"
+  assert gates.judge(np.stack([steep, steep + 1]), gates.TILE).lost == ""
+  assert gates.judge(np.stack([steep, steep])[:, :20], gates.TILE).lost == "configurations"
+  assert gates.judge(np.stack([steep, shuffled]), gates.TILE).lost == "tau"
+  assert gates.judge(np.stack([rising, rising]), gates.TILE).lost == "ratio"
+  assert gates.judge(np.ones((2, 1)), gates.TILE).lost == "configurations"
+
+
+def test_layout_programs_need_more_configurations_and_no_ratio() -> None:
+  rising = np.arange(1000, 1000 + gates.LAYOUT.configurations)
+  assert gates.judge(np.stack([rising, rising]), gates.LAYOUT).lost == ""
+  assert gates.judge(np.stack([rising, rising])[:, 1:], gates.LAYOUT).lost == "configurations"
+  assert gates.judge(np.stack([rising, rising[::-1]]), gates.LAYOUT).lost == "tau"
 
 
 def test_ratio_is_that_of_the_means() -> None:
-  quality = gates.judge(np.array([[100, 300], [300, 500]]))
+  quality = gates.judge(np.array([[100, 300], [300, 500]]), gates.TILE)
   assert quality.ratio == pytest.approx(400 / 200)
   assert quality.tau == 1
 
 
 def test_losses_are_counted_by_family() -> None:
   steep = 100 * np.arange(1, 31)
-  good, flat = gates.judge(np.stack([steep, steep])), gates.judge(np.full((2, 30), 5))
+  good = gates.judge(np.stack([steep, steep]), gates.TILE)
+  flat = gates.judge(np.full((2, 30), 5), gates.TILE)
   table = gates.losses([("matmul", good), ("softmax", flat), ("matmul", good)])
   assert table["matmul"] == {"measured": 2, "lost_to_configurations": 0, "lost_to_tau": 0,
                              "lost_to_ratio": 0, "kept": 2}

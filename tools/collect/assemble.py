@@ -7,57 +7,29 @@ Reads the `.npz` of `experiments.featurize` and the collector's `report.json`; w
 import argparse
 import logging
 import pathlib
-import zipfile
 from typing import Any, Dict, List, Mapping, Optional
 
 import numpy as np
-import tqdm
 
 from tools.collect import catalogue
 from tools.collect import gates
 from tools.collect import geometry
+from tools.collect import graph_files
 from tools.collect import splits
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import twins
 
-SPLITS = ("train", "valid", "test")
-_KEYS = ("node_feat", "node_opcode", "edge_index", "config_feat", "config_runtime",
-         "config_runtime_normalizers", "config_runtime_passes")
-
-Arrays = Dict[str, np.ndarray]
+KEYS = ("node_feat", "node_opcode", "edge_index", "config_feat", "config_runtime",
+        "config_runtime_normalizers", "config_runtime_passes")
 
 
-def read_kernel(path: pathlib.Path) -> Arrays:
-  """All arrays of one featurised kernel.
-
-  Raises:
-    DataError: the file is damaged, or lacks a key (the passes come from `--repeat`).
-  """
-  try:
-    with np.load(path, allow_pickle=False) as archive:
-      arrays = {key: archive[key] for key in archive.files}
-  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-    raise errors.DataError(f"{path} is no readable .npz: {error}; featurize again") from error
-  missing = [key for key in _KEYS if key not in arrays]
-  if missing:
-    raise errors.DataError(
-        f"{path} lacks {', '.join(missing)}; featurize with --input pass1.pb --repeat pass2.pb")
-  return arrays
-
-
-def write_kernel(path: pathlib.Path, arrays: Arrays) -> None:
-  """Writes one kernel, compressed; the same arrays give the same bytes."""
-  with files.atomic_write(path) as file:
-    np.savez_compressed(file, **{key: arrays[key] for key in sorted(arrays)})
-
-
-def _largest_first(arrays: Arrays) -> float:
+def _largest_first(kernel: graph_files.Arrays) -> float:
   """Tau of "largest output tile first" against the runtimes (column 15: the output's volume)."""
-  return gates.kendall_tau_b(-arrays["config_feat"][:, 15], arrays["config_runtime"])
+  return gates.kendall_tau_b(-kernel["config_feat"][:, 15], kernel["config_runtime"])
 
 
-def _summary(stems: List[str], kernels: Mapping[str, Arrays],
+def _summary(stems: List[str], kernels: Mapping[str, graph_files.Arrays],
              judged: Mapping[str, gates.Quality]) -> Dict[str, Any]:
   """Figures of a set of kernels."""
   if not stems:
@@ -102,27 +74,17 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
     DataError: a file is damaged or no kernel passes the gates.
   """
   report = files.read_json(collected / "report.json")
-  kernels: Dict[str, Arrays] = {}
-  for stem in tqdm.tqdm(sorted(report["kernels"]), disable=None, desc="read", unit="kernel"):
-    path = npz / f"{stem}.npz"
-    if not path.exists():
-      raise errors.MissingDataError(
-          f"no file {path}; run python -m experiments.featurize --input {collected}/pass1.pb "
-          f"--repeat {collected}/pass2.pb --output {npz}")
-    kernels[stem] = read_kernel(path)
-  judged = {stem: gates.judge(arrays["config_runtime_passes"])
-            for stem, arrays in kernels.items()}
+  kernels = graph_files.read_all(npz, list(report["kernels"]), KEYS,
+                                 [collected / "pass1.pb", collected / "pass2.pb"])
+  judged = {stem: gates.judge(found["config_runtime_passes"], gates.TILE)
+            for stem, found in kernels.items()}
   kept = [stem for stem in kernels if not judged[stem].lost]
   if not kept:
     raise errors.DataError(f"none of the {len(kernels)} kernels in {npz} passes the gates")
   hashes = {stem: twins.graph_hash(kernels[stem]["node_opcode"], kernels[stem]["edge_index"],
                                    kernels[stem]["node_feat"]) for stem in kept}
   assigned = splits.split(hashes, catalogue.UNSEEN_GROUPS, seed)
-  for stem in kept:
-    write_kernel(output / "npz" / assigned[stem] / f"{stem}.npz", kernels[stem])
-  for path in (output / "npz").glob("*/*.npz"):
-    if assigned.get(path.stem) != path.parent.name:
-      path.unlink()
+  graph_files.write_splits(output / "npz", kernels, assigned)
 
   groups: Dict[str, List[str]] = {}
   for stem in kept:
@@ -130,7 +92,8 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
     members = groups.setdefault(family.group, [])
     if family.name not in members:
       members.append(family.name)
-  by_split = {split: [stem for stem in kept if assigned[stem] == split] for split in SPLITS}
+  by_split = {split: [stem for stem in kept if assigned[stem] == split]
+              for split in graph_files.SPLITS}
 
   def group_of(stem: str) -> str:
     return geometry.parse_stem(stem).definition.group
@@ -143,8 +106,8 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
       "machine": report["machine"], "versions": report["versions"], "dates": report["dates"],
       "seed": report["seed"], "split_seed": seed, "protocol": report["protocol"],
       "gates": {
-          "lowest_tau_between_passes": gates.MIN_TAU, "lowest_ratio": gates.MIN_RATIO,
-          "fewest_configurations": gates.MIN_CONFIGURATIONS,
+          "lowest_tau_between_passes": gates.TILE.tau, "lowest_ratio": gates.TILE.ratio,
+          "fewest_configurations": gates.TILE.configurations,
           "failed_to_measure": report["failed"], "not_measured": report["unfinished"],
           "configurations_dropped": dropped,
           "families": gates.losses((geometry.parse_stem(stem).family, judged[stem])
@@ -167,7 +130,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
       "splits": {split: len(stems) for split, stems in by_split.items()},
       "family_regex": "^(?P<family>[^.]+)\\.",
       "groups": {group: sorted(members) for group, members in sorted(groups.items())},
-      "has_runtimes": dict.fromkeys(SPLITS, True), "padding": 0,
+      "has_runtimes": dict.fromkeys(graph_files.SPLITS, True), "padding": 0,
       "description": "Real kernels compiled by XLA and timed on one core of the target CPU under "
                      "many tile sizes; see README.md and measurement.json beside this file."})
   return measurement

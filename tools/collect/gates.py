@@ -1,15 +1,31 @@
-"""Which measured kernels are kept: agreement between the passes, and something to rank."""
+"""Which measured kernels and programs are kept: passes that agree, and something to rank."""
 
 import dataclasses
 from typing import Dict, Iterable, Tuple
 
 import numpy as np
 
-MIN_TAU = 0.8             # Kendall tau-b between the two passes
-MIN_RATIO = 2.0           # slowest over fastest configuration, by the mean of the passes
-MIN_CONFIGURATIONS = 24   # after mismatches and equal programs are dropped
-
 REASONS = ("configurations", "tau", "ratio")
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """What is asked of a kernel or program.
+
+  Attributes:
+    tau: Kendall tau-b between the two passes, at least.
+    ratio: slowest over fastest configuration, by the mean of the passes, at least.
+    configurations: after mismatches and equal programs are dropped, at least.
+  """
+
+  tau: float
+  ratio: float
+  configurations: int
+
+
+TILE = Limits(tau=0.8, ratio=2.0, configurations=24)
+# Relayout copies are part of a whole program, so that the slowest may be near the fastest.
+LAYOUT = Limits(tau=0.7, ratio=1.0, configurations=40)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +48,8 @@ class Quality:
 def kendall_tau_b(a: np.ndarray, b: np.ndarray) -> float:
   """(concordant - discordant pairs) / sqrt(untied pairs of a * untied pairs of b), (c,) each.
 
-  Quadratic, for the few dozen configurations of a kernel; 0 where one side has nothing but ties.
+  Quadratic, for the few dozen configurations of a kernel or program; 0 where one side has nothing
+  but ties.
   """
   first = np.sign(np.subtract.outer(a, a))
   second = np.sign(np.subtract.outer(b, b))
@@ -40,8 +57,8 @@ def kendall_tau_b(a: np.ndarray, b: np.ndarray) -> float:
   return float((first * second).sum() / scale) if scale else 0.0
 
 
-def judge(passes: np.ndarray) -> Quality:
-  """Judges one kernel by its runtimes of every pass, (passes, c), in nanoseconds."""
+def judge(passes: np.ndarray, limits: Limits) -> Quality:
+  """Judges one kernel or program by its runtimes of every pass, (passes, c), in nanoseconds."""
   passes = np.asarray(passes, np.float64)
   count = passes.shape[1]
   if count < 2:
@@ -51,11 +68,11 @@ def judge(passes: np.ndarray) -> Quality:
   means = passes.mean(axis=0)
   ratio = float(means.max() / means.min())
   lost = ""
-  if count < MIN_CONFIGURATIONS:
+  if count < limits.configurations:
     lost = "configurations"
-  elif tau < MIN_TAU:
+  elif tau < limits.tau:
     lost = "tau"
-  elif ratio < MIN_RATIO:
+  elif ratio < limits.ratio:
     lost = "ratio"
   return Quality(count, tau, ratio, lost)
 
@@ -64,7 +81,7 @@ def losses(judged: Iterable[Tuple[str, Quality]]) -> Dict[str, Dict[str, int]]:
   """Family -> measured, lost to each gate, kept.
 
   Args:
-    judged: (family, quality) of every measured kernel.
+    judged: (family, quality) of everything that was measured.
   """
   table: Dict[str, Dict[str, int]] = {}
   for family, quality in judged:

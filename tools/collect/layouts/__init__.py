@@ -1,1 +1,1 @@
-"""The layout collector: real programs timed under requested layouts. See README.md one folder up."""
+"""The layout collector: real programs timed under requested layouts; see ../README.md."""

@@ -146,7 +146,8 @@ def measure(program: catalogue.Program, configurations: int, more: int, seed: in
   bench = Bench(program, seed)
   record = {"stem": program.stem, "pass": pass_number, "seed": seed,
             "module": base64.b64encode(bench.module).decode("ascii"),
-            "sites": [{"node": site.node, "opcode": site.opcode, "shapes": [list(shape) for shape in site.shapes]}
+            "sites": [{"node": site.node, "opcode": site.opcode,
+                       "shapes": [list(shape) for shape in site.shapes]}
                       for site in bench.sites]}
   if first is None:
     from tpugraphs_rank.hlo import hlo_pb2  # pylint: disable=import-outside-toplevel

@@ -19,7 +19,7 @@ MAX_RANK = 6  # what a configuration's features hold
 # tensors of the default, `random` requests layouts of each tensor with one probability, `climb`
 # and `descent` are hill climbers that start from the default and from a random configuration.
 SHARES = {"near": 0.3, "random": 0.3, "climb": 0.2, "descent": 0.2}
-RANDOM_SHARE = (0.05, 0.4)  # of the tensors that a random configuration constrains
+RANDOM_SHARE = (0.05, 0.6)  # of the tensors that a random configuration constrains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,11 @@ class Search:
     return counts, quick
 
   def run(self) -> None:
-    """Tries configurations until enough count, or until twice as many were tried."""
+    """Tries configurations until enough count, or until twice as many were tried.
+
+    What one kind falls short of, since too many of its draws are one program, the next make up
+    for.
+    """
     counts, quick = self._try(default(self._sites), "default")
     if not counts:
       return
@@ -141,7 +145,7 @@ class Search:
     for kind, end in zip(SHARES, np.minimum(ends, wanted)):
       current, best = default(self._sites), quick
       started = kind != "descent"
-      while len(self.kinds) - 1 < end and self._attempts < 2 * self._count:
+      while len(self.kinds) <= end and self._attempts <= 2 * end:
         if kind == "near":
           self._try(mutate(default(self._sites), self._sites, self._rng), kind)
         elif kind == "random" or not started:
