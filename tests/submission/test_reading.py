@@ -51,6 +51,12 @@ def test_reading_a_file_with_a_fault(tmp_path):
     submission.read(path)
 
 
+def test_an_index_fits_into_64_bits():
+  for digits, faults in ((18, 0), (19, 1), (5000, 1)):
+    data = f"ID,TopConfigs\ntile:xla:a,{'9' * digits}\n".encode()
+    assert len(submission.parse(data).faults) == faults
+
+
 def test_a_file_that_is_not_there(tmp_path):
   with pytest.raises(errors.MissingDataError, match="no file .*experiments.predict --run_dir DIR"):
     submission.read(tmp_path / "gone.csv")

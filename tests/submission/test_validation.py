@@ -111,6 +111,7 @@ def test_an_edited_file_is_valid_exactly_where_a_writer_could_have_written_it(da
     (b"2,0;1\n", b"2,0;1\0\n", (3, "tile:xla:alexnet_2", "holds NUL bytes; the file is damaged")),
     (b"2,0;1\n", b"2,0;1\xe9\n", (3, "tile:xla:alexnet_2", (
         "byte 0xe9 at position 23 of the line is not UTF-8; save the file as UTF-8"))),
+    (b"2,0;1\n", b"2,0;1\n\t \n", (4, "", "blank line; expected a row")),
     (b"2,0;1\n", b"2,0;1\n\n", (4, "", "blank line; expected a row")),
     (b"2,0;1\n", b"2,0;1\nID,TopConfigs\n", (4, "", (
         "the header again; `python -m experiments.submission merge` joins parts"))),
