@@ -8,6 +8,8 @@
     history.csv        one row an epoch
     tensorboard/       event files
     metrics.json       metrics of the best checkpoint on the validation split
+    predictions/       scores of the splits that were predicted, <split>.npz
+    submission_part.csv  ranking of the test split, in the form of a submission
     train.log          the log
 """
 
