@@ -13,6 +13,8 @@ MODELS = ("residual_gnn", "attention_gnn")
 VALIDATION_METRICS = ("kendall_tau", "opa", "top1_slowdown", "top5_slowdown", "top10_slowdown")
 # What training makes of equal configurations of one graph.
 DUPLICATES = ("keep", "mean", "minimum", "first")
+# Which configurations of a validation graph are scored in training.
+VALIDATION_CONFIGS = ("all", "published")
 LOSSES = ("list_mle", "pairwise_logistic", "pairwise_hinge", "softmax", "approx_ndcg", "mse")
 
 
@@ -138,6 +140,10 @@ class TrainingConfig:
   validation_metric: str = setting(
       "kendall_tau", "Ranking metric on the validation split that picks the best checkpoint and "
       "stops training.", choices=VALIDATION_METRICS)
+  validation_configs: str = setting(
+      "all", "Configurations of a validation graph that the metric is computed on: all, or the "
+      "1,000 that the published figures of the public layout collections are computed on.",
+      choices=VALIDATION_CONFIGS)
   patience: int = setting(
       20, "Stop after this many epochs without a better validation metric.", minimum=1)
   validate_every: int = setting(1, "Epochs between two validations.", minimum=1)

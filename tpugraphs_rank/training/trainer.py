@@ -23,6 +23,7 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.data import published
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.models import build_model
@@ -80,10 +81,14 @@ class Trainer:
     runtime.configure(config.training.seed, config.training.threads)
     self.config = config
     self.collection = registry.get_collection(config.data.collection)
+    _check_published(config, self.collection)
     seed = config.training.seed
     loaded = {split: splits.load(config.data, split, seed, config.batch.max_configs)
               for split in ("train", "valid")}
     programs = {split: found.programs for split, found in loaded.items()}
+    if config.training.validation_configs == "published":
+      programs["valid"] = published.restrict(
+          programs["valid"], self.collection, config.data.data_root)
     self.counts = {split: found.counts for split, found in loaded.items()}
     initial = config.training.initial_checkpoint
     if initial is None:
@@ -296,6 +301,17 @@ class Trainer:
       progress.best_epoch, progress.best_value, progress.best_metrics = progress.epoch, value, found
       checkpoints.save(directory / "checkpoints" / "best.npz", self.stepper.best_variables(),
                        {"epoch": progress.epoch, "metrics": found})
+
+
+def _check_published(config: run_config.RunConfig, collection: registry.Collection) -> None:
+  """Raises ConfigError where published configurations are asked for and there are none."""
+  if config.training.validation_configs != "published" or (
+      config.data.split_by == "program" and published.is_published(collection, "valid")):
+    return
+  raise errors.ConfigError(
+      f"training.validation_configs is 'published': nothing is published for {collection.name} "
+      f"with split_by={config.data.split_by}, only for {', '.join(published.COLLECTIONS)}, divided "
+      "by program; use --validation_configs=all")
 
 
 def check(config: run_config.RunConfig) -> None:
