@@ -63,7 +63,7 @@ def record(stem: str, pass_number: int, count: int = 44, step_ns: int = 1000,
         "optimised_hlo": (programs or {}).get(index, f"program {index}")}
     if entry["status"] == "ok":
       entry["runtime_ns"] = 100_000 + step_ns * index + pass_number
-      if pass_number == 1:
+      if pass_number == 1:  # which drew them
         entry["kind"] = "random" if index else "default"
     entries.append(entry)
   return {"stem": stem, "pass": pass_number, "seed": 0, "compile_s": 1.0, "total_s": 2.0,

@@ -97,6 +97,41 @@ def test_bad_configurations_are_dropped_in_every_pass(tmp_path: pathlib.Path) ->
         100_000 + 1000 * index + number for index in range(COUNT) if index not in (3, 4, 5, 7, 9)]
 
 
+def test_repeated_passes_hold_the_faster_times(tmp_path: pathlib.Path) -> None:
+  for number in (1, 2):
+    _store(tmp_path, UNET, number)
+  assert raw.agreement(tmp_path, UNET, 2) == 1
+  # Slower from its middle on, and of two configurations another program or other numbers.
+  for number in (3, 4):
+    record = made_layouts.record(UNET, number, COUNT, statuses={5: "mismatch"},
+                                 programs={6: "another"})
+    for index, entry in enumerate(record["configurations"]):
+      if "runtime_ns" in entry:
+        entry["runtime_ns"] += 50 if index >= 20 else -50
+    files.write_json(measure.record_path(tmp_path, UNET, number), record)
+    if number == 3:  # alone it does not count
+      assert len(raw.usable(raw.read_passes(tmp_path, UNET, 2))["entries"]) == COUNT
+  records = raw.read_passes(tmp_path, UNET, 2)
+  choice = raw.usable(records)
+  assert choice["dropped"] == {"mismatch": 1, "compiled_differently": 1}
+  left = [index for index in range(COUNT) if index not in (5, 6)]
+  for number, record in enumerate(records, 1):
+    assert record["total_s"] == 4.0 and record["date"] == f"2026-01-0{number + 2}T00:00:00+00:00"
+    # A repeat of the record's making takes two nanoseconds more.
+    assert [found[number - 1]["runtime_ns"] for found in choice["entries"]] == [
+        100_000 + 1000 * index + number + (0 if index >= 20 else 2 - 50) for index in left]
+
+
+def test_a_failed_repeat_leaves_the_passes_as_they_were(tmp_path: pathlib.Path) -> None:
+  for number in (1, 2, 3):
+    _store(tmp_path, UNET, number)
+  before = raw.read_passes(tmp_path, UNET, 2)
+  files.write_json(measure.record_path(tmp_path, UNET, 4),
+                   {"stem": UNET, "pass": 4, "failed": "crashed"})
+  assert raw.read_passes(tmp_path, UNET, 2) == before
+  assert before[1] == files.read_json(measure.record_path(tmp_path, UNET, 2))
+
+
 def test_failed_unfinished_and_defaultless_programs_are_reported(tmp_path: pathlib.Path) -> None:
   _store(tmp_path, UNET, 1)  # the second pass did not get there
   _store(tmp_path, GRU, 1)
@@ -184,18 +219,21 @@ def test_assembly_of_nothing_worth_keeping(tmp_path: pathlib.Path) -> None:
 
 # What stands in for a measuring process: writes its record, fails, or hangs.
 _STAND_IN = """
-import json, pathlib, sys, time
-output, stem, number = sys.argv[1:]
-path = pathlib.Path(output) / "measured" / f"{stem}.pass{number}.json"
-with open(pathlib.Path(output) / "log", "a") as log:
+import pathlib, sys, time
+from tests.collect import made_layouts
+from tools.collect.layouts import measure
+from tpugraphs_rank import files
+output, stem, number = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+with open(output / "log", "a") as log:
   log.write(f"{stem} {number}\\n")
 if stem.startswith("unet"):
   sys.exit(3)
 if stem.startswith("gru"):
   time.sleep(60)
-path.parent.mkdir(exist_ok=True)
-path.write_text(json.dumps({"stem": stem, "pass": int(number)}))
+record = made_layouts.record(stem, number, step_ns=0 if stem.startswith("mixer") else 1000)
+files.write_json(measure.record_path(output, stem, number), record)
 """
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(name="measured")
@@ -209,7 +247,7 @@ def _measured(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     assert command[1:3] == ["-m", "tools.collect.layouts.measure"]
     assert all(env[name] == value for name, value in measure.ENVIRONMENT.items())
     return start([sys.executable, "-c", _STAND_IN, values["--output"], values["--program"],
-                  values["--pass_number"]], stderr=subprocess.DEVNULL)
+                  values["--pass_number"]], cwd=ROOT, stderr=subprocess.DEVNULL)
 
   monkeypatch.setattr(layout.subprocess, "Popen", stand_in)
 
@@ -228,6 +266,14 @@ def test_a_collection_goes_on_where_it_stopped(
   measure.record_path(tmp_path, BOTTLENECK, 2).unlink()
   layout.run(tmp_path, [ENCODER, BOTTLENECK], 2, -1, float("inf"), 60)
   assert measured() == [f"{BOTTLENECK} 2"]
+
+
+def test_passes_that_disagree_are_repeated(
+    tmp_path: pathlib.Path, measured: Callable[[], List[str]]) -> None:
+  mixer = "mixer.8x64x64x2.forward"  # the stand-in measures nothing but ties of it
+  layout.run(tmp_path, [mixer, ENCODER], 2, -1, float("inf"), 60)
+  assert measured() == [*(f"{mixer} {number}" for number in (1, 2, 3, 4)),
+                        f"{ENCODER} 1", f"{ENCODER} 2"]
 
 
 def test_a_program_that_fails_or_hangs_does_not_end_the_collection(

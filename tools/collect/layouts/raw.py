@@ -1,13 +1,62 @@
 """From the passes' records to raw `ModuleTuningData`: the same runs in each pass's `.pb`."""
 
 import pathlib
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
+import numpy as np
+
+from tools.collect import gates
 from tools.collect import raw
 from tools.collect.layouts import measure
 from tools.collect.layouts import sampling
 from tpugraphs_rank import files
 from tpugraphs_rank.hlo import tuning_pb2
+
+
+def repeats(number: int, passes: int) -> List[int]:
+  """The numbers of the records that belong to a pass: its own, and that of its repeat."""
+  return [number, number + passes]
+
+
+def read_passes(output: pathlib.Path, stem: str, passes: int) -> List[Dict[str, Any]]:
+  """The records of a program, one a pass as far as there are any.
+
+  Where every pass was repeated, a pass holds each configuration's faster time.
+  """
+  def read(number: int) -> Optional[Dict[str, Any]]:
+    path = measure.record_path(output, stem, number)
+    return files.read_json(path) if path.exists() else None
+
+  numbers = [repeats(number, passes) for number in range(1, passes + 1)]
+  first = [read(own) for own, _ in numbers]
+  second = [read(repeat) for _, repeat in numbers]
+  if all(record and "failed" not in record for record in first + second):
+    return [_faster(one, other) for one, other in zip(first, second)]
+  return [record for record in first if record]
+
+
+def _faster(record: Dict[str, Any], repeat: Dict[str, Any]) -> Dict[str, Any]:
+  """The record of a pass with the faster of each configuration's times."""
+  again = {entry["layouts"]: entry for entry in repeat["configurations"]}
+  entries = []
+  for entry in record["configurations"]:
+    other = again.get(entry["layouts"], {"status": "not_repeated"})
+    if entry["status"] == "ok" and other["status"] != "ok":
+      entry = {**entry, "status": other["status"]}
+    elif entry["status"] == "ok" and other["optimised_hlo"] != entry["optimised_hlo"]:
+      entry = {**entry, "status": "compiled_differently"}
+    elif entry["status"] == "ok":
+      entry = {**entry, "runtime_ns": min(entry["runtime_ns"], other["runtime_ns"])}
+    entries.append(entry)
+  return {**record, "configurations": entries, "date": max(record["date"], repeat["date"]),
+          "total_s": record["total_s"] + repeat["total_s"]}
+
+
+def agreement(output: pathlib.Path, stem: str, passes: int) -> float:
+  """Kendall's tau between the passes of a program that every pass measured (the lowest pair)."""
+  entries = usable(read_passes(output, stem, passes))["entries"]
+  times = np.array([[entry["runtime_ns"] for entry in found] for found in entries])
+  return gates.judge(times.reshape(-1, passes).T, gates.LAYOUT).tau
 
 
 def usable(records: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
@@ -75,8 +124,7 @@ def write(output: pathlib.Path, stems: Sequence[str], passes: int) -> Dict[str, 
   report: Dict[str, Any] = {"programs": {}, "failed": {}, "unfinished": []}
   dates: List[str] = []
   for stem in sorted(stems):
-    paths = [measure.record_path(output, stem, number) for number in range(1, passes + 1)]
-    records = [files.read_json(path) for path in paths if path.exists()]
+    records = read_passes(output, stem, passes)
     failures = [record["failed"] for record in records if "failed" in record]
     if failures:
       report["failed"][stem] = failures[0]

@@ -132,7 +132,7 @@ class Search:
     return counts, quick
 
   def run(self) -> None:
-    """Tries configurations until enough count, or until twice as many were tried.
+    """Tries configurations until enough count, or until three times as many were tried.
 
     What one kind falls short of, since too many of its draws are one program, the next make up
     for.
@@ -145,7 +145,7 @@ class Search:
     for kind, end in zip(SHARES, np.minimum(ends, wanted)):
       current, best = default(self._sites), quick
       started = kind != "descent"
-      while len(self.kinds) <= end and self._attempts <= 2 * end:
+      while len(self.kinds) <= end and self._attempts <= 3 * end:
         if kind == "near":
           self._try(mutate(default(self._sites), self._sites, self._rng), kind)
         elif kind == "random" or not started:

@@ -106,8 +106,9 @@ def module_bytes(lowered: jax.stages.Lowered) -> bytes:
 def configurable(traced: Traced, module: bytes) -> Tuple[List[sampling.Site], List[int]]:
   """The sites of a program, by the position of their instruction.
 
-  An equation that became no instruction of its opcode (a reshape of a constant, say), or several,
-  is no site; nor is one of which no tensor has two layouts.
+  An equation that became no instruction of its opcode and shapes, or several, is no site (a reshape
+  of a constant, say, or two in a row that became one); nor is one of which no tensor has two
+  layouts.
 
   Args:
     traced: the program.
@@ -119,10 +120,15 @@ def configurable(traced: Traced, module: bytes) -> Tuple[List[sampling.Site], Li
   found: Dict[int, List[int]] = {}
   position = 0
   for computation in hlo_pb2.HloModuleProto.FromString(module).computations:
+    shapes = {instruction.id: tuple(instruction.shape.dimensions)
+              for instruction in computation.instructions}
     for instruction in computation.instructions:
       match = re.search(r"(?:^|/)site_(\d+)/", _op_name(instruction))
-      if match and instruction.opcode == traced.opcodes[int(match[1])]:
-        found.setdefault(int(match[1]), []).append(position)
+      if match:
+        number = int(match[1])
+        tensors = tuple(shapes[key] for key in (instruction.id, *instruction.operand_ids))
+        if (instruction.opcode, tensors) == (traced.opcodes[number], traced.shapes[number]):
+          found.setdefault(number, []).append(position)
       position += 1
   chosen = sorted((positions[0], number) for number, positions in found.items()
                   if len(positions) == 1)
