@@ -79,7 +79,7 @@ def measure_program(output: pathlib.Path, stem: str, passes: int, core: int, lim
       return
   if raw.agreement(output, stem, passes) < REPEAT_TAU:
     for number in range(1, passes + 1):
-      if not run_pass(output, stem, raw.repeats(number, passes)[1], core, limit_s):
+      if not run_pass(output, stem, raw.repeat_of(number, passes), core, limit_s):
         return
 
 

@@ -13,9 +13,9 @@ from tpugraphs_rank import files
 from tpugraphs_rank.hlo import tuning_pb2
 
 
-def repeats(number: int, passes: int) -> List[int]:
-  """The numbers of the records that belong to a pass: its own, and that of its repeat."""
-  return [number, number + passes]
+def repeat_of(number: int, passes: int) -> int:
+  """The number of the record that a pass's repeat has."""
+  return number + passes
 
 
 def read_passes(output: pathlib.Path, stem: str, passes: int) -> List[Dict[str, Any]]:
@@ -27,9 +27,9 @@ def read_passes(output: pathlib.Path, stem: str, passes: int) -> List[Dict[str, 
     path = measure.record_path(output, stem, number)
     return files.read_json(path) if path.exists() else None
 
-  numbers = [repeats(number, passes) for number in range(1, passes + 1)]
-  first = [read(own) for own, _ in numbers]
-  second = [read(repeat) for _, repeat in numbers]
+  numbers = range(1, passes + 1)
+  first = [read(number) for number in numbers]
+  second = [read(repeat_of(number, passes)) for number in numbers]
   if all(record and "failed" not in record for record in first + second):
     return [_faster(one, other) for one, other in zip(first, second)]
   return [record for record in first if record]
