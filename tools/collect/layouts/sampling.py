@@ -141,23 +141,20 @@ class Search:
     if not counts:
       return
     wanted = self._count - 1
-    ends = np.cumsum([round(share * wanted) for share in list(SHARES.values())[:-1]] + [wanted])
-    for kind, end in zip(SHARES, np.minimum(ends, wanted)):
-      current, best = default(self._sites), quick
-      started = kind != "descent"
+    ends = np.rint(np.cumsum(list(SHARES.values())) * wanted).astype(int)
+    for kind, end in zip(SHARES, ends):
+      # Where a hill climber stands, and how fast that is; a descent has yet to find its start.
+      current, best = (None, math.inf) if kind == "descent" else (default(self._sites), quick)
       while len(self.kinds) <= end and self._attempts <= 3 * end:
         if kind == "near":
-          self._try(mutate(default(self._sites), self._sites, self._rng), kind)
-        elif kind == "random" or not started:
+          drawn = mutate(default(self._sites), self._sites, self._rng)
+        elif kind == "random" or current is None:
           drawn = random(self._sites, self._rng)
-          counts, time = self._try(drawn, kind)
-          if counts and not started:
-            current, best, started = drawn, time, True
         else:
           drawn = mutate(current, self._sites, self._rng)
-          counts, time = self._try(drawn, kind)
-          if counts and time < best:
-            current, best = drawn, time
+        counts, time = self._try(drawn, kind)
+        if counts and time < best:
+          current, best = drawn, time
 
 
 def to_text(configuration: Configuration) -> str:
