@@ -108,7 +108,9 @@ class Comparison:
   def _title(self, suffix: str) -> str:
     """What a part of the split holds back from training."""
     known = next(iter(self.frames.values()))[0]["seen"].notna().all()
-    if not known or self.task.held_back != task_lib.NEW_PROGRAMS:
+    # Without named groups a family is its own: every program is of one never seen.
+    grouped = known and self.task.collection.groups
+    if not grouped or self.task.held_back != task_lib.NEW_PROGRAMS:
       return self.task.held_back
     return _TITLES[suffix]
 
