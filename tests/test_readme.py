@@ -64,4 +64,4 @@ def test_commands_and_files_exist():
     assert (ROOT / path).exists(), path
   script = (ROOT / "run").read_text(encoding="utf-8")
   for task in set(re.findall(r"\./run ([a-z][a-z-]*)", README)):
-    assert re.search(rf"^  (?:[a-z-]+\|)*{task}(?:\|[a-z-]+)*\)", script, re.MULTILINE), task
+    assert re.search(rf"^  (?:[a-z-]+ \| )*{task}(?: \| [a-z-]+)*\)", script, re.MULTILINE), task
