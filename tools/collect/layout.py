@@ -29,7 +29,8 @@ from tpugraphs_rank import files
 
 # Where the passes agree less, each is repeated in one more process, and the faster times count.
 REPEAT_TAU = 0.8
-_FIXED = ("seed", "configurations", "configurations_of_small_programs", "protocol")
+# A repeat's number follows from the number of passes, see `raw.repeat_of`.
+_FIXED = ("seed", "configurations", "configurations_of_small_programs", "passes", "protocol")
 
 
 def run_pass(output: pathlib.Path, stem: str, number: int, core: int, limit_s: float) -> bool:
@@ -63,7 +64,7 @@ def run_pass(output: pathlib.Path, stem: str, number: int, core: int, limit_s: f
         process.wait()
     if not path.exists():
       # One program that XLA refuses, or crashes on, must not end the collection.
-      logging.error("%s failed in pass %d: %s", stem, number, why)
+      logging.error("%s failed in pass %d: %s; delete %s to try again", stem, number, why, path)
       files.write_json(path, {"stem": stem, "pass": number, "failed": why})
   return "failed" not in files.read_json(path)
 
@@ -134,7 +135,8 @@ def main(argv: Optional[List[str]] = None) -> None:
            catalogue.programs(arguments.families, arguments.programs, arguments.seed)]
   plan = {"seed": arguments.seed, "configurations": arguments.configurations,
           "configurations_of_small_programs": arguments.configurations_of_small_programs,
-          "protocol": dataclasses.asdict(settings), "programs": [{"stem": stem} for stem in stems]}
+          "passes": arguments.passes, "protocol": dataclasses.asdict(settings),
+          "programs": [{"stem": stem} for stem in stems]}
   plans.store(arguments.output, plan, _FIXED, "programs")
   if not arguments.assemble_only:
     run(arguments.output, stems, arguments.passes, arguments.core, arguments.time_budget,
