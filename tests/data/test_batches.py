@@ -49,7 +49,7 @@ def _picked(batch, row, member):
   order = batch["label_order"][row, :count]
   # Which of the graph's configurations these are, the features must say; some have the same.
   found = [[c for c in range(member.graph.num_configs)
-            if np.array_equal(member.configs[c], features)]
+            if np.array_equal(member.configs([c])[0], features)]
            for features in _configs(batch, row, member)[:count]]
   return order, found
 
@@ -71,17 +71,32 @@ def test_prepared_graphs():
       splits.Program(graph), normalize.Normalizer.fit([graph]), max_nodes=3)
   np.testing.assert_array_equal(member.source, graph.edge_index[:, 1])  # Data flows from operands
   np.testing.assert_array_equal(member.target, graph.edge_index[:, 0])  # to users.
-  np.testing.assert_array_equal(member.configs, graph.node_config_feat)
-  assert member.configs.dtype == np.int8 and member.name == graph.name
+  rows = [5, 0, 5, 11]
+  np.testing.assert_array_equal(member.configs(rows), graph.node_config_feat[rows])
+  np.testing.assert_array_equal(member.layouts(rows), graph.node_config_feat[rows])
+  assert member.configs(rows).dtype == np.int8 and member.name == graph.name
   np.testing.assert_array_equal(member.choice, np.arange(graph.num_configs))
   assert [len(piece) for piece in member.pieces] == [3, 3, 2]
   tile = synthetic.tile_graph(0)
   normalizer = normalize.Normalizer.fit([tile])
   member = batches.prepare(splits.Program(tile, np.array([2, 0])), normalizer)
-  np.testing.assert_array_equal(member.configs, normalizer.configs(normalize.tile_rows(tile)))
+  np.testing.assert_array_equal(
+      member.configs([3, 1]), normalizer.configs(normalize.tile_rows(tile))[[3, 1]])
   np.testing.assert_array_equal(member.runtimes, tile.relative_runtime)
   np.testing.assert_array_equal(member.choice, [2, 0])
   assert member.pieces == () and member.config_nodes.shape == (0,)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_order_by_runtime_is_of_the_usable_configurations(kind):
+  graph = MAKERS[kind](0, num_configs=9)
+  normalizer = normalize.Normalizer.fit([graph])
+  merged = np.arange(9.0)[::-1]
+  for choice, changed in ((None, None), (np.array([6, 1, 8]), None), (None, merged),
+                          (np.array([6, 1, 8]), merged)):
+    member = batches.prepare(splits.Program(graph, choice, changed), normalizer)
+    expected = np.argsort(member.runtimes[member.choice], kind="stable")
+    np.testing.assert_array_equal(member.order(), expected)
 
 
 # ---- one training batch --------------------------------------------------------------------------
@@ -152,12 +167,12 @@ def test_only_usable_configurations_are_drawn():
     batch = batches.training_batch([member], _config(max_configs=2), np.random.default_rng(seed))
     assert batch["config_mask"].sum() == 2
     seen |= {tuple(row) for row in batch["configs"][0]}
-  assert seen == {tuple(member.configs[c]) for c in (1, 4, 6)}
+  assert seen == {tuple(row) for row in member.configs([1, 4, 6])}
 
 
 def test_skew_prefers_fast_configurations():
   member = PREPARED["tile"][2]
-  fast = set(map(tuple, member.configs[np.argsort(member.runtimes)[:3]]))
+  fast = set(map(tuple, member.configs(np.argsort(member.runtimes)[:3])))
   share = {}
   for skew in (0.0, 5.0):
     drawn = [tuple(row) for seed in range(200) for row in batches.training_batch(
@@ -231,9 +246,9 @@ def test_scoring_covers_every_configuration_once(kind, max_configs, reference, m
       configs = _configs(batch, row, member)
       first = batches.reference_list(member, reference) if reference else []
       assert batch["reference_mask"][row].sum() == len(first) <= reference
-      np.testing.assert_array_equal(configs[:len(first)], member.configs[first])
+      np.testing.assert_array_equal(configs[:len(first)], member.configs(first))
       np.testing.assert_array_equal(
-          configs[width:width + len(picked)], member.configs[picked])
+          configs[width:width + len(picked)], member.configs(picked))
   assert seen == {(index, c): 1 for index, member in enumerate(prepared)
                   for c in range(member.graph.num_configs)}
 

@@ -226,8 +226,8 @@ WRONG = [
     ("layout", "node_config_feat", lambda a: a[:, :2], r"has shape \(12, 2, 18\).* with nc = 3"),
     ("layout", "node_config_feat", lambda a: a[..., :17], r"expected \(c, nc, 18\)"),
     ("layout", "node_config_feat", lambda a: a[:, 0], r"has shape \(12, 18\)"),
-    ("layout", "node_config_feat", lambda a: _put(a, (0, 0, 0), 6), r"ranges from -1.0 to 6.0"),
-    ("layout", "node_config_feat", lambda a: _put(a, (0, 0, 0), -2), r"ranges from -2.0 to"),
+    ("layout", "node_config_feat", lambda a: _put(a, (0, 0, 0), 6), r"entry \[0, 0, 0\] is 6.0; expected"),
+    ("layout", "node_config_feat", lambda a: _put(a, (0, 0, 0), -2), r"entry \[0, 0, 0\] is -2.0; expected"),
     ("layout", "node_config_feat", lambda a: _put(a, (1, 2, 3), 0.5),
      r"entry \[1, 2, 3\] is 0.5; expected whole numbers from -1 to 5"),
     ("layout", "node_splits", lambda a: np.array([0, 7, 3, 10]), r"does not rise"),
@@ -293,3 +293,37 @@ def test_an_error_says_what_mends_it():
   arrays["node_opcode"] = arrays["node_opcode"][:2]
   with pytest.raises(errors.DataError, match="experiments.featurize.*or download it again"):
     graphs.graph_from_arrays("p", arrays)
+
+
+# ---- what is asked of configurations -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_order_of_the_runtimes_keeps_equal_ones_as_they_stand(kind):
+  runtimes = np.array([30, 10, 30, 20, 10])
+  more = {"config_runtime_normalizers": np.array([10, 10, 1, 10, 10])} if kind == "tile" else {}
+  graph = MAKERS[kind](0, num_configs=5, config_runtime=runtimes, **more)
+  # Tiles by runtime over normalizer: the third is the slowest then.
+  assert graph.runtime_order().tolist() == ([1, 4, 3, 0, 2])
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_digests_are_equal_for_equal_configurations_alone(kind):
+  graph = MAKERS[kind](0, num_configs=40)
+  digests, keys = graph.config_digests(), graph.config_keys()
+  assert digests.dtype == np.uint64 and len(np.unique(keys)) > 1
+  np.testing.assert_array_equal(digests[:, None] == digests, keys[:, None] == keys)
+
+
+def test_layouts_of_any_configurations_in_any_order(monkeypatch):
+  graph = synthetic.layout_graph(0, num_configs=20)
+  monkeypatch.setattr(graphs, "_BLOCK_BYTES", 3 * 18 * 3)
+  for rows in (np.arange(20), np.array([7, 3, 3, 19, 0]), np.zeros([0], np.int64)):
+    found = graph.layouts(rows)
+    assert found.dtype == np.int8 and found.shape == (len(rows), 3, 18)
+    np.testing.assert_array_equal(found, graph.node_config_feat[rows])
+    blocks = list(graph.layout_blocks(rows))
+    assert [len(block) for block in blocks] == [
+        min(3, len(rows) - start) for start in range(0, len(rows), 3)]
+    np.testing.assert_array_equal(np.concatenate([found[:0], *blocks]), found)
+  assert sum(map(len, graph.layout_blocks())) == 20

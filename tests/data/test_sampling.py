@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import sampling
 
 COUNTS = st.integers(0, 40)
@@ -55,7 +56,24 @@ def test_all_in_random_order_where_all_fit():
   assert len(set(drawn)) == 4 * 3 * 2 * 1
 
 
+@given(runtimes=st.lists(st.integers(1, 9), min_size=1, max_size=40), size=st.integers(1, 50),
+       skew=st.sampled_from([0.5, 3.0]), seed=st.integers(0, 99))
+def test_a_skewed_draw_is_the_head_of_a_sort_with_or_without_the_order(runtimes, size, skew, seed):
+  order = np.argsort(runtimes, kind="stable")
+  draw = lambda *known: sampling.sample_configs(
+      np.array(runtimes), size, np.random.default_rng(seed), skew, *known)
+  np.testing.assert_array_equal(draw(order), draw())
+  if size < len(runtimes):
+    rank = np.argsort(order) / (len(runtimes) - 1)
+    keys = np.random.default_rng(seed).gumbel(size=len(runtimes)) - skew * rank
+    np.testing.assert_array_equal(draw(), np.argsort(-keys)[:size])
+
+
 # ---- reference_configs ---------------------------------------------------------------------------
+
+
+def _reference(rows, size):
+  return sampling.reference_configs(graphs.row_digests(rows), size)
 
 
 @given(count=st.integers(1, 12), size=st.integers(1, 14), data=st.data())
@@ -64,15 +82,15 @@ def test_a_reference_list_depends_on_content_alone(count, size, data):
   order = data.draw(st.permutations(range(count)))
   repeats = data.draw(st.lists(st.integers(0, count - 1), max_size=6))
   rows = distinct[order + repeats]
-  picked = distinct[sampling.reference_configs(distinct, size)]
+  picked = distinct[_reference(distinct, size)]
   assert len(picked) == min(size, count) and len(np.unique(picked, axis=0)) == len(picked)
-  np.testing.assert_array_equal(rows[sampling.reference_configs(rows, size)], picked)
+  np.testing.assert_array_equal(rows[_reference(rows, size)], picked)
 
 
 def test_a_longer_reference_list_starts_with_the_shorter():
   rows = np.arange(60, dtype=np.int8).reshape(20, 1, 3)
   np.testing.assert_array_equal(
-      sampling.reference_configs(rows, 7)[:4], sampling.reference_configs(rows, 4))
+      _reference(rows, 7)[:4], _reference(rows, 4))
 
 
 # ---- split_configs -------------------------------------------------------------------------------

@@ -82,11 +82,11 @@ class Reference:
     if prepared.graph.kind == "tile":
       if self._config.join == "late":
         return np.zeros(width)
-      return _dense(model._config_projection, prepared.configs[row].astype(np.float64))
+      return _dense(model._config_projection, prepared.configs([row])[0].astype(np.float64))
     for k, node in enumerate(prepared.config_nodes):
       if node == v:
         one_hot = np.zeros([18, 7])
-        for position, value in enumerate(prepared.configs[row, k]):
+        for position, value in enumerate(prepared.layouts([row])[0, k]):
           one_hot[position, int(value) + 1] = 1
         return _dense(model._config_projection, one_hot.reshape(-1))
     return np.zeros(width)
@@ -148,6 +148,6 @@ class Reference:
       parts.append(value)
     if self._model._late_projection is not None:
       parts.append(self._act(_dense(
-          self._model._late_projection, prepared.configs[rows[t]].astype(np.float64))))
+          self._model._late_projection, prepared.configs(rows[t:t + 1])[0].astype(np.float64))))
     head = _mlp(self._model._head, self._act, np.concatenate(parts))
     return float(_dense(self._model._score, head)[0])

@@ -69,11 +69,10 @@ def _picked(batch, row, member):
   count = int(batch["config_mask"][row].sum())
   if member.graph.kind == "tile":
     rows = batch["configs"][row, :count]
-    candidates = member.configs
   else:
     start = int(batch["num_config_nodes"][:row].sum())
     rows = batch["configs"][start:start + batch["num_config_nodes"][row], :count].swapaxes(0, 1)
-    candidates = member.configs
+  candidates = member.configs(np.arange(member.graph.num_configs))
   return [int(np.flatnonzero([np.array_equal(candidate, wanted) for candidate in candidates])[0])
           for wanted in rows]
 

@@ -88,17 +88,16 @@ def _cut(member, piece):
     arrays[key] = arrays[key][piece]
   arrays.pop("node_splits", None)
   arrays["edge_index"] = np.array([(u, v) for v, u in edges]).reshape(-1, 2)
-  configs, config_nodes = member.configs, member.config_nodes
+  config_nodes = member.config_nodes
   if "node_config_ids" in arrays:
     inside = [k for k, node in enumerate(member.config_nodes) if node in position]
     arrays["node_config_ids"] = [position[member.config_nodes[k]] for k in inside]
     arrays["node_config_feat"] = arrays["node_config_feat"][:, inside]
-    configs = configs[:, inside]
     config_nodes = np.array(arrays["node_config_ids"], np.int32)
   return dataclasses.replace(
       member, graph=graphs.graph_from_arrays("cut", arrays), nodes=member.nodes[piece],
       source=np.array([v for v, _ in edges], np.int32),
-      target=np.array([u for _, u in edges], np.int32), configs=configs, config_nodes=config_nodes)
+      target=np.array([u for _, u in edges], np.int32), config_nodes=config_nodes)
 
 
 def test_backprop_gives_gradients_to_the_segments_nodes_alone(case):

@@ -30,10 +30,11 @@ class PreparedGraph:
     graph: the graph as read.
     nodes: (n, F) float32 scaled features.
     source, target: (m,) int32; data flows from source (operand) to target (user).
-    configs: tile: (c, K) float32 scaled; layout: (c, nc, 18) int8.
+    tiles: (c, K) float32 scaled; None for layouts, which are read when they are asked for.
     config_nodes: (nc,) int32; empty for tiles.
     runtimes: (c,) float64 by which configurations are ranked; zeros where not measured.
     choice: (c',) int64, the configurations that may be used (all, or one side of a split).
+    plain: whether those are all, ranked by the graph's own runtimes.
     pieces: the segments, each its node ids; empty without segment dropout.
   """
 
@@ -41,15 +42,34 @@ class PreparedGraph:
   nodes: np.ndarray
   source: np.ndarray
   target: np.ndarray
-  configs: np.ndarray
+  tiles: Optional[np.ndarray]
   config_nodes: np.ndarray
   runtimes: np.ndarray
   choice: np.ndarray
+  plain: bool = False
   pieces: Tuple[np.ndarray, ...] = ()
 
   @property
   def name(self) -> str:
     return self.graph.name
+
+  def layouts(self, rows: np.ndarray) -> np.ndarray:
+    """(r, nc, 18) int8 of the configurations `rows` (r,) of a layout graph, and of no others."""
+    return self.graph.layouts(rows)
+
+  def configs(self, rows: np.ndarray) -> np.ndarray:
+    """What a model sees of the configurations `rows` (r,).
+
+    Returns:
+      Tile: (r, K) float32 scaled; layout: (r, nc, 18) int8.
+    """
+    return self.layouts(rows) if self.tiles is None else self.tiles[rows]
+
+  def order(self) -> np.ndarray:
+    """(c',) places in `choice`, by runtime, from the fastest on, equal ones as they stand."""
+    if self.plain:
+      return self.graph.runtime_order()
+    return np.argsort(self.runtimes[self.choice], kind="stable")
 
 
 def prepare(program: splits.Program, normalizer: normalize.Normalizer,
@@ -63,19 +83,20 @@ def prepare(program: splits.Program, normalizer: normalize.Normalizer,
   """
   graph = program.graph
   if isinstance(graph, graphs.TileGraph):
-    configs = normalizer.configs(normalize.tile_rows(graph))
+    tiles = normalizer.configs(normalize.tile_rows(graph))
     config_nodes = np.zeros([0], np.int32)
   else:
-    configs = graph.node_config_feat.astype(np.int8)
+    tiles = None
     config_nodes = graph.node_config_ids.astype(np.int32)
   pieces = () if max_nodes is None else tuple(
       segments.cut_segments(graph.edge_index, graph.num_nodes, max_nodes))
+  edges = graph.edge_index
   return PreparedGraph(
       graph=graph, nodes=normalizer.nodes(normalize.node_rows(graph)),
-      source=graph.edge_index[:, 1].astype(np.int32),
-      target=graph.edge_index[:, 0].astype(np.int32),
-      configs=configs, config_nodes=config_nodes, runtimes=program.runtimes,
-      choice=program.indices, pieces=pieces)
+      source=edges[:, 1].astype(np.int32), target=edges[:, 0].astype(np.int32),
+      tiles=tiles, config_nodes=config_nodes, runtimes=program.runtimes,
+      choice=program.indices, plain=program.choice is None and program.merged is None,
+      pieces=pieces)
 
 
 @dataclasses.dataclass
@@ -122,7 +143,7 @@ def _join(lists: Sequence[_List], edge_keep: Optional[np.ndarray] = None, prefix
     batch["num_nodes"].append(len(node_ids))
     batch["num_edges"].append(len(source))
     rows = np.concatenate([_padded(entry.reference, reference), _padded(entry.picked, width)])
-    configs = prepared.configs[rows]
+    configs = prepared.configs(rows)
     if prepared.graph.kind == "layout":
       position = np.full(count, -1, np.int64)
       position[node_ids] = np.arange(len(node_ids))
@@ -184,7 +205,8 @@ def training_batch(members: Sequence[PreparedGraph], config: run_config.BatchCon
   lists = []
   for member in members:
     drawn = sampling.sample_configs(
-        member.runtimes[member.choice], config.max_configs, rng, config.config_skew)
+        member.runtimes[member.choice], config.max_configs, rng, config.config_skew,
+        member.order() if config.config_skew else None)
     piece = member.pieces[rng.integers(len(member.pieces))] if segmented else None
     lists.append(_List(member, member.choice[drawn], np.zeros([0], np.int64), piece))
   keep = None
@@ -218,7 +240,7 @@ def reference_list(prepared: PreparedGraph, size: int) -> np.ndarray:
   `sampling.reference_configs`), so they depend neither on which of them are asked for nor on how
   those are cut into lists. Only features are looked at, never runtimes.
   """
-  return sampling.reference_configs(prepared.graph.config_rows(), size)
+  return sampling.reference_configs(prepared.graph.config_digests(), size)
 
 
 def scoring_batches(prepared: Sequence[PreparedGraph], max_configs: int, reference_size: int,

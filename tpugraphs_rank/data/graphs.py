@@ -5,7 +5,8 @@ node u consumes the output of node v. Runtimes are nanoseconds.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple
+import hashlib
+from typing import Any, ClassVar, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -16,6 +17,15 @@ NUM_TILE_FEATURES = 24
 NUM_LAYOUT_FEATURES = 18
 NUM_OPCODES = 128  # Ids run to 120; the published models embed 128.
 _CHECKED_ROWS = 1024
+# Bytes of layouts, one a number, that are looked at together.
+_BLOCK_BYTES = 8 * 2**20
+
+
+class Unread(NamedTuple):
+  """Stands for an array that stays in its file; only its shape and kind of dtype are checked."""
+
+  shape: Tuple[int, ...]
+  dtype: np.dtype
 
 
 def _array_field(shape: Tuple[Any, ...], dtype: Any, required: bool = True) -> Any:
@@ -91,6 +101,11 @@ class Graph:
     """Whether the runtimes were measured; the released test splits hold zeros instead."""
     return False
 
+  @property
+  def nbytes(self) -> int:
+    """Bytes of its arrays in memory."""
+    return sum(array.nbytes for array in self.arrays().values())
+
   def arrays(self) -> Dict[str, np.ndarray]:
     """The arrays to store, by npz key."""
     stored = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
@@ -129,6 +144,14 @@ class _ConfiguredGraph(Graph):
   def relative_runtime(self) -> np.ndarray:
     """(c,) float64: what evaluation ranks by and takes slowdowns of."""
     return self.config_runtime.astype(np.float64)
+
+  def runtime_order(self) -> np.ndarray:
+    """(c,) the configurations from the fastest to the slowest, equal ones as they stand."""
+    return np.argsort(self.relative_runtime, kind="stable")
+
+  def config_digests(self) -> np.ndarray:
+    """(c,) uint64: a number that depends on what a configuration is, and on nothing else."""
+    return row_digests(self.config_rows())
 
   def config_keys(self) -> np.ndarray:
     """(c,) int64: the same number for the same configuration, from 0, by first occurrence."""
@@ -209,22 +232,53 @@ class LayoutGraph(_ConfiguredGraph):
     if len(np.unique(ids)) != len(ids):
       self._fail("node_config_ids", "names a node twice")
     feat = self.node_config_feat
-    if feat.size and (feat.min() < -1 or feat.max() > 5):
-      self._fail("node_config_feat", f"ranges from {feat.min()} to {feat.max()}; expected whole "
-                 "numbers from -1 to 5")
+    if isinstance(feat, Unread):
+      return
     # Some rows at a time: the public data have an array of 1.74 GB, and this would make a second.
     for start in range(0, len(feat), _CHECKED_ROWS):
-      rows = feat[start:start + _CHECKED_ROWS]
-      fractions = rows != np.trunc(rows)
-      if fractions.any():
-        first, *rest = (int(i) for i in np.argwhere(fractions)[0])
-        where = [start + first, *rest]
-        self._fail("node_config_feat", f"entry {where} is {feat[tuple(where)]}; expected whole "
-                   "numbers from -1 to 5")
+      self.check_layouts(feat[start:start + _CHECKED_ROWS], start)
+
+  def check_layouts(self, rows: np.ndarray, start: int = 0) -> None:
+    """Raises DataError where rows of `node_config_feat` hold anything but whole numbers -1..5.
+
+    Args:
+      rows: (r, nc, 18).
+      start: which configuration the first row is.
+    """
+    # True of NaN, too.
+    wrong = ~((rows >= -1) & (rows <= 5) & (rows == np.trunc(rows)))
+    if wrong.any():
+      first, *rest = (int(i) for i in np.argwhere(wrong)[0])
+      self._fail("node_config_feat", f"entry {[start + first, *rest]} is "
+                 f"{rows[(first, *rest)]}; expected whole numbers from -1 to 5")
+
+  def layouts(self, rows: np.ndarray) -> np.ndarray:
+    """(r, nc, 18) int8: `node_config_feat` of the configurations `rows` (r,), in any order.
+
+    What reads configurations goes through this: of a packed graph no others are decoded.
+    """
+    return self.node_config_feat[rows].astype(np.int8)
+
+  def layout_blocks(self, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
+    """`layouts` of all configurations, or of `rows`, some at a time."""
+    rows = np.arange(self.num_configs) if rows is None else rows
+    size = max(_BLOCK_BYTES // (max(len(self.node_config_ids), 1) * NUM_LAYOUT_FEATURES), 1)
+    return (self.layouts(rows[start:start + size]) for start in range(0, len(rows), size))
+
+  def config_digests(self) -> np.ndarray:
+    return np.concatenate(
+        [np.zeros([0], np.uint64), *(row_digests(rows) for rows in self.layout_blocks())])
 
   def config_rows(self) -> np.ndarray:
     # One byte a number: 18 float32 a node would only make the comparison four times as long.
-    return self.node_config_feat.astype(np.int8).reshape(self.num_configs, -1)
+    return self.layouts(np.arange(self.num_configs)).reshape(self.num_configs, -1)
+
+
+def row_digests(rows: np.ndarray) -> np.ndarray:
+  """(r,) uint64: a digest of the bytes of each of `rows` (r, ...)."""
+  rows = np.ascontiguousarray(rows)
+  return np.array([int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big")
+                   for row in rows], np.uint64)
 
 
 def _canonical(graph: Graph, field: dataclasses.Field, sizes: Dict[str, int]
@@ -233,11 +287,11 @@ def _canonical(graph: Graph, field: dataclasses.Field, sizes: Dict[str, int]
   value = getattr(graph, field.name)
   if value is None:
     return None
-  array = np.asarray(value)
+  array = value if isinstance(value, Unread) else np.asarray(value)
   if field.name == "node_splits" and array.ndim == 2 and len(array) == 1:
     array = array[0]
   key, shape, dtype = field.name, field.metadata["shape"], field.metadata["dtype"]
-  if array.ndim != len(shape):
+  if len(array.shape) != len(shape):
     graph._fail(key, f"has shape {array.shape}; expected ({', '.join(map(str, shape))})")
   for length, expected in zip(array.shape, shape):
     wanted = sizes.setdefault(expected, length) if isinstance(expected, str) else expected
@@ -246,6 +300,8 @@ def _canonical(graph: Graph, field: dataclasses.Field, sizes: Dict[str, int]
       graph._fail(key, f"has shape {array.shape}; expected ({', '.join(map(str, shape))}){named}")
   if array.dtype.kind not in "iufb":
     graph._fail(key, f"has dtype {array.dtype}; expected {dtype}")
+  if isinstance(array, Unread):
+    return array
   if array.dtype.kind == "f":
     if not np.isfinite(array).all():
       where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]

@@ -42,7 +42,8 @@ def default_index(graph: graphs.Graph) -> Optional[int]:
       return None
     found = np.flatnonzero(graph.config_runtime == graph.config_runtime_normalizers)
   elif isinstance(graph, graphs.LayoutGraph):
-    found = np.flatnonzero((graph.node_config_feat == -1).all(axis=(1, 2)))
+    found = np.flatnonzero(np.concatenate(
+        [np.zeros([0], bool), *((rows == -1).all(axis=(1, 2)) for rows in graph.layout_blocks())]))
   else:
     return None
   return int(found[0]) if found.size else None
@@ -69,20 +70,21 @@ def size_heuristic(programs: Sequence[splits.Program], seed: int = 0) -> List[np
   first. Layout: by the number of tensors whose layout is not left to the compiler; equals tie.
   """
   del seed  # Nothing is random here.
-  return [_size_score(program.graph)[program.indices] for program in programs]
+  return [_size_score(program.graph, program.indices) for program in programs]
 
 
-def _size_score(graph: graphs.Graph) -> np.ndarray:
-  """(c,) float64."""
+def _size_score(graph: graphs.Graph, indices: np.ndarray) -> np.ndarray:
+  """(c',) float64."""
   if isinstance(graph, graphs.TileGraph):
     output = np.maximum(graph.config_feat[:, _OUTPUT_VOLUME], 1).astype(np.float64)
     # The product of no sides is stored as 0: nothing is reduced.
     kernel = np.maximum(graph.config_feat[:, _KERNEL_VOLUME], 1).astype(np.float64)
     keys = np.unique(np.stack([output * kernel, output], axis=1), axis=0, return_inverse=True)[1]
-    return keys.reshape(-1).astype(np.float64)
+    return keys.reshape(-1)[indices].astype(np.float64)
   if isinstance(graph, graphs.LayoutGraph):
-    tensors = graph.node_config_feat.reshape(graph.num_configs, -1, 6)
-    return -(tensors != -1).any(axis=2).sum(axis=1).astype(np.float64)
+    counts = [(rows.reshape(len(rows), -1, 6) != -1).any(axis=2).sum(axis=1)
+              for rows in graph.layout_blocks(indices)]
+    return -np.concatenate([np.zeros([0]), *counts])
   raise errors.DataError(f"{graph.name} has no configurations to rank")
 
 

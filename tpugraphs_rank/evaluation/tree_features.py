@@ -80,7 +80,7 @@ def _tile(graph: graphs.TileGraph) -> np.ndarray:
 def _layout(graph: graphs.LayoutGraph, rows: np.ndarray) -> np.ndarray:
   """(r, k) float64: how many tensors have which sort of layout, by opcode and by size."""
   shape = (len(rows), len(graph.node_config_ids), 3, _SIDES)
-  tensors = graph.node_config_feat[rows].astype(np.int8).reshape(shape)
+  tensors = graph.layouts(rows).reshape(shape)
   sorts = np.stack(_layout_sorts(tensors), axis=-1).astype(np.float32)  # (r, nc, 3, 3)
   sizes = _log(graph.node_feat[graph.node_config_ids, _VOLUME]).astype(np.float32)
   kinds = graph.node_opcode[graph.node_config_ids]

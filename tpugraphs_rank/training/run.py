@@ -165,7 +165,7 @@ def _groups(found: Iterable[graphs.Graph]) -> Iterator[List[graphs.Graph]]:
   size = 0
   for graph in found:
     group.append(graph)
-    size += sum(array.nbytes for array in graph.arrays().values())
+    size += graph.nbytes
     if size >= _GROUP_BYTES or len(group) == _GROUP_GRAPHS:
       yield group
       group, size = [], 0
