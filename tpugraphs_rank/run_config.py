@@ -66,6 +66,9 @@ class BatchConfig:
       maximum=2.0)
   eval_batch_configs: int = setting(
       256, "Configurations scored at a time in evaluation.", minimum=1, hashed=False)
+  scoring_megabytes: int = setting(
+      512, "Memory that the configurations of a large program may take while they are scored, "
+      "about; scores do not depend on it.", minimum=1, hashed=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Reference:
     degree_in = {v: max(sum(u == v for _, u in edges), 1) for v in nodes}  # Operands.
     kernels = dict(zip(
         ("operands", "users") if config.directions == "both" else (config.directions,),
-        (kernel for _, kernel in convolution._directions)))
+        convolution._directions.values()))
     result = {}
     for v in nodes:
       out = _dense(convolution._self, z[v])

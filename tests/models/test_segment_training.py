@@ -113,13 +113,17 @@ def test_backprop_gives_gradients_to_the_segments_nodes_alone(case):
   found = tape.gradient(total, variables)
 
   # By hand: every node's states are numbers, but for those of the segments.
-  states = model.embed(step["graph"]).numpy()
+  embed = lambda graph: model._view(graph).embed(
+      lambda states: model._embed(states, None, apart=False))[0]
+  states = embed(step["graph"]).numpy()
   place = {int(node): row for row, node in enumerate(batch["segment_node_ids"])}
   with tf.GradientTape() as tape:
-    segment = model.embed(step["segment"])
+    segment = embed(step["segment"])
     hidden = tf.stack([segment[place[node]] if node in place else tf.constant(states[node])
                        for node in range(len(states))])
-    total = tf.reduce_sum(model.read_out(step["graph"], hidden) * weights)
+    view = model._view(step["graph"])
+    pooled = view.pool([hidden], case.config.model.pooling)
+    total = tf.reduce_sum(model._read_out(view, pooled, None) * weights)
   expected = tape.gradient(total, variables)
 
   with tf.GradientTape() as tape:

@@ -9,6 +9,8 @@ configurations varies, since TF-GNN wants inner dimensions to be static there:
             "config" and edge set "at" (configurable node to its op), and the configurations
   segment   another one, where segment dropout trains through segments
   relevance, order, target   labels [B, C], and their mask
+
+Of a batch that `data.partition` has arranged, `graph` and `segment` are its arrays.
 """
 
 from typing import Callable, Dict, Iterator, Mapping
@@ -44,11 +46,22 @@ def graph_tensor(arrays: Mapping[str, tf.Tensor], prefix: str = "") -> tfgnn.Gra
       node_sets=nodes, edge_sets=edges)
 
 
+def _without_prefix(arrays: Mapping[str, tf.Tensor], prefix: str) -> Dict[str, tf.Tensor]:
+  """The tensors of an arranged batch, or of its segments."""
+  found = {key[len(prefix):]: tf.convert_to_tensor(value) for key, value in arrays.items()
+           if key.startswith(prefix) and not key[len(prefix):].startswith(("label_", "segment_"))
+           and key != "segment_node_ids"}
+  # The masks are the batch's own: segments are scored on the same lists.
+  return {**found, **{key: tf.convert_to_tensor(arrays[key])
+                      for key in ("config_mask", "reference_mask")}}
+
+
 def to_step(arrays: Mapping[str, tf.Tensor]) -> Dict[str, object]:
   """Arrays of a batch to what models, losses and the training step take."""
-  step: Dict[str, object] = {"graph": graph_tensor(arrays), "mask": arrays["config_mask"]}
+  make = _without_prefix if "rows" in arrays else graph_tensor
+  step: Dict[str, object] = {"graph": make(arrays, ""), "mask": arrays["config_mask"]}
   if "segment_nodes" in arrays:
-    step["segment"] = graph_tensor(arrays, "segment_")
+    step["segment"] = make(arrays, "segment_")
     step["segment_node_ids"] = tf.convert_to_tensor(arrays["segment_node_ids"])
   for key in batches.LABELS:
     if "label_" + key in arrays:

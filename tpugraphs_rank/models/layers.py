@@ -1,9 +1,11 @@
-"""Layers over hidden states [nodes, configurations, width] of a `GraphTensor` batch."""
+"""Layers over the hidden states of all nodes under all configurations; see `states`."""
 
-from typing import Optional, Sequence
+from typing import List, Sequence
 
 import tensorflow as tf
-import tensorflow_gnn as tfgnn
+
+from tpugraphs_rank.data import partition
+from tpugraphs_rank.models import states as states_lib
 
 _ACTIVATIONS = {
     "leaky_relu": tf.nn.leaky_relu,
@@ -30,6 +32,15 @@ def dense(width: int, l2: float, **options) -> tf.keras.layers.Dense:
       width, kernel_regularizer=tf.keras.regularizers.L2(l2) if l2 else None, **options)
 
 
+def on_rows(function: states_lib.Function, values: tf.Tensor) -> tf.Tensor:
+  """A function of the last axis of [rows, T, w], applied to a matrix.
+
+  Dense layers fuse product, bias and activation for matrices alone.
+  """
+  changed = function(tf.reshape(values, [-1, values.shape[-1]]))
+  return tf.reshape(changed, tf.concat([tf.shape(values)[:2], [changed.shape[-1]]], axis=0))
+
+
 class Convolution(tf.keras.layers.Layer):
   """MLP, then a linear combination of the node and its neighbours, then activation.
 
@@ -41,6 +52,9 @@ class Convolution(tf.keras.layers.Layer):
   the TpuGraphs paper (arXiv 2308.13490, appendix), with a kernel of its own for each direction.
   """
 
+  # All but the messages is done to each node's state alone; see `ranker.Ranker.mixes_nodes`.
+  mixes_nodes = False
+
   def __init__(self, config, l2: float, name: str):
     super().__init__(name=name)
     self._config = config
@@ -48,55 +62,39 @@ class Convolution(tf.keras.layers.Layer):
     self._norm = tf.keras.layers.LayerNormalization() if config.layer_norm else None
     self._mlp = mlp([config.hidden_width] * config.mlp_layers, config.activation, l2, "mlp")
     self._self = dense(config.hidden_width, l2, name="self")
-    self._directions = [
-        (tag, dense(config.hidden_width, l2, use_bias=False, name=direction))
-        for direction, tag in (("operands", tfgnn.SOURCE), ("users", tfgnn.TARGET))
-        if config.directions in ("both", direction)]
+    self._directions = {
+        direction: dense(config.hidden_width, l2, use_bias=False, name=direction)
+        for direction in partition.directions_of(config)}
 
-  def call(self, graph: tfgnn.GraphTensor, hidden: tf.Tensor) -> tf.Tensor:
-    """[N, T, h] to [N, T, h'], h' = 2h where the residual is a concatenation."""
+  def build(self, input_shape):
+    # Their kernels are used without calling them.
+    for layer in (self._self, *self._directions.values()):
+      layer.build([None, self._config.hidden_width])
+    super().build(input_shape)
+
+  def call(self, hidden: tf.Tensor, states: states_lib.States, level: int, apart: bool = False
+           ) -> List[tf.Tensor]:
+    """The states after the convolution, as terms whose sum they are.
+
+    Args:
+      hidden: the states before it, h wide.
+      states: how they are laid out.
+      level: number of this convolution among the model's.
+      apart: leave the sum of a residual to the caller: what is only summed up over all nodes need
+        not be laid out as the states after the convolution first.
+
+    Returns:
+      One term, h' wide; h' = 2h where the residual is a concatenation. Or the two terms of a
+      residual, the first laid out as `hidden`.
+    """
     state = self._norm(hidden) if self._norm else hidden
-    state = self._mlp(state)
-    output = self._self(state)
-    for sender, kernel in self._directions:
-      # Projected first: the messages are as narrow as they can be.
-      output += aggregate(graph, kernel(state), sender, self._config.aggregation)
-    output = self._activation(output)
+    state = on_rows(self._mlp, state)
+    output = self._activation(states.propagate(level, state, self._self, self._directions))
     if self._config.residual == "concat":
-      return tf.concat([hidden, output], axis=-1)
-    if self._config.residual == "add":
-      return hidden + output if hidden.shape[-1] == output.shape[-1] else output
-    return output
-
-
-def aggregate(graph: tfgnn.GraphTensor, values: tf.Tensor, sender: int, aggregation: str
-              ) -> tf.Tensor:
-  """Sums the neighbours' values [N, T, h] along the edges "feed".
-
-  Args:
-    graph: the batch.
-    values: [N, T, h].
-    sender: `tfgnn.SOURCE` to send from operands to users, `tfgnn.TARGET` the other way.
-    aggregation: "sum", "mean" (divided by the receiver's degree) or "symmetric" (by the root of
-      the product of the sender's and the receiver's degree in this direction).
-  """
-  receiver = tfgnn.TARGET if sender == tfgnn.SOURCE else tfgnn.SOURCE
-  if aggregation == "symmetric":
-    values *= tf.math.rsqrt(_degree(graph, sender, values))
-  messages = tfgnn.broadcast_node_to_edges(graph, "feed", sender, feature_value=values)
-  pooled = tfgnn.pool_edges_to_node(graph, "feed", receiver, "sum", feature_value=messages)
-  if aggregation == "mean":
-    pooled /= _degree(graph, receiver, values)
-  elif aggregation == "symmetric":
-    pooled *= tf.math.rsqrt(_degree(graph, receiver, values))
-  return pooled
-
-
-def _degree(graph: tfgnn.GraphTensor, tag: int, values: tf.Tensor) -> tf.Tensor:
-  """[N, 1, 1]: edges at each node as that end, at least 1."""
-  ones = tf.ones([graph.edge_sets["feed"].total_size], values.dtype)
-  degree = tfgnn.pool_edges_to_node(graph, "feed", tag, "sum", feature_value=ones)
-  return tf.maximum(degree, 1.0)[:, None, None]
+      return [tf.concat([states.lift(level, hidden), output], axis=-1)]
+    if self._config.residual == "none" or hidden.shape[-1] != output.shape[-1]:
+      return [output]
+    return [hidden, output] if apart else [states.lift(level, hidden) + output]
 
 
 class ConfigAttention(tf.keras.layers.Layer):
@@ -111,16 +109,21 @@ class ConfigAttention(tf.keras.layers.Layer):
   whatever else is scored with it.
   """
 
-  def __init__(self, config, l2: float, name: str):
+  mixes_nodes = False
+
+  def __init__(self, config, width: int, l2: float, name: str):
+    """Makes the layers.
+
+    Args:
+      config: a `ModelConfig`.
+      width: of the states.
+      l2: weight of the squared norm of the kernels.
+      name: of the layer.
+    """
     super().__init__(name=name)
     self._project = dense(config.attention_width, l2, use_bias=False, name="queries_and_keys")
-    self._l2 = l2
     self._scale = config.attention_width ** -0.5
-    self._value: Optional[tf.keras.layers.Dense] = None
-
-  def build(self, input_shape):
-    self._value = dense(input_shape[-1], self._l2, use_bias=False, name="values")
-    super().build(input_shape)
+    self._value = dense(width, l2, use_bias=False, name="values")
 
   def call(self, hidden: tf.Tensor, key_mask: tf.Tensor) -> tf.Tensor:
     """[N, T, h] to the same shape; `key_mask` [N, K] is for the first K <= T configurations."""
@@ -129,3 +132,10 @@ class ConfigAttention(tf.keras.layers.Layer):
     logits = tf.matmul(projected, projected[:, :keys], transpose_b=True) * self._scale
     logits = tf.where(key_mask[:, None, :], logits, logits.dtype.min)
     return hidden + tf.matmul(tf.nn.softmax(logits), self._value(hidden[:, :keys]))
+
+  def alone(self, hidden: tf.Tensor) -> tf.Tensor:
+    """[N, 1, h] to the same: nodes whose state is the same under all configurations.
+
+    The weights of a softmax add up to 1, so what is looked at there is that state's own value.
+    """
+    return hidden + self._value(hidden)

@@ -1,11 +1,11 @@
 """Several rankers in one: each learns for itself, and their scores are averaged."""
 
-from typing import List, Optional
+from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 import tensorflow as tf
-import tensorflow_gnn as tfgnn
 
 from tpugraphs_rank import run_config
+from tpugraphs_rank.data import batches
 from tpugraphs_rank.models import ranker
 
 
@@ -32,14 +32,52 @@ class Members(tf.keras.Model):
   def reference_size(self) -> int:
     return self._members[0].reference_size
 
-  def call(self, graph: tfgnn.GraphTensor, segment: Optional[tfgnn.GraphTensor] = None,
+  def arrange(self, batch: batches.Batch) -> batches.Batch:
+    """The arrays of a batch of `data.batches` as this model takes them."""
+    return self._members[0].arrange(batch)
+
+  @property
+  def mixes_nodes(self) -> bool:
+    return self._members[0].mixes_nodes
+
+  @property
+  def tells_states_apart(self) -> bool:
+    return self._members[0].tells_states_apart
+
+  @property
+  def pooled_levels(self) -> Tuple[int, ...]:
+    return self._members[0].pooled_levels
+
+  def shared_part(self, graph: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+    """As of `Ranker`, each member's under its number."""
+    return {f"{number}/{key}": value for number, member in enumerate(self._members)
+            for key, value in member.shared_part(graph).items()}
+
+  def own_part(self, graph: Mapping[str, tf.Tensor], kept: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """As of `Ranker`: the mean of the members' scores."""
+    return self._mean(kept, lambda member, part: member.own_part(graph, part))
+
+  def distinct_part(self, graph: Mapping[str, tf.Tensor], kept: Mapping[str, tf.Tensor],
+                    listed: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """As of `Ranker`: the mean of the members' scores."""
+    return self._mean(kept, lambda member, part: member.distinct_part(graph, part, listed))
+
+  def _mean(self, kept: Mapping[str, tf.Tensor], score: Callable[..., tf.Tensor]) -> tf.Tensor:
+    scores = []
+    for number, member in enumerate(self._members):
+      prefix = f"{number}/"
+      scores.append(score(member, {key[len(prefix):]: value for key, value in kept.items()
+                                   if key.startswith(prefix)}))
+    return tf.add_n(scores) / len(scores)
+
+  def call(self, graph: ranker.Input, segment: Optional[ranker.Input] = None,
            segment_node_ids: Optional[tf.Tensor] = None,
            dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
     """Scores [B, C]: the mean of the members' scores."""
     scores = self.member_scores(graph, segment, segment_node_ids, dropout_seed)
     return tf.add_n(scores) / len(scores)
 
-  def member_scores(self, graph: tfgnn.GraphTensor, segment: Optional[tfgnn.GraphTensor] = None,
+  def member_scores(self, graph: ranker.Input, segment: Optional[ranker.Input] = None,
                     segment_node_ids: Optional[tf.Tensor] = None,
                     dropout_seed: Optional[tf.Tensor] = None) -> List[tf.Tensor]:
     """Scores [B, C] of each member; arguments as of `Ranker.call`."""

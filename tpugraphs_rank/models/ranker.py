@@ -4,16 +4,27 @@ Shapes: B graphs, N nodes in all, a list of C configurations for each graph, bef
 reference configurations may stand; T = R + C.
 """
 
-from typing import List, Optional
+import functools
+from typing import Dict, List, Mapping, Optional, Tuple, Union
 
 import tensorflow as tf
 import tensorflow_gnn as tfgnn
 
 from tpugraphs_rank import run_config
+from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import partition
+from tpugraphs_rank.models import distinct
 from tpugraphs_rank.models import layers
+from tpugraphs_rank.models import partitioned
+from tpugraphs_rank.models import plain
+from tpugraphs_rank.models import states as states_lib
 
 _LAYOUT_VALUES = 7  # -1..5
+
+# A batch as a `GraphTensor` runs plain; the arrays of `data.partition` run partitioned.
+Input = Union[tfgnn.GraphTensor, Mapping[str, tf.Tensor]]
+View = Union[plain.PlainView, partitioned.PartitionedView]
 
 
 class Ranker(tf.keras.Model):
@@ -45,9 +56,12 @@ class Ranker(tf.keras.Model):
         config.hidden_width, l2, activation=self._activation, name="late_configs"
     ) if kind == "tile" and config.join != "early" else None
     attention = config.model == "attention_gnn"
+    # A residual that is a concatenation makes the states wider each time.
+    widths = [config.hidden_width * (k + 1 if config.residual == "concat" else 1)
+              for k in range(config.num_convolutions)]
     self._attentions = [
-        layers.ConfigAttention(config, l2, f"attention_{k}") if attention else None
-        for k in range(config.num_convolutions)]
+        layers.ConfigAttention(config, width, l2, f"attention_{k}") if attention else None
+        for k, width in enumerate(widths)]
     self._convolutions = [layers.Convolution(config, l2, f"convolution_{k}")
                           for k in range(config.num_convolutions)]
     self._head = layers.mlp(config.head_widths, config.activation, l2, "head")
@@ -63,7 +77,16 @@ class Ranker(tf.keras.Model):
     """Configurations of the reference list that scoring needs; 0 for list-free models."""
     return self._config.attention_reference if any(self._attentions) else 0
 
-  def call(self, graph: tfgnn.GraphTensor, segment: Optional[tfgnn.GraphTensor] = None,
+  @property
+  def mixes_nodes(self) -> bool:
+    """Whether some block makes every node depend on all others: such a model runs plain."""
+    return any(block.mixes_nodes for block in (*self._convolutions, *self._attentions) if block)
+
+  def arrange(self, batch: batches.Batch) -> batches.Batch:
+    """The arrays of a batch of `data.batches` as this model takes them."""
+    return batch if self.mixes_nodes else partition.arrange(batch, self._config)
+
+  def call(self, graph: Input, segment: Optional[Input] = None,
            segment_node_ids: Optional[tf.Tensor] = None,
            dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
     """Scores [B, C], higher = faster.
@@ -75,89 +98,126 @@ class Ranker(tf.keras.Model):
       segment_node_ids: (nodes of `segment`,) which nodes of `graph` those are.
       dropout_seed: (2,) int32; dropout is on where it is given.
     """
-    hidden = self.embed(graph, dropout_seed)
+    view = self._view(graph)
+    # Sums over nodes are linear, a maximum is not, and a segment's states replace whole ones.
+    apart = segment is None and "max" not in self._config.pooling
+    embed = lambda states: self._embed(states, dropout_seed, apart)
+    hidden = view.embed(embed)
     if segment is not None:
-      hidden = tf.tensor_scatter_nd_update(
-          tf.stop_gradient(hidden), segment_node_ids[:, None], self.embed(segment, dropout_seed))
-    return self.read_out(graph, hidden, dropout_seed)
+      hidden = view.overlay(hidden, self._view(segment).embed(embed), segment_node_ids)
+    return self._read_out(view, view.pool(hidden, self._config.pooling), dropout_seed)
 
-  def member_scores(self, graph: tfgnn.GraphTensor, segment: Optional[tfgnn.GraphTensor] = None,
+  def shared_part(self, graph: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+    """What the scores of any configurations of an arranged batch need besides them.
+
+    For scoring list after list of the same graphs, see `own_part`.
+    """
+    return partitioned.PartitionedView(graph).shared_part(
+        self._scoring_embed, self._config.pooling)
+
+  def own_part(self, graph: Mapping[str, tf.Tensor], kept: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Scores [B, C] of an arranged batch, given its `shared_part`. No gradients, no dropout."""
+    view = partitioned.PartitionedView(graph)
+    pooled = view.own_part(self._scoring_embed, kept, self._config.pooling)
+    return self._read_out(view, pooled, None)
+
+  @property
+  def tells_states_apart(self) -> bool:
+    """Whether `distinct_part` can score: each node's state depends on one configuration alone."""
+    return self._kind == "layout" and not any(self._attentions) and not self.mixes_nodes
+
+  @property
+  def pooled_levels(self) -> Tuple[int, ...]:
+    """The levels whose states scoring adds up over nodes, for `state_index`."""
+    depth = len(self._convolutions)
+    apart = self._config.residual == "add" and "max" not in self._config.pooling
+    return (depth - 1, depth) if apart and depth else (depth,)
+
+  def distinct_part(self, graph: Mapping[str, tf.Tensor], kept: Mapping[str, tf.Tensor],
+                    listed: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Scores [1, C] of one arranged graph: `own_part`, each distinct state once.
+
+    Args:
+      graph: the arranged batch; its `config_mask` (1, C) says how many configurations there are.
+      kept: its `shared_part`.
+      listed: arrays of `state_index.StateIndex.tell`.
+    """
+    view = partitioned.PartitionedView(graph)
+    terms = self._scoring_embed(distinct.Distinct(listed, kept))
+    own = distinct.pool(listed, dict(zip(self.pooled_levels, terms)),
+                        tf.shape(graph["config_mask"])[1], self._config.pooling)
+    return self._read_out(view, view.join(
+        own, {name: kept[f"pooled_{name}"] for name in own}, self._config.pooling), None)
+
+  def _scoring_embed(self, states: states_lib.States) -> List[tf.Tensor]:
+    return self._embed(states, None, apart="max" not in self._config.pooling)
+
+  def member_scores(self, graph: Input, segment: Optional[Input] = None,
                     segment_node_ids: Optional[tf.Tensor] = None,
                     dropout_seed: Optional[tf.Tensor] = None) -> List[tf.Tensor]:
     """The scores as the one member of an ensemble; see `members.Members`."""
     return [self(graph, segment=segment, segment_node_ids=segment_node_ids,
                  dropout_seed=dropout_seed)]
 
-  def embed(self, graph: tfgnn.GraphTensor, dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
-    """The states [N, T, h] of all nodes after the last convolution."""
-    nodes = graph.node_sets["op"]
-    state = self._node_projection(
-        tf.concat([nodes["nodes"], self._opcodes(nodes["opcode"])], axis=-1))
-    hidden = self._activation(self._join(graph, state))
-    key_mask = None
-    for number, (attention, convolution) in enumerate(zip(self._attentions, self._convolutions)):
-      hidden = self._drop(hidden, dropout_seed, number + 1)
+  def _view(self, graph: Input) -> View:
+    if isinstance(graph, tfgnn.GraphTensor):
+      return plain.PlainView(graph, self._config.aggregation)
+    return partitioned.PartitionedView(graph)
+
+  def _embed(self, states: states_lib.States, dropout_seed: Optional[tf.Tensor], apart: bool
+             ) -> List[tf.Tensor]:
+    """The states after the last convolution, as terms whose sum they are."""
+    # Joined late, the configuration stays out of the convolutions: one state serves all of them.
+    late = self._kind == "tile" and self._config.join == "late"
+    terms = [self._activation(states.start(self._of_nodes, None if late else self._of_configs))]
+    for level, (attention, convolution) in enumerate(zip(self._attentions, self._convolutions)):
+      (hidden,) = terms
+      if dropout_seed is not None and self._dropout:
+        hidden = states.drop(level, functools.partial(
+            self._dropout_mask, width=hidden.shape[-1], seed=dropout_seed, place=level + 1), hidden)
       if attention is not None:
-        if key_mask is None:
-          key_mask = tfgnn.broadcast_context_to_nodes(
-              graph, "op", feature_value=_key_mask(graph))
-        hidden = attention(hidden, key_mask)
-      hidden = convolution(graph, hidden)
-    return hidden
+        hidden = states.attend(attention, hidden)
+      last = level + 1 == len(self._convolutions)
+      terms = convolution(hidden, states=states, level=level, apart=apart and last)
+    return terms
 
-  def _join(self, graph: tfgnn.GraphTensor, state: tf.Tensor) -> tf.Tensor:
-    """Node states [N, h] and the configurations to [N, T, h]."""
-    if self._kind == "layout":
-      codes = tf.cast(graph.node_sets["config"]["configs"], tf.int32) + 1
-      width = graphs.NUM_LAYOUT_FEATURES * _LAYOUT_VALUES
-      categories = tf.one_hot(codes, _LAYOUT_VALUES)
-      categories = tf.reshape(categories, tf.concat([tf.shape(codes)[:2], [width]], axis=0))
-      categories = tf.ensure_shape(categories, [None, None, width])
-      at_nodes = tfgnn.pool_edges_to_node(
-          graph, "at", tfgnn.TARGET, "sum", feature_value=self._config_projection(categories))
-      return state[:, None, :] + at_nodes
-    if self._config.join == "late":
-      # The configuration stays out of the convolutions: one state serves all of them, T = 1.
-      return state[:, None, :]
-    projected = self._config_projection(graph.context["configs"])
-    return state[:, None, :] + tfgnn.broadcast_context_to_nodes(
-        graph, "op", feature_value=projected)
+  def _of_nodes(self, features: tf.Tensor, opcode: tf.Tensor) -> tf.Tensor:
+    """[rows, F] and [rows] to [rows, h]."""
+    opcodes = self._opcodes(opcode)
+    return self._node_projection(
+        tf.concat([tf.cast(features, opcodes.dtype), opcodes], axis=-1))
 
-  def read_out(self, graph: tfgnn.GraphTensor, hidden: tf.Tensor,
-               dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
-    """Node states [N, T, h] to scores [B, C]."""
+  def _of_configs(self, configs: tf.Tensor) -> tf.Tensor:
+    """Layouts [rows, T, 18] or tiles [B, T, K] to states h wide."""
+    if self._kind == "tile":
+      return self._config_projection(configs)
+    width = graphs.NUM_LAYOUT_FEATURES * _LAYOUT_VALUES
+    codes = tf.cast(configs, tf.int32) + 1
+    categories = tf.one_hot(codes, _LAYOUT_VALUES, dtype=self._node_projection.compute_dtype)
+    projected = self._config_projection(tf.reshape(categories, [-1, width]))
+    return tf.reshape(projected, tf.concat([tf.shape(codes)[:2], [projected.shape[-1]]], axis=0))
+
+  def _read_out(self, view: View, found: Mapping[str, tf.Tensor],
+                dropout_seed: Optional[tf.Tensor]) -> tf.Tensor:
+    """Pooled states [B, T, h] to scores [B, C]."""
     pooled = []
     for pooling in self._config.pooling:
-      reduce_type = "max_no_inf" if pooling == "max" else pooling
-      value = tfgnn.pool_nodes_to_context(graph, "op", reduce_type, feature_value=hidden)
+      value = found[pooling]
       if pooling == "sum" and self._config.pool_l2:
         value = tf.nn.l2_normalize(value, axis=-1)
       pooled.append(value)
     if self._late_projection is not None:
-      late = self._late_projection(graph.context["configs"])
+      late = self._late_projection(view.graph_configs)
       pooled = [tf.broadcast_to(value, tf.concat([tf.shape(late)[:2], tf.shape(value)[2:]], 0))
                 for value in pooled] + [late]
-    joined = tf.concat(pooled, axis=-1)
-    reference = tf.shape(graph.context["reference_mask"])[1]
-    joined = self._drop(joined[:, reference:], dropout_seed, 0)
+    joined = tf.concat(pooled, axis=-1)[:, tf.shape(view.reference_mask)[1]:]
+    if dropout_seed is not None and self._dropout:
+      mask = self._dropout_mask(tf.shape(joined)[0], joined.shape[-1], dropout_seed, 0)
+      joined *= mask[:, None, :]
     return tf.squeeze(self._score(self._head(joined)), axis=-1)
 
-
-  def _drop(self, values: tf.Tensor, seed: Optional[tf.Tensor], place: int) -> tf.Tensor:
-    """Drops channels of [rows, T, h], the same ones for all configurations of a row.
-
-    Were they drawn for each configuration, the noise would pass for a difference between them.
-    """
-    if seed is None or self._dropout == 0:
-      return values
-    shape = tf.shape(values)
+  def _dropout_mask(self, rows: tf.Tensor, width: int, seed: tf.Tensor, place: int) -> tf.Tensor:
+    """[rows, width]: 0 for what is dropped, 1 / (1 - rate) for what stays."""
+    ones = tf.ones(tf.stack([rows, width]), self._node_projection.compute_dtype)
     return tf.nn.experimental.stateless_dropout(
-        values, self._dropout, seed=seed + [0, place * 7919], noise_shape=[shape[0], 1, shape[2]])
-
-
-def _key_mask(graph: tfgnn.GraphTensor) -> tf.Tensor:
-  """[B, K]: which configurations attention may look at: the reference list, or else the list."""
-  reference = graph.context["reference_mask"]
-  both = tf.concat([reference, graph.context["config_mask"]], axis=1)
-  size = tf.shape(reference)[1]
-  return both[:, :tf.where(size > 0, size, tf.shape(both)[1])]
+        ones, self._dropout, seed=seed + [0, place * 7919])

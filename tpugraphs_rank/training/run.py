@@ -62,7 +62,7 @@ class Run:
     self.normalizer = normalize.Normalizer.load(directory / "normalizer.npz")
     self._model = build_model(self.about["kind"], self.config)
     self._best = best
-    self._scorer = scoring.Scorer(self._model, self.config.batch.eval_batch_configs)
+    self._scorer = scoring.Scorer(self._model, self.config)
 
   def score_programs(self, programs: Sequence[splits.Program]) -> List[np.ndarray]:
     """Scores each program's usable configurations, (c',) float32, higher = faster.
@@ -114,7 +114,7 @@ class Run:
     """Creates the model's variables and assigns the best checkpoint's values to them."""
     whole = dataclasses.replace(prepared, choice=np.arange(prepared.graph.num_configs))
     batch, _ = next(batches.scoring_batches([whole], 2, self._model.reference_size))
-    self._model(pipeline.to_step(batch)["graph"])
+    self._model(pipeline.to_step(self._model.arrange(batch))["graph"])
     checkpoints.restore(self._best, {"model": self._model.trainable_variables})
 
   def check(self, found: Sequence[graphs.Graph]) -> None:

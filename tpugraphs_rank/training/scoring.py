@@ -1,4 +1,4 @@
-"""Scores of all configurations of many graphs, list by list."""
+"""Scores of all configurations of many graphs, list by list, or streaming where they are large."""
 
 import collections
 from typing import Deque, Iterator, List, Sequence, Tuple
@@ -7,26 +7,44 @@ import numpy as np
 import tensorflow as tf
 
 from tpugraphs_rank import models
+from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.training import streaming
+
+
+# Nodes times configurations from which on a layout program is scored for itself.
+_LARGE = 50_000
 
 
 class Scorer:
   """Scores graphs with a model; traced once per kind of batch."""
 
-  def __init__(self, model: models.Model, max_configs: int):
+  def __init__(self, model: models.Model, config: run_config.RunConfig):
     """Keeps the model, whose variables may change between calls.
 
     Args:
       model: the model.
-      max_configs: configurations scored at a time for one graph.
+      config: the configuration of its run; sizes of lists and the memory for large programs.
     """
     self._model = model
-    self._max_configs = max_configs
+    self._max_configs = config.batch.eval_batch_configs
     self._forward = None
+    self._streamer = None
+    if model.kind == "layout" and not model.mixes_nodes:
+      self._streamer = streaming.Streamer(
+          model, config.model.hidden_width, config.batch.scoring_megabytes * 2 ** 20)
 
   def __call__(self, prepared: Sequence[batches.PreparedGraph]) -> List[np.ndarray]:
     """For each graph the scores (c',) float32 of its usable configurations, in their order."""
+    large = [self._streamer is not None
+             and member.graph.num_nodes * len(member.choice) >= _LARGE for member in prepared]
+    batched = iter(self._batched(
+        [member for member, alone in zip(prepared, large) if not alone]))
+    return [self._streamer(member) if alone else next(batched)
+            for member, alone in zip(prepared, large)]
+
+  def _batched(self, prepared: Sequence[batches.PreparedGraph]) -> List[np.ndarray]:
     if not any(len(member.choice) for member in prepared):
       return [np.zeros([0], np.float32) for _ in prepared]
     owners: Deque[List[Tuple[int, np.ndarray]]] = collections.deque()
@@ -36,7 +54,7 @@ class Scorer:
       for batch, rows in batches.scoring_batches(
           prepared, self._max_configs, self._model.reference_size):
         owners.append(rows)
-        yield batch
+        yield self._model.arrange(batch)
 
     steps = pipeline.dataset(make)
     if self._forward is None:

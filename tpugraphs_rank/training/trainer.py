@@ -108,28 +108,29 @@ class Trainer:
         for program in programs["valid"]]
     self.steps_per_epoch = -(-len(self.train_graphs) * config.batch.lists_per_graph
                              // config.batch.batch_size)
-    model = build_model(self.collection.kind, config)
+    model = self._model = build_model(self.collection.kind, config)
     first = pipeline.dataset(lambda: self._lists(self.train_graphs, 0))
     model(pipeline.to_step(next(iter(first)))["graph"])  # Creates the variables.
     self.stepper = steps_lib.Stepper(
         model, config, config.training.epochs * self.steps_per_epoch, first.element_spec)
-    self.scorer = scoring.Scorer(model, config.batch.eval_batch_configs)
+    self.scorer = scoring.Scorer(model, config)
     # The same lists in every validation, so that the loss curve shows the model, not the draw.
     plain = dataclasses.replace(
         config.batch, feature_noise=0.0, edge_drop_rate=0.0, config_skew=0.0,
         # Segments that gradients go through leave the forward pass on the whole graph as it is.
         segment_mode="full" if config.batch.segment_mode == "drop" else config.batch.segment_mode)
-    self._valid_lists = list(pipeline.dataset(
-        lambda: batches.training_batches(self.valid_graphs, plain, seed, 0)))
+    self._valid_lists = list(pipeline.dataset(lambda: map(
+        model.arrange, batches.training_batches(self.valid_graphs, plain, seed, 0))))
     if initial is not None:
       checkpoints.restore(run_directory.RunDirectory(initial) / "checkpoints" / "best.npz",
                           {"model": model.trainable_variables})
       for average, variable in zip(self.stepper.averaged, model.trainable_variables):
         average.assign(variable)
 
-  def _lists(self, prepared: Sequence[batches.PreparedGraph], epoch: int):
-    return batches.training_batches(
-        prepared, self.config.batch, self.config.training.seed, epoch)
+  def _lists(self, prepared: Sequence[batches.PreparedGraph], epoch: int
+             ) -> Iterator[batches.Batch]:
+    return map(self._model.arrange, batches.training_batches(
+        prepared, self.config.batch, self.config.training.seed, epoch))
 
   def about(self) -> Dict[str, Any]:
     """What the run is about, for its directory."""

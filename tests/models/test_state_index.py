@@ -1,0 +1,110 @@
+"""Scoring each distinct state once: the same scores, and no state twice."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from tests import synthetic
+from tests.models import made
+from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.models import state_index
+
+
+def _arranged(case, graph):
+  """The arranged batch of all configurations of a graph."""
+  ((batch, _),) = batches.scoring_batches([case.prepare(graph)], 10 ** 6, 0)
+  return case.model.arrange(batch)
+
+
+def _parts(case, arranged):
+  """Scores by `own_part` and by `distinct_part`, and the index."""
+  graph = pipeline.to_step(arranged)["graph"]
+  kept = case.model.shared_part(graph)
+  index = state_index.StateIndex(arranged, case.config.model.num_convolutions)
+  listed = index.tell(arranged["configs"], case.model.pooled_levels)
+  return (case.model.own_part(graph, kept).numpy(),
+          case.model.distinct_part(graph, kept, listed.arrays).numpy(), index, listed)
+
+
+def _graph(seed, num_nodes, num_config_nodes, num_configs, repeats):
+  """A graph whose configurations repeat layouts and one another."""
+  graph = synthetic.layout_graph(seed, num_nodes=num_nodes, num_configs=num_configs,
+                                 num_config_nodes=num_config_nodes)
+  rng = np.random.default_rng(seed)
+  feat = graph.node_config_feat[rng.integers(num_configs, size=num_configs * repeats)]
+  return synthetic.layout_graph(
+      seed, num_nodes=num_nodes, num_config_nodes=num_config_nodes, node_config_feat=feat,
+      config_runtime=np.arange(len(feat)) + 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2 ** 20), st.integers(1, 30), st.integers(0, 5), st.integers(1, 12),
+       st.integers(1, 3), st.integers(0, 3), st.sampled_from(["mean", "symmetric", "sum"]),
+       st.sampled_from(["both", "operands", "users"]),
+       st.sampled_from(["add", "concat", "none"]),
+       st.lists(st.sampled_from(["mean", "sum", "max"]), min_size=1, unique=True),
+       st.sampled_from([1, 2]))
+def test_scores_are_those_of_every_configuration_for_itself(
+    seed, nodes, config_nodes, configs, repeats, depth, aggregation, directions, residual, pooling,
+    members):
+  case = made.Made(
+      "layout", seed=seed % 50, model_num_convolutions=depth, model_aggregation=aggregation,
+      model_directions=directions, model_residual=residual, model_pooling=pooling,
+      model_members=members)
+  graph = _graph(seed, nodes, min(config_nodes, nodes), configs, repeats)
+  arranged = _arranged(case, graph)
+  own, distinct, _, _ = _parts(case, arranged)
+  whole = case.model(pipeline.to_step(arranged)["graph"]).numpy()
+  made.close(own, whole)
+  made.close(distinct, whole)
+
+
+def test_each_distinct_neighbourhood_is_one_state():
+  case = made.Made("layout", model_num_convolutions=2)
+  graph = _graph(3, 14, 4, 9, 2)
+  arranged = _arranged(case, graph)
+  _, _, index, listed = _parts(case, arranged)
+  layouts = arranged["configs"]
+  # By hand: what a node sees after k convolutions is the layouts within k hops.
+  senders = {v: {v} for v in range(graph.num_nodes)}
+  for receiver, sender in arranged["edges"]:
+    senders[int(receiver)].add(int(sender))
+  for level in range(3):
+    reach = {v: {v} for v in senders}
+    for _ in range(level):
+      reach = {v: set().union(*(reach[u] for u in senders[v])) for v in senders}
+    rows = int(arranged["rows"][level])
+    assert all((v < rows) == any(u < len(layouts) for u in reach[v]) for v in reach)
+    supports = {v: tuple(sorted(u for u in reach[v] if u < len(layouts))) for v in range(rows)}
+    assert index.groups[level] == len(set(supports.values()))
+    seen = [len({layouts[list(support), config].tobytes() for config in range(layouts.shape[1])})
+            for support in supports.values()]
+    assert listed.states[level] == sum(seen)
+
+
+def test_layouts_that_differ_anywhere_are_told_apart():
+  values = np.array(list(itertools.product([-1, 0, 5], repeat=5)), np.int8)
+  layouts = np.full([2, len(values) * 18, 18], -1, np.int8)
+  for place in range(18):
+    block = layouts[:, place * len(values):(place + 1) * len(values)]
+    for offset in range(5):
+      block[:, :, (place + offset) % 18] = values[:, offset]
+  salts = np.array([1, 2], np.uint64)
+  hashes = state_index._hash(layouts, salts)
+  for node in range(2):
+    assert len(np.unique(hashes[node])) == len(np.unique(layouts[node], axis=0))
+  assert not set(hashes[0].tolist()) & set(hashes[1].tolist())
+
+
+@pytest.mark.parametrize("configs", [1, 3])
+def test_a_graph_without_configurable_nodes(configs):
+  case = made.Made("layout")
+  graph = synthetic.layout_graph(0, num_nodes=5, num_config_nodes=0, num_configs=configs)
+  own, distinct, _, listed = _parts(case, _arranged(case, graph))
+  assert listed.states == (0, 0, 0)
+  np.testing.assert_array_equal(own, distinct)

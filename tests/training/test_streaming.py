@@ -1,0 +1,92 @@
+"""Scoring a program in pieces: the same scores, whatever the memory and the way."""
+
+import numpy as np
+import pytest
+
+from tests import synthetic
+from tests.models import made
+from tpugraphs_rank.data import batches
+from tpugraphs_rank.training import scoring
+from tpugraphs_rank.training import streaming
+
+WIDTH = made.SMALL["model.hidden_width"]
+
+
+@pytest.fixture(scope="module", params=["residual_gnn", "attention_gnn"])
+def case(request):
+  return made.Made("layout", sizes=(40, 12), configs=(60, 9), model_model=request.param,
+                   model_members=2)
+
+
+def _plain(case, prepared):
+  """Scores of the usable configurations, in one batch."""
+  return case.scores([prepared], max_configs=1000)[0]
+
+
+@pytest.mark.parametrize("distinct", [True, False, None])
+@pytest.mark.parametrize("budget", [1, 20_000, 2 ** 30])
+def test_scores_do_not_depend_on_memory_or_way(case, budget, distinct):
+  choice = np.random.default_rng(0).permutation(60)[:50]
+  prepared = case.prepare(case.graphs[0], choice)
+  found = streaming.Streamer(case.model, WIDTH, budget, distinct)(prepared)
+  made.close(found, _plain(case, prepared))
+
+
+def test_less_memory_means_more_pieces(case, monkeypatch):
+  prepared = case.prepare(case.graphs[0])
+  for distinct in (True, False):
+    counts = []
+    for budget in (20_000, 100_000, 2 ** 30):
+      streamer = streaming.Streamer(case.model, WIDTH, budget, distinct)
+      sizes = []
+      call = streamer._call
+      monkeypatch.setattr(streamer, "_call", lambda name, *arguments, call=call, sizes=sizes: (
+          sizes.append(arguments[0]["config_mask"].shape[1]) if len(arguments) > 1 else None,
+          call(name, *arguments))[1])
+      streamer(prepared)
+      assert sum(sizes) == 60
+      counts.append(len(sizes))
+    assert counts[0] > counts[1] > counts[2] == 1
+
+
+def test_states_are_told_apart_where_that_pays():
+  case = made.Made("layout", sizes=(60,), configs=(4,))
+  repeated = synthetic.layout_graph(0, num_nodes=60, num_configs=400, num_config_nodes=2)
+  values = np.random.default_rng(0).integers(-1, 6, size=[400, 2, 18])
+  different = synthetic.layout_graph(0, num_nodes=60, num_config_nodes=2, num_configs=400,
+                                     node_config_feat=values.astype(np.float32))
+  for graph, way in ((repeated, "distinct_part"), (different, "own_part")):
+    streamer = streaming.Streamer(case.model, WIDTH, 2 ** 30)
+    prepared = case.prepare(graph)
+    made.close(streamer(prepared), _plain(case, prepared))
+    assert set(streamer._functions) == {"shared_part", way}
+
+
+def test_programs_of_other_sizes_need_no_new_trace(case):
+  streamer = streaming.Streamer(case.model, WIDTH, 20_000, False)
+  for graph in (*case.graphs, synthetic.layout_graph(7, num_nodes=25, num_config_nodes=0)):
+    prepared = case.prepare(graph)
+    made.close(streamer(prepared), _plain(case, prepared))
+  assert {function.experimental_get_tracing_count()
+          for function in streamer._functions.values()} == {1}
+
+
+def test_the_scorer_streams_large_programs_alone(case, monkeypatch):
+  monkeypatch.setattr(scoring, "_LARGE", 40 * 60)
+  prepared = case.prepared()
+  streamed = []
+  monkeypatch.setattr(streaming.Streamer, "__call__", lambda self, member, real=(
+      streaming.Streamer.__call__): streamed.append(member.name) or real(self, member))
+  found = scoring.Scorer(case.model, case.config)([*prepared, prepared[0]])
+  assert streamed == ["g0", "g0"]
+  for scores, member in zip(found, [*prepared, prepared[0]]):
+    made.close(scores, _plain(case, member))
+
+
+def test_no_configuration_is_read_but_those_of_a_piece(monkeypatch):
+  case = made.Made("layout", sizes=(30,), configs=(50,))
+  asked, read = [], batches.PreparedGraph.layouts
+  monkeypatch.setattr(batches.PreparedGraph, "layouts",
+                      lambda self, rows: asked.append(len(rows)) or read(self, rows))
+  streaming.Streamer(case.model, WIDTH, 30_000, False)(case.prepare(case.graphs[0]))
+  assert max(asked) < 50 and sum(asked) >= 50

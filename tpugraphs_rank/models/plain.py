@@ -1,0 +1,107 @@
+"""The plain formulation: one state a node and configuration, messages along a `GraphTensor`.
+
+Obviously correct, and slow on large graphs: what the faster layout is held to, and what a block
+that mixes the nodes of a graph runs on.
+"""
+
+from typing import Callable, Dict, List, Sequence
+
+import tensorflow as tf
+import tensorflow_gnn as tfgnn
+
+from tpugraphs_rank.models import states
+
+_SENDERS = {"operands": tfgnn.SOURCE, "users": tfgnn.TARGET}
+
+
+class PlainStates(states.States):
+  """States [N, T, h]."""
+
+  def __init__(self, graph: tfgnn.GraphTensor, aggregation: str):
+    """Keeps the batch.
+
+    Args:
+      graph: the batch.
+      aggregation: "sum", "mean" (divided by the receiver's degree) or "symmetric" (by the root of
+        the product of the sender's and the receiver's degree in one direction).
+    """
+    self._graph = graph
+    self._aggregation = aggregation
+
+  def start(self, of_nodes, of_configs):
+    nodes = self._graph.node_sets["op"]
+    base = of_nodes(nodes["nodes"], nodes["opcode"])[:, None, :]
+    if of_configs is None:
+      return base
+    if "config" in self._graph.node_sets:
+      return base + tfgnn.pool_edges_to_node(
+          self._graph, "at", tfgnn.TARGET, "sum",
+          feature_value=of_configs(self._graph.node_sets["config"]["configs"]))
+    return base + tfgnn.broadcast_context_to_nodes(
+        self._graph, "op", feature_value=of_configs(self._graph.context["configs"]))
+
+  def propagate(self, level, hidden, own_kernel, kernels):
+    output = own_kernel(hidden)
+    for direction, kernel in kernels.items():
+      output += self._aggregate(kernel(hidden), _SENDERS[direction])
+    return output
+
+  def _aggregate(self, values: tf.Tensor, sender: int) -> tf.Tensor:
+    """Sums the neighbours' values [N, T, h] along the edges "feed"."""
+    receiver = tfgnn.TARGET if sender == tfgnn.SOURCE else tfgnn.SOURCE
+    if self._aggregation == "symmetric":
+      values *= tf.math.rsqrt(self._degree(sender, values))
+    sent = tfgnn.broadcast_node_to_edges(self._graph, "feed", sender, feature_value=values)
+    pooled = tfgnn.pool_edges_to_node(self._graph, "feed", receiver, "sum", feature_value=sent)
+    if self._aggregation == "mean":
+      pooled /= self._degree(receiver, values)
+    elif self._aggregation == "symmetric":
+      pooled *= tf.math.rsqrt(self._degree(receiver, values))
+    return pooled
+
+  def _degree(self, tag: int, values: tf.Tensor) -> tf.Tensor:
+    """[N, 1, 1]: edges at each node as that end, at least 1."""
+    ones = tf.ones([self._graph.edge_sets["feed"].total_size], values.dtype)
+    degree = tfgnn.pool_edges_to_node(self._graph, "feed", tag, "sum", feature_value=ones)
+    return tf.maximum(degree, 1.0)[:, None, None]
+
+  def lift(self, level, hidden):
+    return hidden  # All states are there from the start.
+
+  def attend(self, attention, hidden):
+    return attention(hidden, tfgnn.broadcast_context_to_nodes(
+        self._graph, "op", feature_value=states.key_mask(self._graph.context)))
+
+  def drop(self, level, mask, hidden):
+    return hidden * mask(tf.shape(hidden)[0])[:, None, :]
+
+
+class PlainView:
+  """A batch as a `GraphTensor`, with the methods of `partitioned.PartitionedView`."""
+
+  def __init__(self, graph: tfgnn.GraphTensor, aggregation: str):
+    self._graph = graph
+    self._states = PlainStates(graph, aggregation)
+
+  @property
+  def reference_mask(self) -> tf.Tensor:
+    return self._graph.context["reference_mask"]
+
+  @property
+  def graph_configs(self) -> tf.Tensor:
+    return self._graph.context["configs"]
+
+  def embed(self, function: Callable[[states.States], List[tf.Tensor]]) -> List[tf.Tensor]:
+    return function(self._states)
+
+  def overlay(self, hidden: List[tf.Tensor], segment: List[tf.Tensor], places: tf.Tensor
+              ) -> List[tf.Tensor]:
+    (hidden,), (segment,) = hidden, segment
+    return [tf.tensor_scatter_nd_update(tf.stop_gradient(hidden), places[:, None], segment)]
+
+  def pool(self, hidden: List[tf.Tensor], poolings: Sequence[str]) -> Dict[str, tf.Tensor]:
+    reduce_types = {"mean": "mean", "sum": "sum", "max": "max_no_inf"}
+    return {pooling: tf.add_n([
+        tfgnn.pool_nodes_to_context(
+            self._graph, "op", reduce_types[pooling], feature_value=term) for term in hidden])
+            for pooling in poolings}
