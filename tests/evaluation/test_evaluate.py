@@ -180,7 +180,7 @@ def test_whole_layouts_never_seen(layout):
   assert not rows["seen"].any()
   assert set(found["models_unseen_groups"]) == {"attention_gnn", "size_heuristic"}
   assert "models" not in found
-  assert "layout:synthetic test: groups of families never seen (2 programs)" in found["text"]
+  assert "layout:synthetic test: programs that training never saw (2 programs)" in found["text"]
 
 
 def test_several_runs_beside_each_other(tile, tmp_path):
