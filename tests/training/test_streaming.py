@@ -39,8 +39,8 @@ def test_less_memory_means_more_pieces(case, monkeypatch):
     for budget in (20_000, 100_000, 2 ** 30):
       streamer = streaming.Streamer(case.model, WIDTH, budget, distinct)
       sizes = []
-      call = streamer._call
-      monkeypatch.setattr(streamer, "_call", lambda name, *arguments, call=call, sizes=sizes: (
+      call = streamer.call
+      monkeypatch.setattr(streamer, "call", lambda name, *arguments, call=call, sizes=sizes: (
           sizes.append(arguments[0]["config_mask"].shape[1]) if len(arguments) > 1 else None,
           call(name, *arguments))[1])
       streamer(prepared)

@@ -57,7 +57,7 @@ class Streamer:
   def __call__(self, prepared: batches.PreparedGraph) -> np.ndarray:
     """(c',) float32: the scores of the usable configurations of a layout program, in order."""
     program = _Program(prepared, self._model)
-    kept = self._call("shared_part", program.arrays)
+    kept = self.call("shared_part", program.arrays)
     scores = np.empty(len(prepared.choice), np.float32)
     with tqdm.tqdm(total=len(scores), desc=prepared.name, unit="config", disable=None,
                    leave=False, delay=2) as bar:
@@ -80,11 +80,11 @@ class Streamer:
     while start < count:
       size = min(size, count - start)
       if index is None:
-        found = self._call(
+        found = self.call(
             "own_part", {**program.masked(size), **program.layouts(start, size)}, kept)
       else:
         listed, size = self._tell(index, program, start, size)
-        found = self._call("distinct_part", program.masked(size), kept, listed.arrays)
+        found = self.call("distinct_part", program.masked(size), kept, listed.arrays)
       yield start, found[0]
       start += size
 
@@ -116,7 +116,7 @@ class Streamer:
     size = min(self._budget // (rows * self._bytes), max(_CACHED_STATES // rows, 8))
     return int(max(size - program.references, 1))
 
-  def _call(self, name: str, *arguments: Mapping[str, Any]) -> Any:
+  def call(self, name: str, *arguments: Mapping[str, Any]) -> Any:
     """Calls a method of the model, traced once for all shapes."""
     if name not in self._functions:
       self._functions[name] = tf.function(

@@ -1,0 +1,82 @@
+"""Made-up layout programs of any size, and configurations as a search leaves them."""
+
+import dataclasses
+from typing import Tuple
+
+import numpy as np
+
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import partition
+
+# Edges a node, close to the public layout programs' and to the bundled ones'.
+_EDGES_A_NODE = 1.6
+_PERMUTATIONS = np.array([[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 2, 3], [0, 2, 1, 3], [-1] * 4], np.int8)
+
+
+def program(nodes: int, coverage: float, configs: int, seed: int = 0) -> graphs.LayoutGraph:
+  """A program in which this share of the nodes lies within one hop of a configurable one.
+
+  Args:
+    nodes: how many.
+    coverage: share of the nodes, reached within a hundredth by the number of configurable nodes.
+    configs: random configurations.
+    seed: of everything.
+  """
+  rng = np.random.default_rng(seed)
+  user = np.repeat(np.arange(1, nodes), 1 + (rng.random(nodes - 1) < _EDGES_A_NODE - 1))
+  # Operands are mostly near: a program's values live shortly.
+  operand = np.maximum(user - 1 - rng.geometric(0.15, len(user)), 0)
+  edges = np.unique(np.stack([user, operand], axis=1), axis=0)
+  order = rng.permutation(nodes)
+  low, high = 1, nodes
+  while high - low > max(nodes // 1000, 1):
+    middle = (low + high) // 2
+    share = covered(edges, order[:middle], nodes)[0]
+    low, high = (middle, high) if share < coverage else (low, middle)
+  chosen = np.sort(order[:low])
+  return graphs.LayoutGraph(
+      name=f"made_up.{nodes}.{coverage:g}", node_feat=rng.random([nodes, 140], np.float32),
+      node_opcode=rng.integers(0, 100, nodes).astype(np.uint8), edge_index=edges,
+      config_runtime=np.arange(configs) + 1000, node_config_ids=chosen,
+      node_config_feat=random_layouts(len(chosen), configs, rng))
+
+
+def covered(edges: np.ndarray, starts: np.ndarray, nodes: int) -> Tuple[float, float]:
+  """Shares of the nodes within one and two hops of the starts."""
+  found = partition.hops(nodes, starts, [(edges[:, 1], edges[:, 0]), (edges[:, 0], edges[:, 1])], 2)
+  return float((found <= 1).mean()), float((found <= 2).mean())
+
+
+def random_layouts(nodes: int, configs: int, rng: np.random.Generator) -> np.ndarray:
+  """(configs, nodes, 18) int8: each tensor's layout drawn for itself."""
+  layouts = np.full([configs, nodes, 18], -1, np.int8)
+  for start in (0, 6, 12):
+    layouts[:, :, start:start + 4] = _PERMUTATIONS[
+        rng.integers(len(_PERMUTATIONS), size=[configs, nodes])]
+  return layouts
+
+
+def searched_layouts(nodes: int, configs: int, rng: np.random.Generator) -> np.ndarray:
+  """(configs, nodes, 18) int8: a search from the default, which changes a few nodes at a time.
+
+  Each configuration differs from the best one so far at 1 + Poisson(2) nodes; one in twenty is
+  better and becomes the next one to start from.
+  """
+  layouts = np.empty([configs, nodes, 18], np.int8)
+  best = np.full([nodes, 18], -1, np.int8)
+  for number in range(configs):
+    layouts[number] = best
+    if number:
+      changed = rng.choice(nodes, min(1 + rng.poisson(2), nodes), replace=False)
+      start = rng.choice([0, 6, 12], len(changed))[:, None] + np.arange(4)
+      layouts[number][changed[:, None], start] = _PERMUTATIONS[
+          rng.integers(len(_PERMUTATIONS), size=len(changed))]
+      if rng.random() < 0.05:
+        best = layouts[number].copy()
+  return layouts
+
+
+def with_layouts(graph: graphs.LayoutGraph, layouts: np.ndarray) -> graphs.LayoutGraph:
+  """The same program with other configurations."""
+  return dataclasses.replace(
+      graph, node_config_feat=layouts, config_runtime=np.arange(len(layouts)) + 1000)
