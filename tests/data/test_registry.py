@@ -56,7 +56,7 @@ def test_public_collections(name):
 
 
 def test_the_names():
-  assert set(registry.collection_names()) == {*PUBLIC, "tile:xla_cpu"}
+  assert set(registry.collection_names()) == {*PUBLIC, "layout:xla_cpu:mixed", "tile:xla_cpu"}
 
 
 def test_a_public_tile_kernel_belongs_to_its_program():

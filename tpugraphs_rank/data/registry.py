@@ -152,7 +152,8 @@ _COLLECTIONS: Dict[str, Collection] = {
                 "Layouts of transformers, random search, 16,125,781 samples."),
     )
 }
-_BUNDLED_DESCRIPTORS = {"tile:xla_cpu": _BUNDLED / "tile_xla_cpu" / "collection.json"}
+_BUNDLED_DESCRIPTORS = {name: _BUNDLED / name.replace(":", "_") / "collection.json"
+                        for name in ("layout:xla_cpu:mixed", "tile:xla_cpu")}
 
 
 def collection_names() -> Tuple[str, ...]:
