@@ -1,9 +1,13 @@
 """Files are complete or absent, and what cannot be read or written is said in one typed error."""
 
+import concurrent.futures
 import errno
+import itertools
 import json
 import os
 import stat
+import threading
+import time
 
 import pytest
 
@@ -67,6 +71,48 @@ def test_the_mode_is_that_of_an_ordinary_file(tmp_path):
   files.write_text(tmp_path / "ours", "x")
   mode = lambda name: stat.S_IMODE((tmp_path / name).stat().st_mode)
   assert mode("ours") == mode("ordinary")
+
+
+def test_the_mode_of_no_other_file_changes_while_threads_write(tmp_path, monkeypatch):
+  umask = os.umask
+
+  def slowly(mask):  # The umask is the process's: other threads come in between.
+    old = umask(mask)
+    time.sleep(0.002)
+    return old
+
+  monkeypatch.setattr(os, "umask", slowly)
+  before = os.umask(0o027)
+  done = threading.Event()
+  modes = set()
+
+  def watch():
+    for number in itertools.count():
+      if done.is_set():
+        return
+      path = tmp_path / f"ordinary{number}"
+      path.touch()
+      modes.add(stat.S_IMODE(path.stat().st_mode))
+
+  watcher = threading.Thread(target=watch)
+  try:
+    watcher.start()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+      list(pool.map(lambda number: files.write_text(tmp_path / f"ours{number}", "x"), range(40)))
+  finally:
+    done.set()
+    watcher.join()
+    after = os.umask(before)
+  assert after == 0o027 and modes == {0o640}
+  assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("ours*")} == {0o640}
+
+
+def test_several_may_write_one_file(tmp_path):
+  path = tmp_path / "file"
+  with files.atomic_write(path) as first, files.atomic_write(path) as second:
+    first.write(b"first")
+    second.write(b"second")
+  assert path.read_bytes() == b"first" and _names(tmp_path) == ["file"]  # The last that ended.
 
 
 # The owner of the tests may be root, whom permissions do not stop; a file in the way stops anyone.

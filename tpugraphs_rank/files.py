@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
-import tempfile
+import secrets
 from typing import Any, BinaryIO, Iterator, Union
 
 from tpugraphs_rank import errors
@@ -23,16 +23,13 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
   handle = None
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = tempfile.NamedTemporaryFile(
-        mode="wb", dir=path.parent, prefix=f".{path.name}.", suffix=".partial", delete=False)
+    # Not of `tempfile`, whose files only the owner reads: an ordinary file's mode follows the
+    # process's umask, which cannot be asked for without changing it under the other threads.
+    handle = open(path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial"), "xb")
     with handle:
       yield handle
       handle.flush()
       os.fsync(handle.fileno())
-    # NamedTemporaryFile makes files that only the owner reads; this is an ordinary one.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(handle.name, 0o666 & ~umask)
     os.replace(handle.name, path)
     handle = None
   except errors.TpuGraphsRankError:
