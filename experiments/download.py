@@ -10,7 +10,6 @@ every byte of what is there. Archives that were put into `downloads/` under the 
 are taken, too. Nothing that is there is ever replaced.
 """
 
-import concurrent.futures
 import pathlib
 from typing import Any, List, Optional, Sequence
 
@@ -24,7 +23,6 @@ from tpugraphs_rank.data import archives
 from tpugraphs_rank.data import download as download_lib
 from tpugraphs_rank.data import download_records
 from tpugraphs_rank.data import registry
-from tpugraphs_rank.data import transfer
 
 
 def chosen(collections: Sequence[str], splits: Sequence[str], raw: bool = False,
@@ -47,17 +45,7 @@ def chosen(collections: Sequence[str], splits: Sequence[str], raw: bool = False,
 def listing(remotes: Sequence[archives.Remote], data_root: files.PathLike, parallel: int
             ) -> List[str]:
   """A line on each remote: name, size, place, and what of it is here; then one on them all."""
-  failures: List[errors.MissingDataError] = []
-
-  def size_of(remote: archives.Remote) -> Optional[int]:
-    try:
-      return transfer.remote_size(remote.address, attempts=1)
-    except errors.MissingDataError as error:
-      failures.append(error)
-      return None
-
-  with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
-    sizes = list(pool.map(size_of, remotes))
+  sizes, failures = download_lib.remote_sizes(remotes, parallel)
   rows = [("file", "size", "place", "here")]
   for remote, size in zip(remotes, sizes):
     state = download_records.look(remote, data_root)
@@ -66,7 +54,7 @@ def listing(remotes: Sequence[archives.Remote], data_root: files.PathLike, paral
   lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
            for row in rows]
   known = [size for size in sizes if size is not None]
-  total = f"{len(remotes)} files, {_amount(sum(known))}" if known else f"{len(remotes)} files"
+  total = f"{_files(len(remotes))}, {_amount(sum(known))}" if known else _files(len(remotes))
   lines.append(f"{total}; data root {data_root}")
   if failures:
     lines.append(f"{len(failures)} of unknown size: {failures[0]}")
@@ -75,12 +63,16 @@ def listing(remotes: Sequence[archives.Remote], data_root: files.PathLike, paral
 
 def _here(state: download_records.State, size: Optional[int]) -> str:
   if state.status == "complete":
-    return f"complete, {state.files} files" if state.remote.is_archive else "complete"
+    return f"complete, {_files(state.files)}" if state.remote.is_archive else "complete"
   if state.status == "incomplete":
-    return f"incomplete, {state.files} files"
+    return f"incomplete, {_files(state.files)}"
   if state.status == "partial" and size:
     return f"partial, {100 * state.arrived / size:.0f} %"
   return state.status
+
+
+def _files(number: int) -> str:
+  return f"{number} file{'' if number == 1 else 's'}"
 
 
 def _amount(size: Optional[int]) -> str:
@@ -113,7 +105,7 @@ def main(_: List[str]) -> None:
     return
   for brought in download_lib.download(remotes, root, values.parallel, values.keep_archives):
     done = "verified" if brought.was_there else "brought"
-    what = f"{brought.files} files in " if brought.remote.is_archive else ""
+    what = f"{_files(brought.files)} in " if brought.remote.is_archive else ""
     print(f"{done} {brought.remote.name}: {what}{root / brought.remote.place}")
 
 

@@ -318,22 +318,115 @@ def test_files_in_the_way_stay_and_the_archive_is_not_lost(server, tmp_path):
   assert data(tmp_path) == GOOD and not server.requests
 
 
-def test_an_unexpected_number_of_graphs_is_told(server, tmp_path, caplog):
-  server.files[NAME] = archive(contents(count=5))
+@pytest.mark.parametrize("held, said", [
+    (contents(count=5), f"holds 5 graphs in {FOLDER}; expected 7"),
+    (contents(count=8), f"holds 8 graphs in {FOLDER}; expected 7"),
+    # What is elsewhere, or no graph, is not one of the seven.
+    ({**contents(count=6), f"{FOLDER}/more/g6.npz": b"x"}, f"holds 6 graphs in {FOLDER}; expected"),
+    ({**contents(count=6), f"{FOLDER}/README": b"x"}, f"holds 6 graphs in {FOLDER}; expected 7"),
+    ({}, "holds no files"),
+    (contents(FOLDER.replace("valid", "test")),
+     f"'{FOLDER.replace('valid', 'test')}/g0.npz' is not in {FOLDER}/"),
+    ({**GOOD, "npz/tile/xla/train/g.npz": b"x"}, f"'npz/tile/xla/train/g.npz' is not in {FOLDER}/"),
+])
+def test_an_archive_of_other_graphs_is_set_aside_and_can_be_mended(server, tmp_path, held, said):
+  server.files[NAME] = archive(held)
+  with pytest.raises(errors.DataError) as caught:
+    download.download(remotes(server), tmp_path)
+  path = tmp_path / "downloads" / NAME
+  assert str(path) in str(caught.value) and said in str(caught.value)
+  assert f"set aside as {path}.rejected: run the same command again" in str(caught.value)
+  assert not data(tmp_path) and left(tmp_path) == [f"{NAME}.lock", f"{NAME}.rejected"]
+  # Nothing is on record, so that a good one can come from anywhere.
+  server.files.clear()
+  path.write_bytes(archive(GOOD))
+  assert not download.download(remotes(server), tmp_path)[0].was_there
+  assert data(tmp_path) == GOOD
+
+
+def test_more_than_graphs_may_lie_in_the_place(server, tmp_path):
+  server.files[NAME] = archive({**GOOD, f"{FOLDER}/README": b"x"})
+  assert download.download(remotes(server), tmp_path)[0].files == 8
+
+
+def test_a_number_of_raw_files_that_is_another_is_told(server, tmp_path, caplog):
+  folder = "pb" + FOLDER.removeprefix("npz")
+  name = "pb" + NAME.removeprefix("npz")
+  raw = remotes(server, raw=True)
+  server.files[name] = archive(contents(folder, count=7))
+  download.download(raw, tmp_path / "seven")
+  assert not caplog.text
+  server.files[name] = archive(contents(folder + "/deeper", count=5))
+  download.download(raw, tmp_path / "five")
+  assert data(tmp_path / "five") == contents(folder + "/deeper", count=5)
+  assert f"{name} has 5 files; the collection has 7 graphs" in caplog.text
+  for held in ({}, contents(count=7)):
+    server.files[name] = archive(held)
+    with pytest.raises(errors.DataError, match=f"holds no files|'{FOLDER}/g0.npz' is not in pb/"):
+      download.download(raw, tmp_path / "none")
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_archive_of_another_digest_is_never_removed(server, tmp_path, keep):
   download.download(remotes(server), tmp_path)
-  assert f"has 5 files, 5 of them in {FOLDER}, where 7 were expected" in caplog.text
+  path = tmp_path / "downloads" / NAME
+  other = archive(contents(seed=1))
+  path.write_bytes(other)
+  with pytest.raises(errors.DataError) as caught:
+    download.download(remotes(server), tmp_path, keep_archives=keep)
+  said = str(caught.value)
+  assert f"{NAME} from {server.address}{NAME} has SHA-256 {_digest(other)}; expected " in said
+  assert f"set aside as {path}.rejected: run the same command again" in said
+  assert f"remove {path}.json and {tmp_path / FOLDER}, and name it {path} again" in said
+  # What is there is verified, and nobody's archive goes for that.
+  assert download.download(remotes(server), tmp_path, keep_archives=keep)[0].was_there
+  rejected = path.with_name(f"{NAME}.rejected")
+  assert rejected.read_bytes() == other
+  # The way out that the message names.
+  path.with_name(f"{NAME}.json").unlink()
+  shutil.rmtree(tmp_path / FOLDER)
+  rejected.rename(path)
+  download.download(remotes(server), tmp_path, keep_archives=keep)
+  assert data(tmp_path) == contents(seed=1) and path.exists() == keep
+
+
+def test_an_archive_of_the_right_digest_is_not_kept_beside_its_files(server, tmp_path):
+  download.download(remotes(server), tmp_path)
+  (tmp_path / "downloads" / NAME).write_bytes(server.files[NAME])
+  assert download.download(remotes(server), tmp_path)[0].was_there
+  assert left(tmp_path) == [f"{NAME}.json", f"{NAME}.lock"]
+
+
+def test_what_was_set_aside_goes_with_the_next_success(server, tmp_path, caplog):
+  caplog.set_level(logging.INFO)
+  good = server.files[NAME]
+  for content in (b"no archive", b"no archive", b"neither"):
+    server.files[NAME] = content
+    with pytest.raises(errors.DataError, match="set aside"):
+      download.download(remotes(server), tmp_path)
+  folder = tmp_path / "downloads"
+  # The same content once; another is not replaced, and other files' stay.
+  assert left(tmp_path) == [f"{NAME}.lock", f"{NAME}.rejected", f"{NAME}.rejected2"]
+  assert (folder / f"{NAME}.rejected").read_bytes() == b"no archive"
+  assert (folder / f"{NAME}.rejected2").read_bytes() == b"neither"
+  (folder / "other.tar.rejected").write_bytes(b"")
+  server.files[NAME] = good
+  download.download(remotes(server), tmp_path)
+  assert left(tmp_path) == [f"{NAME}.json", f"{NAME}.lock", "other.tar.rejected"]
+  for suffix in ("", "2"):
+    assert f"removed {folder / NAME}.rejected{suffix}, which was set aside earlier" in caplog.text
 
 
 # ---- several -------------------------------------------------------------------------------------
 
 
 def _all_splits(server):
-  for split in registry.SPLITS:
-    server.files[f"npz_layout_xla_random_{split}.tar"] = archive(contents(
-        f"npz/layout/xla/random/{split}", count=3, seed=len(split)))
-  return remotes(server, registry.SPLITS), {
-      name: content for split in registry.SPLITS for name, content in contents(
-          f"npz/layout/xla/random/{split}", count=3, seed=len(split)).items()}
+  expected = {}
+  for split, count in registry.get_collection("layout:xla:random").splits.items():
+    held = contents(f"npz/layout/xla/random/{split}", count, size=180_000 // count)
+    server.files[f"npz_layout_xla_random_{split}.tar"] = archive(held)
+    expected.update(held)
+  return remotes(server, registry.SPLITS), expected
 
 
 @pytest.mark.parametrize("parallel", [1, 2, 8])
@@ -362,8 +455,7 @@ def test_a_failure_does_not_keep_the_others_from_being_brought(server, tmp_path)
   server.files["npz_layout_xla_random_train.tar"] = b"no archive"
   with pytest.raises(errors.DataError, match="random_train.tar is damaged or no tar archive"):
     download.download(wanted, tmp_path, parallel=1)
-  assert data(tmp_path) == {name: content for name, content in expected.items()
-                            if "/train/" not in name}
+  assert data(tmp_path) == _but(expected, "train")
   shutil.rmtree(tmp_path)
   server.files["npz_layout_xla_random_test.tar"] = b"no archive"
   with pytest.raises(errors.DataError) as caught:
@@ -373,12 +465,55 @@ def test_a_failure_does_not_keep_the_others_from_being_brought(server, tmp_path)
   assert ["train.tar" in lines[0], "test.tar" in lines[1], len(lines)] == [True, True, 2]
 
 
-def test_a_missing_archive_is_told_before_anything_is_brought(server, tmp_path):
-  wanted, _ = _all_splits(server)
+def _but(expected, split):
+  return {name: content for name, content in expected.items() if f"/{split}/" not in name}
+
+
+def test_a_missing_archive_does_not_keep_the_others_from_being_brought(server, tmp_path):
+  wanted, expected = _all_splits(server)
   del server.files["npz_layout_xla_random_test.tar"]
-  with pytest.raises(errors.MissingDataError, match="random_test.tar: the server answers 404"):
+  with pytest.raises(errors.MissingDataError) as caught:
     download.download(wanted, tmp_path)
-  assert not server.gets() and not data(tmp_path)
+  assert str(caught.value).startswith(f"cannot fetch {wanted[2].address}: the server answers 404")
+  assert data(tmp_path) == _but(expected, "test")
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_server_that_refuses_to_tell_sizes(server, tmp_path, status, caplog):
+  caplog.set_level(logging.INFO)
+  wanted, expected = _all_splits(server)
+  server.head_status = status
+  download.download(wanted, tmp_path)
+  assert data(tmp_path) == expected
+  assert "the servers do not tell the size of 3 of 3 files" in caplog.text
+
+
+def test_what_is_complete_is_verified_without_a_server_beside_what_is_not(tmp_path, caplog):
+  caplog.set_level(logging.INFO)
+  with file_server.FileServer({}) as server:
+    wanted, expected = _all_splits(server)
+    download.download(wanted, tmp_path)
+  shutil.rmtree(tmp_path / "npz/layout/xla/random/valid")
+  changed = tmp_path / "npz/layout/xla/random/test/g0.npz"
+  changed.write_bytes(b"changed")
+  caplog.clear()
+  with pytest.raises(errors.TpuGraphsRankError) as caught:
+    download.download(wanted, tmp_path)
+  first, *lines = str(caught.value).splitlines()
+  assert first == "2 of 3 failed:" and len(lines) == 2
+  assert lines[0].startswith(f"  cannot fetch {wanted[1].address}: no connection: Connection refu")
+  assert lines[1].startswith(f"  {changed} has SHA-256 {_digest(b'changed')} ")
+  assert "random_train.tar: verified, 69 files" in caplog.text
+
+
+def test_a_damaged_record_does_not_keep_the_others_from_being_brought(server, tmp_path):
+  wanted, expected = _all_splits(server)
+  (tmp_path / "downloads").mkdir()
+  record = tmp_path / "downloads" / "npz_layout_xla_random_train.tar.json"
+  record.write_text("{")
+  with pytest.raises(errors.DataError, match=f"{record} is damaged"):
+    download.download(wanted, tmp_path)
+  assert data(tmp_path) == _but(expected, "train")
 
 
 def test_threads_share_the_work(server, tmp_path):
@@ -488,7 +623,7 @@ def test_no_work_is_done_twice_in_one_process(server, tmp_path):
 @pytest.fixture
 def small(tmp_path):
   """A server of an archive of few pieces and of a file, and the tree that they make."""
-  held = contents(count=3, size=30_000)
+  held = contents(count=killed_download.GRAPHS, size=30_000)
   with file_server.FileServer({NAME: archive(held), "small.json": b"{}" * 500}) as served:
     for name, content in {**held, "eval_indices/small.json": b"{}" * 500}.items():
       path = tmp_path / "expected" / name

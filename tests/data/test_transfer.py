@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import logging
 import pathlib
 import shutil
 import tempfile
@@ -257,11 +258,33 @@ def test_no_server(tmp_path):
     address = server.address + "a.tar"
   with pytest.raises(errors.MissingDataError) as caught:
     transfer.fetch(address, tmp_path / "a")
-  assert str(caught.value).startswith(f"cannot fetch {address}: no connection: ")
+  # Once, and not with all that wraps it.
+  assert str(caught.value).startswith(
+      f"cannot fetch {address}: no connection: Connection refused (attempts in a row: 6); ")
+  assert "\n" not in str(caught.value) and "HTTPConnectionPool" not in str(caught.value)
   assert "run the same command again, which goes on from there" in str(caught.value)
   assert str(transfer.partial_path(tmp_path / "a")) in str(caught.value)
   with pytest.raises(errors.MissingDataError, match="no connection"):
     transfer.remote_size(address)
+
+
+def test_no_such_host(tmp_path):
+  with pytest.raises(errors.MissingDataError) as caught:
+    transfer.fetch("http://nowhere.invalid/a.tar", tmp_path / "a")
+  said = str(caught.value).removeprefix(
+      "cannot fetch http://nowhere.invalid/a.tar: no connection: ")
+  assert said != str(caught.value) and "HTTPConnection" not in said and "object at" not in said
+
+
+def test_why_a_connection_broke_is_said_in_a_word(server, tmp_path, monkeypatch, caplog):
+  caplog.set_level(logging.INFO)
+  monkeypatch.setattr(transfer, "_TIMEOUT", (1, 0.2))
+  server.faults["a.tar"] = [Fault(stall=1.0), Fault(cut=200_000)]
+  assert _fetch(server, tmp_path / "a") == CONTENT
+  stalled, cut = [record.getMessage() for record in caplog.records
+                  if "next attempt" in record.getMessage()]
+  assert "a.tar: the connection broke: timed out; next attempt" in stalled
+  assert cut.count("IncompleteRead") == 1 and "ProtocolError" not in cut
 
 
 def test_an_encoding_that_was_not_asked_for_is_refused(server, tmp_path):

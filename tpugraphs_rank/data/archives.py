@@ -45,8 +45,10 @@ class Remote:
     place: relative to the data root; of an archive the folder that its graphs unpack to, otherwise
       the file itself.
     is_archive: whether it is a tar archive to unpack under the data root.
-    graphs: of an archive, the number of files that belong in `place`; None where it is not known.
+    graphs: of an archive, the number of graphs that belong in `place`; None where it is not known.
     sha256: the digest that the file must have, in hexadecimal; None where the publisher lists none.
+    is_raw: whether an archive holds raw protobufs: as many as there are graphs, it is thought, but
+      nothing states it.
   """
 
   name: str
@@ -55,6 +57,7 @@ class Remote:
   is_archive: bool = True
   graphs: Optional[int] = None
   sha256: Optional[str] = None
+  is_raw: bool = False
 
 
 def downloadable_collections() -> Tuple[str, ...]:
@@ -98,7 +101,7 @@ def collection_archives(
         place = _RAW + place.removeprefix(_GRAPHS)
       remotes.append(Remote(
           name=file, address=f"{base or folder + '/'}{file}", place=pathlib.PurePosixPath(place),
-          graphs=collection.splits[split]))
+          graphs=collection.splits[split], is_raw=raw))
   return remotes
 
 

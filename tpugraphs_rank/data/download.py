@@ -7,7 +7,8 @@ For each file `<name>`, `downloads/` under the data root holds, as far as they a
 - `<name>`: the archive, complete; a file put there by hand is taken as well.
 - `<name>.partial`, `.partial.json`: what has arrived (`tpugraphs_rank.data.transfer`).
 - `<name>.unpacking/`: staging (`tpugraphs_rank.data.extract`).
-- `<name>.rejected`: what had the wrong digest; nothing reads it.
+- `<name>.rejected`, `.rejected2`, ...: what had the wrong digest or was no such archive; nothing
+  reads it, and it goes when the file is brought the next time.
 - `<name>.lock`: locked by the process that works on it, for as long as it lives.
 """
 
@@ -22,7 +23,7 @@ import os
 import pathlib
 import shutil
 import threading
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Collection, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import tqdm
 
@@ -59,15 +60,25 @@ class Brought:
 
 
 def remote_sizes(remotes: Sequence[archives.Remote], parallel: int = 4,
-                 stop: Optional[threading.Event] = None) -> List[Optional[int]]:
-  """The size of each remote in bytes, asked from the servers; None where one does not tell.
+                 stop: Optional[threading.Event] = None
+                 ) -> Tuple[List[Optional[int]], List[errors.MissingDataError]]:
+  """Sizes of remotes, asked from the servers, once each.
 
-  Raises:
-    MissingDataError: a server has no such file or cannot be reached.
+  Returns:
+    The size of each in bytes, None where its server does not tell; and why some do not.
   """
-  return _side_by_side(
-      [lambda remote=remote: transfer.remote_size(remote.address, stop) for remote in remotes],
-      parallel, stop or threading.Event())
+  failures: List[errors.MissingDataError] = []
+
+  def size_of(remote: archives.Remote) -> Optional[int]:
+    try:
+      return transfer.remote_size(remote.address, stop, attempts=1)
+    except errors.MissingDataError as error:
+      failures.append(error)
+      return None
+
+  sizes = _side_by_side([lambda remote=remote: size_of(remote) for remote in remotes], parallel,
+                        stop or threading.Event())
+  return sizes, failures
 
 
 def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, parallel: int = 3,
@@ -75,7 +86,8 @@ def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, para
   """Brings files and archives to the data root; what is there already is verified byte by byte.
 
   Safe to kill at any time, and to run several times at once: the next call goes on, and several
-  share the work. A failure does not keep the others from being brought.
+  share the work. A failure does not keep the others from being brought or verified; the error names
+  all that failed.
 
   Args:
     remotes: what to bring.
@@ -88,8 +100,8 @@ def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, para
 
   Raises:
     MissingDataError: a server cannot be reached or has no such file.
-    DataError: a digest is not the one that was recorded or published, an archive is damaged or
-      holds what it must not, or a file in its place has been changed.
+    DataError: a digest is not the one that was recorded or published, an archive is damaged, holds
+      what it must not or another number of graphs, or a file in its place has been changed.
     OutputError: there is not enough space, or something cannot be written.
   """
   root = pathlib.Path(data_root)
@@ -100,9 +112,8 @@ def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, para
     raise errors.OutputError(
         f"cannot make the folder {folder}: {error.strerror}; choose another --data_root") from error
   stop = threading.Event()
-  waiting = [state for state in (records_lib.look(remote, root) for remote in remotes)
-             if state.status != "complete"]
-  sizes = remote_sizes(
+  waiting = _waiting(remotes, root)
+  sizes, _ = remote_sizes(
       [state.remote for state in waiting if state.status != "downloaded"], parallel, stop)
   known = iter(sizes)
   check_space(root, waiting, [
@@ -111,6 +122,15 @@ def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, para
   return _side_by_side(
       [lambda remote=remote: _bring(remote, root, keep_archives, stop) for remote in remotes],
       parallel, stop)
+
+
+def _waiting(remotes: Sequence[archives.Remote], root: pathlib.Path) -> List[records_lib.State]:
+  """What is to be brought, as far as that is known: damaged records are told in their turn."""
+  states = []
+  for remote in remotes:
+    with contextlib.suppress(errors.DataError):
+      states.append(records_lib.look(remote, root))
+  return [state for state in states if state.status != "complete"]
 
 
 def check_space(root: pathlib.Path, states: Sequence[records_lib.State],
@@ -176,21 +196,33 @@ def _bring(remote: archives.Remote, root: pathlib.Path, keep_archives: bool,
   with _locked(records_lib.path_of(root, remote, ".lock"), stop):
     brought = (_bring_archive(remote, root, keep_archives, stop) if remote.is_archive
                else _bring_file(remote, root, stop))
-    _clear(records_lib.path_of(root, remote))
+    _clear(records_lib.path_of(root, remote), brought.was_there)
   _log.info("%s: %s, %d files in %s, SHA-256 %s", remote.name,
             "verified" if brought.was_there else "brought", brought.files, remote.place,
             brought.sha256)
   return brought
 
 
-def _clear(path: pathlib.Path) -> None:
-  """Removes what a killed process left of the file at `path` and nothing needs any more."""
+def _clear(path: pathlib.Path, was_there: bool) -> None:
+  """Removes what is left of earlier attempts at the file at `path` and nothing needs any more.
+
+  Args:
+    path: in `downloads/`.
+    was_there: whether the file was only verified. Then what was set aside stays: nothing has come
+      in its stead, and somebody may have put it there.
+  """
   partial = transfer.partial_path(path)
   with transfer.writing(path):
     # The last are what `files.write_json` had not yet renamed.
     for left in (partial, partial.with_name(f"{partial.name}.json"),
                  *path.parent.glob(f".{glob.escape(path.name)}.*.partial")):
       left.unlink(missing_ok=True)
+    for rejected in transfer.rejected_paths(path):
+      if was_there:
+        _log.info("%s was set aside earlier; nothing reads it", rejected)
+      else:
+        rejected.unlink()
+        _log.info("removed %s, which was set aside earlier", rejected)
 
 
 def _bring_file(remote: archives.Remote, root: pathlib.Path, stop: threading.Event) -> Brought:
@@ -221,11 +253,9 @@ def _bring_archive(remote: archives.Remote, root: pathlib.Path, keep_archives: b
       remote, root, record, stop)
   if not was_there:
     record = _fetched(remote, root, stop)
-    members = _unpacked(remote, root, stop)
-    _check_count(remote, members)
-    record = dataclasses.replace(record, members=members)
+    record = dataclasses.replace(record, members=_unpacked(remote, root, stop))
     records_lib.write(root, remote, record)
-  elif path.exists() and keep_archives:
+  elif path.exists():  # Kept, or put there by somebody: nobody else's file is removed.
     _check_digest(remote, record, _digest(path, "verify", stop), root)
   if not keep_archives:
     with transfer.writing(path):
@@ -234,12 +264,13 @@ def _bring_archive(remote: archives.Remote, root: pathlib.Path, keep_archives: b
 
 
 def _unpacked(remote: archives.Remote, root: pathlib.Path, stop: threading.Event
-              ) -> Dict[str, extract.Member]:
+              ) -> Mapping[str, extract.Member]:
   path = records_lib.path_of(root, remote)
   try:
     with _bar(f"unpack {remote.name}") as progress:
       return extract.extract(
-          path, root, records_lib.path_of(root, remote, ".unpacking"),
+          path, root, records_lib.path_of(root, remote, ".unpacking"), remote.place,
+          lambda paths: _check_count(remote, path, paths),
           lambda size: _require(root, size, f"to unpack {remote.name}"), progress, stop)
   except extract.ArchiveError as error:
     # Nor is its digest what later downloads are to be held to.
@@ -279,9 +310,10 @@ def _check_digest(remote: archives.Remote, record: records_lib.Record, found: st
   if found != record.sha256:
     raise errors.DataError(
         f"{said}{record.sha256} (recorded at the first download, {record.recorded}); set aside as "
-        f"{transfer.set_aside(path, path)}: run the same command again; if the publisher has "
-        f"really replaced it, first remove {records_lib.path_of(root, remote, '.json')} and "
-        f"{root / remote.place}")
+        f"{transfer.set_aside(path, path)}: run the same command again, which removes that where "
+        "it brings the file anew; if this is the right one after all (replaced by its publisher), "
+        f"first remove {records_lib.path_of(root, remote, '.json')} and {root / remote.place}, "
+        f"and name it {path} again")
 
 
 def _missing(remote: archives.Remote, root: pathlib.Path, record: records_lib.Record,
@@ -310,11 +342,18 @@ def _missing(remote: archives.Remote, root: pathlib.Path, record: records_lib.Re
   return missing
 
 
-def _check_count(remote: archives.Remote, members: Dict[str, extract.Member]) -> None:
-  inside = sum(remote.place == pathlib.PurePosixPath(path).parent for path in members)
-  if inside != (len(members) if remote.graphs is None else remote.graphs):
-    _log.warning("%s has %d files, %d of them in %s, where %s were expected", remote.name,
-                 len(members), inside, remote.place, remote.graphs)
+def _check_count(remote: archives.Remote, archive: pathlib.Path, paths: Collection[str]) -> None:
+  """Raises ArchiveError where an archive has not the graphs that it must have."""
+  if remote.is_raw:
+    if len(paths) != remote.graphs:
+      _log.warning("%s has %d files; the collection has %s graphs", remote.name, len(paths),
+                   remote.graphs)
+    return
+  inside = sum(path.parent == remote.place and path.suffix == ".npz"
+               for path in map(pathlib.PurePosixPath, paths))
+  if remote.graphs is not None and inside != remote.graphs:
+    raise extract.ArchiveError(
+        f"{archive} holds {inside} graphs in {remote.place}; expected {remote.graphs}")
 
 
 def _digest(path: pathlib.Path, doing: str, stop: threading.Event) -> str:

@@ -15,7 +15,7 @@ import shutil
 import tarfile
 import threading
 import zlib
-from typing import BinaryIO, Callable, Dict, Iterator, Optional, Set
+from typing import BinaryIO, Callable, Collection, Dict, Iterator, Optional, Set
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -38,6 +38,8 @@ class Member:
 
 
 def extract(archive: files.PathLike, root: files.PathLike, staging: files.PathLike,
+            place: files.PathLike = ".",
+            check_files: Callable[[Collection[str]], None] = lambda paths: None,
             check_space: Callable[[int], None] = lambda size: None,
             progress: Optional[transfer.Progress] = None,
             stop: Optional[threading.Event] = None) -> Dict[str, Member]:
@@ -50,6 +52,8 @@ def extract(archive: files.PathLike, root: files.PathLike, staging: files.PathLi
     root: an existing folder, which no member leaves.
     staging: a folder on the same file system, for this archive alone, which members must not name;
       what an interrupted call left in it goes first, and it is gone afterwards.
+    place: the folder relative to `root` that every file of the archive must belong to.
+    check_files: told the paths of all files before the first is written; raises ArchiveError.
     check_space: told the bytes that will be unpacked before the first is written; raises.
     progress: told how much has been unpacked.
     stop: set by another thread to end this soon.
@@ -58,8 +62,8 @@ def extract(archive: files.PathLike, root: files.PathLike, staging: files.PathLi
     The files, by their path relative to `root`, in the order of the archive.
 
   Raises:
-    ArchiveError: the archive is damaged, or holds what it must not: a path that leaves the folder,
-      a link, a device, one path twice.
+    ArchiveError: the archive is damaged or empty, or holds what it must not: a path that leaves the
+      folder or the place, or that a terminal cannot show, a link, a device, one path twice.
     DataError: a file of other content is in the way of a member.
     OutputError: a member cannot be written, or a folder on its way is a link.
     Stopped: `stop` was set.
@@ -71,7 +75,8 @@ def extract(archive: files.PathLike, root: files.PathLike, staging: files.PathLi
     staging.mkdir(parents=True)
   try:
     with _open(archive) as tar:
-      members = _checked_members(tar, archive, root, staging)
+      members = _checked_members(tar, archive, root, staging, pathlib.PurePosixPath(place))
+      check_files(members)
       check_space(sum(member.size for member in members.values()))
       unpacked = _unpack(tar, members, archive, staging, progress, stop)
     # The names are to outlive a power cut no earlier than the contents do.
@@ -98,7 +103,8 @@ def _open(archive: pathlib.Path) -> Iterator[tarfile.TarFile]:
 
 
 def _checked_members(tar: tarfile.TarFile, archive: pathlib.Path, root: pathlib.Path,
-                     staging: pathlib.Path) -> Dict[str, tarfile.TarInfo]:
+                     staging: pathlib.Path, place: pathlib.PurePosixPath
+                     ) -> Dict[str, tarfile.TarInfo]:
   """The files of the archive by their clean path, once every member is known to be harmless."""
   own = os.path.relpath(staging.parent, root).split(os.sep)[0]
   found: Dict[str, tarfile.TarInfo] = {}
@@ -108,15 +114,20 @@ def _checked_members(tar: tarfile.TarFile, archive: pathlib.Path, root: pathlib.
     parts = pathlib.PurePosixPath(member.name).parts
     if member.name.startswith("/") or ".." in parts:
       raise _refused(archive, member, "is a path that leaves the folder")
+    if not member.name.isprintable():  # Line ends and escapes forge log lines.
+      raise _refused(archive, member, "has a name with characters that cannot be shown")
     if not (member.isdir() or member.isreg()) or member.issparse():
       raise _refused(archive, member, f"is {_kind(member)}, not a plain file or folder")
     if member.isdir():
       continue
     if not parts:
       raise _refused(archive, member, "has no name")
-    if parts[0] == own:
+    # There are file systems to which capital and small letters are the same.
+    if parts[0].casefold() == own.casefold():
       raise _refused(archive, member, f"is in {own}/, which is not for data")
     path = "/".join(parts)
+    if not pathlib.PurePosixPath(path).is_relative_to(place):
+      raise _refused(archive, member, f"is not in {place}/, where this archive's files belong")
     if path in found:
       raise _refused(archive, member, "is there twice")
     found[path] = member
@@ -125,6 +136,8 @@ def _checked_members(tar: tarfile.TarFile, archive: pathlib.Path, root: pathlib.
   if tar.fileobj.read(_BLOCK) != bytes(_BLOCK):
     raise ArchiveError(f"{archive} has no end mark after {len(found)} files: it is cut short or "
                        "damaged")
+  if not found:
+    raise ArchiveError(f"{archive} holds no files")
   return found
 
 

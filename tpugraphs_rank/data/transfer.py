@@ -3,12 +3,15 @@
 import base64
 import contextlib
 import dataclasses
+import filecmp
+import glob
 import hashlib
+import itertools
 import logging
 import os
 import pathlib
 import threading
-from typing import Any, Callable, Iterator, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import requests
 
@@ -179,11 +182,21 @@ def fetch(address: str, path: files.PathLike, progress: Optional[Progress] = Non
 
 
 def set_aside(found: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-  """Renames what is not to be trusted to `<path>.rejected`, which nothing reads."""
-  rejected = path.with_name(f"{path.name}.rejected")
-  with writing(rejected):
-    os.replace(found, rejected)
-  return rejected
+  """Renames what is not to be trusted to `<path>.rejected`, which nothing reads.
+
+  Where other content has been set aside already, a number follows: it may be somebody's only copy.
+  """
+  with writing(found):
+    for number in itertools.count(1):
+      rejected = path.with_name(f"{path.name}.rejected{number if number > 1 else ''}")
+      if not rejected.exists() or filecmp.cmp(found, rejected, shallow=False):
+        os.replace(found, rejected)
+        return rejected
+
+
+def rejected_paths(path: pathlib.Path) -> List[pathlib.Path]:
+  """What `set_aside` has made of the files that were not to be at `path`."""
+  return sorted(path.parent.glob(f"{glob.escape(path.name)}.rejected*"))
 
 
 def _attempted(action: Callable[[requests.Session], Any], address: str,
@@ -263,7 +276,7 @@ def _append(response: requests.Response, partial: pathlib.Path, have: int, versi
       try:
         chunk = next(chunks, None)
       except requests.RequestException as error:  # An OSError, too; but not one of the file's.
-        raise _Broken(f"the connection broke: {error}") from error
+        raise _Broken(f"the connection broke: {_why(error)}") from error
       if chunk is None:
         return
       file.write(chunk)
@@ -277,7 +290,17 @@ def _request(session: requests.Session, method: str, address: str, headers: Any
     return session.request(method, address, headers=headers, stream=True, timeout=_TIMEOUT,
                            allow_redirects=True)
   except requests.RequestException as error:
-    raise _Broken(f"no connection: {error}") from error
+    raise _Broken(f"no connection: {_why(error)}") from error
+
+
+def _why(error: BaseException) -> str:
+  """What the innermost error says: those around it repeat it, each with more around it."""
+  while True:
+    inner = next((cause for cause in (getattr(error, "reason", None), *error.args, error.__cause__)
+                  if isinstance(cause, BaseException)), None)
+    if inner is None:
+      return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    error = inner
 
 
 def _checked(response: requests.Response, address: str) -> requests.Response:
