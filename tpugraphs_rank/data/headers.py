@@ -3,8 +3,10 @@
 A layout file of a few megabytes may unpack to gigabytes; its shapes stand in the first bytes.
 """
 
+import contextlib
+import dataclasses
 import pathlib
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 import zipfile
 
 import numpy as np
@@ -23,6 +25,44 @@ class Header(NamedTuple):
   dtype: np.dtype
 
 
+@dataclasses.dataclass
+class Reading:
+  """How far the reading of a file has come: the key at which it is; None before the first."""
+  key: Optional[str] = None
+
+
+@contextlib.contextmanager
+def reading(path: pathlib.Path) -> Iterator[Reading]:
+  """Turns whatever reading an `.npz` file raises into a typed error that names file and key.
+
+  Args:
+    path: the file.
+
+  Yields:
+    A `Reading`, whose key the block keeps up to date.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: the file is damaged or no `.npz` file, or holds pickles.
+  """
+  if not path.is_file():
+    raise errors.MissingDataError(f"no file {path}")
+  at = Reading()
+  try:
+    yield at
+  except errors.DataError:
+    raise
+  except Exception as error:  # A damaged file makes zipfile, zlib and NumPy raise almost anything.
+    where = str(path) if at.key is None else f"{path}: key {at.key!r}"
+    if "allow_pickle" in str(error):
+      raise errors.DataError(
+          f"{where} holds pickled objects or is no .npz file; pickles are never loaded (they can "
+          "run code): store plain arrays with np.savez_compressed") from None
+    raise errors.DataError(
+        f"{where} cannot be read ({type(error).__name__}: {error}); the file is truncated, damaged "
+        "or no .npz file") from error
+
+
 def read_headers(path: files.PathLike) -> Dict[str, Header]:
   """The shape and dtype of every array of an `.npz` file, by key; no array is unpacked.
 
@@ -31,25 +71,17 @@ def read_headers(path: files.PathLike) -> Dict[str, Header]:
     DataError: the file is damaged or no `.npz` file; file and key are named.
   """
   path = pathlib.Path(path)
-  if not path.is_file():
-    raise errors.MissingDataError(f"no file {path}")
   headers = {}
-  key = None
-  try:
+  with reading(path) as at:
     with zipfile.ZipFile(path) as archive:
       for name in archive.namelist():
         if not name.endswith(_SUFFIX):
           continue  # NumPy leaves out what is no array, too.
-        key = name[:-len(_SUFFIX)]
+        at.key = key = name[:-len(_SUFFIX)]
         with archive.open(name) as member:
           version = np.lib.format.read_magic(member)
           if version not in _HEADERS:
             raise ValueError(f"header of version {version}; expected 1.0 or 2.0")
           shape, _, dtype = _HEADERS[version](member)
         headers[key] = Header(shape, dtype)
-  except Exception as error:  # A damaged file makes zipfile, zlib and NumPy raise almost anything.
-    where = f"{path}: key {key!r}" if key else str(path)
-    raise errors.DataError(
-        f"{where} cannot be read ({type(error).__name__}: {error}); the file is truncated, damaged "
-        "or no .npz file") from error
   return headers

@@ -8,6 +8,7 @@ import numpy as np
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import headers
 
 
 def read_arrays(path: files.PathLike, keys: Optional[Collection[str]] = None
@@ -25,35 +26,20 @@ def read_arrays(path: files.PathLike, keys: Optional[Collection[str]] = None
     DataError: the file is damaged or no `.npz` file; file and key are named.
   """
   path = pathlib.Path(path)
-  if not path.is_file():
-    raise errors.MissingDataError(f"no file {path}")
   arrays = {}
-  key = None
-  try:
-    # Opened here, because NumPy leaves a damaged archive's file open.
-    with open(path, "rb") as file:
-      stored = np.load(file, allow_pickle=False)
-      if not isinstance(stored, np.lib.npyio.NpzFile):
-        raise errors.DataError(f"{path} holds a single array; expected an .npz file with named keys")
-      for key in stored.files:
-        if keys is not None and key not in keys:
-          continue
-        array = stored[key]
-        if not isinstance(array, np.ndarray):  # NumPy hands out what is no array as bytes.
-          raise ValueError("not an array")
-        array.setflags(write=False)  # Ours alone, so that a graph need not copy it.
-        arrays[key] = array
-  except errors.DataError:
-    raise
-  except Exception as error:  # A damaged file makes zipfile, zlib and NumPy raise almost anything.
-    where = f"{path}: key {key!r}" if key else str(path)
-    if "allow_pickle" in str(error):
-      raise errors.DataError(
-          f"{where} holds pickled objects or is no .npz file; pickles are never loaded (they can run "
-          "code): store plain arrays with np.savez_compressed") from None
-    raise errors.DataError(
-        f"{where} cannot be read ({type(error).__name__}: {error}); the file is truncated or "
-        "damaged") from error
+  # Opened here, because NumPy leaves a damaged archive's file open.
+  with headers.reading(path) as at, open(path, "rb") as file:
+    stored = np.load(file, allow_pickle=False)
+    if not isinstance(stored, np.lib.npyio.NpzFile):
+      raise errors.DataError(f"{path} holds a single array; expected an .npz file with named keys")
+    for at.key in stored.files:
+      if keys is not None and at.key not in keys:
+        continue
+      array = stored[at.key]
+      if not isinstance(array, np.ndarray):  # NumPy hands out what is no array as bytes.
+        raise ValueError("not an array")
+      array.setflags(write=False)  # Ours alone, so that a graph need not copy it.
+      arrays[at.key] = array
   return arrays
 
 
