@@ -8,7 +8,8 @@ Prints for each split the files that are there and those that are damaged (each 
 sizes, runtimes, repeated configurations, dtypes, opcodes, twins across splits, and the disk and
 memory it takes; `--output` is a file for all numbers as JSON. Every graph is read, one at a time.
 
-The exit status is 1 where a file is damaged or a split has not as many graphs as it should.
+The exit status is 1 where a file is damaged or lacks the runtimes that its split should have, or a
+split has not as many graphs as it should.
 """
 
 from absl import flags
@@ -41,10 +42,9 @@ def main(_) -> None:
     files.write_json(values.output, found.summary())
     print(f"numbers: {values.output}")
   if found.problems:
-    wrong = next(split.name for split in found.splits if split.problems)
+    what = [problem.text for problem in found.problems]
     raise errors.DataError(
-        f"{found.collection.name}: {'; '.join(found.problems)}; "
-        f"{found.collection.fetch_hint(wrong, values.data_root)}")
+        f"{found.collection.name}: {'; '.join(what + found.mends(values.data_root))}")
 
 
 if __name__ == "__main__":

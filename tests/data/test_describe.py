@@ -34,11 +34,15 @@ def _write(folder, kind, graphs_by_split, **stated):
   return path
 
 
+def _problems(found):
+  return [problem.text for problem in found.problems]
+
+
 def _summary(path, **options):
   found = describe.describe(str(path), **options)
   summary = found.summary()
   assert json.loads(json.dumps(summary, allow_nan=False)) == summary  # JSON holds all of it.
-  assert summary["problems"] == found.problems
+  assert summary["problems"] == _problems(found)
   return summary
 
 
@@ -131,8 +135,8 @@ def test_a_split_without_runtimes(tmp_path):
   measured = synthetic.tile_graph(2, name="k2")
   path = _write(tmp_path, "tile", {"test": members}, has_runtimes={"test": False})
   runtimes = _summary(path)["splits"]["test"]["runtimes"]
-  assert runtimes == {"graphs": 0, "expected": False, "least_ns": None, "greatest_ns": None,
-                      "spread": None, "normalizers": None}
+  assert runtimes == {"graphs": 0, "expected": False, "without": [], "least_ns": None,
+                      "greatest_ns": None, "spread": None, "normalizers": None}
   path = _write(tmp_path / "more", "tile", {"test": [*members, measured]})
   found = _summary(path)["splits"]["test"]
   assert found["runtimes"]["graphs"] == 1 and found["runtimes"]["expected"] is None
@@ -241,7 +245,7 @@ def test_a_damaged_file_is_named_with_its_error_and_reading_goes_on(tmp_path, ho
   assert train["damaged"] == {str(victim): str(caught.value)} and victim.name in str(caught.value)
   assert (train["graphs"], train["files"], train["expected"]) == (2, 3, 3)
   assert train["nodes"]["total"] == 12 and found["splits"]["valid"]["graphs"] == 2
-  assert found["problems"] == ["train has 1 damaged files"]
+  assert found["problems"] == ["train has 1 damaged file"]
 
 
 def test_too_few_and_too_many_files(tmp_path):
@@ -251,7 +255,7 @@ def test_too_few_and_too_many_files(tmp_path):
   shutil.rmtree(tmp_path / "npz" / "test")
   found = _summary(path)
   assert found["problems"] == [
-      "train has 2 of 3 graphs", "valid has 3 of 2 graphs", "test has 0 of 1 graphs"]
+      "train has 2 of 3 graphs", "valid has 3 graphs instead of 2", "test has 0 of 1 graph"]
   assert found["splits"]["test"]["missing"] == [str(tmp_path / "npz" / "test")]
   assert found["splits"]["test"]["nodes"] is None
   assert _summary(path, splits=["train"])["problems"] == ["train has 2 of 3 graphs"]
@@ -263,9 +267,106 @@ def test_listed_files_that_are_not_there(tmp_path):
       name="tile:listed", kind="tile", target="t", splits={"train": None, "test": None},
       folder=tmp_path, files={"train": ("a.npz", "gone.npz"), "test": ("x.npz", "y.npz", "z.npz")})
   found = describe.describe(collection)
-  assert found.problems == [f"train lacks {tmp_path / 'gone.npz'}",
-                            f"test lacks {tmp_path / 'x.npz'} and 2 more"]
+  assert _problems(found) == [f"train lacks {tmp_path / 'gone.npz'}",
+                              f"test lacks {tmp_path / 'x.npz'} and 2 more"]
   assert found.summary()["splits"]["train"]["missing"] == [str(tmp_path / "gone.npz")]
+
+
+def _zeros(path):
+  graph = npz.load_graph(path)
+  npz.save_graph(path, graphs.graph_from_arrays(graph.name, dict(
+      graph.arrays(), config_runtime=np.zeros_like(graph.config_runtime))))
+  return graph.name
+
+
+def test_graphs_without_the_runtimes_that_they_should_have(tmp_path):
+  path = synthetic.write_collection(tmp_path, counts=(4, 2, 1))
+  stated = json.loads(path.read_text())
+  names = [_zeros(file) for file in sorted((tmp_path / "npz" / "train").glob("*.npz"))[1:]]
+  _zeros(next((tmp_path / "npz" / "test").glob("*.npz")))
+  for has_runtimes, problems in (
+      ({"train": True, "valid": True, "test": False}, [
+          f"train has 3 graphs without runtimes: {names[0]} and 2 more"]),
+      ({"test": True}, [f"test has 1 graph without runtimes: {_only(tmp_path / 'npz' / 'test')}"]),
+      ({}, [])):  # Not stated: nobody knows.
+    path.write_text(json.dumps({**stated, "has_runtimes": has_runtimes}))
+    found = _summary(path)
+    assert found["problems"] == problems
+    assert found["splits"]["train"]["runtimes"]["without"] == (
+        names if has_runtimes.get("train") else [])
+
+
+def _only(folder):
+  file, = folder.iterdir()
+  return file.stem
+
+
+# What is wrong with a split, by kind of problem.
+WRONG = {
+    "too few": lambda folder: next(folder.glob("*.npz")).unlink(),
+    "too many": lambda folder: npz.save_graph(folder / "stray.npz", synthetic.tile_graph(0)),
+    "damaged": lambda folder: sorted(folder.glob("*.npz"))[0].write_bytes(b""),
+    "no runtimes": lambda folder: _zeros(sorted(folder.glob("*.npz"))[-1]),
+}
+
+
+def _own(tmp_path, wrong):
+  path = synthetic.write_collection(tmp_path, counts=(3, 3, 2))
+  path.write_text(json.dumps({
+      **json.loads(path.read_text()), "has_runtimes": {"train": True, "valid": True}}))
+  for split, kinds in wrong.items():
+    for kind in kinds:
+      WRONG[kind](tmp_path / "npz" / split)
+  found = describe.describe(str(path))
+  assert {(problem.split, problem.kind) for problem in found.problems} == {
+      (split, kind) for split, kinds in wrong.items() for kind in kinds}
+  return found
+
+
+HINT = "describes itself in "
+ZEROS = "move away the graphs without runtimes of {}, or state has_runtimes false in the descriptor"
+
+
+@pytest.mark.parametrize("wrong, steps", [
+    ({}, []),
+    ({"train": ["too few"]}, [HINT]),
+    ({"valid": ["too many"]}, ["move elsewhere what does not belong to valid"]),
+    ({"train": ["too many"], "valid": ["too many"]}, [
+        "move elsewhere what does not belong to train,valid"]),
+    ({"train": ["damaged"], "test": ["damaged"]}, [
+        "move away the damaged files of train,test", HINT]),
+    ({"train": ["no runtimes"], "valid": ["no runtimes"]}, [ZEROS.format("train,valid"), HINT]),
+    ({"train": ["too few", "damaged", "no runtimes"], "test": ["too many"]}, [
+        "move elsewhere what does not belong to test", "move away the damaged files of train",
+        ZEROS.format("train"), HINT]),
+])
+def test_what_mends_depends_on_what_is_wrong(tmp_path, wrong, steps):
+  found = _own(tmp_path, wrong).mends()
+  assert len(found) == len(steps)
+  assert all(HINT in step if expected == HINT else step == expected
+             for step, expected in zip(found, steps))
+
+
+def test_what_mends_a_public_collection_names_all_faulty_splits(tmp_path):
+  public_tree.write_tree(tmp_path, collections=["layout:xla:default"])
+  folder = tmp_path / "npz/layout/xla/default"
+  WRONG["damaged"](folder / "train")
+  WRONG["too few"](folder / "test")
+  WRONG["no runtimes"](folder / "valid")
+  found = describe.describe("layout:xla:default", data_root=tmp_path)
+  damaged, zeros, bring = found.mends(tmp_path)
+  assert damaged == "move away the damaged files of train"
+  assert zeros == "move away the graphs without runtimes of valid"
+  assert bring.startswith(
+      "bring it with `python -m experiments.download --collections layout:xla:default "
+      f"--splits train,valid,test --data_root {tmp_path}`")
+  assert "--data_root" not in found.mends()[2].partition("`, ")[0]
+
+
+def test_no_splits(tmp_path):
+  with pytest.raises(errors.ConfigError, match="no splits of tile:xla_cpu are asked for; expected "
+                     "some of: train, valid, test"):
+    describe.describe("tile:xla_cpu", [])
 
 
 def test_nothing_at_all_is_missing_data(tmp_path):

@@ -73,14 +73,14 @@ def test_the_table(folder):
       "configurable nodes": ["3 each; 6", "3 each; 6"],
       "runtimes": ["1 µs to 5 ms", "1 µs to 3 µs in 1 of 2 graphs"],
       "slowest / fastest": ["3 / 29.3 / 55.6", "3 each"],
-      "repeated configurations": ["3 in 1 graphs", "-"],
+      "repeated configurations": ["3 in 1 graph", "-"],
       "most often one": ["4 times", "-"],
       # Deviations of a tenth each, 3 degrees of freedom.
       "relative sd of repeats": [f"{100 * np.sqrt(4 * 0.1 ** 2 / 3):.2g} %", "-"],
       # What a submission names, and what a list holds.
-      "fewer than 5 configurations": ["1 graphs", "2 graphs"],
-      "fewer than 4 configurations": ["1 graphs", "2 graphs"],
-      "nodes without an edge": ["12 in 1 graphs", "-"],
+      "fewer than 5 configurations": ["1 graph", "2 graphs"],
+      "fewer than 4 configurations": ["1 graph", "2 graphs"],
+      "nodes without an edge": ["12 in 1 graph", "-"],
       "feature padding stated": ["0", "0"],
       "feature padding found": ["0", "0"],
       "distinct structures": ["2", "2"],
@@ -90,8 +90,8 @@ def test_the_table(folder):
 def test_what_stands_below_the_table(folder):
   text = _text(folder)
   assert "node_opcode uint8" in text and "node_config_feat float32" in text
-  assert ("1 graphs of test have a structural twin (equal opcodes and edges) in train, 1 of them "
-          "with equal node features; twin, for instance, is a twin of one\n") in text
+  assert ("structural twins (equal opcodes and edges) of graphs in train: 1 graph of test, 1 of "
+          "them with equal node features; twin, for instance, is a twin of one\n") in text
   assert "Opcodes of test that train lacks: parameter (8 nodes)\n" in text
   rows = [line.split() for line in text.splitlines() if line.endswith("%")]
   assert rows[-3:] == [  # Of 20 + 8 + 8 + 8 nodes.

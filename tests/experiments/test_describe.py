@@ -50,11 +50,11 @@ def test_damage_and_missing_graphs_end_in_status_1_after_the_table(collection, t
   assert done.returncode == 1
   assert "graph files" in done.stdout and f"damaged: {first} " in done.stdout
   assert done.stderr.startswith(
-      "error: tile:synthetic: train has 2 of 3 graphs; train has 1 damaged files; collection "
-      "tile:synthetic describes itself in ")
+      "error: tile:synthetic: train has 2 of 3 graphs; train has 1 damaged file; move away the "
+      "damaged files of train; collection tile:synthetic describes itself in ")
   assert done.stderr.count("\n") == 1
   assert json.loads(output.read_text(encoding="utf-8"))["problems"] == [
-      "train has 2 of 3 graphs", "train has 1 damaged files"]
+      "train has 2 of 3 graphs", "train has 1 damaged file"]
   assert _describe("--collection", collection, "--splits", "valid").returncode == 0
 
 
@@ -62,6 +62,8 @@ def test_damage_and_missing_graphs_end_in_status_1_after_the_table(collection, t
     (["--collection", "tile:xls"], 1, "error: no collection 'tile:xls' (did you mean 'tile:xla'?)"),
     (["--collection", "tile:xla_cpu", "--splits", "vaild"], 1,
      "error: collection tile:xla_cpu has no split 'vaild' (did you mean 'valid'?)"),
+    (["--collection", "tile:xla_cpu", "--splits="], 1,
+     "error: no splits of tile:xla_cpu are asked for; expected some of: train, valid, test\n"),
     (["--collection", "tile:xla", "--data_root", "/nowhere"], 1,
      "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; bring it with "),
     ([], 2, "error: flag --collection=None: Flag --collection must have a value other than None."),

@@ -8,7 +8,8 @@ import collections as containers
 import dataclasses
 import math
 import pathlib
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union)
 
 import numpy as np
 import tqdm
@@ -23,9 +24,10 @@ from tpugraphs_rank.data import quirks
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import twins
 from tpugraphs_rank.hlo import opcodes
+from tpugraphs_rank.metrics import competition
 
 # A tile submission names this many configurations of each kernel.
-TOP = 5
+TOP = competition.TILE_K
 _EXAMPLES = 5
 
 
@@ -105,6 +107,19 @@ def graph_facts(path: pathlib.Path, graph: graphs.Graph) -> GraphFacts:
       content=twins.graph_hash(graph.node_opcode, graph.edge_index, graph.node_feat))
 
 
+class Problem(NamedTuple):
+  """Something about a split that is other than it should be.
+
+  Attributes:
+    kind: "too few", "too many", "damaged" or "no runtimes".
+    split: the split.
+    text: what is wrong.
+  """
+  kind: str
+  split: str
+  text: str
+
+
 @dataclasses.dataclass(frozen=True)
 class SplitFacts:
   """What is there of a split.
@@ -131,16 +146,26 @@ class SplitFacts:
     return len(self.graphs) + len(self.damaged)
 
   @property
-  def problems(self) -> List[str]:
-    """What makes the split other than it should be: damaged files, and graphs too few or many."""
+  def without_runtimes(self) -> List[str]:
+    """Names of the graphs that should have runtimes and have none."""
+    return [graph.name for graph in self.graphs if self.has_runtimes and graph.runtimes is None]
+
+  @property
+  def problems(self) -> List[Problem]:
+    """What makes the split other than it should be."""
     found = []
-    if self.expected is not None and self.files != self.expected:
-      found.append(f"{self.name} has {self.files} of {self.expected} graphs")
+    note = lambda kind, text: found.append(Problem(kind, self.name, f"{self.name} {text}"))
+    if self.expected is not None and self.files > self.expected:
+      note("too many", f"has {self.files} graphs instead of {self.expected}")
+    elif self.expected is not None and self.files < self.expected:
+      note("too few", f"has {self.files} of {counted(self.expected, 'graph')}")
     elif self.missing:
-      more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
-      found.append(f"{self.name} lacks {self.missing[0]}{more}")
+      note("too few", f"lacks {_first(self.missing)}")
     if self.damaged:
-      found.append(f"{self.name} has {len(self.damaged)} damaged files")
+      note("damaged", f"has {counted(len(self.damaged), 'damaged file')}")
+    if self.without_runtimes:
+      note("no runtimes", f"has {counted(len(self.without_runtimes), 'graph')} without runtimes: "
+           f"{_first(self.without_runtimes)}")
     return found
 
   def summary(self, list_size: int) -> Dict[str, Any]:
@@ -182,7 +207,7 @@ class SplitFacts:
     measured = [graph for graph in self.graphs if graph.runtimes is not None]
     normalizers = [graph.normalizers for graph in measured if graph.normalizers is not None]
     return {
-        "graphs": len(measured), "expected": self.has_runtimes,
+        "graphs": len(measured), "expected": self.has_runtimes, "without": self.without_runtimes,
         "least_ns": min((graph.runtimes[0] for graph in measured), default=None),
         "greatest_ns": max((graph.runtimes[1] for graph in measured), default=None),
         "spread": _range(graph.spread for graph in measured),
@@ -211,6 +236,15 @@ class SplitFacts:
     return found
 
 
+def counted(number: int, noun: str) -> str:
+  """A number of things, such as "1 graph" or "2,000 graphs"."""
+  return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _first(names: Sequence[str]) -> str:
+  return names[0] + (f" and {len(names) - 1:,} more" if len(names) > 1 else "")
+
+
 def _range(values: Iterable[Optional[float]]) -> Optional[Dict[str, float]]:
   """Least, median, greatest and total of the values that are there; None without any."""
   known = [value for value in values if value is not None]
@@ -237,27 +271,49 @@ class Description:
   list_size: int
 
   @property
-  def problems(self) -> List[str]:
+  def problems(self) -> List[Problem]:
     """One entry for each thing that is other than it should be; empty where all is well."""
     return [problem for split in self.splits for problem in split.problems]
+
+  def mends(self, data_root: Optional[files.PathLike] = None) -> List[str]:
+    """What to do about the problems, in this order.
+
+    Args:
+      data_root: as it was given to `describe`.
+    """
+    faulty = lambda *kinds: ",".join(dict.fromkeys(
+        problem.split for problem in self.problems if problem.kind in kinds))
+    steps = []
+    if faulty("too many"):
+      steps.append(f"move elsewhere what does not belong to {faulty('too many')}")
+    if faulty("damaged"):
+      steps.append(f"move away the damaged files of {faulty('damaged')}")
+    if faulty("no runtimes"):
+      steps.append(f"move away the graphs without runtimes of {faulty('no runtimes')}" + (
+          "" if self.collection.is_public else ", or state has_runtimes false in the descriptor"))
+    lacking = faulty("too few", "damaged", "no runtimes")
+    if lacking:
+      steps.append(self.collection.fetch_hint(lacking, data_root))
+    return steps
 
   def summary(self) -> Dict[str, Any]:
     """All numbers, as JSON holds them.
 
     Ranges are {"least", "median", "greatest", "total"} over graphs, or null. By split: graphs read,
     expected, files, missing and damaged files with their errors, samples (configurations in all),
-    ranges, "runtimes", "duplicates" ("rows" have stood before in their graph; "relative_sd" is the
-    pooled standard deviation of the runtimes of equal configurations, over their mean), names of
-    graphs with few configurations, nodes without edges, dtypes as stored, feature padding as stated
-    and as found ("None": not stated, or unclear), distinct structures, bytes. For the collection:
-    "opcodes", those that training lacks, "twins" of graphs in an earlier split, and "problems".
+    ranges, "runtimes" ("without": names of graphs that should have some), "duplicates" ("rows" have
+    stood before in their graph; "relative_sd" is the pooled standard deviation of the runtimes of
+    equal configurations, over their mean), names of graphs with few configurations, nodes without
+    edges, dtypes as stored, feature padding as stated and as found ("None": not stated, or
+    unclear), distinct structures, bytes. For the collection: "opcodes", those that training lacks,
+    "twins" of graphs in an earlier split, and "problems".
     """
     return {
         "collection": self.collection.name, "kind": self.collection.kind,
         "target": self.collection.target, "folder": str(self.folder),
         "splits": {split.name: split.summary(self.list_size) for split in self.splits},
         "opcodes": self._opcodes(), "opcodes_not_in_train": self._unseen_opcodes(),
-        "twins": self._twins(), "problems": self.problems}
+        "twins": self._twins(), "problems": [problem.text for problem in self.problems]}
 
   def _opcode_counts(self) -> Dict[str, np.ndarray]:
     return {split.name: sum((graph.opcode_counts for graph in split.graphs),
@@ -311,10 +367,15 @@ def describe(name: Union[str, registry.Collection], splits: Optional[Sequence[st
 
   Raises:
     UnknownNameError: no such collection or split.
+    ConfigError: no split is asked for.
     MissingDataError: none of the splits is there; the message names the command that brings them.
   """
   collection = registry.get_collection(name)
   chosen = list(collection.splits) if splits is None else list(dict.fromkeys(splits))
+  if not chosen:
+    raise errors.ConfigError(
+        f"no splits of {collection.name} are asked for; expected some of: "
+        f"{', '.join(collection.splits)}")
   located = {split: collections.find_files(collection, split, data_root) for split in chosen}
   if not any(paths for paths, _ in located.values()):
     for split, (_, missing) in located.items():

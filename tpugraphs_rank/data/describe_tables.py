@@ -75,11 +75,11 @@ def _count(number: int) -> str:
 
 
 def _graphs(names: Sequence[str]) -> str:
-  return f"{len(names):,} graphs" if names else _NONE
+  return describe.counted(len(names), "graph") if names else _NONE
 
 
 def _in_graphs(number: int, graphs: int) -> str:
-  return f"{number:,} in {graphs:,} graphs" if number else _NONE
+  return f"{number:,} in {describe.counted(graphs, 'graph')}" if number else _NONE
 
 
 def _span(found: Optional[Mapping[str, float]], form: str = ",.10g", total: bool = True) -> str:
@@ -96,7 +96,8 @@ def _runtimes(split: Mapping[str, Any]) -> str:
     return _NONE
   if not found["graphs"]:
     return "none (zeros)"
-  among = "" if found["graphs"] == graphs else f" in {found['graphs']} of {graphs} graphs"
+  among = "" if found["graphs"] == graphs else (
+      f" in {found['graphs']} of {describe.counted(graphs, 'graph')}")
   return f"{duration(found['least_ns'])} to {duration(found['greatest_ns'])}{among}"
 
 
@@ -106,7 +107,7 @@ def _normalizers(split: Mapping[str, Any]) -> str:
     return _NONE
   several = found["graphs_with_several"]
   return (f"{duration(found['least_ns'])} to {duration(found['greatest_ns'])}"
-          + (f" (varies in {several} graphs)" if several else ""))
+          + (f" (varies in {describe.counted(several, 'graph')})" if several else ""))
 
 
 def _repeats(split: Mapping[str, Any]) -> str:
@@ -155,7 +156,7 @@ def _dtypes(splits: Mapping[str, Mapping[str, Any]]) -> str:
   if not joined:
     return ""
   entries = [f"{key} " + " or ".join(
-      dtype if len(counts) == 1 else f"{dtype} ({number:,} graphs)"
+      dtype if len(counts) == 1 else f"{dtype} ({describe.counted(number, 'graph')})"
       for dtype, number in counts.items()) for key, counts in joined.items()]
   return "Stored as: " + ", ".join(entries)
 
@@ -172,7 +173,7 @@ def _opcodes(found: Mapping[str, Any]) -> str:
                  f"{100 * sum(entry['share'] for entry in rest):.3g} %"])
   table = _table([f"opcode ({len(listed)})", "nodes", "share"], rows)
   unseen = [f"Opcodes of {split} that train lacks: " + ", ".join(
-      f"{name} ({number:,} nodes)" for name, number in own.items())
+      f"{name} ({describe.counted(number, 'node')})" for name, number in own.items())
             for split, own in (found["opcodes_not_in_train"] or {}).items() if own]
   return "\n".join([table, *unseen])
 
@@ -183,9 +184,10 @@ def _twins(found: Sequence[Mapping[str, Any]]) -> str:
     if entry["graphs"]:
       name, twin = entry["examples"][0]
       lines.append(
-          f"{entry['graphs']:,} graphs of {entry['of']} have a structural twin (equal opcodes and "
-          f"edges) in {entry['in']}, {entry['with_equal_features']:,} of them with equal node "
-          f"features; {name}, for instance, is a twin of {twin}")
+          f"structural twins (equal opcodes and edges) of graphs in {entry['in']}: "
+          f"{describe.counted(entry['graphs'], 'graph')} of {entry['of']}, "
+          f"{entry['with_equal_features']:,} of them with equal node features; {name}, for "
+          f"instance, is a twin of {twin}")
   return "\n".join(lines)
 
 

@@ -105,14 +105,15 @@ class Collection:
     return self.folder is None and all(split in self.addresses for split in self.splits)
 
   def fetch_hint(self, split: str, data_root: Optional[files_lib.PathLike] = None) -> str:
-    """What brings the missing data of a split."""
+    """What brings the missing data of a split, or of several whose names commas join."""
     if self.is_public:
       # Without the flag, the command finds the same root as the caller did.
       where = f" --data_root {shlex.quote(str(data_root))}" if data_root else ""
       return (f"bring it with `python -m experiments.download --collections {self.name} "
               f"--splits {split}{where}`, or point --data_root or {DATA_ROOT_VARIABLE} to the "
               "folder that holds npz/")
-    archive = f"; its archive is {self.addresses[split]}" if split in self.addresses else ""
+    addresses = [self.addresses[name] for name in split.split(",") if name in self.addresses]
+    archive = f"; its archive is {', '.join(addresses)}" if addresses else ""
     return (f"collection {self.name} describes itself in {self.folder or 'its descriptor'}; "
             f"check its path and files there{archive}")
 
