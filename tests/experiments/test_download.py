@@ -49,7 +49,7 @@ def test_brought_listed_and_verified(server, tmp_path):
   head, row, last = absent[1].splitlines()
   assert head.split() == ["file", "size", "place", "here"]
   assert row.split() == [lib.NAME, "430kB", lib.FOLDER, "absent"]
-  assert last == f"1 files, 430kB; data root {tmp_path}"
+  assert last == f"1 file, 430kB; data root {tmp_path}"
   assert not list(tmp_path.iterdir())
   assert _run(server, tmp_path, *VALID)[:2] == (
       0, f"brought {lib.NAME}: 7 files in {tmp_path / lib.FOLDER}\n")
@@ -152,7 +152,8 @@ def test_two_processes_share_the_work(server, tmp_path):
     (["--collections="], 1, "error: nothing to download: name --collections and --splits"),
     (["--splits="], 1, "error: nothing to download"),
     (["--base_url=mirror"], 1, "error: base_url 'mirror' is no address"),
-    (["--collections=tile:xla"], 1, "error: 3 of 3 failed:"),
+    (["--collections=tile:xla"], 1,
+     "I the servers do not tell the size of 3 of 3 files\nerror: 3 of 3 failed:\n"),
     (["--parallel=0"], 2, "error: flag --parallel=0: "),
     (["tile:xla"], 2, "error: unexpected argument 'tile:xla'"),
 ])
