@@ -1,6 +1,7 @@
 """Downloads under a data root: verified, unpacked, known again; killed anywhere, side by side."""
 
 import collections
+import dataclasses
 import hashlib
 import io
 import logging
@@ -344,6 +345,20 @@ def test_an_archive_of_other_graphs_is_set_aside_and_can_be_mended(server, tmp_p
   assert data(tmp_path) == GOOD
 
 
+def test_a_record_of_a_short_archive_is_forgotten(server, tmp_path, caplog):
+  short = {name: GOOD[name] for name in list(GOOD)[:5]}
+  server.files[NAME] = archive(short)
+  whole, = remotes(server)
+  download.download([dataclasses.replace(whole, graphs=5)], tmp_path)
+  assert data(tmp_path) == short
+  path = tmp_path / "downloads" / NAME
+  path.write_bytes(archive(GOOD))  # By hand.
+  assert not download.download([whole], tmp_path)[0].was_there
+  assert f"holds 5 graphs in {FOLDER}; expected 7; forgetting its record" in caplog.text
+  assert data(tmp_path) == GOOD
+  assert download.download([whole], tmp_path)[0].was_there
+
+
 def test_more_than_graphs_may_lie_in_the_place(server, tmp_path):
   server.files[NAME] = archive({**GOOD, f"{FOLDER}/README": b"x"})
   assert download.download(remotes(server), tmp_path)[0].files == 8
@@ -359,7 +374,7 @@ def test_a_number_of_raw_files_that_is_another_is_told(server, tmp_path, caplog)
   server.files[name] = archive(contents(folder + "/deeper", count=5))
   download.download(raw, tmp_path / "five")
   assert data(tmp_path / "five") == contents(folder + "/deeper", count=5)
-  assert f"{name} has 5 files; the collection has 7 graphs" in caplog.text
+  assert f"{name} has 5 files; its split has 7 graphs" in caplog.text
   for held in ({}, contents(count=7)):
     server.files[name] = archive(held)
     with pytest.raises(errors.DataError, match=f"holds no files|'{FOLDER}/g0.npz' is not in pb/"):

@@ -249,6 +249,13 @@ def _bring_archive(remote: archives.Remote, root: pathlib.Path, keep_archives: b
                    stop: threading.Event) -> Brought:
   record = records_lib.read(root, remote)
   path = records_lib.path_of(root, remote)
+  if record is not None and record.members is not None:
+    try:
+      _check_count(remote, path, record.members)
+    except extract.ArchiveError as error:  # Recorded before that was refused.
+      _log.warning("%s; forgetting its record, so that another can be brought", error)
+      records_lib.path_of(root, remote, ".json").unlink()
+      record = None
   was_there = record is not None and record.members is not None and not _missing(
       remote, root, record, stop)
   if not was_there:
@@ -346,7 +353,7 @@ def _check_count(remote: archives.Remote, archive: pathlib.Path, paths: Collecti
   """Raises ArchiveError where an archive has not the graphs that it must have."""
   if remote.is_raw:
     if len(paths) != remote.graphs:
-      _log.warning("%s has %d files; the collection has %s graphs", remote.name, len(paths),
+      _log.warning("%s has %d files; its split has %s graphs", remote.name, len(paths),
                    remote.graphs)
     return
   inside = sum(path.parent == remote.place and path.suffix == ".npz"
