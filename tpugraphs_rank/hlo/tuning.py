@@ -52,14 +52,7 @@ def tile_arrays(passes: Sequence[Module], source: str = "the module") -> Runs:
     DataError: no default run counts, or the passes differ in their runs.
   """
   valid = _valid_runs(passes, _is_valid_tile_run, source)
-  bounds = [lists.Lists() for _ in TILE_BOUNDS]
-  for row, index in enumerate(valid):
-    tile = passes[0].runs[index].op_config.tile_size_config
-    for gathered, name in zip(bounds, TILE_BOUNDS):
-      gathered.add(row, getattr(tile, name))
-  config_feat = np.concatenate(
-      [gathered.aggregated(len(valid), BOUNDS_LENGTH, empty_product=0)[0] for gathered in bounds],
-      axis=1).astype(np.float32)
+  config_feat = tile_features([passes[0].runs[index] for index in valid])
   return Runs(
       {"config_feat": config_feat, **_runtime_arrays(passes, valid, source)},
       total=len(passes[0].runs), valid=len(valid))
@@ -92,15 +85,59 @@ def layout_arrays(
   return Runs(
       {
           "node_config_ids": ids.astype(np.int64),
-          "node_config_feat": _layout_features(passes[0], valid, len(ids), source),
+          "node_config_feat": layout_features(passes[0], valid, source),
           **_runtime_arrays(passes, valid, source),
       },
       total=len(passes[0].runs), valid=len(valid))
 
 
+def tile_features(runs: Sequence[Run]) -> np.ndarray:
+  """(c, 24) float32: the bounds of each run's tile, measured or not."""
+  bounds = [lists.Lists() for _ in TILE_BOUNDS]
+  for row, run in enumerate(runs):
+    for gathered, name in zip(bounds, TILE_BOUNDS):
+      gathered.add(row, getattr(run.op_config.tile_size_config, name))
+  return np.concatenate(
+      [gathered.aggregated(len(runs), BOUNDS_LENGTH, empty_product=0)[0] for gathered in bounds],
+      axis=1).astype(np.float32)
+
+
 def has_tile_size_config(run: Run) -> bool:
   """Whether a run configures the tile size, even if with empty bounds."""
   return run.op_config.HasField("tile_size_config")
+
+
+def layout_features(module: Module, runs: Sequence[int], source: str = "the module") -> np.ndarray:
+  """The layouts of each configured node's tensors, minor to major: (c, nc, 18) float32.
+
+  Args:
+    module: a program with layout runs, measured or not.
+    runs: indices of those that are wanted.
+    source: what error messages call the program.
+
+  Raises:
+    DataError: a run configures another number of nodes, or more tensors than a node can have.
+  """
+  node_count = len(module.config_index_to_node)
+  # Ten thousand runs of hundreds of nodes have few distinct node configurations: each is decoded
+  # once.
+  rows: List[np.ndarray] = []
+  row_of: Dict[bytes, int] = {}
+  chosen = np.empty((len(runs), node_count), np.int64)
+  for c, index in enumerate(runs):
+    nodes = module.runs[index].module_config.layout_config.nodes
+    if len(nodes) != node_count:
+      raise errors.DataError(
+          f"{source}: run {index} configures {len(nodes)} nodes; expected {node_count}, the "
+          "length of config_index_to_node; the file is cut short or damaged: fetch it again")
+    for k, node in enumerate(nodes):
+      key = node.SerializeToString()
+      if key not in row_of:
+        row_of[key] = len(rows)
+        rows.append(_node_row(node, f"{source}: run {index}, node {k}"))
+      chosen[c, k] = row_of[key]
+  table = np.array(rows, np.float32).reshape(-1, TENSORS * DIMS_LENGTH)
+  return table[chosen]
 
 
 def check_same_runs(first: Module, other: Module, source: str, other_source: str) -> None:
@@ -173,30 +210,6 @@ def _runtime_arrays(
   if len(passes) > 1:
     arrays["config_runtime_passes"] = times
   return arrays
-
-
-def _layout_features(
-    module: Module, valid: Sequence[int], node_count: int, source: str) -> np.ndarray:
-  """(c, nc, 18) float32: the layouts of each configured node's tensors, minor to major."""
-  # Ten thousand runs of hundreds of nodes have few distinct node configurations: each is decoded
-  # once.
-  rows: List[np.ndarray] = []
-  row_of: Dict[bytes, int] = {}
-  chosen = np.empty((len(valid), node_count), np.int64)
-  for c, index in enumerate(valid):
-    nodes = module.runs[index].module_config.layout_config.nodes
-    if len(nodes) != node_count:
-      raise errors.DataError(
-          f"{source}: run {index} configures {len(nodes)} nodes; expected {node_count}, the "
-          "length of config_index_to_node; the file is cut short or damaged: fetch it again")
-    for k, node in enumerate(nodes):
-      key = node.SerializeToString()
-      if key not in row_of:
-        row_of[key] = len(rows)
-        rows.append(_node_row(node, f"{source}: run {index}, node {k}"))
-      chosen[c, k] = row_of[key]
-  table = np.array(rows, np.float32).reshape(-1, TENSORS * DIMS_LENGTH)
-  return table[chosen]
 
 
 def _node_row(node: tuning_pb2.LayoutConfig.NodeLayoutConfig, source: str) -> np.ndarray:
