@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tpugraphs_rank"
-NUMPY_ONLY = ("chakra", "data", "hlo", "metrics", "submission")
+NUMPY_ONLY = ("candidates", "chakra", "data", "hlo", "metrics", "submission")
 # The TensorFlow part of the data, and a script for an environment of its own.
 EXCEPT = ("tpugraphs_rank.data.pipeline", "tpugraphs_rank.hlo.regenerate")
 

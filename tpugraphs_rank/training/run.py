@@ -8,6 +8,7 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import metrics
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
@@ -94,6 +95,13 @@ class Run:
     """
     return self.score_programs([splits.Program(graph)])[0]
 
+  def rank(self, graph: graphs.Graph, k: int = 10) -> np.ndarray:
+    """The best k configurations of a graph, fewer where it has fewer: (k,) int64, best first.
+
+    Raises as `score`.
+    """
+    return metrics.ranking(self.score(graph))[:k]
+
   def score_each(self, found: Iterable[graphs.Graph]) -> Iterator[Tuple[graphs.Graph, np.ndarray]]:
     """Scores all configurations of one graph after the other, of which few are in memory.
 
@@ -152,6 +160,12 @@ class Run:
       if self.about.get(key) != theirs:
         self._complain(f"collection {collection.name} has {key} {theirs!r}; the run "
                        f"{self.directory.path} was trained on {self.about.get(key)!r}")
+
+  def check_target(self, target: str) -> None:
+    """Warns, or raises where `strict`, when a program is for another target."""
+    if self.about.get("target") != target:
+      self._complain(f"the program is for the target {target!r}; the run {self.directory.path} was "
+                     f"trained on {self.about.get('target')!r}: its ranking may not carry over")
 
   def _complain(self, message: str) -> None:
     if self.strict:

@@ -1,0 +1,290 @@
+"""Which block of each value one tile of the result needs, found by walking back from the result.
+
+A block has a side an axis. Each is known as a function of the tile's sides, so that it is worked
+out once a program and not once a configuration.
+"""
+
+import dataclasses
+import itertools
+import math
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from tpugraphs_rank.candidates import values
+from tpugraphs_rank.hlo import hlo_pb2
+
+# Opcodes that keep the axes of their operands, though they may cut or lengthen them.
+_SAME_AXES = ("concatenate", "dynamic-slice", "pad", "slice")
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+  """The side of a block along one axis of a value: min(factor * side of an axis + offset, extent).
+
+  Attributes:
+    extent: of the value along this axis.
+    axis: of the tile; -1: the block is as long as the value.
+    factor: see above.
+    offset: see above.
+  """
+
+  extent: int
+  axis: int = -1
+  factor: int = 1
+  offset: int = 0
+
+  def of(self, sides: np.ndarray) -> np.ndarray:
+    """(c,) this side in each of the tiles (c, axes)."""
+    if self.axis < 0:
+      return np.full(len(sides), self.extent, np.int64)
+    return np.minimum(self.factor * sides[:, self.axis] + self.offset, self.extent)
+
+  def within(self, extent: int) -> "Side":
+    """The same along an axis of another value."""
+    return dataclasses.replace(self, extent=extent)
+
+  def seen_through(self, extent: int, size: int, stride: int) -> "Side":
+    """What a window of this size needs to compute the side: (side - 1) * stride + size."""
+    return Side(extent, self.axis, self.factor * stride,
+                (self.offset - 1) * stride + size) if self.axis >= 0 else Side(extent)
+
+
+Sides = Tuple[Side, ...]
+
+
+def whole(shape: values.Shape) -> List[Side]:
+  """The block that is all of a value."""
+  return [Side(extent) for extent in shape]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contraction:
+  """A dot, convolution or reduction.
+
+  Attributes:
+    number: of its value.
+    axes: those of its first operand that it sums over, ascending; the window of a convolution is
+      not among them.
+    work: multiplications or the like.
+  """
+
+  number: int
+  axes: Tuple[int, ...]
+  work: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DotAxes:
+  """The axes of a dot's operands by their part in it; see XLA's DotDimensionNumbers."""
+
+  batch: Tuple[Tuple[int, ...], Tuple[int, ...]]
+  contracting: Tuple[Tuple[int, ...], Tuple[int, ...]]
+
+  def free(self, operand: int, rank: int) -> List[int]:
+    """The axes of an operand that are neither batch nor contracted."""
+    taken = (*self.batch[operand], *self.contracting[operand])
+    return [axis for axis in range(rank) if axis not in taken]
+
+
+def dot_axes(value: values.Value, shapes: Sequence[values.Shape]) -> Optional[DotAxes]:
+  """The axes of a dot; guessed from the shapes where the file does not say, None if they fit none.
+
+  Files that were stripped to what the features need lack them. Then leading axes are the batch, and
+  of several ways the usual one counts: the first operand's last axes with the second's first.
+  """
+  if value.instruction.HasField("dot_dimension_numbers"):
+    numbers = value.instruction.dot_dimension_numbers
+    return DotAxes(
+        (tuple(numbers.lhs_batch_dimensions), tuple(numbers.rhs_batch_dimensions)),
+        (tuple(numbers.lhs_contracting_dimensions), tuple(numbers.rhs_contracting_dimensions)))
+  ranks = [len(shape) for shape in shapes]
+  double = sum(ranks) - len(value.shape)  # batch axes + 2 * contracted axes
+  for contracted in range(1, double // 2 + 1):
+    batch = tuple(range(double - 2 * contracted))
+    left, right = (range(len(batch), rank) for rank in ranks)
+    for first in reversed(list(itertools.combinations(left, contracted))):
+      for second in itertools.combinations(right, contracted):
+        found = DotAxes((batch, batch), (first, second))
+        if _fits(found, value.shape, shapes):
+          return found
+  return None
+
+
+def _fits(axes: DotAxes, result: values.Shape, shapes: Sequence[values.Shape]) -> bool:
+  lengths = [[shape[axis] for axis in chosen] for kind in (axes.batch, axes.contracting)
+             for shape, chosen in zip(shapes, kind)]
+  free = [[shape[axis] for axis in axes.free(operand, len(shape))]
+          for operand, shape in enumerate(shapes)]
+  return (lengths[0] == lengths[1] and lengths[2] == lengths[3]
+          and (*lengths[0], *free[0], *free[1]) == result)
+
+
+def contraction(program: values.Expanded, number: int) -> Optional[Contraction]:
+  """The value as a contraction, or None where it is none."""
+  value = program.values[number]
+  shapes = [program.values[operand].shape for operand in value.operands]
+  if value.opcode == "reduce" and shapes and len(value.shape) + len(
+      value.instruction.dimensions) == len(shapes[0]):
+    axes = tuple(sorted(value.instruction.dimensions))
+    return Contraction(number, axes, math.prod(shapes[0]))
+  if len(shapes) != 2:
+    return None
+  if value.opcode == "dot":
+    found = dot_axes(value, shapes)
+    if found is None:
+      return None
+    summed = math.prod(shapes[0][axis] for axis in found.contracting[0])
+    return Contraction(number, tuple(sorted(found.contracting[0])), value.volume * summed)
+  if value.opcode == "convolution":
+    numbers = value.instruction.convolution_dimension_numbers
+    features = shapes[1][numbers.kernel_output_feature_dimension]
+    work = value.volume * math.prod(shapes[1]) // max(features, 1)
+    grouped = _grouped(value.instruction)
+    return Contraction(number, () if grouped else (numbers.input_feature_dimension,), work)
+  return None
+
+
+def _grouped(convolution: hlo_pb2.HloInstructionProto) -> bool:
+  return convolution.feature_group_count > 1 or convolution.batch_group_count > 1
+
+
+def operand_block(program: values.Expanded, number: int, position: int, block: Sides
+                  ) -> Optional[Sides]:
+  """The block of an operand that a block of a value needs; None where there is no telling.
+
+  Axes that a contraction sums over are needed whole: it is for the caller to say if they are cut.
+
+  Args:
+    program: with the value.
+    number: of the value.
+    position: of the operand.
+    block: of the value.
+  """
+  value = program.values[number]
+  operand = program.values[value.operands[position]]
+  needed: List[Side] = whole(operand.shape)
+  if value.opcode == "broadcast":
+    for axis, source in enumerate(value.instruction.dimensions):
+      needed[axis] = block[source]
+  elif value.opcode == "transpose":
+    for axis, source in enumerate(value.instruction.dimensions):
+      needed[source] = block[axis]
+  elif value.opcode in ("reshape", "bitcast") and value.volume == operand.volume:
+    return _regrouped(value, operand, block)
+  elif value.opcode == "reduce" and position == 0 and contraction(program, number):
+    kept = [axis for axis in range(len(needed)) if axis not in value.instruction.dimensions]
+    for side, axis in zip(block, kept):
+      needed[axis] = side
+  elif value.opcode == "reduce-window" and position == 0:
+    for axis, window in enumerate(value.instruction.window.dimensions):
+      needed[axis] = _windowed(block[axis], operand.shape[axis], window)
+  elif value.opcode == "dot":
+    found = dot_axes(value, [program.values[other].shape for other in value.operands])
+    if found is None:
+      return None
+    free = [found.free(side, len(program.values[other].shape))
+            for side, other in enumerate(value.operands)]
+    first = len(found.batch[0]) + (len(free[0]) if position else 0)
+    for axis, side in zip(found.batch[position], block):
+      needed[axis] = side
+    for axis, side in zip(free[position], block[first:]):
+      needed[axis] = side
+  elif value.opcode == "convolution" and position == 0:
+    return _convolved(value.instruction, operand.shape, block)
+  elif value.opcode in _SAME_AXES and len(operand.shape) == len(value.shape) and (
+      position == 0 or value.opcode == "concatenate"):
+    joined = value.instruction.dimensions if value.opcode == "concatenate" else ()
+    needed = [Side(extent) if axis in joined else side.within(extent)
+              for axis, (extent, side) in enumerate(zip(operand.shape, block))]
+  elif operand.shape == value.shape and value.opcode not in ("gather", "scatter", "sort", "while"):
+    return block
+  else:
+    return None
+  return tuple(needed)
+
+
+def _windowed(side: Side, extent: int, window: hlo_pb2.WindowDimension) -> Side:
+  if window.base_dilation > 1:  # A transposed convolution: its operand has holes.
+    return Side(extent)
+  size = (window.size - 1) * max(window.window_dilation, 1) + 1
+  # The padding is read like the rest.
+  padded = max(extent + window.padding_low + window.padding_high, 1)
+  return side.seen_through(padded, size, max(window.stride, 1))
+
+
+def _convolved(instruction: hlo_pb2.HloInstructionProto, shape: values.Shape, block: Sides
+               ) -> Sides:
+  """The block of a convolution's input."""
+  numbers = instruction.convolution_dimension_numbers
+  needed = whole(shape)
+  if instruction.batch_group_count <= 1:
+    needed[numbers.input_batch_dimension] = block[numbers.output_batch_dimension]
+  for window, source, axis in zip(instruction.window.dimensions, numbers.output_spatial_dimensions,
+                                  numbers.input_spatial_dimensions):
+    needed[axis] = _windowed(block[source], shape[axis], window)
+  feature = numbers.input_feature_dimension
+  if instruction.feature_group_count == shape[feature] > 1 and (
+      block[numbers.output_feature_dimension].extent == shape[feature]):
+    needed[feature] = block[numbers.output_feature_dimension]  # A depthwise convolution.
+  return tuple(needed)
+
+
+def _regrouped(value: values.Value, operand: values.Value, block: Sides) -> Sides:
+  """The block of a reshape's operand: axes that it neither splits nor joins keep their sides.
+
+  A bitcast keeps the elements where they are, so that their physical order counts.
+  """
+  physical = value.opcode == "bitcast"
+  outer = list(reversed(value.layout)) if physical else list(range(len(value.shape)))
+  inner = list(reversed(operand.layout)) if physical else list(range(len(operand.shape)))
+  outer = [axis for axis in outer if value.shape[axis] > 1]
+  inner = [axis for axis in inner if operand.shape[axis] > 1]
+  needed = whole(operand.shape)
+  if not value.volume:
+    return tuple(needed)
+  while outer and inner:
+    ours, theirs = [outer.pop()], [inner.pop()]
+    while True:
+      gap = (math.prod(value.shape[axis] for axis in ours)
+             - math.prod(operand.shape[axis] for axis in theirs))
+      if gap == 0:
+        break
+      (theirs if gap > 0 else ours).append((inner if gap > 0 else outer).pop())
+    if len(ours) == len(theirs) == 1:
+      needed[theirs[0]] = block[ours[0]]
+  return tuple(needed)
+
+
+def blocks(program: values.Expanded, start: int, block: Sides) -> Dict[int, Sides]:
+  """The blocks of all values that a block of one of them needs, by the value's number.
+
+  Where several ways lead to a value, that through the earlier operands counts.
+  """
+  found: Dict[int, Sides] = {}
+  waiting = [(start, block)]
+  while waiting:
+    number, needed = waiting.pop()
+    if number in found:
+      continue
+    found[number] = needed
+    for position in reversed(range(len(program.values[number].operands))):
+      inner = operand_block(program, number, position, needed)
+      if inner is not None:
+        waiting.append((program.values[number].operands[position], inner))
+  return found
+
+
+def leaves(program: values.Expanded, found: Dict[int, Sides]) -> Iterator[Tuple[int, Sides]]:
+  """Those values with a block of which no operand has one: parameters, gathers and the like."""
+  for number, block in found.items():
+    if not any(operand in found for operand in program.values[number].operands):
+      yield number, block
+
+
+def first_parameter(program: values.Expanded, number: int) -> int:
+  """The number of the parameter that a value's first operands lead to; very large if to none."""
+  while program.values[number].operands:
+    number = program.values[number].operands[0]
+  parameter = program.values[number].parameter
+  return parameter if parameter >= 0 else 1 << 30

@@ -1,0 +1,231 @@
+"""Layout candidates of a program: requests at its dots, convolutions and reshapes."""
+
+import dataclasses
+import itertools
+import math
+from typing import Dict, List, Optional, Sequence, Set, Tuple
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.candidates import found
+from tpugraphs_rank.candidates import tile_spaces
+from tpugraphs_rank.candidates import tiles
+from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import tuning
+from tpugraphs_rank.hlo import tuning_pb2
+
+OPCODES = ("convolution", "dot", "reshape")
+Layout = Tuple[int, ...]  # axes, minor to major; empty: the compiler's choice
+_NEAR_SHARE = 0.5
+_ATTEMPTS = 8  # draws for each candidate that is wanted, before a space counts as used up
+_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+  """An instruction whose layouts can be requested.
+
+  Attributes:
+    node: its position in the program, computations then instructions.
+    opcode: of the instruction.
+    shapes: of its output, input and kernel, as far as it has them.
+    pairs: for a convolution the batch and feature axes of each, otherwise empty.
+  """
+
+  node: int
+  opcode: str
+  shapes: Tuple[Tuple[int, ...], ...]
+  pairs: Tuple[Tuple[int, int], ...] = ()
+
+  def layouts(self, tensor: int, tiling: str) -> List[Layout]:
+    """What can be requested of one tensor; empty where it has one layout only.
+
+    That is any permutation of its axes. On a TPU a convolution's tensors have batch and feature
+    (input and output feature) in the two minor places, and raw data name only these.
+    """
+    shape = self.shapes[tensor]
+    if len(shape) > tuning.DIMS_LENGTH or sum(extent > 1 for extent in shape) < 2:
+      return []
+    if self.pairs and tiling == tile_spaces.TPU:
+      return list(itertools.permutations(self.pairs[tensor]))
+    return list(itertools.permutations(range(len(shape))))
+
+
+def instructions(module: hlo_pb2.HloModuleProto) -> List[Tuple[
+    hlo_pb2.HloInstructionProto, List[hlo_pb2.HloInstructionProto]]]:
+  """Every instruction of a program in the order of its nodes, with its operands."""
+  listed = []
+  for computation in module.computations:
+    named = {instruction.id: instruction for instruction in computation.instructions}
+    listed += [(instruction, [named[key] for key in instruction.operand_ids if key in named])
+               for instruction in computation.instructions]
+  return listed
+
+
+def sites(module: hlo_pb2.HloModuleProto, nodes: Optional[Sequence[int]] = None) -> List[Site]:
+  """Where a program's layouts can be requested.
+
+  Args:
+    module: the program.
+    nodes: these instructions and no others, in this order; None: its dots, convolutions and
+      reshapes of which some tensor has more than one layout.
+  """
+  listed = instructions(module)
+  made = [_site(node, *listed[node]) for node in (
+      range(len(listed)) if nodes is None else nodes)
+          if nodes is not None or listed[node][0].opcode in OPCODES]
+  return made if nodes is not None else [
+      site for site in made
+      if any(site.layouts(tensor, tile_spaces.ELEMENTS) for tensor in range(len(site.shapes)))]
+
+
+def _site(node: int, instruction: hlo_pb2.HloInstructionProto,
+          operands: Sequence[hlo_pb2.HloInstructionProto]) -> Site:
+  shapes = tuple(tuple(value.shape.dimensions)
+                 for value in (instruction, *operands[:tuning.TENSORS - 1]))
+  pairs: Tuple[Tuple[int, int], ...] = ()
+  if instruction.opcode == "convolution" and len(shapes) == tuning.TENSORS:
+    c = instruction.convolution_dimension_numbers
+    pairs = ((c.output_batch_dimension, c.output_feature_dimension),
+             (c.input_batch_dimension, c.input_feature_dimension),
+             (c.kernel_input_feature_dimension, c.kernel_output_feature_dimension))
+  return Site(node, instruction.opcode, shapes, pairs)
+
+
+class Requests:
+  """The layouts that can be requested of each tensor of some sites.
+
+  A configuration is a row of codes, one a slot (a tensor with more than one layout): 0 requests
+  nothing, k the k-th of the slot's layouts.
+
+  Attributes:
+    sites: the sites.
+    slots: (site, tensor) of each slot.
+    options: for each slot its layouts.
+  """
+
+  def __init__(self, configurable: Sequence[Site], tiling: str) -> None:
+    self.sites = list(configurable)
+    offered = {(index, tensor): site.layouts(tensor, tiling)
+               for index, site in enumerate(self.sites) for tensor in range(len(site.shapes))}
+    self.slots = [slot for slot, layouts in offered.items() if layouts]
+    self.options = [offered[slot] for slot in self.slots]
+
+  @property
+  def combinations(self) -> int:
+    """How many configurations there are, the default among them."""
+    return math.prod(len(options) + 1 for options in self.options)
+
+  def features(self, codes: np.ndarray) -> np.ndarray:
+    """(c, slots) codes to `node_config_feat`, (c, nc, 18) float32."""
+    width = tuning.DIMS_LENGTH
+    features = np.full([len(codes), len(self.sites), tuning.TENSORS * width],
+                       tuning.LAYOUT_PADDING, np.float32)
+    tables: Dict[Tuple[Layout, ...], np.ndarray] = {}  # Most slots share their list of layouts with others.
+    for (site, tensor), options, column in zip(self.slots, self.options, codes.T):
+      key = tuple(options)
+      if key not in tables:
+        table = np.full([len(options) + 1, width], tuning.LAYOUT_PADDING, np.float32)
+        for row, layout in enumerate(options, 1):
+          table[row, :len(layout)] = layout
+        tables[key] = table
+      features[:, site, width * tensor:width * (tensor + 1)] = tables[key][column]
+    return features
+
+  def draw(self, most: int, rng: np.random.Generator) -> Tuple[np.ndarray, Dict[str, object]]:
+    """(c, slots) distinct codes, the default first; and how they were found.
+
+    Where there are no more than `most`, all of them. Otherwise half of them change a few slots of
+    the default, and half request layouts of a share of the slots, which is itself drawn uniformly;
+    equal draws count once.
+    """
+    if self.combinations <= most:
+      lengths = [len(options) + 1 for options in self.options]
+      codes = np.stack(np.unravel_index(np.arange(self.combinations), lengths), axis=1)
+      return codes.astype(np.int16), {"legal": self.combinations}
+    sizes = np.array([len(options) for options in self.options])
+    default = np.zeros(len(sizes), np.int16)
+    chosen, seen = [default], {default.tobytes()}
+    ends = {"near": 1 + round((most - 1) * _NEAR_SHARE), "uniform": most}
+    counts: Dict[str, object] = {"default": 1}
+    repeats = 0
+    for kind, end in ends.items():
+      before, attempts = len(chosen), 0
+      while len(chosen) < end and attempts < _ATTEMPTS * most:
+        rows = _draws(kind, sizes, rng)
+        attempts += len(rows)
+        repeats += _take(rows, chosen, seen, end)
+      counts[kind] = len(chosen) - before
+    return np.stack(chosen), {**counts, "equal_draws": repeats}
+
+
+def _draws(kind: str, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """(batch, slots) codes of one kind."""
+  order = rng.random([_BATCH, len(sizes)])
+  if kind == "near":
+    most = max(4, len(sizes) // 8)
+    count = np.exp(rng.uniform(0, math.log(most + 1), [_BATCH, 1])).astype(int)
+    # Rank of each slot in a random order: the first few change.
+    changed = order.argsort(axis=1).argsort(axis=1) < count
+  else:
+    changed = order < rng.random([_BATCH, 1])
+  return np.where(changed, rng.integers(1, sizes + 1, [_BATCH, len(sizes)]), 0).astype(np.int16)
+
+
+def _take(rows: np.ndarray, chosen: List[np.ndarray], seen: Set[bytes], end: int) -> int:
+  """Appends rows that are new until there are `end`; how many were not new."""
+  repeats = 0
+  for row in rows:
+    if len(chosen) == end:
+      break
+    key = row.tobytes()
+    if key in seen:
+      repeats += 1
+      continue
+    seen.add(key)
+    chosen.append(row)
+  return repeats
+
+
+def draw_layouts(data: tuning_pb2.ModuleTuningData, tiling: str, most: int, seed: int,
+                 source: str = "the module") -> found.Candidates:
+  """Layout configurations of a program, the compiler's default first.
+
+  Args:
+    data: the program; the nodes that it names are configured, otherwise all that can be.
+    tiling: of the target, see `Site.layouts`.
+    most: how many are wanted.
+    seed: of the draws.
+    source: what error messages call the program.
+
+  Raises:
+    DataError: no instruction has a layout to request.
+    ConfigError: `most` is not positive.
+  """
+  if most < 1:
+    raise errors.ConfigError(f"at most {most} candidates are wanted; expected 1 or more")
+  configurable = sites(data.module, list(data.config_index_to_node) or None)
+  requests = Requests(configurable, tiling)
+  if not requests.slots:
+    raise errors.DataError(
+        f"{source} has no dot, convolution or reshape with more than one layout, so there is "
+        "nothing to choose; give the HLO of a whole program")
+  codes, counts = requests.draw(most, tiles.rng_of(data.module.name, seed))
+  ids = np.array([site.node for site in configurable], np.int64)
+  features = requests.features(codes)
+  about = {"source": "auto", "tiling": tiling, **counts, "seed": seed}
+  return found.Candidates(
+      "layout", {"node_config_ids": ids, "node_config_feat": features},
+      lambda position: profile_of(features[position], configurable), about, default=0)
+
+
+def profile_of(features: np.ndarray, configurable: Sequence[Site]) -> found.Profile:
+  """(nc, 18) layouts as raw data: as many tensors a node as its instruction has."""
+  made = found.Profile()
+  made.module_config.layout_config.SetInParent()
+  for row, site in zip(features.astype(int), configurable):
+    node = made.module_config.layout_config.nodes.add()
+    for tensor in row.reshape(tuning.TENSORS, -1)[:len(site.shapes)]:
+      node.tensors.add(dims=[axis for axis in tensor.tolist() if axis >= 0])
+  return made

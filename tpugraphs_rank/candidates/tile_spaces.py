@@ -1,0 +1,247 @@
+"""Which tiles a kernel can be cut into, and the bounds that raw data write for a tile.
+
+What the bounds of a tile mean is not written in a file, it follows from the hardware:
+
+- `tpu` (the public data): a bound counts hardware tiles, 8 x 128 elements of the two minor axes (1,024
+  of a vector), axis by axis in physical order, major first. Output bounds cut what a kernel
+  iterates over: the result of its largest dot or convolution, otherwise the operand of its largest
+  reduction, otherwise its result. Kernel bounds cut the second operand of the dot or convolution.
+  There are no input bounds. A lone reshape is not tiled.
+- `elements`: output bounds are the sides, in elements, of the result's axes in their own order,
+  kernel bounds those of the axes that the largest contraction sums over, input bounds the block of
+  the first operand that one step touches.
+- `xla_cpu` (the bundled collection): as `elements`; sides divide their axes, and are at least 8
+  where an axis is longer than 15, since the collector's loops have no remainders; a kernel takes 2
+  to 4,096 steps.
+"""
+
+import dataclasses
+import math
+from typing import List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.candidates import blocks
+from tpugraphs_rank.candidates import values
+from tpugraphs_rank.hlo import hlo_pb2
+
+TPU, ELEMENTS, XLA_CPU = TILINGS = ("tpu", "elements", "xla_cpu")
+MIN_SIDE = 8
+CPU_STEPS = (2, 4096)
+_SUBLANES, _LANES = 8, 128
+
+
+def tiling_of(target: Optional[str]) -> str:
+  """The meaning of bounds on a target, by its name: `tpu...`, `xla_cpu...` or any other."""
+  name = (target or "").lower()
+  return next((tiling for tiling in (TPU, XLA_CPU) if name.startswith(tiling)), ELEMENTS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+  """One entry of a bounds list: a side in units.
+
+  Attributes:
+    side: as a function of the tile.
+    unit: elements that the entry counts as one.
+  """
+
+  side: blocks.Side
+  unit: int = 1
+
+  def of(self, sides: np.ndarray) -> np.ndarray:
+    """(c,) the entry in each of the tiles (c, axes)."""
+    return -(-self.side.of(sides) // self.unit)
+
+
+@dataclasses.dataclass(frozen=True)
+class TileSpace:
+  """The tiles of one kernel.
+
+  Attributes:
+    axes: extent of each axis that a tile cuts, in elements.
+    sides: admissible sides of each axis, ascending.
+    output, kernel, inputs: entries of the three bounds lists.
+    steps: fewest and most steps (tiles) that a kernel may take; None: no limit.
+  """
+
+  axes: Tuple[int, ...]
+  sides: Tuple[Tuple[int, ...], ...]
+  output: Tuple[Bound, ...]
+  kernel: Tuple[Bound, ...]
+  inputs: Tuple[Bound, ...]
+  steps: Optional[Tuple[int, int]] = None
+
+  @property
+  def combinations(self) -> int:
+    """How many tiles there are if all sides go together."""
+    return math.prod(map(len, self.sides))
+
+  def is_legal(self, sides: np.ndarray) -> np.ndarray:
+    """(c, axes) tiles to (c,) whether they keep to the number of steps."""
+    if self.steps is None:
+      return np.ones(len(sides), bool)
+    count = np.prod(-(-np.array(self.axes, np.float64) // sides), axis=1)
+    return (count >= self.steps[0]) & (count <= self.steps[1])
+
+  def tiles(self, chosen: np.ndarray) -> np.ndarray:
+    """(c, axes) positions in `sides` to (c, axes) sides."""
+    return np.stack([np.array(options, np.int64)[column]
+                     for options, column in zip(self.sides, chosen.T)], axis=1)
+
+
+def tile_space(module: hlo_pb2.HloModuleProto, tiling: str, source: str = "the module"
+               ) -> TileSpace:
+  """The tiles that a kernel can be cut into.
+
+  Args:
+    module: the kernel.
+    tiling: one of `TILINGS`, see above.
+    source: what error messages call the kernel.
+
+  Raises:
+    DataError: the kernel returns no array, or its shapes contradict one another.
+    UnknownNameError: there is no such tiling.
+  """
+  if tiling not in TILINGS:
+    raise errors.UnknownNameError(
+        f"unknown tiling {tiling!r}; expected one of {', '.join(TILINGS)}")
+  program = values.Expanded(module, source)
+  try:
+    space = _of_hardware_tiles(program) if tiling == TPU else _of_elements(
+        program, exact=tiling == XLA_CPU)
+  except IndexError:
+    raise errors.DataError(
+        f"{source}: an instruction names axes that its operands lack; expected a valid program; "
+        "dump it again") from None
+  if not space.axes or 0 in space.axes:
+    raise errors.DataError(
+        f"{source} returns no array with elements, so there is nothing to tile; give the HLO of "
+        "one kernel, or its configurations with --candidates FILE.npz")
+  return space
+
+
+def divisors(extent: int) -> Tuple[int, ...]:
+  """Sides that divide an axis, ascending: those of at least `MIN_SIDE`, or all of a short axis."""
+  low = [side for side in range(1, math.isqrt(extent) + 1) if extent % side == 0]
+  return tuple(side for side in sorted({*low, *(extent // side for side in low)})
+               if side >= MIN_SIDE or extent < 2 * MIN_SIDE)
+
+
+def balanced(extent: int) -> Tuple[int, ...]:
+  """Sides that cut an axis into k tiles as equal as can be, ceil(extent / k), ascending.
+
+  Divisors are among them, and the measured public kernels have no others; powers of two are added.
+  """
+  found = {1 << power for power in range(extent.bit_length())}
+  side = extent
+  while side > 1:
+    found.add(side)
+    side = -(-extent // -(-extent // (side - 1)))  # With the fewest tiles that make it shorter.
+  return tuple(sorted(found))
+
+
+def _largest(program: values.Expanded, numbers: Sequence[int], opcodes: Sequence[str]
+             ) -> Optional[blocks.Contraction]:
+  """The contraction with most work among some values; the first of equals."""
+  found = [contraction for number in numbers if program.values[number].opcode in opcodes
+           for contraction in [blocks.contraction(program, number)] if contraction]
+  return max(found, key=lambda contraction: contraction.work, default=None)
+
+
+def _of_elements(program: values.Expanded, exact: bool) -> TileSpace:
+  shape = program.values[program.root].shape
+  axes = list(shape)
+  output = tuple(blocks.Side(extent, axis) for axis, extent in enumerate(shape))
+  found = blocks.blocks(program, program.root, output)
+  main = _largest(program, sorted(found), ("dot", "convolution", "reduce"))
+  start, block, kernel = program.root, output, []
+  if main is not None:
+    operand = program.values[main.number].operands[0]
+    inner = blocks.operand_block(program, main.number, 0, found[main.number])
+    if inner is not None:
+      start, sides = operand, list(inner)
+      for axis in main.axes:
+        extent = program.values[operand].shape[axis]
+        if extent > 1:
+          sides[axis] = blocks.Side(extent, len(axes))
+          kernel.append(sides[axis])
+          axes.append(extent)
+      block = tuple(sides)
+  reached = [(number, needed) for number, needed in
+             blocks.leaves(program, blocks.blocks(program, start, block)) if needed]
+  inputs = min(reached, key=lambda leaf: blocks.first_parameter(program, leaf[0]),
+               default=(start, block))[1]
+  return TileSpace(
+      tuple(axes), tuple((divisors if exact else balanced)(extent) for extent in axes),
+      tuple(map(Bound, output)), tuple(map(Bound, kernel)), tuple(map(Bound, inputs)),
+      CPU_STEPS if exact else None)
+
+
+def _units(value: values.Value) -> List[int]:
+  """For each axis of an array how many elements of it a hardware tile holds."""
+  units = [1] * len(value.shape)
+  if len(value.shape) == 1:
+    return [_SUBLANES * _LANES]
+  for axis, unit in zip(value.layout, (_LANES, _SUBLANES)):
+    units[axis] = unit
+  return units
+
+
+def _physical(value: values.Value, sides: Sequence[blocks.Side]) -> Tuple[Bound, ...]:
+  """Bounds of an array in its physical order, major first."""
+  units = _units(value)
+  return tuple(Bound(sides[axis], units[axis]) for axis in reversed(value.layout))
+
+
+def _of_hardware_tiles(program: values.Expanded) -> TileSpace:
+  everything = range(len(program.values))
+  main = _largest(program, everything, ("dot", "convolution"))
+  if main is None:
+    reduction = _largest(program, everything, ("reduce",))
+    value = program.values[program.root if reduction is None else
+                           program.values[reduction.number].operands[0]]
+    shape = () if value.opcode == "reshape" else value.shape
+    sides = [blocks.Side(extent, axis) for axis, extent in enumerate(shape)]
+    return _counted(
+        list(shape), [_units(value)], [sides], _physical(value, sides) if shape else (), ())
+  value = program.values[main.number]
+  left, right = (program.values[operand] for operand in value.operands)
+  output = [blocks.Side(extent, axis) for axis, extent in enumerate(value.shape)]
+  axes = list(value.shape)
+  lhs = blocks.operand_block(program, main.number, 0, tuple(output)) or ()
+  lhs, kernel = list(lhs), blocks.whole(right.shape)
+  if value.opcode == "convolution":
+    numbers = value.instruction.convolution_dimension_numbers
+    kernel[numbers.kernel_output_feature_dimension] = output[numbers.output_feature_dimension]
+    summed = {numbers.kernel_input_feature_dimension: numbers.input_feature_dimension}
+    cut = [numbers.kernel_input_feature_dimension, *numbers.kernel_spatial_dimensions]
+  else:
+    found = blocks.dot_axes(value, [left.shape, right.shape])
+    for axis, side in enumerate(blocks.operand_block(program, main.number, 1, tuple(output))):
+      kernel[axis] = side
+    summed = dict(zip(found.contracting[1], found.contracting[0]))
+    cut = list(found.contracting[1])
+  for axis in cut:
+    kernel[axis] = blocks.Side(right.shape[axis], len(axes))
+    axes.append(right.shape[axis])
+    if axis in summed and lhs and left.shape[summed[axis]] == right.shape[axis]:
+      lhs[summed[axis]] = kernel[axis]
+  return _counted(axes, [_units(array) for array in (value, left, right)], [output, lhs, kernel],
+                  _physical(value, output), _physical(right, kernel))
+
+
+def _counted(axes: Sequence[int], units: Sequence[Sequence[int]],
+             arrays: Sequence[Sequence[blocks.Side]], output: Tuple[Bound, ...],
+             kernel: Tuple[Bound, ...]) -> TileSpace:
+  """A space whose sides are whole hardware tiles of every array that an axis runs through."""
+  steps = [1] * len(axes)
+  for lengths, sides in zip(units, arrays):
+    for unit, side in zip(lengths, sides):
+      if side.axis >= 0 and (side.factor, side.offset) == (1, 0):
+        steps[side.axis] = math.lcm(steps[side.axis], unit)
+  sides = tuple(
+      tuple(min(count * step, extent) for count in balanced(-(-extent // step)))
+      for extent, step in zip(axes, steps))
+  return TileSpace(tuple(axes), sides, output, kernel, ())

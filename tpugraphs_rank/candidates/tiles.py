@@ -1,0 +1,104 @@
+"""Tile candidates of a kernel: all tiles that its space admits, or a seeded sample of them."""
+
+import hashlib
+from typing import List, Optional, Tuple
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.candidates import found
+from tpugraphs_rank.candidates import tile_spaces
+from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import tuning
+
+# Spaces of at most so many tiles are enumerated, so that the number of legal tiles is known.
+_ENUMERATED = 1 << 20
+_DRAWS = 1 << 16  # that larger spaces are sampled by at a time
+_ROUNDS = 16
+
+
+def rng_of(name: str, seed: int) -> np.random.Generator:
+  """A generator that depends on a program's name and the seed alone, not on the other programs."""
+  digest = hashlib.sha256(f"{seed}/candidates/{name}".encode()).digest()
+  return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+def enumerate_tiles(module: hlo_pb2.HloModuleProto, tiling: str, most: int, seed: int,
+                    source: str = "the module") -> found.Candidates:
+  """The tiles that a kernel can be cut into.
+
+  Args:
+    module: the kernel.
+    tiling: what bounds mean, see `tile_spaces`.
+    most: where there are more, so many are drawn, each with the same probability.
+    seed: of the draws.
+    source: what error messages call the kernel.
+
+  Raises:
+    DataError: there is nothing to tile, or no tile is legal.
+    ConfigError: `most` is not positive.
+  """
+  if most < 1:
+    raise errors.ConfigError(f"at most {most} candidates are wanted; expected 1 or more")
+  space = tile_spaces.tile_space(module, tiling, source)
+  sides, legal = _sides(space, most, rng_of(module.name, seed))
+  if not len(sides):
+    raise errors.DataError(
+        f"{source}: none of the {space.combinations} tiles keeps to {space.steps[0]} to "
+        f"{space.steps[1]} steps; the kernel is too small or too large for the tiling {tiling!r}: "
+        "choose another with --tiling, or give configurations with --candidates FILE.npz")
+  groups = [_entries(bounds, sides) for bounds in (space.kernel, space.output, space.inputs)]
+  # Different sides may round to the same bounds.
+  kept, _ = found.first_of_equals(np.concatenate(groups, axis=1))
+  groups = [entries[kept] for entries in groups]
+
+  def profile(position: int) -> found.Profile:
+    made = found.Profile()
+    for name, entries in zip(tuning.TILE_BOUNDS, groups):
+      getattr(made.op_config.tile_size_config, name).extend(map(int, entries[position]))
+    return made
+
+  about = {"source": "auto", "tiling": tiling, "legal": legal, "seed": seed}
+  return found.Candidates(
+      "tile", {"config_feat": feature_rows(*groups)}, profile, about)
+
+
+def _entries(bounds: Tuple[tile_spaces.Bound, ...], sides: np.ndarray) -> np.ndarray:
+  """(c, k) the entries of one bounds list."""
+  columns = [bound.of(sides) for bound in bounds]
+  return np.stack(columns, axis=1) if columns else np.zeros([len(sides), 0], np.int64)
+
+
+def feature_rows(*groups: np.ndarray) -> np.ndarray:
+  """(c, k) bounds, a group after the other, to (c, 8 * groups) float32: six, sum, product each."""
+  columns: List[np.ndarray] = []
+  for entries in groups:
+    first = entries[:, :tuning.BOUNDS_LENGTH]
+    product = entries.prod(axis=1) if entries.shape[1] else np.zeros(len(entries), np.int64)
+    columns += [np.pad(first, [(0, 0), (0, tuning.BOUNDS_LENGTH - first.shape[1])]),
+                entries.sum(axis=1)[:, None], product[:, None]]
+  return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def _sides(space: tile_spaces.TileSpace, most: int, rng: np.random.Generator
+           ) -> Tuple[np.ndarray, Optional[int]]:
+  """(c, axes) legal tiles in lexicographic order; how many there are, None if it is not known."""
+  lengths = [len(options) for options in space.sides]
+  if space.combinations <= _ENUMERATED:
+    chosen = np.stack(np.unravel_index(np.arange(space.combinations), lengths), axis=1)
+    sides = space.tiles(chosen)
+    sides = sides[space.is_legal(sides)]
+    legal = len(sides)
+    if legal > most:
+      sides = sides[np.sort(rng.choice(legal, most, replace=False))]
+    return sides, legal
+  drawn = np.zeros([0, len(lengths)], np.int64)
+  for _ in range(_ROUNDS):
+    chosen = rng.integers(0, lengths, size=[_DRAWS, len(lengths)])
+    sides = space.tiles(chosen)
+    drawn = np.concatenate([drawn, sides[space.is_legal(sides)]])
+    drawn = drawn[found.first_of_equals(drawn)[0]]
+    if len(drawn) >= most:
+      break
+  drawn = drawn[:most]
+  return drawn[np.lexsort(drawn.T[::-1])], None
