@@ -85,7 +85,8 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
   scored = tqdm.tqdm(run.score_each(graphs), total=len(found), desc="scores", unit="program",
                      disable=None)
   return [ranked_lib.rank(program, listed, scores, top_k)
-          for program, listed, (_, scores) in zip(found, chosen, scored)]
+          # Scores first: what is unseen is said once they are at their end.
+          for (_, scores), program, listed in zip(scored, found, chosen)]
 
 
 # Defined only when this is the program: other apps use the same flag names.

@@ -48,9 +48,6 @@ def enumerate_tiles(module: hlo_pb2.HloModuleProto, tiling: str, most: int, seed
         f"{space.steps[1]} steps; the kernel is too small or too large for the tiling {tiling!r}: "
         "choose another with --tiling, or give configurations with --candidates FILE.npz")
   groups = [_entries(bounds, sides) for bounds in (space.kernel, space.output, space.inputs)]
-  # Different sides may round to the same bounds.
-  kept, _ = found.first_of_equals(np.concatenate(groups, axis=1))
-  groups = [entries[kept] for entries in groups]
 
   def profile(position: int) -> found.Profile:
     made = found.Profile()

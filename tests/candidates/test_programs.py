@@ -1,0 +1,89 @@
+"""Programs of raw files, their candidates, and the graphs of both."""
+
+import numpy as np
+import pytest
+
+from tests.candidates import made
+from tests.hlo import modules
+from tpugraphs_rank import errors
+from tpugraphs_rank.candidates import programs
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.hlo import graph as hlo_graph
+from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import tuning_pb2
+
+
+def test_programs_of_a_file(tmp_path):
+  path = made.write(tmp_path / "two.pb", made.matmul(4, 5, 6, "a"), made.matmul(4, 5, 6, "b"))
+  assert [program.name for program in programs.read(path)] == ["a", "b"]
+  [program] = programs.read(path, "b")
+  assert program.name == "b" and program.source == f"{path}: module 'b'"
+  with pytest.raises(errors.UnknownNameError, match="two.pb has no module 'c'; its modules: a, b$"):
+    programs.read(path, "c")
+
+
+def test_every_kind_of_dump(tmp_path):
+  module = made.matmul(4, 5, 6)
+  for number, message in enumerate([
+      module, hlo_pb2.HloProto(hlo_module=module),
+      tuning_pb2.TuningData(modules=[made.data_of(module)]),
+      made.data_of(module, [modules.tile_run(None)] * 2)]):
+    path = tmp_path / f"{number}.pb"
+    path.write_bytes(message.SerializeToString())
+    [program] = programs.read(path)
+    assert program.data.module == module
+
+
+def test_a_program_without_a_name_is_called_after_its_file(tmp_path):
+  [program] = programs.read(made.write(tmp_path / "mine.pb", made.matmul(4, 5, 6, "")))
+  assert program.name == "mine"
+
+
+def test_modules_without_a_program_are_skipped(tmp_path, caplog):
+  data = tuning_pb2.TuningData(modules=[
+      tuning_pb2.ModuleTuningData(fingerprint=7), made.data_of(made.matmul(4, 5, 6))])
+  (tmp_path / "f.pb").write_bytes(data.SerializeToString())
+  assert len(programs.read(tmp_path / "f.pb")) == 1
+  assert "a module has no HLO program and is skipped" in caplog.text
+
+
+def _program(kind, runs=()):
+  module = made.matmul(4, 6, 8) if kind == "tile" else made.perceptron()
+  return programs.Program("p", "f.pb: module 'p'", made.data_of(
+      module, runs, [2] if kind == "layout" and runs else []))
+
+
+def _find(program, kind, wanted):
+  return programs.find(program, kind, wanted, "elements", 20, 0)
+
+
+def test_where_candidates_come_from(tmp_path):
+  measured = _program("tile", [modules.tile_run(None, output=(2, 2))])
+  assert _find(measured, "tile", "").about["source"] == "runs"
+  assert _find(measured, "tile", "auto").about["source"] == "auto"
+  assert _find(_program("tile"), "tile", "").about["source"] == "auto"
+  np.savez(tmp_path / "f.npz", **_find(_program("tile"), "tile", "auto").arrays)
+  assert _find(measured, "tile", str(tmp_path / "f.npz")).about["given"] == 20
+  with pytest.raises(errors.DataError, match="module 'p' has no tile configurations of its own"):
+    _find(_program("tile"), "tile", "runs")
+  program = _program("layout", [modules.layout_run([[(0, 1)]])])
+  assert _find(program, "layout", "").count == 1
+  assert _find(program, "layout", "auto").about["source"] == "auto"
+  # Tile runs are no layouts: there are none of this kind.
+  assert _find(measured, "layout", "").about["source"] == "auto"
+
+
+@pytest.mark.parametrize("kind", ["tile", "layout"])
+@pytest.mark.parametrize("padding", [0, -1])
+def test_graphs(kind, padding, tmp_path):
+  program = _program(kind)
+  found = _find(program, kind, "auto")
+  graph = programs.to_graph(program, found, padding)
+  assert graph.kind == kind and graph.name == "p" and graph.num_configs == 20
+  assert not graph.has_runtimes and graph.feature_padding == padding
+  for key, array in hlo_graph.graph_arrays(program.data.module, padding).items():
+    np.testing.assert_array_equal(graph.arrays()[key], array)
+  for key, array in found.arrays.items():
+    np.testing.assert_array_equal(graph.arrays()[key], array)
+  npz.save_graph(tmp_path / "p.npz", graph)
+  assert npz.load_graph(tmp_path / "p.npz").num_configs == 20
