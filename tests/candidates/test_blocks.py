@@ -177,7 +177,8 @@ def test_a_reshape_needs_no_more_than_its_block(data):
   shape = data.draw(st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=3))
   volume = int(np.prod(shape))
   cuts = data.draw(st.sampled_from([
-      other for length in range(1, 4) for other in itertools.product([1, 2, 3, 4, 6, 12], repeat=length)
+      other for length in range(1, 4)
+      for other in itertools.product([1, 2, 3, 4, 6, 12], repeat=length)
       if int(np.prod(other)) == volume] or [(volume,)]))
   tile = tuple(data.draw(st.integers(1, side)) for side in cuts)
   want = _needed(lambda x: x.reshape(cuts), [tuple(shape)], 0, (0,) * len(cuts), tile)

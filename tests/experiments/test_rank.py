@@ -91,6 +91,8 @@ def test_the_ranking_is_the_runs(runs, hlo, kind):
   assert run.rank(graph, 5).tolist() == result.order[:5].tolist()
   assert run.rank(graph).tolist() == result.order[:10].tolist()
   assert run.rank(graph, 1000).tolist() == result.order.tolist()
+  with pytest.raises(errors.ConfigError, match="the best 0 configurations are asked for"):
+    run.rank(graph, 0)
   [again] = rank.rank(runs[kind], hlo / f"{kind}.pb", max_candidates=25, seed=3, target=TARGET)
   np.testing.assert_array_equal(again.scores, result.scores)
 
@@ -152,7 +154,8 @@ def test_candidates_of_the_file_itself(runs, tmp_path):
     (["--run_dir", "{run}", "--hlo", "/gone.pb"], 1, "error: no file /gone.pb"),
     (["--run_dir", "/gone", "--hlo", "{hlo}/tile.pb"], 1, "error: /gone is no run directory"),
     (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "--top_k=0"], 1, "error: --top_k=0 "),
-    (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "--max_candidates=0"], 1, "error: --top_k=10 "),
+    (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "--max_candidates=0"], 1,
+     "error: --top_k=10 --max_candidates=0: expected 1 or more"),
     (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "--tiling=gpu"], 2, "error: flag --tiling"),
     (["--run_dir", "{run}", "--hlo", "{hlo}/two.pb", "--module=c"], 1,
      "error: {hlo}/two.pb has no module 'c'; its modules: a, b"),

@@ -100,8 +100,9 @@ def from_npz(path: files.PathLike, data: tuning_pb2.ModuleTuningData, kind: str
   missing = [key for key in _KEYS[kind] if key not in stored]
   if missing:
     raise errors.DataError(
-        f"{path} lacks {' and '.join(missing)} (found: {', '.join(sorted(stored)) or 'no known key'}"
-        "); expected configurations as in a graph file")
+        f"{path} lacks {' and '.join(missing)} (found: "
+        f"{', '.join(sorted(stored)) or 'no known key'}); expected configurations as in a graph "
+        "file")
   for key in _KEYS[kind]:
     _check_numbers(stored[key], key, path)
   _check_same_program(stored, data, path)
@@ -127,8 +128,8 @@ def _check_numbers(array: np.ndarray, key: str, path: files.PathLike) -> None:
                     "expected whole numbers")
 
 
-def _check_same_program(stored: Dict[str, np.ndarray], data: tuning_pb2.ModuleTuningData, path: files.PathLike
-                        ) -> None:
+def _check_same_program(stored: Dict[str, np.ndarray], data: tuning_pb2.ModuleTuningData,
+                        path: files.PathLike) -> None:
   """Where the file is a whole graph, it must be of this program."""
   if "node_opcode" not in stored:
     return
@@ -168,8 +169,8 @@ def _bounds(rows: np.ndarray, path: files.PathLike) -> List[np.ndarray]:
     wrong = (group < 0) | ((group == 0) & (np.cumsum(group[:, ::-1], axis=1)[:, ::-1] > 0))
     if wrong.any():
       row = int(np.argwhere(wrong)[0][0])
-      raise _fail(path, "config_feat", f"row {row} has {name} {group[row].tolist()}; expected sides "
-                  "above 0, then zeros")
+      raise _fail(path, "config_feat", f"row {row} has {name} {group[row].tolist()}; expected "
+                  "sides above 0, then zeros")
     lists = [[side for side in entry if side] for entry in group.tolist()]
     totals = np.array([(sum(sides), int(np.prod(sides)) if sides else 0) for sides in lists])
     given = rows[:, first + tuning.BOUNDS_LENGTH:first + tuning.BOUNDS_LENGTH + 2]
@@ -236,5 +237,5 @@ def _check_layouts(rows: np.ndarray, configurable: Sequence[layouts.Site], sourc
                   "only -1, as there is no such tensor or it has no axes")
       raise errors.DataError(
           f"{source}: configuration {start + row}, node {configurable[site].node} "
-          f"({configurable[site].opcode}): layout {part[row, site, tensor].astype(int).tolist()} of "
-          f"its {name}; expected {expected}")
+          f"({configurable[site].opcode}): layout {part[row, site, tensor].astype(int).tolist()} "
+          f"of its {name}; expected {expected}")

@@ -122,7 +122,8 @@ class Requests:
     width = tuning.DIMS_LENGTH
     features = np.full([len(codes), len(self.sites), tuning.TENSORS * width],
                        tuning.LAYOUT_PADDING, np.float32)
-    tables: Dict[Tuple[Layout, ...], np.ndarray] = {}  # Most slots share their list of layouts with others.
+    # Most slots share their list of layouts with others.
+    tables: Dict[Tuple[Layout, ...], np.ndarray] = {}
     for (site, tensor), options, column in zip(self.slots, self.options, codes.T):
       key = tuple(options)
       if key not in tables:

@@ -2,8 +2,8 @@
 
 What the bounds of a tile mean is not written in a file, it follows from the hardware:
 
-- `tpu` (the public data): a bound counts hardware tiles, 8 x 128 elements of the two minor axes (1,024
-  of a vector), axis by axis in physical order, major first. Output bounds cut what a kernel
+- `tpu` (the public data): a bound counts hardware tiles, 8 x 128 elements of the two minor axes
+  (1,024 of a vector), axis by axis in physical order, major first. Output bounds cut what a kernel
   iterates over: the result of its largest dot or convolution, otherwise the operand of its largest
   reduction, otherwise its result. Kernel bounds cut the second operand of the dot or convolution.
   There are no input bounds. A lone reshape is not tiled.

@@ -98,8 +98,12 @@ class Run:
   def rank(self, graph: graphs.Graph, k: int = 10) -> np.ndarray:
     """The best k configurations of a graph, fewer where it has fewer: (k,) int64, best first.
 
-    Raises as `score`.
+    Raises:
+      ConfigError: k is not positive.
+      Otherwise as `score`.
     """
+    if k < 1:
+      raise errors.ConfigError(f"the best {k} configurations are asked for; expected 1 or more")
     return metrics.ranking(self.score(graph))[:k]
 
   def score_each(self, found: Iterable[graphs.Graph]) -> Iterator[Tuple[graphs.Graph, np.ndarray]]:

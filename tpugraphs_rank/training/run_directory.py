@@ -8,7 +8,8 @@
     history.csv        one row an epoch
     tensorboard/       event files
     metrics.json       metrics of the best checkpoint on the validation split
-    predictions/       scores of the splits that were predicted, <split>.npz
+    predictions/       scores of the splits that were predicted, <split>.npz, and the best
+                       configurations of one's own programs, <file>.ranked.json and .ranked.pb
     submission_part.csv  ranking of the test split, in the form of a submission
     train.log          the log
 """
