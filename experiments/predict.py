@@ -43,7 +43,8 @@ def predict(run_dir: files.PathLike, split: str, output: Optional[files.PathLike
   """
   from tpugraphs_rank.training import run_directory
   data = run_directory.RunDirectory(run_dir).read_config().data
-  found = collections.load_collection(data.collection, split, data_root or data.data_root)
+  found = collections.load_collection(
+      data.collection, split, data_root or data.data_root, data.packed, data.packed_root)
   # TensorFlow: not before it is known that there is something to score.
   from tpugraphs_rank.training import prediction
   from tpugraphs_rank.training import run as run_lib

@@ -15,6 +15,8 @@ VALIDATION_METRICS = ("kendall_tau", "opa", "top1_slowdown", "top5_slowdown", "t
 DUPLICATES = ("keep", "mean", "minimum", "first")
 # Which configurations of a validation graph are scored in training.
 VALIDATION_CONFIGS = ("all", "published")
+# Whether graphs are read from packed files.
+PACKED = ("auto", "always", "never")
 LOSSES = ("list_mle", "pairwise_logistic", "pairwise_hinge", "softmax", "approx_ndcg", "mse")
 
 
@@ -43,6 +45,12 @@ class DataConfig:
       "keep", "What training makes of equal configurations of one graph: keep all, or one with "
       "their mean, least or first runtime. Validation and test judge all of them, as published.",
       choices=DUPLICATES)
+  packed: str = setting(
+      "auto", "Read graphs from the files of `python -m experiments.pack`, which hold in memory only "
+      "what a step needs: where the split is packed as it is now, always (packing first what is "
+      "not), or never. The results are the same.", choices=PACKED, hashed=False)
+  packed_root: Optional[str] = setting(
+      None, "Folder of packed collections; otherwise packed/ beside the graphs.", hashed=False)
 
 
 @dataclasses.dataclass(frozen=True)

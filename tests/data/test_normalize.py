@@ -71,6 +71,20 @@ def test_the_scaled_training_rows_have_mean_0_and_deviation_1(seed):
   np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-5)
 
 
+@given(count=st.integers(1, 400), width=st.integers(2, 9), seed=st.integers(0, 99),
+       cuts=st.lists(st.integers(0, 400), max_size=5))
+def test_blocks_give_the_mean_and_the_deviation_of_all_rows_to_the_last_bit(
+    count, width, seed, cuts):
+  rng = np.random.default_rng(seed)
+  rows = rng.normal(size=(count, width)) * 10 ** rng.uniform(-3, 9, width)
+  blocks = np.split(rows, sorted(cuts))
+  found = normalize.Scaling.fit_blocks(lambda: blocks)
+  kept = rows.std(axis=0) > 1e-6
+  np.testing.assert_array_equal(found.columns, np.flatnonzero(kept))
+  np.testing.assert_array_equal(found.mean, rows.mean(axis=0)[kept])
+  np.testing.assert_array_equal(found.deviation, rows.std(axis=0)[kept])
+
+
 def test_nothing_varies():
   scaling = normalize.Scaling.fit(np.ones([3, 4]))
   assert scaling(np.ones([2, 4])).shape == (2, 0)
@@ -78,7 +92,7 @@ def test_nothing_varies():
 
 def test_fit_on_graphs():
   graphs = [synthetic.tile_graph(seed, num_nodes=seed + 2) for seed in range(3)]
-  fitted = normalize.Normalizer.fit(iter(graphs))
+  fitted = normalize.Normalizer.fit(graphs)
   rows = np.concatenate([normalize.node_rows(graph) for graph in graphs])
   configs = np.concatenate([normalize.tile_rows(graph) for graph in graphs])
   for scaling, expected in ((fitted.nodes, normalize.Scaling.fit(rows)),

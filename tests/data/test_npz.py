@@ -8,6 +8,7 @@ import zipfile
 import hypothesis
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 import numpy as np
 import pytest
 
@@ -214,3 +215,60 @@ def _check(path, content):
   else:
     assert graph.num_nodes and np.isfinite(graph.node_feat).all()
     assert graph.edge_index.size == 0 or graph.edge_index.max() < graph.num_nodes
+
+
+# ---- in blocks of rows ---------------------------------------------------------------------------
+
+
+def _rows(path, key="x", block_bytes=1):
+  return [np.array(block) for block in npz.read_rows(path, key, block_bytes)]
+
+
+@given(shape=hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=6),
+       dtype=st.sampled_from([np.float32, np.int8, np.float64]), block=st.integers(1, 200),
+       order=st.sampled_from("CF"), save=st.sampled_from([np.savez, np.savez_compressed]))
+def test_blocks_of_rows_are_the_array(tmp_path_factory, shape, dtype, block, order, save):
+  path = tmp_path_factory.getbasetemp() / "rows.npz"
+  array = np.asarray(np.arange(np.prod(shape)).reshape(shape).astype(dtype), order=order)
+  save(path, x=array, y=np.zeros(3))
+  blocks = _rows(path, block_bytes=block)
+  np.testing.assert_array_equal(np.concatenate([array[:0], *blocks]), array)
+  assert all(found.dtype == dtype for found in blocks)
+  if array.flags.c_contiguous:
+    row = array[:1].nbytes
+    assert [len(found) for found in blocks] == [
+        min(max(block // max(row, 1), 1), shape[0] - start)
+        for start in range(0, shape[0], max(block // max(row, 1), 1))]
+
+
+def test_blocks_of_what_is_damaged(tmp_path):
+  path = tmp_path / "a.npz"
+  np.savez_compressed(path, x=np.random.default_rng(0).random(5000))
+  content = path.read_bytes()
+  for where in (len(content) // 2, -200):
+    path.write_bytes(content[:where] + bytes([content[where] ^ 0xFF]) + content[where:][1:])
+    with pytest.raises(errors.DataError, match="a.npz: key 'x' cannot be read .*damaged"):
+      _rows(path, block_bytes=1000)
+  path.write_bytes(content)
+  with pytest.raises(errors.DataError, match="a.npz: key 'y' cannot be read .KeyError"):
+    _rows(path, "y")
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda raw: raw[:-8], "the array ends before its last row"),
+    (lambda raw: raw + b"1234", "the array goes on after its last row"),
+    (lambda raw: raw[:6] + b"\x09" + raw[7:], "header of version .9, 0.; expected 1.0 or 2.0"),
+])
+def test_blocks_of_an_array_that_is_not_as_its_header_says(tmp_path, change, said):
+  file = io.BytesIO()
+  np.lib.format.write_array(file, np.arange(30))
+  with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+    archive.writestr("x.npy", change(file.getvalue()))
+  with pytest.raises(errors.DataError, match=f"a.npz: key 'x' cannot be read .ValueError: {said}"):
+    _rows(tmp_path / "a.npz")
+
+
+def test_blocks_of_pickles_are_refused(tmp_path):
+  np.savez(tmp_path / "a.npz", x=np.array([{}]))
+  with pytest.raises(errors.DataError, match="pickled objects, which are never loaded"):
+    _rows(tmp_path / "a.npz")

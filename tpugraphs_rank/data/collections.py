@@ -1,13 +1,20 @@
 """A split of a collection as a lazy sequence of graphs."""
 
+import logging
 import pathlib
+import shlex
 from typing import Iterator, List, Optional, Sequence, Tuple, Union, overload
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import packed as packed_lib
+from tpugraphs_rank.data import packed_format
+from tpugraphs_rank.data import packed_graphs
 from tpugraphs_rank.data import registry
+
+_logger = logging.getLogger(__name__)
 
 
 class Split(Sequence[graphs.Graph]):
@@ -17,12 +24,15 @@ class Split(Sequence[graphs.Graph]):
     collection: the collection.
     split: "train", "valid", "test", or "all" for a collection that is not divided.
     paths: the files.
+    packs: the packed graphs that are read instead of `paths`, in the same order; or None.
   """
 
-  def __init__(self, collection: registry.Collection, split: str, paths: Sequence[pathlib.Path]):
+  def __init__(self, collection: registry.Collection, split: str, paths: Sequence[pathlib.Path],
+               packs: Optional[Sequence[packed_format.Reader]] = None):
     self.collection = collection
     self.split = split
     self.paths: Tuple[pathlib.Path, ...] = tuple(paths)
+    self.packs = None if packs is None else tuple(packs)
 
   def __len__(self) -> int:
     return len(self.paths)
@@ -35,8 +45,10 @@ class Split(Sequence[graphs.Graph]):
 
   def __getitem__(self, index):
     if isinstance(index, slice):
-      return Split(self.collection, self.split, self.paths[index])
-    graph = npz.load_graph(self.paths[index])
+      return Split(self.collection, self.split, self.paths[index],
+                   None if self.packs is None else self.packs[index])
+    graph = (npz.load_graph(self.paths[index]) if self.packs is None
+             else packed_graphs.open_graph(self.packs[index]))
     if graph.kind != self.collection.kind:
       raise errors.DataError(
           f"{self.paths[index]} is a graph of kind {graph.kind}; collection "
@@ -91,7 +103,8 @@ def missing_error(collection: registry.Collection, split: str, missing: pathlib.
 
 
 def load_collection(name: Union[str, registry.Collection], split: str,
-                    data_root: Optional[files.PathLike] = None) -> Split:
+                    data_root: Optional[files.PathLike] = None, packed: str = "never",
+                    packed_root: Optional[files.PathLike] = None) -> Split:
   """Finds the graphs of a split; they are read one at a time, when they are asked for.
 
   Args:
@@ -99,6 +112,10 @@ def load_collection(name: Union[str, registry.Collection], split: str,
     split: "train", "valid", "test", or "all" for a collection that is not divided by program.
     data_root: folder that holds the public `npz/`; otherwise the environment variable
       TPUGRAPHS_RANK_DATA, then the platform's folder for user data. Bundled collections need none.
+    packed: whether the graphs are read from packed files (see `data.packed`): "never"; "auto",
+      where the whole split is packed as it is now; or "always", after packing what is not. Packed
+      graphs hold in memory what is asked of them, and are otherwise the same.
+    packed_root: folder of the packed collections, instead of `packed` beside the graphs.
 
   Raises:
     UnknownNameError: no such collection or split.
@@ -107,7 +124,12 @@ def load_collection(name: Union[str, registry.Collection], split: str,
   """
   collection = registry.get_collection(name)
   paths, missing = find_files(collection, split, data_root)
-  if missing:
+  folder = packed_lib.folder_of(collection, split, data_root, packed_root)
+  packs = None
+  if missing and not paths and packed != "never" and packed_lib.is_there(folder):
+    packs = packed_lib.open_split(folder, ())
+    paths = [reader.path for reader in packs]
+  elif missing:
     raise missing_error(collection, split, missing[0], data_root)
   expected = collection.splits[split]
   if expected is not None and len(paths) != expected:
@@ -118,4 +140,20 @@ def load_collection(name: Union[str, registry.Collection], split: str,
         f"{_folder(collection, split, data_root)} holds {holds} {expected} graphs of "
         f"{collection.name} {split} (`python -m experiments.describe` says what is there, and what "
         f"is damaged); {mend}")
-  return Split(collection, split, paths)
+  if packs is None and (packed == "always" or packed == "auto" and packed_lib.is_there(folder)):
+    try:
+      packs = packed_lib.open_split(folder, paths)
+    except (errors.DataError, errors.MissingDataError) as error:
+      if packed == "always":
+        packed_lib.pack(collection, split, paths, folder)
+        packs = packed_lib.open_split(folder, paths)
+      else:
+        given = "".join(f" --{flag} {shlex.quote(str(value))}" for flag, value in (
+            ("data_root", data_root), ("output", packed_root)) if value)
+        _logger.warning(
+            "%s %s: read from .npz files: %s; `python -m experiments.pack --collection %s --splits "
+            "%s%s` packs them", collection.name, split, error,
+            name if isinstance(name, str) else collection.name, split, given)
+  if packs is not None:
+    _logger.info("%s %s: read from packed files in %s", collection.name, split, folder)
+  return Split(collection, split, paths, packs)

@@ -271,7 +271,8 @@ class LayoutGraph(_ConfiguredGraph):
 
   def config_rows(self) -> np.ndarray:
     # One byte a number: 18 float32 a node would only make the comparison four times as long.
-    return self.layouts(np.arange(self.num_configs)).reshape(self.num_configs, -1)
+    return self.layouts(np.arange(self.num_configs)).reshape(
+        self.num_configs, len(self.node_config_ids) * NUM_LAYOUT_FEATURES)
 
 
 def row_digests(rows: np.ndarray) -> np.ndarray:

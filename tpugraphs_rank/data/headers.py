@@ -15,8 +15,9 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
 _SUFFIX = ".npy"
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0}
+# What reads the header of an array, by the version of its format.
+READERS = {(1, 0): np.lib.format.read_array_header_1_0,
+           (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class Header(NamedTuple):
@@ -80,8 +81,8 @@ def read_headers(path: files.PathLike) -> Dict[str, Header]:
         at.key = key = name[:-len(_SUFFIX)]
         with archive.open(name) as member:
           version = np.lib.format.read_magic(member)
-          if version not in _HEADERS:
+          if version not in READERS:
             raise ValueError(f"header of version {version}; expected 1.0 or 2.0")
-          shape, _, dtype = _HEADERS[version](member)
+          shape, _, dtype = READERS[version](member)
         headers[key] = Header(shape, dtype)
   return headers

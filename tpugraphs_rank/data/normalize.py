@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from typing import Dict, Iterable, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -51,14 +51,39 @@ class Scaling:
   @classmethod
   def fit(cls, rows: np.ndarray) -> "Scaling":
     """Fits on rows (r, f), r at least 1, f of `node_rows` or `tile_rows`."""
-    deviation = rows.std(axis=0)
+    return cls.fit_blocks(lambda: [rows])
+
+  @classmethod
+  def fit_blocks(cls, blocks: Callable[[], Iterable[np.ndarray]]) -> "Scaling":
+    """Fits on all rows of several blocks, of which one is in memory at a time.
+
+    Sums are added up row by row, as NumPy does on the rows of one array, so that the result
+    does not depend on where the blocks end.
+
+    Args:
+      blocks: called twice; each gives the same blocks (r, f), one row at least in all.
+    """
+    count, total = 0, None
+    for rows in blocks():
+      count += len(rows)
+      total = _added(total, rows)
+    mean = total / count
+    squares = None
+    for rows in blocks():
+      squares = _added(squares, np.square(rows - mean))
+    deviation = np.sqrt(squares / count)
     columns = np.flatnonzero(deviation > 1e-6)
-    return cls(columns, rows.mean(axis=0)[columns], deviation[columns])
+    return cls(columns, mean[columns], deviation[columns])
 
   def __call__(self, rows: np.ndarray) -> np.ndarray:
     """(r, f) rows to (r, k) float32 scaled."""
     scaled = (rows[:, self.columns] - self.mean) / self.deviation
     return np.clip(scaled, -_LIMIT, _LIMIT).astype(np.float32)
+
+
+def _added(total: Optional[np.ndarray], rows: np.ndarray) -> np.ndarray:
+  """(f,) the sum of the rows, and of those before."""
+  return rows.sum(axis=0) if total is None else np.concatenate([total[None], rows]).sum(axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +103,11 @@ class Normalizer:
   feature_padding: int
 
   @classmethod
-  def fit(cls, training_graphs: Iterable[graphs.Graph],
+  def fit(cls, training_graphs: Sequence[graphs.Graph],
           choices: Optional[Sequence[Optional[np.ndarray]]] = None) -> "Normalizer":
     """Fits on the graphs of the training split, each counting once.
+
+    The features of one graph are in memory at a time.
 
     Args:
       training_graphs: the graphs.
@@ -89,21 +116,21 @@ class Normalizer:
     Raises:
       DataError: the graphs differ in their feature padding.
     """
-    nodes, configs, opcodes, paddings = [], [], set(), {}
-    for graph, choice in zip(training_graphs, choices or itertools.repeat(None)):
-      nodes.append(node_rows(graph))
+    opcodes, paddings = set(), {}
+    for graph in training_graphs:
       opcodes.update(np.unique(graph.node_opcode).tolist())
       paddings.setdefault(graph.feature_padding, graph.name)
-      if isinstance(graph, graphs.TileGraph):
-        rows = tile_rows(graph)
-        configs.append(rows if choice is None else rows[choice])
     if len(paddings) > 1:
       raise errors.DataError(
           f"training graphs differ in feature_padding: {paddings}; featurize all with one "
           "--padding")
+    tiles = [(graph, choice) for graph, choice in zip(
+        training_graphs, choices or itertools.repeat(None)) if isinstance(graph, graphs.TileGraph)]
     empty = Scaling(np.zeros([0], np.int64), np.zeros([0]), np.ones([0]))
-    return cls(Scaling.fit(np.concatenate(nodes)),
-               Scaling.fit(np.concatenate(configs)) if configs else empty,
+    return cls(Scaling.fit_blocks(lambda: map(node_rows, training_graphs)),
+               Scaling.fit_blocks(lambda: (
+                   tile_rows(graph)[slice(None) if choice is None else choice]
+                   for graph, choice in tiles)) if tiles else empty,
                np.array(sorted(opcodes), np.int64), next(iter(paddings)))
 
   def arrays(self) -> Dict[str, np.ndarray]:

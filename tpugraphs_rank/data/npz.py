@@ -1,7 +1,9 @@
 """Graphs in `.npz` files of the TpuGraphs format; `tpugraphs_rank.data.graphs` has the keys."""
 
+import math
 import pathlib
-from typing import Collection, Dict, Optional
+from typing import Collection, Dict, Iterator, Optional
+import zipfile
 
 import numpy as np
 
@@ -41,6 +43,56 @@ def read_arrays(path: files.PathLike, keys: Optional[Collection[str]] = None
       array.setflags(write=False)  # Ours alone, so that a graph need not copy it.
       arrays[at.key] = array
   return arrays
+
+
+def read_rows(path: files.PathLike, key: str, block_bytes: int) -> Iterator[np.ndarray]:
+  """Reads an array of an `.npz` file in blocks of rows, of which one is in memory at a time.
+
+  An array in Fortran order has no rows in one piece; it is read as a whole, and comes in one block.
+
+  Args:
+    path: the file.
+    key: of the array, of one dimension or more.
+    block_bytes: of a block at most, but at least one row.
+
+  Yields:
+    (r, ...) each; the memory of one may be that of the next.
+
+  Raises:
+    DataError: the file is damaged, or there is no such array; file and key are named.
+  """
+  try:
+    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
+      version = np.lib.format.read_magic(member)
+      if version not in headers.READERS:
+        raise ValueError(f"header of version {version}; expected 1.0 or 2.0")
+      shape, fortran_order, dtype = headers.READERS[version](member)
+      if dtype.hasobject:
+        raise ValueError("pickled objects, which are never loaded")
+      if fortran_order:
+        yield read_arrays(path, [key])[key]
+        return
+      row_bytes = math.prod(shape[1:]) * dtype.itemsize
+      size = max(block_bytes // max(row_bytes, 1), 1)
+      buffer = bytearray(min(size, shape[0]) * row_bytes)
+      for start in range(0, shape[0], size):
+        count = min(size, shape[0] - start)
+        wanted = memoryview(buffer)[:count * row_bytes]
+        while wanted:
+          arrived = member.readinto(wanted)
+          if not arrived:
+            raise ValueError("the array ends before its last row")
+          wanted = wanted[arrived:]
+        yield np.frombuffer(buffer, dtype, count * math.prod(shape[1:])).reshape(
+            (count, *shape[1:]))
+      if member.read(1):  # Only at its end the checksum is compared.
+        raise ValueError("the array goes on after its last row")
+  except errors.TpuGraphsRankError:
+    raise
+  except Exception as error:  # A damaged file makes zipfile, zlib and NumPy raise almost anything.
+    raise errors.DataError(
+        f"{path}: key {key!r} cannot be read ({type(error).__name__}: {error}); the file is "
+        "truncated or damaged") from error
 
 
 def load_graph(path: files.PathLike) -> graphs.Graph:

@@ -61,6 +61,7 @@ class Counts:
     duplicates: what is made of equal configurations: "keep", "mean", "minimum" or "first".
     list_size: configurations of a full list; None: not known.
     drawn_with: the seed that programs were drawn with; None: all files were read.
+    packed: whether packed files were read.
     programs: programs that take part.
     configurations: their configurations that take part.
     repeats: configurations that were equal to an earlier one of their program and side.
@@ -77,6 +78,7 @@ class Counts:
   duplicates: str
   list_size: Optional[int] = None
   drawn_with: Optional[int] = None
+  packed: bool = False
   programs: int = 0
   configurations: int = 0
   repeats: int = 0
@@ -90,6 +92,8 @@ class Counts:
     parts = [f"{self.programs} programs with {self.configurations} configurations"]
     if self.drawn_with is not None:
       parts[0] += f", drawn with seed {self.drawn_with} from {self.files} files"
+    if self.packed:
+      parts[0] += ", read from packed files"
     if self.repeats:
       parts.append(f"{self.repeats} repeated configurations in {self.programs_with_repeats} "
                    "programs " + ("(kept)" if self.duplicates == "keep" else
@@ -148,13 +152,15 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
   collection = registry.get_collection(config.collection)
   by_configuration = config.split_by == "configuration"
   source = collections.load_collection(
-      collection, _stored_split(collection, split, by_configuration), config.data_root)
+      collection, _stored_split(collection, split, by_configuration), config.data_root,
+      config.packed, config.packed_root)
   # Three sides, each with a configuration.
   least = max(config.min_configs, len(registry.SPLITS)) if by_configuration else config.min_configs
   # Divided by configuration, every split is of the programs that training knows: those drawn.
   limit = config.max_graphs if split == "train" or by_configuration else None
   counts = Counts(f"{collection.name} {split}", len(source), least,
-                  config.duplicates if split == "train" else "keep", list_size)
+                  config.duplicates if split == "train" else "keep", list_size,
+                  packed=source.packs is not None)
   order = np.arange(len(source))
   if limit is not None and limit < len(source):
     order = np.random.default_rng([seed, 1]).permutation(len(source))
@@ -167,7 +173,7 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
       break
     graph, path = source[index], source.paths[index]
     keys = graph.config_keys()
-    if len(np.unique(keys)) < least:
+    if int(keys.max(initial=-1)) + 1 < least:  # Keys are numbered from 0.
       counts.left_out.append(graph.name)
       continue
     if not graph.has_runtimes:

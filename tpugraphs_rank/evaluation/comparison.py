@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import pandas as pd
 
+from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import registry
@@ -152,7 +153,7 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
           for model, paths in run_dirs.items()}
   every = [run for found in runs.values() for run in found]
   for run in every:
-    if run.config.data != every[0].config.data:
+    if config_lib.differences(run.config.data, every[0].config.data):
       raise errors.ConfigError(
           f"{run.directory.path} and {every[0].directory.path} were trained on different data; "
           "compare runs of one collection, divided in one way")

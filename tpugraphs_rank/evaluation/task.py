@@ -122,7 +122,7 @@ def _seen_groups(config: run_config.DataConfig, collection: registry.Collection,
       stems = [program.graph.name for program in splits.load_programs(config, "train", seed)]
     else:
       stems = [path.stem for path in collections.load_collection(
-          collection, stored, config.data_root).paths]
+          collection, stored, config.data_root, config.packed, config.packed_root).paths]
   except errors.MissingDataError as error:
     _logger.warning("seen and unseen groups are not told apart: %s", error)
     return None

@@ -1,0 +1,161 @@
+"""Files of mapped arrays: round trip, and every kind of damage one typed error."""
+
+import io
+import os
+import pathlib
+import pickle
+import struct
+import zlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+import numpy as np
+import pytest
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.data import packed_format
+
+DTYPES = st.sampled_from([np.int8, np.uint16, np.uint32, np.int64, np.float32, np.uint64])
+ARRAYS = {"a": np.arange(40, dtype=np.int64), "b": np.arange(12, dtype=np.uint16).reshape(4, 3),
+          "none": np.zeros([0, 5], np.float32)}
+MEND = "remove it, and run `python -m experiments.pack` again"
+
+
+def _write(path, arrays=None, meta=None):
+  with open(path, "wb") as file:
+    writer = packed_format.Writer(file)
+    for name, array in (ARRAYS if arrays is None else arrays).items():
+      writer.add(name, array)
+    writer.finish(meta or {})
+  return pathlib.Path(path)
+
+
+@given(data=st.data())
+def test_round_trip(tmp_path_factory, data):
+  arrays = data.draw(st.dictionaries(st.text(min_size=1), DTYPES.flatmap(
+      lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=1, min_side=0, max_side=5)))))
+  meta = data.draw(st.dictionaries(st.text(), st.none() | st.integers() | st.text()))
+  reader = packed_format.Reader(_write(tmp_path_factory.getbasetemp() / "r.pack", arrays, meta))
+  assert reader.meta == meta and list(reader.arrays) == list(arrays)
+  reader.verify()
+  for name, array in arrays.items():
+    for found in (reader.read(name), reader.mapped(name), reader.mapped(name, scattered=True)):
+      assert found.dtype == array.dtype and not found.flags.writeable
+      np.testing.assert_array_equal(found, array)
+    assert reader.arrays[name].offset % 64 == 0 and reader.arrays[name].nbytes == array.nbytes
+
+
+@given(cuts=st.lists(st.integers(0, 20), max_size=4))
+def test_blocks_of_rows_make_the_array_that_they_are_of(cuts):
+  rows = np.arange(60, dtype=np.int64).reshape(20, 3)
+  made = []
+  for blocks in ([rows], np.split(rows, sorted(cuts))):
+    file = io.BytesIO()
+    writer = packed_format.Writer(file)
+    writer.add_blocks("rows", np.uint16, (3,), blocks)
+    writer.finish({})
+    made.append(file.getvalue())
+  assert made[0] == made[1]
+
+
+def test_blocks_that_end_in_an_error_leave_the_file_as_it_was(tmp_path):
+  def broken():
+    yield np.arange(1000)
+    raise KeyError("x")
+
+  with open(tmp_path / "r.pack", "wb") as file:
+    writer = packed_format.Writer(file)
+    writer.add("a", ARRAYS["a"])
+    with pytest.raises(KeyError):
+      writer.add_blocks("b", np.int64, (), broken())
+    writer.add("b", ARRAYS["b"])
+    writer.finish({})
+  assert (tmp_path / "r.pack").read_bytes() == _write(
+      tmp_path / "s.pack", {name: ARRAYS[name] for name in "ab"}).read_bytes()
+
+
+def test_a_file_that_is_not_there(tmp_path):
+  for path in (tmp_path / "gone.pack", tmp_path):
+    with pytest.raises(errors.MissingDataError, match=f"cannot read {path}: "):
+      packed_format.Reader(path)
+
+
+def test_a_file_cut_off_anywhere_is_refused_when_it_is_opened(tmp_path):
+  path = _write(tmp_path / "r.pack")
+  content = path.read_bytes()
+  for length in range(len(content)):
+    path.write_bytes(content[:length])
+    with pytest.raises(errors.DataError, match=MEND) as caught:
+      packed_format.Reader(path)
+    assert str(path) in str(caught.value)
+  path.write_bytes(content + b"x")
+  with pytest.raises(errors.DataError, match=f"has {len(content) + 1} bytes; expected"):
+    packed_format.Reader(path)
+
+
+def test_a_file_that_was_never_completed(tmp_path):
+  path = tmp_path / "r.pack"
+  with open(path, "wb") as file:
+    packed_format.Writer(file).add("a", ARRAYS["a"])
+  with pytest.raises(errors.DataError, match="or was never completed; remove it"):
+    packed_format.Reader(path)
+
+
+def test_every_changed_byte_is_found(tmp_path):
+  path = _write(tmp_path / "r.pack")
+  content = path.read_bytes()
+  covered = set()
+  for name, entry in packed_format.Reader(path).arrays.items():
+    covered |= {(place, name) for place in range(entry.offset, entry.offset + entry.nbytes)}
+  inside = dict(covered)
+  start = struct.unpack("<8sIIQQ", content[:32])[3]
+  for place in range(len(content)):
+    changed = bytearray(content)
+    changed[place] ^= 0x55
+    path.write_bytes(changed)
+    if place in inside:
+      reader = packed_format.Reader(path)
+      for use in (lambda: reader.read(inside[place]), reader.verify):
+        with pytest.raises(errors.DataError, match=(
+            f"is damaged: its array '{inside[place]}' has another checksum; {MEND}")):
+          use()
+    elif place < 32 or place >= start:
+      with pytest.raises(errors.DataError, match=MEND):
+        packed_format.Reader(path)
+
+
+def test_another_version_of_the_format(tmp_path, monkeypatch):
+  path = _write(tmp_path / "r.pack")
+  monkeypatch.setattr(packed_format, "VERSION", packed_format.VERSION + 1)
+  with pytest.raises(errors.DataError, match="is of version 1 of the format; this is version 2"):
+    packed_format.Reader(path)
+
+
+def test_a_file_written_anew_is_not_read_with_the_old_table(tmp_path):
+  path = _write(tmp_path / "r.pack")
+  reader = packed_format.Reader(path)
+  os.replace(_write(tmp_path / "other.pack", {"a": np.zeros(40, np.int64)}), path)
+  with pytest.raises(errors.DataError, match="was packed anew while it was in use"):
+    reader.read("a")
+  path.unlink()
+  with pytest.raises(errors.MissingDataError, match="cannot read .*r.pack"):
+    reader.read("a")
+
+
+def test_a_reader_holds_no_file_and_may_be_sent_to_another_process(tmp_path):
+  path = _write(tmp_path / "r.pack")
+  before = len(os.listdir("/proc/self/fd"))
+  readers = [packed_format.Reader(path) for _ in range(5)]
+  for reader in readers:
+    reader.read("a")
+    reader.mapped("b")[[1, 3]]
+  assert len(os.listdir("/proc/self/fd")) == before
+  assert str(path) not in pathlib.Path("/proc/self/maps").read_text()
+  again = pickle.loads(pickle.dumps(readers[0]))
+  np.testing.assert_array_equal(again.read("a"), ARRAYS["a"])
+
+
+def test_the_checksum_is_that_of_the_bytes(tmp_path):
+  reader = packed_format.Reader(_write(tmp_path / "r.pack"))
+  assert reader.arrays["b"].crc32 == zlib.crc32(ARRAYS["b"].tobytes())

@@ -1,0 +1,90 @@
+"""Packed graphs train, validate, judge and predict as the graphs that they were made of."""
+
+import numpy as np
+import pytest
+
+from experiments import evaluate
+from experiments import predict
+from tests.training import made
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import packed_graphs
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import baselines
+from tpugraphs_rank.evaluation import comparison
+from tpugraphs_rank.evaluation import tree_features
+from tpugraphs_rank.training import run_directory
+from tpugraphs_rank.training import trainer
+
+# What reads configurations in another way each.
+SETTINGS = {
+    "tile": {"model_model": "attention_gnn", "batch_config_skew": 2.0},
+    "layout": {"model_model": "attention_gnn", "batch_config_skew": 2.0},
+    "layout segments": {"batch_segment_mode": "backprop", "batch_max_nodes": 4,
+                        "data_duplicates": "mean"},
+    "layout sides": {"data_split_by": "configuration", "data_min_configs": 3,
+                     "batch_config_skew": 1.0},
+}
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
+def runs(request, tmp_path_factory):
+  """A run on the .npz files, and one on packed files."""
+  folder = tmp_path_factory.mktemp("runs")
+  descriptor = made.collection(folder / "data", kind=request.param.partition(" ")[0])
+  found = {}
+  for how in ("never", "always"):
+    config = made.settings(
+        descriptor, data_packed=how, training_epochs=2, **SETTINGS[request.param])
+    training = trainer.Trainer(config)
+    graphs = [member.graph for member in (*training.train_graphs, *training.valid_graphs)]
+    assert {isinstance(graph, packed_graphs._PackedGraph) for graph in graphs} == {how == "always"}
+    training.train(folder / how)
+    found[how] = folder / how
+  return found
+
+
+def test_the_same_weights(runs):
+  made.assert_same_run(runs["never"], runs["always"])
+  one, other = (run_directory.RunDirectory(path).read_config() for path in runs.values())
+  assert config_lib.stable_hash(one) == config_lib.stable_hash(other) and one != other
+  assert "read from packed files" in (runs["always"] / "train.log").read_text()
+  assert "packed" not in (runs["never"] / "train.log").read_text()
+
+
+def test_the_same_evaluation(runs):
+  found = {how: evaluate.evaluate(path, "valid", baselines=baselines.TRIVIAL)
+           for how, path in runs.items()}
+  assert found["never"] == found["always"]
+  csv = [(path / "evaluation" / "valid" / "per_graph.csv").read_text() for path in runs.values()]
+  assert csv[0] == csv[1] and "size_heuristic" in csv[0]
+
+
+def test_the_same_features_for_boosted_trees(runs):
+  configs = [run_directory.RunDirectory(path).read_config() for path in runs.values()]
+  for one, other in zip(*(splits.load_programs(config.data, "train") for config in configs)):
+    assert isinstance(other.graph, packed_graphs._PackedGraph)
+    np.testing.assert_array_equal(tree_features.features(one.graph, one.indices),
+                                  tree_features.features(other.graph, other.indices))
+
+
+def test_the_same_prediction(runs):
+  done = {how: predict.predict(path, "test") for how, path in runs.items()}
+  assert done["never"].part.read_bytes() == done["always"].part.read_bytes()
+  scores = [npz.read_arrays(found.scores) for found in done.values()]
+  assert scores[0].keys() == scores[1].keys() and len(scores[0]) == 2
+  for name in scores[0]:
+    np.testing.assert_array_equal(scores[0][name], scores[1][name])
+
+
+def test_a_run_goes_on_where_it_was_whichever_files_are_read(runs, tmp_path):
+  configs = {how: run_directory.RunDirectory(path).read_config() for how, path in runs.items()}
+  trainer.Trainer(configs["never"]).train(tmp_path, stop_after=1)
+  trainer.Trainer(configs["always"]).train(tmp_path)
+  made.assert_same_run(tmp_path, runs["never"])
+
+
+def test_runs_that_read_other_files_are_compared(runs):
+  found = comparison.compare({"a": [runs["never"]], "b": [runs["always"]]}, "valid", [0], [])
+  for one, other in zip(found.scores["a"][0], found.scores["b"][0], strict=True):
+    np.testing.assert_array_equal(one, other)

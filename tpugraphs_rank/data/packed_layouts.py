@@ -1,0 +1,200 @@
+"""Layouts as codes into a dictionary of those that occur, written and read some rows at a time.
+
+A search tries few layouts at a node, so the 18 numbers of a node in a configuration (72 bytes in an
+`.npz` file) are one code of at most 2 bytes. Where a program has more than 65,536 different ones,
+each tensor's 6 numbers have a code, and where that is not enough, each number. The arrays:
+
+  dictionary   (D, w) int8, the different pieces, w = 18, 6 or 1 numbers each
+  codes        (c, nc * 18 / w) uint8 or uint16
+  code_checks  (c,) uint32, the CRC-32 of each row of codes: rows are read apart, and checked apart
+  digests      (c,) uint64, as `LayoutGraph.config_digests`
+  keys         (c,) uint32, as `LayoutGraph.config_keys`
+"""
+
+import hashlib
+from typing import Callable, Dict, Iterable, Iterator, List, Tuple
+import zlib
+
+import numpy as np
+
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import packed_format
+
+_FEATURES = graphs.NUM_LAYOUT_FEATURES
+# Numbers in a piece, and the dtype of its code, by bytes a node and configuration.
+_WAYS: Tuple[Tuple[int, type], ...] = (
+    (18, np.uint8), (18, np.uint16), (6, np.uint8), (6, np.uint16), (1, np.uint8))
+_TENSOR = 6
+_VALUES = 7  # -1..5
+_POWERS = _VALUES ** np.arange(_TENSOR)
+_TENSORS = _VALUES ** _TENSOR
+
+# Blocks of layouts: (r, nc, 18) whole numbers -1..5 of any dtype.
+Blocks = Callable[[], Iterable[np.ndarray]]
+
+
+class _Overflow(Exception):
+  """More different pieces than codes."""
+
+
+class _Dictionary:
+  """Numbers pieces by first occurrence."""
+
+  def __init__(self, width: int, dtype: type):
+    """For pieces of `width` numbers and codes of this dtype."""
+    self.width = width
+    self._dtype = dtype
+    self._limit = np.iinfo(dtype).max + 1
+    # A piece of up to 6 numbers is looked up by its value, one of 18 by bisection.
+    self._code_of = np.full(_TENSORS, -1, np.int32) if width < _FEATURES else None
+    self._known = np.zeros([0], np.int64)  # Sorted.
+    self._codes = np.zeros([0], np.int64)  # Of `_known`.
+    self._order: List[np.ndarray] = []
+    self._count = 0
+
+  def encode(self, layouts: np.ndarray) -> np.ndarray:
+    """(r, nc * 18 / width) codes of (r, nc, 18) int8 layouts.
+
+    Raises:
+      _Overflow: the dtype has too few codes.
+    """
+    values = _values(layouts, self.width)
+    if self._code_of is not None:
+      codes = self._code_of[values]
+      if (codes < 0).any():
+        new = _first_occurrences(values[codes < 0])
+        self._code_of[new] = self._numbered(new)
+        codes = self._code_of[values]
+    else:
+      codes, missing = self._bisect(values)
+      if missing.any():
+        new = _first_occurrences(values[missing])
+        numbers = self._numbered(new)
+        known = np.concatenate([self._known, new])
+        order = np.argsort(known)
+        self._known = known[order]
+        self._codes = np.concatenate([self._codes, numbers])[order]
+        codes, _ = self._bisect(values)
+    row = layouts.shape[1] * _FEATURES // self.width
+    return codes.astype(self._dtype).reshape(len(layouts), row)
+
+  def _bisect(self, values: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """The codes of values, and which values have none yet."""
+    if not len(self._known):
+      return np.zeros(values.shape, np.int64), np.ones(values.shape, bool)
+    place = np.minimum(np.searchsorted(self._known, values), len(self._known) - 1)
+    return self._codes[place], self._known[place] != values
+
+  def _numbered(self, new: np.ndarray) -> np.ndarray:
+    numbers = self._count + np.arange(len(new))
+    self._order.append(new)
+    self._count += len(new)
+    if self._count > self._limit:
+      raise _Overflow()
+    return numbers
+
+  def array(self) -> np.ndarray:
+    """(D, width) int8."""
+    values = np.concatenate([np.zeros([0], np.int64), *self._order])
+    digits = values[:, None] // _VALUES ** np.arange(self.width) % _VALUES
+    return (digits - 1).astype(np.int8)
+
+
+def _values(layouts: np.ndarray, width: int) -> np.ndarray:
+  """int64: each piece as one number, without loss (7^18 is below 2^63)."""
+  if width == 1:
+    return layouts.reshape(-1).astype(np.int64) + 1
+  # In float32, for which there is a fast matrix product: 7^6 is below 2^24, so it is exact.
+  digits = layouts.reshape(-1, _TENSOR).astype(np.float32)
+  tensors = (digits @ _POWERS.astype(np.float32)).astype(np.int64) + _POWERS.sum()
+  if width == _TENSOR:
+    return tensors
+  return tensors.reshape(-1, 3) @ _TENSORS ** np.arange(3)
+
+
+def _first_occurrences(values: np.ndarray) -> np.ndarray:
+  distinct, first = np.unique(values, return_index=True)
+  return distinct[np.argsort(first)]
+
+
+def write(writer: packed_format.Writer, nodes: int, blocks: Blocks) -> None:
+  """Writes the arrays of this module.
+
+  Args:
+    writer: of the file.
+    nodes: configurable nodes.
+    blocks: called once for each way of coding that is tried, until one has codes enough.
+  """
+  for width, dtype in _WAYS:
+    dictionary = _Dictionary(width, dtype)
+    rows = _Rows()
+    try:
+      writer.add_blocks("codes", dtype, (nodes * _FEATURES // width,),
+                        rows.coded(dictionary, blocks()))
+    except _Overflow:
+      continue
+    writer.add("dictionary", dictionary.array())
+    for name, array in rows.arrays().items():
+      writer.add(name, array)
+    return
+
+
+class _Rows:
+  """Gathers what is kept of each row."""
+
+  def __init__(self):
+    self._checks: List[int] = []
+    self._digests: List[np.ndarray] = []
+    self._keys: List[int] = []
+    self._number_of: Dict[bytes, int] = {}
+
+  def coded(self, dictionary: _Dictionary, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The rows of codes, block by block."""
+    for block in blocks:
+      layouts = block.astype(np.int8)
+      codes = dictionary.encode(layouts)
+      for row in codes:
+        self._checks.append(zlib.crc32(row.data))
+        # 128 bits: equal only for equal rows, in any number that there can be.
+        digest = hashlib.blake2b(row.data, digest_size=16).digest()
+        self._keys.append(self._number_of.setdefault(digest, len(self._number_of)))
+      self._digests.append(graphs.row_digests(layouts))
+      yield codes
+
+  def arrays(self) -> Dict[str, np.ndarray]:
+    """The arrays of rows, by name."""
+    return {"code_checks": np.array(self._checks, np.uint32),
+            "digests": np.concatenate([np.zeros([0], np.uint64), *self._digests]),
+            "keys": np.array(self._keys, np.uint32)}
+
+
+class PackedLayouts:
+  """Layouts of the configurations that are asked for, of a file."""
+
+  def __init__(self, reader: packed_format.Reader):
+    self._reader = reader
+    codes, dictionary = reader.arrays["codes"], reader.arrays["dictionary"]
+    self._nodes = codes.shape[1] * dictionary.shape[1] // _FEATURES
+    self._checked = False
+
+  def __call__(self, rows: np.ndarray) -> np.ndarray:
+    """(r, nc, 18) int8 of the configurations `rows` (r,).
+
+    Raises:
+      IndexError: there is no such configuration.
+      DataError: a row, or the dictionary, is damaged; and as `Reader.mapped`.
+    """
+    rows = np.asarray(rows, np.int64)
+    reader = self._reader
+    scattered = bool((np.diff(rows) != 1).any())
+    codes = reader.mapped("codes", scattered)[rows]  # A copy: the pages are let go.
+    expected = reader.mapped("code_checks", scattered)[rows]
+    for row, content, check in zip(rows, codes, expected.tolist()):
+      if zlib.crc32(content.data) != check:
+        reader.fail(f"is damaged: the codes of configuration {row} have another checksum")
+    if not self._checked:
+      reader.read("dictionary")  # Raises where it is damaged.
+      self._checked = True
+    # Pieces of 18 bytes: `take` moves them as a whole.
+    found = reader.mapped("dictionary").take(codes.reshape(-1), axis=0)
+    return found.reshape(len(rows), self._nodes, _FEATURES)
