@@ -6,7 +6,7 @@ A layout file of a few megabytes may unpack to gigabytes; its shapes stand in th
 import contextlib
 import dataclasses
 import pathlib
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Dict, IO, Iterator, NamedTuple, Optional, Tuple
 import zipfile
 
 import numpy as np
@@ -15,9 +15,8 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
 _SUFFIX = ".npy"
-# What reads the header of an array, by the version of its format.
-READERS = {(1, 0): np.lib.format.read_array_header_1_0,
-           (2, 0): np.lib.format.read_array_header_2_0}
+_READERS = {(1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class Header(NamedTuple):
@@ -80,9 +79,21 @@ def read_headers(path: files.PathLike) -> Dict[str, Header]:
           continue  # NumPy leaves out what is no array, too.
         at.key = key = name[:-len(_SUFFIX)]
         with archive.open(name) as member:
-          version = np.lib.format.read_magic(member)
-          if version not in READERS:
-            raise ValueError(f"header of version {version}; expected 1.0 or 2.0")
-          shape, _, dtype = READERS[version](member)
-        headers[key] = Header(shape, dtype)
+          headers[key], _ = read_header(member)
   return headers
+
+
+def read_header(member: IO[bytes]) -> Tuple[Header, bool]:
+  """Reads the header at the beginning of a stored array, and goes no further.
+
+  Returns:
+    The header, and whether the array is in Fortran order.
+
+  Raises:
+    ValueError: it is none that is known.
+  """
+  version = np.lib.format.read_magic(member)
+  if version not in _READERS:
+    raise ValueError(f"header of version {version}; expected 1.0 or 2.0")
+  shape, fortran_order, dtype = _READERS[version](member)
+  return Header(shape, dtype), fortran_order

@@ -59,14 +59,14 @@ def read_rows(path: files.PathLike, key: str, block_bytes: int) -> Iterator[np.n
     (r, ...) each; the memory of one may be that of the next.
 
   Raises:
+    MissingDataError: there is no such file.
     DataError: the file is damaged, or there is no such array; file and key are named.
   """
-  try:
+  path = pathlib.Path(path)
+  with headers.reading(path) as at:
+    at.key = key
     with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
-      version = np.lib.format.read_magic(member)
-      if version not in headers.READERS:
-        raise ValueError(f"header of version {version}; expected 1.0 or 2.0")
-      shape, fortran_order, dtype = headers.READERS[version](member)
+      (shape, dtype), fortran_order = headers.read_header(member)
       if dtype.hasobject:
         raise ValueError("pickled objects, which are never loaded")
       if fortran_order:
@@ -87,12 +87,6 @@ def read_rows(path: files.PathLike, key: str, block_bytes: int) -> Iterator[np.n
             (count, *shape[1:]))
       if member.read(1):  # Only at its end the checksum is compared.
         raise ValueError("the array goes on after its last row")
-  except errors.TpuGraphsRankError:
-    raise
-  except Exception as error:  # A damaged file makes zipfile, zlib and NumPy raise almost anything.
-    raise errors.DataError(
-        f"{path}: key {key!r} cannot be read ({type(error).__name__}: {error}); the file is "
-        "truncated or damaged") from error
 
 
 def load_graph(path: files.PathLike) -> graphs.Graph:

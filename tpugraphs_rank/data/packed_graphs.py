@@ -152,16 +152,10 @@ def source_key(path: files.PathLike) -> str:
     MissingDataError: there is no such file.
     DataError: it is no `.npz` file.
   """
-  try:
-    with zipfile.ZipFile(path) as archive:
-      members = sorted((member.filename, member.CRC, member.file_size)
-                       for member in archive.infolist())
-  except FileNotFoundError:
-    raise errors.MissingDataError(f"no file {path}") from None
-  except (OSError, ValueError, zipfile.BadZipFile) as error:
-    raise errors.DataError(
-        f"{path} cannot be read ({type(error).__name__}: {error}); the file is truncated, damaged "
-        "or no .npz file") from error
+  path = pathlib.Path(path)
+  with headers.reading(path), zipfile.ZipFile(path) as archive:
+    members = sorted((member.filename, member.CRC, member.file_size)
+                     for member in archive.infolist())
   return hashlib.sha256(repr(members).encode()).hexdigest()[:32]
 
 
