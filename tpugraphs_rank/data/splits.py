@@ -3,7 +3,7 @@
 import collections as containers
 import dataclasses
 import logging
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional
 import zlib
 
 import numpy as np
