@@ -10,12 +10,15 @@ Prints the best configurations and writes into `predictions/` of the run directo
   <file>.ranked.pb    the same as raw data without measurements: a TuningData of kernels (tile
                       sizes), or the ModuleTuningData of a program (layouts)
 
-The raw file can be measured, and be given as --hlo again.
+The raw file can be measured, and be given as --hlo again. --measure hands it to the collector,
+which knows the programs of its own catalogues, and compares predicted and measured.
 """
 
+import hashlib
 import logging
 import pathlib
-from typing import List, Optional
+import subprocess
+from typing import List, Optional, Sequence
 
 from absl import flags
 import tqdm
@@ -23,11 +26,15 @@ import tqdm
 from experiments import app
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.candidates import measured
 from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import ranked as ranked_lib
 from tpugraphs_rank.candidates import tile_spaces
+from tpugraphs_rank.hlo import reading
 
 _FROM_TARGET = "target"
+# The collector runs in an environment of its own, which this makes where it is not there yet.
+_COLLECTOR = (str(pathlib.Path(__file__).resolve().parents[1] / "run"), "remeasure")
 
 _log = logging.getLogger("tpugraphs_rank.rank")
 
@@ -89,6 +96,33 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
           for (_, scores), program, listed in zip(scored, found, chosen)]
 
 
+def measure(raw: pathlib.Path, results: Sequence[ranked_lib.Ranked]) -> List[measured.Measured]:
+  """Has the collector measure what a raw file of the results holds.
+
+  The measurements stay beside the file, in a folder that is named after it and its content.
+
+  Raises:
+    CompatibilityError: a program is not one of the collector's.
+    OutputError: the collector failed.
+    DataError: too little could be measured.
+  """
+  from tools.collect import remeasure
+  remeasure.check_known([result.program.data.module.name for result in results],
+                        results[0].candidates.kind == "layout")
+  digest = hashlib.sha256(raw.read_bytes()).hexdigest()[:8]
+  folder = raw.with_name(f"{raw.stem}.{digest}.measured").resolve()
+  done = subprocess.run(
+      [*_COLLECTOR, str(raw.resolve()), str(folder)], stdin=subprocess.DEVNULL, check=False)
+  if done.returncode:
+    raise errors.OutputError(
+        f"the collector ended with status {done.returncode} (its messages are above); what it "
+        f"measured is in {folder}: run the same command to go on")
+  passes = [{data.module.name: data for data in reading.read_raw(path).modules}
+            for path in sorted(folder.glob("pass*.pb"))]
+  return [measured.compare(result, [found[result.program.data.module.name] for found in passes])
+          for result in results]
+
+
 # Defined only when this is the program: other apps use the same flag names.
 def _define_flags() -> None:
   flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
@@ -113,6 +147,8 @@ def _define_flags() -> None:
   flags.DEFINE_integer("seed", 0, "Seed of what auto draws.")
   flags.DEFINE_bool("strict", False, "Refuse programs that the run does not fit (another target, "
                     "opcodes never seen), instead of warning.")
+  flags.DEFINE_bool("measure", False, "Measure the best configurations with the collector, on this "
+                    "machine: programs of its catalogues only, known by the module's name.")
 
 
 def main(_) -> None:
@@ -125,10 +161,16 @@ def main(_) -> None:
   as_json, as_raw = folder / f"{stem}.ranked.json", folder / f"{stem}.ranked.pb"
   with files.atomic_write(as_raw) as file:
     file.write(ranked_lib.raw_bytes(results))
-  files.write_json(as_json, {"run": str(values.run_dir), "hlo": str(values.hlo), "programs": [
-      ranked_lib.to_json(result) for result in results]})
+  listed = [ranked_lib.to_json(result) for result in results]
+  contents = {"run": str(values.run_dir), "hlo": str(values.hlo), "programs": listed}
+  files.write_json(as_json, contents)
   for result in results:
-    print(ranked_lib.table(result) + "\n")
+    print(ranked_lib.table(result) + "\n", flush=True)
+  if values.measure:
+    for program, comparison in zip(listed, measure(as_raw, results)):
+      program["measured"] = measured.to_json(comparison)
+      print(measured.table(comparison) + "\n")
+    files.write_json(as_json, contents)
   print(f"ranking: {as_json}\nto measure: {as_raw}")
 
 

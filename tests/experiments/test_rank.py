@@ -14,6 +14,7 @@ from tests.hlo import modules
 from tests.training import made as made_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import programs
+from tpugraphs_rank.candidates import ranked
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import trainer
@@ -147,6 +148,52 @@ def test_candidates_of_the_file_itself(runs, tmp_path):
   (tmp_path / "one.pb").write_bytes(data.SerializeToString())
   [result] = rank.rank(runs["tile"], tmp_path / "one.pb")
   assert result.candidates.count == 2 and result.candidates.about["source"] == "runs"
+
+
+# Measures what it is given: a tile takes as many ns as it has rows.
+COLLECTOR = """
+import pathlib, sys
+from tpugraphs_rank.hlo import tuning_pb2
+source, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+if "fails" in source:
+  sys.exit(3)
+data = tuning_pb2.TuningData.FromString(pathlib.Path(source).read_bytes())
+for module in data.modules:
+  module.runs.add(is_default=True).op_config.tile_size_config.output_bounds.append(32)
+  for run in module.runs:
+    run.profile.compute_time_ns = run.op_config.tile_size_config.output_bounds[0]
+folder.mkdir()
+for number in (1, 2):
+  (folder / f"pass{number}.pb").write_bytes(data.SerializeToString())
+"""
+
+
+def test_predicted_against_measured(runs, tmp_path, monkeypatch):
+  monkeypatch.setattr(rank, "_COLLECTOR", (sys.executable, "-c", COLLECTOR))
+  monkeypatch.setenv("PYTHONPATH", str(ROOT))
+  hlo = made.write(tmp_path / "k.pb", made.matmul(16, 16, 16, "matmul.16x16x16.f32"))
+  results = rank.rank(runs["tile"], hlo, top_k=5, tiling="xla_cpu")
+  raw = tmp_path / "k.ranked.pb"
+  raw.write_bytes(ranked.raw_bytes(results))
+  [comparison] = rank.measure(raw, results)
+  rows = [results[0].candidates.profile(position).op_config.tile_size_config.output_bounds[0]
+          for position in results[0].best]
+  assert comparison.runtimes.tolist() == rows and comparison.default == 32
+  assert comparison.speedup == 32 / min(rows)
+  # A collector that fails, and a program that it does not know.
+  failing = raw.rename(tmp_path / "fails.pb")
+  with pytest.raises(errors.OutputError, match="the collector ended with status 3 .*run the same"):
+    rank.measure(failing, results)
+  strange = rank.rank(runs["tile"], made.write(tmp_path / "s.pb", made.matmul(8, 8, 8)), top_k=5)
+  with pytest.raises(errors.CompatibilityError, match="'product' cannot be measured here"):
+    rank.measure(failing, strange)
+
+
+def test_the_app_says_what_cannot_be_measured(runs, hlo, tmp_path):
+  done = _rank("--run_dir", runs["tile"], "--hlo", hlo / "tile.pb", "--output", tmp_path,
+               "--measure")
+  assert done.returncode == 1 and "error: 'a' cannot be measured here" in done.stderr
+  assert "best 10 of" in done.stdout and (tmp_path / "tile.ranked.pb").exists()
 
 
 @pytest.mark.parametrize("arguments, status, said", [

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TASKS = (
-    "demo", "test", "python", "collect-tile", "collect-layout", "benchmark", "tables",
+    "demo", "test", "python", "collect-tile", "collect-layout", "remeasure", "benchmark", "tables",
     "build-files", "lock")
 
 # Answers the probe as the version in $0.version, makes environments that hold a copy of itself, and
@@ -171,6 +171,15 @@ def test_collecting_uses_an_environment_of_its_own(project):
       "--repeat build/collect-layout/measured/pass2 --output build/collect-layout/npz",
       "task -m tools.collect.layouts.assemble --collected build/collect-layout/measured "
       "--npz build/collect-layout/npz --output build/collect-layout/layout_xla_cpu_mixed"]
+
+
+def test_remeasuring_uses_the_collectors_environment(project):
+  project.python("python3", "3.11")
+  (project.top / "tools" / "collect").mkdir(parents=True)
+  (project.top / "tools" / "collect" / "requirements.txt").write_text("jax==1.0\n")
+  assert project.run("remeasure", "my file.pb", "folder").returncode == 0
+  assert project.logged() == ["venv .venv-collect", "pip",
+                              "task -m tools.collect.remeasure my file.pb folder"]
 
 
 @pytest.mark.parametrize("change", ["requirements", "interrupted", "moved", "python", "chosen"])
