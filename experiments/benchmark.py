@@ -23,7 +23,7 @@ import tqdm
 from experiments import app
 from tpugraphs_rank import files
 
-PARTS = ("speedups", "growth", "streaming", "memory")
+PARTS = ("speedups", "growth", "streaming", "memory", "recipes")
 _NODES, _CONFIGS = 10_000, 16
 # Shares of the nodes within one hop, and the names of the cases; two hops reach 31 % and 81 %.
 _COVERAGES = {"13_31": 0.13, "47_81": 0.47}
@@ -90,6 +90,12 @@ def streaming(repeats: int) -> List[Dict[str, Any]]:
   return rows
 
 
+def recipes(repeats: int) -> List[Dict[str, Any]]:
+  """A training step of each recipe of the public collections, and the hours that all take."""
+  from experiments.benchmarks import recipes as recipes_lib
+  return recipes_lib.measure(repeats)
+
+
 def memory() -> List[Dict[str, Any]]:
   """Peak memory and speed on 20,000 nodes, each case in a process of its own."""
   rows = []
@@ -142,7 +148,8 @@ def main(_) -> None:
   found: Dict[str, Any] = {**run_directory.environment(), "repeats": values.repeats}
   measure = {"speedups": lambda: speedups(values.repeats),
              "growth": lambda: growth(max(values.repeats // 2, 1)),
-             "streaming": lambda: streaming(values.repeats), "memory": memory}
+             "streaming": lambda: streaming(values.repeats), "memory": memory,
+             "recipes": lambda: recipes(values.repeats)}
   for part in values.parts:
     found[part] = measure[part]()
   found["speedup_over_plain"] = summary(found)

@@ -67,7 +67,7 @@ class Bench:
     for name, batch in (("plain", self._plain), ("exact", self._exact)):
       if name == "plain" and not plain:
         continue
-      arrays, spec = _tensors(batch)
+      arrays, spec = tensors(batch)
       stepper = steps.Stepper(self.model, self.config, 1000, spec)
       score = tf.function(lambda arrays: self.model(pipeline.to_step(arrays)["graph"]),
                           input_signature=[spec], autograph=False)
@@ -95,7 +95,8 @@ class Bench:
                         for way, streamer in streamers.items()}, repeats)
 
 
-def _tensors(batch: batches.Batch) -> Tuple[Dict[str, tf.Tensor], Dict[str, tf.TensorSpec]]:
+def tensors(batch: batches.Batch) -> Tuple[Dict[str, tf.Tensor], Dict[str, tf.TensorSpec]]:
+  """A batch as a step takes it, and its specification."""
   dataset = pipeline.dataset(lambda: iter([batch]))
   return next(iter(dataset)), dataset.element_spec
 

@@ -25,6 +25,8 @@ def tables_of(found: Dict[str, Any]) -> List[str]:
         found["streaming"], ("exact_per_cpu_s", "distinct_per_cpu_s", "chosen_per_cpu_s")))
   if "memory" in found:
     blocks.append("Memory\n\n" + _plain(found["memory"], ("per_cpu_s",)))
+  if "recipes" in found:
+    blocks.append("Training of the recipes without validation\n\n" + _plain(found["recipes"]))
   if "growth" in found:
     rows = [{key: f"{1000 * value:.1f} ms" if key.split("_")[0] in ("train", "score", "batch")
              else value for key, value in row.items()} for row in found["growth"]]

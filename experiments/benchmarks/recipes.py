@@ -1,0 +1,63 @@
+"""How long the recipes of the public collections train, from a step on made-up programs."""
+
+import pathlib
+from typing import Any, Dict, List
+
+import numpy as np
+
+from experiments import app
+from experiments.benchmarks import execution
+from experiments.benchmarks import programs
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import models
+from tpugraphs_rank import run_config
+from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import normalize
+from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.training import steps
+
+# Mean numbers of nodes (arXiv 2308.13490).
+_NODES = {"tile:xla": 40, "layout:xla:default": 14_105, "layout:xla:random": 14_105,
+          "layout:nlp:default": 5_659, "layout:nlp:random": 5_659}
+_FOLDER = pathlib.Path(__file__).resolve().parent.parent / "configs"
+
+
+def _tile(nodes: int, seed: int) -> graphs.TileGraph:
+  rng = np.random.default_rng(seed)
+  base = programs.program(nodes, 0.2, 2, seed)
+  return graphs.TileGraph(
+      name=f"made_up.{seed}", node_feat=base.node_feat, node_opcode=base.node_opcode,
+      edge_index=base.edge_index, config_runtime=rng.permutation(64) + 1000,
+      config_feat=rng.integers(1, 128, [64, 24]).astype(np.float32),
+      config_runtime_normalizers=np.full(64, 1000))
+
+
+def measure(repeats: int) -> List[Dict[str, Any]]:
+  """For each recipe a training step, and what all its epochs take by it, without validation."""
+  rows = []
+  for name, nodes in _NODES.items():
+    config = config_lib.from_dict(run_config.RunConfig, app.read_settings(
+        _FOLDER / f"{name.replace(':', '_')}.json"))
+    kind = name.partition(":")[0]
+    size = config.batch.batch_size
+    members = [_tile(nodes, seed) if kind == "tile" else programs.program(nodes, 0.13, 64, seed)
+               for seed in range(size)]
+    normalizer = normalize.Normalizer.fit(members)
+    cut = config.batch.max_nodes if config.batch.segment_mode != "full" else None
+    prepared = [batches.prepare(splits.Program(graph), normalizer, cut) for graph in members]
+    model = models.build_model(kind, config)
+    batch = model.arrange(batches.training_batch(
+        prepared, config.batch, np.random.default_rng(0)))
+    arrays, spec = execution.tensors(batch)
+    model(pipeline.to_step(arrays)["graph"])
+    stepper = steps.Stepper(model, config, 1000, spec)
+    seconds = execution.interleaved(
+        {"step": lambda stepper=stepper, arrays=arrays: stepper.train(arrays)}, repeats)["step"]
+    count = registry.get_collection(name).splits["train"]
+    number = -(-count * config.batch.lists_per_graph // size) * config.training.epochs
+    rows.append({"recipe": name, "nodes": nodes, "steps": number, **seconds,
+                 "hours": number * seconds["cpu_s"] / 3600})
+  return rows
