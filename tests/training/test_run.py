@@ -2,10 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from tests import synthetic
 from tests.training import made
 from tpugraphs_rank import errors
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import graphs
 from tpugraphs_rank.training import run
 from tpugraphs_rank.training import trainer
 
@@ -71,3 +75,28 @@ def test_weights_that_are_not_numbers_give_no_scores(finished):
   opened._model.trainable_variables[0].assign(opened._model.trainable_variables[0] * float("nan"))
   with pytest.raises(errors.DataError, match="scores are not finite"):
     opened.score(made.synthetic.tile_graph(0))
+
+
+def test_configurations_that_the_graph_does_not_hold(tmp_path):
+  for kind, rows in (("tile", "config_feat"), ("layout", "node_config_feat")):
+    descriptor = made.collection(tmp_path / kind, kind)
+    trainer.Trainer(made.settings(descriptor, training_epochs=1)).train(tmp_path / f"{kind}_run")
+    opened = run.load_run(tmp_path / f"{kind}_run")
+    graph, *_ = collections.load_collection(str(descriptor), "valid")
+    configs = getattr(graph, rows)
+    scores = opened.score(graph)
+    np.testing.assert_allclose(opened.score(graph, configs), scores, rtol=1e-5, atol=1e-6)
+    # One alone, too, and in another order; the graph's own are as they were.
+    np.testing.assert_allclose(opened.score(graph, configs[3:0:-1]), scores[3:0:-1], rtol=1e-4,
+                               atol=1e-5)
+    assert not graphs.with_configs(graph, configs).has_runtimes and graph.has_runtimes
+    with pytest.raises(errors.DataError, match=f"{graph.name}: {rows} has shape"):
+      opened.score(graph, configs[:, :-1])
+    with pytest.raises(errors.DataError, match=f"{rows}"):
+      opened.score(graph, np.zeros([]))
+
+
+def test_a_bare_graph_takes_no_configurations():
+  arrays = synthetic.node_arrays(np.random.default_rng(0), 3)
+  with pytest.raises(errors.DataError, match="bare is a graph without configurable nodes"):
+    graphs.with_configs(graphs.Graph("bare", **arrays), np.zeros([1, 24]))

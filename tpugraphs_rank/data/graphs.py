@@ -282,6 +282,32 @@ def row_digests(rows: np.ndarray) -> np.ndarray:
                    for row in rows], np.uint64)
 
 
+def with_configs(graph: Graph, configs: np.ndarray) -> Graph:
+  """The same program with other configurations, which were not measured.
+
+  Args:
+    graph: a `TileGraph` or `LayoutGraph`.
+    configs: (c, 24) tile features, or (c, nc, 18) layouts of the graph's configurable nodes.
+
+  Raises:
+    DataError: the configurations do not fit the graph, or it takes none.
+  """
+  keys = {"tile": "config_feat", "layout": "node_config_feat"}
+  if graph.kind not in keys:
+    raise errors.DataError(
+        f"{graph.name} is a graph without configurable nodes or tiles; featurize it with its "
+        "configurations (`python -m experiments.featurize`), or use `python -m experiments.rank`")
+  configs = np.asarray(configs)
+  unmeasured = np.zeros(len(configs) if configs.ndim else 0, np.int64)
+  arrays = {field.name: getattr(graph, field.name) for field in dataclasses.fields(graph)
+            if field.name not in ("name", "config_runtime_passes", keys[graph.kind])}
+  arrays.update({keys[graph.kind]: configs, "config_runtime": unmeasured})
+  if graph.kind == "tile":
+    arrays["config_runtime_normalizers"] = unmeasured
+    return TileGraph(graph.name, **arrays)
+  return LayoutGraph(graph.name, **arrays)
+
+
 def _canonical(graph: Graph, field: dataclasses.Field, sizes: Dict[str, int]
                ) -> Optional[np.ndarray]:
   """The array of `field` with the canonical dtype, read-only, its shape checked."""

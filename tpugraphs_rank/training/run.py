@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -88,11 +88,22 @@ class Run:
             f"{program.graph.name}: scores are not finite; its features may be extreme")
     return scores
 
-  def score(self, graph: graphs.Graph) -> np.ndarray:
+  def score(self, graph: graphs.Graph, configs: Optional[np.ndarray] = None) -> np.ndarray:
     """Scores all configurations of a graph, (c,) float32, higher = faster.
 
-    Needs no runtimes. Raises as `score_programs`.
+    Needs no runtimes, and memory for the states of some configurations only, however many there
+    are; the setting `scoring_megabytes` bounds it, and changes no score beyond rounding.
+
+    Args:
+      graph: the graph.
+      configs: other configurations for it, instead of its own: (c, nc, 18) layouts of its
+        configurable nodes, or (c, 24) tile features.
+
+    Raises as `score_programs`.
+      DataError: `configs` do not fit the graph.
     """
+    if configs is not None:
+      graph = graphs.with_configs(graph, configs)
     return self.score_programs([splits.Program(graph)])[0]
 
   def rank(self, graph: graphs.Graph, k: int = 10) -> np.ndarray:
