@@ -40,10 +40,24 @@ def test_round_trip(tmp_path_factory, data):
   assert reader.meta == meta and list(reader.arrays) == list(arrays)
   reader.verify()
   for name, array in arrays.items():
-    for found in (reader.read(name), reader.mapped(name), reader.mapped(name, scattered=True)):
+    for found in (reader.read(name), reader.mapped(name)):
       assert found.dtype == array.dtype and not found.flags.writeable
       np.testing.assert_array_equal(found, array)
     assert reader.arrays[name].offset % 64 == 0 and reader.arrays[name].nbytes == array.nbytes
+
+
+@given(count=st.integers(1, 60), width=st.integers(0, 3000), dtype=DTYPES, data=st.data())
+def test_rows_in_any_order(tmp_path_factory, count, width, dtype, data):
+  array = np.arange(count * width).reshape(count, width).astype(dtype)
+  path = _write(tmp_path_factory.getbasetemp() / "w.pack", {"before": np.arange(99), "x": array})
+  rows = np.array(data.draw(st.lists(st.integers(-count, count - 1), max_size=20)), np.int64)
+  reader = packed_format.Reader(path)
+  found = reader.rows("x", rows)
+  assert found.dtype == dtype
+  np.testing.assert_array_equal(found, array[rows])
+  for row in (count, -count - 1) if width else ():
+    with pytest.raises(IndexError):
+      reader.rows("x", np.array([0, row]))
 
 
 @given(cuts=st.lists(st.integers(0, 20), max_size=4))
@@ -149,7 +163,7 @@ def test_a_reader_holds_no_file_and_may_be_sent_to_another_process(tmp_path):
   readers = [packed_format.Reader(path) for _ in range(5)]
   for reader in readers:
     reader.read("a")
-    reader.mapped("b")[[1, 3]]
+    reader.rows("b", np.array([3, 1]))
   assert len(os.listdir("/proc/self/fd")) == before
   assert str(path) not in pathlib.Path("/proc/self/maps").read_text()
   again = pickle.loads(pickle.dumps(readers[0]))

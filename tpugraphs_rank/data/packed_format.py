@@ -16,7 +16,7 @@ import mmap
 import os
 import pathlib
 import struct
-from typing import Any, BinaryIO, Dict, Iterable, NamedTuple, Tuple
+from typing import Any, BinaryIO, Dict, Iterable, NamedTuple, Optional, Tuple
 import zlib
 
 import numpy as np
@@ -29,6 +29,8 @@ VERSION = 1
 _PREFIX = struct.Struct("<8sIIQQ")
 _ALIGNMENT = 64
 _CHUNK = 16 * 2**20
+# Rows of fewer bytes lie so close that the system reads many at a time of its own accord.
+_SCATTERED_BYTES = 64
 
 
 class Entry(NamedTuple):
@@ -161,38 +163,59 @@ class Reader:
         f"{self.path} {problem}; remove it, and run `python -m experiments.pack` again for its "
         "collection, which packs anew what is missing")
 
-  def mapped(self, name: str, scattered: bool = False) -> np.ndarray:
+  def mapped(self, name: str) -> np.ndarray:
     """An array as a view of the file, read-only; its bytes are not checked.
 
     The file is mapped until the view is gone: keep what is picked from it, not the view.
 
     Args:
       name: of the array.
-      scattered: rows far apart are wanted, so that reading ahead does not pay.
 
     Raises:
       MissingDataError: the file is gone.
       DataError: the file was written anew since it was opened.
     """
+    return self._view(name, self._map(name))
+
+  def rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+    """(r, ...) copies of rows of an array, in any order; their bytes are not checked.
+
+    Raises:
+      IndexError: there is no such row; and as `mapped`.
+    """
+    content = self._map(name)
     entry = self.arrays[name]
-    if not entry.nbytes:
+    row_bytes = entry.nbytes // max(entry.shape[0], 1)
+    if content is not None and row_bytes >= _SCATTERED_BYTES and (np.diff(rows) != 1).any():
+      # All are asked of the disk at once, and no more than they are: one after the other would
+      # take as long as there are rows.
+      content.madvise(mmap.MADV_RANDOM)
+      starts = entry.offset + np.unique(rows[(rows >= 0) & (rows < entry.shape[0])]) * row_bytes
+      firsts = starts // mmap.PAGESIZE * mmap.PAGESIZE
+      for first, length in zip(firsts.tolist(), (starts + row_bytes - firsts).tolist()):
+        content.madvise(mmap.MADV_WILLNEED, first, length)
+    return self._view(name, content)[rows]
+
+  def _map(self, name: str) -> Optional[mmap.mmap]:
+    """The file in memory; None where the array is empty, so that nothing can be mapped."""
+    if not self.arrays[name].nbytes:
+      return None
+    try:
+      with open(self.path, "rb") as file:
+        if _Identity.of(file) == self._identity:
+          return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+      raise errors.MissingDataError(
+          f"cannot read {self.path}: {error.strerror or error}") from None
+    raise errors.DataError(
+        f"{self.path} was packed anew while it was in use; run the same command again")
+
+  def _view(self, name: str, content: Optional[mmap.mmap]) -> np.ndarray:
+    entry = self.arrays[name]
+    if content is None:
       empty = np.zeros(entry.shape, entry.dtype)
       empty.setflags(write=False)
       return empty
-    try:
-      with open(self.path, "rb") as file:
-        identity = _Identity.of(file)
-        if identity != self._identity:
-          raise errors.DataError(
-              f"{self.path} was packed anew while it was in use; run the same command again")
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-      if isinstance(error, errors.TpuGraphsRankError):
-        raise
-      raise errors.MissingDataError(
-          f"cannot read {self.path}: {error.strerror or error}") from None
-    if scattered and hasattr(mmap, "MADV_RANDOM"):
-      content.madvise(mmap.MADV_RANDOM)
     count = math.prod(entry.shape)
     return np.frombuffer(content, entry.dtype, count, entry.offset).reshape(entry.shape)
 

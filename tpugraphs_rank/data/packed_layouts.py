@@ -186,9 +186,8 @@ class PackedLayouts:
     """
     rows = np.asarray(rows, np.int64)
     reader = self._reader
-    scattered = bool((np.diff(rows) != 1).any())
-    codes = reader.mapped("codes", scattered)[rows]  # A copy: the pages are let go.
-    expected = reader.mapped("code_checks", scattered)[rows]
+    codes = reader.rows("codes", rows)
+    expected = reader.rows("code_checks", rows)
     for row, content, check in zip(rows, codes, expected.tolist()):
       if zlib.crc32(content.data) != check:
         reader.fail(f"is damaged: the codes of configuration {row} have another checksum")

@@ -1,0 +1,284 @@
+"""Packing, reading, opening, and training on packed collections larger than memory.
+
+What has a peak of memory is measured in a process of its own: see `one_case`.
+"""
+
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+from typing import Any, BinaryIO, Dict, Iterator, List, Tuple
+import zipfile
+import zlib
+
+import numpy as np
+import tqdm
+
+from experiments.benchmarks import programs
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import files
+from tpugraphs_rank import run_config
+from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import packed
+from tpugraphs_rank.data import packed_format
+from tpugraphs_rank.data import packed_graphs
+from tpugraphs_rank.data import splits
+
+# (configurations, configurable nodes, nodes) of the largest public files.
+SHAPES: Tuple[Tuple[int, int, int], ...] = ((100_040, 121, 2_000), (10_760, 2_251, 15_000))
+OPENED = 200
+_STORED_BYTES = 72  # Of a node in a configuration, in an .npz file.
+_READ = 64
+# Different configurations of a made-up packed graph; most of its rows are the first.
+_POOL = 1024
+# Rows that go together, of which one in so many is filled: the others take no space on disk.
+_BLOCK_ROWS, _FILLED = 512, 16
+
+
+def packing(folder: pathlib.Path) -> List[Dict[str, Any]]:
+  """Packs files of the largest public shapes, and reads configurations at random.
+
+  `configs_bytes` is what a node takes in a configuration on disk, `file_bytes` the same with the
+  graph shared out; `read_*_ms` are for 64 random configurations.
+  """
+  rows = []
+  for shape in tqdm.tqdm(SHAPES, desc="packing", disable=None):
+    configs, configurable, nodes = shape
+    source = folder / f"{configs}x{configurable}.npz"
+    target = source.with_suffix(packed_graphs.SUFFIX)
+    write_source(source, *shape)
+    found = run_case("pack", source, target)
+    reader = packed_format.Reader(target)
+    graph = packed_graphs.open_graph(reader)
+    samples = configs * configurable
+    own = sum(entry.nbytes for name, entry in reader.arrays.items() if name not in (
+        "node_feat", "node_opcode", "edge_index", "node_config_ids"))
+    rows.append({
+        "configs": configs, "configurable": configurable, "nodes": nodes,
+        "unpacked_gb": samples * _STORED_BYTES / 1e9, "npz_gb": source.stat().st_size / 1e9,
+        **found, "configs_bytes": own / samples, "file_bytes": target.stat().st_size / samples,
+        **_reading(graph)})
+    source.unlink()
+    target.unlink()
+  return rows
+
+
+def _reading(graph: packed_graphs.PackedLayoutGraph) -> Dict[str, float]:
+  """Milliseconds to read 64 random configurations, from memory and from disk."""
+  rng = np.random.default_rng(0)
+  found = {}
+  for name, cold, repeats in (("cold", True, 9), ("warm", False, 101)):
+    times = []
+    for _ in range(repeats):
+      if cold:
+        _drop_cache(graph.reader.path)
+      rows = rng.integers(graph.num_configs, size=_READ)
+      before = time.perf_counter()
+      graph.layouts(rows)
+      times.append(1000 * (time.perf_counter() - before))
+    found[f"read_{name}_ms"] = float(np.median(times))
+    found[f"read_{name}_worst_ms"] = max(times)
+  return found
+
+
+def _drop_cache(path: pathlib.Path) -> None:
+  """Asks the system to forget what it keeps of a file in memory."""
+  with open(path, "rb") as file:
+    os.fsync(file.fileno())
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def write_source(path: pathlib.Path, configs: int, configurable: int, nodes: int) -> None:
+  """Writes an `.npz` file of random layouts, some rows at a time."""
+  rng = np.random.default_rng(0)
+  base = programs.program(nodes, 0.13, 2)
+  arrays = base.arrays()
+  arrays["node_config_ids"] = np.sort(rng.permutation(nodes)[:configurable])
+  arrays["config_runtime"] = rng.integers(10 ** 6, 10 ** 8, configs)
+  del arrays["node_config_feat"]
+  with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    for key, array in arrays.items():
+      with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, np.asarray(array))
+    with archive.open("node_config_feat.npy", "w", force_zip64=True) as member:
+      np.lib.format.write_array_header_1_0(member, {
+          "descr": "<f4", "fortran_order": False, "shape": (configs, configurable, 18)})
+      size = max(20_000_000 // (configurable * _STORED_BYTES), 1)
+      for start in range(0, configs, size):
+        rows = programs.random_layouts(configurable, min(size, configs - start), rng)
+        member.write(rows.astype(np.float32).tobytes())
+
+
+def opening(folder: pathlib.Path) -> Dict[str, Any]:
+  """Opens a collection of 200 packed graphs, and reads what training asks of all of them."""
+  collection = folder / "collection.json"
+  files.write_json(collection, {
+      "name": "layout:opened", "kind": "layout", "target": "none", "splits": {"all": OPENED}})
+  for number in tqdm.trange(OPENED, desc="opening", disable=None):
+    graph = programs.program(2_000, 0.13, 200, seed=number)
+    npz.save_graph(folder / f"g{number}.npz", graph)
+  started = time.perf_counter()
+  split = collections.load_collection(str(collection), "all", packed="always")
+  packed_in = time.perf_counter() - started
+  times = []
+  for _ in range(5):
+    started = time.perf_counter()
+    split = collections.load_collection(str(collection), "all", packed="auto")
+    opened = list(split)
+    times.append(time.perf_counter() - started)
+  if split.packs is None or len(opened) != OPENED:
+    raise AssertionError("the collection was not read from packed files")
+  started = time.perf_counter()
+  splits.load(run_config.DataConfig(collection=str(collection), split_by="configuration"), "train")
+  return {"graphs": OPENED, "pack_s": packed_in, "open_s": float(np.median(times)),
+          "load_programs_s": time.perf_counter() - started}
+
+
+def training(folder: pathlib.Path, times_memory: float = 10.0) -> Dict[str, Any]:
+  """One epoch on a collection that, unpacked, is so many times the memory of this machine.
+
+  `batch_share` is the time that making batches takes, of that of the epoch's steps.
+  """
+  memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  unpacked = write_sparse(folder, int(times_memory * memory))
+  found = run_case("train", folder / "collection.json", folder / "run")
+  taken = sum(path.stat().st_blocks * 512 for path in folder.rglob(f"*{packed_graphs.SUFFIX}"))
+  return {"memory_gb": memory / 1e9, "unpacked_gb": unpacked / 1e9, "on_disk_gb": taken / 1e9,
+          **found}
+
+
+class _Sparse:
+  """A file that leaves holes where zeros are written."""
+
+  def __init__(self, file: BinaryIO):
+    self._file = file
+
+  def write(self, content) -> int:
+    content = memoryview(content).cast("B")
+    if len(content) >= 4096 and not np.frombuffer(content, np.uint8).any():
+      self._file.seek(len(content), os.SEEK_CUR)
+      return len(content)
+    return self._file.write(content)
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._file, name)
+
+
+def write_sparse(folder: pathlib.Path, nbytes: int, configs: int = 100_040, nodes: int = 4_000
+                 ) -> int:
+  """Writes a packed collection without sources; most of its files are holes.
+
+  Args:
+    folder: gets `collection.json`.
+    nbytes: unpacked, at least.
+    configs: of each training graph.
+    nodes: of each graph.
+
+  Returns:
+    Bytes of the training layouts, were they unpacked.
+  """
+  kinds = [programs.program(nodes, coverage, _POOL, seed)
+           for seed, coverage in enumerate((0.1, 0.13, 0.16))]
+  total, number = 0, 0
+  folders = {split: folder / "packed" / "layout_sparse" / split for split in ("train", "valid")}
+  keys: Dict[str, Dict[str, str]] = {"train": {}, "valid": {}}
+  with tqdm.tqdm(total=nbytes, desc="writing", unit="B", unit_scale=True, disable=None) as bar:
+    while total < nbytes or number < 4:
+      kind, name = kinds[number % len(kinds)], f"g{number:04d}"
+      # Few to judge: validation scores all configurations.
+      split, count = ("valid", 64) if number < 2 else ("train", configs)
+      _write_packed(folders[split] / f"{name}{packed_graphs.SUFFIX}", kind, count, number)
+      keys[split][name] = "made up"
+      number += 1
+      if split == "train":
+        total += count * len(kind.node_config_ids) * _STORED_BYTES
+        bar.update(count * len(kind.node_config_ids) * _STORED_BYTES)
+  for split, listed in keys.items():
+    files.write_json(folders[split] / "index.json", {"graphs": listed})
+  files.write_json(folder / "collection.json", {
+      "name": "layout:sparse", "kind": "layout", "target": "none",
+      "splits": {split: len(listed) for split, listed in keys.items()}})
+  return total
+
+
+def _write_packed(path: pathlib.Path, kind: graphs.LayoutGraph, configs: int, seed: int) -> None:
+  """A packed graph with the nodes of `kind`, whose rows are those of its configurations."""
+  rng = np.random.default_rng(seed)
+  pieces, codes = np.unique(
+      kind.node_config_feat.astype(np.int8).reshape(-1, 18), axis=0, return_inverse=True)
+  codes = codes.reshape(_POOL, -1).astype(np.uint16)
+  codes[0] = 0
+  pool = pieces[codes]
+  picks = rng.integers(_POOL, size=configs)
+  picks[np.arange(configs) // _BLOCK_ROWS % _FILLED > 0] = 0
+  runtimes = 1_000_000 + 1_000 * np.arange(_POOL)[picks] + rng.integers(100, size=configs)
+  of_row = lambda values: np.asarray(values)[picks]
+  _, first, keys = np.unique(picks, return_index=True, return_inverse=True)
+  with files.atomic_write(path) as file:
+    writer = packed_format.Writer(_Sparse(file))
+    for name in ("node_opcode", "edge_index", "node_config_ids"):
+      writer.add(name, getattr(kind, name))
+    writer.add("node_feat", (kind.node_feat + np.float32(seed)))
+    writer.add("config_runtime", runtimes)
+    writer.add("order", np.argsort(runtimes, kind="stable").astype(np.uint32))
+    writer.add_blocks("codes", np.uint16, codes.shape[1:], (
+        codes[picks[start:start + _BLOCK_ROWS]] for start in range(0, configs, _BLOCK_ROWS)))
+    writer.add("dictionary", pieces)
+    writer.add("code_checks", of_row([zlib.crc32(row.data) for row in codes]).astype(np.uint32))
+    writer.add("digests", of_row(graphs.row_digests(pool)))
+    writer.add("keys", np.argsort(np.argsort(first))[keys].astype(np.uint32))
+    writer.finish({"kind": "layout", "feature_padding": 0, "source": "made up",
+                   "has_runtimes": True})
+
+
+def run_case(*case: Any) -> Dict[str, Any]:
+  """What `one_case` finds in a process of its own."""
+  done = subprocess.run(
+      [sys.executable, "-m", "experiments.benchmark_packing", "--case", ",".join(map(str, case))],
+      capture_output=True, text=True, check=False)
+  if done.returncode:
+    raise RuntimeError(f"{' '.join(map(str, case))} failed:\n{done.stderr[-2000:]}")
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def one_case(case: str) -> Dict[str, Any]:
+  """Packs one file ("pack,SOURCE,TARGET"), or trains ("train,COLLECTION,RUN").
+
+  Returns:
+    The seconds, and the peak of this process's resident memory, mapped files included.
+  """
+  what, source, target = case.split(",")
+  started = time.perf_counter(), time.process_time()
+  if what == "pack":
+    packed_graphs.pack_graph(source, target)
+    found: Dict[str, Any] = {"wall_s": time.perf_counter() - started[0],
+                             "cpu_s": time.process_time() - started[1]}
+  else:
+    found = _train(source, target)
+  # On Linux in KiB.
+  found["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+  return found
+
+
+def _train(collection: str, run_dir: str) -> Dict[str, Any]:
+  from tpugraphs_rank.training import trainer  # TensorFlow: its memory is no part of packing.
+  config = config_lib.override(run_config.RunConfig(), {
+      "data.collection": collection, "data.packed": "auto", "batch.batch_size": 4,
+      "batch.max_configs": 16, "batch.lists_per_graph": 1, "batch.config_skew": 1.0,
+      "model.hidden_width": 32, "training.epochs": 1, "training.tensorboard": False})
+  started = time.perf_counter()
+  training_ = trainer.Trainer(config)
+  built = time.perf_counter()
+  made = sum(1 for _ in batches.training_batches(training_.train_graphs, config.batch, 0, 1))
+  drawn = time.perf_counter()
+  training_.train(run_dir)
+  ended = time.perf_counter()
+  return {"graphs": len(training_.train_graphs), "steps": made, "build_s": built - started,
+          "batches_s": drawn - built, "epoch_s": ended - drawn,
+          "batch_share": (drawn - built) / (ended - drawn)}
