@@ -10,7 +10,7 @@ import resource
 import subprocess
 import sys
 import time
-from typing import Any, BinaryIO, Dict, Iterator, List, Tuple
+from typing import Any, BinaryIO, Dict, List, NamedTuple, Tuple
 import zipfile
 import zlib
 
@@ -170,7 +170,27 @@ class _Sparse:
     return getattr(self._file, name)
 
 
-def write_sparse(folder: pathlib.Path, nbytes: int, configs: int = 100_040, nodes: int = 4_000
+class _Pool(NamedTuple):
+  """The configurations of a made-up program as a packed file has them."""
+
+  graph: graphs.LayoutGraph
+  dictionary: np.ndarray
+  codes: np.ndarray
+  checks: np.ndarray
+  digests: np.ndarray
+
+  @classmethod
+  def of(cls, graph: graphs.LayoutGraph) -> "_Pool":
+    pieces, codes = np.unique(
+        graph.node_config_feat.astype(np.int8).reshape(-1, 18), axis=0, return_inverse=True)
+    codes = codes.reshape(_POOL, -1).astype(np.uint16)
+    codes[0] = 0  # Most rows: holes.
+    return cls(graph, pieces, codes,
+               np.array([zlib.crc32(row.data) for row in codes], np.uint32),
+               graphs.row_digests(pieces[codes]))
+
+
+def write_sparse(folder: pathlib.Path, nbytes: int, configs: int = 100_040, nodes: int = 6_000
                  ) -> int:
   """Writes a packed collection without sources; most of its files are holes.
 
@@ -183,8 +203,8 @@ def write_sparse(folder: pathlib.Path, nbytes: int, configs: int = 100_040, node
   Returns:
     Bytes of the training layouts, were they unpacked.
   """
-  kinds = [programs.program(nodes, coverage, _POOL, seed)
-           for seed, coverage in enumerate((0.1, 0.13, 0.16))]
+  kinds = [_Pool.of(programs.program(nodes, coverage, _POOL, seed))
+           for seed, coverage in enumerate((0.12, 0.15, 0.18))]
   total, number = 0, 0
   folders = {split: folder / "packed" / "layout_sparse" / split for split in ("train", "valid")}
   keys: Dict[str, Dict[str, str]] = {"train": {}, "valid": {}}
@@ -197,8 +217,9 @@ def write_sparse(folder: pathlib.Path, nbytes: int, configs: int = 100_040, node
       keys[split][name] = "made up"
       number += 1
       if split == "train":
-        total += count * len(kind.node_config_ids) * _STORED_BYTES
-        bar.update(count * len(kind.node_config_ids) * _STORED_BYTES)
+        unpacked = count * kind.codes.shape[1] * _STORED_BYTES
+        total += unpacked
+        bar.update(unpacked)
   for split, listed in keys.items():
     files.write_json(folders[split] / "index.json", {"graphs": listed})
   files.write_json(folder / "collection.json", {
@@ -207,31 +228,25 @@ def write_sparse(folder: pathlib.Path, nbytes: int, configs: int = 100_040, node
   return total
 
 
-def _write_packed(path: pathlib.Path, kind: graphs.LayoutGraph, configs: int, seed: int) -> None:
-  """A packed graph with the nodes of `kind`, whose rows are those of its configurations."""
+def _write_packed(path: pathlib.Path, pool: _Pool, configs: int, seed: int) -> None:
+  """A packed graph of some of a pool's configurations, most of them the first."""
   rng = np.random.default_rng(seed)
-  pieces, codes = np.unique(
-      kind.node_config_feat.astype(np.int8).reshape(-1, 18), axis=0, return_inverse=True)
-  codes = codes.reshape(_POOL, -1).astype(np.uint16)
-  codes[0] = 0
-  pool = pieces[codes]
   picks = rng.integers(_POOL, size=configs)
   picks[np.arange(configs) // _BLOCK_ROWS % _FILLED > 0] = 0
-  runtimes = 1_000_000 + 1_000 * np.arange(_POOL)[picks] + rng.integers(100, size=configs)
-  of_row = lambda values: np.asarray(values)[picks]
+  runtimes = 1_000_000 + 1_000 * picks + rng.integers(100, size=configs)
   _, first, keys = np.unique(picks, return_index=True, return_inverse=True)
   with files.atomic_write(path) as file:
     writer = packed_format.Writer(_Sparse(file))
     for name in ("node_opcode", "edge_index", "node_config_ids"):
-      writer.add(name, getattr(kind, name))
-    writer.add("node_feat", (kind.node_feat + np.float32(seed)))
+      writer.add(name, getattr(pool.graph, name))
+    writer.add("node_feat", pool.graph.node_feat + np.float32(seed))
     writer.add("config_runtime", runtimes)
     writer.add("order", np.argsort(runtimes, kind="stable").astype(np.uint32))
-    writer.add_blocks("codes", np.uint16, codes.shape[1:], (
-        codes[picks[start:start + _BLOCK_ROWS]] for start in range(0, configs, _BLOCK_ROWS)))
-    writer.add("dictionary", pieces)
-    writer.add("code_checks", of_row([zlib.crc32(row.data) for row in codes]).astype(np.uint32))
-    writer.add("digests", of_row(graphs.row_digests(pool)))
+    writer.add_blocks("codes", np.uint16, pool.codes.shape[1:], (
+        pool.codes[picks[start:start + _BLOCK_ROWS]] for start in range(0, configs, _BLOCK_ROWS)))
+    writer.add("dictionary", pool.dictionary)
+    writer.add("code_checks", pool.checks[picks])
+    writer.add("digests", pool.digests[picks])
     writer.add("keys", np.argsort(np.argsort(first))[keys].astype(np.uint32))
     writer.finish({"kind": "layout", "feature_padding": 0, "source": "made up",
                    "has_runtimes": True})

@@ -1,0 +1,88 @@
+"""The benchmark of packed collections, at sizes at which it measures nothing but says everything."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks import packing
+from tests import synthetic
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import packed
+from tpugraphs_rank.data import packed_format
+from tpugraphs_rank.data import packed_graphs
+from tpugraphs_rank.data import registry
+
+
+def test_a_source_is_a_graph_of_the_shape_asked(tmp_path):
+  packing.write_source(tmp_path / "s.npz", 70, 9, 120)
+  graph = npz.load_graph(tmp_path / "s.npz")
+  assert graph.node_config_feat.shape == (70, 9, 18) and graph.num_nodes == 120
+  assert len(np.unique(graph.config_runtime)) == 70
+
+
+def test_sparse_packed_graphs_are_whole_and_take_little_space(tmp_path):
+  unpacked = packing.write_sparse(tmp_path, 10 ** 8, configs=20_000, nodes=300)
+  split = collections.load_collection(str(tmp_path / "collection.json"), "train", packed="auto")
+  assert unpacked >= 10 ** 8 and unpacked == sum(
+      72 * graph.num_configs * len(graph.node_config_ids) for graph in split)
+  for name in ("train", "valid"):
+    folder = packed.folder_of(registry.get_collection(str(tmp_path / "collection.json")), name)
+    assert packed.check(folder, ()) == []
+  # What is written by hand is what a graph of these configurations has.
+  found = split[0]
+  rows = np.concatenate([np.arange(500), np.arange(8_100, 8_300), np.arange(19_000, 20_000)])
+  plain = graphs.graph_from_arrays("g", {
+      **{name: getattr(found, name) for name in (
+          "node_feat", "node_opcode", "edge_index", "node_config_ids")},
+      "node_config_feat": found.layouts(rows), "config_runtime": found.config_runtime[rows]})
+  np.testing.assert_array_equal(found.config_digests()[rows], plain.config_digests())
+  keys = found.config_keys()[rows]
+  np.testing.assert_array_equal(keys[:, None] == keys, plain.config_keys()[:, None]
+                                == plain.config_keys())
+  np.testing.assert_array_equal(
+      found.runtime_order(), np.argsort(found.config_runtime, kind="stable"))
+  stored = split.paths[0].stat()
+  holes = stored.st_size - 512 * stored.st_blocks
+  assert holes > 0.5 * split.packs[0].arrays["codes"].nbytes
+  assert len(np.unique(found.config_keys())) > 500
+
+
+def test_the_cases_run_in_processes_of_their_own(tmp_path):
+  npz.save_graph(tmp_path / "g.npz", synthetic.layout_graph(0))
+  found = packing.run_case("pack", tmp_path / "g.npz", tmp_path / "g.pack")
+  assert found["wall_s"] > 0 and found["cpu_s"] > 0 and 0 < found["peak_gb"] < 2
+  assert packed_graphs.open_graph(packed_format.Reader(tmp_path / "g.pack")).num_configs == 12
+  with pytest.raises(RuntimeError, match="pack .*gone.npz .* failed:(.|\n)*no file"):
+    packing.run_case("pack", tmp_path / "gone.npz", tmp_path / "g.pack")
+
+
+def test_training_on_what_is_packed(tmp_path):
+  packing.write_sparse(tmp_path, 1, configs=40, nodes=60)
+  found = packing.run_case("train", tmp_path / "collection.json", tmp_path / "run")
+  assert (found["graphs"], found["steps"]) == (2, 1)
+  assert found["batch_share"] == pytest.approx(found["batches_s"] / found["epoch_s"])
+  assert "read from packed files" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_the_app(tmp_path, monkeypatch):
+  (tmp_path / "sitecustomize.py").write_text(
+      "from experiments.benchmarks import packing\n"
+      "packing.SHAPES, packing.OPENED = ((50, 4, 60),), 2\n")
+  done = subprocess.run(
+      [sys.executable, "-m", "experiments.benchmark_packing", "--output", str(tmp_path / "out"),
+       "--parts", "packing", "--parts", "opening"], capture_output=True, text=True, check=False,
+      env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])})
+  assert done.returncode == 0, done.stderr
+  found = json.loads((tmp_path / "out" / "packing.json").read_text())
+  assert json.loads(done.stdout) == {part: found[part] for part in ("packing", "opening")}
+  (row,) = found["packing"]
+  assert (row["configs"], row["configurable"], row["nodes"]) == (50, 4, 60)
+  assert row["unpacked_gb"] == pytest.approx(50 * 4 * 72 / 1e9)
+  assert 1 < row["configs_bytes"] < row["file_bytes"] and found["opening"]["graphs"] == 2
+  assert [path.name for path in (tmp_path / "out").iterdir()] == ["packing.json"]
