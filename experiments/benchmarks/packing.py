@@ -25,7 +25,6 @@ from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
-from tpugraphs_rank.data import packed
 from tpugraphs_rank.data import packed_format
 from tpugraphs_rank.data import packed_graphs
 from tpugraphs_rank.data import splits
