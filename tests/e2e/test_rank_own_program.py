@@ -68,19 +68,19 @@ def test_tiles_of_a_kernel(tmp_path):
   bare = tmp_path / "bare.pb"
   bare.write_bytes(kernel.module.SerializeToString())
   program, data = _ranked(
-      tmp_path / "auto", bare, *common, "--candidates=auto", "--max_candidates=100000")
+      tmp_path / "auto", bare, *common, "--candidates=auto", "--max_candidates=100000",
+      "--top_k=100000")
   space = tile_spaces.tile_space(kernel.module, "tpu")
   assert program["candidates"] == {
       "count": space.combinations, "source": "auto", "tiling": "tpu", "legal": space.combinations,
       "seed": 0}
-  assert len(data.runs) == 10 and data.module == kernel.module
-  # Where a chosen tile happens to be measured, its score is that of the measured run.
-  measured = {run.op_config.SerializeToString(): index for index, run in enumerate(kernel.runs)}
-  known = dict(zip((run.op_config.SerializeToString() for run in data.runs),
-                   (entry["score"] for entry in program["configurations"])))
-  for config, score in known.items():
-    if config in measured:
-      assert earlier[measured[config]] == pytest.approx(score, rel=1e-4, abs=1e-5)
+  assert len(data.runs) == space.combinations and data.module == kernel.module
+  # Every tile that was measured is among those made up, with the score of the measured run.
+  made_up = dict(zip((run.op_config.SerializeToString() for run in data.runs),
+                     (entry["score"] for entry in program["configurations"])))
+  for index, score in earlier.items():
+    assert made_up[kernel.runs[index].op_config.SerializeToString()] == pytest.approx(
+        score, rel=1e-4, abs=1e-5)
 
 
 def test_layouts_of_a_program(tmp_path):
