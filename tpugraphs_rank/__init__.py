@@ -1,7 +1,7 @@
 """Learning to rank compiler configurations by runtime.
 
 The names below are imported when they are first used: importing the package costs almost nothing,
-and neither it nor reading data or computing a metric imports TensorFlow.
+and neither it nor reading data or computing a metric imports TensorFlow; `load_run` does.
 """
 
 import importlib
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # What `_LAZY` says, for type checkers and editors, which do 
   from tpugraphs_rank.metrics import kendall_tau
   from tpugraphs_rank.metrics import opa
   from tpugraphs_rank.metrics import topk_slowdown
+  from tpugraphs_rank.training.run import load_run
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _LAZY = {
     "kendall_tau": "tpugraphs_rank.metrics",
     "load_collection": "tpugraphs_rank.data",
     "load_graph": "tpugraphs_rank.data",
+    "load_run": "tpugraphs_rank.training.run",
     "opa": "tpugraphs_rank.metrics",
     "register_collection": "tpugraphs_rank.data",
     "topk_slowdown": "tpugraphs_rank.metrics",
@@ -43,6 +45,7 @@ __all__ = [
     "kendall_tau",
     "load_collection",
     "load_graph",
+    "load_run",
     "opa",
     "register_collection",
     "topk_slowdown",
