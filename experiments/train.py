@@ -12,6 +12,7 @@ from absl import flags
 from experiments import app
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import run_config
+from tpugraphs_rank.data import registry
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run: new, or that of this run.",
                                required=True)
@@ -31,7 +32,13 @@ def main(_) -> None:
   result = training.train(_RUN_DIR.value)
   print(f"{result.state} after epoch {result.epochs}; best epoch {result.best_epoch}: "
         + ", ".join(f"valid {name} {value:.4f}" for name, value in result.metrics.items()))
-  print(f"next: python -m experiments.evaluate --run_dir {_RUN_DIR.value}")
+  print(f"next: python -m experiments.evaluate --run_dir {_RUN_DIR.value}{_split(config.data)}")
+
+
+def _split(config: run_config.DataConfig) -> str:
+  """The flag that names the split to judge, where the default, the test split, cannot be."""
+  measured = registry.get_collection(config.collection).has_runtimes.get("test", True)
+  return "" if measured or config.split_by == "configuration" else " --split valid"
 
 
 if __name__ == "__main__":

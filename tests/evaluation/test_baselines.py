@@ -96,6 +96,22 @@ def test_layouts():
   np.testing.assert_array_equal(baselines.size_heuristic([program])[0], [-2, 0, -1, 0])
 
 
+def test_configurations_that_take_no_part_are_not_read(monkeypatch):
+  graph = _layout([[(0, 0), (1, 2)], [], [(0, 1)], [], [(1, 1)]])
+  choice = np.array([3, 0, 3])
+  read = []
+  layouts = graphs.LayoutGraph.layouts
+  monkeypatch.setattr(graphs.LayoutGraph, "layouts", lambda self, rows: (
+      read.extend(rows) or layouts(self, rows)))
+  programs = [splits.Program(graph, choice)]
+  assert baselines.has_default(programs[0])
+  scores = [baselines.trivial(name, programs, 0)[0] for name in baselines.TRIVIAL]
+  assert [score.shape for score in scores] == [(3,)] * 3
+  assert set(metrics.ranking(scores[1])[:2]) == {0, 2}
+  np.testing.assert_array_equal(scores[2], [0, -2, 0])
+  assert set(read) == set(choice)
+
+
 def test_larger_tiles_first_and_larger_outputs_among_equals():
   #                                                (kernel, output) volumes; 0: nothing is reduced.
   graph = _tile([100] * 4, 100, [(8, 64), (0, 512), (16, 32), (64, 64)])

@@ -144,6 +144,32 @@ def test_the_table_names_every_ranker(tile):
   assert "gain" not in evaluate.evaluate(run_dir, "valid", None, [])["text"]
 
 
+def test_what_was_chosen_on_the_split_that_is_judged_is_said(tile, judged, tmp_path):
+  _, run_dir = tile
+  found = evaluate.evaluate(run_dir, "valid", tmp_path, ["random", "boosted_trees"])
+  assert found["chosen_on_split"] == ["residual_gnn", "boosted_trees"]
+  assert ("residual_gnn, boosted_trees: checkpoints and hyperparameters were chosen on this split, "
+          "which flatters them\n") in found["text"]
+  assert judged["chosen_on_split"] == [] and "flatters" not in judged["text"]
+
+
+def test_each_split_is_read_once(tile, caplog):
+  _, run_dir = tile
+  config = dataclasses.replace(run_lib.load_run(run_dir).config.data, max_graphs=3)
+  with caplog.at_level("INFO", logger=splits.__name__):
+    drawn = task.load_task(config, "valid")
+    found = task.baseline_scores(drawn, ["boosted_trees"])["boosted_trees"]
+  assert [message.partition(":")[2].partition(":")[0] for message in caplog.messages] == [
+      "synthetic valid", "synthetic train"]
+  assert drawn.seen_groups == {
+      drawn.collection.group(program.graph.name)
+      for program in splits.load_programs(config, "train")}
+  # The trees learn from the programs that were drawn, and are tuned on those that are judged.
+  again = task.baseline_scores(dataclasses.replace(drawn, train=None), ["boosted_trees"])
+  for one, other in zip(found[0], again["boosted_trees"][0]):
+    np.testing.assert_array_equal(one, other)
+
+
 def test_the_same_run_gives_the_same_numbers(tile, judged):
   again = comparison.compare({"residual_gnn": [tile[1]]}, "test", [0]).results()
   assert again == {key: judged[key] for key in again}
@@ -212,6 +238,28 @@ def test_splits_without_runtimes_are_a_data_error(tmp_path, tile):
   with pytest.raises(errors.DataError, match="holds no measurements"):
     evaluate.evaluate(copy, "test")
   assert not (copy / "evaluation").exists()
+
+
+def test_the_error_without_runtimes_names_the_split_that_has_some(public_layout, tmp_path):
+  root, run_dir, _ = public_layout
+  with pytest.raises(errors.DataError, match=(
+      "layout:xla:random test holds no measurements.*evaluate with `--split valid`, or rank it "
+      "without judging: `python -m experiments.predict`")):
+    evaluate.evaluate(run_dir, "test", tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
+def test_trees_of_published_configurations_are_tuned_on_them(public_layout, monkeypatch):
+  root, run_dir, listed = public_layout
+  config = run_lib.load_run(run_dir).config.data
+  tuned = []
+  tune = trees.tune
+  monkeypatch.setattr(trees, "tune", lambda train, valid, **options: (
+      tuned.append(valid) or tune(train, valid, **options)))
+  judged = task.load_task(config, "valid")
+  scores, = task.baseline_scores(judged, ["boosted_trees"])["boosted_trees"]
+  assert {program.graph.name: program.choice.tolist() for program in tuned[0]} == listed
+  assert [score.shape for score in scores] == [(30,)] * len(listed)
 
 
 def test_mistakes_are_typed_errors(tile, tmp_path):

@@ -8,6 +8,7 @@ from tests.data import changed
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank.data import duplicates
+from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import labels
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import tree_features
@@ -97,6 +98,48 @@ def test_large_graphs_are_thinned(monkeypatch):
   np.testing.assert_allclose(table.weights.sum() / 3, table.weights[-3:].sum())
 
 
+def test_many_graphs_share_the_rows(monkeypatch):
+  monkeypatch.setattr(trees, "MAX_ROWS", 4 * 5 + 3)
+  programs = _programs(range(3)) + _programs([9], num_configs=3)
+  thinned = trees.thin(programs, trees.MAX_ROWS, np.random.default_rng(7))
+  assert [len(program.indices) for program in thinned] == [5, 5, 5, 3]
+  for program, whole in zip(thinned, programs):
+    assert program.graph is whole.graph
+    assert (np.diff(program.indices) > 0).all() and program.indices[-1] < whole.graph.num_configs
+  assert len({tuple(program.indices) for program in thinned[:3]}) > 1  # Each graph's own draw.
+  assert len(trees._table(programs, 0).targets) == 5 * 3 + 3
+  # Two of a graph at least: one alone cannot be ranked.
+  assert {len(program.indices) for program in trees.thin(programs, 1, np.random.default_rng(0))
+          } == {2}
+
+
+def test_thinned_programs_keep_their_choice_and_their_merged_runtimes():
+  choice, merged = np.array([2, 3, 5, 7, 11]), np.arange(12.0) + 1
+  program = splits.Program(synthetic.tile_graph(0), choice, merged)
+  thinned, = trees.thin([program], 3, np.random.default_rng(1))
+  assert len(thinned.choice) == 3 and set(thinned.choice) < set(choice)
+  assert thinned.merged is merged
+  assert trees.thin([program], 5, np.random.default_rng(1)) == [program]
+
+
+def test_collections_as_small_as_the_bundled_are_not_thinned():
+  # 162 kernels train and 33 validate, with 28 configurations each.
+  for count, most in ((162, trees.MAX_ROWS), (33, trees.MAX_JUDGED_ROWS)):
+    programs = _programs(range(3), num_configs=28) * (count // 3)
+    assert trees.thin(programs, most, np.random.default_rng(0)) == programs
+
+
+def test_tuning_judges_no_more_rows_than_it_may(monkeypatch):
+  train, valid = _programs(range(4)), _programs(range(30, 33))
+  seen = []
+  staged = trees.Trees.staged_scores
+  monkeypatch.setattr(trees, "MAX_JUDGED_ROWS", 3 * 4)
+  monkeypatch.setattr(trees.Trees, "staged_scores", lambda self, programs: (
+      seen.append([len(program.indices) for program in programs]) or staged(self, programs)))
+  trees.tune(train, valid, (SMALL, SMALL))
+  assert seen == [[4, 4, 4]] * 2
+
+
 def test_tile_features_are_what_they_say():
   graph = synthetic.tile_graph(0)
   features = tree_features.features(graph, np.arange(12))
@@ -119,6 +162,18 @@ def test_layout_sorts():
   assert free.tolist() == [True, False, False, False]
   assert usual.tolist() == [False, True, False, True]
   assert other.tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("make", [synthetic.tile_graph, synthetic.layout_graph])
+def test_features_are_those_of_the_parts(make):
+  graph, rows = make(3), np.array([7, 2, 2])
+  found = tree_features.features(graph, rows)
+  configs = (tree_features._tile(graph)[rows] if isinstance(graph, graphs.TileGraph)
+             else tree_features._layout(graph, rows))
+  pooled = tree_features._pooled(graph)
+  np.testing.assert_array_equal(found, np.concatenate(
+      [configs, configs - configs.mean(axis=0), [pooled] * 3], axis=1).astype(np.float32))
+  assert found.dtype == np.float32
 
 
 def test_layout_features_in_blocks_are_the_same(monkeypatch):

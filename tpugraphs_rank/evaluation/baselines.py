@@ -42,11 +42,16 @@ def default_index(graph: graphs.Graph) -> Optional[int]:
       return None
     found = np.flatnonzero(graph.config_runtime == graph.config_runtime_normalizers)
   elif isinstance(graph, graphs.LayoutGraph):
-    found = np.flatnonzero(np.concatenate(
-        [np.zeros([0], bool), *((rows == -1).all(axis=(1, 2)) for rows in graph.layout_blocks())]))
+    found = np.flatnonzero(_leaves_all(graph))
   else:
     return None
   return int(found[0]) if found.size else None
+
+
+def _leaves_all(graph: graphs.LayoutGraph, rows: Optional[np.ndarray] = None) -> np.ndarray:
+  """(r,) bool: the configurations, all or `rows` (r,), that leave every layout to the compiler."""
+  return np.concatenate([np.zeros([0], bool), *(
+      (block == -1).all(axis=(1, 2)) for block in graph.layout_blocks(rows))])
 
 
 def has_default(program: splits.Program) -> bool:
@@ -122,6 +127,9 @@ def trivial(name: str, programs: Sequence[splits.Program], seed: int = 0) -> Lis
 
 def _is_default(program: splits.Program) -> np.ndarray:
   """(c',) bool: the usable configurations that are the default."""
+  if isinstance(program.graph, graphs.LayoutGraph):
+    # Told from the row alone; the configurations that take no part are not read.
+    return _leaves_all(program.graph, program.indices)
   index = default_index(program.graph)
   if index is None:
     return np.zeros(len(program.indices), bool)

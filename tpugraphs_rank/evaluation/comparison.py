@@ -54,6 +54,17 @@ class Comparison:
     """The parts that are reported apart, see `aggregate.parts`."""
     return aggregate.parts(next(iter(self.frames.values()))[0])
 
+  @property
+  def chosen_on_split(self) -> List[str]:
+    """The rankers that were chosen by how they rank the split that is judged: it flatters them.
+
+    The best checkpoint of a model and the hyperparameters of the boosted trees are chosen on
+    validation.
+    """
+    if self.task.split != "valid":
+      return []
+    return [name for name in self.frames if name in (*self.models, baselines.BOOSTED_TREES)]
+
   def differences(self, model: str, part: _Part = lambda frame: frame
                   ) -> Dict[str, Dict[str, bootstrap.Interval]]:
     """Paired gains of a model over every baseline, with bootstrap intervals over graphs."""
@@ -70,7 +81,8 @@ class Comparison:
                   for baseline, metrics in self.differences(model, part).items()}
           for model in self.models}
     found.update(collection=self.task.collection.name, split=self.task.split,
-                 held_back=self.task.held_back, configurations=self.task.configurations)
+                 held_back=self.task.held_back, configurations=self.task.configurations,
+                 chosen_on_split=self.chosen_on_split)
     ceilings = self._noise_ceilings()
     if ceilings:
       found["noise_ceilings"] = {name: ceiling.as_dict() for name, ceiling in ceilings.items()}
@@ -94,6 +106,9 @@ class Comparison:
         header, rows = tables.difference_rows(model, self.differences(model, part))
         if rows:
           blocks.append(tables.text(header, rows))
+    if self.chosen_on_split:
+      blocks.append(f"{', '.join(self.chosen_on_split)}: checkpoints and hyperparameters were "
+                    "chosen on this split, which flatters them\n")
     ceilings = self._noise_ceilings()
     if ceilings:
       blocks.append("what the noise between repeats of one configuration allows at best\n"

@@ -6,6 +6,7 @@ from typing import AbstractSet, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import pandas as pd
+import tqdm
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
@@ -46,6 +47,7 @@ class Task:
     programs: the graphs, and which of their configurations take part.
     seen_groups: groups with a family in training; None where the training split is not there.
     configurations: ALL, or PUBLISHED: those that the published layout figures are computed on.
+    train: the programs that train, where they had to be read to know them.
   """
 
   config: run_config.DataConfig
@@ -55,6 +57,7 @@ class Task:
   programs: Tuple[splits.Program, ...]
   seen_groups: Optional[AbstractSet[str]]
   configurations: str = ALL
+  train: Optional[Tuple[splits.Program, ...]] = None
 
   @property
   def held_back(self) -> str:
@@ -102,31 +105,40 @@ def load_task(config: run_config.DataConfig, split: str, seed: int = 0,
         f"no evaluation indices are published for {collection.name} {split} with "
         f"--split_by={config.split_by}; they are for the {published.SPLIT} splits of "
         f"{', '.join(published.COLLECTIONS)}, divided by program: use --configurations=all")
+  if config.split_by == "program" and not collection.has_runtimes.get(split, True):
+    instead = "evaluate with `--split valid`, or " if collection.has_runtimes.get("valid") else ""
+    raise errors.DataError(
+        f"{collection.name} {split} holds no measurements, so no ranking of it can be judged; "
+        f"{instead}rank it without judging: `python -m experiments.predict`")
   # Whatever training makes of equal configurations, they are judged as published.
   programs = splits.load_programs(
       dataclasses.replace(config, duplicates="keep"), split, seed)
   if configurations == PUBLISHED:
     programs = published.restrict(programs, collection, config.data_root)
-  return Task(config, collection, split, seed, tuple(programs),
-              _seen_groups(config, collection, seed), configurations)
+  seen_groups, train = _training(config, collection, seed)
+  return Task(config, collection, split, seed, tuple(programs), seen_groups, configurations, train)
 
 
-def _seen_groups(config: run_config.DataConfig, collection: registry.Collection, seed: int
-                 ) -> Optional[AbstractSet[str]]:
+def _training(config: run_config.DataConfig, collection: registry.Collection, seed: int
+              ) -> Tuple[Optional[AbstractSet[str]], Optional[Tuple[splits.Program, ...]]]:
+  """The groups that training saw; and the programs, where their names are known only from them."""
+  train: Optional[Tuple[splits.Program, ...]] = None
   try:
     if config.split_by == "configuration" and registry.WHOLE in collection.splits:
       stored = registry.WHOLE
     else:
       stored = "train"
     if config.max_graphs is not None and stored == "train":
-      stems = [program.graph.name for program in splits.load_programs(config, "train", seed)]
+      # Which are drawn depends on what the files hold: some have too few configurations.
+      train = tuple(splits.load_programs(config, "train", seed))
+      stems = [program.graph.name for program in train]
     else:
       stems = [path.stem for path in collections.load_collection(
           collection, stored, config.data_root, config.packed, config.packed_root).paths]
   except errors.MissingDataError as error:
     _logger.warning("seen and unseen groups are not told apart: %s", error)
-    return None
-  return per_graph.training_groups(collection, stems)
+    return None, None
+  return per_graph.training_groups(collection, stems), train
 
 
 def baseline_scores(task: Task, names: Sequence[str] = baselines.NAMES, seeds: Sequence[int] = (0,)
@@ -134,7 +146,8 @@ def baseline_scores(task: Task, names: Sequence[str] = baselines.NAMES, seeds: S
   """Scores of baselines for the programs of a task.
 
   The boosted trees' hyperparameters are chosen on the validation split, once, with the first
-  seed. A baseline without randomness has one entry, whatever the seeds. `default_configuration`
+  seed; where that is the split that is judged, on the very configurations that are judged (of many,
+  some), which flatters them. A baseline without randomness has one entry, whatever the seeds. `default_configuration`
   is left out where no program has an identifiable default, and warned about where some lack it.
 
   Args:
@@ -172,12 +185,19 @@ def _defaults(task: Task) -> bool:
 
 
 def _tree_scores(task: Task, seeds: Sequence[int]) -> List[Scores]:
-  train, valid = (splits.load_programs(task.config, split, task.seed)
-                  for split in ("train", "valid"))
+  # What the task has read already is not read again.
+  train = task.train or splits.load_programs(task.config, "train", task.seed)
+  valid = (task.programs if task.split == "valid"
+           else splits.load_programs(task.config, "valid", task.seed))
   settings = trees.tune(train, valid, seed=seeds[0])
   found: List[Scores] = []
-  for seed in seeds:
-    members = [trees.fit(train, settings, _TREE_MEMBERS * seed + member).score(task.programs)
-               for member in range(_TREE_MEMBERS)]
-    found.append([np.mean(scores, axis=0) for scores in zip(*members)])
+  with tqdm.tqdm(desc="fitting boosted_trees", total=_TREE_MEMBERS * len(seeds), unit="fit",
+                 disable=None, leave=False) as progress:
+    for seed in seeds:
+      members: List[Scores] = []
+      for member in range(_TREE_MEMBERS):
+        fitted = trees.fit(train, settings, _TREE_MEMBERS * seed + member)
+        members.append(fitted.score(task.programs))
+        progress.update()
+      found.append([np.mean(scores, axis=0) for scores in zip(*members)])
   return found

@@ -31,9 +31,13 @@ def features(graph: graphs.Graph, rows: np.ndarray) -> np.ndarray:
     configs = np.concatenate([
         _layout(graph, rows[start:start + size]) for start in range(0, len(rows), size)])
   pooled = _pooled(graph)
-  return np.concatenate([
-      configs, configs - configs.mean(axis=0), np.broadcast_to(pooled, (len(rows), pooled.size)),
-  ], axis=1).astype(np.float32)
+  width = configs.shape[1]
+  # The pooled graph is most of it: in double precision, that alone would take twice the result.
+  result = np.empty([len(rows), 2 * width + pooled.size], np.float32)
+  result[:, :width] = configs
+  result[:, width:2 * width] = configs - configs.mean(axis=0)
+  result[:, 2 * width:] = pooled
+  return result
 
 
 def _pooled(graph: graphs.Graph) -> np.ndarray:

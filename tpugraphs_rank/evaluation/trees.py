@@ -7,10 +7,11 @@ sign of a score; every graph weighs the same.
 import dataclasses
 import itertools
 import logging
-from typing import Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
 from sklearn import ensemble
+import tqdm
 
 from tpugraphs_rank import metrics
 from tpugraphs_rank.data import labels
@@ -20,8 +21,11 @@ from tpugraphs_rank.evaluation import tree_features
 
 _logger = logging.getLogger(__name__)
 
-# Configurations drawn from one graph for fitting: a large collection has millions.
+# A large collection has millions of configurations, and every one is a row of hundreds of features:
+# those drawn from one graph, and from all graphs that are fitted or that judge hyperparameters.
 MAX_CONFIGS = 512
+MAX_ROWS = 100_000
+MAX_JUDGED_ROWS = 50_000
 # Every how many trees the validation metric is looked at.
 _STAGE = 25
 
@@ -45,27 +49,63 @@ GRID: Tuple[Settings, ...] = tuple(
 
 
 class _Table(NamedTuple):
-  """Rows of configurations: features (r, f), targets (r,), weights (r,)."""
+  """Rows of configurations: features (r, f) float32, targets (r,), weights (r,).
+
+  `columns` (f,) are those of `tree_features.features` that vary: most of a pooled graph never do,
+  and each costs time in every split.
+  """
 
   features: np.ndarray
   targets: np.ndarray
   weights: np.ndarray
+  columns: np.ndarray
+
+
+def thin(programs: Sequence[splits.Program], most: int, rng: np.random.Generator
+         ) -> List[splits.Program]:
+  """The same programs, those with many configurations with some of them, drawn, in their order.
+
+  Args:
+    programs: the programs.
+    most: configurations of all programs together, about: each keeps at least two and at most
+      MAX_CONFIGS, and programs that have fewer than their share leave the rest unused.
+    rng: draws.
+  """
+  share = min(MAX_CONFIGS, max(most // max(len(programs), 1), 2))
+  thinned = []
+  for program in programs:
+    rows = program.indices
+    if len(rows) > share:
+      drawn = np.sort(rng.permutation(len(rows))[:share])
+      program = dataclasses.replace(program, choice=rows[drawn])
+    thinned.append(program)
+  return thinned
 
 
 def _table(programs: Sequence[splits.Program], seed: int) -> _Table:
-  """The training rows of all programs, at most MAX_CONFIGS of each, drawn with the seed."""
-  rng = np.random.default_rng([seed, 2])
-  parts: List[_Table] = []
-  for program in programs:
-    rows, runtimes = program.indices, per_graph.runtimes_of(program)
-    if len(rows) > MAX_CONFIGS:
-      drawn = np.sort(rng.permutation(len(rows))[:MAX_CONFIGS])
-      rows, runtimes = rows[drawn], runtimes[drawn]
-    parts.append(_Table(
-        tree_features.features(program.graph, rows), labels.make_labels(runtimes).target,
-        np.full(len(rows), 1.0 / len(rows))))
-  joined = _Table(*(np.concatenate(columns) for columns in zip(*parts)))
-  return joined._replace(weights=joined.weights / joined.weights.mean())
+  """The training rows of all programs, at most about MAX_ROWS, drawn with the seed."""
+  programs = thin(programs, MAX_ROWS, np.random.default_rng([seed, 2]))
+  targets = [labels.make_labels(per_graph.runtimes_of(program)).target for program in programs]
+  weights = np.concatenate([np.full(len(rows), 1.0 / len(rows)) for rows in targets])
+  table = _features(programs)
+  columns = np.flatnonzero(np.ptp(table, axis=0) > 0)
+  return _Table(table[:, columns], np.concatenate(targets), weights / weights.mean(), columns)
+
+
+def _features(programs: Sequence[splits.Program], columns: Union[slice, np.ndarray] = slice(None)
+              ) -> np.ndarray:
+  """(r, f) float32: the features of all programs' configurations, one after the other."""
+  table = None
+  start = 0
+  for program in tqdm.tqdm(programs, desc="features of boosted_trees", unit="graph", disable=None,
+                           leave=False):
+    rows = tree_features.features(program.graph, program.indices)[:, columns]
+    if table is None:
+      # Filled in place: joined afterwards, all rows would be in memory twice.
+      table = np.empty([sum(len(each.indices) for each in programs), rows.shape[1]], np.float32)
+    table[start:start + len(rows)] = rows
+    start += len(rows)
+  return table
 
 
 class Trees:
@@ -77,18 +117,17 @@ class Trees:
     self._regressor = regressor
     self._columns = columns
 
-  def _features(self, program: splits.Program) -> np.ndarray:
-    return tree_features.features(program.graph, program.indices)[:, self._columns]
-
   def score(self, programs: Sequence[splits.Program]) -> List[np.ndarray]:
     """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
-    return [self._regressor.predict(self._features(program)) for program in programs]
+    return [self._regressor.predict(
+        tree_features.features(program.graph, program.indices)[:, self._columns])
+            for program in tqdm.tqdm(programs, desc="scoring with boosted_trees", unit="graph",
+                                     disable=None, leave=False)]
 
   def staged_scores(self, programs: Sequence[splits.Program]) -> Iterator[List[np.ndarray]]:
     """`score` with the first 1, 2, ... trees."""
-    tables = [self._features(program) for program in programs]
-    ends = np.cumsum([len(table) for table in tables])[:-1]
-    for values in self._regressor.staged_predict(np.concatenate(tables)):
+    ends = np.cumsum([len(program.indices) for program in programs])[:-1]
+    for values in self._regressor.staged_predict(_features(programs, self._columns)):
       yield np.split(values, ends)
 
 
@@ -113,10 +152,8 @@ def _fit(table: _Table, settings: Settings, seed: int) -> Trees:
       max_leaf_nodes=settings.max_leaf_nodes, min_samples_leaf=settings.min_samples_leaf,
       max_features=settings.max_features, l2_regularization=settings.l2_regularization,
       early_stopping=False, random_state=seed)
-  # Most columns of a pooled graph never vary, and each costs time in every split.
-  columns = np.flatnonzero(np.ptp(table.features, axis=0) > 0)
-  regressor.fit(table.features[:, columns], table.targets, sample_weight=table.weights)
-  return Trees(settings, regressor, columns)
+  regressor.fit(table.features, table.targets, sample_weight=table.weights)
+  return Trees(settings, regressor, table.columns)
 
 
 def tune(train: Sequence[splits.Program], valid: Sequence[splits.Program],
@@ -125,7 +162,8 @@ def tune(train: Sequence[splits.Program], valid: Sequence[splits.Program],
 
   Args:
     train: programs to fit.
-    valid: programs that judge; the test split has no part in this.
+    valid: programs that judge, by at most about MAX_JUDGED_ROWS of their configurations, drawn
+      with the seed; the test split has no part in this.
     grid: the settings to try; `iterations` is the largest number of trees.
     seed: of every fit.
 
@@ -133,9 +171,11 @@ def tune(train: Sequence[splits.Program], valid: Sequence[splits.Program],
     The best settings; the first of equals.
   """
   table = _table(train, seed)
+  valid = thin(valid, MAX_JUDGED_ROWS, np.random.default_rng([seed, 3]))
   truth = [per_graph.runtimes_of(program) for program in valid]
   best, best_tau = grid[0], -np.inf
-  for settings in grid:
+  for settings in tqdm.tqdm(grid, desc="tuning boosted_trees", unit="setting", disable=None,
+                            leave=False):
     stages = _fit(table, settings, seed).staged_scores(valid)
     for count, scores in enumerate(stages, start=1):
       if count % _STAGE and count != settings.iterations:
