@@ -15,22 +15,31 @@ import shutil
 import subprocess
 import sys
 import threading
+from typing import List
 
 import pytest
 
 from experiments import app
 from experiments import evaluate
 from tests import public_tree
+from tests import testdata
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import run_config
+from tpugraphs_rank.data import archives
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import registry
+from tpugraphs_rank.evaluation import baselines
+from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import prediction
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import trainer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ON_COMMAND_LINE = "layout:xla:random"
+WITH_TREES = "tile:xla"
+FEW_TREES = trees.Settings(iterations=40, learning_rate=0.2, max_leaf_nodes=8)
+DESCRIBED = {"tile:xla", "layout:xla:random"}  # More closely than the others.
+PUBLISHED = "published_indices"
 COUNTS = {name: registry.get_collection(name).splits for name in public_tree.COLLECTIONS}
 # What makes the recipes quick. Everything else is theirs.
 QUICK = {
@@ -68,11 +77,24 @@ def fixture_source(tmp_path_factory):
   return folder
 
 
+def _pack_extras(packed: pathlib.Path) -> List[str]:
+  """Puts the small public files, which have known digests, on the mirror; the flag that asks."""
+  if not testdata.path("eval_indices").is_dir():
+    return []
+  mirror = "http://mirror/"
+  for remote in archives.extra_files(mirror):
+    path = packed / remote.address.removeprefix(mirror)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(testdata.path(str(remote.place)), path)
+  return ["--extras"]
+
+
 @pytest.fixture(scope="module", name="root")
 def fixture_root(source, tmp_path_factory):
   """The tree as it was downloaded."""
   packed = tmp_path_factory.mktemp("packed")
   public_tree.archives(source, packed)
+  extras = _pack_extras(packed)
   server = http.server.ThreadingHTTPServer(
       ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(packed)))
   thread = threading.Thread(target=server.serve_forever)
@@ -80,13 +102,15 @@ def fixture_root(source, tmp_path_factory):
   root = tmp_path_factory.mktemp("root")
   try:
     _run("experiments.download", "--data_root", root,
-         "--base_url", f"http://127.0.0.1:{server.server_port}/")
+         "--base_url", f"http://127.0.0.1:{server.server_port}/", *extras)
   finally:
     server.shutdown()
     thread.join()
     server.server_close()
   shutil.rmtree(packed)
   # The published indices are of the real graphs; these are of the made-up ones.
+  if extras:
+    (root / "eval_indices").rename(root / PUBLISHED)
   shutil.copytree(source / "eval_indices", root / "eval_indices")
   return root
 
@@ -99,8 +123,10 @@ def fixture_runs(root, tmp_path_factory):
   for name, run_dir in runs.items():
     if name == ON_COMMAND_LINE:
       quick = [f"--{key.rpartition('.')[2]}={value}" for key, value in QUICK.items()]
-      _run("experiments.train", "--config", _recipe(name), "--run_dir", run_dir,
-           "--data_root", root, *quick)
+      said = _run("experiments.train", "--config", _recipe(name), "--run_dir", run_dir,
+                  "--data_root", root, *quick)
+      # The test split has no runtimes.
+      assert said.endswith(f"experiments.evaluate --run_dir {run_dir} --split valid\n")
     else:
       config = config_lib.from_dict(
           run_config.RunConfig, app.read_settings(ROOT / _recipe(name)), source=_recipe(name))
@@ -131,8 +157,20 @@ def _files(folder: pathlib.Path):
 
 
 def test_the_downloaded_tree_is_the_packed_one(source, root):
-  assert sum(map(len, map(_files, [source]))) == sum(sum(c.values()) for c in COUNTS.values())
-  assert _files(root) == _files(source)
+  found = _files(source)
+  assert len(found) == sum(sum(counts.values()) for counts in COUNTS.values())
+  assert _files(root) == found
+
+
+@testdata.required
+def test_the_extras_came_with_the_tree(root):
+  published = {path.name: path.read_bytes() for path in (root / PUBLISHED).iterdir()}
+  assert len(published) == 4  # The layout collections.
+  for name, content in published.items():
+    assert content == testdata.path(f"eval_indices/{name}").read_bytes()
+  for path in (root / "tpu_raw").iterdir():
+    assert path.read_bytes() == testdata.path(f"tpu_raw/{path.name}").read_bytes()
+  assert len(list((root / "tpu_raw").iterdir())) == 2
 
 
 def _describe(root, name, wanted, output):
@@ -167,15 +205,26 @@ def test_describe_finds_the_programs_and_their_quirks(root, tmp_path):
   assert all(0 < found["relative_sd"] < 2 * public_tree.NOISE for found in repeating)
 
 
-@pytest.mark.parametrize("name", ["tile:xla", ON_COMMAND_LINE, "layout:nlp:default"])
-def test_what_was_trained_ranks_programs_it_never_saw(root, runs, name):
+@pytest.mark.parametrize("name", sorted(set(public_tree.COLLECTIONS) - DESCRIBED))
+def test_describe_finds_the_other_collections_whole(root, tmp_path, name):
+  found = _describe(root, name, ["valid"], tmp_path / "described.json")["valid"]
+  assert found["configurations"]["least"] > public_tree.EVAL_INDICES
+
+
+@pytest.mark.parametrize("name", public_tree.COLLECTIONS)
+def test_what_was_trained_ranks_programs_it_never_saw(root, runs, name, monkeypatch):
   if name == ON_COMMAND_LINE:
     text = _run("experiments.evaluate", "--run_dir", runs[name], "--split", "valid",
-                "--baselines", "random")
+                "--baselines", "random,size_heuristic")
     found = json.loads((runs[name] / "evaluation" / "valid" / "metrics.json").read_text())
     assert name in text and "residual_gnn" in text
   else:
-    found = evaluate.evaluate(runs[name], "valid", baselines=["random"])
+    # All baselines on one, with few trees.
+    monkeypatch.setattr(trees.tune, "__defaults__", ((FEW_TREES,), *trees.tune.__defaults__[1:]))
+    found = evaluate.evaluate(runs[name], "valid", baselines=(
+        baselines.NAMES if name == WITH_TREES else ["random", "size_heuristic"]))
+    if name == WITH_TREES:
+      assert found["rankers"]["boosted_trees"]["mean"]["kendall_tau"] > 0.3
   model, random = found["rankers"]["residual_gnn"], found["rankers"]["random"]
   # A chance ranking has tau 0; the hidden function is simple, and learned in seconds.
   assert abs(random["mean"]["kendall_tau"]) < 0.15

@@ -70,12 +70,12 @@ def test_merged_configurations_are_fitted_once_with_their_merged_runtime():
   keys = graph.config_keys()
   kept, merged = duplicates.merge(
       keys, np.array([9.0, 4.0, 3.0, 5.0, 6.0]), np.arange(5), "mean")
-  table = trees._table([splits.Program(graph, kept, merged)], 0)
+  table = trees._table([splits.Program(graph, kept, merged)], 0, 100)
   assert kept.tolist() == [0, 1, 3]
   np.testing.assert_array_equal(
       table.targets, labels.make_labels(np.array([(9 + 3 + 6) / 3, 4.0, 5.0])).target)
   np.testing.assert_array_equal(
-      table.features, trees._table([splits.Program(graph, kept)], 0).features)
+      table.features, trees._table([splits.Program(graph, kept)], 0, 100).features)
 
 
 def test_tuning_picks_the_best_stage_on_validation():
@@ -92,22 +92,22 @@ def test_tuning_picks_the_best_stage_on_validation():
 
 def test_large_graphs_are_thinned(monkeypatch):
   monkeypatch.setattr(trees, "MAX_CONFIGS", 5)
-  table = trees._table(_programs(range(2)) + _programs([9], num_configs=3), 0)
+  table = trees._table(_programs(range(2)) + _programs([9], num_configs=3), 0, 100)
   assert len(table.features) == len(table.targets) == 5 + 5 + 3
   # Every graph weighs the same.
   np.testing.assert_allclose(table.weights.sum() / 3, table.weights[-3:].sum())
 
 
-def test_many_graphs_share_the_rows(monkeypatch):
-  monkeypatch.setattr(trees, "MAX_ROWS", 4 * 5 + 3)
+def test_many_graphs_share_the_rows():
+  most = 4 * 5 + 3
   programs = _programs(range(3)) + _programs([9], num_configs=3)
-  thinned = trees.thin(programs, trees.MAX_ROWS, np.random.default_rng(7))
+  thinned = trees.thin(programs, most, np.random.default_rng(7))
   assert [len(program.indices) for program in thinned] == [5, 5, 5, 3]
   for program, whole in zip(thinned, programs):
     assert program.graph is whole.graph
     assert (np.diff(program.indices) > 0).all() and program.indices[-1] < whole.graph.num_configs
   assert len({tuple(program.indices) for program in thinned[:3]}) > 1  # Each graph's own draw.
-  assert len(trees._table(programs, 0).targets) == 5 * 3 + 3
+  assert len(trees._table(programs, 0, most).targets) == 5 * 3 + 3
   # Two of a graph at least: one alone cannot be ranked.
   assert {len(program.indices) for program in trees.thin(programs, 1, np.random.default_rng(0))
           } == {2}
@@ -124,9 +124,22 @@ def test_thinned_programs_keep_their_choice_and_their_merged_runtimes():
 
 def test_collections_as_small_as_the_bundled_are_not_thinned():
   # 162 kernels train and 33 validate, with 28 configurations each.
-  for count, most in ((162, trees.MAX_ROWS), (33, trees.MAX_JUDGED_ROWS)):
+  for count, most in ((162, trees.MAX_ROWS), (162, trees.MAX_TUNED_ROWS),
+                      (33, trees.MAX_JUDGED_ROWS)):
     programs = _programs(range(3), num_configs=28) * (count // 3)
     assert trees.thin(programs, most, np.random.default_rng(0)) == programs
+
+
+def test_tuning_fits_some_programs_of_many(monkeypatch):
+  train, valid = _programs(range(10)), _programs(range(30, 33))
+  fitted = []
+  table = trees._table
+  monkeypatch.setattr(trees, "_table", lambda programs, *rest: (
+      fitted.append(programs) or table(programs, *rest)))
+  trees.tune(train, valid, (SMALL,))
+  monkeypatch.setattr(trees, "MAX_TUNED_ROWS", 4 * 12)
+  trees.tune(train, valid, (SMALL,))
+  assert fitted == [train, train[::3]]  # 10 * 12 rows are three times too many, nearly.
 
 
 def test_tuning_judges_no_more_rows_than_it_may(monkeypatch):

@@ -22,9 +22,11 @@ from tpugraphs_rank.evaluation import tree_features
 _logger = logging.getLogger(__name__)
 
 # A large collection has millions of configurations, and every one is a row of hundreds of features:
-# those drawn from one graph, and from all graphs that are fitted or that judge hyperparameters.
+# those drawn from one graph; and from all graphs, to fit, to fit each of the settings that are
+# tried, and to judge those.
 MAX_CONFIGS = 512
 MAX_ROWS = 100_000
+MAX_TUNED_ROWS = 30_000
 MAX_JUDGED_ROWS = 50_000
 # Every how many trees the validation metric is looked at.
 _STAGE = 25
@@ -82,9 +84,9 @@ def thin(programs: Sequence[splits.Program], most: int, rng: np.random.Generator
   return thinned
 
 
-def _table(programs: Sequence[splits.Program], seed: int) -> _Table:
-  """The training rows of all programs, at most about MAX_ROWS, drawn with the seed."""
-  programs = thin(programs, MAX_ROWS, np.random.default_rng([seed, 2]))
+def _table(programs: Sequence[splits.Program], seed: int, most: int) -> _Table:
+  """The training rows of all programs, at most about `most`, drawn with the seed."""
+  programs = thin(programs, most, np.random.default_rng([seed, 2]))
   targets = [labels.make_labels(per_graph.runtimes_of(program)).target for program in programs]
   weights = np.concatenate([np.full(len(rows), 1.0 / len(rows)) for rows in targets])
   table = _features(programs)
@@ -143,7 +145,7 @@ def fit(programs: Sequence[splits.Program], settings: Settings = Settings(), see
   Raises:
     DataError: a program has no runtimes.
   """
-  return _fit(_table(programs, seed), settings, seed)
+  return _fit(_table(programs, seed, MAX_ROWS), settings, seed)
 
 
 def _fit(table: _Table, settings: Settings, seed: int) -> Trees:
@@ -161,7 +163,7 @@ def tune(train: Sequence[splits.Program], valid: Sequence[splits.Program],
   """Chooses hyperparameters, the number of trees among them, by mean tau on validation.
 
   Args:
-    train: programs to fit.
+    train: programs to fit; where they have more than MAX_TUNED_ROWS, some of them, evenly spread.
     valid: programs that judge, by at most about MAX_JUDGED_ROWS of their configurations, drawn
       with the seed; the test split has no part in this.
     grid: the settings to try; `iterations` is the largest number of trees.
@@ -170,7 +172,10 @@ def tune(train: Sequence[splits.Program], valid: Sequence[splits.Program],
   Returns:
     The best settings; the first of equals.
   """
-  table = _table(train, seed)
+  # Fewer programs rather than fewer configurations of each, which are compared with one another.
+  rows = sum(min(len(program.indices), MAX_CONFIGS, max(MAX_ROWS // len(train), 2))
+             for program in train)
+  table = _table(train[::-(-rows // MAX_TUNED_ROWS)], seed, MAX_TUNED_ROWS)
   valid = thin(valid, MAX_JUDGED_ROWS, np.random.default_rng([seed, 3]))
   truth = [per_graph.runtimes_of(program) for program in valid]
   best, best_tau = grid[0], -np.inf
