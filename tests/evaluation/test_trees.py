@@ -130,6 +130,40 @@ def test_collections_as_small_as_the_bundled_are_not_thinned():
     assert trees.thin(programs, most, np.random.default_rng(0)) == programs
 
 
+def test_bins_of_few_values_are_the_values():
+  edges = trees._edges(np.array([3, 1, 1, 7], np.float32))
+  assert edges.tolist() == [(1 + 3) / 2, (3 + 7) / 2]
+  columns = trees._Columns(np.array([1]), [edges])
+  # Values beyond those of training, and between them, fall into the nearest bin.
+  found = columns.of(np.array([[9, -5], [9, 1], [9, 2.5], [9, 7], [9, 80]], np.float32))
+  assert found.dtype == np.uint8 and found.tolist() == [[0], [0], [1], [2], [2]]
+
+
+def test_bins_of_many_values_hold_equally_many():
+  values = np.random.default_rng(0).lognormal(size=51_000).astype(np.float32)
+  columns = trees._Columns(np.array([0]), [trees._edges(values)])
+  counts = np.bincount(columns.of(values[:, None])[:, 0], minlength=255)
+  assert counts.shape == (255,) and abs(counts - 51_000 / 255).max() <= 2
+  # Half of the values equal: their quantiles are one edge.
+  values[::2] = 1
+  assert np.unique(columns.of(values[:, None])).max() <= 254
+  assert (np.diff(trees._edges(values)) > 0).all()
+
+
+def test_trees_of_bins_are_those_of_the_values(monkeypatch):
+  # Equal weights and few distinct values: scikit-learn's own bins are the very same.
+  train, test = _programs(range(12)), _programs(range(40, 44))
+  plain = trees.fit(train, SMALL)
+  monkeypatch.setattr(trees, "_BINNED_ROWS", 100)
+  binned = trees.fit(train, SMALL)
+  assert binned._columns.edges is not None and plain._columns.edges is None
+  assert trees._table(train, 0, trees.MAX_ROWS).features.dtype == np.uint8
+  for one, other in zip(plain.score(test), binned.score(test)):
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+  for one, other in zip(plain.staged_scores(test), binned.staged_scores(test)):
+    np.testing.assert_allclose(one[0], other[0], rtol=1e-12)
+
+
 def test_tuning_fits_some_programs_of_many(monkeypatch):
   train, valid = _programs(range(10)), _programs(range(30, 33))
   fitted = []

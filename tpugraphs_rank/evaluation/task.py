@@ -121,7 +121,7 @@ def load_task(config: run_config.DataConfig, split: str, seed: int = 0,
 
 def _training(config: run_config.DataConfig, collection: registry.Collection, seed: int
               ) -> Tuple[Optional[AbstractSet[str]], Optional[Tuple[splits.Program, ...]]]:
-  """The groups that training saw; and the programs, where their names are known only from them."""
+  """The groups that training saw; and its programs, where only they tell the groups."""
   train: Optional[Tuple[splits.Program, ...]] = None
   try:
     if config.split_by == "configuration" and registry.WHOLE in collection.splits:

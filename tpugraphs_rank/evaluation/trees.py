@@ -7,7 +7,7 @@ sign of a score; every graph weighs the same.
 import dataclasses
 import itertools
 import logging
-from typing import Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from sklearn import ensemble
@@ -28,6 +28,10 @@ MAX_CONFIGS = 512
 MAX_ROWS = 100_000
 MAX_TUNED_ROWS = 30_000
 MAX_JUDGED_ROWS = 50_000
+# Of tables with more rows trees see bins: with weighted rows, scikit-learn looks for every one of the
+# 254 edges of a column by sorting the column again, minutes for each fit. Its bins are as many.
+_BINNED_ROWS = 20_000
+_BINS = 255
 # Every how many trees the validation metric is looked at.
 _STAGE = 25
 
@@ -50,17 +54,35 @@ GRID: Tuple[Settings, ...] = tuple(
     for leaves, share in itertools.product((12, 24, 48), (0.2, 0.4)))
 
 
-class _Table(NamedTuple):
-  """Rows of configurations: features (r, f) float32, targets (r,), weights (r,).
+class _Columns(NamedTuple):
+  """What trees see of `tree_features.features`.
 
-  `columns` (f,) are those of `tree_features.features` that vary: most of a pooled graph never do,
-  and each costs time in every split.
+  Attributes:
+    kept: (f,) the columns that vary: most of a pooled graph never do, and each costs time in every
+      split.
+    edges: for each of them the upper edges of its bins but the last; None: values as they are.
   """
+
+  kept: np.ndarray
+  edges: Optional[Sequence[np.ndarray]] = None
+
+  def of(self, features: np.ndarray) -> np.ndarray:
+    """(r, f) float32 values, or uint8 bins, of all columns of `features`."""
+    if self.edges is None:
+      return features[:, self.kept]
+    bins = np.empty([len(features), len(self.kept)], np.uint8)
+    for place, (column, edges) in enumerate(zip(self.kept, self.edges)):
+      bins[:, place] = np.searchsorted(edges, features[:, column])
+    return bins
+
+
+class _Table(NamedTuple):
+  """Rows of configurations: what `columns` makes of them (r, f), targets (r,), weights (r,)."""
 
   features: np.ndarray
   targets: np.ndarray
   weights: np.ndarray
-  columns: np.ndarray
+  columns: _Columns
 
 
 def thin(programs: Sequence[splits.Program], most: int, rng: np.random.Generator
@@ -90,21 +112,32 @@ def _table(programs: Sequence[splits.Program], seed: int, most: int) -> _Table:
   targets = [labels.make_labels(per_graph.runtimes_of(program)).target for program in programs]
   weights = np.concatenate([np.full(len(rows), 1.0 / len(rows)) for rows in targets])
   table = _features(programs)
-  columns = np.flatnonzero(np.ptp(table, axis=0) > 0)
-  return _Table(table[:, columns], np.concatenate(targets), weights / weights.mean(), columns)
+  columns = _Columns(np.flatnonzero(np.ptp(table, axis=0) > 0))
+  if len(table) > _BINNED_ROWS:
+    columns = columns._replace(edges=[_edges(table[:, column]) for column in columns.kept])
+  return _Table(columns.of(table), np.concatenate(targets), weights / weights.mean(), columns)
 
 
-def _features(programs: Sequence[splits.Program], columns: Union[slice, np.ndarray] = slice(None)
-              ) -> np.ndarray:
-  """(r, f) float32: the features of all programs' configurations, one after the other."""
+def _edges(values: np.ndarray) -> np.ndarray:
+  """(b - 1,) float64: where one of b <= _BINS bins ends and the next begins, for values (r,)."""
+  distinct = np.unique(values).astype(np.float64)
+  if len(distinct) <= _BINS:
+    return (distinct[1:] + distinct[:-1]) / 2
+  return np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
+
+
+def _features(programs: Sequence[splits.Program], columns: Optional[_Columns] = None) -> np.ndarray:
+  """(r, f): the features of all programs' configurations, one after the other."""
   table = None
   start = 0
   for program in tqdm.tqdm(programs, desc="features of boosted_trees", unit="graph", disable=None,
                            leave=False):
-    rows = tree_features.features(program.graph, program.indices)[:, columns]
+    rows = tree_features.features(program.graph, program.indices)
+    if columns is not None:
+      rows = columns.of(rows)
     if table is None:
       # Filled in place: joined afterwards, all rows would be in memory twice.
-      table = np.empty([sum(len(each.indices) for each in programs), rows.shape[1]], np.float32)
+      table = np.empty([sum(len(each.indices) for each in programs), rows.shape[1]], rows.dtype)
     table[start:start + len(rows)] = rows
     start += len(rows)
   return table
@@ -114,15 +147,15 @@ class Trees:
   """Fitted trees."""
 
   def __init__(self, settings: Settings, regressor: ensemble.HistGradientBoostingRegressor,
-               columns: np.ndarray):
+               columns: _Columns):
     self.settings = settings
     self._regressor = regressor
     self._columns = columns
 
   def score(self, programs: Sequence[splits.Program]) -> List[np.ndarray]:
     """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
-    return [self._regressor.predict(
-        tree_features.features(program.graph, program.indices)[:, self._columns])
+    return [self._regressor.predict(self._columns.of(
+        tree_features.features(program.graph, program.indices)))
             for program in tqdm.tqdm(programs, desc="scoring with boosted_trees", unit="graph",
                                      disable=None, leave=False)]
 
