@@ -124,15 +124,10 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
                                  kernels, judged) for group in sorted(groups)},
   }
   files.write_json(output / "measurement.json", measurement)
-  files.write_json(output / "collection.json", {
-      "name": name, "kind": "tile", "target": f"xla_cpu:{report['machine']['cpu']}",
-      "hlo_stage": "before_optimization", "path": "npz",
-      "splits": {split: len(stems) for split, stems in by_split.items()},
-      "family_regex": "^(?P<family>[^.]+)\\.",
-      "groups": {group: sorted(members) for group, members in sorted(groups.items())},
-      "has_runtimes": dict.fromkeys(graph_files.SPLITS, True), "padding": 0,
-      "description": "Real kernels compiled by XLA and timed on one core of the target CPU under "
-                     "many tile sizes; see README.md and measurement.json beside this file."})
+  graph_files.write_descriptor(
+      output, name, report["machine"]["cpu"], by_split, groups,
+      "Real kernels compiled by XLA and timed on one core of the target CPU under "
+      "many tile sizes; see README.md and measurement.json beside this file.")
   return measurement
 
 

@@ -2,7 +2,7 @@
 
 import pathlib
 import zipfile
-from typing import Dict, Mapping, Sequence
+from typing import Dict, Iterable, Mapping, Sequence
 
 import numpy as np
 import tqdm
@@ -79,3 +79,25 @@ def write_splits(folder: pathlib.Path, found: Mapping[str, Arrays], splits: Mapp
   for path in folder.glob("*/*.npz"):
     if splits.get(path.stem) != path.parent.name:
       path.unlink()
+
+
+def write_descriptor(output: pathlib.Path, name: str, cpu: str,
+                     by_split: Mapping[str, Sequence[str]], groups: Mapping[str, Iterable[str]],
+                     description: str) -> None:
+  """Writes `collection.json`, the descriptor of a measured collection.
+
+  Args:
+    output: the collection's folder.
+    name: `tile:<source>` or `layout:<source>:<search>`.
+    cpu: the processor that was measured.
+    by_split: the stems of each split.
+    groups: the families of each group.
+    description: one sentence.
+  """
+  files.write_json(output / "collection.json", {
+      "name": name, "kind": name.partition(":")[0], "target": f"xla_cpu:{cpu}",
+      "hlo_stage": "before_optimization", "path": "npz",
+      "splits": {split: len(stems) for split, stems in by_split.items()},
+      "family_regex": "^(?P<family>[^.]+)\\.",
+      "groups": {group: sorted(members) for group, members in sorted(groups.items())},
+      "has_runtimes": dict.fromkeys(SPLITS, True), "padding": 0, "description": description})

@@ -160,16 +160,11 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
                               judged)} for family in sorted(sum(groups.values(), []))},
   }
   files.write_json(output / "measurement.json", measurement)
-  files.write_json(output / "collection.json", {
-      "name": name, "kind": "layout", "target": f"xla_cpu:{report['machine']['cpu']}",
-      "hlo_stage": "before_optimization", "path": "npz",
-      "splits": {split: len(stems) for split, stems in by_split.items()},
-      "family_regex": "^(?P<family>[^.]+)\\.",
-      "groups": {group: sorted(members) for group, members in sorted(groups.items())},
-      "has_runtimes": dict.fromkeys(graph_files.SPLITS, True), "padding": 0,
-      "description": "Real programs compiled by XLA and timed on one core of the target CPU under "
-                     f"many requested layouts ({SEMANTICS}); see README.md and measurement.json "
-                     "beside this file."})
+  graph_files.write_descriptor(
+      output, name, report["machine"]["cpu"], by_split, groups,
+      "Real programs compiled by XLA and timed on one core of the target CPU under "
+      f"many requested layouts ({SEMANTICS}); see README.md and measurement.json "
+      "beside this file.")
   return measurement
 
 
