@@ -108,6 +108,9 @@ class ModelConfig:
   join: str = setting(
       "early", "Where a tile configuration joins: at the nodes, after pooling, or both.",
       choices=("early", "late", "both"))
+  layout_features: str = setting(
+      "entries", "What is seen of a layout: its numbers one by one, whether it is constrained and to "
+      "another than the row-major order, or both.", choices=("entries", "order", "both"))
   layer_norm: bool = setting(False, "Normalise each hidden state before its MLP.")
   dropout: float = setting(
       0.0, "Dropout rate of hidden states and pooled vectors; one mask for all configurations.",

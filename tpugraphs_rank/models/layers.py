@@ -4,8 +4,12 @@ from typing import List, Sequence
 
 import tensorflow as tf
 
+from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import partition
 from tpugraphs_rank.models import states as states_lib
+
+_LAYOUT_VALUES = 7  # -1..5
+_TENSORS = 3  # Output, input and kernel.
 
 _ACTIVATIONS = {
     "leaky_relu": tf.nn.leaky_relu,
@@ -39,6 +43,33 @@ def on_rows(function: states_lib.Function, values: tf.Tensor) -> tf.Tensor:
   """
   changed = function(tf.reshape(values, [-1, values.shape[-1]]))
   return tf.reshape(changed, tf.concat([tf.shape(values)[:2], [changed.shape[-1]]], axis=0))
+
+
+def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tensor:
+  """Layouts [rows, T, 18] as a network takes them, [rows, T, w].
+
+  Args:
+    configs: integers -1..5: for output, input and kernel the dimensions, minor to major.
+    which: "entries", w = 126: each number for itself, one in seven. "order", w = 6: for each tensor
+      whether it is constrained at all, and to another order than the descending (row-major) one
+      that arrays have anyway, which is what moves data. "both", w = 132.
+    dtype: of the result.
+  """
+  codes = tf.cast(configs, tf.int32)
+  shape = tf.shape(codes)
+  found = []
+  if which != "order":
+    entries = tf.one_hot(codes + 1, _LAYOUT_VALUES, dtype=dtype)
+    width = graphs.NUM_LAYOUT_FEATURES * _LAYOUT_VALUES
+    found.append(tf.reshape(entries, tf.concat([shape[:2], [width]], axis=0)))
+  if which != "entries":
+    length = graphs.NUM_LAYOUT_FEATURES // _TENSORS
+    tensors = tf.reshape(codes, tf.concat([shape[:2], [_TENSORS, length]], axis=0))
+    given = tensors >= 0
+    last = tf.reduce_sum(tf.cast(given, tf.int32), axis=-1, keepdims=True) - 1
+    other = tf.reduce_any(given & (tensors != last - tf.range(length)), axis=-1)
+    found.append(tf.cast(tf.concat([last[..., 0] >= 0, other], axis=-1), dtype))
+  return tf.concat(found, axis=-1)
 
 
 class Convolution(tf.keras.layers.Layer):

@@ -20,8 +20,6 @@ from tpugraphs_rank.models import partitioned
 from tpugraphs_rank.models import plain
 from tpugraphs_rank.models import states as states_lib
 
-_LAYOUT_VALUES = 7  # -1..5
-
 # A batch as a `GraphTensor` runs plain; the arrays of `data.partition` run partitioned.
 Input = Union[tfgnn.GraphTensor, Mapping[str, tf.Tensor]]
 View = Union[plain.PlainView, partitioned.PartitionedView]
@@ -191,11 +189,10 @@ class Ranker(tf.keras.Model):
     """Layouts [rows, T, 18] or tiles [B, T, K] to states h wide."""
     if self._kind == "tile":
       return self._config_projection(configs)
-    width = graphs.NUM_LAYOUT_FEATURES * _LAYOUT_VALUES
-    codes = tf.cast(configs, tf.int32) + 1
-    categories = tf.one_hot(codes, _LAYOUT_VALUES, dtype=self._node_projection.compute_dtype)
-    projected = self._config_projection(tf.reshape(categories, [-1, width]))
-    return tf.reshape(projected, tf.concat([tf.shape(codes)[:2], [projected.shape[-1]]], axis=0))
+    features = layers.layout_features(
+        configs, self._config.layout_features, self._node_projection.compute_dtype)
+    projected = self._config_projection(tf.reshape(features, [-1, features.shape[-1]]))
+    return tf.reshape(projected, tf.concat([tf.shape(configs)[:2], [projected.shape[-1]]], axis=0))
 
   def _read_out(self, view: View, found: Mapping[str, tf.Tensor],
                 dropout_seed: Optional[tf.Tensor]) -> tf.Tensor:

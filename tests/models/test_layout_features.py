@@ -1,0 +1,47 @@
+"""What the network sees of layouts, against loops over their numbers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from tests.models import made
+from tpugraphs_rank.models import layers
+
+CONFIGS = arrays.arrays(np.int8, st.tuples(st.integers(0, 3), st.integers(1, 3), st.just(18)),
+                        elements=st.integers(-1, 5))
+
+
+@given(CONFIGS)
+def test_features_are_those_of_loops(configs):
+  both = layers.layout_features(configs, "both", tf.float32).numpy()
+  assert both.shape == (*configs.shape[:2], 18 * 7 + 6)
+  for row in range(configs.shape[0]):
+    for config in range(configs.shape[1]):
+      numbers = configs[row, config].tolist()
+      entries = [float(number == value) for number in numbers for value in range(-1, 6)]
+      tensors = [numbers[start:start + 6] for start in (0, 6, 12)]
+      lengths = [sum(number >= 0 for number in tensor) for tensor in tensors]
+      constrained = [float(length > 0) for length in lengths]
+      other = [float(any(number >= 0 and number != length - 1 - place
+                         for place, number in enumerate(tensor)))
+               for tensor, length in zip(tensors, lengths)]
+      assert both[row, config].tolist() == entries + constrained + other
+  split = [layers.layout_features(configs, which, tf.float32).numpy()
+           for which in ("entries", "order")]
+  np.testing.assert_array_equal(np.concatenate(split, axis=-1), both)
+
+
+def test_row_major_is_no_other_order():
+  configs = np.array([[[2, 1, 0, -1, -1, -1] + [0, 1] + [-1] * 4 + [-1] * 6]], np.int8)
+  order = layers.layout_features(configs, "order", tf.float32).numpy()
+  assert order.tolist() == [[[1, 1, 0, 0, 1, 0]]]
+
+
+@pytest.mark.parametrize("which", ["order", "both"])
+def test_models_score_with_them(which):
+  case = made.Made("layout", model_layout_features=which)
+  assert case.model._config_projection.kernel.shape[0] == {"order": 6, "both": 132}[which]
+  assert len({float(score) for score in case.scores(case.prepared())[0]}) > 1
