@@ -6,7 +6,6 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 import numpy as np
 import tensorflow as tf
 
-from experiments.benchmarks import programs
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import models
 from tpugraphs_rank import run_config
@@ -86,7 +85,7 @@ class Bench:
   def stream(self, layouts: np.ndarray, repeats: int, ways: Tuple[str, ...] = ("exact", "distinct"),
              budget: int = 512 * 2 ** 20) -> Times:
     """Scoring many configurations, by the exact split or by distinct states."""
-    graph = programs.with_layouts(self.graph, layouts)
+    graph = graphs.with_configs(self.graph, layouts)
     prepared = batches.prepare(splits.Program(graph), self.normalizer)
     chosen: Dict[str, Optional[bool]] = {"exact": False, "distinct": True, "chosen": None}
     streamers = {way: streaming.Streamer(

@@ -146,7 +146,8 @@ def opening(folder: pathlib.Path) -> Dict[str, Any]:
 def training(folder: pathlib.Path, times_memory: float = 10.0) -> Dict[str, Any]:
   """One epoch on a collection that, unpacked, is so many times the memory of this machine.
 
-  `batch_share` is the time that making batches takes, of that of the epoch's steps.
+  `batch_share` is the time that making batches takes, of that of the epoch with its tracing and
+  validation.
   """
   memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
   unpacked = write_sparse(folder, int(times_memory * memory))
@@ -293,7 +294,8 @@ def _train(collection: str, run_dir: str) -> Dict[str, Any]:
   started = time.perf_counter()
   training_ = trainer.Trainer(config)
   built = time.perf_counter()
-  made = sum(1 for _ in batches.training_batches(training_.train_graphs, config.batch, 0, 1))
+  made = sum(1 for _ in map(training_.stepper.model.arrange, batches.training_batches(
+      training_.train_graphs, config.batch, 0, 1)))
   drawn = time.perf_counter()
   training_.train(run_dir)
   ended = time.perf_counter()

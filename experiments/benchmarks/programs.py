@@ -1,6 +1,5 @@
 """Made-up layout programs of any size, and configurations as a search leaves them."""
 
-import dataclasses
 from typing import Tuple
 
 import numpy as np
@@ -74,20 +73,3 @@ def searched_layouts(nodes: int, configs: int, rng: np.random.Generator) -> np.n
       if rng.random() < 0.05:
         best = layouts[number].copy()
   return layouts
-
-
-class _Compact(graphs.LayoutGraph):
-  """A program whose configurations stay one byte a number, as packed ones do."""
-
-  def layouts(self, rows: np.ndarray) -> np.ndarray:
-    return self.compact[rows]
-
-
-def with_layouts(graph: graphs.LayoutGraph, layouts: np.ndarray) -> graphs.LayoutGraph:
-  """The same program with other configurations, (configs, nodes, 18) int8, which are not copied."""
-  values = {field.name: getattr(graph, field.name) for field in dataclasses.fields(graph)}
-  found = _Compact(**{
-      **values, "node_config_feat": graphs.Unread(layouts.shape, np.dtype(np.float32)),
-      "config_runtime": np.arange(len(layouts)) + 1000})
-  object.__setattr__(found, "compact", layouts)
-  return found

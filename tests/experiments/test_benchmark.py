@@ -59,7 +59,8 @@ def test_the_tables_and_the_summary(tmp_path, monkeypatch):
                         for kind, rate in (("random", 50.0), ("searched", 400.0))]
   ratios = benchmark.summary(found)
   assert ratios["distinct_state"] == 4.0
-  assert ratios["inference"]["13_31"] == found["speedups"]["13_31_width32"]["score_speedup"]
+  assert ratios["inference"]["13_31"] == case["score_speedup_first_list"]
+  assert ratios["inference_next_list"]["13_31"] == case["score_speedup"]
   json.dumps(found, allow_nan=False)
   text = report.tables_text(found)
   assert "| 13_31_width32 |" in text and "| searched | 1000 |" in text.replace(",", "")

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -26,9 +27,10 @@ def _parts(case, arranged):
   graph = pipeline.to_step(arranged)["graph"]
   kept = case.model.shared_part(graph)
   index = state_index.StateIndex(arranged, case.config.model.num_convolutions)
-  listed = index.tell(arranged["configs"], case.model.pooled_levels)
+  told = index.tell(arranged["configs"])
+  listed = index.listed(told, arranged["configs"], case.model.pooled_levels)
   return (case.model.own_part(graph, kept).numpy(),
-          case.model.distinct_part(graph, kept, listed.arrays).numpy(), index, listed)
+          case.model.distinct_part(graph, kept, listed).numpy(), index, told)
 
 
 def _graph(seed, num_nodes, num_config_nodes, num_configs, repeats):
@@ -52,23 +54,27 @@ def _graph(seed, num_nodes, num_config_nodes, num_configs, repeats):
 def test_scores_are_those_of_every_configuration_for_itself(
     seed, nodes, config_nodes, configs, repeats, depth, aggregation, directions, residual, pooling,
     members):
-  case = made.Made(
-      "layout", seed=seed % 50, model_num_convolutions=depth, model_aggregation=aggregation,
-      model_directions=directions, model_residual=residual, model_pooling=pooling,
-      model_members=members)
-  graph = _graph(seed, nodes, min(config_nodes, nodes), configs, repeats)
-  arranged = _arranged(case, graph)
-  own, distinct, _, _ = _parts(case, arranged)
-  whole = case.model(pipeline.to_step(arranged)["graph"]).numpy()
-  made.close(own, whole)
-  made.close(distinct, whole)
+  tf.keras.backend.set_floatx("float64")
+  try:
+    case = made.Made(
+        "layout", seed=seed % 50, model_num_convolutions=depth, model_aggregation=aggregation,
+        model_directions=directions, model_residual=residual, model_pooling=pooling,
+        model_members=members)
+    graph = _graph(seed, nodes, min(config_nodes, nodes), configs, repeats)
+    ((batch, _),) = batches.scoring_batches([case.prepare(graph)], 10 ** 6, 0)
+    plain = case.model(pipeline.to_step(batch)["graph"]).numpy()
+    own, distinct, _, _ = _parts(case, case.model.arrange(batch))
+  finally:
+    tf.keras.backend.set_floatx("float32")
+  for scores in (own, distinct):
+    np.testing.assert_allclose(scores, plain, rtol=0, atol=1e-9 * np.abs(plain).max())
 
 
 def test_each_distinct_neighbourhood_is_one_state():
   case = made.Made("layout", model_num_convolutions=2)
   graph = _graph(3, 14, 4, 9, 2)
   arranged = _arranged(case, graph)
-  _, _, index, listed = _parts(case, arranged)
+  _, _, index, told = _parts(case, arranged)
   layouts = arranged["configs"]
   # By hand: what a node sees after k convolutions is the layouts within k hops.
   senders = {v: {v} for v in range(graph.num_nodes)}
@@ -83,8 +89,10 @@ def test_each_distinct_neighbourhood_is_one_state():
     supports = {v: tuple(sorted(u for u in reach[v] if u < len(layouts))) for v in range(rows)}
     assert index.groups[level] == len(set(supports.values()))
     seen = [len({layouts[list(support), config].tobytes() for config in range(layouts.shape[1])})
-            for support in supports.values()]
-    assert listed.states[level] == sum(seen)
+            for support in dict.fromkeys(supports.values())]
+    assert len(told[level].example) == sum(seen)
+    assert told[level].offset[-1] == sum(
+        seen[list(dict.fromkeys(supports.values())).index(supports[v])] for v in range(rows))
 
 
 def test_layouts_that_differ_anywhere_are_told_apart():
@@ -105,6 +113,24 @@ def test_layouts_that_differ_anywhere_are_told_apart():
 def test_a_graph_without_configurable_nodes(configs):
   case = made.Made("layout")
   graph = synthetic.layout_graph(0, num_nodes=5, num_config_nodes=0, num_configs=configs)
-  own, distinct, _, listed = _parts(case, _arranged(case, graph))
-  assert listed.states == (0, 0, 0)
+  own, distinct, _, told = _parts(case, _arranged(case, graph))
+  assert [level.offset[-1] for level in told] == [0, 0, 0]
   np.testing.assert_array_equal(own, distinct)
+
+
+
+def test_states_of_two_groups_that_fall_together_are_told_apart_again():
+  graph = _graph(1, 12, 3, 6, 2)
+  index = state_index.StateIndex(_arranged(made.Made("layout"), graph), 2)
+  level = index._levels[0]
+  hashes = state_index._hash(np.swapaxes(graph.layouts(np.arange(12)), 0, 1), index._salts)
+  expected = state_index._tell(level, hashes)
+  fallen = hashes.copy()
+  fallen[1, 5] = hashes[0, 0]  # A state of the second node with the key of one of the first's.
+  told = state_index._tell(level, fallen)
+  assert (np.diff(told.first) > 0).all()
+  assert (told.state[:-1].max(axis=1) < told.state[1:].min(axis=1)).all()
+  # What is the same within a group is as before, but for the one that was changed.
+  same = lambda found, row: found.state[row][:, None] == found.state[row][None, :]
+  for row in (0, 2):
+    np.testing.assert_array_equal(same(told, row), same(expected, row))

@@ -275,6 +275,27 @@ class LayoutGraph(_ConfiguredGraph):
         self.num_configs, len(self.node_config_ids) * NUM_LAYOUT_FEATURES)
 
 
+class _CompactLayoutGraph(LayoutGraph):
+  """A `LayoutGraph` whose configurations stay one byte a number."""
+
+  def layouts(self, rows: np.ndarray) -> np.ndarray:
+    return self.compact[rows]
+
+
+def _compact(name: str, arrays: Mapping[str, Any], layouts: np.ndarray) -> LayoutGraph:
+  """A graph with these layouts, of which no wider copy is made; bytes are not even copied."""
+  graph = _CompactLayoutGraph(name, **{
+      **arrays, "node_config_feat": Unread(layouts.shape, layouts.dtype)})
+  compact = layouts if layouts.dtype == np.int8 else np.empty(layouts.shape, np.int8)
+  for start in range(0, len(layouts), _CHECKED_ROWS):
+    block = layouts[start:start + _CHECKED_ROWS]
+    graph.check_layouts(block, start)
+    if compact is not layouts:
+      compact[start:start + len(block)] = block
+  object.__setattr__(graph, "compact", compact)
+  return graph
+
+
 def row_digests(rows: np.ndarray) -> np.ndarray:
   """(r,) uint64: a digest of the bytes of each of `rows` (r, ...)."""
   rows = np.ascontiguousarray(rows)
@@ -287,7 +308,8 @@ def with_configs(graph: Graph, configs: np.ndarray) -> Graph:
 
   Args:
     graph: a `TileGraph` or `LayoutGraph`.
-    configs: (c, 24) tile features, or (c, nc, 18) layouts of the graph's configurable nodes.
+    configs: (c, 24) tile features, or (c, nc, 18) layouts of the graph's configurable nodes; int8
+      layouts are not copied.
 
   Raises:
     DataError: the configurations do not fit the graph, or it takes none.
@@ -305,7 +327,8 @@ def with_configs(graph: Graph, configs: np.ndarray) -> Graph:
   if graph.kind == "tile":
     arrays["config_runtime_normalizers"] = unmeasured
     return TileGraph(graph.name, **arrays)
-  return LayoutGraph(graph.name, **arrays)
+  del arrays["node_config_feat"]
+  return _compact(graph.name, arrays, configs)
 
 
 def _canonical(graph: Graph, field: dataclasses.Field, sizes: Dict[str, int]

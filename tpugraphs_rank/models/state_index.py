@@ -7,9 +7,9 @@ each level, with the messages that make it, and with the sums that lead from sta
 vector of each configuration. Nodes of equal support have the same states: they form a group, and
 configurations are told apart once a group.
 
-States are told apart by sums of 64-bit hashes of (node, layouts). That two different ones of the
-same group fall together has a probability below c^2 / 2^65 a group, 3e-10 for 100,000
-configurations.
+States are told apart by sums of 64-bit hashes of (node, layouts). That any two of s distinct states
+fall together has a probability of s^2 / 2^65, 3e-8 for a million states at a time; where states of
+two groups do, it is noticed, and other hashes are taken.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class _Level:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Told:
+class Told:
   """The states of one level for some configurations.
 
   Attributes:
@@ -90,15 +90,38 @@ class StateIndex:
     """Groups of nodes at each level."""
     return tuple(level.support.shape[0] for level in self._levels)
 
-  def tell(self, layouts: np.ndarray, pooled: Sequence[int]) -> "Listed":
-    """Lists the states that some configurations give, and what leads to them.
+  def tell(self, layouts: np.ndarray) -> List[Told]:
+    """Tells the states of some configurations apart, at each level.
 
     Args:
       layouts: (configurable nodes in the arranged order, T, 18) int8.
-      pooled: the levels whose states are summed up for each configuration.
     """
     hashes = _hash(layouts, self._salts)
-    told = [_tell(level, hashes) for level in self._levels]
+    return [_tell(level, hashes) for level in self._levels]
+
+  def messages(self, told: Sequence[Told]) -> int:
+    """The greatest number of messages between the states of two levels."""
+    return max((int(np.diff(after.offset)[self._edges[:inner, 0]].sum())
+                for after, inner in zip(told[1:], self._inner)), default=0)
+
+  def listed(self, told: Sequence[Told], layouts: np.ndarray, pooled: Sequence[int]
+             ) -> batches.Batch:
+    """What leads to the states that were told apart, for `models.distinct`.
+
+    Args:
+      told: of `tell`.
+      layouts: the same.
+      pooled: the levels whose states are summed up for each configuration.
+
+    Returns:
+      `node` (states at level 0,) int32 and their `layouts` (states, 1, 18) int8. For each
+      convolution `edges_<k>` (m, 2) int32, rows [state after, state before + kernel * states
+      before], `weights_<k>` (m,) float64, `node_<k>` and `lift_<k>` (states after,) int32: the node
+      of a state; where its node's state before stands among the states before and, after them, the
+      rows that `Shared` hands over. For each pooled level `to_group_<k>` (states, 2) and
+      `to_config_<k>` (groups * T, 2) int32, the entries of the two sums that pool states, and
+      `group_states_<k>`, the rows between them.
+    """
     node = np.repeat(np.arange(len(layouts), dtype=np.int32), np.diff(told[0].offset))
     arrays = {"node": node, "layouts": layouts[node, told[0].example][:, None, :]}
     for level, (before, after) in enumerate(zip(told, told[1:])):
@@ -107,9 +130,9 @@ class StateIndex:
     for level in pooled:
       arrays.update({f"{key}_{level}": value for key, value in _pooling(
           self._levels[level], told[level]).items()})
-    return Listed(arrays, tuple(int(level.offset[-1]) for level in told))
+    return arrays
 
-  def _step(self, level: int, before: _Told, after: _Told) -> batches.Batch:
+  def _step(self, level: int, before: Told, after: Told) -> batches.Batch:
     """The messages from states of one level to those of the next."""
     rows, more = self._rows[level], self._rows[level + 1]
     source, target = self._levels[level].group, self._levels[level + 1].group
@@ -134,25 +157,6 @@ class StateIndex:
     return {"edges": np.stack([state, place + kernel * before.offset[-1]], 1).astype(np.int32),
             "weights": np.repeat(self._weights[:inner], reach),
             "node": node.astype(np.int32), "lift": lift.astype(np.int32)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Listed:
-  """What `models.states.Distinct` takes.
-
-  Attributes:
-    arrays: `node` (states at level 0,) int32 and their `layouts` (states, 1, 18) int8. For each
-      convolution `edges_<k>` (m, 2)
-      int32, rows [state after, state before + kernel * states before], `weights_<k>` (m,) float64,
-      `node_<k>` and `lift_<k>` (states after,) int32: the node of a state; where its node's state
-      before stands among the states before and, after them, the rows that `Shared` hands over. For
-      each pooled level `to_group_<k>` (states, 2) and `to_config_<k>` (groups * T, 2) int32, the
-      entries of the two sums that pool states, and `group_states_<k>`, the rows between them.
-    states: distinct states of all nodes at each level.
-  """
-
-  arrays: batches.Batch
-  states: Tuple[int, ...]
 
 
 def _spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -185,21 +189,24 @@ def _hash(layouts: np.ndarray, salts: np.ndarray) -> np.ndarray:
   return _mix(number.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salts[:, None])
 
 
-def _tell(level: _Level, hashes: np.ndarray) -> _Told:
-  keys = level.support @ hashes
-  groups, count = keys.shape
-  # Groups differ in their support, so their keys differ; states are numbered group by group.
-  state, _ = pd.factorize(keys.reshape(-1))
-  number = int(state.max()) + 1 if len(state) else 0
+def _tell(level: _Level, hashes: np.ndarray) -> Told:
+  groups, count = level.support.shape[0], hashes.shape[1]
+  while True:
+    # Groups differ in their support, so their keys differ; states are numbered group by group.
+    state = pd.factorize((level.support @ hashes).reshape(-1))[0].reshape(groups, count)
+    if (state[:-1].max(axis=1, initial=-1) < state[1:].min(axis=1, initial=groups * count)).all():
+      break
+    # Each node's anew, in its own way, so that what fell together falls apart.
+    hashes = _mix(hashes + _mix(np.arange(1, len(hashes) + 1, dtype=np.uint64))[:, None])
+  number = int(state.max(initial=-1)) + 1
   example = np.empty(number, np.int64)
-  example[state[::-1]] = (np.arange(groups * count) % max(count, 1))[::-1]
-  state = state.reshape(groups, count)
-  first = np.concatenate([state[:, 0] if count else np.zeros(0, np.int64), [number]])
-  return _Told(state, first, example, np.concatenate(
+  example[state.reshape(-1)[::-1]] = (np.arange(groups * count) % max(count, 1))[::-1]
+  first = np.concatenate([state[:, 0] if count else np.zeros(groups, np.int64), [number]])
+  return Told(state, first, example, np.concatenate(
       [[0], np.cumsum(np.diff(first)[level.group])]).astype(np.int64))
 
 
-def _pooling(level: _Level, told: _Told) -> batches.Batch:
+def _pooling(level: _Level, told: Told) -> batches.Batch:
   count = np.diff(told.offset)
   to_group = np.stack([_spread(told.first[level.group], count), np.arange(told.offset[-1])], axis=1)
   config = np.broadcast_to(np.arange(told.state.shape[1]), told.state.shape)

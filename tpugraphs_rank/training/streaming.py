@@ -26,13 +26,15 @@ _PILOT = 512
 # Beyond this many states at a time more of them only leave the processor's caches.
 _CACHED_STATES = 100_000
 # What telling apart one configuration at one group of nodes costs, and what one of its distinct
-# states does, in states of `own_part`; measured by `experiments.benchmark`.
+# states does, in states of `own_part`, as measured once on 10,000 nodes.
 _COST_OF_TELLING = 0.25
 _COST_OF_DISTINCT = 1.5
 # Bytes a state takes, in widths of the hidden states, at the widest point of a convolution: its
 # messages through three kernels, sums and copies; and what its indices take.
 _STATE_WIDTHS = 8
 _INDEX_BYTES = 96
+# What a message between distinct states takes while its indices are made.
+_MESSAGE_BYTES = 100
 
 
 class Streamer:
@@ -83,8 +85,10 @@ class Streamer:
         found = self.call(
             "own_part", {**program.masked(size), **program.layouts(start, size)}, kept)
       else:
-        listed, size = self._tell(index, program, start, size)
-        found = self.call("distinct_part", program.masked(size), kept, listed.arrays)
+        told, size = self._tell(index, program, start, size)
+        listed = index.listed(
+            told, program.layouts(start, size)["configs"], self._model.pooled_levels)
+        found = self.call("distinct_part", program.masked(size), kept, listed)
       yield start, found[0]
       start += size
 
@@ -93,28 +97,30 @@ class Streamer:
     return int(np.clip(self._budget // of_one, 1, _MAX_TOLD))
 
   def _tell(self, index: state_index.StateIndex, program: "_Program", start: int, size: int
-            ) -> Tuple[state_index.Listed, int]:
-    """The index of as many of `size` configurations as the states of fit into the budget."""
+            ) -> Tuple[List[state_index.Told], int]:
+    """The states of as many of `size` configurations as fit into the budget."""
     while True:
-      listed = index.tell(program.layouts(start, size)["configs"], self._model.pooled_levels)
-      needed = max(listed.states) * (self._bytes + _INDEX_BYTES)
+      told = index.tell(program.layouts(start, size)["configs"])
+      needed = (max(level.offset[-1] for level in told) * (self._bytes + _INDEX_BYTES)
+                + index.messages(told) * _MESSAGE_BYTES)
       if needed <= self._budget or size == 1:
-        return listed, size
+        return told, size
       size = max(1, min(size // 2, int(size * self._budget / needed)))
 
   def _pays(self, index: state_index.StateIndex, program: "_Program") -> bool:
     """Whether the program's first configurations cost less by their distinct states."""
     size = min(_PILOT, self._told_at_once(index), len(program.prepared.choice))
-    listed, size = self._tell(index, program, 0, size)
+    told, size = self._tell(index, program, 0, size)
     # Convolutions are computed on all levels but the last, their sums on all but the first.
     own = size * _twice_inside(program.arrays["rows"])
-    distinct = _COST_OF_DISTINCT * _twice_inside(listed.states)
+    distinct = _COST_OF_DISTINCT * _twice_inside([level.offset[-1] for level in told])
     return distinct + _COST_OF_TELLING * size * sum(index.groups) < own
 
   def _own_at_once(self, program: "_Program") -> int:
     rows = max(int(program.arrays["rows"][-1]), 1)
-    size = min(self._budget // (rows * self._bytes), max(_CACHED_STATES // rows, 8))
-    return int(max(size - program.references, 1))
+    # The states of a reference list are computed with each piece: not for a few others only.
+    size = max(_CACHED_STATES // rows, 8, 2 * program.references)
+    return int(max(min(size, self._budget // (rows * self._bytes) - program.references), 1))
 
   def call(self, name: str, *arguments: Mapping[str, Any]) -> Any:
     """Calls a method of the model, traced once for all shapes."""
