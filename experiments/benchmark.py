@@ -11,7 +11,6 @@ program, `score_exact_next` any further one. Nothing else should run meanwhile.
 """
 
 import pathlib
-import resource
 import subprocess
 import sys
 from typing import Any, Dict, List
@@ -112,14 +111,14 @@ def memory() -> List[Dict[str, Any]]:
 def one_case(case: str) -> None:
   """Scores one big set, and prints configurations a CPU second, peak GB, and GB of layouts."""
   from experiments.benchmarks import execution
+  from experiments.benchmarks import packing
   from experiments.benchmarks import programs
   kind, way, count = case.split(",")
   graph = programs.program(20_000, 0.13, 2)
   make = programs.searched_layouts if kind == "searched" else programs.random_layouts
   layouts = make(len(graph.node_config_ids), int(count), np.random.default_rng(0))
   times = execution.Bench(graph, configs=2).stream(layouts, 1, (way,))
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-  print(int(count) / times[way]["cpu_s"], peak, layouts.nbytes / 1e9)
+  print(int(count) / times[way]["cpu_s"], packing.peak_gb(), layouts.nbytes / 1e9)
 
 
 def summary(found: Dict[str, Any]) -> Dict[str, Any]:
