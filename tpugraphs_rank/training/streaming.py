@@ -48,7 +48,8 @@ class Streamer:
       model: the model.
       width: of its hidden states.
       budget: bytes that the states of configurations may take, about.
-      distinct: whether states are told apart; None: where that is estimated to pay.
+      distinct: whether states are told apart; None: where that is estimated to pay. Never where
+        configurations look at one another.
     """
     self._model = model
     self._bytes = _STATE_WIDTHS * width * 4
