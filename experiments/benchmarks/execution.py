@@ -56,7 +56,7 @@ class Bench:
     """Shares of the nodes that depend on the configuration after 0, 1, ... convolutions."""
     return [round(float(rows) / self.graph.num_nodes, 4) for rows in self._exact["rows"]]
 
-  def compare(self, repeats: int, plain: bool = True) -> Times:
+  def compare(self, repeats: int) -> Times:
     """One training step, and scoring one list.
 
     `train_exact` and `score_exact` do everything; `score_exact_next` is a list of a program whose
@@ -64,8 +64,6 @@ class Bench:
     """
     ways: Dict[str, Callable[[], Any]] = {}
     for name, batch in (("plain", self._plain), ("exact", self._exact)):
-      if name == "plain" and not plain:
-        continue
       arrays, spec = tensors(batch)
       stepper = steps.Stepper(self.model, self.config, 1000, spec)
       score = tf.function(lambda arrays: self.model(pipeline.to_step(arrays)["graph"]),
@@ -82,9 +80,9 @@ class Bench:
         batches.training_batch([self.prepared], self.config.batch, rng))
     return interleaved(ways, repeats)
 
-  def stream(self, layouts: np.ndarray, repeats: int, ways: Tuple[str, ...] = ("exact", "distinct"),
-             budget: int = 512 * 2 ** 20) -> Times:
-    """Scoring many configurations, by the exact split or by distinct states."""
+  def stream(self, layouts: np.ndarray, repeats: int, ways: Tuple[str, ...]) -> Times:
+    """Scoring many configurations: "exact", by "distinct" states, or whichever is "chosen"."""
+    budget = self.config.batch.scoring_megabytes * 2 ** 20
     graph = graphs.with_configs(self.graph, layouts)
     prepared = batches.prepare(splits.Program(graph), self.normalizer)
     chosen: Dict[str, Optional[bool]] = {"exact": False, "distinct": True, "chosen": None}

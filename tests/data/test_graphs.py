@@ -317,7 +317,7 @@ def test_digests_are_equal_for_equal_configurations_alone(kind):
 
 def test_layouts_of_any_configurations_in_any_order(monkeypatch):
   graph = synthetic.layout_graph(0, num_configs=20)
-  monkeypatch.setattr(graphs, "_BLOCK_BYTES", 3 * 18 * 3)
+  monkeypatch.setattr(graphs, "_BLOCK_NUMBERS", 3 * 18 * 3)
   for rows in (np.arange(20), np.array([7, 3, 3, 19, 0]), np.zeros([0], np.int64)):
     found = graph.layouts(rows)
     assert found.dtype == np.int8 and found.shape == (len(rows), 3, 18)

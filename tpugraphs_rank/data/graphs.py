@@ -17,8 +17,8 @@ NUM_TILE_FEATURES = 24
 NUM_LAYOUT_FEATURES = 18
 NUM_OPCODES = 128  # Ids run to 120; the published models embed 128.
 _CHECKED_ROWS = 1024
-# Bytes of layouts, one a number, that are looked at together.
-_BLOCK_BYTES = 8 * 2**20
+# Numbers of layouts that are looked at together; reading them copies them in float32 first.
+_BLOCK_NUMBERS = 2 * 2**20
 
 
 class Unread(NamedTuple):
@@ -262,7 +262,7 @@ class LayoutGraph(_ConfiguredGraph):
   def layout_blocks(self, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
     """`layouts` of all configurations, or of `rows`, some at a time."""
     rows = np.arange(self.num_configs) if rows is None else rows
-    size = max(_BLOCK_BYTES // (max(len(self.node_config_ids), 1) * NUM_LAYOUT_FEATURES), 1)
+    size = max(_BLOCK_NUMBERS // (max(len(self.node_config_ids), 1) * NUM_LAYOUT_FEATURES), 1)
     return (self.layouts(rows[start:start + size]) for start in range(0, len(rows), size))
 
   def config_digests(self) -> np.ndarray:
@@ -271,8 +271,12 @@ class LayoutGraph(_ConfiguredGraph):
 
   def config_rows(self) -> np.ndarray:
     # One byte a number: 18 float32 a node would only make the comparison four times as long.
-    return self.layouts(np.arange(self.num_configs)).reshape(
-        self.num_configs, len(self.node_config_ids) * NUM_LAYOUT_FEATURES)
+    rows = np.empty([self.num_configs, len(self.node_config_ids) * NUM_LAYOUT_FEATURES], np.int8)
+    start = 0
+    for block in self.layout_blocks():
+      rows[start:start + len(block)] = block.reshape(len(block), -1)
+      start += len(block)
+    return rows
 
 
 class _CompactLayoutGraph(LayoutGraph):

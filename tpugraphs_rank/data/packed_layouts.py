@@ -58,7 +58,7 @@ class _Dictionary:
     Raises:
       _Overflow: the dtype has too few codes.
     """
-    values = _values(layouts, self.width)
+    values = numbers(layouts, self.width)
     if self._code_of is not None:
       codes = self._code_of[values]
       if (codes < 0).any():
@@ -69,11 +69,11 @@ class _Dictionary:
       codes, missing = self._bisect(values)
       if missing.any():
         new = _first_occurrences(values[missing])
-        numbers = self._numbered(new)
+        added = self._numbered(new)
         known = np.concatenate([self._known, new])
         order = np.argsort(known)
         self._known = known[order]
-        self._codes = np.concatenate([self._codes, numbers])[order]
+        self._codes = np.concatenate([self._codes, added])[order]
         codes, _ = self._bisect(values)
     row = layouts.shape[1] * _FEATURES // self.width
     return codes.astype(self._dtype).reshape(len(layouts), row)
@@ -86,12 +86,12 @@ class _Dictionary:
     return self._codes[place], self._known[place] != values
 
   def _numbered(self, new: np.ndarray) -> np.ndarray:
-    numbers = self._count + np.arange(len(new))
+    codes = self._count + np.arange(len(new))
     self._order.append(new)
     self._count += len(new)
     if self._count > self._limit:
       raise _Overflow()
-    return numbers
+    return codes
 
   def array(self) -> np.ndarray:
     """(D, width) int8."""
@@ -100,7 +100,7 @@ class _Dictionary:
     return (digits - 1).astype(np.int8)
 
 
-def _values(layouts: np.ndarray, width: int) -> np.ndarray:
+def numbers(layouts: np.ndarray, width: int) -> np.ndarray:
   """int64: each piece as one number, without loss (7^18 is below 2^63)."""
   if width == 1:
     return layouts.reshape(-1).astype(np.int64) + 1

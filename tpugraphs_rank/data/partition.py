@@ -8,13 +8,12 @@ convolution k are the first `inner[k - 1]`. Everything else is computed once for
 The arrangement changes the order of sums and nothing else.
 """
 
-from typing import Dict, List, Mapping, Tuple
+from typing import List, Mapping, Tuple
 
 import numpy as np
 
 from tpugraphs_rank import run_config
-
-Batch = Dict[str, np.ndarray]
+from tpugraphs_rank.data import batches
 
 # A direction's sender and receiver among the two ends of an edge.
 ENDS: Mapping[str, Tuple[str, str]] = {
@@ -57,7 +56,7 @@ def edge_weights(sender: np.ndarray, receiver: np.ndarray, num_nodes: int, aggre
   return 1.0 / np.sqrt(sent * received)
 
 
-def arrange(batch: Batch, config: run_config.ModelConfig) -> Batch:
+def arrange(batch: batches.Batch, config: run_config.ModelConfig) -> batches.Batch:
   """Arranges a batch of `data.batches`, with its segments where it has some.
 
   Returns:
@@ -87,7 +86,7 @@ def arrange(batch: Batch, config: run_config.ModelConfig) -> Batch:
   return arranged
 
 
-def _arranged(batch: Batch, prefix: str, config: run_config.ModelConfig) -> Batch:
+def _arranged(batch: batches.Batch, prefix: str, config: run_config.ModelConfig) -> batches.Batch:
   get = lambda key: batch[prefix + key]
   count, depth = len(get("nodes")), config.num_convolutions
   layout = prefix + "config_nodes" in batch
@@ -113,7 +112,7 @@ def _arranged(batch: Batch, prefix: str, config: run_config.ModelConfig) -> Batc
 
 
 def _messages(ends: List[Tuple[np.ndarray, np.ndarray]], place: np.ndarray, distance: np.ndarray,
-              config: run_config.ModelConfig) -> Batch:
+              config: run_config.ModelConfig) -> batches.Batch:
   """`edges`, `kernel`, `weights` and `inner` of `arrange`."""
   own = np.arange(len(place))
   parts = [(own, own, np.ones(len(own)))] + [

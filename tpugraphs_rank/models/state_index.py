@@ -21,8 +21,7 @@ from scipy import sparse
 
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
-
-_LAYOUT_VALUES = 7  # -1..5
+from tpugraphs_rank.data import packed_layouts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,11 +180,7 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 def _hash(layouts: np.ndarray, salts: np.ndarray) -> np.ndarray:
   """(nodes, T) uint64 of (nodes, T, 18) layouts: equal at a node for equal layouts, else not."""
-  powers = _LAYOUT_VALUES ** np.arange(graphs.NUM_LAYOUT_FEATURES, dtype=np.int64)
-  # 7^18 is below 2^63: the layouts of a node are one number, without loss.
-  number = np.zeros(layouts.shape[:2], np.int64)
-  for place, power in enumerate(powers):
-    number += (layouts[:, :, place].astype(np.int64) + 1) * power
+  number = packed_layouts.numbers(layouts, graphs.NUM_LAYOUT_FEATURES).reshape(layouts.shape[:2])
   return _mix(number.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salts[:, None])
 
 

@@ -84,11 +84,11 @@ class Streamer:
       size = min(size, count - start)
       if index is None:
         found = self.call(
-            "own_part", {**program.masked(size), **program.layouts(start, size)}, kept)
+            "own_part", {**program.masked(size), "configs": program.layouts(start, size)}, kept)
       else:
-        told, size = self._tell(index, program, start, size)
-        listed = index.listed(
-            told, program.layouts(start, size)["configs"], self._model.pooled_levels)
+        told, layouts = self._tell(index, program, start, size)
+        size = layouts.shape[1]
+        listed = index.listed(told, layouts, self._model.pooled_levels)
         found = self.call("distinct_part", program.masked(size), kept, listed)
       yield start, found[0]
       start += size
@@ -98,20 +98,23 @@ class Streamer:
     return int(np.clip(self._budget // of_one, 1, _MAX_TOLD))
 
   def _tell(self, index: state_index.StateIndex, program: "_Program", start: int, size: int
-            ) -> Tuple[List[state_index.Told], int]:
-    """The states of as many of `size` configurations as fit into the budget."""
+            ) -> Tuple[List[state_index.Told], np.ndarray]:
+    """The states of as many of `size` configurations as fit into the budget, and their layouts."""
+    layouts = program.layouts(start, size)
     while True:
-      told = index.tell(program.layouts(start, size)["configs"])
+      told = index.tell(layouts)
       needed = (max(level.offset[-1] for level in told) * (self._bytes + _INDEX_BYTES)
                 + index.messages(told) * _MESSAGE_BYTES)
       if needed <= self._budget or size == 1:
-        return told, size
+        return told, layouts
       size = max(1, min(size // 2, int(size * self._budget / needed)))
+      layouts = layouts[:, :size]
 
   def _pays(self, index: state_index.StateIndex, program: "_Program") -> bool:
     """Whether the program's first configurations cost less by their distinct states."""
     size = min(_PILOT, self._told_at_once(index), len(program.prepared.choice))
-    told, size = self._tell(index, program, 0, size)
+    told, layouts = self._tell(index, program, 0, size)
+    size = layouts.shape[1]
     # Convolutions are computed on all levels but the last, their sums on all but the first.
     own = size * _twice_inside(program.arrays["rows"])
     distinct = _COST_OF_DISTINCT * _twice_inside([level.offset[-1] for level in told])
@@ -154,20 +157,22 @@ class _Program:
     ((batch, _),) = batches.scoring_batches([one], 1, 0)
     self.arrays = model.arrange(batch)
     del self.arrays["configs"], self.arrays["config_mask"], self.arrays["reference_mask"]
+    # Once for all pieces: the node features are the largest of them.
+    self._tensors = {key: tf.convert_to_tensor(value) for key, value in self.arrays.items()}
     # The first nodes of the arrangement are the configurable ones, in another order.
     by_node = np.argsort(prepared.config_nodes)
     first = self.arrays["order"][:len(by_node)]
     self._order = by_node[np.searchsorted(prepared.config_nodes[by_node], first)]
 
-  def masked(self, size: int) -> Dict[str, np.ndarray]:
+  def masked(self, size: int) -> Dict[str, Any]:
     """The arrays with the masks of a list of `size` configurations."""
-    return {**self.arrays, "config_mask": np.ones([1, size], bool),
+    return {**self._tensors, "config_mask": np.ones([1, size], bool),
             "reference_mask": np.ones([1, self.references], bool)}
 
-  def layouts(self, start: int, size: int) -> Dict[str, np.ndarray]:
-    """`configs` (configurable nodes, references + size, 18) int8."""
+  def layouts(self, start: int, size: int) -> np.ndarray:
+    """(configurable nodes, references + size, 18) int8, after the reference list `size` of them."""
     rows = np.concatenate([self._reference, self.prepared.choice[start:start + size]])
-    return {"configs": np.swapaxes(self.prepared.layouts(rows), 0, 1)[self._order]}
+    return np.swapaxes(self.prepared.layouts(rows), 0, 1)[self._order]
 
 
 def _twice_inside(sizes: Sequence[int]) -> int:
