@@ -200,8 +200,8 @@ def canonical(graphs: Sequence[Tuple[np.ndarray, np.ndarray]],
               x_names: Sequence[str] = (DEFAULT_ATTRIBUTE,),
               vocabularies: Optional[Sequence[np.ndarray]] = None,
               y: Optional[np.ndarray] = None, y_names: Sequence[str] = (),
-              wl: Optional[np.ndarray] = None, provenance: Optional[Mapping[str, Any]] = None
-              ) -> Dags:
+              wl: Optional[np.ndarray] = None, provenance: Optional[Mapping[str, Any]] = None,
+              names: Optional[Sequence[str]] = None) -> Dags:
   """Puts graphs into level order, the nodes of one level in the order in which they came.
 
   Edges that are there twice are kept once. Another order of a graph's nodes changes nothing but the
@@ -216,21 +216,23 @@ def canonical(graphs: Sequence[Tuple[np.ndarray, np.ndarray]],
     y_names: (T,) names of the labels; by default "runtime" for a single one.
     wl: (G,) uint64; None: computed (`Dags.hashes`).
     provenance: where the graphs come from.
+    names: (G,) what errors call the graphs, instead of their numbers.
 
   Raises:
     DataError: a graph is empty, has a cycle or a self-loop, or an array is wrong.
   """
+  name = lambda graph: f"graph {graph if names is None else names[graph]}"
   edges = [np.asarray(rows, np.int64).reshape(-1, 2) for rows, _ in graphs]
   features = [np.asarray(rows) for _, rows in graphs]
   for graph, rows in enumerate(features):
     if not rows.size:
-      raise errors.DataError(f"graph {graph} has no nodes; expected at least one")
+      raise errors.DataError(f"{name(graph)} has no nodes; expected at least one")
   features = [rows.reshape(len(rows), -1) for rows in features]
   sizes = np.array([len(rows) for rows in features], np.int64)
   for graph, (rows, size) in enumerate(zip(edges, sizes)):
     if rows.size and not 0 <= rows.min() <= rows.max() < size:
       raise errors.DataError(
-          f"graph {graph}: an edge names node {rows.max() if rows.min() >= 0 else rows.min()}; "
+          f"{name(graph)}: an edge names node {rows.max() if rows.min() >= 0 else rows.min()}; "
           f"expected numbers from 0 to {size - 1}")
   node_off = _offsets(sizes)
   graph_of_edge = np.repeat(np.arange(len(graphs)), [len(rows) for rows in edges])
@@ -242,7 +244,7 @@ def canonical(graphs: Sequence[Tuple[np.ndarray, np.ndarray]],
     graph = graph_of_edge[wrong[0]]
     loop = "an edge to itself" if flat[wrong[0], 0] == flat[wrong[0], 1] else "a cycle"
     raise errors.DataError(
-        f"graph {graph}: node {flat[wrong[0], 0] - node_off[graph]} is on or behind {loop}; "
+        f"{name(graph)}: node {flat[wrong[0], 0] - node_off[graph]} is on or behind {loop}; "
         "expected an acyclic graph: leave that edge out")
   graph_of_node = np.repeat(np.arange(len(graphs)), sizes)
   order = np.lexsort((level, graph_of_node))  # Stable.
