@@ -12,8 +12,8 @@ kernel graphs of LayerDAG's authors, 6,385 with runtimes: opcodes, and the mean 
 configurations of runtime / normalizer. Programs larger than --max_nodes are left out; with
 --subgraphs, so many operand cones of each program are taken instead, which have no label.
 
-`--rule balanced` makes graphs whose nodes have equally many operands of each kind, give or take one;
-`tpugraphs_rank.synthesis.rules` says how, and checks any graphs for it.
+`--rule balanced` makes graphs whose nodes have equally many operands of each kind, give or take
+one; `tpugraphs_rank.synthesis.rules` says how, and checks any graphs for it.
 """
 
 from typing import Dict, Optional, Tuple

@@ -104,8 +104,8 @@ def extract(collection: str, splits: Optional[Sequence[str]] = None,
       left_out += len(parts) == known
   if not parts:
     raise errors.DataError(
-        f"{described.name} {', '.join(splits)}: none of {programs} programs has at most {max_nodes} "
-        "nodes; raise the cap (--max_nodes), or take sub-graphs (--subgraphs)")
+        f"{described.name} {', '.join(splits)}: none of {programs} programs has at most "
+        f"{max_nodes} nodes; raise the cap (--max_nodes), or take sub-graphs (--subgraphs)")
   measured = [label is not None for label in labels]
   if any(measured) and not all(measured):
     raise errors.DataError(

@@ -1,8 +1,8 @@
 """A seeded family of DAGs that obey a hard rule, of any size: the test of what a model has learned.
 
 The rule, "balanced": among the operands of every node, the numbers of operands of each kind
-0..k-1 differ by at most one. So up to k operands are all of different kinds, and 2k operands are two
-of each. A node may have any kind and any number of operands up to a limit; 0 and 1 operands always
+0..k-1 differ by at most one. So up to k operands are all of different kinds, and 2k operands are
+two of each. A node may have any kind and any number of operands up to a limit; 0 and 1 operands always
 obey. LayerDAG is judged on a rule of this sort, too (arXiv 2411.02322, section 5.1).
 """
 
@@ -15,7 +15,7 @@ from tpugraphs_rank.synthesis import dags
 
 ATTRIBUTE = "kind"
 LABEL = "critical_path"
-_MAX_EXPANDED = 8  # Nodes of one level that get operands: keeps graphs deep and narrow, as programs.
+_MAX_EXPANDED = 8  # Nodes of one level that get operands: graphs stay deep, as programs are.
 
 
 class Obeyed(NamedTuple):
