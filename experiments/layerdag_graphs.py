@@ -12,10 +12,16 @@ kernel graphs of LayerDAG's authors, 6,385 with runtimes: opcodes, and the mean 
 configurations of runtime / normalizer. Programs larger than --max_nodes are left out; with
 --subgraphs, so many operand cones of each program are taken instead, which have no label.
 
+With --divide, three files are written instead of one, <output>_train.npz, _valid.npz and _test.npz,
+60 / 20 / 20 %, no two equal graphs in two of them. `--graphs FILE` divides a file that is there:
+
+  python -m experiments.layerdag_graphs --graphs kernels.npz --divide --output runs/dags/kernels.npz
+
 `--rule balanced` makes graphs whose nodes have equally many operands of each kind, give or take
 one; `tpugraphs_rank.synthesis.rules` says how, and checks any graphs for it.
 """
 
+import pathlib
 from typing import Dict, Optional, Tuple
 
 from absl import flags
@@ -27,10 +33,10 @@ from tpugraphs_rank.synthesis import dags
 from tpugraphs_rank.synthesis import from_collections
 from tpugraphs_rank.synthesis import rules
 
-# Flags that say something about one of the two sources only.
+# Flags that say something about one of the sources only.
 _OF: Dict[str, Tuple[str, ...]] = {
     "collection": ("splits", "attributes", "max_nodes", "subgraphs", "data_root"),
-    "rule": ("count", "nodes", "min_nodes")}
+    "rule": ("count", "nodes", "min_nodes"), "graphs": ()}
 
 
 # Defined only when this is the program: other apps use the same flag names.
@@ -38,6 +44,8 @@ def _define_flags() -> None:
   flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
   flags.DEFINE_string("collection", None, "Name of a collection, or path of its JSON descriptor.")
   flags.DEFINE_enum("rule", None, ["balanced"], "Make graphs that obey a rule instead.")
+  flags.DEFINE_string("graphs", None, "Take the graphs of this file instead.")
+  flags.DEFINE_boolean("divide", False, "Write three files, for training, validation and test.")
   flags.DEFINE_list("splits", None, "Splits, comma-separated; otherwise all that have runtimes.")
   flags.DEFINE_list("attributes", ["opcode"], "Attributes of a node, some of "
                     f"{', '.join(from_collections.ATTRIBUTES)}.")
@@ -49,7 +57,8 @@ def _define_flags() -> None:
   flags.DEFINE_integer("nodes", 400, "Most nodes of a graph of the rule.", lower_bound=1)
   flags.DEFINE_integer("min_nodes", None, "Fewest nodes of a graph of the rule; otherwise half of "
                        "--nodes.", lower_bound=1)
-  flags.DEFINE_integer("seed", 0, "Of random choices.")
+  flags.DEFINE_integer("seed", 0, "Of random choices: roots, the rule's graphs, "
+                       "and the division.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections; otherwise "
                       "TPUGRAPHS_RANK_DATA, then the platform's.")
 
@@ -67,30 +76,43 @@ def counts(graphs: dags.Dags) -> str:
 def main(_) -> None:
   values = flags.FLAGS
   source = _source(values)
-  if source == "rule":
+  said: Optional[str] = None
+  if source == "graphs":
+    made = dags.load(values.graphs)
+  elif source == "rule":
     made = rules.balanced(values.count, values.nodes, values.seed, values.min_nodes)
-    said: Optional[str] = None
   else:
     made, programs, left_out = from_collections.extract(
         values.collection, values.splits, values.attributes, values.max_nodes, values.subgraphs,
         values.seed, values.data_root)
     said = f"{left_out} of {programs} programs left out"
-  dags.save(values.output, made)
+  output = pathlib.Path(values.output)
+  parts = {output: made}
+  if values.divide:
+    parts = {}
+    for split, rows in dags.split_by_wl(made, dags.SHARES, values.seed).items():
+      origin = {**made.provenance, "split": split, "split_seed": values.seed}
+      parts[output.with_name(f"{output.stem}_{split}.npz")] = made.take(
+          rows).with_provenance(origin)
+  for path, part in parts.items():
+    dags.save(path, part)
   print(counts(made))
   if said:
     print(said)
-  print(f"graphs: {values.output}")
+  for path, part in parts.items():
+    print(f"{len(part)} graphs: {path}")
 
 
 def _source(values: flags.FlagValues) -> str:
-  """Which of the two sources is asked for; a flag of the other is refused, not ignored."""
+  """Which of the sources is asked for; a flag of another is refused, not ignored."""
   given = [source for source in _OF if values[source].value]
   if len(given) != 1:
-    raise errors.ConfigError("expected either --collection or --rule, where the graphs come from")
-  other = next(source for source in _OF if source not in given)
-  for name in _OF[other]:
-    if values[name].present:
-      raise errors.ConfigError(f"--{name} is for --{other}; with --{given[0]}, leave it out")
+    raise errors.ConfigError(
+        "expected one of --collection, --rule and --graphs, where the graphs come from")
+  for other, names in _OF.items():
+    for name in names:
+      if other != given[0] and values[name].present:
+        raise errors.ConfigError(f"--{name} is for --{other}; with --{given[0]}, leave it out")
   return given[0]
 
 

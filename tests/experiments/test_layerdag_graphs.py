@@ -28,7 +28,8 @@ def test_the_bundled_kernels(tmp_path):
   assert first.startswith(f"{len(graphs)} graphs, {len(graphs.x)} nodes (")
   assert f"{len(set(graphs.wl.tolist()))} distinct structures, {len(graphs.vocabularies[0])} opc" \
       in first
-  assert second == f"0 of {len(graphs)} programs left out" and last == f"graphs: {output}"
+  assert second == f"0 of {len(graphs)} programs left out"
+  assert last == f"{len(graphs)} graphs: {output}"
 
 
 def test_sub_graphs_of_layout_programs(tmp_path):
@@ -48,9 +49,24 @@ def test_a_rule(tmp_path):
   assert dags.load(output).wl.tolist() == rules.balanced(3, 20, 4).wl.tolist()
 
 
+def test_a_file_is_divided(tmp_path):
+  graphs = rules.balanced(30, 6, 4)
+  dags.save(tmp_path / "all.npz", graphs)
+  done = _run("--graphs", tmp_path / "all.npz", "--divide", "--seed", 3, "--output",
+              tmp_path / "part.npz")
+  assert done.returncode == 0, done.stderr
+  parts = dags.split_by_wl(graphs, dags.SHARES, 3)
+  for line, (split, rows) in zip(done.stdout.splitlines()[1:], parts.items(), strict=True):
+    path = tmp_path / f"part_{split}.npz"
+    assert line == f"{len(rows)} graphs: {path}"
+    part = dags.load(path)
+    assert part.wl.tolist() == graphs.wl[rows].tolist()
+    assert part.provenance["split"] == split and part.provenance["rule"] == "balanced"
+
+
 @pytest.mark.parametrize("arguments, status, said", [
-    ([], 1, "error: expected either --collection or --rule, where the graphs come from\n"),
-    (["--rule", "balanced", "--collection", "tile:xla_cpu"], 1, "error: expected either --coll"),
+    ([], 1, "error: expected one of --collection, --rule and --graphs, where the graphs come "),
+    (["--rule", "balanced", "--collection", "tile:xla_cpu"], 1, "error: expected one of --coll"),
     (["--rule", "balanced", "--subgraphs", "3"], 1,
      "error: --subgraphs is for --collection; with --rule, leave it out\n"),
     (["--collection", "tile:xla_cpu", "--nodes", "9"], 1,

@@ -23,6 +23,8 @@ from tpugraphs_rank.synthesis import dag_checks
 # Of files that do not say what their one attribute and their one label are.
 DEFAULT_ATTRIBUTE = "opcode"
 DEFAULT_LABEL = "runtime"
+# Of the graphs that generators are judged by; training has the rest.
+SHARES = {"valid": 0.2, "test": 0.2}
 _MEND = "write the file again, its graphs through `tpugraphs_rank.synthesis.dags.canonical`"
 
 

@@ -2,8 +2,8 @@
 
 The rule, "balanced": among the operands of every node, the numbers of operands of each kind
 0..k-1 differ by at most one. So up to k operands are all of different kinds, and 2k operands are
-two of each. A node may have any kind and any number of operands up to a limit; 0 and 1 operands always
-obey. LayerDAG is judged on a rule of this sort, too (arXiv 2411.02322, section 5.1).
+two of each. A node may have any kind and any number of operands up to a limit; 0 and 1 operands
+always obey. LayerDAG is judged on a rule of this sort, too (arXiv 2411.02322, section 5.1).
 """
 
 from typing import Dict, List, NamedTuple, Optional, Set, Tuple

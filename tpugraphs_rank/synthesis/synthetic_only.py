@@ -82,9 +82,11 @@ def worth(real: Mapping[str, dags_lib.Dags], synthetic: Sequence[dags_lib.Dags],
   return found
 
 
-def summary(entries: Sequence[Mapping[str, Any]], measure: str) -> Dict[str, float]:
-  """Mean, standard deviation (n - 1) and number of one measure over surrogates."""
+def summary(entries: Sequence[Mapping[str, Any]], measure: str) -> Dict[str, Any]:
+  """Mean, standard deviation (n - 1) and number of one measure over surrogates; None for none."""
   values = [entry[measure] for entry in entries]
+  if not values:
+    return {"mean": None, "sd": None, "n": 0}
   return {"mean": float(np.mean(values)),
           "sd": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0, "n": len(values)}
 
