@@ -67,7 +67,10 @@ class Surrogate:
     Raises:
       DataError: the graphs have other attributes.
     """
-    inputs = self._encoder.inputs(graphs)
+    return self.predict_encoded(self._encoder.inputs(graphs))
+
+  def predict_encoded(self, inputs: "_Inputs") -> np.ndarray:
+    """As `predict`, of graphs that were turned into numbers before."""
     found = np.zeros([inputs.count])
     for rows in inputs.chunks(_NODES):
       found[rows] = self._network.forward(*inputs.batch(rows)).numpy()
@@ -103,7 +106,7 @@ def train(training: dags_lib.Dags, valid: dags_lib.Dags, seed: int, label: Optio
   network = _Network([len(words) for words in encoder.vocabularies], options, seed)
   surrogate = Surrogate(network, scale, encoder)
   targets = scale.targets(y).astype(np.float32)
-  inputs = encoder.inputs(training)
+  inputs, valid_inputs = encoder.inputs(training), encoder.inputs(valid)
   rng = np.random.default_rng(seed)
   best: List[np.ndarray] = []
   for epoch in range(1, options.max_epochs + 1):
@@ -112,7 +115,7 @@ def train(training: dags_lib.Dags, valid: dags_lib.Dags, seed: int, label: Optio
       batch = order[start:start + options.batch_size]
       rows, place = np.unique(inputs.place[batch], return_inverse=True)
       network.step(*inputs.batch(rows), place.reshape(-1), targets[batch])
-    predicted = surrogate.predict(valid)
+    predicted = surrogate.predict_encoded(valid_inputs)
     if not np.isfinite(predicted).all():
       raise errors.TrainingError(
           f"the surrogate predicts {predicted[~np.isfinite(predicted)][0]} after epoch {epoch}; "
