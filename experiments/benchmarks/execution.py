@@ -70,7 +70,7 @@ class Bench:
                           input_signature=[spec], autograph=False)
       ways[f"train_{name}"] = lambda stepper=stepper, arrays=arrays: stepper.train(arrays)
       ways[f"score_{name}"] = lambda score=score, arrays=arrays: score(arrays)
-    streamer = streaming.Streamer(self.model, self.config.model.hidden_width, 2 ** 30, False)
+    streamer = streaming.Streamer(self.model, 2 ** 30, False)
     graph = {key: value for key, value in self._exact.items() if not key.startswith("label_")}
     kept = streamer.call("shared_part", {
         key: value for key, value in graph.items() if key != "configs" and "mask" not in key})
@@ -87,7 +87,7 @@ class Bench:
     prepared = batches.prepare(splits.Program(graph), self.normalizer)
     chosen: Dict[str, Optional[bool]] = {"exact": False, "distinct": True, "chosen": None}
     streamers = {way: streaming.Streamer(
-        self.model, self.config.model.hidden_width, budget, chosen[way]) for way in ways}
+        self.model, budget, chosen[way]) for way in ways}
     return interleaved({way: lambda streamer=streamer: streamer(prepared)
                         for way, streamer in streamers.items()}, repeats)
 

@@ -34,6 +34,21 @@ def test_features_are_those_of_loops(configs):
   np.testing.assert_array_equal(np.concatenate(split, axis=-1), both)
 
 
+@given(CONFIGS, st.integers(1, 3))
+def test_layouts_are_told_apart_and_put_back(configs, repeats):
+  configs = np.tile(configs, [1, repeats, 1])
+  different, place = (value.numpy() for value in layers.different_layouts(configs))
+  assert len(different) == len(np.unique(configs.reshape(-1, 18), axis=0))
+  np.testing.assert_array_equal(different[:, 0][place].reshape(configs.shape), configs)
+
+
+@pytest.mark.parametrize("place", range(18))
+def test_layouts_that_differ_in_one_number_are_different(place):
+  configs = np.full([1, 7, 18], 5, np.int8)
+  configs[0, :, place] = range(-1, 6)
+  assert layers.different_layouts(configs)[0].shape[0] == 7
+
+
 def test_row_major_is_no_other_order():
   configs = np.array([[[2, 1, 0, -1, -1, -1] + [0, 1] + [-1] * 4 + [-1] * 6]], np.int8)
   order = layers.layout_features(configs, "order", tf.float32).numpy()

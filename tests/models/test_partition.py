@@ -122,6 +122,22 @@ def test_nodes_stand_in_the_order_of_their_distance_to_a_configurable_one(
   assert found.max(initial=0) <= depth + 1
 
 
+def test_messages_stand_for_rows_of_the_tables_of_each_part():
+  case = made.Made("layout", model_num_convolutions=2, **SIZES)
+  ((batch, _),) = batches.scoring_batches(case.prepared(), 20, 0)
+  arranged = case.model.arrange(batch)
+  count = len(arranged["nodes"])
+  for level, (inner, rows) in enumerate(zip(arranged["inner"], arranged["rows"])):
+    parts = ((f"inner_{level}", slice(None, inner), range(rows)),
+             (f"outer_{level}", slice(inner, None), range(rows, count)))
+    for name, part, senders in parts:
+      # A table has the senders' rows once for each kernel.
+      table = [(kernel, sender) for kernel in range(3) for sender in senders]
+      expected = zip(arranged["edges"][part], arranged["kernel"][part])
+      assert [(receiver, *table[row]) for receiver, row in arranged[name].tolist()] == [
+          (receiver, kernel, sender) for (receiver, sender), kernel in expected]
+
+
 def test_a_block_that_mixes_nodes_runs_plain(monkeypatch):
   case = made.Made("layout", model_members=2)
   ((batch, _),) = batches.scoring_batches(case.prepared(), 20, 0)

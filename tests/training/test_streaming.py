@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from tests import synthetic
+from tests.data import changed
 from tests.models import made
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.training import scoring
 from tpugraphs_rank.training import streaming
-
-WIDTH = made.SMALL["model.hidden_width"]
 
 
 @pytest.fixture(scope="module", params=["residual_gnn", "attention_gnn"])
@@ -28,8 +27,35 @@ def _plain(case, prepared):
 def test_scores_do_not_depend_on_memory_or_way(case, budget, distinct):
   choice = np.random.default_rng(0).permutation(60)[:50]
   prepared = case.prepare(case.graphs[0], choice)
-  found = streaming.Streamer(case.model, WIDTH, budget, distinct)(prepared)
+  found = streaming.Streamer(case.model, budget, distinct)(prepared)
   made.close(found, _plain(case, prepared))
+
+
+@pytest.mark.parametrize("kind", made.MAKERS)
+@pytest.mark.parametrize("size, budget, large", [(1, 1, 1), (7, 1, 10 ** 9), (40, 512, 1)])
+def test_equal_configurations_have_equal_scores(monkeypatch, kind, size, budget, large):
+  case = made.Made(kind, sizes=(40,), configs=(60,), batch_eval_batch_configs=size,
+                   batch_scoring_megabytes=budget)
+  monkeypatch.setattr(scoring, "_LARGE", large)
+  rows = np.random.default_rng(0).permutation([*range(60), *range(30), 0, 0])
+  prepared = case.prepare(changed.with_configs(case.graphs[0], rows), np.arange(1, len(rows)))
+  (found,) = scoring.Scorer(case.model, case.config)([prepared])
+  (whole,) = scoring.Scorer(case.model, case.config)([case.prepare(case.graphs[0])])
+  made.close(found, whole[rows[1:]])
+  keys = prepared.graph.config_keys()[1:]
+  assert len(np.unique(found)) <= len(np.unique(keys)) < len(found)
+  for key in keys:
+    assert len(np.unique(found[keys == key])) == 1
+
+
+def test_wider_states_are_counted_as_wider():
+  numbers = lambda **changes: made.Made("layout", **changes).model.state_numbers
+  plain = numbers(model_num_convolutions=3)
+  assert plain == 8 * made.SMALL["model.hidden_width"]
+  assert numbers(model_num_convolutions=3, model_residual="concat") > plain
+  assert numbers(model_num_convolutions=3, model_members=3) == 2 * plain
+  assert numbers(model_num_convolutions=3, model_model="attention_gnn",
+                 model_attention_reference=500) > plain
 
 
 def test_less_memory_means_more_pieces(case, monkeypatch):
@@ -37,7 +63,7 @@ def test_less_memory_means_more_pieces(case, monkeypatch):
   for distinct in (True, False):
     counts = []
     for budget in (20_000, 100_000, 2 ** 30):
-      streamer = streaming.Streamer(case.model, WIDTH, budget, distinct)
+      streamer = streaming.Streamer(case.model, budget, distinct)
       sizes = []
       call = streamer.call
       monkeypatch.setattr(streamer, "call", lambda name, *arguments, call=call, sizes=sizes: (
@@ -56,14 +82,14 @@ def test_states_are_told_apart_where_that_pays():
   different = synthetic.layout_graph(0, num_nodes=60, num_config_nodes=2, num_configs=400,
                                      node_config_feat=values.astype(np.float32))
   for graph, way in ((repeated, "distinct_part"), (different, "own_part")):
-    streamer = streaming.Streamer(case.model, WIDTH, 2 ** 30)
+    streamer = streaming.Streamer(case.model, 2 ** 30)
     prepared = case.prepare(graph)
     made.close(streamer(prepared), _plain(case, prepared))
     assert set(streamer._functions) == {"shared_part", way}
 
 
 def test_programs_of_other_sizes_need_no_new_trace(case):
-  streamer = streaming.Streamer(case.model, WIDTH, 20_000, False)
+  streamer = streaming.Streamer(case.model, 20_000, False)
   for graph in (*case.graphs, synthetic.layout_graph(7, num_nodes=25, num_config_nodes=0)):
     prepared = case.prepare(graph)
     made.close(streamer(prepared), _plain(case, prepared))
@@ -88,5 +114,5 @@ def test_no_configuration_is_read_but_those_of_a_piece(monkeypatch):
   asked, read = [], batches.PreparedGraph.layouts
   monkeypatch.setattr(batches.PreparedGraph, "layouts",
                       lambda self, rows: asked.append(len(rows)) or read(self, rows))
-  streaming.Streamer(case.model, WIDTH, 30_000, False)(case.prepare(case.graphs[0]))
+  streaming.Streamer(case.model, 30_000, False)(case.prepare(case.graphs[0]))
   assert max(asked) < 50 and sum(asked) >= 50

@@ -69,7 +69,9 @@ def arrange(batch: batches.Batch, config: run_config.ModelConfig) -> batches.Bat
     `edges` (m, 2) int32, rows [receiver, sender]: the messages of a convolution, what a node keeps
       of itself among them; `kernel` (m,) int32: which of the convolution's kernels each goes
       through, 0 for a node's own, then those of `directions_of`; `weights` (m,) float64; `inner`
-      (K,) int32.
+      (K,) int32. `inner_<k>` (inner[k], 2) and `outer_<k>` (m - inner[k], 2) int32: the messages of
+      convolution k that depend on the configuration and the others, rows [receiver, sender] in the
+      tables of `models.states.project`.
     For segments the same with the prefix "segment_", and `segment_node_ids`: where in the new
       order of the whole graphs its nodes stand.
   """
@@ -108,6 +110,12 @@ def _arranged(batch: batches.Batch, prefix: str, config: run_config.ModelConfig)
   else:
     arranged["graph_configs"] = get("configs")
   arranged.update(_messages(ends, place, distance, config))
+  for level, (inner, first) in enumerate(zip(arranged["inner"], arranged["rows"])):
+    for name, part, start, senders in (
+        ("inner", slice(None, inner), 0, first), ("outer", slice(inner, None), first, count - first)):
+      edges = arranged["edges"][part].copy()
+      edges[:, 1] += arranged["kernel"][part] * np.int32(senders) - np.int32(start)
+      arranged[f"{name}_{level}"] = edges
   return {prefix + key: value for key, value in arranged.items()}
 
 

@@ -46,6 +46,10 @@ def graph_tensor(arrays: Mapping[str, tf.Tensor], prefix: str = "") -> tfgnn.Gra
       node_sets=nodes, edge_sets=edges)
 
 
+# Which nodes of the whole graph stand where, and messages as `models.state_index` reads them.
+_NOT_FOR_STEPS = ("node_ids", "edges", "kernel", "segment_edges", "segment_kernel")
+
+
 def _without_prefix(arrays: Mapping[str, tf.Tensor], prefix: str) -> Dict[str, tf.Tensor]:
   """The tensors of an arranged batch, or of its segments."""
   found = {key[len(prefix):]: tf.convert_to_tensor(value) for key, value in arrays.items()
@@ -80,7 +84,7 @@ def dataset(make_batches: Callable[[], Iterator[batches.Batch]]) -> tf.data.Data
   """
   signature = {}
   for key, array in next(iter(make_batches())).items():
-    if key == "node_ids":  # No step asks which nodes of the whole graph stand in its place.
+    if key in _NOT_FOR_STEPS:
       continue
     shape = [None] * array.ndim
     if key.endswith(("nodes", "configs")) and array.ndim > 1:

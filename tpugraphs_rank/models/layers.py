@@ -1,6 +1,6 @@
 """Layers over the hidden states of all nodes under all configurations; see `states`."""
 
-from typing import List, Sequence
+from typing import List, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -30,10 +30,31 @@ def mlp(widths: Sequence[int], activation_name: str, l2: float, name: str) -> tf
                               for width in widths], name=name)
 
 
-def dense(width: int, l2: float, **options) -> tf.keras.layers.Dense:
+def dense(width: int, l2: float, kind=tf.keras.layers.Dense, **options) -> tf.keras.layers.Dense:
   """A dense layer whose kernel is L2-regularised."""
-  return tf.keras.layers.Dense(
+  return kind(
       width, kernel_regularizer=tf.keras.regularizers.L2(l2) if l2 else None, **options)
+
+
+class DenseBesideTable(tf.keras.layers.Dense):
+  """A dense layer of features [rows, F] joined with rows of a table [k, w], without an activation.
+
+  Takes [features, table, which row of the table (rows,)]. The product of the concatenation is the
+  sum of two, and the table is projected before its rows are taken.
+  """
+
+  # What a dense layer expects is for the concatenation.
+  input_spec = property(lambda self: None, lambda self, spec: None)
+
+  def build(self, input_shape):
+    features, table, _ = input_shape
+    super().build([None, features[-1] + table[-1]])
+
+  def call(self, inputs):
+    features, table, row = inputs
+    upper, lower = self.kernel[:features.shape[-1]], self.kernel[features.shape[-1]:]
+    of_table = tf.matmul(table, lower) + self.bias
+    return tf.matmul(features, upper) + tf.gather(of_table, row)
 
 
 def on_rows(function: states_lib.Function, values: tf.Tensor) -> tf.Tensor:
@@ -70,6 +91,21 @@ def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tenso
     other = tf.reduce_any(given & (tensors != last - tf.range(length)), axis=-1)
     found.append(tf.cast(tf.concat([last[..., 0] >= 0, other], axis=-1), dtype))
   return tf.concat(found, axis=-1)
+
+
+def different_layouts(configs: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+  """Which layouts there are among [rows, T, 18]: [k, 1, 18] int32, and which each is: [rows, T]."""
+  flat = tf.reshape(configs, [-1, graphs.NUM_LAYOUT_FEATURES])
+  # In base 7 each its own number, below 2^53, so that sums of floats are exact.
+  powers = tf.constant([float(_LAYOUT_VALUES ** place) for place in range(
+      graphs.NUM_LAYOUT_FEATURES)], tf.float64)
+  number = tf.cast(tf.linalg.matvec(tf.cast(flat, tf.float64), powers), tf.int64)
+  found, place = tf.unique(number)
+  example = tf.math.unsorted_segment_max(
+      tf.range(tf.shape(flat)[0]), place, tf.shape(found)[0])
+  # Not as bytes: there is no such gathering on GPUs.
+  different = tf.gather(tf.cast(flat, tf.int32), example)
+  return different[:, None, :], tf.reshape(place, tf.shape(configs)[:2])
 
 
 class Convolution(tf.keras.layers.Layer):

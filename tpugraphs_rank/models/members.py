@@ -41,6 +41,11 @@ class Members(tf.keras.Model):
     return self._members[0].mixes_nodes
 
   @property
+  def state_numbers(self) -> int:
+    """As of `Ranker`; TensorFlow may compute two members at a time."""
+    return 2 * self._members[0].state_numbers
+
+  @property
   def tells_states_apart(self) -> bool:
     return self._members[0].tells_states_apart
 

@@ -29,6 +29,7 @@ class PlainStates(states.States):
     self._aggregation = aggregation
 
   def start(self, of_nodes, of_configs):
+    """[N, T, h]; [N, 1, h] without configurations."""
     nodes = self._graph.node_sets["op"]
     base = of_nodes(nodes["nodes"], nodes["opcode"])[:, None, :]
     if of_configs is None:
@@ -41,6 +42,7 @@ class PlainStates(states.States):
         self._graph, "op", feature_value=of_configs(self._graph.context["configs"]))
 
   def propagate(self, level, hidden, own_kernel, kernels):
+    """[N, T, h] to [N, T, h']."""
     output = own_kernel(hidden)
     for direction, kernel in kernels.items():
       output += self._aggregate(kernel(hidden), _SENDERS[direction])
@@ -66,13 +68,16 @@ class PlainStates(states.States):
     return tf.maximum(degree, 1.0)[:, None, None]
 
   def lift(self, level, hidden):
+    """[N, T, h], the same."""
     return hidden  # All states are there from the start.
 
   def attend(self, attention, hidden):
+    """[N, T, h] to the same shape."""
     return attention(hidden, tfgnn.broadcast_context_to_nodes(
         self._graph, "op", feature_value=states.key_mask(self._graph.context)))
 
   def drop(self, level, mask, hidden):
+    """[N, T, h] to the same shape; `mask` gives [N, h]."""
     return hidden * mask(tf.shape(hidden)[0])[:, None, :]
 
 
@@ -85,21 +90,32 @@ class PlainView:
 
   @property
   def reference_mask(self) -> tf.Tensor:
+    """[B, R] bool: which of the reference list's configurations are no padding."""
     return self._graph.context["reference_mask"]
 
   @property
   def graph_configs(self) -> tf.Tensor:
+    """[B, T, K]: the configurations of whole graphs (tiles)."""
     return self._graph.context["configs"]
 
   def embed(self, function: Callable[[states.States], List[tf.Tensor]]) -> List[tf.Tensor]:
+    """The final states, as terms [N, T, h] whose sum they are."""
     return function(self._states)
 
   def overlay(self, hidden: List[tf.Tensor], segment: List[tf.Tensor], places: tf.Tensor
               ) -> List[tf.Tensor]:
+    """The one term [N, T, h] as a constant, a segment's nodes replaced by its own.
+
+    Args:
+      hidden: of the whole graphs, [N, T, h].
+      segment: of the segments, [nodes of the segments, T, h].
+      places: (nodes of the segments,) which nodes those are.
+    """
     (hidden,), (segment,) = hidden, segment
     return [tf.tensor_scatter_nd_update(tf.stop_gradient(hidden), places[:, None], segment)]
 
   def pool(self, hidden: List[tf.Tensor], poolings: Sequence[str]) -> Dict[str, tf.Tensor]:
+    """For each pooling the pooled states [B, T, h] of terms [N, T, h]."""
     reduce_types = {"mean": "mean", "sum": "sum", "max": "max_no_inf"}
     return {pooling: tf.add_n([
         tfgnn.pool_nodes_to_context(

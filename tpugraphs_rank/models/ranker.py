@@ -47,7 +47,8 @@ class Ranker(tf.keras.Model):
     self._activation = layers.activation(config.activation)
     self._opcodes = tf.keras.layers.Embedding(
         graphs.NUM_OPCODES, config.opcode_width, name="opcodes")
-    self._node_projection = layers.dense(config.hidden_width, l2, name="nodes")
+    self._node_projection = layers.dense(
+        config.hidden_width, l2, layers.DenseBesideTable, name="nodes")
     self._config_projection = layers.dense(
         config.hidden_width, l2, use_bias=False, name="configs")
     self._late_projection = layers.dense(
@@ -120,6 +121,19 @@ class Ranker(tf.keras.Model):
     return self._read_out(view, pooled, None)
 
   @property
+  def state_numbers(self) -> int:
+    """Numbers that the state of a node under a configuration takes, about, where it takes most.
+
+    Those are a convolution's MLP, its messages through three kernels, sums and copies, beside the
+    state as it was and as it is joined; or what attention makes of it.
+    """
+    config = self._config
+    depth = len(self._convolutions)
+    joined = config.hidden_width * (depth if config.residual == "concat" else 1)
+    attention = 3 * joined + config.attention_width + 2 * self.reference_size
+    return max(6 * config.hidden_width + 2 * joined, attention if any(self._attentions) else 0)
+
+  @property
   def tells_states_apart(self) -> bool:
     """Whether `distinct_part` can score: each node's state depends on one configuration alone."""
     return self._kind == "layout" and not any(self._attentions) and not self.mixes_nodes
@@ -181,18 +195,17 @@ class Ranker(tf.keras.Model):
 
   def _of_nodes(self, features: tf.Tensor, opcode: tf.Tensor) -> tf.Tensor:
     """[rows, F] and [rows] to [rows, h]."""
-    opcodes = self._opcodes(opcode)
-    return self._node_projection(
-        tf.concat([tf.cast(features, opcodes.dtype), opcodes], axis=-1))
+    return self._node_projection([features, self._opcodes(tf.range(graphs.NUM_OPCODES)), opcode])
 
   def _of_configs(self, configs: tf.Tensor) -> tf.Tensor:
     """Layouts [rows, T, 18] or tiles [B, T, K] to states h wide."""
     if self._kind == "tile":
       return self._config_projection(configs)
-    features = layers.layout_features(
-        configs, self._config.layout_features, self._node_projection.compute_dtype)
-    projected = self._config_projection(tf.reshape(features, [-1, features.shape[-1]]))
-    return tf.reshape(projected, tf.concat([tf.shape(configs)[:2], [projected.shape[-1]]], axis=0))
+    # A node has many layouts, a batch few different ones.
+    different, place = layers.different_layouts(configs)
+    projected = self._config_projection(layers.layout_features(
+        different, self._config.layout_features, self._node_projection.compute_dtype))
+    return tf.gather(projected[:, 0], place)
 
   def _read_out(self, view: View, found: Mapping[str, tf.Tensor],
                 dropout_seed: Optional[tf.Tensor]) -> tf.Tensor:

@@ -14,7 +14,7 @@ Level k = 0, 1, ... stands for the states before convolution k.
 """
 
 import abc
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 import tensorflow as tf
 
@@ -103,31 +103,6 @@ def project(hidden: tf.Tensor, own_kernel: Dense, kernels: Mapping[str, Dense]) 
   return tf.reshape(table, tf.stack([-1, tf.shape(hidden)[1] * own_kernel.units]))
 
 
-class Messages:
-  """The messages of each convolution over a batch of `data.partition.arrange`."""
-
-  def __init__(self, arrays: Mapping[str, tf.Tensor], dtype: tf.DType):
-    self._arrays = arrays
-    self._weights = tf.cast(arrays["weights"], dtype)
-
-  def within(self, level: int) -> Tuple[tf.Tensor, tf.Tensor]:
-    """Edges and weights of the messages that depend on the configuration, see `project`."""
-    inner = self._arrays["inner"][level]
-    rows = self._arrays["rows"][level]
-    edges = self._arrays["edges"][:inner]
-    sender = edges[:, 1] + self._arrays["kernel"][:inner] * rows
-    return tf.stack([edges[:, 0], sender], axis=1), self._weights[:inner]
-
-  def without(self, level: int) -> Tuple[tf.Tensor, tf.Tensor]:
-    """Edges and weights of all other messages."""
-    inner = self._arrays["inner"][level]
-    rows = self._arrays["rows"][level]
-    edges = self._arrays["edges"][inner:]
-    senders = tf.shape(self._arrays["nodes"])[0] - rows
-    sender = edges[:, 1] - rows + self._arrays["kernel"][inner:] * senders
-    return tf.stack([edges[:, 0], sender], axis=1), self._weights[inner:]
-
-
 class Shared(States):
   """States [N - rows[k], 1, h] of the nodes that no configuration reaches.
 
@@ -139,18 +114,17 @@ class Shared(States):
     """Keeps the arrays of `data.partition.arrange`."""
     self._arrays = arrays
     self._count = tf.shape(arrays["nodes"])[0]
-    self._messages: Optional[Messages] = None
     self.kept: Dict[str, tf.Tensor] = {}
 
   def start(self, of_nodes, of_configs):
     base = tf.expand_dims(of_nodes(self._arrays["nodes"], self._arrays["opcode"]), 1)
-    self._messages = Messages(self._arrays, base.dtype)
     self.kept["start"], shared = self._cut(base, self._arrays["rows"][0])
     return shared
 
   def propagate(self, level, hidden, own_kernel, kernels):
-    edges, weights = self._messages.without(level)
-    heard = sparse_matmul(edges, weights, self._count, project(hidden, own_kernel, kernels))
+    weights = tf.cast(self._arrays["weights"], hidden.dtype)[self._arrays["inner"][level]:]
+    heard = sparse_matmul(self._arrays[f"outer_{level}"], weights, self._count,
+                          project(hidden, own_kernel, kernels))
     # Also the nodes that the configuration reaches hear from those that it does not.
     self.kept[f"heard_{level}"], shared = self._cut(
         tf.expand_dims(heard + own_kernel.bias, 1), self._arrays["rows"][level + 1])
@@ -183,7 +157,6 @@ class Own(States):
     """Keeps the arrays of `data.partition.arrange` and what `Shared` kept of the same batch."""
     self._arrays = arrays
     self._kept = kept
-    self._messages = Messages(arrays, kept["start"].dtype)
 
   def start(self, of_nodes, of_configs):
     base = self._kept["start"]
@@ -196,15 +169,15 @@ class Own(States):
 
   def propagate(self, level, hidden, own_kernel, kernels):
     after, times = self._arrays["rows"][level + 1], tf.shape(hidden)[1]
-    edges, weights = self._messages.within(level)
-    heard = sparse_matmul(edges, weights, after, project(hidden, own_kernel, kernels))
-    heard = tf.reshape(heard, tf.stack([after, times, own_kernel.units]))
-    return heard + self._kept[f"heard_{level}"]
+    weights = tf.cast(self._arrays["weights"], hidden.dtype)[:self._arrays["inner"][level]]
+    heard = sparse_matmul(self._arrays[f"inner_{level}"], weights, after,
+                          project(hidden, own_kernel, kernels))
+    return tf.reshape(heard, tf.stack([after, times, own_kernel.units])) + over_configs(
+        self._kept[f"heard_{level}"], times)
 
   def lift(self, level, hidden):
-    met = self._kept[f"lifted_{level}"]
-    met = tf.broadcast_to(met, tf.stack([tf.shape(met)[0], *tf.unstack(tf.shape(hidden)[1:])]))
-    return tf.concat([hidden, met], axis=0)
+    return tf.concat([hidden, over_configs(
+        self._kept[f"lifted_{level}"], tf.shape(hidden)[1])], axis=0)
 
   def attend(self, attention, hidden):
     component = self._arrays["component"][:tf.shape(hidden)[0]]
@@ -212,6 +185,11 @@ class Own(States):
 
   def drop(self, level, mask, hidden):
     return hidden * self._kept[f"drop_{level}"]
+
+
+def over_configs(values: tf.Tensor, times: tf.Tensor) -> tf.Tensor:
+  """[rows, 1, h] to [rows, times, h]. To add the result is faster than to broadcast in a sum."""
+  return tf.tile(values, tf.stack([1, times, 1]))
 
 
 def key_mask(masks: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -92,12 +92,15 @@ class Run:
     """Scores all configurations of a graph, (c,) float32, higher = faster.
 
     Needs no runtimes, and memory for the states of some configurations only, however many there
-    are; the setting `scoring_megabytes` bounds it, and changes no score beyond rounding.
+    are; the setting `scoring_megabytes` bounds it, and changes no score beyond rounding. Equal
+    configurations have equal scores; others whose scores differ by no more than rounding may change
+    places where the setting changes.
 
     Args:
       graph: the graph.
       configs: other configurations for it, instead of its own: (c, nc, 18) layouts of its
-        configurable nodes, or (c, 24) tile features.
+        configurable nodes, or (c, 24) tile features. A model in which configurations look at one
+        another takes its reference list from these, so that scores of two sets do not compare.
 
     Raises as `score_programs`.
       DataError: `configs` do not fit the graph.

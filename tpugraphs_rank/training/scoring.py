@@ -1,6 +1,7 @@
 """Scores of all configurations of many graphs, list by list, or streaming where they are large."""
 
 import collections
+import dataclasses
 from typing import Deque, Iterator, List, Sequence, Tuple
 
 import numpy as np
@@ -32,11 +33,26 @@ class Scorer:
     self._forward = None
     self._streamer = None
     if model.kind == "layout" and not model.mixes_nodes:
-      self._streamer = streaming.Streamer(
-          model, config.model.hidden_width, config.batch.scoring_megabytes * 2 ** 20)
+      self._streamer = streaming.Streamer(model, config.batch.scoring_megabytes * 2 ** 20)
 
   def __call__(self, prepared: Sequence[batches.PreparedGraph]) -> List[np.ndarray]:
-    """For each graph the scores (c',) float32 of its usable configurations, in their order."""
+    """For each graph the scores (c',) float32 of its usable configurations, in their order.
+
+    Equal configurations are scored once, and so have equal scores.
+    """
+    places = []
+    for member in prepared:
+      _, first, place = np.unique(
+          member.graph.config_digests()[member.choice], return_index=True, return_inverse=True)
+      order = np.argsort(first)  # Distinct ones in the order of `choice`.
+      places.append((first[order], np.argsort(order)[place]))
+    scores = self._distinct([
+        member if len(first) == len(member.choice)
+        else dataclasses.replace(member, choice=member.choice[first], plain=False)
+        for member, (first, _) in zip(prepared, places)])
+    return [found[place] for found, (_, place) in zip(scores, places)]
+
+  def _distinct(self, prepared: Sequence[batches.PreparedGraph]) -> List[np.ndarray]:
     large = [self._streamer is not None
              and member.graph.num_nodes * len(member.choice) >= _LARGE for member in prepared]
     batched = iter(self._batched(

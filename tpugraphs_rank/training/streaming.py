@@ -3,6 +3,7 @@
 What no configuration can change is computed once for the program. Of the rest, each distinct state
 of a node is computed once for thousands of configurations where they repeat one another, and where
 that does not pay, or configurations look at one another, some tens of them are computed at a time.
+The reference list that attention looks at is computed again with each of these pieces.
 """
 
 import dataclasses
@@ -29,9 +30,7 @@ _CACHED_STATES = 100_000
 # states does, in states of `own_part`, as measured once on 10,000 nodes.
 _COST_OF_TELLING = 0.25
 _COST_OF_DISTINCT = 1.5
-# Bytes a state takes, in widths of the hidden states, at the widest point of a convolution: its
-# messages through three kernels, sums and copies; and what its indices take.
-_STATE_WIDTHS = 8
+# What the indices of a state take.
 _INDEX_BYTES = 96
 # What a message between distinct states takes while its indices are made.
 _MESSAGE_BYTES = 100
@@ -40,19 +39,17 @@ _MESSAGE_BYTES = 100
 class Streamer:
   """Scores one layout program at a time; traced once for all of them."""
 
-  def __init__(self, model: models.Model, width: int, budget: int,
-               distinct: Optional[bool] = None):
+  def __init__(self, model: models.Model, budget: int, distinct: Optional[bool] = None):
     """Keeps the model, whose variables may change between calls.
 
     Args:
       model: the model.
-      width: of its hidden states.
       budget: bytes that the states of configurations may take, about.
       distinct: whether states are told apart; None: where that is estimated to pay. Never where
         configurations look at one another.
     """
     self._model = model
-    self._bytes = _STATE_WIDTHS * width * 4
+    self._bytes = 4 * model.state_numbers
     self._budget = budget
     self._distinct = distinct if model.tells_states_apart else False
     self._functions: Dict[str, Callable[..., Any]] = {}
@@ -99,7 +96,11 @@ class Streamer:
 
   def _tell(self, index: state_index.StateIndex, program: "_Program", start: int, size: int
             ) -> Tuple[List[state_index.Told], np.ndarray]:
-    """The states of as many of `size` configurations as fit into the budget, and their layouts."""
+    """The states of as many of `size` configurations as fit into the budget, and their layouts.
+
+    Fewer than `size` are as many as the next pieces are given, too: to try more each time would
+    tell states apart twice.
+    """
     layouts = program.layouts(start, size)
     while True:
       told = index.tell(layouts)
@@ -111,7 +112,11 @@ class Streamer:
       layouts = layouts[:, :size]
 
   def _pays(self, index: state_index.StateIndex, program: "_Program") -> bool:
-    """Whether the program's first configurations cost less by their distinct states."""
+    """Whether the program's first configurations cost less by their distinct states.
+
+    They stand for all: a program whose later configurations repeat one another more, or less, is
+    scored in the slower way, to the same scores.
+    """
     size = min(_PILOT, self._told_at_once(index), len(program.prepared.choice))
     told, layouts = self._tell(index, program, 0, size)
     size = layouts.shape[1]
