@@ -17,7 +17,7 @@ class Candidates:
   Attributes:
     kind: `tile` or `layout`.
     arrays: their features by the keys of a graph file: `config_feat` (c, 24), or `node_config_ids`
-      (nc,) and `node_config_feat` (c, nc, 18).
+      (nc,) and `node_config_feat` (c, nc, 18) int8.
     profile: position -> the configuration as raw data, without a measurement.
     about: where they come from, and how many there were before equal ones became one; for JSON.
     default: position of the compiler's default, if that is known.

@@ -196,8 +196,9 @@ def _layouts(ids: np.ndarray, rows: np.ndarray, data: tuning_pb2.ModuleTuningDat
   ids = ids.astype(np.int64)
   configurable = layouts.sites(data.module, ids.tolist())
   _check_layouts(rows, configurable, str(path))
-  kept, _ = found.first_of_equals(rows.astype(np.int8))
-  features = rows[kept].astype(np.float32)
+  rows = rows.astype(np.int8)
+  kept, _ = found.first_of_equals(rows)
+  features = rows[kept]
   defaults = np.flatnonzero((features == tuning.LAYOUT_PADDING).all(axis=(1, 2)))
   return found.Candidates(
       "layout", {"node_config_ids": ids, "node_config_feat": features},

@@ -118,16 +118,16 @@ class Requests:
     return math.prod(len(options) + 1 for options in self.options)
 
   def features(self, codes: np.ndarray) -> np.ndarray:
-    """(c, slots) codes to `node_config_feat`, (c, nc, 18) float32."""
+    """(c, slots) codes to `node_config_feat`, (c, nc, 18) int8."""
     width = tuning.DIMS_LENGTH
     features = np.full([len(codes), len(self.sites), tuning.TENSORS * width],
-                       tuning.LAYOUT_PADDING, np.float32)
+                       tuning.LAYOUT_PADDING, np.int8)
     # Most slots share their list of layouts with others.
     tables: Dict[Tuple[Layout, ...], np.ndarray] = {}
     for (site, tensor), options, column in zip(self.slots, self.options, codes.T):
       key = tuple(options)
       if key not in tables:
-        table = np.full([len(options) + 1, width], tuning.LAYOUT_PADDING, np.float32)
+        table = np.full([len(options) + 1, width], tuning.LAYOUT_PADDING, np.int8)
         for row, layout in enumerate(options, 1):
           table[row, :len(layout)] = layout
         tables[key] = table

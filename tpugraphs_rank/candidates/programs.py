@@ -107,8 +107,11 @@ def to_graph(program: Program, candidates: found.Candidates, padding: int) -> gr
   """
   arrays: Dict[str, np.ndarray] = hlo_graph.graph_arrays(
       program.data.module, padding, program.source)
-  unmeasured = np.zeros(candidates.count, np.int64)
-  arrays = {**arrays, **candidates.arrays, "config_runtime": unmeasured}
+  # With one candidate first: of all layouts it would make a wide copy.
+  key = "config_feat" if candidates.kind == "tile" else "node_config_feat"
+  arrays = {**arrays, **candidates.arrays, key: candidates.arrays[key][:1],
+            "config_runtime": np.zeros(1, np.int64)}
   if candidates.kind == "tile":
-    arrays["config_runtime_normalizers"] = unmeasured
-  return graphs.graph_from_arrays(program.name, arrays)
+    arrays["config_runtime_normalizers"] = np.zeros(1, np.int64)
+  return graphs.with_configs(
+      graphs.graph_from_arrays(program.name, arrays), candidates.arrays[key])

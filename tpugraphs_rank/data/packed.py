@@ -208,7 +208,10 @@ def _packed(collection: registry.Collection, source: pathlib.Path, target: pathl
 
 
 class _Locks:
-  """Locks by name among processes; the system takes them from a process that ends."""
+  """Locks by name among processes; the system takes them from a process that ends.
+
+  They belong to the process: two of its threads do not keep each other out.
+  """
 
   def __init__(self, folder: pathlib.Path):
     self._path = folder / ".lock"
