@@ -7,12 +7,14 @@ Writes into `--output`: `benchmark.json`, `benchmark.md` (the tables that it pri
 `growth.png`. Programs are made up; the coverage of a program is the share of its nodes within one
 hop of a configurable one. "plain" computes every node under every configuration, "exact" what a
 configuration can change, "distinct" each distinct state once. `score_exact` is the first list of a
-program, `score_exact_next` any further one. Nothing else should run meanwhile.
+program, `score_exact_next` any further one. Shares are of the least time that this machine's
+matrix products, or its copies in memory, whichever take longer, leave (`benchmarks/limits.py`).
+Nothing else should run meanwhile.
 """
 
+import json
 import pathlib
-import subprocess
-import sys
+import tempfile
 from typing import Any, Dict, List
 
 from absl import flags
@@ -22,71 +24,120 @@ import tqdm
 from experiments import app
 from tpugraphs_rank import files
 
-PARTS = ("speedups", "growth", "streaming", "memory", "recipes")
+PARTS = ("speedups", "growth", "streaming", "memory", "packing", "recipes")
+_APP = "experiments.benchmark"
 _NODES, _CONFIGS = 10_000, 16
 # Shares of the nodes within one hop, and the names of the cases; two hops reach 31 % and 81 %.
 _COVERAGES = {"13_31": 0.13, "47_81": 0.47}
+_AXES = {"nodes": (1_000, 4_000, 20_000, 40_000), "configs": (4, 64), "depth": (1, 4),
+         "coverage": (0.05, 0.3, 0.6, 0.9)}
+_COUNTS = (64, 1_000, 4_000)  # Of configurations that are streamed.
+# Numbers of configurations of the growth that are streamed, and up to which all are computed.
+_STREAMED, _MOST_EXACT = (1_000, 10_000, 100_000), 10_000
+_WAYS = ("train_plain", "train_exact", "score_plain", "score_exact", "score_exact_next",
+         "score_distinct", "batch")
 
 
 def speedups(repeats: int) -> Dict[str, Any]:
   """Plain against exact at 10,000 nodes and 16 configurations, beside the machine's ceilings."""
   from experiments.benchmarks import execution
+  from experiments.benchmarks import limits
   from experiments.benchmarks import programs
-  cases = [(name, width) for name in _COVERAGES for width in (32, 64)]
+  cases_ = [(name, width) for name in _COVERAGES for width in (32, 64)]
   found: Dict[str, Any] = {}
-  for name, width in tqdm.tqdm(cases, desc="speedups", disable=None):
+  for name, width in tqdm.tqdm(cases_, desc="speedups", disable=None):
     bench = execution.Bench(
         programs.program(_NODES, _COVERAGES[name], _CONFIGS), width, configs=_CONFIGS)
     times = bench.compare(repeats)
     ratio = lambda way, other, times=times: times[way]["cpu_s"] / times[other]["cpu_s"]
-    ceiling = execution.ceilings(width, int(bench.shares[1] * _NODES) * _CONFIGS, repeats)
-    flops = execution.exact_flops(bench.shares, _NODES, _CONFIGS, width, 2)
+    ceiling = limits.ceilings(width, bench.rows[1] * _CONFIGS, repeats)
+    for way, shares in (("plain", [1.0] * len(bench.shares)), ("exact", bench.shares)):
+      work = limits.work(limits.exact_states(shares, _NODES, _CONFIGS), width, _NODES)
+      # A gradient is two products for each one.
+      for task, done in (("score", work), ("train", work * 3)):
+        entry = times[f"{task}_{way}"]
+        entry.update(limits.share(done, entry["cpu_s"], ceiling))
     found[f"{name}_width{width}"] = {
         "shares": bench.shares, "times": times, "ceilings": ceiling,
         "train_speedup": ratio("train_plain", "train_exact"),
         "score_speedup": ratio("score_plain", "score_exact_next"),
         "score_speedup_first_list": ratio("score_plain", "score_exact"),
-        "batch_share_of_train_step": ratio("batch", "train_exact"),
-        "share_of_matmul_ceiling": flops / times["score_exact"]["cpu_s"] / 1e9
-                                   / ceiling["matmul_gflops"]}
+        "batch_share_of_train_step": ratio("batch", "train_exact")}
   return found
 
 
 def growth(repeats: int) -> List[Dict[str, Any]]:
-  """Plain and exact over nodes, configurations, coverage and depth, one at a time."""
+  """All ways over nodes, configurations, coverage and depth, one at a time.
+
+  Beyond 64 configurations, and for `score_distinct`, configurations are those of a search, and are
+  streamed; what would take minutes or gigabytes is left out (None).
+  """
   from experiments.benchmarks import execution
   from experiments.benchmarks import programs
   base = {"nodes": _NODES, "configs": _CONFIGS, "coverage": 0.13, "depth": 2}
-  axes = {"nodes": (1_000, 4_000, 20_000, 40_000), "configs": (4, 64), "depth": (1, 4),
-          "coverage": (0.05, 0.3, 0.6, 0.9)}
-  points = [base] + [{**base, axis: value} for axis, values in axes.items() for value in values]
+  points = [base] + [{**base, axis: value} for axis, values in _AXES.items() for value in values]
+  points += [{**base, "configs": count} for count in _STREAMED]
   rows = []
   for point in tqdm.tqdm(points, desc="growth", disable=None):
-    bench = execution.Bench(
-        programs.program(point["nodes"], point["coverage"], point["configs"]),
-        depth=point["depth"], configs=point["configs"])
-    times = bench.compare(repeats)
-    rows.append({**point, **{way: value["cpu_s"] for way, value in times.items()}})
+    count, streamed = point["configs"], point["configs"] in _STREAMED
+    graph = programs.program(point["nodes"], point["coverage"], 2 if streamed else count)
+    bench = execution.Bench(graph, depth=point["depth"], configs=2 if streamed else count)
+    layouts = programs.searched_layouts(
+        len(graph.node_config_ids), count, np.random.default_rng(1))
+    ways = ("distinct", "exact") if streamed and count <= _MOST_EXACT else ("distinct",)
+    found, _ = bench.stream(layouts, 1 if streamed else repeats, ways)
+    times = {f"score_{way}": value for way, value in found.items()}
+    if not streamed:
+      times.update(bench.compare(repeats))
+    rows.append({**point, **{
+        f"{way}{suffix}": times[way][key] if way in times else None
+        for way in _WAYS for suffix, key in (("", "cpu_s"), ("_wall", "wall_s"))}})
   return rows
 
 
 def streaming(repeats: int) -> List[Dict[str, Any]]:
   """Exact against distinct states over the number of configurations, random and searched."""
   from experiments.benchmarks import execution
+  from experiments.benchmarks import limits
   from experiments.benchmarks import programs
   graph = programs.program(_NODES, 0.13, 2)
   bench = execution.Bench(graph, configs=2)
+  ceiling = limits.ceilings(32, bench.rows[1] * _CONFIGS, repeats)
   rng = np.random.default_rng(1)
   rows = []
-  cases = [(kind, count) for kind in ("searched", "random") for count in (64, 1_000, 4_000)]
-  for kind, count in tqdm.tqdm(cases, desc="streaming", disable=None):
+  pairs = [(kind, count) for kind in ("searched", "random") for count in _COUNTS]
+  for kind, count in tqdm.tqdm(pairs, desc="streaming", disable=None):
     make = programs.searched_layouts if kind == "searched" else programs.random_layouts
     layouts = make(len(graph.node_config_ids), count, rng)
-    times = bench.stream(layouts, max(repeats // 2, 1), ("exact", "distinct", "chosen"))
-    rows.append({"configurations": kind, "count": count, **{
-        f"{way}_per_cpu_s": count / value["cpu_s"] for way, value in times.items()},
-                 "distinct_over_exact": times["exact"]["cpu_s"] / times["distinct"]["cpu_s"]})
+    times, streamers = bench.stream(layouts, max(repeats // 2, 1), ("exact", "distinct", "chosen"))
+    states = {"exact": [size * count for size in bench.rows],
+              "distinct": streamers["distinct"].states}
+    row: Dict[str, Any] = {"configurations": kind, "count": count}
+    for way, value in times.items():
+      row[f"{way}_per_cpu_s"] = count / value["cpu_s"]
+      row[f"{way}_per_wall_s"] = count / value["wall_s"]
+      if way in states:
+        found = limits.share(limits.work(states[way], 32), value["cpu_s"], ceiling)
+        row.update({f"{way}_{key}": entry for key, entry in found.items()})
+    rows.append({
+        **row, "distinct_over_exact": times["exact"]["cpu_s"] / times["distinct"]["cpu_s"],
+        **execution.costs(bench.rows, count, streamers["exact"], streamers["distinct"])})
   return rows
+
+
+def packing() -> Dict[str, Any]:
+  """Packing and reading a tenth of the largest public shapes; `benchmark_packing` takes them whole.
+
+  The limit is a copy of what is packed, as it is unpacked.
+  """
+  from experiments.benchmarks import limits
+  from experiments.benchmarks import packing as packing_lib
+  ceiling = limits.ceilings(32, 2 ** 20, 3)
+  with tempfile.TemporaryDirectory() as folder:
+    rows = packing_lib.packing(pathlib.Path(folder), part=10)
+  for row in rows:
+    row.update(limits.share(limits.Work(0, 2e9 * row["unpacked_gb"]), row["cpu_s"], ceiling))
+  return {"part": "a tenth of the configurations", "ceilings": ceiling, "shapes": rows}
 
 
 def recipes(repeats: int) -> List[Dict[str, Any]]:
@@ -96,29 +147,37 @@ def recipes(repeats: int) -> List[Dict[str, Any]]:
 
 
 def memory() -> List[Dict[str, Any]]:
-  """Peak memory and speed on 20,000 nodes, each case in a process of its own."""
+  """Peak of memory and speed of `Run.score` on 20,000 nodes, each case in a process of its own.
+
+  Configurations come from a packed file, mapped into memory: unpacked they would take more than
+  scoring them does.
+  """
+  from experiments.benchmarks import cases
   rows = []
-  for kind, way, count in (("searched", "chosen", 100_000), ("random", "exact", 2_000)):
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark", "--case", f"{kind},{way},{count}"],
-        capture_output=True, text=True, check=True)
-    per_second, peak, data = map(float, done.stdout.split()[-3:])
-    rows.append({"nodes": 20_000, "configurations": kind, "count": count, "way": way,
-                 "per_cpu_s": per_second, "peak_gb": peak, "layouts_gb": data})
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    cases.run(_APP, "run", folder / "run", folder / "data")
+    for kind, count in tqdm.tqdm((("searched", 100_000), ("random", 2_000)), desc="memory",
+                                 disable=None):
+      path = folder / f"{kind}.pack"
+      made = cases.run(_APP, "program", path, kind, count)
+      rows.append({"nodes": 20_000, "configurations": kind, "count": count,
+                   "unpacked_gb": made["nbytes"] / 1e9, "packed_gb": path.stat().st_size / 1e9,
+                   **cases.run(_APP, "score", folder / "run", path)})
   return rows
 
 
-def one_case(case: str) -> None:
-  """Scores one big set, and prints configurations a CPU second, peak GB, and GB of layouts."""
-  from experiments.benchmarks import execution
-  from experiments.benchmarks import packing
-  from experiments.benchmarks import programs
-  kind, way, count = case.split(",")
-  graph = programs.program(20_000, 0.13, 2)
-  make = programs.searched_layouts if kind == "searched" else programs.random_layouts
-  layouts = make(len(graph.node_config_ids), int(count), np.random.default_rng(0))
-  times = execution.Bench(graph, configs=2).stream(layouts, 1, (way,))
-  print(int(count) / times[way]["cpu_s"], packing.peak_gb(), layouts.nbytes / 1e9)
+def one_case(case: str) -> Dict[str, Any]:
+  """Makes a run ("run,RUN,DATA"), a program ("program,FILE,KIND,COUNT") or scores ("score,...")."""
+  from experiments.benchmarks import public_path
+  what, *values = case.split(",")
+  if what == "run":
+    public_path.write_run(*map(pathlib.Path, values))
+    return {}
+  if what == "program":
+    path, kind, count = values
+    return {"nbytes": public_path.write_program(pathlib.Path(path), kind, int(count))}
+  return public_path.score(*values)
 
 
 def summary(found: Dict[str, Any]) -> Dict[str, Any]:
@@ -143,11 +202,13 @@ def main(_) -> None:
   from tpugraphs_rank.training import runtime
   runtime.configure(0, 1)
   if values.case:
-    return one_case(values.case)
+    print(json.dumps(one_case(values.case)))
+    return
   found: Dict[str, Any] = {**run_directory.environment(), "repeats": values.repeats}
   measure = {"speedups": lambda: speedups(values.repeats),
              "growth": lambda: growth(max(values.repeats // 2, 1)),
              "streaming": lambda: streaming(values.repeats), "memory": memory,
+             "packing": packing,
              "recipes": lambda: recipes(values.repeats)}
   for part in values.parts:
     found[part] = measure[part]()

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict
 from absl import flags
 
 from experiments import app
+from experiments.benchmarks import report
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.evaluation import comparison_tables
@@ -25,8 +26,11 @@ TABLES: Dict[str, Callable[[Dict[str, Any]], str]] = {
     "tile_xla_cpu_unseen_groups": comparison_tables.unseen_groups,
     "tile_xla_cpu_differences": comparison_tables.differences,
     "tpu_kernels": comparison_tables.seen,
+    "benchmark_speedups": report.speedup_table,
+    "benchmark_streaming": report.streaming_table,
 }
-_SOURCES = {name: name if name == "tpu_kernels" else "tile_xla_cpu" for name in TABLES}
+_SOURCES = {name: "tpu_kernels" if name == "tpu_kernels" else
+            "benchmark" if name.startswith("benchmark") else "tile_xla_cpu" for name in TABLES}
 
 
 def render(readme: str, results: pathlib.Path) -> str:

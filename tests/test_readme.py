@@ -37,10 +37,20 @@ def test_known_programs_are_labelled_as_such():
   assert results["models"]["residual_gnn"]["tau"]["n"] == len(results["seeds"]) >= 3
 
 
+def test_the_benchmark_holds_what_is_promised():
+  results = json.loads((ROOT / "results" / "benchmark.json").read_text(encoding="utf-8"))
+  ratios = results["speedup_over_plain"]
+  for task in ("train", "inference"):
+    assert set(ratios[task]) == {"13_31", "47_81"}
+    assert min(ratios[task].values()) > 1
+  assert ratios["distinct_state"] > 1
+
+
 def test_a_changed_figure_changes_the_readme(tmp_path: pathlib.Path):
   results = json.loads((ROOT / "results" / "tile_xla_cpu.json").read_text(encoding="utf-8"))
   results["models"]["residual_gnn"]["tau"]["mean"] -= 0.1
-  shutil.copy(ROOT / "results" / "tpu_kernels.json", tmp_path)
+  for name in ("tpu_kernels.json", "benchmark.json"):
+    shutil.copy(ROOT / "results" / name, tmp_path)
   (tmp_path / "tile_xla_cpu.json").write_text(json.dumps(results), encoding="utf-8")
   assert tables.render(README, tmp_path) != README
 

@@ -1,11 +1,12 @@
 """Training steps and scoring: plain against exact against distinct states, interleaved."""
 
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
 
+from experiments.benchmarks import timing
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import models
 from tpugraphs_rank import run_config
@@ -17,22 +18,38 @@ from tpugraphs_rank.data import splits
 from tpugraphs_rank.training import steps
 from tpugraphs_rank.training import streaming
 
-Times = Dict[str, Dict[str, float]]
+Times = timing.Times
 
 
-def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int) -> Times:
-  """For each way the medians of CPU and wall seconds, the ways taken in turn."""
-  cpu: Dict[str, List[float]] = {name: [] for name in ways}
-  wall: Dict[str, List[float]] = {name: [] for name in ways}
-  for turn in range(repeats + 1):
-    for name, way in ways.items():
-      before = time.process_time(), time.perf_counter()
-      way()
-      if turn:  # The first traces.
-        cpu[name].append(time.process_time() - before[0])
-        wall[name].append(time.perf_counter() - before[1])
-  return {name: {"cpu_s": float(np.median(cpu[name])), "wall_s": float(np.median(wall[name]))}
-          for name in ways}
+class Counting(streaming.Streamer):
+  """A streamer that counts.
+
+  Attributes:
+    cpu_s: CPU seconds of the last program.
+    called_s: those of them that the model took for its configurations.
+    states: distinct states that it computed at each level.
+    told: groups of nodes times configurations at which states were told apart.
+  """
+
+  def __call__(self, prepared):
+    self.called_s, self.states, self.told = 0.0, 0, 0
+    started = time.process_time()
+    scores = super().__call__(prepared)
+    self.cpu_s = time.process_time() - started
+    return scores
+
+  def call(self, name, *arguments):
+    started = time.process_time()
+    found = super().call(name, *arguments)
+    if name != "shared_part":
+      self.called_s += time.process_time() - started
+    return found
+
+  def _tell(self, index, program, start, size):
+    told, layouts = super()._tell(index, program, start, size)
+    self.states = self.states + np.array([level.offset[-1] for level in told])
+    self.told += layouts.shape[1] * sum(index.groups)
+    return told, layouts
 
 
 class Bench:
@@ -52,9 +69,14 @@ class Bench:
     self.model(pipeline.to_step(self._exact)["graph"])
 
   @property
+  def rows(self) -> List[int]:
+    """Nodes that depend on the configuration after 0, 1, ... convolutions."""
+    return self._exact["rows"].tolist()
+
+  @property
   def shares(self) -> List[float]:
     """Shares of the nodes that depend on the configuration after 0, 1, ... convolutions."""
-    return [round(float(rows) / self.graph.num_nodes, 4) for rows in self._exact["rows"]]
+    return [round(rows / self.graph.num_nodes, 4) for rows in self.rows]
 
   def compare(self, repeats: int) -> Times:
     """One training step, and scoring one list.
@@ -71,46 +93,46 @@ class Bench:
       ways[f"train_{name}"] = lambda stepper=stepper, arrays=arrays: stepper.train(arrays)
       ways[f"score_{name}"] = lambda score=score, arrays=arrays: score(arrays)
     streamer = streaming.Streamer(self.model, 2 ** 30, False)
-    graph = {key: value for key, value in self._exact.items() if not key.startswith("label_")}
+    graph = {key: tf.convert_to_tensor(value) for key, value in self._exact.items()
+             if not key.startswith("label_")}
     kept = streamer.call("shared_part", {
         key: value for key, value in graph.items() if key != "configs" and "mask" not in key})
     ways["score_exact_next"] = lambda: streamer.call("own_part", graph, kept)
     rng = np.random.default_rng(0)
     ways["batch"] = lambda: self.model.arrange(
         batches.training_batch([self.prepared], self.config.batch, rng))
-    return interleaved(ways, repeats)
+    return timing.interleaved(ways, repeats)
 
-  def stream(self, layouts: np.ndarray, repeats: int, ways: Tuple[str, ...]) -> Times:
+  def stream(self, layouts: np.ndarray, repeats: int, ways: Tuple[str, ...]
+             ) -> Tuple[Times, Dict[str, Counting]]:
     """Scoring many configurations: "exact", by "distinct" states, or whichever is "chosen"."""
     budget = self.config.batch.scoring_megabytes * 2 ** 20
     graph = graphs.with_configs(self.graph, layouts)
     prepared = batches.prepare(splits.Program(graph), self.normalizer)
     chosen: Dict[str, Optional[bool]] = {"exact": False, "distinct": True, "chosen": None}
-    streamers = {way: streaming.Streamer(
+    streamers = {way: Counting(
         self.model, budget, chosen[way]) for way in ways}
-    return interleaved({way: lambda streamer=streamer: streamer(prepared)
-                        for way, streamer in streamers.items()}, repeats)
+    return timing.interleaved({way: lambda streamer=streamer: streamer(prepared)
+                               for way, streamer in streamers.items()}, repeats), streamers
+
+
+def costs(rows: Sequence[int], count: int, exact: Counting, distinct: Counting
+          ) -> Dict[str, float]:
+  """What `streaming` takes telling apart and distinct states to cost, in states of `own_part`.
+
+  Args:
+    rows: nodes that depend on the configuration at each level.
+    count: configurations that both have scored.
+    exact: without distinct states.
+    distinct: with them.
+  """
+  inside = lambda sizes: 2 * sum(sizes) - sizes[0] - sizes[-1]
+  own = exact.called_s / (count * inside(rows))
+  return {"cost_of_telling": (distinct.cpu_s - distinct.called_s) / distinct.told / own,
+          "cost_of_distinct": distinct.called_s / inside(distinct.states) / own}
 
 
 def tensors(batch: batches.Batch) -> Tuple[Dict[str, tf.Tensor], Dict[str, tf.TensorSpec]]:
   """A batch as a step takes it, and its specification."""
   dataset = pipeline.dataset(lambda: iter([batch]))
   return next(iter(dataset)), dataset.element_spec
-
-
-def ceilings(width: int, rows: int, repeats: int) -> Dict[str, float]:
-  """What this machine reaches: the model's matrix product, and a copy in memory."""
-  left = tf.random.normal([rows, width])
-  right = tf.random.normal([width, width])
-  source = np.ones(2 ** 25, np.float32)
-  target = np.empty_like(source)
-  product = tf.function(lambda: tf.matmul(left, right))
-  times = interleaved({"product": product, "copy": lambda: np.copyto(target, source)}, repeats)
-  return {"matmul_gflops": 2 * rows * width ** 2 / times["product"]["cpu_s"] / 1e9,
-          "copy_gb_per_s": 2 * source.nbytes / times["copy"]["cpu_s"] / 1e9}
-
-
-def exact_flops(shares: List[float], nodes: int, configs: int, width: int, depth: int) -> float:
-  """Floating-point operations of the matrix products of exact scoring's convolutions."""
-  states = sum(nodes * (share * configs + 1 - share) for share in shares[:depth])
-  return states * 4 * 2 * width ** 2  # The MLP and three kernels.

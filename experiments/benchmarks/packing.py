@@ -4,12 +4,8 @@ What has a peak of memory is measured in a process of its own: see `one_case`.
 """
 
 import itertools
-import json
 import os
 import pathlib
-import re
-import subprocess
-import sys
 import time
 from typing import Any, BinaryIO, Dict, List, NamedTuple, Tuple
 import zipfile
@@ -18,6 +14,7 @@ import zlib
 import numpy as np
 import tqdm
 
+from experiments.benchmarks import cases
 from experiments.benchmarks import programs
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import files
@@ -30,6 +27,7 @@ from tpugraphs_rank.data import packed_format
 from tpugraphs_rank.data import packed_graphs
 from tpugraphs_rank.data import splits
 
+_APP = "experiments.benchmark_packing"
 # (configurations, configurable nodes, nodes) of the largest public files.
 SHAPES: Tuple[Tuple[int, int, int], ...] = ((100_040, 121, 2_000), (10_760, 2_251, 15_000))
 OPENED = 200
@@ -44,19 +42,21 @@ _LAYOUTS = np.array([(*order, -1, -1) for order in itertools.permutations(range(
 _BLOCK_ROWS, _FILLED = 512, 16
 
 
-def packing(folder: pathlib.Path) -> List[Dict[str, Any]]:
+def packing(folder: pathlib.Path, part: int = 1) -> List[Dict[str, Any]]:
   """Packs files of the largest public shapes, and reads configurations at random.
+
+  Of the shapes' configurations there is one in `part`.
 
   `configs_bytes` is what a node takes in a configuration on disk, `file_bytes` the same with the
   graph shared out; `read_*_ms` are for 64 random configurations.
   """
   rows = []
   for shape in tqdm.tqdm(SHAPES, desc="packing", disable=None):
-    configs, configurable, nodes = shape
+    configs, configurable, nodes = shape[0] // part, *shape[1:]
     source = folder / f"{configs}x{configurable}.npz"
     target = source.with_suffix(packed_graphs.SUFFIX)
-    write_source(source, *shape)
-    found = run_case("pack", source, target)
+    write_source(source, configs, configurable, nodes)
+    found = cases.run(_APP, "pack", source, target)
     reader = packed_format.Reader(target)
     graph = packed_graphs.open_graph(reader)
     samples = configs * configurable
@@ -151,7 +151,7 @@ def training(folder: pathlib.Path, times_memory: float = 10.0) -> Dict[str, Any]
   """
   memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
   unpacked = write_sparse(folder, int(times_memory * memory))
-  found = run_case("train", folder / "collection.json", folder / "run")
+  found = cases.run(_APP, "train", folder / "collection.json", folder / "run")
   taken = sum(path.stat().st_blocks * 512 for path in folder.rglob(f"*{packed_graphs.SUFFIX}"))
   return {"memory_gb": memory / 1e9, "unpacked_gb": unpacked / 1e9, "on_disk_gb": taken / 1e9,
           **found}
@@ -256,16 +256,6 @@ def _write_packed(path: pathlib.Path, pool: _Pool, configs: int, seed: int) -> N
                    "has_runtimes": True})
 
 
-def run_case(*case: Any) -> Dict[str, Any]:
-  """What `one_case` finds in a process of its own."""
-  done = subprocess.run(
-      [sys.executable, "-m", "experiments.benchmark_packing", "--case", ",".join(map(str, case))],
-      capture_output=True, text=True, check=False)
-  if done.returncode:
-    raise RuntimeError(f"{' '.join(map(str, case))} failed:\n{done.stderr[-2000:]}")
-  return json.loads(done.stdout.splitlines()[-1])
-
-
 def one_case(case: str) -> Dict[str, Any]:
   """Packs one file ("pack,SOURCE,TARGET"), or trains ("train,COLLECTION,RUN").
 
@@ -280,17 +270,8 @@ def one_case(case: str) -> Dict[str, Any]:
                              "cpu_s": time.process_time() - started[1]}
   else:
     found = _train(source, target)
-  found["peak_gb"] = peak_gb()
+  found["peak_gb"] = cases.peak_gb()
   return found
-
-
-def peak_gb() -> float:
-  """The most memory that this process has had, on Linux.
-
-  Not `getrusage`, which keeps the peak of the process that started this one.
-  """
-  status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
-  return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024 / 1e9
 
 
 def _train(collection: str, run_dir: str) -> Dict[str, Any]:

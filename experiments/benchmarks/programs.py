@@ -1,6 +1,6 @@
 """Made-up layout programs of any size, and configurations as a search leaves them."""
 
-from typing import Tuple
+from typing import Iterator, Tuple
 
 import numpy as np
 
@@ -9,7 +9,8 @@ from tpugraphs_rank.data import partition
 
 # Edges a node, close to the public layout programs' and to the bundled ones'.
 _EDGES_A_NODE = 1.6
-_PERMUTATIONS = np.array([[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 2, 3], [0, 2, 1, 3], [-1] * 4], np.int8)
+_PERMUTATIONS = np.array(
+    [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 2, 3], [0, 2, 1, 3], [-1] * 4], np.int8)
 
 
 def program(nodes: int, coverage: float, configs: int, seed: int = 0) -> graphs.LayoutGraph:
@@ -61,15 +62,22 @@ def searched_layouts(nodes: int, configs: int, rng: np.random.Generator) -> np.n
   Each configuration differs from the best one so far at 1 + Poisson(2) nodes; one in twenty is
   better and becomes the next one to start from.
   """
-  layouts = np.empty([configs, nodes, 18], np.int8)
+  return next(searched_blocks(nodes, configs, rng, configs))
+
+
+def searched_blocks(nodes: int, configs: int, rng: np.random.Generator, size: int
+                    ) -> Iterator[np.ndarray]:
+  """The same, `size` of them at a time."""
   best = np.full([nodes, 18], -1, np.int8)
-  for number in range(configs):
-    layouts[number] = best
-    if number:
-      changed = rng.choice(nodes, min(1 + rng.poisson(2), nodes), replace=False)
-      start = rng.choice([0, 6, 12], len(changed))[:, None] + np.arange(4)
-      layouts[number][changed[:, None], start] = _PERMUTATIONS[
-          rng.integers(len(_PERMUTATIONS), size=len(changed))]
-      if rng.random() < 0.05:
-        best = layouts[number].copy()
-  return layouts
+  for first in range(0, configs, size):
+    layouts = np.empty([min(size, configs - first), nodes, 18], np.int8)
+    for place, layout in enumerate(layouts):
+      layout[:] = best
+      if first + place:
+        changed = rng.choice(nodes, min(1 + rng.poisson(2), nodes), replace=False)
+        start = rng.choice([0, 6, 12], len(changed))[:, None] + np.arange(4)
+        layout[changed[:, None], start] = _PERMUTATIONS[
+            rng.integers(len(_PERMUTATIONS), size=len(changed))]
+        if rng.random() < 0.05:
+          best = layout.copy()
+    yield layouts

@@ -8,6 +8,7 @@ import numpy as np
 from experiments import app
 from experiments.benchmarks import execution
 from experiments.benchmarks import programs
+from experiments.benchmarks import timing
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import models
 from tpugraphs_rank import run_config
@@ -54,7 +55,7 @@ def measure(repeats: int) -> List[Dict[str, Any]]:
     arrays, spec = execution.tensors(batch)
     model(pipeline.to_step(arrays)["graph"])
     stepper = steps.Stepper(model, config, 1000, spec)
-    seconds = execution.interleaved(
+    seconds = timing.interleaved(
         {"step": lambda stepper=stepper, arrays=arrays: stepper.train(arrays)}, repeats)["step"]
     count = registry.get_collection(name).splits["train"]
     number = -(-count * config.batch.lists_per_graph // size) * config.training.epochs

@@ -8,35 +8,42 @@ from tpugraphs_rank import files
 from tpugraphs_rank.evaluation import tables
 
 
+_AXES = ("nodes", "configs", "coverage", "depth")
+
+
 def tables_of(found: Dict[str, Any]) -> List[str]:
   """Markdown tables of the parts that were measured."""
   blocks = []
   if "speedups" in found:
     header = ["case", "dependent after 1, 2 convolutions", "train", "score", "first list",
-              "batch / step", "of matmul ceiling"]
+              "batch / step", "train: share of limit", "first list: share of limit"]
+    shown = lambda entry: f"{100 * entry['share']:.0f} % ({entry['binds']})"
     blocks.append("Times faster than plain\n\n" + tables.markdown(header, [
         [name, " / ".join(f"{100 * share:.0f} %" for share in case["shares"][1:]),
          f"{case['train_speedup']:.1f}", f"{case['score_speedup']:.1f}",
          f"{case['score_speedup_first_list']:.1f}", f"{case['batch_share_of_train_step']:.2f}",
-         f"{100 * case['share_of_matmul_ceiling']:.0f} %"]
+         shown(case["times"]["train_exact"]), shown(case["times"]["score_exact"])]
         for name, case in found["speedups"].items()]))
   if "streaming" in found:
-    blocks.append("Configurations a CPU second, 10,000 nodes\n\n" + _plain(
-        found["streaming"], ("exact_per_cpu_s", "distinct_per_cpu_s", "chosen_per_cpu_s")))
+    blocks.append("Many configurations, 10,000 nodes\n\n" + _plain(found["streaming"]))
   if "memory" in found:
-    blocks.append("Memory\n\n" + _plain(found["memory"], ("per_cpu_s",)))
+    blocks.append("Memory\n\n" + _plain(found["memory"]))
+  if "packing" in found:
+    blocks.append(f"Packing and reading, {found['packing']['part']}\n\n" + _plain(
+        found["packing"]["shapes"]))
   if "recipes" in found:
     blocks.append("Training of the recipes without validation\n\n" + _plain(found["recipes"]))
   if "growth" in found:
-    rows = [{key: f"{1000 * value:.1f} ms" if key.split("_")[0] in ("train", "score", "batch")
-             else value for key, value in row.items()} for row in found["growth"]]
+    rows = [{key: value if key in _AXES else "" if value is None else f"{1000 * value:.1f} ms"
+             for key, value in row.items() if not key.endswith("_wall")}
+            for row in found["growth"]]
     blocks.append("Growth, CPU time\n\n" + _plain(rows))
   return blocks
 
 
-def _plain(rows: List[Dict[str, Any]], rates=()) -> str:
+def _plain(rows: List[Dict[str, Any]]) -> str:
   """A table of rows of equal keys; rates as whole numbers."""
-  cell = lambda key, value: (f"{value:,.0f}" if key in rates else
+  cell = lambda key, value: (f"{value:,.0f}" if "_per_" in key else
                              f"{value:.2f}" if isinstance(value, float) else str(value))
   return tables.markdown(list(rows[0]), [
       [cell(key, value) for key, value in row.items()] for row in rows])
@@ -47,22 +54,45 @@ def tables_text(found: Dict[str, Any]) -> str:
   return "\n\n".join(tables_of(found)) + "\n"
 
 
+def speedup_table(results: Dict[str, Any]) -> str:
+  """For the README: times faster than the plain formulation, and its further figures."""
+  header = ["reached after 1 / 2 convolutions", "training step", "first list", "further lists"]
+  ratios = results["speedup_over_plain"]
+  rows = []
+  for name in ratios["train"]:
+    shares = results["speedups"][f"{name}_width32"]["shares"]
+    rows.append([" / ".join(f"{100 * share:.0f} %" for share in shares[1:]), *(
+        f"{ratios[key][name]:.1f}x" for key in ("train", "inference", "inference_next_list"))])
+  return tables.markdown(header, rows)
+
+
+def streaming_table(results: Dict[str, Any]) -> str:
+  """For the README: configurations a CPU second, and peaks of memory."""
+  header = ["nodes", "configurations", "way", "a CPU second", "peak of memory"]
+  rows = [[f"{10_000:,}", f"{row['count']:,} {row['configurations']}", way,
+           f"{row[f'{way}_per_cpu_s']:,.0f}", ""]
+          for row in results["streaming"] if row["count"] == 1_000 for way in ("exact", "distinct")]
+  rows += [[f"{row['nodes']:,}", f"{row['count']:,} {row['configurations']}", "`Run.score`",
+            f"{row['per_cpu_s']:,.0f}", f"{row['peak_gb']:.2f} GB"] for row in results["memory"]]
+  return tables.markdown(header, rows)
+
+
 def plot(path: files.PathLike, rows: List[Dict[str, Any]]) -> None:
   """CPU seconds of a training step and of scoring a list, over what grows."""
   base = rows[0]
-  axes = ("nodes", "configs", "coverage", "depth")
   drawing = figure.Figure(figsize=(14, 6.5), layout="constrained")
-  grid = drawing.subplots(2, len(axes), squeeze=False)
-  for column, axis in enumerate(axes):
-    others = [name for name in axes if name != axis]
+  grid = drawing.subplots(2, len(_AXES), squeeze=False)
+  for column, axis in enumerate(_AXES):
+    others = [name for name in _AXES if name != axis]
     chosen = sorted((row for row in rows if all(row[name] == base[name] for name in others)),
                     key=lambda row: row[axis])
     for line, (task, ways) in enumerate((
         ("train", ("train_plain", "train_exact")),
-        ("score", ("score_plain", "score_exact", "score_exact_next")))):
+        ("score", ("score_plain", "score_exact", "score_exact_next", "score_distinct")))):
       panel = grid[line][column]
       for way in ways:
-        panel.plot([row[axis] for row in chosen], [row[way] for row in chosen], "o-", label=way)
+        points = [(row[axis], row[way]) for row in chosen if row[way] is not None]
+        panel.plot(*zip(*points), "o-", label=way)
       panel.set(xlabel=axis, ylabel=f"CPU seconds, {task}", yscale="log")
       if axis in ("nodes", "configs"):
         panel.set_xscale("log")

@@ -1,14 +1,22 @@
 """The benchmark, at sizes at which it measures nothing but says everything."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 
 from experiments import benchmark
+from experiments.benchmarks import cases
 from experiments.benchmarks import execution
+from experiments.benchmarks import limits
 from experiments.benchmarks import programs
+from experiments.benchmarks import public_path
 from experiments.benchmarks import report
+from experiments.benchmarks import timing
+from tpugraphs_rank import errors
+from tpugraphs_rank.data import packed_format
+from tpugraphs_rank.data import packed_graphs
 
 
 @pytest.mark.parametrize("coverage", [0.1, 0.5, 0.9])
@@ -28,41 +36,137 @@ def test_a_search_changes_a_few_nodes_at_a_time():
   assert (random[1:] != random[:-1]).any(axis=2).mean() > 0.9
 
 
+def test_blocks_of_a_search_are_the_search():
+  whole = programs.searched_layouts(20, 90, np.random.default_rng(0))
+  blocks = list(programs.searched_blocks(20, 90, np.random.default_rng(0), 40))
+  assert [len(block) for block in blocks] == [40, 40, 10]
+  np.testing.assert_array_equal(np.concatenate(blocks), whole)
+
+
+@pytest.mark.parametrize("name", benchmark._COVERAGES)
+def test_cases_are_named_by_what_is_reached(name):
+  graph = programs.program(benchmark._NODES, benchmark._COVERAGES[name], 2)
+  shares = programs.covered(graph.edge_index, graph.node_config_ids, graph.num_nodes)
+  assert [100 * share for share in shares] == pytest.approx(
+      [float(number) for number in name.split("_")], abs=2)
+
+
 def test_medians_are_of_interleaved_runs_without_the_first():
   order = []
-  times = execution.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+  times = timing.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
   assert order == ["a", "b"] * 4
   assert set(times) == {"a", "b"} and set(times["a"]) == {"cpu_s", "wall_s"}
 
 
-def test_the_operations_of_exact_scoring():
+def test_the_work_of_exact_scoring():
   # All nodes depend: everything times the configurations; none: everything once.
-  assert execution.exact_flops([1.0, 1.0, 1.0], 10, 3, 4, 2) == 2 * 10 * 3 * 4 * 2 * 4 * 4
-  assert execution.exact_flops([0.0, 0.0, 0.0], 10, 3, 4, 2) == 2 * 10 * 4 * 2 * 4 * 4
+  assert list(limits.exact_states([1.0, 1.0, 1.0], 10, 3)) == [30, 30, 30]
+  assert list(limits.exact_states([0.0, 0.5], 10, 3)) == [10, 20]
+  flops, nbytes = limits.work([30, 20, 10], 4)
+  assert flops == 50 * 4 * 2 * 4 * 4
+  assert nbytes == (50 * 4 + 30) * 4 * 2 * 4
+  flops, nbytes = limits.work([0], 4, nodes=10)
+  assert flops == 10 * 140 * 2 * 4 and nbytes == 10 * 140 * 4
 
 
-def test_the_tables_and_the_summary(tmp_path, monkeypatch):
-  monkeypatch.setattr(benchmark, "_NODES", 300)
-  monkeypatch.setattr(benchmark, "_CONFIGS", 3)
-  monkeypatch.setattr(benchmark, "_COVERAGES", {"13_31": 0.13})
-  found = {"speedups": benchmark.speedups(1)}
-  case = found["speedups"]["13_31_width32"]
-  assert case["train_speedup"] == pytest.approx(
-      case["times"]["train_plain"]["cpu_s"] / case["times"]["train_exact"]["cpu_s"])
-  base = {"nodes": 10, "configs": 2, "coverage": 0.1, "depth": 2}
-  found["growth"] = [{**base, **change, **{
-      f"{task}_{way}": 0.001 for task in ("train", "score") for way in (
-          "plain", "exact", "exact_next")}} for change in ({}, {"nodes": 20})]
-  found["streaming"] = [{"configurations": kind, "count": 1_000, "exact_per_cpu_s": 100.0,
-                         "distinct_per_cpu_s": rate, "chosen_per_cpu_s": 2.0,
-                         "distinct_over_exact": rate / 100}
-                        for kind, rate in (("random", 50.0), ("searched", 400.0))]
-  ratios = benchmark.summary(found)
-  assert ratios["distinct_state"] == 4.0
-  assert ratios["inference"]["13_31"] == case["score_speedup_first_list"]
+def test_what_binds_is_what_takes_longer():
+  ceiling = {"matmul_gflops": 50.0, "copy_gb_per_s": 10.0}
+  assert limits.share(limits.Work(10e9, 1e9), 0.4, ceiling) == {"share": 0.5, "binds": "matmul"}
+  assert limits.share(limits.Work(1e9, 1e9), 0.4, ceiling) == {"share": 0.25, "binds": "copy"}
+
+
+def test_costs_are_in_states_of_the_exact_way():
+  exact = types.SimpleNamespace(called_s=2.0)
+  distinct = types.SimpleNamespace(called_s=1.0, cpu_s=4.0, told=30, states=[5, 10, 20])
+  # (3 + 4) + (4 + 5) states of each of ten configurations in 2 s, 45 distinct ones in 1 s.
+  found = execution.costs([3, 4, 5], 10, exact, distinct)
+  assert found == pytest.approx({"cost_of_telling": (3 / 30) / (2 / 160),
+                                 "cost_of_distinct": (1 / 45) / (2 / 160)})
+
+
+def test_a_streamer_counts_the_states_that_it_computes():
+  graph = programs.program(300, 0.2, 2)
+  bench = execution.Bench(graph, configs=2)
+  layouts = programs.searched_layouts(len(graph.node_config_ids), 40, np.random.default_rng(0))
+  times, streamers = bench.stream(layouts, 1, ("exact", "distinct"))
+  found = streamers["distinct"]
+  assert set(times) == {"exact", "distinct"} and 0 < found.called_s <= found.cpu_s
+  assert (np.array(bench.rows) <= found.states).all()
+  assert (found.states < 40 * np.array(bench.rows)).all() and found.told > 0
+  assert found.states[0] == sum(
+      len(np.unique(layouts[:, node], axis=0)) for node in range(layouts.shape[1]))
+
+
+@pytest.mark.parametrize("kind", ["searched", "random"])
+def test_the_public_path_scores_what_is_packed(tmp_path, kind):
+  public_path.write_run(tmp_path / "run", tmp_path / "data")
+  nbytes = public_path.write_program(tmp_path / "p.pack", kind, 150, nodes=400)
+  graph = packed_graphs.open_graph(packed_format.Reader(tmp_path / "p.pack"))
+  assert nbytes == graph.layouts(np.arange(150)).nbytes and graph.num_nodes == 400
+  if kind == "searched":
+    np.testing.assert_array_equal(graph.layouts(np.arange(150)), programs.searched_layouts(
+        len(graph.node_config_ids), 150, np.random.default_rng(1)))
+  found = public_path.score(str(tmp_path / "run"), str(tmp_path / "p.pack"))
+  assert set(found) == {"per_cpu_s", "per_wall_s", "peak_gb"} and min(found.values()) > 0
+
+
+def test_a_case_runs_in_a_process_of_its_own(tmp_path):
+  found = cases.run("experiments.benchmark", "program", tmp_path / "p.pack", "random", 3)
+  assert found["nbytes"] > 3 * 18 and (tmp_path / "p.pack").exists()
+  with pytest.raises(errors.TpuGraphsRankError, match="score .*gone.* failed:(.|\n)*gone"):
+    cases.run("experiments.benchmark", "score", tmp_path / "gone", tmp_path / "p.pack")
+
+
+@pytest.fixture(scope="module", name="found")
+def _found():
+  """What the whole benchmark finds, at sizes that take seconds."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(benchmark, "_NODES", 300)
+    patch.setattr(benchmark, "_CONFIGS", 3)
+    patch.setattr(benchmark, "_COVERAGES", {"13_31": 0.13})
+    patch.setattr(benchmark, "_AXES", {"configs": (4,)})
+    patch.setattr(benchmark, "_STREAMED", (20, 30))
+    patch.setattr(benchmark, "_MOST_EXACT", 20)
+    patch.setattr(benchmark, "_COUNTS", (1_000,))
+    found = {"speedups": benchmark.speedups(1), "growth": benchmark.growth(1),
+             "streaming": benchmark.streaming(1)}
+    found["memory"] = [{"nodes": 20_000, "configurations": "searched", "count": 100_000,
+                        "per_cpu_s": 2345.6, "peak_gb": 1.234}]
+    found["speedup_over_plain"] = benchmark.summary(found)
+  return found
+
+
+def test_the_summary(found):
+  case, ratios = found["speedups"]["13_31_width32"], found["speedup_over_plain"]
+  times = case["times"]
+  assert ratios["train"]["13_31"] == pytest.approx(
+      times["train_plain"]["cpu_s"] / times["train_exact"]["cpu_s"])
+  assert ratios["inference"]["13_31"] == pytest.approx(
+      times["score_plain"]["cpu_s"] / times["score_exact"]["cpu_s"])
   assert ratios["inference_next_list"]["13_31"] == case["score_speedup"]
+  searched, random = found["streaming"]
+  assert (searched["configurations"], random["configurations"]) == ("searched", "random")
+  assert ratios["distinct_state"] == pytest.approx(
+      searched["distinct_per_cpu_s"] / searched["exact_per_cpu_s"])
+  for entry in (times["train_exact"], times["score_plain"]):
+    assert 0 < entry["share"] and entry["binds"] in ("matmul", "copy")
   json.dumps(found, allow_nan=False)
+
+
+def test_growth_has_every_way_where_it_is_feasible(found):
+  base, more, both, distinct = found["growth"]
+  assert [row["configs"] for row in found["growth"]] == [3, 4, 20, 30]
+  assert all(base[way] > 0 and more[f"{way}_wall"] > 0 for way in benchmark._WAYS)
+  given = lambda row: {way for way in benchmark._WAYS if row[way] is not None}
+  assert given(both) == {"score_exact", "score_distinct"} and given(distinct) == {"score_distinct"}
+
+
+def test_the_tables_and_the_plot(found, tmp_path):
   text = report.tables_text(found)
   assert "| 13_31_width32 |" in text and "| searched | 1000 |" in text.replace(",", "")
   report.plot(tmp_path / "growth.png", found["growth"])
   assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+  speedup = f"{found['speedup_over_plain']['train']['13_31']:.1f}x"
+  assert speedup in report.speedup_table(found)
+  assert "| 20,000 | 100,000 searched | `Run.score` | 2,346 | 1.23 GB |" in (
+      report.streaming_table(found))

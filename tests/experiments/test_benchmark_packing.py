@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.benchmarks import cases
 from experiments.benchmarks import packing
 from tests import synthetic
+from tpugraphs_rank import errors
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
@@ -17,6 +19,8 @@ from tpugraphs_rank.data import packed
 from tpugraphs_rank.data import packed_format
 from tpugraphs_rank.data import packed_graphs
 from tpugraphs_rank.data import registry
+
+APP = "experiments.benchmark_packing"
 
 
 def test_a_source_is_a_graph_of_the_shape_asked(tmp_path):
@@ -55,16 +59,16 @@ def test_sparse_packed_graphs_are_whole_and_take_little_space(tmp_path):
 
 def test_the_cases_run_in_processes_of_their_own(tmp_path):
   npz.save_graph(tmp_path / "g.npz", synthetic.layout_graph(0))
-  found = packing.run_case("pack", tmp_path / "g.npz", tmp_path / "g.pack")
+  found = cases.run(APP, "pack", tmp_path / "g.npz", tmp_path / "g.pack")
   assert found["wall_s"] > 0 and found["cpu_s"] > 0 and 0 < found["peak_gb"] < 2
   assert packed_graphs.open_graph(packed_format.Reader(tmp_path / "g.pack")).num_configs == 12
-  with pytest.raises(RuntimeError, match="pack .*gone.npz .* failed:(.|\n)*no file"):
-    packing.run_case("pack", tmp_path / "gone.npz", tmp_path / "g.pack")
+  with pytest.raises(errors.TpuGraphsRankError, match="pack .*gone.npz .* failed:(.|\n)*no file"):
+    cases.run(APP, "pack", tmp_path / "gone.npz", tmp_path / "g.pack")
 
 
 def test_training_on_what_is_packed(tmp_path):
   packing.write_sparse(tmp_path, 1, configs=40, nodes=60)
-  found = packing.run_case("train", tmp_path / "collection.json", tmp_path / "run")
+  found = cases.run(APP, "train", tmp_path / "collection.json", tmp_path / "run")
   assert (found["graphs"], found["steps"]) == (2, 1)
   assert found["batch_share"] == pytest.approx(found["batches_s"] / found["epoch_s"])
   assert "read from packed files" in (tmp_path / "run" / "train.log").read_text()
