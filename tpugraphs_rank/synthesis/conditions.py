@@ -1,0 +1,151 @@
+"""What a generator can be asked for, as numbers that a network takes.
+
+Scalars (labels, sizes) have long tails, so the network sees the normal quantile of their rank among
+the training graphs: the median becomes 0, what a sixth of them exceed about 1. Beyond the range
+that was seen they stay at its ends. A category is its number.
+"""
+
+import dataclasses
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from scipy import stats
+
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import errors
+from tpugraphs_rank.synthesis import dags as dags_lib
+
+SIZE, ROOT = "size", "root"
+# A category that no graph has: told to the network where a condition is left open.
+OPEN = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+  """The conditions of a model, with what training showed of them.
+
+  Attributes:
+    names: of the conditions: labels, "size", "root".
+    table: (G, T) float64: the conditions of the training graphs, from which unasked ones are drawn.
+    categories: how many values "root" may take.
+  """
+
+  names: Tuple[str, ...]
+  table: np.ndarray
+  categories: int
+
+  @classmethod
+  def of(cls, dags: dags_lib.Dags, names: Sequence[str]) -> "Conditions":
+    """The conditions of training graphs.
+
+    Raises:
+      ConfigError: the graphs have no label of that name.
+    """
+    names = tuple(name for name in names if name)
+    return cls(names, values(dags, names), len(dags.vocabularies[0]))
+
+  @property
+  def scalars(self) -> List[int]:
+    """The columns that are numbers, not categories."""
+    return [place for place, name in enumerate(self.names) if name != ROOT]
+
+  def encoded(self, asked: np.ndarray) -> Dict[str, np.ndarray]:
+    """Conditions (B, T) as the networks take them; NaN stands for one that is left open.
+
+    Returns:
+      scalar (B, number of scalars) float32, 0 where open; told (B, T) float32, 1 where not open;
+      category (B,) int32; target (B,) float32 the number of nodes asked for, 0 where open.
+    """
+    asked = np.asarray(asked, np.float64)
+    told = np.isfinite(asked)
+    scalar = np.zeros([len(asked), len(self.scalars)], np.float32)
+    for place, column in enumerate(self.scalars):
+      known = np.sort(self.table[:, column])
+      rank = 0.5 * (np.searchsorted(known, asked[:, column], "left")
+                    + np.searchsorted(known, asked[:, column], "right"))
+      scalar[:, place] = stats.norm.ppf((rank + 0.5) / (len(known) + 1))
+    scalar[~told[:, self.scalars]] = 0.0
+    column = lambda name, open_: (
+        np.where(told[:, self.names.index(name)], asked[:, self.names.index(name)], open_)
+        if name in self.names else np.full(len(asked), open_))
+    return {"scalar": scalar, "told": told.astype(np.float32),
+            "category": column(ROOT, OPEN).astype(np.int32),
+            "target": column(SIZE, 0).astype(np.float32)}
+
+  def drawn(self, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count, T): conditions of training graphs, drawn together: they belong together."""
+    return self.table[rng.integers(len(self.table), size=count)]
+
+
+def values(dags: dags_lib.Dags, names: Sequence[str]) -> np.ndarray:
+  """(G, T) float64: the conditions of graphs.
+
+  Raises:
+    ConfigError: the graphs have no label of that name.
+  """
+  columns = []
+  for name in names:
+    if name == SIZE:
+      columns.append(dags.sizes.astype(np.float64))
+    elif name == ROOT:
+      columns.append(dags.x[dags.node_off[:-1], 0].astype(np.float64))
+    elif name in dags.y_names:
+      columns.append(dags.y[:, dags.y_names.index(name)])
+    else:
+      known = (*dags.y_names, SIZE, ROOT)
+      raise errors.ConfigError(
+          f"data.conditions names {name!r}, which the graphs do not have"
+          f"{config_lib.nearest(name, known)}; expected some of: {', '.join(known)}")
+  return np.stack(columns, axis=1) if columns else np.zeros([len(dags), 0])
+
+
+def asked_for(conditions: Conditions, count: int, labels: Optional[Dict[str, np.ndarray]],
+              rng: np.random.Generator) -> np.ndarray:
+  """(count, T): conditions drawn from training, those that are given replaced.
+
+  Given some, the others are drawn from the training graphs nearest in what is given, so that they
+  fit: a kernel of 5 nodes with the slowest label need not exist.
+
+  Args:
+    conditions: the model's.
+    count: of graphs.
+    labels: for some of the conditions (count,) values or one value.
+    rng: of the draw.
+
+  Raises:
+    ConfigError: a name is no condition of the model, or the number of values is wrong.
+  """
+  drawn = conditions.drawn(count, rng)
+  if not labels:
+    return drawn
+  given = {}
+  for name, value in labels.items():
+    if name not in conditions.names:
+      raise errors.ConfigError(
+          f"labels name {name!r}{config_lib.nearest(name, conditions.names)}; this model was "
+          f"trained on the conditions: {', '.join(conditions.names) or 'none'}")
+    value = np.asarray(value, np.float64)
+    if value.shape not in ((), (count,)) or not np.isfinite(value).all():
+      raise errors.ConfigError(
+          f"labels[{name!r}] has shape {value.shape}; expected one number, or {count} of them, one "
+          "a graph, all finite")
+    given[conditions.names.index(name)] = np.broadcast_to(value, [count])
+  asked = np.full_like(drawn, np.nan)
+  asked[:, list(given)] = np.stack(list(given.values()), axis=1)
+  nearest = _nearest(conditions, asked, list(given), rng)
+  return np.where(np.isnan(asked), conditions.table[nearest], asked)
+
+
+def _nearest(conditions: Conditions, asked: np.ndarray, given: List[int],
+             rng: np.random.Generator) -> np.ndarray:
+  """For each row one of the ten training graphs nearest in the given conditions."""
+  distance = np.zeros([len(asked), len(conditions.table)])
+  for column in given:
+    known = np.sort(conditions.table[:, column])
+    rank = lambda value: np.searchsorted(known, value) / len(known)
+    if column in conditions.scalars:
+      distance += np.abs(rank(asked[:, column])[:, None] - rank(conditions.table[:, column]))
+    else:
+      distance += asked[:, column][:, None] != conditions.table[:, column]
+  near = np.argsort(distance, axis=1, kind="stable")[:, :10]
+  return near[np.arange(len(near)), rng.integers(near.shape[1], size=len(near))]
