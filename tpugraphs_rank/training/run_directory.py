@@ -38,13 +38,23 @@ _PACKAGES = ("tensorflow", "tensorflow-gnn", "tensorflow-ranking", "numpy", "sci
 class RunDirectory:
   """Paths in a run directory, and the reading and writing of its files."""
 
-  def __init__(self, path: files.PathLike):
+  def __init__(self, path: files.PathLike, config_class: type = run_config.RunConfig,
+               app: str = "train"):
+    """Names a folder.
+
+    Args:
+      path: the folder.
+      config_class: of the configuration that such a run has.
+      app: the application in `experiments` that makes such runs.
+    """
     self.path = pathlib.Path(path)
+    self._config_class = config_class
+    self._app = app
 
   def __truediv__(self, name: str) -> pathlib.Path:
     return self.path / name
 
-  def open(self, config: run_config.RunConfig, about: Mapping[str, Any]) -> bool:
+  def open(self, config: Any, about: Mapping[str, Any]) -> bool:
     """Claims the directory for a configuration.
 
     Args:
@@ -85,20 +95,20 @@ class RunDirectory:
     if not path.is_file():
       raise errors.RunDirectoryError(
           f"{self.path} is no run directory: it has no config.json; "
-          "`python -m experiments.train --run_dir DIR` makes one")
+          f"`python -m experiments.{self._app} --run_dir DIR` makes one")
     stored = _read(path)
     if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
       raise errors.RunDirectoryError(f"{path} lacks the key 'config'; the run directory is damaged")
     return stored
 
-  def read_config(self) -> run_config.RunConfig:
+  def read_config(self) -> Any:
     """The stored configuration.
 
     Raises:
       RunDirectoryError: there is none, or it is damaged.
       ConfigError: it has keys that this version does not know.
     """
-    return config_lib.from_dict(run_config.RunConfig, self._stored()["config"],
+    return config_lib.from_dict(self._config_class, self._stored()["config"],
                                 source=str(self / "config.json"))
 
   def read_about(self) -> Dict[str, Any]:

@@ -1,0 +1,93 @@
+"""Draws graphs from a trained LayerDAG into one file.
+
+  python -m experiments.layerdag_sample --run_dir runs/layerdag --count 1000 --output samples.npz
+  python -m experiments.layerdag_sample --run_dir runs/layerdag --count 50 --output slow.npz \\
+    --labels runtime=8.5,size=60 --guidance 1.5 --seed 3
+
+Conditions that are not given are drawn from the training graphs. The file holds what was asked for
+as the labels of its graphs, and in its provenance how it was made and how long that took.
+"""
+
+import pathlib
+import time
+from typing import Dict
+
+from absl import flags
+
+from experiments import app
+from tpugraphs_rank import errors
+
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Run directory of experiments.layerdag_train, or "
+                               "the file of a model.", required=True)
+_COUNT = flags.DEFINE_integer("count", 100, "How many graphs.", lower_bound=1)
+_OUTPUT = flags.DEFINE_string("output", None, "The file of graphs that is written.", required=True)
+_LABELS = flags.DEFINE_list("labels", [], "Conditions of all graphs: NAME=NUMBER,...")
+_LABELS_FROM = flags.DEFINE_string(
+    "labels_from", None, "A file of graphs whose conditions are asked for, one after the other and "
+    "again from the first.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
+_CONSTRAINED = flags.DEFINE_boolean(
+    "constrained", True, "Only numbers of operands that training showed for an operation.")
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", 1.0, "Below 1: likelier and less various graphs.", lower_bound=0.01)
+_GUIDANCE = flags.DEFINE_float(
+    "guidance", 1.0, "Above 1: what the conditions change is exaggerated.", lower_bound=0.0)
+_NODE_SPANS = flags.DEFINE_integer(
+    "node_spans", None, "Steps of the diffusion of nodes; otherwise as in training.", lower_bound=1)
+_EDGE_SPANS = flags.DEFINE_integer(
+    "edge_spans", None, "Steps of the diffusion of edges; otherwise as in training.", lower_bound=1)
+_MOST_NODES = flags.DEFINE_integer(
+    "most_nodes", None, "Larger graphs are given up; otherwise the most in training.",
+    lower_bound=1)
+_MOST_LAYERS = flags.DEFINE_integer(
+    "most_layers", None, "Deeper graphs are given up; otherwise the most in training.",
+    lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 256, "Graphs at a time; memory grows with it.",
+                              lower_bound=1)
+_THREADS = flags.DEFINE_integer("threads", 1, "Threads within an operation.", lower_bound=1)
+
+
+def main(_) -> None:
+  labels = _given()
+  from tpugraphs_rank.synthesis import conditions
+  from tpugraphs_rank.synthesis import dags
+  from tpugraphs_rank.synthesis import layerdag
+  from tpugraphs_rank.synthesis import sampling
+  from tpugraphs_rank.training import runtime
+  runtime.configure(_SEED.value, _THREADS.value)
+  path = pathlib.Path(_RUN_DIR.value)
+  model = layerdag.LayerDAG.load(path / "model.npz" if path.is_dir() else path)
+  if _LABELS_FROM.value:
+    names = model.generator.facts.conditions.names
+    table = conditions.values(dags.load(_LABELS_FROM.value), names)
+    rows = [place % len(table) for place in range(_COUNT.value)]
+    labels = {**dict(zip(names, table[rows].T)), **labels}
+  options = sampling.Options(
+      constrained=_CONSTRAINED.value, temperature=_TEMPERATURE.value, guidance=_GUIDANCE.value,
+      node_spans=_NODE_SPANS.value, edge_spans=_EDGE_SPANS.value, most_nodes=_MOST_NODES.value,
+      most_layers=_MOST_LAYERS.value, batch=_BATCH.value)
+  started = time.process_time()
+  drawn = model.sample(_COUNT.value, labels, _SEED.value, options)
+  seconds = time.process_time() - started
+  drawn = drawn.with_provenance({**drawn.provenance, "cpu_seconds": round(seconds, 2),
+                                 "graphs_per_cpu_second": round(len(drawn) / seconds, 2)})
+  dags.save(_OUTPUT.value, drawn)
+  print(f"{len(drawn)} graphs, {len(drawn.x)} nodes, in {seconds:.1f} CPU s, the first traces "
+        f"included; {drawn.provenance['given_up']} were given up and drawn again: {_OUTPUT.value}")
+
+
+def _given() -> Dict[str, float]:
+  """What --labels says."""
+  found = {}
+  for entry in _LABELS.value:
+    name, _, value = entry.partition("=")
+    try:
+      found[name.strip()] = float(value)
+    except ValueError:
+      raise errors.ConfigError(
+          f"--labels has {entry!r}; expected NAME=NUMBER, such as size=40") from None
+  return found
+
+
+if __name__ == "__main__":
+  app.run(main)
