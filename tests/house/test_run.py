@@ -17,8 +17,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TASKS = (
-    "demo", "test", "python", "collect-tile", "collect-layout", "remeasure", "benchmark", "tables",
-    "build-files", "lock")
+    "demo", "demo-layerdag", "test", "python", "collect-tile", "collect-layout", "remeasure",
+    "benchmark", "tables", "build-files", "lock")
 
 # Answers the probe as the version in $0.version, makes environments that hold a copy of itself, and
 # passes everything else on to the real Python.

@@ -42,7 +42,7 @@ def evaluate(real: Mapping[str, dags_lib.Dags], samples: Sequence[dags_lib.Dags]
     What JSON can hold. At the top, None where there is no number: `pearson_synthetic`, `_real` and
     `_shuffled` (mean, sd, n; `spearman_` and `mae_` likewise), `pearson_ratio`,
     `label_correlation`, `arity_valid_nodes`, `arity_valid_graphs`, `copies_of_training` and
-    `distinct` (of 10 nodes or more), all distances to all real graphs, `two_sample_auc`,
+    `distinct` (of 10 nodes or more), all distances to the training graphs, `two_sample_auc`,
     `graphs_per_cpu_second` (as the samples' provenance has it) and, for graphs of the rule-based
     family, `rule_obeyed`. All else stands under `samples`, `floor`, `surrogates` and `real`.
 
@@ -125,8 +125,9 @@ def _headline(found: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
   mean = lambda values: float(np.mean(list(values)))
   for name in ("arity_valid_nodes", "arity_valid_graphs", "copies_of_training", "distinct"):
     result[name] = mean(one[name] for one in found)
-  for name in found[0]["to_all"]:
-    result[name] = mean(one["to_all"][name] for one in found)
+  # A generator can only come as near to other graphs as those that it was shown are.
+  for name in found[0]["to_training"]:
+    result[name] = mean(one["to_training"][name] for one in found)
   result["two_sample_auc"] = mean(one["two_sample"]["auc"] for one in found)
   rates = [one["graphs_per_cpu_second"] for one in found]
   result["graphs_per_cpu_second"] = None if None in rates else mean(rates)

@@ -1,0 +1,104 @@
+"""Measures how sampling from a LayerDAG grows with the size of the graphs, in CPU seconds.
+
+  python -m experiments.layerdag_graphs --rule balanced --count 300 --nodes 400 --output rule.npz
+  python -m experiments.layerdag_train --graphs rule.npz --conditions size --run_dir runs/rule
+  python -m experiments.layerdag_benchmark --run_dir runs/rule --sizes 50,100,200,400
+
+The model must have the condition "size". Each size is sampled once before it is timed. Writes
+`growth.json` and `growth.png` into --output; nothing else should run meanwhile.
+"""
+
+import pathlib
+import time
+from typing import Any, Dict, List
+
+from absl import flags
+import numpy as np
+
+from experiments import app
+from experiments.benchmarks import cases
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank.training import run_directory
+
+
+# Defined only when this is the program: other apps use the same flag names.
+def _define_flags() -> None:
+  flags.DEFINE_string("run_dir", None, "Run directory of experiments.layerdag_train.",
+                      required=True)
+  flags.DEFINE_list("sizes", ["50", "100", "200", "400"], "Numbers of nodes that are asked for.")
+  flags.DEFINE_integer("count", 32, "Graphs of each size.", lower_bound=1)
+  flags.DEFINE_integer("repeats", 3, "Times each is measured; medians count.", lower_bound=1)
+  flags.DEFINE_string("output", "runs/layerdag_benchmark", "Folder of the results.")
+  flags.DEFINE_string("results", None, "Also write the numbers to this file.")
+
+
+def measure(run_dir: pathlib.Path, sizes: List[int], count: int, repeats: int
+            ) -> List[Dict[str, Any]]:
+  """One row a size; sizes in turn, so that a busy moment hits all of them."""
+  from tpugraphs_rank.synthesis import layerdag
+  from tpugraphs_rank.synthesis import rules
+  from tpugraphs_rank.synthesis import sampling
+  from tpugraphs_rank.training import runtime
+  runtime.configure(0, 1)
+  model = layerdag.LayerDAG.load(run_dir / "model.npz")
+  options = sampling.Options(batch=count, most_nodes=2 * max(sizes), most_layers=1000)
+  seconds: Dict[int, List[float]] = {size: [] for size in sizes}
+  made = {}
+  for turn in range(repeats + 1):
+    for size in sizes:
+      started = time.process_time()
+      made[size] = model.sample(count, {"size": size}, turn, options)
+      if turn:
+        seconds[size].append(time.process_time() - started)
+  rows = []
+  for size in sizes:
+    graphs, taken = made[size], float(np.median(seconds[size]))
+    row = {"nodes_asked": size, "nodes_made": float(graphs.sizes.mean()),
+           "layers_made": float(graphs.depths.mean()), "cpu_s_a_graph": taken / count,
+           "graphs_per_cpu_second": count / taken,
+           "nodes_per_cpu_second": float(graphs.sizes.sum()) / taken}
+    if rules.ATTRIBUTE in graphs.x_names:
+      row.update({f"rule_obeyed_{name}": value
+                  for name, value in rules.obeys(graphs).summary().items()})
+    rows.append(row)
+  return rows
+
+
+def plot(path: pathlib.Path, rows: List[Dict[str, Any]]) -> None:
+  """CPU seconds a graph over the number of nodes."""
+  from matplotlib import figure
+  drawing = figure.Figure(figsize=(5, 4), layout="constrained")
+  panel = drawing.subplots()
+  panel.plot([row["nodes_made"] for row in rows], [row["cpu_s_a_graph"] for row in rows], "o-")
+  panel.set(xlabel="nodes", ylabel="CPU seconds a graph", xscale="log", yscale="log")
+  with files.atomic_write(path) as file:
+    drawing.savefig(file, format="png", dpi=120)
+
+
+def main(_) -> None:
+  values = flags.FLAGS
+  try:
+    sizes = [int(size) for size in values.sizes]
+  except ValueError:
+    raise errors.ConfigError(
+        f"--sizes={','.join(values.sizes)}; expected whole numbers, such as 50,100") from None
+  rows = measure(pathlib.Path(values.run_dir), sizes, values.count, values.repeats)
+  found = {**run_directory.environment(), "count": values.count, "repeats": values.repeats,
+           "peak_gb": cases.peak_gb(),
+           "growth": rows}
+  output = pathlib.Path(values.output)
+  files.write_json(output / "growth.json", found)
+  plot(output / "growth.png", rows)
+  if values.results:
+    files.write_json(values.results, found)
+  print(tables.markdown(list(rows[0]), [
+      [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()]
+      for row in rows]))
+  print(f"peak memory {found['peak_gb']:.2f} GB; written: {output}/growth.json, growth.png")
+
+
+if __name__ == "__main__":
+  _define_flags()
+  app.run(main)

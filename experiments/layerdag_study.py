@@ -1,0 +1,169 @@
+"""Trains, samples and judges LayerDAG on several divisions of real graphs, beside its variants.
+
+  python -m experiments.layerdag_study --graphs kernels.npz --output runs/layerdag_study \\
+    --results results/layerdag_tpu_tile.json
+
+For each division by structure: a generator learns from the training graphs, as many graphs as those
+are sampled under their conditions, and `experiments.layerdag_evaluate` judges them with surrogates
+that saw nothing else. Variants change one setting each. What is done is kept: run it again to go
+on. Writes study.md and study.json into --output, and with --results the numbers of the main recipe.
+"""
+
+import concurrent.futures
+import json
+import pathlib
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Mapping
+
+from absl import flags
+import numpy as np
+import tqdm
+
+from experiments import app
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank.synthesis import dags
+from tpugraphs_rank.training import run_directory
+
+MAIN = "main"
+# What each variant changes: flags of layerdag_train, and of layerdag_sample.
+VARIANTS: Mapping[str, Dict[str, List[str]]] = {
+    MAIN: {},
+    "operands_first": {"train": ["--direction=operands_first"]},
+    "bidirectional": {"train": ["--encoder=bidirectional"]},
+    "unconstrained": {"sample": ["--noconstrained"]},
+    "no_guidance": {"sample": ["--guidance=1"]},
+}
+_SHOWN = ("pearson_synthetic", "pearson_real", "pearson_shuffled", "label_correlation",
+          "arity_valid_graphs", "wasserstein_layers", "tv_opcode", "copies_of_training", "distinct",
+          "graphs_per_cpu_second", "train_minutes")
+
+
+# Defined only when this is the program: other apps use the same flag names.
+def _define_flags() -> None:
+  flags.DEFINE_string("graphs", None, "File of the real graphs.", required=True)
+  flags.DEFINE_string("output", "runs/layerdag_study", "Folder of the runs and the report.")
+  flags.DEFINE_string(
+      "config", str(pathlib.Path(__file__).parent / "configs" / "layerdag_tpu_tile.json"),
+      "JSON file with the settings of the generators.")
+  flags.DEFINE_integer("divisions", 3, "Divisions of the graphs: seeds 0, 1, ...", lower_bound=1)
+  flags.DEFINE_multi_enum("variants", [MAIN], list(VARIANTS), "What is compared, and on the first "
+                          "division only, but for main.")
+  flags.DEFINE_float("guidance", 2.0, "Of sampling.", lower_bound=0.0)
+  flags.DEFINE_integer("seeds", 3, "Surrogates of each kind.", lower_bound=1)
+  flags.DEFINE_integer("max_epochs", 150, "Of a surrogate.", lower_bound=1)
+  flags.DEFINE_integer("jobs", 2, "Cases at a time.", lower_bound=1)
+  flags.DEFINE_string("results", None, "Also write the numbers to this file.")
+
+
+def case(folder: pathlib.Path, parts: Mapping[str, pathlib.Path], variant: str,
+         values: flags.FlagValues) -> Dict[str, Any]:
+  """One variant on one division: what `layerdag_evaluate` says of it, and how long it trained."""
+  change = VARIANTS[variant]
+  # Sampling alone differs: the networks of the main recipe serve.
+  run = folder / (variant if change.get("train") else MAIN) / "run"
+  made, report = folder / variant / "made.npz", folder / variant / "report"
+  timing = run.parent / "train_seconds.json"
+  if not (run / "model.npz").exists():
+    seconds = _command("layerdag_train", "--config", values.config, "--graphs", parts["train"],
+                       "--valid_graphs", parts["valid"], "--run_dir", run,
+                       *change.get("train", []))
+    files.write_json(timing, seconds)
+  if not made.exists():
+    count = len(dags.load(parts["train"]))
+    _command("layerdag_sample", "--run_dir", run, "--count", count, "--output", made,
+             f"--guidance={values.guidance}", "--seed=1", *change.get("sample", []))
+  if not (report / "results.json").exists():
+    _command("layerdag_evaluate", *(f"--{split}={path}" for split, path in parts.items()),
+             "--synthetic", made, "--output", report, "--seeds", values.seeds,
+             "--max_epochs", values.max_epochs)
+  found = files.read_json(report / "results.json")
+  found["train_minutes"] = files.read_json(timing) / 60 if timing.exists() else None
+  return found
+
+
+def _command(name: str, *arguments: Any) -> float:
+  """Runs one of our applications; returns the seconds it took."""
+  started = time.monotonic()
+  done = subprocess.run([sys.executable, "-m", f"experiments.{name}", *map(str, arguments)],
+                        capture_output=True, text=True, stdin=subprocess.DEVNULL)
+  if done.returncode:
+    tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
+    raise errors.TrainingError(f"{name} failed (exit status {done.returncode}):\n{tail}")
+  return time.monotonic() - started
+
+
+def joined(cases: List[Mapping[str, Any]]) -> Dict[str, Any]:
+  """The numbers of several divisions as one: means, and all surrogates together."""
+  result: Dict[str, Any] = {}
+  for key, value in cases[0].items():
+    numbers = [one.get(key) for one in cases]
+    if isinstance(value, dict) and set(value) == {"mean", "sd", "n"}:
+      name = key.rpartition("_")
+      entries = [entry[name[0]] for one in cases for entry in one["surrogates"][name[2]]]
+      result[key] = {"mean": float(np.mean(entries)), "sd": float(np.std(entries, ddof=1)),
+                     "n": len(entries)}
+    elif all(isinstance(number, (int, float)) for number in numbers):
+      result[key] = float(np.mean(numbers))
+  return result
+
+
+def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
+  """One row a measure, one column a variant."""
+  def cell(value: Any) -> str:
+    if isinstance(value, dict):
+      return f"{value['mean']:.3f} ± {value['sd']:.3f}"
+    return "-" if value is None else f"{value:.3f}"
+
+  return tables.markdown(["measure", *found], [
+      [name, *(cell(one.get(name)) for one in found.values())] for name in _SHOWN]) + "\n"
+
+
+def main(_) -> None:
+  values = flags.FLAGS
+  output = pathlib.Path(values.output)
+  jobs = []
+  for division in range(values.divisions):
+    folder = output / f"division{division}"
+    parts = {split: folder / f"graphs_{split}.npz" for split in ("train", "valid", "test")}
+    if not all(path.exists() for path in parts.values()):
+      _command("layerdag_graphs", "--graphs", values.graphs, "--divide", "--seed", division,
+               "--output", folder / "graphs.npz")
+    names = [name for name in VARIANTS if name in (MAIN, *values.variants)]
+    jobs += [(name, folder, parts) for name in (names if division == 0 else [MAIN])]
+  # The main recipe first: variants of sampling use its networks.
+  done: Dict[str, List[Dict[str, Any]]] = {}
+  with concurrent.futures.ThreadPoolExecutor(values.jobs) as pool:
+    with tqdm.tqdm(total=len(jobs), desc="cases", disable=None) as bar:
+      for stage in ([job for job in jobs if job[0] == MAIN],
+                    [job for job in jobs if job[0] != MAIN]):
+        futures = {pool.submit(case, folder, parts, name, values): name
+                   for name, folder, parts in stage}
+        for future in concurrent.futures.as_completed(futures):
+          done.setdefault(futures[future], []).append(future.result())
+          bar.update()
+  found = {name: joined(cases) for name, cases in done.items()}
+  first = files.read_json(output / "division0" / MAIN / "report" / "results.json")
+  # Variants were run on the first division: so is what they stand beside.
+  compared = {MAIN: joined([first])} | {
+      name: numbers for name, numbers in found.items() if name != MAIN}
+  results = {**run_directory.environment(), "divisions": values.divisions,
+             "guidance": values.guidance, "real_graphs": pathlib.Path(values.graphs).name,
+             "config": app.read_settings(values.config), **found[MAIN],
+             "each_division": done[MAIN], "variants_on_division_0": compared}
+  files.write_json(output / "study.json", results)
+  text = ("All divisions\n\n" + markdown({MAIN: found[MAIN]})
+          + ("\nThe first division\n\n" + markdown(compared) if len(compared) > 1 else ""))
+  files.write_text(output / "study.md", text)
+  if values.results:
+    files.write_json(values.results, results)
+  print(text)
+  print(json.dumps({"written": [f"{output}/study.md", f"{output}/study.json", values.results]}))
+
+
+if __name__ == "__main__":
+  _define_flags()
+  app.run(main)

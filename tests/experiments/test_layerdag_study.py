@@ -1,0 +1,58 @@
+"""How the study of LayerDAG joins its numbers; the demo and the benchmark, at a small scale."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from experiments import layerdag_study
+from tpugraphs_rank.synthesis import dags as dags_lib
+from tests.experiments import test_layerdag
+from tests.synthesis import test_growth
+
+
+def _division(synthetic, real, layers):
+  summary = lambda values: {"mean": float(np.mean(values)), "sd": 0.0, "n": len(values)}
+  return {"pearson_synthetic": summary(synthetic), "pearson_real": summary(real),
+          "wasserstein_layers": layers, "tv_opcode": None, "label": "runtime",
+          "surrogates": {"synthetic": [{"pearson": value} for value in synthetic],
+                         "real": [{"pearson": value} for value in real]}}
+
+
+def test_divisions_are_joined_surrogate_by_surrogate():
+  found = layerdag_study.joined([_division([0.2, 0.4], [0.5], 1.0), _division([0.6], [0.7], 3.0)])
+  assert found["pearson_synthetic"] == {
+      "mean": pytest.approx(0.4), "sd": pytest.approx(np.std([0.2, 0.4, 0.6], ddof=1)), "n": 3}
+  assert found["pearson_real"]["mean"] == pytest.approx(0.6)
+  assert found["wasserstein_layers"] == 2.0
+  assert "tv_opcode" not in found and "label" not in found
+  text = layerdag_study.markdown({"main": found, "other": {}})
+  assert "| pearson_synthetic | 0.400 ± 0.200 | - |" in text
+  assert "| wasserstein_layers | 2.000 | - |" in text
+
+
+def test_the_demo_then_growth(tmp_path):
+  dags_lib.save(tmp_path / "all.npz", test_growth.make(1, count=40))
+  output = tmp_path / "demo"
+  divided = test_layerdag._run("layerdag_graphs", "--graphs", tmp_path / "all.npz", "--divide",
+                               "--output", output / "graphs.npz")
+  assert divided.returncode == 0, divided.stderr
+  arguments = ["--output", output, "--epochs=12", "--width=16", "--surrogate_epochs=2"]
+  done = test_layerdag._run("layerdag_demo", *arguments)
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert "$ python -m experiments.layerdag_train" in done.stdout and "report.md" in done.stdout
+  found = json.loads((output / "report" / "results.json").read_text())
+  assert found["arity_valid_graphs"] == 1.0 and found["graphs_per_cpu_second"] > 0
+  growth = test_layerdag._run("layerdag_benchmark", "--run_dir", output / "run", "--sizes=4,9",
+                              "--count=4", "--repeats=1", "--output", tmp_path / "growth")
+  assert growth.returncode == 0, growth.stderr[-3000:]
+  rows = json.loads((tmp_path / "growth" / "growth.json").read_text())["growth"]
+  assert [row["nodes_asked"] for row in rows] == [4, 9]
+  assert (tmp_path / "growth" / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sizes_are_whole_numbers():
+  failed = test_layerdag._run("layerdag_benchmark", "--run_dir=none", "--sizes=4,big")
+  assert failed.returncode == 1 and "--sizes=4,big; expected whole numbers" in failed.stderr
