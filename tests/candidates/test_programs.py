@@ -89,6 +89,8 @@ def test_graphs(kind, padding, tmp_path):
     layouts = found.arrays["node_config_feat"]
     assert layouts.dtype == np.int8 and np.shares_memory(graph.compact, layouts)
     np.testing.assert_array_equal(graph.layouts(np.arange(20)), layouts)
+    assert graph.nbytes == layouts.nbytes + sum(
+        array.nbytes for key, array in graph.arrays().items() if key != "node_config_feat")
     return
   np.testing.assert_array_equal(graph.config_feat, found.arrays["config_feat"])
   npz.save_graph(tmp_path / "p.npz", graph)

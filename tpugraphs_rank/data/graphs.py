@@ -285,6 +285,11 @@ class _CompactLayoutGraph(LayoutGraph):
   def layouts(self, rows: np.ndarray) -> np.ndarray:
     return self.compact[rows]
 
+  @property
+  def nbytes(self) -> int:
+    return self.compact.nbytes + sum(
+        array.nbytes for name, array in self.arrays().items() if name != "node_config_feat")
+
 
 def _compact(name: str, arrays: Mapping[str, Any], layouts: np.ndarray) -> LayoutGraph:
   """A graph with these layouts, of which no wider copy is made; bytes are not even copied."""
