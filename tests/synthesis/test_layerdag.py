@@ -11,12 +11,14 @@ from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank.synthesis import conditions
 from tpugraphs_rank.synthesis import dags as dags_lib
+from tpugraphs_rank.synthesis import fitting
 from tpugraphs_rank.synthesis import generator as generator_lib
 from tpugraphs_rank.synthesis import growing
 from tpugraphs_rank.synthesis import growth
 from tpugraphs_rank.synthesis import layerdag
 from tpugraphs_rank.synthesis import sampling
 from tpugraphs_rank.synthesis import settings
+from tests.helpers import gpu_kernels
 from tests.synthesis import test_growth
 
 
@@ -216,3 +218,16 @@ def test_conditions_are_ranks_and_what_is_open_says_so():
   np.testing.assert_array_equal(found["target"], [0, 9, 100])
   assert found["scalar"][0, 1] == 0 and found["category"].tolist() == [-1, -1, -1]
   assert growth.MOST_COUNT > 100
+
+
+@pytest.mark.parametrize("encoder", settings.ENCODERS)
+def test_every_operation_has_a_gpu_kernel(encoder):
+  if not gpu_kernels.has_gpu_kernels():
+    pytest.skip("this TensorFlow was built without GPU kernels")
+  model, dags = untrained(encoder=encoder)
+  fitter = fitting.Fitter(model.generator, dags, dags)
+  model.sample(3, options=sampling.Options(most_nodes=400, most_layers=60, guidance=1.5))
+  (sampler,) = model._samplers.values()
+  for function in (*fitter._train_step.values(), *fitter._bound.values(),
+                   *sampler._functions.values()):
+    assert gpu_kernels.ops_without_gpu_kernels(function.get_concrete_function()) == set()
