@@ -15,7 +15,7 @@ from tests.evaluation import made_runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
-NAMES = ("quickstart", "analyse_runs")
+NAMES = ("quickstart", "analyse_runs", "synthesise")
 TIMEOUT = 300  # Seconds a cell, on a machine that is busy with other things.
 
 
@@ -117,6 +117,19 @@ assert len(scores) == graph.num_configs and table["predicted rank"].is_monotonic
   assert _plots(notebook) == 4
   assert "finished after 2 epochs" in _printed(notebook)
   assert not list(kernel.iterdir())  # The run lies in a temporary folder.
+
+
+def test_synthesise(kernel):
+  checks = """
+assert len(made) == len(dags.load(path)) == COUNT
+assert valid.nodes.all() and valid.graphs.all() and not alone.graphs.all()
+assert np.corrcoef([row["asked"] for row in rows], [row["mean nodes"] for row in rows])[0, 1] > 0.9
+assert distances["tv_opcode"] < 0.15 and distances["wasserstein_layers"] < 3
+"""
+  notebook = _run("synthesise", kernel, checks)
+  _assert_quiet(notebook)
+  assert _plots(notebook) == 1
+  assert not list(kernel.iterdir())
 
 
 def _train(folder: pathlib.Path, collection: pathlib.Path, **settings: Any) -> None:

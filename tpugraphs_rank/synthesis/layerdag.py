@@ -7,6 +7,7 @@ attributes, then denoises the edges that join them to the nodes before, given wh
 import dataclasses
 import hashlib
 import json
+import pathlib
 from typing import Any, Dict, Optional
 
 import numpy as np
@@ -24,6 +25,10 @@ from tpugraphs_rank.synthesis import generator as generator_lib
 from tpugraphs_rank.synthesis import modules as modules_lib
 from tpugraphs_rank.synthesis import sampling
 from tpugraphs_rank.synthesis import settings
+
+
+_BUNDLED = (pathlib.Path(__file__).resolve().parent.parent / "bundled" / "layerdag_tile_xla_cpu"
+            / "model.npz")
 
 
 class LayerDAG:
@@ -178,3 +183,11 @@ class LayerDAG:
           f"{path} is no LayerDAG of this version, or damaged ({error}); train one with "
           "`python -m experiments.layerdag_train`") from error
     return model
+
+
+def bundled() -> LayerDAG:
+  """The small model that comes with the package: of the training kernels of `tile:xla_cpu`.
+
+  Its conditions are `runtime`, the mean normalised runtime of a kernel, and `size`.
+  """
+  return LayerDAG.load(_BUNDLED)
