@@ -157,9 +157,11 @@ class LayerDAG:
 
   def save(self, path: files.PathLike) -> None:
     """Writes the trained model into one `.npz` file, compressed, without pickle."""
+    # Where its graphs lay says nothing on another machine.
+    config = config_lib.override(self.config, {"data.graphs": "", "data.valid_graphs": None})
     with files.atomic_write(path) as file:
       np.savez_compressed(
-          file, config=np.array(json.dumps(config_lib.to_dict(self.config))), **self._arrays())
+          file, config=np.array(json.dumps(config_lib.to_dict(config))), **self._arrays())
 
   @classmethod
   def load(cls, path: files.PathLike) -> "LayerDAG":
