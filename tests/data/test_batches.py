@@ -125,6 +125,9 @@ def test_every_list_holds_its_graph_and_its_labels(kind, members, seed, max_conf
       start = batch["num_config_nodes"][:row].sum()
       held = batch["config_nodes"][start:start + batch["num_config_nodes"][row]]
       np.testing.assert_array_equal(held - node, member.config_nodes)
+      sizes = batch["config_sizes"][start:start + batch["num_config_nodes"][row]]
+      np.testing.assert_array_equal(sizes, np.float32(
+          normalize.relative_sizes(member.graph))[member.config_nodes])
     size = min(max_configs, member.graph.num_configs)
     mask = batch["config_mask"][row]
     assert mask[:size].all() and not mask[size:].any()

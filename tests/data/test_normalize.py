@@ -112,6 +112,18 @@ def test_rows_are_signed_logs_with_what_tiles_mean_behind():
   np.testing.assert_array_equal(rows[:, 24:], tile_features.tile_features(graph))
 
 
+def test_relative_sizes_are_roots_of_shares():
+  graph = synthetic.layout_graph(0, num_nodes=3)
+  features = graph.node_feat.copy()
+  features[:, 28] = [0, 4, 32]  # Tuples have no elements of their own; the mean is 12.
+  changed = synthetic.layout_graph(0, num_nodes=3, node_feat=features)
+  np.testing.assert_allclose(
+      normalize.relative_sizes(changed), [0, np.sqrt(1 / 3), np.sqrt(32 / 12)])
+  features[:, 28] = 0
+  empty = synthetic.layout_graph(0, num_nodes=3, node_feat=features)
+  np.testing.assert_array_equal(normalize.relative_sizes(empty), np.zeros(3))
+
+
 def test_layouts_are_categories_and_not_scaled():
   fitted = normalize.Normalizer.fit([synthetic.layout_graph(0)])
   assert fitted.configs.columns.shape == (0,)

@@ -33,7 +33,8 @@ def test_the_graph_tensor_holds_the_batch(kind):
     at = graph.edge_sets["at"]
     np.testing.assert_array_equal(at.adjacency.target, batch["config_nodes"])
     np.testing.assert_array_equal(at.adjacency.source, np.arange(len(batch["config_nodes"])))
-    np.testing.assert_array_equal(graph.node_sets["config"]["configs"], batch["configs"])
+    for key in ("configs", "config_sizes"):
+      np.testing.assert_array_equal(graph.node_sets["config"][key], batch[key])
   else:
     np.testing.assert_array_equal(graph.context["configs"], batch["configs"])
   np.testing.assert_array_equal(step["mask"], batch["config_mask"])

@@ -88,7 +88,12 @@ class Reference:
         one_hot = np.zeros([18, 7])
         for position, value in enumerate(prepared.layouts([row])[0, k]):
           one_hot[position, int(value) + 1] = 1
-        return _dense(model._config_projection, one_hot.reshape(-1))
+        joined = _dense(model._config_projection, one_hot.reshape(-1))
+        if self._config.layout_join == "sized":
+          volumes = prepared.graph.node_feat[:, 28].astype(np.float64)
+          size = math.sqrt(volumes[node] / (volumes.sum() / len(volumes)))
+          joined = joined + size * _dense(model._sized_projection, one_hot.reshape(-1))
+        return joined
     return np.zeros(width)
 
   def _attend(self, attention, hidden, v: int, count: int, keys: int):

@@ -17,6 +17,7 @@ CONFIGS = arrays.arrays(np.int8, st.tuples(st.integers(0, 3), st.integers(1, 3),
 @given(CONFIGS)
 def test_features_are_those_of_loops(configs):
   both = layers.layout_features(configs, "both", tf.float32).numpy()
+  minor = layers.layout_features(configs, "minor", tf.float32).numpy()
   assert both.shape == (*configs.shape[:2], 18 * 7 + 6)
   for row in range(configs.shape[0]):
     for config in range(configs.shape[1]):
@@ -29,6 +30,9 @@ def test_features_are_those_of_loops(configs):
                          for place, number in enumerate(tensor)))
                for tensor, length in zip(tensors, lengths)]
       assert both[row, config].tolist() == entries + constrained + other
+      assert minor[row, config].tolist() == [
+          float(length > 0 and tensor[0] >= 0 and tensor[0] != length - 1)
+          for tensor, length in zip(tensors, lengths)]
   split = [layers.layout_features(configs, which, tf.float32).numpy()
            for which in ("entries", "order")]
   np.testing.assert_array_equal(np.concatenate(split, axis=-1), both)
@@ -55,8 +59,13 @@ def test_row_major_is_no_other_order():
   assert order.tolist() == [[[1, 1, 0, 0, 1, 0]]]
 
 
-@pytest.mark.parametrize("which", ["order", "both"])
+def test_another_order_of_the_outer_dimensions_moves_no_minor_one():
+  configs = np.array([[[2, 0, 1, -1, -1, -1] + [0, 1] + [-1] * 4 + [-1] * 6]], np.int8)
+  assert layers.layout_features(configs, "minor", tf.float32).numpy().tolist() == [[[0, 1, 0]]]
+
+
+@pytest.mark.parametrize("which", ["order", "both", "minor"])
 def test_models_score_with_them(which):
   case = made.Made("layout", model_layout_features=which)
-  assert case.model._config_projection.kernel.shape[0] == {"order": 6, "both": 132}[which]
+  assert case.model._config_projection.kernel.shape[0] == {"order": 6, "both": 132, "minor": 3}[which]
   assert len({float(score) for score in case.scores(case.prepared())[0]}) > 1

@@ -62,6 +62,8 @@ def _models(draw):
       "model_layer_norm": draw(st.booleans()),
       "model_mlp_layers": draw(st.integers(1, 2)),
       "model_join": draw(st.sampled_from(joins)),
+      "model_layout_join": draw(st.sampled_from(["add", "sized"])),
+      "model_layout_features": draw(st.sampled_from(["entries", "minor"])),
       "model_members": draw(st.sampled_from([1, 2])),
       "model_dropout": draw(st.sampled_from([0.0, 0.4]))}
 

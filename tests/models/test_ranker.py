@@ -44,7 +44,8 @@ VARIATIONS = [
 JOINS = [("residual_gnn", "late"), ("residual_gnn", "both"), ("attention_gnn", "both")]
 CASES = [(kind, model, changes) for kind in KINDS for model in MODELS for changes in VARIATIONS] + [
     ("tile", model, {"model_join": join, "model_aggregation": "symmetric"})
-    for model, join in JOINS]
+    for model, join in JOINS] + [
+        ("layout", model, {"model_layout_join": "sized"}) for model in MODELS]
 
 
 @pytest.mark.parametrize("kind, model, changes", CASES)

@@ -50,16 +50,16 @@ def _graph(seed, num_nodes, num_config_nodes, num_configs, repeats):
        st.sampled_from(["both", "operands", "users"]),
        st.sampled_from(["add", "concat", "none"]),
        st.lists(st.sampled_from(["mean", "sum", "max"]), min_size=1, unique=True),
-       st.sampled_from([1, 2]))
+       st.sampled_from([1, 2]), st.sampled_from(["add", "sized"]))
 def test_scores_are_those_of_every_configuration_for_itself(
     seed, nodes, config_nodes, configs, repeats, depth, aggregation, directions, residual, pooling,
-    members):
+    members, join):
   tf.keras.backend.set_floatx("float64")
   try:
     case = made.Made(
         "layout", seed=seed % 50, model_num_convolutions=depth, model_aggregation=aggregation,
         model_directions=directions, model_residual=residual, model_pooling=pooling,
-        model_members=members)
+        model_members=members, model_layout_join=join)
     graph = _graph(seed, nodes, min(config_nodes, nodes), configs, repeats)
     ((batch, _),) = batches.scoring_batches([case.prepare(graph)], 10 ** 6, 0)
     plain = case.model(pipeline.to_step(batch)["graph"]).numpy()

@@ -32,6 +32,7 @@ class PreparedGraph:
     source, target: (m,) int32; data flows from source (operand) to target (user).
     tiles: (c, K) float32 scaled; None for layouts, which are read when they are asked for.
     config_nodes: (nc,) int32; empty for tiles.
+    config_sizes: (nc,) float32, their `normalize.relative_sizes`.
     runtimes: (c,) float64 by which configurations are ranked; zeros where not measured.
     choice: (c',) int64, the configurations that may be used (all, or one side of a split).
     plain: whether those are all, ranked by the graph's own runtimes.
@@ -44,6 +45,7 @@ class PreparedGraph:
   target: np.ndarray
   tiles: Optional[np.ndarray]
   config_nodes: np.ndarray
+  config_sizes: np.ndarray
   runtimes: np.ndarray
   choice: np.ndarray
   plain: bool = False
@@ -94,7 +96,9 @@ def prepare(program: splits.Program, normalizer: normalize.Normalizer,
   return PreparedGraph(
       graph=graph, nodes=normalizer.nodes(normalize.node_rows(graph)),
       source=edges[:, 1].astype(np.int32), target=edges[:, 0].astype(np.int32),
-      tiles=tiles, config_nodes=config_nodes, runtimes=program.runtimes,
+      tiles=tiles, config_nodes=config_nodes,
+      config_sizes=normalize.relative_sizes(graph)[config_nodes].astype(np.float32),
+      runtimes=program.runtimes,
       choice=program.indices, plain=program.choice is None and program.merged is None,
       pieces=pieces)
 
@@ -120,7 +124,7 @@ def _join(lists: Sequence[_List], edge_keep: Optional[np.ndarray] = None, prefix
   width = max(len(entry.picked) for entry in lists)
   batch: Dict[str, List[np.ndarray]] = {key: [] for key in (
       "nodes", "opcode", "source", "target", "num_nodes", "num_edges", "configs", "config_nodes",
-      "num_config_nodes", "config_mask", "reference_mask", "piece")}
+      "config_sizes", "num_config_nodes", "config_mask", "reference_mask", "piece")}
   offset = 0
   edge = 0
   for entry in lists:
@@ -150,6 +154,7 @@ def _join(lists: Sequence[_List], edge_keep: Optional[np.ndarray] = None, prefix
       config_nodes = position[prepared.config_nodes]
       inside = config_nodes >= 0
       batch["config_nodes"].append(config_nodes[inside] + offset)
+      batch["config_sizes"].append(prepared.config_sizes[inside])
       batch["num_config_nodes"].append(int(inside.sum()))
       configs = np.swapaxes(configs, 0, 1)[inside]
     batch["configs"].append(configs)
@@ -171,6 +176,7 @@ def _join(lists: Sequence[_List], edge_keep: Optional[np.ndarray] = None, prefix
   }
   if layout:
     joined["config_nodes"] = np.concatenate(batch["config_nodes"]).astype(np.int32)
+    joined["config_sizes"] = np.concatenate(batch["config_sizes"])
     joined["num_config_nodes"] = np.array(batch["num_config_nodes"], np.int32)
   if only_pieces:
     starts = np.concatenate([[0], np.cumsum([e.prepared.graph.num_nodes for e in lists])[:-1]])

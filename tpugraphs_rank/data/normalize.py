@@ -28,6 +28,16 @@ def node_rows(graph: graphs.Graph) -> np.ndarray:
   return signed_log(graph.node_feat)
 
 
+def relative_sizes(graph: graphs.Graph) -> np.ndarray:
+  """(n,) float64: the root of each node's elements, in units of the root of the program's mean.
+
+  What moving a tensor costs compared with another of the same program, dampened: logarithms, from
+  which a network would have to make differences into factors, hide it.
+  """
+  elements = np.maximum(graph.node_feat[:, tile_features.VOLUME], 0).astype(np.float64)
+  return np.sqrt(elements / max(elements.mean(), 1.0))
+
+
 def tile_rows(graph: graphs.TileGraph) -> np.ndarray:
   """(c, f) float64: the 24 tile features in signed logs, and what they mean for the kernel."""
   return np.concatenate(

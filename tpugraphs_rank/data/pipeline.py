@@ -34,7 +34,8 @@ def graph_tensor(arrays: Mapping[str, tf.Tensor], prefix: str = "") -> tfgnn.Gra
              "reference_mask": tf.convert_to_tensor(arrays["reference_mask"])}
   if prefix + "config_nodes" in arrays:
     sizes = get("num_config_nodes")
-    nodes["config"] = tfgnn.NodeSet.from_fields(sizes=sizes, features={"configs": get("configs")})
+    nodes["config"] = tfgnn.NodeSet.from_fields(
+        sizes=sizes, features={"configs": get("configs"), "config_sizes": get("config_sizes")})
     edges["at"] = tfgnn.EdgeSet.from_fields(
         sizes=sizes, features={}, adjacency=tfgnn.Adjacency.from_indices(
             ("config", tf.range(tf.reduce_sum(sizes))), ("op", get("config_nodes"))))

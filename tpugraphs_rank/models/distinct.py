@@ -20,8 +20,9 @@ class Distinct(states.States):
 
   def start(self, of_nodes, of_configs):
     # A state at level 0 stands for one configurable node and its layouts.
-    return tf.gather(self._kept["start"], self._arrays["node"]) + of_configs(
-        self._arrays["layouts"])
+    node = self._arrays["node"]
+    return tf.gather(self._kept["start"], node) + of_configs(
+        self._arrays["layouts"], tf.gather(self._kept["config_sizes"], node))
 
   def propagate(self, level, hidden, own_kernel, kernels):
     nodes = self._arrays[f"node_{level}"]

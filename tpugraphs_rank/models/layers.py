@@ -73,13 +73,15 @@ def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tenso
     configs: integers -1..5: for output, input and kernel the dimensions, minor to major.
     which: "entries", w = 126: each number for itself, one in seven. "order", w = 6: for each tensor
       whether it is constrained at all, and to another order than the descending (row-major) one
-      that arrays have anyway, which is what moves data. "both", w = 132.
+      that arrays have anyway, which is what moves data. "both", w = 132. "minor", w = 3: for each
+      tensor whether another dimension than the last is the minor-most, the one along which memory
+      is contiguous.
     dtype: of the result.
   """
   codes = tf.cast(configs, tf.int32)
   shape = tf.shape(codes)
   found = []
-  if which != "order":
+  if which in ("entries", "both"):
     entries = tf.one_hot(codes + 1, _LAYOUT_VALUES, dtype=dtype)
     width = graphs.NUM_LAYOUT_FEATURES * _LAYOUT_VALUES
     found.append(tf.reshape(entries, tf.concat([shape[:2], [width]], axis=0)))
@@ -88,8 +90,10 @@ def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tenso
     tensors = tf.reshape(codes, tf.concat([shape[:2], [_TENSORS, length]], axis=0))
     given = tensors >= 0
     last = tf.reduce_sum(tf.cast(given, tf.int32), axis=-1, keepdims=True) - 1
-    other = tf.reduce_any(given & (tensors != last - tf.range(length)), axis=-1)
-    found.append(tf.cast(tf.concat([last[..., 0] >= 0, other], axis=-1), dtype))
+    moved = given & (tensors != last - tf.range(length))
+    flags = [moved[..., 0]] if which == "minor" else [
+        last[..., 0] >= 0, tf.reduce_any(moved, axis=-1)]
+    found.append(tf.cast(tf.concat(flags, axis=-1), dtype))
   return tf.concat(found, axis=-1)
 
 

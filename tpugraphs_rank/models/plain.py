@@ -35,9 +35,10 @@ class PlainStates(states.States):
     if of_configs is None:
       return base
     if "config" in self._graph.node_sets:
+      configs = self._graph.node_sets["config"]
       return base + tfgnn.pool_edges_to_node(
           self._graph, "at", tfgnn.TARGET, "sum",
-          feature_value=of_configs(self._graph.node_sets["config"]["configs"]))
+          feature_value=of_configs(configs["configs"], configs["config_sizes"]))
     return base + tfgnn.broadcast_context_to_nodes(
         self._graph, "op", feature_value=of_configs(self._graph.context["configs"]))
 

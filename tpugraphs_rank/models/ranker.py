@@ -51,6 +51,9 @@ class Ranker(tf.keras.Model):
         config.hidden_width, l2, layers.DenseBesideTable, name="nodes")
     self._config_projection = layers.dense(
         config.hidden_width, l2, use_bias=False, name="configs")
+    self._sized_projection = layers.dense(
+        config.hidden_width, l2, use_bias=False, name="sized_configs"
+    ) if kind == "layout" and config.layout_join == "sized" else None
     self._late_projection = layers.dense(
         config.hidden_width, l2, activation=self._activation, name="late_configs"
     ) if kind == "tile" and config.join != "early" else None
@@ -197,15 +200,19 @@ class Ranker(tf.keras.Model):
     """[rows, F] and [rows] to [rows, h]."""
     return self._node_projection([features, self._opcodes(tf.range(graphs.NUM_OPCODES)), opcode])
 
-  def _of_configs(self, configs: tf.Tensor) -> tf.Tensor:
-    """Layouts [rows, T, 18] or tiles [B, T, K] to states h wide."""
-    if self._kind == "tile":
+  def _of_configs(self, configs: tf.Tensor, sizes: Optional[tf.Tensor] = None) -> tf.Tensor:
+    """Layouts [rows, T, 18] of nodes of `sizes` (rows,), or tiles [B, T, K], to states h wide."""
+    if sizes is None:
       return self._config_projection(configs)
     # A node has many layouts, a batch few different ones.
     different, place = layers.different_layouts(configs)
-    projected = self._config_projection(layers.layout_features(
-        different, self._config.layout_features, self._node_projection.compute_dtype))
-    return tf.gather(projected[:, 0], place)
+    features = layers.layout_features(
+        different, self._config.layout_features, self._node_projection.compute_dtype)
+    joined = tf.gather(self._config_projection(features)[:, 0], place)
+    if self._sized_projection is not None:
+      scale = tf.cast(sizes, joined.dtype)[:, None, None]
+      joined += scale * tf.gather(self._sized_projection(features)[:, 0], place)
+    return joined
 
   def _read_out(self, view: View, found: Mapping[str, tf.Tensor],
                 dropout_seed: Optional[tf.Tensor]) -> tf.Tensor:

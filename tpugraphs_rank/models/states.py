@@ -27,12 +27,13 @@ class States(abc.ABC):
 
   @abc.abstractmethod
   def start(self, of_nodes: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-            of_configs: Optional[Function]) -> tf.Tensor:
+            of_configs: Optional[Callable[..., tf.Tensor]]) -> tf.Tensor:
     """The projected nodes plus the projected configurations.
 
     Args:
       of_nodes: of scaled features [rows, F] and opcodes [rows]: [rows, h].
-      of_configs: of the batch's configurations; None: they stay out, T = 1.
+      of_configs: of the batch's configurations, and for layouts of the sizes (rows,) of their
+        nodes; None: they stay out, T = 1.
     """
 
   @abc.abstractmethod
@@ -118,6 +119,8 @@ class Shared(States):
 
   def start(self, of_nodes, of_configs):
     base = tf.expand_dims(of_nodes(self._arrays["nodes"], self._arrays["opcode"]), 1)
+    if "config_sizes" in self._arrays:
+      self.kept["config_sizes"] = self._arrays["config_sizes"]
     self.kept["start"], shared = self._cut(base, self._arrays["rows"][0])
     return shared
 
@@ -165,7 +168,7 @@ class Own(States):
     if "graph_configs" in self._arrays:
       of_graphs = of_configs(self._arrays["graph_configs"])
       return base + tf.gather(of_graphs, self._arrays["component"])
-    return base + of_configs(self._arrays["configs"])
+    return base + of_configs(self._arrays["configs"], self._arrays["config_sizes"])
 
   def propagate(self, level, hidden, own_kernel, kernels):
     after, times = self._arrays["rows"][level + 1], tf.shape(hidden)[1]
