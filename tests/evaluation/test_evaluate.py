@@ -144,6 +144,16 @@ def test_the_table_names_every_ranker(tile):
   assert "gain" not in evaluate.evaluate(run_dir, "valid", None, [])["text"]
 
 
+def test_families_that_training_never_saw_are_called_so(tile):
+  _, run_dir = tile
+  compared = comparison.compare({"residual_gnn": [run_dir]}, "valid", [0], ["random"])
+  assert compared.task.seen_families == {"family0", "family1", "family2"}
+  moved = dataclasses.replace(compared.task, seen_families={"family9"})
+  text = dataclasses.replace(compared, task=moved).text()
+  assert text.startswith(
+      "tile:synthetic valid: families never seen, of groups that training saw (2 programs)\n")
+
+
 def test_what_was_chosen_on_the_split_that_is_judged_is_said(tile, judged, tmp_path):
   _, run_dir = tile
   found = evaluate.evaluate(run_dir, "valid", tmp_path, ["random", "boosted_trees"])

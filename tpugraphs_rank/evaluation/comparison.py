@@ -21,6 +21,7 @@ from tpugraphs_rank.training import run as run_lib
 
 _TITLES = {"": "seen families, shapes never seen",
            "_unseen_groups": "groups of families never seen"}
+_UNSEEN_FAMILIES = "families never seen, of groups that training saw"
 _Part = Callable[[pd.DataFrame], pd.DataFrame]
 
 
@@ -128,6 +129,9 @@ class Comparison:
     grouped = known and self.task.collection.groups
     if not grouped or self.task.held_back != task_lib.NEW_PROGRAMS:
       return self.task.held_back
+    families = set(self.parts[suffix](next(iter(self.frames.values()))[0])["family"])
+    if not suffix and not families & set(self.task.seen_families or ()):
+      return _UNSEEN_FAMILIES
     return _TITLES[suffix]
 
   def write(self, folder: files.PathLike) -> None:

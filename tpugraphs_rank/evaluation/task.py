@@ -48,6 +48,7 @@ class Task:
     seen_groups: groups with a family in training; None where the training split is not there.
     configurations: ALL, or PUBLISHED: those that the published layout figures are computed on.
     train: the programs that train, where they had to be read to know them.
+    seen_families: families in training; None where the training split is not there.
   """
 
   config: run_config.DataConfig
@@ -58,6 +59,7 @@ class Task:
   seen_groups: Optional[AbstractSet[str]]
   configurations: str = ALL
   train: Optional[Tuple[splits.Program, ...]] = None
+  seen_families: Optional[AbstractSet[str]] = None
 
   @property
   def held_back(self) -> str:
@@ -115,13 +117,16 @@ def load_task(config: run_config.DataConfig, split: str, seed: int = 0,
       dataclasses.replace(config, duplicates="keep"), split, seed)
   if configurations == PUBLISHED:
     programs = published.restrict(programs, collection, config.data_root)
-  seen_groups, train = _training(config, collection, seed)
-  return Task(config, collection, split, seed, tuple(programs), seen_groups, configurations, train)
+  stems, train = _training(config, collection, seed)
+  seen_groups, seen_families = (None, None) if stems is None else (
+      per_graph.training_groups(collection, stems), {collection.family(stem) for stem in stems})
+  return Task(config, collection, split, seed, tuple(programs), seen_groups, configurations, train,
+              seen_families)
 
 
 def _training(config: run_config.DataConfig, collection: registry.Collection, seed: int
-              ) -> Tuple[Optional[AbstractSet[str]], Optional[Tuple[splits.Program, ...]]]:
-  """The groups that training saw; and its programs, where only they tell the groups."""
+              ) -> Tuple[Optional[List[str]], Optional[Tuple[splits.Program, ...]]]:
+  """The names of training's programs; and these, where only they tell the names."""
   train: Optional[Tuple[splits.Program, ...]] = None
   try:
     if config.split_by == "configuration" and registry.WHOLE in collection.splits:
@@ -138,7 +143,7 @@ def _training(config: run_config.DataConfig, collection: registry.Collection, se
   except errors.MissingDataError as error:
     _logger.warning("seen and unseen groups are not told apart: %s", error)
     return None, None
-  return per_graph.training_groups(collection, stems), train
+  return stems, train
 
 
 def baseline_scores(task: Task, names: Sequence[str] = baselines.NAMES, seeds: Sequence[int] = (0,)
