@@ -25,12 +25,15 @@ TABLES: Dict[str, Callable[[Dict[str, Any]], str]] = {
     "tile_xla_cpu": comparison_tables.seen,
     "tile_xla_cpu_unseen_groups": comparison_tables.unseen_groups,
     "tile_xla_cpu_differences": comparison_tables.differences,
+    "layout_xla_cpu_mixed": comparison_tables.layouts,
+    "layout_xla_cpu_mixed_differences": comparison_tables.differences,
     "tpu_kernels": comparison_tables.seen,
     "benchmark_speedups": report.speedup_table,
     "benchmark_streaming": report.streaming_table,
 }
-_SOURCES = {name: "tpu_kernels" if name == "tpu_kernels" else
-            "benchmark" if name.startswith("benchmark") else "tile_xla_cpu" for name in TABLES}
+# The files without the suffix of a table's own part.
+_SOURCES = {
+    name: re.sub("_(unseen_groups|differences|speedups|streaming)$", "", name) for name in TABLES}
 
 
 def render(readme: str, results: pathlib.Path) -> str:

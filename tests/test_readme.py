@@ -31,6 +31,15 @@ def test_results_hold_what_is_promised():
     assert results[key], key
 
 
+def test_layouts_are_judged_on_held_back_families():
+  results = json.loads(
+      (ROOT / "results" / "layout_xla_cpu_mixed.json").read_text(encoding="utf-8"))
+  assert (results["collection"], results["split"]) == ("layout:xla_cpu:mixed", "test")
+  assert results["graphs"] == 17 and "models_unseen_groups" not in results
+  assert {"residual_gnn", "attention_gnn", "random", "default_configuration", "size_heuristic",
+          "boosted_trees"} == set(results["models"])
+
+
 def test_known_programs_are_labelled_as_such():
   results = json.loads((ROOT / "results" / "tpu_kernels.json").read_text(encoding="utf-8"))
   assert results["held_back"] == "new configurations of known programs"
@@ -49,7 +58,7 @@ def test_the_benchmark_holds_what_is_promised():
 def test_a_changed_figure_changes_the_readme(tmp_path: pathlib.Path):
   results = json.loads((ROOT / "results" / "tile_xla_cpu.json").read_text(encoding="utf-8"))
   results["models"]["residual_gnn"]["tau"]["mean"] -= 0.1
-  for name in ("tpu_kernels.json", "benchmark.json"):
+  for name in ("layout_xla_cpu_mixed.json", "tpu_kernels.json", "benchmark.json"):
     shutil.copy(ROOT / "results" / name, tmp_path)
   (tmp_path / "tile_xla_cpu.json").write_text(json.dumps(results), encoding="utf-8")
   assert tables.render(README, tmp_path) != README

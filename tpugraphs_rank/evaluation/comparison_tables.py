@@ -7,11 +7,17 @@ from tpugraphs_rank.evaluation import tables
 
 _SHOWN = ("opa", "tau", "tau_within3", "opa_gap5", "top1_slowdown", "top5_slowdown",
           "top10_slowdown")
+_SHOWN_OF_LAYOUTS = ("opa", "tau", "opa_gap5", "top1_slowdown", "top10_slowdown")
 
 
 def seen(results: Mapping[str, Any]) -> str:
   """Rankers on programs of groups that training saw."""
   return tables.markdown(*tables.rows_of(results, "", _SHOWN))
+
+
+def layouts(results: Mapping[str, Any]) -> str:
+  """Rankers of layouts; the best 100 of a few dozen configurations would be all of them."""
+  return tables.markdown(*tables.rows_of(results, "", _SHOWN_OF_LAYOUTS))
 
 
 def unseen_groups(results: Mapping[str, Any]) -> str:
