@@ -3,8 +3,8 @@
   python -m experiments.layerdag_study --graphs kernels.npz --output runs/layerdag_study \\
     --results results/layerdag_tpu_tile.json
 
-For each division by structure: a generator learns from the training graphs, as many graphs as those
-are sampled under their conditions, and `experiments.layerdag_evaluate` judges them with surrogates
+For each division by structure: a generator learns from the training graphs, graphs are sampled
+under conditions drawn from those, and `experiments.layerdag_evaluate` judges them with surrogates
 that saw nothing else. Variants change one setting each. What is done is kept: run it again to go
 on. Writes study.md and study.json into --output, and with --results the numbers of the main recipe.
 """
@@ -63,6 +63,7 @@ def _define_flags() -> None:
   flags.DEFINE_multi_enum("variants", [MAIN], list(VARIANTS), "What is compared, and on the first "
                           "division only, but for main.")
   flags.DEFINE_float("guidance", 1.5, "Of sampling.", lower_bound=0.0)
+  flags.DEFINE_float("times", 3.0, "Graphs sampled for each training graph.", lower_bound=0.1)
   flags.DEFINE_integer("seeds", 3, "Surrogates of each kind.", lower_bound=1)
   flags.DEFINE_integer("max_epochs", 150, "Of a surrogate.", lower_bound=1)
   flags.DEFINE_integer("jobs", 2, "Cases at a time.", lower_bound=1)
@@ -83,7 +84,7 @@ def case(folder: pathlib.Path, parts: Mapping[str, pathlib.Path], variant: str,
                        *change.get("train", []))
     files.write_json(timing, seconds)
   if not made.exists():
-    count = len(dags.load(parts["train"]))
+    count = round(values.times * len(dags.load(parts["train"])))
     _command("layerdag_sample", "--run_dir", run, "--count", count, "--output", made,
              f"--guidance={values.guidance}", "--seed=1", *change.get("sample", []))
   if not (report / "results.json").exists():
@@ -172,7 +173,7 @@ def main(_) -> None:
   compared = {MAIN: joined([first])} | {
       name: numbers for name, numbers in found.items() if name != MAIN}
   results = {**run_directory.environment(), "divisions": values.divisions,
-             "guidance": values.guidance, "real_graphs": pathlib.Path(values.graphs).name,
+             "guidance": values.guidance, "times": values.times, "real_graphs": pathlib.Path(values.graphs).name,
              "config": app.read_settings(values.config), **found[MAIN],
              "each_division": done[MAIN], "variants_on_division_0": compared}
   files.write_json(output / "study.json", results)
