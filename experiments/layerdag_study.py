@@ -50,6 +50,9 @@ _NAMES = {
     "distinct": "different graphs / graphs, of 10 nodes or more",
     "graphs_per_cpu_second": "graphs a CPU second, tracing included",
     "train_minutes": "minutes of training, on one core"}
+# Of each division's report.
+_KEPT = (*_NAMES, "spearman_synthetic", "spearman_real", "mae_synthetic", "mae_real",
+         "two_sample_auc", "floor", "surrogates", "real")
 
 
 # Defined only when this is the program: other apps use the same flag names.
@@ -157,25 +160,29 @@ def main(_) -> None:
     names = [name for name in VARIANTS if name in (MAIN, *values.variants)]
     jobs += [(name, folder, parts) for name in (names if division == 0 else [MAIN])]
   # The main recipe first: variants of sampling use its networks.
-  done: Dict[str, List[Dict[str, Any]]] = {}
+  reports: Dict[int, Dict[str, Any]] = {}
   with concurrent.futures.ThreadPoolExecutor(values.jobs) as pool:
     with tqdm.tqdm(total=len(jobs), desc="cases", disable=None) as bar:
-      for stage in ([job for job in jobs if job[0] == MAIN],
-                    [job for job in jobs if job[0] != MAIN]):
-        futures = {pool.submit(case, folder, parts, name, values): name
-                   for name, folder, parts in stage}
+      for is_main in (True, False):
+        futures = {pool.submit(case, folder, parts, name, values): place
+                   for place, (name, folder, parts) in enumerate(jobs)
+                   if (name == MAIN) == is_main}
         for future in concurrent.futures.as_completed(futures):
-          done.setdefault(futures[future], []).append(future.result())
+          reports[futures[future]] = future.result()
           bar.update()
+  done: Dict[str, List[Dict[str, Any]]] = {}
+  for place, (name, _, _) in enumerate(jobs):
+    done.setdefault(name, []).append(reports[place])
   found = {name: joined(cases) for name, cases in done.items()}
-  first = files.read_json(output / "division0" / MAIN / "report" / "results.json")
   # Variants were run on the first division: so is what they stand beside.
-  compared = {MAIN: joined([first])} | {
+  compared = {MAIN: joined(done[MAIN][:1])} | {
       name: numbers for name, numbers in found.items() if name != MAIN}
   results = {**run_directory.environment(), "divisions": values.divisions,
-             "guidance": values.guidance, "times": values.times, "real_graphs": pathlib.Path(values.graphs).name,
+             "guidance": values.guidance, "times": values.times,
+             "real_graphs": pathlib.Path(values.graphs).name,
              "config": app.read_settings(values.config), **found[MAIN],
-             "each_division": done[MAIN], "variants_on_division_0": compared}
+             "each_division": [{key: one.get(key) for key in _KEPT} for one in done[MAIN]],
+             "variants_on_division_0": compared}
   files.write_json(output / "study.json", results)
   text = ("All divisions\n\n" + markdown({MAIN: found[MAIN]})
           + ("\nThe first division\n\n" + markdown(compared) if len(compared) > 1 else ""))

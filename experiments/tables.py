@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict
 from absl import flags
 
 from experiments import app
+from experiments import layerdag_study
 from experiments.benchmarks import report
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -30,6 +31,7 @@ TABLES: Dict[str, Callable[[Dict[str, Any]], str]] = {
     "tpu_kernels": comparison_tables.seen,
     "benchmark_speedups": report.speedup_table,
     "benchmark_streaming": report.streaming_table,
+    "layerdag_tpu_tile": layerdag_study.readme_table,
 }
 # The files without the suffix of a table's own part.
 _SOURCES = {

@@ -55,6 +55,17 @@ def test_the_benchmark_holds_what_is_promised():
   assert ratios["distinct_state"] > 1
 
 
+def test_layerdag_holds_what_is_promised():
+  results = json.loads((ROOT / "results" / "layerdag_tpu_tile.json").read_text(encoding="utf-8"))
+  for name in ("synthetic", "real", "shuffled"):
+    assert set(results[f"pearson_{name}"]) == {"mean", "sd", "n"}
+    assert results[f"pearson_{name}"]["n"] >= 3
+  for name in ("arity_valid_nodes", "arity_valid_graphs", "wasserstein_layers", "tv_opcode",
+               "label_correlation", "copies_of_training", "graphs_per_cpu_second"):
+    assert isinstance(results[name], float), name
+  assert "layerdag_study" in results["command"]
+
+
 def test_a_changed_figure_changes_the_readme(tmp_path: pathlib.Path):
   results = json.loads((ROOT / "results" / "tile_xla_cpu.json").read_text(encoding="utf-8"))
   results["models"]["residual_gnn"]["tau"]["mean"] -= 0.1
