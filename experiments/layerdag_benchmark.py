@@ -81,6 +81,8 @@ def main(_) -> None:
   values = flags.FLAGS
   try:
     sizes = [int(size) for size in values.sizes]
+    if not sizes or min(sizes) < 1:
+      raise ValueError("no numbers of nodes")
   except ValueError:
     raise errors.ConfigError(
         f"--sizes={','.join(values.sizes)}; expected whole numbers, such as 50,100") from None

@@ -17,6 +17,7 @@ from typing import Any
 from absl import flags
 
 from experiments import app
+from experiments import kept
 from tpugraphs_rank import errors
 
 
@@ -42,6 +43,8 @@ def command(name: str, *arguments: Any) -> None:
 def main(_) -> None:
   values, started = flags.FLAGS, time.monotonic()
   folder = pathlib.Path(values.output)
+  kept.check(folder, {name: values[name].value for name in (
+      "collection", "epochs", "width", "surrogate_epochs")})
   parts = {split: folder / f"graphs_{split}.npz" for split in ("train", "valid", "test")}
   if not all(path.exists() for path in parts.values()):
     command("layerdag_graphs", "--collection", values.collection, "--divide",

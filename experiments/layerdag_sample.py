@@ -49,7 +49,6 @@ _THREADS = flags.DEFINE_integer("threads", 1, "Threads within an operation.", lo
 
 def main(_) -> None:
   labels = _given()
-  from tpugraphs_rank.synthesis import conditions
   from tpugraphs_rank.synthesis import dags
   from tpugraphs_rank.synthesis import layerdag
   from tpugraphs_rank.synthesis import sampling
@@ -59,7 +58,10 @@ def main(_) -> None:
   model = layerdag.LayerDAG.load(path / "model.npz" if path.is_dir() else path)
   if _LABELS_FROM.value:
     names = model.generator.facts.conditions.names
-    table = conditions.values(dags.load(_LABELS_FROM.value), names)
+    table = model.generator.conditions_of(dags.load(_LABELS_FROM.value))
+    if not len(table):
+      raise errors.ConfigError(f"--labels_from={_LABELS_FROM.value} holds no graphs; expected one "
+                               "at least")
     rows = [place % len(table) for place in range(_COUNT.value)]
     labels = {**dict(zip(names, table[rows].T)), **labels}
   options = sampling.Options(

@@ -10,6 +10,7 @@ on. Writes study.md and study.json into --output, and with --results the numbers
 """
 
 import concurrent.futures
+import hashlib
 import json
 import pathlib
 import subprocess
@@ -22,6 +23,7 @@ import numpy as np
 import tqdm
 
 from experiments import app
+from experiments import kept
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.evaluation import tables
@@ -150,6 +152,11 @@ def readme_table(results: Mapping[str, Any]) -> str:
 def main(_) -> None:
   values = flags.FLAGS
   output = pathlib.Path(values.output)
+  graphs = dags.load(values.graphs)
+  kept.check(output, {
+      "graphs": hashlib.sha256(graphs.wl.tobytes() + graphs.y.tobytes()).hexdigest()[:16],
+      "config": app.read_settings(values.config), **{
+          name: values[name].value for name in ("guidance", "times", "seeds", "max_epochs")}})
   jobs = []
   for division in range(values.divisions):
     folder = output / f"division{division}"

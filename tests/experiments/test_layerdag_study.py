@@ -7,7 +7,9 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
+from experiments import kept
 from experiments import layerdag_study
+from tpugraphs_rank import errors
 from tpugraphs_rank.synthesis import dags as dags_lib
 from tests.experiments import test_layerdag
 from tests.synthesis import test_growth
@@ -60,3 +62,10 @@ def test_the_demo_then_growth(tmp_path):
 def test_sizes_are_whole_numbers():
   failed = test_layerdag._run("layerdag_benchmark", "--run_dir=none", "--sizes=4,big")
   assert failed.returncode == 1 and "--sizes=4,big; expected whole numbers" in failed.stderr
+
+
+def test_what_is_kept_belongs_to_one_set_of_settings(tmp_path):
+  kept.check(tmp_path, {"guidance": 1.5, "graphs": "abc"})
+  kept.check(tmp_path, {"guidance": 1.5, "graphs": "abc"})
+  with pytest.raises(errors.RunDirectoryError, match="guidance: stored 1.5, asked 2.0"):
+    kept.check(tmp_path, {"guidance": 2.0, "graphs": "abc"})

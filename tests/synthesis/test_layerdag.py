@@ -231,3 +231,66 @@ def test_every_operation_has_a_gpu_kernel(encoder):
   for function in (*fitter._train_step.values(), *fitter._bound.values(),
                    *sampler._functions.values()):
     assert gpu_kernels.ops_without_gpu_kernels(function.get_concrete_function()) == set()
+
+
+def test_fitting_again_forgets_the_first_model_and_repeats_itself():
+  dags = test_growth.make(1, count=8)
+  model = layerdag.LayerDAG(small(fit__validate_every=1))
+  options = sampling.Options(most_nodes=400, most_layers=60)
+  first = model.fit(dags).hash()
+  drawn = model.sample(4, options=options)
+  model.fit(test_growth.make(2, count=8))
+  assert model.hash() != first
+  assert not np.array_equal(model.sample(4, options=options).wl, drawn.wl)
+  tf.random.uniform([3])
+  assert model.fit(dags).hash() == first
+  np.testing.assert_array_equal(model.sample(4, options=options).wl, drawn.wl)
+
+
+def test_guidance_goes_from_open_towards_what_is_asked():
+  model, _ = untrained(data__conditions=("runtime",))
+  sampler = sampling.Sampler(model.generator, sampling.Options(guidance=3.0))
+  found = sampler._guided([tf.constant([1.0, 5.0]), tf.constant([2.0, 4.0])])
+  np.testing.assert_allclose(found, [2.0 + 3.0 * (1.0 - 2.0), 4.0 + 3.0 * (5.0 - 4.0)])
+  assert float(sampling.Sampler(model.generator)._guided([tf.constant(7.0)])) == 7.0
+
+
+def test_conditions_are_read_in_the_vocabulary_of_the_model():
+  model, dags = untrained(data__conditions=("root",))
+  expected = model.generator.conditions_of(dags)
+  words = tuple(words[::-1].copy() for words in dags.vocabularies)
+  turned = dags.in_vocabularies(words)
+  assert not np.array_equal(conditions.values(turned, ("root",)), expected)
+  np.testing.assert_array_equal(model.generator.conditions_of(turned), expected)
+
+
+def test_what_is_not_asked_for_comes_from_all_graphs_that_fit():
+  table = np.stack([np.repeat([4.0, 9.0], 40), np.arange(80.0)], axis=1)
+  known = conditions.Conditions(("size", "runtime"), table, 4)
+  found = conditions.asked_for(known, 500, {"size": 4}, np.random.default_rng(0))
+  assert (found[:, 0] == 4).all() and set(found[:, 1]) == set(np.arange(40.0))
+
+
+def test_settings_that_do_not_fit_are_told():
+  dags = test_growth.make(1, count=8)
+  for changes, message in (
+      ({"fit__patience": 3, "fit__validate_every": 5}, "fit.patience is 3, fit.validate_every 5"),
+      ({"data__conditions": ("size", "size")}, "size, size; expected each name once")):
+    with pytest.raises(errors.ConfigError, match=message):
+      layerdag.LayerDAG(small(**changes)).fit(dags)
+  with pytest.raises(errors.DataError, match="no validation graphs"):
+    layerdag.LayerDAG(small()).fit(dags, valid=dags.take([]))
+  with pytest.raises(errors.DataError, match="no training graphs"):
+    layerdag.LayerDAG(small()).fit(dags.take([]), valid=dags)
+  model, _ = untrained(data__conditions=("size", "root"), network__condition_dropout=0.0)
+  for call, message in (
+      (lambda: model.sample(0), "0 graphs with seed 0"),
+      (lambda: model.sample(1, seed=-1), "seed -1"),
+      (lambda: model.sample(1, {"size": "big"}), "'big'; expected numbers"),
+      (lambda: model.sample(1, {"size": 0}), "holds 0; expected numbers of nodes"),
+      (lambda: model.sample(1, {"root": 99}), "holds 99; expected places .* 0 to 3"),
+      (lambda: model.sample(1, {"root": 1.5}), "holds 1.5"),
+      (lambda: model.sample(1, options=sampling.Options(guidance=float("nan"))), "guidance is nan"),
+      (lambda: model.sample(1, options=sampling.Options(guidance=2.0)), "condition_dropout is 0")):
+    with pytest.raises(errors.ConfigError, match=message):
+      call()

@@ -18,6 +18,8 @@ from tpugraphs_rank.synthesis import dags as dags_lib
 SIZE, ROOT = "size", "root"
 # A category that no graph has: told to the network where a condition is left open.
 OPEN = -1
+MOST_CATEGORIES = 1023
+_NEAREST = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,12 @@ class Conditions:
       ConfigError: the graphs have no label of that name.
     """
     names = tuple(name for name in names if name)
+    if len(set(names)) < len(names):
+      raise errors.ConfigError(f"data.conditions is {', '.join(names)}; expected each name once")
+    if ROOT in names and len(dags.vocabularies[0]) > MOST_CATEGORIES:
+      raise errors.ConfigError(
+          f"data.conditions names {ROOT}, and {dags.x_names[0]} has {len(dags.vocabularies[0])} "
+          f"values; at most {MOST_CATEGORIES} can be told apart: leave it out")
     return cls(names, values(dags, names), len(dags.vocabularies[0]))
 
   @property
@@ -124,28 +132,48 @@ def asked_for(conditions: Conditions, count: int, labels: Optional[Dict[str, np.
       raise errors.ConfigError(
           f"labels name {name!r}{config_lib.nearest(name, conditions.names)}; this model was "
           f"trained on the conditions: {', '.join(conditions.names) or 'none'}")
-    value = np.asarray(value, np.float64)
+    try:
+      value = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+      raise errors.ConfigError(f"labels[{name!r}] is {value!r}; expected numbers") from None
     if value.shape not in ((), (count,)) or not np.isfinite(value).all():
       raise errors.ConfigError(
           f"labels[{name!r}] has shape {value.shape}; expected one number, or {count} of them, one "
           "a graph, all finite")
+    _check(name, value, conditions)
     given[conditions.names.index(name)] = np.broadcast_to(value, [count])
   asked = np.full_like(drawn, np.nan)
   asked[:, list(given)] = np.stack(list(given.values()), axis=1)
-  nearest = _nearest(conditions, asked, list(given), rng)
-  return np.where(np.isnan(asked), conditions.table[nearest], asked)
+  fitting = _fitting(conditions, asked, list(given), rng)
+  return np.where(np.isnan(asked), conditions.table[fitting], asked)
 
 
-def _nearest(conditions: Conditions, asked: np.ndarray, given: List[int],
+def _check(name: str, value: np.ndarray, conditions: Conditions) -> None:
+  """Raises ConfigError for numbers that no graph can have."""
+  if name == SIZE and value.size and value.min() < 1:
+    raise errors.ConfigError(f"labels[{name!r}] holds {value.min():g}; expected numbers of nodes")
+  if name == ROOT and ((value != np.floor(value)) | (value < 0)
+                       | (value >= conditions.categories)).any():
+    raise errors.ConfigError(
+        f"labels[{name!r}] holds {np.ravel(value)[0]:g}; expected places in the vocabulary of the "
+        f"first attribute, 0 to {conditions.categories - 1}")
+
+
+def _fitting(conditions: Conditions, asked: np.ndarray, given: List[int],
              rng: np.random.Generator) -> np.ndarray:
-  """For each row one of the ten training graphs nearest in the given conditions."""
-  distance = np.zeros([len(asked), len(conditions.table)])
-  for column in given:
-    known = np.sort(conditions.table[:, column])
-    rank = lambda value: np.searchsorted(known, value) / len(known)
-    if column in conditions.scalars:
-      distance += np.abs(rank(asked[:, column])[:, None] - rank(conditions.table[:, column]))
-    else:
-      distance += asked[:, column][:, None] != conditions.table[:, column]
-  near = np.argsort(distance, axis=1, kind="stable")[:, :10]
-  return near[np.arange(len(near)), rng.integers(near.shape[1], size=len(near))]
+  """For each row a training graph drawn from those nearest in the given conditions."""
+  table = conditions.table
+  rows, which = np.unique(asked[:, given], axis=0, return_inverse=True)
+  drawn = np.zeros(len(asked), np.int64)
+  for number, row in enumerate(rows):
+    distance = np.zeros(len(table))
+    for column, value in zip(given, row):
+      known = np.sort(table[:, column])
+      rank = lambda values: np.searchsorted(known, values) / len(known)
+      distance += (np.abs(rank(value) - rank(table[:, column])) if column in conditions.scalars
+                   else value != table[:, column])
+    # All that are as near as the tenth: which come first in the file says nothing.
+    near = np.flatnonzero(distance <= np.sort(distance)[min(_NEAREST, len(table)) - 1])
+    mine = np.flatnonzero(which.reshape(-1) == number)
+    drawn[mine] = near[rng.integers(len(near), size=len(mine))]
+  return drawn

@@ -148,11 +148,11 @@ class Context(tf.keras.layers.Layer):
     self._gap = table(growth.MOST_GAP, "gap")
     self._counts = [table(growth.MOST_COUNT, f"count_{place}") for place in range(4)]
     self._scalars = dense(width, name="scalars")
-    self._category: Optional[tf.keras.layers.Embedding] = None
     self._join = dense(width, name="join")
     self._mix = dense(width, activation=tf.nn.gelu, name="mix")
     self._out = dense(width, name="out")
-    self._categories = tf.keras.layers.Embedding(1024, width, name="category")
+    self._categories = tf.keras.layers.Embedding(
+        conditions_lib.MOST_CATEGORIES + 1, width, name="category")
 
   def candidates(self, states: tf.Tensor, arrays: Arrays) -> tf.Tensor:
     """[c, h]: the states of candidates, with the room that they have at this step."""
@@ -191,7 +191,7 @@ class Context(tf.keras.layers.Layer):
     features = tf.concat([scalar, *waves, told, size], axis=-1)
     category = arrays["category"]
     return self._scalars(features) + self._categories(
-        tf.where(category == conditions_lib.OPEN, 1023, category))
+        tf.where(category == conditions_lib.OPEN, conditions_lib.MOST_CATEGORIES, category))
 
 
 def prefix_sums(states: tf.Tensor, arrays: Arrays) -> tf.Tensor:

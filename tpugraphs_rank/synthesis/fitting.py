@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from tpugraphs_rank import errors
-from tpugraphs_rank.synthesis import conditions as conditions_lib
 from tpugraphs_rank.synthesis import dags as dags_lib
 from tpugraphs_rank.synthesis import generator as generator_lib
 from tpugraphs_rank.synthesis import modules as modules_lib
@@ -48,15 +47,25 @@ class Fitter:
 
   def __init__(self, generator: generator_lib.Generator, train: dags_lib.Dags,
                valid: dags_lib.Dags):
-    """Lays out the steps of all graphs, and makes the optimizers."""
+    """Lays out the steps of all graphs, and makes the optimizers.
+
+    Raises:
+      ConfigError: settings that do not fit together.
+      DataError: there are no validation graphs, or they have other attributes.
+    """
     self.generator = generator
     fit = generator.config.fit
-    names = generator.facts.conditions.names
+    if not len(valid):
+      raise errors.DataError("there are no validation graphs; expected one at least")
+    if fit.patience < fit.validate_every:
+      raise errors.ConfigError(
+          f"fit.patience is {fit.patience}, fit.validate_every {fit.validate_every}: modules would "
+          "stop before they are judged again; expected patience to be no less")
     self._train = [generator.unroll(graph) for graph in generator.grown(train)]
-    self._asked = conditions_lib.values(train, names)
+    self._asked = generator.conditions_of(train)
     self._steps = -(-len(self._train) // fit.batch_graphs)
     self._valid = [generator.unroll(graph) for graph in generator.grown(valid)]
-    self._valid_asked = conditions_lib.values(valid, names)
+    self._valid_asked = generator.conditions_of(valid)
     self.progress = Progress()
     self._optimizers = {name: tf.keras.optimizers.Adam(
         _WarmCosine(fit.learning_rate, fit.warmup_steps, fit.epochs * self._steps),
@@ -152,6 +161,10 @@ class Fitter:
       # What is not drawn at random needs one draw.
       draws = 1 if name == "sizes" else _VALIDATION_DRAWS
       value = self.bounds(name, self._valid, self._valid_asked, draws)
+      if not math.isfinite(value):
+        raise errors.TrainingError(
+            f"epoch {progress.epoch}: the validation bound of {name} is {value}; lower "
+            "--learning_rate")
       found[f"valid_{name}"] = value
       if value < progress.best.get(name, math.inf):
         progress.best[name], progress.best_epoch[name] = value, progress.epoch

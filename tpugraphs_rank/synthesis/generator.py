@@ -28,7 +28,6 @@ class Facts:
     marginals: how often each kind, and each value of each other attribute, occurs.
     most_nodes, most_layers, widest: the largest graph, the deepest, the widest layer.
     degree: the mean number of edges that join a new node, first layers apart.
-    y_names: labels of the graphs.
   """
 
   x_names: Tuple[str, ...]
@@ -47,7 +46,10 @@ class Facts:
 
     Raises:
       ConfigError: a condition that the graphs do not have.
+      DataError: there are no graphs.
     """
+    if not len(dags):
+      raise errors.DataError("there are no training graphs; expected one at least")
     kinds = growth.Kinds.of(dags)
     grown = growth.grow(dags, kinds, config.data.direction)
     rows = np.concatenate([graph.x for graph in grown])
@@ -135,12 +137,24 @@ class Generator:
     Raises:
       DataError: their attributes or vocabularies are others than those of the training graphs.
     """
+    return growth.grow(self._translated(dags), self.facts.kinds, self.config.data.direction)
+
+  def conditions_of(self, dags: dags_lib.Dags) -> np.ndarray:
+    """(G, T) float64: what graphs would have been asked for, as `Facts.conditions` has it.
+
+    Raises:
+      ConfigError: the graphs lack a label.
+      DataError: as `grown`.
+    """
+    return conditions_lib.values(self._translated(dags), self.facts.conditions.names)
+
+  def _translated(self, dags: dags_lib.Dags) -> dags_lib.Dags:
+    """The same graphs in the vocabularies of the training graphs."""
     if dags.x_names != self.facts.x_names:
       raise errors.DataError(
           f"x_names are {', '.join(dags.x_names)}; this model was trained on "
           f"{', '.join(self.facts.x_names)}: give graphs with the same attributes")
-    dags = dags.in_vocabularies(self.facts.vocabularies)
-    return growth.grow(dags, self.facts.kinds, self.config.data.direction)
+    return dags.in_vocabularies(self.facts.vocabularies)
 
   def batch(self, unrolled: Sequence[Arrays], asked: np.ndarray) -> Arrays:
     """Graphs as one batch, with what is asked for (B, T) at each of their steps."""

@@ -63,6 +63,9 @@ class LayerDAG:
       ConfigError: a condition that the graphs do not have.
       TrainingError: a loss is not finite.
     """
+    # The first weights come from Keras's own generator.
+    tf.keras.utils.set_random_seed(self.config.fit.seed)
+    self._samplers = {}
     train, valid = fitting.divide(graphs, self.config, valid)
     self._generator = generator_lib.Generator(
         self.config, generator_lib.Facts.of(train, self.config))
@@ -94,6 +97,9 @@ class LayerDAG:
       TrainingError: the model is not trained, or so badly that hardly a graph can be completed.
     """
     generator = self.generator
+    if n < 1 or seed < 0:
+      raise errors.ConfigError(f"{n} graphs with seed {seed}; expected at least one, and a seed of "
+                               "0 or above")
     asked = conditions_lib.asked_for(
         generator.facts.conditions, n, labels, np.random.default_rng([seed, n]))
     if options not in self._samplers:
@@ -119,7 +125,7 @@ class LayerDAG:
       seed: of those.
     """
     generator = self.generator
-    asked = conditions_lib.values(graphs, generator.facts.conditions.names)
+    asked = generator.conditions_of(graphs)
     result = np.zeros([len(graphs)])
     functions: Dict[str, Any] = {}
     size = self.config.fit.batch_graphs

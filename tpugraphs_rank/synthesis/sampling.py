@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
@@ -55,8 +56,14 @@ class Sampler:
     """
     for name in ("temperature", "batch", "node_spans", "edge_spans", "most_nodes", "most_layers"):
       value = getattr(options, name)
-      if value is not None and not value > 0:
+      if value is not None and not 0 < value < math.inf:
         raise errors.ConfigError(f"{name} is {value}; expected a number above 0")
+    if not 0 <= options.guidance < math.inf:
+      raise errors.ConfigError(f"guidance is {options.guidance}; expected 0 or above")
+    if options.guidance != 1.0 and not generator.config.network.condition_dropout:
+      raise errors.ConfigError(
+          f"guidance is {options.guidance}, but this model was never trained with conditions left "
+          "open (network.condition_dropout is 0); expected guidance 1")
     self.generator = generator
     self.options = options
     facts, network = generator.facts, generator.config.network
@@ -90,7 +97,7 @@ class Sampler:
         waiting = failed + waiting[self.options.batch:]
         lost += len(failed)
         bar.update(len(rows) - len(failed))
-        if lost > _MOST_TRIES * (len(done) + self.options.batch):
+        if lost > _MOST_TRIES * (len(done) + max(min(self.options.batch, len(asked)), 20)):
           raise errors.TrainingError(
               f"{lost} graphs could not be completed within {self._most_nodes} nodes and "
               f"{self._most_layers} layers, {len(done)} could; train longer, or allow more with "

@@ -25,7 +25,8 @@ class GraphSettings:
       "root (the first attribute of the first root: for kernels, which operation ends it).")
   direction: str = setting(
       "users_first", "Whether graphs grow from the roots towards what they consume, or from the "
-      "nodes without operands.", choices=DIRECTIONS)
+      "nodes without operands; then what the last node does not need is cut off.",
+      choices=DIRECTIONS)
 
 
 @dataclasses.dataclass(frozen=True)
