@@ -51,7 +51,7 @@ _NAMES = {
     "copies_of_training": "copies of training graphs, of 10 nodes or more",
     "distinct": "different graphs / graphs, of 10 nodes or more",
     "graphs_per_cpu_second": "graphs a CPU second, tracing included",
-    "train_minutes": "minutes of training, on one core"}
+    "train_minutes": "minutes of training, one core of a busy machine"}
 # Of each division's report.
 _KEPT = (*_NAMES, "spearman_synthetic", "spearman_real", "mae_synthetic", "mae_real",
          "two_sample_auc", "floor", "surrogates", "real")
