@@ -110,10 +110,13 @@ def test_extras(server, tmp_path):
 
 def test_killed_while_it_arrives_and_run_again(server, tmp_path):
   server.pace = 0.02
+  partial = tmp_path / "downloads" / f"{lib.NAME}.partial"
+  # What was sent may wait in buffers on a busy machine: what counts is what has been kept.
+  kept = lambda: partial.stat().st_size if partial.exists() else 0
   for _ in range(3):
-    before = server.sent
+    before = kept()
     process = _start(server, tmp_path, *VALID)
-    server.on_sent = lambda sent: sent - before >= 100_000 and process.kill()
+    server.on_sent = lambda sent: kept() - before >= 50_000 and process.kill()
     process.communicate()
     assert process.returncode == -9 and not lib.data(tmp_path)
   server.on_sent = lambda sent: None
