@@ -11,10 +11,13 @@ from tests import public_tree
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import registry
+from tpugraphs_rank.synthesis import settings
 from tpugraphs_rank.training import trainer
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "configs"
-RECIPES = sorted(FOLDER.glob("*.json"))
+# Of rankers, and of generators of graphs.
+RECIPES = sorted(set(FOLDER.glob("*.json")) - set(FOLDER.glob("layerdag_*.json")))
+GENERATORS = sorted(FOLDER.glob("layerdag_*.json"))
 PUBLIC = {name: FOLDER / f"{name.replace(':', '_')}.json" for name in public_tree.COLLECTIONS}
 
 
@@ -34,15 +37,27 @@ def test_every_public_collection_has_a_recipe():
     assert (config.batch.segment_mode == "full") == (kind == "tile")
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_is_headed_by_its_command(path):
+def _assert_headed_by(path: pathlib.Path, app_name: str, *flags: str) -> None:
   first, second = path.read_text(encoding="utf-8").splitlines()[:2]
   assert first == "{" and second.startswith('  "comment": "')
   words = shlex.split(second.partition('": "')[2].rstrip('",'))
-  assert words[:5] == ["python", "-m", "experiments.train", "--config",
+  assert words[:5] == ["python", "-m", f"experiments.{app_name}", "--config",
                        f"experiments/configs/{path.name}"]
-  assert words[5] == "--run_dir" and len(words) == 7
+  assert words[5::2] == list(flags) and len(words) == 5 + 2 * len(flags)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_headed_by_its_command(path):
+  _assert_headed_by(path, "train", "--run_dir")
   trainer.check(_config(path))
+
+
+@pytest.mark.parametrize("path", GENERATORS, ids=lambda path: path.stem)
+def test_a_generators_recipe_is_headed_by_its_command(path):
+  _assert_headed_by(path, "layerdag_train", "--graphs", "--run_dir")
+  config = config_lib.from_dict(
+      settings.LayerDagConfig, app.read_settings(path), source=str(path))
+  assert "runtime" in config.data.conditions
 
 
 @pytest.mark.parametrize("name", PUBLIC)
