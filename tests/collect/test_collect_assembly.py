@@ -61,7 +61,7 @@ def test_both_passes_hold_the_same_runs(tmp_path: pathlib.Path) -> None:
   for number in (1, 2):
     _store(tmp_path, MATMUL, number)
     _store(tmp_path, SOFTMAX, number)
-  report = raw.write(tmp_path, [SOFTMAX.stem, MATMUL.stem], passes=2)
+  report = raw.write(tmp_path, [SOFTMAX, MATMUL], passes=2)
   first, second = (tuning_pb2.TuningData.FromString((tmp_path / f"pass{n}.pb").read_bytes())
                    for n in (1, 2))
   assert [m.module.name for m in first.modules] == [MATMUL.stem, SOFTMAX.stem]
@@ -82,7 +82,7 @@ def test_both_passes_hold_the_same_runs(tmp_path: pathlib.Path) -> None:
 def test_bad_configurations_are_dropped_in_every_pass(tmp_path: pathlib.Path) -> None:
   _store(tmp_path, MATMUL, 1, statuses={3: "mismatch"}, equal={7: 6, 9: 0})
   _store(tmp_path, MATMUL, 2, statuses={4: "no_loop"}, equal={7: 6, 9: 0})
-  report = raw.write(tmp_path, [MATMUL.stem], passes=2)
+  report = raw.write(tmp_path, [MATMUL], passes=2)
   assert report["kernels"][MATMUL.stem]["dropped"] == {
       "mismatch": 1, "no_loop": 1, "same_program": 2}
   data = tuning_pb2.TuningData.FromString((tmp_path / "pass2.pb").read_bytes())
@@ -98,7 +98,7 @@ def test_failed_unfinished_and_defaultless_kernels_are_reported(tmp_path: pathli
   for number in (1, 2):
     files.write_json(measure.record_path(tmp_path, gather.stem, number),
                      {"stem": gather.stem, "pass": number, "failed": "ValueError: no"})
-  report = raw.write(tmp_path, [MATMUL.stem, SOFTMAX.stem, gather.stem], passes=2)
+  report = raw.write(tmp_path, [MATMUL, SOFTMAX, gather], passes=2)
   assert report["unfinished"] == [SOFTMAX.stem]
   assert report["failed"][gather.stem] == "ValueError: no"
   assert "default" in report["failed"][MATMUL.stem]

@@ -54,10 +54,12 @@ def test_a_recipe_is_headed_by_its_command(path):
 
 @pytest.mark.parametrize("path", GENERATORS, ids=lambda path: path.stem)
 def test_a_generators_recipe_is_headed_by_its_command(path):
-  _assert_headed_by(path, "layerdag_train", "--graphs", "--run_dir")
+  dataflow = path.stem == "layerdag_dataflow"
+  _assert_headed_by(path, *(("synthesize_benchmarks", "--output") if dataflow else
+                            ("layerdag_train", "--graphs", "--run_dir")))
   config = config_lib.from_dict(
       settings.LayerDagConfig, app.read_settings(path), source=str(path))
-  assert "runtime" in config.data.conditions
+  assert ("root" if dataflow else "runtime") in config.data.conditions
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -17,8 +17,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TASKS = (
-    "demo", "demo-layerdag", "test", "python", "collect-tile", "collect-layout", "remeasure",
-    "benchmark", "tables", "build-files", "lock")
+    "demo", "demo-layerdag", "test", "python", "collect-tile", "collect-layout", "synthesize",
+    "remeasure", "benchmark", "tables", "build-files", "lock")
 
 # Answers the probe as the version in $0.version, makes environments that hold a copy of itself, and
 # passes everything else on to the real Python.
@@ -164,6 +164,22 @@ def test_collecting_uses_an_environment_of_its_own(project):
   project.run("collect-tile", "--kernels", "6")
   assert project.logged()[0] == (
       "task -m tools.collect.tile --output build/collect-tile/measured --kernels 6")
+
+
+def test_synthesizing_makes_measures_and_assembles(project):
+  project.python("python3.11", "3.11")
+  (project.top / "tools" / "collect").mkdir(parents=True)
+  (project.top / "tools" / "collect" / "requirements.txt").write_text("jax==1.0\n")
+  assert project.run("synthesize", "--count", "9").returncode == 2
+  assert project.run("synthesize", "a", "--count", "9").returncode == 0
+  assert [line for line in project.logged() if line.startswith("task")] == [
+      "task -m experiments.synthesize_benchmarks --output a --count 9",
+      "task -m tools.collect.tile --programs a/programs.json --configurations 20 "
+      "--output a/measured",
+      "task -m experiments.featurize --input a/measured/pass1.pb --repeat a/measured/pass2.pb "
+      "--output a/npz",
+      "task -m tools.collect.assemble_made --collected a/measured --npz a/npz "
+      "--output a/collection"]
   project.run("collect-layout", "--programs", "6")
   assert project.logged() == [
       "task -m tools.collect.layout --output build/collect-layout/measured --programs 6",

@@ -27,6 +27,9 @@ TILE = Limits(tau=0.8, ratio=2.0, configurations=24)
 # Relayout copies are part of a whole program, so that the slowest may be near the fastest.
 LAYOUT = Limits(tau=0.7, ratio=1.0, configurations=40)
 
+# Of made programs fewer configurations are measured; any difference that both passes see counts.
+MADE = Limits(tau=0.8, ratio=1.2, configurations=12)
+
 
 @dataclasses.dataclass(frozen=True)
 class Quality:

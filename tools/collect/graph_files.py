@@ -100,4 +100,4 @@ def write_descriptor(output: pathlib.Path, name: str, cpu: str,
       "splits": {split: len(stems) for split, stems in by_split.items()},
       "family_regex": "^(?P<family>[^.]+)\\.",
       "groups": {group: sorted(members) for group, members in sorted(groups.items())},
-      "has_runtimes": dict.fromkeys(SPLITS, True), "padding": 0, "description": description})
+      "has_runtimes": dict.fromkeys(by_split, True), "padding": 0, "description": description})

@@ -13,14 +13,17 @@ import os
 import pathlib
 import sys
 import time
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 import numpy as np
 
+from tools.collect import blocks
 from tools.collect import geometry
 from tools.collect import jax_process
+from tools.collect import plans
 from tools.collect import protocol
 from tools.collect import sampling
+from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
 
@@ -29,14 +32,17 @@ def record_path(output: pathlib.Path, stem: str, pass_number: int) -> pathlib.Pa
   return output / "measured" / f"{stem}.pass{pass_number}.json"
 
 
-def measure_kernel(kernel: geometry.Kernel, tiles: List[geometry.Tile], seed: int,
+def measure_kernel(kernel: plans.Kernel, tiles: List[geometry.Tile], seed: int,
                    pass_number: int, settings: protocol.Protocol) -> Dict[str, Any]:
   """Compiles and times one kernel.
 
   Returns:
     JSON: `module` (HLO of the untiled kernel before optimisation, base64), `default_iterations`,
-    and `configurations`: for each tile its sides, `status` (`ok`, `mismatch`, `no_loop`), digest
-    of its optimised HLO, and `runtime_ns` where the status is `ok`.
+    and `configurations`: for each tile its sides, `status` (`ok`, `mismatch`, `no_loop`, `slow`),
+    digest of its optimised HLO, and `runtime_ns` where the status is `ok`.
+
+  Raises:
+    DataError: a made program computes what is not finite, or one and the same number throughout.
   """
   import jax  # pylint: disable=import-outside-toplevel
   from tools.collect import programs  # pylint: disable=import-outside-toplevel
@@ -48,6 +54,8 @@ def measure_kernel(kernel: geometry.Kernel, tiles: List[geometry.Tile], seed: in
   lowered = jax.jit(program.reference).lower(*operands)
   module = lowered.compiler_ir("hlo").as_serialized_hlo_module_proto()
   expected = np.asarray(lowered.compile()(*operands))
+  if isinstance(kernel, blocks.GeneratedKernel):
+    _check_result(expected)
   configurations, calls, timed = [], [], []
   for tile in tiles:
     compiled = jax.jit(program.tiled(tile)).lower(*operands).compile()
@@ -55,6 +63,8 @@ def measure_kernel(kernel: geometry.Kernel, tiles: List[geometry.Tile], seed: in
     status = "ok"
     if not protocol.keeps_loop(text):
       status = "no_loop"
+    elif _is_slow(kernel, lambda: compiled(*operands).block_until_ready()):
+      status = "slow"
     elif not protocol.agrees(np.asarray(compiled(*operands)), expected, kernel.dtype):
       status = "mismatch"
     entry = {"output": list(tile.output), "reduction": list(tile.reduction), "status": status,
@@ -74,6 +84,24 @@ def measure_kernel(kernel: geometry.Kernel, tiles: List[geometry.Tile], seed: in
           "module": base64.b64encode(module).decode("ascii"), "configurations": configurations}
 
 
+def _check_result(result: np.ndarray) -> None:
+  """Refuses made programs from whose result nothing can be learned."""
+  numbers = result.astype(np.float64)
+  if not np.isfinite(numbers).all():
+    raise errors.DataError("not finite: the result holds infinities or no numbers")
+  if np.ptp(numbers) == 0:
+    raise errors.DataError(f"constant: the result is {numbers.flat[0]} throughout")
+
+
+def _is_slow(kernel: plans.Kernel, call: Callable[[], None]) -> bool:
+  """Whether a made program computes so much anew in each block that timing it would take long."""
+  if not isinstance(kernel, blocks.GeneratedKernel):
+    return False
+  start = time.process_time_ns()
+  call()
+  return time.process_time_ns() - start > protocol.SLOWEST_MADE_NS
+
+
 def run_pass(output: pathlib.Path, pass_number: int) -> None:
   """Measures every kernel of the plan that has no file for this pass yet."""
   import tqdm  # pylint: disable=import-outside-toplevel
@@ -83,7 +111,7 @@ def run_pass(output: pathlib.Path, pass_number: int) -> None:
     path = record_path(output, entry["stem"], pass_number)
     if path.exists():
       continue
-    kernel = geometry.parse_stem(entry["stem"])
+    kernel = plans.kernel_of(entry)
     tiles = [geometry.Tile(tuple(tile["output"]), tuple(tile["reduction"]))
              for tile in entry["tiles"]]
     try:

@@ -2,11 +2,16 @@
 
 import pathlib
 from importlib import metadata
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, List, Mapping, Sequence, Union
 
+from tools.collect import blocks
+from tools.collect import geometry
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.synthesis.augment import programs
+from tpugraphs_rank.synthesis.augment import sources
 
+Kernel = Union[geometry.Kernel, blocks.GeneratedKernel]
 _PACKAGES = ("jax", "jaxlib", "numpy", "protobuf")
 
 
@@ -36,6 +41,29 @@ def store(output: pathlib.Path, plan: Dict[str, Any], fixed: Sequence[str], item
     plan = {**plan, items: plan[items] + [
         entry for entry in stored[items] if entry["stem"] not in wanted]}
   files.write_json(path, plan)
+
+
+def kernel_of(entry: Mapping[str, Any]) -> Kernel:
+  """The kernel of a plan's entry: one of the catalogue's families, or a made program."""
+  if "program" in entry:
+    return blocks.GeneratedKernel(programs.Program.from_json(entry["program"]))
+  return geometry.parse_stem(entry["stem"])
+
+
+def read_programs(path: pathlib.Path) -> List[blocks.GeneratedKernel]:
+  """The made programs of a file, as `experiments.synthesize_benchmarks` writes it.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: it holds something else, or two programs of one name.
+  """
+  found = [blocks.GeneratedKernel(program)
+           for program in sources.from_json(files.read_json(path), str(path))]
+  stems = [kernel.stem for kernel in found]
+  twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+  if twice:
+    raise errors.DataError(f"{path}: two programs are named {twice[0]}")
+  return found
 
 
 def package_versions() -> Dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from tools.collect import geometry
 from tools.collect import measure
+from tools.collect import plans
 from tpugraphs_rank import files
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import tuning_pb2
@@ -46,11 +47,10 @@ def module_proto(record: Dict[str, Any]) -> hlo_pb2.HloModuleProto:
   return module
 
 
-def tuning_module(record: Dict[str, Any], indices: Sequence[int]
+def tuning_module(record: Dict[str, Any], indices: Sequence[int], kernel: plans.Kernel
                   ) -> tuning_pb2.ModuleTuningData:
   """One kernel as raw data: output tile -> `output_bounds`, reduction tile -> `kernel_bounds`,
   block of the first operand -> `input_bounds`; the default configuration is flagged."""
-  kernel = geometry.parse_stem(record["stem"])
   data = tuning_pb2.ModuleTuningData(module=module_proto(record))
   for index in indices:
     entry = record["configurations"][index]
@@ -72,7 +72,7 @@ def _records(output: pathlib.Path, stem: str, passes: int) -> Optional[List[Dict
   return [files.read_json(path) for path in paths]
 
 
-def write(output: pathlib.Path, stems: Sequence[str], passes: int) -> Dict[str, Any]:
+def write(output: pathlib.Path, kernels: Sequence[plans.Kernel], passes: int) -> Dict[str, Any]:
   """Writes `pass<n>.pb` of all kernels that every pass measured, in order of their names.
 
   A kernel is left out where a pass failed on it, where its default configuration does not
@@ -85,7 +85,8 @@ def write(output: pathlib.Path, stems: Sequence[str], passes: int) -> Dict[str, 
   data = [tuning_pb2.TuningData() for _ in range(passes)]
   report: Dict[str, Any] = {"kernels": {}, "failed": {}, "unfinished": []}
   dates = []
-  for stem in sorted(stems):
+  for kernel in sorted(kernels, key=lambda kernel: kernel.stem):
+    stem = kernel.stem
     records = _records(output, stem, passes)
     if records is None:
       report["unfinished"].append(stem)
@@ -99,7 +100,7 @@ def write(output: pathlib.Path, stems: Sequence[str], passes: int) -> Dict[str, 
       report["failed"][stem] = f"no usable default configuration (dropped: {choice['dropped']})"
       continue
     for collected, record in zip(data, records):
-      collected.modules.append(tuning_module(record, choice["indices"]))
+      collected.modules.append(tuning_module(record, choice["indices"], kernel))
     dates += [record["date"] for record in records]
     report["kernels"][stem] = {
         "candidates": len(records[0]["configurations"]), "dropped": choice["dropped"],

@@ -139,7 +139,7 @@ def _measure_tiles(output: pathlib.Path, modules: Sequence[tuning_pb2.ModuleTuni
           for chosen in tiles_of(data)]} for data in modules]}
   plans.store(output, plan, _FIXED, "kernels")
   tile.run_passes(output, PASSES, concurrent=(os.cpu_count() or 1) >= PASSES)
-  report = raw.write(output, [data.module.name for data in modules], PASSES)
+  report = raw.write(output, [geometry.parse_stem(data.module.name) for data in modules], PASSES)
   _check_measured(report, [data.module.name for data in modules])
   measured = {data.module.name: data.module
               for data in reading.read_raw(output / "pass1.pb").modules}

@@ -13,12 +13,12 @@ import pathlib
 import signal
 import subprocess
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import tqdm
 
+from tools.collect import blocks
 from tools.collect import catalogue
-from tools.collect import geometry
 from tools.collect import measure
 from tools.collect import plans
 from tools.collect import protocol
@@ -27,17 +27,26 @@ from tools.collect import sampling
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
+# Made programs of fewer admissible tiles leave nothing to rank.
+FEWEST_TILES = 12
 _FIXED = ("seed", "configurations", "protocol")
 
 
-def make_plan(kernels: List[geometry.Kernel], configurations: int, seed: int,
+def make_plan(kernels: Sequence[plans.Kernel], configurations: int, seed: int,
               settings: protocol.Protocol) -> Dict[str, Any]:
   """What is to be measured: kernels, their tiles (the default first), seed and protocol."""
   entries = []
   for kernel in kernels:
+    made = isinstance(kernel, blocks.GeneratedKernel)
+    if made and len(sampling.admissible(kernel)) < FEWEST_TILES:
+      logging.info("%s has fewer than %d tiles", kernel.stem, FEWEST_TILES)
+      continue
     tiles = sampling.sample(kernel, configurations, seed)
-    entries.append({"stem": kernel.stem, "tiles": [
-        {"output": list(tile.output), "reduction": list(tile.reduction)} for tile in tiles]})
+    entry: Dict[str, Any] = {"stem": kernel.stem, "tiles": [
+        {"output": list(tile.output), "reduction": list(tile.reduction)} for tile in tiles]}
+    if made:
+      entry["program"] = kernel.program.to_json()
+    entries.append(entry)
   return {"seed": seed, "configurations": configurations,
           "protocol": dataclasses.asdict(settings), "kernels": entries}
 
@@ -77,6 +86,8 @@ def main(argv: Optional[List[str]] = None) -> None:
   defaults = protocol.Protocol()
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--output", required=True, type=pathlib.Path, help="folder of the results")
+  parser.add_argument("--programs", type=pathlib.Path, help="file of made programs (see "
+                      "experiments.synthesize_benchmarks) to be measured in place of the catalogue")
   parser.add_argument("--families", nargs="*", help="only these families")
   parser.add_argument("--kernels", type=int, help="at most this many kernels")
   parser.add_argument("--configurations", type=int, default=28, help="tiles per kernel, at most")
@@ -96,14 +107,18 @@ def main(argv: Optional[List[str]] = None) -> None:
   # A polite kill ends the passes too: they are stopped where `run_passes` cleans up.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
   settings = dataclasses.replace(defaults, budget_ns=arguments.budget_ms * 1_000_000)
-  kernels = catalogue.kernels(arguments.families, arguments.kernels, arguments.seed)
+  kernels: Sequence[plans.Kernel]
+  if arguments.programs:
+    kernels = plans.read_programs(arguments.programs)[:arguments.kernels]
+  else:
+    kernels = catalogue.kernels(arguments.families, arguments.kernels, arguments.seed)
   tqdm_kernels = tqdm.tqdm(kernels, disable=None, desc="plan", unit="kernel")
   plan = make_plan(list(tqdm_kernels), arguments.configurations, arguments.seed, settings)
   plans.store(arguments.output, plan, _FIXED, "kernels")
   concurrent = arguments.concurrent and (os.cpu_count() or 1) >= arguments.passes
   if not arguments.assemble_only:
     run_passes(arguments.output, arguments.passes, concurrent)
-  report = raw.write(arguments.output, [entry["stem"] for entry in plan["kernels"]],
+  report = raw.write(arguments.output, [plans.kernel_of(entry) for entry in plan["kernels"]],
                      arguments.passes)
   report["machine"] = protocol.machine()
   report["versions"] = plans.package_versions()

@@ -1,0 +1,119 @@
+"""Programs like those of a collection, to be measured on this machine: a benchmark without secrets.
+
+  ./run synthesize build/like_mine --count 100
+  python -m experiments.synthesize_benchmarks --collection mine.json --output build/like_mine
+
+The first does everything: it makes programs, compiles and times them under many tile sizes, and
+leaves an ordinary collection. The second only makes the programs: a LayerDAG learns the dataflow
+graphs of the collection's training programs (no runtimes are needed), graphs are drawn from it,
+and each becomes a runnable kernel with shapes of its own. Writes OUTPUT/programs.json, with an
+account of what was refused and repaired. With --source=random or template graphs are made that
+nothing was learned for, of the kinds and sizes of the programs in --like.
+"""
+
+import json
+import pathlib
+from typing import Any, Dict, Iterator
+
+from absl import flags
+import numpy as np
+
+from experiments import app
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.synthesis.augment import sources
+
+_COLLECTION = flags.DEFINE_string(
+    "collection", "tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
+_DATA_ROOT = flags.DEFINE_string("data_root", None, "Folder of the public collections.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the generator and the programs.",
+                              required=True)
+_COUNT = flags.DEFINE_integer("count", 100, "How many programs.", lower_bound=1)
+_SOURCE = flags.DEFINE_enum(
+    "source", "layerdag", ["layerdag", *sources.CONTROLS], "Where graphs come from.")
+_LIKE = flags.DEFINE_string(
+    "like", None, "A programs.json whose kinds and numbers of nodes --source=random and template "
+    "keep to.")
+_MODEL = flags.DEFINE_string(
+    "model", None, "A trained generator of dataflow graphs (the run directory or the file); "
+    "otherwise one is trained in OUTPUT/layerdag, or taken from there.")
+_CONFIG = flags.DEFINE_string(
+    "config", str(pathlib.Path(__file__).parent / "configs" / "layerdag_dataflow.json"),
+    "JSON file with the settings of the generator that is trained.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
+_MAX_NODES = flags.DEFINE_integer("max_nodes", 120, "Larger dataflow graphs are left out.",
+                                  lower_bound=2)
+_GUIDANCE = flags.DEFINE_float(
+    "guidance", 1.0, "Above 1: what the conditions change is exaggerated.", lower_bound=0.0)
+
+
+def main(_) -> None:
+  output = pathlib.Path(_OUTPUT.value)
+  about: Dict[str, Any] = {"made_by": "experiments.synthesize_benchmarks",
+                           "source": _SOURCE.value, "seed": _SEED.value}
+  if _SOURCE.value == "layerdag":
+    made = sources.of_graphs(_drawn(output, about), _COUNT.value, "layerdag", _SEED.value)
+  else:
+    if not _LIKE.value:
+      raise errors.ConfigError(
+          f"--source={_SOURCE.value} needs --like FILE: the programs.json whose kinds and sizes "
+          "are kept to")
+    matched = sources.targets(sources.from_json(files.read_json(_LIKE.value), _LIKE.value))
+    made = sources.of_control(_SOURCE.value, matched[:_COUNT.value], _SEED.value)
+  path = output / "programs.json"
+  files.write_json(path, sources.as_json(made, about))
+  report = made.report()
+  print(f"{report['programs']} programs of {report['graphs']} graphs: {report['realised']:.1%} "
+        f"realised, {report['repaired_share']:.1%} of the nodes repaired on average "
+        f"({json.dumps(report['repairs'])}), refused: {json.dumps(report['refused'])}")
+  print(f"kinds: {json.dumps(report['kinds'])}")
+  print(f"written: {path}")
+
+
+def _drawn(output: pathlib.Path, about: Dict[str, Any]) -> Iterator[sources.Graph]:
+  """Endlessly many graphs of a generator."""
+  from tpugraphs_rank.synthesis import layerdag
+  from tpugraphs_rank.synthesis import sampling
+  from tpugraphs_rank.synthesis.augment import dataflow
+  path = pathlib.Path(_MODEL.value or output / "layerdag")
+  if not _MODEL.value:
+    _train(output)
+  model = layerdag.LayerDAG.load(path / "model.npz" if path.is_dir() else path)
+  about.update(model=model.hash(), collection=_COLLECTION.value, guidance=_GUIDANCE.value)
+  options = sampling.Options(guidance=_GUIDANCE.value)
+
+  def drawn() -> Iterator[sources.Graph]:
+    turn = 0
+    while True:
+      # A little more than asked for, as some are refused.
+      graphs = dataflow.from_dags(model.sample(
+          max(32, int(1.2 * _COUNT.value)), seed=int(np.random.default_rng(
+              [_SEED.value, turn]).integers(2 ** 31 - 1)), options=options))
+      yield from graphs
+      turn += 1
+
+  return drawn()
+
+
+def _train(output: pathlib.Path) -> None:
+  """Trains the generator, or goes on with it."""
+  from tpugraphs_rank import config as config_lib
+  from tpugraphs_rank.synthesis import dags
+  from tpugraphs_rank.synthesis import settings
+  from tpugraphs_rank.synthesis import training
+  from tpugraphs_rank.synthesis.augment import dataflow
+  graphs = output / "dataflow.npz"
+  extracted = dataflow.extract(_COLLECTION.value, ("train",), _MAX_NODES.value, _DATA_ROOT.value)
+  dags.save(graphs, extracted)
+  print(f"{len(extracted)} dataflow graphs of {_COLLECTION.value} "
+        f"({extracted.provenance['left_out']} programs left out); training a generator",
+        flush=True)
+  base = config_lib.from_dict(
+      settings.LayerDagConfig, app.read_settings(_CONFIG.value), source=_CONFIG.value)
+  config = config_lib.override(
+      base, {"data.graphs": str(graphs), "fit.seed": _SEED.value}, source="flags")
+  training.Trainer(config).train(output / "layerdag")
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,1 @@
+"""From synthetic graphs to training signal: graphs become runnable programs, which are measured."""

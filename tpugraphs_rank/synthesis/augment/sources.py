@@ -1,0 +1,149 @@
+"""Many programs from one source of graphs, and what it took to make them runnable."""
+
+import dataclasses
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.synthesis.augment import controls
+from tpugraphs_rank.synthesis.augment import nodes as nodes_lib
+from tpugraphs_rank.synthesis.augment import operations
+from tpugraphs_rank.synthesis.augment import programs
+from tpugraphs_rank.synthesis.augment import realise
+
+Graph = List[nodes_lib.Node]
+CONTROLS: Dict[str, Callable[..., Graph]] = {
+    "random": controls.typed_random, "template": controls.template}
+# Programs of which one more is not asked for: the source repeats itself.
+_MOST_REFUSED = 20
+
+
+@dataclasses.dataclass
+class Realised:
+  """Programs and the account of how they were made.
+
+  Attributes:
+    programs: no two alike.
+    graphs: that were tried.
+    refused: why -> how many; "repeated" where a program was there already.
+    repairs: kind of repair -> nodes; see `realise.Outcome`.
+    nodes: of all graphs that were tried.
+    missed_buckets: nodes of programs whose size is not the one that the graph asked for.
+    repaired: the mean over the programs of the share of nodes repaired.
+  """
+
+  programs: List[programs.Program]
+  graphs: int
+  refused: Dict[str, int]
+  repairs: Dict[str, int]
+  nodes: int
+  missed_buckets: int
+  repaired: float
+
+  @property
+  def realised(self) -> float:
+    """The share of the graphs that became programs, repeated ones among them."""
+    return 1 - (sum(self.refused.values()) - self.refused.get("repeated", 0)) / max(self.graphs, 1)
+
+  def report(self) -> Dict[str, Any]:
+    """The account as JSON."""
+    kinds = [nodes_lib.kind(program.dataflow()) for program in self.programs]
+    return {"programs": len(self.programs), "graphs": self.graphs, "realised": self.realised,
+            "refused": self.refused, "repairs": self.repairs, "nodes": self.nodes,
+            "repaired_share": self.repaired, "missed_buckets": self.missed_buckets,
+            "kinds": {kind: kinds.count(kind) for kind in operations.KINDS if kind in kinds}}
+
+
+def of_graphs(graphs: Iterator[Graph], count: int, source: str, seed: int,
+              limits: realise.Limits = realise.Limits()) -> Realised:
+  """Makes programs of graphs until there are enough.
+
+  Args:
+    graphs: as many as are drawn; the iterator may be endless.
+    count: of the programs.
+    source: in the programs' names.
+    seed: of shapes and constants; graph number i is made with a seed of its own.
+    limits: what is refused.
+
+  Raises:
+    DataError: hardly any graph becomes a program.
+  """
+  found = Realised([], 0, {}, dict.fromkeys(realise.REPAIRS, 0), 0, 0, 0.0)
+  shares: List[float] = []
+  seen = set()
+  for number, graph in enumerate(graphs):
+    outcome = realise.realise(graph, source, number, np.random.default_rng([seed, number]), limits)
+    found.graphs += 1
+    found.nodes += outcome.nodes
+    refused = outcome.refused
+    for kind, nodes in outcome.repairs.items():
+      found.repairs[kind] += nodes
+    if outcome.program is not None:
+      alike = tuple(dataclasses.replace(node, value=0.0) for node in outcome.program.nodes)
+      if alike in seen:
+        refused = "repeated"
+      else:
+        seen.add(alike)
+        found.programs.append(outcome.program)
+        found.missed_buckets += outcome.missed_buckets
+        shares.append(outcome.repaired)
+    if refused:
+      found.refused[refused] = found.refused.get(refused, 0) + 1
+    if len(found.programs) == count:
+      break
+    if found.graphs > _MOST_REFUSED * (len(found.programs) + 10):
+      raise errors.DataError(
+          f"of {found.graphs} graphs {len(found.programs)} became programs (refused: "
+          f"{found.refused}); train the generator longer, or on more graphs")
+  found.repaired = float(np.mean(shares)) if shares else 0.0
+  return found
+
+
+def targets(made: Sequence[programs.Program]) -> List[Tuple[str, int]]:
+  """Kind and number of nodes of each program: what controls are matched in."""
+  return [(nodes_lib.kind(program.dataflow()), len(program.nodes)) for program in made]
+
+
+def of_control(source: str, matched: Sequence[Tuple[str, int]], seed: int) -> Realised:
+  """Programs of graphs that nothing was learned for, of given kinds and numbers of nodes.
+
+  Args:
+    source: "random" or "template"; see `controls`.
+    matched: kind and number of nodes of each.
+    seed: of everything.
+
+  Raises:
+    UnknownNameError: another source.
+  """
+  if source not in CONTROLS:
+    raise errors.UnknownNameError(f"no source {source!r}; one of {', '.join(CONTROLS)}")
+  make = CONTROLS[source]
+
+  def graphs() -> Iterator[Graph]:
+    turn = 0
+    while True:
+      # Where one is refused, another of its kind and size is tried later.
+      kind, size = matched[turn % len(matched)]
+      yield make(kind, size, np.random.default_rng([seed, turn, 1]))
+      turn += 1
+
+  return of_graphs(graphs(), len(matched), source, seed)
+
+
+def as_json(made: Realised, about: Mapping[str, Any]) -> Dict[str, Any]:
+  """The file that the collector measures."""
+  return {**about, "realisation": made.report(),
+          "programs": [program.to_json() for program in made.programs]}
+
+
+def from_json(value: Any, where: str) -> List[programs.Program]:
+  """The programs of such a file.
+
+  Raises:
+    DataError: it holds something else.
+  """
+  if not isinstance(value, dict) or not isinstance(value.get("programs"), list):
+    raise errors.DataError(f"{where} holds no programs; expected a file that python -m "
+                           "experiments.synthesize_benchmarks wrote")
+  return [programs.Program.from_json(entry) for entry in value["programs"]]
