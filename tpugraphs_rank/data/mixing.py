@@ -52,6 +52,29 @@ def trained_on(config: run_config.RunConfig, real: Sequence[splits.Program],
 # ---- which synthetic programs train --------------------------------------------------------------
 
 
+def training_split(collection: registry.Collection, source: registry.Collection) -> str:
+  """The split of a synthetic collection that trains beside the real one: train, or all.
+
+  Raises:
+    CompatibilityError: the collection is of another kind, target or HLO stage.
+    ConfigError: it has no such split.
+  """
+  for key, mend in (("kind", "give synthetic programs whose configurations are of that kind"),
+                    ("target", "measure the synthetic programs on the machine of the real ones"),
+                    ("hlo_stage", "featurize both before, or both after, optimization")):
+    ours, theirs = getattr(collection, key), getattr(source, key)
+    if ours != theirs:
+      raise errors.CompatibilityError(
+          f"augment.synthetic: collection {source.name} has {key} {theirs!r}, {collection.name} "
+          f"has {ours!r}; {mend}")
+  split = next((name for name in ("train", registry.WHOLE) if name in source.splits), None)
+  if split is None:
+    raise errors.ConfigError(
+        f"augment.synthetic: collection {source.name} has the splits {', '.join(source.splits)}; "
+        "expected train, or all: the programs to mix into training")
+  return split
+
+
 def load_synthetic(config: run_config.RunConfig, collection: registry.Collection,
                    valid: Sequence[splits.Program]) -> splits.Loaded:
   """Reads the synthetic programs that train.
@@ -72,19 +95,7 @@ def load_synthetic(config: run_config.RunConfig, collection: registry.Collection
   """
   augment, seed = config.augment, config.training.seed
   source = registry.get_collection(augment.synthetic)
-  split = next((name for name in ("train", registry.WHOLE) if name in source.splits), None)
-  if split is None:
-    raise errors.ConfigError(
-        f"augment.synthetic: collection {source.name} has the splits {', '.join(source.splits)}; "
-        "expected train, or all: the programs to mix into training")
-  for key, mend in (("kind", "give synthetic programs whose configurations are of that kind"),
-                    ("target", "measure the synthetic programs on the machine of the real ones"),
-                    ("hlo_stage", "featurize both before, or both after, optimization")):
-    ours, theirs = getattr(collection, key), getattr(source, key)
-    if ours != theirs:
-      raise errors.CompatibilityError(
-          f"augment.synthetic: collection {source.name} has {key} {theirs!r}, {collection.name} "
-          f"has {ours!r}; {mend}")
+  split = training_split(collection, source)
   data = dataclasses.replace(
       config.data, collection=augment.synthetic, split_by="program",
       max_graphs=augment.synthetic_graphs)
