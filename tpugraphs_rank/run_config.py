@@ -17,6 +17,8 @@ DUPLICATES = ("keep", "mean", "minimum", "first")
 VALIDATION_CONFIGS = ("all", "published")
 # Whether graphs are read from packed files.
 PACKED = ("auto", "always", "never")
+# Which synthetic programs stand too near to what validation and test hold back.
+HELD_BACK = ("unseen", "structure", "content")
 LOSSES = ("list_mle", "pairwise_logistic", "pairwise_hinge", "softmax", "approx_ndcg", "mse")
 
 
@@ -155,6 +157,9 @@ class TrainingConfig:
 
   seed: int = setting(0, "Seed of everything random.", minimum=0, maximum=2 ** 31 - 1)
   epochs: int = setting(60, "Epochs at most.", minimum=1)
+  steps_per_epoch: Optional[int] = setting(
+      None, "Steps of an epoch; training goes round the programs as often as that takes. None: as "
+      "many as lists_per_graph lists of each program fill.", minimum=1)
   validation_metric: str = setting(
       "kendall_tau", "Ranking metric on the validation split that picks the best checkpoint and "
       "stops training.", choices=VALIDATION_METRICS)
@@ -172,6 +177,30 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+  """Measured synthetic programs that train beside the real ones; validation stays real."""
+
+  synthetic: Optional[str] = setting(
+      None, "Collection, or path of its descriptor, whose training programs are mixed into "
+      "training; None: none.")
+  synthetic_share: float = setting(
+      0.5, "Share of each step's lists that is synthetic, rounded, and one at least; with 1 no real "
+      "program trains.", above=0.0, maximum=1.0)
+  synthetic_weight: float = setting(
+      1.0, "Weight of a synthetic list's loss; that of a real list is 1.", above=0.0)
+  synthetic_graphs: Optional[int] = setting(
+      None, "At most this many synthetic programs, drawn with the seed.", minimum=1)
+  synthetic_held_back: str = setting(
+      "unseen", "Synthetic programs that are left out: those whose graph, whatever the shapes, "
+      "validation or test holds and the real training split does not (unseen), or that they hold "
+      "at all (structure); or only those that they hold in the same shapes (content), which are "
+      "left out in any case.", choices=HELD_BACK)
+  synthetic_shuffled: bool = setting(
+      False, "Permute the runtimes of each synthetic program: a control that says what the graphs "
+      "bring without their measurements.")
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
   """Everything that decides what a training run computes."""
 
@@ -181,3 +210,4 @@ class RunConfig:
   loss: LossConfig = LossConfig()
   optimizer: OptimizerConfig = OptimizerConfig()
   training: TrainingConfig = TrainingConfig()
+  augment: AugmentConfig = AugmentConfig()

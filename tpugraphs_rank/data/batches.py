@@ -19,6 +19,8 @@ from tpugraphs_rank.data import splits
 
 Batch = Dict[str, np.ndarray]
 
+# (B,) float32, where lists differ in what their loss weighs.
+WEIGHT = "label_weight"
 LABELS = tuple(field.name for field in dataclasses.fields(labels.Labels))
 
 

@@ -9,6 +9,7 @@ configurations varies, since TF-GNN wants inner dimensions to be static there:
             "config" and edge set "at" (configurable node to its op), and the configurations
   segment   another one, where segment dropout trains through segments
   relevance, order, target   labels [B, C], and their mask
+  weight    [B], what each list's loss weighs, where they differ
 
 Of a batch that `data.partition` has arranged, `graph` and `segment` are its arrays.
 """
@@ -71,6 +72,8 @@ def to_step(arrays: Mapping[str, tf.Tensor]) -> Dict[str, object]:
   for key in batches.LABELS:
     if "label_" + key in arrays:
       step[key] = arrays["label_" + key]
+  if batches.WEIGHT in arrays:
+    step["weight"] = arrays[batches.WEIGHT]
   return step
 
 

@@ -3,7 +3,7 @@
 import collections as containers
 import dataclasses
 import logging
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 import zlib
 
 import numpy as np
@@ -70,6 +70,7 @@ class Counts:
     isolated_nodes: nodes without an edge.
     programs_with_isolated_nodes: programs with such.
     left_out: names of the programs with fewer than `least` distinct configurations.
+    held_back: names of the programs that stand too near to what is held back from training.
   """
 
   name: str
@@ -87,6 +88,7 @@ class Counts:
   isolated_nodes: int = 0
   programs_with_isolated_nodes: int = 0
   left_out: List[str] = dataclasses.field(default_factory=list)
+  held_back: List[str] = dataclasses.field(default_factory=list)
 
   def __str__(self) -> str:
     parts = [f"{self.programs} programs with {self.configurations} configurations"]
@@ -105,12 +107,19 @@ class Counts:
       parts.append(f"{self.isolated_nodes} nodes without an edge in "
                    f"{self.programs_with_isolated_nodes} programs")
     if self.left_out:
-      more = len(self.left_out) - _NAMED
       parts.append(
           f"left out {len(self.left_out)} of {self.programs + len(self.left_out)} programs with "
-          f"fewer than {self.least} distinct configurations: {', '.join(self.left_out[:_NAMED])}"
-          + (f" and {more} more" if more > 0 else ""))
+          f"fewer than {self.least} distinct configurations: {_named(self.left_out)}")
+    if self.held_back:
+      parts.append(f"left out {len(self.held_back)} programs that validation or test holds, too: "
+                   f"{_named(self.held_back)}")
     return f"{self.name}: {'; '.join(parts)}"
+
+
+def _named(names: List[str]) -> str:
+  """The first of the names, and how many more there are."""
+  more = len(names) - _NAMED
+  return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 class Loaded(NamedTuple):
@@ -128,7 +137,8 @@ def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> L
 
 
 def load(config: run_config.DataConfig, split: str, seed: int = 0,
-         list_size: Optional[int] = None) -> Loaded:
+         list_size: Optional[int] = None,
+         is_held_back: Optional[Callable[[graphs.Graph], bool]] = None) -> Loaded:
   """Reads the programs of a split into memory, and counts what they are.
 
   With `split_by="configuration"` the programs are the same in all splits ("all", or the training
@@ -140,10 +150,11 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
 
   Args:
     config: which collection, and how it is divided.
-    split: "train", "valid" or "test".
+    split: "train", "valid" or "test", or "all" of a collection that is not divided.
     seed: divides configurations, and draws programs where `max_graphs` limits them: files are
       read in the order of the draw, until there are enough programs.
     list_size: configurations of a full list, to count the programs that have fewer.
+    is_held_back: says of a graph whether it must not be among the programs.
 
   Raises:
     DataError: a program has no runtimes, the programs differ in their feature padding, or none is
@@ -157,7 +168,8 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
   # Three sides, each with a configuration.
   least = max(config.min_configs, len(registry.SPLITS)) if by_configuration else config.min_configs
   # Divided by configuration, every split is of the programs that training knows: those drawn.
-  limit = config.max_graphs if split == "train" or by_configuration else None
+  limit = (config.max_graphs if split in ("train", registry.WHOLE) or by_configuration
+           else None)
   counts = Counts(f"{collection.name} {split}", len(source), least,
                   config.duplicates if split == "train" else "keep", list_size,
                   packed=source.packs is not None)
@@ -176,6 +188,9 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
     if int(keys.max(initial=-1)) + 1 < least:  # Keys are numbered from 0.
       counts.left_out.append(graph.name)
       continue
+    if is_held_back is not None and is_held_back(graph):
+      counts.held_back.append(graph.name)
+      continue
     if not graph.has_runtimes:
       raise errors.DataError(
           f"{path}: config_runtime is all zero: this split holds no measurements; train and "
@@ -192,6 +207,10 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
     raise errors.DataError(
         f"{collection.name} {split}: the collection has no graphs in this split; expected at least "
         "one to train on or to judge")
+  if not programs and counts.held_back:
+    raise errors.DataError(
+        f"{collection.name} {split}: no program is left, {len(counts.held_back)} stand in "
+        "validation or test, too; give other programs, or see --synthetic_held_back")
   if not programs:
     raise errors.DataError(
         f"{collection.name} {split}: no program has {least} distinct configurations "

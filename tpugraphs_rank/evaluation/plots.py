@@ -342,3 +342,46 @@ def _families(frame: pd.DataFrame) -> List[Tuple[str, bool]]:
     entries[str(family)] = (bool(pd.isna(known) or known), float(part["kendall_tau"].mean()))
   ordered = sorted(entries, key=lambda name: (not entries[name][0], -entries[name][1]))
   return [(name, entries[name][0]) for name in ordered]
+
+
+def gain_against_budget(
+    path: files.PathLike,
+    panels: Mapping[str, Mapping[str, Sequence[Tuple[int, bootstrap.Interval]]]],
+    label: str = "gain in Kendall's tau",
+) -> None:
+  """What arms gain at several budgets, with their intervals; one panel for each part.
+
+  Args:
+    path: of the PNG file.
+    panels: for each panel's title, for each arm, its budgets (programs) and gains.
+    label: of the gains.
+
+  Raises:
+    OutputError: the file cannot be written.
+  """
+  budgets = sorted({budget for arms in panels.values() for found in arms.values()
+                    for budget, _ in found})
+  arms = list(dict.fromkeys(arm for found in panels.values() for arm in found))
+  with matplotlib.rc_context(_STYLE):
+    figure, axes = _figure(1, max(len(panels), 1), 1.2 + 3.4 * max(len(panels), 1), 3.6, sharey=True)
+    for axis, (title, found) in zip(axes[0], panels.items()):
+      for arm, points in found.items():
+        number = arms.index(arm)
+        # Side by side, so that intervals of one budget do not hide one another.
+        places = [budgets.index(budget) + 0.5 * ((number + 0.5) / len(arms) - 0.5)
+                  for budget, _ in points]
+        gains = [interval for _, interval in points]
+        axis.errorbar(places, [gain.mean for gain in gains],
+                      [[gain.mean - gain.low for gain in gains],
+                       [gain.high - gain.mean for gain in gains]],
+                      fmt=_MARKERS[number % len(_MARKERS)], capsize=2, markersize=5, linewidth=1,
+                      color=COLOURS[number % len(COLOURS)], label=arm.replace("_", " "))
+      axis.axhline(0.0, color="black", linewidth=0.8)
+      axis.set_xticks(range(len(budgets)), [str(budget) for budget in budgets])
+      axis.set(xlabel="measured real programs", title=title)
+    axes[0, 0].set_ylabel(label)
+    handles = {name: handle for axis in axes[0]
+               for handle, name in zip(*axis.get_legend_handles_labels())}
+    if handles:
+      figure.legend(handles.values(), handles, loc="outside lower center", ncols=4)
+    _save(figure, path)

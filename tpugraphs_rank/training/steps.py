@@ -1,7 +1,7 @@
 """One training step and one validation step as TensorFlow functions."""
 
 import math
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -83,7 +83,8 @@ class Stepper:
     scores = self.model.member_scores(
         step["graph"], segment=step.get("segment") if training else None,
         segment_node_ids=step.get("segment_node_ids") if training else None, dropout_seed=seed)
-    losses_of_members = [tf.reduce_mean(self._loss(step, member)) for member in scores]
+    losses_of_members = [
+        weighted_mean(self._loss(step, member), step.get("weight")) for member in scores]
     count = len(scores)
     return tf.add_n(scores) / count, tf.add_n(losses_of_members) / count
 
@@ -118,6 +119,13 @@ class Stepper:
 
   def _validate(self, arrays: Mapping[str, tf.Tensor]) -> tf.Tensor:
     return self._scores_and_loss(pipeline.to_step(arrays), training=False)[1]
+
+
+def weighted_mean(values: tf.Tensor, weights: Optional[tf.Tensor]) -> tf.Tensor:
+  """sum_i w_i l_i / sum_i w_i of losses l (B,) and weights w (B,); None: the plain mean."""
+  if weights is None:
+    return tf.reduce_mean(values)
+  return tf.reduce_sum(weights * values) / tf.reduce_sum(weights)
 
 
 def ordered_pairs(step: Mapping[str, Any], scores: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import logging
 import time
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +21,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import mixing
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import pipeline
 from tpugraphs_rank.data import published
@@ -89,12 +90,15 @@ class Trainer:
     if config.training.validation_configs == "published":
       programs["valid"] = published.restrict(
           programs["valid"], self.collection, config.data.data_root)
+    if config.augment.synthetic is not None:
+      loaded["synthetic"] = mixing.load_synthetic(config, self.collection, programs["valid"])
+      programs["synthetic"] = loaded["synthetic"].programs
     self.counts = {split: found.counts for split, found in loaded.items()}
     initial = config.training.initial_checkpoint
     if initial is None:
+      training = mixing.trained_on(config, programs["train"], programs.get("synthetic", ()))
       self.normalizer = normalize.Normalizer.fit(
-          [program.graph for program in programs["train"]],
-          [program.choice for program in programs["train"]])
+          [program.graph for program in training], [program.choice for program in training])
     else:
       self.normalizer = normalize.Normalizer.load(
           run_directory.RunDirectory(initial) / "normalizer.npz")
@@ -102,14 +106,18 @@ class Trainer:
     self.train_graphs = [
         batches.prepare(program, self.normalizer, max_nodes)
         for program in programs["train"]]
+    self.synthetic_graphs = [
+        batches.prepare(program, self.normalizer, max_nodes)
+        for program in programs.get("synthetic", ())]
     # Validation lists go through the training step's signature, which may ask for segments.
     self.valid_graphs = [
         batches.prepare(program, self.normalizer, max_nodes)
         for program in programs["valid"]]
-    self.steps_per_epoch = -(-len(self.train_graphs) * config.batch.lists_per_graph
-                             // config.batch.batch_size)
+    # The real programs alone say how many, so that runs with and without synthetic ones compare.
+    self.steps_per_epoch = config.training.steps_per_epoch or -(
+        -len(self.train_graphs) * config.batch.lists_per_graph // config.batch.batch_size)
     model = self._model = build_model(self.collection.kind, config)
-    first = pipeline.dataset(lambda: self._lists(self.train_graphs, 0))
+    first = pipeline.dataset(lambda: self._lists(0))
     model(pipeline.to_step(next(iter(first)))["graph"])  # Creates the variables.
     self.stepper = steps_lib.Stepper(
         model, config, config.training.epochs * self.steps_per_epoch, first.element_spec)
@@ -119,18 +127,19 @@ class Trainer:
         config.batch, feature_noise=0.0, edge_drop_rate=0.0, config_skew=0.0,
         # Segments that gradients go through leave the forward pass on the whole graph as it is.
         segment_mode="full" if config.batch.segment_mode == "drop" else config.batch.segment_mode)
-    self._valid_lists = list(pipeline.dataset(lambda: map(
-        model.arrange, batches.training_batches(self.valid_graphs, plain, seed, 0))))
+    valid_lists = lambda: batches.training_batches(self.valid_graphs, plain, seed, 0)
+    self._valid_lists = list(pipeline.dataset(lambda: map(model.arrange, (
+        mixing.weighted(batch, config.augment, 0) if self.synthetic_graphs else batch
+        for batch in valid_lists()))))
     if initial is not None:
       checkpoints.restore(run_directory.RunDirectory(initial) / "checkpoints" / "best.npz",
                           {"model": model.trainable_variables})
       for average, variable in zip(self.stepper.averaged, model.trainable_variables):
         average.assign(variable)
 
-  def _lists(self, prepared: Sequence[batches.PreparedGraph], epoch: int
-             ) -> Iterator[batches.Batch]:
-    return map(self._model.arrange, batches.training_batches(
-        prepared, self.config.batch, self.config.training.seed, epoch))
+  def _lists(self, epoch: int) -> Iterator[batches.Batch]:
+    return map(self._model.arrange, mixing.epoch_batches(
+        self.train_graphs, self.synthetic_graphs, self.config, epoch))
 
   def about(self) -> Dict[str, Any]:
     """What the run is about, for its directory."""
@@ -140,9 +149,13 @@ class Trainer:
 
   def plan(self) -> Dict[str, Any]:
     """What training will do, in numbers."""
+    synthetic = {} if not self.synthetic_graphs else {
+        "synthetic_programs": len(self.synthetic_graphs),
+        "synthetic_lists_a_step": mixing.synthetic_lists(self.config)}
     return {
         **self.about(),
         "train_programs": len(self.train_graphs),
+        **synthetic,
         "valid_programs": len(self.valid_graphs),
         "train_configurations": sum(len(member.choice) for member in self.train_graphs),
         "valid_configurations": sum(len(member.choice) for member in self.valid_graphs),
@@ -155,7 +168,7 @@ class Trainer:
   def one_step(self) -> Dict[str, float]:
     """Runs the first training step, and returns its loss and gradient norm."""
     outcome = self.stepper.train(
-        next(iter(pipeline.dataset(lambda: self._lists(self.train_graphs, 1)))))
+        next(iter(pipeline.dataset(lambda: self._lists(1)))))
     return {key: float(outcome[key]) for key in ("loss", "gradient_norm")}
 
   def train(self, run_dir: files.PathLike, stop_after: Optional[int] = None) -> Result:
@@ -209,7 +222,7 @@ class Trainer:
     # One data set over all epochs to come: starting one costs as much as several steps.
     lists = iter(()) if start > end else iter(pipeline.dataset(
         lambda: itertools.chain.from_iterable(
-            self._lists(self.train_graphs, epoch) for epoch in range(start, end + 1))))
+            self._lists(epoch) for epoch in range(start, end + 1))))
     with tqdm.tqdm(total=last, initial=progress.epoch, unit="epoch", disable=None,
                    desc=directory.path.name) as bar:
       while not self._finished(progress) and progress.epoch < end:
@@ -325,6 +338,7 @@ def check(config: run_config.RunConfig) -> None:
     raise errors.ConfigError("loss.losses is empty; expected at least one loss")
   if not config.model.pooling:
     raise errors.ConfigError("model.pooling is empty; expected at least one pooling")
+  mixing.check(config)
   if config.data.train_fraction + config.data.valid_fraction >= 1.0:
     raise errors.ConfigError(
         "data.train_fraction + data.valid_fraction leave no configurations to test; expected a sum "

@@ -1,0 +1,228 @@
+"""Do measured synthetic programs make a ranker better on real ones? Arms, budgets, paired seeds.
+
+  python -m experiments.augmentation_study --budgets 10 --seeds 3 \\
+    --layerdag_collection runs/layerdag_measured/collection.json --output runs/augmentation_study
+  python -m experiments.augmentation_study --budgets 5,10,20,40,all --seeds 8 \\
+    --layerdag_collection runs/layerdag_measured/collection.json \\
+    --random_collection runs/random_measured/collection.json \\
+    --templates_collection runs/templates_measured/collection.json --synthetic_graphs 100 \\
+    --output runs/augmentation_study --results results/augmentation.json
+
+A budget is a number of measured real programs; each seed draws them, the same for all arms, and
+initial weights. All arms take the same number of steps and validate on the same real programs:
+
+  real                a step has the real lists of the mixed arms, and no others
+  real_oversampled    real lists stand in the place of the synthetic ones
+  layerdag            synthetic lists from --layerdag_collection, beside the real ones
+  random_graphs       from --random_collection
+  templates           from --templates_collection
+  layerdag_shuffled   the runtimes of each synthetic program permuted: a control
+  layerdag_only       no real program trains
+
+An arm without its collection is left out. What is done is kept: run it again, with more arms,
+budgets or seeds, to go on. Writes study.md, study.json and plots into --output, and with --results
+the numbers. Intervals hold for all arms, budgets and tasks at once.
+"""
+
+import pathlib
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from absl import flags
+
+from experiments import app
+from experiments import augmentation_cases as cases_lib
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.evaluation import augmentation
+from tpugraphs_rank.evaluation import tables
+
+ARMS = tuple(name for name in cases_lib.ARMS if name != cases_lib.SYNTHETIC)
+ALL = "all"
+_SOURCES = {cases_lib.LAYERDAG: "layerdag_collection", augmentation.RANDOM: "random_collection",
+            augmentation.TEMPLATES: "templates_collection"}
+_PART_TITLES = {"all": "all test programs", "seen": "groups of families that training has",
+                "unseen_groups": "groups of families never seen"}
+
+
+# Defined only when this is the program: other apps use the same flag names.
+def _define_flags() -> None:
+  flags.DEFINE_list("tasks", ["tile:xla_cpu"], "Collections of real programs, or descriptors.")
+  flags.DEFINE_list("budgets", ["5", "10", "20", "40", ALL], "Numbers of measured real programs "
+                    "that train; all: every one.")
+  flags.DEFINE_list("arms", list(ARMS), "Which ways to train are compared.")
+  flags.DEFINE_integer("seeds", 3, "Seeds: 0, 1, ...", lower_bound=1)
+  for name, flag in _SOURCES.items():
+    flags.DEFINE_list(flag, [], f"Synthetic programs of the arm {name}: a descriptor for each kind "
+                      "of the tasks, tile or layout.")
+  flags.DEFINE_float("synthetic_share", 0.5, "Share of each step's lists that is synthetic.",
+                     lower_bound=0.01, upper_bound=1.0)
+  flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list's loss.")
+  flags.DEFINE_integer("synthetic_graphs", None, "Synthetic programs of each arm, drawn with the "
+                       "seed; otherwise as many as the smallest source has.", lower_bound=1)
+  flags.DEFINE_string("synthetic_held_back", "unseen", "Which twins of validation and test programs "
+                      "are left out, as of experiments.train.")
+  flags.DEFINE_string("config", None, "JSON file with further settings of all trainings; otherwise "
+                      "the recipe of the bundled collection of the task's kind, one network.")
+  flags.DEFINE_integer("epochs", 12, "Validations of a training.", lower_bound=1)
+  flags.DEFINE_integer("steps_per_epoch", 80, "Steps between two validations.", lower_bound=1)
+  flags.DEFINE_integer("jobs", 1, "Trainings at a time.", lower_bound=1)
+  flags.DEFINE_boolean("train", True, "Train what is missing; otherwise report on what there is.")
+  flags.DEFINE_string("output", "runs/augmentation_study", "Folder of the cases and the report.")
+  flags.DEFINE_string("results", None, "Also write the numbers to this file.")
+
+
+def budgets_of(texts: Sequence[str]) -> List[Optional[int]]:
+  """Numbers of programs; None: all of them."""
+  found: List[Optional[int]] = []
+  for text in texts:
+    if text != ALL and not (text.isdigit() and int(text) > 0):
+      raise errors.ConfigError(
+          f"--budgets={','.join(texts)}; expected whole numbers of programs, or all")
+    found.append(None if text == ALL else int(text))
+  return found
+
+
+def settings_of(values: flags.FlagValues) -> Dict[str, cases_lib.Settings]:
+  """For each task its settings; sources are those of its kind."""
+  found = {}
+  for name in values.tasks:
+    collection = registry.get_collection(name)
+    sources: Dict[str, str] = {}
+    for source, flag in _SOURCES.items():
+      for path in values[flag].value:
+        if registry.get_collection(path).kind == collection.kind:
+          if source in sources:
+            raise errors.ConfigError(
+                f"--{flag} names two {collection.kind} collections, {sources[source]} and {path}; "
+                "expected one of a kind")
+          sources[source] = path
+    base = cases_lib.recipe(name, values.config, values.epochs, values.steps_per_epoch, {
+        f"augment.{key}": values[key].value for key in (
+            "synthetic_share", "synthetic_weight", "synthetic_graphs", "synthetic_held_back")})
+    found[collection.name] = cases_lib.equal_numbers(cases_lib.Settings(base, sources))
+  return found
+
+
+def report(rows: Sequence[Mapping[str, Any]], trainings: Sequence[Mapping[str, Any]]
+           ) -> Dict[str, Any]:
+  """Comparisons, means and costs of what was trained, as JSON values."""
+  import pandas as pd
+
+  frame = pd.DataFrame(rows)
+  return {"comparisons": augmentation.comparisons(frame), "means": augmentation.means(frame),
+          "costs": cases_lib.costs(trainings)}
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+  """All tables of a report: for each task, budget and part of the programs, one row an arm."""
+  blocks = []
+  if found["comparisons"]:
+    level = found["comparisons"][0]["level"]
+    blocks.append(
+        f"Gains are paired by program and seed; intervals of {100 * level:.2f} %, over families of "
+        f"programs and over seeds, hold together at 95 % ({len(found['comparisons'])} "
+        "comparisons).\n")
+    fewest = min(one["n_seeds"] for one in found["comparisons"])
+    if fewest < cases_lib.FEW_SEEDS:
+      blocks.append(f"With {fewest} seeds, intervals are too narrow: they say little about how much "
+                    "trainings differ.\n")
+  for task, budget in dict.fromkeys((one["task"], one["budget"]) for one in found["means"]):
+    averages, compared = (augmentation.of(found[key], task, budget)
+                          for key in ("means", "comparisons"))
+    for name, title in _PART_TITLES.items():
+      header, table = augmentation.rows_of(averages, compared, name, tuple(augmentation.RIVALS))
+      if table:
+        blocks.append(f"## {task}, {budget} programs: {title}\n\n{tables.markdown(header, table)}")
+  header = ["task", "budget", "arm", "seeds", "seconds", "CPU seconds", "steps", "real programs",
+            "synthetic programs", "left out as twins"]
+  blocks.append("## Cost of a training\n\n" + tables.markdown(header, [
+      [one["task"], str(one["budget"]), one["arm"], str(one["n_seeds"]),
+       *(f"{one[key]:.0f}" for key in ("seconds", "cpu_seconds", "steps", "real_programs",
+                                       "synthetic_programs", "held_back"))]
+      for one in found["costs"]]))
+  return "\n".join(blocks)
+
+
+def readme_table(results: Mapping[str, Any]) -> str:
+  """One row a task and budget: tau of the arms, and what LayerDAG's programs gain."""
+  arms = [arm for arm in (*augmentation.BASELINES, cases_lib.LAYERDAG, augmentation.RANDOM,
+                          augmentation.TEMPLATES)
+          if any(one["arm"] == arm for one in results["means"])]
+  header = ["measured real programs", *(
+      arm.replace("_", " ") if arm in augmentation.BASELINES else
+      f"real + {'LayerDAG' if arm == cases_lib.LAYERDAG else arm.replace('_', ' ')}"
+      for arm in arms), "gain of LayerDAG over real", "over oversampled",
+      "top-1 slowdown, oversampled", "top-1 slowdown, LayerDAG"]
+  several = len({one["task"] for one in results["means"]}) > 1
+  rows = []
+  for task, budget in dict.fromkeys((one["task"], one["budget"]) for one in results["means"]):
+    by_arm = {one["arm"]: one for one in augmentation.of(results["means"], task, budget)}
+    gains = next((one["parts"]["all"] for one in augmentation.of(
+        results["comparisons"], task, budget) if one["arm"] == cases_lib.LAYERDAG
+        and "all" in one["parts"]), {})
+    cell = lambda arm, metric: tables.cell(metric, by_arm.get(arm, {}).get("all", {}).get(metric))
+    rows.append([
+        f"{task}, {budget}" if several else str(budget), *(cell(arm, "tau") for arm in arms),
+        *(augmentation.gain_text(gains.get(rival, {}).get("tau"))
+          for rival in augmentation.BASELINES),
+        *(cell(arm, "top1_slowdown") for arm in (augmentation.OVERSAMPLED, cases_lib.LAYERDAG))])
+  return tables.markdown(header, rows)
+
+
+def _plot(found: Mapping[str, Any], output: pathlib.Path) -> None:
+  from tpugraphs_rank.evaluation import plots
+
+  for task in dict.fromkeys(one["task"] for one in found["comparisons"]):
+    for rival in augmentation.BASELINES:
+      panels = {title: augmentation.gain_series(found["comparisons"], task, rival, name=name)
+                for name, title in _PART_TITLES.items()}
+      plots.gain_against_budget(
+          output / f"gain_over_{rival}_{task.replace(':', '_')}.png",
+          {title: arms for title, arms in panels.items() if arms},
+          f"gain in Kendall's tau over {rival.replace('_', ' ')}")
+
+
+def main(_) -> None:
+  values = flags.FLAGS
+  unknown = sorted(set(values.arms) - set(ARMS))
+  if unknown:
+    raise errors.ConfigError(
+        f"--arms: no arm {unknown[0]!r}{config_lib.nearest(unknown[0], ARMS)}; there are: "
+        f"{', '.join(ARMS)}")
+  output = pathlib.Path(values.output)
+  tasks = settings_of(values)
+  cases = cases_lib.plan(tasks, budgets_of(values.budgets),
+                         [arm for arm in ARMS if arm in values.arms], range(values.seeds))
+  files.write_json(output / "plan.json", cases)
+  if values.train:
+    cases_lib.run_all(cases, output, values.jobs)
+  rows, trainings = cases_lib.read(cases, output)
+  if not rows:
+    raise errors.DataError(f"{output} holds no case of this plan yet; run it without --notrain")
+  found = report(rows, trainings)
+  from tpugraphs_rank.training import run_directory
+
+  results = {
+      **run_directory.environment(), "cases": len(cases), "cases_done": len(trainings),
+      "seeds": list(range(values.seeds)), "split": "test",
+      "tasks": {name: {
+          "config": config_lib.to_dict(settings.base),
+          "synthetic": {source: {"name": registry.get_collection(path).name,
+                                 "digest": cases_lib.digest(path)}
+                        for source, path in settings.sources.items()}}
+          for name, settings in tasks.items()}, **found}
+  files.write_json(output / "study.json", results)
+  text = markdown(found)
+  files.write_text(output / "study.md", text)
+  _plot(found, output)
+  if values.results:
+    files.write_json(values.results, results)
+  print(text)
+  print(f"{len(trainings)} of {len(cases)} cases: {output}/study.md, study.json, plots beside them")
+
+
+if __name__ == "__main__":
+  _define_flags()
+  app.run(main)

@@ -1,0 +1,118 @@
+"""Arms of a study of synthetic programs: means, paired gains, corrected intervals, text, plot."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tpugraphs_rank.evaluation import augmentation
+from tpugraphs_rank.evaluation import plots
+from tpugraphs_rank.evaluation import two_way
+
+GAINS = {"real": -0.05, "real_oversampled": 0.0, "layerdag": 0.1, "random_graphs": 0.06}
+
+
+def frame(gains=None, budgets=(5, 10), subsets=(0, 1, 2), seen=lambda place: place < 4):
+  """Six programs of six families; each arm's tau is a base plus its gain, and a little noise."""
+  rng = np.random.default_rng(0)
+  rows = []
+  for budget in budgets:
+    for subset in subsets:
+      base = rng.uniform(0.2, 0.6, 6)
+      for arm, gain in (GAINS if gains is None else gains).items():
+        for place in range(6):
+          tau = base[place] + gain + 0.01 * rng.normal()
+          rows.append({
+              "task": "tile:x", "budget": budget, "arm": arm, "subset": subset, "graph": f"g{place}",
+              "family": f"f{place}", "seen": seen(place), "kendall_tau": tau,
+              "top1_slowdown": 1 - tau, "top5_slowdown": (1 - tau) / 5})
+  return pd.DataFrame(rows)
+
+
+def test_means_over_programs_then_over_subsets():
+  made = frame()
+  (entry,) = [one for one in augmentation.means(made)
+              if (one["budget"], one["arm"]) == (10, "layerdag")]
+  rows = made[(made["budget"] == 10) & (made["arm"] == "layerdag")]
+  assert entry["n_seeds"] == 3
+  for name, keep in (("all", rows["graph"] != ""), ("seen", rows["graph"] < "g4"),
+                     ("unseen_groups", rows["graph"] >= "g4")):
+    each = rows[keep].groupby("subset")["kendall_tau"].mean()
+    assert entry[name]["tau"] == {
+        "mean": pytest.approx(each.mean()), "sd": pytest.approx(each.std()), "n": 3}
+
+
+def test_comparisons():
+  made = frame()
+  found = augmentation.comparisons(made, resamples=2000)
+  assert [(one["budget"], one["arm"]) for one in found] == [
+      (5, "layerdag"), (5, "random_graphs"), (10, "layerdag"), (10, "random_graphs")]
+  one = found[2]
+  assert one["level"] == two_way.corrected_level(4) and one["n_seeds"] == 3
+  cell = lambda arm: made[(made["budget"] == 10) & (made["arm"] == arm)]
+  for rival, short, gain in (("real", "real", 0.15), ("real_oversampled", "oversampled", 0.1),
+                             ("random_graphs", "random_graphs", 0.04)):
+    expected, _ = two_way.paired_interval(
+        cell("layerdag"), cell(rival), "kendall_tau", one["level"], 2000)
+    assert (one[f"gain_vs_{short}"], one[f"low_vs_{short}"], one[f"high_vs_{short}"]) == (
+        expected.mean, expected.low, expected.high)
+    assert expected.mean == pytest.approx(gain, abs=0.01) and expected.low > 0
+    assert one["parts"]["all"][rival]["top5_slowdown"]["mean"] == pytest.approx(gain / 5, abs=0.01)
+    assert one["parts"]["seen"][rival]["tau"]["n"] == 12
+    assert one["parts"]["unseen_groups"][rival]["tau"]["n"] == 6
+  # What was not run, and an arm beside itself.
+  assert one["low_vs_templates"] is one["gain_vs_templates"] is None
+  assert found[3]["low_vs_random_graphs"] is None
+  json.dumps(found, allow_nan=False)
+
+
+def test_arms_that_are_the_same_gain_nothing():
+  same = frame({"real": 0.0})
+  arms = ("real", "real_oversampled", "layerdag")
+  made = pd.concat([same.assign(arm=arm) for arm in arms])
+  for one in augmentation.comparisons(made, resamples=200):
+    assert one["gain_vs_real"] == one["low_vs_real"] == one["high_vs_oversampled"] == 0.0
+
+
+def test_only_subsets_of_both_are_paired():
+  made = frame()
+  lacking = made[~((made["arm"] == "layerdag") & (made["subset"] == 2))]
+  one = augmentation.comparisons(lacking, resamples=200)[0]
+  assert one["n_seeds"] == 2 and one["parts"]["all"]["real"]["tau"]["n"] == 12
+  alone = made[(made["arm"] == "layerdag") | (made["subset"] == 9)]
+  one = augmentation.comparisons(alone, resamples=200)[0]
+  assert one["n_seeds"] == 0 and one["gain_vs_real"] is None and one["parts"] == {}
+
+
+def test_where_it_is_not_known_what_was_seen():
+  made = frame(seen=lambda place: None)
+  one = augmentation.comparisons(made, resamples=200)[0]
+  assert set(one["parts"]) == {"all"} and set(augmentation.means(made)[0]) >= {"all"}
+  assert "seen" not in augmentation.means(made)[0]
+
+
+def test_text():
+  made = frame()
+  averages, compared = augmentation.means(made), augmentation.comparisons(made, resamples=500)
+  header, rows = augmentation.rows_of(
+      augmentation.of(averages, "tile:x", 10), augmentation.of(compared, "tile:x", 10))
+  assert header[:5] == ["training", "tau", "top-1 slowdown", "top-5 slowdown",
+                        "tau: gain over real"]
+  assert [row[0] for row in rows] == ["real", "real oversampled", "layerdag", "random graphs"]
+  assert rows[0][4:] == ["-"] * 4 + ["3"] and all(len(row) == len(header) for row in rows)
+  assert rows[2][4].startswith("+0.1") and rows[2][-2].endswith("] %")
+  assert augmentation.gain_text({"mean": 0.0604, "low": -0.03, "high": 0.08}) == (
+      "+0.060 [-0.030, +0.080]")
+  assert augmentation.gain_text({"mean": 0.1, "low": 0.0, "high": 0.2}, "top1_slowdown") == (
+      "+10.0 [+0.0, +20.0] %")
+
+
+def test_the_plot(tmp_path):
+  compared = augmentation.comparisons(frame(), resamples=200)
+  series = augmentation.gain_series(compared, "tile:x")
+  assert {arm: [budget for budget, _ in points] for arm, points in series.items()} == {
+      "layerdag": [5, 10], "random_graphs": [5, 10]}
+  assert augmentation.gain_series(compared, "tile:other") == {}
+  plots.gain_against_budget(tmp_path / "gain.png", {"all": series, "none": {}})
+  assert (tmp_path / "gain.png").read_bytes().startswith(b"\x89PNG")

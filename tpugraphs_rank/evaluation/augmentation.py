@@ -1,0 +1,181 @@
+"""What synthetic programs in training are worth: arms of a study, paired, with corrected intervals.
+
+Everything starts from one frame, a row for each judged program of each training, with the columns
+
+  task        the collection that is ranked
+  budget      measured real programs that were trained on
+  arm         the way to train, REAL and OVERSAMPLED among them
+  subset      the seed: it draws the real programs, the weights and the synthetic programs
+  graph, family, seen, and the metrics, as of `per_graph.evaluate`
+"""
+
+import math
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+import pandas as pd
+
+from tpugraphs_rank import metrics
+from tpugraphs_rank.evaluation import aggregate
+from tpugraphs_rank.evaluation import bootstrap
+from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank.evaluation import two_way
+
+# The real lists of each step of the mixed arms, alone; and as many real lists as those have in all.
+REAL = "real"
+OVERSAMPLED = "real_oversampled"
+BASELINES = (REAL, OVERSAMPLED)
+RANDOM = "random_graphs"
+TEMPLATES = "templates"
+# What arms are compared with, and the end of the names of the numbers that say so.
+RIVALS: Mapping[str, str] = {
+    REAL: "real", OVERSAMPLED: "oversampled", RANDOM: "random_graphs", TEMPLATES: "templates"}
+METRICS: Mapping[str, str] = {
+    "tau": "kendall_tau", "top1_slowdown": "top1_slowdown", "top5_slowdown": "top5_slowdown"}
+# The judged programs: all, and those of groups that the training split has, or has not.
+PARTS = ("all", "seen", "unseen_groups")
+
+
+def part(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+  """The rows of one of PARTS; none where it is not known which groups training saw."""
+  if name == "all":
+    return frame
+  return aggregate.seen(frame) if name == "seen" else aggregate.unseen(frame)
+
+
+def means(frame: pd.DataFrame) -> List[Dict[str, Any]]:
+  """For each task, budget and arm: n_seeds, and of each part that has programs the METRICS.
+
+  Each metric is {"mean", "sd", "n"} over subsets of its mean over the programs.
+  """
+  found = []
+  for (task, budget, arm), rows in frame.groupby(["task", "budget", "arm"], sort=False):
+    entry: Dict[str, Any] = {"task": task, "budget": int(budget), "arm": arm,
+                             "n_seeds": int(rows["subset"].nunique())}
+    for name in PARTS:
+      chosen = part(rows, name)
+      if len(chosen):
+        entry[name] = _figures(chosen)
+    found.append(entry)
+  return found
+
+
+def _figures(rows: pd.DataFrame) -> Dict[str, tables.Figure]:
+  found = {}
+  for name, column in METRICS.items():
+    each = [metrics.mean_over_graphs(values[column].to_numpy(np.float64)).mean
+            for _, values in rows.groupby("subset")]
+    if np.isfinite(each).all():
+      found[name] = tables.figure(each)
+  return found
+
+
+def comparisons(frame: pd.DataFrame, resamples: int = two_way.RESAMPLES, seed: int = 0
+                ) -> List[Dict[str, Any]]:
+  """Each arm with synthetic programs beside its rivals, at each task and budget.
+
+  Intervals are those of `two_way.mean_interval`, at the level that is corrected for the number of
+  arms with synthetic programs over all tasks and budgets.
+
+  Returns:
+    For each such arm: task, budget, arm, n_seeds (subsets that it has in common with
+    OVERSAMPLED, or else REAL), level; of tau over all programs gain_vs_<rival>, low_vs_<rival> and
+    high_vs_<rival> for each of RIVALS, None where the rival was not run (or is the arm itself); and
+    `parts`: {part: {rival: {metric: Interval as JSON}}}.
+  """
+  cells = {key: rows for key, rows in frame.groupby(["task", "budget", "arm"], sort=False)}
+  ours = [key for key in cells if key[2] not in BASELINES]
+  level = two_way.corrected_level(max(len(ours), 1))
+  return [_comparison(cells, key, level, resamples, seed) for key in ours]
+
+
+def _comparison(cells: Mapping[Tuple[str, int, str], pd.DataFrame], key: Tuple[str, int, str],
+                level: float, resamples: int, seed: int) -> Dict[str, Any]:
+  task, budget, arm = key
+  entry: Dict[str, Any] = {"task": task, "budget": int(budget), "arm": arm, "n_seeds": 0,
+                           "level": level}
+  parts: Dict[str, Dict[str, Dict[str, Any]]] = {}
+  for rival, short in RIVALS.items():
+    theirs = cells.get((task, budget, rival))
+    usable = theirs is not None and rival != arm and (
+        set(theirs["subset"]) & set(cells[key]["subset"]))
+    for name in PARTS if usable else ():
+      found = _intervals(part(cells[key], name), part(theirs, name), level, resamples, seed)
+      if found:
+        parts.setdefault(name, {})[rival] = found
+    if usable and rival in BASELINES:
+      entry["n_seeds"] = len(usable)
+    interval = parts.get("all", {}).get(rival, {}).get("tau") if usable else None
+    for end, field in (("gain", "mean"), ("low", "low"), ("high", "high")):
+      entry[f"{end}_vs_{short}"] = interval[field] if interval else None
+  return {**entry, "parts": parts}
+
+
+def _intervals(ours: pd.DataFrame, theirs: pd.DataFrame, level: float, resamples: int, seed: int
+               ) -> Dict[str, Any]:
+  """Of each metric that some program has, the gain's interval as JSON."""
+  if not len(ours):
+    return {}
+  return {name: two_way.paired_interval(ours, theirs, column, level, resamples, seed)[0].as_dict()
+          for name, column in METRICS.items()
+          if ours[column].notna().any() and theirs[column].notna().any()}
+
+
+# ---- as text -------------------------------------------------------------------------------------
+
+
+def gain_text(interval: Optional[Mapping[str, float]], metric: str = "tau") -> str:
+  """A gain and its interval: "+0.060 [+0.030, +0.080]"; slowdowns in percentage points."""
+  if interval is None:
+    return "-"
+  scale, digits, unit = (100.0, 1, " %") if metric.endswith("slowdown") else (1.0, 3, "")
+  mean, low, high = (f"{scale * interval[end]:+.{digits}f}" for end in ("mean", "low", "high"))
+  return f"{mean} [{low}, {high}]{unit}"
+
+
+def rows_of(averages: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[str, Any]],
+            name: str = "all", rivals: Sequence[str] = BASELINES
+            ) -> Tuple[List[str], List[List[str]]]:
+  """Header and rows of a table of arms, one row each.
+
+  Args:
+    averages: of `means`, of one task and budget.
+    compared: of `comparisons`, of the same.
+    name: one of PARTS.
+    rivals: over which gains in tau are shown; of slowdowns, over OVERSAMPLED only.
+  """
+  gains = [(rival, "tau") for rival in rivals] + [
+      (OVERSAMPLED, metric) for metric in METRICS if metric.endswith("slowdown")]
+  header = ["training", *(tables.TITLES[metric] for metric in METRICS),
+            *(f"{tables.TITLES[metric]}: gain over {RIVALS[rival].replace('_', ' ')}"
+              for rival, metric in gains), "seeds"]
+  by_arm = {entry["arm"]: entry for entry in compared}
+  rows = []
+  for entry in averages:
+    if name not in entry:
+      continue
+    found = by_arm.get(entry["arm"], {}).get("parts", {}).get(name, {})
+    rows.append([
+        entry["arm"].replace("_", " "),
+        *(tables.cell(metric, entry[name].get(metric)) for metric in METRICS),
+        *(gain_text(found.get(rival, {}).get(metric), metric) for rival, metric in gains),
+        str(entry["n_seeds"])])
+  return header, rows
+
+
+def of(entries: Sequence[Mapping[str, Any]], task: str, budget: int) -> List[Mapping[str, Any]]:
+  """The entries of one task and budget."""
+  return [entry for entry in entries if (entry["task"], entry["budget"]) == (task, budget)]
+
+
+def gain_series(compared: Sequence[Mapping[str, Any]], task: str, rival: str = OVERSAMPLED,
+                metric: str = "tau", name: str = "all"
+                ) -> Dict[str, List[Tuple[int, bootstrap.Interval]]]:
+  """For each arm of a task its budgets and gains, by budget, for `plots.gain_against_budget`."""
+  found: Dict[str, List[Tuple[int, bootstrap.Interval]]] = {}
+  for entry in sorted(compared, key=lambda one: one["budget"]):
+    interval = entry["parts"].get(name, {}).get(rival, {}).get(metric)
+    if entry["task"] == task and interval and math.isfinite(interval["mean"]):
+      found.setdefault(entry["arm"], []).append(
+          (entry["budget"], bootstrap.Interval(**interval)))
+  return found
