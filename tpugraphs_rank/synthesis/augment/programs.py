@@ -97,7 +97,7 @@ class Program:
       nodes = [Node(**{key: tuple(part) if isinstance(part, list) else part
                        for key, part in node.items()}) for node in value["nodes"]]
       return cls(str(value["stem"]), tuple(nodes))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
       raise errors.DataError(
           f"no program: {error}; expected stem and nodes, as python -m "
           "experiments.realise_graphs writes them") from error

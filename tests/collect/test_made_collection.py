@@ -1,0 +1,98 @@
+"""Made programs from the plan to a collection that the loaders read."""
+
+import numpy as np
+import pytest
+
+from tests.synthesis.augment import made_programs
+from tools.collect import assemble_made
+from tools.collect import plans
+from tools.collect import protocol
+from tools.collect import tile
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.synthesis.augment import programs
+from tpugraphs_rank.synthesis.augment import sources
+
+
+def _write(path, made):
+  files.write_json(path, {"programs": [program.to_json() for program in made]})
+
+
+def test_a_plan_holds_the_programs(tmp_path):
+  path = tmp_path / "programs.json"
+  small = programs.Program("hand_elementwise.9.f32", (
+      programs.Node("parameter", (), "f32", (8,)),
+      programs.Node("negate", (0,), "f32", (8,))))
+  _write(path, [*made_programs.ALL, small])
+  kernels = plans.read_programs(path)
+  plan = tile.make_plan(kernels, 5, 0, protocol.Protocol())
+  # Those with hardly any tiles are left out.
+  assert [entry["stem"] for entry in plan["kernels"]] == [
+      program.stem for program in made_programs.ALL[:6]]
+  plans.store(tmp_path, plan, ("seed",), "kernels")
+  stored = files.read_json(tmp_path / "plan.json")["kernels"]
+  assert [plans.kernel_of(entry) for entry in stored] == kernels[:6]
+  assert all(len(entry["tiles"]) == 5 for entry in stored)
+
+
+def test_two_programs_of_one_name(tmp_path):
+  path = tmp_path / "programs.json"
+  _write(path, [made_programs.BIAS, made_programs.BIAS])
+  with pytest.raises(errors.DataError, match="two programs are named hand_dot.2.f32"):
+    plans.read_programs(path)
+
+
+def test_no_programs(tmp_path):
+  with pytest.raises(errors.MissingDataError, match="programs.json"):
+    plans.read_programs(tmp_path / "programs.json")
+
+
+@pytest.fixture(name="measured")
+def _measured(tmp_path):
+  """Two kernels as featurised: one that both passes agree about, one that they do not."""
+  kernels = list(collections.load_collection("tile:xla_cpu", "valid"))[:2]
+  rng = np.random.default_rng(0)
+  stems = ["made_dot.0.f32", "made_dot.1.f32"]
+  for stem, graph in zip(stems, kernels):
+    count = len(graph.config_runtime)
+    first = np.linspace(1000, 3000, count).astype(np.int64)
+    second = first if stem == stems[0] else rng.permutation(first)
+    (tmp_path / "npz").mkdir(exist_ok=True)
+    np.savez(tmp_path / "npz" / f"{stem}.npz", node_feat=graph.node_feat,
+             node_opcode=graph.node_opcode, edge_index=graph.edge_index,
+             config_feat=graph.config_feat, config_runtime=(first + second) // 2,
+             config_runtime_normalizers=np.full(count, first[0]),
+             config_runtime_passes=np.stack([first, second]))
+  files.write_json(tmp_path / "measured" / "report.json", {
+      "kernels": {stem: {"candidates": 20, "dropped": {}, "seconds": [2.0, 3.0]}
+                  for stem in stems},
+      "failed": {"made_dot.2.f32": "DataError: constant: the result is 2.0 throughout",
+                 "made_dot.3.f32": "XlaRuntimeError: INTERNAL"},
+      "unfinished": [], "machine": {"cpu": "Some CPU"}, "versions": {}, "dates": [], "seed": 0,
+      "protocol": {}})
+  return tmp_path
+
+
+def test_what_passes_the_gates_is_a_collection_to_train_on(measured):
+  output = measured / "made"
+  found = assemble_made.assemble_made(measured / "measured", measured / "npz", output, "tile:mine")
+  assert found["gates"]["planned"] == 4 and found["gates"]["kept"] == 1
+  assert found["gates"]["failed"] == {"XlaRuntimeError": 1, "constant": 1}
+  assert found["gates"]["lost"] == {"configurations": 0, "tau": 1, "ratio": 0}
+  assert found["seconds"] == 10.0
+  described = registry.get_collection(str(output / "collection.json"))
+  assert described.target == "xla_cpu:Some CPU" and list(described.splits) == ["train"]
+  graphs = list(collections.load_collection(described, "train"))
+  assert [graph.name for graph in graphs] == ["made_dot.0.f32"] and graphs[0].has_runtimes
+
+
+def test_nothing_passes(measured):
+  (measured / "npz" / "made_dot.0.f32.npz").unlink()
+  report = files.read_json(measured / "measured" / "report.json")
+  del report["kernels"]["made_dot.0.f32"]
+  files.write_json(measured / "measured" / "report.json", report)
+  with pytest.raises(errors.DataError, match="none of the 1 programs"):
+    assemble_made.assemble_made(
+        measured / "measured", measured / "npz", measured / "made", "tile:mine")

@@ -1,0 +1,82 @@
+"""Many programs of one source, and the account of it."""
+
+import itertools
+import json
+
+import pytest
+
+from tests.synthesis.augment import made_programs
+from tpugraphs_rank import errors
+from tpugraphs_rank.synthesis.augment import nodes as nodes_lib
+from tpugraphs_rank.synthesis.augment import programs
+from tpugraphs_rank.synthesis.augment import sources
+
+Node = nodes_lib.Node
+_GOOD = made_programs.BIAS.dataflow()
+_BAD = [Node("parameter", "f32", 4, ()), Node("sort", "f32", 4, (0,))]
+
+
+def test_graphs_are_tried_until_there_are_enough():
+  made = sources.of_graphs(itertools.cycle([_BAD, _GOOD]), 5, "mine", 0)
+  assert len(made.programs) == 5 and made.graphs == 10
+  assert made.refused == {"operation": 5} and made.realised == 0.5
+  assert [program.stem for program in made.programs] == [
+      f"mine_dot.{number}.f32" for number in (1, 3, 5, 7, 9)]
+  report = made.report()
+  assert report["kinds"] == {"dot": 5} and report["nodes"] == 5 * (len(_BAD) + len(_GOOD))
+
+
+def test_a_program_that_is_there_already_is_no_second_one():
+  vector = [Node("parameter", "f32", 3, ()), Node("negate", "f32", 3, (0,))]
+  made = sources.of_graphs(iter([vector] * 40), 40, "mine", 0)
+  assert made.refused["repeated"] + len(made.programs) == 40
+  assert made.realised == 1.0
+
+
+def test_hardly_any_program_is_an_error():
+  with pytest.raises(errors.DataError, match="of 201 graphs 0 became programs"):
+    sources.of_graphs(itertools.repeat(_BAD), 3, "mine", 0)
+
+
+@pytest.mark.parametrize("source", sources.CONTROLS)
+def test_controls_match_kinds_and_sizes(source):
+  wanted = sources.targets(made_programs.ALL)
+  made = sources.of_control(source, wanted, 3)
+  assert sources.targets(made.programs) == wanted
+  assert sources.of_control(source, wanted, 3).programs == made.programs
+  assert sources.of_control(source, wanted, 4).programs != made.programs
+
+
+def test_an_unknown_source():
+  with pytest.raises(errors.UnknownNameError, match="random, template"):
+    sources.of_control("guess", [("dot", 3)], 0)
+
+
+def test_files_there_and_back(tmp_path):
+  made = sources.of_graphs(itertools.repeat(_GOOD), 3, "mine", 0)
+  value = json.loads(json.dumps(sources.as_json(made, {"source": "mine"})))
+  assert sources.from_json(value, "here") == made.programs
+  assert value["source"] == "mine" and value["realisation"]["programs"] == 3
+  with pytest.raises(errors.DataError, match="there holds no programs"):
+    sources.from_json([], "there")
+
+
+@pytest.mark.parametrize("change, match", [
+    ({"operation": "sort"}, "node 2 .sort.: no operation of that name"),
+    ({"type": "f8"}, "unknown element type 'f8'"),
+    ({"operands": [0, 7]}, "expected places before 2"),
+    ({"shape": [48, 0]}, "expected sizes of 1 or more"),
+    ({"operands": [0]}, "has 2 operands, not 1"),
+    ({"equation": "ak,kb->ba"}, "axis . is"),
+    ({"equation": ""}, "no equation")])
+def test_a_damaged_program_says_where(change, match):
+  value = json.loads(json.dumps(made_programs.MATMUL.to_json()))
+  value["nodes"][2].update(change)
+  with pytest.raises(errors.DataError, match=match):
+    programs.Program.from_json(value)
+
+
+@pytest.mark.parametrize("value", [{}, {"stem": "a_b.1.f32", "nodes": [3]}, None])
+def test_no_program(value):
+  with pytest.raises(errors.DataError, match="no program|expected stem"):
+    programs.Program.from_json(value)
