@@ -157,7 +157,7 @@ def memory() -> List[Dict[str, Any]]:
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     cases.run(_APP, "run", folder / "run", folder / "data")
-    for kind, count in tqdm.tqdm((("searched", 100_000), ("random", 2_000)), desc="memory",
+    for kind, count in tqdm.tqdm((("searched", 100_000), ("random", 20_000)), desc="memory",
                                  disable=None):
       path = folder / f"{kind}.pack"
       made = cases.run(_APP, "program", path, kind, count)
