@@ -8,7 +8,8 @@
 For each seed three short trainings of as many steps: on the real programs; on more lists of the
 same real programs; on real and synthetic ones. Prints one table of what they reach on the test
 programs, with paired gains and their intervals over families of programs and seeds; writes
-results.json and gain.png. --budget draws so many real programs with each seed. What is done is kept.
+results.json and gain.png. --budget draws so many real programs with each seed. What is done is
+kept.
 """
 
 import pathlib
