@@ -1,4 +1,4 @@
-"""The plan of a study of synthetic programs, what its cases leave, and both apps at a small scale."""
+"""The plan of a study of synthetic programs, what its cases leave, both apps at a small scale."""
 
 import json
 import os
@@ -215,7 +215,8 @@ def test_the_study(tiny, tmp_path):
       "tile:synthetic", 3, "layerdag", 1)
   assert results["cases"] == results["cases_done"] == 2
   assert one["low_vs_oversampled"] <= one["gain_vs_oversampled"] and one["low_vs_real"] is None
-  for name in ("study.md", "study.json", "plan.json", "gain_over_real_oversampled_tile_synthetic.png"):
+  for name in ("study.md", "study.json", "plan.json",
+               "gain_over_real_oversampled_tile_synthetic.png"):
     assert (tmp_path / "study" / name).stat().st_size, name
   assert len(list((tmp_path / "study" / "cases").rglob("*.json"))) == 2
   again = _run("augmentation_study", *arguments, "--notrain")  # Reports on what is there.
