@@ -5,10 +5,11 @@
   python -m experiments.augment --collection tile:xla_cpu --budget 10 --seeds 8 \\
     --synthetic runs/measured/collection.json --output runs/augment10
 
-For each seed three short trainings of as many steps: on the real programs; on more lists of the same
-real programs; on real and synthetic ones. Prints one table of what they reach on the test programs,
-with paired gains and their intervals over families of programs and seeds; writes results.json and
-gain.png. --budget draws so many real programs with each seed. What is done is kept.
+For each seed three short trainings of as many steps: on the real programs; on more lists of the
+same real programs; on real and synthetic ones. Prints one table of what they reach on the test
+programs, with paired gains and their intervals over families of programs and seeds; writes
+results.json and gain.png. --budget draws so many real programs with each seed. What is done is
+kept.
 """
 
 import pathlib
@@ -29,10 +30,10 @@ _NAMES = {augmentation.REAL: "real", augmentation.OVERSAMPLED: "real, oversample
 
 # Defined only when this is the program: other apps use the same flag names.
 def _define_flags() -> None:
-  flags.DEFINE_string("collection", "tile:xla_cpu", "The real programs: a collection, or the path of "
-                      "its descriptor.")
-  flags.DEFINE_string("synthetic", None, "The measured synthetic programs: a descriptor of the same "
-                      "kind and target.", required=True)
+  flags.DEFINE_string("collection", "tile:xla_cpu", "The real programs: a collection, or the path "
+                      "of its descriptor.")
+  flags.DEFINE_string("synthetic", None, "The measured synthetic programs: a descriptor of the "
+                      "same kind and target.", required=True)
   flags.DEFINE_integer("budget", None, "Real programs that train, drawn with each seed; otherwise "
                        "all.", lower_bound=1)
   flags.DEFINE_integer("seeds", 5, "Seeds: 0, 1, ...", lower_bound=1)

@@ -3,8 +3,8 @@
   python -m experiments.augmentation_cases --cases cases.json --output runs/augmentation
 
 `experiments.augment` and `experiments.augmentation_study` write the list of cases and start this.
-Each case is one short training, judged on held-back programs, and leaves one small file in --output.
-What is done is kept; a case that was interrupted starts anew.
+Each case is one short training, judged on held-back programs, and leaves one small file in
+--output. What is done is kept; a case that was interrupted starts anew.
 """
 
 import concurrent.futures

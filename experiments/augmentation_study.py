@@ -1,7 +1,7 @@
 """Do measured synthetic programs make a ranker better on real ones? Arms, budgets, paired seeds.
 
-  python -m experiments.augmentation_study --budgets 10 --seeds 3 \\
-    --layerdag_collection runs/layerdag_measured/collection.json --output runs/augmentation_study
+  python -m experiments.augmentation_study --budgets 10 --seeds 3 --first_seed 100 --split valid \\
+    --layerdag_collection runs/layerdag_measured/collection.json --output runs/augmentation_screen
   python -m experiments.augmentation_study --budgets 5,10,20,40,all --seeds 8 \\
     --layerdag_collection runs/layerdag_measured/collection.json \\
     --random_collection runs/random_measured/collection.json \\
@@ -19,9 +19,11 @@ initial weights. All arms take the same number of steps and validate on the same
   layerdag_shuffled   the runtimes of each synthetic program permuted: a control
   layerdag_only       no real program trains
 
-An arm without its collection is left out. What is done is kept: run it again, with more arms,
-budgets or seeds, to go on. Writes study.md, study.json and plots into --output, and with --results
-the numbers. Intervals hold for all arms, budgets and tasks at once.
+An arm without its collection is left out. Choose among settings and sources on --split valid, and
+with other seeds (--first_seed): what was chosen on the test programs is flattered by them. What is
+done is kept: run it again, with more arms, budgets or seeds and the same --synthetic_graphs, to go
+on. Writes study.md, study.json and plots into --output, and with --results the numbers. Intervals
+hold for all arms, budgets and tasks at once.
 """
 
 import pathlib
@@ -42,7 +44,7 @@ ARMS = tuple(name for name in cases_lib.ARMS if name != cases_lib.SYNTHETIC)
 ALL = "all"
 _SOURCES = {cases_lib.LAYERDAG: "layerdag_collection", augmentation.RANDOM: "random_collection",
             augmentation.TEMPLATES: "templates_collection"}
-_PART_TITLES = {"all": "all test programs", "seen": "groups of families that training has",
+_PART_TITLES = {"all": "all judged programs", "seen": "groups of families that training has",
                 "unseen_groups": "groups of families never seen"}
 
 
@@ -52,7 +54,10 @@ def _define_flags() -> None:
   flags.DEFINE_list("budgets", ["5", "10", "20", "40", ALL], "Numbers of measured real programs "
                     "that train; all: every one.")
   flags.DEFINE_list("arms", list(ARMS), "Which ways to train are compared.")
-  flags.DEFINE_integer("seeds", 3, "Seeds: 0, 1, ...", lower_bound=1)
+  flags.DEFINE_integer("seeds", 3, "How many seeds.", lower_bound=1)
+  flags.DEFINE_integer("first_seed", 0, "The first of them.", lower_bound=0)
+  flags.DEFINE_enum("split", "test", ["test", "valid"], "What is judged; checkpoints are chosen on "
+                    "valid.")
   for name, flag in _SOURCES.items():
     flags.DEFINE_list(flag, [], f"Synthetic programs of the arm {name}: a descriptor for each kind "
                       "of the tasks, tile or layout.")
@@ -61,8 +66,8 @@ def _define_flags() -> None:
   flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list's loss.")
   flags.DEFINE_integer("synthetic_graphs", None, "Synthetic programs of each arm, drawn with the "
                        "seed; otherwise as many as the smallest source has.", lower_bound=1)
-  flags.DEFINE_string("synthetic_held_back", "unseen", "Which twins of validation and test programs "
-                      "are left out, as of experiments.train.")
+  flags.DEFINE_string("synthetic_held_back", "unseen", "Which twins of validation and test "
+                      "programs are left out, as of experiments.train.")
   flags.DEFINE_string("config", None, "JSON file with further settings of all trainings; otherwise "
                       "the recipe of the bundled collection of the task's kind, one network.")
   flags.DEFINE_integer("epochs", 12, "Validations of a training.", lower_bound=1)
@@ -101,7 +106,8 @@ def settings_of(values: flags.FlagValues) -> Dict[str, cases_lib.Settings]:
     base = cases_lib.recipe(name, values.config, values.epochs, values.steps_per_epoch, {
         f"augment.{key}": values[key].value for key in (
             "synthetic_share", "synthetic_weight", "synthetic_graphs", "synthetic_held_back")})
-    found[collection.name] = cases_lib.equal_numbers(cases_lib.Settings(base, sources))
+    found[collection.name] = cases_lib.equal_numbers(
+        cases_lib.Settings(base, sources, values.split))
   return found
 
 
@@ -126,8 +132,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         "comparisons).\n")
     fewest = min(one["n_seeds"] for one in found["comparisons"])
     if fewest < cases_lib.FEW_SEEDS:
-      blocks.append(f"With {fewest} seeds, intervals are too narrow: they say little about how much "
-                    "trainings differ.\n")
+      blocks.append(f"With {fewest} seeds, intervals are too narrow: they say little about how "
+                    "much trainings differ.\n")
   for task, budget in dict.fromkeys((one["task"], one["budget"]) for one in found["means"]):
     averages, compared = (augmentation.of(found[key], task, budget)
                           for key in ("means", "comparisons"))
@@ -193,8 +199,9 @@ def main(_) -> None:
         f"{', '.join(ARMS)}")
   output = pathlib.Path(values.output)
   tasks = settings_of(values)
+  seeds = range(values.first_seed, values.first_seed + values.seeds)
   cases = cases_lib.plan(tasks, budgets_of(values.budgets),
-                         [arm for arm in ARMS if arm in values.arms], range(values.seeds))
+                         [arm for arm in ARMS if arm in values.arms], seeds)
   files.write_json(output / "plan.json", cases)
   if values.train:
     cases_lib.run_all(cases, output, values.jobs)
@@ -206,7 +213,7 @@ def main(_) -> None:
 
   results = {
       **run_directory.environment(), "cases": len(cases), "cases_done": len(trainings),
-      "seeds": list(range(values.seeds)), "split": "test",
+      "seeds": list(seeds), "split": values.split,
       "tasks": {name: {
           "config": config_lib.to_dict(settings.base),
           "synthetic": {source: {"name": registry.get_collection(path).name,

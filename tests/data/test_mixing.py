@@ -228,7 +228,8 @@ def test_a_test_split_that_is_not_there_is_said_and_passed_over(real, tmp_path, 
 
 def test_known_programs_with_new_configurations(real, tmp_path):
   path = _write(tmp_path / "made", [
-      _graph_of(real.parent, "train", 0, "content"), _graph_of(real.parent, "train", 1, "shape", 2.0)])
+      _graph_of(real.parent, "train", 0, "content"),
+      _graph_of(real.parent, "train", 1, "shape", 2.0)])
   loaded = _load(real, path, data_split_by="configuration")
   assert _names(loaded) == ["shape"] and loaded.counts.held_back == ["content"]
 
@@ -241,7 +242,8 @@ def test_nothing_left(real, tmp_path):
 
 @pytest.mark.parametrize("changes, message", [
     ({"target": "other"}, "has target 'other', tile:tiny has 'chip'; measure the synthetic"),
-    ({"hlo_stage": "before_optimization"}, "has hlo_stage 'before_optimization', .*featurize both")])
+    ({"hlo_stage": "before_optimization"},
+     "has hlo_stage 'before_optimization', .*featurize both")])
 def test_what_does_not_fit(real, tmp_path, changes, message):
   path = _write(tmp_path / "made", _made(), **changes)
   with pytest.raises(errors.CompatibilityError, match=message):

@@ -24,8 +24,8 @@ def frame(gains=None, budgets=(5, 10), subsets=(0, 1, 2), seen=lambda place: pla
         for place in range(6):
           tau = base[place] + gain + 0.01 * rng.normal()
           rows.append({
-              "task": "tile:x", "budget": budget, "arm": arm, "subset": subset, "graph": f"g{place}",
-              "family": f"f{place}", "seen": seen(place), "kendall_tau": tau,
+              "task": "tile:x", "budget": budget, "arm": arm, "subset": subset,
+              "graph": f"g{place}", "family": f"f{place}", "seen": seen(place), "kendall_tau": tau,
               "top1_slowdown": 1 - tau, "top5_slowdown": (1 - tau) / 5})
   return pd.DataFrame(rows)
 

@@ -1,4 +1,4 @@
-"""The plan of a study of synthetic programs, what its cases leave, and both apps at a small scale."""
+"""The plan of a study of synthetic programs, what its cases leave, both apps at a small scale."""
 
 import json
 import os
@@ -162,7 +162,6 @@ def test_one_case_trained_and_judged(tiny):
   training = first["training"]
   assert (training["steps"], training["real_programs"], training["synthetic_programs"]) == (6, 3, 4)
   assert json.loads(json.dumps(first, allow_nan=False)) == first
-  assert cases_lib.run_case(cases[0], tasks)["rows"] == first["rows"]
   assert only["rows"] != first["rows"]
 
 
@@ -202,12 +201,10 @@ def _run(name, *arguments):
       stdin=subprocess.DEVNULL, check=False)
 
 
-def test_the_study_and_going_on(tiny, tmp_path):
+def test_the_study(tiny, tmp_path):
   arguments = ["--tasks", tiny["real"], "--config", tiny["config"], "--epochs=2",
-               "--steps_per_epoch=2", "--budgets=3", "--seeds=2", "--output", tmp_path / "study",
-               "--layerdag_collection", tiny["layerdag"], "--arms=real,real_oversampled,layerdag"]
-  empty = _run("augmentation_study", *arguments, "--notrain")
-  assert empty.returncode == 1 and "holds no case of this plan yet" in empty.stderr
+               "--steps_per_epoch=2", "--budgets=3", "--seeds=1", "--output", tmp_path / "study",
+               "--layerdag_collection", tiny["layerdag"], "--arms=real_oversampled,layerdag"]
   done = _run("augmentation_study", *arguments, "--results", tmp_path / "augmentation.json")
   assert done.returncode == 0, done.stderr[-3000:]
   results = json.loads((tmp_path / "augmentation.json").read_text())
@@ -215,16 +212,15 @@ def test_the_study_and_going_on(tiny, tmp_path):
   assert {"task", "budget", "arm", "gain_vs_real", "gain_vs_oversampled", "low_vs_oversampled",
           "low_vs_real", "low_vs_random_graphs", "low_vs_templates", "n_seeds"} <= set(one)
   assert (one["task"], one["budget"], one["arm"], one["n_seeds"]) == (
-      "tile:synthetic", 3, "layerdag", 2)
-  assert results["cases"] == results["cases_done"] == 6
-  assert one["low_vs_real"] <= one["gain_vs_real"] and one["low_vs_templates"] is None
-  for name in ("study.md", "study.json", "plan.json", "gain_over_real_tile_synthetic.png"):
+      "tile:synthetic", 3, "layerdag", 1)
+  assert results["cases"] == results["cases_done"] == 2
+  assert one["low_vs_oversampled"] <= one["gain_vs_oversampled"] and one["low_vs_real"] is None
+  for name in ("study.md", "study.json", "plan.json",
+               "gain_over_real_oversampled_tile_synthetic.png"):
     assert (tmp_path / "study" / name).stat().st_size, name
-  files = {path: path.stat().st_mtime_ns for path in (tmp_path / "study" / "cases").rglob("*.json")}
-  assert len(files) == 6
-  again = _run("augmentation_study", *arguments)
-  assert again.returncode == 0 and "6 of 6 cases" in again.stdout
-  assert files == {path: path.stat().st_mtime_ns for path in files}
+  assert len(list((tmp_path / "study" / "cases").rglob("*.json"))) == 2
+  again = _run("augmentation_study", *arguments, "--notrain")  # Reports on what is there.
+  assert again.returncode == 0 and "2 of 2 cases" in again.stdout
 
 
 def test_the_app(tiny, tmp_path):

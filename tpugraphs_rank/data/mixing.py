@@ -22,7 +22,7 @@ from tpugraphs_rank.data import twins
 
 _logger = logging.getLogger(__name__)
 
-# What tells the orders of the two sides apart; no seed ends in 0, which NumPy cannot tell from none.
+# What tells the orders of the two sides apart. None is 0, which NumPy cannot tell from no seed.
 _REAL, _SYNTHETIC, _SHUFFLED = 1, 2, 3
 
 
@@ -38,8 +38,8 @@ def check(config: run_config.RunConfig) -> None:
   count, size = synthetic_lists(config), config.batch.batch_size
   if count == size and config.augment.synthetic_share < 1:
     raise errors.ConfigError(
-        f"augment.synthetic_share {config.augment.synthetic_share} of {size} lists a step leaves no "
-        "real list; raise --batch_size, lower --synthetic_share, or ask for --synthetic_share=1")
+        f"augment.synthetic_share {config.augment.synthetic_share} of {size} lists a step leaves "
+        "no real list; raise --batch_size, lower --synthetic_share, or ask for --synthetic_share=1")
 
 
 def trained_on(config: run_config.RunConfig, real: Sequence[splits.Program],

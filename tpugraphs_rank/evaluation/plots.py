@@ -363,7 +363,8 @@ def gain_against_budget(
                     for budget, _ in found})
   arms = list(dict.fromkeys(arm for found in panels.values() for arm in found))
   with matplotlib.rc_context(_STYLE):
-    figure, axes = _figure(1, max(len(panels), 1), 1.2 + 3.4 * max(len(panels), 1), 3.6, sharey=True)
+    columns = max(len(panels), 1)
+    figure, axes = _figure(1, columns, 1.2 + 3.4 * columns, 3.6, sharey=True)
     for axis, (title, found) in zip(axes[0], panels.items()):
       for arm, points in found.items():
         number = arms.index(arm)
