@@ -67,7 +67,7 @@ def _define_flags() -> None:
   flags.DEFINE_integer("divisions", 3, "Divisions of the graphs: seeds 0, 1, ...", lower_bound=1)
   flags.DEFINE_multi_enum("variants", [MAIN], list(VARIANTS), "What is compared, and on the first "
                           "division only, but for main.")
-  flags.DEFINE_float("guidance", 1.5, "Of sampling.", lower_bound=0.0)
+  flags.DEFINE_float("guidance", 2.0, "Of sampling.", lower_bound=0.0)
   flags.DEFINE_float("times", 3.0, "Graphs sampled for each training graph.", lower_bound=0.1)
   flags.DEFINE_integer("seeds", 3, "Surrogates of each kind.", lower_bound=1)
   flags.DEFINE_integer("max_epochs", 150, "Of a surrogate.", lower_bound=1)

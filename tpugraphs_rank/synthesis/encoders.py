@@ -33,6 +33,13 @@ class Noise:
       return values
     return tf.nn.experimental.stateless_dropout(values, rate, seed=self.seed())
 
+  def hidden(self, x: tf.Tensor, rate: float) -> tf.Tensor:
+    """Attributes [N, F] with this share of them as one does not know them: -1."""
+    if not rate:
+      return x
+    shown = tf.random.stateless_uniform(tf.shape(x), self.seed()) >= rate
+    return tf.where(shown, x, -1)
+
 
 def segment_sum(values: tf.Tensor, segments: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
   """[count, h]: the sum of the rows of each segment."""

@@ -1,14 +1,15 @@
 """Trains the three modules of a LayerDAG side by side, on all layers of all graphs at once.
 
-Teacher-forced: each layer is learned given the true ones before it. Each module keeps the weights
-with which it found the validation graphs most likely, and stops for itself.
+Teacher-forced: each layer is learned given the true ones before it. Each module keeps the weights,
+averaged over the latest steps, with which it found the validation graphs most likely, and stops for
+itself.
 """
 
 import dataclasses
 import logging
 import math
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -72,8 +73,9 @@ class Fitter:
         global_clipnorm=fit.clip_norm) for name in generator.modules}
     for name, optimizer in self._optimizers.items():
       optimizer.build(generator.variables[name])
-    self.best = {name: [tf.Variable(variable, trainable=False) for variable in variables]
-                 for name, variables in generator.variables.items()}
+    copies = lambda: {name: [tf.Variable(variable, trainable=False) for variable in variables]
+                      for name, variables in generator.variables.items()}
+    self._averages, self.best = copies(), copies()
     spec = generator_lib.signature(next(self._batches(1)))
     seed = tf.TensorSpec([2], tf.int32)
     self._train_step = {name: tf.function(
@@ -90,6 +92,7 @@ class Fitter:
     groups = {}
     for name, variables in self.generator.variables.items():
       groups[name] = variables
+      groups[f"{name}_average"] = self._averages[name]
       groups[f"{name}_best"] = self.best[name]
       groups[f"{name}_optimizer"] = self._optimizers[name].variables
     return groups
@@ -142,8 +145,7 @@ class Fitter:
   def keep_best(self) -> None:
     """Gives each module the weights of its best validation."""
     for name, variables in self.generator.variables.items():
-      for variable, best in zip(variables, self.best[name]):
-        variable.assign(best)
+      _assign(variables, self.best[name])
 
   def bounds(self, name: str, unrolled, asked: np.ndarray, draws: int) -> float:
     """The mean bound of -log p of graphs, in nats a graph, by a module."""
@@ -160,7 +162,11 @@ class Fitter:
     for name in learning:
       # What is not drawn at random needs one draw.
       draws = 1 if name == "sizes" else _VALIDATION_DRAWS
+      variables, averages = self.generator.variables[name], self._averages[name]
+      learned = [variable.numpy() for variable in variables]
+      _assign(variables, averages)
       value = self.bounds(name, self._valid, self._valid_asked, draws)
+      _assign(variables, learned)
       if not math.isfinite(value):
         raise errors.TrainingError(
             f"epoch {progress.epoch}: the validation bound of {name} is {value}; lower "
@@ -168,23 +174,29 @@ class Fitter:
       found[f"valid_{name}"] = value
       if value < progress.best.get(name, math.inf):
         progress.best[name], progress.best_epoch[name] = value, progress.epoch
-        for best, variable in zip(self.best[name], self.generator.variables[name]):
-          best.assign(variable)
+        _assign(self.best[name], averages)
     return found
 
   def _batches(self, epoch: int) -> Iterator[Dict[str, np.ndarray]]:
-    """Each graph once, some of them without their conditions."""
+    """Each graph once, some of them without their conditions, others not quite with their own."""
     config = self.generator.config
+    scalars = self.generator.facts.conditions.scalars
     rng = np.random.default_rng([config.fit.seed, epoch])
     order = rng.permutation(len(self._train))
     for start in range(0, len(order), config.fit.batch_graphs):
       rows = order[start:start + config.fit.batch_graphs]
       asked = self._asked[rows].copy()
       asked[rng.random(len(rows)) < config.network.condition_dropout] = np.nan
-      yield self.generator.batch([self._train[row] for row in rows], asked)
+      arrays = self.generator.batch([self._train[row] for row in rows], asked)
+      if config.network.condition_noise:
+        noise = config.network.condition_noise * rng.normal(size=[len(rows), len(scalars)])
+        # What is open stays as it is.
+        arrays["scalar"] += (noise[arrays["graph"]] * arrays["told"][:, scalars]).astype(np.float32)
+      yield arrays
 
   def _step(self, name: str) -> Callable[..., tf.Tensor]:
     module, optimizer = self.generator.modules[name], self._optimizers[name]
+    averages, kept = self._averages[name], self.generator.config.fit.average
 
     def step(arrays, seed):
       with tf.GradientTape() as tape:
@@ -193,9 +205,18 @@ class Fitter:
         loss = tf.reduce_sum(losses) / graphs
       variables = module.trainable_variables
       optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+      # What was learned first is soon forgotten.
+      share = tf.maximum(1.0 - kept, 9.0 / (10.0 + tf.cast(optimizer.iterations, tf.float32)))
+      for average, variable in zip(averages, self.generator.variables[name]):
+        average.assign_add(share * (variable - average))
       return loss
 
     return step
+
+
+def _assign(variables: Sequence[tf.Variable], values: Sequence[Any]) -> None:
+  for variable, value in zip(variables, values):
+    variable.assign(value)
 
 
 def _seed(first: int, second: int) -> tf.Tensor:

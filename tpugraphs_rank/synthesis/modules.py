@@ -29,13 +29,16 @@ class Module(tf.keras.Model):
 
   def known(self, arrays: Arrays, noise: Optional[Noise] = None) -> Tuple[tf.Tensor, tf.Tensor]:
     """Of all steps of whole graphs the candidates' states [c, h] and the contexts [S, h]."""
+    x = arrays["x"]
+    if noise:
+      x = noise.hidden(x, self.network.attribute_dropout)
     if self.network.encoder == "causal":
       states = self.encoder.causal(
-          arrays["x"], arrays["level"], arrays["step"], arrays["edges"], None,
+          x, arrays["level"], arrays["step"], arrays["edges"], None,
           tf.shape(arrays["counts"])[0], noise)[-1]
       prefix = encoders.prefix_sums(states, arrays)
     else:
-      states, prefix = self.whole_prefixes(arrays, noise)
+      states, prefix = self.whole_prefixes({**arrays, "x": x}, noise)
     return self.seen(states, prefix, arrays)
 
   def whole_prefixes(self, arrays: Arrays, noise: Optional[Noise] = None

@@ -49,6 +49,13 @@ class NetworkSettings:
   condition_dropout: float = setting(
       0.1, "Share of the graphs whose conditions training leaves open, for guidance.",
       minimum=0.0, maximum=1.0)
+  attribute_dropout: float = setting(
+      0.0, "Share of the attributes of earlier nodes that training hides: a few of them would tell "
+      "which training graph it is.", minimum=0.0, maximum=0.9)
+  condition_noise: float = setting(
+      0.0, "Standard deviation of what training adds to the scalars that are asked for, whose own "
+      "is 1 among the training graphs: alike labels ask for alike graphs.", minimum=0.0,
+      maximum=10.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +72,9 @@ class FitSettings:
   learning_rate: float = setting(1e-3, "Peak learning rate of Adam.", above=0.0)
   warmup_steps: int = setting(50, "Steps of linear warm-up; a cosine follows.", minimum=0)
   clip_norm: float = setting(1.0, "Clip the gradient to this global norm.", above=0.0)
+  average: float = setting(
+      0.99, "Weights are judged and kept as their moving averages, which hold on to this share of "
+      "themselves at each step; 0: as they are.", minimum=0.0, maximum=0.9999)
   valid_fraction: float = setting(
       0.15, "Share of the training graphs to validate on where no file of them is given.",
       above=0.0, maximum=0.5)
