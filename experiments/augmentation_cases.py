@@ -46,11 +46,13 @@ class Arm:
     source: which synthetic collection takes part; None: none.
     oversampled: without one, whether real lists stand in the place of the synthetic ones.
     changes: settings that it has beside those of all arms.
+    strategy: how synthetic programs become signal; see `synthesis.augment.strategies`.
   """
 
   source: Optional[str] = None
   oversampled: bool = False
   changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  strategy: str = "measured"
 
 
 ARMS: Mapping[str, Arm] = {
@@ -61,6 +63,8 @@ ARMS: Mapping[str, Arm] = {
     augmentation.RANDOM: Arm(augmentation.RANDOM),
     augmentation.TEMPLATES: Arm(augmentation.TEMPLATES),
     "layerdag_shuffled": Arm(LAYERDAG, changes={"augment.synthetic_shuffled": True}),
+    "layerdag_distilled": Arm(LAYERDAG, strategy="distilled"),
+    "layerdag_pretrained": Arm(LAYERDAG, strategy="pretrained"),
     "layerdag_only": Arm(LAYERDAG, changes={"augment.synthetic_share": 1.0}),
 }
 
@@ -149,6 +153,7 @@ def plan(tasks: Mapping[str, Settings], budgets: Sequence[Optional[int]], arms: 
               "name": f"{folder}/{name}/seed{seed}", "task": task,
               "budget": whole if budget is None else budget, "arm": name, "subset": seed,
               "split": settings.split, "source": digests.get(arm.source),
+              "strategy": arm.strategy,
               "config": config_lib.to_dict(config)})
   return cases
 
@@ -300,6 +305,7 @@ def costs(trainings: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
 def run_case(case: Mapping[str, Any], tasks: Dict[str, Any]) -> Dict[str, Any]:
   """Trains and judges one case; `tasks` keeps what cases of one task share."""
   from tpugraphs_rank.evaluation import task as task_lib  # TensorFlow: not for the plan.
+  from tpugraphs_rank.synthesis.augment import strategies
   from tpugraphs_rank.training import run as run_lib
   from tpugraphs_rank.training import trainer
 
@@ -310,10 +316,12 @@ def run_case(case: Mapping[str, Any], tasks: Dict[str, Any]) -> Dict[str, Any]:
     # Seen and unseen are a matter of the collection, not of the programs that a budget draws.
     tasks[key] = task_lib.load_task(
         dataclasses.replace(config.data, max_graphs=None), case["split"])
-  with tempfile.TemporaryDirectory() as folder:
-    training = trainer.Trainer(config)
-    result = training.train(folder)
-    scores = run_lib.load_run(folder).score_programs(tasks[key].programs)
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    strategy = strategies.STRATEGIES[case.get("strategy", "measured")]()
+    training = trainer.Trainer(strategy.prepare(config, folder))
+    result = training.train(folder / "run")
+    scores = run_lib.load_run(folder / "run").score_programs(tasks[key].programs)
   frame = tasks[key].judge(scores)
   rows = frame[list(_KEPT)].astype(object).where(frame[list(_KEPT)].notna(), None)
   synthetic = training.counts.get("synthetic")

@@ -17,6 +17,9 @@ initial weights. All arms take the same number of steps and validate on the same
   random_graphs       from --random_collection
   templates           from --templates_collection
   layerdag_shuffled   the runtimes of each synthetic program permuted: a control
+  layerdag_distilled  what an ensemble of rankers, trained on the real ones, is sure of, in the place
+                      of measured runtimes
+  layerdag_pretrained half of the steps on synthetic lists alone, then half on real ones alone
   layerdag_only       no real program trains
 
 An arm without its collection is left out. Choose among settings and sources on --split valid, and

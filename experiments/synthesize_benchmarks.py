@@ -41,6 +41,10 @@ _CONFIG = flags.DEFINE_string(
     "config", str(pathlib.Path(__file__).parent / "configs" / "layerdag_dataflow.json"),
     "JSON file with the settings of the generator that is trained.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
+_FIRST_NUMBER = flags.DEFINE_integer(
+    "first_number", 0, "Number of the first graph, in the programs' names. With another seed and "
+    "numbers beyond those that are there, more programs join those that were measured.",
+    lower_bound=0)
 _MAX_NODES = flags.DEFINE_integer("max_nodes", 120, "Larger dataflow graphs are left out.",
                                   lower_bound=2)
 _GUIDANCE = flags.DEFINE_float(
@@ -52,7 +56,8 @@ def main(_) -> None:
   about: Dict[str, Any] = {"made_by": "experiments.synthesize_benchmarks",
                            "source": _SOURCE.value, "seed": _SEED.value}
   if _SOURCE.value == "layerdag":
-    made = sources.of_graphs(_drawn(output, about), _COUNT.value, "layerdag", _SEED.value)
+    made = sources.of_graphs(_drawn(output, about), _COUNT.value, "layerdag", _SEED.value,
+                             first_number=_FIRST_NUMBER.value)
   else:
     if not _LIKE.value:
       raise errors.ConfigError(

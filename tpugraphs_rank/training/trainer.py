@@ -72,14 +72,20 @@ class Progress:
 class Trainer:
   """Everything that a run needs, built; `train` then runs the epochs."""
 
-  def __init__(self, config: run_config.RunConfig):
+  def __init__(self, config: run_config.RunConfig, first_weights: Optional[int] = None):
     """Reads the data, fits the normalizer, builds the model and its step.
+
+    Args:
+      config: everything that decides what is computed.
+      first_weights: seed of the first weights alone, for ensembles that see the same programs;
+        None: `training.seed`, as for everything else.
 
     Raises:
       TpuGraphsRankError: bad data or configuration.
     """
     check(config)
-    runtime.configure(config.training.seed, config.training.threads)
+    runtime.configure(
+        config.training.seed if first_weights is None else first_weights, config.training.threads)
     self.config = config
     self.collection = registry.get_collection(config.data.collection)
     _check_published(config, self.collection)

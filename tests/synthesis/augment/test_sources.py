@@ -26,6 +26,11 @@ def test_graphs_are_tried_until_there_are_enough():
   assert report["kinds"] == {"dot": 5} and report["nodes"] == 5 * (len(_BAD) + len(_GOOD))
 
 
+def test_numbers_tell_several_calls_apart():
+  made = sources.of_graphs(itertools.repeat(_GOOD), 2, "mine", 0, first_number=100)
+  assert [program.stem for program in made.programs] == ["mine_dot.100.f32", "mine_dot.101.f32"]
+
+
 def test_a_program_that_is_there_already_is_no_second_one():
   vector = [Node("parameter", "f32", 3, ()), Node("negate", "f32", 3, (0,))]
   made = sources.of_graphs(iter([vector] * 40), 40, "mine", 0)

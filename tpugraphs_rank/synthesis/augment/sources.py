@@ -56,7 +56,7 @@ class Realised:
 
 
 def of_graphs(graphs: Iterator[Graph], count: int, source: str, seed: int,
-              limits: realise.Limits = realise.Limits()) -> Realised:
+              limits: realise.Limits = realise.Limits(), first_number: int = 0) -> Realised:
   """Makes programs of graphs until there are enough.
 
   Args:
@@ -65,6 +65,7 @@ def of_graphs(graphs: Iterator[Graph], count: int, source: str, seed: int,
     source: in the programs' names.
     seed: of shapes and constants; graph number i is made with a seed of its own.
     limits: what is refused.
+    first_number: of the graphs; programs of several calls are told apart by their numbers.
 
   Raises:
     DataError: hardly any graph becomes a program.
@@ -72,7 +73,7 @@ def of_graphs(graphs: Iterator[Graph], count: int, source: str, seed: int,
   found = Realised([], 0, {}, dict.fromkeys(realise.REPAIRS, 0), 0, 0, 0.0)
   shares: List[float] = []
   seen = set()
-  for number, graph in enumerate(graphs):
+  for number, graph in enumerate(graphs, first_number):
     outcome = realise.realise(graph, source, number, np.random.default_rng([seed, number]), limits)
     found.graphs += 1
     found.nodes += outcome.nodes

@@ -1,0 +1,126 @@
+"""Distillation by chains of confident pairs, and what each strategy makes of a training."""
+
+import dataclasses
+
+import hypothesis
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import errors
+from tpugraphs_rank import run_config
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.synthesis.augment import distillation
+from tpugraphs_rank.synthesis.augment import strategies
+from tpugraphs_rank.training import trainer
+
+
+@hypothesis.given(hnp.arrays(np.float64, st.tuples(st.integers(2, 4), st.integers(1, 8)),
+                             elements=st.integers(-20, 20).map(float)), st.floats(0.0, 2.0))
+def test_every_pair_that_is_left_is_confident(scores, margin):
+  kept, runtimes = distillation.confident(scores, margin)
+  assert len(kept) == len(set(kept.tolist())) == len(runtimes)
+  if not len(kept):
+    return
+  scaled = (scores - scores.mean(axis=1, keepdims=True)) / scores.std(axis=1, keepdims=True)
+  for place, fast in enumerate(kept):
+    for slow in kept[place + 1:]:
+      difference = scaled[:, fast] - scaled[:, slow]
+      assert difference.mean() > margin * difference.std()
+      assert difference.mean() > 0
+  assert (np.diff(runtimes) >= 0).all() and (runtimes > 0).all()
+
+
+def test_teachers_that_agree_keep_everything():
+  scores = np.array([3.0, 1.0, 2.0, 0.0])
+  kept, runtimes = distillation.confident(np.stack([scores, 10 * scores + 5]), 1.0)
+  assert kept.tolist() == [0, 2, 1, 3]
+  scaled = (scores - scores.mean()) / scores.std()
+  np.testing.assert_array_equal(runtimes, np.round(1e6 * np.exp(-0.5 * scaled[kept])))
+
+
+def test_teachers_that_contradict_each_other_keep_one():
+  kept, _ = distillation.confident(np.array([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]]), 1.0)
+  assert len(kept) == 1
+
+
+@pytest.mark.parametrize("scores", [np.zeros([2, 5]), np.zeros([2, 1])])
+def test_teachers_without_an_opinion(scores):
+  assert distillation.confident(scores, 1.0)[0].size == 0
+
+
+def test_a_taught_collection_loads(tmp_path):
+  by_first_column = lambda graph: -graph.config_feat[:, 8].astype(float) - np.arange(
+      len(graph.config_feat)) * 1e-3
+  taught = distillation.teach("tile:xla_cpu", [by_first_column, by_first_column], tmp_path)
+  described = registry.get_collection(str(tmp_path / "collection.json"))
+  found = list(collections.load_collection(described, "train"))
+  assert len(found) == taught == 162 and described.target.startswith("xla_cpu:")
+  for graph in found[:5]:
+    assert (np.diff(graph.config_runtime) >= 0).all()
+    assert (np.diff(graph.config_feat[:, 8]) >= 0).all()
+
+
+def test_layouts_are_not_taught(tmp_path):
+  with pytest.raises(errors.ConfigError, match="distillation teaches tile programs"):
+    distillation.teach("layout:xla_cpu:mixed", [], tmp_path)
+
+
+@pytest.fixture(scope="module", name="made")
+def _made(tmp_path_factory):
+  """Stand-ins for synthetic programs."""
+  folder = tmp_path_factory.mktemp("made")
+  score = lambda graph: np.arange(len(graph.config_feat), dtype=float)
+  distillation.teach("tile:xla_cpu", [score, score], folder)
+  return str(folder / "collection.json")
+
+
+def _config(made):
+  return config_lib.override(run_config.RunConfig(), {
+      "data.max_graphs": 4, "batch.batch_size": 2, "batch.max_configs": 6,
+      "batch.lists_per_graph": 1, "model.hidden_width": 8, "model.opcode_width": 4,
+      "training.epochs": 4, "training.steps_per_epoch": 3, "training.patience": 4,
+      "training.tensorboard": False, "augment.synthetic": made,
+      "augment.synthetic_held_back": "content", "augment.synthetic_graphs": 6}, source="test")
+
+
+def test_measured_changes_nothing(made, tmp_path):
+  config = _config(made)
+  assert strategies.STRATEGIES["measured"]().prepare(config, tmp_path) == config
+
+
+def test_pretrained_takes_as_many_steps_in_all(made, tmp_path):
+  config = _config(made)
+  prepared = strategies.Pretrained(share=0.5).prepare(config, tmp_path)
+  before = config_lib.to_dict(prepared)["training"]
+  assert before["epochs"] == 2 and prepared.augment.synthetic is None
+  assert prepared.training.initial_checkpoint == str(tmp_path / "before")
+  training = trainer.Trainer(prepared)
+  assert len(training.train_graphs) == 4
+  assert training.train(tmp_path / "run").epochs == 2
+
+
+def test_distilled_teachers_see_the_real_programs_alone(made, tmp_path, monkeypatch):
+  taught = {}
+
+  def teach(collection, teachers, output, margin):
+    graph = next(iter(collections.load_collection("tile:xla_cpu", "train")))
+    taught.update(collection=collection, margin=margin,
+                  scores=[teacher(graph) for teacher in teachers])
+    distillation_teach(collection, [lambda graph: np.arange(len(graph.config_feat), dtype=float)]
+                       * 2, output)
+
+  distillation_teach = distillation.teach
+  monkeypatch.setattr(distillation, "teach", teach)
+  config = _config(made)
+  prepared = strategies.Distilled(teachers=2, margin=0.5).prepare(config, tmp_path)
+  assert taught["collection"] == made and taught["margin"] == 0.5
+  # Teachers differ by their first weights.
+  assert not np.allclose(*taught["scores"])
+  assert prepared.augment.synthetic == str(tmp_path / "taught" / "collection.json")
+  assert dataclasses.replace(prepared, augment=config.augment) == config
