@@ -118,7 +118,11 @@ def main(argv: Optional[List[str]] = None) -> None:
   concurrent = arguments.concurrent and (os.cpu_count() or 1) >= arguments.passes
   if not arguments.assemble_only:
     run_passes(arguments.output, arguments.passes, concurrent)
-  report = raw.write(arguments.output, [plans.kernel_of(entry) for entry in plan["kernels"]],
+  entries = plan["kernels"]
+  if arguments.programs:
+    # Programs of earlier files count, too: so a collection grows.
+    entries = files.read_json(arguments.output / "plan.json")["kernels"]
+  report = raw.write(arguments.output, [plans.kernel_of(entry) for entry in entries],
                      arguments.passes)
   report["machine"] = protocol.machine()
   report["versions"] = plans.package_versions()
