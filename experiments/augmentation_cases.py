@@ -47,12 +47,14 @@ class Arm:
     oversampled: without one, whether real lists stand in the place of the synthetic ones.
     changes: settings that it has beside those of all arms.
     strategy: how synthetic programs become signal; see `synthesis.augment.strategies`.
+    matched: whether it has as many synthetic programs as the smallest source, not all of its own.
   """
 
   source: Optional[str] = None
   oversampled: bool = False
   changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   strategy: str = "measured"
+  matched: bool = False
 
 
 ARMS: Mapping[str, Arm] = {
@@ -60,8 +62,9 @@ ARMS: Mapping[str, Arm] = {
     augmentation.OVERSAMPLED: Arm(oversampled=True),
     SYNTHETIC: Arm(SYNTHETIC),
     LAYERDAG: Arm(LAYERDAG),
-    augmentation.RANDOM: Arm(augmentation.RANDOM),
-    augmentation.TEMPLATES: Arm(augmentation.TEMPLATES),
+    augmentation.MATCHED: Arm(LAYERDAG, matched=True),
+    augmentation.RANDOM: Arm(augmentation.RANDOM, matched=True),
+    augmentation.TEMPLATES: Arm(augmentation.TEMPLATES, matched=True),
     "layerdag_shuffled": Arm(LAYERDAG, changes={"augment.synthetic_shuffled": True}),
     "layerdag_distilled": Arm(LAYERDAG, strategy="distilled"),
     "layerdag_pretrained": Arm(LAYERDAG, strategy="pretrained"),
@@ -77,11 +80,13 @@ class Settings:
     base: the run's settings, of which arm, budget and seed change some.
     sources: for each name of `Arm.source` the collection, or the path of its descriptor.
     split: the split that is judged.
+    matched: synthetic programs of the arms that are matched in number; None: all of theirs.
   """
 
   base: run_config.RunConfig
   sources: Mapping[str, str]
   split: str = "test"
+  matched: Optional[int] = None
 
 
 def recipe(collection: str, path: Optional[str], epochs: int, steps_per_epoch: int,
@@ -105,12 +110,11 @@ def recipe(collection: str, path: Optional[str], epochs: int, steps_per_epoch: i
 
 
 def equal_numbers(settings: Settings) -> Settings:
-  """Where no number of synthetic programs is set, as many of each source as the smallest has."""
+  """Where no number of synthetic programs is set, matched arms get as many as the smallest source."""
   if settings.base.augment.synthetic_graphs is not None or not settings.sources:
     return settings
-  least = min(len(_training_files(source)) for source in settings.sources.values())
-  return dataclasses.replace(settings, base=config_lib.override(
-      settings.base, {"augment.synthetic_graphs": least}, source="number of synthetic programs"))
+  return dataclasses.replace(settings, matched=min(
+      len(_training_files(source)) for source in settings.sources.values()))
 
 
 def plan(tasks: Mapping[str, Settings], budgets: Sequence[Optional[int]], arms: Sequence[str],
@@ -165,6 +169,8 @@ def _config_of(settings: Settings, arm: Arm, budget: Optional[int], seed: int
   changes: Dict[str, Any] = {"data.max_graphs": budget, "training.seed": seed, **arm.changes}
   if arm.source is not None:
     changes["augment.synthetic"] = settings.sources[arm.source]
+    if arm.matched and settings.matched is not None:
+      changes["augment.synthetic_graphs"] = settings.matched
   elif not arm.oversampled:
     # The real part of the steps of the other arms, alone.
     made = max(round(base.augment.synthetic_share * base.batch.batch_size), 1)

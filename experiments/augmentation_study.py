@@ -14,8 +14,9 @@ initial weights. All arms take the same number of steps and validate on the same
   real                a step has the real lists of the mixed arms, and no others
   real_oversampled    real lists stand in the place of the synthetic ones
   layerdag            synthetic lists from --layerdag_collection, beside the real ones
-  random_graphs       from --random_collection
-  templates           from --templates_collection
+  layerdag_matched    as many of these as the smallest source has
+  random_graphs       as many from --random_collection
+  templates           as many from --templates_collection
   layerdag_shuffled   the runtimes of each synthetic program permuted: a control
   layerdag_distilled  what an ensemble of rankers, trained on the real ones, is sure of, in the place
                       of measured runtimes
@@ -68,7 +69,8 @@ def _define_flags() -> None:
                      lower_bound=0.01, upper_bound=1.0)
   flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list's loss.")
   flags.DEFINE_integer("synthetic_graphs", None, "Synthetic programs of each arm, drawn with the "
-                       "seed; otherwise as many as the smallest source has.", lower_bound=1)
+                       "seed; otherwise all, and in arms of matched numbers as many as the smallest "
+                       "source has.", lower_bound=1)
   flags.DEFINE_string("synthetic_held_back", "unseen", "Which twins of validation and test "
                       "programs are left out, as of experiments.train.")
   flags.DEFINE_string("config", None, "JSON file with further settings of all trainings; otherwise "
@@ -155,28 +157,28 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def readme_table(results: Mapping[str, Any]) -> str:
-  """One row a task and budget: tau of the arms, and what LayerDAG's programs gain."""
-  arms = [arm for arm in (*augmentation.BASELINES, cases_lib.LAYERDAG, augmentation.RANDOM,
-                          augmentation.TEMPLATES)
-          if any(one["arm"] == arm for one in results["means"])]
-  header = ["measured real programs", *(
-      arm.replace("_", " ") if arm in augmentation.BASELINES else
-      f"real + {'LayerDAG' if arm == cases_lib.LAYERDAG else arm.replace('_', ' ')}"
-      for arm in arms), "gain of LayerDAG over real", "over oversampled",
-      "top-1 slowdown, oversampled", "top-1 slowdown, LayerDAG"]
+  """One row a task and budget: tau of real programs alone, and what LayerDAG's programs gain.
+
+  The groups that training has, and those that it has not, apart where there are both.
+  """
   several = len({one["task"] for one in results["means"]}) > 1
+  parts = [name for name in ("seen", "unseen_groups") if all(name in one for one in results["means"])]
+  parts = parts if len(parts) == 2 else ["all"]
+  header = ["measured real programs"]
+  for name in parts:
+    of = {"seen": "seen groups: ", "unseen_groups": "unseen groups: ", "all": ""}[name]
+    header += [f"{of}tau, real", f"{of}real + LayerDAG", f"{of}gain over oversampled"]
   rows = []
   for task, budget in dict.fromkeys((one["task"], one["budget"]) for one in results["means"]):
     by_arm = {one["arm"]: one for one in augmentation.of(results["means"], task, budget)}
-    gains = next((one["parts"]["all"] for one in augmentation.of(
-        results["comparisons"], task, budget) if one["arm"] == cases_lib.LAYERDAG
-        and "all" in one["parts"]), {})
-    cell = lambda arm, metric: tables.cell(metric, by_arm.get(arm, {}).get("all", {}).get(metric))
-    rows.append([
-        f"{task}, {budget}" if several else str(budget), *(cell(arm, "tau") for arm in arms),
-        *(augmentation.gain_text(gains.get(rival, {}).get("tau"))
-          for rival in augmentation.BASELINES),
-        *(cell(arm, "top1_slowdown") for arm in (augmentation.OVERSAMPLED, cases_lib.LAYERDAG))])
+    gains = next((one["parts"] for one in augmentation.of(results["comparisons"], task, budget)
+                  if one["arm"] == cases_lib.LAYERDAG), {})
+    row = [f"{task}, {budget}" if several else str(budget)]
+    for name in parts:
+      cell = lambda arm: tables.cell("tau", by_arm.get(arm, {}).get(name, {}).get("tau"))
+      gain = gains.get(name, {}).get(augmentation.OVERSAMPLED, {}).get("tau")
+      row += [cell(augmentation.REAL), cell(cases_lib.LAYERDAG), augmentation.gain_text(gain)]
+    rows.append(row)
   return tables.markdown(header, rows)
 
 

@@ -49,12 +49,14 @@ def test_comparisons():
   assert [(one["budget"], one["arm"]) for one in found] == [
       (5, "layerdag"), (5, "random_graphs"), (10, "layerdag"), (10, "random_graphs")]
   one = found[2]
-  assert one["level"] == two_way.corrected_level(4) and one["n_seeds"] == 3
+  # Four arms with synthetic programs, judged on seen and on unseen groups apart.
+  assert one["level"] == two_way.corrected_level(8) and one["n_seeds"] == 3
+  assert one["programs"] == "seen"
+  seen = lambda rows: rows[rows["graph"] < "g4"]
   cell = lambda arm: made[(made["budget"] == 10) & (made["arm"] == arm)]
-  for rival, short, gain in (("real", "real", 0.15), ("real_oversampled", "oversampled", 0.1),
-                             ("random_graphs", "random_graphs", 0.04)):
+  for rival, short, gain in (("real", "real", 0.15), ("real_oversampled", "oversampled", 0.1)):
     expected, _ = two_way.paired_interval(
-        cell("layerdag"), cell(rival), "kendall_tau", one["level"], 2000)
+        seen(cell("layerdag")), seen(cell(rival)), "kendall_tau", one["level"], 2000)
     assert (one[f"gain_vs_{short}"], one[f"low_vs_{short}"], one[f"high_vs_{short}"]) == (
         expected.mean, expected.low, expected.high)
     assert expected.mean == pytest.approx(gain, abs=0.01) and expected.low > 0
@@ -64,7 +66,17 @@ def test_comparisons():
   # What was not run, and an arm beside itself.
   assert one["low_vs_templates"] is one["gain_vs_templates"] is None
   assert found[3]["low_vs_random_graphs"] is None
+  # An arm with other numbers of synthetic programs than the random graphs are.
+  assert one["low_vs_random_graphs"] is None and "random_graphs" not in one["parts"]["seen"]
   json.dumps(found, allow_nan=False)
+
+
+def test_sources_are_compared_at_equal_numbers():
+  made = frame().replace({"arm": {"layerdag": "layerdag_matched"}})
+  one, other = (entry for entry in augmentation.comparisons(made, resamples=500)
+                if entry["budget"] == 10)
+  assert one["gain_vs_random_graphs"] == pytest.approx(0.04, abs=0.01)
+  assert other["arm"] == "random_graphs" and other["gain_vs_random_graphs"] is None
 
 
 def test_arms_that_are_the_same_gain_nothing():
@@ -88,6 +100,7 @@ def test_only_subsets_of_both_are_paired():
 def test_where_it_is_not_known_what_was_seen():
   made = frame(seen=lambda place: None)
   one = augmentation.comparisons(made, resamples=200)[0]
+  assert one["programs"] == "all" and one["gain_vs_real"] is not None
   assert set(one["parts"]) == {"all"} and set(augmentation.means(made)[0]) >= {"all"}
   assert "seen" not in augmentation.means(made)[0]
 

@@ -68,14 +68,19 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else(tiny):
   reference = configs["layerdag"]
   assert (reference.data.max_graphs, reference.training.seed) == (3, 7)
   assert reference.augment.synthetic == tiny["layerdag"]
-  assert reference.augment.synthetic_graphs == 3  # As many as the smaller source has.
+  assert reference.augment.synthetic_graphs is None
+  # As many as the smaller source has.
+  assert configs["layerdag_matched"].augment.synthetic_graphs == 3
   differences = {arm: {line.partition(":")[0] for line in config_lib.differences(reference, config)}
                  for arm, config in configs.items()}
-  without = {"augment.synthetic", "augment.synthetic_graphs"}
+  without, matched = {"augment.synthetic"}, {"augment.synthetic_graphs"}
   assert differences == {
       "real": without | {"batch.batch_size"}, "real_oversampled": without, "layerdag": set(),
-      "random_graphs": {"augment.synthetic"}, "layerdag_shuffled": {"augment.synthetic_shuffled"},
-      "layerdag_only": {"augment.synthetic_share"}}
+      "layerdag_matched": matched, "random_graphs": without | matched,
+      "layerdag_shuffled": {"augment.synthetic_shuffled"}, "layerdag_distilled": set(),
+      "layerdag_pretrained": set(), "layerdag_only": {"augment.synthetic_share"}}
+  assert {case["arm"]: case["strategy"] for case in cases if case["strategy"] != "measured"} == {
+      "layerdag_distilled": "distilled", "layerdag_pretrained": "pretrained"}
   assert configs["real"].batch.batch_size == 2
   assert {config.training.steps_per_epoch for config in configs.values()} == {3}
   assert {config.training.patience for config in configs.values()} == {2}
@@ -180,18 +185,19 @@ def test_tables():
   found = _results()
   json.dumps(found, allow_nan=False)
   text = augmentation_study.markdown(found)
-  assert "intervals of 98.75 %" in text and "With 3 seeds, intervals are too narrow" in text
+  assert "intervals of 99.38 %" in text and "With 3 seeds, intervals are too narrow" in text
   assert "## tile:x, 10 programs: groups of families never seen" in text
   assert "| tile:x | 5 | real | 1 | 30 | 20 | 960 | 5 | 0 | 0 |" in text
   lines = augmentation_study.readme_table(found).splitlines()
   assert lines[0] == (
-      "| measured real programs | real | real oversampled | real + LayerDAG | real + random graphs "
-      "| gain of LayerDAG over real | over oversampled | top-1 slowdown, oversampled | top-1 "
-      "slowdown, LayerDAG |")
+      "| measured real programs | seen groups: tau, real | seen groups: real + LayerDAG "
+      "| seen groups: gain over oversampled | unseen groups: tau, real "
+      "| unseen groups: real + LayerDAG | unseen groups: gain over oversampled |")
   assert [line.split(" | ")[0] for line in lines[2:]] == ["| 5", "| 10"]
   (ten,) = [one for one in found["comparisons"]
             if (one["budget"], one["arm"]) == (10, "layerdag")]
-  assert augmentation.gain_text(ten["parts"]["all"]["real_oversampled"]["tau"]) in lines[3]
+  for name in ("seen", "unseen_groups"):
+    assert augmentation.gain_text(ten["parts"][name]["real_oversampled"]["tau"]) in lines[3]
 
 
 def _run(name, *arguments):

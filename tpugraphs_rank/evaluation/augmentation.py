@@ -30,6 +30,9 @@ TEMPLATES = "templates"
 # What arms are compared with, and the end of the names of the numbers that say so.
 RIVALS: Mapping[str, str] = {
     REAL: "real", OVERSAMPLED: "oversampled", RANDOM: "random_graphs", TEMPLATES: "templates"}
+# Arms of equal numbers of synthetic programs, which say what a source is worth.
+MATCHED = "layerdag_matched"
+_EQUAL = (MATCHED, RANDOM, TEMPLATES)
 METRICS: Mapping[str, str] = {
     "tau": "kendall_tau", "top1_slowdown": "top1_slowdown", "top5_slowdown": "top5_slowdown"}
 # The judged programs: all, and those of groups that the training split has, or has not.
@@ -75,29 +78,35 @@ def comparisons(frame: pd.DataFrame, resamples: int = two_way.RESAMPLES, seed: i
   """Each arm with synthetic programs beside its rivals, at each task and budget.
 
   Intervals are those of `two_way.mean_interval`, at the level that is corrected for the number of
-  arms with synthetic programs over all tasks and budgets.
+  arms with synthetic programs over all tasks and budgets, and for judging the groups that training
+  has and those that it has not apart, where there are both. As everywhere in this project, the
+  former are the headline then.
 
   Returns:
     For each such arm: task, budget, arm, n_seeds (subsets that it has in common with
-    OVERSAMPLED, or else REAL), level; of tau over all programs gain_vs_<rival>, low_vs_<rival> and
-    high_vs_<rival> for each of RIVALS, None where the rival was not run (or is the arm itself); and
-    `parts`: {part: {rival: {metric: Interval as JSON}}}.
+    OVERSAMPLED, or else REAL), level; `programs`, the one of PARTS that the following are of: of
+    tau gain_vs_<rival>, low_vs_<rival> and high_vs_<rival> for each of RIVALS, None where the rival
+    was not run, is the arm itself, or (of random graphs and templates) has another number of
+    synthetic programs; and `parts`: {part: {rival: {metric: Interval as JSON}}}.
   """
   cells = {key: rows for key, rows in frame.groupby(["task", "budget", "arm"], sort=False)}
   ours = [key for key in cells if key[2] not in BASELINES]
-  level = two_way.corrected_level(max(len(ours), 1))
-  return [_comparison(cells, key, level, resamples, seed) for key in ours]
+  apart = len(part(frame, "seen")) > 0 and len(part(frame, "unseen_groups")) > 0
+  level = two_way.corrected_level(max(len(ours), 1) * (2 if apart else 1))
+  return [_comparison(cells, key, level, resamples, seed, "seen" if apart else "all")
+          for key in ours]
 
 
 def _comparison(cells: Mapping[Tuple[str, int, str], pd.DataFrame], key: Tuple[str, int, str],
-                level: float, resamples: int, seed: int) -> Dict[str, Any]:
+                level: float, resamples: int, seed: int, headline: str) -> Dict[str, Any]:
   task, budget, arm = key
   entry: Dict[str, Any] = {"task": task, "budget": int(budget), "arm": arm, "n_seeds": 0,
-                           "level": level}
+                           "level": level, "programs": headline}
   parts: Dict[str, Dict[str, Dict[str, Any]]] = {}
   for rival, short in RIVALS.items():
     theirs = cells.get((task, budget, rival))
-    usable = theirs is not None and rival != arm and (
+    fair = rival in BASELINES or (arm in _EQUAL and rival in _EQUAL)
+    usable = theirs is not None and rival != arm and fair and (
         set(theirs["subset"]) & set(cells[key]["subset"]))
     for name in PARTS if usable else ():
       found = _intervals(part(cells[key], name), part(theirs, name), level, resamples, seed)
@@ -105,7 +114,7 @@ def _comparison(cells: Mapping[Tuple[str, int, str], pd.DataFrame], key: Tuple[s
         parts.setdefault(name, {})[rival] = found
     if usable and rival in BASELINES:
       entry["n_seeds"] = len(usable)
-    interval = parts.get("all", {}).get(rival, {}).get("tau") if usable else None
+    interval = parts.get(headline, {}).get(rival, {}).get("tau") if usable else None
     for end, field in (("gain", "mean"), ("low", "low"), ("high", "high")):
       entry[f"{end}_vs_{short}"] = interval[field] if interval else None
   return {**entry, "parts": parts}
