@@ -80,10 +80,17 @@ def main(_) -> None:
         f"{first['real_programs']} real programs, {first['synthetic_programs']} synthetic ones "
         f"({first['held_back']} left out, {values.split} or validation holds them), "
         f"{first['steps']} steps, {values.seeds} seeds\n")
-  header, table = augmentation.rows_of(averages, compared)
+  judged = compared[0]["programs"]
+  if judged == "seen":
+    print("programs of groups that training has:\n")
+  header, table = augmentation.rows_of(averages, compared, judged)
   arms = [one["arm"] for one in averages]
   print(tables.text(header, [[_NAMES[arm], *row[1:]] for arm, row in zip(arms, table)]))
   print(_verdict(compared[0]))
+  unseen = compared[0]["parts"].get("unseen_groups", {}).get(augmentation.OVERSAMPLED, {})
+  if unseen:
+    print("On groups that training never saw the gain in tau over real, oversampled is "
+          f"{augmentation.gain_text(unseen['tau'])}.")
   if values.seeds < cases_lib.FEW_SEEDS:
     print(f"{values.seeds} seeds say little about how much trainings differ: intervals are too "
           f"narrow; ask for --seeds {cases_lib.FEW_SEEDS} or more")
