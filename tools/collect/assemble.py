@@ -131,15 +131,21 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   return measurement
 
 
-def main(argv: Optional[List[str]] = None) -> None:
-  parser = argparse.ArgumentParser(description=__doc__)
+def arguments_of(description: str, name: str) -> argparse.ArgumentParser:
+  """What is said to make a collection of measured kernels; `name` is its own if none is given."""
+  parser = argparse.ArgumentParser(description=description)
   parser.add_argument("--collected", required=True, type=pathlib.Path,
                       help="output folder of tools.collect.tile")
   parser.add_argument("--npz", required=True, type=pathlib.Path,
-                      help="output folder of experiments.featurize")
+                      help="folder that experiments.featurize wrote")
   parser.add_argument("--output", required=True, type=pathlib.Path,
                       help="the collection's folder")
-  parser.add_argument("--name", default="tile:xla_cpu")
+  parser.add_argument("--name", default=name)
+  return parser
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+  parser = arguments_of(__doc__, "tile:xla_cpu")
   parser.add_argument("--seed", type=int, default=0, help="of the splits")
   arguments = parser.parse_args(argv)
   logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -3,7 +3,6 @@
 All programs go into the training split: nothing is ever tested on them.
 """
 
-import argparse
 import logging
 import pathlib
 from typing import Any, Dict, List, Optional
@@ -73,15 +72,7 @@ def assemble_made(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Pa
 
 
 def main(argv: Optional[List[str]] = None) -> None:
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--collected", required=True, type=pathlib.Path,
-                      help="output folder of tools.collect.tile")
-  parser.add_argument("--npz", required=True, type=pathlib.Path,
-                      help="output folder of experiments.featurize")
-  parser.add_argument("--output", required=True, type=pathlib.Path,
-                      help="the collection's folder")
-  parser.add_argument("--name", default="tile:made")
-  arguments = parser.parse_args(argv)
+  arguments = assemble.arguments_of(__doc__, "tile:made").parse_args(argv)
   logging.basicConfig(level=logging.INFO, format="%(message)s")
   measurement = assemble_made(
       arguments.collected, arguments.npz, arguments.output, arguments.name)
