@@ -55,6 +55,22 @@ def test_the_benchmark_holds_what_is_promised():
   assert ratios["distinct_state"] > 1
 
 
+def test_the_study_of_synthetic_programs_holds_what_is_promised():
+  results = json.loads((ROOT / "results" / "augmentation.json").read_text(encoding="utf-8"))
+  by_cell = {(one["budget"], one["arm"]): one for one in results["comparisons"]}
+  for budget in (5, 10):
+    # What the README says: above both others where training has the group, level with the controls.
+    for arm in ("layerdag", "layerdag_matched"):
+      assert by_cell[budget, arm]["low_vs_real"] > 0 < by_cell[budget, arm]["low_vs_oversampled"]
+      assert by_cell[budget, arm]["programs"] == "seen" and by_cell[budget, arm]["n_seeds"] >= 8
+    matched = by_cell[budget, "layerdag_matched"]
+    assert matched["low_vs_random_graphs"] < 0 < matched["high_vs_random_graphs"]
+    assert matched["low_vs_templates"] < 0 < matched["high_vs_templates"]
+  assert results["split"] == "test" and results["commit"] and results["command"]
+  screen = json.loads((ROOT / "results" / "augmentation_screen.json").read_text(encoding="utf-8"))
+  assert screen["split"] == "valid" and not set(screen["seeds"]) & set(results["seeds"])
+
+
 def test_layerdag_holds_what_is_promised():
   results = json.loads((ROOT / "results" / "layerdag_tpu_tile.json").read_text(encoding="utf-8"))
   for name in ("synthetic", "real", "shuffled"):
