@@ -110,7 +110,7 @@ def recipe(collection: str, path: Optional[str], epochs: int, steps_per_epoch: i
 
 
 def equal_numbers(settings: Settings) -> Settings:
-  """Where no number of synthetic programs is set, matched arms get as many as the smallest source."""
+  """Matched arms get as many synthetic programs as the smallest source has, if no number is set."""
   if settings.base.augment.synthetic_graphs is not None or not settings.sources:
     return settings
   return dataclasses.replace(settings, matched=min(

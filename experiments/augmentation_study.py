@@ -18,8 +18,8 @@ initial weights. All arms take the same number of steps and validate on the same
   random_graphs       as many from --random_collection
   templates           as many from --templates_collection
   layerdag_shuffled   the runtimes of each synthetic program permuted: a control
-  layerdag_distilled  what an ensemble of rankers, trained on the real ones, is sure of, in the place
-                      of measured runtimes
+  layerdag_distilled  what an ensemble of rankers, trained on the real ones, is sure of, in place of
+                      measured runtimes
   layerdag_pretrained half of the steps on synthetic lists alone, then half on real ones alone
   layerdag_only       no real program trains
 
@@ -69,8 +69,8 @@ def _define_flags() -> None:
                      lower_bound=0.01, upper_bound=1.0)
   flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list's loss.")
   flags.DEFINE_integer("synthetic_graphs", None, "Synthetic programs of each arm, drawn with the "
-                       "seed; otherwise all, and in arms of matched numbers as many as the smallest "
-                       "source has.", lower_bound=1)
+                       "seed; otherwise all, and in arms of matched numbers as many as the "
+                       "smallest source has.", lower_bound=1)
   flags.DEFINE_string("synthetic_held_back", "unseen", "Which twins of validation and test "
                       "programs are left out, as of experiments.train.")
   flags.DEFINE_string("config", None, "JSON file with further settings of all trainings; otherwise "
@@ -162,7 +162,8 @@ def readme_table(results: Mapping[str, Any]) -> str:
   The groups that training has, and those that it has not, apart where there are both.
   """
   several = len({one["task"] for one in results["means"]}) > 1
-  parts = [name for name in ("seen", "unseen_groups") if all(name in one for one in results["means"])]
+  parts = [name for name in ("seen", "unseen_groups")
+           if all(name in one for one in results["means"])]
   parts = parts if len(parts) == 2 else ["all"]
   header = ["measured real programs"]
   for name in parts:

@@ -184,7 +184,7 @@ class AugmentConfig:
       None, "Collection, or path of its descriptor, whose training programs are mixed into "
       "training; None: none.")
   synthetic_share: float = setting(
-      0.5, "Share of each step's lists that is synthetic, rounded, and one at least; with 1 no real "
+      0.5, "Share of each step's lists that is synthetic, rounded, one at least; with 1 no real "
       "program trains.", above=0.0, maximum=1.0)
   synthetic_weight: float = setting(
       1.0, "Weight of a synthetic list's loss; that of a real list is 1.", above=0.0)

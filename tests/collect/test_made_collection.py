@@ -13,7 +13,6 @@ from tpugraphs_rank import files
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.synthesis.augment import programs
-from tpugraphs_rank.synthesis.augment import sources
 
 
 def _write(path, made):

@@ -1,4 +1,4 @@
-"""Training steps of LayerDAG: averages of weights, and what is hidden or shaken in training alone."""
+"""Training steps of LayerDAG: averages of weights, what is hidden or shaken in training alone."""
 
 import numpy as np
 import pytest

@@ -1,9 +1,9 @@
 """Which blocks of which arrays one step of a tiled program touches, for any dataflow program.
 
-A tile gives a side for each axis of the result and for each axis that the *hero* sums: the reduction
-or product nearest to the result. From a block of the result follow the blocks of all arrays that
-it needs; what no block rule is known for (reshapes, concatenations along a cut axis) is computed as
-a whole before the loop. No JAX here.
+A tile gives a side for each axis of the result and for each axis that the *hero* sums: the
+reduction or product nearest to the result. From a block of the result follow the blocks of all
+arrays that it needs; what no block rule is known for (reshapes, concatenations along a cut axis) is
+computed as a whole before the loop. No JAX here.
 """
 
 import dataclasses

@@ -132,7 +132,8 @@ class _Reader:
     self._types = _types(graph.node_feat)
     self._shapes = [tuple(int(size) for size in row if size > 0)
                     for row in graph.node_feat[:, _DIMENSIONS]]
-    self._buckets = [nodes_lib.bucket_of(round(float(count))) for count in graph.node_feat[:, _ELEMENTS]]
+    self._buckets = [nodes_lib.bucket_of(round(float(count)))
+                     for count in graph.node_feat[:, _ELEMENTS]]
     self._operands: List[List[int]] = [[] for _ in self._opcodes]
     for user, operand in np.unique(graph.edge_index, axis=0).tolist():
       self._operands[user].append(operand)

@@ -1,7 +1,7 @@
 """Runtimes for synthetic programs that nobody measured: what an ensemble of rankers is sure of.
 
-Each teacher's scores of a program's configurations are put on one scale. Configurations are kept that
-form a chain: each is slower than the one before it by more than the teachers differ about the two.
+Each teacher's scores of a program's configurations are put on one scale. Configurations are kept
+that form a chain: each is slower than all before it by more than the teachers differ about the two.
 So every pair that is left is one the ensemble is confident about; programs of which too few
 configurations are left are not taught.
 """

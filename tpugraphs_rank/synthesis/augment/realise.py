@@ -300,7 +300,7 @@ class _Maker:
     return shapes.of_bucket(bucket, rank, self._rng, logs)
 
   def _relate(self, node: int, shape: Shape) -> None:
-    """Settles the shapes of a node's operands; what does not fit is replaced, as little as can be."""
+    """Settles the shapes of a node's operands; what does not fit is replaced."""
     operands = self._operands[node]
     operation = self._operations[node]
     known = [self._known(operand, node) for operand in operands]

@@ -7,7 +7,7 @@ was asked for, or in all of theirs together.
 
 import dataclasses
 import pathlib
-from typing import Callable, Dict, Mapping, Protocol
+from typing import Callable, Mapping, Protocol
 
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import run_config
