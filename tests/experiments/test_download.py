@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -134,10 +135,16 @@ def test_interrupted_by_the_keyboard(server, tmp_path):
   partial = tmp_path / "downloads" / f"{lib.NAME}.partial"
   process = _start(server, tmp_path, *VALID)
 
-  def interrupt(_):
-    if server.pace < 1 and partial.exists() and partial.stat().st_size > 50_000:
-      server.pace = 1  # Nothing more arrives while a busy machine delivers the signal.
-      process.send_signal(signal.SIGINT)
+  def interrupt(sent):
+    if sent < 150_000 or server.pace == 1:
+      return
+    # What was sent may wait in buffers on a busy machine; nothing more arrives meanwhile.
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (
+        partial.exists() and partial.stat().st_size > 50_000):
+      time.sleep(0.01)
+    server.pace = 1
+    process.send_signal(signal.SIGINT)
 
   server.on_sent = interrupt
   assert process.communicate() == ("", "interrupted\n")
