@@ -42,8 +42,8 @@ def tensor_sizes(graph: graphs.LayoutGraph) -> np.ndarray:
   """(nc, 3) float64: `relative_sizes` of each configurable node's output, input and kernel.
 
   A request of a layout moves the tensor that it is made of: a small product of large matrices costs
-  what the matrices do. The public format has a node's operands as a set: the first of the program is
-  taken for the input and the next one for the kernel, which stands for both where there is one. A
+  what the matrices do. The public format has a node's operands as a set: the first of them in the
+  program is taken for the input and the next one for the kernel; where there is one, it is both. A
   node without operands has its own size thrice.
   """
   sizes, nodes = relative_sizes(graph), graph.node_config_ids
