@@ -68,6 +68,10 @@ ARMS: Mapping[str, Arm] = {
     "layerdag_shuffled": Arm(LAYERDAG, changes={"augment.synthetic_shuffled": True}),
     "layerdag_distilled": Arm(LAYERDAG, strategy="distilled"),
     "layerdag_pretrained": Arm(LAYERDAG, strategy="pretrained"),
+    "layerdag_auxiliary": Arm(LAYERDAG, strategy="auxiliary"),
+    "real_auxiliary": Arm(oversampled=True, strategy="auxiliary"),
+    "layerdag_selfsupervised": Arm(LAYERDAG, strategy="selfsupervised"),
+    "real_selfsupervised": Arm(oversampled=True, strategy="selfsupervised"),
     "layerdag_only": Arm(LAYERDAG, changes={"augment.synthetic_share": 1.0}),
 }
 
@@ -300,11 +304,13 @@ def costs(trainings: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
   groups: Dict[Tuple[Any, ...], List[Mapping[str, Any]]] = {}
   for one in trainings:
     groups.setdefault(tuple(one[name] for name in ("task", "budget", "arm")), []).append(one)
-  mean = lambda many, key: sum(one[key] for one in many) / len(many)
+  # Older cases do not say what steps there were before.
+  mean = lambda many, key: sum(one[key] if key != "steps_before" else one.get(key, 0)
+                               for one in many) / len(many)
   return [{"task": task, "budget": budget, "arm": arm, "n_seeds": len(many),
            **{key: mean(many, key) for key in (
-               "seconds", "cpu_seconds", "steps", "real_programs", "synthetic_programs",
-               "held_back", "best_epoch")}}
+               "seconds", "cpu_seconds", "steps", "steps_before", "real_programs",
+               "synthetic_programs", "held_back", "best_epoch")}}
           for (task, budget, arm), many in groups.items()]
 
 
@@ -328,12 +334,13 @@ def run_case(case: Mapping[str, Any], tasks: Dict[str, Any]) -> Dict[str, Any]:
     training = trainer.Trainer(strategy.prepare(config, folder))
     result = training.train(folder / "run")
     scores = run_lib.load_run(folder / "run").score_programs(tasks[key].programs)
+    before = strategies.done_before(folder)
   frame = tasks[key].judge(scores)
   rows = frame[list(_KEPT)].astype(object).where(frame[list(_KEPT)].notna(), None)
   synthetic = training.counts.get("synthetic")
   return {"case": dict(case), "rows": rows.to_dict("records"), "training": {
       "seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu,
-      "steps": result.epochs * training.steps_per_epoch, "best_epoch": result.best_epoch,
+      "steps": result.epochs * training.steps_per_epoch, **before, "best_epoch": result.best_epoch,
       "valid": result.metrics, "real_programs": len(training.train_graphs),
       "synthetic_programs": len(training.synthetic_graphs),
       "held_back": len(synthetic.held_back) if synthetic else 0}}

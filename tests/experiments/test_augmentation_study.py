@@ -78,9 +78,13 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else(tiny):
       "real": without | {"batch.batch_size"}, "real_oversampled": without, "layerdag": set(),
       "layerdag_matched": matched, "random_graphs": without | matched,
       "layerdag_shuffled": {"augment.synthetic_shuffled"}, "layerdag_distilled": set(),
-      "layerdag_pretrained": set(), "layerdag_only": {"augment.synthetic_share"}}
+      "layerdag_pretrained": set(), "layerdag_auxiliary": set(), "real_auxiliary": without,
+      "layerdag_selfsupervised": set(), "real_selfsupervised": without,
+      "layerdag_only": {"augment.synthetic_share"}}
   assert {case["arm"]: case["strategy"] for case in cases if case["strategy"] != "measured"} == {
-      "layerdag_distilled": "distilled", "layerdag_pretrained": "pretrained"}
+      "layerdag_distilled": "distilled", "layerdag_pretrained": "pretrained",
+      "layerdag_auxiliary": "auxiliary", "real_auxiliary": "auxiliary",
+      "layerdag_selfsupervised": "selfsupervised", "real_selfsupervised": "selfsupervised"}
   assert configs["real"].batch.batch_size == 2
   assert {config.training.steps_per_epoch for config in configs.values()} == {3}
   assert {config.training.patience for config in configs.values()} == {2}
@@ -165,7 +169,8 @@ def test_one_case_trained_and_judged(tiny):
   assert set(first["rows"][0]) == {"graph", "family", "seen", "kendall_tau", "top1_slowdown",
                                    "top5_slowdown"}
   training = first["training"]
-  assert (training["steps"], training["real_programs"], training["synthetic_programs"]) == (6, 3, 4)
+  assert [training[name] for name in ("steps", "steps_before", "real_programs",
+                                      "synthetic_programs")] == [6, 0, 3, 4]
   assert json.loads(json.dumps(first, allow_nan=False)) == first
   assert only["rows"] != first["rows"]
 
@@ -187,7 +192,7 @@ def test_tables():
   text = augmentation_study.markdown(found)
   assert "intervals of 99.38 %" in text and "With 3 seeds, intervals are too narrow" in text
   assert "## tile:x, 10 programs: groups of families never seen" in text
-  assert "| tile:x | 5 | real | 1 | 30 | 20 | 960 | 5 | 0 | 0 |" in text
+  assert "| tile:x | 5 | real | 1 | 30 | 20 | 960 | 0 | 5 | 0 | 0 |" in text
   lines = augmentation_study.readme_table(found).splitlines()
   assert lines[0] == (
       "| measured real programs | seen groups: tau, real | seen groups: real + LayerDAG "
