@@ -299,8 +299,7 @@ def test_attention_without_configurations_is_that_of_one(both):
   """With a single configuration, attention looks at that alone."""
   batch, _ = next(batches.scoring_batches(both.prepared(), 1, 0))
   graph = pipeline.graph_tensor(batch)
-  kernel = next(variable for variable in both.model.trainable_variables
-                if variable.name.startswith("configs/kernel"))
+  kernel = both.model._config_projection.kernel
   kept = kernel.numpy()
   kernel.assign(np.zeros_like(kept))
   try:
