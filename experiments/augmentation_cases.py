@@ -32,6 +32,9 @@ from tpugraphs_rank.evaluation import augmentation
 
 SYNTHETIC = "synthetic"
 LAYERDAG = "layerdag"
+# What becomes of synthetic programs; `synthesis.augment.strategies` says what each does.
+STRATEGIES = ("measured", "distilled", "pretrained", "auxiliary", "selfsupervised",
+              "selfsupervised_measured")
 # Fewer tell next to nothing about how much trainings differ.
 FEW_SEEDS = 5
 _CONFIGS = pathlib.Path(__file__).parent / "configs"
@@ -61,6 +64,7 @@ ARMS: Mapping[str, Arm] = {
     augmentation.REAL: Arm(),
     augmentation.OVERSAMPLED: Arm(oversampled=True),
     SYNTHETIC: Arm(SYNTHETIC),
+    **{f"{SYNTHETIC}_{name}": Arm(SYNTHETIC, strategy=name) for name in STRATEGIES[1:]},
     LAYERDAG: Arm(LAYERDAG),
     augmentation.MATCHED: Arm(LAYERDAG, matched=True),
     augmentation.RANDOM: Arm(augmentation.RANDOM, matched=True),
@@ -72,6 +76,7 @@ ARMS: Mapping[str, Arm] = {
     "real_auxiliary": Arm(oversampled=True, strategy="auxiliary"),
     "layerdag_selfsupervised": Arm(LAYERDAG, strategy="selfsupervised"),
     "real_selfsupervised": Arm(oversampled=True, strategy="selfsupervised"),
+    "layerdag_selfsupervised_measured": Arm(LAYERDAG, strategy="selfsupervised_measured"),
     "layerdag_only": Arm(LAYERDAG, changes={"augment.synthetic_share": 1.0}),
 }
 

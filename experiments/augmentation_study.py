@@ -27,6 +27,7 @@ is learned of graphs before comes on top, and is counted apart ("steps before"):
   layerdag_selfsupervised  first the layers learn masked nodes and hidden edges of all real training
                       graphs, without runtimes, and of synthetic ones; then ranking as above
   real_auxiliary, real_selfsupervised  their controls: the same of real graphs alone
+  layerdag_selfsupervised_measured  the layers learn as above, then the training of layerdag
   layerdag_only       no real program trains
 
 An arm without its collection is left out. Choose among settings and sources on --split valid, and
@@ -50,7 +51,7 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.evaluation import augmentation
 from tpugraphs_rank.evaluation import tables
 
-ARMS = tuple(name for name in cases_lib.ARMS if name != cases_lib.SYNTHETIC)
+ARMS = tuple(name for name, arm in cases_lib.ARMS.items() if arm.source != cases_lib.SYNTHETIC)
 ALL = "all"
 _SOURCES = {cases_lib.LAYERDAG: "layerdag_collection", augmentation.RANDOM: "random_collection",
             augmentation.TEMPLATES: "templates_collection"}

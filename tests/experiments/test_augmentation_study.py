@@ -80,17 +80,32 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else(tiny):
       "layerdag_shuffled": {"augment.synthetic_shuffled"}, "layerdag_distilled": set(),
       "layerdag_pretrained": set(), "layerdag_auxiliary": set(), "real_auxiliary": without,
       "layerdag_selfsupervised": set(), "real_selfsupervised": without,
+      "layerdag_selfsupervised_measured": set(),
       "layerdag_only": {"augment.synthetic_share"}}
   assert {case["arm"]: case["strategy"] for case in cases if case["strategy"] != "measured"} == {
       "layerdag_distilled": "distilled", "layerdag_pretrained": "pretrained",
       "layerdag_auxiliary": "auxiliary", "real_auxiliary": "auxiliary",
-      "layerdag_selfsupervised": "selfsupervised", "real_selfsupervised": "selfsupervised"}
+      "layerdag_selfsupervised": "selfsupervised", "real_selfsupervised": "selfsupervised",
+      "layerdag_selfsupervised_measured": "selfsupervised_measured"}
   assert configs["real"].batch.batch_size == 2
   assert {config.training.steps_per_epoch for config in configs.values()} == {3}
   assert {config.training.patience for config in configs.values()} == {2}
   assert {case["source"] for case in cases if case["arm"].startswith("layerdag")} == {
       cases_lib.digest(tiny["layerdag"])}
   assert cases_lib.digest(tiny["layerdag"]) != cases_lib.digest(tiny["random"])
+
+
+def test_every_strategy_is_an_arm_of_ones_own_programs():
+  from tpugraphs_rank.synthesis.augment import strategies
+
+  assert cases_lib.STRATEGIES == tuple(strategies.STRATEGIES)
+  own = {arm.strategy: name for name, arm in cases_lib.ARMS.items()
+         if arm.source == cases_lib.SYNTHETIC}
+  assert own == {"measured": "synthetic", "distilled": "synthetic_distilled",
+                 "pretrained": "synthetic_pretrained", "auxiliary": "synthetic_auxiliary",
+                 "selfsupervised": "synthetic_selfsupervised",
+                 "selfsupervised_measured": "synthetic_selfsupervised_measured"}
+  assert not set(own.values()) & set(augmentation_study.ARMS)
 
 
 def test_budgets_and_seeds(tiny):

@@ -33,9 +33,10 @@ RIVALS: Mapping[str, str] = {
 # Arms of equal numbers of synthetic programs, which say what a source is worth.
 MATCHED = "layerdag_matched"
 _EQUAL = (MATCHED, RANDOM, TEMPLATES)
-# Arms that do with synthetic graphs what another does without.
+# Arms that differ from another in one thing: synthetic graphs there, or what is learned before.
 CONTROLS: Mapping[str, str] = {
-    "layerdag_auxiliary": "real_auxiliary", "layerdag_selfsupervised": "real_selfsupervised"}
+    "layerdag_auxiliary": "real_auxiliary", "layerdag_selfsupervised": "real_selfsupervised",
+    "layerdag_selfsupervised_measured": "layerdag"}
 METRICS: Mapping[str, str] = {
     "tau": "kendall_tau", "top1_slowdown": "top1_slowdown", "top5_slowdown": "top5_slowdown"}
 # The judged programs: all, and those of groups that the training split has, or has not.

@@ -130,7 +130,8 @@ def test_distilled_teachers_see_the_real_programs_alone(made, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("name, objectives", [
-    ("auxiliary", ("label",)), ("selfsupervised", ("opcode", "element_type", "edges"))])
+    ("auxiliary", ("label",)), ("selfsupervised", ("opcode", "element_type", "edges")),
+    ("selfsupervised_measured", ("opcode", "element_type", "edges"))])
 def test_on_graphs_first_then_as_many_steps_on_the_real_programs(
     name, objectives, made, tmp_path, monkeypatch):
   asked = []
@@ -144,7 +145,10 @@ def test_on_graphs_first_then_as_many_steps_on_the_real_programs(
   assert strategies.done_before(tmp_path) == {"steps_before": 0}
   prepared = strategies.STRATEGIES[name]().prepare(config, tmp_path)
   assert asked == [(config, objectives)]
-  assert prepared.augment.synthetic is None
+  if name == "selfsupervised_measured":
+    assert prepared.augment == config.augment
+  else:
+    assert prepared.augment.synthetic is None
   initial = prepared.training.initial_checkpoint
   assert dataclasses.replace(
       prepared, augment=config.augment, training=config.training) == config

@@ -96,22 +96,25 @@ class Pretrained:
 
 @dataclasses.dataclass(frozen=True)
 class OnGraphs:
-  """The ranker's layers first learn about graphs alone, then ranking from the real programs alone.
+  """The ranker's layers first learn about graphs alone, then ranking.
 
   With `augment.synthetic` the graphs are real and synthetic ones; without, real ones. The steps of
-  ranking are those that were asked for; what comes before is told by pretraining.json.
+  ranking are those that were asked for; `done_before` tells what came before.
 
   Attributes:
     settings: what is learned first, and how long.
+    measured: whether the synthetic programs then train beside the real ones, with their runtimes;
+      otherwise the real ones alone train.
   """
 
   settings: pretraining.Settings = pretraining.Settings()
+  measured: bool = False
 
   def prepare(self, config: run_config.RunConfig, folder: pathlib.Path) -> run_config.RunConfig:
     pretraining.pretrain(config, self.settings, folder / _ON_GRAPHS)
+    alone = {} if self.measured else {"augment.synthetic": None, "augment.synthetic_graphs": None}
     return config_lib.override(config, {
-        "augment.synthetic": None, "augment.synthetic_graphs": None,
-        "training.initial_checkpoint": str(folder / _ON_GRAPHS)}, source=_SOURCE)
+        **alone, "training.initial_checkpoint": str(folder / _ON_GRAPHS)}, source=_SOURCE)
 
 
 def auxiliary() -> OnGraphs:
@@ -124,7 +127,8 @@ def auxiliary() -> OnGraphs:
 
 STRATEGIES: Mapping[str, Callable[[], Strategy]] = {
     "measured": Measured, "distilled": Distilled, "pretrained": Pretrained,
-    "auxiliary": auxiliary, "selfsupervised": OnGraphs}
+    "auxiliary": auxiliary, "selfsupervised": OnGraphs,
+    "selfsupervised_measured": lambda: OnGraphs(measured=True)}
 
 
 def done_before(folder: pathlib.Path) -> Dict[str, Any]:
