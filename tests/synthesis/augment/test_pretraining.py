@@ -7,6 +7,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+from tests.helpers import gpu_kernels
 from tests.training import made
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
@@ -55,6 +56,8 @@ def test_the_tasks_are_learned_and_training_goes_on_from_there(config, tmp_path)
   fresh = [variable.numpy() for variable in variables]
   # The same again gives the same weights.
   assert again.train() == report
+  if gpu_kernels.has_gpu_kernels():
+    assert not gpu_kernels.ops_without_gpu_kernels(again._step.get_concrete_function())
   training = trainer.Trainer(config_lib.override(config, {
       "augment.synthetic": None, "training.initial_checkpoint": str(tmp_path / "first")}))
   found = training.stepper.model.trainable_variables
