@@ -71,6 +71,16 @@ def test_the_study_of_synthetic_programs_holds_what_is_promised():
   assert screen["split"] == "valid" and not set(screen["seeds"]) & set(results["seeds"])
 
 
+def test_labels_gain_nothing_as_the_readme_says():
+  results = json.loads((ROOT / "results" / "augmentation_labels.json").read_text(encoding="utf-8"))
+  assert results["seeds"] >= 5 and results["valid_graphs"] == 126
+  assert {one["budget"] for one in results["comparisons"]} >= {20, 40, 80, results["train_graphs"]}
+  for one in results["comparisons"]:
+    for rival in ("real", "real_oversampled"):
+      assert one["gains"][rival]["pearson"]["low"] < 0, (one["budget"], one["arm"])
+      assert one["gains"][rival]["mae"]["low"] < 0, (one["budget"], one["arm"])
+
+
 def test_layerdag_holds_what_is_promised():
   results = json.loads((ROOT / "results" / "layerdag_tpu_tile.json").read_text(encoding="utf-8"))
   for name in ("synthetic", "real", "shuffled"):
