@@ -305,7 +305,11 @@ def read(cases: Sequence[Mapping[str, Any]], output: pathlib.Path
 
 
 def costs(trainings: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
-  """For each task, budget and arm: cases, their mean seconds, and the programs that trained."""
+  """For each task, budget and arm: cases, their mean seconds, and the programs that trained.
+
+  Where tasks about graphs came first, `learned_before` has the means of how well they were answered
+  on held-out graphs, as of `pretraining.Pretrainer.judge`, and of the numbers of graphs.
+  """
   groups: Dict[Tuple[Any, ...], List[Mapping[str, Any]]] = {}
   for one in trainings:
     groups.setdefault(tuple(one[name] for name in ("task", "budget", "arm")), []).append(one)
@@ -315,8 +319,22 @@ def costs(trainings: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
   return [{"task": task, "budget": budget, "arm": arm, "n_seeds": len(many),
            **{key: mean(many, key) for key in (
                "seconds", "cpu_seconds", "steps", "steps_before", "real_programs",
-               "synthetic_programs", "held_back", "best_epoch")}}
+               "synthetic_programs", "held_back", "best_epoch")},
+           **({"learned_before": _learned_before(many)} if "pretraining" in many[0] else {})}
           for (task, budget, arm), many in groups.items()]
+
+
+def _learned_before(trainings: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+  reports = [one["pretraining"] for one in trainings if "pretraining" in one]
+  found: Dict[str, Any] = {key: sum(one[key] for one in reports) / len(reports) for key in (
+      "real_graphs", "synthetic_graphs", "held_out_graphs")}
+  answers: Dict[str, List[float]] = {}
+  for one in reports:
+    for task, measures in one["held_out"].items():
+      for name, value in measures.items():
+        if value is not None:
+          answers.setdefault(f"{task}_{name}", []).append(value)
+  return {**found, **{name: sum(values) / len(values) for name, values in answers.items()}}
 
 
 def run_case(case: Mapping[str, Any], tasks: Dict[str, Any]) -> Dict[str, Any]:

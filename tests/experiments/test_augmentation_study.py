@@ -201,6 +201,22 @@ def _results():
   return augmentation_study.report(rows, trainings)
 
 
+def test_what_was_learned_before_is_told():
+  case = {"task": "tile:x", "budget": 5, "arm": "a", "subset": 0, **dict.fromkeys((
+      "seconds", "cpu_seconds", "steps", "real_programs", "synthetic_programs", "held_back",
+      "best_epoch"), 1.0)}
+  report = lambda accuracy, pearson: {"real_graphs": 4, "synthetic_graphs": 2, "held_out_graphs": 1,
+                                      "held_out": {"edges": {"accuracy": accuracy},
+                                                   "label": {"pearson": pearson}}}
+  (one,) = cases_lib.costs([{**case, "steps_before": 7, "pretraining": report(0.5, None)},
+                            {**case, "steps_before": 7, "pretraining": report(1.0, 0.25)}])
+  assert one["steps_before"] == 7 and one["learned_before"] == {
+      "real_graphs": 4, "synthetic_graphs": 2, "held_out_graphs": 1, "edges_accuracy": 0.75,
+      "label_pearson": 0.25}
+  (older,) = cases_lib.costs([case])
+  assert older["steps_before"] == 0 and "learned_before" not in older
+
+
 def test_tables():
   found = _results()
   json.dumps(found, allow_nan=False)
