@@ -40,6 +40,8 @@ def _define_flags() -> None:
   flags.DEFINE_float("synthetic_share", 0.5, "Share of each step's lists that is synthetic.",
                      lower_bound=0.01, upper_bound=1.0)
   flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list's loss.")
+  flags.DEFINE_boolean("synthetic_any_target", False, "Take synthetic programs that were measured "
+                       "on another machine, too.")
   flags.DEFINE_enum("split", "test", ["test", "valid"], "What is judged; valid chose checkpoints.")
   flags.DEFINE_string("config", None, "JSON file with further settings of the trainings; otherwise "
                       "the recipe of the bundled collection of that kind, one network.")
@@ -54,7 +56,8 @@ def main(_) -> None:
   output = pathlib.Path(values.output)
   base = cases_lib.recipe(
       values.collection, values.config, values.epochs, values.steps_per_epoch, {
-          f"augment.{key}": values[key].value for key in ("synthetic_share", "synthetic_weight")})
+          f"augment.{key}": values[key].value for key in (
+            "synthetic_share", "synthetic_weight", "synthetic_any_target")})
   task = registry.get_collection(values.collection).name
   cases = cases_lib.plan(
       {task: cases_lib.Settings(base, {cases_lib.SYNTHETIC: values.synthetic}, values.split)},
