@@ -1,5 +1,6 @@
 """From the passes' records to raw files, to graphs, to a collection's folder."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -261,17 +262,51 @@ def _measured(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_collection_goes_on_where_it_stopped(
     tmp_path: pathlib.Path, measured: Callable[[], List[str]]) -> None:
-  layout.run(tmp_path, [ENCODER, BOTTLENECK], 2, -1, float("inf"), 60)
+  layout.run(tmp_path, [ENCODER, BOTTLENECK], 2, [], float("inf"), 60)
   assert measured() == [f"{ENCODER} 1", f"{ENCODER} 2", f"{BOTTLENECK} 1", f"{BOTTLENECK} 2"]
   measure.record_path(tmp_path, BOTTLENECK, 2).unlink()
-  layout.run(tmp_path, [ENCODER, BOTTLENECK], 2, -1, float("inf"), 60)
+  layout.run(tmp_path, [ENCODER, BOTTLENECK], 2, [], float("inf"), 60)
   assert measured() == [f"{BOTTLENECK} 2"]
+
+
+def test_several_programs_are_measured_at_a_time(
+    tmp_path: pathlib.Path, measured: Callable[[], List[str]]) -> None:
+  stems = [program.stem for program in catalogue.programs(["encoder", "mixer", "lstm"])][:5]
+  stems = [stem for stem in stems if not stem.startswith("mixer")]
+  core = min(os.sched_getaffinity(0))
+  layout.run(tmp_path, stems, 2, [core, core], float("inf"), 60)
+  assert sorted(measured()) == sorted(f"{stem} {number}" for stem in stems for number in (1, 2))
+
+
+def test_a_stopped_collection_leaves_no_process_and_no_record(
+    tmp_path: pathlib.Path, measured: Callable[[], List[str]],
+    monkeypatch: pytest.MonkeyPatch) -> None:
+  started: List[subprocess.Popen] = []
+  start = layout.Processes.start
+  monkeypatch.setattr(layout.Processes, "start", lambda self, command: (
+      started.append(start(self, command)) or started[-1]))
+
+  def fails(*arguments: Any) -> bool:
+    if len(arguments) and arguments[1] == GRU:
+      return run_pass(*arguments)  # Sleeps for a minute.
+    while not started:
+      time.sleep(0.01)
+    raise KeyboardInterrupt
+
+  run_pass = layout.run_pass
+  monkeypatch.setattr(layout, "run_pass", fails)
+  begun = time.monotonic()
+  with pytest.raises(KeyboardInterrupt):
+    layout.run(tmp_path, [GRU, ENCODER], 2, [-1, -1], float("inf"), 600)
+  assert time.monotonic() - begun < 50
+  assert len(started) == 1 and started[0].poll() is not None
+  assert not measure.record_path(tmp_path, GRU, 1).exists()
 
 
 def test_passes_that_disagree_are_repeated(
     tmp_path: pathlib.Path, measured: Callable[[], List[str]]) -> None:
   mixer = "mixer.8x64x64x2.forward"  # the stand-in measures nothing but ties of it
-  layout.run(tmp_path, [mixer, ENCODER], 2, -1, float("inf"), 60)
+  layout.run(tmp_path, [mixer, ENCODER], 2, [], float("inf"), 60)
   assert measured() == [*(f"{mixer} {number}" for number in (1, 2, 3, 4)),
                         f"{ENCODER} 1", f"{ENCODER} 2"]
 
@@ -279,7 +314,7 @@ def test_passes_that_disagree_are_repeated(
 def test_a_program_that_fails_or_hangs_does_not_end_the_collection(
     tmp_path: pathlib.Path, measured: Callable[[], List[str]]) -> None:
   start = time.monotonic()
-  layout.run(tmp_path, [UNET, GRU, ENCODER], 2, -1, float("inf"), 5)
+  layout.run(tmp_path, [UNET, GRU, ENCODER], 2, [], float("inf"), 5)
   assert time.monotonic() - start < 50
   assert measured() == [f"{UNET} 1", f"{GRU} 1", f"{ENCODER} 1", f"{ENCODER} 2"]
   failed = [files.read_json(measure.record_path(tmp_path, stem, 1))["failed"]
@@ -292,7 +327,7 @@ def test_compiled_programs_do_not_outlive_their_passes(
   cache = measure.cache_path(tmp_path, ENCODER)
   cache.mkdir(parents=True)
   (cache / "entry").write_text("machine code")
-  layout.run(tmp_path, [ENCODER], 2, -1, float("inf"), 60)
+  layout.run(tmp_path, [ENCODER], 2, [], float("inf"), 60)
   assert measured() and not cache.exists()
 
 
@@ -310,5 +345,5 @@ def test_no_program_is_begun_once_the_time_is_used_up(
   monkeypatch.setattr(layout, "run_pass", slow)
   # A program takes 20 s: after two of them 10 s are left, too few for the third.
   stems = [program.stem for program in catalogue.programs(["encoder", "mixer", "lstm"])][:3]
-  layout.run(tmp_path, stems, 2, -1, 50, 60)
+  layout.run(tmp_path, stems, 2, [], 50, 60)
   assert len(measured()) == 4

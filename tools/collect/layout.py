@@ -6,6 +6,7 @@ public raw format: the same program and runs, each with its pass's runtimes) and
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import logging
 import os
@@ -14,8 +15,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from typing import List, Optional
+from typing import List, Optional, Sequence, Set
 
 import tqdm
 
@@ -33,7 +35,40 @@ REPEAT_TAU = 0.8
 _FIXED = ("seed", "configurations", "configurations_of_small_programs", "passes", "protocol")
 
 
-def run_pass(output: pathlib.Path, stem: str, number: int, core: int, limit_s: float) -> bool:
+class Processes:
+  """The measuring processes that run at present, so that all can be ended at once."""
+
+  def __init__(self) -> None:
+    self._running: Set[subprocess.Popen] = set()
+    self._lock = threading.Lock()
+    self.ended = False
+
+  def start(self, command: List[str]) -> subprocess.Popen:
+    """Starts one, unless all were ended."""
+    with self._lock:
+      if self.ended:
+        raise InterruptedError("the collection was stopped")
+      process = subprocess.Popen(command, env={**os.environ, **measure.ENVIRONMENT})
+      self._running.add(process)
+      return process
+
+  def end(self, process: subprocess.Popen) -> None:
+    """Ends one that still runs, and forgets it."""
+    if process.poll() is None:
+      process.kill()
+      process.wait()
+    self._running.discard(process)
+
+  def end_all(self) -> None:
+    """Ends those that run; no other one starts."""
+    with self._lock:
+      self.ended = True
+      for process in self._running:
+        process.kill()
+
+
+def run_pass(output: pathlib.Path, stem: str, number: int, core: int, limit_s: float,
+             processes: Processes) -> bool:
   """Measures one program in a process of its own, unless its record is there.
 
   Args:
@@ -42,15 +77,19 @@ def run_pass(output: pathlib.Path, stem: str, number: int, core: int, limit_s: f
     number: of the pass.
     core: processor core to stay on; -1: any.
     limit_s: a process that takes longer is ended, and the program recorded as failed.
+    processes: where the process is listed while it runs.
 
   Returns:
     Whether the pass has a record of a measurement.
+
+  Raises:
+    InterruptedError: all processes were ended; no record is left.
   """
   path = measure.record_path(output, stem, number)
   if not path.exists():
     command = [sys.executable, "-m", "tools.collect.layouts.measure", "--output", str(output),
                "--program", stem, "--pass_number", str(number)]
-    process = subprocess.Popen(command, env={**os.environ, **measure.ENVIRONMENT})
+    process = processes.start(command)
     try:
       if core >= 0 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(process.pid, {core})
@@ -59,9 +98,9 @@ def run_pass(output: pathlib.Path, stem: str, number: int, core: int, limit_s: f
     except subprocess.TimeoutExpired:
       why = f"took longer than {limit_s:.0f} s"
     finally:
-      if process.poll() is None:
-        process.kill()
-        process.wait()
+      processes.end(process)
+    if processes.ended:
+      raise InterruptedError("the collection was stopped")
     if not path.exists():
       # One program that XLA refuses, or crashes on, must not end the collection.
       logging.error("%s failed in pass %d: %s; delete %s to try again", stem, number, why, path)
@@ -69,38 +108,66 @@ def run_pass(output: pathlib.Path, stem: str, number: int, core: int, limit_s: f
   return "failed" not in files.read_json(path)
 
 
-def measure_program(output: pathlib.Path, stem: str, passes: int, core: int, limit_s: float
-                    ) -> None:
+def measure_program(output: pathlib.Path, stem: str, passes: int, core: int, limit_s: float,
+                    processes: Processes) -> None:
   """Measures one program in all passes; every pass twice where they agree less than `REPEAT_TAU`.
 
   See `run_pass` for the arguments.
   """
   for number in range(1, passes + 1):
-    if not run_pass(output, stem, number, core, limit_s):
+    if not run_pass(output, stem, number, core, limit_s, processes):
       return
   if raw.agreement(output, stem, passes) < REPEAT_TAU:
     for number in range(1, passes + 1):
-      if not run_pass(output, stem, raw.repeat_of(number, passes), core, limit_s):
+      if not run_pass(output, stem, raw.repeat_of(number, passes), core, limit_s, processes):
         return
 
 
-def run(output: pathlib.Path, stems: List[str], passes: int, core: int, time_budget_s: float,
-        program_limit_s: float) -> None:
+def run(output: pathlib.Path, stems: List[str], passes: int, cores: Sequence[int],
+        time_budget_s: float, program_limit_s: float) -> None:
   """Measures program after program, each in all passes, until all are done or time is up.
 
   A program is begun only if as much time is left as the programs so far took at most.
+
+  Args:
+    output: the collector's folder, with `plan.json`.
+    stems: the programs.
+    passes: of each program.
+    cores: on each of these processor cores a program at a time; empty: one program, on any core.
+    time_budget_s: seconds after which no further program is begun.
+    program_limit_s: see `run_pass`.
   """
   start = time.monotonic()
   longest = 0.0
-  for stem in tqdm.tqdm(stems, disable=None, desc="measure", unit="program"):
-    begun = time.monotonic()
-    if begun - start + longest > time_budget_s:
-      logging.info("the time budget of %.0f s is used up; run the same command to go on",
-                   time_budget_s)
-      return
-    measure_program(output, stem, passes, core, program_limit_s)
-    shutil.rmtree(measure.cache_path(output, stem), ignore_errors=True)
-    longest = max(longest, time.monotonic() - begun)
+  waiting, lock, processes = iter(stems), threading.Lock(), Processes()
+
+  def work(core: int) -> None:
+    nonlocal longest
+    while True:
+      begun = time.monotonic()
+      with lock:
+        stem = next(waiting, None)
+      if stem is None:
+        return
+      if begun - start + longest > time_budget_s:
+        logging.info("the time budget of %.0f s is used up; run the same command to go on",
+                     time_budget_s)
+        return
+      measure_program(output, stem, passes, core, program_limit_s, processes)
+      shutil.rmtree(measure.cache_path(output, stem), ignore_errors=True)
+      with lock:
+        longest = max(longest, time.monotonic() - begun)
+        bar.update()
+
+  with tqdm.tqdm(total=len(stems), disable=None, desc="measure", unit="program") as bar:
+    with concurrent.futures.ThreadPoolExecutor(max(len(cores), 1)) as pool:
+      try:
+        working = [pool.submit(work, core) for core in cores or (-1,)]
+        for done in concurrent.futures.as_completed(working):
+          done.result()
+      except BaseException:  # A kill too: measuring processes must not outlive the collection.
+        processes.end_all()
+        raise
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -117,7 +184,8 @@ def main(argv: Optional[List[str]] = None) -> None:
                       help=f"the same for programs of at most {measure.SMALL_PROGRAM} instructions")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--passes", type=int, default=2, help="independent measurements of all")
-  parser.add_argument("--core", type=int, default=-1, help="processor core to stay on; -1: any")
+  parser.add_argument("--cores", type=int, nargs="*", default=[],
+                      help="processor cores: on each one program at a time; none: one, on any core")
   parser.add_argument("--budget_ms", type=int, default=defaults.budget_ns // 1_000_000,
                       help="measuring time of a configuration in one pass")
   parser.add_argument("--time_budget", type=float, default=float("inf"),
@@ -145,8 +213,8 @@ def main(argv: Optional[List[str]] = None) -> None:
           "programs": entries}
   plans.store(arguments.output, plan, _FIXED, "programs")
   if not arguments.assemble_only:
-    run(arguments.output, [entry["stem"] for entry in entries], arguments.passes, arguments.core, arguments.time_budget,
-        arguments.program_limit)
+    run(arguments.output, [entry["stem"] for entry in entries], arguments.passes,
+        arguments.cores, arguments.time_budget, arguments.program_limit)
   planned = [entry["stem"] for entry in files.read_json(arguments.output / "plan.json")["programs"]]
   report = raw.write(arguments.output, planned, arguments.passes)
   report["machine"] = protocol.machine()

@@ -126,7 +126,99 @@ def _squeeze_excite(batch: int, side: int, channels: int, count: int) -> blocks.
   return blocks.Model(forward, blocks.normal_inputs((batch, side, side, 3)))
 
 
+def _inception(batch: int, side: int, channels: int, count: int) -> blocks.Model:
+  """Convolutions of three sizes side by side, the larger ones behind a 1x1 convolution."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    x = relu(blocks.convolve(w, x, 2 * channels))
+    for _ in range(count):
+      wide = relu(blocks.convolve(w, x, channels // 2, size=1))
+      branches = [blocks.convolve(w, x, channels, size=1), blocks.convolve(w, wide, channels),
+                  blocks.convolve(w, blocks.convolve(w, wide, channels), channels)]
+      x = relu(blocks.batch_norm(w, jnp.concatenate(branches, axis=-1)))
+    return _classify(w, x)
+  return blocks.Model(forward, blocks.normal_inputs((batch, side, side, 3)))
+
+
+def _channel_shuffle(batch: int, side: int, channels: int, count: int) -> blocks.Model:
+  """Grouped 1x1 convolutions whose channels change groups in between, depthwise ones inside."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    x = relu(blocks.convolve(w, x, channels))
+    for _ in range(count):
+      y = relu(blocks.batch_norm(w, blocks.convolve(w, x, channels, size=1, groups=2)))
+      y = y.reshape(*y.shape[:-1], 2, channels // 2).swapaxes(-1, -2).reshape(x.shape)
+      y = blocks.convolve(w, y, channels, groups=channels)
+      x = relu(x + blocks.convolve(w, y, channels, size=1, groups=2))
+    return _classify(w, x)
+  return blocks.Model(forward, blocks.normal_inputs((batch, side, side, 3)))
+
+
+def _patch_convolution(batch: int, side: int, channels: int, count: int) -> blocks.Model:
+  """Patches of four by four, then wide depthwise convolutions and dense layers of each position."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    x = blocks.convolve(w, x, channels, size=4, stride=4)
+    for _ in range(count):
+      y = blocks.layer_norm(w, blocks.convolve(w, x, channels, size=5, groups=channels))
+      x = x + blocks.feed_forward(w, y)
+    return _classify(w, blocks.layer_norm(w, x))
+  return blocks.Model(forward, blocks.normal_inputs((batch, side, side, 3)))
+
+
+def _gated_convolution_1d(batch: int, length: int, channels: int, count: int) -> blocks.Model:
+  """Dilated convolutions over a sequence, one gating the other; all layers add to the output."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    x, total = blocks.convolve(w, x, channels, size=1), 0.0
+    for index in range(count):
+      both = blocks.convolve(w, x, 2 * channels, size=2, dilation=2 ** index)
+      value, gate = jnp.split(both, 2, axis=-1)
+      y = jnp.tanh(value) * jax.nn.sigmoid(gate)
+      total = total + blocks.convolve(w, y, channels, size=1)
+      x = x + blocks.convolve(w, y, channels, size=1)
+    return blocks.linear(w, relu(total), CLASSES)
+  return blocks.Model(forward, blocks.normal_inputs((batch, length, 8)))
+
+
+def _fire(batch: int, side: int, channels: int, count: int) -> blocks.Model:
+  """Squeezed to a quarter of the channels, then 1x1 and 3x3 convolutions side by side."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    x = relu(blocks.convolve(w, x, channels, stride=2))
+    for _ in range(count):
+      y = relu(blocks.convolve(w, x, channels // 4, size=1))
+      x = relu(jnp.concatenate([blocks.convolve(w, y, channels // 2, size=1),
+                                blocks.convolve(w, y, channels // 2)], axis=-1))
+    return blocks.convolve(w, x, CLASSES, size=1).mean((1, 2))
+  return blocks.Model(forward, blocks.normal_inputs((batch, side, side, 3)))
+
+
+def _super_resolution(batch: int, side: int, channels: int, count: int) -> blocks.Model:
+  """Residual convolutions, then channels become pixels of an image of twice the side."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    x = blocks.convolve(w, x, channels)
+    for _ in range(count):
+      x = x + blocks.convolve(w, relu(blocks.convolve(w, x, channels)), channels)
+    x = blocks.convolve(w, x, 12).reshape(batch, side, side, 2, 2, 3)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * side, 2 * side, 3)
+  return blocks.Model(forward, blocks.normal_inputs((batch, side, side, 3)))
+
+
+def _non_local(batch: int, side: int, channels: int, count: int) -> blocks.Model:
+  """Convolutions, and attention of each position to all others."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    x = relu(blocks.convolve(w, x, channels, stride=2))
+    for _ in range(count):
+      x = relu(blocks.batch_norm(w, blocks.convolve(w, x, channels)))
+      query, key, value = (
+          blocks.convolve(w, x, channels // 2, size=1).reshape(batch, 1, -1, channels // 2)
+          for _ in range(3))
+      y = blocks.attend(query, key, value).reshape(*x.shape[:-1], channels // 2)
+      x = x + blocks.convolve(w, y, channels, size=1)
+    return _classify(w, x)
+  return blocks.Model(forward, blocks.normal_inputs((batch, side, side, 3)))
+
+
 BUILDERS: Dict[str, Callable[..., blocks.Model]] = {
     "resnet": _resnet, "separable": _separable, "densenet": _densenet,
     "convolution_1d": _convolution_1d, "conv_autoencoder": _conv_autoencoder,
-    "bottleneck": _bottleneck, "unet": _unet, "squeeze_excite": _squeeze_excite}
+    "bottleneck": _bottleneck, "unet": _unet, "squeeze_excite": _squeeze_excite,
+    "inception": _inception, "channel_shuffle": _channel_shuffle,
+    "patch_convolution": _patch_convolution, "gated_convolution_1d": _gated_convolution_1d,
+    "fire": _fire, "super_resolution": _super_resolution, "non_local": _non_local}

@@ -80,5 +80,103 @@ def _gru(batch: int, steps: int, width: int) -> blocks.Model:
   return blocks.Model(forward, blocks.normal_inputs((batch, steps, INPUTS)))
 
 
+def _minimal_gated(batch: int, steps: int, width: int) -> blocks.Model:
+  """One gate both forgets and resets; two layers, one on top of the other."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    sequence = _steps(x)
+    for size in (INPUTS, width):
+      gate_kernel, kernel = w.kernel(size + width, width), w.kernel(size + width, width)
+      state, states = jnp.zeros((batch, width)), []
+      for step in sequence:
+        gate = sigmoid(jnp.concatenate([step, state], axis=1) @ gate_kernel)
+        change = jnp.tanh(jnp.concatenate([step, gate * state], axis=1) @ kernel)
+        state = (1 - gate) * state + gate * change
+        states.append(state)
+      sequence = states
+    return blocks.linear(w, state, 16)
+  return blocks.Model(forward, blocks.normal_inputs((batch, steps, INPUTS)))
+
+
+def _differential(batch: int, width: int, steps: int) -> blocks.Model:
+  """A differential equation of two layers, by the Runge-Kutta rule of fourth order."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    outer, inner, shift = w.kernel(width, width), w.kernel(width, width), w.shift(width)
+    slope = lambda y: jnp.tanh(y @ outer + shift) @ inner
+    for _ in range(steps):
+      first = slope(x)
+      second = slope(x + 0.1 * first)
+      third = slope(x + 0.1 * second)
+      last = slope(x + 0.2 * third)
+      x = x + (first + 2 * second + 2 * third + last) / 30
+    return blocks.linear(w, x, 16)
+  return blocks.Model(forward, blocks.normal_inputs((batch, width)))
+
+
+def _quasi_recurrent(batch: int, steps: int, width: int) -> blocks.Model:
+  """Gates from a convolution over the steps; only products of elements go from step to step."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    for _ in range(2):
+      gates = blocks.convolve(w, x, 3 * width, size=2)
+      value, forget, output = jnp.split(gates, 3, axis=-1)
+      value, forget, output = jnp.tanh(value), sigmoid(forget), sigmoid(output)
+      state, states = jnp.zeros((batch, width)), []
+      for index in range(steps):
+        state = forget[:, index] * state + (1 - forget[:, index]) * value[:, index]
+        states.append(output[:, index] * state)
+      x = jnp.stack(states, axis=1)
+    return blocks.linear(w, x, 16)
+  return blocks.Model(forward, blocks.normal_inputs((batch, steps, INPUTS)))
+
+
+def _state_space(batch: int, steps: int, width: int, states: int) -> blocks.Model:
+  """Linear states of each channel, driven, damped and read by projections of the step."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    projected = blocks.linear(w, x, width)
+    drive, read = blocks.linear(w, projected, states), blocks.linear(w, projected, states)
+    damping = sigmoid(blocks.linear(w, projected, width))
+    state, found = jnp.zeros((batch, width, states)), []
+    for index in range(steps):
+      enter = jnp.einsum("bw,bs->bws", projected[:, index], drive[:, index])
+      state = damping[:, index, :, None] * state + enter
+      found.append(jnp.einsum("bws,bs->bw", state, read[:, index]))
+    y = jnp.stack(found, axis=1) * jax.nn.silu(blocks.linear(w, x, width))
+    return blocks.linear(w, y, 16)
+  return blocks.Model(forward, blocks.normal_inputs((batch, steps, INPUTS)))
+
+
+def _convolutional_lstm(batch: int, steps: int, side: int, channels: int) -> blocks.Model:
+  """An LSTM over images: its products are convolutions."""
+  def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
+    kernel, shift = w.kernel(3, 3, 3 + channels, 4 * channels), w.shift(4 * channels)
+    state = cell = jnp.zeros((batch, side, side, channels))
+    for step in _steps(x):
+      gates = jax.lax.conv_general_dilated(
+          jnp.concatenate([step, state], axis=-1), kernel, (1, 1), "SAME",
+          dimension_numbers=("NHWC", "HWIO", "NHWC")) + shift
+      enter, forget, output, change = jnp.split(gates, 4, axis=-1)
+      cell = sigmoid(forget) * cell + sigmoid(enter) * jnp.tanh(change)
+      state = sigmoid(output) * jnp.tanh(cell)
+    return blocks.convolve(w, state, 3, size=1)
+  return blocks.Model(forward, blocks.normal_inputs((batch, steps, side, side, 3)))
+
+
+def _attentive(batch: int, memory: int, steps: int, width: int) -> blocks.Model:
+  """A recurrent cell that looks at a memory before each step."""
+  def forward(w: blocks.Weights, x: jax.Array, start: jax.Array) -> jax.Array:
+    keys = blocks.linear(w, x, width)
+    ask, enter, recur = (w.kernel(width, width) for _ in range(3))
+    state, states = start, []
+    for _ in range(steps):
+      weights = jax.nn.softmax(jnp.einsum("bmw,bw->bm", keys, state @ ask))
+      context = jnp.einsum("bm,bmw->bw", weights, x)
+      state = jnp.tanh(context @ enter + state @ recur)
+      states.append(state)
+    return blocks.linear(w, jnp.stack(states, axis=1), 16)
+  return blocks.Model(forward, blocks.normal_inputs((batch, memory, width), (batch, width)))
+
+
 BUILDERS: Dict[str, Callable[..., blocks.Model]] = {
-    "lstm": _lstm, "peephole": _peephole, "bidirectional": _bidirectional, "gru": _gru}
+    "lstm": _lstm, "peephole": _peephole, "bidirectional": _bidirectional, "gru": _gru,
+    "minimal_gated": _minimal_gated, "differential": _differential,
+    "quasi_recurrent": _quasi_recurrent, "state_space": _state_space,
+    "convolutional_lstm": _convolutional_lstm, "attentive": _attentive}
