@@ -79,7 +79,7 @@ def _measured(tmp_path):
                   for stem in stems},
       "failed": {"made_dot.2.f32": "DataError: constant: the result is 2.0 throughout",
                  "made_dot.3.f32": "XlaRuntimeError: INTERNAL"},
-      "unfinished": [], "machine": {"cpu": "Some CPU"}, "versions": {}, "dates": [], "seed": 0,
+      "unfinished": ["made_dot.4.f32"], "machine": {"cpu": "Some CPU"}, "versions": {}, "dates": [], "seed": 0,
       "protocol": {}})
   return tmp_path
 
@@ -87,7 +87,8 @@ def _measured(tmp_path):
 def test_what_passes_the_gates_is_a_collection_to_train_on(measured):
   output = measured / "made"
   found = assemble_made.assemble_made(measured / "measured", measured / "npz", output, "tile:mine")
-  assert found["gates"]["planned"] == 4 and found["gates"]["kept"] == 1
+  assert found["gates"]["planned"] == 5 and found["gates"]["kept"] == 1
+  assert found["gates"]["not_measured"] == 1 and found["gates"]["kept_share"] == 1 / 4
   assert found["gates"]["failed"] == {"XlaRuntimeError": 1, "constant": 1}
   assert found["gates"]["lost"] == {"configurations": 0, "tau": 1, "ratio": 0}
   assert found["seconds"] == 10.0

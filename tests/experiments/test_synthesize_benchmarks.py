@@ -53,9 +53,9 @@ def test_programs_like_the_bundled_kernels_then_controls_like_those(tmp_path):
 def test_programs_like_parts_of_layout_programs_then_controls_like_those(tmp_path):
   (tmp_path / "small.json").write_text(json.dumps({
       "data": {"conditions": ["root", "size"]}, "network": _SMALL,
-      "fit": {"epochs": 40, "batch_graphs": 16, "learning_rate": 0.01, "tensorboard": False}}))
+      "fit": {"epochs": 20, "batch_graphs": 16, "learning_rate": 0.01, "tensorboard": False}}))
   done = _run("--collection=layout:xla_cpu:mixed", "--config", tmp_path / "small.json",
-              "--parts=2", "--max_nodes=18", "--count=2", "--output", tmp_path / "made")
+              "--parts=1", "--max_nodes=18", "--count=2", "--output", tmp_path / "made")
   assert done.returncode == 0, done.stderr
   value = files.read_json(tmp_path / "made" / "programs.json")
   assert value["kind"] == "layout"

@@ -94,10 +94,11 @@ def assemble_made(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Pa
       "gates": {
           "lowest_tau_between_passes": kind.limits.tau, "lowest_ratio": kind.limits.ratio,
           "fewest_configurations": kind.limits.configurations, "planned": planned,
+          "not_measured": len(report["unfinished"]),
           "failed": {why: failed.count(why) for why in sorted(set(failed))},
           "lost": {reason: sum(quality.lost == reason for quality in judged.values())
                    for reason in gates.REASONS},
-          "kept": len(kept), "kept_share": len(kept) / max(planned, 1)},
+          "kept": len(kept), "kept_share": len(kept) / max(planned - len(report["unfinished"]), 1)},
       "seconds": float(np.sum([seconds for entry in measured.values()
                                for seconds in entry["seconds"]])),
       "configurations": int(sum(judged[stem].configurations for stem in kept)),
