@@ -174,7 +174,8 @@ def test_sites_are_counted_by_their_largest_tensor_of_two_axes(elements, expecte
   nodes = [node("parameter", (), "f32", (64, 32)), node("parameter", (), "f32", (32, 4)),
            node("dot", (0, 1), "f32", (64, 4), "ak,kb->ab"), node("reshape", (2,), "f32", (16, 16)),
            node("reshape", (3,), "f32", (256,)), node("tanh", (4,), "f32", (256,)),
-           node("reshape", (5,), "f32", (1, 256)), node("dot", (0, 0), "f32", (64, 64), "ak,bk->ab")]
+           node("reshape", (5,), "f32", (1, 256)),
+           node("dot", (0, 0), "f32", (64, 64), "ak,bk->ab")]
   assert realise.sites(nodes, elements) == len(expected)
 
 

@@ -15,17 +15,18 @@ from tpugraphs_rank.synthesis.augment import realise
 Graph = List[nodes_lib.Node]
 CONTROLS: Dict[str, Callable[..., Graph]] = {
     "random": controls.typed_random, "template": controls.template}
-# What is refused of each kind of collection. Layout programs hold several operations whose layouts can
-# be requested; of smaller tensors the cost of a layout is lost in the noise.
+# What is refused of each kind of collection. Layout programs hold several operations whose layouts
+# can be requested; of smaller tensors the cost of a layout is lost in the noise.
 LIMITS: Mapping[str, realise.Limits] = {
     "tile": realise.Limits(),
-    "layout": realise.Limits(elements=2 ** 20, work=2.0 ** 27, sites=3, site_elements=2 ** 11, tries=12)}
+    "layout": realise.Limits(elements=2 ** 20, work=2.0 ** 27, sites=3, site_elements=2 ** 11,
+                             tries=12)}
 # Programs of which one more is not asked for: the source repeats itself.
 _MOST_REFUSED = 20
 
 
 class Target(NamedTuple):
-  """What a control is matched in: its kind, number of nodes, and number of sites (0: as it comes)."""
+  """What a control is matched in: kind, number of nodes, and number of sites (0: as it comes)."""
 
   kind: str
   nodes: int
