@@ -29,7 +29,7 @@ from tpugraphs_rank.synthesis.augment import sources
 
 _CONFIGS = pathlib.Path(__file__).parent / "configs"
 _RECIPES = {"tile": "layerdag_dataflow.json", "layout": "layerdag_dataflow_layout.json"}
-_PARTS_OF = {"tile": 0, "layout": 8}
+_PARTS_OF = {"tile": 0, "layout": 4}
 _COLLECTION = flags.DEFINE_string(
     "collection", "tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
 _DATA_ROOT = flags.DEFINE_string("data_root", None, "Folder of the public collections.")
@@ -57,7 +57,7 @@ _MAX_NODES = flags.DEFINE_integer(
     "nodes); of parts, the most nodes of one (otherwise 50).", lower_bound=2)
 _PARTS = flags.DEFINE_integer(
     "parts", None, "Learn so many parts of each program, and not programs as a whole; 0: as a "
-    "whole. Otherwise 8 of layout programs, and kernels as a whole.", lower_bound=0)
+    "whole. Otherwise 4 of layout programs, and kernels as a whole.", lower_bound=0)
 _FEWEST_NODES = flags.DEFINE_integer("fewest_nodes", 15, "Nodes of a part, at least.",
                                      lower_bound=2)
 _GUIDANCE = flags.DEFINE_float(
