@@ -1,14 +1,18 @@
 """Made programs from the plan to a collection that the loaders read."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
 from tests.synthesis.augment import made_programs
 from tools.collect import assemble_made
+from tools.collect import gates
 from tools.collect import plans
 from tools.collect import protocol
 from tools.collect import tile
 from tools.collect.layouts import measure as layout_measure
+import tpugraphs_rank
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import collections
@@ -126,6 +130,23 @@ def test_a_name_of_no_kind(measured):
   with pytest.raises(errors.UnknownNameError, match="tile or layout"):
     assemble_made.assemble_made(
         measured / "measured", measured / "npz", measured / "made", "made")
+
+
+def test_the_bundled_layout_programs_are_what_their_readme_says():
+  folder = pathlib.Path(tpugraphs_rank.__file__).parent / "bundled" / "made_layout_xla_cpu"
+  measurement = files.read_json(folder / "layerdag" / "measurement.json")
+  made = files.read_json(folder / "layerdag" / "realisation.json")["batches"][0]["realisation"]
+  described = registry.get_collection(str(folder / "layerdag" / "collection.json"))
+  graphs = list(collections.load_collection(described, "train"))
+  counts = [len(graph.config_runtime) for graph in graphs]
+  gate = measurement["gates"]
+  assert len(graphs) == gate["kept"] and sum(counts) == measurement["configurations"]
+  assert min(counts) >= gates.MADE_LAYOUT.configurations
+  assert described.target == registry.get_collection("layout:xla_cpu:mixed").target
+  assert made["realised"] >= 0.9 and made["repaired_share"] <= 0.1
+  text = (folder / "README.md").read_text()
+  assert (f"| {gate['planned']} | {gate['planned'] - gate['not_measured']} | {gate['kept']} "
+          f"| {sum(counts)} |") in text
 
 
 def test_nothing_passes(measured):
