@@ -45,6 +45,8 @@ def _define_flags() -> None:
   flags.DEFINE_float("synthetic_share", 0.5, "Share of each step's lists that is synthetic.",
                      lower_bound=0.01, upper_bound=1.0)
   flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list's loss.")
+  flags.DEFINE_boolean("synthetic_any_target", False, "Take synthetic programs that were measured "
+                       "on another machine, too.")
   flags.DEFINE_enum("split", "test", ["test", "valid"], "What is judged; valid chose checkpoints.")
   flags.DEFINE_string("config", None, "JSON file with further settings of the trainings; otherwise "
                       "the recipe of the bundled collection of that kind, one network.")
@@ -59,7 +61,8 @@ def main(_) -> None:
   output = pathlib.Path(values.output)
   base = cases_lib.recipe(
       values.collection, values.config, values.epochs, values.steps_per_epoch, {
-          f"augment.{key}": values[key].value for key in ("synthetic_share", "synthetic_weight")})
+          f"augment.{key}": values[key].value for key in (
+            "synthetic_share", "synthetic_weight", "synthetic_any_target")})
   task = registry.get_collection(values.collection).name
   arm = cases_lib.SYNTHETIC + (
       "" if values.strategy == "measured" else f"_{values.strategy}")

@@ -146,7 +146,8 @@ def plan(tasks: Mapping[str, Settings], budgets: Sequence[Optional[int]], arms: 
   for task, settings in tasks.items():
     for source in settings.sources.values():
       mixing.training_split(registry.get_collection(settings.base.data.collection),
-                            registry.get_collection(source))
+                            registry.get_collection(source),
+                            settings.base.augment.synthetic_any_target)
     digests = {name: digest(source) for name, source in settings.sources.items()}
     whole = len(_training_files(settings.base.data.collection, settings.base.data.data_root))
     for budget in budgets:

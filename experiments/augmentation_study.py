@@ -80,6 +80,8 @@ def _define_flags() -> None:
                        "smallest source has.", lower_bound=1)
   flags.DEFINE_string("synthetic_held_back", "unseen", "Which twins of validation and test "
                       "programs are left out, as of experiments.train.")
+  flags.DEFINE_boolean("synthetic_any_target", False, "Take synthetic programs that were measured "
+                       "on another machine, too.")
   flags.DEFINE_string("config", None, "JSON file with further settings of all trainings; otherwise "
                       "the recipe of the bundled collection of the task's kind, one network.")
   flags.DEFINE_integer("epochs", 12, "Validations of a training.", lower_bound=1)
@@ -117,7 +119,8 @@ def settings_of(values: flags.FlagValues) -> Dict[str, cases_lib.Settings]:
           sources[source] = path
     base = cases_lib.recipe(name, values.config, values.epochs, values.steps_per_epoch, {
         f"augment.{key}": values[key].value for key in (
-            "synthetic_share", "synthetic_weight", "synthetic_graphs", "synthetic_held_back")})
+            "synthetic_share", "synthetic_weight", "synthetic_graphs", "synthetic_held_back",
+            "synthetic_any_target")})
     found[collection.name] = cases_lib.equal_numbers(
         cases_lib.Settings(base, sources, values.split))
   return found

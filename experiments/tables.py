@@ -36,6 +36,7 @@ TABLES: Dict[str, Callable[[Dict[str, Any]], str]] = {
     "layerdag_tpu_tile": layerdag_study.readme_table,
     "augmentation": augmentation_study.readme_table,
     "augmentation_labels": label_study.readme_table,
+    "augmentation_layout": augmentation_study.readme_table,
 }
 # The files without the suffix of a table's own part.
 _SOURCES = {
