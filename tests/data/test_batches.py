@@ -127,7 +127,7 @@ def test_every_list_holds_its_graph_and_its_labels(kind, members, seed, max_conf
       np.testing.assert_array_equal(held - node, member.config_nodes)
       sizes = batch["config_sizes"][start:start + batch["num_config_nodes"][row]]
       np.testing.assert_array_equal(sizes, np.float32(
-          normalize.relative_sizes(member.graph))[member.config_nodes])
+          normalize.tensor_sizes(member.graph)))
     size = min(max_configs, member.graph.num_configs)
     mask = batch["config_mask"][row]
     assert mask[:size].all() and not mask[size:].any()

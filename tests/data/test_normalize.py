@@ -184,3 +184,16 @@ def test_a_missing_key_is_named(tmp_path):
   (tmp_path / "n.npz").write_bytes(file.getvalue())
   with pytest.raises(errors.RunDirectoryError, match="n.npz cannot be read .'nodes_columns'"):
     normalize.Normalizer.load(tmp_path / "n.npz")
+
+
+def test_tensor_sizes_are_those_of_the_operands():
+  # 0, 1: arrays; 2: of both; 3: of one; 4: of none.
+  graph = synthetic.layout_graph(0, num_nodes=5, num_config_nodes=3)
+  features = graph.node_feat.copy()
+  features[:, 28] = [4, 16, 36, 64, 100]
+  changed = synthetic.layout_graph(
+      0, num_nodes=5, num_config_nodes=3, node_feat=features, node_config_ids=np.array([4, 2, 3]),
+      edge_index=np.array([[3, 2], [2, 1], [2, 0]]))
+  root = np.sqrt(np.array([4, 16, 36, 64, 100]) / 44)
+  np.testing.assert_allclose(
+      normalize.tensor_sizes(changed), root[[[4, 4, 4], [2, 0, 1], [3, 2, 2]]])

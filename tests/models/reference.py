@@ -91,8 +91,13 @@ class Reference:
         joined = _dense(model._config_projection, one_hot.reshape(-1))
         if self._config.layout_join == "sized":
           volumes = prepared.graph.node_feat[:, 28].astype(np.float64)
-          size = math.sqrt(volumes[node] / (volumes.sum() / len(volumes)))
-          joined = joined + size * _dense(model._sized_projection, one_hot.reshape(-1))
+          operands = sorted(int(v) for u, v in prepared.graph.edge_index if u == node) or [node]
+          tensors = [node, operands[0], operands[min(1, len(operands) - 1)]]
+          for number, tensor in enumerate(tensors):
+            size = math.sqrt(volumes[tensor] / (volumes.sum() / len(volumes)))
+            of_tensor = one_hot.copy()
+            of_tensor[np.arange(18) // 6 != number] = 0
+            joined = joined + size * _dense(model._sized_projection, of_tensor.reshape(-1))
         return joined
     return np.zeros(width)
 

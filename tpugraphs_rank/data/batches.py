@@ -34,7 +34,7 @@ class PreparedGraph:
     source, target: (m,) int32; data flows from source (operand) to target (user).
     tiles: (c, K) float32 scaled; None for layouts, which are read when they are asked for.
     config_nodes: (nc,) int32; empty for tiles.
-    config_sizes: (nc,) float32, their `normalize.relative_sizes`.
+    config_sizes: (nc, 3) float32, their `normalize.tensor_sizes`.
     runtimes: (c,) float64 by which configurations are ranked; zeros where not measured.
     choice: (c',) int64, the configurations that may be used (all, or one side of a split).
     plain: whether those are all, ranked by the graph's own runtimes.
@@ -88,10 +88,11 @@ def prepare(program: splits.Program, normalizer: normalize.Normalizer,
   graph = program.graph
   if isinstance(graph, graphs.TileGraph):
     tiles = normalizer.configs(normalize.tile_rows(graph))
-    config_nodes = np.zeros([0], np.int32)
+    config_nodes, config_sizes = np.zeros([0], np.int32), np.zeros([0, 3])
   else:
     tiles = None
     config_nodes = graph.node_config_ids.astype(np.int32)
+    config_sizes = normalize.tensor_sizes(graph)
   pieces = () if max_nodes is None else tuple(
       segments.cut_segments(graph.edge_index, graph.num_nodes, max_nodes))
   edges = graph.edge_index
@@ -99,7 +100,7 @@ def prepare(program: splits.Program, normalizer: normalize.Normalizer,
       graph=graph, nodes=normalizer.nodes(normalize.node_rows(graph)),
       source=edges[:, 1].astype(np.int32), target=edges[:, 0].astype(np.int32),
       tiles=tiles, config_nodes=config_nodes,
-      config_sizes=normalize.relative_sizes(graph)[config_nodes].astype(np.float32),
+      config_sizes=config_sizes.astype(np.float32),
       runtimes=program.runtimes,
       choice=program.indices, plain=program.choice is None and program.merged is None,
       pieces=pieces)

@@ -38,6 +38,24 @@ def relative_sizes(graph: graphs.Graph) -> np.ndarray:
   return np.sqrt(elements / max(elements.mean(), 1.0))
 
 
+def tensor_sizes(graph: graphs.LayoutGraph) -> np.ndarray:
+  """(nc, 3) float64: `relative_sizes` of each configurable node's output, input and kernel.
+
+  A request of a layout moves the tensor that it is made of: a small product of large matrices costs
+  what the matrices do. The public format has a node's operands as a set: the first of them in the
+  program is taken for the input and the next one for the kernel; where there is one, it is both. A
+  node without operands has its own size thrice.
+  """
+  sizes, nodes = relative_sizes(graph), graph.node_config_ids
+  user, operand = graph.edge_index.T
+  turn = np.lexsort([operand, user])
+  user, operand = user[turn], operand[turn]
+  first, end = np.searchsorted(user, nodes), np.searchsorted(user, nodes, side="right")
+  operands = np.concatenate([operand, [0]])  # Something to index where the last has none.
+  found = np.stack([nodes, operands[first], operands[np.minimum(first + 1, end - 1)]], axis=1)
+  return sizes[np.where((end > first)[:, None], found, nodes[:, None])]
+
+
 def tile_rows(graph: graphs.TileGraph) -> np.ndarray:
   """(c, f) float64: the 24 tile features in signed logs, and what they mean for the kernel."""
   return np.concatenate(

@@ -63,8 +63,9 @@ def arrange(batch: batches.Batch, config: run_config.ModelConfig) -> batches.Bat
     `nodes` (N, F), `opcode`, `component` (N,): node arrays in the new order; `order` (N,): which
       node of the batch stands where.
     `num_nodes` (B,), `config_mask`, `reference_mask`, `label_*`: as they were.
-    `configs` (rows[0], T, 18) and `config_sizes` (rows[0],): layouts, of the configurable nodes in
-      the new order, and the sizes of these; or, as they were, `graph_configs` (B, T, K): tiles.
+    `configs` (rows[0], T, 18) and `config_sizes` (rows[0], 3): layouts, of the configurable nodes
+      in the new order, and the sizes of their tensors; or, as they were, `graph_configs` (B, T,
+      K): tiles.
     `rows` (K + 1,) int32: nodes that depend on the configuration after 0, ..., K convolutions.
     `edges` (m, 2) int32, rows [receiver, sender]: the messages of a convolution, what a node keeps
       of itself among them; `kernel` (m,) int32: which of the convolution's kernels each goes

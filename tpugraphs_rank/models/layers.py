@@ -2,6 +2,7 @@
 
 from typing import List, Sequence, Tuple
 
+import numpy as np
 import tensorflow as tf
 
 from tpugraphs_rank.data import graphs
@@ -95,6 +96,15 @@ def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tenso
         last[..., 0] >= 0, tf.reduce_any(moved, axis=-1)]
     found.append(tf.cast(tf.concat(flags, axis=-1), dtype))
   return tf.concat(found, axis=-1)
+
+
+def layout_tensors(which: str) -> np.ndarray:
+  """(w,): which of output, input and kernel each column of `layout_features` speaks of."""
+  entries = np.repeat(np.arange(_TENSORS), graphs.NUM_LAYOUT_FEATURES // _TENSORS * _LAYOUT_VALUES)
+  of_tensor = np.arange(_TENSORS)
+  return np.concatenate({
+      "entries": [entries], "order": [of_tensor] * 2, "both": [entries, of_tensor, of_tensor],
+      "minor": [of_tensor]}[which])
 
 
 def different_layouts(configs: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:

@@ -7,6 +7,7 @@ reference configurations may stand; T = R + C.
 import functools
 from typing import Dict, List, Mapping, Optional, Tuple, Union
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_gnn as tfgnn
 
@@ -201,7 +202,7 @@ class Ranker(tf.keras.Model):
     return self._node_projection([features, self._opcodes(tf.range(graphs.NUM_OPCODES)), opcode])
 
   def _of_configs(self, configs: tf.Tensor, sizes: Optional[tf.Tensor] = None) -> tf.Tensor:
-    """Layouts [rows, T, 18] of nodes of `sizes` (rows,), or tiles [B, T, K], to states h wide."""
+    """Layouts [rows, T, 18] of tensors of `sizes` (rows, 3), or tiles [B, T, K], to h wide."""
     if sizes is None:
       return self._config_projection(configs)
     # A node has many layouts, a batch few different ones.
@@ -210,8 +211,11 @@ class Ranker(tf.keras.Model):
         different, self._config.layout_features, self._node_projection.compute_dtype)
     joined = tf.gather(self._config_projection(features)[:, 0], place)
     if self._sized_projection is not None:
-      scale = tf.cast(sizes, joined.dtype)[:, None, None]
-      joined += scale * tf.gather(self._sized_projection(features)[:, 0], place)
+      tensors = layers.layout_tensors(self._config.layout_features)
+      for number in np.unique(tensors):
+        of_tensor = features[:, 0] * tf.constant(tensors == number, features.dtype)
+        size = tf.cast(sizes[:, number], joined.dtype)[:, None, None]
+        joined += size * tf.gather(self._sized_projection(of_tensor), place)
     return joined
 
   def _read_out(self, view: View, found: Mapping[str, tf.Tensor],

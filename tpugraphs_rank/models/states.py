@@ -32,8 +32,8 @@ class States(abc.ABC):
 
     Args:
       of_nodes: of scaled features [rows, F] and opcodes [rows]: [rows, h].
-      of_configs: of the batch's configurations, and for layouts of the sizes (rows,) of their
-        nodes; None: they stay out, T = 1.
+      of_configs: of the batch's configurations, and for layouts of the sizes (rows, 3) of their
+        tensors; None: they stay out, T = 1.
     """
 
   @abc.abstractmethod
