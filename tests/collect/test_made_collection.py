@@ -83,7 +83,8 @@ def _measured(tmp_path):
                   for stem in stems},
       "failed": {"made_dot.2.f32": "DataError: constant: the result is 2.0 throughout",
                  "made_dot.3.f32": "XlaRuntimeError: INTERNAL"},
-      "unfinished": ["made_dot.4.f32"], "machine": {"cpu": "Some CPU"}, "versions": {}, "dates": [], "seed": 0,
+      "unfinished": ["made_dot.4.f32"], "machine": {"cpu": "Some CPU"}, "versions": {},
+      "dates": [], "seed": 0,
       "protocol": {}})
   return tmp_path
 

@@ -176,7 +176,7 @@ def test_sites_are_counted_by_their_largest_tensor_of_two_axes(elements, expecte
            node("reshape", (3,), "f32", (256,)), node("tanh", (4,), "f32", (256,)),
            node("reshape", (5,), "f32", (1, 256)),
            node("dot", (0, 0), "f32", (64, 64), "ak,bk->ab")]
-  assert realise.sites(nodes, elements) == len(expected)
+  assert programs.sites(nodes, elements) == len(expected)
 
 
 def test_few_sites_are_refused():

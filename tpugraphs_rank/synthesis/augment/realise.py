@@ -37,7 +37,7 @@ class Limits:
     repaired: a program of which a larger share of the nodes was repaired.
     elements: one with a larger array.
     work: one of more multiplications, additions and so on; a kernel runs for milliseconds.
-    sites: one with fewer operations whose layouts can be requested (see `sites`).
+    sites: one with fewer operations whose layouts can be requested (see `programs.sites`).
     site_elements: of the largest tensor of each of these, at least: that of less is not seen.
     tries: so many times shapes are drawn; of the programs that are not refused the one with the
       fewest repairs is taken.
@@ -114,41 +114,13 @@ def _once(nodes: Sequence[nodes_lib.Node], source: str, number: int, rng: np.ran
   if not any(node.operation == ops.PARAMETER for node in found):
     return dataclasses.replace(outcome, refused="constant")
   if (max(programs.elements(node.shape) for node in found) > limits.elements
-      or work(found) > limits.work or programs.elements(found[-1].shape) < 8):
+      or programs.work(found) > limits.work or programs.elements(found[-1].shape) < 8):
     return dataclasses.replace(outcome, refused="size")
-  if limits.sites and sites(found, limits.site_elements) < limits.sites:
+  if limits.sites and programs.sites(found, limits.site_elements) < limits.sites:
     return dataclasses.replace(outcome, refused=SITES)
   kind = nodes_lib.kind(list(nodes))
   return dataclasses.replace(outcome, program=programs.Program(
       f"{source}_{kind}.{number}.{found[-1].type}", found))
-
-
-def sites(nodes: Sequence[programs.Node], elements: int = 0) -> int:
-  """How many dots, convolutions and reshapes have a tensor of two axes and so many elements."""
-  count = 0
-  for node in nodes:
-    tensors = [node.shape, *(nodes[operand].shape for operand in node.operands)]
-    count += node.operation in ops.SITES and any(
-        sum(size > 1 for size in shape) > 1 and programs.elements(shape) >= elements
-        for shape in tensors)
-  return count
-
-
-def work(nodes: Sequence[programs.Node]) -> float:
-  """About how many operations on numbers a program takes."""
-  total = 0.0
-  for node in nodes:
-    size = programs.elements(node.shape)
-    if node.operation in ops.REDUCTIONS:
-      size = programs.elements(nodes[node.operands[0]].shape)
-    elif node.operation == ops.DOT:
-      size = size * programs.elements(nodes[node.operands[0]].shape) / max(1, programs.elements(
-          [extent for name, extent in zip(node.equation.partition(",")[0],
-                                          nodes[node.operands[0]].shape) if name != "k"]))
-    elif node.operation == ops.CONVOLUTION:
-      size *= programs.elements(nodes[node.operands[1]].shape[:3])
-    total += size
-  return total
 
 
 def _fault(nodes: Sequence[nodes_lib.Node]) -> str:

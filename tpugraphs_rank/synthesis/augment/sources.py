@@ -68,7 +68,7 @@ class Realised:
   def report(self) -> Dict[str, Any]:
     """The account as JSON."""
     kinds = [nodes_lib.kind(program.dataflow()) for program in self.programs]
-    sites = [realise.sites(program.nodes) for program in self.programs]
+    sites = [programs.sites(program.nodes) for program in self.programs]
     return {"programs": len(self.programs), "graphs": self.graphs, "realised": self.realised,
             "refused": self.refused, "repairs": self.repairs, "nodes": self.nodes,
             "repaired_share": self.repaired, "missed_buckets": self.missed_buckets,
@@ -126,7 +126,7 @@ def targets(made: Sequence[programs.Program], limits: realise.Limits = realise.L
             ) -> List[Target]:
   """What controls are matched in; the number of sites only where programs need some."""
   return [Target(nodes_lib.kind(program.dataflow()), len(program.nodes),
-                 realise.sites(program.nodes) if limits.sites else 0) for program in made]
+                 programs.sites(program.nodes) if limits.sites else 0) for program in made]
 
 
 def of_control(source: str, matched: Sequence[Target], seed: int,
