@@ -1,7 +1,8 @@
 """Measures how sampling from a LayerDAG grows with the size of the graphs, in CPU seconds.
 
   python -m experiments.layerdag_graphs --rule balanced --count 300 --nodes 400 --output rule.npz
-  python -m experiments.layerdag_train --graphs rule.npz --conditions size --run_dir runs/rule
+  python -m experiments.layerdag_train --graphs rule.npz --conditions size --operand_counts \\
+    --run_dir runs/rule
   python -m experiments.layerdag_benchmark --run_dir runs/rule --sizes 50,100,200,400
 
 The model must have the condition "size". Each size is sampled once before it is timed. Writes
