@@ -23,9 +23,8 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.evaluation import augmentation
 from tpugraphs_rank.evaluation import tables
 
-_ARMS = (augmentation.REAL, augmentation.OVERSAMPLED, cases_lib.SYNTHETIC)
-_NAMES = {augmentation.REAL: "real", augmentation.OVERSAMPLED: "real, oversampled",
-          cases_lib.SYNTHETIC: "real + synthetic"}
+_NAMES = {augmentation.REAL: "real", augmentation.OVERSAMPLED: "real, oversampled"}
+_WITH = "real + synthetic"
 
 
 # Defined only when this is the program: other apps use the same flag names.
@@ -37,9 +36,17 @@ def _define_flags() -> None:
   flags.DEFINE_integer("budget", None, "Real programs that train, drawn with each seed; otherwise "
                        "all.", lower_bound=1)
   flags.DEFINE_integer("seeds", 5, "Seeds: 0, 1, ...", lower_bound=1)
+  flags.DEFINE_enum("strategy", "measured", list(cases_lib.STRATEGIES), "What becomes of the "
+                    "synthetic programs: they train beside the real ones with their runtimes; with "
+                    "those that an ensemble is sure of; before the real ones; or the network first "
+                    "learns their mean runtime (auxiliary), or what real and synthetic graphs are "
+                    "made of, without runtimes (selfsupervised), or that and then runtimes, too "
+                    "(selfsupervised_measured).")
   flags.DEFINE_float("synthetic_share", 0.5, "Share of each step's lists that is synthetic.",
                      lower_bound=0.01, upper_bound=1.0)
   flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list's loss.")
+  flags.DEFINE_boolean("synthetic_any_target", False, "Take synthetic programs that were measured "
+                       "on another machine, too.")
   flags.DEFINE_enum("split", "test", ["test", "valid"], "What is judged; valid chose checkpoints.")
   flags.DEFINE_string("config", None, "JSON file with further settings of the trainings; otherwise "
                       "the recipe of the bundled collection of that kind, one network.")
@@ -54,11 +61,14 @@ def main(_) -> None:
   output = pathlib.Path(values.output)
   base = cases_lib.recipe(
       values.collection, values.config, values.epochs, values.steps_per_epoch, {
-          f"augment.{key}": values[key].value for key in ("synthetic_share", "synthetic_weight")})
+          f"augment.{key}": values[key].value for key in (
+            "synthetic_share", "synthetic_weight", "synthetic_any_target")})
   task = registry.get_collection(values.collection).name
+  arm = cases_lib.SYNTHETIC + (
+      "" if values.strategy == "measured" else f"_{values.strategy}")
   cases = cases_lib.plan(
       {task: cases_lib.Settings(base, {cases_lib.SYNTHETIC: values.synthetic}, values.split)},
-      [values.budget], _ARMS, range(values.seeds))
+      [values.budget], [*_NAMES, arm], range(values.seeds))
   cases_lib.run_all(cases, output, values.jobs)
   rows, trainings = cases_lib.read(cases, output)
 
@@ -72,20 +82,24 @@ def main(_) -> None:
       **run_directory.environment(), "split": values.split, "comparisons": compared,
       "means": averages, "costs": cases_lib.costs(trainings)})
   plots.gain_against_budget(output / "gain.png", {
-      f"over {_NAMES[rival]}": {"real + synthetic": series}
+      f"over {_NAMES[rival]}": {_WITH: series}
       for rival in augmentation.BASELINES
       for series in augmentation.gain_series(compared, task, rival).values()})
-  first = next(one for one in trainings if one["arm"] == cases_lib.SYNTHETIC)
+  first = next(one for one in trainings if one["arm"] == arm)
   print(f"{task} {values.split}: {frame['graph'].nunique()} programs; trained on "
         f"{first['real_programs']} real programs, {first['synthetic_programs']} synthetic ones "
         f"({first['held_back']} left out, {values.split} or validation holds them), "
-        f"{first['steps']} steps, {values.seeds} seeds\n")
+        f"{first['steps']} steps, {values.seeds} seeds")
+  if first.get("steps_before"):
+    print(f"{values.strategy}: that is the last training, after {first['steps_before']} steps of "
+          "another kind")
+  print()
   judged = compared[0]["programs"]
   if judged == "seen":
     print("programs of groups that training has:\n")
   header, table = augmentation.rows_of(averages, compared, judged)
-  arms = [one["arm"] for one in averages]
-  print(tables.text(header, [[_NAMES[arm], *row[1:]] for arm, row in zip(arms, table)]))
+  names = [_NAMES.get(one["arm"], _WITH) for one in averages]
+  print(tables.text(header, [[name, *row[1:]] for name, row in zip(names, table)]))
   print(_verdict(compared[0]))
   unseen = compared[0]["parts"].get("unseen_groups", {}).get(augmentation.OVERSAMPLED, {})
   if unseen:

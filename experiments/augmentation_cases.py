@@ -32,6 +32,9 @@ from tpugraphs_rank.evaluation import augmentation
 
 SYNTHETIC = "synthetic"
 LAYERDAG = "layerdag"
+# What becomes of synthetic programs; `synthesis.augment.strategies` says what each does.
+STRATEGIES = ("measured", "distilled", "pretrained", "auxiliary", "selfsupervised",
+              "selfsupervised_measured")
 # Fewer tell next to nothing about how much trainings differ.
 FEW_SEEDS = 5
 _CONFIGS = pathlib.Path(__file__).parent / "configs"
@@ -61,6 +64,7 @@ ARMS: Mapping[str, Arm] = {
     augmentation.REAL: Arm(),
     augmentation.OVERSAMPLED: Arm(oversampled=True),
     SYNTHETIC: Arm(SYNTHETIC),
+    **{f"{SYNTHETIC}_{name}": Arm(SYNTHETIC, strategy=name) for name in STRATEGIES[1:]},
     LAYERDAG: Arm(LAYERDAG),
     augmentation.MATCHED: Arm(LAYERDAG, matched=True),
     augmentation.RANDOM: Arm(augmentation.RANDOM, matched=True),
@@ -68,6 +72,11 @@ ARMS: Mapping[str, Arm] = {
     "layerdag_shuffled": Arm(LAYERDAG, changes={"augment.synthetic_shuffled": True}),
     "layerdag_distilled": Arm(LAYERDAG, strategy="distilled"),
     "layerdag_pretrained": Arm(LAYERDAG, strategy="pretrained"),
+    "layerdag_auxiliary": Arm(LAYERDAG, strategy="auxiliary"),
+    "real_auxiliary": Arm(oversampled=True, strategy="auxiliary"),
+    "layerdag_selfsupervised": Arm(LAYERDAG, strategy="selfsupervised"),
+    "real_selfsupervised": Arm(oversampled=True, strategy="selfsupervised"),
+    "layerdag_selfsupervised_measured": Arm(LAYERDAG, strategy="selfsupervised_measured"),
     "layerdag_only": Arm(LAYERDAG, changes={"augment.synthetic_share": 1.0}),
 }
 
@@ -137,7 +146,8 @@ def plan(tasks: Mapping[str, Settings], budgets: Sequence[Optional[int]], arms: 
   for task, settings in tasks.items():
     for source in settings.sources.values():
       mixing.training_split(registry.get_collection(settings.base.data.collection),
-                            registry.get_collection(source))
+                            registry.get_collection(source),
+                            settings.base.augment.synthetic_any_target)
     digests = {name: digest(source) for name, source in settings.sources.items()}
     whole = len(_training_files(settings.base.data.collection, settings.base.data.data_root))
     for budget in budgets:
@@ -296,16 +306,36 @@ def read(cases: Sequence[Mapping[str, Any]], output: pathlib.Path
 
 
 def costs(trainings: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
-  """For each task, budget and arm: cases, their mean seconds, and the programs that trained."""
+  """For each task, budget and arm: cases, their mean seconds, and the programs that trained.
+
+  Where tasks about graphs came first, `learned_before` has the means of how well they were answered
+  on held-out graphs, as of `pretraining.Pretrainer.judge`, and of the numbers of graphs.
+  """
   groups: Dict[Tuple[Any, ...], List[Mapping[str, Any]]] = {}
   for one in trainings:
     groups.setdefault(tuple(one[name] for name in ("task", "budget", "arm")), []).append(one)
-  mean = lambda many, key: sum(one[key] for one in many) / len(many)
+  # Older cases do not say what steps there were before.
+  mean = lambda many, key: sum(one[key] if key != "steps_before" else one.get(key, 0)
+                               for one in many) / len(many)
   return [{"task": task, "budget": budget, "arm": arm, "n_seeds": len(many),
            **{key: mean(many, key) for key in (
-               "seconds", "cpu_seconds", "steps", "real_programs", "synthetic_programs",
-               "held_back", "best_epoch")}}
+               "seconds", "cpu_seconds", "steps", "steps_before", "real_programs",
+               "synthetic_programs", "held_back", "best_epoch")},
+           **({"learned_before": _learned_before(many)} if "pretraining" in many[0] else {})}
           for (task, budget, arm), many in groups.items()]
+
+
+def _learned_before(trainings: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+  reports = [one["pretraining"] for one in trainings if "pretraining" in one]
+  found: Dict[str, Any] = {key: sum(one[key] for one in reports) / len(reports) for key in (
+      "real_graphs", "synthetic_graphs", "held_out_graphs")}
+  answers: Dict[str, List[float]] = {}
+  for one in reports:
+    for task, measures in one["held_out"].items():
+      for name, value in measures.items():
+        if value is not None:
+          answers.setdefault(f"{task}_{name}", []).append(value)
+  return {**found, **{name: sum(values) / len(values) for name, values in answers.items()}}
 
 
 def run_case(case: Mapping[str, Any], tasks: Dict[str, Any]) -> Dict[str, Any]:
@@ -328,12 +358,13 @@ def run_case(case: Mapping[str, Any], tasks: Dict[str, Any]) -> Dict[str, Any]:
     training = trainer.Trainer(strategy.prepare(config, folder))
     result = training.train(folder / "run")
     scores = run_lib.load_run(folder / "run").score_programs(tasks[key].programs)
+    before = strategies.done_before(folder)
   frame = tasks[key].judge(scores)
   rows = frame[list(_KEPT)].astype(object).where(frame[list(_KEPT)].notna(), None)
   synthetic = training.counts.get("synthetic")
   return {"case": dict(case), "rows": rows.to_dict("records"), "training": {
       "seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu,
-      "steps": result.epochs * training.steps_per_epoch, "best_epoch": result.best_epoch,
+      "steps": result.epochs * training.steps_per_epoch, **before, "best_epoch": result.best_epoch,
       "valid": result.metrics, "real_programs": len(training.train_graphs),
       "synthetic_programs": len(training.synthetic_graphs),
       "held_back": len(synthetic.held_back) if synthetic else 0}}

@@ -9,7 +9,8 @@
     --output runs/augmentation_study --results results/augmentation.json
 
 A budget is a number of measured real programs; each seed draws them, the same for all arms, and
-initial weights. All arms take the same number of steps and validate on the same real programs:
+initial weights. All arms take the same number of steps and validate on the same real programs; what
+is learned of graphs before comes on top, and is counted apart ("steps before"):
 
   real                a step has the real lists of the mixed arms, and no others
   real_oversampled    real lists stand in the place of the synthetic ones
@@ -21,6 +22,12 @@ initial weights. All arms take the same number of steps and validate on the same
   layerdag_distilled  what an ensemble of rankers, trained on the real ones, is sure of, in place of
                       measured runtimes
   layerdag_pretrained half of the steps on synthetic lists alone, then half on real ones alone
+  layerdag_auxiliary  first a second head learns the label of graphs (the mean normalised runtime),
+                      real and synthetic ones; then ranking from real lists alone
+  layerdag_selfsupervised  first the layers learn masked nodes and hidden edges of all real training
+                      graphs, without runtimes, and of synthetic ones; then ranking as above
+  real_auxiliary, real_selfsupervised  their controls: the same of real graphs alone
+  layerdag_selfsupervised_measured  the layers learn as above, then the training of layerdag
   layerdag_only       no real program trains
 
 An arm without its collection is left out. Choose among settings and sources on --split valid, and
@@ -44,7 +51,7 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.evaluation import augmentation
 from tpugraphs_rank.evaluation import tables
 
-ARMS = tuple(name for name in cases_lib.ARMS if name != cases_lib.SYNTHETIC)
+ARMS = tuple(name for name, arm in cases_lib.ARMS.items() if arm.source != cases_lib.SYNTHETIC)
 ALL = "all"
 _SOURCES = {cases_lib.LAYERDAG: "layerdag_collection", augmentation.RANDOM: "random_collection",
             augmentation.TEMPLATES: "templates_collection"}
@@ -73,6 +80,8 @@ def _define_flags() -> None:
                        "smallest source has.", lower_bound=1)
   flags.DEFINE_string("synthetic_held_back", "unseen", "Which twins of validation and test "
                       "programs are left out, as of experiments.train.")
+  flags.DEFINE_boolean("synthetic_any_target", False, "Take synthetic programs that were measured "
+                       "on another machine, too.")
   flags.DEFINE_string("config", None, "JSON file with further settings of all trainings; otherwise "
                       "the recipe of the bundled collection of the task's kind, one network.")
   flags.DEFINE_integer("epochs", 12, "Validations of a training.", lower_bound=1)
@@ -110,7 +119,8 @@ def settings_of(values: flags.FlagValues) -> Dict[str, cases_lib.Settings]:
           sources[source] = path
     base = cases_lib.recipe(name, values.config, values.epochs, values.steps_per_epoch, {
         f"augment.{key}": values[key].value for key in (
-            "synthetic_share", "synthetic_weight", "synthetic_graphs", "synthetic_held_back")})
+            "synthetic_share", "synthetic_weight", "synthetic_graphs", "synthetic_held_back",
+            "synthetic_any_target")})
     found[collection.name] = cases_lib.equal_numbers(
         cases_lib.Settings(base, sources, values.split))
   return found
@@ -146,12 +156,12 @@ def markdown(found: Mapping[str, Any]) -> str:
       header, table = augmentation.rows_of(averages, compared, name, tuple(augmentation.RIVALS))
       if table:
         blocks.append(f"## {task}, {budget} programs: {title}\n\n{tables.markdown(header, table)}")
-  header = ["task", "budget", "arm", "seeds", "seconds", "CPU seconds", "steps", "real programs",
-            "synthetic programs", "left out as twins"]
+  header = ["task", "budget", "arm", "seeds", "seconds", "CPU seconds", "steps", "steps before",
+            "real programs", "synthetic programs", "left out as twins"]
   blocks.append("## Cost of a training\n\n" + tables.markdown(header, [
       [one["task"], str(one["budget"]), one["arm"], str(one["n_seeds"]),
-       *(f"{one[key]:.0f}" for key in ("seconds", "cpu_seconds", "steps", "real_programs",
-                                       "synthetic_programs", "held_back"))]
+       *(f"{one[key]:.0f}" for key in ("seconds", "cpu_seconds", "steps", "steps_before",
+                                       "real_programs", "synthetic_programs", "held_back"))]
       for one in found["costs"]]))
   return "\n".join(blocks)
 

@@ -7,8 +7,9 @@ Writes into `--output`: `benchmark.json`, `benchmark.md` (the tables that it pri
 `growth.png`. Programs are made up; the coverage of a program is the share of its nodes within one
 hop of a configurable one. "plain" computes every node under every configuration, "exact" what a
 configuration can change, "distinct" each distinct state once. `score_exact` is the first list of a
-program, `score_exact_next` any further one. Shares are of the least time that this machine's
-matrix products, or its copies in memory, whichever take longer, leave (`benchmarks/limits.py`).
+program, `score_exact_next` any further one, `score_exact_program` the first and fifteen more. Shares
+are of the least time that this machine's matrix products, or its copies in memory, whichever take
+longer, leave (`benchmarks/limits.py`).
 Nothing else should run meanwhile.
 """
 
@@ -62,6 +63,8 @@ def speedups(repeats: int) -> Dict[str, Any]:
         "train_speedup": ratio("train_plain", "train_exact"),
         "score_speedup": ratio("score_plain", "score_exact_next"),
         "score_speedup_first_list": ratio("score_plain", "score_exact"),
+        "score_speedup_program": execution.PROGRAM_LISTS * ratio(
+            "score_plain", "score_exact_program"),
         "batch_share_of_train_step": ratio("batch", "train_exact")}
   return found
 
@@ -186,7 +189,8 @@ def summary(found: Dict[str, Any]) -> Dict[str, Any]:
   ratios: Dict[str, Any] = {}
   if cases:
     for key, entry in (("train", "train_speedup"), ("inference", "score_speedup_first_list"),
-                       ("inference_next_list", "score_speedup")):
+                       ("inference_next_list", "score_speedup"),
+                       ("inference_program", "score_speedup_program")):
       ratios[key] = {name: cases[f"{name}_width32"][entry] for name in _COVERAGES}
   if "streaming" in found:
     ratios["distinct_state"] = next(

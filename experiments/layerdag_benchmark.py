@@ -1,7 +1,8 @@
 """Measures how sampling from a LayerDAG grows with the size of the graphs, in CPU seconds.
 
   python -m experiments.layerdag_graphs --rule balanced --count 300 --nodes 400 --output rule.npz
-  python -m experiments.layerdag_train --graphs rule.npz --conditions size --run_dir runs/rule
+  python -m experiments.layerdag_train --graphs rule.npz --conditions size --operand_counts \\
+    --run_dir runs/rule
   python -m experiments.layerdag_benchmark --run_dir runs/rule --sizes 50,100,200,400
 
 The model must have the condition "size". Each size is sampled once before it is timed. Writes
@@ -10,7 +11,7 @@ The model must have the condition "size". Each size is sampled once before it is
 
 import pathlib
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping
 
 from absl import flags
 import numpy as np
@@ -62,8 +63,21 @@ def measure(run_dir: pathlib.Path, sizes: List[int], count: int, repeats: int
     if rules.ATTRIBUTE in graphs.x_names:
       row.update({f"rule_obeyed_{name}": value
                   for name, value in rules.obeys(graphs).summary().items()})
+      row["rule_by_chance"] = rules.by_chance(graphs).summary()["nodes_of_two_or_more_operands"]
     rows.append(row)
   return rows
+
+
+def readme_table(results: Mapping[str, Any]) -> str:
+  """One row a size."""
+  rows = results["growth"]
+  return tables.markdown(
+      ["nodes asked for", "made", "layers", "graphs a CPU second", "nodes of two operands or more "
+       "that obey", "by chance"],
+      [[str(row["nodes_asked"]), f"{row['nodes_made']:.0f}", f"{row['layers_made']:.0f}",
+        f"{row['graphs_per_cpu_second']:.1f}",
+        f"{100 * row['rule_obeyed_nodes_of_two_or_more_operands']:.0f} %",
+        f"{100 * row['rule_by_chance']:.0f} %"] for row in rows])
 
 
 def plot(path: pathlib.Path, rows: List[Dict[str, Any]]) -> None:
@@ -88,8 +102,8 @@ def main(_) -> None:
         f"--sizes={','.join(values.sizes)}; expected whole numbers, such as 50,100") from None
   rows = measure(pathlib.Path(values.run_dir), sizes, values.count, values.repeats)
   found = {**run_directory.environment(), "count": values.count, "repeats": values.repeats,
-           "peak_gb": cases.peak_gb(),
-           "growth": rows}
+           "peak_gb": cases.peak_gb(), "config": app.read_settings(
+               str(pathlib.Path(values.run_dir) / "config.json")), "growth": rows}
   output = pathlib.Path(values.output)
   files.write_json(output / "growth.json", found)
   plot(output / "growth.png", rows)

@@ -36,6 +36,14 @@ _NODE_SPANS = flags.DEFINE_integer(
     "node_spans", None, "Steps of the diffusion of nodes; otherwise as in training.", lower_bound=1)
 _EDGE_SPANS = flags.DEFINE_integer(
     "edge_spans", None, "Steps of the diffusion of edges; otherwise as in training.", lower_bound=1)
+_TRIES = flags.DEFINE_integer(
+    "tries", 1, "Graphs drawn for each that is kept: that whose label, as a critic predicts it, is "
+    "nearest to the one asked for.", lower_bound=1)
+_CRITIC_GRAPHS = flags.DEFINE_string(
+    "critic_graphs", None, "The training graphs, which the critic learns from; with --tries.")
+_CRITIC_LABEL = flags.DEFINE_string(
+    "critic_label", None, "The label that it predicts; otherwise the first of those graphs.")
+_CRITICS = flags.DEFINE_integer("critics", 4, "Surrogates that make up the critic.", lower_bound=1)
 _MOST_NODES = flags.DEFINE_integer(
     "most_nodes", None, "Larger graphs are given up; otherwise the most in training.",
     lower_bound=1)
@@ -49,6 +57,10 @@ _THREADS = flags.DEFINE_integer("threads", 1, "Threads within an operation.", lo
 
 def main(_) -> None:
   labels = _given()
+  if (_TRIES.value > 1) != bool(_CRITIC_GRAPHS.value):
+    raise errors.ConfigError("--tries above 1 and --critic_graphs, the file that the critic learns "
+                             "from, go together; expected both or neither")
+  from tpugraphs_rank.synthesis import critique
   from tpugraphs_rank.synthesis import dags
   from tpugraphs_rank.synthesis import layerdag
   from tpugraphs_rank.synthesis import sampling
@@ -69,9 +81,18 @@ def main(_) -> None:
       node_spans=_NODE_SPANS.value, edge_spans=_EDGE_SPANS.value, most_nodes=_MOST_NODES.value,
       most_layers=_MOST_LAYERS.value, batch=_BATCH.value)
   started = time.process_time()
-  drawn = model.sample(_COUNT.value, labels, _SEED.value, options)
+  critic, about = None, {}
+  if _CRITIC_GRAPHS.value:
+    known = dags.load(_CRITIC_GRAPHS.value)
+    label = _CRITIC_LABEL.value or next(iter(known.y_names), "")
+    critic = critique.Critic.fit(known, label, _CRITICS.value, _TRIES.value)
+    # Learning is no part of sampling: it takes as long for one graph as for many.
+    about = {"critics": _CRITICS.value, "critic_label": label,
+             "critic_cpu_seconds": round(time.process_time() - started, 2)}
+  started = time.process_time()
+  drawn = model.sample(_COUNT.value, labels, _SEED.value, options, critic)
   seconds = time.process_time() - started
-  drawn = drawn.with_provenance({**drawn.provenance, "cpu_seconds": round(seconds, 2),
+  drawn = drawn.with_provenance({**drawn.provenance, **about, "cpu_seconds": round(seconds, 2),
                                  "graphs_per_cpu_second": round(len(drawn) / seconds, 2)})
   dags.save(_OUTPUT.value, drawn)
   print(f"{len(drawn)} graphs, {len(drawn.x)} nodes, in {seconds:.1f} CPU s, the first traces "

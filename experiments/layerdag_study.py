@@ -38,7 +38,9 @@ VARIANTS: Mapping[str, Dict[str, List[str]]] = {
     "bidirectional": {"train": ["--encoder=bidirectional"]},
     "unconstrained": {"sample": ["--noconstrained"]},
     "no_guidance": {"sample": ["--guidance=1"]},
+    "no_critic": {"sample": ["--tries=1", "--critic_graphs="]},
 }
+_SPANS = ("node_spans", "edge_spans")
 _NAMES = {
     "pearson_synthetic": "Pearson on real test graphs, surrogates trained on made graphs only",
     "pearson_real": "the same, trained on real graphs",
@@ -69,6 +71,12 @@ def _define_flags() -> None:
                           "division only, but for main.")
   flags.DEFINE_float("guidance", 2.0, "Of sampling.", lower_bound=0.0)
   flags.DEFINE_float("times", 3.0, "Graphs sampled for each training graph.", lower_bound=0.1)
+  flags.DEFINE_integer("tries", 1, "Graphs drawn for each that is kept, by a critic that learns from "
+                       "the training graphs.", lower_bound=1)
+  flags.DEFINE_integer("node_spans", None, "Steps of the diffusion of nodes in sampling; otherwise "
+                       "as in training.", lower_bound=1)
+  flags.DEFINE_integer("edge_spans", None, "The same, of edges.", lower_bound=1)
+  flags.DEFINE_integer("batch", 256, "Graphs sampled at a time.", lower_bound=1)
   flags.DEFINE_integer("seeds", 3, "Surrogates of each kind.", lower_bound=1)
   flags.DEFINE_integer("max_epochs", 150, "Of a surrogate.", lower_bound=1)
   flags.DEFINE_integer("jobs", 2, "Cases at a time.", lower_bound=1)
@@ -90,8 +98,12 @@ def case(folder: pathlib.Path, parts: Mapping[str, pathlib.Path], variant: str,
     files.write_json(timing, seconds)
   if not made.exists():
     count = round(values.times * len(dags.load(parts["train"])))
+    critic = ["--critic_graphs", parts["train"]] if values.tries > 1 else []
     _command("layerdag_sample", "--run_dir", run, "--count", count, "--output", made,
-             f"--guidance={values.guidance}", "--seed=1", *change.get("sample", []))
+             f"--guidance={values.guidance}", "--seed=1", *critic,
+             *(f"--{name}={values[name].value}" for name in ("tries", "batch", *_SPANS)
+               if values[name].value is not None),
+             *change.get("sample", []))
   if not (report / "results.json").exists():
     _command("layerdag_evaluate", *(f"--{split}={path}" for split, path in parts.items()),
              "--synthetic", made, "--output", report, "--seeds", values.seeds,
@@ -156,7 +168,8 @@ def main(_) -> None:
   kept.check(output, {
       "graphs": hashlib.sha256(graphs.wl.tobytes() + graphs.y.tobytes()).hexdigest()[:16],
       "config": app.read_settings(values.config), **{
-          name: values[name].value for name in ("guidance", "times", "seeds", "max_epochs")}})
+          name: values[name].value
+          for name in ("guidance", "times", "tries", *_SPANS, "batch", "seeds", "max_epochs")}})
   jobs = []
   for division in range(values.divisions):
     folder = output / f"division{division}"
@@ -185,7 +198,8 @@ def main(_) -> None:
   compared = {MAIN: joined(done[MAIN][:1])} | {
       name: numbers for name, numbers in found.items() if name != MAIN}
   results = {**run_directory.environment(), "divisions": values.divisions,
-             "guidance": values.guidance, "times": values.times,
+             "guidance": values.guidance, "times": values.times, "tries": values.tries,
+             **{name: values[name].value for name in _SPANS},
              "real_graphs": pathlib.Path(values.graphs).name,
              "config": app.read_settings(values.config), **found[MAIN],
              "each_division": [{key: one.get(key) for key in _KEPT} for one in done[MAIN]],

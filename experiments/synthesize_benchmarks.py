@@ -1,12 +1,15 @@
 """Programs like those of a collection, to be measured on this machine: a benchmark without secrets.
 
   ./run synthesize build/like_mine --count 100
+  ./run synthesize build/like_mine --collection layout:xla_cpu:mixed --count 60
   python -m experiments.synthesize_benchmarks --collection mine.json --output build/like_mine
 
 The first does everything: it makes programs, compiles and times them under many tile sizes, and
-leaves an ordinary collection. The second only makes the programs: a LayerDAG learns the dataflow
-graphs of the collection's training programs (no runtimes are needed), graphs are drawn from it,
-and each becomes a runnable kernel with shapes of its own. Writes OUTPUT/programs.json, with an
+leaves an ordinary collection; so does the second, with programs like those of a layout collection,
+under many requested layouts. The third only makes the programs: a LayerDAG learns the dataflow
+graphs of the collection's training programs (no runtimes are needed), or, where these are large,
+of parts of them; graphs are drawn from it, and each becomes a runnable program with shapes of its
+own. Writes OUTPUT/programs.json, with an
 account of what was refused and repaired. With --source=random or template graphs are made that
 nothing was learned for, of the kinds and sizes of the programs in --like.
 """
@@ -21,8 +24,12 @@ import numpy as np
 from experiments import app
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.data import registry
 from tpugraphs_rank.synthesis.augment import sources
 
+_CONFIGS = pathlib.Path(__file__).parent / "configs"
+_RECIPES = {"tile": "layerdag_dataflow.json", "layout": "layerdag_dataflow_layout.json"}
+_PARTS_OF = {"tile": 0, "layout": 4}
 _COLLECTION = flags.DEFINE_string(
     "collection", "tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
 _DATA_ROOT = flags.DEFINE_string("data_root", None, "Folder of the public collections.")
@@ -38,17 +45,25 @@ _MODEL = flags.DEFINE_string(
     "model", None, "A trained generator of dataflow graphs (the run directory or the file); "
     "otherwise one is trained in OUTPUT/layerdag, or taken from there.")
 _CONFIG = flags.DEFINE_string(
-    "config", str(pathlib.Path(__file__).parent / "configs" / "layerdag_dataflow.json"),
-    "JSON file with the settings of the generator that is trained.")
+    "config", None, "JSON file with the settings of the generator that is trained; otherwise the "
+    "recipe for the collection's kind.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
 _FIRST_NUMBER = flags.DEFINE_integer(
     "first_number", 0, "Number of the first graph, in the programs' names. With another seed and "
     "numbers beyond those that are there, more programs join those that were measured.",
     lower_bound=0)
-_MAX_NODES = flags.DEFINE_integer("max_nodes", 120, "Larger dataflow graphs are left out.",
-                                  lower_bound=2)
+_MAX_NODES = flags.DEFINE_integer(
+    "max_nodes", None, "Larger dataflow graphs are left out (otherwise those of more than 120 "
+    "nodes); of parts, the most nodes of one (otherwise 50).", lower_bound=2)
+_PARTS = flags.DEFINE_integer(
+    "parts", None, "Learn so many parts of each program, and not programs as a whole; 0: as a "
+    "whole. Otherwise 4 of layout programs, and kernels as a whole.", lower_bound=0)
+_FEWEST_NODES = flags.DEFINE_integer("fewest_nodes", 15, "Nodes of a part, at least.",
+                                     lower_bound=2)
 _GUIDANCE = flags.DEFINE_float(
     "guidance", 1.0, "Above 1: what the conditions change is exaggerated.", lower_bound=0.0)
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", 1.0, "Below 1: likelier graphs, less various.", lower_bound=0.01)
 
 
 def main(_) -> None:
@@ -56,15 +71,21 @@ def main(_) -> None:
   about: Dict[str, Any] = {"made_by": "experiments.synthesize_benchmarks",
                            "source": _SOURCE.value, "seed": _SEED.value}
   if _SOURCE.value == "layerdag":
-    made = sources.of_graphs(_drawn(output, about), _COUNT.value, "layerdag", _SEED.value,
-                             first_number=_FIRST_NUMBER.value)
+    kind = registry.get_collection(_COLLECTION.value).kind
+    made = sources.of_graphs(_drawn(output, kind, about), _COUNT.value, "layerdag", _SEED.value,
+                             sources.LIMITS[kind], _FIRST_NUMBER.value)
   else:
     if not _LIKE.value:
       raise errors.ConfigError(
           f"--source={_SOURCE.value} needs --like FILE: the programs.json whose kinds and sizes "
           "are kept to")
-    matched = sources.targets(sources.from_json(files.read_json(_LIKE.value), _LIKE.value))
-    made = sources.of_control(_SOURCE.value, matched[:_COUNT.value], _SEED.value)
+    like = files.read_json(_LIKE.value)
+    given = sources.from_json(like, _LIKE.value)
+    kind = like.get("kind", "tile")  # Older files hold kernels.
+    matched = sources.targets(given, sources.LIMITS[kind])
+    made = sources.of_control(_SOURCE.value, matched[:_COUNT.value], _SEED.value,
+                              sources.LIMITS[kind])
+  about["kind"] = kind
   path = output / "programs.json"
   files.write_json(path, sources.as_json(made, about))
   report = made.report()
@@ -75,17 +96,18 @@ def main(_) -> None:
   print(f"written: {path}")
 
 
-def _drawn(output: pathlib.Path, about: Dict[str, Any]) -> Iterator[sources.Graph]:
+def _drawn(output: pathlib.Path, kind: str, about: Dict[str, Any]) -> Iterator[sources.Graph]:
   """Endlessly many graphs of a generator."""
   from tpugraphs_rank.synthesis import layerdag
   from tpugraphs_rank.synthesis import sampling
   from tpugraphs_rank.synthesis.augment import dataflow
   path = pathlib.Path(_MODEL.value or output / "layerdag")
   if not _MODEL.value:
-    _train(output)
+    _train(output, kind)
   model = layerdag.LayerDAG.load(path / "model.npz" if path.is_dir() else path)
-  about.update(model=model.hash(), collection=_COLLECTION.value, guidance=_GUIDANCE.value)
-  options = sampling.Options(guidance=_GUIDANCE.value)
+  about.update(model=model.hash(), collection=_COLLECTION.value, guidance=_GUIDANCE.value,
+               temperature=_TEMPERATURE.value)
+  options = sampling.Options(guidance=_GUIDANCE.value, temperature=_TEMPERATURE.value)
 
   def drawn() -> Iterator[sources.Graph]:
     turn = 0
@@ -100,21 +122,27 @@ def _drawn(output: pathlib.Path, about: Dict[str, Any]) -> Iterator[sources.Grap
   return drawn()
 
 
-def _train(output: pathlib.Path) -> None:
+def _train(output: pathlib.Path, kind: str) -> None:
   """Trains the generator, or goes on with it."""
   from tpugraphs_rank import config as config_lib
   from tpugraphs_rank.synthesis import dags
   from tpugraphs_rank.synthesis import settings
   from tpugraphs_rank.synthesis import training
   from tpugraphs_rank.synthesis.augment import dataflow
+  from tpugraphs_rank.synthesis.augment import parts as parts_lib
   graphs = output / "dataflow.npz"
-  extracted = dataflow.extract(_COLLECTION.value, ("train",), _MAX_NODES.value, _DATA_ROOT.value)
+  count = (_PARTS_OF[kind] if _PARTS.value is None else _PARTS.value)
+  cut = parts_lib.Cut(count, _FEWEST_NODES.value, _MAX_NODES.value or 50,
+                      sources.LIMITS[kind].sites, _SEED.value) if count else None
+  extracted = dataflow.extract(_COLLECTION.value, ("train",), _MAX_NODES.value or 120,
+                               _DATA_ROOT.value, cut)
   dags.save(graphs, extracted)
   print(f"{len(extracted)} dataflow graphs of {_COLLECTION.value} "
         f"({extracted.provenance['left_out']} programs left out); training a generator",
         flush=True)
+  path = _CONFIG.value or str(_CONFIGS / _RECIPES[kind])
   base = config_lib.from_dict(
-      settings.LayerDagConfig, app.read_settings(_CONFIG.value), source=_CONFIG.value)
+      settings.LayerDagConfig, app.read_settings(path), source=path)
   config = config_lib.override(
       base, {"data.graphs": str(graphs), "fit.seed": _SEED.value}, source="flags")
   training.Trainer(config).train(output / "layerdag")

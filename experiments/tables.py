@@ -12,6 +12,8 @@ from absl import flags
 
 from experiments import app
 from experiments import augmentation_study
+from experiments import label_study
+from experiments import layerdag_benchmark
 from experiments import layerdag_study
 from experiments.benchmarks import report
 from tpugraphs_rank import errors
@@ -33,7 +35,10 @@ TABLES: Dict[str, Callable[[Dict[str, Any]], str]] = {
     "benchmark_speedups": report.speedup_table,
     "benchmark_streaming": report.streaming_table,
     "layerdag_tpu_tile": layerdag_study.readme_table,
+    "layerdag_growth": layerdag_benchmark.readme_table,
     "augmentation": augmentation_study.readme_table,
+    "augmentation_labels": label_study.readme_table,
+    "augmentation_layout": augmentation_study.readme_table,
 }
 # The files without the suffix of a table's own part.
 _SOURCES = {

@@ -69,6 +69,21 @@ def test_the_study_of_synthetic_programs_holds_what_is_promised():
   assert results["split"] == "test" and results["commit"] and results["command"]
   screen = json.loads((ROOT / "results" / "augmentation_screen.json").read_text(encoding="utf-8"))
   assert screen["split"] == "valid" and not set(screen["seeds"]) & set(results["seeds"])
+  by_arm = {one["arm"]: one for one in screen["comparisons"]}
+  for arm in ("layerdag_auxiliary", "layerdag_selfsupervised"):
+    assert by_arm[arm]["low_vs_oversampled"] < 0 and by_arm[arm]["low_vs_control"] < 0
+  assert by_arm["layerdag_selfsupervised_measured"]["low_vs_control"] < 0
+  assert by_arm["layerdag"]["low_vs_oversampled"] > 0
+
+
+def test_labels_gain_nothing_as_the_readme_says():
+  results = json.loads((ROOT / "results" / "augmentation_labels.json").read_text(encoding="utf-8"))
+  assert results["seeds"] >= 5 and results["valid_graphs"] == 126
+  assert {one["budget"] for one in results["comparisons"]} >= {20, 40, 80, results["train_graphs"]}
+  for one in results["comparisons"]:
+    for rival in ("real", "real_oversampled"):
+      assert one["gains"][rival]["pearson"]["low"] < 0, (one["budget"], one["arm"])
+      assert one["gains"][rival]["mae"]["low"] < 0, (one["budget"], one["arm"])
 
 
 def test_layerdag_holds_what_is_promised():

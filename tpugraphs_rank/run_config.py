@@ -195,6 +195,9 @@ class AugmentConfig:
       "validation or test holds and the real training split does not (unseen), or that they hold "
       "at all (structure); or only those that they hold in the same shapes (content), which are "
       "left out in any case.", choices=HELD_BACK)
+  synthetic_any_target: bool = setting(
+      False, "Take synthetic programs that were measured on another machine, too: what is learned "
+      "is the order of a program's configurations, not their times.", hashed=False)
   synthetic_shuffled: bool = setting(
       False, "Permute the runtimes of each synthetic program: a control that says what the graphs "
       "bring without their measurements.")

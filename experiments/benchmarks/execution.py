@@ -1,7 +1,7 @@
 """Training steps and scoring: plain against exact against distinct states, interleaved."""
 
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,7 @@ from tpugraphs_rank.training import steps
 from tpugraphs_rank.training import streaming
 
 Times = timing.Times
+PROGRAM_LISTS = 16
 
 
 class Counting(streaming.Streamer):
@@ -82,7 +83,8 @@ class Bench:
     """One training step, and scoring one list.
 
     `train_exact` and `score_exact` do everything; `score_exact_next` is a list of a program whose
-    configuration-free part is there, as for every list but the first; `batch` makes a batch.
+    configuration-free part is there, as for every list but the first; `score_exact_program` is
+    `PROGRAM_LISTS` lists of a program, the first and the others; `batch` makes a batch.
     """
     ways: Dict[str, Callable[[], Any]] = {}
     for name, batch in (("plain", self._plain), ("exact", self._exact)):
@@ -95,9 +97,9 @@ class Bench:
     streamer = streaming.Streamer(self.model, 2 ** 30, False)
     graph = {key: tf.convert_to_tensor(value) for key, value in self._exact.items()
              if not key.startswith("label_")}
-    kept = streamer.call("shared_part", {
-        key: value for key, value in graph.items() if key != "configs" and "mask" not in key})
+    kept = streamer.call("shared_part", _without_configs(graph))
     ways["score_exact_next"] = lambda: streamer.call("own_part", graph, kept)
+    ways["score_exact_program"] = lambda: _score_program(streamer, graph)
     rng = np.random.default_rng(0)
     ways["batch"] = lambda: self.model.arrange(
         batches.training_batch([self.prepared], self.config.batch, rng))
@@ -114,6 +116,16 @@ class Bench:
         self.model, budget, chosen[way]) for way in ways}
     return timing.interleaved({way: lambda streamer=streamer: streamer(prepared)
                                for way, streamer in streamers.items()}, repeats), streamers
+
+
+def _without_configs(arrays: Mapping[str, Any]) -> Dict[str, Any]:
+  return {key: value for key, value in arrays.items() if key != "configs" and "mask" not in key}
+
+
+def _score_program(streamer: streaming.Streamer, arrays: Mapping[str, Any]) -> None:
+  kept = streamer.call("shared_part", _without_configs(arrays))
+  for _ in range(PROGRAM_LISTS):
+    streamer.call("own_part", arrays, kept)
 
 
 def costs(rows: Sequence[int], count: int, exact: Counting, distinct: Counting

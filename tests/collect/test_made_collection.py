@@ -1,13 +1,18 @@
 """Made programs from the plan to a collection that the loaders read."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
 from tests.synthesis.augment import made_programs
 from tools.collect import assemble_made
+from tools.collect import gates
 from tools.collect import plans
 from tools.collect import protocol
 from tools.collect import tile
+from tools.collect.layouts import measure as layout_measure
+import tpugraphs_rank
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import collections
@@ -25,7 +30,7 @@ def test_a_plan_holds_the_programs(tmp_path):
       programs.Node("parameter", (), "f32", (8,)),
       programs.Node("negate", (0,), "f32", (8,))))
   _write(path, [*made_programs.ALL, small])
-  kernels = plans.read_programs(path)
+  kernels = plans.read_kernels(path)
   plan = tile.make_plan(kernels, 5, 0, protocol.Protocol())
   # Those with hardly any tiles are left out.
   assert [entry["stem"] for entry in plan["kernels"]] == [
@@ -41,6 +46,15 @@ def test_two_programs_of_one_name(tmp_path):
   _write(path, [made_programs.BIAS, made_programs.BIAS])
   with pytest.raises(errors.DataError, match="two programs are named hand_dot.2.f32"):
     plans.read_programs(path)
+
+
+def test_a_layout_plan_holds_the_programs():
+  plan = {"programs": [{"stem": made_programs.BIAS.stem, "program": made_programs.BIAS.to_json()},
+                       {"stem": "unet.1x48x12x2.forward"}]}
+  assert layout_measure.program_of(plan, made_programs.BIAS.stem) == made_programs.BIAS
+  assert layout_measure.program_of(plan, "unet.1x48x12x2.forward").family == "unet"
+  with pytest.raises(errors.UnknownNameError, match="hand_dot.0.f32"):
+    layout_measure.program_of(plan, made_programs.MATMUL.stem)
 
 
 def test_no_programs(tmp_path):
@@ -69,7 +83,8 @@ def _measured(tmp_path):
                   for stem in stems},
       "failed": {"made_dot.2.f32": "DataError: constant: the result is 2.0 throughout",
                  "made_dot.3.f32": "XlaRuntimeError: INTERNAL"},
-      "unfinished": [], "machine": {"cpu": "Some CPU"}, "versions": {}, "dates": [], "seed": 0,
+      "unfinished": ["made_dot.4.f32"], "machine": {"cpu": "Some CPU"}, "versions": {},
+      "dates": [], "seed": 0,
       "protocol": {}})
   return tmp_path
 
@@ -77,7 +92,8 @@ def _measured(tmp_path):
 def test_what_passes_the_gates_is_a_collection_to_train_on(measured):
   output = measured / "made"
   found = assemble_made.assemble_made(measured / "measured", measured / "npz", output, "tile:mine")
-  assert found["gates"]["planned"] == 4 and found["gates"]["kept"] == 1
+  assert found["gates"]["planned"] == 5 and found["gates"]["kept"] == 1
+  assert found["gates"]["not_measured"] == 1 and found["gates"]["kept_share"] == 1 / 4
   assert found["gates"]["failed"] == {"XlaRuntimeError": 1, "constant": 1}
   assert found["gates"]["lost"] == {"configurations": 0, "tau": 1, "ratio": 0}
   assert found["seconds"] == 10.0
@@ -85,6 +101,53 @@ def test_what_passes_the_gates_is_a_collection_to_train_on(measured):
   assert described.target == "xla_cpu:Some CPU" and list(described.splits) == ["train"]
   graphs = list(collections.load_collection(described, "train"))
   assert [graph.name for graph in graphs] == ["made_dot.0.f32"] and graphs[0].has_runtimes
+
+
+def test_layout_programs_have_gates_of_their_own(measured):
+  report = files.read_json(measured / "measured" / "report.json")
+  report["programs"] = report.pop("kernels")
+  files.write_json(measured / "measured" / "report.json", report)
+  programs_read = list(collections.load_collection("layout:xla_cpu:mixed", "valid"))[:2]
+  for stem, graph in zip(report["programs"], programs_read):
+    count = 26 if stem == "made_dot.0.f32" else 23
+    times = np.linspace(1_000_000, 1_010_000, count).astype(np.int64)
+    np.savez(measured / "npz" / f"{stem}.npz", node_feat=graph.node_feat,
+             node_opcode=graph.node_opcode, edge_index=graph.edge_index,
+             node_config_ids=graph.node_config_ids,
+             node_config_feat=graph.node_config_feat[:count], config_runtime=times,
+             config_runtime_normalizers=np.full(count, times[0]),
+             config_runtime_passes=np.stack([times, times]))
+  output = measured / "made"
+  found = assemble_made.assemble_made(
+      measured / "measured", measured / "npz", output, "layout:made")
+  # One per cent from fastest to slowest is enough, 23 configurations are not.
+  assert found["gates"]["lost"] == {"configurations": 1, "tau": 0, "ratio": 0}
+  described = registry.get_collection(str(output / "collection.json"))
+  graphs = list(collections.load_collection(described, "train"))
+  assert described.kind == "layout" and [graph.name for graph in graphs] == ["made_dot.0.f32"]
+
+
+def test_a_name_of_no_kind(measured):
+  with pytest.raises(errors.UnknownNameError, match="tile or layout"):
+    assemble_made.assemble_made(
+        measured / "measured", measured / "npz", measured / "made", "made")
+
+
+def test_the_bundled_layout_programs_are_what_their_readme_says():
+  folder = pathlib.Path(tpugraphs_rank.__file__).parent / "bundled" / "made_layout_xla_cpu"
+  measurement = files.read_json(folder / "layerdag" / "measurement.json")
+  made = files.read_json(folder / "layerdag" / "realisation.json")["batches"][0]["realisation"]
+  described = registry.get_collection(str(folder / "layerdag" / "collection.json"))
+  graphs = list(collections.load_collection(described, "train"))
+  counts = [len(graph.config_runtime) for graph in graphs]
+  gate = measurement["gates"]
+  assert len(graphs) == gate["kept"] and sum(counts) == measurement["configurations"]
+  assert min(counts) >= gates.MADE_LAYOUT.configurations
+  assert described.target == registry.get_collection("layout:xla_cpu:mixed").target
+  assert made["realised"] >= 0.9 and made["repaired_share"] <= 0.1
+  text = (folder / "README.md").read_text()
+  assert (f"| {gate['planned']} | {gate['planned'] - gate['not_measured']} | {gate['kept']} "
+          f"| {sum(counts)} |") in text
 
 
 def test_nothing_passes(measured):

@@ -250,6 +250,14 @@ def test_what_does_not_fit(real, tmp_path, changes, message):
     _load(real, path)
 
 
+def test_another_target_where_that_is_asked_for(real, tmp_path):
+  path = _write(tmp_path / "made", _made(), target="other")
+  assert len(_load(real, path, augment_synthetic_any_target=True).programs) == 5
+  path = _write(tmp_path / "late", _made(), target="other", hlo_stage="before_optimization")
+  with pytest.raises(errors.CompatibilityError, match="has hlo_stage"):
+    _load(real, path, augment_synthetic_any_target=True)
+
+
 def test_another_kind_padding_or_split(real, tmp_path):
   path = _write(tmp_path / "layouts", [synthetic.layout_graph(3)], name="layout:made")
   with pytest.raises(errors.CompatibilityError, match="has kind 'layout', tile:tiny has 'tile'"):

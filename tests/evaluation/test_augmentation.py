@@ -71,6 +71,17 @@ def test_comparisons():
   json.dumps(found, allow_nan=False)
 
 
+def test_an_arm_is_compared_with_its_control():
+  made = frame({"real_oversampled": 0.0, "layerdag_selfsupervised": 0.2,
+                "real_selfsupervised": 0.15}, budgets=(5,))
+  one, other = augmentation.comparisons(made, resamples=500)
+  assert one["gain_vs_control"] == pytest.approx(0.05, abs=0.01)
+  assert one["low_vs_control"] < one["gain_vs_control"] < one["high_vs_control"]
+  assert one["parts"]["all"]["real_selfsupervised"]["tau"]["n"] == 18
+  assert other["arm"] == "real_selfsupervised" and "gain_vs_control" not in other
+  assert other["gain_vs_oversampled"] == pytest.approx(0.15, abs=0.01)
+
+
 def test_sources_are_compared_at_equal_numbers():
   made = frame().replace({"arm": {"layerdag": "layerdag_matched"}})
   one, other = (entry for entry in augmentation.comparisons(made, resamples=500)

@@ -78,15 +78,34 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else(tiny):
       "real": without | {"batch.batch_size"}, "real_oversampled": without, "layerdag": set(),
       "layerdag_matched": matched, "random_graphs": without | matched,
       "layerdag_shuffled": {"augment.synthetic_shuffled"}, "layerdag_distilled": set(),
-      "layerdag_pretrained": set(), "layerdag_only": {"augment.synthetic_share"}}
+      "layerdag_pretrained": set(), "layerdag_auxiliary": set(), "real_auxiliary": without,
+      "layerdag_selfsupervised": set(), "real_selfsupervised": without,
+      "layerdag_selfsupervised_measured": set(),
+      "layerdag_only": {"augment.synthetic_share"}}
   assert {case["arm"]: case["strategy"] for case in cases if case["strategy"] != "measured"} == {
-      "layerdag_distilled": "distilled", "layerdag_pretrained": "pretrained"}
+      "layerdag_distilled": "distilled", "layerdag_pretrained": "pretrained",
+      "layerdag_auxiliary": "auxiliary", "real_auxiliary": "auxiliary",
+      "layerdag_selfsupervised": "selfsupervised", "real_selfsupervised": "selfsupervised",
+      "layerdag_selfsupervised_measured": "selfsupervised_measured"}
   assert configs["real"].batch.batch_size == 2
   assert {config.training.steps_per_epoch for config in configs.values()} == {3}
   assert {config.training.patience for config in configs.values()} == {2}
   assert {case["source"] for case in cases if case["arm"].startswith("layerdag")} == {
       cases_lib.digest(tiny["layerdag"])}
   assert cases_lib.digest(tiny["layerdag"]) != cases_lib.digest(tiny["random"])
+
+
+def test_every_strategy_is_an_arm_of_ones_own_programs():
+  from tpugraphs_rank.synthesis.augment import strategies
+
+  assert cases_lib.STRATEGIES == tuple(strategies.STRATEGIES)
+  own = {arm.strategy: name for name, arm in cases_lib.ARMS.items()
+         if arm.source == cases_lib.SYNTHETIC}
+  assert own == {"measured": "synthetic", "distilled": "synthetic_distilled",
+                 "pretrained": "synthetic_pretrained", "auxiliary": "synthetic_auxiliary",
+                 "selfsupervised": "synthetic_selfsupervised",
+                 "selfsupervised_measured": "synthetic_selfsupervised_measured"}
+  assert not set(own.values()) & set(augmentation_study.ARMS)
 
 
 def test_budgets_and_seeds(tiny):
@@ -165,7 +184,8 @@ def test_one_case_trained_and_judged(tiny):
   assert set(first["rows"][0]) == {"graph", "family", "seen", "kendall_tau", "top1_slowdown",
                                    "top5_slowdown"}
   training = first["training"]
-  assert (training["steps"], training["real_programs"], training["synthetic_programs"]) == (6, 3, 4)
+  assert [training[name] for name in ("steps", "steps_before", "real_programs",
+                                      "synthetic_programs")] == [6, 0, 3, 4]
   assert json.loads(json.dumps(first, allow_nan=False)) == first
   assert only["rows"] != first["rows"]
 
@@ -181,13 +201,29 @@ def _results():
   return augmentation_study.report(rows, trainings)
 
 
+def test_what_was_learned_before_is_told():
+  case = {"task": "tile:x", "budget": 5, "arm": "a", "subset": 0, **dict.fromkeys((
+      "seconds", "cpu_seconds", "steps", "real_programs", "synthetic_programs", "held_back",
+      "best_epoch"), 1.0)}
+  report = lambda accuracy, pearson: {"real_graphs": 4, "synthetic_graphs": 2, "held_out_graphs": 1,
+                                      "held_out": {"edges": {"accuracy": accuracy},
+                                                   "label": {"pearson": pearson}}}
+  (one,) = cases_lib.costs([{**case, "steps_before": 7, "pretraining": report(0.5, None)},
+                            {**case, "steps_before": 7, "pretraining": report(1.0, 0.25)}])
+  assert one["steps_before"] == 7 and one["learned_before"] == {
+      "real_graphs": 4, "synthetic_graphs": 2, "held_out_graphs": 1, "edges_accuracy": 0.75,
+      "label_pearson": 0.25}
+  (older,) = cases_lib.costs([case])
+  assert older["steps_before"] == 0 and "learned_before" not in older
+
+
 def test_tables():
   found = _results()
   json.dumps(found, allow_nan=False)
   text = augmentation_study.markdown(found)
   assert "intervals of 99.38 %" in text and "With 3 seeds, intervals are too narrow" in text
   assert "## tile:x, 10 programs: groups of families never seen" in text
-  assert "| tile:x | 5 | real | 1 | 30 | 20 | 960 | 5 | 0 | 0 |" in text
+  assert "| tile:x | 5 | real | 1 | 30 | 20 | 960 | 0 | 5 | 0 | 0 |" in text
   lines = augmentation_study.readme_table(found).splitlines()
   assert lines[0] == (
       "| measured real programs | seen groups: tau, real | seen groups: real + LayerDAG "

@@ -144,6 +144,8 @@ def test_the_summary(found):
   assert ratios["inference"]["13_31"] == pytest.approx(
       times["score_plain"]["cpu_s"] / times["score_exact"]["cpu_s"])
   assert ratios["inference_next_list"]["13_31"] == case["score_speedup"]
+  assert ratios["inference_program"]["13_31"] == pytest.approx(
+      16 * times["score_plain"]["cpu_s"] / times["score_exact_program"]["cpu_s"])
   searched, random = found["streaming"]
   assert (searched["configurations"], random["configurations"]) == ("searched", "random")
   assert ratios["distinct_state"] == pytest.approx(

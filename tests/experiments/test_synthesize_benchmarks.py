@@ -21,11 +21,14 @@ def _run(*arguments):
       capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
 
 
+_SMALL = {"width": 16, "encoder_layers": 1, "node_layers": 1, "heads": 2, "edge_width": 8,
+          "node_steps": 4, "edge_steps": 4}
+
+
 def test_programs_like_the_bundled_kernels_then_controls_like_those(tmp_path):
   (tmp_path / "small.json").write_text(json.dumps({
       "data": {"conditions": ["root", "size"]},
-      "network": {"width": 16, "encoder_layers": 1, "node_layers": 1, "heads": 2,
-                  "edge_width": 8, "node_steps": 4, "edge_steps": 4},
+      "network": _SMALL,
       "fit": {"epochs": 60, "batch_graphs": 16, "learning_rate": 0.01, "tensorboard": False}}))
   output = tmp_path / "made"
   arguments = ["--config", tmp_path / "small.json", "--count", 6, "--output", output]
@@ -43,14 +46,35 @@ def test_programs_like_the_bundled_kernels_then_controls_like_those(tmp_path):
   done = _run("--source", "random", "--like", output / "programs.json", "--output", controls)
   assert done.returncode == 0, done.stderr
   like = sources.from_json(files.read_json(controls / "programs.json"), "random")
-  assert [kind for kind, _ in sources.targets(like)] == [
-      kind for kind, _ in sources.targets(made)]
+  assert [target.kind for target in sources.targets(like)] == [
+      target.kind for target in sources.targets(made)]
+
+
+def test_programs_like_parts_of_layout_programs_then_controls_like_those(tmp_path):
+  (tmp_path / "small.json").write_text(json.dumps({
+      "data": {"conditions": ["root", "size"]}, "network": _SMALL,
+      "fit": {"epochs": 20, "batch_graphs": 16, "learning_rate": 0.01, "tensorboard": False}}))
+  done = _run("--collection=layout:xla_cpu:mixed", "--config", tmp_path / "small.json",
+              "--parts=1", "--max_nodes=18", "--count=2", "--output", tmp_path / "made")
+  assert done.returncode == 0, done.stderr
+  value = files.read_json(tmp_path / "made" / "programs.json")
+  assert value["kind"] == "layout"
+  made = sources.targets(sources.from_json(value, "made"), sources.LIMITS["layout"])
+  assert len(made) == 2 and all(target.sites >= 3 for target in made)
+  done = _run("--source=template", "--like", tmp_path / "made" / "programs.json", "--output",
+              tmp_path / "like")
+  assert done.returncode == 0, done.stderr
+  value = files.read_json(tmp_path / "like" / "programs.json")
+  like = sources.targets(sources.from_json(value, "like"), sources.LIMITS["layout"])
+  assert value["kind"] == "layout" and len(like) == 2
+  assert {target.kind for target in like} <= {target.kind for target in made}
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["--source=template"], "--source=template needs --like FILE"),
     (["--source=random", "--like=none.json"], "none.json"),
     (["--collection=tile:nothing"], "tile:nothing"),
+    (["--collection=layout:xla_cpu:mixed", "--fewest_nodes=70"], "70 to 50 nodes"),
     (["--model=nowhere"], "nowhere")])
 def test_mistakes_are_told(tmp_path, arguments, message):
   done = _run("--output", tmp_path, *arguments)

@@ -171,6 +171,8 @@ def test_synthesizing_makes_measures_and_assembles(project):
   (project.top / "tools" / "collect").mkdir(parents=True)
   (project.top / "tools" / "collect" / "requirements.txt").write_text("jax==1.0\n")
   assert project.run("synthesize", "--count", "9").returncode == 2
+  (project.top / "a").mkdir()
+  (project.top / "a" / "programs.json").write_text('{\n  "kind": "tile",\n  "programs": []\n}\n')
   assert project.run("synthesize", "a", "--count", "9").returncode == 0
   assert [line for line in project.logged() if line.startswith("task")] == [
       "task -m experiments.synthesize_benchmarks --output a --count 9",
@@ -179,7 +181,17 @@ def test_synthesizing_makes_measures_and_assembles(project):
       "task -m experiments.featurize --input a/measured/pass1.pb --repeat a/measured/pass2.pb "
       "--output a/npz",
       "task -m tools.collect.assemble_made --collected a/measured --npz a/npz "
-      "--output a/collection"]
+      "--output a/collection --name tile:made"]
+  (project.top / "a" / "programs.json").write_text('{\n  "programs": [],\n  "kind": "layout"\n}\n')
+  assert project.run("synthesize", "a").returncode == 0
+  assert [line for line in project.logged() if line.startswith("task")] == [
+      "task -m experiments.synthesize_benchmarks --output a",
+      "task -m tools.collect.layout --made a/programs.json --configurations 30 "
+      "--configurations_of_small_programs 30 --output a/measured",
+      "task -m experiments.featurize --input a/measured/pass1 --repeat a/measured/pass2 "
+      "--output a/npz",
+      "task -m tools.collect.assemble_made --collected a/measured --npz a/npz "
+      "--output a/collection --name layout:made"]
   project.run("collect-layout", "--programs", "6")
   assert project.logged() == [
       "task -m tools.collect.layout --output build/collect-layout/measured --programs 6",

@@ -16,6 +16,7 @@ from tpugraphs_rank import models
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.models import plain
 
 KINDS = ("tile", "layout")
 MODELS = ("residual_gnn", "attention_gnn")
@@ -276,3 +277,34 @@ def test_opcodes_up_to_the_last_are_embedded():
   arrays["node_opcode"] = np.full_like(arrays["node_opcode"], 127)
   (scores,) = case.scores([case.prepare(graphs.graph_from_arrays("g", arrays))])
   assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"model_residual": "concat", "model_pooling": ["sum", "max"]}, {"model_layer_norm": True}])
+def test_nodes_without_configurations_are_those_under_the_mean_configuration(changes):
+  """Tiles whose scaled numbers are all 0, joined early, add nothing to the nodes."""
+  case = made.Made("tile", **changes)
+  batch, _ = next(batches.scoring_batches(case.prepared(), 3, 0))
+  batch["configs"] = np.zeros_like(batch["configs"])
+  graph = pipeline.graph_tensor(batch)
+  hidden = case.model.node_states(graph)
+  view = plain.PlainView(graph, case.config.model.aggregation)
+  (under,) = view.embed(lambda states: case.model._embed(states, None, apart=False))
+  made.close(under.numpy(), np.repeat(hidden.numpy()[:, None], 3, axis=1))
+  scores = case.model._score(case.model._head(case.model.graph_states(graph, hidden)))
+  made.close(case.forward(batch), np.repeat(scores.numpy(), 3, axis=1))
+
+
+def test_attention_without_configurations_is_that_of_one(both):
+  """With a single configuration, attention looks at that alone."""
+  batch, _ = next(batches.scoring_batches(both.prepared(), 1, 0))
+  graph = pipeline.graph_tensor(batch)
+  kernel = both.model._config_projection.kernel
+  kept = kernel.numpy()
+  kernel.assign(np.zeros_like(kept))
+  try:
+    hidden = both.model.node_states(graph)
+    scores = both.model._score(both.model._head(both.model.graph_states(graph, hidden)))
+    made.close(both.model(graph).numpy(), scores.numpy())
+  finally:
+    kernel.assign(kept)

@@ -43,10 +43,11 @@ def untrained(direction="users_first", encoder="causal", seed=0, **changes):
       config, generator_lib.Generator(config, generator_lib.Facts.of(dags, config))), dags
 
 
+@pytest.mark.parametrize("operand_counts", [False, True])
 @variants
-def test_sampling_sees_what_training_sees(direction, encoder):
+def test_sampling_sees_what_training_sees(direction, encoder, operand_counts):
   # The same graphs, laid out whole, and grown layer by layer with what was remembered.
-  model, dags = untrained(direction, encoder)
+  model, dags = untrained(direction, encoder, network__operand_counts=operand_counts)
   generator = model.generator
   grown = generator.grown(dags.take(range(5)))
   asked = conditions.values(dags.take(range(5)), generator.facts.conditions.names)
@@ -86,6 +87,35 @@ def test_sampling_sees_what_training_sees(direction, encoder):
   again = dags_lib.canonical([(graph.edges, graph.x) for graph in state.finished], dags.x_names,
                              dags.vocabularies)
   np.testing.assert_array_equal(again.wl, dags.take(range(5)).hashes())
+
+
+@pytest.mark.parametrize("direction", settings.DIRECTIONS)
+def test_pairs_know_how_many_operands_are_like_theirs(direction):
+  model, dags = untrained(direction, network__operand_counts=True)
+  generator = model.generator
+  arrays = generator.batch([generator.unroll(graph) for graph in generator.grown(dags)],
+                           conditions.values(dags, generator.facts.conditions.names))
+  rng = np.random.default_rng(0)
+  noisy = rng.integers(0, 2, len(arrays["pairs"])).astype(np.int32)
+  alike = generator.modules["edges"]._alike
+  found = alike(tf.constant(noisy), {key: tf.constant(value) for key, value in arrays.items()})
+  attribute = generator.facts.kinds.attribute[arrays["x"][:, 0]]
+  candidate = arrays["candidate_node"][arrays["pairs"][:, 0]]
+  new = arrays["pairs"][:, 1]
+  user, operand = (candidate, new) if direction == "users_first" else (new, candidate)
+  step = arrays["step"][new]
+  tables = [table.embeddings.numpy() for table in alike._tables]
+  for pair in rng.permutation(len(noisy))[:200]:
+    mates = (user == user[pair]) & (step == step[pair]) & (noisy == 1)
+    mates[pair] = False
+    like = mates & (attribute[operand] == attribute[operand[pair]])
+    before = 0
+    if direction == "users_first":
+      held = arrays["edges"][arrays["edges"][:, 0] == user[pair], 1]
+      held = held[arrays["step"][held] < step[pair]]
+      before = (attribute[held] == attribute[operand[pair]]).sum()
+    np.testing.assert_allclose(
+        found[pair], tables[0][before] + tables[1][like.sum()] + tables[2][mates.sum()], atol=1e-6)
 
 
 @variants

@@ -34,8 +34,13 @@ def test_large_graphs_differ_and_the_rule_is_hard():
   obeyed = rules.obeys(made)
   # Of nodes with as many operands of random kinds, about a third obey, and no graph.
   assert obeyed.tested.mean() > 0.25
+  found = rules.by_chance(made)
+  np.testing.assert_array_equal(found.tested, obeyed.tested)
+  # Dealt anew within each graph, the same kinds obey as often as in any random order.
   mixed = np.random.default_rng(0).permutation(made.x)
-  by_chance = rules.obeys(dataclasses.replace(made, x=mixed)).summary()
+  assert found.nodes[found.tested].mean() == pytest.approx(
+      rules.obeys(dataclasses.replace(made, x=mixed)).nodes[obeyed.tested].mean(), abs=0.05)
+  by_chance = found.summary()
   assert by_chance["nodes_of_two_or_more_operands"] < 0.5 and by_chance["graphs"] == 0
   assert made.depths.min() > 15
 

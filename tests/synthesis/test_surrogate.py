@@ -29,6 +29,17 @@ def test_it_learns_what_the_structure_says(trained):
   assert 1 <= trained.epoch <= trained.epochs <= 80 and trained.valid_pearson > 0.9
 
 
+def test_epochs_of_a_set_number_of_steps_go_on_through_the_rounds():
+  graphs, valid, test = made.graphs(40, 0), made.graphs(20, 1), made.graphs(20, 2)
+  predict = lambda **changes: surrogate_lib.train(
+      graphs, valid, 0, options=dataclasses.replace(SMALL, patience=9, **changes)).predict(test)
+  np.testing.assert_array_equal(predict(max_epochs=1), predict(max_epochs=1, steps_per_epoch=2))
+  drawn = surrogate_lib._rounds(5, 2, 3)
+  rounds = [np.concatenate([next(drawn) for _ in range(3)]) for _ in range(2)]
+  assert all(sorted(rows.tolist()) == list(range(5)) for rows in rounds)
+  assert rounds[0].tolist() != rounds[1].tolist()
+
+
 def test_the_same_seed_gives_the_same_surrogate():
   options = dataclasses.replace(SMALL, max_epochs=3)
   graphs, test = made.graphs(40, 0), made.graphs(20, 2)

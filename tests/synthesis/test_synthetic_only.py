@@ -66,6 +66,32 @@ def test_nothing_real_reaches_the_synthetic_surrogates(monkeypatch):
   assert [entry["sample"] for entry in found.synthetic] == [0, 1]
 
 
+def test_what_was_asked_for_as_one_training_graph_is_stays_on_one_side():
+  training = made.graphs(40, 0).take([*range(40), 0, 1])
+  # Two twins whose labels differ: what either asks for belongs together.
+  labels = training.label() + np.arange(42) * 10.0
+  training = training.with_labels(labels, ["runtime"])
+  rng = np.random.default_rng(1)
+  source = rng.integers(42, size=300)
+  sample = made.graphs(300, 5, max_nodes=9)
+  sample = sample.with_labels(
+      np.stack([labels[source], training.sizes[source]], axis=1), ["runtime", "size"])
+  structure = training.hashes()[source]
+  for seed in range(5):
+    parts = synthetic_only.divided(sample, training, seed)
+    assert not set(structure[parts["train"]].tolist()) & set(structure[parts["valid"]].tolist())
+    hashes = {name: set(sample.hashes()[rows].tolist()) for name, rows in parts.items()}
+    assert not hashes["train"] & hashes["valid"]
+    # Nothing else is left out.
+    left = np.setdiff1d(np.arange(300), np.concatenate(list(parts.values())))
+    assert set(sample.hashes()[left].tolist()) <= hashes["train"]
+    assert 0.1 < len(parts["valid"]) / 300 <= 0.25
+  # Nothing was asked for: by structure.
+  bare = sample.with_labels(np.zeros([300, 0]), ())
+  parts = synthetic_only.divided(bare, training, 0)
+  assert len(parts["train"]) + len(parts["valid"]) == 300
+
+
 def test_the_summary_by_its_formula():
   entries = [{"mae": value} for value in (1.0, 2.0, 4.0)]
   found = synthetic_only.summary(entries, "mae")

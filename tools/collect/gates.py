@@ -29,6 +29,7 @@ LAYOUT = Limits(tau=0.7, ratio=1.0, configurations=40)
 
 # Of made programs fewer configurations are measured; any difference that both passes see counts.
 MADE = Limits(tau=0.8, ratio=1.2, configurations=12)
+MADE_LAYOUT = Limits(tau=0.7, ratio=1.0, configurations=24)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -174,6 +174,8 @@ def main(argv: Optional[List[str]] = None) -> None:
   defaults = measure.PROTOCOL
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--output", required=True, type=pathlib.Path, help="folder of the results")
+  parser.add_argument("--made", type=pathlib.Path, help="file of made programs (see "
+                      "experiments.synthesize_benchmarks) to be measured in place of the catalogue")
   parser.add_argument("--families", nargs="*", help="only these model families")
   parser.add_argument("--programs", type=int, help="at most this many programs")
   parser.add_argument("--configurations", type=int, default=46,
@@ -199,16 +201,20 @@ def main(argv: Optional[List[str]] = None) -> None:
   # A polite kill ends the measuring process too: it is stopped where `run_pass` cleans up.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
   settings = dataclasses.replace(defaults, budget_ns=arguments.budget_ms * 1_000_000)
-  stems = [program.stem for program in
-           catalogue.programs(arguments.families, arguments.programs, arguments.seed)]
+  if arguments.made:
+    entries = [{"stem": program.stem, "program": program.to_json()} for program in
+               plans.read_programs(arguments.made)[:arguments.programs]]
+  else:
+    entries = [{"stem": program.stem} for program in
+               catalogue.programs(arguments.families, arguments.programs, arguments.seed)]
   plan = {"seed": arguments.seed, "configurations": arguments.configurations,
           "configurations_of_small_programs": arguments.configurations_of_small_programs,
           "passes": arguments.passes, "protocol": dataclasses.asdict(settings),
-          "programs": [{"stem": stem} for stem in stems]}
+          "programs": entries}
   plans.store(arguments.output, plan, _FIXED, "programs")
   if not arguments.assemble_only:
-    run(arguments.output, stems, arguments.passes, arguments.cores, arguments.time_budget,
-        arguments.program_limit)
+    run(arguments.output, [entry["stem"] for entry in entries], arguments.passes,
+        arguments.cores, arguments.time_budget, arguments.program_limit)
   planned = [entry["stem"] for entry in files.read_json(arguments.output / "plan.json")["programs"]]
   report = raw.write(arguments.output, planned, arguments.passes)
   report["machine"] = protocol.machine()

@@ -23,7 +23,6 @@ from tools.collect import jax_process
 from tools.collect import plans
 from tools.collect import protocol
 from tools.collect import sampling
-from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
 
@@ -55,7 +54,7 @@ def measure_kernel(kernel: plans.Kernel, tiles: List[geometry.Tile], seed: int,
   module = lowered.compiler_ir("hlo").as_serialized_hlo_module_proto()
   expected = np.asarray(lowered.compile()(*operands))
   if isinstance(kernel, blocks.GeneratedKernel):
-    _check_result(expected)
+    protocol.check_result(expected)
   configurations, calls, timed = [], [], []
   for tile in tiles:
     compiled = jax.jit(program.tiled(tile)).lower(*operands).compile()
@@ -82,15 +81,6 @@ def measure_kernel(kernel: plans.Kernel, tiles: List[geometry.Tile], seed: int,
           "compile_s": round(compiled_s, 3), "total_s": round(time.monotonic() - start, 3),
           "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
           "module": base64.b64encode(module).decode("ascii"), "configurations": configurations}
-
-
-def _check_result(result: np.ndarray) -> None:
-  """Refuses made programs from whose result nothing can be learned."""
-  numbers = result.astype(np.float64)
-  if not np.isfinite(numbers).all():
-    raise errors.DataError("not finite: the result holds infinities or no numbers")
-  if np.ptp(numbers) == 0:
-    raise errors.DataError(f"constant: the result is {numbers.flat[0]} throughout")
 
 
 def _is_slow(kernel: plans.Kernel, call: Callable[[], None]) -> bool:

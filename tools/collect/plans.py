@@ -50,16 +50,20 @@ def kernel_of(entry: Mapping[str, Any]) -> Kernel:
   return geometry.parse_stem(entry["stem"])
 
 
-def read_programs(path: pathlib.Path) -> List[blocks.GeneratedKernel]:
+def read_kernels(path: pathlib.Path) -> List[blocks.GeneratedKernel]:
+  """The made programs of a file as kernels; see `read_programs`."""
+  return [blocks.GeneratedKernel(program) for program in read_programs(path)]
+
+
+def read_programs(path: pathlib.Path) -> List[programs.Program]:
   """The made programs of a file, as `experiments.synthesize_benchmarks` writes it.
 
   Raises:
     MissingDataError: there is no such file.
     DataError: it holds something else, or two programs of one name.
   """
-  found = [blocks.GeneratedKernel(program)
-           for program in sources.from_json(files.read_json(path), str(path))]
-  stems = [kernel.stem for kernel in found]
+  found = sources.from_json(files.read_json(path), str(path))
+  stems = [program.stem for program in found]
   twice = sorted({stem for stem in stems if stems.count(stem) > 1})
   if twice:
     raise errors.DataError(f"{path}: two programs are named {twice[0]}")

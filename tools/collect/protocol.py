@@ -14,6 +14,8 @@ from typing import Callable, Dict, List, Sequence
 
 import numpy as np
 
+from tpugraphs_rank import errors
+
 # Set before JAX is imported. One compute thread; large buffers stay in the allocator, so that
 # page faults of fresh memory are not billed to whichever configuration comes next.
 ENVIRONMENT: Dict[str, str] = {
@@ -47,6 +49,19 @@ class Protocol:
   budget_ns: int = 30_000_000
   min_rounds: int = 5
   max_rounds: int = 20
+
+
+def check_result(result: np.ndarray) -> None:
+  """Refuses made programs from whose result nothing can be learned.
+
+  Raises:
+    DataError: it holds infinities or no numbers, or one number throughout.
+  """
+  numbers = result.astype(np.float64)
+  if not np.isfinite(numbers).all():
+    raise errors.DataError("not finite: the result holds infinities or no numbers")
+  if np.ptp(numbers) == 0:
+    raise errors.DataError(f"constant: the result is {numbers.flat[0]} throughout")
 
 
 def time_interleaved(calls: Sequence[Callable[[], None]], protocol: Protocol,

@@ -109,7 +109,7 @@ def main(argv: Optional[List[str]] = None) -> None:
   settings = dataclasses.replace(defaults, budget_ns=arguments.budget_ms * 1_000_000)
   kernels: Sequence[plans.Kernel]
   if arguments.programs:
-    kernels = plans.read_programs(arguments.programs)[:arguments.kernels]
+    kernels = plans.read_kernels(arguments.programs)[:arguments.kernels]
   else:
     kernels = catalogue.kernels(arguments.families, arguments.kernels, arguments.seed)
   tqdm_kernels = tqdm.tqdm(kernels, disable=None, desc="plan", unit="kernel")

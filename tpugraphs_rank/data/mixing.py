@@ -52,18 +52,25 @@ def trained_on(config: run_config.RunConfig, real: Sequence[splits.Program],
 # ---- which synthetic programs train --------------------------------------------------------------
 
 
-def training_split(collection: registry.Collection, source: registry.Collection) -> str:
+def training_split(collection: registry.Collection, source: registry.Collection,
+                   any_target: bool = False) -> str:
   """The split of a synthetic collection that trains beside the real one: train, or all.
+
+  Args:
+    collection: the real one.
+    source: the synthetic one.
+    any_target: whether its programs may have been measured on another machine.
 
   Raises:
     CompatibilityError: the collection is of another kind, target or HLO stage.
     ConfigError: it has no such split.
   """
   for key, mend in (("kind", "give synthetic programs whose configurations are of that kind"),
-                    ("target", "measure the synthetic programs on the machine of the real ones"),
+                    ("target", "measure the synthetic programs on the machine of the real ones, or "
+                     "take their order for that of this machine: --synthetic_any_target"),
                     ("hlo_stage", "featurize both before, or both after, optimization")):
     ours, theirs = getattr(collection, key), getattr(source, key)
-    if ours != theirs:
+    if ours != theirs and not (any_target and key == "target"):
       raise errors.CompatibilityError(
           f"augment.synthetic: collection {source.name} has {key} {theirs!r}, {collection.name} "
           f"has {ours!r}; {mend}")
@@ -95,7 +102,7 @@ def load_synthetic(config: run_config.RunConfig, collection: registry.Collection
   """
   augment, seed = config.augment, config.training.seed
   source = registry.get_collection(augment.synthetic)
-  split = training_split(collection, source)
+  split = training_split(collection, source, augment.synthetic_any_target)
   data = dataclasses.replace(
       config.data, collection=augment.synthetic, split_by="program",
       max_graphs=augment.synthetic_graphs)

@@ -33,6 +33,10 @@ RIVALS: Mapping[str, str] = {
 # Arms of equal numbers of synthetic programs, which say what a source is worth.
 MATCHED = "layerdag_matched"
 _EQUAL = (MATCHED, RANDOM, TEMPLATES)
+# Arms that differ from another in one thing: synthetic graphs there, or what is learned before.
+CONTROLS: Mapping[str, str] = {
+    "layerdag_auxiliary": "real_auxiliary", "layerdag_selfsupervised": "real_selfsupervised",
+    "layerdag_selfsupervised_measured": "layerdag"}
 METRICS: Mapping[str, str] = {
     "tau": "kendall_tau", "top1_slowdown": "top1_slowdown", "top5_slowdown": "top5_slowdown"}
 # The judged programs: all, and those of groups that the training split has, or has not.
@@ -75,10 +79,10 @@ def _figures(rows: pd.DataFrame) -> Dict[str, tables.Figure]:
 
 def comparisons(frame: pd.DataFrame, resamples: int = two_way.RESAMPLES, seed: int = 0
                 ) -> List[Dict[str, Any]]:
-  """Each arm with synthetic programs beside its rivals, at each task and budget.
+  """Each arm but the baselines beside its rivals, at each task and budget.
 
   Intervals are those of `two_way.mean_interval`, at the level that is corrected for the number of
-  arms with synthetic programs over all tasks and budgets, and for judging the groups that training
+  arms (but the baselines) over all tasks and budgets, and for judging the groups that training
   has and those that it has not apart, where there are both. As everywhere in this project, the
   former are the headline then.
 
@@ -87,7 +91,8 @@ def comparisons(frame: pd.DataFrame, resamples: int = two_way.RESAMPLES, seed: i
     OVERSAMPLED, or else REAL), level; `programs`, the one of PARTS that the following are of: of
     tau gain_vs_<rival>, low_vs_<rival> and high_vs_<rival> for each of RIVALS, None where the rival
     was not run, is the arm itself, or (of random graphs and templates) has another number of
-    synthetic programs; and `parts`: {part: {rival: {metric: Interval as JSON}}}.
+    synthetic programs; and `parts`: {part: {rival: {metric: Interval as JSON}}}. Arms of CONTROLS
+    have gain_vs_control, low_vs_control and high_vs_control, too.
   """
   cells = {key: rows for key, rows in frame.groupby(["task", "budget", "arm"], sort=False)}
   ours = [key for key in cells if key[2] not in BASELINES]
@@ -103,9 +108,10 @@ def _comparison(cells: Mapping[Tuple[str, int, str], pd.DataFrame], key: Tuple[s
   entry: Dict[str, Any] = {"task": task, "budget": int(budget), "arm": arm, "n_seeds": 0,
                            "level": level, "programs": headline}
   parts: Dict[str, Dict[str, Dict[str, Any]]] = {}
-  for rival, short in RIVALS.items():
+  control = {CONTROLS[arm]: "control"} if arm in CONTROLS else {}
+  for rival, short in {**RIVALS, **control}.items():
     theirs = cells.get((task, budget, rival))
-    fair = rival in BASELINES or (arm in _EQUAL and rival in _EQUAL)
+    fair = rival in BASELINES or rival in control or (arm in _EQUAL and rival in _EQUAL)
     usable = theirs is not None and rival != arm and fair and (
         set(theirs["subset"]) & set(cells[key]["subset"]))
     for name in PARTS if usable else ():

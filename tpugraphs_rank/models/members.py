@@ -25,6 +25,11 @@ class Members(tf.keras.Model):
     self._members = [ranker.Ranker(kind, config, l2) for _ in range(config.members)]
 
   @property
+  def rankers(self) -> List[ranker.Ranker]:
+    """The members."""
+    return list(self._members)
+
+  @property
   def kind(self) -> str:
     return self._members[0].kind
 

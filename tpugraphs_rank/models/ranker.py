@@ -168,6 +168,27 @@ class Ranker(tf.keras.Model):
   def _scoring_embed(self, states: states_lib.States) -> List[tf.Tensor]:
     return self._embed(states, None, apart="max" not in self._config.pooling)
 
+  @property
+  def rankers(self) -> List["Ranker"]:
+    """The one member of an ensemble; see `members.Members`."""
+    return [self]
+
+  def node_states(self, graph: tfgnn.GraphTensor) -> tf.Tensor:
+    """States [N, h'] of the nodes without any configuration, for tasks about graphs alone.
+
+    Where a configuration would join, nothing is added, as if all of its scaled numbers were 0,
+    their mean in training. The weights are those that scoring uses.
+    """
+    states = plain.PlainStates(graph, self._config.aggregation)
+    (hidden,) = self._embed(states, None, apart=False, configured=False)
+    return tf.squeeze(hidden, axis=1)
+
+  def graph_states(self, graph: tfgnn.GraphTensor, hidden: tf.Tensor) -> tf.Tensor:
+    """[B, p]: `node_states` pooled as scoring pools them."""
+    found = plain.PlainView(graph, self._config.aggregation).pool(
+        [hidden[:, None, :]], self._config.pooling)
+    return tf.squeeze(tf.concat(self._pooled(found), axis=-1), axis=1)
+
   def member_scores(self, graph: Input, segment: Optional[Input] = None,
                     segment_node_ids: Optional[tf.Tensor] = None,
                     dropout_seed: Optional[tf.Tensor] = None) -> List[tf.Tensor]:
@@ -180,19 +201,19 @@ class Ranker(tf.keras.Model):
       return plain.PlainView(graph, self._config.aggregation)
     return partitioned.PartitionedView(graph)
 
-  def _embed(self, states: states_lib.States, dropout_seed: Optional[tf.Tensor], apart: bool
-             ) -> List[tf.Tensor]:
+  def _embed(self, states: states_lib.States, dropout_seed: Optional[tf.Tensor], apart: bool,
+             configured: bool = True) -> List[tf.Tensor]:
     """The states after the last convolution, as terms whose sum they are."""
     # Joined late, the configuration stays out of the convolutions: one state serves all of them.
-    late = self._kind == "tile" and self._config.join == "late"
-    terms = [self._activation(states.start(self._of_nodes, None if late else self._of_configs))]
+    without = not configured or (self._kind == "tile" and self._config.join == "late")
+    terms = [self._activation(states.start(self._of_nodes, None if without else self._of_configs))]
     for level, (attention, convolution) in enumerate(zip(self._attentions, self._convolutions)):
       (hidden,) = terms
       if dropout_seed is not None and self._dropout:
         hidden = states.drop(level, functools.partial(
             self._dropout_mask, width=hidden.shape[-1], seed=dropout_seed, place=level + 1), hidden)
       if attention is not None:
-        hidden = states.attend(attention, hidden)
+        hidden = states.attend(attention, hidden) if configured else attention.alone(hidden)
       last = level + 1 == len(self._convolutions)
       terms = convolution(hidden, states=states, level=level, apart=apart and last)
     return terms
@@ -221,12 +242,7 @@ class Ranker(tf.keras.Model):
   def _read_out(self, view: View, found: Mapping[str, tf.Tensor],
                 dropout_seed: Optional[tf.Tensor]) -> tf.Tensor:
     """Pooled states [B, T, h] to scores [B, C]."""
-    pooled = []
-    for pooling in self._config.pooling:
-      value = found[pooling]
-      if pooling == "sum" and self._config.pool_l2:
-        value = tf.nn.l2_normalize(value, axis=-1)
-      pooled.append(value)
+    pooled = self._pooled(found)
     if self._late_projection is not None:
       late = self._late_projection(view.graph_configs)
       pooled = [tf.broadcast_to(value, tf.concat([tf.shape(late)[:2], tf.shape(value)[2:]], 0))
@@ -236,6 +252,12 @@ class Ranker(tf.keras.Model):
       mask = self._dropout_mask(tf.shape(joined)[0], joined.shape[-1], dropout_seed, 0)
       joined *= mask[:, None, :]
     return tf.squeeze(self._score(self._head(joined)), axis=-1)
+
+  def _pooled(self, found: Mapping[str, tf.Tensor]) -> List[tf.Tensor]:
+    """The poolings [B, T, h] that the settings name, in their order."""
+    normalised = lambda pooling: pooling == "sum" and self._config.pool_l2
+    return [tf.nn.l2_normalize(found[pooling], axis=-1) if normalised(pooling) else found[pooling]
+            for pooling in self._config.pooling]
 
   def _dropout_mask(self, rows: tf.Tensor, width: int, seed: tf.Tensor, place: int) -> tf.Tensor:
     """[rows, width]: 0 for what is dropped, 1 / (1 - rate) for what stays."""

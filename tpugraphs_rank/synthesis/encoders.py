@@ -145,9 +145,10 @@ class Context(tf.keras.layers.Layer):
   Of a prefix the candidates matter most: they are what the next layer is joined to.
   """
 
-  def __init__(self, network: settings.NetworkSettings, name: str):
+  def __init__(self, network: settings.NetworkSettings, sizes: List[int], name: str):
     super().__init__(name=name)
     width = network.width
+    self._held = Attributes(sizes, width) if network.operand_counts else None
     dense = tf.keras.layers.Dense
     table = lambda size, name: tf.keras.layers.Embedding(size + 1, width, name=name)
     self._candidate = dense(width, name="candidate")
@@ -164,8 +165,11 @@ class Context(tf.keras.layers.Layer):
   def candidates(self, states: tf.Tensor, arrays: Arrays) -> tf.Tensor:
     """[c, h]: the states of candidates, with the room that they have at this step."""
     own = tf.gather(self._candidate(states), arrays["candidate_row"])
-    return tf.nn.gelu(own + self._slots(arrays["candidate_slots"])
-                      + self._gap(arrays["candidate_gap"]))
+    own += self._slots(arrays["candidate_slots"]) + self._gap(arrays["candidate_gap"])
+    if self._held is not None:
+      own += segment_sum(self._held(arrays["held_x"]), arrays["held_candidate"],
+                         tf.size(arrays["candidate_row"]))
+    return tf.nn.gelu(own)
 
   def call(self, candidates: tf.Tensor, prefix: tf.Tensor, arrays: Arrays) -> tf.Tensor:
     """[S, h].

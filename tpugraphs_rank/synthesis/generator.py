@@ -110,7 +110,8 @@ class Generator:
         "sizes": modules.Sizes(network, sizes, facts.widest),
         "nodes": modules.Nodes(network, sizes, facts.widest, list(facts.marginals),
                                facts.kinds.operands > 0),
-        "edges": modules.Edges(network, sizes, facts.degree)}
+        "edges": modules.Edges(network, sizes, facts.degree, facts.kinds.attribute,
+                               config.data.direction)}
     # Two layers of one node each, joined: everything that has variables is used once.
     one = growth.Grown(np.zeros([2, len(sizes)], np.int32), np.array([1, 0]),
                        np.array([0, 1], np.int32), np.array([0], np.int32),
@@ -129,7 +130,8 @@ class Generator:
   def unroll(self, graph: growth.Grown) -> Arrays:
     """The steps of a graph as this model's networks take them."""
     return growth.unroll(graph, self.config.data.direction,
-                         self.config.network.encoder == "bidirectional")
+                         self.config.network.encoder == "bidirectional",
+                         self.config.network.operand_counts)
 
   def grown(self, dags: dags_lib.Dags) -> List[growth.Grown]:
     """Graphs in this model's order of growth.

@@ -40,6 +40,7 @@ class Growing:
   def __init__(self, asked: np.ndarray, generator: generator_lib.Generator):
     """Empty graphs; `asked` (B, T) are their conditions."""
     self._kinds = generator.facts.kinds
+    self._counts_operands = generator.config.network.operand_counts
     self._direction = generator.config.data.direction
     encode = generator.facts.conditions.encoded
     self._asked, self._open = encode(asked), encode(np.full_like(asked, np.nan))
@@ -94,6 +95,14 @@ class Growing:
         "row_step": self._step, "candidate_row": rows, "candidate_step": self._step[rows],
         "candidate_slots": np.minimum(self.slots[rows], growth.MOST_SLOTS),
         "candidate_gap": np.minimum(self.layer - self._level[rows], growth.MOST_GAP)}
+    if self._counts_operands:
+      place = np.full(len(self._x), -1)
+      place[rows] = np.arange(len(rows))
+      held = self._edges[place[self._edges[:, 0]] >= 0]
+      if self._direction != "users_first":
+        held = held[:0]
+      found.update({"candidate_kind": self._x[rows, 0], "held_candidate": place[held[:, 0]],
+                    "held_x": self._x[held[:, 1]]})
     found = {key: value.astype(np.int32) for key, value in found.items()}
     found.update({key: value[self.active] for key, value in self._asked.items()})
     if with_open:

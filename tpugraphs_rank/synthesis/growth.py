@@ -102,13 +102,15 @@ def grow(dags: dags_lib.Dags, kinds: Kinds, direction: str) -> List[Grown]:
   return grown
 
 
-def unroll(graph: Grown, direction: str, whole_prefixes: bool = False) -> Arrays:
+def unroll(graph: Grown, direction: str, whole_prefixes: bool = False,
+           operand_counts: bool = False) -> Arrays:
   """The steps of a graph, as arrays of local numbers.
 
   Args:
     graph: the graph.
     direction: of its growth.
     whole_prefixes: also lay out each prefix as a graph of its own.
+    operand_counts: also say which operands the candidates have already.
 
   Returns:
     With n nodes, m edges, S = L + 1 steps, c candidates (of all steps), p pairs:
@@ -122,6 +124,9 @@ def unroll(graph: Grown, direction: str, whole_prefixes: bool = False) -> Arrays
       mates (q, 2): the pairs [i, j] of nodes of one layer, each with itself, too.
       With `whole_prefixes`: prefix_node, prefix_step (r,); prefix_edges (s, 2) rows of those;
         candidate_row (c,), which of the rows a candidate is.
+      With `operand_counts`: candidate_kind (c,); held_candidate (h,), held_x (h, F): the operands
+        that candidates have, by candidate; none where graphs grow from their operands, since there
+        a node has all of them from the start.
   """
   count, steps = len(graph.x), int(graph.layer.max()) + 2
   size = np.bincount(graph.layer, minlength=steps)
@@ -166,6 +171,8 @@ def unroll(graph: Grown, direction: str, whole_prefixes: bool = False) -> Arrays
       "mates": np.concatenate(mates)}
   if whole_prefixes:
     found.update(_prefixes(graph, first, found))
+  if operand_counts:
+    found.update(_held(graph, direction, found))
   return {key: np.asarray(value, np.int32) for key, value in found.items()}
 
 
@@ -204,6 +211,23 @@ def _prefixes(graph: Grown, first: np.ndarray, found: Arrays) -> Arrays:
           "candidate_row": start[found["candidate_step"]] + found["candidate_node"]}
 
 
+def _held(graph: Grown, direction: str, found: Arrays) -> Arrays:
+  """What `unroll` says of the operands that candidates have."""
+  node, step = found["candidate_node"], found["candidate_step"]
+  order = np.argsort(graph.old, kind="stable")
+  if direction != "users_first":
+    order = order[:0]
+  old, operand = graph.old[order], graph.new[order]
+  start, stop = np.searchsorted(old, node), np.searchsorted(old, node, "right")
+  candidate = np.repeat(np.arange(len(node)), stop - start)
+  within = np.arange(len(candidate)) - np.repeat(np.cumsum(stop - start) - (stop - start),
+                                                 stop - start)
+  mine = operand[start[candidate] + within]
+  known = graph.layer[mine] < step[candidate]
+  return {"candidate_kind": graph.x[node, 0], "held_candidate": candidate[known],
+          "held_x": graph.x[mine[known]]}
+
+
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
   return np.concatenate(parts).astype(np.int64) if parts else np.zeros([0], np.int64)
 
@@ -211,7 +235,8 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 # What the numbers in each array count, so that graphs can stand one after the other in a batch.
 _COUNTED_IN = {"step": "size", "edges": "x", "candidate_step": "size", "candidate_node": "x",
                "mates": "x", "prefix_node": "x", "prefix_step": "size",
-               "prefix_edges": "prefix_node", "candidate_row": "prefix_node"}
+               "prefix_edges": "prefix_node", "candidate_row": "prefix_node",
+               "held_candidate": "candidate_step"}
 
 
 def batch(unrolled: Sequence[Arrays]) -> Arrays:

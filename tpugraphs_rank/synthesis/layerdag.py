@@ -19,6 +19,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.synthesis import conditions as conditions_lib
+from tpugraphs_rank.synthesis import critique
 from tpugraphs_rank.synthesis import dags as dags_lib
 from tpugraphs_rank.synthesis import fitting
 from tpugraphs_rank.synthesis import generator as generator_lib
@@ -79,8 +80,9 @@ class LayerDAG:
     return self
 
   def sample(self, n: int, labels: Optional[Dict[str, np.ndarray]] = None, seed: int = 0,
-             options: sampling.Options = sampling.Options()) -> dags_lib.Dags:
-    """Draws graphs; the same seed and options give the same ones.
+             options: sampling.Options = sampling.Options(),
+             critic: Optional[critique.Critic] = None) -> dags_lib.Dags:
+    """Draws graphs; the same seed, options and critic give the same ones.
 
     Args:
       n: how many.
@@ -88,6 +90,8 @@ class LayerDAG:
         from the training graphs nearest in those.
       seed: of everything random.
       options: constraints, temperature, guidance, caps.
+      critic: chooses among `critic.tries` graphs that are drawn for each; its label must be one of
+        the model's conditions.
 
     Returns:
       The graphs; y holds what was asked for, in the order of the model's conditions.
@@ -104,14 +108,21 @@ class LayerDAG:
         generator.facts.conditions, n, labels, np.random.default_rng([seed, n]))
     if options not in self._samplers:
       self._samplers[options] = sampling.Sampler(generator, options)
+    tries = critic.tries if critic else 1
+    if critic and critic.label not in generator.facts.conditions.names:
+      raise errors.ConfigError(
+          f"the critic predicts {critic.label!r}; this model was trained on the conditions: "
+          f"{', '.join(generator.facts.conditions.names) or 'none'}")
+    asked = np.repeat(asked, tries, axis=0)
     drawn, lost = self._samplers[options](asked, seed)
-    return dags_lib.canonical(
+    made = dags_lib.canonical(
         [(graph.edges, graph.x) for graph in drawn], generator.facts.x_names,
         generator.facts.vocabularies, asked, generator.facts.conditions.names,
         provenance={
             "made_by": "tpugraphs_rank LayerDAG", "model": self.hash(), "seed": seed,
             "options": dataclasses.asdict(options), "given_up": lost,
-            "cut_nodes": sum(graph.cut for graph in drawn)})
+            "tries": tries, "cut_nodes": sum(graph.cut for graph in drawn)})
+    return made.take(critic.chosen(made)) if critic else made
 
   def elbo(self, graphs: dags_lib.Dags, draws: int = 8, seed: int = 0) -> np.ndarray:
     """(G,) float64: estimates of the bound of log p(graph | conditions), in nats.

@@ -25,7 +25,7 @@ class Module(tf.keras.Model):
     super().__init__(name=name)
     self.network = network
     self.encoder = encoders.Encoder(network, sizes, f"{name}_encoder")
-    self.context = encoders.Context(network, f"{name}_context")
+    self.context = encoders.Context(network, sizes, f"{name}_context")
 
   def known(self, arrays: Arrays, noise: Optional[Noise] = None) -> Tuple[tf.Tensor, tf.Tensor]:
     """Of all steps of whole graphs the candidates' states [c, h] and the contexts [S, h]."""
@@ -233,9 +233,20 @@ class Edges(Module):
   diffusion. One round of messages over the noisy pairs lets edges depend on one another.
   """
 
-  def __init__(self, network: settings.NetworkSettings, sizes: List[int], degree: float):
-    """`degree`: the mean number of edges that a new node gets."""
+  def __init__(self, network: settings.NetworkSettings, sizes: List[int], degree: float,
+               attribute: np.ndarray, direction: str):
+    """Makes the layers.
+
+    Args:
+      network: the shape.
+      sizes: how many values each attribute has.
+      degree: the mean number of edges that a new node gets.
+      attribute: (K,) the first attribute of each kind.
+      direction: of growth.
+    """
     super().__init__(network, sizes, "edges")
+    self._alike = Alike(network.edge_width, attribute, direction) if (
+        network.operand_counts) else None
     narrow = network.edge_width
     self.kept = tf.constant(diffusion.cosine_schedule(network.edge_steps), tf.float32)
     self._degree = float(degree)
@@ -284,8 +295,10 @@ class Edges(Module):
     of_candidate, of_new = ends
     # The candidate's part of the sum, with the time, is the same for all of its pairs.
     of_candidate += tf.gather(self._time(time), arrays["candidate_step"])
-    state = self._pair(tf.nn.gelu(
-        tf.gather(of_candidate, old) + tf.gather(of_new, new) + self._value(noisy)))
+    start = tf.gather(of_candidate, old) + tf.gather(of_new, new) + self._value(noisy)
+    if self._alike is not None:
+      start += self._alike(noisy, arrays)
+    state = self._pair(tf.nn.gelu(start))
     joined = state * tf.cast(noisy, state.dtype)[:, None]
     both = tf.concat([joined, state], axis=-1)
     to_new = self._to_new(segment_pool(both, new, tf.shape(of_new)[0]))
@@ -317,6 +330,53 @@ class Edges(Module):
         linked, noisy, tf.stack([1.0 - joined, joined], axis=1), before, kept, marginal)
     summed = lambda values: tf.math.unsorted_segment_sum(values, step, steps)
     return summed(loss), self.network.edge_steps * summed(bound)
+
+
+class Alike(tf.keras.layers.Layer):
+  """Of each pair, how many operands the user has that are like this one in the first attribute.
+
+  Those of earlier layers, those that the noisy edges give it besides this pair, and how many these
+  give it in all.
+  """
+
+  _MOST = 15
+
+  def __init__(self, width: int, attribute: np.ndarray, direction: str):
+    super().__init__()
+    # One more for a kind that is not known.
+    self._attribute = tf.constant(np.append(attribute, attribute.max() + 1), tf.int32)
+    self._values = int(attribute.max()) + 2
+    self._from_users = direction == "users_first"
+    self._tables = [tf.keras.layers.Embedding(self._MOST + 1, width, name=name)
+                    for name in ("before", "now", "all")]
+
+  def call(self, noisy: tf.Tensor, arrays: Arrays) -> tf.Tensor:
+    """[p, e].
+
+    Args:
+      noisy: [p] whether joined.
+      arrays: of the steps; the kinds of new nodes are `new_x` in sampling, `x` in training.
+    """
+    old, new = arrays["pairs"][:, 0], arrays["pairs"][:, 1]
+    x = arrays["new_x"] if "new_x" in arrays else arrays["x"]
+    user, users = (old, tf.size(arrays["candidate_kind"])) if self._from_users else (
+        new, tf.shape(x)[0])
+    operand = tf.gather(x[:, 0], new) if self._from_users else (
+        tf.gather(arrays["candidate_kind"], old))
+    key = user * self._values + self._of(operand)
+    cells = users * self._values
+    counts = [tf.zeros_like(noisy),
+              tf.gather(tf.math.unsorted_segment_sum(noisy, key, cells), key) - noisy,
+              tf.gather(tf.math.unsorted_segment_sum(noisy, user, users), user) - noisy]
+    if self._from_users:
+      held = arrays["held_candidate"] * self._values + self._of(arrays["held_x"][:, 0])
+      counts[0] = tf.gather(
+          tf.math.unsorted_segment_sum(tf.ones_like(held), held, cells), key)
+    return tf.add_n([table(tf.minimum(count, self._MOST))
+                     for table, count in zip(self._tables, counts)])
+
+  def _of(self, kind: tf.Tensor) -> tf.Tensor:
+    return tf.gather(self._attribute, tf.where(kind < 0, self._attribute.shape[0] - 1, kind))
 
 
 def segment_pool(values: tf.Tensor, segments: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

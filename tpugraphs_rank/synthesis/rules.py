@@ -6,6 +6,7 @@ two of each. A node may have any kind and any number of operands up to a limit; 
 always obey. LayerDAG is judged on a rule of this sort, too (arXiv 2411.02322, section 5.1).
 """
 
+import dataclasses
 from typing import Dict, List, NamedTuple, Optional, Set, Tuple
 
 import numpy as np
@@ -94,6 +95,23 @@ def obeys(graphs: dags.Dags, kinds: Optional[int] = None) -> Obeyed:
   nodes = counts.max(axis=1) - counts.min(axis=1) <= 1
   broken = np.bincount(graphs.graph_of_node, weights=~nodes, minlength=len(graphs))
   return Obeyed(nodes, broken == 0, counts.sum(axis=1) >= 2)
+
+
+def by_chance(graphs: dags.Dags, seed: int = 0, kinds: Optional[int] = None) -> Obeyed:
+  """`obeys` for the same graphs, their kinds dealt anew at random within each.
+
+  Args:
+    graphs: as for `obeys`.
+    seed: of the deal.
+    kinds: as for `obeys`.
+
+  Raises:
+    DataError: as `obeys`.
+  """
+  # Sorted by graph, at random within each.
+  graph = graphs.graph_of_node
+  order = np.lexsort((np.random.default_rng(seed).random(len(graph)), graph))
+  return obeys(dataclasses.replace(graphs, x=graphs.x[order]), kinds)
 
 
 def critical_paths(graphs: dags.Dags) -> np.ndarray:

@@ -43,6 +43,10 @@ class NetworkSettings:
   heads: int = setting(4, "Heads of the transformer.", minimum=1)
   edge_width: int = setting(32, "Width of the states of pairs of an earlier and a new node.",
                             minimum=2)
+  operand_counts: bool = setting(
+      False, "Whether the networks are told which operands each candidate has already, and for each "
+      "pair how many of the user's operands are like this one in the first attribute: for rules on "
+      "the operands of a node.")
   node_steps: int = setting(16, "Steps of the diffusion of nodes.", minimum=2)
   edge_steps: int = setting(12, "Steps of the diffusion of edges.", minimum=2)
   dropout: float = setting(0.1, "Dropout rate of hidden states.", minimum=0.0, maximum=0.9)

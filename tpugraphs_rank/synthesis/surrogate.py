@@ -5,9 +5,10 @@ smooth L1, Adam, stopped early by Pearson's correlation on validation graphs. Im
 """
 
 import dataclasses
+import itertools
 import logging
 import math
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -32,6 +33,8 @@ class Options:
     learning_rate: of Adam.
     batch_size: graphs a step.
     max_epochs: at most.
+    steps_per_epoch: after so many steps an epoch ends and is validated, wherever the round of the
+      graphs is; None: with the round.
     patience: epochs without a better validation, after which training stops.
     log_labels: learn log(label) instead of the label; predictions are labels in either case. On the
       training and validation graphs of real kernels neither was better than the other.
@@ -42,6 +45,7 @@ class Options:
   learning_rate: float = 1e-3
   batch_size: int = 256
   max_epochs: int = 150
+  steps_per_epoch: Optional[int] = None
   patience: int = 30
   log_labels: bool = False
 
@@ -108,12 +112,11 @@ def train(training: dags_lib.Dags, valid: dags_lib.Dags, seed: int, label: Optio
   surrogate = Surrogate(network, scale, encoder)
   targets = scale.targets(y).astype(np.float32)
   inputs, valid_inputs = encoder.inputs(training), encoder.inputs(valid)
-  rng = np.random.default_rng(seed)
+  drawn = _rounds(len(training), options.batch_size, seed)
+  steps = options.steps_per_epoch or -(-len(training) // options.batch_size)
   best: List[np.ndarray] = []
   for epoch in range(1, options.max_epochs + 1):
-    order = rng.permutation(len(training))
-    for start in range(0, len(order), options.batch_size):
-      batch = order[start:start + options.batch_size]
+    for batch in itertools.islice(drawn, steps):
       rows, place = np.unique(inputs.place[batch], return_inverse=True)
       network.step(*inputs.batch(rows), place.reshape(-1), targets[batch])
     predicted = surrogate.predict_encoded(valid_inputs)
@@ -135,6 +138,15 @@ def train(training: dags_lib.Dags, valid: dags_lib.Dags, seed: int, label: Optio
   _logger.info("surrogate, seed %d: epoch %d of %d, validation Pearson %.3f", seed,
                surrogate.epoch, surrogate.epochs, surrogate.valid_pearson)
   return surrogate
+
+
+def _rounds(count: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+  """Batches of `count` graphs in one random order after the other; the last of a round is short."""
+  rng = np.random.default_rng(seed)
+  while True:
+    order = rng.permutation(count)
+    for start in range(0, count, batch_size):
+      yield order[start:start + batch_size]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,9 +47,10 @@ GATHER = programs.Program("hand_gather.7.bf16", (
 
 ALL = (MATMUL, BATCHED, BIAS, PAIRWISE, SOFTMAX, CONVOLUTION, MOVED, GATHER)
 
-_FUNCTIONS = {"exponential": np.exp, "add": np.add, "subtract": np.subtract,
-              "multiply": np.multiply, "divide": np.divide, "maximum": np.maximum,
-              "xor": np.bitwise_xor, "compare": np.greater, "select": np.where}
+_FUNCTIONS = {"exponential": np.exp, "tanh": np.tanh, "negate": np.negative, "add": np.add,
+              "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide,
+              "maximum": np.maximum, "xor": np.bitwise_xor, "compare": np.greater,
+              "select": np.where}
 
 
 def by_numpy(program: programs.Program, operands: Sequence[np.ndarray]) -> np.ndarray:

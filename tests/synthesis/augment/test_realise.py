@@ -10,6 +10,7 @@ from tpugraphs_rank.synthesis.augment import controls
 from tpugraphs_rank.synthesis.augment import dataflow
 from tpugraphs_rank.synthesis.augment import nodes as nodes_lib
 from tpugraphs_rank.synthesis.augment import operations as ops
+from tpugraphs_rank.synthesis.augment import parts
 from tpugraphs_rank.synthesis.augment import programs
 from tpugraphs_rank.synthesis.augment import realise
 
@@ -140,6 +141,49 @@ def test_repairs_are_counted(nodes, repairs):
   if repairs is not None:
     assert found == repairs
   assert outcome.repaired == pytest.approx(sum(found.values()) / len(nodes))
+
+
+def test_what_does_not_fit_costs_as_little_as_it_can():
+  # A vector cannot be broadcast from an array of two axes: the product in front of it stays.
+  chain = [_P, _P, Node("dot", "f32", 12, (0, 1)), Node("broadcast", "f32", 3, (2,))]
+  outcome = _made(chain, limits=_LENIENT)
+  assert outcome.repairs == {"type": 0, "operand": 0, "operation": 1, "left_out": 0}
+  # One array cannot be both operands of a product that is not square: the given one is replaced.
+  taken = [_P, _P, Node("add", "f32", 12, (0, 1)), Node("tanh", "f32", 12, (2,)),
+           Node("dot", "f32", 12, (0, 3)), _P, Node("add", "f32", 12, (4, 5))]
+  outcome = _made(taken, limits=_LENIENT)
+  assert outcome.repairs["left_out"] == 0 and sum(outcome.repairs.values()) <= 1
+  # Of three arrays without a predicate one goes: not the one that is computed.
+  select = [_P, Node("tanh", "f32", 12, (0,)), _P, _P, Node("select", "f32", 12, (1, 2, 3))]
+  assert _made(select, limits=_LENIENT).repairs == {
+      "type": 0, "operand": 1, "operation": 0, "left_out": 1}
+
+
+def test_the_best_of_several_tries_is_taken():
+  graphs = dataflow.from_dags(dataflow.extract(
+      "layout:xla_cpu:mixed", ("valid",), cut=parts.Cut(1, 15, 40, sites=3)))
+  repairs = [[sum(_made(nodes, number, realise.Limits(repaired=10.0, tries=tries)).repairs.values())
+              for number, nodes in enumerate(graphs)] for tries in (1, 6)]
+  assert np.mean(repairs[1]) < np.mean(repairs[0])
+
+
+@pytest.mark.parametrize("elements, expected", [
+    (0, ["dot", "reshape", "reshape", "dot"]), (2 ** 10, ["dot", "dot"]), (2 ** 20, [])])
+def test_sites_are_counted_by_their_largest_tensor_of_two_axes(elements, expected):
+  node = programs.Node
+  nodes = [node("parameter", (), "f32", (64, 32)), node("parameter", (), "f32", (32, 4)),
+           node("dot", (0, 1), "f32", (64, 4), "ak,kb->ab"), node("reshape", (2,), "f32", (16, 16)),
+           node("reshape", (3,), "f32", (256,)), node("tanh", (4,), "f32", (256,)),
+           node("reshape", (5,), "f32", (1, 256)),
+           node("dot", (0, 0), "f32", (64, 64), "ak,bk->ab")]
+  assert programs.sites(nodes, elements) == len(expected)
+
+
+def test_few_sites_are_refused():
+  nodes = made_programs.BIAS.dataflow()
+  assert _made(nodes, limits=realise.Limits(sites=2)).refused == "sites"
+  assert _made(nodes, limits=realise.Limits(sites=1, site_elements=2 ** 20)).refused == "sites"
+  assert _made(nodes, limits=realise.Limits(sites=1)).refused == ""
 
 
 def test_a_missed_size_is_no_repair():

@@ -9,6 +9,7 @@ from tests.synthesis.augment import made_programs
 from tpugraphs_rank import errors
 from tpugraphs_rank.synthesis.augment import nodes as nodes_lib
 from tpugraphs_rank.synthesis.augment import programs
+from tpugraphs_rank.synthesis.augment import realise
 from tpugraphs_rank.synthesis.augment import sources
 
 Node = nodes_lib.Node
@@ -24,6 +25,14 @@ def test_graphs_are_tried_until_there_are_enough():
       f"mine_dot.{number}.f32" for number in (1, 3, 5, 7, 9)]
   report = made.report()
   assert report["kinds"] == {"dot": 5} and report["nodes"] == 5 * (len(_BAD) + len(_GOOD))
+
+
+def test_graphs_of_few_sites_were_never_meant_to_be_programs():
+  limits = realise.Limits(sites=1)
+  vector = [Node("parameter", "f32", 3, ()), Node("negate", "f32", 3, (0,))]
+  made = sources.of_graphs(iter([_GOOD, vector, _BAD, vector]), 9, "mine", 0, limits)
+  assert made.refused == {"sites": 2, "operation": 1} and made.realised == 0.5
+  assert made.report()["sites"] == 1.0
 
 
 def test_numbers_tell_several_calls_apart():
@@ -52,9 +61,18 @@ def test_controls_match_kinds_and_sizes(source):
   assert sources.of_control(source, wanted, 4).programs != made.programs
 
 
+@pytest.mark.parametrize("source", sources.CONTROLS)
+def test_controls_of_layout_programs_match_sites_too(source):
+  limits = sources.LIMITS["layout"]
+  wanted = [sources.Target(kind, 24, 4) for kind in ("dot", "reduce", "convolution")] * 2
+  made = sources.of_control(source, wanted, 3, limits)
+  assert sources.targets(made.programs, limits) == wanted
+  assert made.repaired < 0.02
+
+
 def test_an_unknown_source():
   with pytest.raises(errors.UnknownNameError, match="random, template"):
-    sources.of_control("guess", [("dot", 3)], 0)
+    sources.of_control("guess", [sources.Target("dot", 3)], 0)
 
 
 def test_files_there_and_back(tmp_path):

@@ -12,10 +12,12 @@ pytest.importorskip("tensorflow")
 
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.synthesis.augment import distillation
+from tpugraphs_rank.synthesis.augment import pretraining
 from tpugraphs_rank.synthesis.augment import strategies
 from tpugraphs_rank.training import trainer
 
@@ -98,6 +100,7 @@ def test_pretrained_takes_as_many_steps_in_all(made, tmp_path):
   config = _config(made)
   prepared = strategies.Pretrained(share=0.5).prepare(config, tmp_path)
   before = config_lib.to_dict(prepared)["training"]
+  assert strategies.done_before(tmp_path) == {"steps_before": 6}
   assert before["epochs"] == 2 and prepared.augment.synthetic is None
   assert prepared.training.initial_checkpoint == str(tmp_path / "before")
   training = trainer.Trainer(prepared)
@@ -124,3 +127,32 @@ def test_distilled_teachers_see_the_real_programs_alone(made, tmp_path, monkeypa
   assert not np.allclose(*taught["scores"])
   assert prepared.augment.synthetic == str(tmp_path / "taught" / "collection.json")
   assert dataclasses.replace(prepared, augment=config.augment) == config
+
+
+@pytest.mark.parametrize("name, objectives", [
+    ("auxiliary", ("label",)), ("selfsupervised", ("opcode", "element_type", "edges")),
+    ("selfsupervised_measured", ("opcode", "element_type", "edges"))])
+def test_on_graphs_first_then_as_many_steps_on_the_real_programs(
+    name, objectives, made, tmp_path, monkeypatch):
+  asked = []
+
+  def pretrain(config, settings, folder):
+    asked.append((config, settings.objectives))
+    files.write_json(folder / "pretraining.json", {"steps": 7, "loss": 0.5})
+
+  monkeypatch.setattr(pretraining, "pretrain", pretrain)
+  config = _config(made)
+  assert strategies.done_before(tmp_path) == {"steps_before": 0}
+  prepared = strategies.STRATEGIES[name]().prepare(config, tmp_path)
+  assert asked == [(config, objectives)]
+  if name == "selfsupervised_measured":
+    assert prepared.augment == config.augment
+  else:
+    assert prepared.augment.synthetic is None
+  initial = prepared.training.initial_checkpoint
+  assert dataclasses.replace(
+      prepared, augment=config.augment, training=config.training) == config
+  assert dataclasses.replace(prepared.training, initial_checkpoint=None) == config.training
+  assert strategies.done_before(tmp_path) == {
+      "steps_before": 7, "pretraining": {"steps": 7, "loss": 0.5}}
+  assert initial == str(tmp_path / "on_graphs")

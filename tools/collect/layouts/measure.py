@@ -11,10 +11,11 @@ import logging
 import pathlib
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Union
 
 import numpy as np
 
+from tools.collect import gates
 from tools.collect import jax_process
 from tools.collect import protocol
 from tools.collect.layouts import catalogue
@@ -22,6 +23,7 @@ from tools.collect.layouts import sampling
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.synthesis.augment import programs
 
 # With the newer fusion emitters compiling, which is most of the work, takes more than twice as long;
 # programs run about a tenth faster.
@@ -30,7 +32,10 @@ ENVIRONMENT: Dict[str, str] = {
     "XLA_FLAGS": f"{protocol.ENVIRONMENT['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false"}
 PROTOCOL = protocol.Protocol(budget_ns=60_000_000, max_rounds=40)
 TOLERANCE = 1e-4  # largest difference to the default's numbers, relative to its largest magnitude
+Program = Union[catalogue.Program, programs.Program]
 SMALL_PROGRAM = 150  # instructions; programs of no more are measured under more configurations
+# Made programs of fewer leave no two dozen configurations to tell apart.
+FEWEST_SITES = 3
 _QUICK_CALLS = 4
 
 
@@ -44,6 +49,14 @@ def cache_path(output: pathlib.Path, stem: str) -> pathlib.Path:
   return output / "compiled" / stem
 
 
+def program_of(plan: Dict[str, Any], stem: str) -> Program:
+  """A planned program: one of the catalogue's families, or a made one, which the plan holds."""
+  for entry in plan["programs"]:
+    if entry["stem"] == stem and "program" in entry:
+      return programs.Program.from_json(entry["program"])
+  return catalogue.parse_stem(stem)
+
+
 def agrees(results: List[np.ndarray], expected: List[np.ndarray]) -> bool:
   """Whether every result is the default's, within `TOLERANCE` of its largest magnitude."""
   for result, wanted in zip(results, expected, strict=True):
@@ -51,6 +64,7 @@ def agrees(results: List[np.ndarray], expected: List[np.ndarray]) -> bool:
       return False
     if not (np.isfinite(result).all() and np.isfinite(wanted).all()):
       return False
+    result, wanted = result.astype(np.float64), wanted.astype(np.float64)
     if np.abs(result - wanted).max(initial=0) > TOLERANCE * np.abs(wanted).max(initial=0):
       return False
   return True
@@ -65,13 +79,19 @@ class Bench:
     entries: for each configuration that was compiled its record.
   """
 
-  def __init__(self, program: catalogue.Program, seed: int) -> None:
+  def __init__(self, program: Program, seed: int) -> None:
     import jax  # pylint: disable=import-outside-toplevel
     from tools.collect.layouts import models  # pylint: disable=import-outside-toplevel
     from tools.collect.layouts import sites  # pylint: disable=import-outside-toplevel
+    from tools.collect.programs import generated  # pylint: disable=import-outside-toplevel
     # The arguments are the same in both passes; only the order of measuring differs.
-    function, arguments = models.build(
-        program, sampling.program_rng(program.stem, seed, "arguments"))
+    rng = sampling.program_rng(program.stem, seed, "arguments")
+    self._made = isinstance(program, programs.Program)
+    if isinstance(program, programs.Program):
+      function, arguments = generated.whole(program), generated.inputs(
+          program, rng, averaging=True)
+    else:
+      function, arguments = models.build(program, rng)
     self._traced = sites.Traced(function, arguments)
     self._arguments = [jax.device_put(array) for array in arguments]
     self._block = jax.block_until_ready
@@ -102,6 +122,8 @@ class Bench:
     results = [np.asarray(result) for result in compiled(*self._arguments)]
     if self._expected is None:
       self._expected = results
+      if self._made:
+        protocol.check_result(results[0])
     if not agrees(results, self._expected):
       entry["status"] = "mismatch"
       return False, float("inf")
@@ -122,13 +144,13 @@ class Bench:
       entry["runtime_ns"] = round(runtime)
 
 
-def measure(program: catalogue.Program, configurations: int, more: int, seed: int,
+def measure(program: Program, configurations: int, more: int, seed: int,
             pass_number: int, settings: protocol.Protocol,
             first: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
   """Measures one program.
 
   Args:
-    program: of the catalogue.
+    program: of the catalogue, or a made one.
     configurations: how many that count are wanted, the default among them.
     more: the same for small programs, see `SMALL_PROGRAM`.
     seed: of arguments and configurations.
@@ -142,7 +164,9 @@ def measure(program: catalogue.Program, configurations: int, more: int, seed: in
     it counts, its `kind` and `runtime_ns`.
 
   Raises:
-    DataError: the program is not the one of the first pass.
+    DataError: the program is not the one of the first pass; or a made one has fewer than
+      `FEWEST_SITES` sites, fewer distinct configurations than the gates ask for, or a result that
+      is not finite, or one number throughout.
   """
   start = time.monotonic()
   bench = Bench(program, seed)
@@ -151,6 +175,9 @@ def measure(program: catalogue.Program, configurations: int, more: int, seed: in
             "sites": [{"node": site.node, "opcode": site.opcode,
                        "shapes": [list(shape) for shape in site.shapes]}
                       for site in bench.sites]}
+  if isinstance(program, programs.Program) and len(bench.sites) < FEWEST_SITES:
+    raise errors.DataError(f"few sites: of {len(bench.sites)} instructions layouts can be "
+                           f"requested; expected {FEWEST_SITES} or more")
   if first is None:
     size = sum(len(computation.instructions) for computation in
                hlo_pb2.HloModuleProto.FromString(bench.module).computations)
@@ -162,6 +189,11 @@ def measure(program: catalogue.Program, configurations: int, more: int, seed: in
     for entry in bench.entries:
       if entry["status"] == "ok":
         entry["kind"] = next(kinds)
+    if isinstance(program, programs.Program) and (
+        len(search.kinds) < gates.MADE_LAYOUT.configurations):
+      raise errors.DataError(
+          f"few configurations: {len(search.kinds)} of {len(bench.entries)} are programs of their "
+          f"own; expected {gates.MADE_LAYOUT.configurations} or more")
   else:
     if first["sites"] != record["sites"]:
       raise errors.DataError(
@@ -188,11 +220,17 @@ def main(argv: List[str]) -> None:
   # and memory of their own.
   jax_process.import_jax(ENVIRONMENT, cache_path(arguments.output, arguments.program))
   plan = files.read_json(arguments.output / "plan.json")
-  program, number = catalogue.parse_stem(arguments.program), arguments.pass_number
+  program, number = program_of(plan, arguments.program), arguments.pass_number
+  path = record_path(arguments.output, program.stem, number)
   first = files.read_json(record_path(arguments.output, program.stem, 1)) if number > 1 else None
-  record = measure(program, plan["configurations"], plan["configurations_of_small_programs"],
-                   plan["seed"], number, protocol.Protocol(**plan["protocol"]), first)
-  files.write_json(record_path(arguments.output, program.stem, number), record)
+  try:
+    record = measure(program, plan["configurations"], plan["configurations_of_small_programs"],
+                     plan["seed"], number, protocol.Protocol(**plan["protocol"]), first)
+  except errors.DataError as error:
+    # The reason stays with the program; without a record there is only an exit status.
+    files.write_json(path, {"stem": program.stem, "pass": number, "failed": str(error)})
+    raise
+  files.write_json(path, record)
   times = [entry["runtime_ns"] for entry in record["configurations"] if "runtime_ns" in entry]
   logging.info("pass %d %s: %d of %d configurations, %.3f to %.3f ms, compiled in %.1f s, %.1f s",
                number, program.stem, len(times), len(record["configurations"]),

@@ -59,15 +59,18 @@ def _divide(x: jax.Array, y: jax.Array) -> jax.Array:
   return _same(lax.div, x, y)
 
 
+def whole(program: programs.Program) -> Callable[..., jax.Array]:
+  """A made program as a function of its parameters."""
+  def run(*operands: jax.Array) -> jax.Array:
+    return _Evaluation(program, operands, None, (), None).whole(len(program.nodes) - 1)
+  return run
+
+
 def build(kernel: blocks.GeneratedKernel) -> engine.Program:
   """The program of a made kernel."""
   program = kernel.program
   axes = len(program.result.shape)
   dtype = DTYPES[kernel.dtype]
-
-  def reference(*operands: jax.Array) -> jax.Array:
-    evaluation = _Evaluation(program, operands, None, (), None)
-    return evaluation.whole(len(program.nodes) - 1)
 
   def tiled(tile: geometry.Tile) -> Callable[..., jax.Array]:
     needed = blocks.needs(program, kernel.hero)
@@ -89,11 +92,26 @@ def build(kernel: blocks.GeneratedKernel) -> engine.Program:
           0, engine.blocks(kernel.output_axes, tile.output), block, start), dtype)
     return run
 
-  return engine.Program(reference, tiled, lambda rng: _inputs(program, rng))
+  return engine.Program(whole(program), tiled, lambda rng: inputs(program, rng))
 
 
-def _inputs(program: programs.Program, rng: np.random.Generator) -> List[np.ndarray]:
-  """Operands: numbers from 0.25 to 1.25, whole numbers from -8 to 7, rows within their tables."""
+def inputs(program: programs.Program, rng: np.random.Generator, averaging: bool = False
+           ) -> List[np.ndarray]:
+  """Operands: numbers from 0.25 to 1.25, whole numbers from -8 to 7, rows within their tables.
+
+  Args:
+    program: the program.
+    rng: draws them.
+    averaging: whether numbers that a product or convolution takes are divided by how many it sums,
+      so that of several in a row nothing grows beyond what hyperbolic tangents and exponentials
+      tell apart.
+  """
+  summed: Dict[int, int] = {}
+  for node in program.nodes if averaging else ():
+    if node.operation in (ops.DOT, ops.CONVOLUTION):
+      given = [operand for operand in node.operands
+               if program.nodes[operand].operation == ops.PARAMETER]
+      summed.update(dict.fromkeys(given[-1:], _terms(program, node)))
   rows = {node.operands[1]: program.nodes[node.operands[0]].shape[0]
           for node in program.nodes if node.operation == ops.GATHER}
   found = []
@@ -105,8 +123,18 @@ def _inputs(program: programs.Program, rng: np.random.Generator) -> List[np.ndar
       low, high = (0, rows[place]) if place in rows else (-8, 8)
       found.append(rng.integers(low, high, node.shape).astype(np.int32))
     else:
-      found.append(np.asarray(rng.uniform(0.25, 1.25, node.shape)).astype(DTYPES[node.type]))
+      drawn = np.asarray(rng.uniform(0.25, 1.25, node.shape)) / summed.get(place, 1)
+      found.append(drawn.astype(DTYPES[node.type]))
   return found
+
+
+def _terms(program: programs.Program, node: programs.Node) -> int:
+  """How many products each number of a dot or convolution sums."""
+  if node.operation == ops.CONVOLUTION:
+    return math.prod(program.nodes[node.operands[1]].shape[:-1])
+  (one, _), result = programs.labels(node)
+  return math.prod(size for name, size in zip(one, program.nodes[node.operands[0]].shape)
+                   if name not in result)
 
 
 class _Evaluation:

@@ -3,7 +3,8 @@
 Both are of a given kind and number of nodes. *Typed random graphs* begin with the operation that
 makes the kind, on fresh operands, and grow by operations drawn evenly from all that their types
 allow, in front of it and behind it. *Templates* grow by the same few steps in the same order; only
-their shapes are random.
+their shapes are random. For programs under layouts both begin with more operations whose layouts
+can be requested, in front of the one that makes the kind.
 """
 
 from typing import Callable, Dict, List, Sequence, Tuple
@@ -17,6 +18,8 @@ from tpugraphs_rank.synthesis.augment import operations as ops
 # Elements of a result, as floor(log2), from and to: kernels that run for 0.1 to 5 ms, about.
 _RESULTS = {"convolution": (13, 17), "dot": (13, 17), "reduce": (8, 13), "gather": (16, 19),
             "transpose": (16, 20), "concatenate": (15, 19), "elementwise": (16, 20)}
+# Programs under layouts have smaller arrays, by so many powers of two: they hold several kernels.
+_SMALLER = 2
 # How many times as many elements the array has that is reduced.
 _SUMMED = (5, 10)
 
@@ -24,8 +27,9 @@ _SUMMED = (5, 10)
 class _Growing:
   """A graph while it grows; nodes in any order, operands named by their places."""
 
-  def __init__(self, rng: np.random.Generator):
+  def __init__(self, rng: np.random.Generator, smaller: int = 0):
     self.rng = rng
+    self.smaller = smaller
     self.nodes: List[List] = []  # Operation, type, bucket, operands.
     self.root = -1
 
@@ -34,10 +38,19 @@ class _Growing:
     return len(self.nodes) - 1
 
   def bucket(self, low: int, high: int) -> int:
-    return int(self.rng.integers(low, high + 1))
+    return max(int(self.rng.integers(low, high + 1)) - self.smaller, 1)
 
   def choice(self, options: Sequence[str]) -> str:
     return options[int(self.rng.integers(len(options)))]
+
+  def sites(self) -> int:
+    return ops.count_sites(node[0] for node in self.nodes)
+
+  def given(self) -> List[int]:
+    """Arrays of numbers that are given, but for the rows of gathers."""
+    rows = {node[3][1] for node in self.nodes if node[0] == ops.GATHER}
+    return [place for place, node in enumerate(self.nodes) if node[0] == ops.PARAMETER
+            and node[1] in ops.NUMBERS and node[2] > 0 and place not in rows]
 
   def finished(self) -> List[nodes_lib.Node]:
     order = nodes_lib.operands_first([node[3] for node in self.nodes])
@@ -46,18 +59,27 @@ class _Growing:
         sorted({place[operand] for operand in self.nodes[node][3]}))) for node in order]
 
 
-def typed_random(kind: str, size: int, rng: np.random.Generator) -> List[nodes_lib.Node]:
+def typed_random(kind: str, size: int, rng: np.random.Generator, sites: int = 0
+                 ) -> List[nodes_lib.Node]:
   """A random graph whose types and numbers of operands are valid.
 
   Args:
     kind: one of `operations.KINDS`.
     size: number of nodes; the smallest that the kind allows where that is larger.
     rng: draws everything.
+    sites: how many operations there are whose layouts can be requested, see `operations.SITES`
+      (one more where the kind asks for it); 0: a kernel, with its kind's own.
 
   Raises:
     UnknownNameError: another kind.
   """
-  grown = _core(kind, rng, rng.choice(["f32", "f32", "f32", "bf16", "s32"]))
+  # Programs under layouts are of float32.
+  grown = _core(kind, rng, "f32" if sites else rng.choice(["f32", "f32", "f32", "bf16", "s32"]),
+                sites)
+  while grown.sites() < sites:
+    able = _SITES + ([ops.CONVOLUTION] if kind == ops.CONVOLUTION else [])
+    given = grown.given()
+    _site_in_front(grown, grown.choice(able), given[int(rng.integers(len(given)))])
   while len(grown.nodes) < size:
     room = size - len(grown.nodes)
     # Behind the operation that makes the kind twice as often as in front of it.
@@ -68,18 +90,23 @@ def typed_random(kind: str, size: int, rng: np.random.Generator) -> List[nodes_l
   return grown.finished()
 
 
-def template(kind: str, size: int, rng: np.random.Generator) -> List[nodes_lib.Node]:
+def template(kind: str, size: int, rng: np.random.Generator, sites: int = 0
+             ) -> List[nodes_lib.Node]:
   """A plain graph of the kind: the same steps each time, random shapes.
 
   Args:
     kind: one of `operations.KINDS`.
     size: number of nodes; the smallest that the kind allows where that is larger.
     rng: draws shapes.
+    sites: as of `typed_random`: two products, a reshape, and so on, each of the one before it.
 
   Raises:
     UnknownNameError: another kind.
   """
-  grown = _core(kind, rng, "f32")
+  grown = _core(kind, rng, "f32", sites)
+  first = grown.given()[0]
+  while grown.sites() < sites:
+    first = _site_in_front(grown, (ops.DOT, ops.DOT, ops.RESHAPE)[grown.sites() % 3], first)
   steps = ("bias", "maximum", "multiply", "tanh")
   turn = 0
   while len(grown.nodes) < size:
@@ -98,11 +125,24 @@ def template(kind: str, size: int, rng: np.random.Generator) -> List[nodes_lib.N
   return grown.finished()
 
 
-def _core(kind: str, rng: np.random.Generator, type_: str) -> _Growing:
+_SITES = [ops.DOT, ops.RESHAPE]
+
+
+def _site_in_front(grown: _Growing, operation: str, node: int) -> int:
+  """A product, reshape or convolution in the place of a given array; returns what it takes."""
+  type_, bucket = grown.nodes[node][1:3]
+  operands = [grown.add(ops.PARAMETER, type_, bucket)]
+  if operation != ops.RESHAPE:
+    operands.append(grown.add(ops.PARAMETER, type_, grown.bucket(12, 15)))
+  grown.nodes[node] = [operation, type_, bucket, operands]
+  return operands[0]
+
+
+def _core(kind: str, rng: np.random.Generator, type_: str, sites: int = 0) -> _Growing:
   """The operation that makes a kind, on fresh operands."""
   if kind not in _CORES:
     raise errors.UnknownNameError(f"no kind {kind!r}; one of {', '.join(ops.KINDS)}")
-  grown = _Growing(rng)
+  grown = _Growing(rng, _SMALLER if sites else 0)
   bucket = grown.bucket(*_RESULTS[kind])
   type_ = type_ if kind != "convolution" or type_ in ops.FLOATS else "f32"
   grown.root = _CORES[kind](grown, bucket, str(type_))

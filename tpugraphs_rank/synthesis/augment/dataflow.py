@@ -6,6 +6,7 @@ add or drop axes of size 1, all but the last of the broadcasts in a row, broadca
 and whatever the result does not depend on.
 """
 
+import dataclasses
 import logging
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -20,6 +21,7 @@ from tpugraphs_rank.hlo import features
 from tpugraphs_rank.hlo import opcodes
 from tpugraphs_rank.synthesis import dags
 from tpugraphs_rank.synthesis.augment import nodes as nodes_lib
+from tpugraphs_rank.synthesis.augment import parts as parts_lib
 
 _logger = logging.getLogger(__name__)
 
@@ -41,8 +43,8 @@ def of_graph(graph: graphs.Graph) -> List[nodes_lib.Node]:
 
 
 def extract(collection: str, splits: Sequence[str] = ("train",),
-            max_nodes: Optional[int] = None, data_root: Optional[files.PathLike] = None
-            ) -> dags.Dags:
+            max_nodes: Optional[int] = None, data_root: Optional[files.PathLike] = None,
+            cut: Optional[parts_lib.Cut] = None) -> dags.Dags:
   """Dataflow graphs of a collection's programs, with the attributes operation, type and bucket.
 
   Args:
@@ -51,6 +53,8 @@ def extract(collection: str, splits: Sequence[str] = ("train",),
     max_nodes: graphs with more nodes are left out, as are programs of several results and graphs
       of one node; the provenance counts them.
     data_root: as of `data.collections.load_collection`.
+    cut: None of the programs but parts of each, however large it is; programs without such parts
+      are counted as left out.
 
   Raises:
     UnknownNameError: no such collection or split.
@@ -61,6 +65,7 @@ def extract(collection: str, splits: Sequence[str] = ("train",),
   found: List[List[nodes_lib.Node]] = []
   names: List[str] = []
   left_out: List[str] = []
+  rng = np.random.default_rng(cut.seed if cut else 0)
   for split in splits:
     for graph in collections.load_collection(described, split, data_root):
       try:
@@ -68,18 +73,24 @@ def extract(collection: str, splits: Sequence[str] = ("train",),
       except errors.DataError as error:
         _logger.info("left out: %s", error)
         nodes = []
-      if len(nodes) < 2 or (max_nodes and len(nodes) > max_nodes):
+      if cut:
+        taken = [part for part in parts_lib.of_program(nodes, cut, rng) if part not in found]
+      else:
+        taken = [nodes] if 2 <= len(nodes) <= (max_nodes or len(nodes)) else []
+      found += taken
+      names += [graph.name] * len(taken)
+      if not taken:
         left_out.append(graph.name)
-        continue
-      found.append(nodes)
-      names.append(graph.name)
   if not found:
     raise errors.DataError(
         f"{described.name} {', '.join(splits)}: no dataflow graph of 2 nodes or more"
-        + (f" and at most {max_nodes}; raise max_nodes" if max_nodes else ""))
+        + (f" and at most {max_nodes}; raise max_nodes" if max_nodes else "") if not cut else
+        f"{described.name} {', '.join(splits)}: no part of {cut.fewest} nodes or more with "
+        f"{cut.sites} sites; ask for fewer nodes or sites")
   return as_dags(found, names=names, provenance={
       "collection": described.name, "splits": list(splits), "target": described.target,
-      "graphs": "dataflow", "max_nodes": max_nodes, "left_out": len(left_out)})
+      "graphs": "parts of dataflow" if cut else "dataflow", "max_nodes": max_nodes,
+      "left_out": len(left_out), **({"cut": dataclasses.asdict(cut)} if cut else {})})
 
 
 def as_dags(found: Sequence[Sequence[nodes_lib.Node]], names: Optional[Sequence[str]] = None,

@@ -4,7 +4,7 @@ A dataflow graph is a program's HLO without what only spells it out: combiners o
 computations, chains of reshapes around a broadcast, broadcasts of constants. See `dataflow`.
 """
 
-from typing import Dict, FrozenSet
+from typing import Dict, FrozenSet, Iterable
 
 PARAMETER, CONSTANT, IOTA = "parameter", "constant", "iota"
 BROADCAST, RESHAPE, TRANSPOSE, CONVERT = "broadcast", "reshape", "transpose", "convert"
@@ -38,6 +38,8 @@ REDUCTIONS: Dict[str, FrozenSet[str]] = {
 # their type, too.
 ELEMENTWISE: FrozenSet[str] = frozenset({*UNARY, *BINARY, COMPARE, SELECT, CONVERT})
 CONTRACTIONS: FrozenSet[str] = frozenset({*REDUCTIONS, DOT, CONVOLUTION})
+# Operations whose layouts a layout collection requests.
+SITES: FrozenSet[str] = frozenset({DOT, CONVOLUTION, RESHAPE})
 LEAVES: FrozenSet[str] = frozenset({PARAMETER, CONSTANT, IOTA})
 ALL: FrozenSet[str] = ELEMENTWISE | CONTRACTIONS | LEAVES | frozenset(
     {BROADCAST, RESHAPE, TRANSPOSE, GATHER, SLICE, CONCATENATE})
@@ -52,6 +54,11 @@ ARITIES: Dict[str, FrozenSet[int]] = {
 
 # The kind of a kernel: its heaviest operation, in this order where several are as near to its end.
 KINDS = ("convolution", "dot", "reduce", "gather", "transpose", "concatenate", "elementwise")
+
+
+def count_sites(operations: Iterable[str]) -> int:
+  """How many of the operations are of `SITES`."""
+  return sum(operation in SITES for operation in operations)
 
 
 def kind_of(operation: str) -> str:

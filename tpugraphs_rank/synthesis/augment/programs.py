@@ -117,6 +117,34 @@ def labels(node: Node) -> Tuple[List[str], str]:
   return left.split(","), right
 
 
+def sites(nodes: Sequence[Node], least: int = 0) -> int:
+  """How many dots, convolutions and reshapes have a tensor of two axes and so many elements."""
+  count = 0
+  for node in nodes:
+    tensors = [node.shape, *(nodes[operand].shape for operand in node.operands)]
+    count += node.operation in operations.SITES and any(
+        sum(size > 1 for size in shape) > 1 and elements(shape) >= least
+        for shape in tensors)
+  return count
+
+
+def work(nodes: Sequence[Node]) -> float:
+  """About how many operations on numbers a program takes."""
+  total = 0.0
+  for node in nodes:
+    size = elements(node.shape)
+    if node.operation in operations.REDUCTIONS:
+      size = elements(nodes[node.operands[0]].shape)
+    elif node.operation == operations.DOT:
+      size = size * elements(nodes[node.operands[0]].shape) / max(1, elements(
+          [extent for name, extent in zip(node.equation.partition(",")[0],
+                                          nodes[node.operands[0]].shape) if name != "k"]))
+    elif node.operation == operations.CONVOLUTION:
+      size *= elements(nodes[node.operands[1]].shape[:3])
+    total += size
+  return total
+
+
 def _fault(node: Node, place: int, nodes: Sequence[Node]) -> str:
   """What is wrong with a node, or ""."""
   if node.operation not in operations.ALL:

@@ -23,8 +23,10 @@ from tpugraphs_rank.synthesis.augment import types as types_lib
 Shape = Tuple[int, ...]
 # Kinds of repairs, each of so many nodes.
 REPAIRS = ("type", "operand", "operation", "left_out")
-# Why a graph is refused.
-REFUSALS = ("one_node", "several_results", "operation", "operands", "constant", "repairs", "size")
+# Why a graph is refused; one with few sites may be a program, but leaves no layouts to request.
+SITES = "sites"
+REFUSALS = ("one_node", "several_results", "operation", "operands", "constant", "repairs", "size",
+            SITES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +37,18 @@ class Limits:
     repaired: a program of which a larger share of the nodes was repaired.
     elements: one with a larger array.
     work: one of more multiplications, additions and so on; a kernel runs for milliseconds.
+    sites: one with fewer operations whose layouts can be requested (see `programs.sites`).
+    site_elements: of the largest tensor of each of these, at least: that of less is not seen.
+    tries: so many times shapes are drawn; of the programs that are not refused the one with the
+      fewest repairs is taken.
   """
 
   repaired: float = 0.5
   elements: int = 2 ** 24
   work: float = 2.0 ** 28
+  sites: int = 0
+  site_elements: int = 0
+  tries: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +89,22 @@ def realise(nodes: Sequence[nodes_lib.Node], source: str, number: int, rng: np.r
     limits: what is refused.
   """
   refused = _fault(nodes)
+  if not refused and ops.count_sites(node.operation for node in nodes) < limits.sites:
+    refused = SITES
   if refused:
     return Outcome(None, refused, dict.fromkeys(REPAIRS, 0), 0, len(nodes))
+  outcome = _once(nodes, source, number, rng, limits)
+  for _ in range(limits.tries - 1):
+    if outcome.program is not None and not sum(outcome.repairs.values()):
+      break
+    outcome = min(outcome, _once(nodes, source, number, rng, limits),
+                  key=lambda one: (one.program is None, sum(one.repairs.values())))
+  return outcome
+
+
+def _once(nodes: Sequence[nodes_lib.Node], source: str, number: int, rng: np.random.Generator,
+          limits: Limits) -> Outcome:
+  """Makes a program with shapes that are drawn once."""
   maker = _Maker(nodes, rng)
   maker.run()
   outcome = Outcome(None, "", maker.repairs, maker.missed, len(nodes))
@@ -91,28 +114,13 @@ def realise(nodes: Sequence[nodes_lib.Node], source: str, number: int, rng: np.r
   if not any(node.operation == ops.PARAMETER for node in found):
     return dataclasses.replace(outcome, refused="constant")
   if (max(programs.elements(node.shape) for node in found) > limits.elements
-      or work(found) > limits.work or programs.elements(found[-1].shape) < 8):
+      or programs.work(found) > limits.work or programs.elements(found[-1].shape) < 8):
     return dataclasses.replace(outcome, refused="size")
+  if limits.sites and programs.sites(found, limits.site_elements) < limits.sites:
+    return dataclasses.replace(outcome, refused=SITES)
   kind = nodes_lib.kind(list(nodes))
   return dataclasses.replace(outcome, program=programs.Program(
       f"{source}_{kind}.{number}.{found[-1].type}", found))
-
-
-def work(nodes: Sequence[programs.Node]) -> float:
-  """About how many operations on numbers a program takes."""
-  total = 0.0
-  for node in nodes:
-    size = programs.elements(node.shape)
-    if node.operation in ops.REDUCTIONS:
-      size = programs.elements(nodes[node.operands[0]].shape)
-    elif node.operation == ops.DOT:
-      size = size * programs.elements(nodes[node.operands[0]].shape) / max(1, programs.elements(
-          [extent for name, extent in zip(node.equation.partition(",")[0],
-                                          nodes[node.operands[0]].shape) if name != "k"]))
-    elif node.operation == ops.CONVOLUTION:
-      size *= programs.elements(nodes[node.operands[1]].shape[:3])
-    total += size
-  return total
 
 
 def _fault(nodes: Sequence[nodes_lib.Node]) -> str:
@@ -186,7 +194,7 @@ class _Maker:
         if decides is None:
           # Its shape follows when it is placed, as that of every added operand.
           decides = self._add(ops.PARAMETER, "pred", ())
-          others = others[:2]
+          others = sorted(others, key=lambda one, user=place: -self._lost(user, [one]))[:2]
           self.repairs["operand"] += 1
         if len(others) < 2:
           others.append(self._add(ops.CONSTANT, self._types[place], ()))
@@ -305,14 +313,33 @@ class _Maker:
     operation = self._operations[node]
     known = [self._known(operand, node) for operand in operands]
     for count in range(len(operands) + 1):
+      if count and len(operands) == 1 and known[0].shape in (None, shape) and self._lost(
+          node, operands):
+        break  # No more than its operation is lost where the node computes elementwise instead.
+      fitting = []
       for freed in itertools.combinations(range(len(operands)), count):
         found = relations.relate(operation, shape, [
             relations.Operand(self._bucket(operand, shape), None) if place in freed else view
             for place, (operand, view) in enumerate(zip(operands, known))], self._rng)
         if found is not None:
-          self._settle(node, found, freed)
-          return
+          fitting.append((self._lost(node, [operands[place] for place in freed]), freed, found))
+      if fitting:
+        _, freed, found = min(fitting, key=lambda one: one[:2])
+        self._settle(node, found, freed)
+        return
     self._change(node, shape)
+
+  def _lost(self, node: int, operands: Sequence[int]) -> int:
+    """How many nodes the result would no longer depend on if a node did not take some operands."""
+    count = len(self._nodes)
+    seen, waiting = {count - 1}, [count - 1]
+    while waiting:
+      user = waiting.pop()
+      below = {operand for operand in self._operands[user] if operand < count}
+      below -= seen | (set(operands) if user == node else set())
+      seen |= below
+      waiting += below
+    return count - len(seen)
 
   def _known(self, operand: int, user: int) -> relations.Operand:
     if operand >= len(self._nodes):
@@ -330,7 +357,10 @@ class _Maker:
 
   def _settle(self, node: int, found: relations.Relation, freed: Sequence[int]) -> None:
     operands = self._operands[node]
-    for place, (operand, shape) in enumerate(zip(list(operands), found.shapes)):
+    # Those come first without which the most would be lost.
+    order = sorted(range(len(operands)), key=lambda place: -self._lost(node, [operands[place]]))
+    for place in order:
+      operand, shape = operands[place], found.shapes[place]
       added = operand - len(self._nodes)
       if added >= 0:
         self._added[added] = dataclasses.replace(self._added[added], shape=shape)

@@ -1,7 +1,7 @@
 """Many programs from one source of graphs, and what it took to make them runnable."""
 
 import dataclasses
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -15,8 +15,22 @@ from tpugraphs_rank.synthesis.augment import realise
 Graph = List[nodes_lib.Node]
 CONTROLS: Dict[str, Callable[..., Graph]] = {
     "random": controls.typed_random, "template": controls.template}
+# What is refused of each kind of collection. Layout programs hold several operations whose layouts
+# can be requested; of smaller tensors the cost of a layout is lost in the noise.
+LIMITS: Mapping[str, realise.Limits] = {
+    "tile": realise.Limits(),
+    "layout": realise.Limits(elements=2 ** 20, work=2.0 ** 27, sites=3, site_elements=2 ** 11,
+                             tries=12)}
 # Programs of which one more is not asked for: the source repeats itself.
 _MOST_REFUSED = 20
+
+
+class Target(NamedTuple):
+  """What a control is matched in: kind, number of nodes, and number of sites (0: as it comes)."""
+
+  kind: str
+  nodes: int
+  sites: int = 0
 
 
 @dataclasses.dataclass
@@ -43,15 +57,22 @@ class Realised:
 
   @property
   def realised(self) -> float:
-    """The share of the graphs that became programs, repeated ones among them."""
-    return 1 - (sum(self.refused.values()) - self.refused.get("repeated", 0)) / max(self.graphs, 1)
+    """The share of the graphs that became programs, repeated ones among them.
+
+    Of graphs with sites enough, where these are asked for: others were never meant to be programs.
+    """
+    unasked = self.refused.get(realise.SITES, 0)
+    refused = sum(self.refused.values()) - self.refused.get("repeated", 0) - unasked
+    return 1 - refused / max(self.graphs - unasked, 1)
 
   def report(self) -> Dict[str, Any]:
     """The account as JSON."""
     kinds = [nodes_lib.kind(program.dataflow()) for program in self.programs]
+    sites = [programs.sites(program.nodes) for program in self.programs]
     return {"programs": len(self.programs), "graphs": self.graphs, "realised": self.realised,
             "refused": self.refused, "repairs": self.repairs, "nodes": self.nodes,
             "repaired_share": self.repaired, "missed_buckets": self.missed_buckets,
+            "sites": sum(sites) / max(len(sites), 1),
             "kinds": {kind: kinds.count(kind) for kind in operations.KINDS if kind in kinds}}
 
 
@@ -101,18 +122,22 @@ def of_graphs(graphs: Iterator[Graph], count: int, source: str, seed: int,
   return found
 
 
-def targets(made: Sequence[programs.Program]) -> List[Tuple[str, int]]:
-  """Kind and number of nodes of each program: what controls are matched in."""
-  return [(nodes_lib.kind(program.dataflow()), len(program.nodes)) for program in made]
+def targets(made: Sequence[programs.Program], limits: realise.Limits = realise.Limits()
+            ) -> List[Target]:
+  """What controls are matched in; the number of sites only where programs need some."""
+  return [Target(nodes_lib.kind(program.dataflow()), len(program.nodes),
+                 programs.sites(program.nodes) if limits.sites else 0) for program in made]
 
 
-def of_control(source: str, matched: Sequence[Tuple[str, int]], seed: int) -> Realised:
+def of_control(source: str, matched: Sequence[Target], seed: int,
+               limits: realise.Limits = realise.Limits()) -> Realised:
   """Programs of graphs that nothing was learned for, of given kinds and numbers of nodes.
 
   Args:
     source: "random" or "template"; see `controls`.
-    matched: kind and number of nodes of each.
+    matched: what each is to be.
     seed: of everything.
+    limits: what is refused.
 
   Raises:
     UnknownNameError: another source.
@@ -125,11 +150,11 @@ def of_control(source: str, matched: Sequence[Tuple[str, int]], seed: int) -> Re
     turn = 0
     while True:
       # Where one is refused, another of its kind and size is tried later.
-      kind, size = matched[turn % len(matched)]
-      yield make(kind, size, np.random.default_rng([seed, turn, 1]))
+      kind, size, sites = matched[turn % len(matched)]
+      yield make(kind, size, np.random.default_rng([seed, turn, 1]), sites)
       turn += 1
 
-  return of_graphs(graphs(), len(matched), source, seed)
+  return of_graphs(graphs(), len(matched), source, seed, limits)
 
 
 def as_json(made: Realised, about: Mapping[str, Any]) -> Dict[str, Any]:

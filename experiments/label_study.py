@@ -1,0 +1,333 @@
+"""Do generated graphs make a surrogate of graph labels better? Arms, label budgets, paired seeds.
+
+  python -m experiments.label_study --graphs kernels.npz --output runs/label_study \\
+    --results results/augmentation_labels.json
+
+The label of a real kernel is its mean normalised runtime. Graphs are divided by structure; a budget
+is a number of training graphs whose labels are known, drawn with each seed. Graphs without labels
+are free: one LayerDAG learns the structures of all training graphs, never a label. All surrogates
+take the same number of steps and are chosen on the same real validation graphs:
+
+  real                    half of the graphs of the other arms' steps, all of them real
+  real_oversampled        real graphs in the place of the others
+  layerdag_taught         generated graphs beside real ones, labelled by the surrogates of the two
+                          arms above: of the budget's labels alone
+  layerdag_taught_shuffled  the same with these labels permuted: a control
+  layerdag_taught_only    generated graphs alone
+  real_taught             the training graphs without labels, labelled likewise, in their place: a
+                          control that says what generated graphs are worth beside free real ones
+  layerdag_conditioned    with all labels known: graphs of a LayerDAG that was asked for a label,
+                          and that label (with --conditioned)
+
+What is done is kept: run it again to go on. Writes study.md and study.json into --output, and with
+--results the numbers. Intervals hold for all arms, budgets and both measures at once.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import time
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from absl import flags
+import numpy as np
+import tqdm
+
+from experiments import app
+from experiments import augmentation_study
+from experiments import kept
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank import metrics
+from tpugraphs_rank.data import mixing
+from tpugraphs_rank.evaluation import label_gains
+from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank.evaluation import two_way
+from tpugraphs_rank.synthesis import dags as dags_lib
+from tpugraphs_rank.synthesis import settings as settings_lib
+
+REAL, OVERSAMPLED = "real", "real_oversampled"
+TAUGHT, SHUFFLED, ONLY = "layerdag_taught", "layerdag_taught_shuffled", "layerdag_taught_only"
+REAL_TAUGHT, CONDITIONED = "real_taught", "layerdag_conditioned"
+ARMS = (REAL, OVERSAMPLED, TAUGHT, SHUFFLED, ONLY, REAL_TAUGHT, CONDITIONED)
+# What each arm is compared with.
+RIVALS: Mapping[str, Tuple[str, ...]] = {
+    TAUGHT: (REAL, OVERSAMPLED, SHUFFLED, REAL_TAUGHT), SHUFFLED: (REAL, OVERSAMPLED),
+    ONLY: (REAL, OVERSAMPLED), REAL_TAUGHT: (REAL, OVERSAMPLED), CONDITIONED: (REAL, OVERSAMPLED)}
+_STRUCTURES, _LABELS = "structures", "conditioned"  # The two generators.
+_MADE, _ROUND = 1, 2  # Seeds of draws.
+
+
+# Defined only when this is the program: other apps use the same flag names.
+def _define_flags() -> None:
+  flags.DEFINE_string("graphs", None, "File of the real labelled graphs.", required=True)
+  flags.DEFINE_string("output", "runs/label_study", "Folder of generators, cases and the report.")
+  flags.DEFINE_string(
+      "config", str(pathlib.Path(__file__).parent / "configs" / "layerdag_tpu_tile.json"),
+      "JSON file with the settings of the generators; conditions are the study's.")
+  flags.DEFINE_list("budgets", ["20", "40", "80", augmentation_study.ALL], "Numbers of labelled "
+                    "training graphs; all: every one.")
+  flags.DEFINE_integer("seeds", 5, "Seeds 0, 1, ... of subsets and surrogates.", lower_bound=1)
+  flags.DEFINE_integer("division", 0, "Seed of the division by structure.", lower_bound=0)
+  flags.DEFINE_boolean("conditioned", False, "Also train a generator that is asked for labels.")
+  flags.DEFINE_float("guidance", 2.0, "Of the conditioned generator.", lower_bound=0.0)
+  flags.DEFINE_integer("batch_size", 32, "Graphs a step of a surrogate.", lower_bound=2)
+  flags.DEFINE_integer("steps_per_epoch", 6, "Steps between two validations.", lower_bound=1)
+  flags.DEFINE_integer("epochs", 30, "Validations of a surrogate's training.", lower_bound=1)
+  flags.DEFINE_integer("width", 64, "Of the surrogates' states.", lower_bound=4)
+  flags.DEFINE_float("learning_rate", 1e-3, "Of the surrogates.", lower_bound=1e-6)
+  flags.DEFINE_string("results", None, "Also write the numbers to this file.")
+
+
+class Study(NamedTuple):
+  """What all surrogates share: graphs of each split, generated ones, and sizes of training."""
+
+  parts: Mapping[str, dags_lib.Dags]
+  made: dags_lib.Dags  # No labels.
+  asked: Optional[dags_lib.Dags]  # Labels that were asked for.
+  label: str
+  options: Any  # surrogate.Options of all arms but REAL.
+
+
+def generated(folder: pathlib.Path, parts: Mapping[str, dags_lib.Dags], conditions: Sequence[str],
+              path: str, guidance: float) -> dags_lib.Dags:
+  """As many graphs as training has, from a generator that is trained, or resumed, in `folder`.
+
+  Those with the structure of a validation or test graph are left out.
+  """
+  from tpugraphs_rank.synthesis import layerdag  # TensorFlow: not for --help.
+  from tpugraphs_rank.synthesis import sampling
+  from tpugraphs_rank.synthesis import training
+
+  if not (folder / "made.npz").exists():
+    for split in ("train", "valid"):
+      dags_lib.save(folder / f"{split}.npz", parts[split])
+    stored = app.read_settings(path)
+    config = config_lib.override(config_lib.from_dict(
+        settings_lib.LayerDagConfig, stored, source=path), {
+            "data.graphs": str(folder / "train.npz"),
+            "data.valid_graphs": str(folder / "valid.npz"), "data.conditions": list(conditions)})
+    if not (folder / "run" / "model.npz").exists():
+      training.Trainer(config).train(folder / "run")
+    model = layerdag.LayerDAG.load(folder / "run" / "model.npz")
+    dags_lib.save(folder / "made.npz", model.sample(
+        len(parts["train"]), seed=_MADE, options=sampling.Options(guidance=guidance)))
+  made = dags_lib.load(folder / "made.npz")
+  known = np.concatenate([parts[split].hashes() for split in ("valid", "test")])
+  return made.take(np.flatnonzero(~np.isin(made.hashes(), known)))
+
+
+def rows_of(count: int, wanted: int, seed: Sequence[int]) -> np.ndarray:
+  """(wanted,) places of `count` graphs, none more than once oftener than another."""
+  return mixing.going_round(count, 0, wanted, seed)
+
+
+def arms(study: Study, budget: Optional[int], seed: int, predict: Any
+         ) -> Iterator[Tuple[str, dags_lib.Dags, int]]:
+  """The arms of a budget and seed in order: name, graphs of a round, graphs a step.
+
+  Args:
+    study: the study.
+    budget: labelled training graphs; None: all.
+    seed: draws them.
+    predict: gives labels (g,) of graphs by the surrogates of the arms REAL and OVERSAMPLED, which
+      must be trained when the third arm is asked for.
+  """
+  train, size = study.parts["train"], study.options.batch_size
+  order = np.random.default_rng([seed, 0]).permutation(len(train))
+  known = train.take(order[:budget])
+  # Of real and other graphs as many rows as training has graphs, so that each has its turn.
+  half, whole = len(train), 2 * len(train)
+  drawn = lambda graphs, count: graphs.take(rows_of(len(graphs), count, [seed, _ROUND]))
+  yield REAL, drawn(known, half), size // 2
+  yield OVERSAMPLED, drawn(known, whole), size
+  labelled = lambda graphs: graphs.with_labels(predict(graphs), [study.label])
+  mixed = lambda graphs: dags_lib.concat([drawn(known, half), drawn(graphs, whole - half)])
+  taught = labelled(study.made)
+  yield TAUGHT, mixed(taught), size
+  permuted = np.random.default_rng([seed, 3]).permutation(len(taught))
+  yield SHUFFLED, mixed(taught.with_labels(taught.y[permuted], taught.y_names)), size
+  yield ONLY, drawn(taught, whole), size
+  if len(known) < len(train):
+    yield REAL_TAUGHT, mixed(labelled(train.take(order[budget:]))), size
+  elif study.asked is not None:
+    yield CONDITIONED, mixed(study.asked), size
+
+
+def run(study: Study, budget: Optional[int], seed: int, folder: pathlib.Path) -> None:
+  """Trains the surrogates of a budget and seed that have not left their file yet."""
+  from tpugraphs_rank.synthesis import surrogate as surrogate_lib
+
+  guesses: List[np.ndarray] = []  # Labels of made and of training graphs, by each teacher.
+  pool = dags_lib.concat([study.made.with_labels(np.zeros(len(study.made)), [study.label]),
+                          study.parts["train"]])
+  places = {value: place for place, value in enumerate(pool.hashes().tolist())}
+
+  def predict(graphs: dags_lib.Dags) -> np.ndarray:
+    return np.mean(guesses, axis=0)[[places[value] for value in graphs.hashes().tolist()]]
+
+  for arm, graphs, size in arms(study, budget, seed, predict):
+    path = folder / f"{arm}.json"
+    if not path.exists():
+      started = time.process_time()
+      surrogate = surrogate_lib.train(
+          graphs, study.parts["valid"], seed, study.label,
+          dataclasses.replace(study.options, batch_size=size))
+      stored = {
+          "predictions": surrogate.predict(study.parts["test"]).tolist(),
+          "valid_pearson": surrogate.valid_pearson, "epoch": surrogate.epoch,
+          "cpu_seconds": time.process_time() - started}
+      if arm in (REAL, OVERSAMPLED):
+        stored["guesses"] = surrogate.predict(pool).tolist()
+      files.write_json(path, stored)
+    if arm in (REAL, OVERSAMPLED):
+      guesses.append(np.array(files.read_json(path)["guesses"]))
+
+
+def report(truth: np.ndarray, families: Sequence[str],
+           found: Mapping[int, Mapping[str, Mapping[int, Mapping[str, Any]]]]) -> Dict[str, Any]:
+  """Means and comparisons as JSON values.
+
+  Args:
+    truth: (g,) labels of the test graphs.
+    families: (g,) their structures.
+    found: for each budget, arm and seed what its surrogate left.
+  """
+  means, comparisons = [], []
+  ours = [(budget, arm) for budget, by_arm in found.items() for arm in by_arm if arm in RIVALS]
+  level = two_way.corrected_level(max(len(ours), 1) * len(label_gains.MEASURES))
+  for budget, by_arm in found.items():
+    for arm, by_seed in by_arm.items():
+      each = [one["predictions"] for one in by_seed.values()]
+      means.append({
+          "budget": budget, "arm": arm, "n_seeds": len(each),
+          "pearson": tables.figure([_defined(metrics.pearson(truth, one)) for one in each]),
+          "mae": tables.figure([metrics.mean_absolute_error(truth, one) for one in each]),
+          "cpu_seconds": float(np.mean([one["cpu_seconds"] for one in by_seed.values()]))})
+      rivals = {}
+      for rival in RIVALS.get(arm, ()):
+        common = sorted(set(by_seed) & set(by_arm.get(rival, {})))
+        if common:
+          predictions = [np.array([side[seed]["predictions"] for seed in common])
+                         for side in (by_seed, by_arm[rival])]
+          rivals[rival] = {name: interval.as_dict() for name, interval in label_gains.gains(
+              truth, *predictions, families, level).items()}
+      if arm in RIVALS:
+        comparisons.append({"task": "labels", "budget": budget, "arm": arm, "level": level,
+                            "n_seeds": len(each), "gains": rivals})
+  return {"means": means, "comparisons": comparisons}
+
+
+def _defined(value: float) -> float:
+  """Constant predictions agree as well as chance does."""
+  return 0.0 if np.isnan(value) else value
+
+
+def _gain(interval: Optional[Mapping[str, float]], digits: int = 3) -> str:
+  if interval is None:
+    return "-"
+  mean, low, high = (f"{interval[end]:+.{digits}f}" for end in ("mean", "low", "high"))
+  return f"{mean} [{low}, {high}]"
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+  """One row a budget and arm: both measures, and gains over each rival."""
+  gains = {(one["budget"], one["arm"]): one["gains"] for one in found["comparisons"]}
+  rivals = (REAL, OVERSAMPLED, SHUFFLED, REAL_TAUGHT)
+  header = ["labelled graphs", "training", "Pearson", "MAE", *(
+      f"{measure}: gain over {rival.replace('_', ' ')}" for rival in rivals
+      for measure in ("Pearson", "MAE")), "seeds"]
+  rows = []
+  for one in found["means"]:
+    mine = gains.get((one["budget"], one["arm"]), {})
+    rows.append([str(one["budget"]), one["arm"].replace("_", " "),
+                 tables.cell("pearson", one["pearson"]), tables.cell("mae", one["mae"]),
+                 *(_gain(mine.get(rival, {}).get(name)) for rival in rivals
+                   for name in label_gains.MEASURES), str(one["n_seeds"])])
+  return tables.markdown(header, rows)
+
+
+def readme_table(results: Mapping[str, Any]) -> str:
+  """One row a budget: Pearson of real graphs, and what generated and free real graphs gain."""
+  gains = {(one["budget"], one["arm"]): one["gains"] for one in results["comparisons"]}
+  by_cell = {(one["budget"], one["arm"]): one for one in results["means"]}
+  rows = []
+  for budget in dict.fromkeys(one["budget"] for one in results["means"]):
+    gain = lambda arm, name: _gain(
+        gains.get((budget, arm), {}).get(OVERSAMPLED, {}).get(name))
+    rows.append([str(budget), tables.cell("pearson", by_cell[budget, OVERSAMPLED]["pearson"]),
+                 gain(TAUGHT, "pearson"), gain(TAUGHT, "mae"), gain(REAL_TAUGHT, "pearson"),
+                 gain(SHUFFLED, "pearson")])
+  return tables.markdown(
+      ["labelled graphs", "Pearson, real oversampled", "gain of LayerDAG graphs, taught",
+       "the same in MAE", "gain of real graphs, taught", "gain of shuffled labels"], rows)
+
+
+def main(_) -> None:
+  values = flags.FLAGS
+  output = pathlib.Path(values.output)
+  graphs = dags_lib.load(values.graphs)
+  if not graphs.y_names:
+    raise errors.DataError(f"{values.graphs} has no labels; the study is about those")
+  label = graphs.y_names[0]
+  kept.check(output, {
+      "graphs": hashlib.sha256(graphs.wl.tobytes() + graphs.y.tobytes()).hexdigest()[:16],
+      "config": app.read_settings(values.config), **{name: values[name].value for name in (
+          "division", "guidance", "batch_size", "steps_per_epoch", "epochs", "width",
+          "learning_rate")}})
+  parts = {split: graphs.take(rows) for split, rows in dags_lib.split_by_wl(
+      graphs, dags_lib.SHARES, values.division).items()}
+  whole = len(parts["train"])
+  budgets = augmentation_study.budgets_of(values.budgets)
+  if any(budget is not None and budget > whole for budget in budgets):
+    raise errors.ConfigError(
+        f"--budgets={','.join(values.budgets)}; training has {whole} graphs: ask for fewer, or all")
+  from tpugraphs_rank.synthesis import surrogate as surrogate_lib
+  from tpugraphs_rank.training import run_directory
+  from tpugraphs_rank.training import runtime
+
+  runtime.configure(values.division, 1)
+  structures = parts["train"].with_labels(np.zeros([whole, 0]), [])
+  bare = {**parts, "train": structures,
+          "valid": parts["valid"].with_labels(np.zeros([len(parts["valid"]), 0]), [])}
+  made = generated(output / _STRUCTURES, bare, ["size"], values.config, 1.0)
+  asked = generated(output / _LABELS, parts, [label, "size"], values.config, values.guidance
+                    ) if values.conditioned else None
+  study = Study(
+      parts, made, asked.with_labels(asked.label(label), [label]) if asked is not None else None,
+      label, surrogate_lib.Options(
+          width=values.width, learning_rate=values.learning_rate, batch_size=values.batch_size,
+          steps_per_epoch=values.steps_per_epoch, max_epochs=values.epochs,
+          patience=values.epochs))
+  cases = [(budget, seed) for seed in range(values.seeds) for budget in budgets]
+  folder_of = lambda budget, seed: output / "cases" / str(budget or whole) / f"seed{seed}"
+  for budget, seed in tqdm.tqdm(cases, desc="budgets and seeds", disable=None):
+    run(study, budget, seed, folder_of(budget, seed))
+  found: Dict[int, Dict[str, Dict[int, Any]]] = {}
+  for arm in ARMS:
+    for budget, seed in cases:
+      path = folder_of(budget, seed) / f"{arm}.json"
+      if path.exists():
+        found.setdefault(budget or whole, {}).setdefault(arm, {})[seed] = files.read_json(path)
+  results = {
+      **run_directory.environment(), "real_graphs": pathlib.Path(values.graphs).name,
+      **{f"{split}_graphs": len(part) for split, part in parts.items()},
+      "test_structures": len(np.unique(parts["test"].wl)), "made_graphs": len(made),
+      "seeds": values.seeds, "division": values.division,
+      "surrogate": {"batch_size": values.batch_size, "epochs": values.epochs,
+                    "steps": values.epochs * values.steps_per_epoch, "width": values.width,
+                    "learning_rate": values.learning_rate},
+      **report(parts["test"].label(label), [str(value) for value in parts["test"].wl.tolist()],
+               {budget: found[budget] for budget in sorted(found)})}
+  files.write_json(output / "study.json", results)
+  text = markdown(results)
+  files.write_text(output / "study.md", text)
+  if values.results:
+    files.write_json(values.results, results)
+  print(text)
+
+
+if __name__ == "__main__":
+  _define_flags()
+  app.run(main)

@@ -1,0 +1,141 @@
+"""The arms of the label study, what each may know, and the app at a small scale."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from experiments import label_study
+from tests.synthesis import made
+from tpugraphs_rank.synthesis import dags as dags_lib
+from tpugraphs_rank.synthesis import surrogate as surrogate_lib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _study(asked=None):
+  parts = {name: made.graphs(count, seed) for name, count, seed in (
+      ("train", 30, 0), ("valid", 12, 1), ("test", 12, 2))}
+  graphs = made.graphs(25, 3)
+  bare = graphs.with_labels(np.zeros([25, 0]), [])
+  return label_study.Study(parts, bare, asked, "runtime", surrogate_lib.Options(
+      layers=1, width=8, batch_size=8, max_epochs=2, steps_per_epoch=2, patience=2))
+
+
+def _pairs(graphs):
+  return set(zip(graphs.hashes().tolist(), graphs.y[:, 0].tolist()))
+
+
+def test_what_each_arm_knows():
+  study = _study()
+  guess = lambda graphs: 100.0 + np.arange(len(graphs))
+  found = {name: (graphs, size) for name, graphs, size in label_study.arms(study, 6, 1, guess)}
+  assert list(found) == ["real", "real_oversampled", "layerdag_taught",
+                         "layerdag_taught_shuffled", "layerdag_taught_only", "real_taught"]
+  known = _pairs(found["real"][0])
+  assert len(known) == 6 and known < _pairs(study.parts["train"])
+  # As many steps a round in all arms.
+  assert {len(graphs) / size for graphs, size in found.values()} == {30 / 4}
+  for name, (graphs, _) in found.items():
+    pairs = _pairs(graphs)
+    true = {pair for pair in pairs if pair[1] < 100}
+    assert true == (set() if name == "layerdag_taught_only" else known), name
+    hashes = {value for value, _ in pairs - true}
+    if name.startswith("layerdag"):
+      assert hashes <= set(study.made.hashes().tolist()), name
+    elif name == "real_taught":
+      assert hashes <= set(study.parts["train"].hashes().tolist())
+  taught, shuffled = (found[name][0] for name in ("layerdag_taught", "layerdag_taught_shuffled"))
+  assert set(taught.y[:, 0].tolist()) == set(shuffled.y[:, 0].tolist())
+  assert (taught.hashes() == shuffled.hashes()).all() and (taught.y != shuffled.y).any()
+  # Another seed draws other graphs.
+  (_, other, _), *_ = label_study.arms(study, 6, 2, guess)
+  assert _pairs(other) != known
+
+
+def test_all_labels():
+  asked = made.graphs(20, 4)
+  names = [name for name, _, _ in label_study.arms(
+      _study(asked), None, 0, lambda graphs: np.zeros(len(graphs)))]
+  assert names[-1] == "layerdag_conditioned" and "real_taught" not in names
+
+
+def test_a_budget_is_trained_once_and_the_teachers_are_real(tmp_path, monkeypatch):
+  trained = []
+
+  class Fixed:
+    valid_pearson, epoch = 0.5, 1
+
+    def __init__(self, value):
+      self.value = value
+
+    def predict(self, graphs):
+      return np.full(len(graphs), self.value)
+
+  def train(training, valid, seed, label, options):
+    del valid, seed, label
+    trained.append((training, options.batch_size))
+    return Fixed(100.0 * len(trained))
+
+  monkeypatch.setattr(surrogate_lib, "train", train)
+  study = _study()
+  label_study.run(study, 6, 0, tmp_path)
+  label_study.run(study, 6, 0, tmp_path)
+  assert [size for _, size in trained] == [4, 8, 8, 8, 8, 8]
+  # Generated graphs have the mean of what the first two predict.
+  assert set(trained[4][0].y[:, 0].tolist()) == {150.0}
+  assert json.loads((tmp_path / "real.json").read_text())["predictions"] == [100.0] * 12
+
+
+def test_the_report():
+  truth, families = np.arange(6.0), list("aabbcc")
+  found = {20: {arm: {seed: {"predictions": (truth + shift + seed).tolist(), "cpu_seconds": 2.0}
+                      for seed in (0, 1)}
+                for arm, shift in (("real", 3.0), ("real_oversampled", 2.0),
+                                   ("layerdag_taught", 1.0))}}
+  result = label_study.report(truth, families, found)
+  json.dumps(result, allow_nan=False)
+  (one,) = result["comparisons"]
+  assert one["arm"] == "layerdag_taught" and one["level"] == pytest.approx(1 - 0.05 / 2)
+  assert set(one["gains"]) == {"real", "real_oversampled"}
+  assert one["gains"]["real"]["mae"]["mean"] == pytest.approx(2.0)
+  assert result["means"][0]["mae"]["mean"] == pytest.approx(3.5)
+  assert "| 20 | layerdag taught | 1.000 ± 0.000 |" in label_study.markdown(result)
+  assert label_study.readme_table(result).splitlines()[2] == (
+      "| 20 | 1.000 ± 0.000 | +0.000 [+0.000, +0.000] | +1.000 [+1.000, +1.000] | - | - |")
+
+
+def test_generated_graphs_like_held_back_ones_are_left_out(tmp_path):
+  parts = {"valid": made.graphs(3, 5), "test": made.graphs(2, 6)}
+  drawn = dags_lib.concat([parts["test"], made.graphs(4, 7)])
+  dags_lib.save(tmp_path / "made.npz", drawn)
+  found = label_study.generated(tmp_path, parts, ["size"], "unused", 1.0)
+  assert len(found) == 4
+
+
+def test_the_app(tmp_path):
+  dags_lib.save(tmp_path / "graphs.npz", made.graphs(40, 0))
+  # A generator that was trained before.
+  dags_lib.save(tmp_path / "study" / "structures" / "made.npz", made.graphs(15, 9))
+  arguments = [sys.executable, "-m", "experiments.label_study", "--graphs",
+               str(tmp_path / "graphs.npz"), "--output", str(tmp_path / "study"), "--budgets=8",
+               "--seeds=1", "--epochs=1", "--steps_per_epoch=1", "--width=8", "--results",
+               str(tmp_path / "results.json")]
+  run = lambda *more: subprocess.run(
+      [*arguments, *more], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+  done = run()
+  assert done.returncode == 0, done.stderr[-3000:]
+  results = json.loads((tmp_path / "results.json").read_text())
+  assert {one["arm"] for one in results["means"]} == set(label_study.ARMS) - {
+      "layerdag_conditioned"}
+  assert results["made_graphs"] <= 15 and results["surrogate"]["steps"] == 1
+  assert (tmp_path / "study" / "study.md").stat().st_size
+  failed = run("--budgets=900")
+  assert failed.returncode == 1 and "training has" in failed.stderr

@@ -1,0 +1,372 @@
+"""Pre-training of a ranker on graphs alone: what they are made of, how connected, their label.
+
+The ranker's own layers are trained, without any configuration (`Ranker.node_states`), under heads
+of their own that are thrown away. What is left is a folder that training starts from
+(`training.initial_checkpoint`). Imports TensorFlow.
+
+  opcode         of masked nodes, from the nodes around them
+  element_type   of the same
+  edges          real pairs of an operand and its user, whose edge is hidden, against random pairs
+  label          the logarithm of the mean normalised runtime of a whole graph, from its pooled
+                 state
+
+The first three follow masked-attribute and edge prediction (Hu et al., "Strategies for pre-training
+graph neural networks", ICLR 2020); the last is the label that LayerDAG is conditioned on
+(arXiv 2411.02322), as a task beside ranking.
+"""
+
+import dataclasses
+import logging
+import math
+import pathlib
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+
+import numpy as np
+import tensorflow as tf
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank import metrics
+from tpugraphs_rank import run_config
+from tpugraphs_rank.config import setting
+from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import mixing
+from tpugraphs_rank.data import normalize
+from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.models import build_model
+from tpugraphs_rank.models import ranker as ranker_lib
+from tpugraphs_rank.synthesis.augment import pretext
+from tpugraphs_rank.training import checkpoints
+from tpugraphs_rank.training import runtime
+from tpugraphs_rank.training import steps as steps_lib
+
+_logger = logging.getLogger(__name__)
+
+REPORT = "pretraining.json"
+OBJECTIVES = ("opcode", "element_type", "edges", "label")
+# What tells the draws of pre-training apart from those of training with the same seed.
+_REAL, _SYNTHETIC, _TASKS, _HELD_OUT, _JUDGED = 11, 12, 13, 14, 15
+_JUDGED_DRAWS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What is learned before ranking, and how long."""
+
+  objectives: Tuple[str, ...] = setting(
+      ("opcode", "element_type", "edges"), "What is predicted; the losses are added up.",
+      choices=OBJECTIVES)
+  steps: int = setting(400, "Gradient steps, before those of ranking.", minimum=1)
+  batch_size: int = setting(16, "Graphs a step; augment.synthetic_share of them are synthetic.",
+                            minimum=2)
+  learning_rate: float = setting(3e-3, "Peak learning rate of Adam; a cosine follows.", above=0.0)
+  mask_share: float = setting(0.15, "Share of the nodes that are masked.", above=0.0, maximum=0.9)
+  edge_share: float = setting(0.15, "Share of the edges that are hidden.", above=0.0, maximum=0.9)
+  held_out: float = setting(
+      0.1, "Share of the graphs, drawn at random, that only say how well the tasks were learned.",
+      minimum=0.0, maximum=0.5)
+
+
+class Graphs(NamedTuple):
+  """The graphs of a pre-training, and how their features are scaled."""
+
+  real: List[pretext.Example]
+  synthetic: List[pretext.Example]
+  normalizer: normalize.Normalizer
+  programs: List[splits.Program]
+
+
+def graphs_of(config: run_config.RunConfig, labelled: bool) -> Graphs:
+  """Reads the graphs that are free to learn from.
+
+  Args:
+    config: of the ranker's training. Synthetic programs that validation or test hold are left out
+      as there.
+    labelled: whether labels are learned: then the real graphs are those that the ranker trains on
+      (`data.max_graphs`), since no other runtimes may be known. Otherwise they are all training
+      graphs, without their runtimes.
+
+  Raises:
+    TpuGraphsRankError: as `splits.load` and `mixing.load_synthetic`.
+  """
+  collection = registry.get_collection(config.data.collection)
+  seed, size = config.training.seed, config.batch.max_configs
+  data = config.data if labelled else dataclasses.replace(config.data, max_graphs=None)
+  real = splits.load(data, "train", seed, size).programs
+  synthetic: List[splits.Program] = []
+  if config.augment.synthetic is not None:
+    valid = splits.load(config.data, "valid", seed, size).programs
+    synthetic = mixing.load_synthetic(config, collection, valid).programs
+  programs = [*real, *synthetic]
+  normalizer = normalize.Normalizer.fit(
+      [program.graph for program in programs], [program.choice for program in programs])
+  examples = [pretext.example(program.graph, normalizer, label_of(program) if labelled else None)
+              for program in programs]
+  return Graphs(examples[:len(real)], examples[len(real):], normalizer, programs)
+
+
+def label_of(program: splits.Program) -> float:
+  """log of the mean runtime over the configurations that may be used; normalised, for kernels.
+
+  Raises:
+    DataError: the program was not measured.
+  """
+  mean = float(program.runtimes[program.indices].mean())
+  if not mean > 0:
+    raise errors.DataError(
+        f"{program.graph.name} has no runtimes; a graph's label is the logarithm of their mean: "
+        "leave the objective 'label' out, or give measured programs")
+  return math.log(mean)
+
+
+def pretrain(config: run_config.RunConfig, settings: Settings, folder: files.PathLike
+             ) -> Dict[str, Any]:
+  """Trains a ranker's layers on graphs alone, and writes what training can start from.
+
+  Args:
+    config: of the ranker's training; its seed, model, data and `augment` count.
+    settings: what is learned, and how long.
+    folder: gets normalizer.npz, checkpoints/best.npz and pretraining.json, for
+      `training.initial_checkpoint`.
+
+  Returns:
+    JSON values: the settings, numbers of graphs, the loss of the last tenth of the steps, and how
+    well each task is answered on graphs that were held out (`Pretrainer.judge`).
+
+  Raises:
+    ConfigError: no objectives.
+    TrainingError: the loss is not finite.
+    TpuGraphsRankError: as `graphs_of`.
+  """
+  if not settings.objectives:
+    raise errors.ConfigError(
+        f"pre-training has no objectives; expected some of: {', '.join(OBJECTIVES)}")
+  runtime.configure(config.training.seed, config.training.threads)
+  found = graphs_of(config, "label" in settings.objectives)
+  pretrainer = Pretrainer(config, settings, found)
+  report = pretrainer.train()
+  directory = pathlib.Path(folder)
+  found.normalizer.save(directory / "normalizer.npz")
+  checkpoints.save(directory / "checkpoints" / "best.npz",
+                   {"model": pretrainer.model.trainable_variables}, {"epoch": 0, "metrics": {}})
+  files.write_json(directory / REPORT, report)
+  return report
+
+
+class Pretrainer:
+  """A ranker under heads for questions about graphs.
+
+  Attributes:
+    model: the ranker, or an ensemble of which each learns for itself.
+  """
+
+  def __init__(self, config: run_config.RunConfig, settings: Settings, found: Graphs):
+    """Builds the model, its heads and the step.
+
+    Args:
+      config, settings: as of `pretrain`.
+      found: the graphs.
+    """
+    self._config, self._settings = config, settings
+    seed = config.training.seed
+    rng = np.random.default_rng([seed, _HELD_OUT])
+    sides = [_divided(side, settings.held_out, rng) for side in (found.real, found.synthetic)]
+    (self._real, held_real), (self._synthetic, held_synthetic) = sides
+    self._held_out = held_real + held_synthetic
+    labels = np.array([one.label for one in self._real + self._synthetic])
+    known = labels[np.isfinite(labels)]
+    # Without labels, or all the same: nothing is scaled.
+    self._mean = float(known.mean()) if known.size else 0.0
+    self._deviation = (float(known.std()) if known.size else 0.0) or 1.0
+    self.model = build_model(registry.get_collection(config.data.collection).kind, config)
+    _create_variables(self.model, config, found)
+    self._heads = [_Heads(member, config.model.hidden_width, settings.objectives)
+                   for member in self.model.rankers]
+    first = self._scaled(next(self._lists()))
+    signature = {name: tf.TensorSpec([None, *array.shape[1:]], array.dtype, name=name)
+                 for name, array in first.items()}
+    for heads in self._heads:
+      heads(first)  # Creates their variables.
+    reached = [variable for heads in self._heads for variable in heads.trainable_variables]
+    self._variables = [*self.model.trainable_variables, *reached]
+    schedule = steps_lib.WarmupSchedule(run_config.OptimizerConfig(
+        learning_rate=settings.learning_rate, warmup_steps=min(30, settings.steps)), settings.steps)
+    self._optimizer = tf.keras.optimizers.Adam(schedule)
+    self._optimizer.build(self._variables)
+    options = {"input_signature": [signature], "autograph": False}
+    self._step = tf.function(self._train, **options)
+    self._answer = tf.function(lambda arrays: self._heads[0](arrays), **options)
+
+  def train(self) -> Dict[str, Any]:
+    """Takes all steps; returns what `pretrain` does."""
+    losses = []
+    for arrays in self._lists():
+      losses.append(float(self._step(self._scaled(arrays))))
+      if not math.isfinite(losses[-1]):
+        raise errors.TrainingError(
+            f"pre-training, step {len(losses)}: the loss is {losses[-1]}; lower learning_rate, or "
+            "look for extreme features in the collections")
+    last = losses[-max(len(losses) // 10, 1):]
+    judged = self.judge(self._held_out)
+    _logger.info("pre-training: loss %.3f; on %d held-out graphs: %s", np.mean(last),
+                 len(self._held_out), judged)
+    return {"settings": dataclasses.asdict(self._settings), "steps": len(losses),
+            "real_graphs": len(self._real), "synthetic_graphs": len(self._synthetic),
+            "held_out_graphs": len(self._held_out), "loss": float(np.mean(last)),
+            "first_loss": losses[0], "held_out": judged}
+
+  def judge(self, members: Sequence[pretext.Example]) -> Dict[str, Dict[str, float]]:
+    """How well the first network answers about graphs, with the same draws each time.
+
+    Graphs are held out at random, so that twins of some may have been learned from.
+
+    Returns:
+      For "opcode" and "element_type" the share of masked nodes that it gets right, and that of the
+      most frequent answer; for "edges" the share of pairs, half of which are edges, about; for
+      "label" Pearson's correlation. Only what was learned; empty without graphs.
+    """
+    if not members:
+      return {}
+    rng = np.random.default_rng([self._config.training.seed, _JUDGED])
+    found: Dict[str, List[np.ndarray]] = {}
+    for _ in range(_JUDGED_DRAWS):
+      arrays = self._scaled(self._drawn(members, rng))
+      answers = {name: value.numpy() for name, value in self._answer(arrays).items()}
+      for name in ("opcode", "element_type"):
+        if name in answers:
+          truth = arrays["masked_opcode" if name == "opcode" else "masked_type"]
+          found.setdefault(name, []).append(np.stack([truth, answers[name].argmax(axis=1)]))
+      if "edges" in answers:
+        found.setdefault("edges", []).append(np.stack(
+            [arrays["pair_is_edge"] > 0.5, answers["edges"] > 0]).astype(int))
+      if "label" in answers:
+        found.setdefault("label", []).append(np.stack([arrays["label"], answers["label"]]))
+    result = {}
+    for name, parts in found.items():
+      truth, answer = np.concatenate(parts, axis=1)
+      if name == "label":
+        known = np.isfinite(truth)
+        value = metrics.pearson(truth[known], answer[known]) if known.sum() > 1 else math.nan
+        result[name] = {"pearson": None if math.isnan(value) else value}
+      elif truth.size:
+        result[name] = {"accuracy": float((truth == answer).mean()),
+                        "most_frequent": float(np.bincount(truth).max() / truth.size)}
+    return result
+
+  def _train(self, arrays: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    with tf.GradientTape() as tape:
+      loss = tf.add_n([heads.loss(arrays) for heads in self._heads]) / len(self._heads)
+    gradients = [gradient if gradient is not None else tf.zeros_like(variable)
+                 for gradient, variable in zip(tape.gradient(loss, self._variables),
+                                               self._variables)]
+    gradients, _ = tf.clip_by_global_norm(gradients, self._config.optimizer.clip_norm)
+    self._optimizer.apply_gradients(zip(gradients, self._variables))
+    return loss
+
+  def _lists(self) -> Iterator[Dict[str, np.ndarray]]:
+    """The steps' arrays: a fixed number of real and of synthetic graphs each, going round them."""
+    settings, seed = self._settings, self._config.training.seed
+    made = 0
+    if self._synthetic:
+      share = self._config.augment.synthetic_share
+      made = min(max(round(share * settings.batch_size), 1), settings.batch_size)
+    sides = [(side, count, mixing.going_round(len(side), 0, settings.steps * count, [seed, place]))
+             for side, count, place in ((self._real, settings.batch_size - made, _REAL),
+                                        (self._synthetic, made, _SYNTHETIC)) if side and count]
+    rng = np.random.default_rng([seed, _TASKS])
+    for step in range(settings.steps):
+      yield self._drawn([side[place] for side, count, order in sides
+                         for place in order[step * count:(step + 1) * count]], rng)
+
+  def _drawn(self, members: Sequence[pretext.Example], rng: np.random.Generator
+             ) -> Dict[str, np.ndarray]:
+    asked, settings = self._settings.objectives, self._settings
+    masks = "opcode" in asked or "element_type" in asked
+    return pretext.batch(members, settings.mask_share if masks else 0.0,
+                         settings.edge_share if "edges" in asked else 0.0, rng)
+
+  def _scaled(self, arrays: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    return {**arrays, "label": (arrays["label"] - np.float32(self._mean))
+                               / np.float32(self._deviation)}
+
+
+class _Heads(tf.Module):
+  """The answers of one ranker: logits, or the scaled label."""
+
+  def __init__(self, ranker: ranker_lib.Ranker, width: int, objectives: Sequence[str]):
+    super().__init__()
+    dense = tf.keras.layers.Dense
+    self._ranker = [ranker]  # In a list of its own module: its variables are the model's.
+    self._layers: Dict[str, tf.keras.Sequential] = {}
+    for name, outputs in (("opcode", pretext.MASKED_OPCODE), ("element_type", pretext.NUM_TYPES),
+                          ("edges", 1), ("label", 1)):
+      if name in objectives:
+        self._layers[name] = tf.keras.Sequential(
+            [dense(width, activation=tf.nn.leaky_relu), dense(outputs)], name=name)
+
+  @property
+  def trainable_variables(self) -> List[tf.Variable]:
+    return [variable for head in self._layers.values() for variable in head.trainable_variables]
+
+  def __call__(self, arrays: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+    (ranker,) = self._ranker
+    graphs = tf.shape(arrays["num_nodes"])[0]
+    graph = pipeline.graph_tensor({**arrays, **_no_configurations(graphs)})
+    hidden = ranker.node_states(graph)
+    found = {}
+    for name, head in self._layers.items():
+      if name == "label":
+        found[name] = head(ranker.graph_states(graph, hidden))[:, 0]
+      elif name == "edges":
+        operand, user = (tf.gather(hidden, arrays["pairs"][:, end]) for end in (0, 1))
+        found[name] = head(tf.concat([operand, user, operand * user], axis=1))[:, 0]
+      else:
+        found[name] = head(tf.gather(hidden, arrays["masked"]))
+    return found
+
+  def loss(self, arrays: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """The sum of the mean losses: cross entropies in nats, squared error of the scaled label."""
+    terms = []
+    for name, answer in self(arrays).items():
+      if name == "label":
+        known = tf.math.is_finite(arrays["label"])
+        error = tf.where(known, answer - tf.where(known, arrays["label"], 0.0), 0.0)
+        terms.append(_mean(tf.square(error), tf.reduce_sum(tf.cast(known, tf.float32))))
+        continue
+      if name == "edges":
+        each = tf.nn.sigmoid_cross_entropy_with_logits(arrays["pair_is_edge"], answer)
+      else:
+        truth = arrays["masked_opcode" if name == "opcode" else "masked_type"]
+        each = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, answer)
+      terms.append(_mean(each, tf.cast(tf.shape(each)[0], tf.float32)))
+    return tf.add_n(terms)
+
+
+def _mean(values: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+  """Of no values: 0."""
+  return tf.reduce_sum(values) / tf.maximum(count, 1.0)
+
+
+def _no_configurations(graphs: tf.Tensor) -> Dict[str, tf.Tensor]:
+  """What a batch says of its configurations, for graphs that have none."""
+  return {"config_mask": tf.zeros(tf.stack([graphs, 0]), tf.bool),
+          "reference_mask": tf.zeros(tf.stack([graphs, 0]), tf.bool),
+          "configs": tf.zeros(tf.stack([graphs, 0, 1]))}
+
+
+def _divided(side: Sequence[pretext.Example], share: float, rng: np.random.Generator
+             ) -> Tuple[List[pretext.Example], List[pretext.Example]]:
+  """What is learned from, and what is held out: round(share * n), of one graph none."""
+  order = rng.permutation(len(side))
+  count = min(round(share * len(side)), max(len(side) - 1, 0))
+  return [side[place] for place in order[count:]], [side[place] for place in order[:count]]
+
+
+def _create_variables(model: Any, config: run_config.RunConfig, found: Graphs) -> None:
+  """Calls the model once, as training does: its heads for configurations exist, too."""
+  plain = dataclasses.replace(config.batch, segment_mode="full", max_configs=2)
+  batch = batches.training_batch([batches.prepare(found.programs[0], found.normalizer)], plain,
+                                 np.random.default_rng(0))
+  model(pipeline.to_step(model.arrange(batch))["graph"])
