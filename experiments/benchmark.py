@@ -7,9 +7,9 @@ Writes into `--output`: `benchmark.json`, `benchmark.md` (the tables that it pri
 `growth.png`. Programs are made up; the coverage of a program is the share of its nodes within one
 hop of a configurable one. "plain" computes every node under every configuration, "exact" what a
 configuration can change, "distinct" each distinct state once. `score_exact` is the first list of a
-program, `score_exact_next` any further one, `score_exact_program` the first and fifteen more. Shares
-are of the least time that this machine's matrix products, or its copies in memory, whichever take
-longer, leave (`benchmarks/limits.py`).
+program, `score_exact_next` any further one, `score_exact_program` the first and fifteen more.
+Shares are of the least time that this machine's matrix products, or its copies in memory, whichever
+take longer, leave (`benchmarks/limits.py`).
 Nothing else should run meanwhile.
 """
 

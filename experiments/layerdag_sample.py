@@ -85,6 +85,11 @@ def main(_) -> None:
   if _CRITIC_GRAPHS.value:
     known = dags.load(_CRITIC_GRAPHS.value)
     label = _CRITIC_LABEL.value or next(iter(known.y_names), "")
+    names = model.generator.facts.conditions.names
+    if label not in names:  # Before minutes are spent on the critics.
+      raise errors.ConfigError(
+          f"--critic_label={label}: the model is not asked for it; expected one of its conditions: "
+          f"{', '.join(names) or 'none'}")
     critic = critique.Critic.fit(known, label, _CRITICS.value, _TRIES.value)
     # Learning is no part of sampling: it takes as long for one graph as for many.
     about = {"critics": _CRITICS.value, "critic_label": label,

@@ -82,6 +82,9 @@ def main(_) -> None:
     like = files.read_json(_LIKE.value)
     given = sources.from_json(like, _LIKE.value)
     kind = like.get("kind", "tile")  # Older files hold kernels.
+    if kind not in sources.LIMITS:
+      raise errors.DataError(f"{_LIKE.value}: kind is {kind!r}; expected one of "
+                             f"{', '.join(sources.LIMITS)}")
     matched = sources.targets(given, sources.LIMITS[kind])
     made = sources.of_control(_SOURCE.value, matched[:_COUNT.value], _SEED.value,
                               sources.LIMITS[kind])

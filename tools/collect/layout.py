@@ -57,7 +57,8 @@ class Processes:
     if process.poll() is None:
       process.kill()
       process.wait()
-    self._running.discard(process)
+    with self._lock:
+      self._running.discard(process)
 
   def end_all(self) -> None:
     """Ends those that run; no other one starts."""
@@ -197,6 +198,10 @@ def main(argv: Optional[List[str]] = None) -> None:
   arguments = parser.parse_args(argv)
   if arguments.passes < 2:
     parser.error("--passes must be at least 2: the gates compare independent passes")
+  usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(arguments.cores)
+  if len(set(arguments.cores)) < len(arguments.cores) or not set(arguments.cores) <= usable:
+    parser.error(f"--cores {' '.join(map(str, arguments.cores))}: expected different ones of "
+                 f"{' '.join(map(str, sorted(usable)))}")
   logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
   # A polite kill ends the measuring process too: it is stopped where `run_pass` cleans up.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

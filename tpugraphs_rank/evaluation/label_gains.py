@@ -41,7 +41,7 @@ def gains(labels: ArrayLike, ours: ArrayLike, theirs: ArrayLike, families: Seque
     For each of MEASURES the interval; its n is the number of graphs.
 
   Raises:
-    DataError: shapes differ, or a number is not finite.
+    DataError: shapes differ, there are no graphs or no seeds, or a number is not finite.
   """
   y, first, second = (np.asarray(values, np.float64) for values in (labels, ours, theirs))
   if first.ndim != 2 or first.shape != second.shape or first.shape[1:] != y.shape or (
@@ -49,6 +49,9 @@ def gains(labels: ArrayLike, ours: ArrayLike, theirs: ArrayLike, families: Seque
     raise errors.DataError(
         f"labels have shape {y.shape}, predictions {first.shape} and {second.shape}, families "
         f"({len(families)},); expected (g,), (s, g) twice and (g,)")
+  if not first.size:
+    raise errors.DataError(f"predictions have shape {first.shape}; expected (s, g) of one seed and "
+                           "one graph at least")
   if not all(np.isfinite(values).all() for values in (y, first, second)):
     raise errors.DataError("labels or predictions are not finite; expected a number for each graph")
   _, place = np.unique(np.asarray(families), return_inverse=True)

@@ -103,7 +103,7 @@ def divided(graphs: dags_lib.Dags, training: dags_lib.Dags, seed: int) -> Dict[s
     For "train" and "valid" the ascending places of graphs.
 
   Raises:
-    DataError: there are fewer different conditions than parts.
+    DataError: there are fewer different conditions than parts, or no graph is left to validate on.
   """
   names = [name for name in graphs.y_names
            if name in training.y_names or name == conditions_lib.SIZE]
@@ -125,6 +125,10 @@ def divided(graphs: dags_lib.Dags, training: dags_lib.Dags, seed: int) -> Dict[s
                                 seed))
   parts = {name: np.flatnonzero(split == name) for name in ("train", "valid")}
   known = np.isin(graphs.hashes()[parts["valid"]], graphs.hashes()[parts["train"]])
+  if known.all():
+    raise errors.DataError(
+        f"each of the {len(known)} made graphs that would stop training is trained on, too; sample "
+        "more graphs, or more different ones (--temperature, --tries=1)")
   return {"train": parts["train"], "valid": parts["valid"][~known]}
 
 

@@ -33,6 +33,9 @@ def test_graphs_of_few_sites_were_never_meant_to_be_programs():
   made = sources.of_graphs(iter([_GOOD, vector, _BAD, vector]), 9, "mine", 0, limits)
   assert made.refused == {"sites": 2, "operation": 1} and made.realised == 0.5
   assert made.report()["sites"] == 1.0
+  small = realise.Limits(sites=1, site_elements=2 ** 20)
+  with pytest.raises(errors.DataError, match="'lost_sites': 201"):
+    sources.of_graphs(itertools.repeat(_GOOD), 1, "mine", 0, small)
 
 
 def test_numbers_tell_several_calls_apart():

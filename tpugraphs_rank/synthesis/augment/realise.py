@@ -24,9 +24,11 @@ Shape = Tuple[int, ...]
 # Kinds of repairs, each of so many nodes.
 REPAIRS = ("type", "operand", "operation", "left_out")
 # Why a graph is refused; one with few sites may be a program, but leaves no layouts to request.
+# Sites are lost where a program, of small or repaired tensors, has fewer than its graph.
 SITES = "sites"
+LOST_SITES = "lost_sites"
 REFUSALS = ("one_node", "several_results", "operation", "operands", "constant", "repairs", "size",
-            SITES)
+            SITES, LOST_SITES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +119,8 @@ def _once(nodes: Sequence[nodes_lib.Node], source: str, number: int, rng: np.ran
       or programs.work(found) > limits.work or programs.elements(found[-1].shape) < 8):
     return dataclasses.replace(outcome, refused="size")
   if limits.sites and programs.sites(found, limits.site_elements) < limits.sites:
-    return dataclasses.replace(outcome, refused=SITES)
+    asked = sum(node.operation in ops.SITES for node in nodes)
+    return dataclasses.replace(outcome, refused=SITES if asked < limits.sites else LOST_SITES)
   kind = nodes_lib.kind(list(nodes))
   return dataclasses.replace(outcome, program=programs.Program(
       f"{source}_{kind}.{number}.{found[-1].type}", found))
