@@ -54,8 +54,9 @@ def test_a_recipe_is_headed_by_its_command(path):
 
 @pytest.mark.parametrize("path", GENERATORS, ids=lambda path: path.stem)
 def test_a_generators_recipe_is_headed_by_its_command(path):
-  dataflow = path.stem == "layerdag_dataflow"
-  _assert_headed_by(path, *(("synthesize_benchmarks", "--output") if dataflow else
+  dataflow = path.stem.startswith("layerdag_dataflow")
+  collection = ("--collection",) if path.stem.endswith("_layout") else ()
+  _assert_headed_by(path, *(("synthesize_benchmarks", *collection, "--output") if dataflow else
                             ("layerdag_train", "--graphs", "--run_dir")))
   config = config_lib.from_dict(
       settings.LayerDagConfig, app.read_settings(path), source=str(path))
