@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from typing import Any, Callable, List
+from typing import Any, Callable, List, Tuple
 
 import numpy as np
 import pytest
@@ -276,6 +276,15 @@ def test_several_programs_are_measured_at_a_time(
   core = min(os.sched_getaffinity(0))
   layout.run(tmp_path, stems, 2, [core, core], float("inf"), 60)
   assert sorted(measured()) == sorted(f"{stem} {number}" for stem in stems for number in (1, 2))
+
+
+@pytest.mark.parametrize("cores", [("0", "0"), ("99999",)])
+def test_cores_that_cannot_be_used_are_refused(
+    tmp_path: pathlib.Path, cores: Tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
+  with pytest.raises(SystemExit):
+    layout.main(["--output", str(tmp_path / "out"), "--cores", *cores])
+  assert f"--cores {' '.join(cores)}: expected different ones of " in capsys.readouterr().err
+  assert not (tmp_path / "out").exists()
 
 
 def test_a_stopped_collection_leaves_no_process_and_no_record(

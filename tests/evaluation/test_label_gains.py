@@ -64,7 +64,9 @@ def test_constant_predictions_have_no_correlation():
 
 @pytest.mark.parametrize("labels, ours, text", [
     (np.zeros(3), np.zeros([2, 4]), r"predictions \(2, 4\)"),
-    (np.zeros(2), np.array([[0.0, np.nan]]), "not finite")])
+    (np.zeros(2), np.array([[0.0, np.nan]]), "not finite"),
+    (np.zeros(0), np.zeros([2, 0]), "one graph at least"),
+    (np.zeros(2), np.zeros([0, 2]), "one seed")])
 def test_mistakes(labels, ours, text):
   with pytest.raises(errors.DataError, match=text):
     label_gains.gains(labels, ours, ours, ["a"] * len(labels))

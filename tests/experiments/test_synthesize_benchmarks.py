@@ -50,6 +50,14 @@ def test_programs_like_the_bundled_kernels_then_controls_like_those(tmp_path):
       target.kind for target in sources.targets(made)]
 
 
+def test_programs_of_an_unknown_kind_are_refused(tmp_path):
+  like = tmp_path / "like.json"
+  like.write_text(json.dumps({"kind": "foo", "programs": []}))
+  done = _run("--source", "random", "--like", like, "--output", tmp_path / "made")
+  assert done.returncode == 1 and done.stderr == (
+      f"error: {like}: kind is 'foo'; expected one of tile, layout\n")
+
+
 def test_programs_like_parts_of_layout_programs_then_controls_like_those(tmp_path):
   (tmp_path / "small.json").write_text(json.dumps({
       "data": {"conditions": ["root", "size"]}, "network": _SMALL,
