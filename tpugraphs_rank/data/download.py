@@ -173,10 +173,10 @@ def _side_by_side(actions: Sequence[Callable[[], Any]], parallel: int, stop: thr
                   ) -> List[Any]:
   """Results of all; where some fail, one error for them all once the others are done."""
   with concurrent.futures.ThreadPoolExecutor(max(1, parallel)) as pool:
-    futures = [pool.submit(action) for action in actions]
     try:
+      futures = [pool.submit(action) for action in actions]
       concurrent.futures.wait(futures)
-    except BaseException:  # Ctrl-C: the threads end at their next piece.
+    except BaseException:  # Ctrl-C, also while threads start: they end at their next piece.
       stop.set()
       pool.shutdown(cancel_futures=True)
       raise
