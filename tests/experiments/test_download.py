@@ -147,10 +147,8 @@ def test_interrupted_by_the_keyboard(server, tmp_path):
     process.send_signal(signal.SIGINT)
 
   server.on_sent = interrupt
-  output, log = process.communicate()
-  assert process.returncode == 130, log
-  # On a busy machine a piece that was late may have been asked for again, which is said.
-  assert output == "" and log.endswith("interrupted\n") and "Traceback" not in log, log
+  assert process.communicate() == ("", "interrupted\n")
+  assert process.returncode == 130
   assert partial.stat().st_size > 50_000
 
 
