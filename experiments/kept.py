@@ -1,10 +1,17 @@
 """Folders whose contents are kept from call to call belong to one set of settings."""
 
+import hashlib
 import pathlib
 from typing import Any, Dict
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.synthesis import dags
+
+
+def digest(graphs: dags.Dags) -> str:
+  """16 hex digits of the graphs' structures and labels."""
+  return hashlib.sha256(graphs.wl.tobytes() + graphs.y.tobytes()).hexdigest()[:16]
 
 
 def check(folder: pathlib.Path, settings: Dict[str, Any]) -> None:

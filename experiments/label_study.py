@@ -24,7 +24,6 @@ What is done is kept: run it again to go on. Writes study.md and study.json into
 """
 
 import dataclasses
-import hashlib
 import pathlib
 import time
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -41,6 +40,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import metrics
 from tpugraphs_rank.data import mixing
+from tpugraphs_rank.evaluation import augmentation
 from tpugraphs_rank.evaluation import label_gains
 from tpugraphs_rank.evaluation import tables
 from tpugraphs_rank.evaluation import two_way
@@ -224,13 +224,6 @@ def _defined(value: float) -> float:
   return 0.0 if np.isnan(value) else value
 
 
-def _gain(interval: Optional[Mapping[str, float]], digits: int = 3) -> str:
-  if interval is None:
-    return "-"
-  mean, low, high = (f"{interval[end]:+.{digits}f}" for end in ("mean", "low", "high"))
-  return f"{mean} [{low}, {high}]"
-
-
 def markdown(found: Mapping[str, Any]) -> str:
   """One row a budget and arm: both measures, and gains over each rival."""
   gains = {(one["budget"], one["arm"]): one["gains"] for one in found["comparisons"]}
@@ -243,7 +236,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     mine = gains.get((one["budget"], one["arm"]), {})
     rows.append([str(one["budget"]), one["arm"].replace("_", " "),
                  tables.cell("pearson", one["pearson"]), tables.cell("mae", one["mae"]),
-                 *(_gain(mine.get(rival, {}).get(name)) for rival in rivals
+                 *(augmentation.gain_text(mine.get(rival, {}).get(name)) for rival in rivals
                    for name in label_gains.MEASURES), str(one["n_seeds"])])
   return tables.markdown(header, rows)
 
@@ -254,7 +247,7 @@ def readme_table(results: Mapping[str, Any]) -> str:
   by_cell = {(one["budget"], one["arm"]): one for one in results["means"]}
   rows = []
   for budget in dict.fromkeys(one["budget"] for one in results["means"]):
-    gain = lambda arm, name: _gain(
+    gain = lambda arm, name: augmentation.gain_text(
         gains.get((budget, arm), {}).get(OVERSAMPLED, {}).get(name))
     rows.append([str(budget), tables.cell("pearson", by_cell[budget, OVERSAMPLED]["pearson"]),
                  gain(TAUGHT, "pearson"), gain(TAUGHT, "mae"), gain(REAL_TAUGHT, "pearson"),
@@ -272,7 +265,7 @@ def main(_) -> None:
     raise errors.DataError(f"{values.graphs} has no labels; the study is about those")
   label = graphs.y_names[0]
   kept.check(output, {
-      "graphs": hashlib.sha256(graphs.wl.tobytes() + graphs.y.tobytes()).hexdigest()[:16],
+      "graphs": kept.digest(graphs),
       "config": app.read_settings(values.config), **{name: values[name].value for name in (
           "division", "guidance", "batch_size", "steps_per_epoch", "epochs", "width",
           "learning_rate")}})

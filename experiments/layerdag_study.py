@@ -10,7 +10,6 @@ on. Writes study.md and study.json into --output, and with --results the numbers
 """
 
 import concurrent.futures
-import hashlib
 import json
 import pathlib
 import subprocess
@@ -166,7 +165,7 @@ def main(_) -> None:
   output = pathlib.Path(values.output)
   graphs = dags.load(values.graphs)
   kept.check(output, {
-      "graphs": hashlib.sha256(graphs.wl.tobytes() + graphs.y.tobytes()).hexdigest()[:16],
+      "graphs": kept.digest(graphs),
       "config": app.read_settings(values.config), **{
           name: values[name].value
           for name in ("guidance", "times", "tries", *_SPANS, "batch", "seeds", "max_epochs")}})
