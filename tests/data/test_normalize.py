@@ -187,7 +187,7 @@ def test_a_missing_key_is_named(tmp_path):
 
 
 def test_tensor_sizes_are_those_of_the_operands():
-  # 0, 1: arrays; 2: of both; 3: of one; 4: of none.
+  # 0, 1: arrays; 2: of both, the larger first; 3: of one; 4: of none.
   graph = synthetic.layout_graph(0, num_nodes=5, num_config_nodes=3)
   features = graph.node_feat.copy()
   features[:, 28] = [4, 16, 36, 64, 100]
@@ -196,4 +196,4 @@ def test_tensor_sizes_are_those_of_the_operands():
       edge_index=np.array([[3, 2], [2, 1], [2, 0]]))
   root = np.sqrt(np.array([4, 16, 36, 64, 100]) / 44)
   np.testing.assert_allclose(
-      normalize.tensor_sizes(changed), root[[[4, 4, 4], [2, 0, 1], [3, 2, 2]]])
+      normalize.tensor_sizes(changed), root[[[4, 4, 4], [2, 1, 0], [3, 2, 2]]])

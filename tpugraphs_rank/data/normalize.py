@@ -10,6 +10,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import operand_roles
 from tpugraphs_rank.data import tile_features
 
 # Scaled features further out than this are cut: a column that hardly varies in training may be
@@ -42,18 +43,11 @@ def tensor_sizes(graph: graphs.LayoutGraph) -> np.ndarray:
   """(nc, 3) float64: `relative_sizes` of each configurable node's output, input and kernel.
 
   A request of a layout moves the tensor that it is made of: a small product of large matrices costs
-  what the matrices do. The public format has a node's operands as a set: the first of them in the
-  program is taken for the input and the next one for the kernel; where there is one, it is both. A
-  node without operands has its own size thrice.
+  what the matrices do. Which operand is which: see `operand_roles`.
   """
-  sizes, nodes = relative_sizes(graph), graph.node_config_ids
-  user, operand = graph.edge_index.T
-  turn = np.lexsort([operand, user])
-  user, operand = user[turn], operand[turn]
-  first, end = np.searchsorted(user, nodes), np.searchsorted(user, nodes, side="right")
-  operands = np.concatenate([operand, [0]])  # Something to index where the last has none.
-  found = np.stack([nodes, operands[first], operands[np.minimum(first + 1, end - 1)]], axis=1)
-  return sizes[np.where((end > first)[:, None], found, nodes[:, None])]
+  nodes = graph.node_config_ids[:, None]
+  return relative_sizes(graph)[
+      np.concatenate([nodes, operand_roles.inputs_and_kernels(graph)], axis=1)]
 
 
 def tile_rows(graph: graphs.TileGraph) -> np.ndarray:

@@ -1,0 +1,115 @@
+"""Which operand of a product is its input: told by shapes, whatever the order of the nodes."""
+
+import functools
+import pathlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from tests import synthetic
+from tests.data import changed
+import tpugraphs_rank
+from tpugraphs_rank.data import normalize
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import operand_roles
+from tpugraphs_rank.hlo import features
+from tpugraphs_rank.hlo import opcodes
+
+_COLUMN = features.NODE_FEATURE_NAMES.index
+_BUNDLED = pathlib.Path(tpugraphs_rank.__file__).parent / "bundled" / "layout_xla_cpu_mixed" / "npz"
+
+
+def _product(opcode, shapes, swapped, extra=()):
+  """Of nodes 0 and 1, the input first unless `swapped`; `extra` are columns of the product."""
+  order = [1, 0, 2] if swapped else [0, 1, 2]
+  node_feat = np.zeros([3, len(features.NODE_FEATURE_NAMES)], np.float32)
+  for node, shape in zip(order, shapes):
+    node_feat[node, 21:21 + len(shape)] = shape
+    node_feat[node, 28] = np.prod(shape)
+  for name, value in extra:
+    node_feat[2, _COLUMN(name)] = value
+  graph = synthetic.layout_graph(
+      0, num_nodes=3, num_config_nodes=1, node_feat=node_feat, node_config_ids=np.array([2]),
+      node_opcode=np.array([63, 63, opcodes.opcode_id(opcode)], np.uint8),
+      edge_index=np.array([[2, 0], [2, 1]]))
+  return operand_roles.inputs_and_kernels(graph)[0].tolist(), order[:2]
+
+
+_AXES = st.tuples(st.integers(0, 2), st.integers(1, 2), st.integers(1, 2), st.integers(0, 2))
+
+
+@given(_AXES, st.permutations(range(2, 10)), st.booleans(), st.randoms(use_true_random=False))
+def test_operands_of_a_dot(counts, lengths, swapped, random):
+  """Batch axes, then the input's own, then the kernel's; those summed over lie anywhere."""
+  ends = np.cumsum(counts)
+  batch, own, others, summed = (
+      lengths[end - count:end] for end, count in zip(ends, counts))
+  left, right = [*batch, *own, *summed], [*batch, *others, *summed]
+  random.shuffle(left)
+  random.shuffle(right)
+  found, expected = _product("dot", [left, right, [*batch, *own, *others]], swapped)
+  assert found == expected
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("image", [4, 32])
+def test_operands_of_a_convolution(image, swapped):
+  """The kernel is found by window and features, whether it is the larger one or the smaller."""
+  extra = [("window_size_0", 3), ("window_size_1", 3),
+           ("convolution_dim_numbers_kernel_input_feature_dim", 2),
+           ("convolution_dim_numbers_kernel_output_feature_dim", 3),
+           ("convolution_dim_numbers_kernel_spatial_dims_1", 1),
+           ("convolution_dim_numbers_output_feature_dim", 3)]
+  found, expected = _product("convolution", [
+      [1, image, image, 16], [3, 3, 16, 24], [1, image, image, 24]], swapped, extra)
+  assert found == expected
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("opcode, shapes", [
+    ("dot", [[8, 4, 2], [8, 2], [8, 4]]),  # The kernel might have no axis of its own, or the input.
+    ("dot", [[5, 7], [3], [2, 2]]),  # Nonsense.
+    ("convolution", [[5, 7], [3], [2, 2]]), ("gather", [[5, 7], [3], [2, 2]])])
+def test_the_larger_is_the_input_where_shapes_do_not_tell(opcode, shapes, swapped):
+  found, expected = _product(opcode, shapes, swapped)
+  assert found == expected
+
+
+def test_fewer_operands():
+  graph = synthetic.layout_graph(
+      0, num_nodes=3, num_config_nodes=2, node_config_ids=np.array([1, 2]),
+      edge_index=np.array([[2, 0]]))
+  np.testing.assert_array_equal(operand_roles.inputs_and_kernels(graph), [[1, 1], [0, 0]])
+
+
+@functools.lru_cache(maxsize=None)
+def _bundled(split):
+  return [npz.load_graph(path) for path in sorted((_BUNDLED / split).glob("*.npz"))]
+
+
+def test_shapes_tell_in_real_programs():
+  """Of every product with operands of different sizes one order fits, and it is the one taken."""
+  fits = {opcodes.opcode_id("dot"): operand_roles._fits_dot,
+          opcodes.opcode_id("convolution"): operand_roles._fits_convolution}
+  products = 0
+  for graph in _bundled("valid"):
+    for node, roles in zip(graph.node_config_ids, operand_roles.inputs_and_kernels(graph)):
+      fit = fits.get(int(graph.node_opcode[node]))
+      volumes = graph.node_feat[roles, 28]
+      if fit is not None and volumes[0] != volumes[1]:
+        assert fit(*graph.node_feat[[node, *roles]]), (graph.name, node)
+        products += 1
+  assert products > 100
+
+
+@given(st.integers(0, 2), st.integers(0, 2 ** 32 - 1))
+def test_sizes_do_not_depend_on_the_order_of_nodes(which, seed):
+  graph = _bundled("valid")[which]
+  order = np.random.default_rng(seed).permutation(graph.num_nodes)
+  moved = changed.relabelled(graph, order)
+  place = {int(node): row for row, node in enumerate(moved.node_config_ids)}
+  rows = [place[int(order[node])] for node in graph.node_config_ids]
+  np.testing.assert_allclose(
+      normalize.tensor_sizes(moved)[rows], normalize.tensor_sizes(graph), rtol=1e-6)
