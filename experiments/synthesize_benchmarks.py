@@ -87,7 +87,7 @@ def main(_) -> None:
                              f"{', '.join(sources.LIMITS)}")
     matched = sources.targets(given, sources.LIMITS[kind])
     made = sources.of_control(_SOURCE.value, matched[:_COUNT.value], _SEED.value,
-                              sources.LIMITS[kind])
+                              sources.LIMITS[kind], _FIRST_NUMBER.value)
   about["kind"] = kind
   path = output / "programs.json"
   files.write_json(path, sources.as_json(made, about))

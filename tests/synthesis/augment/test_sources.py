@@ -62,6 +62,8 @@ def test_controls_match_kinds_and_sizes(source):
   assert sources.targets(made.programs) == wanted
   assert sources.of_control(source, wanted, 3).programs == made.programs
   assert sources.of_control(source, wanted, 4).programs != made.programs
+  later = sources.of_control(source, wanted, 3, first_number=1000).programs
+  assert min(int(program.stem.split(".")[1]) for program in later) == 1000
 
 
 @pytest.mark.parametrize("source", sources.CONTROLS)

@@ -130,7 +130,7 @@ def targets(made: Sequence[programs.Program], limits: realise.Limits = realise.L
 
 
 def of_control(source: str, matched: Sequence[Target], seed: int,
-               limits: realise.Limits = realise.Limits()) -> Realised:
+               limits: realise.Limits = realise.Limits(), first_number: int = 0) -> Realised:
   """Programs of graphs that nothing was learned for, of given kinds and numbers of nodes.
 
   Args:
@@ -138,6 +138,7 @@ def of_control(source: str, matched: Sequence[Target], seed: int,
     matched: what each is to be.
     seed: of everything.
     limits: what is refused.
+    first_number: see `of_graphs`.
 
   Raises:
     UnknownNameError: another source.
@@ -154,7 +155,7 @@ def of_control(source: str, matched: Sequence[Target], seed: int,
       yield make(kind, size, np.random.default_rng([seed, turn, 1]), sites)
       turn += 1
 
-  return of_graphs(graphs(), len(matched), source, seed, limits)
+  return of_graphs(graphs(), len(matched), source, seed, limits, first_number)
 
 
 def as_json(made: Realised, about: Mapping[str, Any]) -> Dict[str, Any]:
