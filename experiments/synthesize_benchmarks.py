@@ -69,7 +69,8 @@ _TEMPERATURE = flags.DEFINE_float(
 def main(_) -> None:
   output = pathlib.Path(_OUTPUT.value)
   about: Dict[str, Any] = {"made_by": "experiments.synthesize_benchmarks",
-                           "source": _SOURCE.value, "seed": _SEED.value}
+                           "source": _SOURCE.value, "seed": _SEED.value,
+                           "first_number": _FIRST_NUMBER.value}
   if _SOURCE.value == "layerdag":
     kind = registry.get_collection(_COLLECTION.value).kind
     made = sources.of_graphs(_drawn(output, kind, about), _COUNT.value, "layerdag", _SEED.value,

@@ -116,8 +116,8 @@ class ModelConfig:
       "another than the last.", choices=("entries", "order", "both", "minor"))
   layout_join: str = setting(
       "add", "How a layout joins its node: added, or added once as it is and once more each "
-      "tensor's part in proportion to the root of that tensor's size; operands in their order in "
-      "the program.", choices=("add", "sized"))
+      "tensor's part in proportion to the root of that tensor's size; shapes tell a product's "
+      "operands apart.", choices=("add", "sized"))
   layer_norm: bool = setting(False, "Normalise each hidden state before its MLP.")
   dropout: float = setting(
       0.0, "Dropout rate of hidden states and pooled vectors; one mask for all configurations.",
