@@ -25,7 +25,8 @@ _LABELS = flags.DEFINE_list("labels", [], "Conditions of all graphs: NAME=NUMBER
 _LABELS_FROM = flags.DEFINE_string(
     "labels_from", None, "A file of graphs whose conditions are asked for, one after the other and "
     "again from the first.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of what is drawn. A critic is the same for all "
+                             "samples.", lower_bound=0)
 _CONSTRAINED = flags.DEFINE_boolean(
     "constrained", True, "Only numbers of operands that training showed for an operation.")
 _TEMPERATURE = flags.DEFINE_float(
