@@ -130,6 +130,15 @@ def test_killed_while_it_arrives_and_run_again(server, tmp_path):
   assert starts == sorted(starts) and len(set(starts)) == 4 and starts[0] == 0
 
 
+@pytest.fixture
+def _ctrl_c():
+  """A shell's background jobs ignore SIGINT, and so would what they start; a handler is not kept."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_interrupted_by_the_keyboard(server, tmp_path):
   server.pace = 0.05
   partial = tmp_path / "downloads" / f"{lib.NAME}.partial"

@@ -91,7 +91,9 @@ class Reference:
         joined = _dense(model._config_projection, one_hot.reshape(-1))
         if self._config.layout_join == "sized":
           volumes = prepared.graph.node_feat[:, 28].astype(np.float64)
-          operands = sorted(int(v) for u, v in prepared.graph.edge_index if u == node) or [node]
+          # The larger is the input: shapes of made-up products allow no order, see `operand_roles`.
+          operands = sorted((int(v) for u, v in prepared.graph.edge_index if u == node),
+                            key=lambda operand: (-volumes[operand], operand)) or [node]
           tensors = [node, operands[0], operands[min(1, len(operands) - 1)]]
           for number, tensor in enumerate(tensors):
             size = math.sqrt(volumes[tensor] / (volumes.sum() / len(volumes)))
