@@ -86,7 +86,7 @@ def test_what_tells_a_kernel(shapes, window, groups, swapped):
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_product_as_a_convolution(swapped):
-  """As TPUs compute them: without a window, batch and features alone."""
+  """As TPUs compute them: without a window, features alone tell."""
   found, expected = _convolution(
       [[4, 16], [16, 16], [4, 16]], swapped, input_feature_dim=1, kernel_output_feature_dim=1,
       output_feature_dim=1)
