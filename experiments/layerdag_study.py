@@ -53,6 +53,7 @@ _NAMES = {
     "distinct": "different graphs / graphs, of 10 nodes or more",
     "graphs_per_cpu_second": "graphs a CPU second, tracing included",
     "train_minutes": "minutes of training, one core of a busy machine"}
+_WHOLE = ("graphs_per_cpu_second", "train_minutes")
 # Of each division's report.
 _KEPT = (*_NAMES, "spearman_synthetic", "spearman_real", "mae_synthetic", "mae_real",
          "two_sample_auc", "floor", "surrogates", "real")
@@ -141,13 +142,13 @@ def joined(cases: List[Mapping[str, Any]]) -> Dict[str, Any]:
 def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
   """One row a measure, one column a variant."""
   return tables.markdown(["measure", *found], [
-      [name, *(_cell(one.get(name)) for one in found.values())] for name in _NAMES])
+      [name, *(_cell(name, one.get(name)) for one in found.values())] for name in _NAMES])
 
 
-def _cell(value: Any) -> str:
+def _cell(name: str, value: Any) -> str:
   if isinstance(value, dict):
     return f"{value['mean']:.3f} ± {value['sd']:.3f}"
-  return "-" if value is None else f"{value:.3f}" if value < 10 else f"{value:.0f}"
+  return "-" if value is None else f"{value:.{0 if name in _WHOLE else 3}f}"
 
 
 def readme_table(results: Mapping[str, Any]) -> str:
@@ -156,7 +157,7 @@ def readme_table(results: Mapping[str, Any]) -> str:
       "first division" if name == MAIN else name.replace("_", " "): numbers
       for name, numbers in results["variants_on_division_0"].items()}}
   return tables.markdown(["", *columns], [
-      [name, *(_cell(one.get(key)) for one in columns.values())]
+      [name, *(_cell(key, one.get(key)) for one in columns.values())]
       for key, name in _NAMES.items()])
 
 

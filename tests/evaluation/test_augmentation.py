@@ -116,6 +116,19 @@ def test_where_it_is_not_known_what_was_seen():
   assert "seen" not in augmentation.means(made)[0]
 
 
+def test_a_task_without_unseen_groups_has_one_part_and_counts_once():
+  other = frame(seen=lambda place: True).assign(task="layout:x")
+  found = augmentation.comparisons(pd.concat([frame(), other]), resamples=200)
+  by_task = {task: [one for one in found if one["task"] == task]
+             for task in ("tile:x", "layout:x")}
+  assert {one["level"] for one in found} == {two_way.corrected_level(4 * 2 + 4)}
+  assert {one["programs"] for one in by_task["tile:x"]} == {"seen"}
+  assert {one["programs"] for one in by_task["layout:x"]} == {"all"}
+  assert {tuple(one["parts"]) for one in by_task["layout:x"]} == {("all",)}
+  averages = augmentation.means(other)
+  assert not any("seen" in one for one in averages) and all("all" in one for one in averages)
+
+
 def test_text():
   made = frame()
   averages, compared = augmentation.means(made), augmentation.comparisons(made, resamples=500)

@@ -50,16 +50,23 @@ def part(frame: pd.DataFrame, name: str) -> pd.DataFrame:
   return aggregate.seen(frame) if name == "seen" else aggregate.unseen(frame)
 
 
+def parts_of(frame: pd.DataFrame) -> Dict[str, Tuple[str, ...]]:
+  """For each task those of PARTS that are reported: all of them where it has groups of both kinds."""
+  return {task: PARTS if all(len(part(rows, name)) for name in PARTS) else PARTS[:1]
+          for task, rows in frame.groupby("task", sort=False)}
+
+
 def means(frame: pd.DataFrame) -> List[Dict[str, Any]]:
-  """For each task, budget and arm: n_seeds, and of each part that has programs the METRICS.
+  """For each task, budget and arm: n_seeds, and of each of `parts_of` the task the METRICS.
 
   Each metric is {"mean", "sd", "n"} over subsets of its mean over the programs.
   """
   found = []
+  parts = parts_of(frame)
   for (task, budget, arm), rows in frame.groupby(["task", "budget", "arm"], sort=False):
     entry: Dict[str, Any] = {"task": task, "budget": int(budget), "arm": arm,
                              "n_seeds": int(rows["subset"].nunique())}
-    for name in PARTS:
+    for name in parts[task]:
       chosen = part(rows, name)
       if len(chosen):
         entry[name] = _figures(chosen)
@@ -82,8 +89,8 @@ def comparisons(frame: pd.DataFrame, resamples: int = two_way.RESAMPLES, seed: i
   """Each arm but the baselines beside its rivals, at each task and budget.
 
   Intervals are those of `two_way.mean_interval`, at the level that is corrected for the number of
-  arms (but the baselines) over all tasks and budgets, and for judging the groups that training
-  has and those that it has not apart, where there are both. As everywhere in this project, the
+  arms (but the baselines) over all tasks and budgets; those of a task that judges the groups that
+  training has and those that it has not apart count twice. As everywhere in this project, the
   former are the headline then.
 
   Returns:
@@ -96,15 +103,16 @@ def comparisons(frame: pd.DataFrame, resamples: int = two_way.RESAMPLES, seed: i
   """
   cells = {key: rows for key, rows in frame.groupby(["task", "budget", "arm"], sort=False)}
   ours = [key for key in cells if key[2] not in BASELINES]
-  apart = len(part(frame, "seen")) > 0 and len(part(frame, "unseen_groups")) > 0
-  level = two_way.corrected_level(max(len(ours), 1) * (2 if apart else 1))
-  return [_comparison(cells, key, level, resamples, seed, "seen" if apart else "all")
-          for key in ours]
+  parts = parts_of(frame)
+  judged = sum(max(len(parts[task]) - 1, 1) for task, _, _ in ours)
+  level = two_way.corrected_level(max(judged, 1))
+  return [_comparison(cells, key, parts[key[0]], level, resamples, seed) for key in ours]
 
 
 def _comparison(cells: Mapping[Tuple[str, int, str], pd.DataFrame], key: Tuple[str, int, str],
-                level: float, resamples: int, seed: int, headline: str) -> Dict[str, Any]:
+                names: Sequence[str], level: float, resamples: int, seed: int) -> Dict[str, Any]:
   task, budget, arm = key
+  headline = "seen" if "seen" in names else "all"
   entry: Dict[str, Any] = {"task": task, "budget": int(budget), "arm": arm, "n_seeds": 0,
                            "level": level, "programs": headline}
   parts: Dict[str, Dict[str, Dict[str, Any]]] = {}
@@ -114,7 +122,7 @@ def _comparison(cells: Mapping[Tuple[str, int, str], pd.DataFrame], key: Tuple[s
     fair = rival in BASELINES or rival in control or (arm in _EQUAL and rival in _EQUAL)
     usable = theirs is not None and rival != arm and fair and (
         set(theirs["subset"]) & set(cells[key]["subset"]))
-    for name in PARTS if usable else ():
+    for name in names if usable else ():
       found = _intervals(part(cells[key], name), part(theirs, name), level, resamples, seed)
       if found:
         parts.setdefault(name, {})[rival] = found
