@@ -51,7 +51,7 @@ def part(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def parts_of(frame: pd.DataFrame) -> Dict[str, Tuple[str, ...]]:
-  """For each task those of PARTS that are reported: all of them where it has groups of both kinds."""
+  """For each task those of PARTS that are reported: all, where it has groups of both kinds."""
   return {task: PARTS if all(len(part(rows, name)) for name in PARTS) else PARTS[:1]
           for task, rows in frame.groupby("task", sort=False)}
 

@@ -152,8 +152,9 @@ def baseline_scores(task: Task, names: Sequence[str] = baselines.NAMES, seeds: S
 
   The boosted trees' hyperparameters are chosen on the validation split, once, with the first
   seed; where that is the split that is judged, on the very configurations that are judged (of many,
-  some), which flatters them. A baseline without randomness has one entry, whatever the seeds. `default_configuration`
-  is left out where no program has an identifiable default, and warned about where some lack it.
+  some), which flatters them. A baseline without randomness has one entry, whatever the seeds.
+  `default_configuration` is left out where no program has an identifiable default, and warned about
+  where some lack it.
 
   Args:
     task: the programs.
