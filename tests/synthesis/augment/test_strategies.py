@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from tpugraphs_rank import config as config_lib
-from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import collections
@@ -68,9 +67,24 @@ def test_a_taught_collection_loads(tmp_path):
     assert (np.diff(graph.config_feat[:, 8]) >= 0).all()
 
 
-def test_layouts_are_not_taught(tmp_path):
-  with pytest.raises(errors.ConfigError, match="distillation teaches tile programs"):
-    distillation.teach("layout:xla_cpu:mixed", [], tmp_path)
+def test_taught_layouts_are_those_of_the_program(tmp_path):
+  # The more nodes have a layout requested, the slower.
+  by_count = lambda graph: -(graph.layouts(np.arange(graph.num_configs)) >= 0).any(axis=2).sum(
+      axis=1).astype(float)
+  taught = distillation.teach("layout:xla_cpu:mixed", [by_count, by_count], tmp_path)
+  described = registry.get_collection(str(tmp_path / "collection.json"))
+  found = list(collections.load_collection(described, "train"))
+  assert len(found) == taught > 50 and described.kind == "layout"
+  originals = {graph.name: graph for graph in collections.load_collection(
+      "layout:xla_cpu:mixed", "train")}
+  for graph in found[:5]:
+    original = originals[graph.name]
+    assert graph.config_runtime_passes is None
+    np.testing.assert_array_equal(graph.node_config_ids, original.node_config_ids)
+    np.testing.assert_array_equal(graph.edge_index, original.edge_index)
+    assert (np.diff(graph.config_runtime) > 0).all() and (np.diff(by_count(graph)) < 0).all()
+    known = {rows.tobytes() for rows in original.layouts(np.arange(original.num_configs))}
+    assert {rows.tobytes() for rows in graph.layouts(np.arange(graph.num_configs))} <= known
 
 
 @pytest.fixture(scope="module", name="made")

@@ -15,6 +15,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import registry
 
 FEWEST = 4
@@ -60,7 +61,7 @@ def teach(collection: str, teachers: Sequence[Callable[[graphs.Graph], np.ndarra
   """Writes a collection with the teachers' runtimes in place of measured ones, which are not read.
 
   Args:
-    collection: of tile programs; its name or descriptor. Only its training split counts.
+    collection: its name or descriptor. Only its training split counts.
     teachers: each gives scores (c,) of a program's configurations.
     output: folder of the new collection.
     margin: see `confident`.
@@ -69,24 +70,15 @@ def teach(collection: str, teachers: Sequence[Callable[[graphs.Graph], np.ndarra
     How many programs are taught.
 
   Raises:
-    ConfigError: programs of another kind.
     DataError: the teachers are confident about no program.
   """
   described = registry.get_collection(collection)
-  if described.kind != "tile":
-    raise errors.ConfigError(
-        f"{described.name} has {described.kind} programs; distillation teaches tile programs")
   taught = 0
   for graph in collections.load_collection(described, "train"):
     kept, runtimes = confident(np.stack([score(graph) for score in teachers]), margin)
     if len(kept) < FEWEST:
       continue
-    with files.atomic_write(output / "npz" / "train" / f"{graph.name}.npz") as file:
-      np.savez_compressed(
-          file, node_feat=graph.node_feat, node_opcode=graph.node_opcode,
-          edge_index=graph.edge_index, config_feat=graph.config_feat[kept],
-          config_runtime=runtimes,
-          config_runtime_normalizers=np.full(len(kept), runtimes.max(), np.int64))
+    npz.save_graph(output / "npz" / "train" / f"{graph.name}.npz", _taught(graph, kept, runtimes))
     taught += 1
   if not taught:
     raise errors.DataError(
@@ -98,3 +90,16 @@ def teach(collection: str, teachers: Sequence[Callable[[graphs.Graph], np.ndarra
       "has_runtimes": {"train": True}, "padding": described.padding,
       "description": "Synthetic programs with runtimes that an ensemble of rankers is sure of."})
   return taught
+
+
+def _taught(graph: graphs.Graph, kept: np.ndarray, runtimes: np.ndarray) -> graphs.Graph:
+  """The program with the configurations `kept`, which have these runtimes."""
+  arrays = graph.arrays()
+  # Of the other runtimes nothing may be left.
+  arrays.pop("config_runtime_passes", None)
+  if isinstance(graph, graphs.TileGraph):
+    arrays.update(config_feat=graph.config_feat[kept],
+                  config_runtime_normalizers=np.full(len(kept), runtimes.max(), np.int64))
+  else:
+    arrays["node_config_feat"] = graph.layouts(kept).astype(np.float32)
+  return graphs.graph_from_arrays(graph.name, {**arrays, "config_runtime": runtimes})
