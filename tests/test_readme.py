@@ -66,9 +66,13 @@ def test_the_study_of_synthetic_programs_holds_what_is_promised():
     for arm in ("layerdag", "layerdag_matched"):
       assert by_cell[budget, arm]["low_vs_real"] > 0 < by_cell[budget, arm]["low_vs_oversampled"]
       assert by_cell[budget, arm]["programs"] == "seen" and by_cell[budget, arm]["n_seeds"] >= 8
+  for budget in (5, 10, 20, 40, 162):
     matched = by_cell[budget, "layerdag_matched"]
-    assert matched["low_vs_random_graphs"] < 0 < matched["high_vs_random_graphs"]
-    assert matched["low_vs_templates"] < 0 < matched["high_vs_templates"]
+    for part in ("seen", "unseen_groups"):
+      for control in ("random_graphs", "templates"):
+        assert abs(matched["parts"][part][control]["tau"]["mean"]) < (0.015 if part == "seen" else 0.08)
+        assert matched["parts"][part][control]["tau"]["low"] < 0
+        assert matched["parts"][part][control]["tau"]["high"] > 0
   assert results["split"] == "test" and results["commit"] and results["command"]
   screen = json.loads((ROOT / "results" / "augmentation_screen.json").read_text(encoding="utf-8"))
   assert screen["split"] == "valid" and not set(screen["seeds"]) & set(results["seeds"])
@@ -77,6 +81,23 @@ def test_the_study_of_synthetic_programs_holds_what_is_promised():
     assert by_arm[arm]["low_vs_oversampled"] < 0 and by_arm[arm]["low_vs_control"] < 0
   assert by_arm["layerdag_selfsupervised_measured"]["low_vs_control"] < 0
   assert by_arm["layerdag"]["low_vs_oversampled"] > 0
+
+
+def test_the_study_of_layouts_holds_what_is_promised():
+  results = json.loads(
+      (ROOT / "results" / "augmentation_layout.json").read_text(encoding="utf-8"))
+  by_cell = {(one["budget"], one["arm"]): one for one in results["comparisons"]}
+  assert results["split"] == "test" and results["cases"] == results["cases_done"]
+  for budget in (5, 10):
+    for arm in ("layerdag", "layerdag_matched"):
+      assert by_cell[budget, arm]["low_vs_real"] > 0 < by_cell[budget, arm]["low_vs_oversampled"]
+      assert by_cell[budget, arm]["n_seeds"] >= 8
+  for budget in (5, 10, 20, 40, 100):
+    matched = by_cell[budget, "layerdag_matched"]
+    for control in ("random_graphs", "templates"):
+      assert matched[f"gain_vs_{control}"] > 0 > matched[f"low_vs_{control}"]
+      for baseline in ("real", "oversampled"):
+        assert by_cell[budget, control][f"low_vs_{baseline}"] < 0
 
 
 def test_labels_gain_nothing_as_the_readme_says():
