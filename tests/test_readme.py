@@ -98,6 +98,15 @@ def test_the_study_of_layouts_holds_what_is_promised():
       assert matched[f"gain_vs_{control}"] > 0 > matched[f"low_vs_{control}"]
       for baseline in ("real", "oversampled"):
         assert by_cell[budget, control][f"low_vs_{baseline}"] < 0
+  repeat = json.loads(
+      (ROOT / "results" / "augmentation_layout_repeat.json").read_text(encoding="utf-8"))
+  assert not set(repeat["seeds"]) & set(results["seeds"]) and repeat["tasks"] == results["tasks"]
+  for one in repeat["comparisons"]:
+    gains = min(one["low_vs_real"], one["low_vs_oversampled"])
+    assert (gains > 0) == one["arm"].startswith("layerdag")
+    for control in ("random_graphs", "templates"):
+      if one["arm"] == "layerdag_matched":
+        assert one[f"gain_vs_{control}"] > 0 > one[f"low_vs_{control}"]
 
 
 def test_labels_gain_nothing_as_the_readme_says():
