@@ -98,6 +98,11 @@ def test_the_study_of_layouts_holds_what_is_promised():
       assert matched[f"gain_vs_{control}"] > 0 > matched[f"low_vs_{control}"]
       for baseline in ("real", "oversampled"):
         assert by_cell[budget, control][f"low_vs_{baseline}"] < 0
+  screen = json.loads(
+      (ROOT / "results" / "augmentation_layout_strategies.json").read_text(encoding="utf-8"))
+  assert screen["split"] == "valid" and not set(screen["seeds"]) & set(results["seeds"])
+  for one in screen["comparisons"]:
+    assert one["low_vs_oversampled"] < 0 < one["high_vs_oversampled"], one["arm"]
   repeat = json.loads(
       (ROOT / "results" / "augmentation_layout_repeat.json").read_text(encoding="utf-8"))
   assert not set(repeat["seeds"]) & set(results["seeds"]) and repeat["tasks"] == results["tasks"]
