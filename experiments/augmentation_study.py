@@ -37,24 +37,25 @@ on. Writes study.md, study.json and plots into --output, and with --results the 
 hold for all arms, budgets and tasks at once.
 """
 
+from collections.abc import Mapping, Sequence
 import pathlib
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any
 
 from absl import flags
 
-from experiments import app
-from experiments import augmentation_cases as cases_lib
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.cli import app
+from tpugraphs_rank.cli import augment_cases as cases_lib
 from tpugraphs_rank.data import registry
-from tpugraphs_rank.evaluation import augmentation
 from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank.synthesis.augment import gains as gains_lib
 
 ARMS = tuple(name for name, arm in cases_lib.ARMS.items() if arm.source != cases_lib.SYNTHETIC)
 ALL = "all"
-_SOURCES = {cases_lib.LAYERDAG: "layerdag_collection", augmentation.RANDOM: "random_collection",
-            augmentation.TEMPLATES: "templates_collection"}
+_SOURCES = {cases_lib.LAYERDAG: "layerdag_collection", gains_lib.RANDOM: "random_collection",
+            gains_lib.TEMPLATES: "templates_collection"}
 _PART_TITLES = {"all": "all judged programs", "seen": "groups of families that training has",
                 "unseen_groups": "groups of families never seen"}
 
@@ -79,7 +80,7 @@ def _define_flags() -> None:
                        "seed; otherwise all, and in arms of matched numbers as many as the "
                        "smallest source has.", lower_bound=1)
   flags.DEFINE_string("synthetic_held_back", "unseen", "Which twins of validation and test "
-                      "programs are left out, as of experiments.train.")
+                      "programs are left out, as of tpugraphs_rank.cli.train.")
   flags.DEFINE_boolean("synthetic_any_target", False, "Take synthetic programs that were measured "
                        "on another machine, too.")
   flags.DEFINE_string("config", None, "JSON file with further settings of all trainings; otherwise "
@@ -92,9 +93,9 @@ def _define_flags() -> None:
   flags.DEFINE_string("results", None, "Also write the numbers to this file.")
 
 
-def budgets_of(texts: Sequence[str]) -> List[Optional[int]]:
+def budgets_of(texts: Sequence[str]) -> list[int | None]:
   """Numbers of programs; None: all of them."""
-  found: List[Optional[int]] = []
+  found: list[int | None] = []
   for text in texts:
     if text != ALL and not (text.isdigit() and int(text) > 0):
       raise errors.ConfigError(
@@ -103,12 +104,12 @@ def budgets_of(texts: Sequence[str]) -> List[Optional[int]]:
   return found
 
 
-def settings_of(values: flags.FlagValues) -> Dict[str, cases_lib.Settings]:
+def settings_of(values: flags.FlagValues) -> dict[str, cases_lib.Settings]:
   """For each task its settings; sources are those of its kind."""
   found = {}
   for name in values.tasks:
     collection = registry.get_collection(name)
-    sources: Dict[str, str] = {}
+    sources: dict[str, str] = {}
     for source, flag in _SOURCES.items():
       for path in values[flag].value:
         if registry.get_collection(path).kind == collection.kind:
@@ -127,12 +128,12 @@ def settings_of(values: flags.FlagValues) -> Dict[str, cases_lib.Settings]:
 
 
 def report(rows: Sequence[Mapping[str, Any]], trainings: Sequence[Mapping[str, Any]]
-           ) -> Dict[str, Any]:
+           ) -> dict[str, Any]:
   """Comparisons, means and costs of what was trained, as JSON values."""
   import pandas as pd
 
   frame = pd.DataFrame(rows)
-  return {"comparisons": augmentation.comparisons(frame), "means": augmentation.means(frame),
+  return {"comparisons": gains_lib.comparisons(frame), "means": gains_lib.means(frame),
           "costs": cases_lib.costs(trainings)}
 
 
@@ -150,10 +151,10 @@ def markdown(found: Mapping[str, Any]) -> str:
       blocks.append(f"With {fewest} seeds, intervals are too narrow: they say little about how "
                     "much trainings differ.\n")
   for task, budget in dict.fromkeys((one["task"], one["budget"]) for one in found["means"]):
-    averages, compared = (augmentation.of(found[key], task, budget)
+    averages, compared = (gains_lib.of(found[key], task, budget)
                           for key in ("means", "comparisons"))
     for name, title in _PART_TITLES.items():
-      header, table = augmentation.rows_of(averages, compared, name, tuple(augmentation.RIVALS))
+      header, table = gains_lib.rows_of(averages, compared, name, tuple(gains_lib.RIVALS))
       if table:
         blocks.append(f"## {task}, {budget} programs: {title}\n\n{tables.markdown(header, table)}")
   header = ["task", "budget", "arm", "seeds", "seconds", "CPU seconds", "steps", "steps before",
@@ -181,14 +182,14 @@ def readme_table(results: Mapping[str, Any]) -> str:
     header += [f"{of}tau, real", f"{of}real + LayerDAG", f"{of}gain over oversampled"]
   rows = []
   for task, budget in dict.fromkeys((one["task"], one["budget"]) for one in results["means"]):
-    by_arm = {one["arm"]: one for one in augmentation.of(results["means"], task, budget)}
-    gains = next((one["parts"] for one in augmentation.of(results["comparisons"], task, budget)
+    by_arm = {one["arm"]: one for one in gains_lib.of(results["means"], task, budget)}
+    gains = next((one["parts"] for one in gains_lib.of(results["comparisons"], task, budget)
                   if one["arm"] == cases_lib.LAYERDAG), {})
     row = [f"{task}, {budget}" if several else str(budget)]
     for name in parts:
       cell = lambda arm: tables.cell("tau", by_arm.get(arm, {}).get(name, {}).get("tau"))
-      gain = gains.get(name, {}).get(augmentation.OVERSAMPLED, {}).get("tau")
-      row += [cell(augmentation.REAL), cell(cases_lib.LAYERDAG), augmentation.gain_text(gain)]
+      gain = gains.get(name, {}).get(gains_lib.OVERSAMPLED, {}).get("tau")
+      row += [cell(gains_lib.REAL), cell(cases_lib.LAYERDAG), gains_lib.gain_text(gain)]
     rows.append(row)
   return tables.markdown(header, rows)
 
@@ -197,8 +198,8 @@ def _plot(found: Mapping[str, Any], output: pathlib.Path) -> None:
   from tpugraphs_rank.evaluation import plots
 
   for task in dict.fromkeys(one["task"] for one in found["comparisons"]):
-    for rival in augmentation.BASELINES:
-      panels = {title: augmentation.gain_series(found["comparisons"], task, rival, name=name)
+    for rival in gains_lib.BASELINES:
+      panels = {title: gains_lib.gain_series(found["comparisons"], task, rival, name=name)
                 for name, title in _PART_TITLES.items()}
       plots.gain_against_budget(
           output / f"gain_over_{rival}_{task.replace(':', '_')}.png",

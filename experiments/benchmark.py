@@ -16,14 +16,14 @@ Nothing else should run meanwhile.
 import json
 import pathlib
 import tempfile
-from typing import Any, Dict, List
+from typing import Any
 
 from absl import flags
 import numpy as np
 import tqdm
 
-from experiments import app
 from tpugraphs_rank import files
+from tpugraphs_rank.cli import app
 
 PARTS = ("speedups", "growth", "streaming", "memory", "packing", "recipes")
 _APP = "experiments.benchmark"
@@ -39,13 +39,13 @@ _WAYS = ("train_plain", "train_exact", "score_plain", "score_exact", "score_exac
          "score_distinct", "batch")
 
 
-def speedups(repeats: int) -> Dict[str, Any]:
+def speedups(repeats: int) -> dict[str, Any]:
   """Plain against exact at 10,000 nodes and 16 configurations, beside the machine's ceilings."""
   from experiments.benchmarks import execution
   from experiments.benchmarks import limits
   from experiments.benchmarks import programs
   cases_ = [(name, width) for name in _COVERAGES for width in (32, 64)]
-  found: Dict[str, Any] = {}
+  found: dict[str, Any] = {}
   for name, width in tqdm.tqdm(cases_, desc="speedups", disable=None):
     bench = execution.Bench(
         programs.program(_NODES, _COVERAGES[name], _CONFIGS), width, configs=_CONFIGS)
@@ -69,7 +69,7 @@ def speedups(repeats: int) -> Dict[str, Any]:
   return found
 
 
-def growth(repeats: int) -> List[Dict[str, Any]]:
+def growth(repeats: int) -> list[dict[str, Any]]:
   """All ways over nodes, configurations, coverage and depth, one at a time.
 
   Beyond 64 configurations, and for `score_distinct`, configurations are those of a search, and are
@@ -98,7 +98,7 @@ def growth(repeats: int) -> List[Dict[str, Any]]:
   return rows
 
 
-def streaming(repeats: int) -> List[Dict[str, Any]]:
+def streaming(repeats: int) -> list[dict[str, Any]]:
   """Exact against distinct states over the number of configurations, random and searched."""
   from experiments.benchmarks import execution
   from experiments.benchmarks import limits
@@ -115,7 +115,7 @@ def streaming(repeats: int) -> List[Dict[str, Any]]:
     times, streamers = bench.stream(layouts, max(repeats // 2, 1), ("exact", "distinct", "chosen"))
     states = {"exact": [size * count for size in bench.rows],
               "distinct": streamers["distinct"].states}
-    row: Dict[str, Any] = {"configurations": kind, "count": count}
+    row: dict[str, Any] = {"configurations": kind, "count": count}
     for way, value in times.items():
       row[f"{way}_per_cpu_s"] = count / value["cpu_s"]
       row[f"{way}_per_wall_s"] = count / value["wall_s"]
@@ -128,7 +128,7 @@ def streaming(repeats: int) -> List[Dict[str, Any]]:
   return rows
 
 
-def packing() -> Dict[str, Any]:
+def packing() -> dict[str, Any]:
   """Packing and reading a tenth of the largest public shapes; `benchmark_packing` takes them whole.
 
   The limit is a copy of what is packed, as it is unpacked.
@@ -143,13 +143,13 @@ def packing() -> Dict[str, Any]:
   return {"part": "a tenth of the configurations", "ceilings": ceiling, "shapes": rows}
 
 
-def recipes(repeats: int) -> List[Dict[str, Any]]:
+def recipes(repeats: int) -> list[dict[str, Any]]:
   """A training step of each recipe of the public collections, and the hours that all take."""
   from experiments.benchmarks import recipes as recipes_lib
   return recipes_lib.measure(repeats)
 
 
-def memory() -> List[Dict[str, Any]]:
+def memory() -> list[dict[str, Any]]:
   """Peak of memory and speed of `Run.score` on 20,000 nodes, each case in a process of its own.
 
   Configurations come from a packed file, mapped into memory: unpacked they would take more than
@@ -170,7 +170,7 @@ def memory() -> List[Dict[str, Any]]:
   return rows
 
 
-def one_case(case: str) -> Dict[str, Any]:
+def one_case(case: str) -> dict[str, Any]:
   """Makes a run ("run,RUN,DATA"), a program ("program,FILE,KIND,COUNT") or scores ("score,...")."""
   from experiments.benchmarks import public_path
   what, *values = case.split(",")
@@ -183,10 +183,10 @@ def one_case(case: str) -> Dict[str, Any]:
   return public_path.score(*values)
 
 
-def summary(found: Dict[str, Any]) -> Dict[str, Any]:
+def summary(found: dict[str, Any]) -> dict[str, Any]:
   """The ratios that matter, at width 32; inference is that of a program, all of it."""
   cases = found.get("speedups", {})
-  ratios: Dict[str, Any] = {}
+  ratios: dict[str, Any] = {}
   if cases:
     for key, entry in (("train", "train_speedup"), ("inference", "score_speedup_program"),
                        ("inference_first_list", "score_speedup_first_list"),
@@ -208,7 +208,7 @@ def main(_) -> None:
   if values.case:
     print(json.dumps(one_case(values.case)))
     return
-  found: Dict[str, Any] = {**run_directory.environment(), "repeats": values.repeats}
+  found: dict[str, Any] = {**run_directory.environment(), "repeats": values.repeats}
   measure = {"speedups": lambda: speedups(values.repeats),
              "growth": lambda: growth(max(values.repeats // 2, 1)),
              "streaming": lambda: streaming(values.repeats), "memory": memory,

@@ -15,8 +15,8 @@ import tempfile
 
 from absl import flags
 
-from experiments import app
 from tpugraphs_rank import files
+from tpugraphs_rank.cli import app
 
 PARTS = ("packing", "opening", "training")
 

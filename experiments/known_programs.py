@@ -5,19 +5,19 @@
 Each seed divides the distinct configurations of every program anew, trains on one part and is
 tested on another that it never saw; one table says what that reaches beside the baselines, and what
 the noise between repeats of one configuration allows. Settings come from flags and `--config` as
-for `experiments.train`, with `--split_by=configuration`. Runs that are done are kept.
+for `tpugraphs_rank.cli.train`, with `--split_by=configuration`. Runs that are done are kept.
 """
 
 import pathlib
-from typing import Any, Dict, List
+from typing import Any
 
 from absl import flags
 
-from experiments import app
-from experiments import runs as runs_lib
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import files
 from tpugraphs_rank import run_config
+from tpugraphs_rank.cli import app
+from tpugraphs_rank.training import parallel as runs_lib
 from tpugraphs_rank.training import run_directory
 
 
@@ -32,8 +32,8 @@ def main(_) -> None:
 
   from tpugraphs_rank.evaluation import comparison  # TensorFlow: after the trainings' own.
   from tpugraphs_rank.evaluation import tables
-  frames: Dict[str, List[Any]] = {}
-  ceilings: Dict[str, Any] = {}
+  frames: dict[str, list[Any]] = {}
+  ceilings: dict[str, Any] = {}
   for seed in seeds:
     compared = comparison.compare({model: [directories[f"{model}-seed{seed}"]]}, "test", [seed])
     for name, found in compared.frames.items():

@@ -23,36 +23,38 @@ What is done is kept: run it again to go on. Writes study.md and study.json into
 --results the numbers. Intervals hold for all arms, budgets and both measures at once.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
 import time
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 from absl import flags
 import numpy as np
 import tqdm
 
-from experiments import app
 from experiments import augmentation_study
-from experiments import kept
+from experiments import label_gains
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import folder_settings
 from tpugraphs_rank import metrics
+from tpugraphs_rank import recipes
+from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import mixing
-from tpugraphs_rank.evaluation import augmentation
-from tpugraphs_rank.evaluation import label_gains
 from tpugraphs_rank.evaluation import tables
 from tpugraphs_rank.evaluation import two_way
-from tpugraphs_rank.synthesis import dags as dags_lib
-from tpugraphs_rank.synthesis import settings as settings_lib
+from tpugraphs_rank.synthesis.augment import gains as gains_lib
+from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.layerdag import settings as settings_lib
 
 REAL, OVERSAMPLED = "real", "real_oversampled"
 TAUGHT, SHUFFLED, ONLY = "layerdag_taught", "layerdag_taught_shuffled", "layerdag_taught_only"
 REAL_TAUGHT, CONDITIONED = "real_taught", "layerdag_conditioned"
 ARMS = (REAL, OVERSAMPLED, TAUGHT, SHUFFLED, ONLY, REAL_TAUGHT, CONDITIONED)
 # What each arm is compared with.
-RIVALS: Mapping[str, Tuple[str, ...]] = {
+RIVALS: Mapping[str, tuple[str, ...]] = {
     TAUGHT: (REAL, OVERSAMPLED, SHUFFLED, REAL_TAUGHT), SHUFFLED: (REAL, OVERSAMPLED),
     ONLY: (REAL, OVERSAMPLED), REAL_TAUGHT: (REAL, OVERSAMPLED), CONDITIONED: (REAL, OVERSAMPLED)}
 _STRUCTURES, _LABELS = "structures", "conditioned"  # The two generators.
@@ -85,7 +87,7 @@ class Study(NamedTuple):
 
   parts: Mapping[str, dags_lib.Dags]
   made: dags_lib.Dags  # No labels.
-  asked: Optional[dags_lib.Dags]  # Labels that were asked for.
+  asked: dags_lib.Dags | None  # Labels that were asked for.
   label: str
   options: Any  # surrogate.Options of all arms but REAL.
 
@@ -96,23 +98,23 @@ def generated(folder: pathlib.Path, parts: Mapping[str, dags_lib.Dags], conditio
 
   Those with the structure of a validation or test graph are left out.
   """
-  from tpugraphs_rank.synthesis import layerdag  # TensorFlow: not for --help.
-  from tpugraphs_rank.synthesis import sampling
-  from tpugraphs_rank.synthesis import training
+  from tpugraphs_rank.synthesis.layerdag import model as model_lib  # TensorFlow: not for --help.
+  from tpugraphs_rank.synthesis.layerdag import sampler
+  from tpugraphs_rank.synthesis.layerdag import training
 
   if not (folder / "made.npz").exists():
     for split in ("train", "valid"):
       dags_lib.save(folder / f"{split}.npz", parts[split])
-    stored = app.read_settings(path)
+    stored = recipes.read(path)
     config = config_lib.override(config_lib.from_dict(
         settings_lib.LayerDagConfig, stored, source=path), {
             "data.graphs": str(folder / "train.npz"),
             "data.valid_graphs": str(folder / "valid.npz"), "data.conditions": list(conditions)})
     if not (folder / "run" / "model.npz").exists():
       training.Trainer(config).train(folder / "run")
-    model = layerdag.LayerDAG.load(folder / "run" / "model.npz")
+    model = model_lib.LayerDAG.load(folder / "run" / "model.npz")
     dags_lib.save(folder / "made.npz", model.sample(
-        len(parts["train"]), seed=_MADE, options=sampling.Options(guidance=guidance)))
+        len(parts["train"]), seed=_MADE, options=sampler.Options(guidance=guidance)))
   made = dags_lib.load(folder / "made.npz")
   known = np.concatenate([parts[split].hashes() for split in ("valid", "test")])
   return made.take(np.flatnonzero(~np.isin(made.hashes(), known)))
@@ -123,8 +125,8 @@ def rows_of(count: int, wanted: int, seed: Sequence[int]) -> np.ndarray:
   return mixing.going_round(count, 0, wanted, seed)
 
 
-def arms(study: Study, budget: Optional[int], seed: int, predict: Any
-         ) -> Iterator[Tuple[str, dags_lib.Dags, int]]:
+def arms(study: Study, budget: int | None, seed: int, predict: Any
+         ) -> Iterator[tuple[str, dags_lib.Dags, int]]:
   """The arms of a budget and seed in order: name, graphs of a round, graphs a step.
 
   Args:
@@ -155,11 +157,11 @@ def arms(study: Study, budget: Optional[int], seed: int, predict: Any
     yield CONDITIONED, mixed(study.asked), size
 
 
-def run(study: Study, budget: Optional[int], seed: int, folder: pathlib.Path) -> None:
+def run(study: Study, budget: int | None, seed: int, folder: pathlib.Path) -> None:
   """Trains the surrogates of a budget and seed that have not left their file yet."""
-  from tpugraphs_rank.synthesis import surrogate as surrogate_lib
+  from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 
-  guesses: List[np.ndarray] = []  # Labels of made and of training graphs, by each teacher.
+  guesses: list[np.ndarray] = []  # Labels of made and of training graphs, by each teacher.
   pool = dags_lib.concat([study.made.with_labels(np.zeros(len(study.made)), [study.label]),
                           study.parts["train"]])
   places = {value: place for place, value in enumerate(pool.hashes().tolist())}
@@ -186,7 +188,7 @@ def run(study: Study, budget: Optional[int], seed: int, folder: pathlib.Path) ->
 
 
 def report(truth: np.ndarray, families: Sequence[str],
-           found: Mapping[int, Mapping[str, Mapping[int, Mapping[str, Any]]]]) -> Dict[str, Any]:
+           found: Mapping[int, Mapping[str, Mapping[int, Mapping[str, Any]]]]) -> dict[str, Any]:
   """Means and comparisons as JSON values.
 
   Args:
@@ -236,7 +238,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     mine = gains.get((one["budget"], one["arm"]), {})
     rows.append([str(one["budget"]), one["arm"].replace("_", " "),
                  tables.cell("pearson", one["pearson"]), tables.cell("mae", one["mae"]),
-                 *(augmentation.gain_text(mine.get(rival, {}).get(name)) for rival in rivals
+                 *(gains_lib.gain_text(mine.get(rival, {}).get(name)) for rival in rivals
                    for name in label_gains.MEASURES), str(one["n_seeds"])])
   return tables.markdown(header, rows)
 
@@ -247,7 +249,7 @@ def readme_table(results: Mapping[str, Any]) -> str:
   by_cell = {(one["budget"], one["arm"]): one for one in results["means"]}
   rows = []
   for budget in dict.fromkeys(one["budget"] for one in results["means"]):
-    gain = lambda arm, name: augmentation.gain_text(
+    gain = lambda arm, name: gains_lib.gain_text(
         gains.get((budget, arm), {}).get(OVERSAMPLED, {}).get(name))
     rows.append([str(budget), tables.cell("pearson", by_cell[budget, OVERSAMPLED]["pearson"]),
                  gain(TAUGHT, "pearson"), gain(TAUGHT, "mae"), gain(REAL_TAUGHT, "pearson"),
@@ -264,9 +266,9 @@ def main(_) -> None:
   if not graphs.y_names:
     raise errors.DataError(f"{values.graphs} has no labels; the study is about those")
   label = graphs.y_names[0]
-  kept.check(output, {
-      "graphs": kept.digest(graphs),
-      "config": app.read_settings(values.config), **{name: values[name].value for name in (
+  folder_settings.check(output, {
+      "graphs": dags_lib.digest(graphs),
+      "config": recipes.read(values.config), **{name: values[name].value for name in (
           "division", "guidance", "batch_size", "steps_per_epoch", "epochs", "width",
           "learning_rate")}})
   parts = {split: graphs.take(rows) for split, rows in dags_lib.split_by_wl(
@@ -276,7 +278,7 @@ def main(_) -> None:
   if any(budget is not None and budget > whole for budget in budgets):
     raise errors.ConfigError(
         f"--budgets={','.join(values.budgets)}; training has {whole} graphs: ask for fewer, or all")
-  from tpugraphs_rank.synthesis import surrogate as surrogate_lib
+  from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
   from tpugraphs_rank.training import run_directory
   from tpugraphs_rank.training import runtime
 
@@ -297,7 +299,7 @@ def main(_) -> None:
   folder_of = lambda budget, seed: output / "cases" / str(budget or whole) / f"seed{seed}"
   for budget, seed in tqdm.tqdm(cases, desc="budgets and seeds", disable=None):
     run(study, budget, seed, folder_of(budget, seed))
-  found: Dict[int, Dict[str, Dict[int, Any]]] = {}
+  found: dict[int, dict[str, dict[int, Any]]] = {}
   for arm in ARMS:
     for budget, seed in cases:
       path = folder_of(budget, seed) / f"{arm}.json"

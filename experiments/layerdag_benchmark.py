@@ -1,7 +1,7 @@
 """Measures how sampling from a LayerDAG grows with the size of the graphs, in CPU seconds.
 
-  python -m experiments.layerdag_graphs --rule balanced --count 300 --nodes 400 --output rule.npz
-  python -m experiments.layerdag_train --graphs rule.npz --conditions size --operand_counts \\
+  python -m tpugraphs_rank.cli.layerdag_graphs --rule balanced --count 300 --nodes 400 --output rule.npz
+  python -m tpugraphs_rank.cli.layerdag_train --graphs rule.npz --conditions size --operand_counts \\
     --run_dir runs/rule
   python -m experiments.layerdag_benchmark --run_dir runs/rule --sizes 50,100,200,400
 
@@ -9,24 +9,26 @@ The model must have the condition "size". Each size is sampled once before it is
 `growth.json` and `growth.png` into --output; nothing else should run meanwhile.
 """
 
+from collections.abc import Mapping
 import pathlib
 import time
-from typing import Any, Dict, List, Mapping
+from typing import Any
 
 from absl import flags
 import numpy as np
 
-from experiments import app
 from experiments.benchmarks import cases
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import recipes
+from tpugraphs_rank.cli import app
 from tpugraphs_rank.evaluation import tables
 from tpugraphs_rank.training import run_directory
 
 
 # Defined only when this is the program: other apps use the same flag names.
 def _define_flags() -> None:
-  flags.DEFINE_string("run_dir", None, "Run directory of experiments.layerdag_train.",
+  flags.DEFINE_string("run_dir", None, "Run directory of tpugraphs_rank.cli.layerdag_train.",
                       required=True)
   flags.DEFINE_list("sizes", ["50", "100", "200", "400"], "Numbers of nodes that are asked for.")
   flags.DEFINE_integer("count", 32, "Graphs of each size.", lower_bound=1)
@@ -35,17 +37,17 @@ def _define_flags() -> None:
   flags.DEFINE_string("results", None, "Also write the numbers to this file.")
 
 
-def measure(run_dir: pathlib.Path, sizes: List[int], count: int, repeats: int
-            ) -> List[Dict[str, Any]]:
+def measure(run_dir: pathlib.Path, sizes: list[int], count: int, repeats: int
+            ) -> list[dict[str, Any]]:
   """One row a size; sizes in turn, so that a busy moment hits all of them."""
-  from tpugraphs_rank.synthesis import layerdag
-  from tpugraphs_rank.synthesis import rules
-  from tpugraphs_rank.synthesis import sampling
+  from tpugraphs_rank.synthesis.dags import rules
+  from tpugraphs_rank.synthesis.layerdag import model as model_lib
+  from tpugraphs_rank.synthesis.layerdag import sampler
   from tpugraphs_rank.training import runtime
   runtime.configure(0, 1)
-  model = layerdag.LayerDAG.load(run_dir / "model.npz")
-  options = sampling.Options(batch=count, most_nodes=2 * max(sizes), most_layers=1000)
-  seconds: Dict[int, List[float]] = {size: [] for size in sizes}
+  model = model_lib.LayerDAG.load(run_dir / "model.npz")
+  options = sampler.Options(batch=count, most_nodes=2 * max(sizes), most_layers=1000)
+  seconds: dict[int, list[float]] = {size: [] for size in sizes}
   made = {}
   for turn in range(repeats + 1):
     for size in sizes:
@@ -80,7 +82,7 @@ def readme_table(results: Mapping[str, Any]) -> str:
         f"{100 * row['rule_by_chance']:.0f} %"] for row in rows])
 
 
-def plot(path: pathlib.Path, rows: List[Dict[str, Any]]) -> None:
+def plot(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
   """CPU seconds a graph over the number of nodes."""
   from matplotlib import figure
   drawing = figure.Figure(figsize=(5, 4), layout="constrained")
@@ -102,7 +104,7 @@ def main(_) -> None:
         f"--sizes={','.join(values.sizes)}; expected whole numbers, such as 50,100") from None
   rows = measure(pathlib.Path(values.run_dir), sizes, values.count, values.repeats)
   found = {**run_directory.environment(), "count": values.count, "repeats": values.repeats,
-           "peak_gb": cases.peak_gb(), "config": app.read_settings(
+           "peak_gb": cases.peak_gb(), "config": recipes.read(
                str(pathlib.Path(values.run_dir) / "config.json")), "growth": rows}
   output = pathlib.Path(values.output)
   files.write_json(output / "growth.json", found)

@@ -4,34 +4,36 @@
     --results results/layerdag_tpu_tile.json
 
 For each division by structure: a generator learns from the training graphs, graphs are sampled
-under conditions drawn from those, and `experiments.layerdag_evaluate` judges them with surrogates
+under conditions drawn from those, and `tpugraphs_rank.cli.layerdag_evaluate` judges them with surrogates
 that saw nothing else. Variants change one setting each. What is done is kept: run it again to go
 on. Writes study.md and study.json into --output, and with --results the numbers of the main recipe.
 """
 
+from collections.abc import Mapping
 import concurrent.futures
 import json
 import pathlib
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Mapping
+from typing import Any
 
 from absl import flags
 import numpy as np
 import tqdm
 
-from experiments import app
-from experiments import kept
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import folder_settings
+from tpugraphs_rank import recipes
+from tpugraphs_rank.cli import app
 from tpugraphs_rank.evaluation import tables
-from tpugraphs_rank.synthesis import dags
+from tpugraphs_rank.synthesis.dags import dags
 from tpugraphs_rank.training import run_directory
 
 MAIN = "main"
 # What each variant changes: flags of layerdag_train, and of layerdag_sample.
-VARIANTS: Mapping[str, Dict[str, List[str]]] = {
+VARIANTS: Mapping[str, dict[str, list[str]]] = {
     MAIN: {},
     "operands_first": {"train": ["--direction=operands_first"]},
     "bidirectional": {"train": ["--encoder=bidirectional"]},
@@ -84,7 +86,7 @@ def _define_flags() -> None:
 
 
 def case(folder: pathlib.Path, parts: Mapping[str, pathlib.Path], variant: str,
-         values: flags.FlagValues) -> Dict[str, Any]:
+         values: flags.FlagValues) -> dict[str, Any]:
   """One variant on one division: what `layerdag_evaluate` says of it, and how long it trained."""
   change = VARIANTS[variant]
   # Sampling alone differs: the networks of the main recipe serve.
@@ -124,9 +126,9 @@ def _command(name: str, *arguments: Any) -> float:
   return time.monotonic() - started
 
 
-def joined(cases: List[Mapping[str, Any]]) -> Dict[str, Any]:
+def joined(cases: list[Mapping[str, Any]]) -> dict[str, Any]:
   """The numbers of several divisions as one: means, and all surrogates together."""
-  result: Dict[str, Any] = {}
+  result: dict[str, Any] = {}
   for key, value in cases[0].items():
     numbers = [one.get(key) for one in cases]
     if isinstance(value, dict) and set(value) == {"mean", "sd", "n"}:
@@ -165,9 +167,9 @@ def main(_) -> None:
   values = flags.FLAGS
   output = pathlib.Path(values.output)
   graphs = dags.load(values.graphs)
-  kept.check(output, {
-      "graphs": kept.digest(graphs),
-      "config": app.read_settings(values.config), **{
+  folder_settings.check(output, {
+      "graphs": dags.digest(graphs),
+      "config": recipes.read(values.config), **{
           name: values[name].value
           for name in ("guidance", "times", "tries", *_SPANS, "batch", "seeds", "max_epochs")}})
   jobs = []
@@ -180,7 +182,7 @@ def main(_) -> None:
     names = [name for name in VARIANTS if name in (MAIN, *values.variants)]
     jobs += [(name, folder, parts) for name in (names if division == 0 else [MAIN])]
   # The main recipe first: variants of sampling use its networks.
-  reports: Dict[int, Dict[str, Any]] = {}
+  reports: dict[int, dict[str, Any]] = {}
   with concurrent.futures.ThreadPoolExecutor(values.jobs) as pool:
     with tqdm.tqdm(total=len(jobs), desc="cases", disable=None) as bar:
       for is_main in (True, False):
@@ -190,7 +192,7 @@ def main(_) -> None:
         for future in concurrent.futures.as_completed(futures):
           reports[futures[future]] = future.result()
           bar.update()
-  done: Dict[str, List[Dict[str, Any]]] = {}
+  done: dict[str, list[dict[str, Any]]] = {}
   for place, (name, _, _) in enumerate(jobs):
     done.setdefault(name, []).append(reports[place])
   found = {name: joined(cases) for name, cases in done.items()}
@@ -201,7 +203,7 @@ def main(_) -> None:
              "guidance": values.guidance, "times": values.times, "tries": values.tries,
              **{name: values[name].value for name in _SPANS},
              "real_graphs": pathlib.Path(values.graphs).name,
-             "config": app.read_settings(values.config), **found[MAIN],
+             "config": recipes.read(values.config), **found[MAIN],
              "each_division": [{key: one.get(key) for key in _KEPT} for one in done[MAIN]],
              "variants_on_division_0": compared}
   files.write_json(output / "study.json", results)

@@ -4,28 +4,29 @@
   python -m experiments.tables --check   # exit status 1 where the README differs
 """
 
+from collections.abc import Callable
 import pathlib
 import re
-from typing import Any, Callable, Dict
+from typing import Any
 
 from absl import flags
 
-from experiments import app
 from experiments import augmentation_study
+from experiments import comparison_tables
 from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
 from experiments.benchmarks import report
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
-from tpugraphs_rank.evaluation import comparison_tables
+from tpugraphs_rank.cli import app
 
 _CHECK = flags.DEFINE_boolean("check", False, "Write nothing; say whether the README is true.")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # What stands between <!-- table NAME --> and <!-- end of table -->: the file and how it is shown.
-TABLES: Dict[str, Callable[[Dict[str, Any]], str]] = {
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "tile_xla_cpu": comparison_tables.seen,
     "tile_xla_cpu_unseen_groups": comparison_tables.unseen_groups,
     "tile_xla_cpu_differences": comparison_tables.differences,

@@ -25,12 +25,12 @@ What the release is known for, and where it is to be found here:
 - every fifth graph has isolated nodes; feature column 1 is zero everywhere.
 """
 
+from collections.abc import Mapping, Sequence
 import hashlib
 import itertools
 import json
 import pathlib
 import tarfile
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 import zipfile
 import zlib
 
@@ -82,8 +82,8 @@ _NLP_VALID = (
 
 def write_tree(root: pathlib.Path, seed: int = 0, collections: Sequence[str] = COLLECTIONS,
                splits: Sequence[str] = SPLITS,
-               counts: Optional[Mapping[str, int]] = None,
-               full_size: bool = False) -> List[pathlib.Path]:
+               counts: Mapping[str, int] | None = None,
+               full_size: bool = False) -> list[pathlib.Path]:
   """Writes the tree, with evaluation indices for what is validated.
 
   Args:
@@ -124,7 +124,7 @@ def write_tree(root: pathlib.Path, seed: int = 0, collections: Sequence[str] = C
   return written
 
 
-def archives(root: pathlib.Path, target: pathlib.Path) -> Dict[str, pathlib.Path]:
+def archives(root: pathlib.Path, target: pathlib.Path) -> dict[str, pathlib.Path]:
   """Packs a tree's splits as the public archives, such as `npz_layout_xla_random_valid.tar`.
 
   The members are the files, named from `npz/` on; the same tree gives the same bytes.
@@ -145,7 +145,7 @@ def archives(root: pathlib.Path, target: pathlib.Path) -> Dict[str, pathlib.Path
   return packed
 
 
-def stems(collection: str, split: str) -> List[str]:
+def stems(collection: str, split: str) -> list[str]:
   """The names of a split's graphs; as many as the release has."""
   count = registry.get_collection(collection).splits[split]
   if split == "test":
@@ -162,7 +162,7 @@ def stems(collection: str, split: str) -> List[str]:
 
 
 def graph_arrays(collection: str, split: str, number: int, seed: int = 0, large: bool = False
-                 ) -> Dict[str, np.ndarray]:
+                 ) -> dict[str, np.ndarray]:
   """The arrays of the graph at that place of a split, by npz key, in the released dtypes."""
   rng = _rng(seed, collection, split, number)
   if collection == "tile:xla":
@@ -184,14 +184,14 @@ def _kernel_hash(program: str, number: int) -> str:
   return f"{int.from_bytes(digest[:8], 'little', signed=True):x}"
 
 
-def _xla_programs() -> List[str]:
+def _xla_programs() -> list[str]:
   models = ("alexnet", "brax_es", "mask_rcnn", "mlperf_ssd", "ncf", "resnet50", "resnet_v2_152",
             "retinanet", "shapemask", "transformer", "xception", "wide_deep")
   return [f"{model}.{shape}.{dtype}" for shape in ("2x2", "4x4", "8x8")
           for dtype in ("bf16", "fp32") for model in models]
 
 
-def _nlp_programs() -> List[str]:
+def _nlp_programs() -> list[str]:
   models = [f"small_bert_bert_en_uncased_L-{layers}_H-{64 * heads}_A-{heads}"
             for layers in (2, 4, 6, 8, 10, 12) for heads in (2, 4, 8, 12)]
   models += ["albert_en_base", "albert_en_large", "albert_en_xlarge", "albert_en_xxlarge",
@@ -220,7 +220,7 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
   return member
 
 
-def _node_arrays(rng: np.random.Generator, num_nodes: int, isolated: bool) -> Dict[str, np.ndarray]:
+def _node_arrays(rng: np.random.Generator, num_nodes: int, isolated: bool) -> dict[str, np.ndarray]:
   """Nodes in the order operands first, the last one the root; isolated nodes stand first."""
   ids = np.array([opcodes.opcode_id(name) for name in _OPCODES])
   # Every graph has instructions that may be configured: one in four.
@@ -251,7 +251,7 @@ def _measured(rng: np.random.Generator, cost: np.ndarray) -> np.ndarray:
 
 
 def _tile_arrays(rng: np.random.Generator, split: str, number: int, large: bool
-                 ) -> Dict[str, np.ndarray]:
+                 ) -> dict[str, np.ndarray]:
   """A kernel. Tiles near a volume that depends on its root's type, and wide ones, are fast."""
   small = SMALL_KERNELS[split]
   if large:
@@ -282,7 +282,7 @@ def _tile_arrays(rng: np.random.Generator, split: str, number: int, large: bool
 
 
 def _layout_arrays(rng: np.random.Generator, collection: str, split: str, number: int, large: bool
-                   ) -> Dict[str, np.ndarray]:
+                   ) -> dict[str, np.ndarray]:
   """A program. Each configurable node has an output dimension that had better be minor-most."""
   num_nodes, num_configurable = int(rng.integers(12, 25)), int(rng.integers(3, 6))
   repeats = 0
@@ -324,7 +324,7 @@ def _layout_arrays(rng: np.random.Generator, collection: str, split: str, number
 
 
 def _layouts(rng: np.random.Generator, num_configs: int, num_configurable: int
-             ) -> Tuple[np.ndarray, np.ndarray]:
+             ) -> tuple[np.ndarray, np.ndarray]:
   """(c, nc, 18) float32 layouts and (c, nc) the outputs' minor-most dimensions; -1: default."""
   lists = np.full([7, 6], -1, np.float32)
   for row, order in enumerate(itertools.permutations(range(3))):
@@ -334,7 +334,7 @@ def _layouts(rng: np.random.Generator, num_configs: int, num_configurable: int
   return feat, lists[pick[:, :, 0], 0]
 
 
-def _evaluation_indices(num_configs: int, rng: np.random.Generator) -> List[int]:
+def _evaluation_indices(num_configs: int, rng: np.random.Generator) -> list[int]:
   """1,000 indices in no order; where there are fewer configurations, all of them, repeated."""
   order = rng.permutation(num_configs)
   times = -(-EVAL_INDICES // num_configs)

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from typing import Any, Dict, Optional
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def edges(rng: np.random.Generator, num_nodes: int) -> np.ndarray:
   return np.array(sorted(rows), np.int64).reshape(-1, 2)
 
 
-def node_arrays(rng: np.random.Generator, num_nodes: int) -> Dict[str, np.ndarray]:
+def node_arrays(rng: np.random.Generator, num_nodes: int) -> dict[str, np.ndarray]:
   node_feat = np.zeros([num_nodes, graphs.NUM_NODE_FEATURES], np.float32)
   node_feat[-1, 0] = 1
   node_feat[:, 21:27] = rng.choice([1, 8, 64, 128, 512], [num_nodes, 6])
@@ -62,7 +62,7 @@ def layout_graph(seed: int, num_nodes: int = 10, num_configs: int = 12, num_conf
 
 
 def write_collection(folder: pathlib.Path, kind: str = "tile", counts=(6, 3, 3),
-                     name: Optional[str] = None, **sizes: int) -> pathlib.Path:
+                     name: str | None = None, **sizes: int) -> pathlib.Path:
   """Writes a collection with train, valid and test splits; returns its descriptor's path."""
   make = tile_graph if kind == "tile" else layout_graph
   seed = 0

@@ -7,17 +7,16 @@ import pathlib
 import subprocess
 import sys
 import typing
-from typing import Optional, Tuple
 
 from absl import flags
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from experiments import app
 from tpugraphs_rank import config
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
+from tpugraphs_rank.cli import app
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -26,16 +25,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 class Section:
   width: int = config.setting(4, "Width.", minimum=1, maximum=64)
   rate: float = config.setting(0.5, "Rate.", above=0.0)
-  names: Tuple[str, ...] = config.setting(("a",), "Names.", choices=("a", "b", "gamma"))
-  sizes: Tuple[int, ...] = config.setting((1, 2), "Sizes.", minimum=1)
+  names: tuple[str, ...] = config.setting(("a",), "Names.", choices=("a", "b", "gamma"))
+  sizes: tuple[int, ...] = config.setting((1, 2), "Sizes.", minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Top:
   first: Section = Section()
   quiet: bool = config.setting(False, "Quiet.", hashed=False)
-  limit: Optional[int] = config.setting(None, "Limit.", minimum=1)
-  path: Optional[str] = config.setting(None, "Path.", hashed=False)
+  limit: int | None = config.setting(None, "Limit.", minimum=1)
+  path: str | None = config.setting(None, "Path.", hashed=False)
 
 
 # ---- drawing configurations ----------------------------------------------------------------------

@@ -7,8 +7,8 @@ import tarfile
 import numpy as np
 import pytest
 
-import tpugraphs_rank
 from tests import public_tree
+import tpugraphs_rank
 from tpugraphs_rank.data import graphs as graphs_lib
 from tpugraphs_rank.data import registry
 

@@ -6,10 +6,10 @@ import pathlib
 import re
 import shutil
 
+import pytest
+
 from experiments import tables
 from tpugraphs_rank import errors
-
-import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

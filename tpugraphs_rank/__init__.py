@@ -5,7 +5,7 @@ and neither it nor reading data or computing a metric imports TensorFlow; `load_
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any, List
+from typing import Any, List, TYPE_CHECKING
 
 from tpugraphs_rank import errors
 
@@ -60,5 +60,5 @@ def __getattr__(name: str) -> Any:
   return value
 
 
-def __dir__() -> List[str]:
+def __dir__() -> list[str]:
   return sorted(set(globals()) | set(__all__))

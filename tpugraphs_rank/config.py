@@ -6,6 +6,7 @@ those, or further configurations ("sections"). A field whose metadata says `hash
 verbosity) does not change what is computed: it stays out of the hash and of differences.
 """
 
+from collections.abc import Iterator, Mapping
 import dataclasses
 import difflib
 import hashlib
@@ -13,14 +14,14 @@ import json
 import math
 import types
 import typing
-from typing import Any, Dict, Iterator, List, Mapping, Tuple, Type, TypeVar
+from typing import Any, TypeVar
 
 from tpugraphs_rank import errors
 
 ConfigT = TypeVar("ConfigT")
 
 
-def setting(default: Any, help: str, *, choices: Tuple[Any, ...] = (), minimum: Any = None,
+def setting(default: Any, help: str, *, choices: tuple[Any, ...] = (), minimum: Any = None,
             maximum: Any = None, above: Any = None, hashed: bool = True) -> Any:
   """A dataclass field with its help text and the values that it may take.
 
@@ -44,12 +45,12 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
   return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def field_types(cls: type) -> Dict[str, Any]:
+def field_types(cls: type) -> dict[str, Any]:
   """The resolved type of each field of a configuration class."""
   return typing.get_type_hints(cls)
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[Tuple[str, dataclasses.Field, Any]]:
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
   """Yields (dotted name, field, value) of every setting, sections depth first.
 
   `config` may be a class with defaults for everything, or an instance.
@@ -64,12 +65,12 @@ def leaves(config: Any, prefix: str = "") -> Iterator[Tuple[str, dataclasses.Fie
       yield prefix + field.name, field, value
 
 
-def to_dict(config: Any) -> Dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
   """The configuration as plain JSON values; tuples become lists."""
   return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(cls: Type[ConfigT], values: Mapping[str, Any], *, source: str = "configuration",
+def from_dict(cls: type[ConfigT], values: Mapping[str, Any], *, source: str = "configuration",
               base: Any = None) -> ConfigT:
   """Builds a configuration from JSON values; what they leave out comes from `base` or the defaults.
 
@@ -171,7 +172,7 @@ def override(config: ConfigT, changes: Mapping[str, Any], *, source: str = "flag
   Raises:
     ConfigError: as `from_dict`.
   """
-  nested: Dict[str, Any] = {}
+  nested: dict[str, Any] = {}
   for name, value in changes.items():
     *sections, leaf = name.split(".")
     target = nested
@@ -192,7 +193,7 @@ def stable_hash(config: Any) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def differences(stored: Any, asked: Any) -> List[str]:
+def differences(stored: Any, asked: Any) -> list[str]:
   """One line for each hashed setting in which two configurations of one class differ."""
   theirs = {name: value for name, _, value in leaves(asked)}
   return [f"{name}: stored {value!r}, asked {theirs[name]!r}"

@@ -1,11 +1,12 @@
 """Files that are either complete or absent: written under a temporary name, then renamed."""
 
+from collections.abc import Iterator
 import contextlib
 import json
 import os
 import pathlib
 import secrets
-from typing import Any, BinaryIO, Iterator, Union
+from typing import Any, BinaryIO, Union
 
 from tpugraphs_rank import errors
 

@@ -5,7 +5,6 @@ also the name of the flag (`--hidden_width`).
 """
 
 import dataclasses
-from typing import Optional, Tuple
 
 from tpugraphs_rank.config import setting
 
@@ -27,7 +26,7 @@ class DataConfig:
   """Which graphs and configurations take part."""
 
   collection: str = setting("tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
-  data_root: Optional[str] = setting(
+  data_root: str | None = setting(
       None, "Folder of the public collections; otherwise TPUGRAPHS_RANK_DATA, then the platform's.",
       hashed=False)
   split_by: str = setting(
@@ -41,17 +40,17 @@ class DataConfig:
       above=0.0, maximum=0.5)
   min_configs: int = setting(
       2, "Graphs with fewer distinct configurations are left out (and counted).", minimum=2)
-  max_graphs: Optional[int] = setting(
+  max_graphs: int | None = setting(
       None, "At most this many training programs, drawn with the seed.", minimum=1)
   duplicates: str = setting(
       "keep", "What training makes of equal configurations of one graph: keep all, or one with "
       "their mean, least or first runtime. Validation and test judge all of them, as published.",
       choices=DUPLICATES)
   packed: str = setting(
-      "auto", "Read graphs from the files of `python -m experiments.pack`, which hold in memory only "
+      "auto", "Read graphs from the files of `python -m tpugraphs_rank.cli.pack`, which hold in memory only "
       "what a step needs: where the split is packed as it is now, always (packing first what is "
       "not), or never. The results are the same.", choices=PACKED, hashed=False)
-  packed_root: Optional[str] = setting(
+  packed_root: str | None = setting(
       None, "Folder of packed collections; otherwise packed/ beside the graphs.", hashed=False)
 
 
@@ -93,7 +92,7 @@ class ModelConfig:
   hidden_width: int = setting(64, "Width of the hidden states.", minimum=1)
   num_convolutions: int = setting(2, "Graph convolutions.", minimum=0, maximum=64)
   mlp_layers: int = setting(1, "Layers of the MLP in each convolution.", minimum=1, maximum=16)
-  head_widths: Tuple[int, ...] = setting(
+  head_widths: tuple[int, ...] = setting(
       (64,), "Widths of the hidden layers of the final MLP.", minimum=1)
   activation: str = setting("leaky_relu", "Activation.",
                             choices=("leaky_relu", "relu", "gelu", "tanh"))
@@ -104,7 +103,7 @@ class ModelConfig:
       choices=("mean", "symmetric", "sum"))
   directions: str = setting("both", "Edges that carry messages.",
                             choices=("both", "operands", "users"))
-  pooling: Tuple[str, ...] = setting(("mean", "sum"), "Poolings over nodes, concatenated.",
+  pooling: tuple[str, ...] = setting(("mean", "sum"), "Poolings over nodes, concatenated.",
                                      choices=("mean", "sum", "max"))
   pool_l2: bool = setting(True, "L2-normalise the sum over nodes.")
   join: str = setting(
@@ -132,8 +131,8 @@ class ModelConfig:
 class LossConfig:
   """What training minimises: the weighted sum of the losses."""
 
-  losses: Tuple[str, ...] = setting(("list_mle",), "The losses that are added up.", choices=LOSSES)
-  loss_weights: Tuple[float, ...] = setting((1.0,), "One weight for each loss.", minimum=0.0)
+  losses: tuple[str, ...] = setting(("list_mle",), "The losses that are added up.", choices=LOSSES)
+  loss_weights: tuple[float, ...] = setting((1.0,), "One weight for each loss.", minimum=0.0)
   l2_regularization: float = setting(1e-6, "Weight of the squared norm of all kernels.",
                                      minimum=0.0)
 
@@ -158,7 +157,7 @@ class TrainingConfig:
 
   seed: int = setting(0, "Seed of everything random.", minimum=0, maximum=2 ** 31 - 1)
   epochs: int = setting(60, "Epochs at most.", minimum=1)
-  steps_per_epoch: Optional[int] = setting(
+  steps_per_epoch: int | None = setting(
       None, "Steps of an epoch; training goes round the programs as often as that takes. None: as "
       "many as lists_per_graph lists of each program fill.", minimum=1)
   validation_metric: str = setting(
@@ -171,7 +170,7 @@ class TrainingConfig:
   patience: int = setting(
       20, "Stop after this many epochs without a better validation metric.", minimum=1)
   validate_every: int = setting(1, "Epochs between two validations.", minimum=1)
-  initial_checkpoint: Optional[str] = setting(
+  initial_checkpoint: str | None = setting(
       None, "Run directory whose best weights and normalizer training starts from.", hashed=False)
   threads: int = setting(1, "Threads of TensorFlow within an operation.", minimum=1, hashed=False)
   tensorboard: bool = setting(True, "Write TensorBoard event files.", hashed=False)
@@ -181,7 +180,7 @@ class TrainingConfig:
 class AugmentConfig:
   """Measured synthetic programs that train beside the real ones; validation stays real."""
 
-  synthetic: Optional[str] = setting(
+  synthetic: str | None = setting(
       None, "Collection, or path of its descriptor, whose training programs are mixed into "
       "training; None: none.")
   synthetic_share: float = setting(
@@ -189,7 +188,7 @@ class AugmentConfig:
       "program trains.", above=0.0, maximum=1.0)
   synthetic_weight: float = setting(
       1.0, "Weight of a synthetic list's loss; that of a real list is 1.", above=0.0)
-  synthetic_graphs: Optional[int] = setting(
+  synthetic_graphs: int | None = setting(
       None, "At most this many synthetic programs, drawn with the seed.", minimum=1)
   synthetic_held_back: str = setting(
       "unseen", "Synthetic programs that are left out: those whose graph, whatever the shapes, "

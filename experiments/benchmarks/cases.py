@@ -8,12 +8,12 @@ import pathlib
 import re
 import subprocess
 import sys
-from typing import Any, Dict
+from typing import Any
 
 from tpugraphs_rank import errors
 
 
-def run(app: str, *case: Any) -> Dict[str, Any]:
+def run(app: str, *case: Any) -> dict[str, Any]:
   """What an app finds in a case.
 
   Args:

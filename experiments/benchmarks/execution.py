@@ -1,7 +1,8 @@
 """Training steps and scoring: plain against exact against distinct states, interleaved."""
 
+from collections.abc import Callable, Mapping, Sequence
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -70,12 +71,12 @@ class Bench:
     self.model(pipeline.to_step(self._exact)["graph"])
 
   @property
-  def rows(self) -> List[int]:
+  def rows(self) -> list[int]:
     """Nodes that depend on the configuration after 0, 1, ... convolutions."""
     return self._exact["rows"].tolist()
 
   @property
-  def shares(self) -> List[float]:
+  def shares(self) -> list[float]:
     """Shares of the nodes that depend on the configuration after 0, 1, ... convolutions."""
     return [round(rows / self.graph.num_nodes, 4) for rows in self.rows]
 
@@ -86,7 +87,7 @@ class Bench:
     configuration-free part is there, as for every list but the first; `score_exact_program` is
     `PROGRAM_LISTS` lists of a program, the first and the others; `batch` makes a batch.
     """
-    ways: Dict[str, Callable[[], Any]] = {}
+    ways: dict[str, Callable[[], Any]] = {}
     for name, batch in (("plain", self._plain), ("exact", self._exact)):
       arrays, spec = tensors(batch)
       stepper = steps.Stepper(self.model, self.config, 1000, spec)
@@ -105,20 +106,20 @@ class Bench:
         batches.training_batch([self.prepared], self.config.batch, rng))
     return timing.interleaved(ways, repeats)
 
-  def stream(self, layouts: np.ndarray, repeats: int, ways: Tuple[str, ...]
-             ) -> Tuple[Times, Dict[str, Counting]]:
+  def stream(self, layouts: np.ndarray, repeats: int, ways: tuple[str, ...]
+             ) -> tuple[Times, dict[str, Counting]]:
     """Scoring many configurations: "exact", by "distinct" states, or whichever is "chosen"."""
     budget = self.config.batch.scoring_megabytes * 2 ** 20
     graph = graphs.with_configs(self.graph, layouts)
     prepared = batches.prepare(splits.Program(graph), self.normalizer)
-    chosen: Dict[str, Optional[bool]] = {"exact": False, "distinct": True, "chosen": None}
+    chosen: dict[str, bool | None] = {"exact": False, "distinct": True, "chosen": None}
     streamers = {way: Counting(
         self.model, budget, chosen[way]) for way in ways}
     return timing.interleaved({way: lambda streamer=streamer: streamer(prepared)
                                for way, streamer in streamers.items()}, repeats), streamers
 
 
-def _without_configs(arrays: Mapping[str, Any]) -> Dict[str, Any]:
+def _without_configs(arrays: Mapping[str, Any]) -> dict[str, Any]:
   return {key: value for key, value in arrays.items() if key != "configs" and "mask" not in key}
 
 
@@ -129,7 +130,7 @@ def _score_program(streamer: streaming.Streamer, arrays: Mapping[str, Any]) -> N
 
 
 def costs(rows: Sequence[int], count: int, exact: Counting, distinct: Counting
-          ) -> Dict[str, float]:
+          ) -> dict[str, float]:
   """What `streaming` takes telling apart and distinct states to cost, in states of `own_part`.
 
   Args:
@@ -144,7 +145,7 @@ def costs(rows: Sequence[int], count: int, exact: Counting, distinct: Counting
           "cost_of_distinct": distinct.called_s / inside(distinct.states) / own}
 
 
-def tensors(batch: batches.Batch) -> Tuple[Dict[str, tf.Tensor], Dict[str, tf.TensorSpec]]:
+def tensors(batch: batches.Batch) -> tuple[dict[str, tf.Tensor], dict[str, tf.TensorSpec]]:
   """A batch as a step takes it, and its specification."""
   dataset = pipeline.dataset(lambda: iter([batch]))
   return next(iter(dataset)), dataset.element_spec

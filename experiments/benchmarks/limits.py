@@ -4,7 +4,8 @@ A model's work is matrix products and the traffic of their results. Its least ti
 one that takes longer at the rate that this machine reaches for it alone, at the model's shapes.
 """
 
-from typing import Any, Dict, NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -43,7 +44,7 @@ def exact_states(shares: Sequence[float], nodes: int, configs: int) -> Sequence[
   return [nodes * (share * configs + 1 - share) for share in shares]
 
 
-def ceilings(width: int, rows: int, repeats: int) -> Dict[str, float]:
+def ceilings(width: int, rows: int, repeats: int) -> dict[str, float]:
   """What this machine reaches: a convolution's widest matrix product, and a copy of states."""
   left = tf.random.normal([rows, width])
   right = tf.random.normal([width, 3 * width])
@@ -56,7 +57,7 @@ def ceilings(width: int, rows: int, repeats: int) -> Dict[str, float]:
           "copy_gb_per_s": 20 * source.nbytes / times["copy"]["cpu_s"] / 1e9}
 
 
-def share(done: Work, seconds: float, ceiling: Dict[str, float]) -> Dict[str, Any]:
+def share(done: Work, seconds: float, ceiling: dict[str, float]) -> dict[str, Any]:
   """The least time over the time that was taken, and what binds: "matmul" or "copy"."""
   least = {"matmul": done.flops / ceiling["matmul_gflops"] / 1e9,
            "copy": done.nbytes / ceiling["copy_gb_per_s"] / 1e9}

@@ -7,7 +7,7 @@ import itertools
 import os
 import pathlib
 import time
-from typing import Any, BinaryIO, Dict, List, NamedTuple, Tuple
+from typing import Any, BinaryIO, NamedTuple
 import zipfile
 import zlib
 
@@ -29,7 +29,7 @@ from tpugraphs_rank.data import splits
 
 _APP = "experiments.benchmark_packing"
 # (configurations, configurable nodes, nodes) of the largest public files.
-SHAPES: Tuple[Tuple[int, int, int], ...] = ((100_040, 121, 2_000), (10_760, 2_251, 15_000))
+SHAPES: tuple[tuple[int, int, int], ...] = ((100_040, 121, 2_000), (10_760, 2_251, 15_000))
 OPENED = 200
 _STORED_BYTES = 72  # Of a node in a configuration, in an .npz file.
 _READ = 64
@@ -42,7 +42,7 @@ _LAYOUTS = np.array([(*order, -1, -1) for order in itertools.permutations(range(
 _BLOCK_ROWS, _FILLED = 512, 16
 
 
-def packing(folder: pathlib.Path, part: int = 1) -> List[Dict[str, Any]]:
+def packing(folder: pathlib.Path, part: int = 1) -> list[dict[str, Any]]:
   """Packs files of the largest public shapes, and reads configurations at random.
 
   Of the shapes' configurations there is one in `part`.
@@ -72,7 +72,7 @@ def packing(folder: pathlib.Path, part: int = 1) -> List[Dict[str, Any]]:
   return rows
 
 
-def _reading(graph: packed_graphs.PackedLayoutGraph) -> Dict[str, float]:
+def _reading(graph: packed_graphs.PackedLayoutGraph) -> dict[str, float]:
   """Milliseconds to read 64 random configurations, from memory and from disk."""
   rng = np.random.default_rng(0)
   found = {}
@@ -118,7 +118,7 @@ def write_source(path: pathlib.Path, configs: int, configurable: int, nodes: int
         member.write(_LAYOUTS[picks].tobytes())
 
 
-def opening(folder: pathlib.Path) -> Dict[str, Any]:
+def opening(folder: pathlib.Path) -> dict[str, Any]:
   """Opens a collection of 200 packed graphs, and reads what training asks of all of them."""
   collection = folder / "collection.json"
   files.write_json(collection, {
@@ -143,7 +143,7 @@ def opening(folder: pathlib.Path) -> Dict[str, Any]:
           "load_programs_s": time.perf_counter() - started}
 
 
-def training(folder: pathlib.Path, times_memory: float = 10.0) -> Dict[str, Any]:
+def training(folder: pathlib.Path, times_memory: float = 10.0) -> dict[str, Any]:
   """One epoch on a collection that, unpacked, is so many times the memory of this machine.
 
   `batch_share` is the time that making batches takes, of that of the epoch with its tracing and
@@ -211,7 +211,7 @@ def write_sparse(folder: pathlib.Path, nbytes: int, configs: int = 100_040, node
            for seed, coverage in enumerate((0.12, 0.15, 0.18))]
   total, number = 0, 0
   folders = {split: folder / "packed" / "layout_sparse" / split for split in ("train", "valid")}
-  keys: Dict[str, Dict[str, str]] = {"train": {}, "valid": {}}
+  keys: dict[str, dict[str, str]] = {"train": {}, "valid": {}}
   with tqdm.tqdm(total=nbytes, desc="writing", unit="B", unit_scale=True, disable=None) as bar:
     while total < nbytes or number < 4:
       kind, name = kinds[number % len(kinds)], f"g{number:04d}"
@@ -256,7 +256,7 @@ def _write_packed(path: pathlib.Path, pool: _Pool, configs: int, seed: int) -> N
                    "has_runtimes": True})
 
 
-def one_case(case: str) -> Dict[str, Any]:
+def one_case(case: str) -> dict[str, Any]:
   """Packs one file ("pack,SOURCE,TARGET"), or trains ("train,COLLECTION,RUN").
 
   Returns:
@@ -266,7 +266,7 @@ def one_case(case: str) -> Dict[str, Any]:
   started = time.perf_counter(), time.process_time()
   if what == "pack":
     packed_graphs.pack_graph(source, target)
-    found: Dict[str, Any] = {"wall_s": time.perf_counter() - started[0],
+    found: dict[str, Any] = {"wall_s": time.perf_counter() - started[0],
                              "cpu_s": time.process_time() - started[1]}
   else:
     found = _train(source, target)
@@ -274,7 +274,7 @@ def one_case(case: str) -> Dict[str, Any]:
   return found
 
 
-def _train(collection: str, run_dir: str) -> Dict[str, Any]:
+def _train(collection: str, run_dir: str) -> dict[str, Any]:
   from tpugraphs_rank.training import trainer  # TensorFlow: its memory is no part of packing.
   config = config_lib.override(run_config.RunConfig(), {
       "data.collection": collection, "data.packed": "auto", "batch.batch_size": 4,

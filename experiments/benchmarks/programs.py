@@ -1,6 +1,6 @@
 """Made-up layout programs of any size, and configurations as a search leaves them."""
 
-from typing import Iterator, Tuple
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def program(nodes: int, coverage: float, configs: int, seed: int = 0) -> graphs.
       node_config_feat=random_layouts(len(chosen), configs, rng))
 
 
-def covered(edges: np.ndarray, starts: np.ndarray, nodes: int) -> Tuple[float, float]:
+def covered(edges: np.ndarray, starts: np.ndarray, nodes: int) -> tuple[float, float]:
   """Shares of the nodes within one and two hops of the starts."""
   found = partition.hops(nodes, starts, [(edges[:, 1], edges[:, 0]), (edges[:, 0], edges[:, 1])], 2)
   return float((found <= 1).mean()), float((found <= 2).mean())

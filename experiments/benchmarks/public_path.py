@@ -1,8 +1,9 @@
 """Scoring as a user does it: a run directory, a packed program, and `Run.score`."""
 
+from collections.abc import Iterator
 import pathlib
 import time
-from typing import Any, Dict, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def write_program(path: pathlib.Path, kind: str, count: int, nodes: int = NODES)
   return count * configurable * 18
 
 
-def score(run_dir: str, path: str) -> Dict[str, Any]:
+def score(run_dir: str, path: str) -> dict[str, Any]:
   """Scores all configurations of a packed program with `Run.score`."""
   run = tpugraphs_rank.load_run(run_dir)
   graph = packed_graphs.open_graph(packed_format.Reader(path))

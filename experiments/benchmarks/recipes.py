@@ -1,16 +1,16 @@
 """How long the recipes of the public collections train, from a step on made-up programs."""
 
 import pathlib
-from typing import Any, Dict, List
+from typing import Any
 
 import numpy as np
 
-from experiments import app
 from experiments.benchmarks import execution
 from experiments.benchmarks import programs
 from experiments.benchmarks import timing
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import models
+from tpugraphs_rank import recipes as recipe_files
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
@@ -36,11 +36,11 @@ def _tile(nodes: int, seed: int) -> graphs.TileGraph:
       config_runtime_normalizers=np.full(64, 1000))
 
 
-def measure(repeats: int) -> List[Dict[str, Any]]:
+def measure(repeats: int) -> list[dict[str, Any]]:
   """For each recipe a training step, and what all its epochs take by it, without validation."""
   rows = []
   for name, nodes in _NODES.items():
-    config = config_lib.from_dict(run_config.RunConfig, app.read_settings(
+    config = config_lib.from_dict(run_config.RunConfig, recipe_files.read(
         _FOLDER / f"{name.replace(':', '_')}.json"))
     kind = name.partition(":")[0]
     size = config.batch.batch_size

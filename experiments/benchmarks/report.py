@@ -1,17 +1,16 @@
 """The benchmark's tables and plot."""
 
-from typing import Any, Dict, List
+from typing import Any
 
 from matplotlib import figure
 
 from tpugraphs_rank import files
 from tpugraphs_rank.evaluation import tables
 
-
 _AXES = ("nodes", "configs", "coverage", "depth")
 
 
-def tables_of(found: Dict[str, Any]) -> List[str]:
+def tables_of(found: dict[str, Any]) -> list[str]:
   """Markdown tables of the parts that were measured."""
   blocks = []
   if "speedups" in found:
@@ -41,7 +40,7 @@ def tables_of(found: Dict[str, Any]) -> List[str]:
   return blocks
 
 
-def _plain(rows: List[Dict[str, Any]]) -> str:
+def _plain(rows: list[dict[str, Any]]) -> str:
   """A table of rows of equal keys; rates as whole numbers."""
   cell = lambda key, value: (f"{value:,.0f}" if "_per_" in key else
                              f"{value:.2f}" if isinstance(value, float) else str(value))
@@ -49,12 +48,12 @@ def _plain(rows: List[Dict[str, Any]]) -> str:
       [cell(key, value) for key, value in row.items()] for row in rows])
 
 
-def tables_text(found: Dict[str, Any]) -> str:
+def tables_text(found: dict[str, Any]) -> str:
   """All tables."""
   return "\n\n".join(tables_of(found)) + "\n"
 
 
-def speedup_table(results: Dict[str, Any]) -> str:
+def speedup_table(results: dict[str, Any]) -> str:
   """For the README: times faster than the plain formulation, and its further figures."""
   header = ["reached after 1 / 2 convolutions", "training step", "16 lists of a program",
             "the first of them", "each further one"]
@@ -68,7 +67,7 @@ def speedup_table(results: Dict[str, Any]) -> str:
   return tables.markdown(header, rows)
 
 
-def streaming_table(results: Dict[str, Any]) -> str:
+def streaming_table(results: dict[str, Any]) -> str:
   """For the README: configurations a CPU second, and peaks of memory."""
   header = ["nodes", "configurations", "way", "a CPU second", "peak of memory"]
   rows = [[f"{10_000:,}", f"{row['count']:,} {row['configurations']}", way,
@@ -79,7 +78,7 @@ def streaming_table(results: Dict[str, Any]) -> str:
   return tables.markdown(header, rows)
 
 
-def plot(path: files.PathLike, rows: List[Dict[str, Any]]) -> None:
+def plot(path: files.PathLike, rows: list[dict[str, Any]]) -> None:
   """CPU seconds of a training step and of scoring a list, over what grows."""
   base = rows[0]
   drawing = figure.Figure(figsize=(14, 6.5), layout="constrained")

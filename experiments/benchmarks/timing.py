@@ -1,17 +1,18 @@
 """CPU and wall time of several ways to do a thing."""
 
+from collections.abc import Callable, Mapping
 import time
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any
 
 import numpy as np
 
-Times = Dict[str, Dict[str, float]]
+Times = dict[str, dict[str, float]]
 
 
 def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int) -> Times:
   """For each way the medians of CPU and wall seconds, the ways taken in turn."""
-  cpu: Dict[str, List[float]] = {name: [] for name in ways}
-  wall: Dict[str, List[float]] = {name: [] for name in ways}
+  cpu: dict[str, list[float]] = {name: [] for name in ways}
+  wall: dict[str, list[float]] = {name: [] for name in ways}
   for turn in range(repeats + 1):
     for name, way in ways.items():
       before = time.process_time(), time.perf_counter()

@@ -2,14 +2,14 @@
 
 import itertools
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
+import pytest
 
-from tests.candidates import made
+from tests.candidates import small_programs
 from tpugraphs_rank.candidates import blocks
-from tpugraphs_rank.candidates import values
+from tpugraphs_rank.candidates import value_graph
 from tpugraphs_rank.hlo import hlo_pb2
 
 
@@ -31,11 +31,11 @@ def _needed(function, shapes, position, starts, tile):
 
 def _block(opcode, shape, operand_shapes, tile, position=0, **fields):
   """What `operand_block` says of a program of one instruction."""
-  module, main = made.program()
-  ids = [made.add(main, "parameter", operand, parameter_number=number)
+  module, main = small_programs.program()
+  ids = [small_programs.add(main, "parameter", operand, parameter_number=number)
          for number, operand in enumerate(operand_shapes)]
-  made.add(main, opcode, shape, ids, **fields)
-  program = values.Expanded(module)
+  small_programs.add(main, opcode, shape, ids, **fields)
+  program = value_graph.Expanded(module)
   sides = tuple(blocks.Side(extent, axis) for axis, extent in enumerate(shape))
   found = blocks.operand_block(program, program.root, position, sides)
   return found and tuple(int(side.of(np.array([tile]))[0]) for side in found)
@@ -91,10 +91,10 @@ def test_dots_that_do_not_say_what_they_contract(equation, left, right):
   inputs, output = equation.split("->")
   names = inputs.split(",")
   lengths = dict(zip("".join(names), (*left, *right)))
-  module, main = made.program()
-  ids = [made.add(main, "parameter", shape) for shape in (left, right)]
-  made.add(main, "dot", [lengths[name] for name in output], ids)
-  program = values.Expanded(module)
+  module, main = small_programs.program()
+  ids = [small_programs.add(main, "parameter", shape) for shape in (left, right)]
+  small_programs.add(main, "dot", [lengths[name] for name in output], ids)
+  program = value_graph.Expanded(module)
   found = blocks.dot_axes(program.values[program.root], [left, right])
   batch = [name for name in names[0] if name in names[1] and name in output]
   summed = [name for name in names[0] if name in names[1] and name not in output]
@@ -127,7 +127,7 @@ def test_convolution(stride, dilation):
   function = lambda *operands: _convolve(*operands, stride, dilation)
   want = _needed(function, [x, kernel], 0, (0, 1, 0, 1), (1, 2, 3, 2))
   assert _block("convolution", out, [x, kernel], (1, 2, 3, 2), window=window,
-                convolution_dimension_numbers=made.convolution_numbers()) == want
+                convolution_dimension_numbers=small_programs.convolution_numbers()) == want
 
 
 def test_depthwise_convolution():
@@ -135,7 +135,7 @@ def test_depthwise_convolution():
       size=3, stride=1, window_dilation=1, base_dilation=1)] * 2)
   assert _block("convolution", (2, 6, 6, 8), [(2, 8, 8, 8), (3, 3, 1, 8)], (1, 2, 3, 4),
                 window=window, feature_group_count=8,
-                convolution_dimension_numbers=made.convolution_numbers()) == (1, 4, 5, 4)
+                convolution_dimension_numbers=small_programs.convolution_numbers()) == (1, 4, 5, 4)
 
 
 def test_padding_is_read_like_the_rest_and_holes_need_the_whole():
@@ -145,7 +145,7 @@ def test_padding_is_read_like_the_rest_and_holes_need_the_whole():
       hlo_pb2.WindowDimension(size=3, stride=1, window_dilation=1, base_dilation=2, padding_low=1,
                               padding_high=2)])
   assert _block("convolution", (2, 6, 12, 8), [(2, 6, 6, 8), (3, 3, 8, 8)], (1, 6, 3, 4),
-                window=window, convolution_dimension_numbers=made.convolution_numbers()
+                window=window, convolution_dimension_numbers=small_programs.convolution_numbers()
                 ) == (1, 6 + 2, 6, 8)
 
 
@@ -189,10 +189,10 @@ def test_a_reshape_needs_no_more_than_its_block(data):
 def test_a_bitcast_keeps_the_physical_order():
   # [2, 3, 4] stored as 3, 2, 4 (major first) is [3, 2, 4] stored in order.
   assert _block("bitcast", [3, 2, 4], [(2, 3, 4)], (1, 2, 3)) == (2, 3, 3)
-  module, main = made.program()
-  x = made.add(main, "parameter", [2, 3, 4], layout=[2, 0, 1])
-  made.add(main, "bitcast", [3, 2, 4], [x])
-  program = values.Expanded(module)
+  module, main = small_programs.program()
+  x = small_programs.add(main, "parameter", [2, 3, 4], layout=[2, 0, 1])
+  small_programs.add(main, "bitcast", [3, 2, 4], [x])
+  program = value_graph.Expanded(module)
   sides = tuple(blocks.Side(extent, axis) for axis, extent in enumerate((3, 2, 4)))
   found = blocks.operand_block(program, program.root, 0, sides)
   assert [(side.extent, side.axis) for side in found] == [(2, 1), (3, 0), (4, 2)]
@@ -212,9 +212,9 @@ def test_other_opcodes(opcode, shape, operand, block):
     ("reduce", [(4, 6, 5)], 4 * 6 * 5, (2,)),
     ("tanh", [(4, 6)], None, None)])
 def test_contractions(opcode, shapes, work, axes):
-  module, main = made.program()
-  ids = [made.add(main, "parameter", shape) for shape in shapes]
-  made.add(main, opcode, [4, 6], ids, dimensions=[2] if opcode == "reduce" else [])
-  program = values.Expanded(module)
+  module, main = small_programs.program()
+  ids = [small_programs.add(main, "parameter", shape) for shape in shapes]
+  small_programs.add(main, opcode, [4, 6], ids, dimensions=[2] if opcode == "reduce" else [])
+  program = value_graph.Expanded(module)
   found = blocks.contraction(program, program.root)
   assert (found and (found.work, found.axes)) == (work and (work, axes))

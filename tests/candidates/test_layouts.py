@@ -3,28 +3,28 @@
 import itertools
 import math
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
+import pytest
 
 from tests import testdata
-from tests.candidates import made
-from tools.collect.layouts import sampling
+from tests.candidates import small_programs
 from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import layouts
 from tpugraphs_rank.candidates import programs
+from tpugraphs_rank.collect.layout import configurations as configurations_lib
 from tpugraphs_rank.hlo import tuning
 from tpugraphs_rank.hlo import tuning_pb2
 
 
 def _convolution():
   """A convolution of [2, 8, 8, 3] with [3, 3, 3, 4]."""
-  module, main = made.program("convolution")
-  x = made.add(main, "parameter", [2, 8, 8, 3])
-  w = made.add(main, "parameter", [3, 3, 3, 4], parameter_number=1)
-  made.add(main, "convolution", [2, 6, 6, 4], [x, w],
-           convolution_dimension_numbers=made.convolution_numbers())
+  module, main = small_programs.program("convolution")
+  x = small_programs.add(main, "parameter", [2, 8, 8, 3])
+  w = small_programs.add(main, "parameter", [3, 3, 3, 4], parameter_number=1)
+  small_programs.add(main, "convolution", [2, 6, 6, 4], [x, w],
+           convolution_dimension_numbers=small_programs.convolution_numbers())
   return module
 
 
@@ -33,26 +33,26 @@ def _rows(candidates):
 
 
 def test_sites_are_dots_convolutions_and_reshapes():
-  found = layouts.sites(made.perceptron(4, 6))
+  found = layouts.sites(small_programs.perceptron(4, 6))
   assert [(site.node, site.opcode, site.shapes) for site in found] == [
       (2, "dot", ((4, 12), (4, 6), (6, 12))), (3, "reshape", ((8, 6), (4, 12))),
       (5, "dot", ((8, 3), (8, 6), (6, 3)))]
 
 
 def test_nodes_are_counted_across_computations():
-  module, main = made.program()
+  module, main = small_programs.program()
   inner = module.computations.add(id=2, name="inner")
   for computation in (main, inner):
-    p = made.add(computation, "parameter", [4, 6])
-    made.add(computation, "reshape", [24], [p])
+    p = small_programs.add(computation, "parameter", [4, 6])
+    small_programs.add(computation, "reshape", [24], [p])
   assert [site.node for site in layouts.sites(module)] == [1, 3]
 
 
 def test_tensors_with_one_layout_are_no_choice():
-  module, main = made.program()
-  vector = made.add(main, "parameter", [24])
-  made.add(main, "reshape", [1, 24], [vector])  # No tensor has a choice: no site.
-  made.add(main, "reshape", [4, 6], [vector])
+  module, main = small_programs.program()
+  vector = small_programs.add(main, "parameter", [24])
+  small_programs.add(main, "reshape", [1, 24], [vector])  # No tensor has a choice: no site.
+  small_programs.add(main, "reshape", [4, 6], [vector])
   [site] = layouts.sites(module)
   assert site.node == 2 and site.layouts(0, "elements") == [(0, 1), (1, 0)]
   assert site.layouts(1, "elements") == []
@@ -70,10 +70,10 @@ def test_layouts_of_a_convolution():
 
 
 def test_small_spaces_are_enumerated():
-  module, main = made.program()
-  p = made.add(main, "parameter", [4, 6])
-  made.add(main, "reshape", [2, 2, 6], [p])
-  found = layouts.draw_layouts(made.data_of(module), "elements", 100, seed=0)
+  module, main = small_programs.program()
+  p = small_programs.add(main, "parameter", [4, 6])
+  small_programs.add(main, "reshape", [2, 2, 6], [p])
+  found = layouts.draw_layouts(small_programs.data_of(module), "elements", 100, seed=0)
   expected = {(one, two) for one in [(), *itertools.permutations(range(3))]
               for two in [(), *itertools.permutations(range(2))]}
   rows = [tuple(tuple(axis for axis in tensor if axis >= 0) for tensor in row[0])
@@ -86,7 +86,7 @@ def test_small_spaces_are_enumerated():
 
 @given(st.integers(1, 60), st.integers(0, 5), st.sampled_from(["tpu", "elements"]))
 def test_what_is_drawn(most, seed, tiling):
-  found = layouts.draw_layouts(made.data_of(_convolution()), tiling, most, seed)
+  found = layouts.draw_layouts(small_programs.data_of(_convolution()), tiling, most, seed)
   rows = _rows(found)
   assert found.count == min(most, math.prod(
       len(layouts.sites(_convolution())[0].layouts(tensor, tiling)) + 1 for tensor in range(3)))
@@ -100,11 +100,11 @@ def test_what_is_drawn(most, seed, tiling):
 
 
 def test_half_are_near_the_default_and_half_are_anywhere():
-  chain, main = made.program("chain")
-  x = made.add(main, "parameter", [4, 6])
+  chain, main = small_programs.program("chain")
+  x = small_programs.add(main, "parameter", [4, 6])
   for _ in range(40):  # 80 slots
-    x = made.add(main, "reshape", [6, 4] if len(main.instructions) % 2 else [4, 6], [x])
-  found = layouts.draw_layouts(made.data_of(chain), "elements", 401, seed=3)
+    x = small_programs.add(main, "reshape", [6, 4] if len(main.instructions) % 2 else [4, 6], [x])
+  found = layouts.draw_layouts(small_programs.data_of(chain), "elements", 401, seed=3)
   assert {key: found.about[key] for key in ("default", "near", "uniform")} == {
       "default": 1, "near": 200, "uniform": 200}
   requests = (_rows(found)[..., 0] >= 0).sum(axis=(1, 2))
@@ -115,7 +115,7 @@ def test_half_are_near_the_default_and_half_are_anywhere():
 
 
 def test_draws_are_seeded_and_counted():
-  data = made.data_of(_convolution())
+  data = small_programs.data_of(_convolution())
   first, again, other = (layouts.draw_layouts(data, "elements", 300, seed) for seed in (1, 1, 2))
   np.testing.assert_array_equal(*(found.arrays["node_config_feat"] for found in (first, again)))
   assert first.about == again.about
@@ -125,21 +125,21 @@ def test_draws_are_seeded_and_counted():
 
 def test_a_space_that_is_almost_used_up():
   # 27 configurations, of which 26 are wanted: most draws are equal to an earlier one.
-  found = layouts.draw_layouts(made.data_of(_convolution()), "tpu", 26, seed=0)
+  found = layouts.draw_layouts(small_programs.data_of(_convolution()), "tpu", 26, seed=0)
   assert found.count == 26 and found.about["equal_draws"] > 0
 
 
 def test_the_nodes_that_the_file_names_are_configured():
-  found = layouts.draw_layouts(made.data_of(made.perceptron(), nodes=[5, 2]), "elements", 50, 0)
+  found = layouts.draw_layouts(small_programs.data_of(small_programs.perceptron(), nodes=[5, 2]), "elements", 50, 0)
   assert found.arrays["node_config_ids"].tolist() == [5, 2]
-  assert layouts.draw_layouts(made.data_of(made.perceptron()), "elements", 50, 0).arrays[
+  assert layouts.draw_layouts(small_programs.data_of(small_programs.perceptron()), "elements", 50, 0).arrays[
       "node_config_ids"].tolist() == [2, 3, 5]
 
 
 @pytest.mark.parametrize("tiling", ["tpu", "elements"])
 def test_raw_data_read_back_as_the_same_features(tiling):
-  for module in (made.perceptron(), _convolution()):
-    found = layouts.draw_layouts(made.data_of(module), tiling, 40, seed=0)
+  for module in (small_programs.perceptron(), _convolution()):
+    found = layouts.draw_layouts(small_programs.data_of(module), tiling, 40, seed=0)
     data = tuning_pb2.ModuleTuningData(
         module=module, config_index_to_node=found.arrays["node_config_ids"].tolist(),
         runs=[found.profile(position) for position in range(found.count)])
@@ -151,11 +151,11 @@ def test_raw_data_read_back_as_the_same_features(tiling):
 
 
 def test_the_collector_reads_what_is_drawn():
-  found = layouts.draw_layouts(made.data_of(_convolution()), "xla_cpu", 40, seed=0)
+  found = layouts.draw_layouts(small_programs.data_of(_convolution()), "xla_cpu", 40, seed=0)
   nodes = [found.profile(position).module_config.layout_config.nodes for position in range(40)]
   configurations = [tuple(tuple(tuple(tensor.dims) for tensor in node.tensors) for node in listed)
                     for listed in nodes]
-  assert [sampling.from_text(sampling.to_text(one)) for one in configurations] == configurations
+  assert [configurations_lib.from_text(configurations_lib.to_text(one)) for one in configurations] == configurations
 
 
 @testdata.required
@@ -178,10 +178,10 @@ def test_layouts_measured_on_a_tpu_are_among_the_choices():
 
 
 def test_programs_without_a_choice():
-  module, main = made.program()
-  p = made.add(main, "parameter", [4, 6])
-  made.add(main, "tanh", [4, 6], [p])
+  module, main = small_programs.program()
+  p = small_programs.add(main, "parameter", [4, 6])
+  small_programs.add(main, "tanh", [4, 6], [p])
   with pytest.raises(errors.DataError, match="mine has no dot, convolution or reshape with more"):
-    layouts.draw_layouts(made.data_of(module), "elements", 10, 0, "mine")
+    layouts.draw_layouts(small_programs.data_of(module), "elements", 10, 0, "mine")
   with pytest.raises(errors.ConfigError, match="at most -1 candidates are wanted"):
-    layouts.draw_layouts(made.data_of(made.perceptron()), "elements", -1, 0)
+    layouts.draw_layouts(small_programs.data_of(small_programs.perceptron()), "elements", -1, 0)

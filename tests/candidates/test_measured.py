@@ -6,22 +6,22 @@ import math
 import numpy as np
 import pytest
 
-from tests.candidates import made
+from tests.candidates import small_programs
 from tests.hlo import modules
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank.candidates import measured
 from tpugraphs_rank.candidates import programs
-from tpugraphs_rank.candidates import ranked
+from tpugraphs_rank.candidates import ranking
 
 TILES = [(8, 2), (4, 2), (2, 2), (1, 2)]
 
 
 def _prediction(top_k=4, scores=(4, 3, 2, 1)):
   runs = [modules.tile_run(None, output=tile, kernel=(3,), inputs=(1,)) for tile in TILES]
-  program = programs.Program("p", "f.pb: module 'p'", made.data_of(made.matmul(8, 8, 3), runs))
+  program = programs.Program("p", "f.pb: module 'p'", small_programs.data_of(small_programs.matmul(8, 8, 3), runs))
   found = programs.find(program, "tile", "", "elements", 9, 0)
-  return ranked.rank(program, found, np.array(scores, float), top_k)
+  return ranking.rank(program, found, np.array(scores, float), top_k)
 
 
 def _passes(times, default=40, order=(2, 0, 1, 3)):
@@ -32,7 +32,7 @@ def _passes(times, default=40, order=(2, 0, 1, 3)):
     # The collector works out the input bounds itself.
     runs += [modules.tile_run(one[index], output=TILES[index], kernel=(3,), inputs=(5,))
              for index in order if one[index]]
-    passes.append(made.data_of(made.matmul(8, 8, 3), runs))
+    passes.append(small_programs.data_of(small_programs.matmul(8, 8, 3), runs))
   return passes
 
 
@@ -102,10 +102,10 @@ def test_where_all_are_equal_tau_is_undefined():
 
 def test_layouts_are_found_by_their_axes():
   runs = [modules.layout_run([[(0, 1)], [], []]), modules.layout_run([[], [(0, 1)], []])]
-  program = programs.Program("p", "f.pb", made.data_of(made.perceptron(), runs, [2, 3, 5]))
+  program = programs.Program("p", "f.pb", small_programs.data_of(small_programs.perceptron(), runs, [2, 3, 5]))
   found = programs.find(program, "layout", "", "elements", 9, 0)
-  prediction = ranked.rank(program, found, np.array([1., 2.]), 5)
-  passes = [made.data_of(made.perceptron(), [
+  prediction = ranking.rank(program, found, np.array([1., 2.]), 5)
+  passes = [small_programs.data_of(small_programs.perceptron(), [
       modules.layout_run([[], [], []], 9, is_default=True),
       modules.layout_run([[(0, 1)], [], []], 7), modules.layout_run([[], [(0, 1)], []], 6)],
                          [2, 3, 5]) for _ in range(2)]

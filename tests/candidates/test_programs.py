@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.candidates import made
+from tests.candidates import small_programs
 from tests.hlo import modules
 from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import programs
@@ -14,7 +14,7 @@ from tpugraphs_rank.hlo import tuning_pb2
 
 
 def test_programs_of_a_file(tmp_path):
-  path = made.write(tmp_path / "two.pb", made.matmul(4, 5, 6, "a"), made.matmul(4, 5, 6, "b"))
+  path = small_programs.write(tmp_path / "two.pb", small_programs.matmul(4, 5, 6, "a"), small_programs.matmul(4, 5, 6, "b"))
   assert [program.name for program in programs.read(path)] == ["a", "b"]
   [program] = programs.read(path, "b")
   assert program.name == "b" and program.source == f"{path}: module 'b'"
@@ -23,11 +23,11 @@ def test_programs_of_a_file(tmp_path):
 
 
 def test_every_kind_of_dump(tmp_path):
-  module = made.matmul(4, 5, 6)
+  module = small_programs.matmul(4, 5, 6)
   for number, message in enumerate([
       module, hlo_pb2.HloProto(hlo_module=module),
-      tuning_pb2.TuningData(modules=[made.data_of(module)]),
-      made.data_of(module, [modules.tile_run(None)] * 2)]):
+      tuning_pb2.TuningData(modules=[small_programs.data_of(module)]),
+      small_programs.data_of(module, [modules.tile_run(None)] * 2)]):
     path = tmp_path / f"{number}.pb"
     path.write_bytes(message.SerializeToString())
     [program] = programs.read(path)
@@ -35,21 +35,21 @@ def test_every_kind_of_dump(tmp_path):
 
 
 def test_a_program_without_a_name_is_called_after_its_file(tmp_path):
-  [program] = programs.read(made.write(tmp_path / "mine.pb", made.matmul(4, 5, 6, "")))
+  [program] = programs.read(small_programs.write(tmp_path / "mine.pb", small_programs.matmul(4, 5, 6, "")))
   assert program.name == "mine"
 
 
 def test_modules_without_a_program_are_skipped(tmp_path, caplog):
   data = tuning_pb2.TuningData(modules=[
-      tuning_pb2.ModuleTuningData(fingerprint=7), made.data_of(made.matmul(4, 5, 6))])
+      tuning_pb2.ModuleTuningData(fingerprint=7), small_programs.data_of(small_programs.matmul(4, 5, 6))])
   (tmp_path / "f.pb").write_bytes(data.SerializeToString())
   assert len(programs.read(tmp_path / "f.pb")) == 1
   assert "a module has no HLO program and is skipped" in caplog.text
 
 
 def _program(kind, runs=()):
-  module = made.matmul(4, 6, 8) if kind == "tile" else made.perceptron()
-  return programs.Program("p", "f.pb: module 'p'", made.data_of(
+  module = small_programs.matmul(4, 6, 8) if kind == "tile" else small_programs.perceptron()
+  return programs.Program("p", "f.pb: module 'p'", small_programs.data_of(
       module, runs, [2] if kind == "layout" and runs else []))
 
 

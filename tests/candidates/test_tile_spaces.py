@@ -3,22 +3,20 @@
 import itertools
 import math
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
+import pytest
 
 from tests import testdata
-from tests.candidates import made
-from tools.collect import geometry
-from tools.collect import sampling
+from tests.candidates import small_programs
 from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import tile_spaces
-from tpugraphs_rank.candidates import tiles
-from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.collect.tile import configurations
+from tpugraphs_rank.collect.tile import geometry
 from tpugraphs_rank.hlo import reading
 
-MODULES = {data.module.name: data for data in reading.read_raw(made.KERNELS).modules}
+MODULES = {data.module.name: data for data in reading.read_raw(small_programs.KERNELS).modules}
 
 
 def _all_tiles(space):
@@ -42,7 +40,7 @@ def test_the_tiles_are_those_that_the_collector_admits(stem):
   space = tile_spaces.tile_space(MODULES[stem].module, "xla_cpu")
   assert space.axes == kernel.output_axes + kernel.reduction_axes
   expected = {(tile.output, tile.reduction, kernel.input_bounds(tile))
-              for tile in sampling.admissible(kernel)}
+              for tile in configurations.admissible(kernel)}
   assert set(_bounds(space, _all_tiles(space))) == expected
   measured = {tuple(tuple(getattr(run.op_config.tile_size_config, f"{name}_bounds"))
                     for name in ("output", "kernel", "input")) for run in MODULES[stem].runs}
@@ -81,7 +79,7 @@ def test_a_lone_reshape_is_not_tiled_on_a_tpu():
 
 def test_hardware_tiles_of_a_product():
   # [64, 384] x [384, 256]: all rows in eights, all columns in 128s.
-  space = tile_spaces.tile_space(made.matmul(64, 256, 384), "tpu")
+  space = tile_spaces.tile_space(small_programs.matmul(64, 256, 384), "tpu")
   assert space.axes == (64, 256, 384)
   assert space.sides == ((8, 16, 24, 32, 64), (128, 256), (128, 256, 384))
   assert _bounds(space, np.array([[64, 256, 384], [16, 128, 256]])) == [
@@ -90,7 +88,7 @@ def test_hardware_tiles_of_a_product():
 
 
 def test_elements_of_a_product():
-  space = tile_spaces.tile_space(made.matmul(6, 5, 3), "elements")
+  space = tile_spaces.tile_space(small_programs.matmul(6, 5, 3), "elements")
   assert space.axes == (6, 5, 3)
   assert space.sides == ((1, 2, 3, 4, 6), (1, 2, 3, 4, 5), (1, 2, 3))
   assert space.combinations == 5 * 5 * 3
@@ -98,12 +96,12 @@ def test_elements_of_a_product():
 
 
 def test_the_largest_contraction_counts():
-  module, main = made.program()
-  x, w = (made.add(main, "parameter", shape, parameter_number=number)
+  module, main = small_programs.program()
+  x, w = (small_programs.add(main, "parameter", shape, parameter_number=number)
           for number, shape in enumerate([(8, 64), (64, 32)]))
-  product = made.add(main, "dot", [8, 32], [x, w])
-  v = made.add(main, "parameter", [32, 4], parameter_number=2)
-  made.add(main, "dot", [8, 4], [product, v])
+  product = small_programs.add(main, "dot", [8, 32], [x, w])
+  v = small_programs.add(main, "parameter", [32, 4], parameter_number=2)
+  small_programs.add(main, "dot", [8, 4], [product, v])
   space = tile_spaces.tile_space(module, "elements")
   # 8 * 32 * 64 multiplications in the first, 8 * 4 * 32 in the second, whose rows are cut too.
   assert space.axes == (8, 4, 64)
@@ -119,13 +117,13 @@ def test_balanced_sides(extent):
 
 @given(st.integers(1, 5000))
 def test_divisors_are_the_collectors_sides(extent):
-  assert tile_spaces.divisors(extent) == sampling.sides(extent)
+  assert tile_spaces.divisors(extent) == configurations.sides(extent)
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64),
        st.sampled_from(tile_spaces.TILINGS))
 def test_sides_stay_within_their_axes(m, n, k, tiling):
-  space = tile_spaces.tile_space(made.matmul(m, n, k), tiling)
+  space = tile_spaces.tile_space(small_programs.matmul(m, n, k), tiling)
   for extent, sides in zip(space.axes, space.sides):
     assert 1 <= min(sides) and max(sides) == extent and len(set(sides)) == len(sides)
   for bounds, extents in ((space.output, (m, n)),):
@@ -134,11 +132,11 @@ def test_sides_stay_within_their_axes(m, n, k, tiling):
 
 
 def test_the_collectors_limits():
-  space = tile_spaces.tile_space(made.matmul(1024, 1024, 64), "xla_cpu")
+  space = tile_spaces.tile_space(small_programs.matmul(1024, 1024, 64), "xla_cpu")
   assert space.is_legal(np.array([
       [1024, 1024, 64], [1024, 512, 64], [16, 16, 64], [16, 16, 32]])).tolist() == [
           False, True, True, False]  # 1, 2, 4,096 and 8,192 steps.
-  assert tile_spaces.tile_space(made.matmul(8, 8, 8), "elements").is_legal(
+  assert tile_spaces.tile_space(small_programs.matmul(8, 8, 8), "elements").is_legal(
       np.array([[8, 8, 8]])).all()
 
 
@@ -150,19 +148,19 @@ def test_the_target_tells_what_bounds_mean(target, tiling):
 
 
 def test_what_cannot_be_tiled():
-  module, main = made.program()
-  made.add(main, "constant", [])
+  module, main = small_programs.program()
+  small_programs.add(main, "constant", [])
   with pytest.raises(errors.DataError, match="mine: .* returns no array with elements"):
     tile_spaces.tile_space(module, "elements", "mine: module 'made'")
-  module, main = made.program()
-  p = made.add(main, "parameter", [4, 0])
-  made.add(main, "tanh", [4, 0], [p])
+  module, main = small_programs.program()
+  p = small_programs.add(main, "parameter", [4, 0])
+  small_programs.add(main, "tanh", [4, 0], [p])
   with pytest.raises(errors.DataError, match="nothing to tile"):
     tile_spaces.tile_space(module, "elements")
-  module, main = made.program()
-  p = made.add(main, "parameter", [4])
-  made.add(main, "transpose", [4], [p], dimensions=[3])
+  module, main = small_programs.program()
+  p = small_programs.add(main, "parameter", [4])
+  small_programs.add(main, "transpose", [4], [p], dimensions=[3])
   with pytest.raises(errors.DataError, match="names axes that its operands lack"):
     tile_spaces.tile_space(module, "elements")
   with pytest.raises(errors.UnknownNameError, match="unknown tiling 'gpu'; expected one of tpu, "):
-    tile_spaces.tile_space(made.matmul(8, 8, 8), "gpu")
+    tile_spaces.tile_space(small_programs.matmul(8, 8, 8), "gpu")

@@ -2,12 +2,12 @@
 
 import itertools
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
+import pytest
 
-from tests.candidates import made
+from tests.candidates import small_programs
 from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.candidates import tiles
@@ -24,7 +24,7 @@ def _sides(candidates):
 
 
 def test_all_tiles_in_order():
-  found = tiles.enumerate_tiles(made.matmul(6, 5, 3), "elements", 1000, seed=0)
+  found = tiles.enumerate_tiles(small_programs.matmul(6, 5, 3), "elements", 1000, seed=0)
   assert _sides(found) == list(itertools.product((1, 2, 3, 4, 6), (1, 2, 3, 4, 5), (1, 2, 3)))
   assert found.about == {"source": "auto", "tiling": "elements", "legal": 75, "seed": 0}
   assert found.default is None and found.kind == "tile" and found.count == 75
@@ -33,7 +33,7 @@ def test_all_tiles_in_order():
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 300),
        st.sampled_from(["tpu", "elements"]))
 def test_features_are_those_of_the_raw_data(m, n, k, tiling):
-  found = tiles.enumerate_tiles(made.matmul(m, n, k), tiling, 30, seed=1)
+  found = tiles.enumerate_tiles(small_programs.matmul(m, n, k), tiling, 30, seed=1)
   np.testing.assert_array_equal(
       found.arrays["config_feat"], tuning.tile_features(_profiles(found)))
   assert found.arrays["config_feat"].dtype == np.float32
@@ -41,7 +41,7 @@ def test_features_are_those_of_the_raw_data(m, n, k, tiling):
 
 
 def test_a_sample_is_seeded_distinct_and_legal():
-  kernel = made.matmul(960, 960, 960)
+  kernel = small_programs.matmul(960, 960, 960)
   space = tile_spaces.tile_space(kernel, "xla_cpu")
   draws = [tiles.enumerate_tiles(kernel, "xla_cpu", 50, seed) for seed in (1, 1, 2)]
   sets = [_sides(found) for found in draws]
@@ -55,13 +55,13 @@ def test_a_sample_is_seeded_distinct_and_legal():
 
 
 def test_another_name_draws_others():
-  one, other = (_sides(tiles.enumerate_tiles(made.matmul(960, 960, 960, name), "elements", 50, 0))
+  one, other = (_sides(tiles.enumerate_tiles(small_programs.matmul(960, 960, 960, name), "elements", 50, 0))
                 for name in ("one", "other"))
   assert one != other
 
 
 def test_each_tile_is_drawn_as_often_as_any_other():
-  kernel = made.matmul(4, 4, 4)  # 3 sides an axis: 27 tiles, of which 9 are drawn.
+  kernel = small_programs.matmul(4, 4, 4)  # 3 sides an axis: 27 tiles, of which 9 are drawn.
   counts = np.zeros([4, 4, 4], int)
   for seed in range(300):
     for sides in _sides(tiles.enumerate_tiles(kernel, "elements", 9, seed)):
@@ -72,7 +72,7 @@ def test_each_tile_is_drawn_as_often_as_any_other():
 
 
 def test_spaces_that_are_too_large_to_enumerate(monkeypatch):
-  kernel = made.matmul(96, 96, 96)
+  kernel = small_programs.matmul(96, 96, 96)
   every = tiles.enumerate_tiles(kernel, "xla_cpu", 1 << 30, 0)
   monkeypatch.setattr(tiles, "_ENUMERATED", 10)
   some = tiles.enumerate_tiles(kernel, "xla_cpu", 20, 0)
@@ -84,15 +84,15 @@ def test_spaces_that_are_too_large_to_enumerate(monkeypatch):
 
 def test_the_last_hardware_tile_need_not_be_full():
   # Eleven rows are two hardware tiles of eight, one of them partly empty.
-  found = tiles.enumerate_tiles(made.matmul(11, 128, 128), "tpu", 100, 0)
+  found = tiles.enumerate_tiles(small_programs.matmul(11, 128, 128), "tpu", 100, 0)
   assert [sides[0] for sides in _sides(found)] == [1, 2]
 
 
 def test_ranks_beyond_the_columns_keep_their_bounds():
-  module, main = made.program()
+  module, main = small_programs.program()
   shape = [1, 2, 1, 1, 1, 1, 1, 3]
-  p = made.add(main, "parameter", shape)
-  made.add(main, "tanh", shape, [p])
+  p = small_programs.add(main, "parameter", shape)
+  small_programs.add(main, "tanh", shape, [p])
   found = tiles.enumerate_tiles(module, "elements", 100, 0)
   np.testing.assert_array_equal(
       found.arrays["config_feat"], tuning.tile_features(_profiles(found)))
@@ -101,6 +101,6 @@ def test_ranks_beyond_the_columns_keep_their_bounds():
 
 def test_kernels_without_a_legal_tile():
   with pytest.raises(errors.DataError, match="mine: none of the 1 tiles keeps to 2 to 4096 steps"):
-    tiles.enumerate_tiles(made.matmul(1, 1, 1), "xla_cpu", 10, 0, "mine")
+    tiles.enumerate_tiles(small_programs.matmul(1, 1, 1), "xla_cpu", 10, 0, "mine")
   with pytest.raises(errors.ConfigError, match="at most 0 candidates are wanted; expected 1 or"):
-    tiles.enumerate_tiles(made.matmul(8, 8, 8), "xla_cpu", 0, 0)
+    tiles.enumerate_tiles(small_programs.matmul(8, 8, 8), "xla_cpu", 0, 0)

@@ -1,6 +1,6 @@
 """Graphs that are others but for names and order."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 

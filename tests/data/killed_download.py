@@ -9,6 +9,7 @@ run ends by itself. Prints how many runs were killed; fails where one ends in an
 EXPECTED.
 """
 
+from collections.abc import Iterator, Sequence
 import dataclasses
 import itertools
 import os
@@ -16,7 +17,7 @@ import pathlib
 import shutil
 import signal
 import sys
-from typing import Any, Dict, Iterator, Sequence
+from typing import Any
 
 from tpugraphs_rank.data import archives
 from tpugraphs_rank.data import download
@@ -66,7 +67,7 @@ def _killed(remotes: Sequence[archives.Remote], root: pathlib.Path, step: int) -
   return os.WIFSIGNALED(status)
 
 
-def tree(root: pathlib.Path) -> Dict[str, bytes]:
+def tree(root: pathlib.Path) -> dict[str, bytes]:
   """Content of all files but records and locks."""
   return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*")
           if path.is_file() and not (path.parent.name == "downloads" and

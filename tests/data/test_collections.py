@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-import tpugraphs_rank
 from tests import synthetic
+import tpugraphs_rank
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import npz
@@ -61,7 +61,7 @@ def test_the_number_of_files_must_be_the_stated_one(descriptor):
   folder = descriptor.parent / "npz" / "train"
   next(folder.glob("*.npz")).unlink()
   with pytest.raises(errors.DataError, match=(
-      "holds 2 of the 3 graphs of tile:synthetic train .`python -m experiments.describe` says what "
+      "holds 2 of the 3 graphs of tile:synthetic train .`python -m tpugraphs_rank.cli.describe` says what "
       "is there, and what is damaged.; .*check its path and files")):
     collections.load_collection(str(descriptor), "train")
 
@@ -73,7 +73,7 @@ def test_one_file_too_many_is_not_mended_by_a_download(descriptor):
     collections.load_collection(str(descriptor), "train")
   assert str(caught.value).startswith(
       f"{folder} holds 4 graphs, not the 3 graphs of tile:synthetic train (`python -m "
-      "experiments.describe` says what is there")
+      "tpugraphs_rank.cli.describe` says what is there")
   assert str(caught.value).endswith("move elsewhere what does not belong there")
 
 
@@ -100,7 +100,7 @@ def test_missing_public_data_names_the_command_that_fetches_it(tmp_path, monkeyp
     message = str(caught.value)
     assert f"no data of tile:xla train at {root}/npz/tile/xla/train; " in message
     where = f" --data_root {argument}" if argument else ""
-    assert ("`python -m experiments.download --collections tile:xla --splits train"
+    assert ("`python -m tpugraphs_rank.cli.download --collections tile:xla --splits train"
             f"{where}`") in message
 
 
@@ -113,7 +113,7 @@ def test_public_data_is_found_below_the_data_root(tmp_path, monkeypatch):
   split = collections.load_collection("layout:xla:random", "test")
   assert [graph.name for graph in split] == [f"g{index}" for index in range(8)]
   (folder / "g3.npz").unlink()
-  with pytest.raises(errors.DataError, match="holds 7 of the 8 graphs .* experiments.download"):
+  with pytest.raises(errors.DataError, match="holds 7 of the 8 graphs .* tpugraphs_rank.cli.download"):
     collections.load_collection("layout:xla:random", "test")
 
 

@@ -358,7 +358,7 @@ def test_what_mends_a_public_collection_names_all_faulty_splits(tmp_path):
   assert damaged == "move away the damaged files of train"
   assert zeros == "move away the graphs without runtimes of valid"
   assert bring.startswith(
-      "bring it with `python -m experiments.download --collections layout:xla:default "
+      "bring it with `python -m tpugraphs_rank.cli.download --collections layout:xla:default "
       f"--splits train,valid,test --data_root {tmp_path}`")
   assert "--data_root" not in found.mends()[2].partition("`, ")[0]
 

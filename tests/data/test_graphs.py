@@ -291,7 +291,7 @@ def test_a_graph_without_nodes():
 def test_an_error_says_what_mends_it():
   arrays = _arrays("tile")
   arrays["node_opcode"] = arrays["node_opcode"][:2]
-  with pytest.raises(errors.DataError, match="experiments.featurize.*or download it again"):
+  with pytest.raises(errors.DataError, match="tpugraphs_rank.cli.featurize.*or download it again"):
     graphs.graph_from_arrays("p", arrays)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import synthetic
-from tests.training import made
+from tests.training import small_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import mixing
@@ -55,11 +55,11 @@ def _made(count=5, **changes):
 
 @pytest.fixture(name="real")
 def _real(tmp_path):
-  return made.collection(tmp_path / "real")
+  return small_runs.collection(tmp_path / "real")
 
 
 def _load(real, other, **changes):
-  config = made.settings(real, augment_synthetic=str(other), **changes)
+  config = small_runs.settings(real, augment_synthetic=str(other), **changes)
   collection = registry.get_collection(str(real))
   valid = splits.load_programs(config.data, "valid")
   return mixing.load_synthetic(config, collection, valid)
@@ -83,7 +83,7 @@ def _drawn(real_count, made_count, epochs=3, **changes):
   prepared = _prepared(graphs + _made(made_count))
   real, other = prepared[:real_count], prepared[real_count:]
   by_nodes = {member.graph.num_nodes: member.name for member in (*real, *other)}
-  config = made.settings("tile:none", **(
+  config = small_runs.settings("tile:none", **(
       {"augment_synthetic": "made"} if made_count else {}), **changes)
   found = [[], []]
   for epoch in range(1, epochs + 1):
@@ -125,7 +125,7 @@ def test_steps_follow_from_the_real_programs_alone():
 
 def test_without_synthetic_programs_nothing_changes():
   graphs = _prepared([synthetic.tile_graph(i) for i in range(4)])
-  config = made.settings("tile:none")
+  config = small_runs.settings("tile:none")
   for one, other in zip(mixing.epoch_batches(graphs, [], config, 2),
                         batches.training_batches(graphs, config.batch, 0, 2)):
     assert one.keys() == other.keys()
@@ -142,11 +142,11 @@ def test_a_set_number_of_steps_goes_round_the_real_programs():
 
 @pytest.mark.parametrize("share, size", [(0.9, 2), (0.5, 1)])
 def test_a_real_share_without_a_real_list_is_refused(share, size):
-  config = made.settings("tile:none", augment_synthetic="made", augment_synthetic_share=share,
+  config = small_runs.settings("tile:none", augment_synthetic="made", augment_synthetic_share=share,
                          batch_batch_size=size)
   with pytest.raises(errors.ConfigError, match="leaves no real list; raise --batch_size"):
     mixing.check(config)
-  mixing.check(made.settings("tile:none", batch_batch_size=1))
+  mixing.check(small_runs.settings("tile:none", batch_batch_size=1))
 
 
 # ---- which programs ------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_shuffled_runtimes(real, tmp_path):
 
 def test_features_are_scaled_by_what_trains():
   real, other = ([splits.Program(synthetic.tile_graph(i))] for i in (1, 2))
-  config = made.settings("tile:none", augment_synthetic="made")
+  config = small_runs.settings("tile:none", augment_synthetic="made")
   assert mixing.trained_on(config, real, other) == real + other
   assert mixing.trained_on(config, real, []) == real
   alone = dataclasses.replace(

@@ -74,7 +74,7 @@ def test_a_graph_that_was_read_is_immutable_without_a_copy(tmp_path):
 
 def test_missing_files_and_folders(tmp_path):
   for path in (tmp_path / "gone.npz", tmp_path):
-    with pytest.raises(errors.MissingDataError, match="no file .*experiments.featurize"):
+    with pytest.raises(errors.MissingDataError, match="no file .*tpugraphs_rank.cli.featurize"):
       npz.load_graph(path)
 
 

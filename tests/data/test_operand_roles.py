@@ -110,7 +110,7 @@ def test_fewer_operands():
   np.testing.assert_array_equal(operand_roles.inputs_and_kernels(graph), [[1, 1], [0, 0]])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _bundled(split):
   return [npz.load_graph(path) for path in sorted((_BUNDLED / split).glob("*.npz"))]
 

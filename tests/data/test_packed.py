@@ -15,8 +15,8 @@ import zlib
 import numpy as np
 import pytest
 
-import tpugraphs_rank
 from tests import synthetic
+import tpugraphs_rank
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import collections
@@ -149,7 +149,7 @@ def test_a_changed_source_is_packed_anew_and_the_log_says_so(descriptor, caplog)
   path = _change(descriptor)
   assert not _is_packed(_load(descriptor, "auto"))
   assert (f"train: read from .npz files: 1 of 3 packed graphs in {_folder(descriptor)} cannot be "
-          f"used: {path.name} has changed since it was packed; `python -m experiments.pack "
+          f"used: {path.name} has changed since it was packed; `python -m tpugraphs_rank.cli.pack "
           f"--collection {descriptor} --splits train` packs them") in caplog.text
   caplog.clear()
   caplog.set_level(logging.INFO)

@@ -19,7 +19,7 @@ from tpugraphs_rank.data import packed_format
 DTYPES = st.sampled_from([np.int8, np.uint16, np.uint32, np.int64, np.float32, np.uint64])
 ARRAYS = {"a": np.arange(40, dtype=np.int64), "b": np.arange(12, dtype=np.uint16).reshape(4, 3),
           "none": np.zeros([0, 5], np.float32)}
-MEND = "remove it, and run `python -m experiments.pack` again"
+MEND = "remove it, and run `python -m tpugraphs_rank.cli.pack` again"
 
 
 def _write(path, arrays=None, meta=None):

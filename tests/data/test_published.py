@@ -62,7 +62,7 @@ def test_bad_files_are_refused_by_name(tmp_path, values, message):
 
 
 def test_a_missing_file_names_the_command_that_brings_it(tmp_path):
-  with pytest.raises(errors.MissingDataError, match="experiments.download --extras"):
+  with pytest.raises(errors.MissingDataError, match="tpugraphs_rank.cli.download --extras"):
     published.restrict(_programs("a"), COLLECTION, tmp_path)
 
 

@@ -81,7 +81,7 @@ def test_an_unknown_name_lists_the_known_ones():
     registry.get_collection("tile:xls")
   message = str(caught.value)
   assert "no collection 'tile:xls' (did you mean 'tile:xla'?)" in message
-  assert all(name in message for name in PUBLIC) and "experiments.make_collection" in message
+  assert all(name in message for name in PUBLIC) and "tpugraphs_rank.cli.make_collection" in message
 
 
 def test_an_unknown_split_lists_the_known_ones():
@@ -112,7 +112,7 @@ def test_a_collection_with_a_folder_of_its_own_needs_no_data_root(tmp_path):
 
 def test_the_hint_is_a_command_that_brings_the_data(tmp_path):
   collection = registry.get_collection("layout:nlp:random")
-  command = "python -m experiments.download --collections layout:nlp:random --splits valid"
+  command = "python -m tpugraphs_rank.cli.download --collections layout:nlp:random --splits valid"
   hint = collection.fetch_hint("valid", tmp_path)
   assert f"`{command} --data_root {tmp_path}`" in hint
   assert "--data_root" in hint and "TPUGRAPHS_RANK_DATA" in hint

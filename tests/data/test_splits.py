@@ -69,7 +69,7 @@ def test_the_seed_divides(whole):
 def test_a_collection_that_is_not_divided_says_how_to_train(whole):
   with pytest.raises(errors.ConfigError, match=(
       "tile:whole is not divided by program; train with --split_by=configuration, or divide it "
-      "with `python -m experiments.make_collection`")):
+      "with `python -m tpugraphs_rank.cli.make_collection`")):
     splits.load_programs(_data(whole), "train")
 
 
@@ -285,7 +285,7 @@ def test_files_that_only_look_differently_padded_are_warned_about(tmp_path, capl
     assert len(splits.load_programs(_data(path), "train")) == 2
   (record,) = caplog.records
   assert "look padded with 0 in" in record.getMessage() and "-1 in" in record.getMessage()
-  assert "python -m experiments.describe" in record.getMessage()
+  assert "python -m tpugraphs_rank.cli.describe" in record.getMessage()
 
 
 def test_dtypes_of_the_release_and_of_its_readme_load_alike(tmp_path):

@@ -17,7 +17,7 @@ BASELINES = {"random", "default_configuration", "size_heuristic", "boosted_trees
 
 def _demo(folder: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
   return subprocess.run(
-      [sys.executable, "-m", "experiments.demo", "--output", str(folder / "demo"), "--seeds", "1",
+      [sys.executable, "-m", "tpugraphs_rank.cli.demo", "--output", str(folder / "demo"), "--seeds", "1",
        "--config", str(folder / "settings.json"), *flags],
       cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
       stdin=subprocess.DEVNULL, check=False)

@@ -15,16 +15,15 @@ import shutil
 import subprocess
 import sys
 import threading
-from typing import List
 
 import pytest
 
-from experiments import app
-from experiments import evaluate
 from tests import public_tree
 from tests import testdata
 from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import recipes as recipe_files
 from tpugraphs_rank import run_config
+from tpugraphs_rank.cli import evaluate
 from tpugraphs_rank.data import archives
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import registry
@@ -77,7 +76,7 @@ def fixture_source(tmp_path_factory):
   return folder
 
 
-def _pack_extras(packed: pathlib.Path) -> List[str]:
+def _pack_extras(packed: pathlib.Path) -> list[str]:
   """Puts the small public files, which have known digests, on the mirror; the flag that asks."""
   if not testdata.path("eval_indices").is_dir():
     return []
@@ -101,7 +100,7 @@ def fixture_root(source, tmp_path_factory):
   thread.start()
   root = tmp_path_factory.mktemp("root")
   try:
-    _run("experiments.download", "--data_root", root,
+    _run("tpugraphs_rank.cli.download", "--data_root", root,
          "--base_url", f"http://127.0.0.1:{server.server_port}/", *extras)
   finally:
     server.shutdown()
@@ -123,13 +122,13 @@ def fixture_runs(root, tmp_path_factory):
   for name, run_dir in runs.items():
     if name == ON_COMMAND_LINE:
       quick = [f"--{key.rpartition('.')[2]}={value}" for key, value in QUICK.items()]
-      said = _run("experiments.train", "--config", _recipe(name), "--run_dir", run_dir,
+      said = _run("tpugraphs_rank.cli.train", "--config", _recipe(name), "--run_dir", run_dir,
                   "--data_root", root, *quick)
       # The test split has no runtimes.
-      assert said.endswith(f"experiments.evaluate --run_dir {run_dir} --split valid\n")
+      assert said.endswith(f"tpugraphs_rank.cli.evaluate --run_dir {run_dir} --split valid\n")
     else:
       config = config_lib.from_dict(
-          run_config.RunConfig, app.read_settings(ROOT / _recipe(name)), source=_recipe(name))
+          run_config.RunConfig, recipe_files.read(ROOT / _recipe(name)), source=_recipe(name))
       trainer.Trainer(config_lib.override(
           config, {**QUICK, "data.data_root": str(root)}, source="test")).train(run_dir)
   return runs
@@ -145,7 +144,7 @@ def fixture_parts(root, runs):
     for split, paths in parts.items():
       paths.append(run_dir / f"{split}_part.csv")
       if run is None:
-        _run("experiments.predict", "--run_dir", run_dir, "--split", split, "--output", paths[-1])
+        _run("tpugraphs_rank.cli.predict", "--run_dir", run_dir, "--split", split, "--output", paths[-1])
       else:
         prediction.predict(run, collections.load_collection(name, split, root), paths[-1])
   return parts
@@ -174,7 +173,7 @@ def test_the_extras_came_with_the_tree(root):
 
 
 def _describe(root, name, wanted, output):
-  text = _run("experiments.describe", "--collection", name, "--splits", ",".join(wanted),
+  text = _run("tpugraphs_rank.cli.describe", "--collection", name, "--splits", ",".join(wanted),
               "--data_root", root, "--output", output)
   assert name in text
   splits = json.loads(output.read_text(encoding="utf-8"))["splits"]
@@ -214,7 +213,7 @@ def test_describe_finds_the_other_collections_whole(root, tmp_path, name):
 @pytest.mark.parametrize("name", public_tree.COLLECTIONS)
 def test_what_was_trained_ranks_programs_it_never_saw(root, runs, name, monkeypatch):
   if name == ON_COMMAND_LINE:
-    text = _run("experiments.evaluate", "--run_dir", runs[name], "--split", "valid",
+    text = _run("tpugraphs_rank.cli.evaluate", "--run_dir", runs[name], "--split", "valid",
                 "--baselines", "random,size_heuristic")
     found = json.loads((runs[name] / "evaluation" / "valid" / "metrics.json").read_text())
     assert name in text and "residual_gnn" in text
@@ -235,9 +234,9 @@ def test_what_was_trained_ranks_programs_it_never_saw(root, runs, name, monkeypa
 
 def test_the_submission_has_a_valid_row_for_every_test_graph(root, parts, tmp_path):
   submission = tmp_path / "submission.csv"
-  _run("experiments.submission", "merge", "--parts", ",".join(map(str, parts["test"])),
+  _run("tpugraphs_rank.cli.submission", "merge", "--parts", ",".join(map(str, parts["test"])),
        "--output", submission, "--data_root", root)
-  assert "valid: 894 rows" in _run("experiments.submission", "validate", "--submission", submission,
+  assert "valid: 894 rows" in _run("tpugraphs_rank.cli.submission", "validate", "--submission", submission,
                                    "--data_root", root)
   header, *rows = submission.read_text(encoding="ascii").splitlines()
   assert header == "ID,TopConfigs"
@@ -263,7 +262,7 @@ def test_a_broken_submission_is_told_and_gives_no_file(root, parts, tmp_path):
   lines = parts["test"][0].read_text(encoding="ascii").splitlines(keepends=True)
   broken.write_text("".join(lines[:-1]), encoding="ascii")
   done = subprocess.run(
-      [sys.executable, "-m", "experiments.submission", "merge", "--parts",
+      [sys.executable, "-m", "tpugraphs_rank.cli.submission", "merge", "--parts",
        ",".join(map(str, [broken, *parts["test"][1:]])), "--output", str(tmp_path / "out.csv"),
        "--data_root", str(root)], cwd=ROOT, capture_output=True, text=True, check=False)
   assert done.returncode == 1
@@ -273,9 +272,9 @@ def test_a_broken_submission_is_told_and_gives_no_file(root, parts, tmp_path):
 
 def test_the_score_where_runtimes_are_known(root, parts, tmp_path):
   submission = tmp_path / "valid.csv"
-  _run("experiments.submission", "merge", "--parts", ",".join(map(str, parts["valid"])),
+  _run("tpugraphs_rank.cli.submission", "merge", "--parts", ",".join(map(str, parts["valid"])),
        "--output", submission, "--data_root", root, "--split", "valid")
-  _run("experiments.submission", "score", "--submission", submission, "--data_root", root,
+  _run("tpugraphs_rank.cli.submission", "score", "--submission", submission, "--data_root", root,
        "--split", "valid", "--output", tmp_path / "score")
   scored = json.loads((tmp_path / "score" / "score.json").read_text(encoding="utf-8"))
   assert scored["missing"] == []

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.evaluation import made_runs
+from tests.evaluation import small_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.evaluation import run_tables
@@ -21,10 +21,10 @@ def written(tmp_path_factory):
   """Two models, three seeds of one of them, and a run that is still going on."""
   folder = tmp_path_factory.mktemp("written")
   for seed, tau in TAUS.items():
-    made_runs.write_run(folder / f"residual-seed{seed}", tau=tau, seed=seed)
-  made_runs.write_run(folder / "more" / "attention", state="stopped_early", tau=0.9,
+    small_runs.write_run(folder / f"residual-seed{seed}", tau=tau, seed=seed)
+  small_runs.write_run(folder / "more" / "attention", state="stopped_early", tau=0.9,
                       model="attention_gnn", batch_size=16, epochs=6)
-  made_runs.write_run(folder / "more" / "going", state="training", tau=0.3, epochs=2,
+  small_runs.write_run(folder / "more" / "going", state="training", tau=0.3, epochs=2,
                       model="attention_gnn", batch_size=16, seed=1)
   return folder
 
@@ -45,8 +45,8 @@ def test_one_row_a_run(folder):
       "more/attention", "more/going", "residual-seed0", "residual-seed1", "residual-seed2"]
   assert list(runs) == [
       "run", "collection", "model", "batch_size", "seed", "state", "epoch", "best_epoch",
-      *(f"valid_{name}" for name in sorted(made_runs.METRICS[:2])),
-      *(f"valid_{name}" for name in made_runs.METRICS[2:]), "seconds", "problem"]
+      *(f"valid_{name}" for name in sorted(small_runs.METRICS[:2])),
+      *(f"valid_{name}" for name in small_runs.METRICS[2:]), "seconds", "problem"]
   row = _by_run(runs).loc["residual-seed2"]
   assert (row["collection"], row["model"], row["batch_size"], row["seed"]) == (
       "tile:made_up", "residual_gnn", 8, 2)
@@ -63,7 +63,7 @@ def test_a_run_that_goes_on_has_the_metrics_of_its_best_epoch_so_far(folder):
 
 
 def test_every_setting_that_differs_is_a_column(folder):
-  made_runs.write_run(folder / "wide", hidden_width=96, head_widths=[64, 32], max_graphs=50,
+  small_runs.write_run(folder / "wide", hidden_width=96, head_widths=[64, 32], max_graphs=50,
                       threads=2)
   runs = run_tables.read_runs(folder)
   wide = _by_run(runs).loc["wide"]
@@ -108,7 +108,7 @@ def test_unfinished_runs_are_counted_and_not_averaged(folder):
 
 
 def test_runs_of_other_settings_are_not_averaged_together_unless_asked(folder):
-  made_runs.write_run(folder / "fast", tau=0.5, learning_rate=0.01, max_graphs=9)
+  small_runs.write_run(folder / "fast", tau=0.5, learning_rate=0.01, max_graphs=9)
   runs = run_tables.read_runs(folder)
   table = run_tables.by_settings(runs)
   assert list(table.index.names) == ["model", "batch_size", "max_graphs", "learning_rate"]
@@ -227,7 +227,7 @@ def test_what_is_missing_is_a_problem_of_the_run(folder):
 
 
 def test_a_run_that_was_killed_at_once_is_not_started(tmp_path):
-  directory = made_runs.write_run(tmp_path / "killed")
+  directory = small_runs.write_run(tmp_path / "killed")
   for path in ("status.json", "history.csv", "metrics.json", "checkpoints/best.npz"):
     (directory / path).unlink()
   runs = run_tables.read_runs(tmp_path)
@@ -244,7 +244,7 @@ def test_a_folder_without_runs_names_the_commands_that_make_some(tmp_path):
   for folder, problem in folders.items():
     for read in (run_tables.read_runs, run_tables.read_histories, run_tables.read_per_graph):
       with pytest.raises(errors.MissingDataError, match=(
-          rf"{problem}; `./run demo` .* `python -m experiments.train --run_dir .*first`")):
+          rf"{problem}; `./run demo` .* `python -m tpugraphs_rank.cli.train --run_dir .*first`")):
         read(folder)
 
 
@@ -256,11 +256,11 @@ def test_a_run_directory_itself_and_hidden_folders(folder):
 
 
 def test_evaluations_of_one_run_and_of_several(folder):
-  joint = made_runs.write_evaluation(
+  joint = small_runs.write_evaluation(
       folder / "evaluation", {"residual_gnn": 3, "random": 3}, "test", folder / "results.json")
-  alone = made_runs.write_evaluation(
+  alone = small_runs.write_evaluation(
       folder / "residual-seed2" / "evaluation" / "valid", {"residual_gnn": 1, "random": 1}, "valid")
-  unknown = made_runs.write_evaluation(folder / "else" / "where", {"residual_gnn": 1})
+  unknown = small_runs.write_evaluation(folder / "else" / "where", {"residual_gnn": 1})
   (folder / "else" / "where" / "metrics.json").unlink()
   frame = run_tables.read_per_graph(folder)
   assert list(frame)[:4] == ["source", "run", "split", "label"]
@@ -280,7 +280,7 @@ def test_evaluations_of_one_run_and_of_several(folder):
 
 
 def test_damaged_evaluations_are_reported(folder, caplog):
-  made_runs.write_evaluation(folder / "evaluation", {"random": 1})
+  small_runs.write_evaluation(folder / "evaluation", {"random": 1})
   for path, text in (("more/attention/evaluation/test", "graph,family\n"),
                      ("residual-seed0/evaluation/test",
                       "ranker,seed,graph,family,opa,kendall_tau\na,0,g,f,high,0.5\n")):

@@ -9,16 +9,16 @@ import sys
 
 import pytest
 
-from experiments import augmentation_cases as cases_lib
 from experiments import augmentation_study
 from tests import synthetic
-from tests.evaluation import test_augmentation
-from tests.training import made
+from tests.synthesis.augment import test_gains
+from tests.training import small_runs
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
+from tpugraphs_rank.cli import augment_cases as cases_lib
 from tpugraphs_rank.data import npz
-from tpugraphs_rank.evaluation import augmentation
+from tpugraphs_rank.synthesis.augment import gains
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,7 @@ def _tiny(tmp_path_factory):
   """A real collection, two synthetic ones of different sizes, and settings of a tiny model."""
   folder = tmp_path_factory.mktemp("tiny")
   real = str(synthetic.write_collection(folder / "real", counts=(6, 2, 4)))
-  nested = config_lib.to_dict(config_lib.override(run_config.RunConfig(), made.TINY))
+  nested = config_lib.to_dict(config_lib.override(run_config.RunConfig(), small_runs.TINY))
   (folder / "settings.json").write_text(json.dumps(nested))
   return {"folder": folder, "real": real, "config": str(folder / "settings.json"),
           "layerdag": _made(folder / "layerdag", 4), "random": _made(folder / "random", 3, 70)}
@@ -48,7 +48,7 @@ def _settings(tiny, sources=("layerdag",), **changes):
   base = cases_lib.recipe(tiny["real"], tiny["config"], 2, 3, {
       "batch.batch_size": 4, **{name.replace("_", ".", 1): value
                                 for name, value in changes.items()}})
-  names = {"layerdag": cases_lib.LAYERDAG, "random": augmentation.RANDOM}
+  names = {"layerdag": cases_lib.LAYERDAG, "random": gains.RANDOM}
   return cases_lib.Settings(base, {names[source]: tiny[source] for source in sources})
 
 
@@ -194,7 +194,7 @@ def test_one_case_trained_and_judged(tiny):
 
 
 def _results():
-  rows = test_augmentation.frame().to_dict("records")
+  rows = test_gains.frame().to_dict("records")
   trainings = [{"task": "tile:x", "budget": 5, "arm": "real", "subset": 0, "seconds": 30.2,
                 "cpu_seconds": 20.0, "steps": 960, "real_programs": 5, "synthetic_programs": 0,
                 "held_back": 0, "best_epoch": 3, "valid": {}}]
@@ -233,7 +233,7 @@ def test_tables():
   (ten,) = [one for one in found["comparisons"]
             if (one["budget"], one["arm"]) == (10, "layerdag")]
   for name in ("seen", "unseen_groups"):
-    assert augmentation.gain_text(ten["parts"][name]["real_oversampled"]["tau"]) in lines[3]
+    assert gains.gain_text(ten["parts"][name]["real_oversampled"]["tau"]) in lines[3]
 
 
 def _run(name, *arguments):

@@ -12,17 +12,17 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from experiments import label_study
-from tests.synthesis import made
-from tpugraphs_rank.synthesis import dags as dags_lib
-from tpugraphs_rank.synthesis import surrogate as surrogate_lib
+from tests.synthesis import small_dags
+from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def _study(asked=None):
-  parts = {name: made.graphs(count, seed) for name, count, seed in (
+  parts = {name: small_dags.graphs(count, seed) for name, count, seed in (
       ("train", 30, 0), ("valid", 12, 1), ("test", 12, 2))}
-  graphs = made.graphs(25, 3)
+  graphs = small_dags.graphs(25, 3)
   bare = graphs.with_labels(np.zeros([25, 0]), [])
   return label_study.Study(parts, bare, asked, "runtime", surrogate_lib.Options(
       layers=1, width=8, batch_size=8, max_epochs=2, steps_per_epoch=2, patience=2))
@@ -60,7 +60,7 @@ def test_what_each_arm_knows():
 
 
 def test_all_labels():
-  asked = made.graphs(20, 4)
+  asked = small_dags.graphs(20, 4)
   names = [name for name, _, _ in label_study.arms(
       _study(asked), None, 0, lambda graphs: np.zeros(len(graphs)))]
   assert names[-1] == "layerdag_conditioned" and "real_taught" not in names
@@ -112,17 +112,17 @@ def test_the_report():
 
 
 def test_generated_graphs_like_held_back_ones_are_left_out(tmp_path):
-  parts = {"valid": made.graphs(3, 5), "test": made.graphs(2, 6)}
-  drawn = dags_lib.concat([parts["test"], made.graphs(4, 7)])
+  parts = {"valid": small_dags.graphs(3, 5), "test": small_dags.graphs(2, 6)}
+  drawn = dags_lib.concat([parts["test"], small_dags.graphs(4, 7)])
   dags_lib.save(tmp_path / "made.npz", drawn)
   found = label_study.generated(tmp_path, parts, ["size"], "unused", 1.0)
   assert len(found) == 4
 
 
 def test_the_app(tmp_path):
-  dags_lib.save(tmp_path / "graphs.npz", made.graphs(40, 0))
+  dags_lib.save(tmp_path / "graphs.npz", small_dags.graphs(40, 0))
   # A generator that was trained before.
-  dags_lib.save(tmp_path / "study" / "structures" / "made.npz", made.graphs(15, 9))
+  dags_lib.save(tmp_path / "study" / "structures" / "made.npz", small_dags.graphs(15, 9))
   arguments = [sys.executable, "-m", "experiments.label_study", "--graphs",
                str(tmp_path / "graphs.npz"), "--output", str(tmp_path / "study"), "--budgets=8",
                "--seeds=1", "--epochs=1", "--steps_per_epoch=1", "--width=8", "--results",

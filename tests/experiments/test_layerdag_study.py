@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from experiments import kept
 from experiments import layerdag_study
+from tests.cli import test_layerdag
+from tests.synthesis.layerdag import test_growth
 from tpugraphs_rank import errors
-from tpugraphs_rank.synthesis import dags as dags_lib
-from tests.experiments import test_layerdag
-from tests.synthesis import test_growth
+from tpugraphs_rank import folder_settings
+from tpugraphs_rank.synthesis.dags import dags as dags_lib
 
 
 def _division(synthetic, real, layers):
@@ -48,7 +48,7 @@ def test_the_demo_then_growth(tmp_path):
   arguments = ["--output", output, "--epochs=12", "--width=16", "--surrogate_epochs=2"]
   done = test_layerdag._run("layerdag_demo", *arguments)
   assert done.returncode == 0, done.stderr[-3000:]
-  assert "$ python -m experiments.layerdag_train" in done.stdout and "report.md" in done.stdout
+  assert "$ python -m tpugraphs_rank.cli.layerdag_train" in done.stdout and "report.md" in done.stdout
   found = json.loads((output / "report" / "results.json").read_text())
   assert found["arity_valid_graphs"] == 1.0 and found["graphs_per_cpu_second"] > 0
   growth = test_layerdag._run("layerdag_benchmark", "--run_dir", output / "run", "--sizes=4,9",
@@ -65,7 +65,7 @@ def test_sizes_are_whole_numbers():
 
 
 def test_what_is_kept_belongs_to_one_set_of_settings(tmp_path):
-  kept.check(tmp_path, {"guidance": 1.5, "graphs": "abc"})
-  kept.check(tmp_path, {"guidance": 1.5, "graphs": "abc"})
+  folder_settings.check(tmp_path, {"guidance": 1.5, "graphs": "abc"})
+  folder_settings.check(tmp_path, {"guidance": 1.5, "graphs": "abc"})
   with pytest.raises(errors.RunDirectoryError, match="guidance: stored 1.5, asked 2.0"):
-    kept.check(tmp_path, {"guidance": 2.0, "graphs": "abc"})
+    folder_settings.check(tmp_path, {"guidance": 2.0, "graphs": "abc"})

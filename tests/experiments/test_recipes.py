@@ -6,12 +6,12 @@ import shlex
 
 import pytest
 
-from experiments import app
 from tests import public_tree
 from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import recipes
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import registry
-from tpugraphs_rank.synthesis import settings
+from tpugraphs_rank.synthesis.layerdag import settings
 from tpugraphs_rank.training import trainer
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "configs"
@@ -22,7 +22,7 @@ PUBLIC = {name: FOLDER / f"{name.replace(':', '_')}.json" for name in public_tre
 
 
 def _config(path: pathlib.Path) -> run_config.RunConfig:
-  return config_lib.from_dict(run_config.RunConfig, app.read_settings(path), source=path)
+  return config_lib.from_dict(run_config.RunConfig, recipes.read(path), source=path)
 
 
 def test_every_public_collection_has_a_recipe():
@@ -42,7 +42,7 @@ def _assert_headed_by(path: pathlib.Path, app_name: str, *flags: str) -> None:
   assert first == "{" and second.startswith('  "comment": "')
   words = shlex.split(second.partition('": "')[2].rstrip('",'))
   assert words[:5] == ["python", "-m", f"experiments.{app_name}", "--config",
-                       f"experiments/configs/{path.name}"]
+                       f"tpugraphs_rank/recipes/{path.name}"]
   assert words[5::2] == list(flags) and len(words) == 5 + 2 * len(flags)
 
 
@@ -59,7 +59,7 @@ def test_a_generators_recipe_is_headed_by_its_command(path):
   _assert_headed_by(path, *(("synthesize_benchmarks", *collection, "--output") if dataflow else
                             ("layerdag_train", "--graphs", "--run_dir")))
   config = config_lib.from_dict(
-      settings.LayerDagConfig, app.read_settings(path), source=str(path))
+      settings.LayerDagConfig, recipes.read(path), source=str(path))
   assert ("root" if dataflow else "runtime") in config.data.conditions
 
 

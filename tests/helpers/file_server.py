@@ -1,12 +1,12 @@
 """A loopback HTTP server of files, with the faults that real servers and connections have."""
 
+from collections.abc import Callable, Mapping
 import dataclasses
 import hashlib
 import http.server
 import sys
 import threading
 import time
-from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 _PIECE = 1 << 14
 
@@ -23,8 +23,8 @@ class Fault:
     headers: replace or extend the answer's own.
   """
 
-  cut: Optional[int] = None
-  status: Optional[int] = None
+  cut: int | None = None
+  status: int | None = None
   ignore_range: bool = False
   stall: float = 0.0
   headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -61,15 +61,15 @@ class FileServer:
     on_sent: called with `sent` after each piece.
   """
 
-  def __init__(self, files: Dict[str, bytes]):
+  def __init__(self, files: dict[str, bytes]):
     self.files = dict(files)
-    self.faults: Dict[str, List[Fault]] = {}
+    self.faults: dict[str, list[Fault]] = {}
     self.ranges = True
     self.validator = "etag"
     self.lengths = True
     self.head_status = 200
     self.pace = 0.0
-    self.requests: List[Request] = []
+    self.requests: list[Request] = []
     self.sent = 0
     self.on_sent: Callable[[int], None] = lambda sent: None
     self._lock = threading.Lock()
@@ -80,7 +80,7 @@ class FileServer:
   def address(self) -> str:
     return f"http://127.0.0.1:{self._server.server_address[1]}/"
 
-  def gets(self) -> List[Request]:
+  def gets(self) -> list[Request]:
     return [request for request in self.requests if request.method == "GET"]
 
   def __enter__(self) -> "FileServer":
@@ -92,7 +92,7 @@ class FileServer:
     self._server.server_close()
     self._thread.join()
 
-  def _validators(self, content: bytes) -> Dict[str, str]:
+  def _validators(self, content: bytes) -> dict[str, str]:
     name = hashlib.sha256(content).hexdigest()
     return {
         "etag": {"ETag": f'"{name}"'},
@@ -102,7 +102,7 @@ class FileServer:
         "": {},
     }[self.validator]
 
-  def answer(self, request: Request, fault: Fault) -> Tuple[int, Dict[str, str], bytes]:
+  def answer(self, request: Request, fault: Fault) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body, as RFC 9110 has them but for the fault."""
     if fault.status is not None:
       return fault.status, dict(fault.headers), b"no"

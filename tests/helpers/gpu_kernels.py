@@ -1,7 +1,8 @@
 """Which operations of a TensorFlow function have no GPU kernel."""
 
+from collections.abc import Iterator
 import functools
-from typing import Any, Iterator, Set
+from typing import Any
 
 from tensorflow.python.framework import dtypes
 from tensorflow.python.framework import kernels
@@ -10,7 +11,7 @@ from tensorflow.python.framework import kernels
 _DEVICES = ("GPU", "DEFAULT")
 
 
-def ops_without_gpu_kernels(concrete_function: Any) -> Set[str]:
+def ops_without_gpu_kernels(concrete_function: Any) -> set[str]:
   """Operations in a function, and in all it calls, that a GPU would leave to the CPU.
 
   Asks TensorFlow's registry of kernels. TensorFlow's packages for Linux are built with CUDA and
@@ -40,7 +41,7 @@ def _nodes(graph: Any) -> Iterator[Any]:
     yield from function.node_def
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _kernels(op: str) -> Any:
   return tuple(kernels.get_registered_kernels_for_op(op).kernel)
 

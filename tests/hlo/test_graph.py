@@ -1,10 +1,10 @@
 """Edges, splits and what makes a program's graph invalid."""
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+import numpy as np
+import pytest
 
 from tpugraphs_rank import errors
 from tpugraphs_rank.hlo import graph

@@ -3,10 +3,10 @@
 import csv
 import importlib
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import settings
+import numpy as np
+import pytest
 
 from tests import testdata
 from tpugraphs_rank.hlo import convert

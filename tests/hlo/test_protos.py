@@ -6,9 +6,9 @@ import re
 import subprocess
 import sys
 
-import pytest
 from google.protobuf import descriptor
 from google.protobuf import descriptor_pb2
+import pytest
 
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import regenerate

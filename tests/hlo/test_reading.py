@@ -2,11 +2,11 @@
 
 import pathlib
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+import numpy as np
+import pytest
 
 from tests import testdata
 from tpugraphs_rank import errors

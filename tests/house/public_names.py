@@ -5,14 +5,13 @@
 
 import importlib
 import pathlib
-from typing import List
 
 import tpugraphs_rank
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden" / "public_names.txt"
 
 
-def public_names() -> List[str]:
+def public_names() -> list[str]:
   """Dotted names: the package's `__all__`, and that of each of its packages which has one."""
   folder = pathlib.Path(tpugraphs_rank.__file__).parent
   packages = ["tpugraphs_rank"] + [

@@ -2,8 +2,8 @@
 
 import importlib
 
-import tpugraphs_rank
 from tests.house import public_names
+import tpugraphs_rank
 
 
 def test_the_public_names_are_those_of_the_golden_file():

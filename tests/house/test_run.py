@@ -156,14 +156,14 @@ def test_collecting_uses_an_environment_of_its_own(project):
   (project.top / "tools" / "collect" / "requirements.txt").write_text("jax==1.0\n")
   assert project.run("collect-tile", "my folder", "--kernels", "6").returncode == 0
   assert project.logged() == MADE + ["venv .venv-collect", "pip"] + [
-      "task -m tools.collect.tile --output my folder/measured --kernels 6",
-      "task -m experiments.featurize --input my folder/measured/pass1.pb "
+      "task -m tpugraphs_rank.collect.tile.collect --output my folder/measured --kernels 6",
+      "task -m tpugraphs_rank.cli.featurize --input my folder/measured/pass1.pb "
       "--repeat my folder/measured/pass2.pb --output my folder/npz",
-      "task -m tools.collect.assemble --collected my folder/measured --npz my folder/npz "
+      "task -m tpugraphs_rank.collect.tile.assemble --collected my folder/measured --npz my folder/npz "
       "--output my folder/tile_xla_cpu"]
   project.run("collect-tile", "--kernels", "6")
   assert project.logged()[0] == (
-      "task -m tools.collect.tile --output build/collect-tile/measured --kernels 6")
+      "task -m tpugraphs_rank.collect.tile.collect --output build/collect-tile/measured --kernels 6")
 
 
 def test_synthesizing_makes_measures_and_assembles(project):
@@ -175,29 +175,29 @@ def test_synthesizing_makes_measures_and_assembles(project):
   (project.top / "a" / "programs.json").write_text('{\n  "kind": "tile",\n  "programs": []\n}\n')
   assert project.run("synthesize", "a", "--count", "9").returncode == 0
   assert [line for line in project.logged() if line.startswith("task")] == [
-      "task -m experiments.synthesize_benchmarks --output a --count 9",
-      "task -m tools.collect.tile --programs a/programs.json --configurations 20 "
+      "task -m tpugraphs_rank.cli.synthesize --output a --count 9",
+      "task -m tpugraphs_rank.collect.tile.collect --programs a/programs.json --configurations 20 "
       "--output a/measured",
-      "task -m experiments.featurize --input a/measured/pass1.pb --repeat a/measured/pass2.pb "
+      "task -m tpugraphs_rank.cli.featurize --input a/measured/pass1.pb --repeat a/measured/pass2.pb "
       "--output a/npz",
-      "task -m tools.collect.assemble_made --collected a/measured --npz a/npz "
+      "task -m tpugraphs_rank.collect.common.assemble_synthetic --collected a/measured --npz a/npz "
       "--output a/collection --name tile:made"]
   (project.top / "a" / "programs.json").write_text('{\n  "programs": [],\n  "kind": "layout"\n}\n')
   assert project.run("synthesize", "a").returncode == 0
   assert [line for line in project.logged() if line.startswith("task")] == [
-      "task -m experiments.synthesize_benchmarks --output a",
-      "task -m tools.collect.layout --made a/programs.json --configurations 30 "
+      "task -m tpugraphs_rank.cli.synthesize --output a",
+      "task -m tpugraphs_rank.collect.layout.collect --made a/programs.json --configurations 30 "
       "--configurations_of_small_programs 30 --output a/measured",
-      "task -m experiments.featurize --input a/measured/pass1 --repeat a/measured/pass2 "
+      "task -m tpugraphs_rank.cli.featurize --input a/measured/pass1 --repeat a/measured/pass2 "
       "--output a/npz",
-      "task -m tools.collect.assemble_made --collected a/measured --npz a/npz "
+      "task -m tpugraphs_rank.collect.common.assemble_synthetic --collected a/measured --npz a/npz "
       "--output a/collection --name layout:made"]
   project.run("collect-layout", "--programs", "6")
   assert project.logged() == [
-      "task -m tools.collect.layout --output build/collect-layout/measured --programs 6",
-      "task -m experiments.featurize --input build/collect-layout/measured/pass1 "
+      "task -m tpugraphs_rank.collect.layout.collect --output build/collect-layout/measured --programs 6",
+      "task -m tpugraphs_rank.cli.featurize --input build/collect-layout/measured/pass1 "
       "--repeat build/collect-layout/measured/pass2 --output build/collect-layout/npz",
-      "task -m tools.collect.layouts.assemble --collected build/collect-layout/measured "
+      "task -m tpugraphs_rank.collect.layout.assemble --collected build/collect-layout/measured "
       "--npz build/collect-layout/npz --output build/collect-layout/layout_xla_cpu_mixed"]
 
 
@@ -207,7 +207,7 @@ def test_remeasuring_uses_the_collectors_environment(project):
   (project.top / "tools" / "collect" / "requirements.txt").write_text("jax==1.0\n")
   assert project.run("remeasure", "my file.pb", "folder").returncode == 0
   assert project.logged() == ["venv .venv-collect", "pip",
-                              "task -m tools.collect.remeasure my file.pb folder"]
+                              "task -m tpugraphs_rank.collect.common.remeasure my file.pb folder"]
 
 
 @pytest.mark.parametrize("change", ["requirements", "interrupted", "moved", "python", "chosen"])

@@ -97,7 +97,7 @@ def _padded(lists, width, junk=0.0):
   return np.array([list(values) + [junk] * (width - len(values)) for values in lists], np.float32)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _traced(name):
   """Loss and gradient as one function for all shapes: operation by operation takes far longer."""
   def both(step, scores):

@@ -3,8 +3,8 @@
 Slow and obvious, to hold the real one to. Takes the weights out of a `Ranker` and nothing else.
 """
 
+from collections.abc import Sequence
 import math
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Reference:
     self._act = ACTIVATIONS[config.activation]
 
   def scores(self, prepared, picked: Sequence[int], reference: Sequence[int] = (),
-             segment: Optional[Sequence[int]] = None) -> List[float]:
+             segment: Sequence[int] | None = None) -> list[float]:
     """Scores the configurations `picked`.
 
     Args:
@@ -56,8 +56,8 @@ class Reference:
       hidden.update(self.embed(prepared, segment, inside, rows, keys))
     return [self.read_out(prepared, hidden, rows, t) for t in range(len(reference), len(rows))]
 
-  def embed(self, prepared, nodes: Sequence[int], edges: Sequence[Tuple[int, int]],
-            rows: Sequence[int], keys: int) -> Dict[Tuple[int, int], np.ndarray]:
+  def embed(self, prepared, nodes: Sequence[int], edges: Sequence[tuple[int, int]],
+            rows: Sequence[int], keys: int) -> dict[tuple[int, int], np.ndarray]:
     """State of each node and configuration, (node, place in `rows`) -> (h,)."""
     model = self._model
     hidden = {}

@@ -1,13 +1,13 @@
 """What the network sees of layouts, against loops over their numbers."""
 
-import numpy as np
-import pytest
-import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+import numpy as np
+import pytest
+import tensorflow as tf
 
-from tests.models import made
+from tests.models import small_batches
 from tpugraphs_rank.models import layers
 
 CONFIGS = arrays.arrays(np.int8, st.tuples(st.integers(0, 3), st.integers(1, 3), st.just(18)),
@@ -66,6 +66,6 @@ def test_another_order_of_the_outer_dimensions_moves_no_minor_one():
 
 @pytest.mark.parametrize("which", ["order", "both", "minor"])
 def test_models_score_with_them(which):
-  case = made.Made("layout", model_layout_features=which)
+  case = small_batches.Made("layout", model_layout_features=which)
   assert case.model._config_projection.kernel.shape[0] == {"order": 6, "both": 132, "minor": 3}[which]
   assert len({float(score) for score in case.scores(case.prepared())[0]}) > 1

@@ -2,14 +2,14 @@
 
 import dataclasses
 
-import numpy as np
-import pytest
-import tensorflow as tf
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+import numpy as np
+import pytest
+import tensorflow as tf
 
-from tests.models import made
+from tests.models import small_batches
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import partition
 from tpugraphs_rank.data import pipeline
@@ -71,7 +71,7 @@ def _models(draw):
 def _compare(kind, changes, mode, edge_drop_rate, seed, floatx, tolerance):
   tf.keras.backend.set_floatx(floatx)
   try:
-    case = made.Made(kind, seed=seed % 100, **SIZES, **changes)
+    case = small_batches.Made(kind, seed=seed % 100, **SIZES, **changes)
     for variable in case.model.trainable_variables:
       variable.assign(variable / 2)  # Float32 overflows where attention meets large sums.
     config = dataclasses.replace(
@@ -125,7 +125,7 @@ def test_nodes_stand_in_the_order_of_their_distance_to_a_configurable_one(
 
 
 def test_messages_stand_for_rows_of_the_tables_of_each_part():
-  case = made.Made("layout", model_num_convolutions=2, **SIZES)
+  case = small_batches.Made("layout", model_num_convolutions=2, **SIZES)
   ((batch, _),) = batches.scoring_batches(case.prepared(), 20, 0)
   arranged = case.model.arrange(batch)
   count = len(arranged["nodes"])
@@ -141,7 +141,7 @@ def test_messages_stand_for_rows_of_the_tables_of_each_part():
 
 
 def test_a_block_that_mixes_nodes_runs_plain(monkeypatch):
-  case = made.Made("layout", model_members=2)
+  case = small_batches.Made("layout", model_members=2)
   ((batch, _),) = batches.scoring_batches(case.prepared(), 20, 0)
   assert case.model.arrange(batch).keys() != batch.keys()
   monkeypatch.setattr(layers.Convolution, "mixes_nodes", True)

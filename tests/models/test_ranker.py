@@ -9,14 +9,14 @@ import tensorflow as tf
 
 from tests import synthetic
 from tests.data import changed
-from tests.models import made
 from tests.models import reference
+from tests.models import small_batches
 from tpugraphs_rank import errors
 from tpugraphs_rank import models
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import pipeline
-from tpugraphs_rank.models import plain
+from tpugraphs_rank.models import plain_states
 
 KINDS = ("tile", "layout")
 MODELS = ("residual_gnn", "attention_gnn")
@@ -27,7 +27,7 @@ MODELS = ("residual_gnn", "attention_gnn")
 def both(request):
   """Each model on each kind of graph."""
   model, kind = request.param
-  return made.Made(kind, model_model=model)
+  return small_batches.Made(kind, model_model=model)
 
 
 # ---- against the second implementation -----------------------------------------------------------
@@ -51,19 +51,19 @@ CASES = [(kind, model, changes) for kind in KINDS for model in MODELS for change
 
 @pytest.mark.parametrize("kind, model, changes", CASES)
 def test_the_forward_pass_is_that_of_the_second_implementation(kind, model, changes):
-  case = made.Made(kind, sizes=(6, 3), configs=(5, 3), model_model=model, **changes)
+  case = small_batches.Made(kind, sizes=(6, 3), configs=(5, 3), model_model=model, **changes)
   slow = reference.Reference(case.model, case.config.model)
   # With a reference list, as in scoring.
   prepared = case.prepared()
   for member, found in zip(prepared, case.scores(prepared, max_configs=4)):
     first = batches.reference_list(member, case.model.reference_size) if (
         case.model.reference_size) else ()
-    made.close(found, slow.scores(member, range(member.graph.num_configs), first))
+    small_batches.close(found, slow.scores(member, range(member.graph.num_configs), first))
   # Without, as in training: the list itself is what attention looks at.
   batch = batches.training_batch(prepared, case.config.batch, np.random.default_rng(0))
   for row, member, found in zip(range(2), prepared, case.forward(batch)):
     listed = _picked(batch, row, member)
-    made.close(found[:len(listed)], slow.scores(member, listed))
+    small_batches.close(found[:len(listed)], slow.scores(member, listed))
 
 
 def _picked(batch, row, member):
@@ -81,9 +81,9 @@ def _picked(batch, row, member):
 
 def test_late_joining_needs_the_configuration_nowhere_else():
   with pytest.raises(errors.ConfigError, match="model.join = 'late' .*choose join = 'early'"):
-    models.build_model("tile", made.settings(model_model="attention_gnn", model_join="late"))
+    models.build_model("tile", small_batches.settings(model_model="attention_gnn", model_join="late"))
   # Layouts know one way to join, at the configurable nodes.
-  models.build_model("layout", made.settings(model_model="attention_gnn", model_join="late"))
+  models.build_model("layout", small_batches.settings(model_model="attention_gnn", model_join="late"))
 
 
 def test_the_configuration_matters(both):
@@ -104,7 +104,7 @@ def test_permuted_configurations_have_permuted_scores(both, data):
   moved = [both.prepare(changed.with_configs(graph, order))
            for graph, order in zip(both.graphs, orders)]
   for found, scores, order in zip(both.scores(moved), expected, orders):
-    made.close(found, scores[order])
+    small_batches.close(found, scores[order])
 
 
 @FEW
@@ -113,7 +113,7 @@ def test_the_names_of_nodes_and_the_order_of_edges_do_not_matter(both, data):
   moved = [both.prepare(changed.relabelled(graph, data.draw(st.permutations(range(graph.num_nodes)))))
            for graph in both.graphs]
   for found, expected in zip(both.scores(moved), both.scores(both.prepared())):
-    made.close(found, expected)
+    small_batches.close(found, expected)
 
 
 def test_a_batch_of_graphs_is_the_graphs_one_by_one(both):
@@ -121,16 +121,16 @@ def test_a_batch_of_graphs_is_the_graphs_one_by_one(both):
   together = both.scores(prepared)
   for member, scores in zip(prepared, together):
     (alone,) = both.scores([member])
-    made.close(scores, alone)
+    small_batches.close(scores, alone)
   for found, expected in zip(both.scores(prepared[::-1], max_lists=2), together[::-1]):
-    made.close(found, expected)
+    small_batches.close(found, expected)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_a_list_is_scored_the_same_however_it_is_cut(both, size):
   prepared = both.prepared()
   for found, expected in zip(both.scores(prepared, max_configs=size), both.scores(prepared)):
-    made.close(found, expected)
+    small_batches.close(found, expected)
 
 
 def test_repeats_of_configurations_change_no_score(both):
@@ -138,7 +138,7 @@ def test_repeats_of_configurations_change_no_score(both):
     rows = [*range(graph.num_configs), 0, 0, graph.num_configs - 1]
     (expected,) = both.scores([member])
     (found,) = both.scores([both.prepare(changed.with_configs(graph, rows))])
-    made.close(found, expected[rows])
+    small_batches.close(found, expected[rows])
 
 
 def test_padding_changes_no_score(both):
@@ -150,7 +150,7 @@ def test_padding_changes_no_score(both):
   wider = {key: _widened(key, value, both.kind, mask) for key, value in batch.items()}
   found = both.forward(wider)
   for row in range(len(mask)):
-    made.close(found[row, :mask[row].sum()], expected[row, :mask[row].sum()])
+    small_batches.close(found[row, :mask[row].sum()], expected[row, :mask[row].sum()])
 
 
 def _widened(key, value, kind, mask):
@@ -181,7 +181,7 @@ def test_the_graph_matters_and_each_kind_of_edge(both):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_makes_scores_depend_on_the_list_in_training(kind):
-  case = made.Made(kind, model_model="attention_gnn", batch_max_configs=4)
+  case = small_batches.Made(kind, model_model="attention_gnn", batch_max_configs=4)
   member = case.prepared()[2]
   slow = reference.Reference(case.model, case.config.model)
   alone, together = slow.scores(member, [0]), slow.scores(member, [0, 1, 2])
@@ -190,7 +190,7 @@ def test_attention_makes_scores_depend_on_the_list_in_training(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_reference_list_is_never_longer_than_asked_and_of_the_whole_graph(kind):
-  case = made.Made(kind, model_model="attention_gnn")
+  case = small_batches.Made(kind, model_model="attention_gnn")
   assert case.model.reference_size == 4
   choice = np.array([1, 2, 5])
   part, whole = case.prepare(case.graphs[2], choice=choice), case.prepare(case.graphs[2])
@@ -198,8 +198,8 @@ def test_the_reference_list_is_never_longer_than_asked_and_of_the_whole_graph(ki
   np.testing.assert_array_equal(
       batches.reference_list(part, 4), batches.reference_list(whole, 4))
   # A configuration is scored the same whichever others are asked for.
-  made.close(case.scores([part])[0], case.scores([whole])[0][choice])
-  assert made.Made(kind).model.reference_size == 0
+  small_batches.close(case.scores([part])[0], case.scores([whole])[0][choice])
+  assert small_batches.Made(kind).model.reference_size == 0
 
 
 # ---- no copies of node features ------------------------------------------------------------------
@@ -231,9 +231,9 @@ class _Sizes:
     ("layout", "attention_gnn", "early")])
 def test_node_features_are_not_copied_for_every_configuration(kind, model, join):
   nodes, configs, width = 120, 30, 4
-  arrays = made.MAKERS[kind](0, num_nodes=nodes, num_configs=configs).arrays()
+  arrays = small_batches.MAKERS[kind](0, num_nodes=nodes, num_configs=configs).arrays()
   arrays["node_feat"] = np.random.default_rng(0).integers(0, 99, [nodes, 140])  # All columns vary.
-  case = made.Made(
+  case = small_batches.Made(
       kind, members=[graphs.graph_from_arrays("g", arrays)], model_model=model, model_join=join,
       model_hidden_width=width, batch_max_configs=configs)
   member = case.prepared()[0]
@@ -255,24 +255,24 @@ def test_node_features_are_not_copied_for_every_configuration(kind, model, join)
 
 
 def test_one_node_and_no_edges(both):
-  graph = made.MAKERS[both.kind](5, num_nodes=1, num_configs=3, **(
+  graph = small_batches.MAKERS[both.kind](5, num_nodes=1, num_configs=3, **(
       {"num_config_nodes": 1} if both.kind == "layout" else {}))
   (scores,) = both.scores([both.prepare(graph)])
   assert scores.shape == (3,) and np.isfinite(scores).all()
 
 
 def test_layouts_without_configurable_nodes_beside_others():
-  case = made.Made("layout")
+  case = small_batches.Made("layout")
   fixed = synthetic.layout_graph(7, num_configs=3, node_config_ids=np.zeros([0], np.int64),
                                  node_config_feat=np.zeros([3, 0, 18], np.float32))
   alone, beside = case.scores([case.prepare(fixed)]), case.scores(
       [case.prepare(fixed), *case.prepared()])
-  made.close(beside[0], alone[0])
+  small_batches.close(beside[0], alone[0])
   assert np.ptp(alone[0]) < 1e-6  # Nothing tells its configurations apart.
 
 
 def test_opcodes_up_to_the_last_are_embedded():
-  case = made.Made("tile")
+  case = small_batches.Made("tile")
   arrays = case.graphs[0].arrays()
   arrays["node_opcode"] = np.full_like(arrays["node_opcode"], 127)
   (scores,) = case.scores([case.prepare(graphs.graph_from_arrays("g", arrays))])
@@ -283,16 +283,16 @@ def test_opcodes_up_to_the_last_are_embedded():
     {}, {"model_residual": "concat", "model_pooling": ["sum", "max"]}, {"model_layer_norm": True}])
 def test_nodes_without_configurations_are_those_under_the_mean_configuration(changes):
   """Tiles whose scaled numbers are all 0, joined early, add nothing to the nodes."""
-  case = made.Made("tile", **changes)
+  case = small_batches.Made("tile", **changes)
   batch, _ = next(batches.scoring_batches(case.prepared(), 3, 0))
   batch["configs"] = np.zeros_like(batch["configs"])
   graph = pipeline.graph_tensor(batch)
   hidden = case.model.node_states(graph)
-  view = plain.PlainView(graph, case.config.model.aggregation)
+  view = plain_states.PlainView(graph, case.config.model.aggregation)
   (under,) = view.embed(lambda states: case.model._embed(states, None, apart=False))
-  made.close(under.numpy(), np.repeat(hidden.numpy()[:, None], 3, axis=1))
+  small_batches.close(under.numpy(), np.repeat(hidden.numpy()[:, None], 3, axis=1))
   scores = case.model._score(case.model._head(case.model.graph_states(graph, hidden)))
-  made.close(case.forward(batch), np.repeat(scores.numpy(), 3, axis=1))
+  small_batches.close(case.forward(batch), np.repeat(scores.numpy(), 3, axis=1))
 
 
 def test_attention_without_configurations_is_that_of_one(both):
@@ -305,6 +305,6 @@ def test_attention_without_configurations_is_that_of_one(both):
   try:
     hidden = both.model.node_states(graph)
     scores = both.model._score(both.model._head(both.model.graph_states(graph, hidden)))
-    made.close(both.model(graph).numpy(), scores.numpy())
+    small_batches.close(both.model(graph).numpy(), scores.numpy())
   finally:
     kernel.assign(kept)

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tests import synthetic
-from tests.models import made
 from tests.models import reference
+from tests.models import small_batches
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import pipeline
@@ -20,7 +20,7 @@ SETTINGS = {"batch_max_configs": 4, "batch_max_nodes": 3}
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request):
   model, kind = request.param
-  return made.Made(kind, sizes=(7, 5), configs=(4, 4), model_model=model,
+  return small_batches.Made(kind, sizes=(7, 5), configs=(4, 4), model_model=model,
                    model_aggregation="symmetric", **SETTINGS)
 
 
@@ -65,7 +65,7 @@ def test_backprop_scores_with_the_segments_states_from_a_pass_of_its_own(case, s
   for found, member, piece, order in zip(
       case.forward(batch), prepared, pieces, _order(prepared, batch)):
     assert 0 < len(piece) <= 3 and any(np.array_equal(piece, cut) for cut in member.pieces)
-    made.close(found, slow.scores(member, order, segment=piece))
+    small_batches.close(found, slow.scores(member, order, segment=piece))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -75,7 +75,7 @@ def test_drop_scores_the_segment_alone(case, seed):
   slow = reference.Reference(case.model, case.config.model)
   pieces = _segments(prepared, batch["node_ids"])
   for found, member, piece, order in zip(scores, prepared, pieces, _order(prepared, batch)):
-    made.close(found, slow.scores(_cut(member, piece), order))
+    small_batches.close(found, slow.scores(_cut(member, piece), order))
 
 
 def _cut(member, piece):
@@ -132,7 +132,7 @@ def test_backprop_gives_gradients_to_the_segments_nodes_alone(case):
   for variable, ours, theirs, all_nodes in zip(variables, found, expected, whole):
     assert (ours is None) == (theirs is None), variable.name
     if ours is not None:
-      made.close(tf.convert_to_tensor(ours).numpy(), tf.convert_to_tensor(theirs).numpy())
+      small_batches.close(tf.convert_to_tensor(ours).numpy(), tf.convert_to_tensor(theirs).numpy())
       different += not np.allclose(
           tf.convert_to_tensor(ours), tf.convert_to_tensor(all_nodes), rtol=1e-3)
   assert different  # A segment is not the whole graph.
@@ -143,7 +143,7 @@ def test_a_segment_that_is_the_whole_graph_changes_nothing(case, mode):
   prepared, batch = _batch(case, mode, max_nodes=100)
   slow = reference.Reference(case.model, case.config.model)
   for found, member, order in zip(case.forward(batch), prepared, _order(prepared, batch)):
-    made.close(found, slow.scores(member, order))
+    small_batches.close(found, slow.scores(member, order))
 
 
 def test_a_segment_without_edges_to_the_rest_has_the_full_pass_scores():
@@ -151,14 +151,14 @@ def test_a_segment_without_edges_to_the_rest_has_the_full_pass_scores():
   # hand: one chain each.
   arrays = synthetic.tile_graph(0, num_nodes=6, num_configs=4).arrays()
   arrays["edge_index"] = np.array([[1, 0], [2, 1], [4, 3], [5, 4]])
-  case = made.Made("tile", members=[graphs.graph_from_arrays("g", arrays)], **SETTINGS)
+  case = small_batches.Made("tile", members=[graphs.graph_from_arrays("g", arrays)], **SETTINGS)
   config = dataclasses.replace(case.config.batch, segment_mode="backprop")
   member = dataclasses.replace(case.prepared()[0], pieces=(np.arange(3), np.arange(3, 6)))
   draw = lambda config: batches.training_batch([member], config, np.random.default_rng(3))
   batch = draw(config)
   # Choosing a segment takes a random number: the lists are compared by their features.
   whole = {key: value for key, value in batch.items() if not key.startswith("segment_")}
-  made.close(case.forward(batch), case.forward(whole))
+  small_batches.close(case.forward(batch), case.forward(whole))
 
 
 def test_every_segment_is_drawn_and_by_the_seed(case):
@@ -176,7 +176,7 @@ def test_every_segment_is_drawn_and_by_the_seed(case):
 
 def test_segments_without_configurable_nodes_train_too():
   graph = synthetic.layout_graph(0, num_nodes=6, num_configs=3, num_config_nodes=1)
-  case = made.Made("layout", members=[graph], batch_max_nodes=1)
+  case = small_batches.Made("layout", members=[graph], batch_max_nodes=1)
   for mode in ("drop", "backprop"):
     for seed in range(4):
       batch = _batch(case, mode, seed)[1]

@@ -2,15 +2,15 @@
 
 import itertools
 
-import numpy as np
-import pytest
-import tensorflow as tf
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+import numpy as np
+import pytest
+import tensorflow as tf
 
 from tests import synthetic
-from tests.models import made
+from tests.models import small_batches
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import pipeline
 from tpugraphs_rank.models import state_index
@@ -56,7 +56,7 @@ def test_scores_are_those_of_every_configuration_for_itself(
     members, join):
   tf.keras.backend.set_floatx("float64")
   try:
-    case = made.Made(
+    case = small_batches.Made(
         "layout", seed=seed % 50, model_num_convolutions=depth, model_aggregation=aggregation,
         model_directions=directions, model_residual=residual, model_pooling=pooling,
         model_members=members, model_layout_join=join)
@@ -71,7 +71,7 @@ def test_scores_are_those_of_every_configuration_for_itself(
 
 
 def test_each_distinct_neighbourhood_is_one_state():
-  case = made.Made("layout", model_num_convolutions=2)
+  case = small_batches.Made("layout", model_num_convolutions=2)
   graph = _graph(3, 14, 4, 9, 2)
   arranged = _arranged(case, graph)
   _, _, index, told = _parts(case, arranged)
@@ -111,7 +111,7 @@ def test_layouts_that_differ_anywhere_are_told_apart():
 
 @pytest.mark.parametrize("configs", [1, 3])
 def test_a_graph_without_configurable_nodes(configs):
-  case = made.Made("layout")
+  case = small_batches.Made("layout")
   graph = synthetic.layout_graph(0, num_nodes=5, num_config_nodes=0, num_configs=configs)
   own, distinct, _, told = _parts(case, _arranged(case, graph))
   assert [level.offset[-1] for level in told] == [0, 0, 0]
@@ -121,7 +121,7 @@ def test_a_graph_without_configurable_nodes(configs):
 
 def test_states_of_two_groups_that_fall_together_are_told_apart_again():
   graph = _graph(1, 12, 3, 6, 2)
-  index = state_index.StateIndex(_arranged(made.Made("layout"), graph), 2)
+  index = state_index.StateIndex(_arranged(small_batches.Made("layout"), graph), 2)
   level = index._levels[0]
   hashes = state_index._hash(np.swapaxes(graph.layouts(np.arange(12)), 0, 1), index._salts)
   expected = state_index._tell(level, hashes)

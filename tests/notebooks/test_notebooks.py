@@ -1,17 +1,18 @@
 """The notebooks run from top to bottom, somewhere else, without a word on the standard error."""
 
+from collections.abc import Iterator
 import json
 import pathlib
 import re
 import sys
-from typing import Any, Iterator
+from typing import Any
 
 import nbclient
 import nbformat
 import pytest
 
 from tests import synthetic
-from tests.evaluation import made_runs
+from tests.evaluation import small_runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -168,12 +169,12 @@ assert hardest["tau"].is_monotonic_increasing
 def test_analyse_runs_on_evaluated_and_damaged_runs(kernel, monkeypatch):
   runs = kernel / "runs"
   for seed in range(3):
-    made_runs.write_run(runs / f"residual_gnn-seed{seed}", seed=seed, tau=0.7 + seed / 100)
-  made_runs.write_run(runs / "attention_gnn-seed0", model="attention_gnn", batch_size=4, tau=0.75)
-  made_runs.write_run(runs / "killed", state="training", model="attention_gnn", batch_size=4, seed=1)
-  made_runs.write_run(runs / "damaged", seed=4)
+    small_runs.write_run(runs / f"residual_gnn-seed{seed}", seed=seed, tau=0.7 + seed / 100)
+  small_runs.write_run(runs / "attention_gnn-seed0", model="attention_gnn", batch_size=4, tau=0.75)
+  small_runs.write_run(runs / "killed", state="training", model="attention_gnn", batch_size=4, seed=1)
+  small_runs.write_run(runs / "damaged", seed=4)
   (runs / "damaged" / "config.json").write_text("{")
-  made_runs.write_evaluation(
+  small_runs.write_evaluation(
       runs / "evaluation", {"residual_gnn": 3, "attention_gnn": 1, "random": 3,
                             "size_heuristic": 1, "boosted_trees": 3}, "test", runs / "results.json")
   monkeypatch.setenv("TPUGRAPHS_RANK_RUNS", "runs")

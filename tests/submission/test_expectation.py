@@ -8,7 +8,7 @@ import pytest
 
 from tests import public_tree
 from tests import synthetic
-from tests.submission import made
+from tests.submission import small_submissions
 from tpugraphs_rank import errors
 from tpugraphs_rank import submission
 from tpugraphs_rank.data import collections
@@ -158,7 +158,7 @@ def test_a_sample_that_tells_nothing(tmp_path, data, message):
 
 
 def test_a_part_of_an_expectation():
-  part = made.EXPECTATION.only(["layout:xla:random", "tile:xla"])
+  part = small_submissions.EXPECTATION.only(["layout:xla:random", "tile:xla"])
   assert part.collections == ("tile:xla", "layout:xla:random") and len(part.rows) == 5
   assert part.count(["tile:xla:bert_7c", "unknown"]) == {"tile:xla": 1, "layout:xla:random": 0}
 

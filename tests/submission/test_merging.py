@@ -3,11 +3,11 @@
 import hypothesis
 from hypothesis import strategies as st
 
-from tests.submission import made
+from tests.submission import small_submissions
 from tpugraphs_rank import submission
 from tpugraphs_rank.submission import merging
 
-E = made.EXPECTATION
+E = small_submissions.EXPECTATION
 HEADER = b"ID,TopConfigs\n"
 
 
@@ -20,7 +20,7 @@ LINES = _valid_lines()
 WHOLE = HEADER + b"".join(LINES)
 
 
-@hypothesis.given(made.valid(), st.data())
+@hypothesis.given(small_submissions.valid(), st.data())
 def test_however_rows_are_dealt_out_the_whole_comes_back(data, draws):
   lines = data.splitlines(keepends=True)[1:]
   owners = [draws.draw(st.sets(st.integers(0, 2), min_size=1)) for _ in lines]
@@ -36,12 +36,12 @@ def test_however_rows_are_dealt_out_the_whole_comes_back(data, draws):
 
 
 @hypothesis.settings(max_examples=400)
-@hypothesis.given(made.corrupted(), made.valid())
+@hypothesis.given(small_submissions.corrupted(), small_submissions.valid())
 def test_what_is_written_is_valid(corrupted, other):
   merged = submission.merge({"a": corrupted.data, "b": other}, E)
   assert bool(merged.data) == (not merged.faults)
   if merged.data:  # Rows out of order or alike are mended.
-    assert made.is_valid(merged.data)
+    assert small_submissions.is_valid(merged.data)
 
 
 def test_a_conflict_names_both_parts_and_the_line():

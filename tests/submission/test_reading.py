@@ -4,13 +4,13 @@ import hypothesis
 from hypothesis import strategies as st
 import pytest
 
-from tests.submission import made
+from tests.submission import small_submissions
 from tpugraphs_rank import errors
 from tpugraphs_rank import submission
 from tpugraphs_rank.submission import reading
 
 
-@hypothesis.given(made.valid())
+@hypothesis.given(small_submissions.valid())
 def test_what_is_read_is_what_was_written(data):
   parsed = submission.parse(data)
   assert parsed.faults == ()
@@ -47,7 +47,7 @@ def test_reading_a_file_with_a_fault(tmp_path):
   path.write_bytes(b"ID,TopConfigs\ntile:xla:a,1;2\ntile:xla:b,1;;2\nfoo\n")
   with pytest.raises(errors.DataError, match=(
       r"part\.csv: line 3: tile:xla:b: entry 2, '', is empty .*\(and 1 more\); write the "
-      "file again with `python -m experiments.predict`")):
+      "file again with `python -m tpugraphs_rank.cli.predict`")):
     submission.read(path)
 
 
@@ -58,7 +58,7 @@ def test_an_index_fits_into_64_bits():
 
 
 def test_a_file_that_is_not_there(tmp_path):
-  with pytest.raises(errors.MissingDataError, match="no file .*experiments.predict --run_dir DIR"):
+  with pytest.raises(errors.MissingDataError, match="no file .*tpugraphs_rank.cli.predict --run_dir DIR"):
     submission.read(tmp_path / "gone.csv")
   with pytest.raises(errors.MissingDataError, match="cannot read"):
     reading.read_bytes(tmp_path)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from tests.submission import made
+from tests.submission import small_submissions
 from tpugraphs_rank import errors
 from tpugraphs_rank import submission
 from tpugraphs_rank.submission import rows
@@ -18,7 +18,7 @@ scores_st = st.lists(st.sampled_from([-1.5, 0.0, 0.25, 3.0]), min_size=1, max_si
 
 def _golden_rows():
   """A row for each of `made.GRAPHS`, of scores with ties."""
-  for collection, kind, graphs in made.GRAPHS:
+  for collection, kind, graphs in small_submissions.GRAPHS:
     for stem, count in graphs.items():
       scores = np.float32([(7 * index + len(stem)) % 5 for index in range(count)])
       yield submission.row_from_scores(collection, kind, stem, scores)
@@ -31,8 +31,8 @@ def test_the_format_is_that_of_the_golden_file_byte_for_byte(tmp_path):
 
 
 def test_the_golden_file_is_valid_and_reads_back():
-  assert made.is_valid(GOLDEN.read_bytes())
-  assert submission.validate(GOLDEN.read_bytes(), made.EXPECTATION) == []
+  assert small_submissions.is_valid(GOLDEN.read_bytes())
+  assert submission.validate(GOLDEN.read_bytes(), small_submissions.EXPECTATION) == []
   for read, written in zip(submission.read(GOLDEN), _golden_rows(), strict=True):
     assert read.id == written.id
     np.testing.assert_array_equal(read.indices, written.indices)

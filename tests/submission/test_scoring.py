@@ -108,7 +108,7 @@ def test_a_file_of_which_no_graph_has_runtimes(tmp_path):
 def test_a_file_with_faults_or_of_others_is_not_scored(tile, layout):
   with pytest.raises(errors.DataError, match=(
       r"not valid for valid: line 2: tile:made:k1: no newline at the end.* \(and 1 more\); "
-      "`python -m experiments.submission validate --split valid` names them all")):
+      "`python -m tpugraphs_rank.cli.submission validate --split valid` names them all")):
     submission.score(FILE[:FILE.index(b"\ntile:made:k2")], "valid", [tile])
   with pytest.raises(errors.DataError, match="no row of tile:made; name its collections with"):
     submission.score(FILE[:14] + FILE[FILE.index(b"layout"):], "valid", [tile])

@@ -6,12 +6,12 @@ import hypothesis
 from hypothesis import strategies as st
 import pytest
 
-from tests.submission import made
+from tests.submission import small_submissions
 from tpugraphs_rank import submission
 from tpugraphs_rank.submission import expectation as expectation_lib
 from tpugraphs_rank.submission import validation
 
-E = made.EXPECTATION
+E = small_submissions.EXPECTATION
 VALID = b"ID,TopConfigs\n" + b"".join(
     f"{row.id},{';'.join(map(str, range(row.length)))}\n".encode() for row in E.rows)
 many = hypothesis.settings(max_examples=200)
@@ -22,16 +22,16 @@ def _faults(data, expectation=E):
 
 
 @many
-@hypothesis.given(made.valid())
+@hypothesis.given(small_submissions.valid())
 def test_a_valid_file_has_no_fault(data):
-  assert made.is_valid(data)
+  assert small_submissions.is_valid(data)
   assert _faults(data) == []
 
 
 @hypothesis.settings(max_examples=2000)
-@hypothesis.given(made.corrupted())
+@hypothesis.given(small_submissions.corrupted())
 def test_any_corruption_is_named_by_line_and_id(corrupted):
-  assert not made.is_valid(corrupted.data), corrupted.what
+  assert not small_submissions.is_valid(corrupted.data), corrupted.what
   faults = _faults(corrupted.data)
   named = {(fault.line, fault.id) for fault in faults}
   assert named & set(corrupted.where), f"{corrupted.what}: {faults}"
@@ -48,14 +48,14 @@ def test_arbitrary_bytes_have_faults_that_can_be_printed(data):
 
 
 @hypothesis.settings(max_examples=500)
-@hypothesis.given(made.valid(), st.data())
+@hypothesis.given(small_submissions.valid(), st.data())
 def test_an_edited_file_is_valid_exactly_where_a_writer_could_have_written_it(data, draws):
   for _ in range(draws.draw(st.integers(1, 3))):
     start = draws.draw(st.integers(0, len(data)))
     stop = draws.draw(st.integers(start, min(len(data), start + 3)))
     new = draws.draw(st.one_of(st.binary(max_size=2), st.sampled_from([b"0", b"3", b";", b"9;"])))
     data = data[:start] + new + data[stop:]
-  assert (not _faults(data)) == made.is_valid(data)
+  assert (not _faults(data)) == small_submissions.is_valid(data)
 
 
 @pytest.mark.parametrize("old, new, expected", [
@@ -114,7 +114,7 @@ def test_an_edited_file_is_valid_exactly_where_a_writer_could_have_written_it(da
     (b"2,0;1\n", b"2,0;1\n\t \n", (4, "", "blank line; expected a row")),
     (b"2,0;1\n", b"2,0;1\n\n", (4, "", "blank line; expected a row")),
     (b"2,0;1\n", b"2,0;1\nID,TopConfigs\n", (4, "", (
-        "the header again; `python -m experiments.submission merge` joins parts"))),
+        "the header again; `python -m tpugraphs_rank.cli.submission merge` joins parts"))),
     (b"2,0;1\n", b"2,0;1\ntile:xla:alexnet_2,0;1\n", (4, "tile:xla:alexnet_2", (
         "the ID stands on line 3 already; expected it once"))),
 ])

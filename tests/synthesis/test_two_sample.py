@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from tests.synthesis import made
+from tests.synthesis import small_dags
 from tpugraphs_rank import errors
-from tpugraphs_rank.synthesis import dags as dags_lib
-from tpugraphs_rank.synthesis import two_sample
+from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.judging import two_sample
 
 
 def test_equal_distributions_cannot_be_told_apart_and_others_can():
-  one, same = made.graphs(70, 0), made.graphs(60, 1)
+  one, same = small_dags.graphs(70, 0), small_dags.graphs(60, 1)
   found = two_sample.two_sample(one, same, seed=0)
   assert found["n"] == 60 and 0.3 < found["auc"] < 0.7 and 0.3 < found["accuracy"] < 0.7
-  other = made.graphs(60, 2, chance=0.0)
+  other = small_dags.graphs(60, 2, chance=0.0)
   found = two_sample.two_sample(one, other, seed=0)
   assert found["auc"] > 0.9 and found["accuracy"] > 0.8
   assert two_sample.two_sample(one, other, seed=0) == found
@@ -23,7 +23,7 @@ def test_recognising_a_graph_is_no_use():
   # Ten graphs, five in each sample, many times each: with twins on both sides of a fold, trees
   # would know every one of them.
   rng = np.random.default_rng(0)
-  pool = made.graphs(20, 0)
+  pool = small_dags.graphs(20, 0)
   first, second = (pool.take(rng.integers(0, 10, 60) + start) for start in (0, 10))
   assert two_sample.two_sample(first, second, seed=0)["auc"] < 0.8
 
@@ -39,6 +39,6 @@ def test_features_by_hand():
 
 
 def test_too_few_graphs():
-  few = made.graphs(4)
+  few = small_dags.graphs(4)
   with pytest.raises(errors.DataError, match="4 different graphs; expected at least 10"):
     two_sample.two_sample(few, few, 0)

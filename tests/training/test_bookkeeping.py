@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.training import made
+from tests.training import small_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.training import checkpoints
@@ -16,12 +16,12 @@ from tpugraphs_rank.training import trainer
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-  return made.collection(tmp_path_factory.mktemp("tiny"))
+  return small_runs.collection(tmp_path_factory.mktemp("tiny"))
 
 
 def _train(monkeypatch, config, run_dir, values, stop_after=None, fail_at=0):
   training = trainer.Trainer(config)
-  stub = made.Stub(training, monkeypatch, values, fail_at)
+  stub = small_runs.Stub(training, monkeypatch, values, fail_at)
   return training.train(run_dir, stop_after), stub, training
 
 
@@ -43,7 +43,7 @@ STOPPING = [
 @pytest.mark.parametrize("metric, values, patience, epochs, best", STOPPING)
 def test_early_stopping_keeps_the_best_epoch_by_the_chosen_metric(
     tiny, tmp_path, monkeypatch, metric, values, patience, epochs, best):
-  config = made.settings(tiny, training_validation_metric=metric, training_patience=patience,
+  config = small_runs.settings(tiny, training_validation_metric=metric, training_patience=patience,
                          training_epochs=6)
   result, _, training = _train(monkeypatch, config, tmp_path, values)
   assert (result.epochs, result.best_epoch) == (epochs, best)
@@ -51,7 +51,7 @@ def test_early_stopping_keeps_the_best_epoch_by_the_chosen_metric(
   assert result.metrics[metric] == values[best - 1]
   # The stub's weights are the epoch's number.
   for name, epoch in (("best", best), ("latest", epochs)):
-    weights = made.checkpoint(tmp_path / "checkpoints" / f"{name}.npz")
+    weights = small_runs.checkpoint(tmp_path / "checkpoints" / f"{name}.npz")
     assert all((array == epoch).all() for key, array in weights.items() if key.startswith("model/"))
   assert _status(tmp_path) == {
       "state": result.state, "epoch": epochs, "step": epochs * training.steps_per_epoch,
@@ -61,7 +61,7 @@ def test_early_stopping_keeps_the_best_epoch_by_the_chosen_metric(
 
 
 def test_the_history_that_users_read(tiny, tmp_path, monkeypatch):
-  config = made.settings(tiny, training_epochs=2)
+  config = small_runs.settings(tiny, training_epochs=2)
   _, _, training = _train(monkeypatch, config, tmp_path, [0.25, 0.5])
   with open(tmp_path / "history.csv", newline="", encoding="utf-8") as file:
     header, *rows = csv.reader(file)
@@ -77,16 +77,16 @@ def test_the_history_that_users_read(tiny, tmp_path, monkeypatch):
 
 
 def test_epochs_between_validations_have_no_validation(tiny, tmp_path, monkeypatch):
-  config = made.settings(tiny, training_validate_every=2, training_epochs=5)
+  config = small_runs.settings(tiny, training_validate_every=2, training_epochs=5)
   result, _, _ = _train(monkeypatch, config, tmp_path, [9.0, 0.1, 9.0, 0.2, 0.15])
-  rows = made.history(tmp_path)
+  rows = small_runs.history(tmp_path)
   assert [row["valid_kendall_tau"] for row in rows] == [None, 0.1, None, 0.2, 0.15]
   assert [row["valid_loss"] is None for row in rows] == [True, False, True, False, False]
   assert result.best_epoch == 4
 
 
 def test_a_finished_run_is_left_as_it_is(tiny, tmp_path, monkeypatch):
-  config = made.settings(tiny, training_epochs=2)
+  config = small_runs.settings(tiny, training_epochs=2)
   first, _, _ = _train(monkeypatch, config, tmp_path, [0.1, 0.2])
   before = {path: path.read_bytes() for path in tmp_path.rglob("*")
             if path.is_file() and path.name != "train.log"}
@@ -100,7 +100,7 @@ def test_a_finished_run_is_left_as_it_is(tiny, tmp_path, monkeypatch):
 
 
 def test_patience_counts_over_interruptions(tiny, tmp_path, monkeypatch):
-  config = made.settings(tiny, training_patience=3, training_epochs=9)
+  config = small_runs.settings(tiny, training_patience=3, training_epochs=9)
   first, _, _ = _train(monkeypatch, config, tmp_path, [0.5, 0.1], stop_after=2)
   assert first.state == "interrupted" and _status(tmp_path)["state"] == "interrupted"
   assert not (tmp_path / "metrics.json").exists()
@@ -112,7 +112,7 @@ def test_patience_counts_over_interruptions(tiny, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(tiny, tmp_path, monkeypatch):
-  config = made.settings(tiny)
+  config = small_runs.settings(tiny)
   _train(monkeypatch, config, tmp_path, [0.1, 0.2], stop_after=2)
   before = {name: (tmp_path / "checkpoints" / name).read_bytes()
             for name in ("best.npz", "latest.npz")}
@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(tiny, tmp_path, monk
 
 def test_a_loss_that_is_not_finite_in_the_first_epoch(tiny, tmp_path, monkeypatch):
   with pytest.raises(errors.TrainingError, match=r"^step 1 \(epoch 1\): loss nan"):
-    _train(monkeypatch, made.settings(tiny), tmp_path, [], fail_at=1)
+    _train(monkeypatch, small_runs.settings(tiny), tmp_path, [], fail_at=1)
   assert not (tmp_path / "checkpoints").exists()
 
 
@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_finite_in_the_first_epoch(tiny, tmp_path, monkeypatc
 
 def test_fresh_weights_come_from_the_seed(tiny):
   weights = lambda seed: [variable.numpy() for variable in trainer.Trainer(
-      made.settings(tiny, training_seed=seed)).stepper.model.trainable_variables]
+      small_runs.settings(tiny, training_seed=seed)).stepper.model.trainable_variables]
   one, same, other = weights(1), weights(1), weights(2)
   for ours, theirs in zip(one, same):
     np.testing.assert_array_equal(ours, theirs)
@@ -149,16 +149,16 @@ def test_fresh_weights_come_from_the_seed(tiny):
 def test_an_initial_checkpoint_and_its_normalizer_then_the_run_itself(
     tiny, tmp_path, monkeypatch):
   first = tmp_path / "first"
-  _train(monkeypatch, made.settings(tiny, training_epochs=2), first, [0.5, 0.1])
+  _train(monkeypatch, small_runs.settings(tiny, training_epochs=2), first, [0.5, 0.1])
   # Other programs, so that a normalizer of their own would differ.
-  other = made.collection(tmp_path / "other")
+  other = small_runs.collection(tmp_path / "other")
   for path in (tmp_path / "other" / "train").glob("*.npz"):
     graph = npz.load_graph(path)
-    npz.save_graph(path, made.synthetic.tile_graph(
+    npz.save_graph(path, small_runs.synthetic.tile_graph(
         77, num_nodes=graph.num_nodes, num_configs=graph.num_configs, name=graph.name))
-  config = made.settings(other, training_initial_checkpoint=str(first), training_epochs=3,
+  config = small_runs.settings(other, training_initial_checkpoint=str(first), training_epochs=3,
                          optimizer_ema_decay=0.9)
-  fresh = trainer.Trainer(made.settings(other))
+  fresh = trainer.Trainer(small_runs.settings(other))
   training = trainer.Trainer(config)
   assert training.normalizer.is_same(trainer.normalize.Normalizer.load(first / "normalizer.npz"))
   assert not training.normalizer.is_same(fresh.normalizer)
@@ -171,24 +171,24 @@ def test_an_initial_checkpoint_and_its_normalizer_then_the_run_itself(
   assert stub.steps == training.steps_per_epoch  # One epoch was left.
   # Without it, the weights would go on with other features.
   with pytest.raises(errors.RunDirectoryError, match="normalizer.npz is not the feature scaling"):
-    _train(monkeypatch, made.settings(other, training_epochs=3, optimizer_ema_decay=0.9), second,
+    _train(monkeypatch, small_runs.settings(other, training_epochs=3, optimizer_ema_decay=0.9), second,
            [0.7] * 3)
 
 
 def test_an_initial_checkpoint_of_another_shape(tiny, tmp_path, monkeypatch):
-  _train(monkeypatch, made.settings(tiny, training_epochs=1), tmp_path, [0.5])
+  _train(monkeypatch, small_runs.settings(tiny, training_epochs=1), tmp_path, [0.5])
   with pytest.raises(errors.RunDirectoryError, match="checkpoint of another model"):
-    trainer.Trainer(made.settings(
+    trainer.Trainer(small_runs.settings(
         tiny, training_initial_checkpoint=str(tmp_path), model_hidden_width=6))
   with pytest.raises(errors.RunDirectoryError, match="normalizer.npz cannot be read"):
-    trainer.Trainer(made.settings(tiny, training_initial_checkpoint=str(tmp_path / "gone")))
+    trainer.Trainer(small_runs.settings(tiny, training_initial_checkpoint=str(tmp_path / "gone")))
 
 
 def test_another_configuration_is_refused_and_the_run_left_alone(tiny, tmp_path, monkeypatch):
-  _train(monkeypatch, made.settings(tiny, training_epochs=1), tmp_path, [0.5])
+  _train(monkeypatch, small_runs.settings(tiny, training_epochs=1), tmp_path, [0.5])
   before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
   with pytest.raises(errors.RunDirectoryError, match="training.seed: stored 0, asked 3"):
-    _train(monkeypatch, made.settings(tiny, training_epochs=1, training_seed=3), tmp_path, [0.5])
+    _train(monkeypatch, small_runs.settings(tiny, training_epochs=1, training_seed=3), tmp_path, [0.5])
   assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
@@ -197,7 +197,7 @@ def test_another_configuration_is_refused_and_the_run_left_alone(tiny, tmp_path,
     (lambda path: checkpoints.save(path, {"model": []}, {}), "holds 0 variables of the model"),
 ])
 def test_a_damaged_checkpoint_stops_the_resuming(tiny, tmp_path, monkeypatch, damage, said):
-  config = made.settings(tiny)
+  config = small_runs.settings(tiny)
   _train(monkeypatch, config, tmp_path, [0.5], stop_after=1)
   damage(tmp_path / "checkpoints" / "latest.npz")
   with pytest.raises(errors.RunDirectoryError, match=said):
@@ -205,8 +205,8 @@ def test_a_damaged_checkpoint_stops_the_resuming(tiny, tmp_path, monkeypatch, da
 
 
 def test_changed_training_programs_are_noticed(tmp_path, monkeypatch):
-  collection = made.collection(tmp_path / "data")
-  config = made.settings(collection)
+  collection = small_runs.collection(tmp_path / "data")
+  config = small_runs.settings(collection)
   _train(monkeypatch, config, tmp_path / "run", [0.5], stop_after=1)
   shutil.copy(*sorted((tmp_path / "data" / "train").glob("*.npz"))[:2])
   with pytest.raises(errors.RunDirectoryError, match="training programs have changed"):
@@ -214,12 +214,12 @@ def test_changed_training_programs_are_noticed(tmp_path, monkeypatch):
 
 
 def test_graphs_without_runtimes_do_not_train(tmp_path):
-  collection = made.collection(tmp_path)
+  collection = small_runs.collection(tmp_path)
   path = sorted((tmp_path / "train").glob("*.npz"))[1]
-  npz.save_graph(path, made.synthetic.tile_graph(
+  npz.save_graph(path, small_runs.synthetic.tile_graph(
       0, config_runtime=np.zeros(12), config_runtime_normalizers=np.zeros(12)))
   with pytest.raises(errors.DataError, match=f"{path.name}: config_runtime is all zero"):
-    trainer.Trainer(made.settings(collection))
+    trainer.Trainer(small_runs.settings(collection))
 
 
 @pytest.mark.parametrize("changes, said", [
@@ -231,11 +231,11 @@ def test_graphs_without_runtimes_do_not_train(tmp_path):
 ])
 def test_settings_that_exclude_one_another(tiny, changes, said):
   with pytest.raises(errors.ConfigError, match=said):
-    trainer.Trainer(made.settings(tiny, **changes))
+    trainer.Trainer(small_runs.settings(tiny, **changes))
 
 
 def test_equal_configurations_are_merged_for_training_and_judged_as_they_are(tiny):
-  kept, merged = (trainer.Trainer(made.settings(tiny, data_duplicates=how))
+  kept, merged = (trainer.Trainer(small_runs.settings(tiny, data_duplicates=how))
                   for how in ("keep", "mean"))
   repeated = 0
   for before, after in zip(kept.train_graphs, merged.train_graphs):
@@ -252,7 +252,7 @@ def test_equal_configurations_are_merged_for_training_and_judged_as_they_are(tin
 
 
 def test_the_plan(tiny):
-  plan = trainer.Trainer(made.settings(tiny)).plan()
+  plan = trainer.Trainer(small_runs.settings(tiny)).plan()
   parameters = plan.pop("parameters")
   assert parameters > 128 * 2  # The opcode embedding alone.
   assert len(plan.pop("config_hash")) == 16

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests import synthetic
-from tests.training import made
+from tests.training import small_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
@@ -40,8 +40,8 @@ def test_the_weighted_mean_of_losses():
 
 def test_weights_enter_the_gradient_list_by_list(tmp_path):
   """g = sum_i w_i g_i / sum_i w_i, where g_i is the gradient of the batch of list i alone."""
-  config = made.settings(
-      made.collection(tmp_path / "real"), augment_synthetic=_made(tmp_path / "made"),
+  config = small_runs.settings(
+      small_runs.collection(tmp_path / "real"), augment_synthetic=_made(tmp_path / "made"),
       augment_synthetic_weight=0.25, loss_l2_regularization=0.0)
   training = trainer.Trainer(config)
   members = [*training.train_graphs[:1], *training.synthetic_graphs[:2]]
@@ -72,8 +72,8 @@ def test_weights_enter_the_gradient_list_by_list(tmp_path):
     ("layout", {"batch_segment_mode": "backprop", "batch_max_nodes": 6, "data_max_graphs": 2,
                 "training_steps_per_epoch": 4, "augment_synthetic_shuffled": True})])
 def test_resumed_it_ends_as_an_uninterrupted_run_does(tmp_path, kind, changes):
-  config = made.settings(
-      made.collection(tmp_path / "real", kind), augment_synthetic=_made(tmp_path / "made", kind),
+  config = small_runs.settings(
+      small_runs.collection(tmp_path / "real", kind), augment_synthetic=_made(tmp_path / "made", kind),
       **changes)
   training = trainer.Trainer(config)
   plan = training.plan()
@@ -84,29 +84,29 @@ def test_resumed_it_ends_as_an_uninterrupted_run_does(tmp_path, kind, changes):
   assert training.stepper.validate.experimental_get_tracing_count() == 1
   trainer.Trainer(config).train(tmp_path / "parts", stop_after=2)
   trainer.Trainer(config).train(tmp_path / "parts")
-  made.assert_same_run(tmp_path / "parts", tmp_path / "whole")
+  small_runs.assert_same_run(tmp_path / "parts", tmp_path / "whole")
   log = (tmp_path / "whole" / "train.log").read_text()
   assert f"{kind}:made train: {plan['synthetic_programs']} programs" in log
 
 
 def test_steps_are_equal_with_and_without(tmp_path):
-  real = made.collection(tmp_path / "real")
+  real = small_runs.collection(tmp_path / "real")
   other = _made(tmp_path / "made")
-  without = trainer.Trainer(made.settings(real)).steps_per_epoch
-  assert trainer.Trainer(made.settings(real, augment_synthetic=other)).steps_per_epoch == without
-  assert trainer.Trainer(made.settings(real, augment_synthetic=other, data_max_graphs=1,
+  without = trainer.Trainer(small_runs.settings(real)).steps_per_epoch
+  assert trainer.Trainer(small_runs.settings(real, augment_synthetic=other)).steps_per_epoch == without
+  assert trainer.Trainer(small_runs.settings(real, augment_synthetic=other, data_max_graphs=1,
                                        training_steps_per_epoch=5)).steps_per_epoch == 5
 
 
 def test_only_real_programs_validate_and_none_held_back_trains(tmp_path):
-  real = made.collection(tmp_path / "real")
+  real = small_runs.collection(tmp_path / "real")
   _made(tmp_path / "made")
   for split in ("valid", "test"):
     for file in sorted((tmp_path / "real" / split).glob("*.npz")):
       npz.save_graph(tmp_path / "made" / "train" / f"copy.{file.stem}.npz", npz.load_graph(file))
   path = tmp_path / "made" / "collection.json"
   path.write_text(json.dumps({**json.loads(path.read_text()), "splits": {"train": None}}))
-  training = trainer.Trainer(made.settings(real, augment_synthetic=str(path)))
+  training = trainer.Trainer(small_runs.settings(real, augment_synthetic=str(path)))
   held_back = {file.stem for split in ("valid", "test")
                for file in (tmp_path / "real" / split).glob("*.npz")}
   assert [member.name for member in training.synthetic_graphs] == ["made0", "made1", "made2"]
@@ -117,16 +117,16 @@ def test_only_real_programs_validate_and_none_held_back_trains(tmp_path):
 
 
 def test_without_real_programs_features_are_scaled_by_the_synthetic_ones(tmp_path):
-  real, other = made.collection(tmp_path / "real"), _made(tmp_path / "made")
+  real, other = small_runs.collection(tmp_path / "real"), _made(tmp_path / "made")
   alone, mixed, plain = (
-      trainer.Trainer(made.settings(real, **changes)).normalizer for changes in (
+      trainer.Trainer(small_runs.settings(real, **changes)).normalizer for changes in (
           {"augment_synthetic": other, "augment_synthetic_share": 1.0},
           {"augment_synthetic": other}, {}))
   assert not alone.is_same(mixed) and not mixed.is_same(plain) and not alone.is_same(plain)
 
 
 def test_a_run_from_before_these_settings_goes_on(tmp_path):
-  config = made.settings(made.collection(tmp_path / "real"))
+  config = small_runs.settings(small_runs.collection(tmp_path / "real"))
   trainer.Trainer(config).train(tmp_path / "run", stop_after=1)
   path = tmp_path / "run" / "config.json"
   stored = json.loads(path.read_text())
@@ -138,7 +138,7 @@ def test_a_run_from_before_these_settings_goes_on(tmp_path):
 
 
 def test_other_synthetic_programs_are_another_run(tmp_path):
-  real, other = made.collection(tmp_path / "real"), _made(tmp_path / "made")
-  trainer.Trainer(made.settings(real)).train(tmp_path / "run", stop_after=1)
+  real, other = small_runs.collection(tmp_path / "real"), _made(tmp_path / "made")
+  trainer.Trainer(small_runs.settings(real)).train(tmp_path / "run", stop_after=1)
   with pytest.raises(errors.RunDirectoryError, match="augment.synthetic: stored None, asked"):
-    trainer.Trainer(made.settings(real, augment_synthetic=other)).train(tmp_path / "run")
+    trainer.Trainer(small_runs.settings(real, augment_synthetic=other)).train(tmp_path / "run")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments import evaluate
-from experiments import predict
-from tests.training import made
+from tests.training import small_runs
 from tpugraphs_rank import config as config_lib
+from tpugraphs_rank.cli import evaluate
+from tpugraphs_rank.cli import predict
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import packed_graphs
 from tpugraphs_rank.data import splits
@@ -31,10 +31,10 @@ SETTINGS = {
 def runs(request, tmp_path_factory):
   """A run on the .npz files, and one on packed files."""
   folder = tmp_path_factory.mktemp("runs")
-  descriptor = made.collection(folder / "data", kind=request.param.partition(" ")[0])
+  descriptor = small_runs.collection(folder / "data", kind=request.param.partition(" ")[0])
   found = {}
   for how in ("never", "always"):
-    config = made.settings(
+    config = small_runs.settings(
         descriptor, data_packed=how, training_epochs=2, **SETTINGS[request.param])
     training = trainer.Trainer(config)
     graphs = [member.graph for member in (*training.train_graphs, *training.valid_graphs)]
@@ -45,7 +45,7 @@ def runs(request, tmp_path_factory):
 
 
 def test_the_same_weights(runs):
-  made.assert_same_run(runs["never"], runs["always"])
+  small_runs.assert_same_run(runs["never"], runs["always"])
   one, other = (run_directory.RunDirectory(path).read_config() for path in runs.values())
   assert config_lib.stable_hash(one) == config_lib.stable_hash(other) and one != other
   assert "read from packed files" in (runs["always"] / "train.log").read_text()
@@ -81,7 +81,7 @@ def test_a_run_goes_on_where_it_was_whichever_files_are_read(runs, tmp_path):
   configs = {how: run_directory.RunDirectory(path).read_config() for how, path in runs.items()}
   trainer.Trainer(configs["never"]).train(tmp_path, stop_after=1)
   trainer.Trainer(configs["always"]).train(tmp_path)
-  made.assert_same_run(tmp_path, runs["never"])
+  small_runs.assert_same_run(tmp_path, runs["never"])
 
 
 def test_runs_that_read_other_files_are_compared(runs):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import synthetic
-from tests.training import made
+from tests.training import small_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank import submission
@@ -23,7 +23,7 @@ from tpugraphs_rank.training import trainer
 def trained(request, tmp_path_factory):
   """The descriptor of a collection whose test split has no runtimes, and a run trained on it."""
   folder = tmp_path_factory.mktemp(request.param)
-  descriptor = made.collection(folder / "data", kind=request.param, splits={
+  descriptor = small_runs.collection(folder / "data", kind=request.param, splits={
       "train": 4, "valid": 2, "test": None})
   make = synthetic.tile_graph if request.param == "tile" else synthetic.layout_graph
   # As file names "k.npz" follows "k.b.npz"; one with a single configuration, one named as an
@@ -35,7 +35,7 @@ def trained(request, tmp_path_factory):
     graph = npz.load_graph(path)
     zeros = {"config_runtime": np.zeros_like(graph.config_runtime)}
     npz.save_graph(path, dataclasses.replace(graph, **zeros))
-  trainer.Trainer(made.settings(descriptor, training_epochs=1)).train(folder / "run")
+  trainer.Trainer(small_runs.settings(descriptor, training_epochs=1)).train(folder / "run")
   return descriptor, folder / "run"
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import public_tree
-from tests.training import made
+from tests.training import small_runs
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
@@ -18,7 +18,7 @@ NAME = "layout:xla:random"
 
 
 def _settings(root, **changes):
-  return config_lib.override(made.settings(NAME), {
+  return config_lib.override(small_runs.settings(NAME), {
       "data.data_root": str(root), "data.max_graphs": 3, "training.epochs": 1,
       "training.validation_configs": "published",
       **{name.replace("_", ".", 1): value for name, value in changes.items()}})
@@ -50,7 +50,7 @@ def test_the_validation_metric_is_that_of_the_published_configurations(root, tmp
 
 def test_without_the_indices(root, tmp_path):
   (tmp_path / "npz").symlink_to(root / "npz")
-  with pytest.raises(errors.MissingDataError, match="experiments.download --extras"):
+  with pytest.raises(errors.MissingDataError, match="tpugraphs_rank.cli.download --extras"):
     trainer.Trainer(_settings(tmp_path))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests import synthetic
-from tests.training import made
+from tests.training import small_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import graphs
@@ -17,8 +17,8 @@ from tpugraphs_rank.training import trainer
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
   """A run directory that a stub has trained into."""
-  training = trainer.Trainer(made.settings(made.collection(tmp_path / "data"), training_epochs=1))
-  made.Stub(training, monkeypatch, [0.5])
+  training = trainer.Trainer(small_runs.settings(small_runs.collection(tmp_path / "data"), training_epochs=1))
+  small_runs.Stub(training, monkeypatch, [0.5])
   training.train(tmp_path / "run")
   return tmp_path / "run"
 
@@ -39,7 +39,7 @@ def test_a_folder_that_is_no_run(tmp_path):
 def test_a_run_without_a_checkpoint_says_how_to_go_on(finished):
   (finished / "checkpoints" / "best.npz").unlink()
   with pytest.raises(errors.RunDirectoryError, match=(
-      f"has no checkpoint yet; resume .*experiments.train --run_dir {finished} --config")):
+      f"has no checkpoint yet; resume .*tpugraphs_rank.cli.train --run_dir {finished} --config")):
     run.load_run(finished)
 
 
@@ -66,21 +66,21 @@ def test_a_damaged_checkpoint_is_noticed_when_it_is_needed(finished):
   path = finished / "checkpoints" / "best.npz"
   path.write_bytes(path.read_bytes()[:500])
   with pytest.raises(errors.RunDirectoryError, match="best.npz cannot be read"):
-    run.load_run(finished).score(made.synthetic.tile_graph(0))
+    run.load_run(finished).score(small_runs.synthetic.tile_graph(0))
 
 
 def test_weights_that_are_not_numbers_give_no_scores(finished):
   opened = run.load_run(finished)
-  opened.score(made.synthetic.tile_graph(0))
+  opened.score(small_runs.synthetic.tile_graph(0))
   opened._model.trainable_variables[0].assign(opened._model.trainable_variables[0] * float("nan"))
   with pytest.raises(errors.DataError, match="scores are not finite"):
-    opened.score(made.synthetic.tile_graph(0))
+    opened.score(small_runs.synthetic.tile_graph(0))
 
 
 def test_configurations_that_the_graph_does_not_hold(tmp_path):
   for kind, rows in (("tile", "config_feat"), ("layout", "node_config_feat")):
-    descriptor = made.collection(tmp_path / kind, kind)
-    trainer.Trainer(made.settings(descriptor, training_epochs=1)).train(tmp_path / f"{kind}_run")
+    descriptor = small_runs.collection(tmp_path / kind, kind)
+    trainer.Trainer(small_runs.settings(descriptor, training_epochs=1)).train(tmp_path / f"{kind}_run")
     opened = run.load_run(tmp_path / f"{kind}_run")
     graph, *_ = collections.load_collection(str(descriptor), "valid")
     configs = getattr(graph, rows)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training import made
+from tests.training import small_runs
 from tpugraphs_rank import run_config
 from tpugraphs_rank.training import steps
 from tpugraphs_rank.training import trainer
@@ -54,7 +54,7 @@ def _adam(values, gradient, rate, step, moments):
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_clipping_adam_and_averaging(tmp_path, decay):
   """Steps on gradients that are given, against the formulas."""
-  config = made.settings(made.collection(tmp_path), optimizer_ema_decay=decay,
+  config = small_runs.settings(small_runs.collection(tmp_path), optimizer_ema_decay=decay,
                          optimizer_clip_norm=0.5, optimizer_schedule="constant",
                          optimizer_warmup_steps=2, optimizer_learning_rate=0.1)
   stepper = trainer.Trainer(config).stepper

@@ -5,7 +5,7 @@ import pytest
 
 from tests import synthetic
 from tests.data import changed
-from tests.models import made
+from tests.models import small_batches
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.training import scoring
 from tpugraphs_rank.training import streaming
@@ -13,7 +13,7 @@ from tpugraphs_rank.training import streaming
 
 @pytest.fixture(scope="module", params=["residual_gnn", "attention_gnn"])
 def case(request):
-  return made.Made("layout", sizes=(40, 12), configs=(60, 9), model_model=request.param,
+  return small_batches.Made("layout", sizes=(40, 12), configs=(60, 9), model_model=request.param,
                    model_members=2)
 
 
@@ -28,20 +28,20 @@ def test_scores_do_not_depend_on_memory_or_way(case, budget, distinct):
   choice = np.random.default_rng(0).permutation(60)[:50]
   prepared = case.prepare(case.graphs[0], choice)
   found = streaming.Streamer(case.model, budget, distinct)(prepared)
-  made.close(found, _plain(case, prepared))
+  small_batches.close(found, _plain(case, prepared))
 
 
-@pytest.mark.parametrize("kind", made.MAKERS)
+@pytest.mark.parametrize("kind", small_batches.MAKERS)
 @pytest.mark.parametrize("size, budget, large", [(1, 1, 1), (7, 1, 10 ** 9), (40, 512, 1)])
 def test_equal_configurations_have_equal_scores(monkeypatch, kind, size, budget, large):
-  case = made.Made(kind, sizes=(40,), configs=(60,), batch_eval_batch_configs=size,
+  case = small_batches.Made(kind, sizes=(40,), configs=(60,), batch_eval_batch_configs=size,
                    batch_scoring_megabytes=budget)
   monkeypatch.setattr(scoring, "_LARGE", large)
   rows = np.random.default_rng(0).permutation([*range(60), *range(30), 0, 0])
   prepared = case.prepare(changed.with_configs(case.graphs[0], rows), np.arange(1, len(rows)))
   (found,) = scoring.Scorer(case.model, case.config)([prepared])
   (whole,) = scoring.Scorer(case.model, case.config)([case.prepare(case.graphs[0])])
-  made.close(found, whole[rows[1:]])
+  small_batches.close(found, whole[rows[1:]])
   keys = prepared.graph.config_keys()[1:]
   assert len(np.unique(found)) <= len(np.unique(keys)) < len(found)
   for key in keys:
@@ -49,9 +49,9 @@ def test_equal_configurations_have_equal_scores(monkeypatch, kind, size, budget,
 
 
 def test_wider_states_are_counted_as_wider():
-  numbers = lambda **changes: made.Made("layout", **changes).model.state_numbers
+  numbers = lambda **changes: small_batches.Made("layout", **changes).model.state_numbers
   plain = numbers(model_num_convolutions=3)
-  assert plain == 8 * made.SMALL["model.hidden_width"]
+  assert plain == 8 * small_batches.SMALL["model.hidden_width"]
   assert numbers(model_num_convolutions=3, model_residual="concat") > plain
   assert numbers(model_num_convolutions=3, model_members=3) == 2 * plain
   assert numbers(model_num_convolutions=3, model_model="attention_gnn",
@@ -76,7 +76,7 @@ def test_less_memory_means_more_pieces(case, monkeypatch):
 
 
 def test_states_are_told_apart_where_that_pays():
-  case = made.Made("layout", sizes=(60,), configs=(4,))
+  case = small_batches.Made("layout", sizes=(60,), configs=(4,))
   repeated = synthetic.layout_graph(0, num_nodes=60, num_configs=400, num_config_nodes=2)
   values = np.random.default_rng(0).integers(-1, 6, size=[400, 2, 18])
   different = synthetic.layout_graph(0, num_nodes=60, num_config_nodes=2, num_configs=400,
@@ -84,7 +84,7 @@ def test_states_are_told_apart_where_that_pays():
   for graph, way in ((repeated, "distinct_part"), (different, "own_part")):
     streamer = streaming.Streamer(case.model, 2 ** 30)
     prepared = case.prepare(graph)
-    made.close(streamer(prepared), _plain(case, prepared))
+    small_batches.close(streamer(prepared), _plain(case, prepared))
     assert set(streamer._functions) == {"shared_part", way}
 
 
@@ -92,7 +92,7 @@ def test_programs_of_other_sizes_need_no_new_trace(case):
   streamer = streaming.Streamer(case.model, 20_000, False)
   for graph in (*case.graphs, synthetic.layout_graph(7, num_nodes=25, num_config_nodes=0)):
     prepared = case.prepare(graph)
-    made.close(streamer(prepared), _plain(case, prepared))
+    small_batches.close(streamer(prepared), _plain(case, prepared))
   assert {function.experimental_get_tracing_count()
           for function in streamer._functions.values()} == {1}
 
@@ -106,11 +106,11 @@ def test_the_scorer_streams_large_programs_alone(case, monkeypatch):
   found = scoring.Scorer(case.model, case.config)([*prepared, prepared[0]])
   assert streamed == ["g0", "g0"]
   for scores, member in zip(found, [*prepared, prepared[0]]):
-    made.close(scores, _plain(case, member))
+    small_batches.close(scores, _plain(case, member))
 
 
 def test_no_configuration_is_read_but_those_of_a_piece(monkeypatch):
-  case = made.Made("layout", sizes=(30,), configs=(50,))
+  case = small_batches.Made("layout", sizes=(30,), configs=(50,))
   asked, read = [], batches.PreparedGraph.layouts
   monkeypatch.setattr(batches.PreparedGraph, "layouts",
                       lambda self, rows: asked.append(len(rows)) or read(self, rows))

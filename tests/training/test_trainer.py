@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import gpu_kernels
-from tests.training import made
+from tests.training import small_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank.data import collections
@@ -32,8 +32,8 @@ class Trained:
   """A run without interruption, and the trainer that did it."""
 
   def __init__(self, folder, kind, changes):
-    self.collection = made.collection(folder / "data", kind)
-    self.config = made.settings(self.collection, **changes)
+    self.collection = small_runs.collection(folder / "data", kind)
+    self.config = small_runs.settings(self.collection, **changes)
     self.path = folder / "run"
     self.trainer = trainer.Trainer(self.config)
     self.result = self.trainer.train(self.path)
@@ -61,7 +61,7 @@ def test_the_run_directory_is_complete(trained):
   for counts in ("train: 4 programs with 31 configurations", "valid: 2 programs with 19 config"):
     assert log.count(f":tiny {counts}") == 1
   assert trained.result.state == "finished" and trained.result.epochs == 4
-  rows = made.history(trained.path)
+  rows = small_runs.history(trained.path)
   values = [row["valid_kendall_tau"] for row in rows]
   assert values[trained.result.best_epoch - 1] == max(values)
   assert all(np.isfinite(row["loss"]) and row["gradient_norm"] > 0 for row in rows)
@@ -77,7 +77,7 @@ def test_tensorboard_shows_the_history(trained):
     event = tf.compat.v1.Event.FromString(record.numpy())
     for value in event.summary.value:
       found.setdefault(value.tag, []).append((event.step, float(tf.make_ndarray(value.tensor))))
-  rows = made.history(trained.path)
+  rows = small_runs.history(trained.path)
   for name in ("loss", "valid_kendall_tau"):
     assert found[name] == [(row["epoch"], pytest.approx(row[name], abs=1e-6)) for row in rows]
 
@@ -115,11 +115,11 @@ def test_interrupted_and_resumed_it_ends_bit_by_bit_the_same(trained, tmp_path):
       training.train(tmp_path)
   finally:
     checkpoints.save = save
-  assert [row["epoch"] for row in made.history(tmp_path)] == [1, 2]
+  assert [row["epoch"] for row in small_runs.history(tmp_path)] == [1, 2]
   # The same trainer need not be used again, but may be: all that counts is in the checkpoint.
   result = training.train(tmp_path)
   assert (result.state, result.metrics) == ("finished", trained.result.metrics)
-  made.assert_same_run(tmp_path, trained.path)
+  small_runs.assert_same_run(tmp_path, trained.path)
 
 
 # ---- scoring with it -----------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_scoring_needs_no_runtimes_and_takes_a_choice(trained):
   for key in ("config_runtime", "config_runtime_normalizers"):
     if key in arrays:
       arrays[key] = np.zeros_like(arrays[key])
-  bare = made.npz.graphs.graph_from_arrays("bare", arrays)
+  bare = small_runs.npz.graphs.graph_from_arrays("bare", arrays)
   np.testing.assert_allclose(opened.score(bare), expected, rtol=1e-5, atol=1e-6)
   (chosen,) = opened.score_programs([splits.Program(program.graph, np.array([3, 1]))])
   assert chosen.shape == (2,)
@@ -171,8 +171,8 @@ def test_scoring_nothing(trained):
 
 def test_what_does_not_fit_a_run(trained, caplog):
   tile = trained.trainer.collection.kind == "tile"
-  make = made.synthetic.tile_graph if tile else made.synthetic.layout_graph
-  other = made.synthetic.layout_graph if tile else made.synthetic.tile_graph
+  make = small_runs.synthetic.tile_graph if tile else small_runs.synthetic.layout_graph
+  other = small_runs.synthetic.layout_graph if tile else small_runs.synthetic.tile_graph
   strict, lenient = run.load_run(trained.path, strict=True), run.load_run(trained.path)
   for opened in (strict, lenient):
     with pytest.raises(errors.CompatibilityError, match=r"is a \w+ graph with 12 configurations; "):
@@ -180,7 +180,7 @@ def test_what_does_not_fit_a_run(trained, caplog):
     with pytest.raises(errors.CompatibilityError, match="featurize it with --padding=0"):
       opened.score(make(0, feature_padding=np.int64(-1)))
     arrays = make(0).arrays()
-    bare = made.npz.graphs.graph_from_arrays("bare", {
+    bare = small_runs.npz.graphs.graph_from_arrays("bare", {
         key: arrays[key] for key in ("node_feat", "node_opcode", "edge_index")})
     with pytest.raises(errors.CompatibilityError, match="bare is a bare graph with 0 config"):
       opened.score(bare)
@@ -197,7 +197,7 @@ def test_a_collection_of_another_target_or_stage(trained, caplog, tmp_path):
   opened = run.load_run(trained.path)
   opened.check_collection(trained.trainer.collection)
   assert not caplog.records
-  elsewhere = collections.registry.read_descriptor(made.collection(
+  elsewhere = collections.registry.read_descriptor(small_runs.collection(
       tmp_path, kind, target="other_chip", hlo_stage="before_optimization"))
   opened.check_collection(elsewhere)
   assert f"collection {kind}:tiny has target 'other_chip'; the run" in caplog.text
@@ -212,15 +212,15 @@ def test_a_collection_of_another_target_or_stage(trained, caplog, tmp_path):
 @pytest.mark.parametrize("kind, model, split_by", [
     ("tile", "residual_gnn", "configuration"), ("layout", "attention_gnn", "program")])
 def test_it_learns_the_order_of_what_it_trains_on(tmp_path, kind, model, split_by):
-  path = made.synthetic.write_collection(
+  path = small_runs.synthetic.write_collection(
       tmp_path / "data", kind, counts=(2, 1, 1), num_configs=24 if kind == "tile" else 16)
-  config = made.settings(
+  config = small_runs.settings(
       path, model_model=model, data_split_by=split_by, model_hidden_width=24,
       model_num_convolutions=2, model_head_widths=[16], batch_max_configs=16, batch_batch_size=2,
       batch_lists_per_graph=8, optimizer_learning_rate=0.01, training_epochs=40,
       training_patience=40, training_validate_every=10, batch_eval_batch_configs=32)
   trainer.Trainer(config).train(tmp_path / "run")
-  rows = made.history(tmp_path / "run")
+  rows = small_runs.history(tmp_path / "run")
   # The pairs of the training lists, as the steps themselves count them.
   assert 2 * rows[-1]["train_opa"] - 1 > 0.95 > 2 * rows[0]["train_opa"] - 1
   assert rows[-1]["loss"] < rows[0]["loss"]
@@ -230,7 +230,7 @@ def test_it_learns_the_order_of_what_it_trains_on(tmp_path, kind, model, split_b
 
 
 def test_an_absurd_learning_rate_stops_by_itself(tmp_path):
-  config = made.settings(made.collection(tmp_path / "data"), optimizer_learning_rate=1e30,
+  config = small_runs.settings(small_runs.collection(tmp_path / "data"), optimizer_learning_rate=1e30,
                          optimizer_warmup_steps=0)
   with pytest.raises(errors.TrainingError, match=r"^step 2 \(epoch 1\): loss .*learning_rate"):
     trainer.Trainer(config).train(tmp_path / "run")

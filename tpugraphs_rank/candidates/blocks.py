@@ -4,14 +4,14 @@ A block has a side an axis. Each is known as a function of the tile's sides, so 
 out once a program and not once a configuration.
 """
 
+from collections.abc import Iterator, Sequence
 import dataclasses
 import itertools
 import math
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from tpugraphs_rank.candidates import values
+from tpugraphs_rank.candidates import value_graph
 from tpugraphs_rank.hlo import hlo_pb2
 
 # Opcodes that keep the axes of their operands, though they may cut or lengthen them.
@@ -50,10 +50,10 @@ class Side:
                 (self.offset - 1) * stride + size) if self.axis >= 0 else Side(extent)
 
 
-Sides = Tuple[Side, ...]
+Sides = tuple[Side, ...]
 
 
-def whole(shape: values.Shape) -> List[Side]:
+def whole(shape: value_graph.Shape) -> list[Side]:
   """The block that is all of a value."""
   return [Side(extent) for extent in shape]
 
@@ -70,7 +70,7 @@ class Contraction:
   """
 
   number: int
-  axes: Tuple[int, ...]
+  axes: tuple[int, ...]
   work: int
 
 
@@ -78,16 +78,16 @@ class Contraction:
 class DotAxes:
   """The axes of a dot's operands by their part in it; see XLA's DotDimensionNumbers."""
 
-  batch: Tuple[Tuple[int, ...], Tuple[int, ...]]
-  contracting: Tuple[Tuple[int, ...], Tuple[int, ...]]
+  batch: tuple[tuple[int, ...], tuple[int, ...]]
+  contracting: tuple[tuple[int, ...], tuple[int, ...]]
 
-  def free(self, operand: int, rank: int) -> List[int]:
+  def free(self, operand: int, rank: int) -> list[int]:
     """The axes of an operand that are neither batch nor contracted."""
     taken = (*self.batch[operand], *self.contracting[operand])
     return [axis for axis in range(rank) if axis not in taken]
 
 
-def dot_axes(value: values.Value, shapes: Sequence[values.Shape]) -> Optional[DotAxes]:
+def dot_axes(value: value_graph.Value, shapes: Sequence[value_graph.Shape]) -> DotAxes | None:
   """The axes of a dot; guessed from the shapes where the file does not say, None if they fit none.
 
   Files that were stripped to what the features need lack them. Then leading axes are the batch, and
@@ -111,7 +111,7 @@ def dot_axes(value: values.Value, shapes: Sequence[values.Shape]) -> Optional[Do
   return None
 
 
-def _fits(axes: DotAxes, result: values.Shape, shapes: Sequence[values.Shape]) -> bool:
+def _fits(axes: DotAxes, result: value_graph.Shape, shapes: Sequence[value_graph.Shape]) -> bool:
   lengths = [[shape[axis] for axis in chosen] for kind in (axes.batch, axes.contracting)
              for shape, chosen in zip(shapes, kind)]
   free = [[shape[axis] for axis in axes.free(operand, len(shape))]
@@ -120,7 +120,7 @@ def _fits(axes: DotAxes, result: values.Shape, shapes: Sequence[values.Shape]) -
           and (*lengths[0], *free[0], *free[1]) == result)
 
 
-def contraction(program: values.Expanded, number: int) -> Optional[Contraction]:
+def contraction(program: value_graph.Expanded, number: int) -> Contraction | None:
   """The value as a contraction, or None where it is none."""
   value = program.values[number]
   shapes = [program.values[operand].shape for operand in value.operands]
@@ -149,8 +149,8 @@ def _grouped(convolution: hlo_pb2.HloInstructionProto) -> bool:
   return convolution.feature_group_count > 1 or convolution.batch_group_count > 1
 
 
-def operand_block(program: values.Expanded, number: int, position: int, block: Sides
-                  ) -> Optional[Sides]:
+def operand_block(program: value_graph.Expanded, number: int, position: int, block: Sides
+                  ) -> Sides | None:
   """The block of an operand that a block of a value needs; None where there is no telling.
 
   Axes that a contraction sums over are needed whole: it is for the caller to say if they are cut.
@@ -163,7 +163,7 @@ def operand_block(program: values.Expanded, number: int, position: int, block: S
   """
   value = program.values[number]
   operand = program.values[value.operands[position]]
-  needed: List[Side] = whole(operand.shape)
+  needed: list[Side] = whole(operand.shape)
   if value.opcode == "broadcast":
     for axis, source in enumerate(value.instruction.dimensions):
       needed[axis] = block[source]
@@ -213,7 +213,7 @@ def _windowed(side: Side, extent: int, window: hlo_pb2.WindowDimension) -> Side:
   return side.seen_through(padded, size, max(window.stride, 1))
 
 
-def _convolved(instruction: hlo_pb2.HloInstructionProto, shape: values.Shape, block: Sides
+def _convolved(instruction: hlo_pb2.HloInstructionProto, shape: value_graph.Shape, block: Sides
                ) -> Sides:
   """The block of a convolution's input."""
   numbers = instruction.convolution_dimension_numbers
@@ -230,7 +230,7 @@ def _convolved(instruction: hlo_pb2.HloInstructionProto, shape: values.Shape, bl
   return tuple(needed)
 
 
-def _regrouped(value: values.Value, operand: values.Value, block: Sides) -> Sides:
+def _regrouped(value: value_graph.Value, operand: value_graph.Value, block: Sides) -> Sides:
   """The block of a reshape's operand: axes that it neither splits nor joins keep their sides.
 
   A bitcast keeps the elements where they are, so that their physical order counts.
@@ -256,12 +256,12 @@ def _regrouped(value: values.Value, operand: values.Value, block: Sides) -> Side
   return tuple(needed)
 
 
-def blocks(program: values.Expanded, start: int, block: Sides) -> Dict[int, Sides]:
+def blocks(program: value_graph.Expanded, start: int, block: Sides) -> dict[int, Sides]:
   """The blocks of all values that a block of one of them needs, by the value's number.
 
   Where several ways lead to a value, that through the earlier operands counts.
   """
-  found: Dict[int, Sides] = {}
+  found: dict[int, Sides] = {}
   waiting = [(start, block)]
   while waiting:
     number, needed = waiting.pop()
@@ -275,14 +275,14 @@ def blocks(program: values.Expanded, start: int, block: Sides) -> Dict[int, Side
   return found
 
 
-def leaves(program: values.Expanded, found: Dict[int, Sides]) -> Iterator[Tuple[int, Sides]]:
+def leaves(program: value_graph.Expanded, found: dict[int, Sides]) -> Iterator[tuple[int, Sides]]:
   """Those values with a block of which no operand has one: parameters, gathers and the like."""
   for number, block in found.items():
     if not any(operand in found for operand in program.values[number].operands):
       yield number, block
 
 
-def first_parameter(program: values.Expanded, number: int) -> int:
+def first_parameter(program: value_graph.Expanded, number: int) -> int:
   """The number of the parameter that a value's first operands lead to; very large if to none."""
   while program.values[number].operands:
     number = program.values[number].operands[0]

@@ -1,14 +1,14 @@
 """Layout candidates of a program: requests at its dots, convolutions and reshapes."""
 
+from collections.abc import Sequence
 import dataclasses
 import itertools
 import math
-from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
 from tpugraphs_rank import errors
-from tpugraphs_rank.candidates import found
+from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.candidates import tiles
 from tpugraphs_rank.hlo import hlo_pb2
@@ -16,7 +16,7 @@ from tpugraphs_rank.hlo import tuning
 from tpugraphs_rank.hlo import tuning_pb2
 
 OPCODES = ("convolution", "dot", "reshape")
-Layout = Tuple[int, ...]  # axes, minor to major; empty: the compiler's choice
+Layout = tuple[int, ...]  # axes, minor to major; empty: the compiler's choice
 _NEAR_SHARE = 0.5
 _ATTEMPTS = 8  # draws for each candidate that is wanted, before a space counts as used up
 _BATCH = 256
@@ -35,10 +35,10 @@ class Site:
 
   node: int
   opcode: str
-  shapes: Tuple[Tuple[int, ...], ...]
-  pairs: Tuple[Tuple[int, int], ...] = ()
+  shapes: tuple[tuple[int, ...], ...]
+  pairs: tuple[tuple[int, int], ...] = ()
 
-  def layouts(self, tensor: int, tiling: str) -> List[Layout]:
+  def layouts(self, tensor: int, tiling: str) -> list[Layout]:
     """What can be requested of one tensor; empty where it has one layout only.
 
     That is any permutation of its axes. On a TPU a convolution's tensors have batch and feature
@@ -52,8 +52,8 @@ class Site:
     return list(itertools.permutations(range(len(shape))))
 
 
-def instructions(module: hlo_pb2.HloModuleProto) -> List[Tuple[
-    hlo_pb2.HloInstructionProto, List[hlo_pb2.HloInstructionProto]]]:
+def instructions(module: hlo_pb2.HloModuleProto) -> list[tuple[
+    hlo_pb2.HloInstructionProto, list[hlo_pb2.HloInstructionProto]]]:
   """Every instruction of a program in the order of its nodes, with its operands."""
   listed = []
   for computation in module.computations:
@@ -63,7 +63,7 @@ def instructions(module: hlo_pb2.HloModuleProto) -> List[Tuple[
   return listed
 
 
-def sites(module: hlo_pb2.HloModuleProto, nodes: Optional[Sequence[int]] = None) -> List[Site]:
+def sites(module: hlo_pb2.HloModuleProto, nodes: Sequence[int] | None = None) -> list[Site]:
   """Where a program's layouts can be requested.
 
   Args:
@@ -84,7 +84,7 @@ def _site(node: int, instruction: hlo_pb2.HloInstructionProto,
           operands: Sequence[hlo_pb2.HloInstructionProto]) -> Site:
   shapes = tuple(tuple(value.shape.dimensions)
                  for value in (instruction, *operands[:tuning.TENSORS - 1]))
-  pairs: Tuple[Tuple[int, int], ...] = ()
+  pairs: tuple[tuple[int, int], ...] = ()
   if instruction.opcode == "convolution" and len(shapes) == tuning.TENSORS:
     c = instruction.convolution_dimension_numbers
     pairs = ((c.output_batch_dimension, c.output_feature_dimension),
@@ -123,7 +123,7 @@ class Requests:
     features = np.full([len(codes), len(self.sites), tuning.TENSORS * width],
                        tuning.LAYOUT_PADDING, np.int8)
     # Most slots share their list of layouts with others.
-    tables: Dict[Tuple[Layout, ...], np.ndarray] = {}
+    tables: dict[tuple[Layout, ...], np.ndarray] = {}
     for (site, tensor), options, column in zip(self.slots, self.options, codes.T):
       key = tuple(options)
       if key not in tables:
@@ -134,7 +134,7 @@ class Requests:
       features[:, site, width * tensor:width * (tensor + 1)] = tables[key][column]
     return features
 
-  def draw(self, most: int, rng: np.random.Generator) -> Tuple[np.ndarray, Dict[str, object]]:
+  def draw(self, most: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, object]]:
     """(c, slots) distinct codes, the default first; and how they were found.
 
     Where there are no more than `most`, all of them. Otherwise half of them change a few slots of
@@ -149,7 +149,7 @@ class Requests:
     default = np.zeros(len(sizes), np.int16)
     chosen, seen = [default], {default.tobytes()}
     ends = {"near": 1 + round((most - 1) * _NEAR_SHARE), "uniform": most}
-    counts: Dict[str, object] = {"default": 1}
+    counts: dict[str, object] = {"default": 1}
     repeats = 0
     for kind, end in ends.items():
       before, attempts = len(chosen), 0
@@ -174,7 +174,7 @@ def _draws(kind: str, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray
   return np.where(changed, rng.integers(1, sizes + 1, [_BATCH, len(sizes)]), 0).astype(np.int16)
 
 
-def _take(rows: np.ndarray, chosen: List[np.ndarray], seen: Set[bytes], end: int) -> int:
+def _take(rows: np.ndarray, chosen: list[np.ndarray], seen: set[bytes], end: int) -> int:
   """Appends rows that are new until there are `end`; how many were not new."""
   repeats = 0
   for row in rows:
@@ -190,7 +190,7 @@ def _take(rows: np.ndarray, chosen: List[np.ndarray], seen: Set[bytes], end: int
 
 
 def draw_layouts(data: tuning_pb2.ModuleTuningData, tiling: str, most: int, seed: int,
-                 source: str = "the module") -> found.Candidates:
+                 source: str = "the module") -> candidate_set.Candidates:
   """Layout configurations of a program, the compiler's default first.
 
   Args:
@@ -216,14 +216,14 @@ def draw_layouts(data: tuning_pb2.ModuleTuningData, tiling: str, most: int, seed
   ids = np.array([site.node for site in configurable], np.int64)
   features = requests.features(codes)
   about = {"source": "auto", "tiling": tiling, **counts, "seed": seed}
-  return found.Candidates(
+  return candidate_set.Candidates(
       "layout", {"node_config_ids": ids, "node_config_feat": features},
       lambda position: profile_of(features[position], configurable), about, default=0)
 
 
-def profile_of(features: np.ndarray, configurable: Sequence[Site]) -> found.Profile:
+def profile_of(features: np.ndarray, configurable: Sequence[Site]) -> candidate_set.Profile:
   """(nc, 18) layouts as raw data: as many tensors a node as its instruction has."""
-  made = found.Profile()
+  made = candidate_set.Profile()
   made.module_config.layout_config.SetInParent()
   for row, site in zip(features.astype(int), configurable):
     node = made.module_config.layout_config.nodes.add()

@@ -1,15 +1,16 @@
 """Predicted against measured: what became of the best candidates when they were run."""
 
+from collections.abc import Sequence
 import dataclasses
 import math
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
-from tpugraphs_rank.candidates import found
-from tpugraphs_rank.candidates import ranked as ranked_lib
+from tpugraphs_rank.candidates import candidate_set
+from tpugraphs_rank.candidates import ranking as ranked_lib
 from tpugraphs_rank.hlo import tuning_pb2
 
 
@@ -35,12 +36,12 @@ class Measured:
     return self.passes.mean(axis=0)
 
   @property
-  def tau(self) -> Optional[float]:
+  def tau(self) -> float | None:
     """Kendall's tau of predicted and measured among the best; None where all are equal."""
     return _known(metrics.kendall_tau(self.runtimes, self.ranked.scores[self.positions]))
 
   @property
-  def tau_of_passes(self) -> Optional[float]:
+  def tau_of_passes(self) -> float | None:
     """Kendall's tau of the first two passes: what the noise allows; None where all are equal."""
     return _known(metrics.kendall_tau(self.passes[0], -self.passes[1].astype(np.float64)))
 
@@ -50,11 +51,11 @@ class Measured:
     return self.default / float(self.runtimes.min())
 
 
-def _known(value: float) -> Optional[float]:
+def _known(value: float) -> float | None:
   return None if math.isnan(value) else float(value)
 
 
-def _key(profile: found.Profile) -> Tuple[Any, ...]:
+def _key(profile: candidate_set.Profile) -> tuple[Any, ...]:
   """What makes two configurations the same to a collector, which works out input bounds itself."""
   if profile.HasField("op_config"):
     tile = profile.op_config.tile_size_config
@@ -88,7 +89,7 @@ def compare(ranked: ranked_lib.Ranked, passes: Sequence[tuning_pb2.ModuleTuningD
   return Measured(ranked, positions, times[:, numbers], float(times[:, defaults[0]].mean()))
 
 
-def to_json(result: Measured) -> Dict[str, Any]:
+def to_json(result: Measured) -> dict[str, Any]:
   """The comparison of one program."""
   places = _measured_places(result)
   return {
@@ -100,7 +101,7 @@ def to_json(result: Measured) -> Dict[str, Any]:
           for position, place, runtime in zip(result.positions, places, result.runtimes)]}
 
 
-def _measured_places(result: Measured) -> List[int]:
+def _measured_places(result: Measured) -> list[int]:
   """The place of each configuration by its runtime, from 1."""
   places = np.empty(len(result.positions), int)
   places[np.argsort(result.runtimes, kind="stable")] = np.arange(1, len(places) + 1)
@@ -125,5 +126,5 @@ def table(result: Measured) -> str:
   return "\n".join([f"{result.ranked.program.name}: measured", *lines])
 
 
-def _shown(tau: Optional[float]) -> str:
+def _shown(tau: float | None) -> str:
   return "undefined" if tau is None else f"{tau:.3f}"

@@ -3,15 +3,14 @@
 import dataclasses
 import logging
 import pathlib
-from typing import Dict, List, Optional
 
 import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
-from tpugraphs_rank.candidates import found
-from tpugraphs_rank.candidates import given
+from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import layouts
+from tpugraphs_rank.candidates import supplied
 from tpugraphs_rank.candidates import tiles
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.hlo import graph as hlo_graph
@@ -38,7 +37,7 @@ class Program:
   data: tuning_pb2.ModuleTuningData
 
 
-def read(path: files.PathLike, module: Optional[str] = None) -> List[Program]:
+def read(path: files.PathLike, module: str | None = None) -> list[Program]:
   """The programs of a raw file, in its order.
 
   Args:
@@ -68,7 +67,7 @@ def read(path: files.PathLike, module: Optional[str] = None) -> List[Program]:
 
 
 def find(program: Program, kind: str, wanted: str, tiling: str, most: int, seed: int
-         ) -> found.Candidates:
+         ) -> candidate_set.Candidates:
   """The candidates of a program.
 
   Args:
@@ -84,17 +83,17 @@ def find(program: Program, kind: str, wanted: str, tiling: str, most: int, seed:
     TpuGraphsRankError: as `tiles.enumerate_tiles`, `layouts.draw_layouts`, `given.from_runs` and
       `given.from_npz`.
   """
-  wanted = wanted or (RUNS if given.has_runs(program.data, kind) else AUTO)
+  wanted = wanted or (RUNS if supplied.has_runs(program.data, kind) else AUTO)
   if wanted == RUNS:
-    return given.from_runs(program.data, kind, program.source)
+    return supplied.from_runs(program.data, kind, program.source)
   if wanted != AUTO:
-    return given.from_npz(wanted, program.data, kind)
+    return supplied.from_npz(wanted, program.data, kind)
   if kind == "tile":
     return tiles.enumerate_tiles(program.data.module, tiling, most, seed, program.source)
   return layouts.draw_layouts(program.data, tiling, most, seed, program.source)
 
 
-def to_graph(program: Program, candidates: found.Candidates, padding: int) -> graphs.Graph:
+def to_graph(program: Program, candidates: candidate_set.Candidates, padding: int) -> graphs.Graph:
   """The graph of a program and its candidates, without runtimes.
 
   Args:
@@ -105,7 +104,7 @@ def to_graph(program: Program, candidates: found.Candidates, padding: int) -> gr
   Raises:
     DataError: the program is damaged.
   """
-  arrays: Dict[str, np.ndarray] = hlo_graph.graph_arrays(
+  arrays: dict[str, np.ndarray] = hlo_graph.graph_arrays(
       program.data.module, padding, program.source)
   # With one candidate first: of all layouts it would make a wide copy.
   key = "config_feat" if candidates.kind == "tile" else "node_config_feat"

@@ -15,15 +15,15 @@ What the bounds of a tile mean is not written in a file, it follows from the har
   to 4,096 steps.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import math
-from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import blocks
-from tpugraphs_rank.candidates import values
+from tpugraphs_rank.candidates import value_graph
 from tpugraphs_rank.hlo import hlo_pb2
 
 TPU, ELEMENTS, XLA_CPU = TILINGS = ("tpu", "elements", "xla_cpu")
@@ -32,7 +32,7 @@ CPU_STEPS = (2, 4096)
 _SUBLANES, _LANES = 8, 128
 
 
-def tiling_of(target: Optional[str]) -> str:
+def tiling_of(target: str | None) -> str:
   """The meaning of bounds on a target, by its name: `tpu...`, `xla_cpu...` or any other."""
   name = (target or "").lower()
   return next((tiling for tiling in (TPU, XLA_CPU) if name.startswith(tiling)), ELEMENTS)
@@ -66,12 +66,12 @@ class TileSpace:
     steps: fewest and most steps (tiles) that a kernel may take; None: no limit.
   """
 
-  axes: Tuple[int, ...]
-  sides: Tuple[Tuple[int, ...], ...]
-  output: Tuple[Bound, ...]
-  kernel: Tuple[Bound, ...]
-  inputs: Tuple[Bound, ...]
-  steps: Optional[Tuple[int, int]] = None
+  axes: tuple[int, ...]
+  sides: tuple[tuple[int, ...], ...]
+  output: tuple[Bound, ...]
+  kernel: tuple[Bound, ...]
+  inputs: tuple[Bound, ...]
+  steps: tuple[int, int] | None = None
 
   @property
   def combinations(self) -> int:
@@ -107,7 +107,7 @@ def tile_space(module: hlo_pb2.HloModuleProto, tiling: str, source: str = "the m
   if tiling not in TILINGS:
     raise errors.UnknownNameError(
         f"unknown tiling {tiling!r}; expected one of {', '.join(TILINGS)}")
-  program = values.Expanded(module, source)
+  program = value_graph.Expanded(module, source)
   try:
     space = _of_hardware_tiles(program) if tiling == TPU else _of_elements(
         program, exact=tiling == XLA_CPU)
@@ -122,14 +122,14 @@ def tile_space(module: hlo_pb2.HloModuleProto, tiling: str, source: str = "the m
   return space
 
 
-def divisors(extent: int) -> Tuple[int, ...]:
+def divisors(extent: int) -> tuple[int, ...]:
   """Sides that divide an axis, ascending: those of at least `MIN_SIDE`, or all of a short axis."""
   low = [side for side in range(1, math.isqrt(extent) + 1) if extent % side == 0]
   return tuple(side for side in sorted({*low, *(extent // side for side in low)})
                if side >= MIN_SIDE or extent < 2 * MIN_SIDE)
 
 
-def balanced(extent: int) -> Tuple[int, ...]:
+def balanced(extent: int) -> tuple[int, ...]:
   """Sides that cut an axis into k tiles as equal as can be, ceil(extent / k), ascending.
 
   Divisors are among them, and the measured public kernels have no others; powers of two are added.
@@ -142,15 +142,15 @@ def balanced(extent: int) -> Tuple[int, ...]:
   return tuple(sorted(found))
 
 
-def _largest(program: values.Expanded, numbers: Sequence[int], opcodes: Sequence[str]
-             ) -> Optional[blocks.Contraction]:
+def _largest(program: value_graph.Expanded, numbers: Sequence[int], opcodes: Sequence[str]
+             ) -> blocks.Contraction | None:
   """The contraction with most work among some values; the first of equals."""
   found = [contraction for number in numbers if program.values[number].opcode in opcodes
            for contraction in [blocks.contraction(program, number)] if contraction]
   return max(found, key=lambda contraction: contraction.work, default=None)
 
 
-def _of_elements(program: values.Expanded, exact: bool) -> TileSpace:
+def _of_elements(program: value_graph.Expanded, exact: bool) -> TileSpace:
   shape = program.values[program.root].shape
   axes = list(shape)
   output = tuple(blocks.Side(extent, axis) for axis, extent in enumerate(shape))
@@ -179,7 +179,7 @@ def _of_elements(program: values.Expanded, exact: bool) -> TileSpace:
       CPU_STEPS if exact else None)
 
 
-def _units(value: values.Value) -> List[int]:
+def _units(value: value_graph.Value) -> list[int]:
   """For each axis of an array how many elements of it a hardware tile holds."""
   units = [1] * len(value.shape)
   if len(value.shape) == 1:
@@ -189,13 +189,13 @@ def _units(value: values.Value) -> List[int]:
   return units
 
 
-def _physical(value: values.Value, sides: Sequence[blocks.Side]) -> Tuple[Bound, ...]:
+def _physical(value: value_graph.Value, sides: Sequence[blocks.Side]) -> tuple[Bound, ...]:
   """Bounds of an array in its physical order, major first."""
   units = _units(value)
   return tuple(Bound(sides[axis], units[axis]) for axis in reversed(value.layout))
 
 
-def _of_hardware_tiles(program: values.Expanded) -> TileSpace:
+def _of_hardware_tiles(program: value_graph.Expanded) -> TileSpace:
   everything = range(len(program.values))
   main = _largest(program, everything, ("dot", "convolution"))
   if main is None:
@@ -233,8 +233,8 @@ def _of_hardware_tiles(program: values.Expanded) -> TileSpace:
 
 
 def _counted(axes: Sequence[int], units: Sequence[Sequence[int]],
-             arrays: Sequence[Sequence[blocks.Side]], output: Tuple[Bound, ...],
-             kernel: Tuple[Bound, ...]) -> TileSpace:
+             arrays: Sequence[Sequence[blocks.Side]], output: tuple[Bound, ...],
+             kernel: tuple[Bound, ...]) -> TileSpace:
   """A space whose sides are whole hardware tiles of every array that an axis runs through."""
   steps = [1] * len(axes)
   for lengths, sides in zip(units, arrays):

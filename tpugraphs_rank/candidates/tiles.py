@@ -1,12 +1,11 @@
 """Tile candidates of a kernel: all tiles that its space admits, or a seeded sample of them."""
 
 import hashlib
-from typing import List, Optional, Tuple
 
 import numpy as np
 
 from tpugraphs_rank import errors
-from tpugraphs_rank.candidates import found
+from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import tuning
@@ -24,7 +23,7 @@ def rng_of(name: str, seed: int) -> np.random.Generator:
 
 
 def enumerate_tiles(module: hlo_pb2.HloModuleProto, tiling: str, most: int, seed: int,
-                    source: str = "the module") -> found.Candidates:
+                    source: str = "the module") -> candidate_set.Candidates:
   """The tiles that a kernel can be cut into.
 
   Args:
@@ -49,18 +48,18 @@ def enumerate_tiles(module: hlo_pb2.HloModuleProto, tiling: str, most: int, seed
         "choose another with --tiling, or give configurations with --candidates FILE.npz")
   groups = [_entries(bounds, sides) for bounds in (space.kernel, space.output, space.inputs)]
 
-  def profile(position: int) -> found.Profile:
-    made = found.Profile()
+  def profile(position: int) -> candidate_set.Profile:
+    made = candidate_set.Profile()
     for name, entries in zip(tuning.TILE_BOUNDS, groups):
       getattr(made.op_config.tile_size_config, name).extend(map(int, entries[position]))
     return made
 
   about = {"source": "auto", "tiling": tiling, "legal": legal, "seed": seed}
-  return found.Candidates(
+  return candidate_set.Candidates(
       "tile", {"config_feat": feature_rows(*groups)}, profile, about)
 
 
-def _entries(bounds: Tuple[tile_spaces.Bound, ...], sides: np.ndarray) -> np.ndarray:
+def _entries(bounds: tuple[tile_spaces.Bound, ...], sides: np.ndarray) -> np.ndarray:
   """(c, k) the entries of one bounds list."""
   columns = [bound.of(sides) for bound in bounds]
   return np.stack(columns, axis=1) if columns else np.zeros([len(sides), 0], np.int64)
@@ -68,7 +67,7 @@ def _entries(bounds: Tuple[tile_spaces.Bound, ...], sides: np.ndarray) -> np.nda
 
 def feature_rows(*groups: np.ndarray) -> np.ndarray:
   """(c, k) bounds, a group after the other, to (c, 8 * groups) float32: six, sum, product each."""
-  columns: List[np.ndarray] = []
+  columns: list[np.ndarray] = []
   for entries in groups:
     first = entries[:, :tuning.BOUNDS_LENGTH]
     product = entries.prod(axis=1) if entries.shape[1] else np.zeros(len(entries), np.int64)
@@ -78,7 +77,7 @@ def feature_rows(*groups: np.ndarray) -> np.ndarray:
 
 
 def _sides(space: tile_spaces.TileSpace, most: int, rng: np.random.Generator
-           ) -> Tuple[np.ndarray, Optional[int]]:
+           ) -> tuple[np.ndarray, int | None]:
   """(c, axes) legal tiles in lexicographic order; how many there are, None if it is not known."""
   lengths = [len(options) for options in space.sides]
   if space.combinations <= _ENUMERATED:
@@ -94,7 +93,7 @@ def _sides(space: tile_spaces.TileSpace, most: int, rng: np.random.Generator
     chosen = rng.integers(0, lengths, size=[_DRAWS, len(lengths)])
     sides = space.tiles(chosen)
     drawn = np.concatenate([drawn, sides[space.is_legal(sides)]])
-    drawn = drawn[found.first_of_equals(drawn)[0]]
+    drawn = drawn[candidate_set.first_of_equals(drawn)[0]]
     if len(drawn) >= most:
       break
   drawn = drawn[:most]

@@ -1,8 +1,8 @@
 """What can be downloaded: the archives of the public collections, and the small public files."""
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
-from typing import List, Mapping, Optional, Sequence, Tuple
 
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import registry
@@ -15,7 +15,7 @@ _RAW_FILES = "tpu_graphs/process_data/tensorflow_ops/testdata"
 _EVAL_INDICES = "tpu_graphs/baselines/layout/eval_indices"
 # For each public file of the repository its folder there, its folder under the data root, and its
 # SHA-256.
-_EXTRAS: Mapping[str, Tuple[str, str, str]] = {
+_EXTRAS: Mapping[str, tuple[str, str, str]] = {
     "module_tuning_data_layout.pb": (
         _RAW_FILES, "tpu_raw", "cdfd4b169a2078fcc5333c11d8d9868ca5f18e59877d6b92dc5683589785e9b6"),
     "op_tuning_data.pb": (
@@ -55,12 +55,12 @@ class Remote:
   address: str
   place: pathlib.PurePosixPath
   is_archive: bool = True
-  graphs: Optional[int] = None
-  sha256: Optional[str] = None
+  graphs: int | None = None
+  sha256: str | None = None
   is_raw: bool = False
 
 
-def downloadable_collections() -> Tuple[str, ...]:
+def downloadable_collections() -> tuple[str, ...]:
   """Names of the registered collections whose archives are public."""
   return tuple(name for name in registry.collection_names()
                if registry.get_collection(name).is_public)
@@ -68,7 +68,7 @@ def downloadable_collections() -> Tuple[str, ...]:
 
 def collection_archives(
     collections: Sequence[str], splits: Sequence[str] = registry.SPLITS, raw: bool = False,
-    base_url: Optional[str] = None) -> List[Remote]:
+    base_url: str | None = None) -> list[Remote]:
   """The archives of some splits of some public collections.
 
   Args:
@@ -105,7 +105,7 @@ def collection_archives(
   return remotes
 
 
-def extra_files(base_url: Optional[str] = None) -> List[Remote]:
+def extra_files(base_url: str | None = None) -> list[Remote]:
   """The two public raw measurements and the evaluation indices of the layout collections.
 
   They come from the publisher's repository, at one commit, and have known digests.
@@ -124,7 +124,7 @@ def extra_files(base_url: Optional[str] = None) -> List[Remote]:
       for name, (folder, place, sha256) in _EXTRAS.items()]
 
 
-def _base(base_url: Optional[str]) -> Optional[str]:
+def _base(base_url: str | None) -> str | None:
   if base_url is None:
     return None
   if not base_url.startswith(("http://", "https://")):

@@ -4,20 +4,20 @@ A batch holds B graphs, their N nodes and M edges one after the other, and one l
 configurations for each graph. Node features stand once, whatever C is.
 """
 
+from collections.abc import Iterator, Sequence
 import dataclasses
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from tpugraphs_rank import run_config
+from tpugraphs_rank.data import config_lists
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import labels
 from tpugraphs_rank.data import normalize
-from tpugraphs_rank.data import sampling
 from tpugraphs_rank.data import segments
 from tpugraphs_rank.data import splits
 
-Batch = Dict[str, np.ndarray]
+Batch = dict[str, np.ndarray]
 
 # (B,) float32, where lists differ in what their loss weighs.
 WEIGHT = "label_weight"
@@ -45,13 +45,13 @@ class PreparedGraph:
   nodes: np.ndarray
   source: np.ndarray
   target: np.ndarray
-  tiles: Optional[np.ndarray]
+  tiles: np.ndarray | None
   config_nodes: np.ndarray
   config_sizes: np.ndarray
   runtimes: np.ndarray
   choice: np.ndarray
   plain: bool = False
-  pieces: Tuple[np.ndarray, ...] = ()
+  pieces: tuple[np.ndarray, ...] = ()
 
   @property
   def name(self) -> str:
@@ -77,7 +77,7 @@ class PreparedGraph:
 
 
 def prepare(program: splits.Program, normalizer: normalize.Normalizer,
-            max_nodes: Optional[int] = None) -> PreparedGraph:
+            max_nodes: int | None = None) -> PreparedGraph:
   """Scales a program's features.
 
   Args:
@@ -113,10 +113,10 @@ class _List:
   prepared: PreparedGraph
   picked: np.ndarray  # (c',) configurations.
   reference: np.ndarray  # (r,) configurations of the reference list; empty in training.
-  piece: Optional[np.ndarray] = None  # The segment drawn, its node ids.
+  piece: np.ndarray | None = None  # The segment drawn, its node ids.
 
 
-def _join(lists: Sequence[_List], edge_keep: Optional[np.ndarray] = None, prefix: str = "",
+def _join(lists: Sequence[_List], edge_keep: np.ndarray | None = None, prefix: str = "",
           only_pieces: bool = False) -> Batch:
   """Flat arrays of the nodes, edges and configurations of several lists.
 
@@ -125,7 +125,7 @@ def _join(lists: Sequence[_List], edge_keep: Optional[np.ndarray] = None, prefix
   """
   reference = max((len(entry.reference) for entry in lists), default=0)
   width = max(len(entry.picked) for entry in lists)
-  batch: Dict[str, List[np.ndarray]] = {key: [] for key in (
+  batch: dict[str, list[np.ndarray]] = {key: [] for key in (
       "nodes", "opcode", "source", "target", "num_nodes", "num_edges", "configs", "config_nodes",
       "config_sizes", "num_config_nodes", "config_mask", "reference_mask", "piece")}
   offset = 0
@@ -213,7 +213,7 @@ def training_batch(members: Sequence[PreparedGraph], config: run_config.BatchCon
   segmented = config.segment_mode != "full"
   lists = []
   for member in members:
-    drawn = sampling.sample_configs(
+    drawn = config_lists.sample_configs(
         member.runtimes[member.choice], config.max_configs, rng, config.config_skew,
         member.order() if config.config_skew else None)
     piece = member.pieces[rng.integers(len(member.pieces))] if segmented else None
@@ -249,12 +249,12 @@ def reference_list(prepared: PreparedGraph, size: int) -> np.ndarray:
   `sampling.reference_configs`), so they depend neither on which of them are asked for nor on how
   those are cut into lists. Only features are looked at, never runtimes.
   """
-  return sampling.reference_configs(prepared.graph.config_digests(), size)
+  return config_lists.reference_configs(prepared.graph.config_digests(), size)
 
 
 def scoring_batches(prepared: Sequence[PreparedGraph], max_configs: int, reference_size: int,
                     max_lists: int = 8, max_states: int = 1_000_000
-                    ) -> Iterator[Tuple[Batch, List[Tuple[int, np.ndarray]]]]:
+                    ) -> Iterator[tuple[Batch, list[tuple[int, np.ndarray]]]]:
   """Cuts the usable configurations of every graph into lists and batches those.
 
   Args:
@@ -268,8 +268,8 @@ def scoring_batches(prepared: Sequence[PreparedGraph], max_configs: int, referen
   Yields:
     A batch, and for each of its rows which graph it is and which configurations (c',).
   """
-  pending: List[_List] = []
-  owners: List[Tuple[int, np.ndarray]] = []
+  pending: list[_List] = []
+  owners: list[tuple[int, np.ndarray]] = []
 
   def states(lists: Sequence[_List]) -> int:
     width = (max(len(entry.picked) for entry in lists)

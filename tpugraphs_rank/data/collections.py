@@ -1,9 +1,10 @@
 """A split of a collection as a lazy sequence of graphs."""
 
+from collections.abc import Iterator, Sequence
 import logging
 import pathlib
 import shlex
-from typing import Iterator, List, Optional, Sequence, Tuple, Union, overload
+from typing import overload
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -28,10 +29,10 @@ class Split(Sequence[graphs.Graph]):
   """
 
   def __init__(self, collection: registry.Collection, split: str, paths: Sequence[pathlib.Path],
-               packs: Optional[Sequence[packed_format.Reader]] = None):
+               packs: Sequence[packed_format.Reader] | None = None):
     self.collection = collection
     self.split = split
-    self.paths: Tuple[pathlib.Path, ...] = tuple(paths)
+    self.paths: tuple[pathlib.Path, ...] = tuple(paths)
     self.packs = None if packs is None else tuple(packs)
 
   def __len__(self) -> int:
@@ -60,8 +61,8 @@ class Split(Sequence[graphs.Graph]):
 
 
 def find_files(collection: registry.Collection, split: str,
-               data_root: Optional[files.PathLike] = None
-               ) -> Tuple[List[pathlib.Path], List[pathlib.Path]]:
+               data_root: files.PathLike | None = None
+               ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
   """The files of a split, as far as they are there.
 
   Args:
@@ -87,7 +88,7 @@ def find_files(collection: registry.Collection, split: str,
   return found, [] if found or collection.splits[split] == 0 else [folder]
 
 
-def _folder(collection: registry.Collection, split: str, data_root: Optional[files.PathLike]
+def _folder(collection: registry.Collection, split: str, data_root: files.PathLike | None
             ) -> pathlib.Path:
   """What the paths of a split's files are relative to."""
   folder = collection.location(data_root)
@@ -95,16 +96,16 @@ def _folder(collection: registry.Collection, split: str, data_root: Optional[fil
 
 
 def missing_error(collection: registry.Collection, split: str, missing: pathlib.Path,
-                  data_root: Optional[files.PathLike] = None) -> errors.MissingDataError:
+                  data_root: files.PathLike | None = None) -> errors.MissingDataError:
   """The error to raise where a split, or a file of it, is not there."""
   return errors.MissingDataError(
       f"no data of {collection.name} {split} at {missing}; "
       f"{collection.fetch_hint(split, data_root)}")
 
 
-def load_collection(name: Union[str, registry.Collection], split: str,
-                    data_root: Optional[files.PathLike] = None, packed: str = "never",
-                    packed_root: Optional[files.PathLike] = None) -> Split:
+def load_collection(name: str | registry.Collection, split: str,
+                    data_root: files.PathLike | None = None, packed: str = "never",
+                    packed_root: files.PathLike | None = None) -> Split:
   """Finds the graphs of a split; they are read one at a time, when they are asked for.
 
   Args:
@@ -138,7 +139,7 @@ def load_collection(name: Union[str, registry.Collection], split: str,
                    (f"{len(paths)} graphs, not the", "move elsewhere what does not belong there"))
     raise errors.DataError(
         f"{_folder(collection, split, data_root)} holds {holds} {expected} graphs of "
-        f"{collection.name} {split} (`python -m experiments.describe` says what is there, and what "
+        f"{collection.name} {split} (`python -m tpugraphs_rank.cli.describe` says what is there, and what "
         f"is damaged); {mend}")
   if packs is None and (packed == "always" or packed == "auto" and packed_lib.is_there(folder)):
     try:
@@ -151,7 +152,7 @@ def load_collection(name: Union[str, registry.Collection], split: str,
         given = "".join(f" --{flag} {shlex.quote(str(value))}" for flag, value in (
             ("data_root", data_root), ("output", packed_root)) if value)
         _logger.warning(
-            "%s %s: read from .npz files: %s; `python -m experiments.pack --collection %s --splits "
+            "%s %s: read from .npz files: %s; `python -m tpugraphs_rank.cli.pack --collection %s --splits "
             "%s%s` packs them", collection.name, split, error,
             name if isinstance(name, str) else collection.name, split, given)
   if packs is not None:

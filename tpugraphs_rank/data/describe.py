@@ -5,11 +5,14 @@ than memory can be described.
 """
 
 import collections as containers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import math
 import pathlib
 from typing import (
-    Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union)
+  Any,
+  NamedTuple,
+)
 
 import numpy as np
 import tqdm
@@ -62,13 +65,13 @@ class GraphFacts:
   edges: int
   isolated_nodes: int
   configurations: int
-  configurable_nodes: Optional[int]
+  configurable_nodes: int | None
   repeats: duplicates.Repeats
-  runtimes: Optional[Tuple[int, int]]
-  spread: Optional[float]
-  normalizers: Optional[Tuple[int, int]]
-  stated_padding: Optional[int]
-  found_padding: Optional[int]
+  runtimes: tuple[int, int] | None
+  spread: float | None
+  normalizers: tuple[int, int] | None
+  stated_padding: int | None
+  found_padding: int | None
   opcode_counts: np.ndarray
   structure: str
   content: str
@@ -134,11 +137,11 @@ class SplitFacts:
   """
 
   name: str
-  expected: Optional[int]
-  has_runtimes: Optional[bool]
-  graphs: Tuple[GraphFacts, ...]
+  expected: int | None
+  has_runtimes: bool | None
+  graphs: tuple[GraphFacts, ...]
   damaged: Mapping[str, str]
-  missing: Tuple[str, ...]
+  missing: tuple[str, ...]
 
   @property
   def files(self) -> int:
@@ -146,12 +149,12 @@ class SplitFacts:
     return len(self.graphs) + len(self.damaged)
 
   @property
-  def without_runtimes(self) -> List[str]:
+  def without_runtimes(self) -> list[str]:
     """Names of the graphs that should have runtimes and have none."""
     return [graph.name for graph in self.graphs if self.has_runtimes and graph.runtimes is None]
 
   @property
-  def problems(self) -> List[Problem]:
+  def problems(self) -> list[Problem]:
     """What makes the split other than it should be."""
     found = []
     note = lambda kind, text: found.append(Problem(kind, self.name, f"{self.name} {text}"))
@@ -168,7 +171,7 @@ class SplitFacts:
            f"{_first(self.without_runtimes)}")
     return found
 
-  def summary(self, list_size: int) -> Dict[str, Any]:
+  def summary(self, list_size: int) -> dict[str, Any]:
     """The numbers about the split, as JSON holds them; see `Description.summary`."""
     several = lambda condition: [graph.name for graph in self.graphs if condition(graph)]
     count_by = lambda get: dict(containers.Counter(str(get(graph)) for graph in self.graphs))
@@ -203,7 +206,7 @@ class SplitFacts:
             "largest_unpacked": largest.unpacked_bytes if largest else 0,
             "largest": largest.name if largest else None}}
 
-  def _runtimes(self) -> Dict[str, Any]:
+  def _runtimes(self) -> dict[str, Any]:
     measured = [graph for graph in self.graphs if graph.runtimes is not None]
     normalizers = [graph.normalizers for graph in measured if graph.normalizers is not None]
     return {
@@ -216,7 +219,7 @@ class SplitFacts:
             "greatest_ns": max(greatest for _, greatest in normalizers),
             "graphs_with_several": sum(least != greatest for least, greatest in normalizers)}}
 
-  def _duplicates(self) -> Dict[str, Any]:
+  def _duplicates(self) -> dict[str, Any]:
     repeating = [graph for graph in self.graphs if graph.repeats.rows]
     freedom = sum(graph.repeats.freedom for graph in repeating)
     most = max(repeating, key=lambda graph: graph.repeats.largest, default=None)
@@ -227,8 +230,8 @@ class SplitFacts:
         "relative_sd": (math.sqrt(sum(graph.repeats.squares for graph in repeating) / freedom)
                         if freedom else None)}
 
-  def _dtypes(self) -> Dict[str, Dict[str, int]]:
-    found: Dict[str, Dict[str, int]] = {}
+  def _dtypes(self) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
     for graph in self.graphs:
       for key, dtype in graph.dtypes.items():
         counts = found.setdefault(key, {})
@@ -245,7 +248,7 @@ def _first(names: Sequence[str]) -> str:
   return names[0] + (f" and {len(names) - 1:,} more" if len(names) > 1 else "")
 
 
-def _range(values: Iterable[Optional[float]]) -> Optional[Dict[str, float]]:
+def _range(values: Iterable[float | None]) -> dict[str, float] | None:
   """Least, median, greatest and total of the values that are there; None without any."""
   known = [value for value in values if value is not None]
   if not known:
@@ -267,15 +270,15 @@ class Description:
 
   collection: registry.Collection
   folder: pathlib.Path
-  splits: Tuple[SplitFacts, ...]
+  splits: tuple[SplitFacts, ...]
   list_size: int
 
   @property
-  def problems(self) -> List[Problem]:
+  def problems(self) -> list[Problem]:
     """One entry for each thing that is other than it should be; empty where all is well."""
     return [problem for split in self.splits for problem in split.problems]
 
-  def mends(self, data_root: Optional[files.PathLike] = None) -> List[str]:
+  def mends(self, data_root: files.PathLike | None = None) -> list[str]:
     """What to do about the problems, in this order.
 
     Args:
@@ -296,7 +299,7 @@ class Description:
       steps.append(self.collection.fetch_hint(lacking, data_root))
     return steps
 
-  def summary(self) -> Dict[str, Any]:
+  def summary(self) -> dict[str, Any]:
     """All numbers, as JSON holds them.
 
     Ranges are {"least", "median", "greatest", "total"} over graphs, or null. By split: graphs read,
@@ -315,11 +318,11 @@ class Description:
         "opcodes": self._opcodes(), "opcodes_not_in_train": self._unseen_opcodes(),
         "twins": self._twins(), "problems": [problem.text for problem in self.problems]}
 
-  def _opcode_counts(self) -> Dict[str, np.ndarray]:
+  def _opcode_counts(self) -> dict[str, np.ndarray]:
     return {split.name: sum((graph.opcode_counts for graph in split.graphs),
                             np.zeros(graphs.NUM_OPCODES, np.int64)) for split in self.splits}
 
-  def _opcodes(self) -> List[Dict[str, Any]]:
+  def _opcodes(self) -> list[dict[str, Any]]:
     """Opcodes, the most frequent first."""
     by_split = self._opcode_counts()
     counts = sum(by_split.values())
@@ -329,7 +332,7 @@ class Description:
              "splits": {split: int(own[number]) for split, own in by_split.items()}}
             for number in np.argsort(-counts, kind="stable") if counts[number]]
 
-  def _unseen_opcodes(self) -> Optional[Dict[str, Dict[str, int]]]:
+  def _unseen_opcodes(self) -> dict[str, dict[str, int]] | None:
     """For each other split the opcodes that training lacks, and in how many nodes they stand."""
     counts = self._opcode_counts()
     seen = counts.pop("train", None)
@@ -339,7 +342,7 @@ class Description:
                     for number in np.flatnonzero((own > 0) & (seen == 0))}
             for split, own in counts.items()}
 
-  def _twins(self) -> List[Dict[str, Any]]:
+  def _twins(self) -> list[dict[str, Any]]:
     """Graphs of a split that have a structural twin in an earlier one: not unseen there."""
     found = []
     for place, later in enumerate(self.splits):
@@ -355,8 +358,8 @@ class Description:
     return found
 
 
-def describe(name: Union[str, registry.Collection], splits: Optional[Sequence[str]] = None,
-             data_root: Optional[files.PathLike] = None, list_size: int = 32) -> Description:
+def describe(name: str | registry.Collection, splits: Sequence[str] | None = None,
+             data_root: files.PathLike | None = None, list_size: int = 32) -> Description:
   """Reads every graph of a collection, one at a time; damaged files are noted and passed over.
 
   Args:
@@ -390,8 +393,8 @@ def describe(name: Union[str, registry.Collection], splits: Optional[Sequence[st
 def _split_facts(collection: registry.Collection, split: str, paths: Sequence[pathlib.Path],
                  missing: Sequence[pathlib.Path], progress: Callable[[], Any]) -> SplitFacts:
   source = collections.Split(collection, split, paths)
-  read: List[GraphFacts] = []
-  damaged: Dict[str, str] = {}
+  read: list[GraphFacts] = []
+  damaged: dict[str, str] = {}
   for index, path in enumerate(paths):
     try:
       read.append(graph_facts(path, source[index]))

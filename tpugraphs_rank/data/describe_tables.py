@@ -1,6 +1,7 @@
 """A description of a collection as text for a terminal."""
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tpugraphs_rank.data import describe
 
@@ -22,9 +23,9 @@ def text(description: describe.Description) -> str:
   return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _rows(splits: Mapping[str, Mapping[str, Any]]) -> List[List[str]]:
+def _rows(splits: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
   """One row for each fact, one column for each split; rows that say nothing are left out."""
-  rows: List[Tuple[str, Any]] = [
+  rows: list[tuple[str, Any]] = [
       ("graph files", lambda s: f"{s['files']}" + (
           "" if s["expected"] is None else f" of {s['expected']}")),
       ("damaged", lambda s: _count(len(s["damaged"]))),
@@ -82,7 +83,7 @@ def _in_graphs(number: int, graphs: int) -> str:
   return f"{number:,} in {describe.counted(graphs, 'graph')}" if number else _NONE
 
 
-def _span(found: Optional[Mapping[str, float]], form: str = ",.10g", total: bool = True) -> str:
+def _span(found: Mapping[str, float] | None, form: str = ",.10g", total: bool = True) -> str:
   if found is None:
     return _NONE
   least, median, greatest = (format(found[key], form) for key in ("least", "median", "greatest"))
@@ -118,7 +119,7 @@ def _most(found: Mapping[str, Any]) -> str:
   return f"{found['largest']:,} times" if found["largest"] else _NONE
 
 
-def _percent(share: Optional[float]) -> str:
+def _percent(share: float | None) -> str:
   return _NONE if share is None else f"{100 * share:.2g} %"
 
 
@@ -147,7 +148,7 @@ def size(number: float) -> str:
 
 def _dtypes(splits: Mapping[str, Mapping[str, Any]]) -> str:
   """The dtypes of all splits together."""
-  joined: Dict[str, Dict[str, int]] = {}
+  joined: dict[str, dict[str, int]] = {}
   for split in splits.values():
     for key, counts in split["stored_dtypes"].items():
       own = joined.setdefault(key, {})

@@ -12,6 +12,7 @@ For each file `<name>`, `downloads/` under the data root holds, as far as they a
 - `<name>.lock`: locked by the process that works on it, for as long as it lives.
 """
 
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -23,7 +24,7 @@ import os
 import pathlib
 import shutil
 import threading
-from typing import Any, Callable, Collection, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import tqdm
 
@@ -60,16 +61,16 @@ class Brought:
 
 
 def remote_sizes(remotes: Sequence[archives.Remote], parallel: int = 4,
-                 stop: Optional[threading.Event] = None
-                 ) -> Tuple[List[Optional[int]], List[errors.MissingDataError]]:
+                 stop: threading.Event | None = None
+                 ) -> tuple[list[int | None], list[errors.MissingDataError]]:
   """Sizes of remotes, asked from the servers, once each.
 
   Returns:
     The size of each in bytes, None where its server does not tell; and why some do not.
   """
-  failures: List[errors.MissingDataError] = []
+  failures: list[errors.MissingDataError] = []
 
-  def size_of(remote: archives.Remote) -> Optional[int]:
+  def size_of(remote: archives.Remote) -> int | None:
     try:
       return transfer.remote_size(remote.address, stop, attempts=1)
     except errors.MissingDataError as error:
@@ -82,7 +83,7 @@ def remote_sizes(remotes: Sequence[archives.Remote], parallel: int = 4,
 
 
 def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, parallel: int = 3,
-             keep_archives: bool = False) -> List[Brought]:
+             keep_archives: bool = False) -> list[Brought]:
   """Brings files and archives to the data root; what is there already is verified byte by byte.
 
   Safe to kill at any time, and to run several times at once: the next call goes on, and several
@@ -124,7 +125,7 @@ def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, para
       parallel, stop)
 
 
-def _waiting(remotes: Sequence[archives.Remote], root: pathlib.Path) -> List[records_lib.State]:
+def _waiting(remotes: Sequence[archives.Remote], root: pathlib.Path) -> list[records_lib.State]:
   """What is to be brought, as far as that is known: damaged records are told in their turn."""
   states = []
   for remote in remotes:
@@ -134,7 +135,7 @@ def _waiting(remotes: Sequence[archives.Remote], root: pathlib.Path) -> List[rec
 
 
 def check_space(root: pathlib.Path, states: Sequence[records_lib.State],
-                sizes: Sequence[Optional[int]], parallel: int, keep_archives: bool) -> None:
+                sizes: Sequence[int | None], parallel: int, keep_archives: bool) -> None:
   """Raises OutputError where what is missing would not fit.
 
   An archive and what it unpacks to, which is no larger, are there at the same time; at most
@@ -170,7 +171,7 @@ def _amount(size: int) -> str:
 
 
 def _side_by_side(actions: Sequence[Callable[[], Any]], parallel: int, stop: threading.Event
-                  ) -> List[Any]:
+                  ) -> list[Any]:
   """Results of all; where some fail, one error for them all once the others are done."""
   with concurrent.futures.ThreadPoolExecutor(max(1, parallel)) as pool:
     try:
@@ -372,7 +373,7 @@ def _digest(path: pathlib.Path, doing: str, stop: threading.Event) -> str:
 def _bar(description: str) -> Iterator[transfer.Progress]:
   """A progress bar over bytes, silent where nobody watches."""
   with tqdm.tqdm(desc=description, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-    def progress(position: int, size: Optional[int]) -> None:
+    def progress(position: int, size: int | None) -> None:
       bar.total = size
       bar.update(position - bar.n)
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from typing import Dict, Optional
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -32,7 +31,7 @@ class Record:
   size: int
   sha256: str
   recorded: str
-  members: Optional[Dict[str, extract.Member]] = None
+  members: dict[str, extract.Member] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +79,7 @@ def path_of(root: pathlib.Path, remote: archives.Remote, suffix: str = "") -> pa
   return root / FOLDER / f"{remote.name}{suffix}"
 
 
-def read(root: pathlib.Path, remote: archives.Remote) -> Optional[Record]:
+def read(root: pathlib.Path, remote: archives.Remote) -> Record | None:
   """The record of a remote; None where there is none.
 
   Raises:

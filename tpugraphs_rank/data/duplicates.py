@@ -5,7 +5,6 @@ runtimes differ a little.
 """
 
 import dataclasses
-from typing import Tuple
 
 import numpy as np
 
@@ -49,7 +48,7 @@ def count(keys: np.ndarray, runtimes: np.ndarray) -> Repeats:
 
 
 def merge(keys: np.ndarray, runtimes: np.ndarray, choice: np.ndarray, how: str
-          ) -> Tuple[np.ndarray, np.ndarray]:
+          ) -> tuple[np.ndarray, np.ndarray]:
   """Makes one configuration of all equal ones.
 
   Args:

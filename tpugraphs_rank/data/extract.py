@@ -5,6 +5,7 @@ place, under a name that is either absent or already holds the same content. Wha
 the way, doing it again ends in the same tree.
 """
 
+from collections.abc import Callable, Collection, Iterator
 import contextlib
 import dataclasses
 import hashlib
@@ -14,8 +15,8 @@ import pathlib
 import shutil
 import tarfile
 import threading
+from typing import BinaryIO
 import zlib
-from typing import BinaryIO, Callable, Collection, Dict, Iterator, Optional, Set
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -41,8 +42,8 @@ def extract(archive: files.PathLike, root: files.PathLike, staging: files.PathLi
             place: files.PathLike = ".",
             check_files: Callable[[Collection[str]], None] = lambda paths: None,
             check_space: Callable[[int], None] = lambda size: None,
-            progress: Optional[transfer.Progress] = None,
-            stop: Optional[threading.Event] = None) -> Dict[str, Member]:
+            progress: transfer.Progress | None = None,
+            stop: threading.Event | None = None) -> dict[str, Member]:
   """Unpacks a tar archive under `root`.
 
   Owners, modes and times of the members are not taken over. Nothing that is there is replaced.
@@ -104,10 +105,10 @@ def _open(archive: pathlib.Path) -> Iterator[tarfile.TarFile]:
 
 def _checked_members(tar: tarfile.TarFile, archive: pathlib.Path, root: pathlib.Path,
                      staging: pathlib.Path, place: pathlib.PurePosixPath
-                     ) -> Dict[str, tarfile.TarInfo]:
+                     ) -> dict[str, tarfile.TarInfo]:
   """The files of the archive by their clean path, once every member is known to be harmless."""
   own = os.path.relpath(staging.parent, root).split(os.sep)[0]
-  found: Dict[str, tarfile.TarInfo] = {}
+  found: dict[str, tarfile.TarInfo] = {}
   end = 0
   for member in tar:
     end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
@@ -152,12 +153,12 @@ def _refused(archive: pathlib.Path, member: tarfile.TarInfo, why: str) -> Archiv
       f"{archive}: member {member.name!r} {why}; nothing of the archive was taken over")
 
 
-def _unpack(tar: tarfile.TarFile, members: Dict[str, tarfile.TarInfo], archive: pathlib.Path,
-            staging: pathlib.Path, progress: Optional[transfer.Progress],
-            stop: Optional[threading.Event]) -> Dict[str, Member]:
+def _unpack(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo], archive: pathlib.Path,
+            staging: pathlib.Path, progress: transfer.Progress | None,
+            stop: threading.Event | None) -> dict[str, Member]:
   total = sum(member.size for member in members.values())
   position = 0
-  unpacked: Dict[str, Member] = {}
+  unpacked: dict[str, Member] = {}
   for path, member in members.items():
     source = tar.extractfile(member)
     target = staging / path
@@ -190,7 +191,7 @@ def _chunks(source: BinaryIO, size: int) -> Iterator[bytes]:
     yield chunk
 
 
-def _publish(unpacked: Dict[str, Member], archive: pathlib.Path, root: pathlib.Path,
+def _publish(unpacked: dict[str, Member], archive: pathlib.Path, root: pathlib.Path,
              staging: pathlib.Path) -> None:
   """Moves every file to its place, once it is known that nothing is in the way of any."""
   present = _already_there(unpacked, archive, root)
@@ -204,8 +205,8 @@ def _publish(unpacked: Dict[str, Member], archive: pathlib.Path, root: pathlib.P
       os.replace(staging / path, root / path)
 
 
-def _already_there(unpacked: Dict[str, Member], archive: pathlib.Path, root: pathlib.Path
-                   ) -> Set[str]:
+def _already_there(unpacked: dict[str, Member], archive: pathlib.Path, root: pathlib.Path
+                   ) -> set[str]:
   present = set()
   for path, member in unpacked.items():
     check_folders(root, path)

@@ -4,9 +4,10 @@ n nodes, m edges, c configurations, nc configurable nodes. Row `[u, v]` of `edge
 node u consumes the output of node v. Runtimes are nanoseconds.
 """
 
+from collections.abc import Iterator, Mapping
 import dataclasses
 import hashlib
-from typing import Any, ClassVar, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -24,11 +25,11 @@ _BLOCK_NUMBERS = 2 * 2**20
 class Unread(NamedTuple):
   """Stands for an array that stays in its file; only its shape and kind of dtype are checked."""
 
-  shape: Tuple[int, ...]
+  shape: tuple[int, ...]
   dtype: np.dtype
 
 
-def _array_field(shape: Tuple[Any, ...], dtype: Any, required: bool = True) -> Any:
+def _array_field(shape: tuple[Any, ...], dtype: Any, required: bool = True) -> Any:
   metadata = {"shape": shape, "dtype": np.dtype(dtype)}
   if required:
     return dataclasses.field(metadata=metadata)
@@ -48,18 +49,18 @@ class Graph:
     node_splits: (S,) int64, first node of each major computation and, last, n; or None.
   """
 
-  kind: ClassVar[Optional[str]] = None
+  kind: ClassVar[str | None] = None
 
   name: str
   node_feat: np.ndarray = _array_field(("n", NUM_NODE_FEATURES), np.float32)
   node_opcode: np.ndarray = _array_field(("n",), np.uint8)
   edge_index: np.ndarray = _array_field(("m", 2), np.int64)
   feature_padding: int = dataclasses.field(default=0, kw_only=True)
-  node_splits: Optional[np.ndarray] = dataclasses.field(
+  node_splits: np.ndarray | None = dataclasses.field(
       default=None, kw_only=True, metadata={"shape": ("S",), "dtype": np.dtype(np.int64)})
 
   def __post_init__(self):
-    sizes: Dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for field in dataclasses.fields(self):
       if "dtype" in field.metadata:
         array = _canonical(self, field, sizes)
@@ -69,7 +70,7 @@ class Graph:
   def _fail(self, key: str, problem: str) -> None:
     raise errors.DataError(
         f"{self.name}: {key} {problem}; write the file again "
-        "(`python -m experiments.featurize` for one's own program, or download it again)")
+        "(`python -m tpugraphs_rank.cli.featurize` for one's own program, or download it again)")
 
   def _validate(self) -> None:
     n = self.num_nodes
@@ -106,7 +107,7 @@ class Graph:
     """Bytes of its arrays in memory."""
     return sum(array.nbytes for array in self.arrays().values())
 
-  def arrays(self) -> Dict[str, np.ndarray]:
+  def arrays(self) -> dict[str, np.ndarray]:
     """The arrays to store, by npz key."""
     stored = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
               if "dtype" in field.metadata and getattr(self, field.name) is not None}
@@ -184,7 +185,7 @@ class TileGraph(_ConfiguredGraph):
 
   config_feat: np.ndarray = _array_field(("c", NUM_TILE_FEATURES), np.float32)
   config_runtime_normalizers: np.ndarray = _array_field(("c",), np.int64)
-  config_runtime_passes: Optional[np.ndarray] = _array_field(("p", "c"), np.int64, required=False)
+  config_runtime_passes: np.ndarray | None = _array_field(("p", "c"), np.int64, required=False)
 
   def _validate(self) -> None:
     super()._validate()
@@ -220,7 +221,7 @@ class LayoutGraph(_ConfiguredGraph):
 
   node_config_ids: np.ndarray = _array_field(("nc",), np.int64)
   node_config_feat: np.ndarray = _array_field(("c", "nc", NUM_LAYOUT_FEATURES), np.float32)
-  config_runtime_passes: Optional[np.ndarray] = _array_field(("p", "c"), np.int64, required=False)
+  config_runtime_passes: np.ndarray | None = _array_field(("p", "c"), np.int64, required=False)
 
   def _validate(self) -> None:
     super()._validate()
@@ -259,7 +260,7 @@ class LayoutGraph(_ConfiguredGraph):
     """
     return self.node_config_feat[rows].astype(np.int8)
 
-  def layout_blocks(self, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
+  def layout_blocks(self, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """`layouts` of all configurations, or of `rows`, some at a time."""
     rows = np.arange(self.num_configs) if rows is None else rows
     size = max(_BLOCK_NUMBERS // (max(len(self.node_config_ids), 1) * NUM_LAYOUT_FEATURES), 1)
@@ -327,7 +328,7 @@ def with_configs(graph: Graph, configs: np.ndarray) -> Graph:
   if graph.kind not in keys:
     raise errors.DataError(
         f"{graph.name} is a graph without configurable nodes or tiles; featurize it with its "
-        "configurations (`python -m experiments.featurize`), or use `python -m experiments.rank`")
+        "configurations (`python -m tpugraphs_rank.cli.featurize`), or use `python -m tpugraphs_rank.cli.rank`")
   configs = np.asarray(configs)
   unmeasured = np.zeros(len(configs) if configs.ndim else 0, np.int64)
   arrays = {field.name: getattr(graph, field.name) for field in dataclasses.fields(graph)
@@ -340,8 +341,8 @@ def with_configs(graph: Graph, configs: np.ndarray) -> Graph:
   return _compact(graph.name, arrays, configs)
 
 
-def _canonical(graph: Graph, field: dataclasses.Field, sizes: Dict[str, int]
-               ) -> Optional[np.ndarray]:
+def _canonical(graph: Graph, field: dataclasses.Field, sizes: dict[str, int]
+               ) -> np.ndarray | None:
   """The array of `field` with the canonical dtype, read-only, its shape checked."""
   value = getattr(graph, field.name)
   if value is None:
@@ -392,10 +393,10 @@ def graph_from_arrays(name: str, arrays: Mapping[str, np.ndarray]) -> Graph:
   elif "config_runtime" in arrays:
     raise errors.DataError(
         f"{name}: config_runtime stands without config_feat (tile) or node_config_feat (layout); "
-        "write the file again with `python -m experiments.featurize`")
+        "write the file again with `python -m tpugraphs_rank.cli.featurize`")
   else:
     cls = Graph
-  values: Dict[str, Any] = {}
+  values: dict[str, Any] = {}
   for field in dataclasses.fields(cls):
     if field.name == "name":
       continue
@@ -404,7 +405,7 @@ def graph_from_arrays(name: str, arrays: Mapping[str, np.ndarray]) -> Graph:
     elif field.default is dataclasses.MISSING:
       raise errors.DataError(
           f"{name}: key {field.name!r} is missing (found: {', '.join(sorted(arrays)) or 'none'}); "
-          "write the file again with `python -m experiments.featurize`, or download it again")
+          "write the file again with `python -m tpugraphs_rank.cli.featurize`, or download it again")
   if "feature_padding" in values:
     padding = np.asarray(values["feature_padding"])
     if padding.size != 1 or padding.dtype.kind not in "iu":

@@ -3,10 +3,11 @@
 A layout file of a few megabytes may unpack to gigabytes; its shapes stand in the first bytes.
 """
 
+from collections.abc import Iterator
 import contextlib
 import dataclasses
 import pathlib
-from typing import Dict, IO, Iterator, NamedTuple, Optional, Tuple
+from typing import IO, NamedTuple
 import zipfile
 
 import numpy as np
@@ -21,14 +22,14 @@ _READERS = {(1, 0): np.lib.format.read_array_header_1_0,
 
 class Header(NamedTuple):
   """Shape and dtype of a stored array."""
-  shape: Tuple[int, ...]
+  shape: tuple[int, ...]
   dtype: np.dtype
 
 
 @dataclasses.dataclass
 class Reading:
   """How far the reading of a file has come: the key at which it is; None before the first."""
-  key: Optional[str] = None
+  key: str | None = None
 
 
 @contextlib.contextmanager
@@ -63,7 +64,7 @@ def reading(path: pathlib.Path) -> Iterator[Reading]:
         "or no .npz file") from error
 
 
-def read_headers(path: files.PathLike) -> Dict[str, Header]:
+def read_headers(path: files.PathLike) -> dict[str, Header]:
   """The shape and dtype of every array of an `.npz` file, by key; no array is unpacked.
 
   Raises:
@@ -83,7 +84,7 @@ def read_headers(path: files.PathLike) -> Dict[str, Header]:
   return headers
 
 
-def read_header(member: IO[bytes]) -> Tuple[Header, bool]:
+def read_header(member: IO[bytes]) -> tuple[Header, bool]:
   """Reads the header at the beginning of a stored array, and goes no further.
 
   Returns:

@@ -1,7 +1,6 @@
 """Runtimes to labels: the one place where "fast" becomes "high"."""
 
 import dataclasses
-from typing import Optional
 
 import numpy as np
 
@@ -26,7 +25,7 @@ class Labels:
   target: np.ndarray
 
 
-def make_labels(runtimes: np.ndarray, rng: Optional[np.random.Generator] = None) -> Labels:
+def make_labels(runtimes: np.ndarray, rng: np.random.Generator | None = None) -> Labels:
   """Turns runtimes into labels.
 
   Args:

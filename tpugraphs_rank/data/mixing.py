@@ -5,9 +5,10 @@ programs in one fresh order after the other, so that no program is drawn more th
 than another.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import logging
-from typing import AbstractSet, Callable, Iterator, List, Sequence, Tuple
+from typing import AbstractSet
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def check(config: run_config.RunConfig) -> None:
 
 
 def trained_on(config: run_config.RunConfig, real: Sequence[splits.Program],
-               synthetic: Sequence[splits.Program]) -> List[splits.Program]:
+               synthetic: Sequence[splits.Program]) -> list[splits.Program]:
   """The programs of which lists are drawn: features are scaled by these."""
   without_real = synthetic and synthetic_lists(config) == config.batch.batch_size
   return [*(() if without_real else real), *synthetic]
@@ -144,7 +145,7 @@ def _held_back(config: run_config.RunConfig, collection: registry.Collection,
   for graph in (*(program.graph for program in valid), *_read(config, collection, "test")):
     structures.add(_structure(graph))
     contents.add(_content(graph))
-  known: List[AbstractSet[str]] = []
+  known: list[AbstractSet[str]] = []
 
   def is_held_back(graph: graphs.Graph) -> bool:
     if _content(graph) in contents:
@@ -217,7 +218,7 @@ def epoch_batches(real: Sequence[batches.PreparedGraph],
   steps = steps or -(-len(real) * batch.lists_per_graph // batch.batch_size)
   made = synthetic_lists(config) if synthetic else 0
   rng = np.random.default_rng([seed, epoch])
-  sides: List[Tuple[Sequence[batches.PreparedGraph], np.ndarray]] = []
+  sides: list[tuple[Sequence[batches.PreparedGraph], np.ndarray]] = []
   for members, lists, side in ((real, batch.batch_size - made, _REAL),
                                (synthetic, made, _SYNTHETIC)):
     if lists:

@@ -1,8 +1,8 @@
 """Feature scaling, fitted on the training split only; it travels with the model."""
 
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import itertools
-from typing import Callable, Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -103,7 +103,7 @@ class Scaling:
     return np.clip(scaled, -_LIMIT, _LIMIT).astype(np.float32)
 
 
-def _added(total: Optional[np.ndarray], rows: np.ndarray) -> np.ndarray:
+def _added(total: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
   """(f,) the sum of the rows, and of those before."""
   return rows.sum(axis=0) if total is None else np.concatenate([total[None], rows]).sum(axis=0)
 
@@ -126,7 +126,7 @@ class Normalizer:
 
   @classmethod
   def fit(cls, training_graphs: Sequence[graphs.Graph],
-          choices: Optional[Sequence[Optional[np.ndarray]]] = None) -> "Normalizer":
+          choices: Sequence[np.ndarray | None] | None = None) -> "Normalizer":
     """Fits on the graphs of the training split, each counting once.
 
     The features of one graph are in memory at a time.
@@ -155,7 +155,7 @@ class Normalizer:
                    for graph, choice in tiles)) if tiles else empty,
                np.array(sorted(opcodes), np.int64), next(iter(paddings)))
 
-  def arrays(self) -> Dict[str, np.ndarray]:
+  def arrays(self) -> dict[str, np.ndarray]:
     """The arrays to store, by key."""
     return {"opcodes": self.opcodes, "feature_padding": np.array(self.feature_padding), **{
         f"{name}_{field.name}": getattr(scaling, field.name)
@@ -191,6 +191,6 @@ class Normalizer:
           "again into an empty one") from error
 
 
-def unseen_opcodes(normalizer: Normalizer, graph: graphs.Graph) -> Tuple[int, ...]:
+def unseen_opcodes(normalizer: Normalizer, graph: graphs.Graph) -> tuple[int, ...]:
   """Opcode ids of the graph that did not occur in training."""
   return tuple(np.setdiff1d(graph.node_opcode, normalizer.opcodes).tolist())

@@ -1,8 +1,8 @@
 """Graphs in `.npz` files of the TpuGraphs format; `tpugraphs_rank.data.graphs` has the keys."""
 
+from collections.abc import Collection, Iterator
 import math
 import pathlib
-from typing import Collection, Dict, Iterator, Optional
 import zipfile
 
 import numpy as np
@@ -13,8 +13,8 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import headers
 
 
-def read_arrays(path: files.PathLike, keys: Optional[Collection[str]] = None
-                ) -> Dict[str, np.ndarray]:
+def read_arrays(path: files.PathLike, keys: Collection[str] | None = None
+                ) -> dict[str, np.ndarray]:
   """Reads arrays of an `.npz` file, by key; they are read-only.
 
   Pickled objects are refused, never loaded.
@@ -109,12 +109,12 @@ def load_graph(path: files.PathLike) -> graphs.Graph:
     arrays = read_arrays(path)
   except errors.MissingDataError as error:
     raise errors.MissingDataError(
-        f"{error}; `python -m experiments.featurize --input X --output DIR` makes .npz files "
+        f"{error}; `python -m tpugraphs_rank.cli.featurize --input X --output DIR` makes .npz files "
         "from raw .pb files") from None
   except errors.DataError as error:
     raise errors.DataError(
         f"{error}; download the file again, or write it again with `python -m "
-        "experiments.featurize`") from error
+        "tpugraphs_rank.cli.featurize`") from error
   try:
     return graphs.graph_from_arrays(path.stem, arrays)
   except errors.DataError as error:

@@ -6,7 +6,7 @@ for some: a batch of matrices times one of vectors may be either.
 """
 
 import collections
-from typing import Dict, List, Optional, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def inputs_and_kernels(graph: graphs.LayoutGraph) -> np.ndarray:
   return found
 
 
-def _shape(node: np.ndarray) -> List[int]:
+def _shape(node: np.ndarray) -> list[int]:
   """Of a node's features; axes of length 0 are taken for padding."""
   return [length for length in node[_SHAPE].tolist() if length > 0]
 
@@ -78,7 +78,7 @@ def _fits_dot(node: np.ndarray, left: np.ndarray, right: np.ndarray) -> bool:
   return False
 
 
-def _without(shape: Sequence[int], axes: Sequence[int]) -> Optional[Dict[int, int]]:
+def _without(shape: Sequence[int], axes: Sequence[int]) -> dict[int, int] | None:
   """The lengths of a shape's other axes, and how many of each; None where it lacks some of these."""
   rest = collections.Counter(shape)
   rest.subtract(axes)

@@ -9,12 +9,13 @@ A graph is packed anew where its source, or the version of the format, is anothe
 its file. The sources may be removed once a split is packed.
 """
 
+from collections.abc import Iterator, Sequence
 import contextlib
 import fcntl
 import logging
 import pathlib
 import re
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 import zlib
 
 import tqdm
@@ -48,8 +49,8 @@ class Packed(NamedTuple):
 
 
 def folder_of(collection: registry.Collection, split: str,
-              data_root: Optional[files.PathLike] = None,
-              packed_root: Optional[files.PathLike] = None) -> pathlib.Path:
+              data_root: files.PathLike | None = None,
+              packed_root: files.PathLike | None = None) -> pathlib.Path:
   """Where the packed graphs of a split lie.
 
   Args:
@@ -69,7 +70,7 @@ def is_there(folder: pathlib.Path) -> bool:
 
 
 def open_split(folder: pathlib.Path, sources: Sequence[pathlib.Path]
-               ) -> List[packed_format.Reader]:
+               ) -> list[packed_format.Reader]:
   """Opens the packed graphs of a split; their tables are read, and compared with the sources.
 
   Args:
@@ -102,25 +103,25 @@ def open_split(folder: pathlib.Path, sources: Sequence[pathlib.Path]
   return found
 
 
-def _open_alone(folder: pathlib.Path) -> List[packed_format.Reader]:
+def _open_alone(folder: pathlib.Path) -> list[packed_format.Reader]:
   keys = _read_index(folder)
   found = [packed_format.Reader(folder / f"{name}{packed_graphs.SUFFIX}") for name in keys]
   for reader, key in zip(found, keys.values()):
     if reader.meta["source"] != key:
       raise errors.DataError(
           f"{reader.path} is of another source than {folder / _INDEX} says: packing was "
-          "interrupted; bring back the graphs' .npz files, and run `python -m experiments.pack` "
+          "interrupted; bring back the graphs' .npz files, and run `python -m tpugraphs_rank.cli.pack` "
           "again")
   return found
 
 
-def _read_index(folder: pathlib.Path) -> Dict[str, str]:
+def _read_index(folder: pathlib.Path) -> dict[str, str]:
   """For each graph of a split the key of its source."""
   path = folder / _INDEX
   found = files.read_json(path)
   keys = found.get("graphs") if isinstance(found, dict) else None
   if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys.values()):
-    raise errors.DataError(f"{path} is damaged; remove it, and run `python -m experiments.pack` "
+    raise errors.DataError(f"{path} is damaged; remove it, and run `python -m tpugraphs_rank.cli.pack` "
                            "again for its collection")
   return dict(sorted(keys.items()))
 
@@ -130,7 +131,7 @@ def _target(folder: pathlib.Path, source: pathlib.Path) -> pathlib.Path:
 
 
 def _look(source: pathlib.Path, target: pathlib.Path
-          ) -> Tuple[Optional[packed_format.Reader], Optional[str]]:
+          ) -> tuple[packed_format.Reader | None, str | None]:
   """The packed graph of a source, or why it cannot be used."""
   key = packed_graphs.source_key(source)
   try:
@@ -164,7 +165,7 @@ def pack(collection: registry.Collection, split: str, sources: Sequence[pathlib.
     raise errors.DataError(
         f"two files of {collection.name} {split} are named {twice.name}, so one packed file would "
         "stand for both; rename one")
-  keys: Dict[str, str] = {}
+  keys: dict[str, str] = {}
   written, nbytes = 0, 0
   with _Locks(folder) as locks, tqdm.tqdm(
       total=len(sources), desc=f"packing {collection.name} {split}", unit="graph", disable=None,
@@ -190,7 +191,7 @@ def pack(collection: registry.Collection, split: str, sources: Sequence[pathlib.
 
 
 def _packed(collection: registry.Collection, source: pathlib.Path, target: pathlib.Path
-            ) -> Tuple[packed_format.Reader, bool]:
+            ) -> tuple[packed_format.Reader, bool]:
   """The packed graph of a source, packed now if need be; whether it was."""
   reader, problem = _look(source, target)
   if problem is None:
@@ -245,7 +246,7 @@ class _Locks:
       fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
 
 
-def check(folder: pathlib.Path, sources: Sequence[pathlib.Path]) -> List[str]:
+def check(folder: pathlib.Path, sources: Sequence[pathlib.Path]) -> list[str]:
   """Reads all packed graphs of a split, and compares all checksums.
 
   Args:

@@ -10,13 +10,14 @@ A file that was cut off, or whose prefix or table was changed, is refused when i
 that was changed, when it is read. Arrays that are read in parts are checked by what reads them.
 """
 
+from collections.abc import Iterable
 import json
 import math
 import mmap
 import os
 import pathlib
 import struct
-from typing import Any, BinaryIO, Dict, Iterable, NamedTuple, Optional, Tuple
+from typing import Any, BinaryIO, NamedTuple
 import zlib
 
 import numpy as np
@@ -37,7 +38,7 @@ class Entry(NamedTuple):
   """An array in the file."""
 
   dtype: np.dtype
-  shape: Tuple[int, ...]
+  shape: tuple[int, ...]
   offset: int
   crc32: int
 
@@ -51,14 +52,14 @@ class Writer:
 
   def __init__(self, file: BinaryIO):
     self._file = file
-    self._arrays: Dict[str, Entry] = {}
+    self._arrays: dict[str, Entry] = {}
     file.write(b"\0" * _PREFIX.size)
 
   def add(self, name: str, array: np.ndarray) -> None:
     """Writes an array."""
     self.add_blocks(name, array.dtype, array.shape[1:], [array])
 
-  def add_blocks(self, name: str, dtype: Any, row_shape: Tuple[int, ...],
+  def add_blocks(self, name: str, dtype: Any, row_shape: tuple[int, ...],
                  blocks: Iterable[np.ndarray]) -> None:
     """Writes an array that comes in blocks of rows.
 
@@ -86,7 +87,7 @@ class Writer:
       raise
     self._arrays[name] = Entry(np.dtype(dtype), (rows, *row_shape), start, crc32)
 
-  def finish(self, meta: Dict[str, Any]) -> None:
+  def finish(self, meta: dict[str, Any]) -> None:
     """Writes the table, and the prefix that makes the file whole."""
     table = json.dumps({"meta": meta, "arrays": {
         name: {"dtype": entry.dtype.str, "shape": list(entry.shape), "offset": entry.offset,
@@ -139,7 +140,7 @@ class Reader:
       raise errors.MissingDataError(
           f"cannot read {self.path}: {error.strerror or error}") from None
 
-  def _table(self, file: BinaryIO) -> Tuple[Dict[str, Any], Dict[str, Entry]]:
+  def _table(self, file: BinaryIO) -> tuple[dict[str, Any], dict[str, Entry]]:
     prefix = file.read(_PREFIX.size)
     if len(prefix) < _PREFIX.size or not prefix.startswith(MAGIC):
       self.fail("is no file of packed arrays, or was never completed")
@@ -160,7 +161,7 @@ class Reader:
   def fail(self, problem: str) -> None:
     """Raises the error about a file that cannot be used."""
     raise errors.DataError(
-        f"{self.path} {problem}; remove it, and run `python -m experiments.pack` again for its "
+        f"{self.path} {problem}; remove it, and run `python -m tpugraphs_rank.cli.pack` again for its "
         "collection, which packs anew what is missing")
 
   def mapped(self, name: str) -> np.ndarray:
@@ -196,7 +197,7 @@ class Reader:
         content.madvise(mmap.MADV_WILLNEED, first, length)
     return self._view(name, content)[rows]
 
-  def _map(self, name: str) -> Optional[mmap.mmap]:
+  def _map(self, name: str) -> mmap.mmap | None:
     """The file in memory; None where the array is empty, so that nothing can be mapped."""
     if not self.arrays[name].nbytes:
       return None
@@ -210,7 +211,7 @@ class Reader:
     raise errors.DataError(
         f"{self.path} was packed anew while it was in use; run the same command again")
 
-  def _view(self, name: str, content: Optional[mmap.mmap]) -> np.ndarray:
+  def _view(self, name: str, content: mmap.mmap | None) -> np.ndarray:
     entry = self.arrays[name]
     if content is None:
       empty = np.zeros(entry.shape, entry.dtype)

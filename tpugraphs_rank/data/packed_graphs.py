@@ -8,10 +8,11 @@ holds `order` (c,) uint32, as `graph.runtime_order()`, `digests` and `keys`. Its
 `feature_padding`, `has_runtimes`, and `source`, which tells what it was made of (see `source_key`).
 """
 
+from collections.abc import Iterator
 import functools
 import hashlib
 import pathlib
-from typing import Any, Dict, Iterator
+from typing import Any
 import zipfile
 
 import numpy as np
@@ -174,7 +175,7 @@ def pack_graph(source: files.PathLike, target: files.PathLike) -> None:
   source = pathlib.Path(source)
   key = source_key(source)
   shapes = headers.read_headers(source)
-  arrays: Dict[str, Any] = npz.read_arrays(source, [name for name in shapes if name != _LAYOUTS])
+  arrays: dict[str, Any] = npz.read_arrays(source, [name for name in shapes if name != _LAYOUTS])
   if _LAYOUTS in shapes:
     arrays[_LAYOUTS] = graphs.Unread(*shapes[_LAYOUTS])
   try:

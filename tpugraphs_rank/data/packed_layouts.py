@@ -11,8 +11,8 @@ each tensor's 6 numbers have a code, and where that is not enough, each number. 
   keys         (c,) uint32, as `LayoutGraph.config_keys`
 """
 
+from collections.abc import Callable, Iterable, Iterator
 import hashlib
-from typing import Callable, Dict, Iterable, Iterator, List, Tuple
 import zlib
 
 import numpy as np
@@ -22,7 +22,7 @@ from tpugraphs_rank.data import packed_format
 
 _FEATURES = graphs.NUM_LAYOUT_FEATURES
 # Numbers in a piece, and the dtype of its code, by bytes a node and configuration.
-_WAYS: Tuple[Tuple[int, type], ...] = (
+_WAYS: tuple[tuple[int, type], ...] = (
     (18, np.uint8), (18, np.uint16), (6, np.uint8), (6, np.uint16), (1, np.uint8))
 _TENSOR = 6
 _VALUES = 7  # -1..5
@@ -49,7 +49,7 @@ class _Dictionary:
     self._code_of = np.full(_TENSORS, -1, np.int32) if width < _FEATURES else None
     self._known = np.zeros([0], np.int64)  # Sorted.
     self._codes = np.zeros([0], np.int64)  # Of `_known`.
-    self._order: List[np.ndarray] = []
+    self._order: list[np.ndarray] = []
     self._count = 0
 
   def encode(self, layouts: np.ndarray) -> np.ndarray:
@@ -78,7 +78,7 @@ class _Dictionary:
     row = layouts.shape[1] * _FEATURES // self.width
     return codes.astype(self._dtype).reshape(len(layouts), row)
 
-  def _bisect(self, values: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+  def _bisect(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The codes of values, and which values have none yet."""
     if not len(self._known):
       return np.zeros(values.shape, np.int64), np.ones(values.shape, bool)
@@ -143,10 +143,10 @@ class _Rows:
   """Gathers what is kept of each row."""
 
   def __init__(self):
-    self._checks: List[int] = []
-    self._digests: List[np.ndarray] = []
-    self._keys: List[int] = []
-    self._number_of: Dict[bytes, int] = {}
+    self._checks: list[int] = []
+    self._digests: list[np.ndarray] = []
+    self._keys: list[int] = []
+    self._number_of: dict[bytes, int] = {}
 
   def coded(self, dictionary: _Dictionary, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """The rows of codes, block by block."""
@@ -161,7 +161,7 @@ class _Rows:
       self._digests.append(graphs.row_digests(layouts))
       yield codes
 
-  def arrays(self) -> Dict[str, np.ndarray]:
+  def arrays(self) -> dict[str, np.ndarray]:
     """The arrays of rows, by name."""
     return {"code_checks": np.array(self._checks, np.uint32),
             "digests": np.concatenate([np.zeros([0], np.uint64), *self._digests]),

@@ -8,7 +8,7 @@ convolution k are the first `inner[k - 1]`. Everything else is computed once for
 The arrangement changes the order of sums and nothing else.
 """
 
-from typing import List, Mapping, Tuple
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,16 +16,16 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 
 # A direction's sender and receiver among the two ends of an edge.
-ENDS: Mapping[str, Tuple[str, str]] = {
+ENDS: Mapping[str, tuple[str, str]] = {
     "operands": ("source", "target"), "users": ("target", "source")}
 
 
-def directions_of(config: run_config.ModelConfig) -> Tuple[str, ...]:
+def directions_of(config: run_config.ModelConfig) -> tuple[str, ...]:
   """The directions in which messages run."""
   return tuple(ENDS) if config.directions == "both" else (config.directions,)
 
 
-def hops(num_nodes: int, starts: np.ndarray, edges: List[Tuple[np.ndarray, np.ndarray]],
+def hops(num_nodes: int, starts: np.ndarray, edges: list[tuple[np.ndarray, np.ndarray]],
          depth: int) -> np.ndarray:
   """(num_nodes,) int64: messages that a node is away from the nearest start, at most depth + 1.
 
@@ -121,7 +121,7 @@ def _arranged(batch: batches.Batch, prefix: str, config: run_config.ModelConfig)
   return {prefix + key: value for key, value in arranged.items()}
 
 
-def _messages(ends: List[Tuple[np.ndarray, np.ndarray]], place: np.ndarray, distance: np.ndarray,
+def _messages(ends: list[tuple[np.ndarray, np.ndarray]], place: np.ndarray, distance: np.ndarray,
               config: run_config.ModelConfig) -> batches.Batch:
   """`edges`, `kernel`, `weights` and `inner` of `arrange`."""
   own = np.arange(len(place))

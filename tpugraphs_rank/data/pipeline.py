@@ -14,7 +14,7 @@ configurations varies, since TF-GNN wants inner dimensions to be static there:
 Of a batch that `data.partition` has arranged, `graph` and `segment` are its arrays.
 """
 
-from typing import Callable, Dict, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import tensorflow as tf
 import tensorflow_gnn as tfgnn
@@ -52,7 +52,7 @@ def graph_tensor(arrays: Mapping[str, tf.Tensor], prefix: str = "") -> tfgnn.Gra
 _NOT_FOR_STEPS = ("node_ids", "edges", "kernel", "segment_edges", "segment_kernel")
 
 
-def _without_prefix(arrays: Mapping[str, tf.Tensor], prefix: str) -> Dict[str, tf.Tensor]:
+def _without_prefix(arrays: Mapping[str, tf.Tensor], prefix: str) -> dict[str, tf.Tensor]:
   """The tensors of an arranged batch, or of its segments."""
   found = {key[len(prefix):]: tf.convert_to_tensor(value) for key, value in arrays.items()
            if key.startswith(prefix) and not key[len(prefix):].startswith(("label_", "segment_"))
@@ -62,10 +62,10 @@ def _without_prefix(arrays: Mapping[str, tf.Tensor], prefix: str) -> Dict[str, t
                       for key in ("config_mask", "reference_mask")}}
 
 
-def to_step(arrays: Mapping[str, tf.Tensor]) -> Dict[str, object]:
+def to_step(arrays: Mapping[str, tf.Tensor]) -> dict[str, object]:
   """Arrays of a batch to what models, losses and the training step take."""
   make = _without_prefix if "rows" in arrays else graph_tensor
-  step: Dict[str, object] = {"graph": make(arrays, ""), "mask": arrays["config_mask"]}
+  step: dict[str, object] = {"graph": make(arrays, ""), "mask": arrays["config_mask"]}
   if "segment_nodes" in arrays:
     step["segment"] = make(arrays, "segment_")
     step["segment_node_ids"] = tf.convert_to_tensor(arrays["segment_node_ids"])

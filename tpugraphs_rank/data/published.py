@@ -5,9 +5,10 @@ configuration indices (`tpu_graphs/baselines/layout/eval_indices` of their repos
 indices are kept: they are part of what is averaged.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import pathlib
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,14 +27,14 @@ def is_published(collection: registry.Collection, split: str) -> bool:
   return collection.name in COLLECTIONS and split == SPLIT
 
 
-def indices_path(collection: registry.Collection, data_root: Optional[files.PathLike] = None
+def indices_path(collection: registry.Collection, data_root: files.PathLike | None = None
                  ) -> pathlib.Path:
   """`<data_root>/eval_indices/<source>_<search>.json`."""
   _, source, search = collection.name.split(":")
   return registry.resolve_data_root(data_root) / "eval_indices" / f"{source}_{search}.json"
 
 
-def read_indices(path: files.PathLike) -> Dict[str, np.ndarray]:
+def read_indices(path: files.PathLike) -> dict[str, np.ndarray]:
   """Reads a file of evaluation indices: an object from graph names to lists of indices.
 
   Returns:
@@ -47,16 +48,16 @@ def read_indices(path: files.PathLike) -> Dict[str, np.ndarray]:
   if not path.is_file():
     raise errors.MissingDataError(
         f"no file {path}, which holds the published evaluation indices; bring it with `python -m "
-        "experiments.download --extras`, or judge on all configurations with --configurations=all")
+        "tpugraphs_rank.cli.download --extras`, or judge on all configurations with --configurations=all")
   return {name: _checked(path, name, value)
           for name, value in _checked_object(path, files.read_json(path)).items()}
 
 
-def _checked_object(path: pathlib.Path, values: Any) -> Dict[str, Any]:
+def _checked_object(path: pathlib.Path, values: Any) -> dict[str, Any]:
   if not isinstance(values, dict) or not values:
     raise errors.DataError(
         f"{path}: expected an object from graph names to lists of configuration indices; bring it "
-        "anew with `python -m experiments.download --extras`")
+        "anew with `python -m tpugraphs_rank.cli.download --extras`")
   return values
 
 
@@ -65,12 +66,12 @@ def _checked(path: pathlib.Path, name: str, value: Any) -> np.ndarray:
       or not all(type(index) is int and 0 <= index < 2 ** 62 for index in value)):
     raise errors.DataError(
         f"{path}: key {name!r}: expected a list of configuration indices from 0; bring the file "
-        "anew with `python -m experiments.download --extras`")
+        "anew with `python -m tpugraphs_rank.cli.download --extras`")
   return np.array(value, np.int64)
 
 
 def restrict(programs: Sequence[splits.Program], collection: registry.Collection,
-             data_root: Optional[files.PathLike] = None) -> List[splits.Program]:
+             data_root: files.PathLike | None = None) -> list[splits.Program]:
   """The same programs with their published configurations only, repeats kept.
 
   Args:
@@ -90,7 +91,7 @@ def restrict(programs: Sequence[splits.Program], collection: registry.Collection
     if graph.name not in listed:
       raise errors.DataError(
           f"{path}: no indices for graph {graph.name} of {collection.name} {SPLIT}; the file is of "
-          "another collection or version: bring it anew with `python -m experiments.download "
+          "another collection or version: bring it anew with `python -m tpugraphs_rank.cli.download "
           "--extras`, or judge on all configurations with --configurations=all")
     chosen = listed[graph.name]
     if chosen.max() >= graph.num_configs:

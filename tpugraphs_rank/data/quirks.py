@@ -1,6 +1,5 @@
 """What is odd about a graph, yet allowed."""
 
-from typing import Optional
 
 import numpy as np
 
@@ -17,7 +16,7 @@ def isolated_nodes(graph: graphs.Graph) -> int:
   return graph.num_nodes - len(np.unique(graph.edge_index))
 
 
-def found_padding(graph: graphs.Graph) -> Optional[int]:
+def found_padding(graph: graphs.Graph) -> int | None:
   """The padding of the feature lists as the features themselves show it: 0, -1, or None: unclear.
 
   Public files do not say which one they use. No entry of the padded lists is negative, so any -1

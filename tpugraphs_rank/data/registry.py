@@ -1,11 +1,12 @@
 """The table of collections: where each lies, what it holds, how it is split and judged."""
 
+from collections.abc import Mapping
 import dataclasses
 import os
 import pathlib
 import re
 import shlex
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any
 
 import platformdirs
 
@@ -51,13 +52,13 @@ class Collection:
   name: str
   kind: str
   target: str
-  splits: Mapping[str, Optional[int]]
-  folder: Optional[pathlib.Path] = None
+  splits: Mapping[str, int | None]
+  folder: pathlib.Path | None = None
   path: str = "."
-  files: Optional[Mapping[str, Tuple[str, ...]]] = None
+  files: Mapping[str, tuple[str, ...]] | None = None
   hlo_stage: str = "after_optimization"
   family_regex: str = r"^(?P<family>.*)$"
-  groups: Mapping[str, Tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   has_runtimes: Mapping[str, bool] = dataclasses.field(default_factory=dict)
   padding: int = 0
   metric: str = "kendall_tau"
@@ -66,7 +67,7 @@ class Collection:
   citation: str = ""
 
   @property
-  def slowdown_ks(self) -> Tuple[int, ...]:
+  def slowdown_ks(self) -> tuple[int, ...]:
     """The K of the top-K slowdowns that are reported for this kind of collection."""
     return (1, 5, 10) if self.kind == "tile" else (1, 10, 100)
 
@@ -87,7 +88,7 @@ class Collection:
     family = self.family(stem)
     return next((group for group, families in self.groups.items() if family in families), family)
 
-  def location(self, data_root: Optional[files_lib.PathLike] = None) -> pathlib.Path:
+  def location(self, data_root: files_lib.PathLike | None = None) -> pathlib.Path:
     """The folder of the graphs."""
     base = self.folder if self.folder is not None else resolve_data_root(data_root)
     return base / self.path
@@ -101,15 +102,15 @@ class Collection:
 
   @property
   def is_public(self) -> bool:
-    """Whether `python -m experiments.download` brings it to the data root."""
+    """Whether `python -m tpugraphs_rank.cli.download` brings it to the data root."""
     return self.folder is None and all(split in self.addresses for split in self.splits)
 
-  def fetch_hint(self, split: str, data_root: Optional[files_lib.PathLike] = None) -> str:
+  def fetch_hint(self, split: str, data_root: files_lib.PathLike | None = None) -> str:
     """What brings the missing data of a split, or of several whose names commas join."""
     if self.is_public:
       # Without the flag, the command finds the same root as the caller did.
       where = f" --data_root {shlex.quote(str(data_root))}" if data_root else ""
-      return (f"bring it with `python -m experiments.download --collections {self.name} "
+      return (f"bring it with `python -m tpugraphs_rank.cli.download --collections {self.name} "
               f"--splits {split}{where}`, or point --data_root or {DATA_ROOT_VARIABLE} to the "
               "folder that holds npz/")
     addresses = [self.addresses[name] for name in split.split(",") if name in self.addresses]
@@ -118,7 +119,7 @@ class Collection:
             f"check its path and files there{archive}")
 
 
-def resolve_data_root(data_root: Optional[files_lib.PathLike] = None) -> pathlib.Path:
+def resolve_data_root(data_root: files_lib.PathLike | None = None) -> pathlib.Path:
   """The argument, else the environment variable TPUGRAPHS_RANK_DATA, else the platform's folder."""
   chosen = data_root or os.environ.get(DATA_ROOT_VARIABLE)
   if chosen:
@@ -126,7 +127,7 @@ def resolve_data_root(data_root: Optional[files_lib.PathLike] = None) -> pathlib
   return pathlib.Path(platformdirs.user_data_dir("tpugraphs_rank", appauthor=False))
 
 
-def _public(name: str, counts: Tuple[int, int, int], description: str) -> Collection:
+def _public(name: str, counts: tuple[int, int, int], description: str) -> Collection:
   kind, *rest = name.split(":")
   return Collection(
       name=name, kind=kind, target="tpu_v3", splits=dict(zip(SPLITS, counts)),
@@ -140,7 +141,7 @@ def _public(name: str, counts: Tuple[int, int, int], description: str) -> Collec
       description=description, citation="arXiv 2308.13490")
 
 
-_COLLECTIONS: Dict[str, Collection] = {
+_COLLECTIONS: dict[str, Collection] = {
     collection.name: collection for collection in (
         _public("tile:xla", (5709, 676, 844), "Tile sizes of fused kernels, 12,870,077 samples."),
         _public("layout:xla:default", (61, 7, 8),
@@ -157,12 +158,12 @@ _BUNDLED_DESCRIPTORS = {name: _BUNDLED / name.replace(":", "_") / "collection.js
                         for name in ("layout:xla_cpu:mixed", "tile:xla_cpu")}
 
 
-def collection_names() -> Tuple[str, ...]:
+def collection_names() -> tuple[str, ...]:
   """Names of all collections that are registered."""
   return tuple(sorted({*_COLLECTIONS, *_BUNDLED_DESCRIPTORS}))
 
 
-def get_collection(name: Union[str, Collection]) -> Collection:
+def get_collection(name: str | Collection) -> Collection:
   """The collection of that name, or the one that a JSON descriptor at that path describes.
 
   Raises:
@@ -180,10 +181,10 @@ def get_collection(name: Union[str, Collection]) -> Collection:
   raise errors.UnknownNameError(
       f"no collection {name!r}{config.nearest(name, collection_names())}; registered: "
       f"{', '.join(collection_names())}; or give the path of a JSON descriptor "
-      "(`python -m experiments.make_collection` writes one for a folder of .npz files)")
+      "(`python -m tpugraphs_rank.cli.make_collection` writes one for a folder of .npz files)")
 
 
-def register_collection(descriptor: Union[files_lib.PathLike, Collection]) -> Collection:
+def register_collection(descriptor: files_lib.PathLike | Collection) -> Collection:
   """Makes a collection known by its name in this process.
 
   Args:

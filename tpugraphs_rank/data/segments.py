@@ -1,6 +1,5 @@
 """Contiguous segments of a graph in topological order, for segment dropout."""
 
-from typing import List, Tuple
 
 import numpy as np
 
@@ -43,7 +42,7 @@ def topological_order(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
   return np.argsort(levels(edge_index, num_nodes), kind="stable")
 
 
-def cut_segments(edge_index: np.ndarray, num_nodes: int, max_nodes: int) -> List[np.ndarray]:
+def cut_segments(edge_index: np.ndarray, num_nodes: int, max_nodes: int) -> list[np.ndarray]:
   """Cuts the nodes into contiguous runs of the topological order, as even as can be.
 
   Args:
@@ -60,7 +59,7 @@ def cut_segments(edge_index: np.ndarray, num_nodes: int, max_nodes: int) -> List
 
 
 def induced_edges(source: np.ndarray, target: np.ndarray, nodes: np.ndarray, num_nodes: int
-                  ) -> Tuple[np.ndarray, np.ndarray]:
+                  ) -> tuple[np.ndarray, np.ndarray]:
   """The edges with both ends in `nodes`, with their ends renumbered to positions in `nodes`."""
   position = np.full(num_nodes, -1, np.int64)
   position[nodes] = np.arange(len(nodes))

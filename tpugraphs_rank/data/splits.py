@@ -1,9 +1,10 @@
 """The programs and configurations that train, validate and test, as a run's configuration says."""
 
 import collections as containers
+from collections.abc import Callable
 import dataclasses
 import logging
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 import zlib
 
 import numpy as np
@@ -12,11 +13,11 @@ import tqdm
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import config_lists
 from tpugraphs_rank.data import duplicates
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import quirks
 from tpugraphs_rank.data import registry
-from tpugraphs_rank.data import sampling
 
 _logger = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ class Program:
   """
 
   graph: graphs.Graph
-  choice: Optional[np.ndarray] = None
-  merged: Optional[np.ndarray] = None
+  choice: np.ndarray | None = None
+  merged: np.ndarray | None = None
 
   @property
   def indices(self) -> np.ndarray:
@@ -77,8 +78,8 @@ class Counts:
   files: int
   least: int
   duplicates: str
-  list_size: Optional[int] = None
-  drawn_with: Optional[int] = None
+  list_size: int | None = None
+  drawn_with: int | None = None
   packed: bool = False
   programs: int = 0
   configurations: int = 0
@@ -87,8 +88,8 @@ class Counts:
   short_lists: int = 0
   isolated_nodes: int = 0
   programs_with_isolated_nodes: int = 0
-  left_out: List[str] = dataclasses.field(default_factory=list)
-  held_back: List[str] = dataclasses.field(default_factory=list)
+  left_out: list[str] = dataclasses.field(default_factory=list)
+  held_back: list[str] = dataclasses.field(default_factory=list)
 
   def __str__(self) -> str:
     parts = [f"{self.programs} programs with {self.configurations} configurations"]
@@ -116,7 +117,7 @@ class Counts:
     return f"{self.name}: {'; '.join(parts)}"
 
 
-def _named(names: List[str]) -> str:
+def _named(names: list[str]) -> str:
   """The first of the names, and how many more there are."""
   more = len(names) - _NAMED
   return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
@@ -125,11 +126,11 @@ def _named(names: List[str]) -> str:
 class Loaded(NamedTuple):
   """The programs of a split, and what was counted on the way."""
 
-  programs: List[Program]
+  programs: list[Program]
   counts: Counts
 
 
-def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> List[Program]:
+def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> list[Program]:
   """The programs of `load`, whose counts go to the log."""
   loaded = load(config, split, seed)
   _logger.info("%s", loaded.counts)
@@ -137,8 +138,8 @@ def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> L
 
 
 def load(config: run_config.DataConfig, split: str, seed: int = 0,
-         list_size: Optional[int] = None,
-         is_held_back: Optional[Callable[[graphs.Graph], bool]] = None) -> Loaded:
+         list_size: int | None = None,
+         is_held_back: Callable[[graphs.Graph], bool] | None = None) -> Loaded:
   """Reads the programs of a split into memory, and counts what they are.
 
   With `split_by="configuration"` the programs are the same in all splits ("all", or the training
@@ -177,8 +178,8 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
   if limit is not None and limit < len(source):
     order = np.random.default_rng([seed, 1]).permutation(len(source))
     counts.drawn_with = seed
-  programs: Dict[int, Program] = {}
-  paddings: Dict[str, Dict[Any, str]] = containers.defaultdict(dict)
+  programs: dict[int, Program] = {}
+  paddings: dict[str, dict[Any, str]] = containers.defaultdict(dict)
   for index in tqdm.tqdm(order, desc=f"reading {counts.name}", unit="graph", disable=None,
                          leave=False):
     if limit is not None and len(programs) == limit:
@@ -199,7 +200,7 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
     paddings["found"].setdefault(quirks.found_padding(graph), str(path))
     choice = None
     if by_configuration:
-      sides = sampling.split_configs(keys, config.train_fraction, config.valid_fraction,
+      sides = config_lists.split_configs(keys, config.train_fraction, config.valid_fraction,
                                      [seed, zlib.crc32(graph.name.encode())])
       choice = sides[registry.SPLITS.index(split)]
     programs[index] = _counted(Program(graph, choice), keys, counts)
@@ -229,7 +230,7 @@ def _stored_split(collection: registry.Collection, split: str, by_configuration:
   if registry.WHOLE in collection.splits and split != registry.WHOLE:
     raise errors.ConfigError(
         f"collection {collection.name} is not divided by program; train with "
-        "--split_by=configuration, or divide it with `python -m experiments.make_collection`")
+        "--split_by=configuration, or divide it with `python -m tpugraphs_rank.cli.make_collection`")
   return split
 
 
@@ -253,7 +254,7 @@ def _counted(program: Program, keys: np.ndarray, counts: Counts) -> Program:
   return program
 
 
-def _check_paddings(name: str, paddings: Dict[str, Dict[Any, str]]) -> None:
+def _check_paddings(name: str, paddings: dict[str, dict[Any, str]]) -> None:
   """Raises where files state different paddings; warns where only their features differ."""
   if len(paddings["stated"]) > 1:
     said = ", ".join(f"{padding} in {path}" for padding, path in paddings["stated"].items())
@@ -264,5 +265,5 @@ def _check_paddings(name: str, paddings: Dict[str, Dict[Any, str]]) -> None:
   if len(found) > 1:
     _logger.warning(
         "%s: feature lists look padded with %s; the files seem to be of two versions of the data "
-        "(python -m experiments.describe counts them)", name,
+        "(python -m tpugraphs_rank.cli.describe counts them)", name,
         " and ".join(f"{padding} in {path}" for padding, path in found.items()))

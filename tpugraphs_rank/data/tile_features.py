@@ -4,7 +4,6 @@ The raw bounds alone say little: a block of 64 x 64 is all of one kernel and a t
 another. These columns relate each configuration to the value that the kernel returns.
 """
 
-from typing import Dict, List
 
 import numpy as np
 
@@ -95,11 +94,11 @@ def tile_features(graph: graphs.TileGraph) -> np.ndarray:
                                  for dimensions in (result[DIMENSIONS], operand))
   second = minor(output) * 2.0 ** volumes["kernel"]  # Block of the second operand of a product.
   touched = item * (2.0 ** volumes["input"] + 2.0 ** volumes["output"])
-  columns: List[np.ndarray] = [
+  columns: list[np.ndarray] = [
       log2_size(kernel[:, :3]), log2_size(output[:, :5]), log2_size(inputs[:, :5]), blocks[:, :5],
       *(lane_waste(sides) for sides in (minor(output), real_side(output, 1), minor(inputs),
                                         real_side(inputs, 1), minor(kernel)))]
-  singles: Dict[str, np.ndarray] = {
+  singles: dict[str, np.ndarray] = {
       **volumes,
       "work": volumes["output"] + volumes["kernel"],
       "output_steps": output_steps,

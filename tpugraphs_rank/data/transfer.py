@@ -1,6 +1,7 @@
 """One file over HTTP: goes on where it broke off, and never mixes two versions of the file."""
 
 import base64
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import filecmp
@@ -11,7 +12,7 @@ import logging
 import os
 import pathlib
 import threading
-from typing import Any, Callable, Iterator, List, Optional, Tuple
+from typing import Any
 
 import requests
 
@@ -31,7 +32,7 @@ _PASSING = (requests.codes.request_timeout, requests.codes.too_many_requests)
 _AS_IT_IS = {"Accept-Encoding": "identity"}
 
 # Told the position reached and the size, in bytes; the size is None while it is not known.
-Progress = Callable[[int, Optional[int]], None]
+Progress = Callable[[int, int | None], None]
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Stopped(Exception):
 class _Broken(Exception):
   """An attempt that failed, where the next one may not."""
 
-  def __init__(self, problem: str, wait: Optional[float] = None):
+  def __init__(self, problem: str, wait: float | None = None):
     super().__init__(problem)
     self.wait = wait
 
@@ -60,12 +61,12 @@ class _Version:
   """
 
   address: str
-  validator: Optional[str] = None
-  size: Optional[int] = None
-  md5: Optional[str] = None
+  validator: str | None = None
+  size: int | None = None
+  md5: str | None = None
 
 
-def check_stop(stop: Optional[threading.Event]) -> None:
+def check_stop(stop: threading.Event | None) -> None:
   """Raises Stopped once the event is set."""
   if stop is not None and stop.is_set():
     raise Stopped()
@@ -84,8 +85,8 @@ def writing(path: files.PathLike) -> Iterator[None]:
         "choose another --data_root, and run the same command again") from error
 
 
-def digest(path: files.PathLike, progress: Optional[Progress] = None,
-           stop: Optional[threading.Event] = None, algorithm: str = "sha256") -> str:
+def digest(path: files.PathLike, progress: Progress | None = None,
+           stop: threading.Event | None = None, algorithm: str = "sha256") -> str:
   """The digest of a file's content, in hexadecimal.
 
   Raises:
@@ -115,8 +116,8 @@ def partial_path(path: files.PathLike) -> pathlib.Path:
   return path.with_name(f"{path.name}.partial")
 
 
-def remote_size(address: str, stop: Optional[threading.Event] = None, attempts: int = _ATTEMPTS
-                ) -> Optional[int]:
+def remote_size(address: str, stop: threading.Event | None = None, attempts: int = _ATTEMPTS
+                ) -> int | None:
   """The size of a remote file in bytes; None where the server does not tell.
 
   Args:
@@ -128,7 +129,7 @@ def remote_size(address: str, stop: Optional[threading.Event] = None, attempts: 
     MissingDataError: there is no such file, or the server cannot be reached.
     Stopped: `stop` was set.
   """
-  def ask(session: requests.Session) -> Optional[int]:
+  def ask(session: requests.Session) -> int | None:
     response = _request(session, "HEAD", address, _AS_IT_IS)
     with response:
       # Not every server answers HEAD; GET will tell.
@@ -139,8 +140,8 @@ def remote_size(address: str, stop: Optional[threading.Event] = None, attempts: 
   return _attempted(ask, address, stop, lambda: 0, "", attempts)
 
 
-def fetch(address: str, path: files.PathLike, progress: Optional[Progress] = None,
-          stop: Optional[threading.Event] = None) -> None:
+def fetch(address: str, path: files.PathLike, progress: Progress | None = None,
+          stop: threading.Event | None = None) -> None:
   """Brings a file, going on where an earlier call, attempt or process broke off.
 
   What has arrived lies beside, in `<path>.partial`, with the version it belongs to in
@@ -194,13 +195,13 @@ def set_aside(found: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
         return rejected
 
 
-def rejected_paths(path: pathlib.Path) -> List[pathlib.Path]:
+def rejected_paths(path: pathlib.Path) -> list[pathlib.Path]:
   """What `set_aside` has made of the files that were not to be at `path`."""
   return sorted(path.parent.glob(f"{glob.escape(path.name)}.rejected*"))
 
 
 def _attempted(action: Callable[[requests.Session], Any], address: str,
-               stop: Optional[threading.Event], arrived: Callable[[], int], kept: str,
+               stop: threading.Event | None, arrived: Callable[[], int], kept: str,
                attempts: int = _ATTEMPTS) -> Any:
   """The action's result; after failures it is tried again, as long as it comes further at times."""
   failures, furthest = 0, arrived()
@@ -225,7 +226,7 @@ def _attempted(action: Callable[[requests.Session], Any], address: str,
 
 
 def _receive(session: requests.Session, address: str, partial: pathlib.Path, progress: Progress,
-             stop: Optional[threading.Event]) -> _Version:
+             stop: threading.Event | None) -> _Version:
   """One attempt to bring the rest of a file to its partial file."""
   version = _read_version(partial)
   have = _size(partial)
@@ -267,7 +268,7 @@ def _receive(session: requests.Session, address: str, partial: pathlib.Path, pro
 
 
 def _append(response: requests.Response, partial: pathlib.Path, have: int, version: _Version,
-            progress: Progress, stop: Optional[threading.Event]) -> None:
+            progress: Progress, stop: threading.Event | None) -> None:
   chunks = response.iter_content(_CHUNK)
   with writing(partial), open(partial, "ab" if have else "wb") as file:
     progress(have, version.size)
@@ -329,7 +330,7 @@ def _continues(response: requests.Response, version: _Version, have: int) -> boo
           (tag is None or not version.validator.startswith('"') or tag == version.validator))
 
 
-def _content_range(response: requests.Response) -> Tuple[Optional[int], Optional[int]]:
+def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
   """First byte and whole size from `Content-Range: bytes first-last/size`."""
   unit, _, place = response.headers.get("Content-Range", "").partition(" ")
   first, _, rest = place.partition("-")
@@ -349,7 +350,7 @@ def _version_of(response: requests.Response, address: str) -> _Version:
   return _Version(address, validator, _length(response), hashes.get("md5"))
 
 
-def _length(response: requests.Response) -> Optional[int]:
+def _length(response: requests.Response) -> int | None:
   value = response.headers.get("Content-Length", "")
   return int(value) if value.isdecimal() else None
 
@@ -358,7 +359,7 @@ def _version_path(partial: pathlib.Path) -> pathlib.Path:
   return partial.with_name(f"{partial.name}.json")
 
 
-def _read_version(partial: pathlib.Path) -> Optional[_Version]:
+def _read_version(partial: pathlib.Path) -> _Version | None:
   try:
     return _Version(**files.read_json(_version_path(partial)))
   except (errors.DataError, errors.MissingDataError, TypeError):

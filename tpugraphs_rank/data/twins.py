@@ -3,8 +3,8 @@
 A program whose twin stands in training is not unseen, so twins stay on one side of a split.
 """
 
+from collections.abc import Sequence
 import hashlib
-from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ _SELF, _OPERAND, _USER, _FEATURES = (
 
 
 def graph_hash(node_opcode: np.ndarray, edge_index: np.ndarray,
-               node_feat: Optional[np.ndarray] = None, rounds: int = 32) -> str:
+               node_feat: np.ndarray | None = None, rounds: int = 32) -> str:
   """A hash of a graph that does not depend on the order of its nodes or edges.
 
   Weisfeiler-Lehman: each node starts from its opcode, and takes in, round by round, the labels of
@@ -60,7 +60,7 @@ def _mixed(values: np.ndarray) -> np.ndarray:
   return values ^ (values >> np.uint64(31))
 
 
-def divide(hashes: Sequence[str], fractions: Dict[str, float], seed: int) -> List[str]:
+def divide(hashes: Sequence[str], fractions: dict[str, float], seed: int) -> list[str]:
   """Assigns programs to splits, twins to the same one.
 
   Args:
@@ -75,7 +75,7 @@ def divide(hashes: Sequence[str], fractions: Dict[str, float], seed: int) -> Lis
   Raises:
     DataError: there are fewer sets of twins than splits.
   """
-  members: Dict[str, List[int]] = {}
+  members: dict[str, list[int]] = {}
   for index, value in enumerate(hashes):
     members.setdefault(value, []).append(index)
   sets = list(members.values())
@@ -89,7 +89,7 @@ def divide(hashes: Sequence[str], fractions: Dict[str, float], seed: int) -> Lis
   for number, (split, fraction) in enumerate(fractions.items()):
     room = max(round(fraction * len(hashes)), 1)
     kept_back = len(fractions) - number  # Sets that training and the later splits need.
-    taken: List[List[int]] = []
+    taken: list[list[int]] = []
     for twins in order:
       if len(twins) <= room and len(order) - len(taken) > kept_back:
         taken.append(twins)

@@ -1,7 +1,8 @@
 """Aggregates of a frame of `per_graph.evaluate`, as JSON holds them: no NaN anywhere."""
 
+from collections.abc import Callable
 import math
-from typing import Any, Callable, Dict, Optional
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from tpugraphs_rank.evaluation import per_graph
 _BY_PROGRAM = "tile:xla"
 
 
-def summary(frame: pd.DataFrame) -> Dict[str, Any]:
+def summary(frame: pd.DataFrame) -> dict[str, Any]:
   """Plain means over the graphs of a frame.
 
   Returns:
@@ -36,7 +37,7 @@ def summary(frame: pd.DataFrame) -> Dict[str, Any]:
   }
 
 
-def aggregate(frame: pd.DataFrame, collection: registry.Collection, split: str) -> Dict[str, Any]:
+def aggregate(frame: pd.DataFrame, collection: registry.Collection, split: str) -> dict[str, Any]:
   """All aggregates of one ranker on one split.
 
   Returns:
@@ -76,7 +77,7 @@ def unseen(frame: pd.DataFrame) -> pd.DataFrame:
   return frame[[not pd.isna(value) and not value for value in frame["seen"]]]
 
 
-def parts(frame: pd.DataFrame) -> Dict[str, Callable[[pd.DataFrame], pd.DataFrame]]:
+def parts(frame: pd.DataFrame) -> dict[str, Callable[[pd.DataFrame], pd.DataFrame]]:
   """The parts of a split that are reported apart, each with the function that selects it.
 
   Keys end the names of results: "" for graphs of groups that training saw (or all, where that is
@@ -88,6 +89,6 @@ def parts(frame: pd.DataFrame) -> Dict[str, Callable[[pd.DataFrame], pd.DataFram
   return {suffix: select for suffix, select in found.items() if len(select(frame))}
 
 
-def _number(value: float) -> Optional[float]:
+def _number(value: float) -> float | None:
   """JSON has no NaN: null where no graph has the metric."""
   return None if math.isnan(value) else float(value)

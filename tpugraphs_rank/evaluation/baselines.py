@@ -3,7 +3,7 @@
 All give scores of the configurations that take part, (c',) float64, higher = predicted faster.
 """
 
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from collections.abc import Callable, Sequence
 import zlib
 
 import numpy as np
@@ -21,7 +21,7 @@ DETERMINISTIC = ("size_heuristic",)
 _KERNEL_VOLUME, _OUTPUT_VOLUME = 7, 15
 
 
-def random(programs: Sequence[splits.Program], seed: int = 0) -> List[np.ndarray]:
+def random(programs: Sequence[splits.Program], seed: int = 0) -> list[np.ndarray]:
   """A random order of each program's configurations.
 
   It depends on the seed and the graph's name, not on which other graphs there are.
@@ -29,7 +29,7 @@ def random(programs: Sequence[splits.Program], seed: int = 0) -> List[np.ndarray
   return [_rng(program.graph, seed).random(len(program.indices)) for program in programs]
 
 
-def default_index(graph: graphs.Graph) -> Optional[int]:
+def default_index(graph: graphs.Graph) -> int | None:
   """The compiler's (or collector's) default configuration; None where it cannot be told.
 
   Tile: the first configuration whose runtime equals its normalizer, which is the runtime of the
@@ -48,7 +48,7 @@ def default_index(graph: graphs.Graph) -> Optional[int]:
   return int(found[0]) if found.size else None
 
 
-def _leaves_all(graph: graphs.LayoutGraph, rows: Optional[np.ndarray] = None) -> np.ndarray:
+def _leaves_all(graph: graphs.LayoutGraph, rows: np.ndarray | None = None) -> np.ndarray:
   """(r,) bool: the configurations, all or `rows` (r,), that leave every layout to the compiler."""
   return np.concatenate([np.zeros([0], bool), *(
       (block == -1).all(axis=(1, 2)) for block in graph.layout_blocks(rows))])
@@ -59,7 +59,7 @@ def has_default(program: splits.Program) -> bool:
   return bool(_is_default(program).any())
 
 
-def default_configuration(programs: Sequence[splits.Program], seed: int = 0) -> List[np.ndarray]:
+def default_configuration(programs: Sequence[splits.Program], seed: int = 0) -> list[np.ndarray]:
   """The default (and its repeats) first, the others in random order.
 
   Programs without a default (see `has_default`) are ranked at random.
@@ -68,7 +68,7 @@ def default_configuration(programs: Sequence[splits.Program], seed: int = 0) -> 
           for program, scores in zip(programs, random(programs, seed))]
 
 
-def size_heuristic(programs: Sequence[splits.Program], seed: int = 0) -> List[np.ndarray]:
+def size_heuristic(programs: Sequence[splits.Program], seed: int = 0) -> list[np.ndarray]:
   """Tile: larger blocks first. Layout: fewer constraints first.
 
   Tile: by output elements times reduction elements of a block; among equals, more output elements
@@ -93,14 +93,14 @@ def _size_score(graph: graphs.Graph, indices: np.ndarray) -> np.ndarray:
   raise errors.DataError(f"{graph.name} has no configurations to rank")
 
 
-_FUNCTIONS: Dict[str, Callable[[Sequence[splits.Program], int], List[np.ndarray]]] = {
+_FUNCTIONS: dict[str, Callable[[Sequence[splits.Program], int], list[np.ndarray]]] = {
     "random": random,
     "default_configuration": default_configuration,
     "size_heuristic": size_heuristic,
 }
 
 
-def check_names(names: Sequence[str]) -> Tuple[str, ...]:
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
   """The names, if all are baselines.
 
   Raises:
@@ -113,7 +113,7 @@ def check_names(names: Sequence[str]) -> Tuple[str, ...]:
   return tuple(names)
 
 
-def trivial(name: str, programs: Sequence[splits.Program], seed: int = 0) -> List[np.ndarray]:
+def trivial(name: str, programs: Sequence[splits.Program], seed: int = 0) -> list[np.ndarray]:
   """Scores of one of TRIVIAL; `trees` has the boosted trees, which must be trained.
 
   Raises:

@@ -1,7 +1,7 @@
 """Paired differences between rankers, graph by graph, with bootstrap intervals."""
 
+from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import Dict, Mapping, Optional, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,14 +31,14 @@ class Interval:
   high: float
   n: int
 
-  def as_dict(self) -> Dict[str, float]:
+  def as_dict(self) -> dict[str, float]:
     """As JSON holds it."""
     return dataclasses.asdict(self)
 
 
 def mean_interval(
     values: ArrayLike,
-    clusters: Optional[Sequence[str]] = None,
+    clusters: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
@@ -149,12 +149,12 @@ def paired_difference(
 def paired_differences(
     frames_by_model: Mapping[str, Sequence[pd.DataFrame]],
     model: str,
-    baselines: Optional[Sequence[str]] = None,
+    baselines: Sequence[str] | None = None,
     metrics: Sequence[str] = ("kendall_tau", "top1_slowdown"),
     by_family: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Dict[str, Dict[str, Interval]]:
+) -> dict[str, dict[str, Interval]]:
   """`paired_difference` of a model to each baseline: {baseline: {metric: Interval}}.
 
   A metric that no graph has (nothing to rank) is left out.

@@ -1,8 +1,9 @@
 """Several models, several seeds each, beside the baselines on the same programs."""
 
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import pathlib
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import pandas as pd
 
@@ -25,7 +26,7 @@ _UNSEEN_FAMILIES = "families never seen, of groups that training saw"
 _Part = Callable[[pd.DataFrame], pd.DataFrame]
 
 
-def shown(collection: registry.Collection) -> Tuple[str, ...]:
+def shown(collection: registry.Collection) -> tuple[str, ...]:
   """The figures in the table of a terminal, in order; the results hold more."""
   return ("opa", "tau", *(f"top{k}_slowdown" for k in collection.slowdown_ks))
 
@@ -51,12 +52,12 @@ class Comparison:
   seeds: Mapping[str, Sequence[int]]
 
   @property
-  def parts(self) -> Dict[str, _Part]:
+  def parts(self) -> dict[str, _Part]:
     """The parts that are reported apart, see `aggregate.parts`."""
     return aggregate.parts(next(iter(self.frames.values()))[0])
 
   @property
-  def chosen_on_split(self) -> List[str]:
+  def chosen_on_split(self) -> list[str]:
     """The rankers that were chosen by how they rank the split that is judged: it flatters them.
 
     The best checkpoint of a model and the hyperparameters of the boosted trees are chosen on
@@ -67,13 +68,13 @@ class Comparison:
     return [name for name in self.frames if name in (*self.models, baselines.BOOSTED_TREES)]
 
   def differences(self, model: str, part: _Part = lambda frame: frame
-                  ) -> Dict[str, Dict[str, bootstrap.Interval]]:
+                  ) -> dict[str, dict[str, bootstrap.Interval]]:
     """Paired gains of a model over every baseline, with bootstrap intervals over graphs."""
     frames = {name: [part(frame) for frame in found] for name, found in self.frames.items()}
     return bootstrap.paired_differences(
         frames, model, [name for name in self.frames if name not in self.models])
 
-  def results(self) -> Dict[str, Any]:
+  def results(self) -> dict[str, Any]:
     """All figures as JSON values: `tables.summarise`, and the paired differences."""
     found = tables.summarise(self.frames)
     for suffix, part in self.parts.items():
@@ -89,7 +90,7 @@ class Comparison:
       found["noise_ceilings"] = {name: ceiling.as_dict() for name, ceiling in ceilings.items()}
     return found
 
-  def _noise_ceilings(self) -> Dict[str, noise.NoiseCeiling]:
+  def _noise_ceilings(self) -> dict[str, noise.NoiseCeiling]:
     """Ceilings that repeats allow, where known programs are judged by new configurations."""
     if self.task.held_back != task_lib.NEW_CONFIGURATIONS:
       return {}
@@ -149,8 +150,8 @@ class Comparison:
 
 
 def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds: Sequence[int],
-            baseline_names: Sequence[str] = baselines.NAMES, data_root: Optional[str] = None,
-            strict: bool = False, configurations: Optional[str] = None) -> Comparison:
+            baseline_names: Sequence[str] = baselines.NAMES, data_root: str | None = None,
+            strict: bool = False, configurations: str | None = None) -> Comparison:
   """Judges runs and baselines on one split.
 
   Args:
@@ -185,7 +186,7 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
   if data_root is not None:
     config = dataclasses.replace(config, data_root=data_root)
   task = task_lib.load_task(config, split, every[0].config.training.seed, configurations)
-  scores: Dict[str, List[task_lib.Scores]] = {}
+  scores: dict[str, list[task_lib.Scores]] = {}
   for model, found in runs.items():
     for run in found:
       run.check_collection(task.collection)

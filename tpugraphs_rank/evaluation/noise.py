@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Dict, Optional
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -43,14 +43,14 @@ class NoiseCeiling:
   configurations: int
   repeated: int
   runtime_span: float
-  repeat_sd_relative: Optional[float] = None
-  between_sd_relative: Optional[float] = None
-  repeat_kendall_tau: Optional[float] = None
-  kendall_tau: Optional[float] = None
-  kendall_tau_sd: Optional[float] = None
-  opa: Optional[float] = None
+  repeat_sd_relative: float | None = None
+  between_sd_relative: float | None = None
+  repeat_kendall_tau: float | None = None
+  kendall_tau: float | None = None
+  kendall_tau_sd: float | None = None
+  opa: float | None = None
 
-  def as_dict(self) -> Dict[str, Any]:
+  def as_dict(self) -> dict[str, Any]:
     """As JSON holds it."""
     return dataclasses.asdict(self)
 
@@ -58,7 +58,7 @@ class NoiseCeiling:
 def noise_ceiling(
     runtimes: ArrayLike,
     keys: ArrayLike,
-    evaluated: Optional[ArrayLike] = None,
+    evaluated: ArrayLike | None = None,
     simulations: int = SIMULATIONS,
     seed: int = 0,
 ) -> NoiseCeiling:
@@ -143,7 +143,7 @@ def noise_ceiling(
       basis, kendall_tau=tau.mean, kendall_tau_sd=float(np.nanstd(taus)), opa=accuracy.mean)
 
 
-def _repeat_tau(measured: np.ndarray, inverse: np.ndarray, sizes: np.ndarray) -> Optional[float]:
+def _repeat_tau(measured: np.ndarray, inverse: np.ndarray, sizes: np.ndarray) -> float | None:
   """Tau between first and second measurements of the configurations that have both."""
   if (sizes > 1).sum() < 2:
     return None

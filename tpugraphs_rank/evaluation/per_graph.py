@@ -1,6 +1,7 @@
 """Metrics of a ranker, one row a graph, and what other measurements of the graph would reach."""
 
-from typing import AbstractSet, Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from collections.abc import Iterable, Sequence
+from typing import AbstractSet, Any
 
 import numpy as np
 import pandas as pd
@@ -25,12 +26,12 @@ OTHER_PASS_COLUMNS = tuple(
         *(f"top{k}_slowdown" for k in COMMON_KS)))
 
 
-def slowdown_ks(collection: registry.Collection) -> Tuple[int, ...]:
+def slowdown_ks(collection: registry.Collection) -> tuple[int, ...]:
   """The K of the slowdown columns: the collection's, and always 1, 5 and 10."""
   return tuple(sorted({*COMMON_KS, *collection.slowdown_ks}))
 
 
-def metric_columns(frame: pd.DataFrame) -> List[str]:
+def metric_columns(frame: pd.DataFrame) -> list[str]:
   """The columns of a frame that can be averaged over graphs: metrics and ceilings."""
   slowdowns = sorted((name for name in frame.columns if name.startswith("top")),
                      key=lambda name: int(name[len("top"):].partition("_")[0]))
@@ -72,7 +73,7 @@ def evaluate(
     programs: Sequence[splits.Program],
     scores: Sequence[np.ndarray],
     collection: registry.Collection,
-    seen_groups: Optional[AbstractSet[str]] = None,
+    seen_groups: AbstractSet[str] | None = None,
     raw: bool = False,
 ) -> pd.DataFrame:
   """Metrics of a ranker's scores, one row a graph.
@@ -110,7 +111,7 @@ def evaluate(
     runtimes = runtimes_of(program, raw)
     nanoseconds = runtimes_of(program, raw=True)
     group = collection.group(graph.name)
-    row: Dict[str, Any] = {
+    row: dict[str, Any] = {
         "graph": graph.name,
         "family": collection.family(graph.name),
         "group": group,
@@ -128,7 +129,7 @@ def evaluate(
   return pd.DataFrame(rows)
 
 
-def _ranking(runtimes: np.ndarray, scores: np.ndarray) -> Dict[str, Any]:
+def _ranking(runtimes: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
   return {
       "opa": metrics.opa(runtimes, scores),
       "opa_pairs": metrics.opa_pairs(runtimes),
@@ -138,7 +139,7 @@ def _ranking(runtimes: np.ndarray, scores: np.ndarray) -> Dict[str, Any]:
       "opa_gap5": metrics.opa(runtimes, scores, min_gap=GAP)}
 
 
-def other_pass(program: splits.Program, raw: bool = False) -> Dict[str, float]:
+def other_pass(program: splits.Program, raw: bool = False) -> dict[str, float]:
   """What a graph's one measurement reaches as a ranker of another: the noise of the data.
 
   Each pass of `config_runtime_passes` ranks, each other pass judges; the mean over the ordered
@@ -157,7 +158,7 @@ def other_pass(program: splits.Program, raw: bool = False) -> Dict[str, float]:
     passes = passes / graph.config_runtime_normalizers
   if program.choice is not None:
     passes = passes[:, program.choice]
-  found: Dict[str, List[float]] = {name: [] for name in OTHER_PASS_COLUMNS}
+  found: dict[str, list[float]] = {name: [] for name in OTHER_PASS_COLUMNS}
   for judge, runtimes in enumerate(passes):
     for ranker, other in enumerate(passes):
       if judge == ranker:

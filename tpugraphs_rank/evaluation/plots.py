@@ -3,8 +3,9 @@
 Figures are made without pyplot: nothing global is touched, and no display is needed.
 """
 
+from collections.abc import Mapping, Sequence
 import pathlib
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING
 
 import matplotlib
 from matplotlib import axes as axes_lib
@@ -38,7 +39,7 @@ _MARKED_KS = (1, 2, 3, 5, 10, 20, 50, 100)
 
 
 def _figure(rows: int, columns: int, width: float, height: float, sharey: bool = False
-            ) -> Tuple[figure_lib.Figure, np.ndarray]:
+            ) -> tuple[figure_lib.Figure, np.ndarray]:
   figure = figure_lib.Figure(figsize=(width, height), layout="constrained")
   return figure, figure.subplots(rows, columns, squeeze=False, sharey=sharey)
 
@@ -224,7 +225,7 @@ def _runtime_axis(axis: axes_lib.Axes) -> None:
 def slowdown_against_k(
     path: files.PathLike, runtimes: Sequence[np.ndarray],
     scores_by_ranker: Mapping[str, Sequence[Sequence[np.ndarray]]],
-    parts: Optional[Mapping[str, Sequence[int]]] = None, max_k: int = 100,
+    parts: Mapping[str, Sequence[int]] | None = None, max_k: int = 100,
 ) -> None:
   """Mean top-K slowdown over graphs against K, a line a ranker.
 
@@ -255,7 +256,7 @@ def slowdown_against_k(
     _save(figure, path)
 
 
-def _slowdown_line(axis: axes_lib.Axes, number: int, label: Optional[str], lines: np.ndarray
+def _slowdown_line(axis: axes_lib.Axes, number: int, label: str | None, lines: np.ndarray
                    ) -> None:
   """A ranker's line: the mean of its seeds' lines (s, k), and the band that they span."""
   colour = COLOURS[number % len(COLOURS)]
@@ -334,9 +335,9 @@ def tau_by_family(
     _save(figure, path)
 
 
-def _families(frame: pd.DataFrame) -> List[Tuple[str, bool]]:
+def _families(frame: pd.DataFrame) -> list[tuple[str, bool]]:
   """Families and whether their group was seen: seen ones first, each part by falling tau."""
-  entries: Dict[str, Tuple[bool, float]] = {}
+  entries: dict[str, tuple[bool, float]] = {}
   for family, part in frame.groupby("family"):
     known = part["seen"].iloc[0]
     entries[str(family)] = (bool(pd.isna(known) or known), float(part["kendall_tau"].mean()))
@@ -346,7 +347,7 @@ def _families(frame: pd.DataFrame) -> List[Tuple[str, bool]]:
 
 def gain_against_budget(
     path: files.PathLike,
-    panels: Mapping[str, Mapping[str, Sequence[Tuple[int, bootstrap.Interval]]]],
+    panels: Mapping[str, Mapping[str, Sequence[tuple[int, bootstrap.Interval]]]],
     label: str = "gain in Kendall's tau",
 ) -> None:
   """What arms gain at several budgets, with their intervals; one panel for each part.

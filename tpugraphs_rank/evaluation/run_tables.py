@@ -4,10 +4,11 @@ All functions take a folder and look for run directories in and below it. A run 
 damaged or was never finished is a row of `read_runs` like any other, which says so.
 """
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import logging
 import math
 import pathlib
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ _WITHOUT_EFFECT = frozenset(
 _SETTINGS = tuple(name.rpartition(".")[2] for name, _, _ in config_lib.leaves(run_config.RunConfig))
 
 
-def find_runs(folder: files.PathLike) -> List[pathlib.Path]:
+def find_runs(folder: files.PathLike) -> list[pathlib.Path]:
   """The run directories in and below a folder, sorted; hidden folders are passed over.
 
   Raises:
@@ -51,7 +52,7 @@ def find_runs(folder: files.PathLike) -> List[pathlib.Path]:
     problem = "holds no run directory" if folder.is_dir() else "is no folder"
     raise errors.MissingDataError(
         f"{folder} {problem}; `./run demo` trains several runs into runs/demo, and "
-        f"`python -m experiments.train --run_dir {folder / 'first'}` trains one")
+        f"`python -m tpugraphs_rank.cli.train --run_dir {folder / 'first'}` trains one")
   return found
 
 
@@ -100,10 +101,10 @@ def read_runs(folder: files.PathLike) -> pd.DataFrame:
   return _frame(rows, columns)
 
 
-def _run_row(path: pathlib.Path) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+def _run_row(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
   """What is known of a run, and its settings."""
   directory = run_directory.RunDirectory(path)
-  problems: List[str] = []
+  problems: list[str] = []
 
   def attempt(otherwise: Any, read: Callable[..., Any], *arguments: Any) -> Any:
     try:
@@ -115,7 +116,7 @@ def _run_row(path: pathlib.Path) -> Tuple[Dict[str, Any], Dict[str, Any]]:
   settings, foreign = attempt(({}, ""), _settings, directory)
   status = attempt({}, _status, directory)
   history = attempt(pd.DataFrame(columns=_HISTORY_COLUMNS), _history, path)
-  row: Dict[str, Any] = {
+  row: dict[str, Any] = {
       "state": DAMAGED if problems else status.get("state", NOT_STARTED),
       "epoch": status.get("epoch"),
       "best_epoch": status.get("best_epoch") or None}  # 0: none yet.
@@ -133,7 +134,7 @@ def _run_row(path: pathlib.Path) -> Tuple[Dict[str, Any], Dict[str, Any]]:
   return row, settings
 
 
-def _settings(directory: run_directory.RunDirectory) -> Tuple[Dict[str, Any], str]:
+def _settings(directory: run_directory.RunDirectory) -> tuple[dict[str, Any], str]:
   """All settings by the names of their flags, and what keeps this version from using them.
 
   A run of another version may have settings that this one does not know. It cannot be scored here,
@@ -159,14 +160,14 @@ def _settings(directory: run_directory.RunDirectory) -> Tuple[Dict[str, Any], st
   return {**settings, "collection": about["collection"]}, problem
 
 
-def _object(value: Any, path: pathlib.Path) -> Dict[str, Any]:
+def _object(value: Any, path: pathlib.Path) -> dict[str, Any]:
   if not isinstance(value, dict):
     raise errors.RunDirectoryError(
         f"{path} holds {type(value).__name__}; expected an object: the run directory is damaged")
   return value
 
 
-def _status(directory: run_directory.RunDirectory) -> Dict[str, Any]:
+def _status(directory: run_directory.RunDirectory) -> dict[str, Any]:
   path = directory / "status.json"
   status = _object(directory.read_status(), path)
   for key in ("epoch", "best_epoch"):
@@ -177,7 +178,7 @@ def _status(directory: run_directory.RunDirectory) -> Dict[str, Any]:
 
 
 def _best_metrics(directory: run_directory.RunDirectory, row: Mapping[str, Any],
-                  history: pd.DataFrame) -> Dict[str, float]:
+                  history: pd.DataFrame) -> dict[str, float]:
   """Validation metrics of the best checkpoint; a run that is not done has them in its history."""
   path = directory / "metrics.json"
   if path.exists():
@@ -227,7 +228,7 @@ def _csv(path: pathlib.Path, columns: Sequence[str]) -> pd.DataFrame:
   return frame
 
 
-def _frame(rows: List[Dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+def _frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
   """A frame in which whole numbers stay whole, also where a row lacks them."""
   frame = pd.DataFrame(rows, columns=list(columns), dtype=object)
   for name in frame:
@@ -248,18 +249,18 @@ def _is_metric(name: str) -> bool:
   return name.startswith(_METRICS) and name not in _SETTINGS  # `valid_fraction` is a setting.
 
 
-def _metric_order(name: str) -> Tuple[bool, int, str]:
+def _metric_order(name: str) -> tuple[bool, int, str]:
   """Ranking metrics first, then the slowdowns by their K."""
   digits = "".join(character for character in name if character.isdigit())
   return bool(digits), int(digits or 0), name
 
 
-def metric_columns(runs: pd.DataFrame) -> List[str]:
+def metric_columns(runs: pd.DataFrame) -> list[str]:
   """The columns of `read_runs` that hold metrics."""
   return [name for name in runs if _is_metric(name)]
 
 
-def settings_that_differ(runs: pd.DataFrame, with_seed: bool = False) -> List[str]:
+def settings_that_differ(runs: pd.DataFrame, with_seed: bool = False) -> list[str]:
   """The settings in which the rows of `read_runs` differ, those without effect left out.
 
   Args:
@@ -289,7 +290,7 @@ def labels(runs: pd.DataFrame) -> pd.Series:
                    dtype=object)
 
 
-def by_settings(runs: pd.DataFrame, keys: Optional[Sequence[str]] = None) -> pd.DataFrame:
+def by_settings(runs: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.DataFrame:
   """Means and standard deviations over the runs that share settings: over seeds, as a rule.
 
   Runs that are not done are counted and not averaged: half a training says little about settings.
@@ -324,7 +325,7 @@ def by_settings(runs: pd.DataFrame, keys: Optional[Sequence[str]] = None) -> pd.
   known = runs[runs["model"].notna()]
   for values, part in known.groupby(list(keys), dropna=False, sort=True):
     done = part[part["state"].isin(DONE)]
-    row: Dict[str, Any] = dict(zip(keys, values))
+    row: dict[str, Any] = dict(zip(keys, values))
     row.update(runs=len(done), unfinished=len(part) - len(done))
     for name in metrics:
       row[name], row[f"{name}_sd"] = done[name].mean(), done[name].std(ddof=1)
@@ -377,7 +378,7 @@ def read_per_graph(folder: files.PathLike) -> pd.DataFrame:
         the ranker.
       ranker, seed, graph, family, ...: of per_graph.csv. In a run directory the seed is the run's.
     Damaged files are left out and logged. No rows where nothing was evaluated (`python -m
-    experiments.evaluate --run_dir RUN` does it).
+    tpugraphs_rank.cli.evaluate --run_dir RUN` does it).
 
   Raises:
     MissingDataError: no runs, see `find_runs`.
@@ -418,7 +419,7 @@ def _read_per_graph(path: pathlib.Path) -> pd.DataFrame:
   return frame
 
 
-def _split(folder: pathlib.Path) -> Optional[str]:
+def _split(folder: pathlib.Path) -> str | None:
   """The split of an evaluation, from the results in its folder or beside it."""
   for path in (folder / "metrics.json", folder.parent / "results.json"):
     try:

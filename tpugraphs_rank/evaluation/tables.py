@@ -1,6 +1,7 @@
 """Results of several rankers and seeds: a dict that JSON holds, and tables as text."""
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from tpugraphs_rank.evaluation import bootstrap
 from tpugraphs_rank.evaluation import noise
 from tpugraphs_rank.evaluation import per_graph
 
-Figure = Dict[str, float]  # {"mean", "sd", "n"}
+Figure = dict[str, float]  # {"mean", "sd", "n"}
 
 # Names of the figures in results, and the columns that they average.
 FIGURES: Mapping[str, str] = {
@@ -38,7 +39,7 @@ def figure(values: Sequence[float]) -> Figure:
           "sd": float(array.std(ddof=1)) if array.size > 1 else 0.0, "n": int(array.size)}
 
 
-def figures(frames: Sequence[pd.DataFrame], prefix: str = "") -> Dict[str, Figure]:
+def figures(frames: Sequence[pd.DataFrame], prefix: str = "") -> dict[str, Figure]:
   """For each of FIGURES: the mean over graphs of each frame, then mean and sd over the frames.
 
   Args:
@@ -58,7 +59,7 @@ def figures(frames: Sequence[pd.DataFrame], prefix: str = "") -> Dict[str, Figur
   return found
 
 
-def summarise(frames_by_model: Mapping[str, Sequence[pd.DataFrame]]) -> Dict[str, Any]:
+def summarise(frames_by_model: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, Any]:
   """Results of several rankers on the same graphs.
 
   Args:
@@ -73,7 +74,7 @@ def summarise(frames_by_model: Mapping[str, Sequence[pd.DataFrame]]) -> Dict[str
     ranker of another.
   """
   first = next(iter(frames_by_model.values()))[0]
-  result: Dict[str, Any] = {}
+  result: dict[str, Any] = {}
   for suffix, part in aggregate.parts(first).items():
     result[f"models{suffix}"] = {
         name: figures([part(frame) for frame in frames])
@@ -85,7 +86,7 @@ def summarise(frames_by_model: Mapping[str, Sequence[pd.DataFrame]]) -> Dict[str
   return result
 
 
-def cell(name: str, value: Optional[Figure]) -> str:
+def cell(name: str, value: Figure | None) -> str:
   """A figure as text: slowdowns in percent, the deviation only where there are several seeds."""
   if value is None:
     return "-"
@@ -97,7 +98,7 @@ def cell(name: str, value: Optional[Figure]) -> str:
 
 
 def rows_of(results: Mapping[str, Any], suffix: str = "",
-            figures_shown: Sequence[str] = tuple(FIGURES)) -> Tuple[List[str], List[List[str]]]:
+            figures_shown: Sequence[str] = tuple(FIGURES)) -> tuple[list[str], list[list[str]]]:
   """Header and rows of a table.
 
   Args:
@@ -134,7 +135,7 @@ def text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def difference_rows(
     model: str, differences: Mapping[str, Mapping[str, bootstrap.Interval]],
-) -> Tuple[List[str], List[List[str]]]:
+) -> tuple[list[str], list[list[str]]]:
   """Header and rows of a table of `bootstrap.paired_differences`."""
   shown = {column: name for name, column in FIGURES.items()}
   columns = list(next(iter(differences.values()), {}))
@@ -154,7 +155,7 @@ def difference_rows(
   return header, rows
 
 
-def ceiling_rows(ceilings: Mapping[str, noise.NoiseCeiling]) -> Tuple[List[str], List[List[str]]]:
+def ceiling_rows(ceilings: Mapping[str, noise.NoiseCeiling]) -> tuple[list[str], list[list[str]]]:
   """Header and rows of a table of noise ceilings, one row a graph."""
   header = ["graph", "runs", "configurations", "repeated", "runtime span", "repeats' sd",
             "between configurations", "tau of repeats", "tau at best", "OPA at best"]

@@ -1,8 +1,9 @@
 """What is judged: the programs of a split, what training saw, and the baselines on the same."""
 
+from collections.abc import Sequence
 import dataclasses
 import logging
-from typing import AbstractSet, Dict, List, Optional, Sequence, Tuple
+from typing import AbstractSet
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ _logger = logging.getLogger(__name__)
 # Fits whose scores are averaged: models are averages of several networks too.
 _TREE_MEMBERS = 3
 
-Scores = List[np.ndarray]  # For each program (c',), higher = predicted faster.
+Scores = list[np.ndarray]  # For each program (c',), higher = predicted faster.
 
 # Which configurations of a graph are judged.
 ALL = "all"
@@ -55,11 +56,11 @@ class Task:
   collection: registry.Collection
   split: str
   seed: int
-  programs: Tuple[splits.Program, ...]
-  seen_groups: Optional[AbstractSet[str]]
+  programs: tuple[splits.Program, ...]
+  seen_groups: AbstractSet[str] | None
   configurations: str = ALL
-  train: Optional[Tuple[splits.Program, ...]] = None
-  seen_families: Optional[AbstractSet[str]] = None
+  train: tuple[splits.Program, ...] | None = None
+  seen_families: AbstractSet[str] | None = None
 
   @property
   def held_back(self) -> str:
@@ -72,7 +73,7 @@ class Task:
     """`per_graph.evaluate` of scores of `programs`."""
     return per_graph.evaluate(self.programs, scores, self.collection, self.seen_groups, raw)
 
-  def noise_ceilings(self, seed: int = 0) -> Dict[str, noise.NoiseCeiling]:
+  def noise_ceilings(self, seed: int = 0) -> dict[str, noise.NoiseCeiling]:
     """For each graph what the repeats of its configurations allow on this split."""
     return {
         program.graph.name: noise.noise_ceiling(
@@ -82,7 +83,7 @@ class Task:
 
 
 def load_task(config: run_config.DataConfig, split: str, seed: int = 0,
-              configurations: Optional[str] = None) -> Task:
+              configurations: str | None = None) -> Task:
   """Reads the programs of a split, and finds out which groups training saw.
 
   Args:
@@ -111,7 +112,7 @@ def load_task(config: run_config.DataConfig, split: str, seed: int = 0,
     instead = "evaluate with `--split valid`, or " if collection.has_runtimes.get("valid") else ""
     raise errors.DataError(
         f"{collection.name} {split} holds no measurements, so no ranking of it can be judged; "
-        f"{instead}rank it without judging: `python -m experiments.predict`")
+        f"{instead}rank it without judging: `python -m tpugraphs_rank.cli.predict`")
   # Whatever training makes of equal configurations, they are judged as published.
   programs = splits.load_programs(
       dataclasses.replace(config, duplicates="keep"), split, seed)
@@ -125,9 +126,9 @@ def load_task(config: run_config.DataConfig, split: str, seed: int = 0,
 
 
 def _training(config: run_config.DataConfig, collection: registry.Collection, seed: int
-              ) -> Tuple[Optional[List[str]], Optional[Tuple[splits.Program, ...]]]:
+              ) -> tuple[list[str] | None, tuple[splits.Program, ...] | None]:
   """The names of training's programs; and these, where only they tell the names."""
-  train: Optional[Tuple[splits.Program, ...]] = None
+  train: tuple[splits.Program, ...] | None = None
   try:
     if config.split_by == "configuration" and registry.WHOLE in collection.splits:
       stored = registry.WHOLE
@@ -147,7 +148,7 @@ def _training(config: run_config.DataConfig, collection: registry.Collection, se
 
 
 def baseline_scores(task: Task, names: Sequence[str] = baselines.NAMES, seeds: Sequence[int] = (0,)
-                    ) -> Dict[str, List[Scores]]:
+                    ) -> dict[str, list[Scores]]:
   """Scores of baselines for the programs of a task.
 
   The boosted trees' hyperparameters are chosen on the validation split, once, with the first
@@ -168,7 +169,7 @@ def baseline_scores(task: Task, names: Sequence[str] = baselines.NAMES, seeds: S
     UnknownNameError: there is no such baseline.
     MissingDataError: the trees' training data is not there.
   """
-  found: Dict[str, List[Scores]] = {}
+  found: dict[str, list[Scores]] = {}
   for name in baselines.check_names(names):
     if name == baselines.BOOSTED_TREES:
       found[name] = _tree_scores(task, seeds)
@@ -190,17 +191,17 @@ def _defaults(task: Task) -> bool:
   return lacking < len(task.programs)
 
 
-def _tree_scores(task: Task, seeds: Sequence[int]) -> List[Scores]:
+def _tree_scores(task: Task, seeds: Sequence[int]) -> list[Scores]:
   # What the task has read already is not read again.
   train = task.train or splits.load_programs(task.config, "train", task.seed)
   valid = (task.programs if task.split == "valid"
            else splits.load_programs(task.config, "valid", task.seed))
   settings = trees.tune(train, valid, seed=seeds[0])
-  found: List[Scores] = []
+  found: list[Scores] = []
   with tqdm.tqdm(desc="fitting boosted_trees", total=_TREE_MEMBERS * len(seeds), unit="fit",
                  disable=None, leave=False) as progress:
     for seed in seeds:
-      members: List[Scores] = []
+      members: list[Scores] = []
       for member in range(_TREE_MEMBERS):
         fitted = trees.fit(train, settings, _TREE_MEMBERS * seed + member)
         members.append(fitted.score(task.programs))

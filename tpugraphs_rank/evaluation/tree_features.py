@@ -4,7 +4,6 @@ Every configuration column stands twice: as it is, and relative to the mean over
 configurations, since rankings compare configurations of one graph with each other.
 """
 
-from typing import Tuple
 
 import numpy as np
 
@@ -97,7 +96,7 @@ def _layout(graph: graphs.LayoutGraph, rows: np.ndarray) -> np.ndarray:
       minor.reshape(len(rows), -1)], axis=1).astype(np.float64)
 
 
-def _layout_sorts(tensors: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _layout_sorts(tensors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """(..., 6) -> masks (...): left to the compiler, major to minor in order, any other order."""
   free = (tensors == -1).all(axis=-1)
   # In the usual order the axes fall from the last to the first: 3, 2, 1, 0.

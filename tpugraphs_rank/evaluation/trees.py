@@ -4,10 +4,11 @@ The target of a configuration is its standardised log runtime among those of its
 sign of a score; every graph weighs the same.
 """
 
+from collections.abc import Iterator, Sequence
 import dataclasses
 import itertools
 import logging
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import numpy as np
 from sklearn import ensemble
@@ -49,7 +50,7 @@ class Settings:
 
 
 # What `tune` tries; the number of trees comes besides.
-GRID: Tuple[Settings, ...] = tuple(
+GRID: tuple[Settings, ...] = tuple(
     Settings(iterations=800, max_leaf_nodes=leaves, max_features=share)
     for leaves, share in itertools.product((12, 24, 48), (0.2, 0.4)))
 
@@ -64,7 +65,7 @@ class _Columns(NamedTuple):
   """
 
   kept: np.ndarray
-  edges: Optional[Sequence[np.ndarray]] = None
+  edges: Sequence[np.ndarray] | None = None
 
   def of(self, features: np.ndarray) -> np.ndarray:
     """(r, f) float32 values, or uint8 bins, of all columns of `features`."""
@@ -86,7 +87,7 @@ class _Table(NamedTuple):
 
 
 def thin(programs: Sequence[splits.Program], most: int, rng: np.random.Generator
-         ) -> List[splits.Program]:
+         ) -> list[splits.Program]:
   """The same programs, those with many configurations with some of them, drawn, in their order.
 
   Args:
@@ -126,7 +127,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
   return np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
 
 
-def _features(programs: Sequence[splits.Program], columns: Optional[_Columns] = None) -> np.ndarray:
+def _features(programs: Sequence[splits.Program], columns: _Columns | None = None) -> np.ndarray:
   """(r, f): the features of all programs' configurations, one after the other."""
   table = None
   start = 0
@@ -152,14 +153,14 @@ class Trees:
     self._regressor = regressor
     self._columns = columns
 
-  def score(self, programs: Sequence[splits.Program]) -> List[np.ndarray]:
+  def score(self, programs: Sequence[splits.Program]) -> list[np.ndarray]:
     """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
     return [self._regressor.predict(self._columns.of(
         tree_features.features(program.graph, program.indices)))
             for program in tqdm.tqdm(programs, desc="scoring with boosted_trees", unit="graph",
                                      disable=None, leave=False)]
 
-  def staged_scores(self, programs: Sequence[splits.Program]) -> Iterator[List[np.ndarray]]:
+  def staged_scores(self, programs: Sequence[splits.Program]) -> Iterator[list[np.ndarray]]:
     """`score` with the first 1, 2, ... trees."""
     ends = np.cumsum([len(program.indices) for program in programs])[:-1]
     for values in self._regressor.staged_predict(_features(programs, self._columns)):

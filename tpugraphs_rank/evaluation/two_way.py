@@ -5,7 +5,7 @@ with the subset of programs (and the seed) that was trained on, all of whose jud
 its luck. Neither alone tells how sure a mean is, so both are resampled.
 """
 
-from typing import Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -127,7 +127,7 @@ def _indexed(frame: pd.DataFrame) -> pd.DataFrame:
 
 def paired_interval(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str,
                     level: float = bootstrap.LEVEL, resamples: int = RESAMPLES, seed: int = 0
-                    ) -> Tuple[bootstrap.Interval, int]:
+                    ) -> tuple[bootstrap.Interval, int]:
   """`mean_interval` of `paired_gains`, and the number of subsets in it."""
   gains = paired_gains(ours, theirs, metric)
   found = mean_interval(gains["gain"], gains["family"], gains["subset"], level, resamples, seed)

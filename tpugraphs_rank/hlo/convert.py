@@ -1,10 +1,10 @@
-"""A raw file to graphs: what `experiments/featurize.py` runs, without files being written."""
+"""A raw file to graphs: what `tpugraphs_rank/cli/featurize.py` runs, without files being written."""
 
+from collections.abc import Iterable, Sequence
 import dataclasses
 import logging
 import pathlib
 import re
-from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -36,10 +36,10 @@ class Graph:
   """
   name: str
   kind: str
-  arrays: Dict[str, np.ndarray]
+  arrays: dict[str, np.ndarray]
   runs: int = 0
   valid_runs: int = 0
-  unknown_opcodes: Dict[str, int] = dataclasses.field(default_factory=dict)
+  unknown_opcodes: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Converted:
   """
   source: str
   file_kind: str
-  graphs: List[Graph]
-  skipped: List[Tuple[str, str]]
+  graphs: list[Graph]
+  skipped: list[tuple[str, str]]
 
 
 def convert_file(
@@ -95,7 +95,7 @@ def convert_file(
   return Converted(raw.source, raw.kind, graphs, skipped)
 
 
-def unique_names(names: Iterable[str], taken: Optional[Set[str]] = None) -> List[str]:
+def unique_names(names: Iterable[str], taken: set[str] | None = None) -> list[str]:
   """File stems for names: path characters replaced, and `_2`, `_3`, ... appended to repeats.
 
   Args:
@@ -131,7 +131,7 @@ def _is_tile(raw: reading.RawFile, module: tuning_pb2.ModuleTuningData) -> bool:
 
 
 def _reason_to_skip(
-    raw: reading.RawFile, passes: Sequence[tuning_pb2.ModuleTuningData]) -> Optional[str]:
+    raw: reading.RawFile, passes: Sequence[tuning_pb2.ModuleTuningData]) -> str | None:
   """Why a kernel gives no graph, or None; other programs are never skipped."""
   if not _is_tile(raw, passes[0]):
     return None
@@ -148,7 +148,7 @@ def _reason_to_skip(
 
 def _with_runs(
     raw: reading.RawFile, passes: Sequence[tuning_pb2.ModuleTuningData],
-    arrays: Dict[str, np.ndarray], label: str, stem: str) -> Graph:
+    arrays: dict[str, np.ndarray], label: str, stem: str) -> Graph:
   """Adds the configurations to a program's arrays."""
   unknown = graph.unknown_opcodes(passes[0].module)
   if not raw.has_runs:
@@ -189,7 +189,7 @@ def _check_same_programs(first: reading.RawFile, other: reading.RawFile) -> None
 
 def _check_same_graph(
     first: tuning_pb2.ModuleTuningData, other: tuning_pb2.ModuleTuningData,
-    arrays: Dict[str, np.ndarray], padding: int, label: str, other_label: str) -> None:
+    arrays: dict[str, np.ndarray], padding: int, label: str, other_label: str) -> None:
   # Ids and metadata may differ between two compilations of one program: its graph may not.
   if first.module == other.module:
     return

@@ -4,7 +4,7 @@ Source: the public featurizer of google-research-datasets/tpu_graphs
 (`tpu_graphs/process_data/xla/featurizers.h`), whose feature names are kept.
 """
 
-from typing import Iterable, List, Sequence, Tuple
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -32,17 +32,17 @@ _SPATIAL_LENGTH = 4
 _SLICE_LENGTH = 2  # also of the dynamic slice and the padding
 
 
-def _numbered(name: str, length: int, *after: str) -> List[str]:
+def _numbered(name: str, length: int, *after: str) -> list[str]:
   return [f"{name}_{i}" for i in range(length)] + [f"{name}_{suffix}" for suffix in after]
 
 
-def _aggregated(names: Iterable[str], length: int) -> List[str]:
+def _aggregated(names: Iterable[str], length: int) -> list[str]:
   return [column for name in names for column in _numbered(name, length, "sum", "product")]
 
 
 _CONVOLUTION = "convolution_dim_numbers_"
 # Name of each column of `node_feat`, in order.
-NODE_FEATURE_NAMES: Tuple[str, ...] = (
+NODE_FEATURE_NAMES: tuple[str, ...] = (
     "is_root",
     "element_size_in_bits",  # the public featurizer writes a constant 0
     *(f"shape_element_type_is_{name}" for name, _ in _ELEMENT_TYPES),
@@ -77,12 +77,12 @@ class _Gathered:
 
   def __init__(self):
     # One number an instruction.
-    self.root: List[bool] = []
-    self.element_type: List[int] = []
-    self.tuple_size: List[int] = []
-    self.parameter_number: List[int] = []
-    self.group_counts: List[Tuple[int, int]] = []
-    self.stable: List[bool] = []
+    self.root: list[bool] = []
+    self.element_type: list[int] = []
+    self.tuple_size: list[int] = []
+    self.parameter_number: list[int] = []
+    self.group_counts: list[tuple[int, int]] = []
+    self.stable: list[bool] = []
     # Lists, empty for most instructions.
     self.shape = lists.Lists()
     self.layout = lists.Lists()

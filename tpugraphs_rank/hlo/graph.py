@@ -1,6 +1,5 @@
 """An HLO program as a graph: nodes are instructions, edges lead to what an instruction consumes."""
 
-from typing import Dict, List
 
 import numpy as np
 
@@ -16,7 +15,7 @@ _MAJOR_COMPUTATIONS = ("cluster", "while", "cond")
 
 def graph_arrays(
     module: hlo_pb2.HloModuleProto, padding: int = 0, source: str = "the module",
-) -> Dict[str, np.ndarray]:
+) -> dict[str, np.ndarray]:
   """The program as the arrays of a graph file.
 
   Args:
@@ -52,9 +51,9 @@ def node_opcodes(module: hlo_pb2.HloModuleProto) -> np.ndarray:
       np.uint8)
 
 
-def unknown_opcodes(module: hlo_pb2.HloModuleProto) -> Dict[str, int]:
+def unknown_opcodes(module: hlo_pb2.HloModuleProto) -> dict[str, int]:
   """How many instructions have each opcode that the table lacks, by name."""
-  counts: Dict[str, int] = {}
+  counts: dict[str, int] = {}
   for computation in module.computations:
     for instruction in computation.instructions:
       if instruction.opcode not in opcodes.OPCODE_IDS:
@@ -90,8 +89,8 @@ def edge_index(
       computation.id: local.get(computation.root_id)
       for computation, local in zip(module.computations, positions)}
 
-  consumers: List[int] = []
-  producers: List[int] = []
+  consumers: list[int] = []
+  producers: list[int] = []
   node = 0
   for computation, local in zip(module.computations, positions):
     for instruction in computation.instructions:

@@ -1,6 +1,6 @@
 """Integer lists of different lengths to columns of numbers: first entries, sum, product."""
 
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,9 +14,9 @@ class Lists:
 
   def __init__(self, width: int = 1):
     self._width = width
-    self._rows: List[int] = []
-    self._lengths: List[int] = []
-    self._values: List[int] = []
+    self._rows: list[int] = []
+    self._lengths: list[int] = []
+    self._values: list[int] = []
 
   def add(self, row: int, entries: Sequence[int]) -> None:
     """Gives `row` its list: `width` integers an entry, flat, entry after entry."""
@@ -63,7 +63,7 @@ class Lists:
     return np.concatenate(
         [self.columns(n, length), self.sums_and_products(n, empty_product)], axis=2)
 
-  def _arrays(self) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+  def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (
         np.asarray(self._rows, np.int64),
         np.asarray(self._lengths, np.int64),

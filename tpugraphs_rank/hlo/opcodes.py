@@ -4,7 +4,6 @@ The ids are the public data set's (`hlo_opcode.h` of google-research-datasets/tp
 never change; new opcodes would be appended. Id 0 stands for every opcode that is not listed.
 """
 
-from typing import Dict
 
 UNKNOWN_OPCODE_ID = 0
 UNKNOWN_OPCODE_NAME = "unknown"
@@ -29,8 +28,8 @@ _NAMES = """
     stochastic-convert tan
 """.split()
 
-OPCODE_IDS: Dict[str, int] = {name: i for i, name in enumerate(_NAMES, start=1)}
-OPCODE_NAMES: Dict[int, str] = {i: name for name, i in OPCODE_IDS.items()}
+OPCODE_IDS: dict[str, int] = {name: i for i, name in enumerate(_NAMES, start=1)}
+OPCODE_NAMES: dict[int, str] = {i: name for name, i in OPCODE_IDS.items()}
 
 
 def opcode_id(name: str) -> int:

@@ -4,7 +4,6 @@ import os
 import pathlib
 import zipfile
 import zlib
-from typing import Dict, Optional
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
 
-def check_free(path: files.PathLike, arrays: Dict[str, np.ndarray]) -> bool:
+def check_free(path: files.PathLike, arrays: dict[str, np.ndarray]) -> bool:
   """Whether a graph has yet to be written: there is no file, or False if it holds the same.
 
   Raises:
@@ -27,7 +26,7 @@ def check_free(path: files.PathLike, arrays: Dict[str, np.ndarray]) -> bool:
   return False
 
 
-def write_graph(path: files.PathLike, arrays: Dict[str, np.ndarray]) -> None:
+def write_graph(path: files.PathLike, arrays: dict[str, np.ndarray]) -> None:
   """Writes a graph, complete or not at all, over whatever is there.
 
   Raises:
@@ -37,7 +36,7 @@ def write_graph(path: files.PathLike, arrays: Dict[str, np.ndarray]) -> None:
     np.savez_compressed(file, **arrays)
 
 
-def _load(path: files.PathLike) -> Optional[Dict[str, np.ndarray]]:
+def _load(path: files.PathLike) -> dict[str, np.ndarray] | None:
   try:
     with np.load(path, allow_pickle=False) as stored:
       return {key: stored[key] for key in stored.files}
@@ -46,7 +45,7 @@ def _load(path: files.PathLike) -> Optional[Dict[str, np.ndarray]]:
     return None
 
 
-def _same(stored: Optional[Dict[str, np.ndarray]], arrays: Dict[str, np.ndarray]) -> bool:
+def _same(stored: dict[str, np.ndarray] | None, arrays: dict[str, np.ndarray]) -> bool:
   return stored is not None and stored.keys() == arrays.keys() and all(
       stored[key].dtype == array.dtype and np.array_equal(stored[key], array)
       for key, array in arrays.items())

@@ -7,7 +7,6 @@ a program read at the wrong depth has none.
 
 import dataclasses
 import pathlib
-from typing import Optional, Tuple
 
 from google.protobuf import message as protobuf_message
 
@@ -48,7 +47,7 @@ class RawFile:
   """
   source: str
   kind: str
-  modules: Tuple[tuning_pb2.ModuleTuningData, ...]
+  modules: tuple[tuning_pb2.ModuleTuningData, ...]
 
   @property
   def has_runs(self) -> bool:
@@ -116,14 +115,14 @@ def _is_program(module: hlo_pb2.HloModuleProto) -> bool:
   return found
 
 
-def _as_hlo_module(data: bytes, source: str) -> Optional[RawFile]:
+def _as_hlo_module(data: bytes, source: str) -> RawFile | None:
   module = _parse(hlo_pb2.HloModuleProto, data)
   if module is None or not _is_program(module):
     return None
   return RawFile(source, HLO_MODULE, (tuning_pb2.ModuleTuningData(module=module),))
 
 
-def _as_one_module(data: bytes, source: str) -> Optional[RawFile]:
+def _as_one_module(data: bytes, source: str) -> RawFile | None:
   """A `ModuleTuningData` or a `HloProto`: both hold the program in field 1."""
   module = _parse(tuning_pb2.ModuleTuningData, data)
   if module is not None and _is_program(module.module) and _is_measured(module):
@@ -147,7 +146,7 @@ def _is_measured(module: tuning_pb2.ModuleTuningData) -> bool:
       or run.is_default or run.error for run in module.runs)
 
 
-def _as_tuning(data: bytes, source: str) -> Optional[RawFile]:
+def _as_tuning(data: bytes, source: str) -> RawFile | None:
   tuning = _parse(tuning_pb2.TuningData, data)
   if tuning is None:
     return None

@@ -4,8 +4,8 @@ The same runs may have been measured several times ("passes"). Then a run counts
 valid in every pass, and its runtime is the mean over them.
 """
 
+from collections.abc import Callable, Sequence
 import dataclasses
-from typing import Callable, Dict, List, Sequence
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Runs:
     total: how many runs the program has, valid or not.
     valid: how many of them count; c in the shapes of the arrays.
   """
-  arrays: Dict[str, np.ndarray]
+  arrays: dict[str, np.ndarray]
   total: int
   valid: int
 
@@ -121,8 +121,8 @@ def layout_features(module: Module, runs: Sequence[int], source: str = "the modu
   node_count = len(module.config_index_to_node)
   # Ten thousand runs of hundreds of nodes have few distinct node configurations: each is decoded
   # once.
-  rows: List[np.ndarray] = []
-  row_of: Dict[bytes, int] = {}
+  rows: list[np.ndarray] = []
+  row_of: dict[bytes, int] = {}
   chosen = np.empty((len(runs), node_count), np.int64)
   for c, index in enumerate(runs):
     nodes = module.runs[index].module_config.layout_config.nodes
@@ -174,7 +174,7 @@ def _is_valid_layout_run(run: Run) -> bool:
 
 
 def _valid_runs(
-    passes: Sequence[Module], is_valid: Callable[[Run], bool], source: str) -> List[int]:
+    passes: Sequence[Module], is_valid: Callable[[Run], bool], source: str) -> list[int]:
   """Indices of the runs that are valid in every pass; one of them is a default run."""
   valid = [
       index for index, runs in enumerate(zip(*(module.runs for module in passes)))
@@ -188,7 +188,7 @@ def _valid_runs(
 
 
 def _runtime_arrays(
-    passes: Sequence[Module], valid: Sequence[int], source: str) -> Dict[str, np.ndarray]:
+    passes: Sequence[Module], valid: Sequence[int], source: str) -> dict[str, np.ndarray]:
   times = np.array(
       [[module.runs[index].profile.compute_time_ns for index in valid] for module in passes],
       np.int64)

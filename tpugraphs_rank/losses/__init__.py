@@ -1,4 +1,4 @@
 """Ranking losses over lists of configurations."""
 
-from tpugraphs_rank.losses.ranking import LOSSES
 from tpugraphs_rank.losses.ranking import combined_loss
+from tpugraphs_rank.losses.ranking import LOSSES

@@ -6,7 +6,8 @@ each list, (B,). A higher score means a faster configuration. Labels are those o
 for padding.
 """
 
-from typing import Any, Callable, Dict, Mapping, Sequence, Tuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_ranking as tfr
@@ -31,7 +32,7 @@ def _per_list(implementation: Any, key: str, scale: float = 1.0, temperature: fl
   return loss
 
 
-def _range(step: Mapping[str, Any], scores: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+def _range(step: Mapping[str, Any], scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """Least and greatest score of each list's real configurations, both (B, 1)."""
   mask, dtype = step["mask"], scores.dtype
   return (tf.reduce_min(tf.where(mask, scores, dtype.max), axis=1, keepdims=True),
@@ -72,7 +73,7 @@ def mean_squared_error(step: Mapping[str, Any], scores: tf.Tensor) -> tf.Tensor:
 
 _LIST_MLE = _per_list(tfr.losses_impl.ListMLELoss(name=None), "order")
 
-LOSSES: Dict[str, Loss] = {
+LOSSES: dict[str, Loss] = {
     "list_mle": list_mle,
     "pairwise_logistic": _per_list(tfr.losses_impl.PairwiseLogisticLoss(name=None), "relevance"),
     "pairwise_hinge": _per_list(tfr.losses_impl.PairwiseHingeLoss(name=None), "relevance"),

@@ -1,7 +1,8 @@
 """Means over the graphs of a collection, and over groups of them."""
 
+from collections.abc import Iterable, Sequence
 import math
-from typing import Dict, Iterable, NamedTuple, Optional, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,7 +17,7 @@ class GraphMean(NamedTuple):
   skipped: int  # Graphs for which the metric is NaN: they have nothing to rank.
 
 
-def mean_over_graphs(values: ArrayLike, weights: Optional[ArrayLike] = None) -> GraphMean:
+def mean_over_graphs(values: ArrayLike, weights: ArrayLike | None = None) -> GraphMean:
   """The mean over graphs, without those whose value is NaN, which are counted.
 
       mean = sum_g w_g v_g / sum_g w_g
@@ -45,8 +46,8 @@ def mean_over_graphs(values: ArrayLike, weights: Optional[ArrayLike] = None) -> 
 
 
 def mean_by_group(
-    values: ArrayLike, groups: Sequence[str], weights: Optional[ArrayLike] = None,
-) -> Dict[str, GraphMean]:
+    values: ArrayLike, groups: Sequence[str], weights: ArrayLike | None = None,
+) -> dict[str, GraphMean]:
   """`mean_over_graphs` of each group (a kernel family, a program), groups in sorted order."""
   array = np.asarray(values, np.float64)
   names = np.asarray(groups, dtype=object)

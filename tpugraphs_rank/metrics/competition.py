@@ -1,8 +1,8 @@
 """The score of the TpuGraphs competition ("Predict AI Model Runtime"), per graph and in all."""
 
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import math
-from typing import Iterable, Mapping, Optional, Sequence, Tuple
 
 from numpy.typing import ArrayLike
 
@@ -11,7 +11,7 @@ from tpugraphs_rank.metrics import aggregate
 from tpugraphs_rank.metrics import pairs
 from tpugraphs_rank.metrics import slowdown
 
-COMPETITION_COLLECTIONS: Tuple[str, ...] = (
+COMPETITION_COLLECTIONS: tuple[str, ...] = (
     "tile:xla", "layout:xla:random", "layout:xla:default", "layout:nlp:random",
     "layout:nlp:default")
 TILE_K = 5
@@ -31,13 +31,13 @@ class CompetitionScore:
   score: float
   partial: float
   collections: Mapping[str, aggregate.GraphMean]
-  missing: Tuple[str, ...]
+  missing: tuple[str, ...]
 
 
 def tile_competition_score(
     runtimes: ArrayLike,
     scores: ArrayLike,
-    normalizers: Optional[ArrayLike] = None,
+    normalizers: ArrayLike | None = None,
 ) -> float:
   """The competition's score of one tile graph.
 

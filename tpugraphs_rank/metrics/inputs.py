@@ -1,7 +1,6 @@
 """Checks shared by the metrics, and the one definition of a ranking."""
 
 import math
-from typing import Optional, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,7 +32,7 @@ def check_normalizers(normalizers: ArrayLike, count: int) -> np.ndarray:
   return array
 
 
-def check_scores(scores: ArrayLike, count: Optional[int] = None) -> np.ndarray:
+def check_scores(scores: ArrayLike, count: int | None = None) -> np.ndarray:
   """Scores as float64 (c,), higher = predicted faster: c >= 1 and finite.
 
   Args:
@@ -53,13 +52,13 @@ def check_scores(scores: ArrayLike, count: Optional[int] = None) -> np.ndarray:
   return array
 
 
-def check_pair(runtimes: ArrayLike, scores: ArrayLike) -> Tuple[np.ndarray, np.ndarray]:
+def check_pair(runtimes: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
   """Runtimes and scores of one graph, both float64 (c,)."""
   runtimes = check_runtimes(runtimes)
   return runtimes, check_scores(scores, runtimes.shape[0])
 
 
-def within_of_best(runtimes: np.ndarray, within: Optional[float]) -> np.ndarray:
+def within_of_best(runtimes: np.ndarray, within: float | None) -> np.ndarray:
   """Mask (c,) of the configurations with runtime <= within * min(runtimes); None keeps all.
 
   Raises:

@@ -4,7 +4,7 @@ All count pairs in O(c log c) time and O(c) memory.
 """
 
 import math
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -64,7 +64,7 @@ def kendall_tau(
     scores: ArrayLike,
     variant: str = "competition",
     *,
-    within: Optional[float] = None,
+    within: float | None = None,
 ) -> float:
   """Kendall's rank correlation of one graph; +1 when the order of the scores is the true one.
 
@@ -114,7 +114,7 @@ def kendall_tau(
 
 
 def is_degenerate(
-    runtimes: ArrayLike, scores: ArrayLike, *, within: Optional[float] = None) -> bool:
+    runtimes: ArrayLike, scores: ArrayLike, *, within: float | None = None) -> bool:
   """Whether `kendall_tau` is 0 by decision: runtimes differ, but all scores are equal."""
   runtimes, scores = _restricted(runtimes, scores, within)
   return bool(np.ptp(runtimes) > 0 and np.ptp(scores) == 0)
@@ -132,8 +132,8 @@ def count_pairs(runtimes: np.ndarray, scores: np.ndarray, min_gap: float = 0.0) 
 
 
 def _restricted(
-    runtimes: ArrayLike, scores: ArrayLike, within: Optional[float],
-) -> Tuple[np.ndarray, np.ndarray]:
+    runtimes: ArrayLike, scores: ArrayLike, within: float | None,
+) -> tuple[np.ndarray, np.ndarray]:
   runtimes, scores = inputs.check_pair(runtimes, scores)
   mask = inputs.within_of_best(runtimes, within)
   return runtimes[mask], scores[mask]
@@ -154,7 +154,7 @@ def _tied_pairs(values: np.ndarray) -> int:
 
 
 def _compare_with_prefix(
-    values: np.ndarray, lengths: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    values: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Counts, for each j, how many of values[:lengths[j]] are below and equal to values[j].
 
   A wavelet matrix, walked for all j at once: the values are sorted stably by one bit after the

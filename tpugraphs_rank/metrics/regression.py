@@ -5,7 +5,6 @@ arXiv 2411.02322, section 5). All three take (labels, predictions), each (n,), o
 """
 
 import math
-from typing import Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,7 +41,7 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
   return float(np.clip(value, -1.0, 1.0))
 
 
-def _check(labels: ArrayLike, predictions: ArrayLike) -> Tuple[np.ndarray, np.ndarray]:
+def _check(labels: ArrayLike, predictions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
   first, second = np.asarray(labels, np.float64), np.asarray(predictions, np.float64)
   if first.ndim != 1 or first.size == 0 or first.shape != second.shape:
     raise errors.DataError(

@@ -1,6 +1,5 @@
 """How much slower the best of the K best-scored configurations is than the best of all."""
 
-from typing import Optional
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +12,7 @@ def topk_slowdown(
     runtimes: ArrayLike,
     scores: ArrayLike,
     k: int,
-    normalizers: Optional[ArrayLike] = None,
+    normalizers: ArrayLike | None = None,
 ) -> float:
   """Top-K slowdown of one graph, what is lost by trying only the K best-scored configurations.
 

@@ -2,5 +2,5 @@
 
 from tpugraphs_rank.models.build import build_model
 from tpugraphs_rank.models.build import Model
-from tpugraphs_rank.models.members import Members
+from tpugraphs_rank.models.ensemble import Members
 from tpugraphs_rank.models.ranker import Ranker

@@ -4,10 +4,10 @@ from typing import Union
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
-from tpugraphs_rank.models import members
+from tpugraphs_rank.models import ensemble
 from tpugraphs_rank.models import ranker
 
-Model = Union[ranker.Ranker, members.Members]
+Model = Union[ranker.Ranker, ensemble.Members]
 
 
 def build_model(kind: str, config: run_config.RunConfig) -> Model:
@@ -20,5 +20,5 @@ def build_model(kind: str, config: run_config.RunConfig) -> Model:
     raise errors.ConfigError(
         "model.join = 'late' keeps tile configurations out of the convolutions, where "
         "attention_gnn compares them; choose join = 'early' or 'both', or model = 'residual_gnn'")
-  make = ranker.Ranker if config.model.members == 1 else members.Members
+  make = ranker.Ranker if config.model.members == 1 else ensemble.Members
   return make(kind, config.model, config.loss.l2_regularization)

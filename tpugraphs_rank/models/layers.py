@@ -1,6 +1,6 @@
 """Layers over the hidden states of all nodes under all configurations; see `states`."""
 
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -107,7 +107,7 @@ def layout_tensors(which: str) -> np.ndarray:
       "minor": [of_tensor]}[which])
 
 
-def different_layouts(configs: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+def different_layouts(configs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """Which layouts there are among [rows, T, 18]: [k, 1, 18] int32, and which each is: [rows, T]."""
   flat = tf.reshape(configs, [-1, graphs.NUM_LAYOUT_FEATURES])
   # In base 7 each its own number, below 2^53, so that sums of floats are exact.
@@ -154,7 +154,7 @@ class Convolution(tf.keras.layers.Layer):
     super().build(input_shape)
 
   def call(self, hidden: tf.Tensor, states: states_lib.States, level: int, apart: bool = False
-           ) -> List[tf.Tensor]:
+           ) -> list[tf.Tensor]:
     """The states after the convolution, as terms whose sum they are.
 
     Args:

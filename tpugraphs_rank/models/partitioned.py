@@ -1,14 +1,14 @@
 """A batch in which what no configuration can change is computed once; see `states`."""
 
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
 from tpugraphs_rank.models import states
 
 # Terms of `states.Own`, and of `states.Shared`.
-Terms = Tuple[List[tf.Tensor], List[tf.Tensor]]
-Embed = Callable[[states.States], List[tf.Tensor]]
+Terms = tuple[list[tf.Tensor], list[tf.Tensor]]
+Embed = Callable[[states.States], list[tf.Tensor]]
 
 
 class PartitionedView:
@@ -38,14 +38,14 @@ class PartitionedView:
     of_shared = function(shared)
     return function(states.Own(self._arrays, shared.kept)), of_shared
 
-  def shared_part(self, function: Embed, poolings: Sequence[str]) -> Dict[str, tf.Tensor]:
+  def shared_part(self, function: Embed, poolings: Sequence[str]) -> dict[str, tf.Tensor]:
     """What `own_part` needs of the nodes that no configuration reaches."""
     shared = states.Shared(self._arrays)
     pooled = self.pool_part(function(shared), poolings, first=False)
     return {**shared.kept, **{f"pooled_{name}": value for name, value in pooled.items()}}
 
   def own_part(self, function: Embed, kept: Mapping[str, tf.Tensor], poolings: Sequence[str]
-               ) -> Dict[str, tf.Tensor]:
+               ) -> dict[str, tf.Tensor]:
     """The pooled states of all nodes, as `pool`, given a `shared_part` of the same graphs."""
     own = self.pool_part(function(states.Own(self._arrays, kept)), poolings, first=True)
     return self.join(own, {name: kept[f"pooled_{name}"] for name in own}, poolings)
@@ -72,14 +72,14 @@ class PartitionedView:
     return [own], [tf.tensor_scatter_nd_update(
         shared, tf.gather(places, outside)[:, None] - rows, tf.gather(of_shared, outside))]
 
-  def pool(self, hidden: Terms, poolings: Sequence[str]) -> Dict[str, tf.Tensor]:
+  def pool(self, hidden: Terms, poolings: Sequence[str]) -> dict[str, tf.Tensor]:
     """For each of "mean", "sum" and "max" the pooled states [B, T, h] of each graph's nodes."""
     own, shared = hidden
     return self.join(self.pool_part(own, poolings, first=True),
                      self.pool_part(shared, poolings, first=False), poolings)
 
   def pool_part(self, terms: Sequence[tf.Tensor], poolings: Sequence[str], first: bool
-                ) -> Dict[str, tf.Tensor]:
+                ) -> dict[str, tf.Tensor]:
     """The sum, and where it is asked for the maximum, over the first or the last nodes.
 
     Args:
@@ -89,7 +89,7 @@ class PartitionedView:
     """
     component = self._arrays["component"]
     count = tf.shape(component)[0]
-    found: Dict[str, List[tf.Tensor]] = {}
+    found: dict[str, list[tf.Tensor]] = {}
     for term in terms:
       rows = tf.shape(term)[0]
       graph = component[:rows] if first else component[count - rows:]
@@ -105,7 +105,7 @@ class PartitionedView:
     return {name: tf.add_n(values) for name, values in found.items()}
 
   def join(self, own: Mapping[str, tf.Tensor], shared: Mapping[str, tf.Tensor],
-           poolings: Sequence[str]) -> Dict[str, tf.Tensor]:
+           poolings: Sequence[str]) -> dict[str, tf.Tensor]:
     """The pooled states of all nodes from those of both parts."""
     pooled = {}
     if "max" in poolings:

@@ -4,8 +4,9 @@ Shapes: B graphs, N nodes in all, a list of C configurations for each graph, bef
 reference configurations may stand; T = R + C.
 """
 
+from collections.abc import Mapping
 import functools
-from typing import Dict, List, Mapping, Optional, Tuple, Union
+from typing import Union
 
 import numpy as np
 import tensorflow as tf
@@ -15,15 +16,15 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import partition
-from tpugraphs_rank.models import distinct
+from tpugraphs_rank.models import distinct_states
 from tpugraphs_rank.models import layers
 from tpugraphs_rank.models import partitioned
-from tpugraphs_rank.models import plain
+from tpugraphs_rank.models import plain_states
 from tpugraphs_rank.models import states as states_lib
 
 # A batch as a `GraphTensor` runs plain; the arrays of `data.partition` run partitioned.
 Input = Union[tfgnn.GraphTensor, Mapping[str, tf.Tensor]]
-View = Union[plain.PlainView, partitioned.PartitionedView]
+View = Union[plain_states.PlainView, partitioned.PartitionedView]
 
 
 class Ranker(tf.keras.Model):
@@ -89,9 +90,9 @@ class Ranker(tf.keras.Model):
     """The arrays of a batch of `data.batches` as this model takes them."""
     return batch if self.mixes_nodes else partition.arrange(batch, self._config)
 
-  def call(self, graph: Input, segment: Optional[Input] = None,
-           segment_node_ids: Optional[tf.Tensor] = None,
-           dropout_seed: Optional[tf.Tensor] = None) -> tf.Tensor:
+  def call(self, graph: Input, segment: Input | None = None,
+           segment_node_ids: tf.Tensor | None = None,
+           dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
     """Scores [B, C], higher = faster.
 
     Args:
@@ -110,7 +111,7 @@ class Ranker(tf.keras.Model):
       hidden = view.overlay(hidden, self._view(segment).embed(embed), segment_node_ids)
     return self._read_out(view, view.pool(hidden, self._config.pooling), dropout_seed)
 
-  def shared_part(self, graph: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+  def shared_part(self, graph: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """What the scores of any configurations of an arranged batch need besides them.
 
     For scoring list after list of the same graphs, see `own_part`.
@@ -143,7 +144,7 @@ class Ranker(tf.keras.Model):
     return self._kind == "layout" and not any(self._attentions) and not self.mixes_nodes
 
   @property
-  def pooled_levels(self) -> Tuple[int, ...]:
+  def pooled_levels(self) -> tuple[int, ...]:
     """The levels whose states scoring adds up over nodes, for `state_index`."""
     depth = len(self._convolutions)
     apart = self._config.residual == "add" and "max" not in self._config.pooling
@@ -159,17 +160,17 @@ class Ranker(tf.keras.Model):
       listed: arrays of `state_index.StateIndex.tell`.
     """
     view = partitioned.PartitionedView(graph)
-    terms = self._scoring_embed(distinct.Distinct(listed, kept))
-    own = distinct.pool(listed, dict(zip(self.pooled_levels, terms)),
+    terms = self._scoring_embed(distinct_states.Distinct(listed, kept))
+    own = distinct_states.pool(listed, dict(zip(self.pooled_levels, terms)),
                         tf.shape(graph["config_mask"])[1], self._config.pooling)
     return self._read_out(view, view.join(
         own, {name: kept[f"pooled_{name}"] for name in own}, self._config.pooling), None)
 
-  def _scoring_embed(self, states: states_lib.States) -> List[tf.Tensor]:
+  def _scoring_embed(self, states: states_lib.States) -> list[tf.Tensor]:
     return self._embed(states, None, apart="max" not in self._config.pooling)
 
   @property
-  def rankers(self) -> List["Ranker"]:
+  def rankers(self) -> list["Ranker"]:
     """The one member of an ensemble; see `members.Members`."""
     return [self]
 
@@ -179,30 +180,30 @@ class Ranker(tf.keras.Model):
     Where a configuration would join, nothing is added, as if all of its scaled numbers were 0,
     their mean in training. The weights are those that scoring uses.
     """
-    states = plain.PlainStates(graph, self._config.aggregation)
+    states = plain_states.PlainStates(graph, self._config.aggregation)
     (hidden,) = self._embed(states, None, apart=False, configured=False)
     return tf.squeeze(hidden, axis=1)
 
   def graph_states(self, graph: tfgnn.GraphTensor, hidden: tf.Tensor) -> tf.Tensor:
     """[B, p]: `node_states` pooled as scoring pools them."""
-    found = plain.PlainView(graph, self._config.aggregation).pool(
+    found = plain_states.PlainView(graph, self._config.aggregation).pool(
         [hidden[:, None, :]], self._config.pooling)
     return tf.squeeze(tf.concat(self._pooled(found), axis=-1), axis=1)
 
-  def member_scores(self, graph: Input, segment: Optional[Input] = None,
-                    segment_node_ids: Optional[tf.Tensor] = None,
-                    dropout_seed: Optional[tf.Tensor] = None) -> List[tf.Tensor]:
+  def member_scores(self, graph: Input, segment: Input | None = None,
+                    segment_node_ids: tf.Tensor | None = None,
+                    dropout_seed: tf.Tensor | None = None) -> list[tf.Tensor]:
     """The scores as the one member of an ensemble; see `members.Members`."""
     return [self(graph, segment=segment, segment_node_ids=segment_node_ids,
                  dropout_seed=dropout_seed)]
 
   def _view(self, graph: Input) -> View:
     if isinstance(graph, tfgnn.GraphTensor):
-      return plain.PlainView(graph, self._config.aggregation)
+      return plain_states.PlainView(graph, self._config.aggregation)
     return partitioned.PartitionedView(graph)
 
-  def _embed(self, states: states_lib.States, dropout_seed: Optional[tf.Tensor], apart: bool,
-             configured: bool = True) -> List[tf.Tensor]:
+  def _embed(self, states: states_lib.States, dropout_seed: tf.Tensor | None, apart: bool,
+             configured: bool = True) -> list[tf.Tensor]:
     """The states after the last convolution, as terms whose sum they are."""
     # Joined late, the configuration stays out of the convolutions: one state serves all of them.
     without = not configured or (self._kind == "tile" and self._config.join == "late")
@@ -222,7 +223,7 @@ class Ranker(tf.keras.Model):
     """[rows, F] and [rows] to [rows, h]."""
     return self._node_projection([features, self._opcodes(tf.range(graphs.NUM_OPCODES)), opcode])
 
-  def _of_configs(self, configs: tf.Tensor, sizes: Optional[tf.Tensor] = None) -> tf.Tensor:
+  def _of_configs(self, configs: tf.Tensor, sizes: tf.Tensor | None = None) -> tf.Tensor:
     """Layouts [rows, T, 18] of tensors of `sizes` (rows, 3), or tiles [B, T, K], to h wide."""
     if sizes is None:
       return self._config_projection(configs)
@@ -240,7 +241,7 @@ class Ranker(tf.keras.Model):
     return joined
 
   def _read_out(self, view: View, found: Mapping[str, tf.Tensor],
-                dropout_seed: Optional[tf.Tensor]) -> tf.Tensor:
+                dropout_seed: tf.Tensor | None) -> tf.Tensor:
     """Pooled states [B, T, h] to scores [B, C]."""
     pooled = self._pooled(found)
     if self._late_projection is not None:
@@ -253,7 +254,7 @@ class Ranker(tf.keras.Model):
       joined *= mask[:, None, :]
     return tf.squeeze(self._score(self._head(joined)), axis=-1)
 
-  def _pooled(self, found: Mapping[str, tf.Tensor]) -> List[tf.Tensor]:
+  def _pooled(self, found: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
     """The poolings [B, T, h] that the settings name, in their order."""
     normalised = lambda pooling: pooling == "sum" and self._config.pool_l2
     return [tf.nn.l2_normalize(found[pooling], axis=-1) if normalised(pooling) else found[pooling]

@@ -12,8 +12,8 @@ fall together has a probability of s^2 / 2^65, 3e-8 for a million states at a ti
 two groups do, it is noticed, and other hashes are taken.
 """
 
+from collections.abc import Sequence
 import dataclasses
-from typing import List, Sequence, Tuple
 
 import numpy as np
 import pandas as pd
@@ -78,18 +78,18 @@ class StateIndex:
     support = sparse.csr_matrix(
         (np.ones(starts, np.uint64), (np.arange(starts), np.arange(starts))),
         shape=(count, starts))
-    self._levels: List[_Level] = []
+    self._levels: list[_Level] = []
     for level in range(depth + 1):
       self._levels.append(_group(support[:self._rows[level]], self._salts))
       support = heard @ support
       support.data[:] = 1
 
   @property
-  def groups(self) -> Tuple[int, ...]:
+  def groups(self) -> tuple[int, ...]:
     """Groups of nodes at each level."""
     return tuple(level.support.shape[0] for level in self._levels)
 
-  def tell(self, layouts: np.ndarray) -> List[Told]:
+  def tell(self, layouts: np.ndarray) -> list[Told]:
     """Tells the states of some configurations apart, at each level.
 
     Args:

@@ -14,7 +14,8 @@ Level k = 0, 1, ... stands for the states before convolution k.
 """
 
 import abc
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -27,7 +28,7 @@ class States(abc.ABC):
 
   @abc.abstractmethod
   def start(self, of_nodes: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-            of_configs: Optional[Callable[..., tf.Tensor]]) -> tf.Tensor:
+            of_configs: Callable[..., tf.Tensor] | None) -> tf.Tensor:
     """The projected nodes plus the projected configurations.
 
     Args:
@@ -115,7 +116,7 @@ class Shared(States):
     """Keeps the arrays of `data.partition.arrange`."""
     self._arrays = arrays
     self._count = tf.shape(arrays["nodes"])[0]
-    self.kept: Dict[str, tf.Tensor] = {}
+    self.kept: dict[str, tf.Tensor] = {}
 
   def start(self, of_nodes, of_configs):
     base = tf.expand_dims(of_nodes(self._arrays["nodes"], self._arrays["opcode"]), 1)
@@ -148,7 +149,7 @@ class Shared(States):
     self.kept[f"drop_{level}"], factors = self._cut(factors, self._arrays["rows"][level])
     return hidden * factors
 
-  def _cut(self, values: tf.Tensor, rows: tf.Tensor) -> List[tf.Tensor]:
+  def _cut(self, values: tf.Tensor, rows: tf.Tensor) -> list[tf.Tensor]:
     """Values of all nodes, cut after the first rows. A slice's gradient would be slower."""
     return tf.split(values, tf.stack([rows, self._count - rows]))
 

@@ -1,10 +1,10 @@
 """The rows that a submission must have: from the graphs that are ranked, or from a sample."""
 
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
 import re
-from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -16,7 +16,7 @@ from tpugraphs_rank.submission import reading
 from tpugraphs_rank.submission import rows as rows_lib
 
 # The order of the collections in a file.
-COLLECTIONS: Tuple[str, ...] = (
+COLLECTIONS: tuple[str, ...] = (
     "tile:xla", "layout:xla:default", "layout:xla:random", "layout:nlp:default",
     "layout:nlp:random")
 
@@ -41,9 +41,9 @@ class ExpectedRow:
   id: str
   collection: str
   kind: str
-  length: Optional[int]
-  num_configs: Optional[int]
-  path: Optional[pathlib.Path] = None
+  length: int | None
+  num_configs: int | None
+  path: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Expectation:
     source: where they are known from, in words.
   """
 
-  rows: Tuple[ExpectedRow, ...]
+  rows: tuple[ExpectedRow, ...]
   source: str
 
   @functools.cached_property
@@ -64,7 +64,7 @@ class Expectation:
     return {row.id: place for place, row in enumerate(self.rows)}
 
   @property
-  def collections(self) -> Tuple[str, ...]:
+  def collections(self) -> tuple[str, ...]:
     """Names of the collections, in their order."""
     return tuple(dict.fromkeys(row.collection for row in self.rows))
 
@@ -73,7 +73,7 @@ class Expectation:
     wanted = frozenset(names)
     return Expectation(tuple(row for row in self.rows if row.collection in wanted), self.source)
 
-  def count(self, ids: Iterable[str]) -> Dict[str, int]:
+  def count(self, ids: Iterable[str]) -> dict[str, int]:
     """How many of the IDs belong to each collection; unknown ones do not count."""
     counts = dict.fromkeys(self.collections, 0)
     for name in ids:
@@ -82,8 +82,8 @@ class Expectation:
     return counts
 
 
-def from_data(names: Sequence[Union[str, registry.Collection]] = COLLECTIONS, split: str = "test",
-              data_root: Optional[files.PathLike] = None) -> Expectation:
+def from_data(names: Sequence[str | registry.Collection] = COLLECTIONS, split: str = "test",
+              data_root: files.PathLike | None = None) -> Expectation:
   """The rows for every graph of a split of collections, from the headers of their files.
 
   Inside a collection rows stand in the order of the file stems (by code point).
@@ -97,7 +97,7 @@ def from_data(names: Sequence[Union[str, registry.Collection]] = COLLECTIONS, sp
     MissingDataError, UnknownNameError, DataError: as `load_collection`; or a file is damaged, of
       another kind or without configurations.
   """
-  expected: List[ExpectedRow] = []
+  expected: list[ExpectedRow] = []
   for name in names:
     found = collections.load_collection(name, split, data_root)
     collection = found.collection
@@ -160,7 +160,7 @@ def from_sample(path: files.PathLike) -> Expectation:
   if parsed.faults:
     raise errors.DataError(
         f"sample {path}: {parsed.faults[0]}; download it again, or validate with --data_root")
-  expected: Dict[str, ExpectedRow] = {}
+  expected: dict[str, ExpectedRow] = {}
   for row in parsed.rows:
     problem = "stands twice" if row.id in expected else _add(row, expected)
     if problem:
@@ -173,7 +173,7 @@ def from_sample(path: files.PathLike) -> Expectation:
   return Expectation(tuple(expected.values()), f"sample {path}")
 
 
-def _add(row: reading.ReadRow, expected: Dict[str, ExpectedRow]) -> str:
+def _add(row: reading.ReadRow, expected: dict[str, ExpectedRow]) -> str:
   """Adds the row that a sample's row tells of; what is wrong with it, if anything."""
   match = _PUBLIC_ID.fullmatch(row.id)
   if not match:

@@ -1,7 +1,8 @@
 """One submission from the parts that runs wrote."""
 
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import NamedTuple
 
 from tpugraphs_rank.submission import expectation as expectation_lib
 from tpugraphs_rank.submission import faults as faults_lib
@@ -31,12 +32,12 @@ class Merged:
   """
 
   data: bytes
-  faults: Tuple[PartFault, ...]
+  faults: tuple[PartFault, ...]
   counts: Mapping[str, int]
   repeats: int
 
 
-def mentioned(parts: Iterable[bytes], names: Sequence[str]) -> Tuple[str, ...]:
+def mentioned(parts: Iterable[bytes], names: Sequence[str]) -> tuple[str, ...]:
   """Those of the collections of which the parts hold a row, in their order."""
   ids = {row.id for data in parts for row in reading.parse(data).rows}
   return tuple(name for name in names if any(row_id.startswith(f"{name}:") for row_id in ids))
@@ -52,8 +53,8 @@ def merge(parts: Mapping[str, bytes], expectation: expectation_lib.Expectation) 
     parts: the bytes of each part, by the name that faults bear.
     expectation: the rows of the submission.
   """
-  faults: List[PartFault] = []
-  chosen: Dict[str, Tuple[str, reading.ReadRow]] = {}
+  faults: list[PartFault] = []
+  chosen: dict[str, tuple[str, reading.ReadRow]] = {}
   repeats = 0
   for part, data in parts.items():
     parsed = reading.parse(data)
@@ -85,7 +86,7 @@ def merge(parts: Mapping[str, bytes], expectation: expectation_lib.Expectation) 
       if row.collection not in absent:
         faults.append(PartFault("", faults_lib.Fault(line, row.collection, (
             "no part has a row of this collection; add the part of its run (`python -m "
-            "experiments.predict` writes it), or give --allow_partial for a file without it"))))
+            "tpugraphs_rank.cli.predict` writes it), or give --allow_partial for a file without it"))))
       absent.add(row.collection)
     elif row.id not in chosen:
       faults.append(PartFault("", faults_lib.Fault(line, row.id, "no part has this row")))

@@ -7,7 +7,7 @@ the index without its leading zero), so that one mistake is not reported as five
 import collections
 import pathlib
 import re
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -37,7 +37,7 @@ class ReadRow(NamedTuple):
   """
   line: int
   id: str
-  indices: Optional[Tuple[Optional[int], ...]]
+  indices: tuple[int | None, ...] | None
 
 
 class Parsed(NamedTuple):
@@ -47,14 +47,14 @@ class Parsed(NamedTuple):
     rows: in the order of the file.
     faults: of the form; what the rows should be is not known here.
   """
-  rows: Tuple[ReadRow, ...]
-  faults: Tuple[Fault, ...]
+  rows: tuple[ReadRow, ...]
+  faults: tuple[Fault, ...]
 
 
 def parse(data: bytes) -> Parsed:
   """Reads the rows of a submission, and finds every fault of its form. Never raises."""
-  rows: List[ReadRow] = []
-  faults: List[Fault] = []
+  rows: list[ReadRow] = []
+  faults: list[Fault] = []
   if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
     faults.append(Fault(1, "", "the file is UTF-16; save it as UTF-8"))
     data = data.decode("utf-16", "replace").encode("utf-8")
@@ -75,7 +75,7 @@ def parse(data: bytes) -> Parsed:
     elif not text.strip():
       problems.append("blank line; expected a row")
     elif text == rows_lib.HEADER:
-      problems.append("the header again; `python -m experiments.submission merge` joins parts")
+      problems.append("the header again; `python -m tpugraphs_rank.cli.submission merge` joins parts")
     else:
       if number == 1:
         faults.append(Fault(1, "", f"the header is missing; expected {rows_lib.HEADER!r}"))
@@ -89,7 +89,7 @@ def parse(data: bytes) -> Parsed:
   return Parsed(tuple(rows), tuple(faults))
 
 
-def read(path: files.PathLike) -> Tuple[rows_lib.Row, ...]:
+def read(path: files.PathLike) -> tuple[rows_lib.Row, ...]:
   """Reads a submission or a part of one, whose form must be without a fault.
 
   Raises:
@@ -101,7 +101,7 @@ def read(path: files.PathLike) -> Tuple[rows_lib.Row, ...]:
     more = f" (and {len(parsed.faults) - 1} more)" if len(parsed.faults) > 1 else ""
     raise errors.DataError(
         f"{path}: {parsed.faults[0]}{more}; write the file again with `python -m "
-        "experiments.predict` or `python -m experiments.submission merge`")
+        "tpugraphs_rank.cli.predict` or `python -m tpugraphs_rank.cli.submission merge`")
   return tuple(rows_lib.Row(row.id, row.indices) for row in parsed.rows)
 
 
@@ -115,13 +115,13 @@ def read_bytes(path: files.PathLike) -> bytes:
     return pathlib.Path(path).read_bytes()
   except FileNotFoundError:
     raise errors.MissingDataError(
-        f"no file {path}; `python -m experiments.predict --run_dir DIR` writes a part of a "
-        "submission, `python -m experiments.submission merge` joins them") from None
+        f"no file {path}; `python -m tpugraphs_rank.cli.predict --run_dir DIR` writes a part of a "
+        "submission, `python -m tpugraphs_rank.cli.submission merge` joins them") from None
   except OSError as error:
     raise errors.MissingDataError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _text(line: bytes) -> Tuple[str, List[str]]:
+def _text(line: bytes) -> tuple[str, list[str]]:
   """A line as text without what belongs in none, and what that was."""
   problems = []
   try:
@@ -142,7 +142,7 @@ def _text(line: bytes) -> Tuple[str, List[str]]:
   return text, problems
 
 
-def _row(text: str, problems: List[str]) -> Tuple[str, Optional[Tuple[Optional[int], ...]]]:
+def _row(text: str, problems: list[str]) -> tuple[str, tuple[int | None, ...] | None]:
   """ID and indices of a row; appends what is wrong with it."""
   field, comma, body = text.partition(",")
   if not comma:
@@ -167,10 +167,10 @@ def _row(text: str, problems: List[str]) -> Tuple[str, Optional[Tuple[Optional[i
   return name, _entries(body.split(";"), problems)
 
 
-def _entries(entries: List[str], problems: List[str]) -> Optional[Tuple[Optional[int], ...]]:
+def _entries(entries: list[str], problems: list[str]) -> tuple[int | None, ...] | None:
   """Indices, some of which are wrong; appends one problem for each kind of mistake."""
-  mistakes: Dict[str, List[int]] = collections.OrderedDict()
-  indices: List[Optional[int]] = []
+  mistakes: dict[str, list[int]] = collections.OrderedDict()
+  indices: list[int | None] = []
   for position, entry in enumerate(entries, 1):
     mistake, value = _entry(entry)
     indices.append(value)
@@ -184,7 +184,7 @@ def _entries(entries: List[str], problems: List[str]) -> Optional[Tuple[Optional
   return None if _SEPARATOR in mistakes else tuple(indices)
 
 
-def _entry(text: str) -> Tuple[str, Optional[int]]:
+def _entry(text: str) -> tuple[str, int | None]:
   """What is wrong with an index, if anything, and the number that it stands for, if any."""
   if not text:
     return "is empty (a separator too many)", None

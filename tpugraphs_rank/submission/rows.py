@@ -7,7 +7,8 @@
 UTF-8, one newline after every line, nothing quoted. Indices of configurations stand fastest first.
 """
 
-from typing import Iterable, NamedTuple, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -1,8 +1,9 @@
 """The competition's score of a submission, where runtimes are known."""
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,10 +37,10 @@ class SubmissionScore:
   """
 
   competition: metrics.CompetitionScore
-  graphs: Tuple[GraphScore, ...]
+  graphs: tuple[GraphScore, ...]
   without_runtimes: Mapping[str, int]
 
-  def as_dict(self) -> Dict[str, object]:
+  def as_dict(self) -> dict[str, object]:
     """What JSON holds; null for what is not defined."""
     number = lambda value: None if math.isnan(value) else value
     return {
@@ -52,8 +53,8 @@ class SubmissionScore:
 
 
 def score(data: bytes, split: str = "valid",
-          names: Sequence[Union[str, registry.Collection]] = expectation_lib.COLLECTIONS,
-          data_root: Optional[files.PathLike] = None) -> SubmissionScore:
+          names: Sequence[str | registry.Collection] = expectation_lib.COLLECTIONS,
+          data_root: files.PathLike | None = None) -> SubmissionScore:
   """Scores a submission, or a part of one, for a split whose runtimes are known.
 
   Args:
@@ -77,8 +78,8 @@ def score(data: bytes, split: str = "valid",
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     raise errors.DataError(
         f"the submission is not valid for {split}: {faults[0]}{more}; `python -m "
-        f"experiments.submission validate --split {split}` names them all")
-  found: List[GraphScore] = []
+        f"tpugraphs_rank.cli.submission validate --split {split}` names them all")
+  found: list[GraphScore] = []
   without = dict.fromkeys(present, 0)
   for row, expected in zip(reading.parse(data).rows, expectation.rows):
     arrays = npz.read_arrays(expected.path, ("config_runtime", "config_runtime_normalizers"))

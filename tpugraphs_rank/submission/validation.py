@@ -2,7 +2,7 @@
 
 import bisect
 import collections
-from typing import Dict, Iterator, List, Sequence
+from collections.abc import Iterator, Sequence
 
 from tpugraphs_rank import config
 from tpugraphs_rank.submission import expectation as expectation_lib
@@ -15,7 +15,7 @@ Fault = faults_lib.Fault
 _MOST_HINTS = 10
 
 
-def validate(data: bytes, expectation: expectation_lib.Expectation) -> List[Fault]:
+def validate(data: bytes, expectation: expectation_lib.Expectation) -> list[Fault]:
   """Every fault of a submission, by line; none: it is valid, down to the byte.
 
   A missing row is reported on the line after the last row before it that is there. Of rows out of
@@ -28,7 +28,7 @@ def validate(data: bytes, expectation: expectation_lib.Expectation) -> List[Faul
   parsed = reading.parse(data)
   places = expectation.places
   faults = [*parsed.faults, *repeated(parsed.rows), *unknown(parsed.rows, expectation)]
-  lines: Dict[str, int] = {}
+  lines: dict[str, int] = {}
   for row in parsed.rows:
     if row.id in places and row.id not in lines:
       lines[row.id] = row.line
@@ -47,9 +47,9 @@ def validate(data: bytes, expectation: expectation_lib.Expectation) -> List[Faul
   return sorted(faults, key=lambda fault: fault.line)
 
 
-def repeated(rows: Sequence[reading.ReadRow]) -> List[Fault]:
+def repeated(rows: Sequence[reading.ReadRow]) -> list[Fault]:
   """A fault for each row whose ID has stood before; empty IDs are faults of the form already."""
-  lines: Dict[str, int] = {}
+  lines: dict[str, int] = {}
   return [
       Fault(row.line, row.id,
             f"the ID stands on line {lines[row.id]} already; expected it once")
@@ -57,9 +57,9 @@ def repeated(rows: Sequence[reading.ReadRow]) -> List[Fault]:
 
 
 def unknown(rows: Sequence[reading.ReadRow], expectation: expectation_lib.Expectation
-            ) -> List[Fault]:
+            ) -> list[Fault]:
   """A fault for each row that is not expected; empty IDs are faults of the form already."""
-  faults: List[Fault] = []
+  faults: list[Fault] = []
   for row in rows:
     if not row.id or row.id in expectation.places:
       continue
@@ -98,11 +98,11 @@ def check_row(row: reading.ReadRow, expected: expectation_lib.ExpectedRow) -> It
            "at most once, short lists unpadded")
 
 
-def _misplaced(places: Sequence[int]) -> List[int]:
+def _misplaced(places: Sequence[int]) -> list[int]:
   """The fewest entries without which the list is ascending: all but a longest ascending part."""
-  tails: List[int] = []  # tails[k]: index of the least entry that ends an ascending part of k + 1.
-  values: List[int] = []
-  before: List[int] = []
+  tails: list[int] = []  # tails[k]: index of the least entry that ends an ascending part of k + 1.
+  values: list[int] = []
+  before: list[int] = []
   for index, place in enumerate(places):
     k = bisect.bisect_left(values, place)
     before.append(tails[k - 1] if k else -1)

@@ -1,7 +1,8 @@
 """Variables and state in one `.npz` file: complete or absent, readable without TensorFlow."""
 
+from collections.abc import Mapping, Sequence
 import json
-from typing import Any, Dict, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -25,7 +26,7 @@ def save(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]],
 
 
 def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
-            ) -> Dict[str, Any]:
+            ) -> dict[str, Any]:
   """Assigns the stored values to variables of the same groups and shapes.
 
   Nothing is assigned unless everything fits.

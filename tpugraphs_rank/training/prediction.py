@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from typing import List, Optional, Tuple
 import zipfile
 
 import numpy as np
@@ -27,10 +26,10 @@ class Prediction:
 
   scores: pathlib.Path
   part: pathlib.Path
-  rows: Tuple[submission.Row, ...]
+  rows: tuple[submission.Row, ...]
 
 
-def predict(run: run_lib.Run, split: collections.Split, output: Optional[files.PathLike] = None
+def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike | None = None
             ) -> Prediction:
   """Scores the graphs of a split, all of their configurations, and writes scores and ranking.
 
@@ -65,7 +64,7 @@ def predict(run: run_lib.Run, split: collections.Split, output: Optional[files.P
   usual = (run.directory / "submission_part.csv" if split.split == "test"
            else scores_path.with_suffix(".csv"))
   part = pathlib.Path(output) if output is not None else usual
-  rows: List[submission.Row] = []
+  rows: list[submission.Row] = []
   with files.atomic_write(scores_path) as file, zipfile.ZipFile(file, "w") as archive:
     # Silent when nobody watches: a progress bar makes log files unreadable.
     with tqdm.tqdm(total=len(order), desc="scoring", unit="graph", disable=None) as bar:

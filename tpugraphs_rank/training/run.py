@@ -1,8 +1,9 @@
 """A finished run: its model, ready to score programs."""
 
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import logging
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +33,7 @@ _GROUP_GRAPHS = 64
 class _Unseen(NamedTuple):
   """The opcodes of a graph that training never saw."""
   name: str
-  opcodes: Tuple[int, ...]
+  opcodes: tuple[int, ...]
 
 
 class Run:
@@ -49,7 +50,7 @@ class Run:
   def __init__(self, directory: run_directory.RunDirectory, strict: bool = False):
     self.directory = directory
     self.config: run_config.RunConfig = directory.read_config()
-    self.about: Dict[str, Any] = directory.read_about()
+    self.about: dict[str, Any] = directory.read_about()
     self.strict = strict
     if self.about.get("kind") not in ("tile", "layout"):
       raise errors.RunDirectoryError(
@@ -59,13 +60,13 @@ class Run:
     if not best.exists():
       raise errors.RunDirectoryError(
           f"{directory.path} has no checkpoint yet; resume its training with `python -m "
-          f"experiments.train --run_dir {directory.path} --config {directory / 'config.json'}`")
+          f"tpugraphs_rank.cli.train --run_dir {directory.path} --config {directory / 'config.json'}`")
     self.normalizer = normalize.Normalizer.load(directory / "normalizer.npz")
     self._model = build_model(self.about["kind"], self.config)
     self._best = best
     self._scorer = scoring.Scorer(self._model, self.config)
 
-  def score_programs(self, programs: Sequence[splits.Program]) -> List[np.ndarray]:
+  def score_programs(self, programs: Sequence[splits.Program]) -> list[np.ndarray]:
     """Scores each program's usable configurations, (c',) float32, higher = faster.
 
     Raises:
@@ -75,7 +76,7 @@ class Run:
     self.check([program.graph for program in programs])
     return self._scores(programs)
 
-  def _scores(self, programs: Sequence[splits.Program]) -> List[np.ndarray]:
+  def _scores(self, programs: Sequence[splits.Program]) -> list[np.ndarray]:
     if not programs:
       return []
     prepared = [batches.prepare(program, self.normalizer) for program in programs]
@@ -88,7 +89,7 @@ class Run:
             f"{program.graph.name}: scores are not finite; its features may be extreme")
     return scores
 
-  def score(self, graph: graphs.Graph, configs: Optional[np.ndarray] = None) -> np.ndarray:
+  def score(self, graph: graphs.Graph, configs: np.ndarray | None = None) -> np.ndarray:
     """Scores all configurations of a graph, (c,) float32, higher = faster.
 
     Needs no runtimes, and memory for the states of some configurations only, however many there
@@ -120,7 +121,7 @@ class Run:
       raise errors.ConfigError(f"the best {k} configurations are asked for; expected 1 or more")
     return metrics.ranking(self.score(graph))[:k]
 
-  def score_each(self, found: Iterable[graphs.Graph]) -> Iterator[Tuple[graphs.Graph, np.ndarray]]:
+  def score_each(self, found: Iterable[graphs.Graph]) -> Iterator[tuple[graphs.Graph, np.ndarray]]:
     """Scores all configurations of one graph after the other, of which few are in memory.
 
     Yields:
@@ -128,7 +129,7 @@ class Run:
 
     Raises as `score_programs`.
     """
-    unseen: List[_Unseen] = []
+    unseen: list[_Unseen] = []
     for group in _groups(found):
       unseen += [self._unseen(graph) for graph in group]
       if self.strict:
@@ -191,9 +192,9 @@ class Run:
     _logger.warning("%s", message)
 
 
-def _groups(found: Iterable[graphs.Graph]) -> Iterator[List[graphs.Graph]]:
+def _groups(found: Iterable[graphs.Graph]) -> Iterator[list[graphs.Graph]]:
   """Graphs in lists: as few in memory as may be, as many as scoring together is worth."""
-  group: List[graphs.Graph] = []
+  group: list[graphs.Graph] = []
   size = 0
   for graph in found:
     group.append(graph)

@@ -14,8 +14,10 @@
     train.log          the log
 """
 
+from collections.abc import Iterator, Mapping
 import contextlib
 import csv
+from importlib import metadata
 import io
 import logging
 import os
@@ -23,8 +25,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from importlib import metadata
-from typing import Any, Dict, Iterator, List, Mapping
+from typing import Any
 
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
@@ -90,7 +91,7 @@ class RunDirectory:
         "about": dict(about)})
     return False
 
-  def _stored(self) -> Dict[str, Any]:
+  def _stored(self) -> dict[str, Any]:
     path = self / "config.json"
     if not path.is_file():
       raise errors.RunDirectoryError(
@@ -111,7 +112,7 @@ class RunDirectory:
     return config_lib.from_dict(self._config_class, self._stored()["config"],
                                 source=str(self / "config.json"))
 
-  def read_about(self) -> Dict[str, Any]:
+  def read_about(self) -> dict[str, Any]:
     """The collection, kind, target and HLO stage that the run was trained on."""
     about = self._stored().get("about")
     return about if isinstance(about, dict) else {}
@@ -120,7 +121,7 @@ class RunDirectory:
     """Replaces status.json."""
     files.write_json(self / "status.json", status)
 
-  def read_status(self) -> Dict[str, Any]:
+  def read_status(self) -> dict[str, Any]:
     """The contents of status.json; empty where training has not begun.
 
     Raises:
@@ -129,7 +130,7 @@ class RunDirectory:
     path = self / "status.json"
     return _read(path) if path.exists() else {}
 
-  def write_history(self, rows: List[Mapping[str, Any]]) -> None:
+  def write_history(self, rows: list[Mapping[str, Any]]) -> None:
     """Replaces history.csv by these rows, which have the same keys."""
     text = io.StringIO()
     if rows:
@@ -163,7 +164,7 @@ def _read(path: pathlib.Path) -> Any:
     raise errors.RunDirectoryError(f"{error}; the run directory is damaged") from error
 
 
-def environment() -> Dict[str, Any]:
+def environment() -> dict[str, Any]:
   """Versions, machine, command and commit of this process."""
   versions = {}
   for name in _PACKAGES:

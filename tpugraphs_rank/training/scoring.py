@@ -1,8 +1,8 @@
 """Scores of all configurations of many graphs, list by list, or streaming where they are large."""
 
 import collections
+from collections.abc import Iterator, Sequence
 import dataclasses
-from typing import Deque, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,6 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import pipeline
 from tpugraphs_rank.training import streaming
-
 
 # Nodes times configurations from which on a layout program is scored for itself.
 _LARGE = 50_000
@@ -35,7 +34,7 @@ class Scorer:
     if model.kind == "layout" and not model.mixes_nodes:
       self._streamer = streaming.Streamer(model, config.batch.scoring_megabytes * 2 ** 20)
 
-  def __call__(self, prepared: Sequence[batches.PreparedGraph]) -> List[np.ndarray]:
+  def __call__(self, prepared: Sequence[batches.PreparedGraph]) -> list[np.ndarray]:
     """For each graph the scores (c',) float32 of its usable configurations, in their order.
 
     Equal configurations are scored once, and so have equal scores.
@@ -52,7 +51,7 @@ class Scorer:
         for member, (first, _) in zip(prepared, places)])
     return [found[place] for found, (_, place) in zip(scores, places)]
 
-  def _distinct(self, prepared: Sequence[batches.PreparedGraph]) -> List[np.ndarray]:
+  def _distinct(self, prepared: Sequence[batches.PreparedGraph]) -> list[np.ndarray]:
     large = [self._streamer is not None
              and member.graph.num_nodes * len(member.choice) >= _LARGE for member in prepared]
     batched = iter(self._batched(
@@ -60,10 +59,10 @@ class Scorer:
     return [self._streamer(member) if alone else next(batched)
             for member, alone in zip(prepared, large)]
 
-  def _batched(self, prepared: Sequence[batches.PreparedGraph]) -> List[np.ndarray]:
+  def _batched(self, prepared: Sequence[batches.PreparedGraph]) -> list[np.ndarray]:
     if not any(len(member.choice) for member in prepared):
       return [np.zeros([0], np.float32) for _ in prepared]
-    owners: Deque[List[Tuple[int, np.ndarray]]] = collections.deque()
+    owners: collections.deque[list[tuple[int, np.ndarray]]] = collections.deque()
 
     def make() -> Iterator[batches.Batch]:
       owners.clear()  # The data set has looked at a first batch before its pass.
@@ -77,7 +76,7 @@ class Scorer:
       self._forward = tf.function(
           lambda arrays: self._model(pipeline.to_step(arrays)["graph"]),
           input_signature=[steps.element_spec], autograph=False)
-    pieces: List[List[np.ndarray]] = [[] for _ in prepared]
+    pieces: list[list[np.ndarray]] = [[] for _ in prepared]
     for arrays in steps:
       scores = self._forward(arrays).numpy()
       for row, (index, picked) in zip(scores, owners.popleft()):

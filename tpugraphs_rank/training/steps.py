@@ -1,7 +1,8 @@
 """One training step and one validation step as TensorFlow functions."""
 
+from collections.abc import Mapping, Sequence
 import math
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -30,7 +31,7 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
       rate *= 0.01 + 0.99 * 0.5 * (1.0 + tf.cos(math.pi * done))
     return self._peak * rate
 
-  def get_config(self) -> Dict[str, Any]:
+  def get_config(self) -> dict[str, Any]:
     raise NotImplementedError("the schedule is rebuilt from the run's configuration")
 
 
@@ -55,7 +56,7 @@ class Stepper:
     self._ema_decay = config.optimizer.ema_decay
     self._dropout = config.model.dropout > 0
     # The averaged weights; without averaging, the weights themselves.
-    self.averaged: List[tf.Variable] = [
+    self.averaged: list[tf.Variable] = [
         tf.Variable(variable, trainable=False) for variable in model.trainable_variables
     ] if self._ema_decay else list(model.trainable_variables)
     self._seed = config.training.seed
@@ -64,18 +65,18 @@ class Stepper:
     self.train = tf.function(self._train, **options)
     self.validate = tf.function(self._validate, **options)
 
-  def variables(self) -> Dict[str, List[tf.Variable]]:
+  def variables(self) -> dict[str, list[tf.Variable]]:
     """All that a checkpoint must hold to go on."""
     return {"model": list(self.model.trainable_variables),
             "optimizer": list(self.optimizer.variables),
             "averaged": self.averaged if self._ema_decay else []}
 
-  def best_variables(self) -> Dict[str, List[tf.Variable]]:
+  def best_variables(self) -> dict[str, list[tf.Variable]]:
     """What scoring uses."""
     return {"model": self.averaged}
 
   def _scores_and_loss(self, step: Mapping[str, Any], training: bool
-                       ) -> Tuple[tf.Tensor, tf.Tensor]:
+                       ) -> tuple[tf.Tensor, tf.Tensor]:
     seed = None
     if training and self._dropout:
       seed = tf.stack([tf.cast(self._seed, tf.int32),
@@ -88,7 +89,7 @@ class Stepper:
     count = len(scores)
     return tf.add_n(scores) / count, tf.add_n(losses_of_members) / count
 
-  def _train(self, arrays: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+  def _train(self, arrays: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Updates the weights unless loss or gradient are not finite."""
     step = pipeline.to_step(arrays)
     with tf.GradientTape() as tape:
@@ -121,14 +122,14 @@ class Stepper:
     return self._scores_and_loss(pipeline.to_step(arrays), training=False)[1]
 
 
-def weighted_mean(values: tf.Tensor, weights: Optional[tf.Tensor]) -> tf.Tensor:
+def weighted_mean(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
   """sum_i w_i l_i / sum_i w_i of losses l (B,) and weights w (B,); None: the plain mean."""
   if weights is None:
     return tf.reduce_mean(values)
   return tf.reduce_sum(weights * values) / tf.reduce_sum(weights)
 
 
-def ordered_pairs(step: Mapping[str, Any], scores: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+def ordered_pairs(step: Mapping[str, Any], scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """Pairs of the batch's lists that the scores order correctly, and pairs in all (both float32)."""
   relevance, mask = step["relevance"], step["mask"]
   faster = (relevance[:, :, None] > relevance[:, None, :]) & mask[:, :, None] & mask[:, None, :]

@@ -6,9 +6,10 @@ that does not pay, or configurations look at one another, some tens of them are 
 The reference list that attention looks at is computed again with each of these pieces.
 """
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import logging
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -39,7 +40,7 @@ _MESSAGE_BYTES = 100
 class Streamer:
   """Scores one layout program at a time; traced once for all of them."""
 
-  def __init__(self, model: models.Model, budget: int, distinct: Optional[bool] = None):
+  def __init__(self, model: models.Model, budget: int, distinct: bool | None = None):
     """Keeps the model, whose variables may change between calls.
 
     Args:
@@ -52,7 +53,7 @@ class Streamer:
     self._bytes = 4 * model.state_numbers
     self._budget = budget
     self._distinct = distinct if model.tells_states_apart else False
-    self._functions: Dict[str, Callable[..., Any]] = {}
+    self._functions: dict[str, Callable[..., Any]] = {}
 
   def __call__(self, prepared: batches.PreparedGraph) -> np.ndarray:
     """(c',) float32: the scores of the usable configurations of a layout program, in order."""
@@ -67,9 +68,9 @@ class Streamer:
     return scores
 
   def _pieces(self, program: "_Program", kept: Mapping[str, tf.Tensor]
-              ) -> Iterator[Tuple[int, np.ndarray]]:
+              ) -> Iterator[tuple[int, np.ndarray]]:
     """Scores of some configurations after the other, and where they start."""
-    index: Optional[state_index.StateIndex] = None
+    index: state_index.StateIndex | None = None
     start, count = 0, len(program.prepared.choice)
     if self._distinct is not False:
       index = state_index.StateIndex(program.arrays, len(program.arrays["rows"]) - 1)
@@ -95,7 +96,7 @@ class Streamer:
     return int(np.clip(self._budget // of_one, 1, _MAX_TOLD))
 
   def _tell(self, index: state_index.StateIndex, program: "_Program", start: int, size: int
-            ) -> Tuple[List[state_index.Told], np.ndarray]:
+            ) -> tuple[list[state_index.Told], np.ndarray]:
     """The states of as many of `size` configurations as fit into the budget, and their layouts.
 
     Fewer than `size` are as many as the next pieces are given, too: to try more each time would
@@ -169,7 +170,7 @@ class _Program:
     first = self.arrays["order"][:len(by_node)]
     self._order = by_node[np.searchsorted(prepared.config_nodes[by_node], first)]
 
-  def masked(self, size: int) -> Dict[str, Any]:
+  def masked(self, size: int) -> dict[str, Any]:
     """The arrays with the masks of a list of `size` configurations."""
     return {**self._tensors, "config_mask": np.ones([1, size], bool),
             "reference_mask": np.ones([1, self.references], bool)}
@@ -187,7 +188,7 @@ def _twice_inside(sizes: Sequence[int]) -> int:
 
 def _spec(key: str, value: Any) -> tf.TensorSpec:
   """Any number of rows; widths are fixed."""
-  shape: List[Optional[int]] = [None] * len(value.shape)
+  shape: list[int | None] = [None] * len(value.shape)
   if len(shape) > 1 and not key.endswith("_mask"):
     shape[-1] = int(value.shape[-1])
   return tf.TensorSpec(shape, tf.as_dtype(value.dtype))

@@ -6,11 +6,12 @@ Where training starts from, the first that applies:
   3. fresh weights from the seed.
 """
 
+from collections.abc import Iterator
 import dataclasses
 import itertools
 import logging
 import time
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -54,7 +55,7 @@ class Result:
   state: str
   epochs: int
   best_epoch: int
-  metrics: Dict[str, float]
+  metrics: dict[str, float]
 
 
 @dataclasses.dataclass
@@ -64,15 +65,15 @@ class Progress:
   epoch: int = 0
   step: int = 0
   best_epoch: int = 0
-  best_value: Optional[float] = None
-  best_metrics: Dict[str, float] = dataclasses.field(default_factory=dict)
-  history: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
+  best_value: float | None = None
+  best_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+  history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 class Trainer:
   """Everything that a run needs, built; `train` then runs the epochs."""
 
-  def __init__(self, config: run_config.RunConfig, first_weights: Optional[int] = None):
+  def __init__(self, config: run_config.RunConfig, first_weights: int | None = None):
     """Reads the data, fits the normalizer, builds the model and its step.
 
     Args:
@@ -147,13 +148,13 @@ class Trainer:
     return map(self._model.arrange, mixing.epoch_batches(
         self.train_graphs, self.synthetic_graphs, self.config, epoch))
 
-  def about(self) -> Dict[str, Any]:
+  def about(self) -> dict[str, Any]:
     """What the run is about, for its directory."""
     collection = self.collection
     return {"collection": collection.name, "kind": collection.kind, "target": collection.target,
             "hlo_stage": collection.hlo_stage}
 
-  def plan(self) -> Dict[str, Any]:
+  def plan(self) -> dict[str, Any]:
     """What training will do, in numbers."""
     synthetic = {} if not self.synthetic_graphs else {
         "synthetic_programs": len(self.synthetic_graphs),
@@ -171,13 +172,13 @@ class Trainer:
         "config_hash": config_lib.stable_hash(self.config),
     }
 
-  def one_step(self) -> Dict[str, float]:
+  def one_step(self) -> dict[str, float]:
     """Runs the first training step, and returns its loss and gradient norm."""
     outcome = self.stepper.train(
         next(iter(pipeline.dataset(lambda: self._lists(1)))))
     return {key: float(outcome[key]) for key in ("loss", "gradient_norm")}
 
-  def train(self, run_dir: files.PathLike, stop_after: Optional[int] = None) -> Result:
+  def train(self, run_dir: files.PathLike, stop_after: int | None = None) -> Result:
     """Trains until the last epoch, or until validation stops getting better.
 
     Args:
@@ -213,13 +214,13 @@ class Trainer:
           "training programs have changed, or --initial_checkpoint has; bring back what the run "
           "began with, or choose another --run_dir")
 
-  def _finished(self, progress: Progress) -> Optional[str]:
+  def _finished(self, progress: Progress) -> str | None:
     training = self.config.training
     if progress.best_epoch and progress.epoch - progress.best_epoch >= training.patience:
       return "stopped_early"
     return "finished" if progress.epoch >= training.epochs else None
 
-  def _epochs(self, directory, progress: Progress, stop_after: Optional[int]) -> Result:
+  def _epochs(self, directory, progress: Progress, stop_after: int | None) -> Result:
     last = self.config.training.epochs
     end = last if stop_after is None else min(last, progress.epoch + stop_after)
     writer = tf.summary.create_file_writer(
@@ -257,7 +258,7 @@ class Trainer:
         state=state, epoch=progress.epoch, step=progress.step, best_epoch=progress.best_epoch,
         validation_metric=self.config.training.validation_metric, best_value=progress.best_value)
 
-  def _epoch(self, directory, progress: Progress, lists: Iterator[Any]) -> Dict[str, Any]:
+  def _epoch(self, directory, progress: Progress, lists: Iterator[Any]) -> dict[str, Any]:
     """One epoch, its validation, its row of history and its checkpoints.
 
     `lists` goes on with the batches of this epoch.
@@ -280,7 +281,7 @@ class Trainer:
         sums[key] += float(outcome[key])
     progress.epoch = epoch
     progress.step += count
-    row: Dict[str, Any] = {
+    row: dict[str, Any] = {
         "epoch": epoch, "step": progress.step, "loss": sums["loss"] / count,
         "train_opa": sums["correct"] / max(sums["pairs"], 1.0),
         "gradient_norm": sums["gradient_norm"] / count,
@@ -300,7 +301,7 @@ class Trainer:
     self._write_status(directory, progress, "training")
     return row
 
-  def _validate(self, directory, progress: Progress, row: Dict[str, Any]) -> None:
+  def _validate(self, directory, progress: Progress, row: dict[str, Any]) -> None:
     """Scores the validation split with the averaged weights, and keeps them if they are best."""
     variables = self.stepper.model.trainable_variables
     kept = [variable.numpy() for variable in variables]

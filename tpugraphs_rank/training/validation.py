@@ -1,6 +1,6 @@
 """Ranking metrics on the validation split, for early stopping."""
 
-from typing import Dict, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,9 +13,9 @@ HIGHER_IS_BETTER = {"kendall_tau": True, "opa": True, "top1_slowdown": False,
 
 
 def ranking_metrics(prepared: Sequence[batches.PreparedGraph], scores: Sequence[np.ndarray]
-                    ) -> Dict[str, float]:
+                    ) -> dict[str, float]:
   """Means over graphs; graphs without a pair of unequal runtimes are left out of OPA and tau."""
-  columns: Dict[str, list] = {name: [] for name in HIGHER_IS_BETTER}
+  columns: dict[str, list] = {name: [] for name in HIGHER_IS_BETTER}
   for member, score in zip(prepared, scores):
     runtimes = member.runtimes[member.choice]
     columns["kendall_tau"].append(metrics.kendall_tau(runtimes, score))

@@ -8,7 +8,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from tests.helpers import gpu_kernels
-from tests.training import made
+from tests.training import small_runs
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import splits
@@ -22,9 +22,9 @@ ALL = pretraining.Settings(objectives=pretraining.OBJECTIVES, steps=40, batch_si
 
 @pytest.fixture(scope="module", name="config")
 def _config(tmp_path_factory):
-  path = made.collection(tmp_path_factory.mktemp("real"))
-  synthetic = made.collection(tmp_path_factory.mktemp("made"))
-  return made.settings(
+  path = small_runs.collection(tmp_path_factory.mktemp("real"))
+  synthetic = small_runs.collection(tmp_path_factory.mktemp("made"))
+  return small_runs.settings(
       path, model_hidden_width=16, model_num_convolutions=2, data_max_graphs=2,
       augment_synthetic=str(synthetic), augment_synthetic_held_back="content", training_epochs=1)
 
@@ -96,8 +96,8 @@ def test_every_shape_of_ranker(config, changes):
 
 
 def test_layouts(tmp_path):
-  reached = _gradients(made.settings(
-      made.collection(tmp_path, "layout"), batch_segment_mode="backprop", batch_max_nodes=4))
+  reached = _gradients(small_runs.settings(
+      small_runs.collection(tmp_path, "layout"), batch_segment_mode="backprop", batch_max_nodes=4))
   assert all(value for name, value in reached.items() if "convolution" in name)
 
 
@@ -125,6 +125,6 @@ def test_nothing_to_learn(config, tmp_path):
 
 
 def test_a_program_without_runtimes_has_no_label():
-  graph = made.synthetic.tile_graph(0, config_runtime=np.zeros(12, np.int64))
+  graph = small_runs.synthetic.tile_graph(0, config_runtime=np.zeros(12, np.int64))
   with pytest.raises(errors.DataError, match="has no runtimes; a graph's label"):
     pretraining.label_of(splits.Program(graph))

@@ -6,8 +6,8 @@ So every pair that is left is one the ensemble is confident about; programs of w
 configurations are left are not taught.
 """
 
+from collections.abc import Callable, Sequence
 import pathlib
-from typing import Callable, List, Sequence, Tuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ _SPREAD = 0.5
 _TYPICAL_NS = 1e6
 
 
-def confident(scores: np.ndarray, margin: float) -> Tuple[np.ndarray, np.ndarray]:
+def confident(scores: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
   """Configurations whose order the teachers agree about.
 
   Args:
@@ -42,7 +42,7 @@ def confident(scores: np.ndarray, margin: float) -> Tuple[np.ndarray, np.ndarray
     return np.zeros([0], np.int64), np.zeros([0], np.int64)
   scaled = (scores - scores.mean(axis=1, keepdims=True)) / spread
   mean = scaled.mean(axis=0)
-  chain: List[int] = []
+  chain: list[int] = []
   for place in np.argsort(-mean, kind="stable").tolist():
     if chain:
       # Against all before it: a chain that drifts slowly would hold pairs nobody is sure of.

@@ -3,8 +3,8 @@
 Nothing here reads a runtime, so graphs that nobody measured serve as well as measured ones.
 """
 
+from collections.abc import Sequence
 import dataclasses
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Example:
   label: float = float("nan")
 
 
-def example(graph: graphs.Graph, normalizer: normalize.Normalizer, label: Optional[float] = None
+def example(graph: graphs.Graph, normalizer: normalize.Normalizer, label: float | None = None
             ) -> Example:
   """Scales a graph's features; its configurations and runtimes are not looked at."""
   return Example(
@@ -64,7 +64,7 @@ def masked_nodes(count: int, share: float, rng: np.random.Generator) -> np.ndarr
 
 
 def hidden_edges(one: Example, share: float, rng: np.random.Generator
-                 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Edges that are hidden from the network, and random pairs that are none.
 
   Args:
@@ -96,7 +96,7 @@ def hidden_edges(one: Example, share: float, rng: np.random.Generator
 
 
 def batch(members: Sequence[Example], mask_share: float, edge_share: float,
-          rng: np.random.Generator) -> Dict[str, np.ndarray]:
+          rng: np.random.Generator) -> dict[str, np.ndarray]:
   """The arrays of one step over several graphs, one after the other.
 
   Args:
@@ -111,7 +111,7 @@ def batch(members: Sequence[Example], mask_share: float, edge_share: float,
     (k,) int32 what they were. `pairs` (p, 2) int32 and `pair_is_edge` (p,) float32. `label` (B,)
     float32, NaN where there is none.
   """
-  columns: Dict[str, List[np.ndarray]] = {name: [] for name in (
+  columns: dict[str, list[np.ndarray]] = {name: [] for name in (
       "nodes", "opcode", "source", "target", "num_nodes", "num_edges", "masked", "masked_opcode",
       "masked_type", "pairs", "pair_is_edge")}
   offset = 0

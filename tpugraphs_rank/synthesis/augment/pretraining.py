@@ -15,11 +15,12 @@ graph neural networks", ICLR 2020); the last is the label that LayerDAG is condi
 (arXiv 2411.02322), as a task beside ranking.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import logging
 import math
 import pathlib
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -55,7 +56,7 @@ _JUDGED_DRAWS = 4
 class Settings:
   """What is learned before ranking, and how long."""
 
-  objectives: Tuple[str, ...] = setting(
+  objectives: tuple[str, ...] = setting(
       ("opcode", "element_type", "edges"), "What is predicted; the losses are added up.",
       choices=OBJECTIVES)
   steps: int = setting(400, "Gradient steps, before those of ranking.", minimum=1)
@@ -72,10 +73,10 @@ class Settings:
 class Graphs(NamedTuple):
   """The graphs of a pre-training, and how their features are scaled."""
 
-  real: List[pretext.Example]
-  synthetic: List[pretext.Example]
+  real: list[pretext.Example]
+  synthetic: list[pretext.Example]
   normalizer: normalize.Normalizer
-  programs: List[splits.Program]
+  programs: list[splits.Program]
 
 
 def graphs_of(config: run_config.RunConfig, labelled: bool) -> Graphs:
@@ -95,7 +96,7 @@ def graphs_of(config: run_config.RunConfig, labelled: bool) -> Graphs:
   seed, size = config.training.seed, config.batch.max_configs
   data = config.data if labelled else dataclasses.replace(config.data, max_graphs=None)
   real = splits.load(data, "train", seed, size).programs
-  synthetic: List[splits.Program] = []
+  synthetic: list[splits.Program] = []
   if config.augment.synthetic is not None:
     valid = splits.load(config.data, "valid", seed, size).programs
     synthetic = mixing.load_synthetic(config, collection, valid).programs
@@ -122,7 +123,7 @@ def label_of(program: splits.Program) -> float:
 
 
 def pretrain(config: run_config.RunConfig, settings: Settings, folder: files.PathLike
-             ) -> Dict[str, Any]:
+             ) -> dict[str, Any]:
   """Trains a ranker's layers on graphs alone, and writes what training can start from.
 
   Args:
@@ -199,7 +200,7 @@ class Pretrainer:
     self._step = tf.function(self._train, **options)
     self._answer = tf.function(lambda arrays: self._heads[0](arrays), **options)
 
-  def train(self) -> Dict[str, Any]:
+  def train(self) -> dict[str, Any]:
     """Takes all steps; returns what `pretrain` does."""
     losses = []
     for arrays in self._lists():
@@ -217,7 +218,7 @@ class Pretrainer:
             "held_out_graphs": len(self._held_out), "loss": float(np.mean(last)),
             "first_loss": losses[0], "held_out": judged}
 
-  def judge(self, members: Sequence[pretext.Example]) -> Dict[str, Dict[str, float]]:
+  def judge(self, members: Sequence[pretext.Example]) -> dict[str, dict[str, float]]:
     """How well the first network answers about graphs, with the same draws each time.
 
     Graphs are held out at random, so that twins of some may have been learned from.
@@ -230,7 +231,7 @@ class Pretrainer:
     if not members:
       return {}
     rng = np.random.default_rng([self._config.training.seed, _JUDGED])
-    found: Dict[str, List[np.ndarray]] = {}
+    found: dict[str, list[np.ndarray]] = {}
     for _ in range(_JUDGED_DRAWS):
       arrays = self._scaled(self._drawn(members, rng))
       answers = {name: value.numpy() for name, value in self._answer(arrays).items()}
@@ -265,7 +266,7 @@ class Pretrainer:
     self._optimizer.apply_gradients(zip(gradients, self._variables))
     return loss
 
-  def _lists(self) -> Iterator[Dict[str, np.ndarray]]:
+  def _lists(self) -> Iterator[dict[str, np.ndarray]]:
     """The steps' arrays: a fixed number of real and of synthetic graphs each, going round them."""
     settings, seed = self._settings, self._config.training.seed
     made = 0
@@ -281,13 +282,13 @@ class Pretrainer:
                          for place in order[step * count:(step + 1) * count]], rng)
 
   def _drawn(self, members: Sequence[pretext.Example], rng: np.random.Generator
-             ) -> Dict[str, np.ndarray]:
+             ) -> dict[str, np.ndarray]:
     asked, settings = self._settings.objectives, self._settings
     masks = "opcode" in asked or "element_type" in asked
     return pretext.batch(members, settings.mask_share if masks else 0.0,
                          settings.edge_share if "edges" in asked else 0.0, rng)
 
-  def _scaled(self, arrays: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+  def _scaled(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {**arrays, "label": (arrays["label"] - np.float32(self._mean))
                                / np.float32(self._deviation)}
 
@@ -299,7 +300,7 @@ class _Heads(tf.Module):
     super().__init__()
     dense = tf.keras.layers.Dense
     self._ranker = [ranker]  # In a list of its own module: its variables are the model's.
-    self._layers: Dict[str, tf.keras.Sequential] = {}
+    self._layers: dict[str, tf.keras.Sequential] = {}
     for name, outputs in (("opcode", pretext.MASKED_OPCODE), ("element_type", pretext.NUM_TYPES),
                           ("edges", 1), ("label", 1)):
       if name in objectives:
@@ -307,10 +308,10 @@ class _Heads(tf.Module):
             [dense(width, activation=tf.nn.leaky_relu), dense(outputs)], name=name)
 
   @property
-  def trainable_variables(self) -> List[tf.Variable]:
+  def trainable_variables(self) -> list[tf.Variable]:
     return [variable for head in self._layers.values() for variable in head.trainable_variables]
 
-  def __call__(self, arrays: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+  def __call__(self, arrays: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     (ranker,) = self._ranker
     graphs = tf.shape(arrays["num_nodes"])[0]
     graph = pipeline.graph_tensor({**arrays, **_no_configurations(graphs)})
@@ -349,7 +350,7 @@ def _mean(values: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
   return tf.reduce_sum(values) / tf.maximum(count, 1.0)
 
 
-def _no_configurations(graphs: tf.Tensor) -> Dict[str, tf.Tensor]:
+def _no_configurations(graphs: tf.Tensor) -> dict[str, tf.Tensor]:
   """What a batch says of its configurations, for graphs that have none."""
   return {"config_mask": tf.zeros(tf.stack([graphs, 0]), tf.bool),
           "reference_mask": tf.zeros(tf.stack([graphs, 0]), tf.bool),
@@ -357,7 +358,7 @@ def _no_configurations(graphs: tf.Tensor) -> Dict[str, tf.Tensor]:
 
 
 def _divided(side: Sequence[pretext.Example], share: float, rng: np.random.Generator
-             ) -> Tuple[List[pretext.Example], List[pretext.Example]]:
+             ) -> tuple[list[pretext.Example], list[pretext.Example]]:
   """What is learned from, and what is held out: round(share * n), of one graph none."""
   order = rng.permutation(len(side))
   count = min(round(share * len(side)), max(len(side) - 1, 0))

@@ -5,9 +5,10 @@ programs, after whatever it has to do first. All take as many gradient steps in 
 was asked for (what auxiliary tasks take comes on top), or in all of theirs together.
 """
 
+from collections.abc import Callable, Mapping
 import dataclasses
 import pathlib
-from typing import Any, Callable, Dict, Mapping, Protocol
+from typing import Any, Protocol
 
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import files
@@ -131,7 +132,7 @@ STRATEGIES: Mapping[str, Callable[[], Strategy]] = {
     "selfsupervised_measured": lambda: OnGraphs(measured=True)}
 
 
-def done_before(folder: pathlib.Path) -> Dict[str, Any]:
+def done_before(folder: pathlib.Path) -> dict[str, Any]:
   """What a strategy that used `folder` did before the training that is judged.
 
   Returns:

@@ -1,0 +1,37 @@
+"""Stored results of a comparison (`comparison.Comparison.results`) as Markdown."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tpugraphs_rank.evaluation import bootstrap
+from tpugraphs_rank.evaluation import tables
+
+_SHOWN = ("opa", "tau", "tau_within3", "opa_gap5", "top1_slowdown", "top5_slowdown",
+          "top10_slowdown")
+_SHOWN_OF_LAYOUTS = ("opa", "tau", "opa_gap5", "top1_slowdown", "top10_slowdown")
+
+
+def seen(results: Mapping[str, Any]) -> str:
+  """Rankers on programs of groups that training saw."""
+  return tables.markdown(*tables.rows_of(results, "", _SHOWN))
+
+
+def layouts(results: Mapping[str, Any]) -> str:
+  """Rankers of layouts; the best 100 of a few dozen configurations would be all of them."""
+  return tables.markdown(*tables.rows_of(results, "", _SHOWN_OF_LAYOUTS))
+
+
+def unseen_groups(results: Mapping[str, Any]) -> str:
+  """Rankers on programs of groups that training never saw."""
+  return tables.markdown(*tables.rows_of(results, "_unseen_groups", _SHOWN))
+
+
+def differences(results: Mapping[str, Any]) -> str:
+  """Paired gains of each model over each baseline, with their intervals."""
+  blocks = []
+  for model, found in results["paired_differences"].items():
+    intervals = {
+        baseline: {metric: bootstrap.Interval(**value) for metric, value in metrics.items()}
+        for baseline, metrics in found.items()}
+    blocks.append(tables.markdown(*tables.difference_rows(model, intervals)))
+  return "\n".join(blocks)

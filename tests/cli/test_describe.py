@@ -1,0 +1,75 @@
+"""The app that describes a collection."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests import synthetic
+from tpugraphs_rank.data import describe
+from tpugraphs_rank.data import describe_tables
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _describe(*arguments):
+  return subprocess.run(
+      [sys.executable, "-m", "tpugraphs_rank.cli.describe", *map(str, arguments)], cwd=ROOT,
+      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+
+
+@pytest.fixture
+def collection(tmp_path):
+  return synthetic.write_collection(tmp_path / "data", counts=(3, 2, 1))
+
+
+def test_a_whole_collection(collection, tmp_path):
+  output = tmp_path / "out" / "described.json"
+  done = _describe("--collection", collection, "--output", output, "--max_configs", 13)
+  assert done.returncode == 0 and done.stderr == ""  # No progress bar where nobody watches.
+  found = describe.describe(str(collection), list_size=13)
+  assert done.stdout == f"{describe_tables.text(found)}\nnumbers: {output}\n"
+  assert json.loads(output.read_text(encoding="utf-8")) == found.summary()
+  assert "fewer than 13 configurations" in done.stdout
+
+
+def test_some_splits(collection):
+  done = _describe("--collection", collection, "--splits", "valid,test")
+  assert done.returncode == 0 and done.stdout == describe_tables.text(
+      describe.describe(str(collection), ["valid", "test"])) + "\n"
+
+
+def test_damage_and_missing_graphs_end_in_status_1_after_the_table(collection, tmp_path):
+  first, second, _ = sorted((collection.parent / "npz" / "train").glob("*.npz"))
+  first.write_bytes(first.read_bytes()[:-30])
+  second.unlink()
+  output = tmp_path / "described.json"
+  done = _describe("--collection", collection, "--output", output)
+  assert done.returncode == 1
+  assert "graph files" in done.stdout and f"damaged: {first} " in done.stdout
+  assert done.stderr.startswith(
+      "error: tile:synthetic: train has 2 of 3 graphs; train has 1 damaged file; move away the "
+      "damaged files of train; collection tile:synthetic describes itself in ")
+  assert done.stderr.count("\n") == 1
+  assert json.loads(output.read_text(encoding="utf-8"))["problems"] == [
+      "train has 2 of 3 graphs", "train has 1 damaged file"]
+  assert _describe("--collection", collection, "--splits", "valid").returncode == 0
+
+
+@pytest.mark.parametrize("arguments, status, said", [
+    (["--collection", "tile:xls"], 1, "error: no collection 'tile:xls' (did you mean 'tile:xla'?)"),
+    (["--collection", "tile:xla_cpu", "--splits", "vaild"], 1,
+     "error: collection tile:xla_cpu has no split 'vaild' (did you mean 'valid'?)"),
+    (["--collection", "tile:xla_cpu", "--splits="], 1,
+     "error: no splits of tile:xla_cpu are asked for; expected some of: train, valid, test\n"),
+    (["--collection", "tile:xla", "--data_root", "/nowhere"], 1,
+     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; bring it with "),
+    ([], 2, "error: flag --collection=None: Flag --collection must have a value other than None."),
+    (["--collection", "tile:xla_cpu", "--max_configs", "0"], 2, "error: flag --max_configs=0: "),
+])
+def test_a_mistake_is_one_line(arguments, status, said):
+  done = _describe(*arguments)
+  assert done.returncode == status and done.stdout == ""
+  assert done.stderr.startswith(said) and done.stderr.count("\n") == 1

@@ -1,0 +1,149 @@
+"""The featurize app, from the command line to the files."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests import testdata
+from tpugraphs_rank import errors
+from tpugraphs_rank.cli import featurize
+from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import tuning_pb2
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _module(name="k"):
+  return hlo_pb2.HloModuleProto(name=name, computations=[hlo_pb2.HloComputationProto(
+      name="main", id=1, root_id=1,
+      instructions=[hlo_pb2.HloInstructionProto(id=1, opcode="parameter")])])
+
+
+def _kernels(path, names, times=(50, 60)):
+  tuning = tuning_pb2.TuningData()
+  for name in names:
+    module = tuning.modules.add(module=_module(name))
+    for k, time in enumerate(times):
+      run = module.runs.add(is_default=k == 0)
+      run.op_config.tile_size_config.output_bounds.append(k + 1)
+      run.profile.compute_time_ns = time
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(tuning.SerializeToString())
+  return str(path)
+
+
+def _run(*arguments):
+  return subprocess.run(
+      [sys.executable, "-W", "error", "-m", "tpugraphs_rank.cli.featurize", *arguments], cwd=ROOT,
+      capture_output=True, text=True, check=False)
+
+
+def _stems(folder):
+  return sorted(path.name for path in pathlib.Path(folder).iterdir())
+
+
+@testdata.required
+def test_real_files(tmp_path):
+  done = _run("--input", str(testdata.path("tpu_raw")), "--output", str(tmp_path))
+  assert done.returncode == 0, done.stderr
+  assert "15 graphs (15 written, 0 already there), 294 nodes, 752 of 754 runs" in done.stderr
+  assert "3163 nodes, 112 of 122 runs count (10 left out)" in done.stderr
+  assert len(_stems(tmp_path)) == 16
+  with np.load(tmp_path / "module_tuning_data_layout.npz", allow_pickle=False) as graph:
+    assert graph["node_config_feat"].shape == (112, 62, 18)
+    assert graph["feature_padding"] == 0
+  with np.load(tmp_path / "fusion.191.npz", allow_pickle=False) as graph:
+    assert graph["config_feat"].shape[1] == 24
+
+
+def test_command_line(tmp_path):
+  path = _kernels(tmp_path / "a.pb", ["k"])
+  done = _run("--input", path, "--output", str(tmp_path / "out"), "--padding", "-1")
+  assert done.returncode == 0, done.stderr
+  assert "error:" not in done.stderr and "%|" not in done.stderr  # no bar without a terminal
+  with np.load(tmp_path / "out" / "k.npz", allow_pickle=False) as graph:
+    assert graph["feature_padding"] == -1
+  # One message and a status, no traceback.
+  done = _run("--input", path, "--output", str(tmp_path / "out"))
+  assert done.returncode == 1
+  assert done.stderr.count("k.npz exists and holds something else") == 1
+  assert "Traceback" not in done.stderr
+  assert _run("--input", path, "--output", str(tmp_path / "out"), "--overwrite").returncode == 0
+  assert _run("--input", path).returncode == 2
+  assert _run(path, "--input", path, "--output", str(tmp_path / "out")).returncode == 2
+
+
+def test_names_are_unique_across_inputs(tmp_path):
+  first = _kernels(tmp_path / "a.pb", ["k", "k", "m/../n"])
+  second = _kernels(tmp_path / "b.pb", ["k"])
+  written = featurize.featurize([first, second], str(tmp_path / "out"))
+  assert [path.name for path in written] == ["k.npz", "k_2.npz", "m_.._n.npz", "k_3.npz"]
+  assert _stems(tmp_path / "out") == sorted(path.name for path in written)
+
+
+def test_running_again_leaves_equal_files_alone(tmp_path):
+  path = _kernels(tmp_path / "a.pb", ["k"])
+  [graph] = featurize.featurize([path], str(tmp_path / "out"))
+  before = graph.stat().st_mtime_ns
+  assert featurize.featurize([path], str(tmp_path / "out")) == [graph]
+  assert graph.stat().st_mtime_ns == before
+
+
+def test_a_conflict_writes_nothing_of_that_input(tmp_path):
+  first = _kernels(tmp_path / "a.pb", ["m"])
+  featurize.featurize([first], str(tmp_path / "out"))
+  second = _kernels(tmp_path / "b.pb", ["k", "m"], times=(50, 61))
+  with pytest.raises(errors.OutputError, match="m.npz exists"):
+    featurize.featurize([second], str(tmp_path / "out"))
+  assert _stems(tmp_path / "out") == ["m.npz"]
+  featurize.featurize([second], str(tmp_path / "out"), overwrite=True)
+  assert _stems(tmp_path / "out") == ["k.npz", "m.npz"]
+
+
+def test_folders_and_repeats(tmp_path):
+  for name, times in (("1", (50, 60)), ("2", (52, 70)), ("3", (54, 80))):
+    _kernels(tmp_path / name / "a.pb", ["a"], times)
+    _kernels(tmp_path / name / "b.pb", ["b"], times)
+  (tmp_path / "1" / "module_0001.f-memory-usage-report.pb").write_bytes(b"no program")
+  (tmp_path / "1" / "notes.txt").write_bytes(b"no program")
+  written = featurize.featurize(
+      [str(tmp_path / "1")], str(tmp_path / "out"),
+      repeats=[str(tmp_path / "2"), str(tmp_path / "3")])
+  assert [path.name for path in written] == ["a.npz", "b.npz"]
+  with np.load(written[0], allow_pickle=False) as graph:
+    assert graph["config_runtime"].tolist() == [52, 70]
+    assert graph["config_runtime_normalizers"].tolist() == [52, 52]
+    assert graph["config_runtime_passes"].tolist() == [[50, 60], [52, 70], [54, 80]]
+  with pytest.raises(errors.ConfigError, match="has 1 files and --input 2; expected as many"):
+    featurize.featurize(
+        [str(tmp_path / "1")], str(tmp_path / "out"), repeats=[str(tmp_path / "2" / "a.pb")])
+
+
+def test_bare_program(tmp_path):
+  (tmp_path / "jit_f.pb").write_bytes(_module().SerializeToString())
+  [path] = featurize.featurize([str(tmp_path / "jit_f.pb")], str(tmp_path / "out"))
+  with np.load(path, allow_pickle=False) as graph:
+    assert path.name == "jit_f.npz" and "node_splits" in graph.files
+    assert not any(key.startswith("config") for key in graph.files)
+
+
+def test_bad_inputs(tmp_path):
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(errors.MissingDataError, match="--input .*empty holds no .pb file"):
+    featurize.featurize([str(tmp_path / "empty")], str(tmp_path / "out"))
+  with pytest.raises(errors.MissingDataError, match="no file"):
+    featurize.featurize([str(tmp_path / "none.pb")], str(tmp_path / "out"))
+  with pytest.raises(errors.ConfigError, match="--input names no file"):
+    featurize.featurize([], str(tmp_path / "out"))
+  path = _kernels(tmp_path / "a.pb", ["k"])
+  (tmp_path / "file").write_bytes(b"")
+  with pytest.raises(errors.OutputError, match="cannot write"):
+    featurize.featurize([path], str(tmp_path / "file"))
+  data = pathlib.Path(path).read_bytes()
+  pathlib.Path(path).write_bytes(data[:-3])
+  with pytest.raises(errors.DataError, match="a.pb is cut short"):
+    featurize.featurize([path], str(tmp_path / "out"))
+  assert not (tmp_path / "out").exists()

@@ -1,0 +1,203 @@
+"""The app that describes a folder of graphs as a collection."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests import synthetic
+from tpugraphs_rank import errors
+from tpugraphs_rank.cli import make_collection
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import twins
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _folder(folder, count=8, twin_of=None, make=synthetic.tile_graph, **changes):
+  """`count` kernels; each name in `twin_of` becomes a twin of another, its nodes reversed."""
+  for seed in range(count):
+    graph = make(seed, name=f"fam{seed % 2}_{seed}", **changes)
+    npz.save_graph(folder / f"{graph.name}.npz", graph)
+  for name, other in (twin_of or {}).items():
+    source = npz.load_graph(folder / f"{other}.npz")
+    last = source.num_nodes - 1
+    npz.save_graph(folder / f"{name}.npz", synthetic.tile_graph(
+        99, num_nodes=source.num_nodes, node_opcode=source.node_opcode[::-1],
+        edge_index=last - source.edge_index))
+  return folder
+
+
+def _make(folder, **settings):
+  return make_collection.make_collection(
+      folder, **{"name": "tile:mine", "kind": "tile", "target": "my_chip", **settings})
+
+
+def _stems(made, split):
+  return [path.stem for path in collections.load_collection(str(made.path), split).paths]
+
+
+def test_undivided(tmp_path):
+  made = _make(_folder(tmp_path / "graphs", 3))
+  assert made.path == tmp_path / "graphs" / "collection.json"
+  assert _stems(made, "all") == ["fam0_0", "fam0_2", "fam1_1"]
+  read = registry.read_descriptor(made.path)
+  assert read.name == "tile:mine" and read.target == "my_chip" and read.splits == {"all": 3}
+  assert read.has_runtimes == {"all": True} and read.padding == 0
+  assert made.command == (
+      f"python -m tpugraphs_rank.cli.train --collection {made.path} --run_dir runs/tile_mine "
+      "--split_by=configuration")
+
+
+def test_divided_with_every_program_once(tmp_path):
+  made = _make(_folder(tmp_path, 20), valid_fraction=0.15, test_fraction=0.25, seed=1)
+  held = {split: _stems(made, split) for split in ("train", "valid", "test")}
+  assert {split: len(stems) for split, stems in held.items()} == {
+      "train": 12, "valid": 3, "test": 5}
+  assert len(set(sum(held.values(), []))) == 20
+  assert made.command == (
+      f"python -m tpugraphs_rank.cli.train --collection {made.path} --run_dir runs/tile_mine")
+  again = _make(tmp_path, valid_fraction=0.15, test_fraction=0.25, seed=1, overwrite=True)
+  assert again.collection == made.collection
+  other = _make(tmp_path, valid_fraction=0.15, test_fraction=0.25, seed=2, overwrite=True)
+  assert other.collection != made.collection
+
+
+def test_without_a_share_to_test_on(tmp_path):
+  made = _make(_folder(tmp_path, 10), valid_fraction=0.2)
+  assert made.collection.splits == {"train": 8, "valid": 2}
+
+
+def test_twins_stand_on_one_side(tmp_path):
+  pairs = {f"twin_{seed}": f"fam{seed % 2}_{seed}" for seed in range(6)}
+  folder = _folder(tmp_path, 6, twin_of=pairs)
+  for seed in range(5):
+    made = _make(folder, valid_fraction=0.2, test_fraction=0.2, seed=seed, overwrite=True)
+    side = {stem: split for split in made.collection.splits for stem in _stems(made, split)}
+    assert len(side) == 12 and set(side.values()) == {"train", "valid", "test"}
+    assert all(side[name] == side[other] for name, other in pairs.items())
+  graphs = [npz.load_graph(path) for path in folder.glob("*.npz")]
+  # They are twins indeed, and no others are.
+  assert len({twins.graph_hash(graph.node_opcode, graph.edge_index) for graph in graphs}) == 6
+
+
+def test_a_descriptor_elsewhere_finds_the_graphs_and_subfolders_count(tmp_path):
+  npz.save_graph(tmp_path / "graphs" / "a" / "one.npz", synthetic.tile_graph(1))
+  npz.save_graph(tmp_path / "graphs" / "b" / "two.npz", synthetic.tile_graph(2))
+  made = _make(tmp_path / "graphs", output=tmp_path / "descriptors" / "mine.json")
+  assert _stems(made, "all") == ["one", "two"]
+  assert json.loads(made.path.read_text())["path"] == "../graphs"
+
+
+def test_all_that_is_given_stands_in_the_descriptor(tmp_path):
+  made = _make(_folder(tmp_path, 2, feature_padding=np.int64(-1)),
+               hlo_stage="before_optimization", family_regex=r"^(?P<family>[a-z]+\d)_",
+               description="D.")
+  read = registry.read_descriptor(made.path)
+  assert (read.hlo_stage, read.description, read.padding) == ("before_optimization", "D.", -1)
+  assert read.family("fam1_3") == "fam1"
+
+
+def test_layouts(tmp_path):
+  _folder(tmp_path, 3, make=synthetic.layout_graph)
+  made = _make(tmp_path, name="layout:mine:random", kind="layout")
+  assert made.collection.kind == "layout" and made.collection.splits == {"all": 3}
+
+
+def test_the_report_counts(tmp_path):
+  feat = np.zeros([4, 24], np.float32)
+  feat[:, 8] = [1, 2, 2, 3]
+  for seed, name in enumerate(("a", "b")):
+    npz.save_graph(tmp_path / f"{name}.npz", synthetic.tile_graph(
+        0, num_configs=4 - seed, config_feat=feat[:4 - seed]))
+  assert _make(tmp_path).report == (
+      "all: 2 programs of 1 structures, 7 configurations (5 distinct), 2 to 3 distinct ones a "
+      "program",)
+
+
+def test_programs_with_few_configurations_are_left_out_by_the_command(tmp_path):
+  for name, count in (("few", 4), ("many", 40)):
+    npz.save_graph(tmp_path / f"{name}.npz", synthetic.tile_graph(
+        0, num_configs=count, config_feat=np.arange(count * 24).reshape(count, 24)))
+  assert _make(tmp_path).command.endswith(" --split_by=configuration --min_configs=16")
+
+
+def test_without_runtimes_a_collection_can_be_scored_but_not_divided(tmp_path):
+  _folder(tmp_path, 4, config_runtime=np.zeros(12), config_runtime_normalizers=np.zeros(12))
+  with pytest.raises(errors.DataError, match="no graph has runtimes"):
+    _make(tmp_path, valid_fraction=0.25)
+  assert _make(tmp_path).collection.has_runtimes == {"all": False}
+
+
+@pytest.mark.parametrize("damage, error, said", [
+    (lambda path: path.write_bytes(b"PK"), errors.DataError, "x.npz holds pickled objects or is no"),
+    (lambda path: npz.save_graph(path, synthetic.layout_graph(0)), errors.DataError,
+     "x.npz is a layout graph with 12 configurations; expected --kind tile"),
+    (lambda path: npz.save_graph(path, synthetic.tile_graph(0, feature_padding=np.int64(-1))),
+     errors.DataError, "feature_padding 0, .*x.npz has -1"),
+    (lambda path: npz.save_graph(path, synthetic.tile_graph(
+        0, config_runtime=np.zeros(12), config_runtime_normalizers=np.zeros(12))),
+     errors.DataError, "runtimes True, .*x.npz has False"),
+    (lambda path: npz.save_graph(path.parent / "sub" / "fam0_0.npz", synthetic.tile_graph(0)),
+     errors.DataError, "fam0_0.npz and .*fam0_0.npz have one name"),
+])
+def test_graphs_that_do_not_fit(tmp_path, damage, error, said):
+  _folder(tmp_path, 2)
+  damage(tmp_path / "x.npz")
+  with pytest.raises(error, match=said):
+    _make(tmp_path)
+  assert not (tmp_path / "collection.json").exists()
+
+
+@pytest.mark.parametrize("settings, error, said", [
+    ({"test_fraction": 0.2}, errors.ConfigError, "--test_fraction without --valid_fraction"),
+    ({"valid_fraction": 0.0}, errors.ConfigError, "expected shares above 0"),
+    ({"valid_fraction": 0.6, "test_fraction": 0.4}, errors.ConfigError, "leave something"),
+    ({"valid_fraction": 0.2, "test_fraction": -0.2}, errors.ConfigError, "expected shares above 0"),
+    ({"name": "tile:xla"}, errors.ConfigError, "--name tile:xla is the name of a known collection"),
+    ({"name": "mine"}, errors.DataError, "name is 'mine'; expected tile:<source>"),
+    ({"family_regex": "x"}, errors.DataError, "family_regex lacks the group"),
+    ({"valid_fraction": 0.2, "test_fraction": 0.2}, errors.DataError,
+     "2 programs of 2 different structures cannot be divided"),
+])
+def test_settings_that_do_not_fit(tmp_path, settings, error, said):
+  with pytest.raises(error, match=said):
+    _make(_folder(tmp_path, 2), **settings)
+  assert not (tmp_path / "collection.json").exists()
+
+
+def test_an_empty_folder_says_how_to_make_graphs(tmp_path):
+  with pytest.raises(errors.MissingDataError, match="holds no .npz file; .*tpugraphs_rank.cli.featurize"):
+    _make(tmp_path)
+
+
+def test_an_existing_descriptor_stays(tmp_path):
+  made = _make(_folder(tmp_path, 2))
+  before = made.path.read_bytes()
+  with pytest.raises(errors.OutputError, match="collection.json exists; .*--overwrite"):
+    _make(tmp_path, target="other")
+  assert made.path.read_bytes() == before
+
+
+def test_the_command_line(tmp_path):
+  _folder(tmp_path, 4)
+  run = lambda *arguments: subprocess.run(
+      [sys.executable, "-W", "error", "-m", "tpugraphs_rank.cli.make_collection", "--npz", str(tmp_path),
+       "--name=tile:mine", "--kind=tile", "--target=t", *arguments],
+      cwd=ROOT, capture_output=True, text=True, check=False)
+  done = run("--valid_fraction=0.25", "--test_fraction=0.25", "--hlo_stage=before_optimization")
+  assert (done.returncode, done.stderr) == (0, "")
+  first, *splits, last = done.stdout.splitlines()
+  assert first == f"{tmp_path / 'collection.json'}: tile:mine"
+  assert [line.split()[:2] for line in splits] == [
+      ["train:", "2"], ["valid:", "1"], ["test:", "1"]]
+  assert last == (f"next: python -m tpugraphs_rank.cli.train --collection {tmp_path / 'collection.json'} "
+                  "--run_dir runs/tile_mine")
+  failed = run()
+  assert failed.returncode == 1 and failed.stdout == ""
+  assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1

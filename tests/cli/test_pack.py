@@ -1,0 +1,117 @@
+"""The app that packs a collection."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests import synthetic
+from tpugraphs_rank import errors
+from tpugraphs_rank.cli import pack
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import packed
+from tpugraphs_rank.data import registry
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _run(*arguments):
+  return subprocess.run(
+      [sys.executable, "-m", "tpugraphs_rank.cli.pack", *map(str, arguments)], cwd=ROOT,
+      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+
+
+@pytest.fixture
+def descriptor(tmp_path):
+  return synthetic.write_collection(tmp_path / "data", "layout", counts=(3, 2, 1))
+
+
+def _folder(descriptor, split):
+  return packed.folder_of(registry.get_collection(str(descriptor)), split)
+
+
+def _sizes(folder):
+  return sum(path.stat().st_size for path in folder.glob("*.pack"))
+
+
+def test_a_whole_collection_and_again_after_a_change(descriptor):
+  done = _run("--collection", descriptor)
+  assert done.returncode == 0 and done.stderr == ""  # No progress bar where nobody watches.
+  lines = lambda *written: "".join(
+      f"{_folder(descriptor, split)}: {count} graphs, {new} of them packed now, "
+      f"{_sizes(_folder(descriptor, split)) / 1e6:,.1f} MB\n"
+      for (split, count), new in zip((("train", 3), ("valid", 2), ("test", 1)), written))
+  assert done.stdout == lines(3, 2, 1)
+  path = collections.load_collection(str(descriptor), "valid").paths[0]
+  npz.save_graph(path, synthetic.layout_graph(50))
+  done = _run("--collection", descriptor)
+  assert done.returncode == 0 and done.stdout == lines(0, 1, 0)
+  assert done.stderr == f"I {path} has changed since it was packed; it is packed anew\n"
+
+
+def test_some_splits_elsewhere(descriptor, tmp_path):
+  done = _run("--collection", descriptor, "--splits", "valid", "--output", tmp_path / "fast")
+  assert done.returncode == 0
+  assert sorted(path.name for path in (tmp_path / "fast" / "layout_synthetic").iterdir()) == [
+      "valid"]
+  assert not (descriptor.parent / "packed").exists()
+
+
+def test_a_check(descriptor):
+  pack.pack(str(descriptor))
+  assert pack.check(str(descriptor)) == []
+  done = _run("--collection", descriptor, "--check")
+  assert done.returncode == 0 and done.stdout == "every checksum is right\n" and done.stderr == ""
+  target = next(_folder(descriptor, "train").glob("*.pack"))
+  content = bytearray(target.read_bytes())
+  content[400] ^= 0xFF  # In the node features.
+  target.write_bytes(content)
+  done = _run("--collection", descriptor, "--check")
+  assert done.returncode == 1
+  assert done.stdout.startswith(f"wrong: {target} is damaged: its array 'node_feat' has another")
+  assert done.stdout.count("\n") == 1
+  assert done.stderr == (
+      f"error: 1 packed files of {descriptor} cannot be used; remove those that are damaged, and "
+      "run the same command without --check\n")
+  assert _run("--collection", descriptor, "--check", "--splits", "valid").returncode == 0
+  target.unlink()
+  assert _run("--collection", descriptor).returncode == 0
+  assert pack.check(str(descriptor)) == []
+
+
+def test_splits_that_are_not_there_are_left_out_unless_they_are_named(descriptor):
+  shutil.rmtree(descriptor.parent / "npz" / "test")
+  assert [done.graphs for done in pack.pack(str(descriptor))] == [3, 2]
+  with pytest.raises(errors.MissingDataError, match="no data of layout:synthetic test at "):
+    pack.pack(str(descriptor), ["test"])
+  with pytest.raises(errors.MissingDataError, match="no file .*test/index.json"):
+    pack.check(str(descriptor), ["test"])
+  # Packed ones stand for those that were removed.
+  shutil.rmtree(descriptor.parent / "npz")
+  assert pack.check(str(descriptor)) == []
+  with pytest.raises(errors.MissingDataError, match="no data of layout:synthetic train at "):
+    pack.pack(str(descriptor))
+
+
+def test_a_check_of_nothing(descriptor):
+  with pytest.raises(errors.MissingDataError, match=(
+      "nothing of layout:synthetic is packed in .*/packed/layout_synthetic; `python -m "
+      f"tpugraphs_rank.cli.pack --collection {descriptor}` packs it")):
+    pack.check(str(descriptor))
+
+
+@pytest.mark.parametrize("arguments, status, said", [
+    (["--collection", "tile:xls"], 1, "error: no collection 'tile:xls' (did you mean 'tile:xla'?)"),
+    (["--collection", "tile:xla", "--splits", "vaild"], 1,
+     "error: collection tile:xla has no split 'vaild' (did you mean 'valid'?)"),
+    (["--collection", "tile:xla", "--data_root", "/nowhere"], 1,
+     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; bring it with "),
+    ([], 2, "error: flag --collection=None: Flag --collection must have a value other than None."),
+])
+def test_a_mistake_is_one_line(arguments, status, said):
+  done = _run(*arguments)
+  assert done.returncode == status and done.stdout == ""
+  assert done.stderr.startswith(said) and done.stderr.count("\n") == 1

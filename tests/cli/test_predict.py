@@ -1,0 +1,60 @@
+"""The predict app from the command line."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.training import small_runs
+from tpugraphs_rank import submission
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.training import trainer
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _predict(*arguments) -> subprocess.CompletedProcess:
+  return subprocess.run(
+      [sys.executable, "-m", "tpugraphs_rank.cli.predict", *map(str, arguments)], cwd=ROOT,
+      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("trained")
+  descriptor = small_runs.collection(folder / "data")
+  trainer.Trainer(small_runs.settings(descriptor, training_epochs=1)).train(folder / "run")
+  return descriptor, folder / "run"
+
+
+def test_a_part_of_a_submission(trained):
+  descriptor, run_dir = trained
+  done = _predict("--run_dir", run_dir)
+  assert done.returncode == 0, done.stderr
+  part = run_dir / "submission_part.csv"
+  assert done.stdout.splitlines() == [
+      f"scores:  {run_dir}/predictions/test.npz", f"ranking: {part} (2 rows)"]
+  assert submission.validate(
+      part.read_bytes(), submission.from_data([str(descriptor)], "test")) == []
+  assert [len(scores) for scores in npz.read_arrays(run_dir / "predictions" / "test.npz").values()
+          ] == [configs for _, configs in small_runs.SIZES["test"]]
+
+
+def test_another_split_and_place(trained, tmp_path):
+  _, run_dir = trained
+  done = _predict("--run_dir", run_dir, "--split=valid", "--output", tmp_path / "p.csv")
+  assert done.returncode == 0 and len(submission.read(tmp_path / "p.csv")) == 2
+
+
+@pytest.mark.parametrize("arguments, status, said", [
+    ([], 2, "error: "),
+    (["--run_dir", "{run}", "--split=tst"], 2, "error: flag --split=tst: "),
+    (["--run_dir", "/gone"], 1, "error: /gone is no run directory"),
+    (["--run_dir", "{run}", "--split=all"], 1, "error: collection tile:tiny has no split 'all'"),
+    (["--run_dir", "{run}", "test"], 2, "error: unexpected argument 'test'"),
+])
+def test_a_mistake_is_one_line(trained, arguments, status, said):
+  done = _predict(*(argument.format(run=trained[1]) for argument in arguments))
+  assert done.returncode == status and done.stdout == ""
+  assert done.stderr.startswith(said) and done.stderr.count("\n") == 1

@@ -1,0 +1,221 @@
+"""The rank app, from the command line to the files."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.candidates import small_programs
+from tests.hlo import modules
+from tests.training import small_runs as made_runs
+from tpugraphs_rank import errors
+from tpugraphs_rank.candidates import programs
+from tpugraphs_rank.candidates import ranking
+from tpugraphs_rank.cli import rank
+from tpugraphs_rank.hlo import reading
+from tpugraphs_rank.training import run as run_lib
+from tpugraphs_rank.training import trainer
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# The target that runs of `made_runs` are trained on.
+TARGET = "chip"
+
+
+def _rank(*arguments) -> subprocess.CompletedProcess:
+  return subprocess.run(
+      [sys.executable, "-m", "tpugraphs_rank.cli.rank", *map(str, arguments)], cwd=ROOT,
+      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+  """Run directories, by kind."""
+  folder, found = tmp_path_factory.mktemp("runs"), {}
+  for kind in ("tile", "layout"):
+    descriptor = made_runs.collection(folder / f"{kind}_data", kind)
+    trainer.Trainer(made_runs.settings(descriptor, training_epochs=1)).train(folder / kind)
+    found[kind] = folder / kind
+  return found
+
+
+@pytest.fixture(scope="module")
+def hlo(tmp_path_factory):
+  """Raw files: `tile.pb` and `layout.pb`, one program each, and `two.pb`."""
+  folder = tmp_path_factory.mktemp("hlo")
+  small_programs.write(folder / "tile.pb", small_programs.matmul(8, 8, 8, "a"))
+  small_programs.write(folder / "layout.pb", small_programs.perceptron())
+  small_programs.write(folder / "two.pb", small_programs.matmul(8, 8, 8, "a"), small_programs.matmul(16, 8, 4, "b"))
+  return folder
+
+
+@pytest.mark.parametrize("kind, fields", [("tile", "kernel_bounds"), ("layout", "layouts")])
+def test_from_a_dump_to_the_best(runs, hlo, tmp_path, kind, fields):
+  done = _rank("--run_dir", runs[kind], "--hlo", hlo / f"{kind}.pb", "--candidates=auto",
+               "--top_k=4", "--max_candidates=30", "--output", tmp_path / "out")
+  assert done.returncode == 0, done.stderr
+  assert "best 4 of 30 candidates" in done.stdout and "%|" not in done.stderr
+  as_json, as_raw = (tmp_path / "out" / f"{kind}.ranked.{suffix}" for suffix in ("json", "pb"))
+  assert done.stdout.splitlines()[-2:] == [f"ranking: {as_json}", f"to measure: {as_raw}"]
+  [program] = json.loads(as_json.read_text())["programs"]
+  assert [entry["rank"] for entry in program["configurations"]] == [1, 2, 3, 4]
+  scores = [entry["score"] for entry in program["configurations"]]
+  assert scores == sorted(scores, reverse=True) and fields in program["configurations"][0]
+  # The raw file is ranked as it stands, to the same scores in the same order.
+  again = _rank("--run_dir", runs[kind], "--hlo", as_raw, "--top_k=4", "--output", tmp_path / "2")
+  assert again.returncode == 0, again.stderr
+  [program] = json.loads((tmp_path / "2" / f"{kind}.ranked.ranked.json").read_text())["programs"]
+  assert program["candidates"]["source"] == "runs"
+  np.testing.assert_allclose(
+      [entry["score"] for entry in program["configurations"]], scores, rtol=1e-5, atol=1e-6)
+
+
+def test_results_go_to_the_run_directory(runs, hlo):
+  done = _rank("--run_dir", runs["tile"], "--hlo", hlo / "two.pb", "--top_k=2")
+  assert done.returncode == 0, done.stderr
+  assert "taking" in done.stderr and f"run's target, '{TARGET}'" in done.stderr
+  folder = runs["tile"] / "predictions"
+  stored = json.loads((folder / "two.ranked.json").read_text())
+  assert [program["program"] for program in stored["programs"]] == ["a", "b"]
+  raw = reading.read_raw(folder / "two.ranked.pb")
+  assert [(data.module.name, len(data.runs)) for data in raw.modules] == [("a", 2), ("b", 2)]
+
+
+@pytest.mark.parametrize("kind", ["tile", "layout"])
+def test_the_ranking_is_the_runs(runs, hlo, kind):
+  [result] = rank.rank(runs[kind], hlo / f"{kind}.pb", max_candidates=25, seed=3, target=TARGET)
+  graph = programs.to_graph(result.program, result.candidates, 0)
+  run = run_lib.load_run(runs[kind])
+  np.testing.assert_allclose(result.scores, run.score(graph), rtol=1e-5, atol=1e-6)
+  assert run.rank(graph, 5).tolist() == result.order[:5].tolist()
+  assert run.rank(graph).tolist() == result.order[:10].tolist()
+  assert run.rank(graph, 1000).tolist() == result.order.tolist()
+  with pytest.raises(errors.ConfigError, match="the best 0 configurations are asked for"):
+    run.rank(graph, 0)
+  [again] = rank.rank(runs[kind], hlo / f"{kind}.pb", max_candidates=25, seed=3, target=TARGET)
+  np.testing.assert_array_equal(again.scores, result.scores)
+
+
+def test_given_candidates(runs, hlo, tmp_path):
+  [made_up] = rank.rank(runs["tile"], hlo / "tile.pb", "auto", max_candidates=12)
+  np.savez(tmp_path / "mine.npz", **made_up.candidates.arrays)
+  [given] = rank.rank(runs["tile"], hlo / "two.pb", str(tmp_path / "mine.npz"), module="a")
+  np.testing.assert_allclose(given.scores, made_up.scores, rtol=1e-5, atol=1e-6)
+  with pytest.raises(errors.ConfigError, match="two.pb has 2 programs; expected one, as .*mine.npz "
+                     "holds the candidates of one: choose it with --module NAME"):
+    rank.rank(runs["tile"], hlo / "two.pb", str(tmp_path / "mine.npz"))
+  with pytest.raises(errors.CompatibilityError, match="holds tile configurations; the run ranks"):
+    rank.rank(runs["layout"], hlo / "layout.pb", str(tmp_path / "mine.npz"))
+
+
+def test_a_raw_file_holds_the_layouts_of_one_program(runs, hlo):
+  with pytest.raises(errors.ConfigError, match="two.pb has 2 programs; expected one, as a raw file "
+                     "holds the layouts of one: choose it with --module NAME"):
+    rank.rank(runs["layout"], hlo / "two.pb")
+  [result] = rank.rank(runs["layout"], hlo / "two.pb", module="b", max_candidates=9)
+  assert result.program.name == "b" and result.candidates.count == 9
+
+
+def test_another_target_and_unseen_opcodes(runs, hlo, tmp_path, caplog):
+  module, main = small_programs.program()
+  p = small_programs.add(main, "parameter", [8, 8])
+  small_programs.add(main, "cosine", [8, 8], [p])
+  strange = small_programs.write(tmp_path / "strange.pb", module)
+  rank.rank(runs["tile"], strange, target="other_chip")
+  assert "target 'other_chip'" in caplog.text and f"trained on '{TARGET}'" in caplog.text
+  assert "opcodes that training never saw (cosine): made" in caplog.text
+  caplog.clear()
+  rank.rank(runs["tile"], hlo / "tile.pb", target=TARGET, strict=True)
+  assert caplog.text == ""
+  with pytest.raises(errors.CompatibilityError, match="the program is for the target 'other_chip'"):
+    rank.rank(runs["tile"], hlo / "tile.pb", target="other_chip", strict=True)
+  with pytest.raises(errors.CompatibilityError, match=r"never saw \(cosine\)"):
+    rank.rank(runs["tile"], strange, target=TARGET, strict=True)
+
+
+def test_what_bounds_mean_comes_from_the_target_or_a_flag(runs, hlo):
+  [elements] = rank.rank(runs["tile"], hlo / "tile.pb")
+  assert elements.candidates.about["tiling"] == "elements"
+  [tpu] = rank.rank(runs["tile"], hlo / "tile.pb", tiling="tpu")
+  assert tpu.candidates.about["tiling"] == "tpu" and tpu.candidates.count == 1
+
+
+def test_candidates_of_the_file_itself(runs, tmp_path):
+  data = small_programs.data_of(small_programs.matmul(8, 8, 8), [
+      modules.tile_run(None, output=(4, 4), kernel=(8,)), modules.tile_run(None, output=(2, 2))])
+  (tmp_path / "one.pb").write_bytes(data.SerializeToString())
+  [result] = rank.rank(runs["tile"], tmp_path / "one.pb")
+  assert result.candidates.count == 2 and result.candidates.about["source"] == "runs"
+
+
+# Measures what it is given: a tile takes as many ns as it has rows.
+COLLECTOR = """
+import pathlib, sys
+from tpugraphs_rank.hlo import tuning_pb2
+source, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+if "fails" in source:
+  sys.exit(3)
+data = tuning_pb2.TuningData.FromString(pathlib.Path(source).read_bytes())
+for module in data.modules:
+  module.runs.add(is_default=True).op_config.tile_size_config.output_bounds.append(32)
+  for run in module.runs:
+    run.profile.compute_time_ns = run.op_config.tile_size_config.output_bounds[0]
+folder.mkdir()
+for number in (1, 2):
+  (folder / f"pass{number}.pb").write_bytes(data.SerializeToString())
+"""
+
+
+def test_predicted_against_measured(runs, tmp_path, monkeypatch):
+  monkeypatch.setattr(rank, "_COLLECTOR", (sys.executable, "-c", COLLECTOR))
+  monkeypatch.setenv("PYTHONPATH", str(ROOT))
+  hlo = small_programs.write(tmp_path / "k.pb", small_programs.matmul(16, 16, 16, "matmul.16x16x16.f32"))
+  results = rank.rank(runs["tile"], hlo, top_k=5, tiling="xla_cpu")
+  raw = tmp_path / "k.ranked.pb"
+  raw.write_bytes(ranking.raw_bytes(results))
+  [comparison] = rank.measure(raw, results)
+  rows = [results[0].candidates.profile(position).op_config.tile_size_config.output_bounds[0]
+          for position in results[0].best]
+  assert comparison.runtimes.tolist() == rows and comparison.default == 32
+  assert comparison.speedup == 32 / min(rows)
+  # A collector that fails, and a program that it does not know.
+  failing = raw.rename(tmp_path / "fails.pb")
+  with pytest.raises(errors.OutputError, match="the collector ended with status 3 .*run the same"):
+    rank.measure(failing, results)
+  strange = rank.rank(runs["tile"], small_programs.write(tmp_path / "s.pb", small_programs.matmul(8, 8, 8)), top_k=5)
+  with pytest.raises(errors.CompatibilityError, match="'product' cannot be measured here"):
+    rank.measure(failing, strange)
+
+
+def test_the_app_says_what_cannot_be_measured(runs, hlo, tmp_path):
+  done = _rank("--run_dir", runs["tile"], "--hlo", hlo / "tile.pb", "--output", tmp_path,
+               "--measure")
+  assert done.returncode == 1 and "error: 'a' cannot be measured here" in done.stderr
+  assert "best 10 of" in done.stdout and (tmp_path / "tile.ranked.pb").exists()
+
+
+@pytest.mark.parametrize("arguments, status, said", [
+    (["--run_dir", "{run}"], 2, "error: flag --hlo"),
+    (["--run_dir", "{run}", "--hlo", "/gone.pb"], 1, "error: no file /gone.pb"),
+    (["--run_dir", "/gone", "--hlo", "{hlo}/tile.pb"], 1, "error: /gone is no run directory"),
+    (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "--top_k=0"], 1, "error: --top_k=0 "),
+    (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "--max_candidates=0"], 1,
+     "error: --top_k=10 --max_candidates=0: expected 1 or more"),
+    (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "--tiling=gpu"], 2, "error: flag --tiling"),
+    (["--run_dir", "{run}", "--hlo", "{hlo}/two.pb", "--module=c"], 1,
+     "error: {hlo}/two.pb has no module 'c'; its modules: a, b"),
+    (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "auto"], 2, "error: unexpected argument"),
+])
+def test_a_mistake_is_one_line(runs, hlo, arguments, status, said):
+  fill = lambda text: text.format(run=runs["tile"], hlo=hlo)
+  done = _rank(*map(fill, arguments))
+  assert done.returncode == status and done.stdout == ""
+  assert done.stderr.startswith(fill(said)) and done.stderr.count("\n") == 1
+
+
+def test_an_output_that_cannot_be_written(runs, hlo, tmp_path):
+  (tmp_path / "file").write_text("")
+  done = _rank("--run_dir", runs["tile"], "--hlo", hlo / "tile.pb", "--output", tmp_path / "file")
+  assert done.returncode == 1 and "error: cannot write" in done.stderr

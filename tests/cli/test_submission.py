@@ -1,0 +1,187 @@
+"""The submission app from the command line: what it prints, writes and answers."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from tests import public_tree
+from tpugraphs_rank import submission
+from tpugraphs_rank.cli import submission as app_lib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SIZES = {"tile:xla": 844, "layout:xla:default": 8, "layout:xla:random": 8,
+         "layout:nlp:default": 17, "layout:nlp:random": 17}
+
+
+def _run(*arguments) -> subprocess.CompletedProcess:
+  return subprocess.run(
+      [sys.executable, "-W", "error", "-m", "tpugraphs_rank.cli.submission", *map(str, arguments)],
+      cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+  root = tmp_path_factory.mktemp("tree")
+  public_tree.write_tree(root, splits=["test"])
+  public_tree.write_tree(root, collections=["layout:xla:default", "layout:xla:random"],
+                         splits=["valid"])
+  return root
+
+
+def _rows(expectation):
+  return [submission.Row(row.id, list(range(row.num_configs))[::-1][:row.length])
+          for row in expectation.rows]
+
+
+@pytest.fixture(scope="module")
+def parts(tree, tmp_path_factory):
+  """A part for each collection, by its name."""
+  folder = tmp_path_factory.mktemp("parts")
+  paths = {}
+  for name in SIZES:
+    paths[name] = folder / f"{name.replace(':', '_')}.csv"
+    submission.write(paths[name], _rows(submission.from_data([name], data_root=tree)))
+  return paths
+
+
+def _joined(parts):
+  return ",".join(map(str, parts))
+
+
+def test_parts_to_a_valid_submission_of_894_rows(tree, parts, tmp_path):
+  output = tmp_path / "submission.csv"
+  done = _run("merge", "--parts", _joined(reversed(parts.values())), "--output", output,
+              "--data_root", tree)
+  assert done.returncode == 0 and done.stderr == "", done.stderr
+  lines = done.stdout.splitlines()
+  assert [line.split() for line in lines[:-1]] == [
+      [name, str(count), "of", str(count), "rows"] for name, count in SIZES.items()]
+  assert lines[-1] == f"{output}: {sum(SIZES.values())} rows"
+  assert output.read_bytes() == submission.render(_rows(submission.from_data(data_root=tree)))
+
+  valid = _run("validate", "--submission", output, "--data_root", tree)
+  assert valid.returncode == 0 and valid.stderr == ""
+  assert valid.stdout.splitlines() == [*lines[:-1], f"{output} is valid: 894 rows"]
+  # Itself is a sample that it satisfies.
+  sampled = _run("validate", "--submission", output, "--sample", output)
+  assert sampled.returncode == 0 and sampled.stdout == valid.stdout
+
+
+def test_an_invalid_submission_is_told_line_by_line(tree, parts, tmp_path):
+  path = tmp_path / "bad.csv"
+  data = parts["layout:xla:random"].read_bytes()
+  lines = data.splitlines(keepends=True)
+  name = lines[3].partition(b",")[0].decode()
+  path.write_bytes(b"".join([*lines[:3], lines[3].replace(b";7;", b";8;"), *lines[4:-1]]))
+  done = _run("validate", "--submission", path, "--data_root", tree, "--collections",
+              "layout:xla:random")
+  assert done.returncode == 1 and done.stderr == ""
+  first, second, counts, verdict = done.stdout.splitlines()
+  assert first.startswith(f"line 4: {name}: index 8 is repeated at entries ")
+  assert second == f"line 9: {lines[-1].partition(b',')[0].decode()}: the row is missing"
+  assert counts.split() == ["layout:xla:random", "7", "of", "8", "rows"]
+  assert verdict == f"{path} is invalid: 2 faults on 2 lines"
+
+
+def test_an_invalid_file_is_never_written(tree, parts, tmp_path):
+  other = tmp_path / "other.csv"
+  output = tmp_path / "out" / "submission.csv"
+  data = parts["layout:xla:default"].read_bytes().splitlines(keepends=True)
+  name, _, indices = data[1].decode().rstrip().partition(",")
+  other.write_bytes(b"".join([
+      data[0], f"{name},{';'.join(sorted(indices.split(';'), key=int))}\n".encode()]))
+  done = _run("merge", "--parts", _joined([*parts.values(), other]), "--output", output,
+              "--data_root", tree)
+  assert done.returncode == 1 and not output.parent.exists()
+  assert done.stdout.splitlines() == [
+      f"{other}: line 2: {name}: conflicts with {parts['layout:xla:default']}, line 2, which ranks "
+      "the graph differently; leave one of the two parts out"]
+  assert done.stderr == f"error: 1 fault; {output} was not written\n"
+
+
+def test_fewer_collections_only_on_request(tree, parts, tmp_path):
+  output = tmp_path / "partial.csv"
+  some = [parts["tile:xla"], parts["layout:nlp:random"]]
+  arguments = ["merge", "--parts", _joined(some), "--output", output, "--data_root", tree]
+  refused = _run(*arguments)
+  assert refused.returncode == 1 and not output.exists()
+  assert [line.split(": ")[1] for line in refused.stdout.splitlines()] == [
+      "layout:xla:default", "layout:xla:random", "layout:nlp:default"]
+  assert refused.stderr == f"error: 3 faults; {output} was not written\n"
+  done = _run(*arguments, "--allow_partial")
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-2:] == [
+      "partial: without layout:xla:default, layout:xla:random, layout:nlp:default",
+      f"{output}: {844 + 17} rows"]
+  valid = ["validate", "--submission", output, "--data_root", tree]
+  assert _run(*valid).returncode == 1
+  done = _run(*valid, "--allow_partial")
+  assert done.returncode == 0 and "partial: without layout:xla:default" in done.stdout
+
+
+def test_the_score_of_collections_whose_runtimes_are_known(tree, tmp_path):
+  path = tmp_path / "valid.csv"
+  names = ["layout:xla:default", "layout:xla:random"]
+  submission.write(path, _rows(submission.from_data(names, "valid", tree)))
+  done = _run("score", "--submission", path, "--data_root", tree)
+  assert done.returncode == 0 and done.stderr == "", done.stderr
+  folder = tmp_path / "valid.score"
+  stored = json.loads((folder / "score.json").read_text())
+  assert stored["split"] == "valid" and list(stored["collections"]) == names
+  assert stored["missing"] == ["tile:xla", "layout:nlp:default", "layout:nlp:random"]
+  rows = pd.read_csv(folder / "per_graph.csv")
+  assert list(rows) == ["collection", "graph", "configurations", "score"] and len(rows) == 14
+  assert rows[rows["graph"] == "unet_3d.4x4.bf16"]["configurations"].to_list()[-1] == 481
+  means = rows.groupby("collection")["score"].mean()
+  found = pd.read_csv(folder / "per_collection.csv").set_index("collection")
+  for name in names:
+    assert stored["collections"][name]["score"] == pytest.approx(means[name])
+    assert found["score"][name] == pytest.approx(means[name]) and found["graphs"][name] == 7
+  assert stored["score"] is None and stored["partial"] == pytest.approx(means.mean())
+  assert "missing: tile:xla, layout:nlp:default, layout:nlp:random" in done.stdout.splitlines()
+  assert f"mean of 2 collections: {means.mean():.4f} (no competition score" in done.stdout
+
+  other = _run("score", "--submission", path, "--data_root", tree, "--output", tmp_path / "o",
+               "--collections", ",".join(names))
+  assert f"competition score (valid): {means.mean():.4f}" in other.stdout.splitlines()
+  assert json.loads((tmp_path / "o" / "score.json").read_text())["missing"] == []
+
+
+def test_a_test_split_cannot_be_scored(tree, parts):
+  done = _run("score", "--submission", parts["layout:xla:random"], "--split", "test",
+              "--data_root", tree)
+  assert done.returncode == 1 and done.stdout == ""
+  assert done.stderr.startswith("error: none of the 8 graphs of layout:xla:random test has runt")
+  assert not list(parts["layout:xla:random"].parent.glob("*.score"))
+
+
+@pytest.mark.parametrize("arguments, status, said", [
+    (["valdate"], 2, "error: unknown command 'valdate' (did you mean 'validate'?)"),
+    (["score", "--submission", "s.csv", "--sample", "t.csv"], 2, "error: score takes no --sample"),
+    (["validate", "--submission", "/gone.csv"], 1, "error: no file /gone.csv; `python -m experim"),
+    (["validate", "--submission", "{part}", "--sample", "{part}", "--split", "test"], 1,
+     "error: --sample and --split; a sample says alone what must be in the file"),
+    (["validate", "--submission", "{part}", "--sample", "/gone.csv"], 1, "error: no file /gone"),
+    (["validate", "--submission", "{part}", "--data_root", "/gone"], 1,
+     "error: no data of tile:xla test at /gone/npz/tile/xla/test"),
+    (["validate", "--submission", "{part}", "--collections", "tile:xl"], 1,
+     "error: no collection 'tile:xl' (did you mean 'tile:xla'?)"),
+    (["validate", "--submission", "{part}", "--collections", "tile:xla_cpu", "--allow_partial"], 1,
+     "error: no row is of tile:xla_cpu; give --collections"),
+])
+def test_a_mistake_is_one_line(parts, arguments, status, said):
+  done = _run(*(str(argument).format(part=parts["layout:xla:random"]) for argument in arguments))
+  assert done.returncode == status and done.stdout == ""
+  assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+
+
+def test_joining_and_checking_import_no_tensorflow():
+  code = "import sys; import tpugraphs_rank.cli.submission; print('tensorflow' in sys.modules)"
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                        check=True)
+  assert done.stdout == "False\n"
+  assert list(app_lib.COMMANDS) == ["merge", "validate", "score"]

@@ -1,0 +1,43 @@
+"""What both collectors share: output folders that keep their settings, prepared processes."""
+
+import pathlib
+
+import pytest
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import jax_process
+from tpugraphs_rank.collect.common import plans
+from tpugraphs_rank.collect.common import protocol
+from tpugraphs_rank.collect.tile import collect
+from tpugraphs_rank.collect.tile import geometry
+
+FIXED = ("seed", "configurations", "protocol")
+MATMUL = geometry.Kernel("matmul", (256, 256, 256), "f32")
+SOFTMAX = geometry.Kernel("softmax", (384, 768), "f32")
+
+
+def _store(folder: pathlib.Path, kernel: geometry.Kernel, count: int = 24, seed: int = 0,
+           settings: protocol.Protocol = protocol.Protocol()) -> None:
+  plans.store(folder, collect.make_plan([kernel], count, seed, settings), FIXED, "kernels")
+
+
+def test_a_folder_keeps_its_settings_and_its_kernels(tmp_path: pathlib.Path) -> None:
+  _store(tmp_path, MATMUL)
+  _store(tmp_path, SOFTMAX)
+  stems = [entry["stem"] for entry in files.read_json(tmp_path / "plan.json")["kernels"]]
+  assert stems == [SOFTMAX.stem, MATMUL.stem]
+  for key, changed in (("seed", {"seed": 1}), ("configurations", {"count": 30}),
+                       ("protocol", {"settings": protocol.Protocol(min_rounds=1)})):
+    with pytest.raises(errors.RunDirectoryError, match=f"begun with {key}.*another --output"):
+      _store(tmp_path, MATMUL, **changed)
+
+
+def test_measuring_refuses_an_unprepared_process(monkeypatch: pytest.MonkeyPatch) -> None:
+  for name, value in protocol.ENVIRONMENT.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.setenv("NPROC", "7")
+  with pytest.raises(errors.ConfigError, match="^NPROC must be set"):
+    jax_process.import_jax()
+  with pytest.raises(errors.ConfigError, match="^XLA_FLAGS must be set"):
+    jax_process.import_jax({"XLA_FLAGS": "--other"})

@@ -1,0 +1,359 @@
+"""From the passes' records to raw files, to graphs, to a collection's folder."""
+
+from collections.abc import Callable
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.collect.layout import small_layouts
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import gates
+from tpugraphs_rank.collect.common import graph_files
+from tpugraphs_rank.collect.common import protocol
+from tpugraphs_rank.collect.layout import assemble
+from tpugraphs_rank.collect.layout import catalogue
+from tpugraphs_rank.collect.layout import collect
+from tpugraphs_rank.collect.layout import configurations
+from tpugraphs_rank.collect.layout import measure
+from tpugraphs_rank.collect.layout import raw
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.hlo import convert
+from tpugraphs_rank.hlo import output as hlo_output
+from tpugraphs_rank.hlo import tuning_pb2
+
+COUNT = 44
+ENCODER = "encoder.4x96x96x4x1.forward"      # trained on
+BOTTLENECK = "bottleneck.2x24x48x2.forward"  # validated on
+UNET = "unet.1x48x12x2.forward"              # tested on
+GRU = "gru.96x5x96.forward"                  # tested on
+
+
+def _store(output: pathlib.Path, stem: str, number: int, **values: Any) -> None:
+  files.write_json(measure.record_path(output, stem, number),
+                   small_layouts.record(stem, number, COUNT, **values))
+
+
+def _featurised(collected: pathlib.Path, npz: pathlib.Path) -> None:
+  """What `tpugraphs_rank.cli.featurize` does with both passes."""
+  for path in sorted((collected / "pass1").glob("*.pb")):
+    converted = convert.convert_file(path, 0, [collected / "pass2" / path.name])
+    for graph in converted.graphs:
+      hlo_output.write_graph(npz / f"{path.stem}.npz", graph.arrays)
+
+
+def test_raw_files_featurise_to_what_was_measured(tmp_path: pathlib.Path) -> None:
+  for number in (1, 2):
+    _store(tmp_path, UNET, number)
+  report = raw.write(tmp_path, [UNET], passes=2)
+  assert report["programs"][UNET]["sites"] == ["dot", "reshape"]
+  assert report["programs"][UNET]["kinds"] == ["default"] + ["random"] * (COUNT - 1)
+  assert report["dates"] == ["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"]
+  _featurised(tmp_path, tmp_path / "npz")
+  found = graph_files.read(tmp_path / "npz" / f"{UNET}.npz", assemble.KEYS)
+  assert list(found["node_config_ids"]) == [site.node for site in small_layouts.SITES]
+  steps = 100_000 + 1000 * np.arange(COUNT)
+  assert (found["config_runtime_passes"] == [steps + 1, steps + 2]).all()
+  assert (found["config_runtime_normalizers"] == found["config_runtime"][0]).all()
+  rows = found["node_config_feat"].reshape(COUNT, len(small_layouts.SITES), 3, 6)
+  for row, configuration in zip(rows, small_layouts.configurations(COUNT)):
+    for node, layouts in zip(row, configuration):
+      expected = np.full((3, 6), -1)
+      for tensor, minor_to_major in enumerate(layouts):
+        expected[tensor, :len(minor_to_major)] = minor_to_major
+      assert (node == expected).all()
+  assert list(assemble.constraints(found)) == [
+      configurations.constraints(made) for made in small_layouts.configurations(COUNT)]
+
+
+def test_raw_files_hold_the_program_by_its_name(tmp_path: pathlib.Path) -> None:
+  for number in (1, 2):
+    _store(tmp_path, UNET, number)
+  raw.write(tmp_path, [UNET], passes=2)
+  for number in (1, 2):
+    data = tuning_pb2.ModuleTuningData.FromString(
+        (tmp_path / f"pass{number}" / f"{UNET}.pb").read_bytes())
+    assert data.module.name == UNET
+    assert [run.is_default for run in data.runs] == [True] + [False] * (COUNT - 1)
+
+
+def test_bad_configurations_are_dropped_in_every_pass(tmp_path: pathlib.Path) -> None:
+  _store(tmp_path, UNET, 1, statuses={3: "mismatch", 5: "same_program"})
+  _store(tmp_path, UNET, 2, statuses={4: "mismatch"}, programs={9: "another"})
+  record = files.read_json(measure.record_path(tmp_path, UNET, 2))
+  del record["configurations"][7]
+  files.write_json(measure.record_path(tmp_path, UNET, 2), record)
+  report = raw.write(tmp_path, [UNET], passes=2)
+  assert report["programs"][UNET]["dropped"] == {
+      "mismatch": 2, "same_program": 1, "compiled_differently": 1, "not_repeated": 1}
+  for number in (1, 2):
+    data = tuning_pb2.ModuleTuningData.FromString(
+        (tmp_path / f"pass{number}" / f"{UNET}.pb").read_bytes())
+    assert [run.profile.compute_time_ns for run in data.runs] == [
+        100_000 + 1000 * index + number for index in range(COUNT) if index not in (3, 4, 5, 7, 9)]
+
+
+def test_repeated_passes_hold_the_faster_times(tmp_path: pathlib.Path) -> None:
+  for number in (1, 2):
+    _store(tmp_path, UNET, number)
+  assert raw.agreement(tmp_path, UNET, 2) == 1
+  # Slower from its middle on, and of two configurations another program or other numbers.
+  for number in (3, 4):
+    record = small_layouts.record(UNET, number, COUNT, statuses={5: "mismatch"},
+                                 programs={6: "another"})
+    for index, entry in enumerate(record["configurations"]):
+      if "runtime_ns" in entry:
+        entry["runtime_ns"] += 50 if index >= 20 else -50
+    files.write_json(measure.record_path(tmp_path, UNET, number), record)
+    if number == 3:  # alone it does not count
+      assert len(raw.usable(raw.read_passes(tmp_path, UNET, 2))["entries"]) == COUNT
+  records = raw.read_passes(tmp_path, UNET, 2)
+  choice = raw.usable(records)
+  assert choice["dropped"] == {"mismatch": 1, "compiled_differently": 1}
+  left = [index for index in range(COUNT) if index not in (5, 6)]
+  for number, record in enumerate(records, 1):
+    assert record["total_s"] == 4.0 and record["date"] == f"2026-01-0{number + 2}T00:00:00+00:00"
+    # A repeat of the record's making takes two nanoseconds more.
+    assert [found[number - 1]["runtime_ns"] for found in choice["entries"]] == [
+        100_000 + 1000 * index + number + (0 if index >= 20 else 2 - 50) for index in left]
+
+
+def test_a_failed_repeat_leaves_the_passes_as_they_were(tmp_path: pathlib.Path) -> None:
+  for number in (1, 2, 3):
+    _store(tmp_path, UNET, number)
+  before = raw.read_passes(tmp_path, UNET, 2)
+  files.write_json(measure.record_path(tmp_path, UNET, 4),
+                   {"stem": UNET, "pass": 4, "failed": "crashed"})
+  assert raw.read_passes(tmp_path, UNET, 2) == before
+  assert before[1] == files.read_json(measure.record_path(tmp_path, UNET, 2))
+
+
+def test_failed_unfinished_and_defaultless_programs_are_reported(tmp_path: pathlib.Path) -> None:
+  _store(tmp_path, UNET, 1)  # the second pass did not get there
+  _store(tmp_path, GRU, 1)
+  _store(tmp_path, GRU, 2, statuses={0: "mismatch"})
+  files.write_json(measure.record_path(tmp_path, ENCODER, 1),
+                   {"stem": ENCODER, "pass": 1, "failed": "took longer than 1 s"})
+  report = raw.write(tmp_path, [UNET, GRU, ENCODER, BOTTLENECK], passes=2)
+  assert report["unfinished"] == [BOTTLENECK, UNET]
+  assert report["failed"][ENCODER] == "took longer than 1 s"
+  assert "default" in report["failed"][GRU]
+  assert not report["programs"] and not list(tmp_path.rglob("*.pb"))
+
+
+def _collected(folder: pathlib.Path, stems: list[str], flat: str = "") -> None:
+  """Both passes of some programs, written and featurised; `flat` has nothing but noise."""
+  for stem in stems:
+    for number in (1, 2):
+      _store(folder, stem, number, step_ns=0 if stem == flat else 1000,
+             rows=8 + 2 * stems.index(stem))
+  report = raw.write(folder, stems, 2)
+  report.update(machine=protocol.machine(), versions={}, seed=0, protocol={})
+  files.write_json(folder / "report.json", report)
+  _featurised(folder, folder / "npz")
+
+
+def test_assembly(tmp_path: pathlib.Path) -> None:
+  stems = [ENCODER, BOTTLENECK, UNET, GRU, "resnet.2x32x16x2.forward"]
+  _collected(tmp_path, stems, flat="resnet.2x32x16x2.forward")
+  output = tmp_path / "bundle"
+  measurement = assemble.assemble(tmp_path, tmp_path / "npz", output, "layout:mine:mixed")
+  collection = registry.read_descriptor(output / "collection.json")
+  assert collection.name == "layout:mine:mixed" and collection.kind == "layout"
+  assert collection.hlo_stage == "before_optimization"
+  assert collection.splits == {"train": 1, "valid": 1, "test": 2}
+  assert collection.groups == {"attention": ("encoder",), "convolution": ("bottleneck", "unet"),
+                               "recurrent": ("gru",)}
+  assert [collection.family(stem) for stem in stems[:2]] == ["encoder", "bottleneck"]
+  found = {path.stem: path.parent.name for path in (output / "npz").glob("*/*.npz")}
+  assert found == {ENCODER: "train", BOTTLENECK: "valid", UNET: "test", GRU: "test"}
+  assert measurement["semantics"] == "relayout-copies"
+  assert measurement["gates"]["families"]["resnet"]["lost_to_tau"] == 1
+  assert measurement["drawn"] == {
+      "default": {"share": round(1 / COUNT, 4), "fastest_of_programs": 4},
+      "random": {"share": round(1 - 1 / COUNT, 4), "fastest_of_programs": 0}}
+  assert measurement["seconds_per_configuration"] == round(2 * 2.0 / COUNT, 3)
+  summary = measurement["splits"]["valid"]
+  arrays = graph_files.read(output / "npz" / "valid" / f"{BOTTLENECK}.npz", assemble.KEYS)
+  assert summary["tau_between_passes"]["lowest"] == 1
+  # The default is the fastest of what the record makes up.
+  assert summary["slowdown_of_default"]["highest"] == 0
+  assert summary["tau_of_fewest_constraints_first"]["mean"] == round(
+      gates.kendall_tau_b(assemble.constraints(arrays), np.arange(COUNT)), 4)
+  assert files.read_json(output / "measurement.json") == measurement
+
+  kept = {path.name: path.read_bytes() for path in output.rglob("*.npz")}
+  files.write_json(tmp_path / "report.json", {
+      **files.read_json(tmp_path / "report.json"),
+      "programs": {stem: entry for stem, entry
+                   in files.read_json(tmp_path / "report.json")["programs"].items()
+                   if stem != GRU}})
+  assemble.assemble(tmp_path, tmp_path / "npz", output, "layout:mine:mixed")
+  left = {path.name: path.read_bytes() for path in output.rglob("*.npz")}
+  assert left == {name: content for name, content in kept.items() if name != f"{GRU}.npz"}
+
+
+def test_one_graph_in_two_splits_is_refused(tmp_path: pathlib.Path) -> None:
+  _collected(tmp_path, [ENCODER, UNET])
+  (tmp_path / "npz" / f"{UNET}.npz").write_bytes((tmp_path / "npz" / f"{ENCODER}.npz").read_bytes())
+  with pytest.raises(errors.DataError, match=r"\(train\) and unet.*\(test\) are the same graph"):
+    assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "layout:mine:mixed")
+
+
+def test_assembly_names_what_is_missing(tmp_path: pathlib.Path) -> None:
+  _collected(tmp_path, [UNET])
+  (tmp_path / "npz" / f"{UNET}.npz").unlink()
+  with pytest.raises(errors.MissingDataError, match="tpugraphs_rank.cli.featurize --input .*pass1 "):
+    assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "layout:mine:mixed")
+
+
+def test_assembly_of_nothing_worth_keeping(tmp_path: pathlib.Path) -> None:
+  _collected(tmp_path, [UNET], flat=UNET)
+  with pytest.raises(errors.DataError, match="none of the 1 programs.*passes the gates"):
+    assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "layout:mine:mixed")
+
+
+# What stands in for a measuring process: writes its record, fails, or hangs.
+_STAND_IN = """
+import pathlib, sys, time
+from tests.collect import made_layouts
+from tpugraphs_rank.collect.layout import measure
+from tpugraphs_rank import files
+output, stem, number = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+with open(output / "log", "a") as log:
+  log.write(f"{stem} {number}\\n")
+if stem.startswith("unet"):
+  sys.exit(3)
+if stem.startswith("gru"):
+  time.sleep(60)
+record = made_layouts.record(stem, number, step_ns=0 if stem.startswith("mixer") else 1000)
+files.write_json(measure.record_path(output, stem, number), record)
+"""
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(name="measured")
+def _measured(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+              ) -> Callable[[], list[str]]:
+  """Replaces the measuring processes; returns those that were started since the last call."""
+  start = subprocess.Popen
+
+  def stand_in(command: list[str], env: Any) -> subprocess.Popen:
+    values = dict(zip(command[3::2], command[4::2]))
+    assert command[1:3] == ["-m", "tpugraphs_rank.collect.layout.measure"]
+    assert all(env[name] == value for name, value in measure.ENVIRONMENT.items())
+    return start([sys.executable, "-c", _STAND_IN, values["--output"], values["--program"],
+                  values["--pass_number"]], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+  monkeypatch.setattr(collect.subprocess, "Popen", stand_in)
+
+  def started() -> list[str]:
+    log = tmp_path / "log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.write_text("")
+    return lines
+  return started
+
+
+def test_a_collection_goes_on_where_it_stopped(
+    tmp_path: pathlib.Path, measured: Callable[[], list[str]]) -> None:
+  collect.run(tmp_path, [ENCODER, BOTTLENECK], 2, [], float("inf"), 60)
+  assert measured() == [f"{ENCODER} 1", f"{ENCODER} 2", f"{BOTTLENECK} 1", f"{BOTTLENECK} 2"]
+  measure.record_path(tmp_path, BOTTLENECK, 2).unlink()
+  collect.run(tmp_path, [ENCODER, BOTTLENECK], 2, [], float("inf"), 60)
+  assert measured() == [f"{BOTTLENECK} 2"]
+
+
+def test_several_programs_are_measured_at_a_time(
+    tmp_path: pathlib.Path, measured: Callable[[], list[str]]) -> None:
+  stems = [program.stem for program in catalogue.programs(["encoder", "mixer", "lstm"])][:5]
+  stems = [stem for stem in stems if not stem.startswith("mixer")]
+  core = min(os.sched_getaffinity(0))
+  collect.run(tmp_path, stems, 2, [core, core], float("inf"), 60)
+  assert sorted(measured()) == sorted(f"{stem} {number}" for stem in stems for number in (1, 2))
+
+
+@pytest.mark.parametrize("cores", [("0", "0"), ("99999",)])
+def test_cores_that_cannot_be_used_are_refused(
+    tmp_path: pathlib.Path, cores: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
+  with pytest.raises(SystemExit):
+    collect.main(["--output", str(tmp_path / "out"), "--cores", *cores])
+  assert f"--cores {' '.join(cores)}: expected different ones of " in capsys.readouterr().err
+  assert not (tmp_path / "out").exists()
+
+
+def test_a_stopped_collection_leaves_no_process_and_no_record(
+    tmp_path: pathlib.Path, measured: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch) -> None:
+  started: list[subprocess.Popen] = []
+  start = collect.Processes.start
+  monkeypatch.setattr(collect.Processes, "start", lambda self, command: (
+      started.append(start(self, command)) or started[-1]))
+
+  def fails(*arguments: Any) -> bool:
+    if len(arguments) and arguments[1] == GRU:
+      return run_pass(*arguments)  # Sleeps for a minute.
+    while not started:
+      time.sleep(0.01)
+    raise KeyboardInterrupt
+
+  run_pass = collect.run_pass
+  monkeypatch.setattr(collect, "run_pass", fails)
+  begun = time.monotonic()
+  with pytest.raises(KeyboardInterrupt):
+    collect.run(tmp_path, [GRU, ENCODER], 2, [-1, -1], float("inf"), 600)
+  assert time.monotonic() - begun < 50
+  assert len(started) == 1 and started[0].poll() is not None
+  assert not measure.record_path(tmp_path, GRU, 1).exists()
+
+
+def test_passes_that_disagree_are_repeated(
+    tmp_path: pathlib.Path, measured: Callable[[], list[str]]) -> None:
+  mixer = "mixer.8x64x64x2.forward"  # the stand-in measures nothing but ties of it
+  collect.run(tmp_path, [mixer, ENCODER], 2, [], float("inf"), 60)
+  assert measured() == [*(f"{mixer} {number}" for number in (1, 2, 3, 4)),
+                        f"{ENCODER} 1", f"{ENCODER} 2"]
+
+
+def test_a_program_that_fails_or_hangs_does_not_end_the_collection(
+    tmp_path: pathlib.Path, measured: Callable[[], list[str]]) -> None:
+  start = time.monotonic()
+  collect.run(tmp_path, [UNET, GRU, ENCODER], 2, [], float("inf"), 5)
+  assert time.monotonic() - start < 50
+  assert measured() == [f"{UNET} 1", f"{GRU} 1", f"{ENCODER} 1", f"{ENCODER} 2"]
+  failed = [files.read_json(measure.record_path(tmp_path, stem, 1))["failed"]
+            for stem in (UNET, GRU)]
+  assert "status 3" in failed[0] and "longer than 5 s" in failed[1]
+
+
+def test_compiled_programs_do_not_outlive_their_passes(
+    tmp_path: pathlib.Path, measured: Callable[[], list[str]]) -> None:
+  cache = measure.cache_path(tmp_path, ENCODER)
+  cache.mkdir(parents=True)
+  (cache / "entry").write_text("machine code")
+  collect.run(tmp_path, [ENCODER], 2, [], float("inf"), 60)
+  assert measured() and not cache.exists()
+
+
+def test_no_program_is_begun_once_the_time_is_used_up(
+    tmp_path: pathlib.Path, measured: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch) -> None:
+  now = [0.0]
+  monkeypatch.setattr(collect.time, "monotonic", lambda: now[0])
+  run_pass = collect.run_pass
+
+  def slow(*arguments: Any) -> bool:
+    now[0] += 10
+    return run_pass(*arguments)
+
+  monkeypatch.setattr(collect, "run_pass", slow)
+  # A program takes 20 s: after two of them 10 s are left, too few for the third.
+  stems = [program.stem for program in catalogue.programs(["encoder", "mixer", "lstm"])][:3]
+  collect.run(tmp_path, stems, 2, [], 50, 60)
+  assert len(measured()) == 4

@@ -1,0 +1,143 @@
+"""Every family computes what NumPy says, untiled and in blocks. Needs the collector's JAX."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tpugraphs_rank.collect.common import protocol
+from tpugraphs_rank.collect.tile import catalogue
+from tpugraphs_rank.collect.tile import configurations
+from tpugraphs_rank.collect.tile import geometry
+
+jax = pytest.importorskip(
+    "jax", reason="needs JAX: run in an environment with tpugraphs_rank/collect/requirements.txt")
+from tpugraphs_rank.collect.tile import measure  # pylint: disable=wrong-import-position
+from tpugraphs_rank.collect.tile import programs  # pylint: disable=wrong-import-position
+
+Arrays = tuple[np.ndarray, ...]
+
+
+def _convolution(size: int, stride: int, same: bool) -> Callable[..., np.ndarray]:
+  def convolve(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    if same:
+      x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows = (x.shape[1] - size) // stride + 1
+    columns = (x.shape[2] - size) // stride + 1
+    out = np.zeros((x.shape[0], rows, columns, weights.shape[3]))
+    for i in range(size):
+      for j in range(size):
+        part = x[:, i:i + rows * stride:stride, j:j + columns * stride:stride, :]
+        out += np.einsum("nhwc,co->nhwo", part, weights[i, j])
+    return out
+  return convolve
+
+
+def _depthwise(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  rows, columns = x.shape[1] - 2, x.shape[2] - 2
+  return sum(x[:, i:i + rows, j:j + columns, :] * weights[i, j, 0]
+             for i in range(3) for j in range(3))
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+  return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
+
+
+def _pairs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  return x[:, None, :] - y[None, :, :]
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+  weights = np.exp(x - x.max(axis=1, keepdims=True))
+  return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _layer_norm(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+  return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * scale + shift
+
+
+# family -> (a small shape, the computation in NumPy on float64 or int64 operands)
+EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
+    "matmul": ((16, 24, 32), np.matmul),
+    "matmul_skinny": ((8, 32, 48), np.matmul),
+    "matmul_bias_relu": ((16, 24, 32), lambda a, b, c: np.maximum(a @ b + c, 0)),
+    "matmul_bias_gelu": ((16, 24, 32), lambda a, b, c: _gelu(a @ b + c)),
+    "matmul_batched": ((4, 16, 24, 16), np.matmul),
+    "attention_scores": ((2, 16, 24, 16), lambda q, k, bias: np.einsum(
+        "hsd,htd->hst", q, k) / 4 + bias),
+    "attention_values": ((2, 16, 16, 24), lambda s, top, v: np.exp(s - top[..., None]) @ v),
+    "conv_1x1": ((2, 8, 8, 16, 16), _convolution(1, 1, False)),
+    "conv_3x3": ((1, 8, 16, 16, 8), _convolution(3, 1, True)),
+    "conv_strided": ((1, 8, 8, 16, 16), _convolution(3, 2, False)),
+    "conv_im2col": ((2, 8, 8, 16, 8), _convolution(3, 1, False)),
+    "conv_depthwise": ((1, 8, 16, 16), _depthwise),
+    "pairwise_l2": ((16, 24, 16), lambda x, y: (_pairs(x, y) ** 2).sum(-1)),
+    "pairwise_l1": ((16, 24, 16), lambda x, y: np.abs(_pairs(x, y)).sum(-1)),
+    "pairwise_linf": ((16, 24, 16), lambda x, y: np.abs(_pairs(x, y)).max(-1)),
+    "pairwise_rbf": ((16, 24, 16), lambda x, y: np.exp(-(_pairs(x, y) ** 2).sum(-1) / 100)),
+    "pairwise_hamming": ((16, 24, 16), lambda x, y: (_pairs(x, y) != 0).sum(-1)),
+    "softmax": ((16, 32), _softmax),
+    "log_softmax": ((16, 32), lambda x: np.log(_softmax(x))),
+    "layer_norm": ((16, 32), _layer_norm),
+    "rms_norm": ((16, 32), lambda x, scale: x / np.sqrt(
+        (x ** 2).mean(1, keepdims=True) + 1e-5) * scale),
+    "reduce_sum_minor": ((32, 48), lambda x: x.sum(1)),
+    "reduce_max_minor": ((32, 48), lambda x: x.max(1)),
+    "reduce_logsumexp_minor": ((32, 48), lambda x: np.log(np.exp(x).sum(1))),
+    "reduce_sum_major": ((32, 48), lambda x: x.sum(0)),
+    "reduce_norm_major": ((32, 48), lambda x: np.sqrt((x ** 2).sum(0))),
+    "reduce_sum_middle": ((16, 24, 32), lambda x: x.sum(1)),
+    "reduce_sum_outer": ((16, 24, 32), lambda x: x.sum((0, 2))),
+    "transpose_10": ((16, 48), np.transpose),
+    "transpose_021": ((16, 24, 32), lambda x: x.transpose(0, 2, 1)),
+    "transpose_102": ((16, 24, 32), lambda x: x.transpose(1, 0, 2)),
+    "transpose_120": ((16, 24, 32), lambda x: x.transpose(1, 2, 0)),
+    "transpose_201": ((16, 24, 32), lambda x: x.transpose(2, 0, 1)),
+    "transpose_210": ((16, 24, 32), lambda x: x.transpose(2, 1, 0)),
+    "elementwise_chain": ((16, 48), lambda x: np.tanh(x / 2 + 0.1) * x + np.exp(-x ** 2)
+                          if x.dtype.kind == "f" else (x * 3 + (x >> 1)) ^ (x * x - 5)),
+    "elementwise_gate": ((16, 48), lambda x, y: x / (1 + np.exp(-y))
+                         if x.dtype.kind == "f" else x * np.sign(y)),
+    "elementwise_select": ((16, 48), lambda x, y: np.where(x > y, x - y, x + y)),
+    "elementwise_broadcast": ((4, 16, 32), lambda x, column, row: np.clip(
+        x * column + row[..., None], -4, 4)),
+    "gather_rows": ((40, 32, 24), lambda table, index: table[index]),
+    "gather_position": ((40, 32, 24), lambda table, index, more: table[index] * 3 + more),
+    "gather_columns": ((16, 40, 24), lambda x, index: x[:, index]),
+    "gather_bag": ((40, 32, 16, 8), lambda table, index: table[index].sum(1)),
+}
+
+# Every family in every element type that the catalogue measures it in.
+CASES = sorted({(kernel.family, kernel.dtype) for kernel in catalogue.kernels()})
+
+
+def test_every_family_has_an_expected_result() -> None:
+  assert set(EXPECTED) == set(geometry.FAMILIES) == set(programs.BUILDERS)
+
+
+@pytest.mark.parametrize("family, dtype", CASES)
+def test_family(family: str, dtype: str) -> None:
+  shape, expected_of = EXPECTED[family]
+  kernel = geometry.Kernel(family, shape, dtype)
+  program = programs.build(kernel)
+  operands = program.inputs(np.random.default_rng(0))
+  wide = [array.astype(np.int64 if array.dtype == np.int32 else np.float64) for array in operands]
+  result = np.asarray(jax.jit(program.reference)(*operands))
+  assert result.shape == kernel.output_axes
+  assert protocol.agrees(result, expected_of(*wide).astype(result.dtype), dtype)
+  tiles = configurations.sample(kernel, 4, seed=1)
+  tiles.append(configurations.admissible(kernel)[-1])  # two steps, the fewest
+  for tile in tiles:
+    compiled = jax.jit(program.tiled(tile)).lower(*operands).compile()
+    assert protocol.agrees(np.asarray(compiled(*operands)), result, dtype), tile
+    assert protocol.keeps_loop(compiled.as_text()), tile
+
+
+def test_a_kernel_is_measured() -> None:
+  kernel = geometry.Kernel("elementwise_gate", (64, 96), "f32")
+  tiles = configurations.sample(kernel, 4, seed=0)
+  settings = protocol.Protocol(sample_ns=1000, budget_ns=1000, min_rounds=1, max_rounds=1)
+  record = measure.measure_kernel(kernel, tiles, 0, 1, settings)
+  assert [entry["status"] for entry in record["configurations"]] == ["ok"] * 4
+  assert all(entry["runtime_ns"] > 0 for entry in record["configurations"])
+  assert len({entry["optimised_hlo"] for entry in record["configurations"]}) == 4

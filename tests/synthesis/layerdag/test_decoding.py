@@ -1,0 +1,80 @@
+"""Constrained edges keep what they promise, whatever the priorities."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+import numpy as np
+
+from tpugraphs_rank.synthesis.layerdag import decoding
+
+
+@st.composite
+def _layers(draw):
+  count, new = draw(st.integers(1, 6)), draw(st.integers(1, 5))
+  floats = st.floats(-5, 5)
+  return decoding.Layer(
+      draw(hnp.arrays(np.float64, (count, new), elements=floats)),
+      draw(hnp.arrays(bool, count)),
+      draw(hnp.arrays(np.int64, count, elements=st.integers(1, 4))),
+      draw(hnp.arrays(np.int64, new, elements=st.integers(0, 3))))
+
+
+@given(_layers())
+def test_free_edges_are_the_likely_ones_and_at_least_one_a_node(layer):
+  joined = decoding.free(layer)
+  likely = layer.priority > 0
+  assert joined.any(axis=0).all()
+  several = likely.any(axis=0)
+  np.testing.assert_array_equal(joined[:, several], likely[:, several])
+  alone = np.flatnonzero(~several)
+  assert (joined[:, alone].sum(axis=0) == 1).all()
+  np.testing.assert_array_equal(layer.priority[:, alone].max(axis=0),
+                                layer.priority[joined[:, alone].argmax(axis=0), alone])
+
+
+@given(_layers())
+def test_users_keep_to_their_slots_and_nothing_is_left_that_cannot_be_filled(layer):
+  joined = decoding.to_users(layer)
+  below = layer.operands.sum()
+  possible = (layer.slots[layer.front].sum() >= len(layer.operands)
+              and (layer.slots - len(layer.operands) <= below).all())
+  assert (joined is not None) == possible
+  if joined is None:
+    return
+  assert (joined.sum(axis=1) <= layer.slots).all()
+  assert joined[layer.front].any(axis=0).all()
+  assert (layer.slots - joined.sum(axis=1) <= below).all()
+
+
+@given(_layers())
+def test_operands_are_as_many_as_asked_for_one_of_them_of_the_layer_before(layer):
+  joined = decoding.to_operands(layer)
+  possible = (layer.front.any() and (layer.operands >= 1).all()
+              and (layer.operands <= len(layer.slots)).all())
+  assert (joined is not None) == possible
+  if joined is None:
+    return
+  np.testing.assert_array_equal(joined.sum(axis=0), layer.operands)
+  assert joined[layer.front].any(axis=0).all()
+
+
+def test_likely_edges_are_kept_where_they_fit():
+  layer = decoding.Layer(np.array([[3.0, -2.0, 1.0], [-1.0, 2.0, -4.0]]), np.array([True, True]),
+                         np.array([2, 1]), np.array([0, 0, 0]))
+  np.testing.assert_array_equal(decoding.to_users(layer), [[1, 0, 1], [0, 1, 0]])
+  layer = layer._replace(operands=np.array([1, 1, 2]), front=np.array([True, False]))
+  np.testing.assert_array_equal(decoding.to_operands(layer), [[1, 1, 1], [0, 0, 1]])
+
+
+@given(_layers(), st.randoms(use_true_random=False))
+def test_another_order_of_new_nodes_gives_the_same_edges(layer, random):
+  order = list(range(len(layer.operands)))
+  random.shuffle(order)
+  distinct = layer._replace(priority=np.argsort(np.argsort(
+      layer.priority, axis=None, kind="stable")).reshape(layer.priority.shape) - 5.5)
+  moved = distinct._replace(priority=distinct.priority[:, order], operands=distinct.operands[order])
+  for decode in (decoding.free, decoding.to_users, decoding.to_operands):
+    found, other = decode(distinct), decode(moved)
+    assert (found is None) == (other is None)
+    if found is not None:
+      np.testing.assert_array_equal(found[:, order], other)

@@ -1,0 +1,326 @@
+"""LayerDAG as a whole: learns, samples what is valid, repeats itself, survives a file."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from tests.helpers import gpu_kernels
+from tests.synthesis.layerdag import test_growth
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import errors
+from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.layerdag import conditions
+from tpugraphs_rank.synthesis.layerdag import fitting
+from tpugraphs_rank.synthesis.layerdag import generator as generator_lib
+from tpugraphs_rank.synthesis.layerdag import growth
+from tpugraphs_rank.synthesis.layerdag import model as model_lib
+from tpugraphs_rank.synthesis.layerdag import partial_graphs
+from tpugraphs_rank.synthesis.layerdag import sampler as sampler_lib
+from tpugraphs_rank.synthesis.layerdag import settings
+
+
+def small(**changes):
+  return config_lib.override(settings.LayerDagConfig(), {
+      "data.conditions": ("runtime", "size"), "network.width": 16, "network.edge_width": 8,
+      "network.encoder_layers": 2, "network.node_layers": 1, "network.heads": 2,
+      "network.node_steps": 6, "network.edge_steps": 6, "network.dropout": 0.0,
+      "fit.epochs": 2, "fit.batch_graphs": 4, "fit.tensorboard": False,
+      **{name.replace("__", "."): value for name, value in changes.items()}})
+
+
+variants = pytest.mark.parametrize("direction,encoder", [
+    (direction, encoder) for direction in settings.DIRECTIONS for encoder in settings.ENCODERS])
+
+
+def untrained(direction="users_first", encoder="causal", seed=0, **changes):
+  tf.keras.utils.set_random_seed(seed)
+  dags = test_growth.make(1, count=12)
+  config = small(data__direction=direction, network__encoder=encoder, **changes)
+  return model_lib.LayerDAG(
+      config, generator_lib.Generator(config, generator_lib.Facts.of(dags, config))), dags
+
+
+@pytest.mark.parametrize("operand_counts", [False, True])
+@variants
+def test_sampling_sees_what_training_sees(direction, encoder, operand_counts):
+  # The same graphs, laid out whole, and grown layer by layer with what was remembered.
+  model, dags = untrained(direction, encoder, network__operand_counts=operand_counts)
+  generator = model.generator
+  grown = generator.grown(dags.take(range(5)))
+  asked = conditions.values(dags.take(range(5)), generator.facts.conditions.names)
+  arrays = generator.batch([generator.unroll(graph) for graph in grown], asked)
+  tensors = {key: tf.constant(value) for key, value in arrays.items()}
+  whole = {name: module.known(tensors) for name, module in generator.modules.items()}
+  sampler, state = sampler_lib.Sampler(generator), partial_graphs.Growing(asked, generator)
+  compared = 0
+  while len(state.active):
+    now, states = sampler._known(state)
+    rows = [np.flatnonzero(arrays["graph"] == graph)[state.layer] for graph in state.active]
+    np.testing.assert_array_equal(now["counts"], arrays["counts"][rows])
+    for name, (_, expected) in whole.items():
+      ((_, found),) = sampler._contexts(
+          name, states[name], {key: tf.constant(value) for key, value in now.items()})
+      np.testing.assert_allclose(found, expected.numpy()[rows], atol=2e-5)
+      compared += len(rows)
+    size = arrays["size"][rows]
+    state.close(size)
+    if not len(state.active):
+      break
+    new = partial_graphs.new_layer(size[size > 0], arrays["inners"][rows][size > 0])
+    x, joined = [], []
+    for graph in state.active:
+      layer = np.flatnonzero(grown[graph].layer == state.layer)
+      mine = np.flatnonzero(state._graph == graph)
+      joined.append(np.array([
+          (mine[old], sum(map(len, x)) + node - layer[0])
+          for old, node in zip(grown[graph].old, grown[graph].new) if node in layer],
+          np.int64).reshape(-1, 2))
+      x.append(grown[graph].x[layer])
+    x = np.concatenate(x)
+    encoded = sampler._call("_encoded", state.new_rows(new["step"], x, joined), state.rounds)
+    state.add(new["step"], x, joined, encoded)
+  assert compared == 3 * len(arrays["size"])
+  # And what was grown is what was given, but for the order of nodes.
+  again = dags_lib.canonical([(graph.edges, graph.x) for graph in state.finished], dags.x_names,
+                             dags.vocabularies)
+  np.testing.assert_array_equal(again.wl, dags.take(range(5)).hashes())
+
+
+@pytest.mark.parametrize("direction", settings.DIRECTIONS)
+def test_pairs_know_how_many_operands_are_like_theirs(direction):
+  model, dags = untrained(direction, network__operand_counts=True)
+  generator = model.generator
+  arrays = generator.batch([generator.unroll(graph) for graph in generator.grown(dags)],
+                           conditions.values(dags, generator.facts.conditions.names))
+  rng = np.random.default_rng(0)
+  noisy = rng.integers(0, 2, len(arrays["pairs"])).astype(np.int32)
+  alike = generator.modules["edges"]._alike
+  found = alike(tf.constant(noisy), {key: tf.constant(value) for key, value in arrays.items()})
+  attribute = generator.facts.kinds.attribute[arrays["x"][:, 0]]
+  candidate = arrays["candidate_node"][arrays["pairs"][:, 0]]
+  new = arrays["pairs"][:, 1]
+  user, operand = (candidate, new) if direction == "users_first" else (new, candidate)
+  step = arrays["step"][new]
+  tables = [table.embeddings.numpy() for table in alike._tables]
+  for pair in rng.permutation(len(noisy))[:200]:
+    mates = (user == user[pair]) & (step == step[pair]) & (noisy == 1)
+    mates[pair] = False
+    like = mates & (attribute[operand] == attribute[operand[pair]])
+    before = 0
+    if direction == "users_first":
+      held = arrays["edges"][arrays["edges"][:, 0] == user[pair], 1]
+      held = held[arrays["step"][held] < step[pair]]
+      before = (attribute[held] == attribute[operand[pair]]).sum()
+    np.testing.assert_allclose(
+        found[pair], tables[0][before] + tables[1][like.sum()] + tables[2][mates.sum()], atol=1e-6)
+
+
+@variants
+def test_samples_are_valid_before_anything_is_learned(direction, encoder):
+  model, dags = untrained(direction, encoder)
+  options = sampler_lib.Options(most_nodes=400, most_layers=60)
+  drawn = model.sample(12, seed=3, options=options)
+  assert len(drawn) == 12
+  seen = set(zip(dags.x[:, 0].tolist(), dags.num_operands.tolist()))
+  assert set(zip(drawn.x[:, 0].tolist(), drawn.num_operands.tolist())) <= seen
+  roots = np.bincount(drawn.graph_of_node[drawn.num_users == 0], minlength=12)
+  assert (roots >= 1).all()
+  if direction == "operands_first":
+    assert (roots == 1).all()
+  again = model.sample(12, seed=3, options=options)
+  np.testing.assert_array_equal(again.x, drawn.x)
+  np.testing.assert_array_equal(again.src, drawn.src)
+  other = model.sample(12, seed=4, options=options)
+  assert not np.array_equal(other.wl, drawn.wl)
+  assert drawn.provenance["seed"] == 3 and drawn.provenance["options"]["most_nodes"] == 400
+
+
+def test_without_constraints_every_later_node_still_has_an_edge():
+  model, dags = untrained()
+  drawn = model.sample(8, seed=0, options=sampler_lib.Options(
+      constrained=False, most_nodes=300, most_layers=40))
+  assert len(drawn) == 8
+  seen = set(zip(dags.x[:, 0].tolist(), dags.num_operands.tolist()))
+  assert not set(zip(drawn.x[:, 0].tolist(), drawn.num_operands.tolist())) <= seen
+
+
+@pytest.mark.parametrize("direction", settings.DIRECTIONS)
+def test_a_model_of_one_graph_returns_that_graph(direction):
+  tf.keras.utils.set_random_seed(0)
+  one = test_growth.make(5, count=1, most=10)
+  config = small(data__direction=direction, data__conditions=(), network__width=32,
+                 network__edge_width=16, fit__epochs=200, fit__patience=200, fit__validate_every=10,
+                 fit__learning_rate=5e-3, network__node_steps=24, network__edge_steps=12)
+  graphs = one.take([0] * 8)
+  model = model_lib.LayerDAG(config).fit(graphs, valid=graphs.take([0]))
+  drawn = model.sample(20, seed=0)
+  # Nodes of a layer that differ are drawn at once: now and then two of them become the same.
+  assert (drawn.hashes() == one.hashes()).mean() >= 0.5
+  assert (model.elbo(one) > -2.0).all()
+
+
+@variants
+def test_the_order_of_the_nodes_of_a_layer_changes_nothing_else(direction, encoder):
+  model, dags = untrained(direction, encoder)
+  generator = model.generator
+  (graph,) = generator.grown(dags.take([2]))
+  rng = np.random.default_rng(0)
+  order = np.lexsort((rng.random(len(graph.x)), graph.layer))
+  place = np.argsort(order)
+  moved = dataclasses.replace(
+      graph, x=graph.x[order], operands=graph.operands[order],
+      old=place[graph.old].astype(np.int32), new=place[graph.new].astype(np.int32))
+  asked = conditions.values(dags.take([2]), generator.facts.conditions.names)
+  found = []
+  for one in (graph, moved):
+    arrays = generator.batch([generator.unroll(one)], asked)
+    tensors = {key: tf.constant(value) for key, value in arrays.items()}
+    sizes, nodes = generator.modules["sizes"], generator.modules["nodes"]
+    _, context = sizes.known(tensors)
+    _, of_nodes = nodes.known(tensors)
+    time = tf.fill([len(arrays["size"])], 3)
+    logits = nodes.clean(tensors["x"], time, of_nodes, tensors)
+    found.append([sizes.logits(context).numpy(), *(part.numpy() for part in logits)])
+  np.testing.assert_allclose(found[0][0], found[1][0], atol=2e-5)
+  for whole, other in zip(found[0][1:], found[1][1:]):
+    np.testing.assert_allclose(whole[order], other, atol=2e-5)
+
+
+def test_a_file_brings_the_same_model_back(tmp_path):
+  model, _ = untrained()
+  model.save(tmp_path / "model.npz")
+  loaded = model_lib.LayerDAG.load(tmp_path / "model.npz")
+  assert loaded.config == model.config and loaded.hash() == model.hash()
+  options = sampler_lib.Options(most_nodes=400, most_layers=60)
+  np.testing.assert_array_equal(loaded.sample(4, options=options).x,
+                                model.sample(4, options=options).x)
+
+
+def test_what_is_asked_for_stands_in_the_labels():
+  model, _ = untrained()
+  options = sampler_lib.Options(most_nodes=400, most_layers=60)
+  drawn = model.sample(5, {"runtime": [.1, .2, .3, .4, .5]}, options=options)
+  assert drawn.y_names == ("runtime", "size")
+  np.testing.assert_allclose(drawn.label("runtime"), [.1, .2, .3, .4, .5])
+  known = set(model.generator.facts.conditions.table[:, 1])
+  assert set(drawn.label("size")) <= known
+
+
+def test_mistakes_are_told(monkeypatch):
+  with pytest.raises(errors.TrainingError, match="not trained; call fit"):
+    model_lib.LayerDAG().sample(1)
+  model, dags = untrained()
+  with pytest.raises(errors.ConfigError, match="'runtme' .did you mean 'runtime'.*runtime, size"):
+    model.sample(2, {"runtme": 1.0})
+  with pytest.raises(errors.ConfigError, match=r"shape \(3,\); expected one number, or 2"):
+    model.sample(2, {"runtime": [1.0, 2.0, 3.0]})
+  with pytest.raises(errors.ConfigError, match="data.conditions names 'speed'"):
+    generator_lib.Facts.of(dags, small(data__conditions=("speed",)))
+  monkeypatch.setattr(sampler_lib, "_MOST_TRIES", 0)
+  with pytest.raises(errors.TrainingError, match="could not be completed within 1 nodes"):
+    model.sample(4, {"size": 9}, options=sampler_lib.Options(most_nodes=1, batch=4))
+  with pytest.raises(errors.ConfigError, match="temperature is 0"):
+    model.sample(1, options=sampler_lib.Options(temperature=0))
+  with pytest.raises(errors.DataError, match="x_names are opcode; .* trained on opcode, shape"):
+    model.elbo(dags_lib.canonical([(np.array([[0, 1]]), np.array([0, 1]))], y=np.array([1.0])))
+
+
+def test_foreign_and_damaged_files_are_told(tmp_path):
+  with pytest.raises(errors.MissingDataError):
+    model_lib.LayerDAG.load(tmp_path / "none.npz")
+  np.savez(tmp_path / "other.npz", a=np.zeros(3))
+  with pytest.raises(errors.DataError, match="other.npz is no LayerDAG"):
+    model_lib.LayerDAG.load(tmp_path / "other.npz")
+
+
+def test_conditions_are_ranks_and_what_is_open_says_so():
+  table = np.array([[1.0, 5.0], [2.0, 9.0], [3.0, 20.0]])
+  known = conditions.Conditions(("runtime", "size"), table, 4)
+  found = known.encoded(np.array([[2.0, np.nan], [-7.0, 9.0], [np.nan, 100.0]]))
+  # The middle one of three is the median; ends are the quantiles 0.5/4 and 3.5/4.
+  assert found["scalar"][0, 0] == pytest.approx(0.0)
+  assert found["scalar"][1, 0] == pytest.approx(-1.1503494, abs=1e-6)
+  assert found["scalar"][2, 1] == pytest.approx(1.1503494, abs=1e-6)
+  np.testing.assert_array_equal(found["told"], [[1, 0], [1, 1], [0, 1]])
+  np.testing.assert_array_equal(found["target"], [0, 9, 100])
+  assert found["scalar"][0, 1] == 0 and found["category"].tolist() == [-1, -1, -1]
+  assert growth.MOST_COUNT > 100
+
+
+@pytest.mark.parametrize("encoder", settings.ENCODERS)
+def test_every_operation_has_a_gpu_kernel(encoder):
+  if not gpu_kernels.has_gpu_kernels():
+    pytest.skip("this TensorFlow was built without GPU kernels")
+  model, dags = untrained(encoder=encoder)
+  fitter = fitting.Fitter(model.generator, dags, dags)
+  model.sample(3, options=sampler_lib.Options(most_nodes=400, most_layers=60, guidance=1.5))
+  (sampler,) = model._samplers.values()
+  for function in (*fitter._train_step.values(), *fitter._bound.values(),
+                   *sampler._functions.values()):
+    assert gpu_kernels.ops_without_gpu_kernels(function.get_concrete_function()) == set()
+
+
+def test_fitting_again_forgets_the_first_model_and_repeats_itself():
+  dags = test_growth.make(1, count=8)
+  model = model_lib.LayerDAG(small(fit__validate_every=1))
+  options = sampler_lib.Options(most_nodes=400, most_layers=60)
+  first = model.fit(dags).hash()
+  drawn = model.sample(4, options=options)
+  model.fit(test_growth.make(2, count=8))
+  assert model.hash() != first
+  assert not np.array_equal(model.sample(4, options=options).wl, drawn.wl)
+  tf.random.uniform([3])
+  assert model.fit(dags).hash() == first
+  np.testing.assert_array_equal(model.sample(4, options=options).wl, drawn.wl)
+
+
+def test_guidance_goes_from_open_towards_what_is_asked():
+  model, _ = untrained(data__conditions=("runtime",))
+  sampler = sampler_lib.Sampler(model.generator, sampler_lib.Options(guidance=3.0))
+  found = sampler._guided([tf.constant([1.0, 5.0]), tf.constant([2.0, 4.0])])
+  np.testing.assert_allclose(found, [2.0 + 3.0 * (1.0 - 2.0), 4.0 + 3.0 * (5.0 - 4.0)])
+  assert float(sampler_lib.Sampler(model.generator)._guided([tf.constant(7.0)])) == 7.0
+
+
+def test_conditions_are_read_in_the_vocabulary_of_the_model():
+  model, dags = untrained(data__conditions=("root",))
+  expected = model.generator.conditions_of(dags)
+  words = tuple(words[::-1].copy() for words in dags.vocabularies)
+  turned = dags.in_vocabularies(words)
+  assert not np.array_equal(conditions.values(turned, ("root",)), expected)
+  np.testing.assert_array_equal(model.generator.conditions_of(turned), expected)
+
+
+def test_what_is_not_asked_for_comes_from_all_graphs_that_fit():
+  table = np.stack([np.repeat([4.0, 9.0], 40), np.arange(80.0)], axis=1)
+  known = conditions.Conditions(("size", "runtime"), table, 4)
+  found = conditions.asked_for(known, 500, {"size": 4}, np.random.default_rng(0))
+  assert (found[:, 0] == 4).all() and set(found[:, 1]) == set(np.arange(40.0))
+
+
+def test_settings_that_do_not_fit_are_told():
+  dags = test_growth.make(1, count=8)
+  for changes, message in (
+      ({"fit__patience": 3, "fit__validate_every": 5}, "fit.patience is 3, fit.validate_every 5"),
+      ({"data__conditions": ("size", "size")}, "size, size; expected each name once")):
+    with pytest.raises(errors.ConfigError, match=message):
+      model_lib.LayerDAG(small(**changes)).fit(dags)
+  with pytest.raises(errors.DataError, match="no validation graphs"):
+    model_lib.LayerDAG(small()).fit(dags, valid=dags.take([]))
+  with pytest.raises(errors.DataError, match="no training graphs"):
+    model_lib.LayerDAG(small()).fit(dags.take([]), valid=dags)
+  model, _ = untrained(data__conditions=("size", "root"), network__condition_dropout=0.0)
+  for call, message in (
+      (lambda: model.sample(0), "0 graphs with seed 0"),
+      (lambda: model.sample(1, seed=-1), "seed -1"),
+      (lambda: model.sample(1, {"size": "big"}), "'big'; expected numbers"),
+      (lambda: model.sample(1, {"size": 0}), "holds 0; expected numbers of nodes"),
+      (lambda: model.sample(1, {"root": 99}), "holds 99; expected places .* 0 to 3"),
+      (lambda: model.sample(1, {"root": 1.5}), "holds 1.5"),
+      (lambda: model.sample(1, options=sampler_lib.Options(guidance=float("nan"))), "guidance is nan"),
+      (lambda: model.sample(1, options=sampler_lib.Options(guidance=2.0)), "condition_dropout is 0")):
+    with pytest.raises(errors.ConfigError, match=message):
+      call()

@@ -1,0 +1,72 @@
+"""Training runs of LayerDAG: resumed where they were left, and only with what they began with."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from tests.synthesis.layerdag import test_growth
+from tests.synthesis.layerdag import test_model
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import errors
+from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.layerdag import model
+from tpugraphs_rank.synthesis.layerdag import training
+
+
+def _config(tmp_path, **changes):
+  if not (tmp_path / "graphs.npz").exists():
+    dags_lib.save(tmp_path / "graphs.npz", test_growth.make(1, count=12))
+  return test_model.small(data__graphs=str(tmp_path / "graphs.npz"), fit__epochs=4,
+                             fit__validate_every=2, network__dropout=0.1, **changes)
+
+
+def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(tmp_path):
+  config = _config(tmp_path)
+  whole = training.Trainer(config).train(tmp_path / "whole")
+  part = training.Trainer(config).train(tmp_path / "parts", stop_after=2)
+  assert (part.state, part.epochs) == ("interrupted", 2)
+  assert not (tmp_path / "parts" / "model.npz").exists()
+  resumed = training.Trainer(config).train(tmp_path / "parts")
+  assert (whole.state, whole.epochs) == (resumed.state, resumed.epochs) == ("finished", 4)
+  assert whole.metrics == resumed.metrics
+  first, second = (np.load(tmp_path / name / "model.npz") for name in ("whole", "parts"))
+  for key in first.files:
+    np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+  assert model.LayerDAG.load(tmp_path / "whole" / "model.npz").hash() == model.LayerDAG.load(
+      tmp_path / "parts" / "model.npz").hash()
+  rows = (tmp_path / "whole" / "history.csv").read_text().splitlines()
+  assert len(rows) == 5 and rows[0].startswith("epoch,step,sizes_loss,nodes_loss,edges_loss")
+  stored = json.loads((tmp_path / "whole" / "metrics.json").read_text())["metrics"]
+  assert stored["valid_sizes"] == whole.metrics["valid_sizes"]
+  # Done already: nothing is trained, nothing is lost.
+  again = training.Trainer(config).train(tmp_path / "whole")
+  assert again == whole
+
+
+def test_a_directory_of_another_run_is_refused(tmp_path):
+  config = _config(tmp_path)
+  training.Trainer(config).train(tmp_path / "run", stop_after=1)
+  other = config_lib.override(config, {"network.width": 12})
+  with pytest.raises(errors.RunDirectoryError, match="network.width: stored 16, asked 12"):
+    training.Trainer(other).train(tmp_path / "run")
+  dags_lib.save(tmp_path / "graphs.npz", test_growth.make(2, count=12))
+  with pytest.raises(errors.RunDirectoryError, match="other graphs than those in .*graphs.npz"):
+    training.Trainer(config).train(tmp_path / "run")
+
+
+def test_graphs_must_be_named_and_there():
+  with pytest.raises(errors.ConfigError, match="--graphs FILE.npz.*layerdag_graphs"):
+    training.Trainer(test_model.small())
+  with pytest.raises(errors.MissingDataError, match="no file .*none.npz"):
+    training.Trainer(test_model.small(data__graphs="none.npz"))
+
+
+def test_twins_stay_on_one_side_of_the_division(tmp_path):
+  one = test_growth.make(1, count=6)
+  dags_lib.save(tmp_path / "graphs.npz", one.take([0, 1, 2, 3, 4, 5] * 3))
+  trainer = training.Trainer(_config(tmp_path))
+  assert not set(trainer.train_graphs.wl.tolist()) & set(trainer.valid_graphs.wl.tolist())
+  assert len(trainer.train_graphs) + len(trainer.valid_graphs) == 18

@@ -1,1 +1,0 @@
-"""Programs that serve the project and are no part of the package."""

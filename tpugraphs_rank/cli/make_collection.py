@@ -1,0 +1,215 @@
+"""Describes a folder of `.npz` graphs as a collection, to train and evaluate on.
+
+    python -m tpugraphs_rank.cli.make_collection --npz graphs/ --name tile:mine --kind tile \
+        --target my_chip --valid_fraction 0.15 --test_fraction 0.15
+
+With fractions the programs are divided into train, valid and test, programs of one structure
+(equal opcodes and edges) on one side. Without them the collection stays whole, for training with
+`--split_by=configuration`.
+"""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from absl import flags
+import numpy as np
+import tqdm
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.cli import app
+from tpugraphs_rank.data import npz as npz_lib
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import twins
+
+# With fewer distinct configurations, a share of them is too few to judge a ranking by.
+_FEW_CONFIGS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+  """What the description needs to know of a graph."""
+
+  path: pathlib.Path
+  structure: str
+  padding: int
+  configs: int
+  distinct_configs: int
+  has_runtimes: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+  """A descriptor that was written.
+
+  Attributes:
+    path: the descriptor.
+    collection: what it describes.
+    report: one line on each split.
+    command: what trains on it.
+  """
+
+  path: pathlib.Path
+  collection: registry.Collection
+  report: tuple[str, ...]
+  command: str
+
+
+def make_collection(
+    npz: files.PathLike, name: str, kind: str, target: str,
+    output: files.PathLike | None = None, valid_fraction: float | None = None,
+    test_fraction: float | None = None, seed: int = 0, overwrite: bool = False,
+    **optional: Any) -> Made:
+  """Reads and validates every graph of a folder, and writes their collection's descriptor.
+
+  Args:
+    npz: the folder; its subfolders count, too.
+    name: `tile:<source>` or `layout:<source>:<search>`.
+    kind: "tile" or "layout".
+    target: the hardware that was measured.
+    output: the descriptor's path; None: collection.json in the folder.
+    valid_fraction: share of the programs to validate on; None: the collection is not divided.
+    test_fraction: share of the programs to test on; None: none.
+    seed: of the division.
+    overwrite: whether an existing descriptor may be replaced.
+    **optional: further keys of the descriptor, such as `hlo_stage`.
+
+  Raises:
+    TpuGraphsRankError: a graph is damaged or of another kind, or the settings do not fit.
+  """
+  folder = pathlib.Path(npz)
+  path = pathlib.Path(output) if output is not None else folder / "collection.json"
+  fractions = _fractions(valid_fraction, test_fraction)
+  if name in registry.collection_names():
+    raise errors.ConfigError(f"--name {name} is the name of a known collection; choose another")
+  if path.exists() and not overwrite:
+    raise errors.OutputError(f"{path} exists; choose another --output, or give --overwrite")
+  programs = _read(folder, kind)
+  measured = programs[0].has_runtimes
+  if fractions:
+    if not measured:
+      raise errors.DataError(
+          f"{folder}: no graph has runtimes, so that there is nothing to train on; leave the "
+          "collection undivided (no fractions) to score it")
+    sides = twins.divide([program.structure for program in programs], fractions, seed)
+    splits = {split: [program for program, side in zip(programs, sides) if side == split]
+              for split in registry.SPLITS if split in sides}
+  else:
+    splits = {registry.WHOLE: programs}
+  values: dict[str, Any] = {
+      "name": name, "kind": kind, "target": target,
+      "splits": {split: len(members) for split, members in splits.items()},
+      "path": pathlib.Path(os.path.relpath(folder, path.parent)).as_posix(),
+      "files": {split: [program.path.relative_to(folder).as_posix() for program in members]
+                for split, members in splits.items()},
+      "has_runtimes": dict.fromkeys(splits, measured), "padding": programs[0].padding, **optional}
+  collection = registry.collection_from_dict(values, path.resolve().parent)
+  files.write_json(path, values)
+  report = tuple(_described(split, members) for split, members in splits.items())
+  return Made(path, collection, report, _command(collection, path, programs))
+
+
+def _fractions(valid: float | None, test: float | None) -> dict[str, float]:
+  if valid is None:
+    if test is not None:
+      raise errors.ConfigError(
+          "--test_fraction without --valid_fraction; training needs programs to validate on: give "
+          "both, or neither for a collection that is not divided")
+    return {}
+  fractions = {"valid": valid} if not test else {"test": test, "valid": valid}
+  if not all(0.0 < value < 1.0 for value in fractions.values()) or sum(fractions.values()) >= 1.0:
+    raise errors.ConfigError(
+        f"--valid_fraction {valid} and --test_fraction {test}; expected shares above 0 that leave "
+        "something to train on")
+  return fractions
+
+
+def _read(folder: pathlib.Path, kind: str) -> list[_Program]:
+  """Every graph below the folder, by name; all of one kind, padding and state of measurement."""
+  paths = sorted(folder.rglob("*.npz"), key=lambda path: (path.stem, path))
+  if not paths:
+    raise errors.MissingDataError(
+        f"--npz {folder} holds no .npz file; `python -m tpugraphs_rank.cli.featurize --input X --output "
+        f"{folder}` makes them from raw .pb files")
+  programs: list[_Program] = []
+  # Silent when nobody watches: a progress bar makes log files unreadable.
+  for path in tqdm.tqdm(paths, desc="reading", unit="graph", disable=None):
+    graph = npz_lib.load_graph(path)
+    if graph.kind != kind or not graph.num_configs:
+      raise errors.DataError(
+          f"{path} is a {graph.kind or 'bare'} graph with {graph.num_configs} configurations; "
+          f"expected --kind {kind} with at least one; move it elsewhere")
+    programs.append(_Program(
+        path, twins.graph_hash(graph.node_opcode, graph.edge_index), graph.feature_padding,
+        graph.num_configs, len(np.unique(graph.config_keys())), graph.has_runtimes))
+    first, last = programs[0], programs[-1]
+    if len(programs) > 1 and programs[-2].path.stem == path.stem:
+      raise errors.DataError(
+          f"{programs[-2].path} and {path} have one name, which would name both in results; rename "
+          "one")
+    for key, what in (("padding", "feature_padding"), ("has_runtimes", "runtimes")):
+      if getattr(first, key) != getattr(last, key):
+        raise errors.DataError(
+            f"{first.path} has {what} {getattr(first, key)}, {path} has {getattr(last, key)}; "
+            "expected the same in all graphs of a collection")
+  return programs
+
+
+def _described(split: str, programs: list[_Program]) -> str:
+  counts = [program.configs for program in programs]
+  distinct = [program.distinct_configs for program in programs]
+  structures = len({program.structure for program in programs})
+  return (f"{split}: {len(programs)} programs of {structures} structures, {sum(counts)} "
+          f"configurations ({sum(distinct)} distinct), {min(distinct)} to {max(distinct)} distinct "
+          "ones a program")
+
+
+def _command(collection: registry.Collection, path: pathlib.Path, programs: list[_Program]) -> str:
+  command = (f"python -m tpugraphs_rank.cli.train --collection {path} "
+             f"--run_dir runs/{collection.name.replace(':', '_')}")
+  if registry.WHOLE in collection.splits:
+    command += " --split_by=configuration"
+    enough = sum(program.distinct_configs >= _FEW_CONFIGS for program in programs)
+    if 0 < enough < len(programs):
+      command += f" --min_configs={_FEW_CONFIGS}"
+  return command
+
+
+# Defined only when this is the program: other apps use the same flag names.
+def _define_flags() -> None:
+  flags.DEFINE_string("npz", None, "Folder of the .npz graphs.", required=True)
+  flags.DEFINE_string(
+      "name", None, "Name of the collection: tile:<source> or layout:<source>:<search>.",
+      required=True)
+  flags.DEFINE_enum("kind", None, ["tile", "layout"], "Kind of the graphs.", required=True)
+  flags.DEFINE_string("target", None, "The hardware that was measured.", required=True)
+  flags.DEFINE_string("output", None, "The descriptor; default: collection.json in the folder.")
+  flags.DEFINE_float("valid_fraction", None, "Share of the programs to validate on.")
+  flags.DEFINE_float("test_fraction", None, "Share of the programs to test on.")
+  flags.DEFINE_integer("seed", 0, "Seed of the division.")
+  flags.DEFINE_enum("hlo_stage", "after_optimization", list(registry.HLO_STAGES),
+                    "Whether the graphs are of HLO before or after the compiler optimised it.")
+  flags.DEFINE_string("family_regex", None,
+                      "Finds the group (?P<family>...) in a file's stem, for results by family.")
+  flags.DEFINE_string("description", None, "One sentence on the collection.")
+  flags.DEFINE_bool("overwrite", False, "Replace an existing descriptor.")
+
+
+def main(_) -> None:
+  values = flags.FLAGS
+  optional = {key: values[key].value for key in ("hlo_stage", "family_regex", "description")
+              if values[key].value is not None}
+  made = make_collection(
+      values.npz, values.name, values.kind, values.target, values.output, values.valid_fraction,
+      values.test_fraction, values.seed, values.overwrite, **optional)
+  print(f"{made.path}: {made.collection.name}")
+  for line in made.report:
+    print(f"  {line}")
+  print(f"next: {made.command}")
+
+
+if __name__ == "__main__":
+  _define_flags()
+  app.run(main)

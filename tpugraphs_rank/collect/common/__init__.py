@@ -1,0 +1,1 @@
+"""What the tile and the layout collector share."""

@@ -1,0 +1,103 @@
+"""The `.npz` files of a collection: read as featurised, written into their splits."""
+
+from collections.abc import Iterable, Mapping, Sequence
+import pathlib
+import zipfile
+
+import numpy as np
+import tqdm
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+
+SPLITS = ("train", "valid", "test")
+
+Arrays = dict[str, np.ndarray]
+
+
+def read(path: pathlib.Path, keys: Sequence[str]) -> Arrays:
+  """All arrays of one featurised kernel or program.
+
+  Args:
+    path: the `.npz`.
+    keys: what it must hold.
+
+  Raises:
+    DataError: the file is damaged, or lacks a key (the passes come from `--repeat`).
+  """
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      arrays = {key: archive[key] for key in archive.files}
+  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    raise errors.DataError(f"{path} is no readable .npz: {error}; featurize again") from error
+  missing = [key for key in keys if key not in arrays]
+  if missing:
+    raise errors.DataError(
+        f"{path} lacks {', '.join(missing)}; featurize the first pass with the second as --repeat")
+  return arrays
+
+
+def read_all(npz: pathlib.Path, stems: Sequence[str], keys: Sequence[str],
+             inputs: Sequence[pathlib.Path]) -> dict[str, Arrays]:
+  """The featurised kernels or programs of these names.
+
+  Args:
+    npz: folder that `tpugraphs_rank.cli.featurize` wrote.
+    stems: names of the files.
+    keys: what each must hold.
+    inputs: the raw files or folders of both passes, for the message.
+
+  Raises:
+    MissingDataError: a file is not there; the message has the command that makes it.
+    DataError: a file is damaged or lacks a key.
+  """
+  found = {}
+  for stem in tqdm.tqdm(sorted(stems), disable=None, desc="read", unit="file"):
+    path = npz / f"{stem}.npz"
+    if not path.exists():
+      raise errors.MissingDataError(
+          f"no file {path}; run python -m tpugraphs_rank.cli.featurize --input {inputs[0]} "
+          f"--repeat {inputs[1]} --output {npz}")
+    found[stem] = read(path, keys)
+  return found
+
+
+def write_splits(folder: pathlib.Path, found: Mapping[str, Arrays], splits: Mapping[str, str]
+                 ) -> None:
+  """Writes `<folder>/<split>/<stem>.npz`, compressed, and removes files of earlier assemblies.
+
+  The same arrays give the same bytes.
+
+  Args:
+    folder: of the collection's graphs.
+    found: stem -> arrays.
+    splits: stem -> split, of those that are kept.
+  """
+  for stem, split in splits.items():
+    with files.atomic_write(folder / split / f"{stem}.npz") as file:
+      np.savez_compressed(file, **{key: found[stem][key] for key in sorted(found[stem])})
+  for path in folder.glob("*/*.npz"):
+    if splits.get(path.stem) != path.parent.name:
+      path.unlink()
+
+
+def write_descriptor(output: pathlib.Path, name: str, cpu: str,
+                     by_split: Mapping[str, Sequence[str]], groups: Mapping[str, Iterable[str]],
+                     description: str) -> None:
+  """Writes `collection.json`, the descriptor of a measured collection.
+
+  Args:
+    output: the collection's folder.
+    name: `tile:<source>` or `layout:<source>:<search>`.
+    cpu: the processor that was measured.
+    by_split: the stems of each split.
+    groups: the families of each group.
+    description: one sentence.
+  """
+  files.write_json(output / "collection.json", {
+      "name": name, "kind": name.partition(":")[0], "target": f"xla_cpu:{cpu}",
+      "hlo_stage": "before_optimization", "path": "npz",
+      "splits": {split: len(stems) for split, stems in by_split.items()},
+      "family_regex": "^(?P<family>[^.]+)\\.",
+      "groups": {group: sorted(members) for group, members in sorted(groups.items())},
+      "has_runtimes": dict.fromkeys(by_split, True), "padding": 0, "description": description})

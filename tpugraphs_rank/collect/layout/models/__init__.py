@@ -1,0 +1,62 @@
+"""The model families of the layout collector, in JAX.
+
+This package imports JAX, so only the measuring process may import it.
+"""
+
+from collections.abc import Callable
+from typing import Dict, List, Tuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tpugraphs_rank.collect.layout import catalogue
+from tpugraphs_rank.collect.layout.models import attention
+from tpugraphs_rank.collect.layout.models import blocks
+from tpugraphs_rank.collect.layout.models import convolutional
+from tpugraphs_rank.collect.layout.models import dense
+from tpugraphs_rank.collect.layout.models import graphs
+from tpugraphs_rank.collect.layout.models import recurrent
+
+BUILDERS: dict[str, Callable[..., blocks.Model]] = {
+    **convolutional.BUILDERS, **attention.BUILDERS, **dense.BUILDERS, **recurrent.BUILDERS,
+    **graphs.BUILDERS}
+LEARNING_RATE = 0.1
+
+
+def build(program: catalogue.Program, rng: np.random.Generator
+          ) -> tuple[Callable[..., list[jax.Array]], list[np.ndarray]]:
+  """A program as a function of arrays alone, with its arguments.
+
+  Args:
+    program: of the catalogue.
+    rng: draws weights, inputs and, for training, targets.
+
+  Returns:
+    The function (forward: the model's output; training: the loss, and every weight after one
+    step of gradient descent on the squared error) and its arguments, weights first.
+  """
+  model = BUILDERS[program.family](*program.shape)
+  data = model.inputs(rng)
+  drawing = blocks.Weights(rng=rng)
+  output = jax.eval_shape(lambda: model.forward(drawing, *map(jnp.asarray, data)))
+  weights = drawing.arrays
+  count = len(weights)
+
+  def forward(*arguments: jax.Array) -> list[jax.Array]:
+    return [model.forward(blocks.Weights(list(arguments[:count])), *arguments[count:])]
+
+  def training(*arguments: jax.Array) -> list[jax.Array]:
+    *inputs, target = arguments[count:]
+
+    def loss(current: list[jax.Array]) -> jax.Array:
+      return jnp.mean(jnp.square(model.forward(blocks.Weights(current), *inputs) - target))
+
+    value, gradients = jax.value_and_grad(loss)(list(arguments[:count]))
+    return [value, *(weight - LEARNING_RATE * gradient
+                     for weight, gradient in zip(arguments[:count], gradients))]
+
+  if program.mode == "forward":
+    return forward, [*weights, *data]
+  target = rng.standard_normal(output.shape).astype(np.float32)
+  return training, [*weights, *data, target]

@@ -1,0 +1,152 @@
+"""From the passes' records to raw `ModuleTuningData`: the same runs in each pass's `.pb`."""
+
+from collections.abc import Sequence
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import gates
+from tpugraphs_rank.collect.layout import configurations
+from tpugraphs_rank.collect.layout import measure
+from tpugraphs_rank.collect.tile import raw
+from tpugraphs_rank.hlo import tuning_pb2
+
+
+def repeat_of(number: int, passes: int) -> int:
+  """The number of the record that a pass's repeat has."""
+  return number + passes
+
+
+def read_passes(output: pathlib.Path, stem: str, passes: int) -> list[dict[str, Any]]:
+  """The records of a program, one a pass as far as there are any.
+
+  Where every pass was repeated, a pass holds each configuration's faster time.
+  """
+  def read(number: int) -> dict[str, Any] | None:
+    path = measure.record_path(output, stem, number)
+    return files.read_json(path) if path.exists() else None
+
+  numbers = range(1, passes + 1)
+  first = [read(number) for number in numbers]
+  second = [read(repeat_of(number, passes)) for number in numbers]
+  if all(record and "failed" not in record for record in first + second):
+    return [_faster(one, other) for one, other in zip(first, second)]
+  return [record for record in first if record]
+
+
+def _faster(record: dict[str, Any], repeat: dict[str, Any]) -> dict[str, Any]:
+  """The record of a pass with the faster of each configuration's times."""
+  again = {entry["layouts"]: entry for entry in repeat["configurations"]}
+  entries = []
+  for entry in record["configurations"]:
+    other = again.get(entry["layouts"], {"status": "not_repeated"})
+    if entry["status"] == "ok" and other["status"] != "ok":
+      entry = {**entry, "status": other["status"]}
+    elif entry["status"] == "ok" and other["optimised_hlo"] != entry["optimised_hlo"]:
+      entry = {**entry, "status": "compiled_differently"}
+    elif entry["status"] == "ok":
+      entry = {**entry, "runtime_ns": min(entry["runtime_ns"], other["runtime_ns"])}
+    entries.append(entry)
+  return {**record, "configurations": entries, "date": max(record["date"], repeat["date"]),
+          "total_s": record["total_s"] + repeat["total_s"]}
+
+
+def agreement(output: pathlib.Path, stem: str, passes: int) -> float:
+  """Kendall's tau between the passes of a program that every pass measured (the lowest pair)."""
+  entries = usable(read_passes(output, stem, passes))["entries"]
+  times = np.array([[entry["runtime_ns"] for entry in found] for found in entries])
+  return gates.judge(times.reshape(-1, passes).T, gates.LAYOUT).tau
+
+
+def usable(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """Which configurations of a program count, and why the others do not.
+
+  The first pass drops what it cannot tell from an earlier configuration and what computes other
+  numbers; what a later pass finds wrong is dropped, too.
+
+  Args:
+    records: one record of `measure.measure` a pass, of one program.
+
+  Returns:
+    `entries`: for each configuration that counts its entry in every pass; `dropped`: reason ->
+    how many.
+  """
+  later = [{entry["layouts"]: entry for entry in record["configurations"]}
+           for record in records[1:]]
+  entries: list[list[dict[str, Any]]] = []
+  dropped: dict[str, int] = {}
+  for first in records[0]["configurations"]:
+    found = [first]
+    if first["status"] == "ok":
+      found += [table.get(first["layouts"], {"status": "not_repeated"}) for table in later]
+    reasons = [entry["status"] for entry in found if entry["status"] != "ok"]
+    if not reasons and len({entry["optimised_hlo"] for entry in found}) > 1:
+      reasons = ["compiled_differently"]
+    if reasons:
+      dropped[reasons[0]] = dropped.get(reasons[0], 0) + 1
+    else:
+      entries.append(found)
+  return {"entries": entries, "dropped": dropped}
+
+
+def tuning_module(record: dict[str, Any], entries: Sequence[dict[str, Any]]
+                  ) -> tuning_pb2.ModuleTuningData:
+  """One program as raw data; the default configuration stands first and is flagged.
+
+  Args:
+    record: of a pass, for the program and its sites.
+    entries: the pass's entries of the configurations that count.
+  """
+  data = tuning_pb2.ModuleTuningData(
+      module=raw.module_proto(record),
+      config_index_to_node=[site["node"] for site in record["sites"]])
+  for index, entry in enumerate(entries):
+    run = data.runs.add(is_default=index == 0)
+    for layouts in configurations.from_text(entry["layouts"]):
+      node = run.module_config.layout_config.nodes.add()
+      for layout in layouts:
+        node.tensors.add(dims=layout)
+    run.profile.compute_time_ns = entry["runtime_ns"]
+  return data
+
+
+def write(output: pathlib.Path, stems: Sequence[str], passes: int) -> dict[str, Any]:
+  """Writes `pass<n>/<stem>.pb` of all programs that every pass measured.
+
+  A program is left out where a pass failed on it, where its default configuration does not count,
+  or where fewer than two configurations do.
+
+  Returns:
+    The report: `programs` (stem -> sites, candidates, dropped, kinds, seconds), `failed` (stem ->
+    why), `unfinished` (stems), `dates` (first and last measurement).
+  """
+  report: dict[str, Any] = {"programs": {}, "failed": {}, "unfinished": []}
+  dates: list[str] = []
+  for stem in sorted(stems):
+    records = read_passes(output, stem, passes)
+    failures = [record["failed"] for record in records if "failed" in record]
+    if failures:
+      report["failed"][stem] = failures[0]
+      continue
+    if len(records) < passes:
+      report["unfinished"].append(stem)
+      continue
+    choice = usable(records)
+    entries = choice["entries"]
+    if len(entries) < 2 or entries[0][0] is not records[0]["configurations"][0]:
+      report["failed"][stem] = f"no usable default configuration (dropped: {choice['dropped']})"
+      continue
+    for number, record in enumerate(records):
+      module = tuning_module(record, [found[number] for found in entries])
+      with files.atomic_write(output / f"pass{number + 1}" / f"{stem}.pb") as file:
+        file.write(module.SerializeToString(deterministic=True))
+    kinds = [found[0]["kind"] for found in entries]
+    dates += [record["date"] for record in records]
+    report["programs"][stem] = {
+        "sites": [site["opcode"] for site in records[0]["sites"]],
+        "candidates": len(records[0]["configurations"]), "dropped": choice["dropped"],
+        "kinds": kinds, "seconds": [record["total_s"] for record in records]}
+  report["dates"] = [min(dates), max(dates)] if dates else []
+  return report

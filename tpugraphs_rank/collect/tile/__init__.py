@@ -1,0 +1,1 @@
+"""The tile collector: kernels compiled and timed under many tile sizes."""

@@ -1,0 +1,126 @@
+"""The kernels that the bundled collection is measured from: families, shapes, element types.
+
+Sizes are rich in divisors rather than powers of two, and such that one configuration runs for
+about 0.1 to 5 ms on one core. A shape is measured in one or two element types; whatever its
+type, it goes to one split.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.collect.tile import geometry
+
+# family -> "shape:type[,type] ..."
+SHAPES: dict[str, str] = {
+    # Products of matrices.
+    "matmul": "256x256x256:f32 192x320x240:f32 384x192x288:bf16 320x320x160:f32 "
+              "480x240x120:f32,bf16 144x576x192:f32 640x160x192:f32 96x384x480:f32",
+    "matmul_skinny": "16x768x768:f32,bf16 24x960x480:f32 32x640x720:bf16 768x16x960:f32 "
+                     "640x24x768:f32 48x1152x384:f32 960x32x480:f32",
+    "matmul_batched": "8x96x96x64:f32 12x64x96x96:f32 6x128x120x96:bf16 4x192x144x96:f32 "
+                      "16x48x96x80:f32 10x80x96x120:f32 24x48x64x64:f32",
+    "matmul_bias_relu": "240x320x192:f32 384x256x160:f32 160x480x240:bf16 288x288x192:f32 "
+                        "96x768x256:f32 576x192x144:f32 336x240x160:f32",
+    "matmul_bias_gelu": "192x320x256:f32 256x384x128:f32 480x160x192:f32 120x640x240:bf16 "
+                        "320x240x288:f32 144x432x320:f32 768x96x192:f32",
+    "attention_scores": "4x192x192x64:f32,bf16 8x96x192x48:f32 6x160x160x64:bf16 "
+                        "2x320x240x80:f32 12x96x96x64:f32 4x240x160x96:f32 3x288x192x96:f32",
+    "attention_values": "4x192x64x192:f32 8x96x48x192:f32 6x160x64x160:bf16 2x320x80x240:f32 "
+                        "12x96x64x96:f32 4x240x96x160:f32 3x288x96x192:f32",
+    # Convolutions; rows and columns are those of the output.
+    "conv_1x1": "2x24x24x64x96:f32,bf16 1x32x32x96x64:f32 1x48x48x48x48:f32 4x16x16x96x80:bf16 "
+                "1x40x40x64x64:f32 2x32x24x80x48:f32 1x24x24x192x96:f32",
+    "conv_3x3": "1x32x32x32x32:f32 1x24x48x24x48:f32 2x24x24x32x48:bf16 1x40x40x24x32:f32 "
+                "1x48x48x16x32:f32 1x32x24x48x48:f32 4x16x16x48x32:f32",
+    "conv_strided": "1x24x24x32x48:f32,bf16 2x24x16x32x48:f32 1x32x32x24x32:bf16 "
+                    "1x48x24x24x32:f32 1x40x40x16x32:f32 2x16x32x48x32:f32 1x32x48x24x24:f32",
+    "conv_im2col": "1x32x32x32x32:f32 1x48x32x16x48:f32 2x24x24x24x32:bf16 1x40x40x16x32:f32 "
+                   "1x24x48x24x48:f32 2x16x32x32x48:f32 1x48x48x16x24:f32",
+    "conv_depthwise": "1x24x24x64:f32,bf16 1x32x32x48:f32 1x48x48x24:f32 2x24x24x32:bf16 "
+                      "1x40x40x32:f32 1x16x48x64:f32 1x24x48x48:f32",
+    # Distances between all rows of two operands.
+    "pairwise_l2": "192x256x64:f32 240x320x48:f32 384x192x32:f32 160x480x64:bf16 320x320x40:s32 "
+                   "96x384x96:f32,s32 288x240x80:f32",
+    "pairwise_l1": "192x240x64:f32,bf16 320x256x48:f32,s32 480x192x40:f32 144x384x96:f32 "
+                   "288x288x48:bf16 640x160x32:s32 240x240x80:f32",
+    "pairwise_linf": "240x256x64:f32,bf16 384x240x48:f32,s32 192x480x40:f32 160x320x96:f32 "
+                     "336x240x64:bf16 128x640x48:s32 288x320x32:f32",
+    "pairwise_rbf": "256x192x64:f32,bf16 320x240x48:f32 192x384x80:f32 480x160x48:bf16 "
+                    "288x192x96:f32 384x320x32:f32 144x480x64:f32",
+    "pairwise_hamming": "384x256x96:s32 320x480x64:s32 640x240x48:s32 288x384x80:s32 "
+                        "192x960x64:s32 480x480x48:s32",
+    # Reductions.
+    "reduce_sum_minor": "768x960:f32,bf16 1440x640:f32,s32 384x1920:f32 960x1152:bf16 "
+                        "1920x480:f32 576x1600:s32",
+    "reduce_max_minor": "960x768:f32,bf16 640x1440:f32,s32 1920x384:f32 1152x960:bf16 "
+                        "480x1920:f32 1200x720:s32",
+    "reduce_logsumexp_minor": "384x640:f32,bf16 720x480:f32 960x320:f32 240x1440:bf16 "
+                              "480x768:f32 1152x288:f32",
+    "reduce_sum_major": "960x768:f32,bf16 640x1440:f32,s32 1920x576:f32 1152x960:bf16 "
+                        "480x1920:f32 1440x800:s32",
+    "reduce_norm_major": "768x960:f32,bf16 1440x640:f32 576x1920:f32 960x1200:bf16 "
+                         "1920x480:f32 800x1440:f32",
+    "reduce_sum_middle": "48x96x192:f32,bf16 24x240x160:f32,s32 96x64x144:f32 32x192x160:bf16 "
+                         "64x120x128:f32 16x320x192:s32",
+    "reduce_sum_outer": "48x96x192:f32,bf16 160x24x240:f32,s32 64x144x96:f32 32x160x192:bf16 "
+                        "120x64x128:f32 192x48x96:s32",
+    # Elementwise.
+    "elementwise_chain": "480x640:f32,bf16 768x384:f32,s32 240x1440:f32 960x320:bf16 "
+                         "1152x288:f32 640x720:s32",
+    "elementwise_gate": "640x480:f32,bf16 384x768:f32 1440x240:f32 320x960:bf16 "
+                        "288x1152:f32 960x960:s32 720x1280:s32",
+    "elementwise_select": "768x960:s32,f32 960x640:f32 480x1440:s32 1440x576:bf16 "
+                          "640x768:bf16,f32 1920x384:f32 1152x720:s32",
+    "elementwise_broadcast": "16x192x256:f32,bf16 24x160x192:f32,s32 48x96x160:f32 "
+                             "8x320x240:bf16 32x144x192:s32 12x240x320:f32",
+    # Gathers.
+    "gather_rows": "2000x256x2304:f32,bf16 960x384x1920:f32 4000x192x2880:s32 1200x480x1440:f32 "
+                   "3000x320x1920:bf16 600x640x1152:f32 1500x240x3840:s32",
+    "gather_position": "2000x256x1536:f32,bf16 960x384x1440:f32 4000x192x1920:s32 "
+                       "1200x480x960:f32 3000x320x1152:bf16 600x640x768:f32 1500x240x2304:s32",
+    "gather_columns": "384x960x768:f32,bf16 640x480x960:f32 240x2000x1440:s32 960x640x480:f32 "
+                      "480x1200x640:bf16 768x384x576:f32 320x1440x1152:s32",
+    "gather_bag": "2000x128x384x16:f32,bf16 960x192x480x12:f32 4000x96x640x16:s32 "
+                  "1200x160x320x24:f32 3000x64x960x16:bf16 1500x240x288x16:f32",
+    # Only tested on: two whole groups that no training kernel belongs to.
+    "softmax": "384x768:f32,bf16 240x960:f32 768x320:f32 1152x192:f32 160x1440:bf16",
+    "log_softmax": "320x768:f32,bf16 192x1440:f32 960x240:f32 640x384:bf16 480x576:f32",
+    "layer_norm": "384x960:f32,bf16 768x480:f32 1440x240:f32 192x1920:f32 640x576:bf16",
+    "rms_norm": "480x960:f32,bf16 960x480:f32 1920x240:f32 240x1536:f32 640x768:bf16",
+    "transpose_10": "480x576:f32,bf16 768x960:f32,bf16 640x384:s32 960x288:f32 1440x640:s32",
+    "transpose_021": "16x96x120:f32 24x80x144:bf16 12x160x128:s32 32x72x96:f32 24x192x240:f32",
+    "transpose_102": "64x48x80:f32 96x32x72:bf16 48x96x64:s32 80x64x48:f32 96x64x160:f32",
+    "transpose_120": "48x64x80:f32 80x48x96:bf16 64x80x48:s32 32x96x96:f32 64x96x160:f32",
+    "transpose_201": "64x48x96:f32 48x80x80:bf16 80x64x48:s32 96x48x64:f32 96x80x144:f32",
+    "transpose_210": "48x64x96:f32 64x48x120:bf16 80x48x64:s32 64x64x72:f32 64x96x128:f32",
+}
+
+# Groups of which no kernel is trained on: the test of what carries over to unseen computations.
+UNSEEN_GROUPS = ("normalisation", "transpose")
+
+
+def kernels(families: Iterable[str] | None = None, count: int | None = None,
+            seed: int = 0) -> list[geometry.Kernel]:
+  """The catalogue in a seeded order, so that any beginning of it is a fair sample.
+
+  Args:
+    families: only these; None: all.
+    count: at most this many kernels; None: all.
+    seed: of the order.
+
+  Raises:
+    UnknownNameError: a family that the catalogue does not have.
+  """
+  names = list(SHAPES) if families is None else list(families)
+  for name in names:
+    if name not in SHAPES:
+      raise errors.UnknownNameError(
+          f"unknown kernel family {name!r}; the families are {', '.join(sorted(SHAPES))}")
+  found = [geometry.Kernel(name, tuple(map(int, shape.split("x"))), dtype)
+           for name in names
+           for shape, dtypes in (entry.split(":") for entry in SHAPES[name].split())
+           for dtype in dtypes.split(",")]
+  order = np.random.default_rng(seed).permutation(len(found))
+  return [found[index] for index in order][:count]

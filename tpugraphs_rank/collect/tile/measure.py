@@ -1,0 +1,138 @@
+"""One measuring pass: compiles, checks and times every kernel of a plan, one file a kernel.
+
+Run by `tpugraphs_rank.collect.tile.collect` in a process of its own, with `protocol.ENVIRONMENT` set; the plan is
+`<output>/plan.json`. A kernel that has its file is not measured again.
+"""
+
+import argparse
+import base64
+from collections.abc import Callable
+import dataclasses
+import datetime
+import logging
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import jax_process
+from tpugraphs_rank.collect.common import plans
+from tpugraphs_rank.collect.common import protocol
+from tpugraphs_rank.collect.tile import blocks
+from tpugraphs_rank.collect.tile import configurations as configurations_lib
+from tpugraphs_rank.collect.tile import geometry
+
+
+def record_path(output: pathlib.Path, stem: str, pass_number: int) -> pathlib.Path:
+  """Where one kernel's measurements of one pass are kept."""
+  return output / "measured" / f"{stem}.pass{pass_number}.json"
+
+
+def measure_kernel(kernel: plans.Kernel, tiles: list[geometry.Tile], seed: int,
+                   pass_number: int, settings: protocol.Protocol) -> dict[str, Any]:
+  """Compiles and times one kernel.
+
+  Returns:
+    JSON: `module` (HLO of the untiled kernel before optimisation, base64), `default_iterations`,
+    and `configurations`: for each tile its sides, `status` (`ok`, `mismatch`, `no_loop`, `slow`),
+    digest of its optimised HLO, and `runtime_ns` where the status is `ok`.
+
+  Raises:
+    DataError: a made program computes what is not finite, or one and the same number throughout.
+  """
+  import jax  # pylint: disable=import-outside-toplevel
+
+  from tpugraphs_rank.collect.tile import programs  # pylint: disable=import-outside-toplevel
+  start = time.monotonic()
+  program = programs.build(kernel)
+  # The operands are the same in both passes; only the order of measuring differs.
+  operands = [jax.device_put(array)
+              for array in program.inputs(configurations_lib.kernel_rng(kernel, seed, "operands"))]
+  lowered = jax.jit(program.reference).lower(*operands)
+  module = lowered.compiler_ir("hlo").as_serialized_hlo_module_proto()
+  expected = np.asarray(lowered.compile()(*operands))
+  if isinstance(kernel, blocks.GeneratedKernel):
+    protocol.check_result(expected)
+  configurations, calls, timed = [], [], []
+  for tile in tiles:
+    compiled = jax.jit(program.tiled(tile)).lower(*operands).compile()
+    text = compiled.as_text()
+    status = "ok"
+    if not protocol.keeps_loop(text):
+      status = "no_loop"
+    elif _is_slow(kernel, lambda: compiled(*operands).block_until_ready()):
+      status = "slow"
+    elif not protocol.agrees(np.asarray(compiled(*operands)), expected, kernel.dtype):
+      status = "mismatch"
+    entry = {"output": list(tile.output), "reduction": list(tile.reduction), "status": status,
+             "optimised_hlo": protocol.digest(protocol.normalised_hlo(text))}
+    configurations.append(entry)
+    if status == "ok":
+      timed.append(entry)
+      calls.append(lambda compiled=compiled: compiled(*operands).block_until_ready())
+  compiled_s = time.monotonic() - start
+  rng = configurations_lib.kernel_rng(kernel, seed, f"order of pass {pass_number}")
+  for entry, runtime in zip(timed, protocol.time_interleaved(calls, settings, rng)):
+    entry["runtime_ns"] = round(runtime)
+  jax.clear_caches()
+  return {"stem": kernel.stem, "pass": pass_number, "seed": seed,
+          "compile_s": round(compiled_s, 3), "total_s": round(time.monotonic() - start, 3),
+          "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+          "module": base64.b64encode(module).decode("ascii"), "configurations": configurations}
+
+
+def _is_slow(kernel: plans.Kernel, call: Callable[[], None]) -> bool:
+  """Whether a made program computes so much anew in each block that timing it would take long."""
+  if not isinstance(kernel, blocks.GeneratedKernel):
+    return False
+  start = time.process_time_ns()
+  call()
+  return time.process_time_ns() - start > protocol.SLOWEST_MADE_NS
+
+
+def run_pass(output: pathlib.Path, pass_number: int) -> None:
+  """Measures every kernel of the plan that has no file for this pass yet."""
+  import tqdm  # pylint: disable=import-outside-toplevel
+  plan = files.read_json(output / "plan.json")
+  settings = protocol.Protocol(**plan["protocol"])
+  for entry in tqdm.tqdm(plan["kernels"], disable=None, desc=f"pass {pass_number}", unit="kernel"):
+    path = record_path(output, entry["stem"], pass_number)
+    if path.exists():
+      continue
+    kernel = plans.kernel_of(entry)
+    tiles = [geometry.Tile(tuple(tile["output"]), tuple(tile["reduction"]))
+             for tile in entry["tiles"]]
+    try:
+      record = measure_kernel(kernel, tiles, plan["seed"], pass_number, settings)
+    except Exception as error:  # A kernel that XLA refuses must not end the collection.
+      logging.exception("%s failed", kernel.stem)
+      record = {"stem": kernel.stem, "pass": pass_number, "failed": f"{type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else ''}"}
+    else:
+      times = [c["runtime_ns"] for c in record["configurations"] if "runtime_ns" in c]
+      logging.info("pass %d %s: %d of %d configurations, %.3f to %.3f ms, %.1f s", pass_number,
+                   kernel.stem, len(times), len(tiles), min(times, default=0) / 1e6,
+                   max(times, default=0) / 1e6, record["total_s"])
+    files.write_json(path, record)
+
+
+def main(argv: list[str]) -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--output", required=True, type=pathlib.Path)
+  parser.add_argument("--pass_number", required=True, type=int)
+  parser.add_argument("--core", type=int, default=-1, help="processor core to stay on; -1: any")
+  arguments = parser.parse_args(argv)
+  logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+  if arguments.core >= 0 and hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {arguments.core})
+  jax = jax_process.import_jax()
+  logging.info("jax %s, %s", jax.__version__, dataclasses.asdict(protocol.Protocol()))
+  run_pass(arguments.output, arguments.pass_number)
+
+
+if __name__ == "__main__":
+  main(sys.argv[1:])

@@ -1,0 +1,149 @@
+"""The blocked loop that every tiled program shares.
+
+A tile is realised physically: one `fori_loop` over the output blocks, inside it one over the
+reduction blocks, which cut the operands with `dynamic_slice` and add into an accumulator; the
+finished block is stored with `dynamic_update_slice`.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from tpugraphs_rank.collect.tile import geometry
+
+DTYPES: dict[str, Any] = {"f32": jnp.float32, "bf16": jnp.bfloat16, "s32": jnp.int32}
+
+Starts = tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A runnable kernel.
+
+  Attributes:
+    reference: the untiled computation; its HLO before optimisation is what gets featurised.
+    tiled: tile -> the same computation in blocks.
+    inputs: rng -> the operands, as host arrays.
+  """
+
+  reference: Callable[..., jax.Array]
+  tiled: Callable[[geometry.Tile], Callable[..., jax.Array]]
+  inputs: Callable[[np.random.Generator], list[np.ndarray]]
+
+
+def accumulator(dtype: str) -> Any:
+  """Sums run in float32 for floating types, in int32 for integers."""
+  return jnp.int32 if dtype == "s32" else jnp.float32
+
+
+def widen(array: jax.Array) -> jax.Array:
+  """Converts bfloat16 to float32; other types stay."""
+  return array.astype(jnp.float32) if array.dtype == jnp.bfloat16 else array
+
+
+def cut(array: jax.Array, starts: Sequence[Any], sizes: Sequence[int]) -> jax.Array:
+  """The block of `array` at `starts`."""
+  return lax.dynamic_slice(array, tuple(starts), tuple(sizes))
+
+
+def unravel(index: Any, sizes: Sequence[int], tile: Sequence[int]) -> Starts:
+  """Starts of block number `index`, the last axis running fastest; 0 along an uncut axis."""
+  starts: list[Any] = []
+  for size, side in zip(reversed(sizes), reversed(tile)):
+    count = size // side
+    starts.append(0 if count == 1 else index % count * side)
+    index = index // count if count > 1 else index
+  return tuple(reversed(starts))
+
+
+def blocks(sizes: Sequence[int], tile: Sequence[int]) -> int:
+  """How many blocks cover the axes."""
+  return math.prod(size // side for size, side in zip(sizes, tile))
+
+
+def blocked(kernel: geometry.Kernel,
+            step: Callable[..., jax.Array],
+            finish: Callable[..., jax.Array],
+            initial: float = 0,
+            prepare: Callable[..., tuple[jax.Array, ...]] = None,
+            ) -> Callable[[geometry.Tile], Callable[..., jax.Array]]:
+  """Makes `tiled` from the work on one block.
+
+  Args:
+    kernel: gives the axes and the result's type.
+    step: (acc, tile, output starts, reduction starts, *operands) -> acc; `acc` has the shape of
+      the output block and the accumulator's type. Without reduction axes it runs once.
+    finish: (acc, tile, output starts, *operands) -> the finished block, any type.
+    initial: value that the accumulator starts from.
+    prepare: operands -> operands, once before the loop (padding).
+  """
+  output_axes, reduction_axes = kernel.output_axes, kernel.reduction_axes
+  dtype = DTYPES[kernel.dtype]
+
+  def tiled(tile: geometry.Tile) -> Callable[..., jax.Array]:
+    reductions = blocks(reduction_axes, tile.reduction)
+
+    def program(*operands: jax.Array) -> jax.Array:
+      if prepare is not None:
+        operands = prepare(*operands)
+
+      def block(index: Any, result: jax.Array) -> jax.Array:
+        at = unravel(index, output_axes, tile.output)
+
+        def reduce(number: Any, acc: jax.Array) -> jax.Array:
+          return step(acc, tile, at, unravel(number, reduction_axes, tile.reduction), *operands)
+
+        acc = jnp.full(tile.output, initial, accumulator(kernel.dtype))
+        if reduction_axes:
+          acc = lax.fori_loop(0, reductions, reduce, acc)
+        else:
+          acc = step(acc, tile, at, (), *operands)
+        return store(result, finish(acc, tile, at, *operands), at, dtype)
+
+      return loaded(lax.fori_loop(0, blocks(output_axes, tile.output), block, blank(kernel)),
+                    dtype)
+    return program
+  return tiled
+
+
+def draw(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> np.ndarray:
+  """An operand: standard normal, or whole numbers from -8 to 7."""
+  if dtype == "s32":
+    return rng.integers(-8, 8, shape).astype(np.int32)
+  return np.asarray(rng.standard_normal(shape, dtype=np.float32)).astype(DTYPES[dtype])
+
+
+def blank(kernel: geometry.Kernel) -> jax.Array:
+  """The result before its first block is stored; bfloat16 lies there as its bit pattern.
+
+  XLA:CPU widens a bfloat16 `dynamic_update_slice` to float32 and so rewrites the whole result in
+  each step; the bit pattern is stored in place, as every other type is.
+  """
+  dtype = DTYPES[kernel.dtype]
+  return jnp.zeros(kernel.output_axes, jnp.uint16 if dtype == jnp.bfloat16 else dtype)
+
+
+def store(result: jax.Array, block: jax.Array, starts: Sequence[Any],
+          dtype: Any) -> jax.Array:
+  """Puts a finished block, rounded to `dtype`, at `starts` of a result begun by `blank`."""
+  block = block.astype(dtype)
+  if dtype == jnp.bfloat16:
+    block = lax.bitcast_convert_type(block, jnp.uint16)
+  return lax.dynamic_update_slice(result, block, tuple(starts))
+
+
+def loaded(result: jax.Array, dtype: Any) -> jax.Array:
+  """The finished result in its own type."""
+  return lax.bitcast_convert_type(result, dtype) if dtype == jnp.bfloat16 else result
+
+
+def operands(dtype: str, *shapes: Sequence[int]
+             ) -> Callable[[np.random.Generator], list[np.ndarray]]:
+  """`inputs` of a program whose operands are plain arrays of its own type."""
+  return lambda rng: [draw(rng, shape, dtype) for shape in shapes]

@@ -1,0 +1,113 @@
+"""From the measuring passes' files to raw `TuningData`: the same runs in each pass's `.pb`."""
+
+import base64
+from collections.abc import Sequence
+import pathlib
+from typing import Any
+
+from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import plans
+from tpugraphs_rank.collect.tile import geometry
+from tpugraphs_rank.collect.tile import measure
+from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import tuning_pb2
+
+
+def usable(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """Which configurations of a kernel count, and why the others do not.
+
+  A configuration counts when every pass measured it and its optimised HLO is not that of an
+  earlier one (the default stands first, so of two equals the default stays).
+
+  Args:
+    records: one record of `measure.measure_kernel` a pass, of one kernel.
+
+  Returns:
+    `indices` (into `configurations`) and `dropped`: reason -> how many.
+  """
+  indices: list[int] = []
+  dropped: dict[str, int] = {}
+  seen = set()
+  for index, entries in enumerate(zip(*(record["configurations"] for record in records))):
+    reasons = [entry["status"] for entry in entries if entry["status"] != "ok"]
+    if not reasons and entries[0]["optimised_hlo"] in seen:
+      reasons = ["same_program"]
+    if reasons:
+      dropped[reasons[0]] = dropped.get(reasons[0], 0) + 1
+      continue
+    seen.add(entries[0]["optimised_hlo"])
+    indices.append(index)
+  return {"indices": indices, "dropped": dropped}
+
+
+def module_proto(record: dict[str, Any]) -> hlo_pb2.HloModuleProto:
+  """The untiled kernel's HLO, named after the kernel, without source positions."""
+  module = hlo_pb2.HloModuleProto.FromString(base64.b64decode(record["module"]))
+  module.DiscardUnknownFields()
+  module.name = record["stem"]
+  return module
+
+
+def tuning_module(record: dict[str, Any], indices: Sequence[int], kernel: plans.Kernel
+                  ) -> tuning_pb2.ModuleTuningData:
+  """One kernel as raw data: output tile -> `output_bounds`, reduction tile -> `kernel_bounds`,
+  block of the first operand -> `input_bounds`; the default configuration is flagged."""
+  data = tuning_pb2.ModuleTuningData(module=module_proto(record))
+  for index in indices:
+    entry = record["configurations"][index]
+    tile = geometry.Tile(tuple(entry["output"]), tuple(entry["reduction"]))
+    run = data.runs.add(is_default=index == 0)
+    config = run.op_config.tile_size_config
+    config.output_bounds.extend(tile.output)
+    config.kernel_bounds.extend(tile.reduction)
+    config.input_bounds.extend(kernel.input_bounds(tile))
+    run.profile.compute_time_ns = entry["runtime_ns"]
+  return data
+
+
+def _records(output: pathlib.Path, stem: str, passes: int) -> list[dict[str, Any]] | None:
+  """The kernel's record in each pass, or None while one is missing."""
+  paths = [measure.record_path(output, stem, number) for number in range(1, passes + 1)]
+  if not all(path.exists() for path in paths):
+    return None
+  return [files.read_json(path) for path in paths]
+
+
+def write(output: pathlib.Path, kernels: Sequence[plans.Kernel], passes: int) -> dict[str, Any]:
+  """Writes `pass<n>.pb` of all kernels that every pass measured, in order of their names.
+
+  A kernel is left out where a pass failed on it, where its default configuration does not
+  count, or where fewer than two configurations do.
+
+  Returns:
+    The report: `kernels` (stem -> candidates, dropped, seconds), `failed` (stem -> why),
+    `unfinished` (stems), `dates` (first and last measurement).
+  """
+  data = [tuning_pb2.TuningData() for _ in range(passes)]
+  report: dict[str, Any] = {"kernels": {}, "failed": {}, "unfinished": []}
+  dates = []
+  for kernel in sorted(kernels, key=lambda kernel: kernel.stem):
+    stem = kernel.stem
+    records = _records(output, stem, passes)
+    if records is None:
+      report["unfinished"].append(stem)
+      continue
+    failures = [record["failed"] for record in records if "failed" in record]
+    if failures:
+      report["failed"][stem] = failures[0]
+      continue
+    choice = usable(records)
+    if len(choice["indices"]) < 2 or choice["indices"][0] != 0:
+      report["failed"][stem] = f"no usable default configuration (dropped: {choice['dropped']})"
+      continue
+    for collected, record in zip(data, records):
+      collected.modules.append(tuning_module(record, choice["indices"], kernel))
+    dates += [record["date"] for record in records]
+    report["kernels"][stem] = {
+        "candidates": len(records[0]["configurations"]), "dropped": choice["dropped"],
+        "seconds": [record["total_s"] for record in records]}
+  for number, collected in enumerate(data, 1):
+    with files.atomic_write(output / f"pass{number}.pb") as file:
+      file.write(collected.SerializeToString(deterministic=True))
+  report["dates"] = [min(dates), max(dates)] if dates else []
+  return report

@@ -1,0 +1,48 @@
+"""Settings that ship with the package, found by name: `--config tile_xla_cpu`."""
+
+import pathlib
+from typing import Any
+
+from tpugraphs_rank import config
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+
+_FOLDER = pathlib.Path(__file__).resolve().parent
+
+
+def names() -> list[str]:
+  """The names of the recipes, sorted."""
+  return sorted(path.stem for path in _FOLDER.glob("*.json"))
+
+
+def path(name_or_path: files.PathLike) -> pathlib.Path:
+  """The file of a recipe's name, or the path itself where it names a file.
+
+  Raises:
+    MissingDataError: there is neither a file nor a recipe of this name.
+  """
+  given = pathlib.Path(name_or_path)
+  if given.exists():
+    return given
+  if str(name_or_path) in names():
+    return _FOLDER / f"{name_or_path}.json"
+  raise errors.MissingDataError(
+      f"no settings file {name_or_path}{config.nearest(str(name_or_path), names())}; expected the "
+      f"path of a JSON file or the name of a recipe: {', '.join(names())}")
+
+
+def read(name_or_path: files.PathLike) -> Any:
+  """The settings in a recipe, a JSON file, or a run directory's config.json.
+
+  A top-level "comment" is left out, because JSON has no other place for one.
+
+  Raises:
+    MissingDataError: there is neither a file nor a recipe of this name.
+    DataError: the file is not JSON.
+  """
+  stored = files.read_json(path(name_or_path))
+  if not isinstance(stored, dict):
+    return stored
+  if set(stored) == {"config", "hash", "about"}:
+    return stored["config"]
+  return {key: value for key, value in stored.items() if key != "comment"}

@@ -1,0 +1,1 @@
+"""Files of many DAGs, their checks, rules and extraction from collections."""

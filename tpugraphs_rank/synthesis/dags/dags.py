@@ -1,0 +1,452 @@
+"""Many labelled directed acyclic graphs, one after the other, and the `.npz` files that hold them.
+
+The format is the one in which LayerDAG's TPU kernel graphs are published without pickle
+(arXiv 2411.02322), extended by several attributes a node, several labels a graph and provenance.
+G graphs, N nodes and E edges in all, F attributes a node, T labels a graph.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import segments
+from tpugraphs_rank.data import twins
+from tpugraphs_rank.synthesis.dags import checks
+
+# Of files that do not say what their one attribute and their one label are.
+DEFAULT_ATTRIBUTE = "opcode"
+DEFAULT_LABEL = "runtime"
+# Of the graphs that generators are judged by; training has the rest.
+SHARES = {"valid": 0.2, "test": 0.2}
+_MEND = "write the file again, its graphs through `tpugraphs_rank.synthesis.dags.canonical`"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dags:
+  """Graphs whose nodes stand in the order of their levels; arrays are checked and read-only.
+
+  Attributes:
+    node_off: (G+1,) int64; the nodes of graph g are the rows from node_off[g] to node_off[g + 1].
+    edge_off: (G+1,) int64; the same of its edges.
+    src: (E,) int32, the number of a node within its graph: it consumes the output of `dst`.
+    dst: (E,) int32; always src < dst.
+    x: (N, F) int32, places in the vocabulary of each attribute.
+    level: (N,) int32, longest path from the roots, which are the nodes that nobody consumes.
+    vocabularies: for each attribute (V,) what its numbers stand for, integers or strings.
+    x_names: (F,) names of the attributes.
+    y: (G, T) float64 labels.
+    y_names: (T,) names of the labels.
+    wl: (G,) uint64, equal where graphs are the same but for the order of their nodes; what numbers
+      they are depends on who made the file (see `hashes`).
+    provenance: where the graphs come from; JSON can hold it.
+
+  Raises:
+    DataError: an array breaks this; the message names it.
+  """
+
+  node_off: np.ndarray
+  edge_off: np.ndarray
+  src: np.ndarray
+  dst: np.ndarray
+  x: np.ndarray
+  level: np.ndarray
+  vocabularies: tuple[np.ndarray, ...]
+  x_names: tuple[str, ...]
+  y: np.ndarray
+  y_names: tuple[str, ...]
+  wl: np.ndarray
+  provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    for name, dtype, ndim in (
+        ("node_off", np.int64, 1), ("edge_off", np.int64, 1), ("src", np.int32, 1),
+        ("dst", np.int32, 1), ("x", np.int32, 2), ("level", np.int32, 1), ("y", np.float64, 2),
+        ("wl", np.uint64, 1)):
+      array = checks.canonical_array(name, getattr(self, name), dtype, ndim)
+      object.__setattr__(self, name, array)
+    object.__setattr__(self, "x_names", tuple(map(str, self.x_names)))
+    object.__setattr__(self, "y_names", tuple(map(str, self.y_names)))
+    object.__setattr__(self, "vocabularies", tuple(
+        checks.checked_vocabulary(f"vocab_{name}", words)
+        for name, words in zip(self.x_names, self.vocabularies, strict=True)))
+    checks.check(self)
+
+  def __len__(self) -> int:
+    return len(self.node_off) - 1
+
+  @property
+  def sizes(self) -> np.ndarray:
+    """(G,) int64 nodes of each graph."""
+    return np.diff(self.node_off)
+
+  @property
+  def graph_of_node(self) -> np.ndarray:
+    """(N,) int64 the graph that each node belongs to."""
+    return np.repeat(np.arange(len(self)), self.sizes)
+
+  @property
+  def graph_of_edge(self) -> np.ndarray:
+    """(E,) int64 the graph that each edge belongs to."""
+    return np.repeat(np.arange(len(self)), np.diff(self.edge_off))
+
+  @property
+  def flat_src(self) -> np.ndarray:
+    """(E,) int64 `src` as rows of `x`."""
+    return self.src + self.node_off[self.graph_of_edge]
+
+  @property
+  def flat_dst(self) -> np.ndarray:
+    """(E,) int64 `dst` as rows of `x`."""
+    return self.dst + self.node_off[self.graph_of_edge]
+
+  @property
+  def num_operands(self) -> np.ndarray:
+    """(N,) int64 distinct operands of each node."""
+    return np.bincount(self.flat_src, minlength=len(self.x))
+
+  @property
+  def num_users(self) -> np.ndarray:
+    """(N,) int64 nodes that consume each node's output."""
+    return np.bincount(self.flat_dst, minlength=len(self.x))
+
+  @property
+  def depths(self) -> np.ndarray:
+    """(G,) int64 the number of levels of each graph; nodes stand in level order."""
+    return self.level[self.node_off[1:] - 1].astype(np.int64) + 1
+
+  def nodes(self, graph: int) -> slice:
+    """The rows of a graph's nodes."""
+    return slice(int(self.node_off[graph]), int(self.node_off[graph + 1]))
+
+  def edges(self, graph: int) -> np.ndarray:
+    """(m, 2) int32 a graph's edges [consumer, producer], numbers within the graph."""
+    rows = slice(int(self.edge_off[graph]), int(self.edge_off[graph + 1]))
+    return np.stack([self.src[rows], self.dst[rows]], axis=1)
+
+  def label(self, name: str | None = None) -> np.ndarray:
+    """(G,) float64 one label, by default the first.
+
+    Raises:
+      DataError: there is no such label, or none at all.
+    """
+    if not self.y_names or (name is not None and name not in self.y_names):
+      raise errors.DataError(
+          f"y: no label {name or ''!r} for these graphs; they have: "
+          f"{', '.join(self.y_names) or 'none'}; make the file with labels")
+    return self.y[:, 0 if name is None else self.y_names.index(name)]
+
+  def take(self, indices: Sequence[int]) -> "Dags":
+    """The graphs at these places, in this order; one may come twice."""
+    indices = np.asarray(indices)
+    indices = np.arange(len(self))[indices] if indices.size else np.zeros([0], np.int64)
+    nodes, node_off = _rows(self.node_off, indices)
+    edges, edge_off = _rows(self.edge_off, indices)
+    return dataclasses.replace(
+        self, node_off=node_off, edge_off=edge_off, src=self.src[edges], dst=self.dst[edges],
+        x=self.x[nodes], level=self.level[nodes], y=self.y[indices], wl=self.wl[indices])
+
+  def with_labels(self, y: np.ndarray, y_names: Sequence[str]) -> "Dags":
+    """The same graphs with these labels, (G, T) or (G,)."""
+    y = np.asarray(y, np.float64)
+    return dataclasses.replace(
+        self, y=y[:, None] if y.ndim == 1 else y, y_names=tuple(y_names))
+
+  def with_provenance(self, provenance: Mapping[str, Any]) -> "Dags":
+    """The same graphs with another provenance."""
+    return dataclasses.replace(self, provenance=dict(provenance))
+
+  def in_vocabularies(self, vocabularies: Sequence[np.ndarray]) -> "Dags":
+    """The same graphs, their attributes as places in other vocabularies.
+
+    Raises:
+      DataError: a value that occurs in the graphs is not in the new vocabulary.
+    """
+    columns = []
+    for name, column, old, new in zip(
+        self.x_names, self.x.T, self.vocabularies, vocabularies, strict=True):
+      place = {word: index for index, word in enumerate(np.asarray(new).tolist())}
+      table = np.array([place.get(word, -1) for word in old.tolist()], np.int32)
+      moved = table[column] if len(column) else column
+      if (moved < 0).any():
+        lost = old[column[np.flatnonzero(moved < 0)[0]]]
+        raise errors.DataError(
+            f"vocab_{name} lacks {lost.item()!r}, which occurs in the graphs; give a vocabulary "
+            "with every value (`common_vocabularies`)")
+      columns.append(moved)
+    return dataclasses.replace(
+        self, x=np.stack(columns, axis=1), vocabularies=tuple(vocabularies))
+
+  def hashes(self) -> np.ndarray:
+    """(G,) uint64 Weisfeiler-Lehman hashes over what the attributes stand for, and the edges.
+
+    They agree between files and machines, whatever the vocabularies; `wl` may be another's.
+    """
+    values = np.stack([_codes(words)[column]
+                       for words, column in zip(self.vocabularies, self.x.T)], axis=1)
+    result = np.zeros([len(self)], np.uint64)
+    for graph in range(len(self)):
+      rows = values[self.nodes(graph)]
+      result[graph] = int(twins.graph_hash(
+          rows[:, 0], self.edges(graph), rows[:, 1:] if rows.shape[1] > 1 else None)[:16], 16)
+    return result
+
+
+def canonical(graphs: Sequence[tuple[np.ndarray, np.ndarray]],
+              x_names: Sequence[str] = (DEFAULT_ATTRIBUTE,),
+              vocabularies: Sequence[np.ndarray] | None = None,
+              y: np.ndarray | None = None, y_names: Sequence[str] = (),
+              wl: np.ndarray | None = None, provenance: Mapping[str, Any] | None = None,
+              names: Sequence[str] | None = None) -> Dags:
+  """Puts graphs into level order, the nodes of one level in the order in which they came.
+
+  Edges that are there twice are kept once. Another order of a graph's nodes changes nothing but the
+  order within its levels.
+
+  Args:
+    graphs: for each graph its edges (m, 2) [consumer, producer] and attributes (n, F) or (n,).
+    x_names: (F,) names of the attributes.
+    vocabularies: what the attributes' numbers are places in; None: the numbers stand for
+      themselves, and those that occur, ascending, are the vocabulary.
+    y: (G, T) or (G,) labels; None: none.
+    y_names: (T,) names of the labels; by default "runtime" for a single one.
+    wl: (G,) uint64; None: computed (`Dags.hashes`).
+    provenance: where the graphs come from.
+    names: (G,) what errors call the graphs, instead of their numbers.
+
+  Raises:
+    DataError: a graph is empty, has a cycle or a self-loop, or an array is wrong.
+  """
+  name = lambda graph: f"graph {graph if names is None else names[graph]}"
+  edges = [np.asarray(rows, np.int64).reshape(-1, 2) for rows, _ in graphs]
+  features = [np.asarray(rows) for _, rows in graphs]
+  for graph, rows in enumerate(features):
+    if not rows.size:
+      raise errors.DataError(f"{name(graph)} has no nodes; expected at least one")
+  features = [rows.reshape(len(rows), -1) for rows in features]
+  sizes = np.array([len(rows) for rows in features], np.int64)
+  for graph, (rows, size) in enumerate(zip(edges, sizes)):
+    if rows.size and not 0 <= rows.min() <= rows.max() < size:
+      raise errors.DataError(
+          f"{name(graph)}: an edge names node {rows.max() if rows.min() >= 0 else rows.min()}; "
+          f"expected numbers from 0 to {size - 1}")
+  node_off = _offsets(sizes)
+  graph_of_edge = np.repeat(np.arange(len(graphs)), [len(rows) for rows in edges])
+  flat = np.concatenate([np.zeros([0, 2], np.int64), *edges]) + node_off[graph_of_edge][:, None]
+  # From the users to their operands: the roots come first.
+  level = segments.levels(flat[:, ::-1], int(node_off[-1]))
+  wrong = np.flatnonzero(level[flat[:, 1]] <= level[flat[:, 0]])
+  if wrong.size:
+    graph = graph_of_edge[wrong[0]]
+    loop = "an edge to itself" if flat[wrong[0], 0] == flat[wrong[0], 1] else "a cycle"
+    raise errors.DataError(
+        f"{name(graph)}: node {flat[wrong[0], 0] - node_off[graph]} is on or behind {loop}; "
+        "expected an acyclic graph: leave that edge out")
+  graph_of_node = np.repeat(np.arange(len(graphs)), sizes)
+  order = np.lexsort((level, graph_of_node))  # Stable.
+  place = np.empty_like(order)
+  place[order] = np.arange(len(order))
+  # By consumer within producer: a node's edges stand where it is added, after all earlier nodes.
+  flat = np.unique(place[flat][:, ::-1], axis=0)[:, ::-1]
+  graph_of_edge = graph_of_node[flat[:, 0]]
+  local = flat - node_off[graph_of_edge][:, None]
+  x = np.concatenate([np.zeros([0, len(x_names)], np.int64), *features])[order]
+  if vocabularies is None:
+    vocabularies, x = _vocabularies_of(x)
+  y = np.zeros([len(graphs), 0]) if y is None else np.asarray(y, np.float64)
+  y = y[:, None] if y.ndim == 1 else y
+  made = Dags(
+      node_off, _offsets(np.bincount(graph_of_edge, minlength=len(graphs))), local[:, 0],
+      local[:, 1], x, level[order], tuple(vocabularies), tuple(x_names), y,
+      tuple(y_names) or (DEFAULT_LABEL,) * (y.shape[1] == 1),
+      np.zeros([len(graphs)], np.uint64) if wl is None else wl, dict(provenance or {}))
+  return made if wl is not None else dataclasses.replace(made, wl=made.hashes())
+
+
+def concat(several: Sequence[Dags]) -> Dags:
+  """All graphs of several, in this order, in common vocabularies; provenance is the first's.
+
+  Raises:
+    DataError: they have different attributes or labels.
+  """
+  several = in_common_vocabularies(several)
+  first = several[0]
+  for other in several[1:]:
+    if other.y_names != first.y_names:
+      raise errors.DataError(
+          f"y_names differ: {other.y_names} and {first.y_names}; expected graphs with the same "
+          "labels (`Dags.with_labels`)")
+  join = lambda name: np.concatenate([getattr(dags, name) for dags in several])
+  return dataclasses.replace(
+      first, **{name: join(name) for name in ("src", "dst", "x", "level", "y", "wl")},
+      node_off=_offsets(np.concatenate([dags.sizes for dags in several])),
+      edge_off=_offsets(np.concatenate([np.diff(dags.edge_off) for dags in several])))
+
+
+def common_vocabularies(several: Sequence[Dags]) -> tuple[np.ndarray, ...]:
+  """For each attribute the values of all, ascending.
+
+  Raises:
+    DataError: the graphs have different attributes, or values of different kinds.
+  """
+  names = several[0].x_names
+  for dags in several[1:]:
+    if dags.x_names != names:
+      raise errors.DataError(
+          f"x_names differ: {dags.x_names} and {names}; expected graphs with the same attributes")
+  united = []
+  for name, *words in zip(names, *(dags.vocabularies for dags in several)):
+    if len({part.dtype.kind for part in words}) > 1:
+      raise errors.DataError(
+          f"vocab_{name} holds numbers here and strings there; expected one kind")
+    united.append(np.unique(np.concatenate(words)))
+  return tuple(united)
+
+
+def in_common_vocabularies(several: Sequence[Dags]) -> tuple[Dags, ...]:
+  """The same graphs with one vocabulary an attribute, so that equal numbers are equal values."""
+  common = common_vocabularies(several)
+  return tuple(dags.in_vocabularies(common) for dags in several)
+
+
+def split_by_wl(dags: Dags, fractions: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+  """Divides graphs so that no two that are the same stand on two sides.
+
+  Args:
+    dags: the graphs.
+    fractions: the share of each split; training has what the others leave, whatever it says.
+    seed: of the draw.
+
+  Returns:
+    For "train" and each split the ascending places of its graphs.
+
+  Raises:
+    DataError: there are fewer different graphs than splits.
+  """
+  others = {name: share for name, share in fractions.items() if name != "train"}
+  names = np.array(twins.divide([f"{value:016x}" for value in dags.wl.tolist()], others, seed))
+  return {name: np.flatnonzero(names == name) for name in ("train", *others)}
+
+
+def digest(dags: Dags) -> str:
+  """16 hex digits of the graphs' structures and labels."""
+  return hashlib.sha256(dags.wl.tobytes() + dags.y.tobytes()).hexdigest()[:16]
+
+
+def save(path: files.PathLike, dags: Dags) -> None:
+  """Writes graphs as a compressed `.npz` file without pickle, atomically.
+
+  Raises:
+    OutputError: the file cannot be written.
+  """
+  arrays = {name: getattr(dags, name)
+            for name in ("node_off", "edge_off", "src", "dst", "x", "level", "wl")}
+  arrays.update({f"vocab_{name}": words for name, words in zip(dags.x_names, dags.vocabularies)})
+  arrays["x_names"] = np.array(dags.x_names)
+  if dags.y_names:
+    arrays.update({"y": dags.y, "y_names": np.array(dags.y_names)})
+  arrays["provenance"] = np.array(json.dumps(dags.provenance, allow_nan=False))
+  with files.atomic_write(path) as file:
+    np.savez_compressed(file, **arrays)
+
+
+def load(path: files.PathLike) -> Dags:
+  """Reads graphs; a file of one attribute and one label need not name them.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: the file is damaged, lacks a key or breaks the format; file and key are named.
+  """
+  path = pathlib.Path(path)
+  arrays = npz.read_arrays(path)
+  try:
+    return _from_arrays(arrays)
+  except errors.DataError as error:
+    raise errors.DataError(f"{path}: {error}; {_MEND}") from None
+
+
+def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Dags:
+  for key in ("node_off", "edge_off", "src", "dst", "x", "level"):
+    if key not in arrays:
+      raise errors.DataError(f"key {key} is missing; the file holds: {', '.join(arrays) or 'none'}")
+  x = arrays["x"]
+  x = x[:, None] if x.ndim == 1 else x
+  if x.ndim != 2:
+    raise errors.DataError(f"x has shape {x.shape}; expected (N, F)")
+  x_names = _names(arrays, "x_names", x.shape[1], DEFAULT_ATTRIBUTE)
+  given = [name for name in x_names if f"vocab_{name}" in arrays]
+  if not given:
+    vocabularies, x = _vocabularies_of(checks.canonical_array("x", x, np.int64, 2))
+  elif len(given) < len(x_names):
+    raise errors.DataError(f"key vocab_{next(n for n in x_names if n not in given)} is missing; "
+                           "expected a vocabulary for every attribute, or for none")
+  else:
+    vocabularies = tuple(arrays[f"vocab_{name}"] for name in x_names)
+  graphs = max(arrays["node_off"].size - 1, 0)
+  y = arrays.get("y", np.zeros([graphs, 0]))
+  y = y[:, None] if y.ndim == 1 else y
+  if y.ndim != 2:
+    raise errors.DataError(f"y has shape {y.shape}; expected (G, T)")
+  made = Dags(*(arrays[key] for key in ("node_off", "edge_off", "src", "dst")), x, arrays["level"],
+              vocabularies, x_names, y, _names(arrays, "y_names", y.shape[1], DEFAULT_LABEL),
+              arrays.get("wl", np.zeros([graphs], np.uint64)), _provenance(arrays))
+  return made if "wl" in arrays else dataclasses.replace(made, wl=made.hashes())
+
+
+def _names(arrays: Mapping[str, np.ndarray], key: str, count: int, default: str
+           ) -> tuple[str, ...]:
+  if key not in arrays:
+    if count > 1:
+      raise errors.DataError(f"key {key} is missing; expected the names of {count} columns")
+    return (default,) * count
+  names = arrays[key]
+  if names.dtype.kind != "U" or names.shape != (count,):
+    raise errors.DataError(
+        f"{key} has shape {names.shape} and dtype {names.dtype}; expected {count} strings")
+  return tuple(names.tolist())
+
+
+def _provenance(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  if "provenance" not in arrays:
+    return {}
+  stored = arrays["provenance"]
+  try:
+    value = json.loads(stored.item()) if stored.dtype.kind == "U" and stored.size == 1 else None
+  except ValueError:
+    value = None
+  if not isinstance(value, dict):
+    raise errors.DataError("provenance is no JSON object in one string")
+  return value
+
+
+def _vocabularies_of(x: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+  """The values that occur, for each column, and the columns as places among them."""
+  found = [np.unique(column, return_inverse=True) for column in x.T]
+  return (tuple(words for words, _ in found),
+          np.stack([places.reshape(-1) for _, places in found], axis=1))
+
+
+def _codes(words: np.ndarray) -> np.ndarray:
+  """(V,) int64 that stand for the words; below 2^53, so that a float64 holds them exactly."""
+  if words.dtype.kind != "U":
+    return words
+  return np.array([int(hashlib.sha256(word.encode("utf-8")).hexdigest()[:12], 16)
+                   for word in words.tolist()], np.int64)
+
+
+def _offsets(sizes: np.ndarray) -> np.ndarray:
+  return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def _rows(offsets: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The rows of these groups, one group after the other, and their new offsets."""
+  sizes = np.diff(offsets)[indices]
+  result = _offsets(sizes)
+  return np.arange(result[-1]) + np.repeat(offsets[indices] - result[:-1], sizes), result

@@ -1,0 +1,1 @@
+"""How close synthetic graphs are to real ones, and what they are worth."""

@@ -1,0 +1,128 @@
+"""How near made graphs are to real ones: distances of distributions, validity, copies, diversity.
+
+All but `arity_valid` and the copies compare a sample with a reference, and are 0 for the reference
+itself; of two real samples they are not, and those numbers are the floor to compare with.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from tpugraphs_rank.synthesis.dags import dags as dags_lib
+
+# Small graphs are found again by chance: copies are counted among larger ones, too.
+COPY_NODES = 10
+_DRAWS = 20
+
+
+class Valid(NamedTuple):
+  """(N,) and (G,) bool: the nodes, and the graphs with no other nodes."""
+
+  nodes: np.ndarray
+  graphs: np.ndarray
+
+
+def quantities(graphs: dags_lib.Dags) -> dict[str, np.ndarray]:
+  """What distributions are taken of, by name.
+
+  `layers` and `nodes` have one number a graph, `layer_size` one a level of a graph, `operands` (the
+  in-degree from the operands) and `users` one a node.
+  """
+  width = int(graphs.level.max(initial=0)) + 1
+  layers = np.bincount(graphs.graph_of_node * width + graphs.level)
+  return {"layers": graphs.depths, "layer_size": layers[layers > 0], "nodes": graphs.sizes,
+          "operands": graphs.num_operands, "users": graphs.num_users}
+
+
+def distances(graphs: dags_lib.Dags, reference: dags_lib.Dags) -> dict[str, float]:
+  """Wasserstein-1 distances and total variations of a sample to a reference.
+
+  Returns:
+    `wasserstein_<quantity>` of each of `quantities`, in its unit; and for each attribute
+    `tv_<name>`, 1/2 sum |p - q| over its values, and `tv_<name>_pairs`, the same over pairs of the
+    values of a node and of its operand.
+
+  Raises:
+    DataError: the graphs have different attributes.
+  """
+  graphs, reference = dags_lib.in_common_vocabularies([graphs, reference])
+  ours, theirs = quantities(graphs), quantities(reference)
+  result = {f"wasserstein_{name}": float(scipy.stats.wasserstein_distance(ours[name], theirs[name]))
+            for name in ours}
+  for column, (name, words) in enumerate(zip(graphs.x_names, graphs.vocabularies)):
+    ours, theirs = graphs.x[:, column], reference.x[:, column]
+    result[f"tv_{name}"] = _total_variation(ours, theirs, len(words))
+    pairs = [kind[dags.flat_src].astype(np.int64) * len(words) + kind[dags.flat_dst]
+             for dags, kind in ((graphs, ours), (reference, theirs))]
+    result[f"tv_{name}_pairs"] = _total_variation(*pairs, len(words)**2)
+  return result
+
+
+def arity_valid(graphs: dags_lib.Dags, training: dags_lib.Dags, column: int = 0) -> Valid:
+  """The nodes whose pair (attribute, number of distinct operands) occurs in training.
+
+  Args:
+    graphs: to judge.
+    training: which pairs there are.
+    column: of the attribute; the first is the opcode.
+
+  Raises:
+    DataError: the graphs have different attributes.
+  """
+  graphs, training = dags_lib.in_common_vocabularies([graphs, training])
+  width = int(max(graphs.num_operands.max(initial=0), training.num_operands.max(initial=0))) + 1
+  pairs = lambda dags: dags.x[:, column].astype(np.int64) * width + dags.num_operands
+  nodes = np.isin(pairs(graphs), pairs(training))
+  wrong = np.bincount(graphs.graph_of_node, weights=~nodes, minlength=len(graphs))
+  return Valid(nodes, wrong == 0)
+
+
+def copies(graphs: dags_lib.Dags, training: dags_lib.Dags) -> dict[str, float]:
+  """Shares of graphs that are exact copies of training graphs, and that are different at all.
+
+  Returns:
+    `copies_of_training`, of the graphs with 10 nodes or more; `copies_of_training_all`; and
+    `distinct`, `distinct_all`: different graphs / graphs. NaN where there are no such graphs.
+  """
+  ours, known = graphs.hashes(), training.hashes()
+  large = graphs.sizes >= COPY_NODES
+  copied = np.isin(ours, known)
+  result = {}
+  for suffix, rows in (("", large), ("_all", np.ones_like(large))):
+    result[f"copies_of_training{suffix}"] = _mean(copied[rows])
+    result[f"distinct{suffix}"] = (
+        len(np.unique(ours[rows])) / int(rows.sum()) if rows.any() else np.nan)
+  return result
+
+
+def copies_by_chance(real: dags_lib.Dags, training_size: int, seed: int) -> dict[str, float]:
+  """What `copies` finds in random splits of real graphs, where twins may stand on both sides.
+
+  Args:
+    real: all real graphs.
+    training_size: of each split; the rest is judged.
+    seed: of the 20 splits, whose mean is returned.
+  """
+  rng = np.random.default_rng(seed)
+  known, large = real.hashes(), real.sizes >= COPY_NODES
+  shares = []
+  for _ in range(_DRAWS):
+    order = rng.permutation(len(real))
+    training, rest = order[:training_size], order[training_size:]
+    copied = np.isin(known[rest], known[training])
+    shares.append((_mean(copied[large[rest]]), _mean(copied)))
+  first, second = np.mean(shares, axis=0)
+  return {"copies_of_training": float(first), "copies_of_training_all": float(second)}
+
+
+def _mean(values: np.ndarray) -> float:
+  return float(values.mean()) if values.size else float("nan")
+
+
+def _total_variation(ours: np.ndarray, theirs: np.ndarray, count: int) -> float:
+  """0 for two samples without any values: graphs without edges have no pairs."""
+  if not ours.size or not theirs.size:
+    return float(ours.size != theirs.size)
+  share = lambda values: np.bincount(values, minlength=count) / len(values)
+  return float(np.abs(share(ours) - share(theirs)).sum() / 2)

@@ -1,0 +1,290 @@
+"""The surrogate that predicts a graph's label: LayerDAG's test of what made graphs are worth.
+
+A bidirectional message-passing network (arXiv 2411.02322, section 5.2): 4 layers of width 128,
+smooth L1, Adam, stopped early by Pearson's correlation on validation graphs. Imports TensorFlow.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import itertools
+import logging
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import metrics
+from tpugraphs_rank.synthesis.dags import dags as dags_lib
+
+_logger = logging.getLogger(__name__)
+
+# Of predictions, at most so many nodes at a time.
+_NODES = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Settings of a surrogate.
+
+  Attributes:
+    layers: of messages.
+    width: of the states.
+    learning_rate: of Adam.
+    batch_size: graphs a step.
+    max_epochs: at most.
+    steps_per_epoch: after so many steps an epoch ends and is validated, wherever the round of the
+      graphs is; None: with the round.
+    patience: epochs without a better validation, after which training stops.
+    log_labels: learn log(label) instead of the label; predictions are labels in either case. On the
+      training and validation graphs of real kernels neither was better than the other.
+  """
+
+  layers: int = 4
+  width: int = 128
+  learning_rate: float = 1e-3
+  batch_size: int = 256
+  max_epochs: int = 150
+  steps_per_epoch: int | None = None
+  patience: int = 30
+  log_labels: bool = False
+
+
+class Surrogate:
+  """A trained surrogate.
+
+  Attributes:
+    valid_pearson: of the epoch that was kept.
+    epoch: that epoch, from 1.
+    epochs: that were trained.
+  """
+
+  def __init__(self, network: "_Network", scale: "_Scale", encoder: "_Encoder"):
+    self._network, self._scale, self._encoder = network, scale, encoder
+    self.valid_pearson, self.epoch, self.epochs = -math.inf, 0, 0
+
+  def predict(self, graphs: dags_lib.Dags) -> np.ndarray:
+    """(G,) float64 predicted labels.
+
+    Values of attributes that training did not have count nothing.
+
+    Raises:
+      DataError: the graphs have other attributes.
+    """
+    return self.predict_encoded(self._encoder.inputs(graphs))
+
+  def predict_encoded(self, inputs: "_Inputs") -> np.ndarray:
+    """As `predict`, of graphs that were turned into numbers before."""
+    found = np.zeros([inputs.count])
+    for rows in inputs.chunks(_NODES):
+      found[rows] = self._network.forward(*inputs.batch(rows)).numpy()
+    return self._scale.labels(found[inputs.place])
+
+
+def train(training: dags_lib.Dags, valid: dags_lib.Dags, seed: int, label: str | None = None,
+          options: Options = Options()) -> Surrogate:
+  """Trains a surrogate on one label; the same seed gives the same surrogate.
+
+  Graphs that are the same are computed once a step, for all their labels.
+
+  Args:
+    training: graphs to learn from, whose labels set the scale.
+    valid: graphs that decide when to stop, and which epoch is kept.
+    seed: of the weights and the order of the graphs.
+    label: its name; None: the first.
+    options: settings.
+
+  Raises:
+    DataError: no such label, other attributes, too few graphs, or labels that are all the same (of
+      either), or not above zero where their logarithm is learned.
+    TrainingError: predictions are not finite.
+  """
+  y, valid_y = training.label(label), valid.label(label)
+  for name, values in (("training", y), ("validation", valid_y)):
+    if len(values) < 2 or np.ptp(values) == 0:
+      raise errors.DataError(
+          f"the {name} graphs of the surrogate have the labels {np.unique(values).tolist()[:3]}; "
+          "expected two different ones at least: give more graphs")
+  scale = _Scale.of(y, options.log_labels)
+  encoder = _Encoder(training)
+  network = _Network([len(words) for words in encoder.vocabularies],
+                     float(training.sizes.mean()), options, seed)
+  surrogate = Surrogate(network, scale, encoder)
+  targets = scale.targets(y).astype(np.float32)
+  inputs, valid_inputs = encoder.inputs(training), encoder.inputs(valid)
+  drawn = _rounds(len(training), options.batch_size, seed)
+  steps = options.steps_per_epoch or -(-len(training) // options.batch_size)
+  best: list[np.ndarray] = []
+  for epoch in range(1, options.max_epochs + 1):
+    for batch in itertools.islice(drawn, steps):
+      rows, place = np.unique(inputs.place[batch], return_inverse=True)
+      network.step(*inputs.batch(rows), place.reshape(-1), targets[batch])
+    predicted = surrogate.predict_encoded(valid_inputs)
+    if not np.isfinite(predicted).all():
+      raise errors.TrainingError(
+          f"the surrogate predicts {predicted[~np.isfinite(predicted)][0]} after epoch {epoch}; "
+          "check the labels, or lower learning_rate")
+    agreement = metrics.pearson(valid_y, predicted)
+    surrogate.epochs = epoch
+    # Constant predictions have no correlation; they are kept only before anything else.
+    agreement = -1.0 if math.isnan(agreement) else agreement
+    if agreement > surrogate.valid_pearson:
+      surrogate.valid_pearson, surrogate.epoch = agreement, epoch
+      best = [variable.numpy() for variable in network.variables]
+    if epoch - surrogate.epoch >= options.patience:
+      break
+  for variable, value in zip(network.variables, best):
+    variable.assign(value)
+  _logger.info("surrogate, seed %d: epoch %d of %d, validation Pearson %.3f", seed,
+               surrogate.epoch, surrogate.epochs, surrogate.valid_pearson)
+  return surrogate
+
+
+def _rounds(count: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+  """Batches of `count` graphs in one random order after the other; the last of a round is short."""
+  rng = np.random.default_rng(seed)
+  while True:
+    order = rng.permutation(count)
+    for start in range(0, count, batch_size):
+      yield order[start:start + batch_size]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scale:
+  """Labels as what the network learns: standardised by training, after the logarithm if wanted."""
+
+  mean: float
+  deviation: float
+  log: bool
+
+  @classmethod
+  def of(cls, y: np.ndarray, log: bool) -> "_Scale":
+    if log and y.min() <= 0:
+      raise errors.DataError(f"a training label is {y.min()}; expected labels above zero for their "
+                             "logarithm: choose log_labels=False")
+    y = np.log(y) if log else y
+    return cls(float(y.mean()), float(y.std()), log)
+
+  def targets(self, y: np.ndarray) -> np.ndarray:
+    return ((np.log(y) if self.log else y) - self.mean) / self.deviation
+
+  def labels(self, targets: np.ndarray) -> np.ndarray:
+    y = targets * self.deviation + self.mean
+    # Bounded: what is far outside the labels of training would overflow.
+    return np.exp(np.clip(y, self.mean - 20, self.mean + 20)) if self.log else y
+
+
+class _Encoder:
+  """Turns graphs into numbers, by the vocabularies of training."""
+
+  def __init__(self, training: dags_lib.Dags):
+    self.x_names, self.vocabularies = training.x_names, training.vocabularies
+
+  def inputs(self, graphs: dags_lib.Dags) -> "_Inputs":
+    if graphs.x_names != self.x_names:
+      raise errors.DataError(
+          f"x_names are {graphs.x_names}; the surrogate was trained on {self.x_names}: give graphs "
+          "with the same attributes")
+    columns = []
+    for column, own, words in zip(graphs.x.T, graphs.vocabularies, self.vocabularies):
+      known = {word: place for place, word in enumerate(words.tolist(), start=1)}
+      # 0: not seen in training.
+      columns.append(np.array([known.get(word, 0) for word in own.tolist()], np.int32)[column])
+    _, first, place = np.unique(graphs.hashes(), return_index=True, return_inverse=True)
+    return _Inputs(graphs, np.stack(columns, axis=1), first, place.reshape(-1))
+
+
+class _Inputs:
+  """The different graphs among some.
+
+  Attributes:
+    place: (G,) which of them each graph is.
+    count: how many.
+  """
+
+  def __init__(self, graphs: dags_lib.Dags, x: np.ndarray, first: np.ndarray, place: np.ndarray):
+    self.place, self.count = place, len(first)
+    # The attributes of training's vocabularies are carried along, wherever graphs are taken.
+    self._graphs = dataclasses.replace(
+        graphs, x=x, vocabularies=[np.arange(x[:, column].max(initial=0) + 1)
+                                   for column in range(x.shape[1])]).take(first)
+    self._sizes = self._graphs.sizes
+
+  def chunks(self, nodes: int) -> list[np.ndarray]:
+    """Runs of the graphs with about so many nodes each."""
+    last = np.cumsum(self._sizes) // nodes
+    return np.split(np.arange(self.count), np.flatnonzero(np.diff(last)) + 1)
+
+  def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+    """x (n, F), logarithms of 1 + degrees (n, 2), edges (m, 2), 1 / degrees (n, 2), graph (n,)."""
+    graphs = self._graphs.take(rows)
+    degrees = np.stack([graphs.num_operands, graphs.num_users], axis=1).astype(np.float32)
+    edges = np.stack([graphs.flat_src, graphs.flat_dst], axis=1)
+    return (graphs.x, np.log1p(degrees), edges, 1 / np.maximum(degrees, 1),
+            graphs.graph_of_node.astype(np.int32))
+
+
+_BATCH = (tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, 2], tf.float32),
+          tf.TensorSpec([None, 2], tf.int64), tf.TensorSpec([None, 2], tf.float32),
+          tf.TensorSpec([None], tf.int32))
+
+
+class _Network(tf.Module):
+  """Embeddings and degrees; mean messages from operands and users; mean and sum over each graph.
+
+  Mean messages and both poolings were chosen on training and validation graphs of real kernels.
+
+  Sizes are left open, so that each function is traced once.
+  """
+
+  def __init__(self, values: list[int], typical_size: float, options: Options, seed: int):
+    super().__init__()
+    rng = np.random.default_rng([seed, 1])
+    width = options.width
+    dense = lambda rows: tf.Variable(
+        (rng.uniform(-1, 1, [rows, width]) * math.sqrt(6 / (rows + width))).astype(np.float32))
+    zeros = lambda size: tf.Variable(np.zeros([size], np.float32))
+    # The row of values that training did not have is never learned: it stays 0.
+    self._embeddings = [tf.Variable(
+        (rng.normal(0, 0.1, [count, width])).astype(np.float32)) for count in values]
+    self._degrees = dense(2)
+    self._layers = [(dense(width), dense(width), dense(width), zeros(width))
+                    for _ in range(options.layers)]
+    self._hidden, self._hidden_bias = dense(2 * width), zeros(width)
+    self._typical_size = typical_size
+    self._output = tf.Variable(
+        rng.normal(0, 1 / math.sqrt(width), [width, 1]).astype(np.float32))
+    self._output_bias = zeros(1)
+    self._optimizer = tf.keras.optimizers.Adam(options.learning_rate)
+    self._optimizer.build(self.trainable_variables)
+    signature: dict[str, Any] = {"autograph": False}
+    self.forward = tf.function(self._forward, input_signature=_BATCH, **signature)
+    self.step = tf.function(self._step, **signature, input_signature=(
+        *_BATCH, tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.float32)))
+
+  def _forward(self, x, degrees, edges, shares, graph):
+    hidden = tf.matmul(degrees, self._degrees)
+    for column, table in enumerate(self._embeddings):
+      unknown = tf.zeros([1, table.shape[1]])
+      hidden += tf.gather(tf.concat([unknown, table], axis=0), x[:, column])
+    count = tf.shape(x, tf.int64)[0]
+    adjacency = tf.SparseTensor(
+        edges, tf.ones(tf.shape(edges)[:1]), tf.stack([count, count]))
+    for of_operands, of_users, of_self, bias in self._layers:
+      operands = tf.sparse.sparse_dense_matmul(adjacency, hidden) * shares[:, :1]
+      users = tf.sparse.sparse_dense_matmul(adjacency, hidden, adjoint_a=True) * shares[:, 1:]
+      hidden = tf.nn.gelu(tf.matmul(operands, of_operands) + tf.matmul(users, of_users)
+                          + tf.matmul(hidden, of_self) + bias)
+    # The mean says what a graph consists of, the sum also how much of it there is.
+    pooled = tf.concat([tf.math.segment_mean(hidden, graph),
+                        tf.math.segment_sum(hidden, graph) / self._typical_size], axis=1)
+    pooled = tf.nn.gelu(tf.matmul(pooled, self._hidden) + self._hidden_bias)
+    return (tf.matmul(pooled, self._output) + self._output_bias)[:, 0]
+
+  def _step(self, x, degrees, edges, shares, graph, place, targets):
+    with tf.GradientTape() as tape:
+      error = tf.abs(tf.gather(self._forward(x, degrees, edges, shares, graph), place) - targets)
+      loss = tf.reduce_mean(tf.where(error < 1, 0.5 * error**2, error - 0.5))
+    variables = self.trainable_variables
+    self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))

@@ -1,0 +1,385 @@
+"""The three networks of LayerDAG: how many nodes come next, which ones, and joined to what.
+
+Each has an encoder of its own, so that each can stop training when it is best. Shapes as in
+`encoders`; M new nodes, p pairs of a candidate and a new node.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from tpugraphs_rank.synthesis.layerdag import diffusion
+from tpugraphs_rank.synthesis.layerdag import encoders
+from tpugraphs_rank.synthesis.layerdag import settings
+
+Arrays = Mapping[str, tf.Tensor]
+Noise = encoders.Noise
+Dense = tf.keras.layers.Dense
+
+
+class Module(tf.keras.Model):
+  """What the three have in common: an encoder and the context of each step."""
+
+  def __init__(self, network: settings.NetworkSettings, sizes: list[int], name: str):
+    super().__init__(name=name)
+    self.network = network
+    self.encoder = encoders.Encoder(network, sizes, f"{name}_encoder")
+    self.context = encoders.Context(network, sizes, f"{name}_context")
+
+  def known(self, arrays: Arrays, noise: Noise | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of all steps of whole graphs the candidates' states [c, h] and the contexts [S, h]."""
+    x = arrays["x"]
+    if noise:
+      x = noise.hidden(x, self.network.attribute_dropout)
+    if self.network.encoder == "causal":
+      states = self.encoder.causal(
+          x, arrays["level"], arrays["step"], arrays["edges"], None,
+          tf.shape(arrays["counts"])[0], noise)[-1]
+      prefix = encoders.prefix_sums(states, arrays)
+    else:
+      states, prefix = self.whole_prefixes({**arrays, "x": x}, noise)
+    return self.seen(states, prefix, arrays)
+
+  def whole_prefixes(self, arrays: Arrays, noise: Noise | None = None
+                     ) -> tuple[tf.Tensor, tf.Tensor]:
+    """States [r, h] of the nodes of all prefixes, and their sum [S, h] over each prefix."""
+    node = arrays["prefix_node"]
+    level = tf.gather(arrays["level"], node)
+    states = self.encoder.bidirectional(
+        tf.gather(arrays["x"], node), level, arrays["prefix_edges"], noise)
+    return states, encoders.segment_sum(
+        states, arrays["prefix_step"], tf.shape(arrays["counts"])[0])
+
+  def seen(self, states: tf.Tensor, prefix: tf.Tensor, arrays: Arrays
+           ) -> tuple[tf.Tensor, tf.Tensor]:
+    """`known`, given the states of the earlier nodes and their sum before each step."""
+    candidates = self.context.candidates(states, arrays)
+    return candidates, self.context(candidates, prefix, arrays)
+
+
+class Sizes(Module):
+  """How many nodes the next layer has, 0 for none, and how many of those have operands.
+
+  The second number says whether a graph that grows from its root goes on. It is decided here, by
+  one classifier, and not by how the diffusion of kinds happens to fall for each node.
+  """
+
+  def __init__(self, network: settings.NetworkSettings, sizes: list[int], most: int):
+    """`most`: the largest layer."""
+    super().__init__(network, sizes, "sizes")
+    self._most = most
+    self._out = Dense(most + 1, name="out")
+    self._given = tf.keras.layers.Embedding(most + 1, network.width, name="given")
+    self._hidden = Dense(network.width, name="hidden")
+    self._inners = Dense(most + 1, name="inners")
+
+  def logits(self, context: tf.Tensor) -> tf.Tensor:
+    """[S, most + 1] of the number of nodes."""
+    return self._out(tf.nn.gelu(context))
+
+  def inner_logits(self, context: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """[S, most + 1] of the number of nodes with operands among `size` [S]; no more than those."""
+    logits = self._inners(tf.nn.gelu(self._hidden(tf.nn.gelu(context)) + self._given(size)))
+    return tf.where(tf.range(self._most + 1)[None] <= size[:, None], logits, logits.dtype.min)
+
+  def losses(self, arrays: Arrays, noise: Noise, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """[S]: what is minimised, and -log p in nats: the same."""
+    hidden = noise if training else None
+    _, context = self.known(arrays, hidden)
+    if hidden:
+      context = hidden.dropped(context, self.network.dropout)
+    logits = self.logits(context)
+    # A validation layer may be larger than any seen: it counts as the largest.
+    size = tf.minimum(arrays["size"], self._most)
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=size, logits=logits)
+    loss += tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.minimum(arrays["inners"], size), logits=self.inner_logits(context, size))
+    return loss, loss
+
+
+class SetTransformer(tf.keras.layers.Layer):
+  """Transformer layers over the nodes of each layer, which have no order.
+
+  Layers are small and of many sizes: scores are computed for the pairs of nodes that there are, not
+  for a padded square.
+  """
+
+  def __init__(self, network: settings.NetworkSettings):
+    super().__init__()
+    self._network = network
+    self._head = max(network.width // network.heads, 1)
+    inner = self._head * network.heads
+    self._blocks = [[tf.keras.layers.LayerNormalization(), Dense(3 * inner),
+                     Dense(network.width), tf.keras.layers.LayerNormalization(),
+                     Dense(2 * network.width, activation=tf.nn.gelu), Dense(network.width)]
+                    for _ in range(network.node_layers)]
+
+  def call(self, hidden: tf.Tensor, mates: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
+    """[M, h] to the same; `mates` [q, 2]: pairs of nodes of one layer."""
+    count = tf.shape(hidden)[0]
+    drop = lambda values: noise.dropped(values, self._network.dropout) if noise else values
+    for norm, project, out, norm_again, widen, narrow in self._blocks:
+      table = tf.reshape(project(norm(hidden)), [count, 3, self._network.heads, self._head])
+      query = tf.gather(table[:, 0], mates[:, 0])
+      key_value = tf.gather(table[:, 1:], mates[:, 1])
+      score = tf.reduce_sum(query * key_value[:, 0], axis=-1) * self._head ** -0.5
+      # Scores are small after a norm: the shift by their maximum is for safety, no gradient.
+      most = tf.stop_gradient(tf.math.unsorted_segment_max(score, mates[:, 0], count))
+      weight = tf.exp(score - tf.gather(most, mates[:, 0]))
+      total = tf.math.unsorted_segment_sum(weight, mates[:, 0], count)
+      mixed = tf.math.unsorted_segment_sum(
+          weight[:, :, None] * key_value[:, 1], mates[:, 0], count) / total[:, :, None]
+      hidden += drop(out(tf.reshape(mixed, [count, self._head * self._network.heads])))
+      hidden += drop(narrow(widen(norm_again(hidden))))
+    return hidden
+
+
+class Nodes(Module):
+  """Discrete diffusion of the kind and the other attributes of a layer's nodes."""
+
+  def __init__(self, network: settings.NetworkSettings, sizes: list[int], most: int,
+               marginals: list[np.ndarray], has_operands: np.ndarray):
+    """Makes the layers.
+
+    Args:
+      network: the shape.
+      sizes: how many values each attribute has.
+      most: the largest layer.
+      marginals: for each attribute how often each value occurs in training.
+      has_operands: (K,) bool, of each kind.
+    """
+    super().__init__(network, sizes, "nodes")
+    width = network.width
+    self._marginals = [tf.constant(values, tf.float32) for values in marginals]
+    # Of kinds only those can come out, or be taken for noise, that have operands, or have none.
+    both = np.stack([~has_operands, has_operands]) * marginals[0]
+    self._kinds = tf.constant(both / np.maximum(both.sum(axis=1, keepdims=True), 1e-30), tf.float32)
+    self._may_be = tf.constant(np.stack([~has_operands, has_operands]))
+    self._inner = tf.keras.layers.Embedding(2, width, name="inner")
+    self.kept = tf.constant(diffusion.cosine_schedule(network.node_steps), tf.float32)
+    self._most = most
+    self._attributes = encoders.Attributes(sizes, width)
+    self._time = tf.keras.layers.Embedding(network.node_steps + 1, width, name="time")
+    self._count = tf.keras.layers.Embedding(most + 1, width, name="count")
+    self._join = Dense(width, name="join")
+    self._transformer = SetTransformer(network)
+    self._norm = tf.keras.layers.LayerNormalization()
+    self._outs = [Dense(size, name=f"out_{place}") for place, size in enumerate(sizes)]
+
+  def marginals(self, inner: tf.Tensor) -> list[tf.Tensor]:
+    """For each attribute the noise [M, K] of nodes; `inner` [M]: 1 for those with operands."""
+    rows = tf.shape(inner)[0]
+    return [tf.gather(self._kinds, inner)] + [
+        tf.broadcast_to(marginal, tf.stack([rows, marginal.shape[0]]))
+        for marginal in self._marginals[1:]]
+
+  def clean(self, noisy: tf.Tensor, time: tf.Tensor, context: tf.Tensor, arrays: Arrays,
+            noise: Noise | None = None) -> list[tf.Tensor]:
+    """For each attribute logits [M, K] of its value at time 0.
+
+    Args:
+      noisy: [M, F] attributes at time t.
+      time: [S] t of each step.
+      context: [S, h].
+      arrays: size (S,) nodes of each step's layer; of the nodes step (M,), inner (M,) and mates
+        (q, 2).
+      noise: for dropout.
+    """
+    of_step = (self._join(tf.nn.gelu(context)) + self._time(time)
+               + self._count(tf.minimum(arrays["size"], self._most)))
+    hidden = (self._attributes(noisy) + self._inner(arrays["inner"])
+              + tf.gather(of_step, arrays["step"]))
+    hidden = self._norm(self._transformer(hidden, arrays["mates"], noise))
+    logits = [out(hidden) for out in self._outs]
+    may_be = tf.gather(self._may_be, arrays["inner"])
+    return [tf.where(may_be, logits[0], -1e9), *logits[1:]]
+
+  def losses(self, arrays: Arrays, noise: Noise, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """[S]: what is minimised, and an unbiased estimate of the bound of -log p in nats.
+
+    The cross-entropy of the clean attributes, at one random time for each step; and at that time
+    the span's part of the bound, times the number of spans. Kinds never seen count in neither.
+    """
+    _, context = self.known(arrays, noise if training else None)
+    x, step = arrays["x"], arrays["step"]
+    steps = tf.shape(arrays["size"])[0]
+    time = tf.random.stateless_uniform([steps], noise.seed(), 1, self.network.node_steps + 1,
+                                       tf.int32)
+    of_node = tf.gather(time, step)
+    kept, before = tf.gather(self.kept, of_node), tf.gather(self.kept, of_node - 1)
+    marginals = self.marginals(arrays["inner"])
+    known = x >= 0
+    drawn = [diffusion.draw(diffusion.noised(x[:, place], kept, marginal), noise.seed())
+             for place, marginal in enumerate(marginals)]
+    noisy = tf.where(known, tf.stack(drawn, axis=1), -1)
+    logits = self.clean(noisy, time, context, arrays, noise if training else None)
+    loss, bound = [], []
+    for place, marginal in enumerate(marginals):
+      value, seen = tf.maximum(x[:, place], 0), tf.maximum(noisy[:, place], 0)
+      counts = tf.cast(known[:, place], tf.float32)
+      loss.append(tf.where(known[:, place], tf.nn.sparse_softmax_cross_entropy_with_logits(
+          labels=value, logits=logits[place]), 0.0))
+      bound.append(counts * diffusion.bound(
+          value, seen, tf.nn.softmax(logits[place]), before, kept, marginal))
+    summed = lambda values: tf.math.unsorted_segment_sum(tf.add_n(values), step, steps)
+    return summed(loss), self.network.node_steps * summed(bound)
+
+
+class Edges(Module):
+  """Discrete diffusion of whether each candidate is joined to each new node.
+
+  A light head over pairs: the prefix is encoded once for a layer, not once for each step of the
+  diffusion. One round of messages over the noisy pairs lets edges depend on one another.
+  """
+
+  def __init__(self, network: settings.NetworkSettings, sizes: list[int], degree: float,
+               attribute: np.ndarray, direction: str):
+    """Makes the layers.
+
+    Args:
+      network: the shape.
+      sizes: how many values each attribute has.
+      degree: the mean number of edges that a new node gets.
+      attribute: (K,) the first attribute of each kind.
+      direction: of growth.
+    """
+    super().__init__(network, sizes, "edges")
+    self._alike = Alike(network.edge_width, attribute, direction) if (
+        network.operand_counts) else None
+    narrow = network.edge_width
+    self.kept = tf.constant(diffusion.cosine_schedule(network.edge_steps), tf.float32)
+    self._degree = float(degree)
+    self._attributes = encoders.Attributes(sizes, network.width)
+    self._join = Dense(network.width, name="join")
+    self._time = tf.keras.layers.Embedding(network.edge_steps + 1, narrow, name="time")
+    self._value = tf.keras.layers.Embedding(2, narrow, name="value")
+    self._candidate = Dense(narrow, name="candidate")
+    self._new = Dense(narrow, name="new")
+    self._pair = Dense(narrow, activation=tf.nn.gelu, name="pair")
+    self._to_candidate = Dense(narrow, name="to_candidate")
+    self._to_new = Dense(narrow, name="to_new")
+    self._last = Dense(narrow, activation=tf.nn.gelu, name="last")
+    self._out = Dense(1, name="out")
+
+  def marginal(self, arrays: Arrays) -> tf.Tensor:
+    """[p, 2]: how often a pair is [not joined, joined]: min(mean degree, candidates)/candidates."""
+    steps = tf.shape(arrays["counts"])[0]
+    step = arrays["candidate_step"]
+    number = tf.math.unsorted_segment_sum(tf.ones_like(step), step, steps)
+    number = tf.cast(tf.gather(tf.gather(number, step), arrays["pairs"][:, 0]), tf.float32)
+    joined = tf.minimum(self._degree, number) / number
+    # Never quite certain: with certain noise nothing could be told from it.
+    joined = tf.clip_by_value(joined, 0.02, 0.98)
+    return tf.stack([1.0 - joined, joined], axis=1)
+
+  def ends(self, candidates: tf.Tensor, x: tf.Tensor, context: tf.Tensor, arrays: Arrays
+           ) -> tuple[tf.Tensor, tf.Tensor]:
+    """What all steps of the diffusion need: of candidates [c, e], of new nodes [M, e]."""
+    of_step = tf.gather(context, arrays["step"])
+    new = tf.nn.gelu(self._join(tf.concat([self._attributes(x), of_step], axis=-1)))
+    return self._candidate(candidates), self._new(new)
+
+  def clean(self, noisy: tf.Tensor, time: tf.Tensor, ends: tuple[tf.Tensor, tf.Tensor],
+            arrays: Arrays, noise: Noise | None = None) -> tf.Tensor:
+    """[p] logits of being joined at time 0.
+
+    Args:
+      noisy: [p] whether joined at time t.
+      time: [S] t of each step.
+      ends: of `ends`.
+      arrays: of the steps.
+      noise: for dropout.
+    """
+    old, new = arrays["pairs"][:, 0], arrays["pairs"][:, 1]
+    of_candidate, of_new = ends
+    # The candidate's part of the sum, with the time, is the same for all of its pairs.
+    of_candidate += tf.gather(self._time(time), arrays["candidate_step"])
+    start = tf.gather(of_candidate, old) + tf.gather(of_new, new) + self._value(noisy)
+    if self._alike is not None:
+      start += self._alike(noisy, arrays)
+    state = self._pair(tf.nn.gelu(start))
+    joined = state * tf.cast(noisy, state.dtype)[:, None]
+    both = tf.concat([joined, state], axis=-1)
+    to_new = self._to_new(segment_pool(both, new, tf.shape(of_new)[0]))
+    to_candidate = self._to_candidate(segment_pool(both, old, tf.shape(of_candidate)[0]))
+    last = self._last(tf.nn.gelu(
+        state + tf.gather(to_new, new) + tf.gather(to_candidate, old)))
+    if noise:
+      last = noise.dropped(last, self.network.dropout)
+    return self._out(last)[:, 0]
+
+  def losses(self, arrays: Arrays, noise: Noise, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """[S]: what is minimised, and an unbiased estimate of the bound of -log p in nats."""
+    hidden = noise if training else None
+    candidates, context = self.known(arrays, hidden)
+    steps = tf.shape(arrays["size"])[0]
+    time = tf.random.stateless_uniform([steps], noise.seed(), 1, self.network.edge_steps + 1,
+                                       tf.int32)
+    step = tf.gather(arrays["candidate_step"], arrays["pairs"][:, 0])
+    of_pair = tf.gather(time, step)
+    kept, before = tf.gather(self.kept, of_pair), tf.gather(self.kept, of_pair - 1)
+    marginal = self.marginal(arrays)
+    linked = arrays["linked"]
+    noisy = diffusion.draw(diffusion.noised(linked, kept, marginal), noise.seed())
+    logits = self.clean(
+        noisy, time, self.ends(candidates, arrays["x"], context, arrays), arrays, hidden)
+    loss = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(linked, tf.float32), logits)
+    joined = tf.sigmoid(logits)
+    bound = diffusion.bound(
+        linked, noisy, tf.stack([1.0 - joined, joined], axis=1), before, kept, marginal)
+    summed = lambda values: tf.math.unsorted_segment_sum(values, step, steps)
+    return summed(loss), self.network.edge_steps * summed(bound)
+
+
+class Alike(tf.keras.layers.Layer):
+  """Of each pair, how many operands the user has that are like this one in the first attribute.
+
+  Those of earlier layers, those that the noisy edges give it besides this pair, and how many these
+  give it in all.
+  """
+
+  _MOST = 15
+
+  def __init__(self, width: int, attribute: np.ndarray, direction: str):
+    super().__init__()
+    # One more for a kind that is not known.
+    self._attribute = tf.constant(np.append(attribute, attribute.max() + 1), tf.int32)
+    self._values = int(attribute.max()) + 2
+    self._from_users = direction == "users_first"
+    self._tables = [tf.keras.layers.Embedding(self._MOST + 1, width, name=name)
+                    for name in ("before", "now", "all")]
+
+  def call(self, noisy: tf.Tensor, arrays: Arrays) -> tf.Tensor:
+    """[p, e].
+
+    Args:
+      noisy: [p] whether joined.
+      arrays: of the steps; the kinds of new nodes are `new_x` in sampling, `x` in training.
+    """
+    old, new = arrays["pairs"][:, 0], arrays["pairs"][:, 1]
+    x = arrays["new_x"] if "new_x" in arrays else arrays["x"]
+    user, users = (old, tf.size(arrays["candidate_kind"])) if self._from_users else (
+        new, tf.shape(x)[0])
+    operand = tf.gather(x[:, 0], new) if self._from_users else (
+        tf.gather(arrays["candidate_kind"], old))
+    key = user * self._values + self._of(operand)
+    cells = users * self._values
+    counts = [tf.zeros_like(noisy),
+              tf.gather(tf.math.unsorted_segment_sum(noisy, key, cells), key) - noisy,
+              tf.gather(tf.math.unsorted_segment_sum(noisy, user, users), user) - noisy]
+    if self._from_users:
+      held = arrays["held_candidate"] * self._values + self._of(arrays["held_x"][:, 0])
+      counts[0] = tf.gather(
+          tf.math.unsorted_segment_sum(tf.ones_like(held), held, cells), key)
+    return tf.add_n([table(tf.minimum(count, self._MOST))
+                     for table, count in zip(self._tables, counts)])
+
+  def _of(self, kind: tf.Tensor) -> tf.Tensor:
+    return tf.gather(self._attribute, tf.where(kind < 0, self._attribute.shape[0] - 1, kind))
+
+
+def segment_pool(values: tf.Tensor, segments: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+  """[count, h]: sums of rows, scaled so that they stay small for many rows."""
+  number = tf.math.unsorted_segment_sum(tf.ones_like(values[:, :1]), segments, count)
+  return encoders.segment_sum(values, segments, count) / tf.sqrt(tf.maximum(number, 1.0))

@@ -1,0 +1,319 @@
+"""Grows many graphs at a time, layer by layer, from a trained `generator.Generator`."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import logging
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.synthesis.layerdag import decoding
+from tpugraphs_rank.synthesis.layerdag import diffusion
+from tpugraphs_rank.synthesis.layerdag import encoders
+from tpugraphs_rank.synthesis.layerdag import generator as generator_lib
+from tpugraphs_rank.synthesis.layerdag import networks as modules_lib
+from tpugraphs_rank.synthesis.layerdag import partial_graphs
+
+_logger = logging.getLogger(__name__)
+# Graphs are given up that cannot be completed; beyond this many for each good one so is the call.
+_MOST_TRIES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How graphs are drawn.
+
+  Attributes:
+    constrained: only valid numbers of operands; see `decoding`.
+    temperature: logits are divided by it; below 1 graphs are likelier and less various.
+    guidance: 1 follows the conditions as training did; above 1 exaggerates what they change.
+    node_spans, edge_spans: steps of the diffusions that are taken; None: as in training.
+    most_nodes, most_layers: larger graphs are given up; None: the largest in training.
+    batch: graphs at a time; memory grows with it.
+  """
+
+  constrained: bool = True
+  temperature: float = 1.0
+  guidance: float = 1.0
+  node_spans: int | None = None
+  edge_spans: int | None = None
+  most_nodes: int | None = None
+  most_layers: int | None = None
+  batch: int = 256
+
+
+class Sampler:
+  """Samples from one generator, traced once."""
+
+  def __init__(self, generator: generator_lib.Generator, options: Options = Options()):
+    """Keeps the generator and checks the options.
+
+    Raises:
+      ConfigError: an option is out of its range.
+    """
+    for name in ("temperature", "batch", "node_spans", "edge_spans", "most_nodes", "most_layers"):
+      value = getattr(options, name)
+      if value is not None and not 0 < value < math.inf:
+        raise errors.ConfigError(f"{name} is {value}; expected a number above 0")
+    if not 0 <= options.guidance < math.inf:
+      raise errors.ConfigError(f"guidance is {options.guidance}; expected 0 or above")
+    if options.guidance != 1.0 and not generator.config.network.condition_dropout:
+      raise errors.ConfigError(
+          f"guidance is {options.guidance}, but this model was never trained with conditions left "
+          "open (network.condition_dropout is 0); expected guidance 1")
+    self.generator = generator
+    self.options = options
+    facts, network = generator.facts, generator.config.network
+    self._forward = generator.config.data.direction == "users_first"
+    self._causal = network.encoder == "causal"
+    self._most_nodes = options.most_nodes or facts.most_nodes
+    self._most_layers = options.most_layers or facts.most_layers
+    spans = lambda steps, asked: diffusion.times(steps, min(asked or steps, steps))
+    self._node_times = spans(network.node_steps, options.node_spans)
+    self._edge_times = spans(network.edge_steps, options.edge_spans)
+    self._functions: dict[str, Callable[..., Any]] = {}
+
+  def __call__(self, asked: np.ndarray, seed: int) -> tuple[list[partial_graphs.Drawn], int]:
+    """Draws one graph for each row of conditions (n, T).
+
+    Returns:
+      The graphs in the order of the rows; how many were given up and drawn again.
+
+    Raises:
+      TrainingError: hardly any graph could be completed.
+    """
+    done: dict[int, partial_graphs.Drawn] = {}
+    waiting, tries, lost = list(range(len(asked))), 0, 0
+    with tqdm.tqdm(total=len(asked), unit="graph", desc="sampling", disable=None) as bar:
+      while waiting:
+        rows = waiting[:self.options.batch]
+        found = self._draw(asked[rows], np.random.default_rng([seed, tries]))
+        tries += 1
+        done.update({row: graph for row, graph in zip(rows, found) if graph is not None})
+        failed = [row for row, graph in zip(rows, found) if graph is None]
+        waiting = failed + waiting[self.options.batch:]
+        lost += len(failed)
+        bar.update(len(rows) - len(failed))
+        if lost > _MOST_TRIES * (len(done) + max(min(self.options.batch, len(asked)), 20)):
+          raise errors.TrainingError(
+              f"{lost} graphs could not be completed within {self._most_nodes} nodes and "
+              f"{self._most_layers} layers, {len(done)} could; train longer, or allow more with "
+              "--most_nodes and --most_layers")
+    if lost:
+      _logger.info("%d graphs were given up and drawn again", lost)
+    return [done[row] for row in range(len(asked))], lost
+
+  def _draw(self, asked: np.ndarray, rng: np.random.Generator) -> list[partial_graphs.Drawn | None]:
+    state = partial_graphs.Growing(asked, self.generator)
+    while len(state.active):
+      self._layer(state, rng)
+    return state.finished
+
+  def _layer(self, state: partial_graphs.Growing, rng: np.random.Generator) -> None:
+    """One more layer for each graph that is not complete."""
+    arrays, states = self._known(state)
+    size, inners = self._sizes(state, states["sizes"], arrays, rng)
+    if state.layer >= self._most_layers:
+      size[size > 0] = -1
+    size[state.node_counts() + size > self._most_nodes] = -1
+    if (size <= 0).any():
+      state.close(size)
+      if not len(state.active):
+        return
+      arrays, states = self._known(state)
+      size, inners = size[size > 0], inners[size > 0]
+    arrays.update(partial_graphs.new_layer(size, inners))
+    x = self._call("_nodes", states["nodes"], arrays, _seed(rng)).numpy()
+    joined = self._joined(state, states, {**arrays, "new_x": x}, rng)
+    encoded = None
+    if self._causal:
+      encoded = self._call("_encoded", state.new_rows(arrays["step"], x, joined), state.rounds)
+    state.add(arrays["step"], x, joined, encoded)
+
+  def _known(self, state: partial_graphs.Growing) -> tuple[dict[str, np.ndarray], dict[str, tf.Tensor]]:
+    """The arrays of the next step of each graph, and the states of its nodes for each module."""
+    arrays = state.arrays(self.options.guidance != 1.0)
+    return arrays, state.states if self._causal else self._call("_prefix_states", state.rows())
+
+  def _sizes(self, state: partial_graphs.Growing, states: tf.Tensor, arrays: dict[str, np.ndarray],
+             rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(S,) nodes of the next layer, and (S,) how many of them have operands.
+
+    0 nodes: the graph is complete; -1: it cannot be completed.
+    """
+    contexts = self._call("_size_contexts", states, arrays)
+    logits = self._call("_size_logits", contexts)
+    front, room = state.room()
+    number = np.arange(logits.shape[1])
+    limited = self._forward and self.options.constrained
+    if state.layer == 0:
+      allowed = np.tile(number > 0, [len(front), 1])
+    elif limited:
+      # Complete when nothing is lacking, and not before; each new node needs a user.
+      allowed = np.where(room[:, None] > 0, (number > 0) & (number <= front[:, None]), number == 0)
+    else:
+      allowed = (number == 0) | (room[:, None] > 0)
+    size = self._drawn(logits, allowed, rng)
+    given = np.maximum(size, 0).astype(np.int32)
+    logits = self._call("_inner_logits", contexts, given)
+    allowed = number <= given[:, None]
+    if not self._forward:
+      # Layer 0 holds the nodes without operands, and no other layer does.
+      allowed &= number == (0 if state.layer == 0 else given[:, None])
+    elif limited:
+      # Without nodes that have operands this is the last layer: it must fill what lacks most.
+      allowed &= (number > 0) | (given >= state.widest())[:, None]
+    return size, self._drawn(logits, allowed, rng)
+
+  def _drawn(self, logits: tf.Tensor, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(S,) one allowed number a row; -1 where none is."""
+    logits = logits.numpy().astype(np.float64) / self.options.temperature
+    noisy = np.where(allowed, logits + rng.gumbel(size=logits.shape), -np.inf)
+    return np.where(allowed.any(axis=1), noisy.argmax(axis=1), -1)
+
+  def _joined(self, state: partial_graphs.Growing, states: Mapping[str, tf.Tensor],
+              arrays: dict[str, np.ndarray], rng: np.random.Generator
+              ) -> list[np.ndarray | None]:
+    """For each graph its new edges (m, 2) [row, new node]; None: they cannot be made."""
+    steps = len(state.active)
+    new = np.bincount(arrays["step"], minlength=steps)
+    candidates = np.bincount(arrays["candidate_step"], minlength=steps)
+    if state.layer == 0:
+      return [np.zeros([0, 2], np.int64)] * steps
+    arrays["pairs"] = partial_graphs.all_pairs(candidates, new)
+    logits = self._call("_edges", states["edges"], arrays, _seed(rng)).numpy().astype(np.float64)
+    priority = logits / self.options.temperature + rng.logistic(size=len(logits))
+    front = arrays["candidate_gap"] == 1
+    slots = state.slots[arrays["candidate_row"]]
+    operands = self.generator.facts.kinds.operands[arrays["new_x"][:, 0]]
+    decode = decoding.free if not self.options.constrained else (
+        decoding.to_users if self._forward else decoding.to_operands)
+    starts = [np.cumsum(counts) - counts for counts in (candidates, new, candidates * new)]
+    joined: list[np.ndarray | None] = []
+    for step, (first, first_new, first_pair) in enumerate(zip(*starts)):
+      old = slice(first, first + candidates[step])
+      square = priority[first_pair:first_pair + candidates[step] * new[step]]
+      found = decode(decoding.Layer(
+          square.reshape(candidates[step], new[step]), front[old], slots[old],
+          operands[first_new:first_new + new[step]])) if candidates[step] else None
+      if found is not None:
+        candidate, node = np.nonzero(found)
+        found = np.stack([arrays["candidate_row"][old][candidate], node + first_new], axis=1)
+      joined.append(found)
+    return joined
+
+  # ---- what TensorFlow does: each is traced once -----------------------------------------------
+
+  def _call(self, name: str, *arguments: Any) -> Any:
+    if name not in self._functions:
+      self._functions[name] = tf.function(
+          getattr(self, name), autograph=False, reduce_retracing=True,
+          input_signature=[_spec(argument) for argument in arguments])
+    return self._functions[name](*arguments)
+
+  def _contexts(self, name: str, states: tf.Tensor, arrays: Mapping[str, tf.Tensor]
+                ) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """Candidates and context as asked for and, with guidance, with everything left open."""
+    module = self.generator.modules[name]
+    prefix = encoders.segment_sum(states, arrays["row_step"], tf.shape(arrays["counts"])[0])
+    found = [module.seen(states, prefix, arrays)]
+    if self.options.guidance != 1.0:
+      open_ = {**arrays, **{key[5:]: arrays[key] for key in arrays if key.startswith("open_")}}
+      found.append(module.seen(states, prefix, open_))
+    return found
+
+  def _guided(self, logits: list[tf.Tensor]) -> tf.Tensor:
+    if len(logits) == 1:
+      return logits[0]
+    asked, open_ = logits
+    return open_ + self.options.guidance * (asked - open_)
+
+  def _size_contexts(self, states, arrays):
+    return [context for _, context in self._contexts("sizes", states, arrays)]
+
+  def _size_logits(self, contexts):
+    module: Any = self.generator.modules["sizes"]
+    return self._guided([module.logits(context) for context in contexts])
+
+  def _inner_logits(self, contexts, size):
+    module: Any = self.generator.modules["sizes"]
+    return self._guided([module.inner_logits(context, size) for context in contexts])
+
+  def _nodes(self, states, arrays, seed):
+    module: Any = self.generator.modules["nodes"]
+    contexts = [context for _, context in self._contexts("nodes", states, arrays)]
+    steps = tf.shape(arrays["counts"])[0]
+    first = modules_lib.Noise(seed)
+    marginals = module.marginals(arrays["inner"])
+    x = tf.stack([diffusion.draw(marginal, first.seed()) for marginal in marginals], axis=1)
+    times = tf.constant(self._node_times)
+
+    def span(place, noisy):
+      noise = modules_lib.Noise(seed + tf.stack([place + 1, 0]))
+      time = tf.fill([steps], times[place])
+      logits = [module.clean(noisy, time, context, arrays) for context in contexts]
+      kept, before = tf.gather(module.kept, times[place]), tf.gather(module.kept, times[place + 1])
+      columns = []
+      for attribute, marginal in enumerate(marginals):
+        guided = self._guided([found[attribute] for found in logits])
+        clean = tf.nn.softmax(guided / self.options.temperature)
+        columns.append(diffusion.draw(
+            diffusion.reverse(clean, noisy[:, attribute], before, kept, marginal), noise.seed()))
+      return place + 1, tf.stack(columns, axis=1)
+
+    return tf.while_loop(lambda place, _: place < len(self._node_times) - 1, span,
+                         (tf.constant(0), x))[1]
+
+  def _edges(self, states, arrays, seed):
+    """[p] log odds of an edge, the diffusion done but for its last draw."""
+    module: Any = self.generator.modules["edges"]
+    ends = [module.ends(candidates, arrays["new_x"], context, arrays)
+            for candidates, context in self._contexts("edges", states, arrays)]
+    steps = tf.shape(arrays["counts"])[0]
+    marginal = module.marginal(arrays)
+    noisy = diffusion.draw(marginal, modules_lib.Noise(seed).seed())
+    times = tf.constant(self._edge_times)
+
+    def log_odds(place, noisy):
+      time = tf.fill([steps], times[place])
+      return self._guided([module.clean(noisy, time, end, arrays) for end in ends])
+
+    def span(place, noisy):
+      joined = tf.sigmoid(log_odds(place, noisy) / self.options.temperature)
+      kept, before = tf.gather(module.kept, times[place]), tf.gather(module.kept, times[place + 1])
+      found = diffusion.reverse(
+          tf.stack([1.0 - joined, joined], axis=1), noisy, before, kept, marginal)
+      return place + 1, diffusion.draw(
+          found, modules_lib.Noise(seed + tf.stack([place + 1, 0])).seed())
+
+    last = len(self._edge_times) - 2
+    _, noisy = tf.while_loop(lambda place, _: place < last, span, (tf.constant(0), noisy))
+    return log_odds(last, noisy)
+
+  def _encoded(self, arrays, rounds):
+    """For each module the states of new nodes before and after each round."""
+    return {name: module.encoder.causal(
+        arrays["x"], arrays["level"], arrays["layer"], arrays["edges"], rounds[name],
+        tf.size(arrays["steps"])) for name, module in self.generator.modules.items()}
+
+  def _prefix_states(self, arrays):
+    return {name: module.encoder.bidirectional(
+        arrays["x"], arrays["level"], arrays["edges"])
+            for name, module in self.generator.modules.items()}
+
+
+def _seed(rng: np.random.Generator) -> np.ndarray:
+  return rng.integers(2 ** 31 - 1, size=2).astype(np.int32)
+
+
+def _spec(argument: Any) -> Any:
+  """Any number of rows of what was given."""
+  if isinstance(argument, Mapping):
+    return {key: _spec(value) for key, value in argument.items()}
+  if isinstance(argument, list):
+    return [_spec(value) for value in argument]
+  return tf.TensorSpec([None, *argument.shape[1:]], tf.as_dtype(argument.dtype))

@@ -1,0 +1,1 @@
+"""Dataflow graphs that become runnable programs."""
