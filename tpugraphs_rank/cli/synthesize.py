@@ -75,7 +75,7 @@ def main(_) -> None:
                            "first_number": _FIRST_NUMBER.value}
   if _SOURCE.value == "layerdag":
     kind = registry.get_collection(_COLLECTION.value).kind
-    made = sources.of_graphs(_drawn(output, kind, about), _COUNT.value, "layerdag", _SEED.value,
+    made = sources.realize_graphs(_drawn(output, kind, about), _COUNT.value, "layerdag", _SEED.value,
                              sources.LIMITS[kind], _FIRST_NUMBER.value)
   else:
     if not _LIKE.value:
@@ -89,7 +89,7 @@ def main(_) -> None:
       raise errors.DataError(f"{_LIKE.value}: kind is {kind!r}; expected one of "
                              f"{', '.join(sources.LIMITS)}")
     matched = sources.targets(given, sources.LIMITS[kind])
-    made = sources.of_control(_SOURCE.value, matched[:_COUNT.value], _SEED.value,
+    made = sources.realize_controls(_SOURCE.value, matched[:_COUNT.value], _SEED.value,
                               sources.LIMITS[kind], _FIRST_NUMBER.value)
   about["kind"] = kind
   path = output / "programs.json"
@@ -138,7 +138,7 @@ def _train(output: pathlib.Path, kind: str) -> None:
   from tpugraphs_rank.synthesis.programs import subgraphs as parts_lib
   graphs = output / "dataflow.npz"
   count = (_PARTS_OF[kind] if _PARTS.value is None else _PARTS.value)
-  cut = parts_lib.Cut(count, _FEWEST_NODES.value, _MAX_NODES.value or 50,
+  cut = parts_lib.Sampling(count, _FEWEST_NODES.value, _MAX_NODES.value or 50,
                       sources.LIMITS[kind].sites, _SEED.value) if count else None
   extracted = dataflow.extract(_COLLECTION.value, ("train",), _MAX_NODES.value or 120,
                                _DATA_ROOT.value, cut)

@@ -26,7 +26,7 @@ def _write(path, made):
 
 def test_a_plan_holds_the_programs(tmp_path):
   path = tmp_path / "programs.json"
-  small = programs.Program("hand_elementwise.9.f32", (
+  small = programs.RunnableProgram("hand_elementwise.9.f32", (
       programs.Node("parameter", (), "f32", (8,)),
       programs.Node("negate", (0,), "f32", (8,))))
   _write(path, [*small_programs.ALL, small])

@@ -22,7 +22,7 @@ from tpugraphs_rank.collect.tile.programs import generated  # pylint: disable=wr
 
 Node = programs.Node
 # Products, a reshape between them, and nothing that compiles to the same whatever is asked for.
-CHAIN = programs.Program("hand_dot.20.f32", (
+CHAIN = programs.RunnableProgram("hand_dot.20.f32", (
     Node("parameter", (), "f32", (24, 16)), Node("parameter", (), "f32", (16, 40)),
     Node("dot", (0, 1), "f32", (24, 40), "ak,kb->ab"), Node("tanh", (2,), "f32", (24, 40)),
     Node("reshape", (3,), "f32", (12, 80)), Node("parameter", (), "f32", (80, 32)),
@@ -31,7 +31,7 @@ CHAIN = programs.Program("hand_dot.20.f32", (
     Node("dot", (7, 8), "f32", (12, 48), "ak,bk->ab"), Node("tanh", (9,), "f32", (12, 48)),
     Node("reshape", (10,), "f32", (36, 16)), Node("parameter", (), "f32", (16, 20)),
     Node("dot", (11, 12), "f32", (36, 20), "ak,kb->ab"), Node("negate", (13,), "f32", (36, 20))))
-CONSTANT = programs.Program("hand_dot.21.f32", (
+CONSTANT = programs.RunnableProgram("hand_dot.21.f32", (
     *CHAIN.nodes[:-1], Node("constant", (), "f32", (), value=9.0),
     Node("minimum", (13, 14), "f32", (36, 20)), Node("maximum", (15, 14), "f32", (36, 20))))
 QUICK = protocol.Protocol(sample_ns=1000, budget_ns=2000, min_rounds=1, max_rounds=1)

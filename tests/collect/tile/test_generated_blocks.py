@@ -61,7 +61,7 @@ def test_a_table_is_read_whole_its_columns_in_blocks():
 
 def test_the_hero_is_the_sum_nearest_to_the_result():
   nodes = small_programs.BIAS.nodes
-  chained = programs.Program("hand_dot.9.f32", nodes + (
+  chained = programs.RunnableProgram("hand_dot.9.f32", nodes + (
       programs.Node("parameter", (), "f32", (40, 8)),
       programs.Node("dot", (7, 8), "f32", (24, 8), "ak,kb->ab"),
       programs.Node("negate", (9,), "f32", (24, 8))))

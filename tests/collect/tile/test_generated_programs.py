@@ -40,7 +40,7 @@ def test_random_programs_agree_with_themselves_in_blocks(kind):
     nodes = [node._replace(bucket=min(node.bucket, 12), type="f32" if node.type == "bf16"
                            else node.type)
              for node in controls.typed_random(kind, int(rng.integers(2, 14)), rng)]
-    program = realization.realise(nodes, "made", tried, rng).program
+    program = realization.realize(nodes, "made", tried, rng).program
     kernel = blocks.GeneratedKernel(program)
     built = generated.build(kernel)
     operands = built.inputs(np.random.default_rng(0))

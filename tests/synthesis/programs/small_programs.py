@@ -8,38 +8,38 @@ from tpugraphs_rank.synthesis.programs import programs
 
 Node = programs.Node
 
-MATMUL = programs.Program("hand_dot.0.f32", (
+MATMUL = programs.RunnableProgram("hand_dot.0.f32", (
     Node("parameter", (), "f32", (48, 32)), Node("parameter", (), "f32", (32, 64)),
     Node("dot", (0, 1), "f32", (48, 64), "ak,kb->ab")))
-BATCHED = programs.Program("hand_dot.1.f32", (
+BATCHED = programs.RunnableProgram("hand_dot.1.f32", (
     Node("parameter", (), "f32", (4, 16, 24)), Node("parameter", (), "f32", (4, 24, 32)),
     Node("dot", (0, 1), "f32", (4, 16, 32), "abk,akc->abc")))
-BIAS = programs.Program("hand_dot.2.f32", (
+BIAS = programs.RunnableProgram("hand_dot.2.f32", (
     Node("parameter", (), "f32", (24, 16)), Node("parameter", (), "f32", (16, 40)),
     Node("dot", (0, 1), "f32", (24, 40), "ak,kb->ab"), Node("parameter", (), "f32", (40,)),
     Node("broadcast", (3,), "f32", (24, 40), "b->ab"), Node("add", (2, 4), "f32", (24, 40)),
     Node("constant", (), "f32", (), value=0.5), Node("maximum", (5, 6), "f32", (24, 40))))
-PAIRWISE = programs.Program("hand_reduce.3.f32", (
+PAIRWISE = programs.RunnableProgram("hand_reduce.3.f32", (
     Node("parameter", (), "f32", (24, 16)), Node("broadcast", (0,), "f32", (24, 32, 16), "ac->abc"),
     Node("parameter", (), "f32", (32, 16)), Node("broadcast", (2,), "f32", (24, 32, 16), "bc->abc"),
     Node("subtract", (1, 3), "f32", (24, 32, 16)), Node("multiply", (4, 4), "f32", (24, 32, 16)),
     Node("reduce-add", (5,), "f32", (24, 32), "abc->ab")))
-SOFTMAX = programs.Program("hand_reduce.4.f32", (
+SOFTMAX = programs.RunnableProgram("hand_reduce.4.f32", (
     Node("parameter", (), "f32", (24, 48)), Node("reduce-maximum", (0,), "f32", (24,), "ab->a"),
     Node("broadcast", (1,), "f32", (24, 48), "a->ab"), Node("subtract", (0, 2), "f32", (24, 48)),
     Node("exponential", (3,), "f32", (24, 48)), Node("reduce-add", (4,), "f32", (24,), "ab->a"),
     Node("broadcast", (5,), "f32", (24, 48), "a->ab"), Node("divide", (4, 6), "f32", (24, 48))))
-CONVOLUTION = programs.Program("hand_convolution.5.f32", (
+CONVOLUTION = programs.RunnableProgram("hand_convolution.5.f32", (
     Node("parameter", (), "f32", (2, 18, 18, 8)), Node("parameter", (), "f32", (3, 3, 8, 16)),
     Node("convolution", (0, 1), "f32", (2, 16, 16, 16))))
-MOVED = programs.Program("hand_transpose.6.s32", (
+MOVED = programs.RunnableProgram("hand_transpose.6.s32", (
     Node("parameter", (), "s32", (26, 48)), Node("slice", (0,), "s32", (24, 48), starts=(2, 0)),
     Node("parameter", (), "s32", (24, 16)),
     Node("concatenate", (1, 2), "s32", (24, 64), axis=1),
     Node("transpose", (3,), "s32", (64, 24), "ba->ab"),
     Node("parameter", (), "s32", (16, 96)), Node("reshape", (5,), "s32", (64, 24)),
     Node("xor", (4, 6), "s32", (64, 24))))
-GATHER = programs.Program("hand_gather.7.bf16", (
+GATHER = programs.RunnableProgram("hand_gather.7.bf16", (
     Node("parameter", (), "bf16", (40, 32)), Node("parameter", (), "s32", (64,)),
     Node("gather", (0, 1), "bf16", (64, 32)), Node("parameter", (), "bf16", (64, 32)),
     Node("compare", (2, 3), "pred", (64, 32)), Node("constant", (), "bf16", (), value=0.5),
@@ -53,7 +53,7 @@ _FUNCTIONS = {"exponential": np.exp, "tanh": np.tanh, "negate": np.negative, "ad
               "select": np.where}
 
 
-def by_numpy(program: programs.Program, operands: Sequence[np.ndarray]) -> np.ndarray:
+def by_numpy(program: programs.RunnableProgram, operands: Sequence[np.ndarray]) -> np.ndarray:
   """The result, one whole array after the other, in float64."""
   given = iter(operands)
   values: list[np.ndarray] = []

@@ -20,7 +20,7 @@ _LENIENT = realization.Limits(repaired=10.0, elements=2 ** 62, work=1e30)
 
 
 def _made(nodes, seed=0, limits=realization.Limits()):
-  return realization.realise(nodes, "made", 3, np.random.default_rng(seed), limits)
+  return realization.realize(nodes, "made", 3, np.random.default_rng(seed), limits)
 
 
 @st.composite
@@ -60,7 +60,7 @@ def test_any_graph_is_realised_or_refused(nodes, seed):
   program = outcome.program
   used = {operand for node in program.nodes for operand in node.operands}
   assert used == set(range(len(program.nodes) - 1))
-  assert programs.Program.from_json(program.to_json()) == program
+  assert programs.RunnableProgram.from_json(program.to_json()) == program
   for place, node in enumerate(program.nodes):
     types = {program.nodes[operand].type for operand in node.operands
              if program.nodes[operand].operation != ops.CONSTANT}
@@ -161,7 +161,7 @@ def test_what_does_not_fit_costs_as_little_as_it_can():
 
 def test_the_best_of_several_tries_is_taken():
   graphs = dataflow.from_dags(dataflow.extract(
-      "layout:xla_cpu:mixed", ("valid",), cut=subgraphs.Cut(1, 15, 40, sites=3)))
+      "layout:xla_cpu:mixed", ("valid",), cut=subgraphs.Sampling(1, 15, 40, sites=3)))
   repairs = [[sum(_made(nodes, number, realization.Limits(repaired=10.0, tries=tries)).repairs.values())
               for number, nodes in enumerate(graphs)] for tries in (1, 6)]
   assert np.mean(repairs[1]) < np.mean(repairs[0])

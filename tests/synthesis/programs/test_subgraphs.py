@@ -62,43 +62,43 @@ def test_parts_have_the_nodes_and_sites_asked_for_and_are_distinct():
   for place in range(3, 60):
     nodes.append(Node("dot" if place % 4 == 0 else "add", "f32", place, tuple(
         sorted(rng.choice(place, 2, replace=False).tolist()))))
-  cut = subgraphs.Cut(5, fewest=6, most=12, sites=2)
-  found = subgraphs.of_program(nodes, cut, rng)
+  cut = subgraphs.Sampling(5, min_nodes=6, max_nodes=12, sites=2)
+  found = subgraphs.sample(nodes, cut, rng)
   assert len(found) == 5 and all(6 <= len(part) <= 12 for part in found)
   assert all(sum(node.operation == "dot" for node in part) >= 2 for part in found)
   assert all(one != other for place, one in enumerate(found) for other in found[:place])
-  assert subgraphs.of_program(nodes[:5], cut, rng) == []
+  assert subgraphs.sample(nodes[:5], cut, rng) == []
 
 
 @pytest.mark.parametrize("values", [
-    {"count": 0}, {"count": 1, "fewest": 1}, {"count": 1, "fewest": 9, "most": 8}])
+    {"count": 0}, {"count": 1, "min_nodes": 1}, {"count": 1, "min_nodes": 9, "max_nodes": 8}])
 def test_cuts_that_make_no_sense(values):
   with pytest.raises(errors.ConfigError, match="at least 2 nodes"):
-    subgraphs.Cut(**values)
+    subgraphs.Sampling(**values)
 
 
 def test_parts_of_the_bundled_layout_programs_are_programs():
-  found = dataflow.extract("layout:xla_cpu:mixed", cut=subgraphs.Cut(1, 15, 40, sites=3))
+  found = dataflow.extract("layout:xla_cpu:mixed", cut=subgraphs.Sampling(1, 15, 40, sites=3))
   assert found.provenance["graphs"] == "parts of dataflow"
   assert found.provenance["cut"] == {
-      "count": 1, "fewest": 15, "most": 40, "sites": 3, "seed": 0}
+      "count": 1, "min_nodes": 15, "max_nodes": 40, "sites": 3, "seed": 0}
   programs = len(list(collections.load_collection("layout:xla_cpu:mixed", "train")))
   # One part of each; a part that another program has, too, counts once.
   assert found.provenance["left_out"] < 0.1 * programs
   assert 0.8 * programs < len(found) <= programs
-  other = dataflow.extract("layout:xla_cpu:mixed", cut=subgraphs.Cut(1, 15, 40, sites=3, seed=1))
+  other = dataflow.extract("layout:xla_cpu:mixed", cut=subgraphs.Sampling(1, 15, 40, sites=3, seed=1))
   assert set(found.hashes()) != set(other.hashes())
-  made = sources.of_graphs(iter(dataflow.from_dags(found)), len(found), "real", 0,
+  made = sources.realize_graphs(iter(dataflow.from_dags(found)), len(found), "real", 0,
                            sources.LIMITS["layout"])
-  assert made.realised >= 0.95 and made.repaired < 0.04
+  assert made.realized_share >= 0.95 and made.repaired < 0.04
 
 
 def test_the_same_seed_cuts_the_same_parts():
-  one, again = (dataflow.extract("layout:xla_cpu:mixed", ("valid",), cut=subgraphs.Cut(2, 10, 20))
+  one, again = (dataflow.extract("layout:xla_cpu:mixed", ("valid",), cut=subgraphs.Sampling(2, 10, 20))
                 for _ in range(2))
   np.testing.assert_array_equal(one.hashes(), again.hashes())
 
 
 def test_nothing_to_cut():
   with pytest.raises(errors.DataError, match="no part of 40 nodes or more with 90 sites"):
-    dataflow.extract("layout:xla_cpu:mixed", ("valid",), cut=subgraphs.Cut(1, 40, 50, sites=90))
+    dataflow.extract("layout:xla_cpu:mixed", ("valid",), cut=subgraphs.Sampling(1, 40, 50, sites=90))

@@ -47,7 +47,7 @@ def store(output: pathlib.Path, plan: dict[str, Any], fixed: Sequence[str], item
 def kernel_of(entry: Mapping[str, Any]) -> Kernel:
   """The kernel of a plan's entry: one of the catalogue's families, or a made program."""
   if "program" in entry:
-    return blocks.GeneratedKernel(programs.Program.from_json(entry["program"]))
+    return blocks.GeneratedKernel(programs.RunnableProgram.from_json(entry["program"]))
   return geometry.parse_stem(entry["stem"])
 
 
@@ -56,7 +56,7 @@ def read_kernels(path: pathlib.Path) -> list[blocks.GeneratedKernel]:
   return [blocks.GeneratedKernel(program) for program in read_programs(path)]
 
 
-def read_programs(path: pathlib.Path) -> list[programs.Program]:
+def read_programs(path: pathlib.Path) -> list[programs.RunnableProgram]:
   """The made programs of a file, as `tpugraphs_rank.cli.synthesize` writes it.
 
   Raises:

@@ -33,7 +33,7 @@ ENVIRONMENT: dict[str, str] = {
     "XLA_FLAGS": f"{protocol.ENVIRONMENT['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false"}
 PROTOCOL = protocol.Protocol(budget_ns=60_000_000, max_rounds=40)
 TOLERANCE = 1e-4  # largest difference to the default's numbers, relative to its largest magnitude
-Program = Union[catalogue.Program, programs.Program]
+Program = Union[catalogue.Program, programs.RunnableProgram]
 SMALL_PROGRAM = 150  # instructions; programs of no more are measured under more configurations
 # Made programs of fewer leave no two dozen configurations to tell apart.
 FEWEST_SITES = 3
@@ -54,7 +54,7 @@ def program_of(plan: dict[str, Any], stem: str) -> Program:
   """A planned program: one of the catalogue's families, or a made one, which the plan holds."""
   for entry in plan["programs"]:
     if entry["stem"] == stem and "program" in entry:
-      return programs.Program.from_json(entry["program"])
+      return programs.RunnableProgram.from_json(entry["program"])
   return catalogue.parse_stem(stem)
 
 
@@ -88,8 +88,8 @@ class Bench:
     from tpugraphs_rank.collect.tile.programs import generated  # pylint: disable=import-outside-toplevel
     # The arguments are the same in both passes; only the order of measuring differs.
     rng = configurations_lib.program_rng(program.stem, seed, "arguments")
-    self._made = isinstance(program, programs.Program)
-    if isinstance(program, programs.Program):
+    self._made = isinstance(program, programs.RunnableProgram)
+    if isinstance(program, programs.RunnableProgram):
       function, arguments = generated.whole(program), generated.inputs(
           program, rng, averaging=True)
     else:
@@ -177,7 +177,7 @@ def measure(program: Program, configurations: int, more: int, seed: int,
             "sites": [{"node": site.node, "opcode": site.opcode,
                        "shapes": [list(shape) for shape in site.shapes]}
                       for site in bench.sites]}
-  if isinstance(program, programs.Program) and len(bench.sites) < FEWEST_SITES:
+  if isinstance(program, programs.RunnableProgram) and len(bench.sites) < FEWEST_SITES:
     raise errors.DataError(f"few sites: of {len(bench.sites)} instructions layouts can be "
                            f"requested; expected {FEWEST_SITES} or more")
   if first is None:
@@ -191,7 +191,7 @@ def measure(program: Program, configurations: int, more: int, seed: int,
     for entry in bench.entries:
       if entry["status"] == "ok":
         entry["kind"] = next(kinds)
-    if isinstance(program, programs.Program) and (
+    if isinstance(program, programs.RunnableProgram) and (
         len(search.kinds) < gates.MADE_LAYOUT.configurations):
       raise errors.DataError(
           f"few configurations: {len(search.kinds)} of {len(bench.entries)} are programs of their "

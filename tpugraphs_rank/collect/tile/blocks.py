@@ -48,7 +48,7 @@ class Need(NamedTuple):
 class GeneratedKernel:
   """A made program as the collector sees a kernel; see `geometry.Kernel`."""
 
-  program: programs.Program
+  program: programs.RunnableProgram
 
   def __post_init__(self) -> None:
     hero = find_hero(self.program)
@@ -118,7 +118,7 @@ def extent(cut: Cut | None, size: int, sides: Sequence[int]) -> int:
   return cut.extra + (sides[cut.axis] if cut.axis >= 0 else 0)
 
 
-def summed_labels(program: programs.Program, node: int) -> str:
+def summed_labels(program: programs.RunnableProgram, node: int) -> str:
   """The labels that an operation sums, in the order of its first operand."""
   given = program.nodes[node]
   if given.operation == ops.CONVOLUTION:
@@ -127,7 +127,7 @@ def summed_labels(program: programs.Program, node: int) -> str:
   return "".join(name for name in sides[0] if name not in result)
 
 
-def _sizes_of_labels(program: programs.Program, node: int) -> dict[str, int]:
+def _sizes_of_labels(program: programs.RunnableProgram, node: int) -> dict[str, int]:
   given = program.nodes[node]
   if given.operation == ops.CONVOLUTION:
     return {"d": program.nodes[given.operands[0]].shape[3]}
@@ -136,7 +136,7 @@ def _sizes_of_labels(program: programs.Program, node: int) -> dict[str, int]:
           for name, size in zip(names, program.nodes[operand].shape)}
 
 
-def find_hero(program: programs.Program) -> int | None:
+def find_hero(program: programs.RunnableProgram) -> int | None:
   """The reduction, product or convolution whose sums the tile cuts; None where there is none.
 
   The nearest to the result; of several as near the one that reads most.
@@ -154,7 +154,7 @@ def find_hero(program: programs.Program) -> int | None:
   return None
 
 
-def ancestors(program: programs.Program, node: int) -> set[int]:
+def ancestors(program: programs.RunnableProgram, node: int) -> set[int]:
   """The node and all that it depends on."""
   found, waiting = {node}, [node]
   while waiting:
@@ -165,7 +165,7 @@ def ancestors(program: programs.Program, node: int) -> set[int]:
   return found
 
 
-def operand_needs(program: programs.Program, need: Need, loops: int | None,
+def operand_needs(program: programs.RunnableProgram, need: Need, loops: int | None,
                   hero: int | None) -> list[Need] | None:
   """What a block of a node's result is computed from; None: it is cut from the whole array.
 
@@ -226,7 +226,7 @@ class Needs(NamedTuple):
   wholes: set[int]
 
 
-def needs(program: programs.Program, hero: int | None) -> Needs:
+def needs(program: programs.RunnableProgram, hero: int | None) -> Needs:
   """What a step of the tiled program computes and reads."""
   axes = len(program.result.shape)
   root = Need(len(program.nodes) - 1, tuple(Cut(axis) for axis in range(axes)))
@@ -252,6 +252,6 @@ def is_inner(region: Region, loops: int) -> bool:
   return any(cut is not None and cut.axis >= loops for cut in region)
 
 
-def kind(program: programs.Program) -> str:
+def kind(program: programs.RunnableProgram) -> str:
   """The kind of kernel; see `nodes.kind`."""
   return nodes_lib.kind(program.dataflow())

@@ -44,7 +44,7 @@ def of_graph(graph: graphs.Graph) -> list[nodes_lib.Node]:
 
 def extract(collection: str, splits: Sequence[str] = ("train",),
             max_nodes: int | None = None, data_root: files.PathLike | None = None,
-            cut: parts_lib.Cut | None = None) -> dags.Dags:
+            cut: parts_lib.Sampling | None = None) -> dags.Dags:
   """Dataflow graphs of a collection's programs, with the attributes operation, type and bucket.
 
   Args:
@@ -74,7 +74,7 @@ def extract(collection: str, splits: Sequence[str] = ("train",),
         _logger.info("left out: %s", error)
         nodes = []
       if cut:
-        taken = [part for part in parts_lib.of_program(nodes, cut, rng) if part not in found]
+        taken = [part for part in parts_lib.sample(nodes, cut, rng) if part not in found]
       else:
         taken = [nodes] if 2 <= len(nodes) <= (max_nodes or len(nodes)) else []
       found += taken
@@ -85,7 +85,7 @@ def extract(collection: str, splits: Sequence[str] = ("train",),
     raise errors.DataError(
         f"{described.name} {', '.join(splits)}: no dataflow graph of 2 nodes or more"
         + (f" and at most {max_nodes}; raise max_nodes" if max_nodes else "") if not cut else
-        f"{described.name} {', '.join(splits)}: no part of {cut.fewest} nodes or more with "
+        f"{described.name} {', '.join(splits)}: no part of {cut.min_nodes} nodes or more with "
         f"{cut.sites} sites; ask for fewer nodes or sites")
   return as_dags(found, names=names, provenance={
       "collection": described.name, "splits": list(splits), "target": described.target,

@@ -45,7 +45,7 @@ class Node:
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class RunnableProgram:
   """A kernel: nodes, operands before users, the result last.
 
   Attributes:
@@ -88,7 +88,7 @@ class Program:
     return dataclasses.asdict(self)
 
   @classmethod
-  def from_json(cls, value: Mapping[str, Any]) -> "Program":
+  def from_json(cls, value: Mapping[str, Any]) -> "RunnableProgram":
     """The inverse of `to_json`.
 
     Raises:

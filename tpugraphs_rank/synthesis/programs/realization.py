@@ -67,7 +67,7 @@ class Outcome:
     nodes: of the graph.
   """
 
-  program: programs.Program | None
+  program: programs.RunnableProgram | None
   refused: str
   repairs: dict[str, int]
   missed_buckets: int
@@ -79,7 +79,7 @@ class Outcome:
     return sum(self.repairs.values()) / self.nodes
 
 
-def realise(nodes: Sequence[nodes_lib.Node], source: str, number: int, rng: np.random.Generator,
+def realize(nodes: Sequence[nodes_lib.Node], source: str, number: int, rng: np.random.Generator,
             limits: Limits = Limits()) -> Outcome:
   """Makes a program of one dataflow graph.
 
@@ -122,7 +122,7 @@ def _once(nodes: Sequence[nodes_lib.Node], source: str, number: int, rng: np.ran
     asked = sum(node.operation in ops.SITES for node in nodes)
     return dataclasses.replace(outcome, refused=SITES if asked < limits.sites else LOST_SITES)
   kind = nodes_lib.kind(list(nodes))
-  return dataclasses.replace(outcome, program=programs.Program(
+  return dataclasses.replace(outcome, program=programs.RunnableProgram(
       f"{source}_{kind}.{number}.{found[-1].type}", found))
 
 

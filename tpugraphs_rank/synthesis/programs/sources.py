@@ -35,20 +35,20 @@ class Target(NamedTuple):
 
 
 @dataclasses.dataclass
-class Realised:
+class RealizedPrograms:
   """Programs and the account of how they were made.
 
   Attributes:
     programs: no two alike.
     graphs: that were tried.
     refused: why -> how many; "repeated" where a program was there already.
-    repairs: kind of repair -> nodes; see `realise.Outcome`.
+    repairs: kind of repair -> nodes; see `realization.Outcome`.
     nodes: of all graphs that were tried.
     missed_buckets: nodes of programs whose size is not the one that the graph asked for.
     repaired: the mean over the programs of the share of nodes repaired.
   """
 
-  programs: list[programs.Program]
+  programs: list[programs.RunnableProgram]
   graphs: int
   refused: dict[str, int]
   repairs: dict[str, int]
@@ -57,7 +57,7 @@ class Realised:
   repaired: float
 
   @property
-  def realised(self) -> float:
+  def realized_share(self) -> float:
     """The share of the graphs that became programs, repeated ones among them.
 
     Of graphs with sites enough, where these are asked for: others were never meant to be programs.
@@ -70,15 +70,15 @@ class Realised:
     """The account as JSON."""
     kinds = [nodes_lib.kind(program.dataflow()) for program in self.programs]
     sites = [programs.sites(program.nodes) for program in self.programs]
-    return {"programs": len(self.programs), "graphs": self.graphs, "realised": self.realised,
+    return {"programs": len(self.programs), "graphs": self.graphs, "realised": self.realized_share,
             "refused": self.refused, "repairs": self.repairs, "nodes": self.nodes,
             "repaired_share": self.repaired, "missed_buckets": self.missed_buckets,
             "sites": sum(sites) / max(len(sites), 1),
             "kinds": {kind: kinds.count(kind) for kind in operations.KINDS if kind in kinds}}
 
 
-def of_graphs(graphs: Iterator[Graph], count: int, source: str, seed: int,
-              limits: realization.Limits = realization.Limits(), first_number: int = 0) -> Realised:
+def realize_graphs(graphs: Iterator[Graph], count: int, source: str, seed: int,
+              limits: realization.Limits = realization.Limits(), first_number: int = 0) -> RealizedPrograms:
   """Makes programs of graphs until there are enough.
 
   Args:
@@ -92,11 +92,11 @@ def of_graphs(graphs: Iterator[Graph], count: int, source: str, seed: int,
   Raises:
     DataError: hardly any graph becomes a program.
   """
-  found = Realised([], 0, {}, dict.fromkeys(realization.REPAIRS, 0), 0, 0, 0.0)
+  found = RealizedPrograms([], 0, {}, dict.fromkeys(realization.REPAIRS, 0), 0, 0, 0.0)
   shares: list[float] = []
   seen = set()
   for number, graph in enumerate(graphs, first_number):
-    outcome = realization.realise(graph, source, number, np.random.default_rng([seed, number]), limits)
+    outcome = realization.realize(graph, source, number, np.random.default_rng([seed, number]), limits)
     found.graphs += 1
     found.nodes += outcome.nodes
     refused = outcome.refused
@@ -123,15 +123,15 @@ def of_graphs(graphs: Iterator[Graph], count: int, source: str, seed: int,
   return found
 
 
-def targets(made: Sequence[programs.Program], limits: realization.Limits = realization.Limits()
+def targets(made: Sequence[programs.RunnableProgram], limits: realization.Limits = realization.Limits()
             ) -> list[Target]:
   """What controls are matched in; the number of sites only where programs need some."""
   return [Target(nodes_lib.kind(program.dataflow()), len(program.nodes),
                  programs.sites(program.nodes) if limits.sites else 0) for program in made]
 
 
-def of_control(source: str, matched: Sequence[Target], seed: int,
-               limits: realization.Limits = realization.Limits(), first_number: int = 0) -> Realised:
+def realize_controls(source: str, matched: Sequence[Target], seed: int,
+               limits: realization.Limits = realization.Limits(), first_number: int = 0) -> RealizedPrograms:
   """Programs of graphs that nothing was learned for, of given kinds and numbers of nodes.
 
   Args:
@@ -139,7 +139,7 @@ def of_control(source: str, matched: Sequence[Target], seed: int,
     matched: what each is to be.
     seed: of everything.
     limits: what is refused.
-    first_number: see `of_graphs`.
+    first_number: see `realize_graphs`.
 
   Raises:
     UnknownNameError: another source.
@@ -156,16 +156,16 @@ def of_control(source: str, matched: Sequence[Target], seed: int,
       yield make(kind, size, np.random.default_rng([seed, turn, 1]), sites)
       turn += 1
 
-  return of_graphs(graphs(), len(matched), source, seed, limits, first_number)
+  return realize_graphs(graphs(), len(matched), source, seed, limits, first_number)
 
 
-def as_json(made: Realised, about: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(made: RealizedPrograms, about: Mapping[str, Any]) -> dict[str, Any]:
   """The file that the collector measures."""
   return {**about, "realisation": made.report(),
           "programs": [program.to_json() for program in made.programs]}
 
 
-def from_json(value: Any, where: str) -> list[programs.Program]:
+def from_json(value: Any, where: str) -> list[programs.RunnableProgram]:
   """The programs of such a file.
 
   Raises:
@@ -174,4 +174,4 @@ def from_json(value: Any, where: str) -> list[programs.Program]:
   if not isinstance(value, dict) or not isinstance(value.get("programs"), list):
     raise errors.DataError(f"{where} holds no programs; expected a file that python -m "
                            "tpugraphs_rank.cli.synthesize wrote")
-  return [programs.Program.from_json(entry) for entry in value["programs"]]
+  return [programs.RunnableProgram.from_json(entry) for entry in value["programs"]]

@@ -15,7 +15,7 @@ from tpugraphs_rank.synthesis.programs import operations as ops
 
 
 @dataclasses.dataclass(frozen=True)
-class Cut:
+class Sampling:
   """Which parts are taken.
 
   Attributes:
@@ -26,19 +26,19 @@ class Cut:
   """
 
   count: int
-  fewest: int = 15
-  most: int = 50
+  min_nodes: int = 15
+  max_nodes: int = 50
   sites: int = 0
   seed: int = 0
 
   def __post_init__(self) -> None:
-    if not (self.count >= 1 and 2 <= self.fewest <= self.most):
+    if not (self.count >= 1 and 2 <= self.min_nodes <= self.max_nodes):
       raise errors.ConfigError(
-          f"{self.count} parts of {self.fewest} to {self.most} nodes; expected 1 part or more, "
+          f"{self.count} parts of {self.min_nodes} to {self.max_nodes} nodes; expected 1 part or more, "
           "and at least 2 nodes")
 
 
-def of_program(nodes: Sequence[nodes_lib.Node], cut: Cut, rng: np.random.Generator
+def sample(nodes: Sequence[nodes_lib.Node], cut: Sampling, rng: np.random.Generator
                ) -> list[list[nodes_lib.Node]]:
   """Distinct parts at random roots; fewer where the program does not have as many.
 
@@ -51,8 +51,8 @@ def of_program(nodes: Sequence[nodes_lib.Node], cut: Cut, rng: np.random.Generat
   for root in rng.permutation(len(nodes)).tolist():
     if len(found) == cut.count:
       break
-    part = cone(nodes, root, int(rng.integers(cut.fewest, cut.most + 1)))
-    if len(part) >= cut.fewest and ops.count_sites(
+    part = cone(nodes, root, int(rng.integers(cut.min_nodes, cut.max_nodes + 1)))
+    if len(part) >= cut.min_nodes and ops.count_sites(
         node.operation for node in part) >= cut.sites and part not in found:
       found.append(part)
   return found

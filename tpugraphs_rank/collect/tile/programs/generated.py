@@ -60,7 +60,7 @@ def _divide(x: jax.Array, y: jax.Array) -> jax.Array:
   return _same(lax.div, x, y)
 
 
-def whole(program: programs.Program) -> Callable[..., jax.Array]:
+def whole(program: programs.RunnableProgram) -> Callable[..., jax.Array]:
   """A made program as a function of its parameters."""
   def run(*operands: jax.Array) -> jax.Array:
     return _Evaluation(program, operands, None, (), None).whole(len(program.nodes) - 1)
@@ -96,7 +96,7 @@ def build(kernel: blocks.GeneratedKernel) -> engine.Program:
   return engine.Program(whole(program), tiled, lambda rng: inputs(program, rng))
 
 
-def inputs(program: programs.Program, rng: np.random.Generator, averaging: bool = False
+def inputs(program: programs.RunnableProgram, rng: np.random.Generator, averaging: bool = False
            ) -> list[np.ndarray]:
   """Operands: numbers from 0.25 to 1.25, whole numbers from -8 to 7, rows within their tables.
 
@@ -129,7 +129,7 @@ def inputs(program: programs.Program, rng: np.random.Generator, averaging: bool 
   return found
 
 
-def _terms(program: programs.Program, node: programs.Node) -> int:
+def _terms(program: programs.RunnableProgram, node: programs.Node) -> int:
   """How many products each number of a dot or convolution sums."""
   if node.operation == ops.CONVOLUTION:
     return math.prod(program.nodes[node.operands[1]].shape[:-1])
@@ -141,7 +141,7 @@ def _terms(program: programs.Program, node: programs.Node) -> int:
 class _Evaluation:
   """Computes blocks of nodes, each once; without a kernel whole arrays."""
 
-  def __init__(self, program: programs.Program, operands: Sequence[jax.Array],
+  def __init__(self, program: programs.RunnableProgram, operands: Sequence[jax.Array],
                kernel: blocks.GeneratedKernel | None, sides: Sequence[int],
                starts: Sequence[Any] | None, wholes: dict[int, jax.Array] | None = None,
                known: dict[blocks.Need, jax.Array] | None = None):
