@@ -1,10 +1,10 @@
-"""Writes the tables of README.md anew from results/*.json.
+"""Writes the tables of README.md and docs/results from results/*.json.
 
-  python -m experiments.tables
-  python -m experiments.tables --check   # exit status 1 where the README differs
+  ./run tables
+  ./run tables --check   # Exit status 1 if a page differs from the results.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import pathlib
 import re
 from typing import Any
@@ -21,12 +21,14 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.cli import app
 
-_CHECK = flags.DEFINE_boolean("check", False, "Write nothing; say whether the README is true.")
+_CHECK = flags.DEFINE_boolean(
+    "check", False, "Write nothing. Exit with status 1 if a page differs from the results.")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# What stands between <!-- table NAME --> and <!-- end of table -->: the file and how it is shown.
+# The function that formats the table between <!-- table NAME --> and <!-- end of table -->.
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "tile_xla_cpu_summary": comparison_tables.summary,
     "tile_xla_cpu": comparison_tables.seen,
     "tile_xla_cpu_unseen_groups": comparison_tables.unseen_groups,
     "tile_xla_cpu_differences": comparison_tables.differences,
@@ -41,46 +43,68 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "augmentation_labels": label_study.readme_table,
     "augmentation_layout": augmentation_study.readme_table,
 }
-# The files without the suffix of a table's own part.
+# Several tables come from one file. Its name is that of the table without the suffix.
 _SOURCES = {
-    name: re.sub("_(unseen_groups|differences|speedups|streaming)$", "", name) for name in TABLES}
+    name: re.sub("_(summary|unseen_groups|differences|speedups|streaming)$", "", name)
+    for name in TABLES}
 
 
-def render(readme: str, results: pathlib.Path) -> str:
-  """The README with every table written anew from the files in the folder `results`.
+def pages(root: pathlib.Path = ROOT) -> list[pathlib.Path]:
+  """The Markdown files that contain tables."""
+  return [root / "README.md", *sorted((root / "docs" / "results").glob("*.md"))]
+
+
+def table_names(text: str) -> list[str]:
+  """The names of the tables on a page, in order."""
+  return re.findall(r"<!-- table (\w+) -->", text)
+
+
+def render(text: str, results: pathlib.Path, page: str = "README.md") -> str:
+  """A page with every table written from the files in the folder `results`.
 
   Raises:
-    DataError: the README asks for a table that is not there, or lacks one that is.
+    DataError: the page contains a table with an unknown name.
   """
-  seen = []
-
   def table(match: "re.Match[str]") -> str:
     name = match.group("name")
     if name not in TABLES:
-      raise errors.DataError(f"README.md asks for the table {name!r}; there are: "
-                             f"{', '.join(TABLES)}")
-    seen.append(name)
+      raise errors.DataError(
+          f"{page} has an unknown table {name!r}; the tables are: {', '.join(TABLES)}")
     stored = files.read_json(results / f"{_SOURCES[name]}.json")
     return f"{match.group('begin')}\n{TABLES[name](stored)}{match.group('end')}"
 
-  text = re.sub(r"(?P<begin><!-- table (?P<name>\w+) -->)\n.*?(?P<end><!-- end of table -->)",
-                table, readme, flags=re.DOTALL)
-  missing = sorted(set(TABLES) - set(seen))
+  return re.sub(r"(?P<begin><!-- table (?P<name>\w+) -->)\n.*?(?P<end><!-- end of table -->)",
+                table, text, flags=re.DOTALL)
+
+
+def check_complete(texts: Iterable[str]) -> None:
+  """Checks that every table is on at least one page.
+
+  Raises:
+    DataError: a table is on no page.
+  """
+  present = {name for text in texts for name in table_names(text)}
+  missing = sorted(set(TABLES) - present)
   if missing:
-    raise errors.DataError(f"README.md lacks the tables {', '.join(missing)}; each stands between "
-                           "<!-- table NAME --> and <!-- end of table -->")
-  return text
+    raise errors.DataError(
+        f"README.md and docs/results lack the tables {', '.join(missing)}; mark the place of each "
+        "with <!-- table NAME --> and <!-- end of table -->")
 
 
 def main(_) -> int:
-  path = ROOT / "README.md"
-  readme = path.read_text(encoding="utf-8")
-  rendered = render(readme, ROOT / "results")
-  if _CHECK.value:
-    print("README.md is true to results/" if rendered == readme else
-          "README.md differs from results/: python -m experiments.tables writes it anew")
-    return int(rendered != readme)
-  files.write_text(path, rendered)
+  texts = {path: path.read_text(encoding="utf-8") for path in pages()}
+  check_complete(texts.values())
+  changed = []
+  for path, text in texts.items():
+    rendered = render(text, ROOT / "results", path.name)
+    if rendered != text:
+      changed.append(str(path.relative_to(ROOT)))
+      if not _CHECK.value:
+        files.write_text(path, rendered)
+  if _CHECK.value and changed:
+    print(f"{', '.join(changed)}: tables differ from results/; run `./run tables` to update them")
+    return 1
+  print(f"updated {', '.join(changed)}" if changed else "all tables agree with results/")
   return 0
 
 
