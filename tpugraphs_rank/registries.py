@@ -1,0 +1,52 @@
+"""What settings choose by name: models, losses, validation metrics, poolings, candidate generators.
+
+Each package offers the `register` of its registry: `tpugraphs_rank.models.register("my_gnn", MyGnn)`.
+The built-in entries are listed here as references, so that settings can be checked and described
+without importing TensorFlow. docs/extending.md shows how to add one of each.
+"""
+
+from typing import Any
+
+from tpugraphs_rank.plugins import Registry
+
+_RANKING = "tpugraphs_rank.losses.ranking"
+_POOLINGS = "tpugraphs_rank.models.poolings"
+_METRICS = "tpugraphs_rank.metrics.validation"
+
+# Classes of `models.interface.RankingModel`, called with (kind, model settings, l2).
+MODELS: Registry[Any] = Registry("model", {
+    "residual_gnn": "tpugraphs_rank.models.ranker:Ranker",
+    "attention_gnn": "tpugraphs_rank.models.ranker:Ranker",
+})
+
+# Functions of (step, scores [B, C]) that return the loss of each list, (B,).
+LOSSES: Registry[Any] = Registry("loss", {
+    "list_mle": f"{_RANKING}:list_mle",
+    "pairwise_logistic": f"{_RANKING}:pairwise_logistic",
+    "pairwise_hinge": f"{_RANKING}:pairwise_hinge",
+    "softmax": f"{_RANKING}:softmax",
+    "approx_ndcg": f"{_RANKING}:approx_ndcg",
+    "mse": f"{_RANKING}:mean_squared_error",
+})
+
+# Instances of `metrics.validation.Metric`.
+VALIDATION_METRICS: Registry[Any] = Registry("validation metric", {
+    "kendall_tau": f"{_METRICS}:KENDALL_TAU",
+    "opa": f"{_METRICS}:OPA",
+    "top1_slowdown": f"{_METRICS}:TOP1_SLOWDOWN",
+    "top5_slowdown": f"{_METRICS}:TOP5_SLOWDOWN",
+    "top10_slowdown": f"{_METRICS}:TOP10_SLOWDOWN",
+})
+
+# Functions of (states [N, T, h], graph of each node (N,), number of graphs B): [B, T, h].
+POOLINGS: Registry[Any] = Registry("pooling", {
+    "mean": f"{_POOLINGS}:mean",
+    "sum": f"{_POOLINGS}:total",
+    "max": f"{_POOLINGS}:maximum",
+})
+
+# Functions of `candidates.generators.Request` that return `candidates.candidate_set.Candidates`.
+CANDIDATES: Registry[Any] = Registry("candidate generator", {
+    "auto": "tpugraphs_rank.candidates.generators:auto",
+    "runs": "tpugraphs_rank.candidates.generators:runs",
+})
