@@ -46,8 +46,11 @@ def _values(hint, metadata):
     return st.lists(_values(typing.get_args(hint)[0], metadata), max_size=3).map(tuple)
   if type(None) in typing.get_args(hint):
     return st.none() | _values(typing.get_args(hint)[0], metadata)
-  if metadata["choices"]:
-    return st.sampled_from(metadata["choices"])
+  choices = metadata["choices"]() if callable(metadata["choices"]) else metadata["choices"]
+  if choices:
+    return st.sampled_from(choices)
+  if typing.get_origin(hint) is dict:
+    return st.dictionaries(st.text(max_size=4), st.integers(0, 9), max_size=2)
   above = metadata["above"]
   low = above if metadata["minimum"] is None else metadata["minimum"]
   return {
@@ -63,7 +66,7 @@ def _settings(cls, prefix=""):
   for field in dataclasses.fields(cls):
     if dataclasses.is_dataclass(hints[field.name]):
       yield from _settings(hints[field.name], f"{prefix}{field.name}.")
-    else:
+    elif field.name != "plugin":  # Its values are modules to import.
       yield prefix + field.name, hints[field.name], field.metadata
 
 
@@ -103,7 +106,7 @@ def test_hash_and_differences_see_one_change_and_ignore_what_is_not_hashed(chang
   assert len(lines) == int(hashed)
   if hashed:
     get = lambda c: next(value for leaf, _, value in config.leaves(c) if leaf == name)
-    assert lines == [f"{name}: stored {get(before)!r}, asked {get(after)!r}"]
+    assert lines == [f"{name}: stored {get(before)!r}, requested {get(after)!r}"]
 
 
 def test_paths_and_verbosity_are_not_hashed():
@@ -151,12 +154,12 @@ def test_the_hash_does_not_depend_on_the_order_of_fields():
     ({"first": {"rate": float("nan")}}, "first.rate = nan is not a finite number"),
     ({"first": {"rate": float("inf")}}, "first.rate = inf is not a finite number"),
     ({"first": {"rate": False}}, "first.rate = False is not a finite number"),
-    ({"first": {"names": "a"}}, "is not a list of which each element is a string"),
-    ({"first": {"names": ["a", 1]}}, "is not a list of which each element is a string"),
+    ({"first": {"names": "a"}}, "is not a list in which each element is a string"),
+    ({"first": {"names": ["a", 1]}}, "is not a list in which each element is a string"),
     ({"first": {"names": ["gama"]}},
      "'gama' (did you mean 'gamma'?); expected one of: a, b, gamma"),
     ({"first": {"sizes": [3, 0]}}, "first.sizes = 0; expected at least 1"),
-    ({"first": {"sizes": [3, 1.5]}}, "is not a list of which each element is a whole number"),
+    ({"first": {"sizes": [3, 1.5]}}, "is not a list in which each element is a whole number"),
     ({"quiet": 1}, "quiet = 1 is not true or false"),
     ({"limit": 0}, "limit = 0; expected at least 1"),
     ({"limit": "many"}, "limit = 'many' is not a whole number or null"),

@@ -1,12 +1,13 @@
-"""Frozen dataclasses as configuration: JSON round trip, overrides, differences, a stable hash.
+"""Frozen dataclasses as configuration: JSON round trip, overrides, differences and a stable hash.
 
-The machinery only; the configuration of a training run is in `tpugraphs_rank.run_config`. A
-configuration is a frozen dataclass whose fields are numbers, strings, booleans, None, tuples of
-those, or further configurations ("sections"). A field whose metadata says `hashed=False` (paths,
-verbosity) does not change what is computed: it stays out of the hash and of differences.
+This module is only the machinery. The configuration of a training run is in
+`tpugraphs_rank.run_config`. A configuration is a frozen dataclass. Its fields are numbers, strings,
+booleans, None, tuples of those, JSON objects (`dict`), or further configurations ("sections"). A
+field with `hashed=False` in its metadata (paths, verbosity) does not change what is computed, so it
+is left out of the hash and of the differences.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
 import difflib
 import hashlib
@@ -20,27 +21,51 @@ from tpugraphs_rank import errors
 
 ConfigT = TypeVar("ConfigT")
 
+Choices = tuple[Any, ...] | Callable[[], Iterable[Any]]
 
-def setting(default: Any, help: str, *, choices: tuple[Any, ...] = (), minimum: Any = None,
-            maximum: Any = None, above: Any = None, hashed: bool = True) -> Any:
-  """A dataclass field with its help text and the values that it may take.
+
+def setting(default: Any, help: str, *, choices: Choices = (), minimum: Any = None,
+            maximum: Any = None, above: Any = None, hashed: bool = True, common: bool = False
+            ) -> Any:
+  """A dataclass field with its help text and its valid values.
 
   Args:
-    default: the default value.
-    help: one sentence, with the unit; it becomes the flag's help.
-    choices: the valid values (for a tuple field: of each element), when they can be listed.
-    minimum: the least valid value.
-    maximum: the greatest valid value.
+    default: the default value. A dict is copied for each configuration.
+    help: one or two sentences with the unit. The flag's help shows them.
+    choices: the valid values (for a tuple field: of each element), where they can be listed. A
+      function is called whenever the values are needed, so that they may include names that are
+      registered later.
+    minimum: the smallest valid value.
+    maximum: the largest valid value.
     above: every valid value is greater than this.
-    hashed: whether the field decides what is computed.
+    hashed: whether the setting changes what is computed.
+    common: whether many users need the setting. The short help lists only these.
   """
   metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum,
-              "above": above, "hashed": hashed}
+              "above": above, "hashed": hashed, "common": common}
+  if isinstance(default, dict):
+    return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata, hash=False)
   return dataclasses.field(default=default, metadata=metadata)
 
 
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-  """' (did you mean X?)' for the known name nearest to `name`, or nothing where none is near."""
+def section(default: Any, title: str) -> Any:
+  """A dataclass field that holds a nested configuration.
+
+  Args:
+    default: the nested configuration with its defaults.
+    title: heading of its settings in the help.
+  """
+  return dataclasses.field(default=default, metadata={"title": title})
+
+
+def choices_of(field: dataclasses.Field) -> tuple[Any, ...]:
+  """The valid values of a setting as of now; empty where they cannot be listed."""
+  choices = field.metadata.get("choices", ())
+  return tuple(choices() if callable(choices) else choices)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """' (did you mean X?)' for the known name most similar to `name`; '' if none is similar."""
   close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
   return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -51,9 +76,9 @@ def field_types(cls: type) -> dict[str, Any]:
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
-  """Yields (dotted name, field, value) of every setting, sections depth first.
+  """Yields (dotted name, field, value) of every setting, section by section.
 
-  `config` may be a class with defaults for everything, or an instance.
+  `config` may be an instance or a class whose fields all have defaults.
   """
   if isinstance(config, type):
     config = config()
@@ -65,6 +90,18 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fie
       yield prefix + field.name, field, value
 
 
+def section_titles(cls: type) -> dict[str, str]:
+  """The title of each top-level section, by the section's name."""
+  return {field.name: field.metadata["title"] for field in dataclasses.fields(cls)
+          if "title" in field.metadata}
+
+
+def flag_names(cls: type) -> dict[str, str]:
+  """The dotted name of every setting, by its flag's name: `hidden_width` to
+  `model.hidden_width`."""
+  return {name.rpartition(".")[2]: name for name, _, _ in leaves(cls)}
+
+
 def to_dict(config: Any) -> dict[str, Any]:
   """The configuration as plain JSON values; tuples become lists."""
   return json.loads(json.dumps(dataclasses.asdict(config)))
@@ -72,16 +109,29 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_dict(cls: type[ConfigT], values: Mapping[str, Any], *, source: str = "configuration",
               base: Any = None) -> ConfigT:
-  """Builds a configuration from JSON values; what they leave out comes from `base` or the defaults.
+  """Builds a configuration from JSON values.
+
+  Settings that are missing in `values` come from `base`, or else from the defaults. If the class
+  has a static method `prepare`, it receives the values first and returns those to use: it may
+  register names that the choices of other settings then include.
+
+  Args:
+    cls: the configuration class.
+    values: nested JSON values.
+    source: where the values come from, for example a file name. Messages begin with it.
+    base: a configuration of this class.
 
   Raises:
-    ConfigError: an unknown key (the nearest known one is named), a wrong type, a value out of
-      range. `source` (a file name, say) stands in the message.
+    ConfigError: an unknown key (the message suggests the nearest known one), a wrong type, or a
+      value out of range.
   """
+  prepare = getattr(cls, "prepare", None)
+  if prepare is not None and isinstance(values, Mapping):
+    values = prepare(values)
   return _build(cls, values, source, "", base if base is not None else cls())
 
 
-def _build(cls, values, source, prefix, base):
+def _build(cls: Any, values: Any, source: str, prefix: str, base: Any) -> Any:
   if not isinstance(values, Mapping):
     raise errors.ConfigError(
         f"{source}: {prefix.rstrip('.') or 'the configuration'} is {type(values).__name__}; "
@@ -101,26 +151,29 @@ def _build(cls, values, source, prefix, base):
   return dataclasses.replace(base, **changes)
 
 
-def _checked(value, hint, field, source, name):
-  """`value` as the type of its field, or ConfigError."""
+def _checked(value: Any, hint: Any, field: dataclasses.Field, source: str, name: str) -> Any:
+  """`value` converted to the type of its field.
+
+  Raises:
+    ConfigError: it has another type, or is not among the valid values.
+  """
   converted = _converted(value, hint)
   if converted is _WRONG:
     raise errors.ConfigError(
         f"{source}: {name} = {value!r} is not {_describe(hint)}")
   elements = converted if isinstance(converted, tuple) else (converted,)
-  limits = field.metadata
+  choices = choices_of(field)
   for element in elements:
     if element is None:
       continue
-    if limits.get("choices") and element not in limits["choices"]:
-      choices = ", ".join(map(str, limits["choices"]))
+    if choices and element not in choices:
       raise errors.ConfigError(
-          f"{source}: {name} = {element!r}{nearest(str(element), map(str, limits['choices']))}; "
-          f"expected one of: {choices}")
+          f"{source}: {name} = {element!r}{nearest(str(element), map(str, choices))}; "
+          f"expected one of: {', '.join(map(str, choices))}")
     for limit, wrong, text in (("minimum", lambda v, m: v < m, "at least"),
                                ("maximum", lambda v, m: v > m, "at most"),
                                ("above", lambda v, m: v <= m, "greater than")):
-      bound = limits.get(limit)
+      bound = field.metadata.get(limit)
       if bound is not None and wrong(element, bound):
         raise errors.ConfigError(f"{source}: {name} = {element!r}; expected {text} {bound}")
   return converted
@@ -129,7 +182,7 @@ def _checked(value, hint, field, source, name):
 _WRONG = object()
 
 
-def _converted(value, hint):
+def _converted(value: Any, hint: Any) -> Any:
   origin = typing.get_origin(hint)
   if origin in (typing.Union, types.UnionType):
     for option in typing.get_args(hint):
@@ -144,6 +197,13 @@ def _converted(value, hint):
       return _WRONG
     converted = tuple(_converted(element, typing.get_args(hint)[0]) for element in value)
     return _WRONG if any(element is _WRONG for element in converted) else converted
+  if origin is dict:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+      return _WRONG
+    try:  # The same value as when it is read from JSON later.
+      return json.loads(json.dumps(dict(value), allow_nan=False))
+    except (TypeError, ValueError):
+      return _WRONG
   if hint is bool:
     return value if isinstance(value, bool) else _WRONG
   if hint is int:
@@ -157,45 +217,65 @@ def _converted(value, hint):
   raise TypeError(f"a configuration field cannot be of type {hint}")
 
 
-def _describe(hint) -> str:
-  if typing.get_origin(hint) in (typing.Union, types.UnionType):
+def _describe(hint: Any) -> str:
+  origin = typing.get_origin(hint)
+  if origin in (typing.Union, types.UnionType):
     return " or ".join(_describe(option) for option in typing.get_args(hint))
-  if typing.get_origin(hint) is tuple:
-    return f"a list of which each element is {_describe(typing.get_args(hint)[0])}"
+  if origin is tuple:
+    return f"a list in which each element is {_describe(typing.get_args(hint)[0])}"
+  if origin is dict:
+    return "a JSON object"
   return {bool: "true or false", int: "a whole number", float: "a finite number",
           str: "a string", type(None): "null"}.get(hint, str(hint))
 
 
 def override(config: ConfigT, changes: Mapping[str, Any], *, source: str = "flags") -> ConfigT:
-  """A copy with settings changed, given by dotted name (`"model.hidden_width"`).
+  """A copy with some settings changed, by dotted name (`"model.hidden_width"`).
 
   Raises:
-    ConfigError: as `from_dict`.
+    ConfigError: as for `from_dict`.
   """
   nested: dict[str, Any] = {}
   for name, value in changes.items():
     *sections, leaf = name.split(".")
     target = nested
-    for section in sections:
-      target = target.setdefault(section, {})
+    for part in sections:
+      target = target.setdefault(part, {})
     target[leaf] = value
   return from_dict(type(config), nested, source=source, base=config)
 
 
-def stable_hash(config: Any) -> str:
-  """16 hex digits that depend on every hashed setting and on nothing else.
+def override_by_flag(config: ConfigT, changes: Mapping[str, Any], *, source: str = "settings"
+                     ) -> ConfigT:
+  """A copy with some settings changed, by flag name (`"hidden_width"`).
 
-  Equal across processes, machines and the order of fields.
+  Raises:
+    ConfigError: an unknown name (the message suggests the nearest), or as for `from_dict`.
+  """
+  names = flag_names(type(config))
+  for name in changes:
+    if name not in names:
+      raise errors.ConfigError(
+          f"{source}: unknown setting {name!r}{nearest(name, names)}; known settings: "
+          f"{', '.join(sorted(names))}")
+  return override(config, {names[name]: value for name, value in changes.items()}, source=source)
+
+
+def stable_hash(config: Any) -> str:
+  """16 hexadecimal digits that depend on every hashed setting and on nothing else.
+
+  The hash is the same in all processes and on all machines, in whatever order the fields are
+  defined. An empty JSON object is left out, as if the setting did not exist.
   """
   hashed = {name: value for name, field, value in leaves(config)
-            if field.metadata.get("hashed", True)}
+            if field.metadata.get("hashed", True) and value != {}}
   text = json.dumps(hashed, sort_keys=True, separators=(",", ":"))
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def differences(stored: Any, asked: Any) -> list[str]:
-  """One line for each hashed setting in which two configurations of one class differ."""
-  theirs = {name: value for name, _, value in leaves(asked)}
-  return [f"{name}: stored {value!r}, asked {theirs[name]!r}"
+def differences(stored: Any, requested: Any) -> list[str]:
+  """One line for each hashed setting that differs between two configurations of one class."""
+  values = {name: value for name, _, value in leaves(requested)}
+  return [f"{name}: stored {value!r}, requested {values[name]!r}"
           for name, field, value in leaves(stored)
-          if field.metadata.get("hashed", True) and value != theirs[name]]
+          if field.metadata.get("hashed", True) and value != values[name]]

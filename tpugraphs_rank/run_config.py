@@ -1,129 +1,174 @@
 """The configuration of a training run.
 
-Sections group the settings; the last part of each name is unique over all sections, since it is
-also the name of the flag (`--hidden_width`).
+The settings are grouped into sections. The last part of a setting's name is unique over all
+sections, because it is also the name of the flag (`--hidden_width`) and of the keyword in
+`tpugraphs_rank.train`.
 """
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
+from tpugraphs_rank import plugins
+from tpugraphs_rank.config import section
 from tpugraphs_rank.config import setting
 
+# The names that ship with the package. Registered ones come in addition: see the functions below.
 MODELS = ("residual_gnn", "attention_gnn")
+LOSSES = ("list_mle", "pairwise_logistic", "pairwise_hinge", "softmax", "approx_ndcg", "mse")
 VALIDATION_METRICS = ("kendall_tau", "opa", "top1_slowdown", "top5_slowdown", "top10_slowdown")
-# What training makes of equal configurations of one graph.
+POOLINGS = ("mean", "sum", "max")
+# How training treats equal configurations of one graph.
 DUPLICATES = ("keep", "mean", "minimum", "first")
-# Which configurations of a validation graph are scored in training.
+# Which configurations of a validation graph are scored during training.
 VALIDATION_CONFIGS = ("all", "published")
 # Whether graphs are read from packed files.
 PACKED = ("auto", "always", "never")
-# Which synthetic programs stand too near to what validation and test hold back.
+# Which synthetic programs are too similar to the validation and test graphs.
 HELD_BACK = ("unseen", "structure", "content")
-LOSSES = ("list_mle", "pairwise_logistic", "pairwise_hinge", "softmax", "approx_ndcg", "mse")
+
+
+def model_names() -> tuple[str, ...]:
+  """The valid names of a model."""
+  return MODELS
+
+
+def loss_names() -> tuple[str, ...]:
+  """The valid names of a loss."""
+  return LOSSES
+
+
+def validation_metric_names() -> tuple[str, ...]:
+  """The valid names of a validation metric."""
+  return VALIDATION_METRICS
+
+
+def pooling_names() -> tuple[str, ...]:
+  """The valid names of a pooling."""
+  return POOLINGS
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Which graphs and configurations take part."""
+  """Which graphs and configurations a run uses."""
 
-  collection: str = setting("tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
+  collection: str = setting(
+      "tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.", common=True)
   data_root: str | None = setting(
-      None, "Folder of the public collections; otherwise TPUGRAPHS_RANK_DATA, then the platform's.",
-      hashed=False)
+      None, "Folder of the public collections. Default: the environment variable "
+      "TPUGRAPHS_RANK_DATA, then the data folder of this platform.", hashed=False, common=True)
   split_by: str = setting(
-      "program", "What validation and test hold back: whole programs, or distinct configurations "
-      "of programs that training knows.", choices=("program", "configuration"))
+      "program", "What the validation and test splits hold out: whole programs, or some of the "
+      "distinct configurations of each program.", choices=("program", "configuration"))
   train_fraction: float = setting(
-      0.6, "Share of distinct configurations to train on, with split_by=configuration.",
-      above=0.0, maximum=0.9)
+      0.6, "Fraction of each program's distinct configurations used for training, with "
+      "--split_by=configuration.", above=0.0, maximum=0.9)
   valid_fraction: float = setting(
-      0.1, "Share of distinct configurations to validate on, with split_by=configuration.",
-      above=0.0, maximum=0.5)
+      0.1, "Fraction of each program's distinct configurations used for validation, with "
+      "--split_by=configuration.", above=0.0, maximum=0.5)
   min_configs: int = setting(
-      2, "Graphs with fewer distinct configurations are left out (and counted).", minimum=2)
+      2, "Skip graphs that have fewer distinct configurations than this. The log counts them.",
+      minimum=2)
   max_graphs: int | None = setting(
-      None, "At most this many training programs, drawn with the seed.", minimum=1)
+      None, "Maximum number of training programs, sampled with the seed. Default: all.", minimum=1,
+      common=True)
   duplicates: str = setting(
-      "keep", "What training makes of equal configurations of one graph: keep all, or one with "
-      "their mean, least or first runtime. Validation and test judge all of them, as published.",
-      choices=DUPLICATES)
+      "keep", "How training treats equal configurations of one graph: keep all of them, or keep "
+      "one with their mean, minimum or first runtime. Validation and test always keep all of them, "
+      "as the published results do.", choices=DUPLICATES)
   packed: str = setting(
-      "auto", "Read graphs from the files of `python -m tpugraphs_rank.cli.pack`, which hold in memory only "
-      "what a step needs: where the split is packed as it is now, always (packing first what is "
-      "not), or never. The results are the same.", choices=PACKED, hashed=False)
+      "auto", "When to read graphs from the files that `tpugraphs-rank pack` writes, which load "
+      "only what a step needs: if an up-to-date packed split exists (auto), always (missing splits "
+      "are packed first), or never. The results are the same.", choices=PACKED, hashed=False)
   packed_root: str | None = setting(
-      None, "Folder of packed collections; otherwise packed/ beside the graphs.", hashed=False)
+      None, "Folder of packed collections. Default: packed/ next to the graphs.", hashed=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchConfig:
-  """What one training step sees."""
+  """What one training step computes on."""
 
-  batch_size: int = setting(8, "Graphs a step.", minimum=1)
-  max_configs: int = setting(32, "Configurations a list (of one graph, in one step).", minimum=2)
-  lists_per_graph: int = setting(4, "Lists drawn from each graph in an epoch.", minimum=1)
+  batch_size: int = setting(8, "Lists of configurations per training step.", minimum=1, common=True)
+  max_configs: int = setting(
+      32, "Maximum configurations per list. A list holds configurations of one graph.", minimum=2,
+      common=True)
+  lists_per_graph: int = setting(
+      4, "Lists sampled from each graph per epoch.", minimum=1, common=True)
   config_skew: float = setting(
-      0.0, "Skew of configuration sampling towards fast ones: the fastest is drawn exp(skew) times "
-      "as readily as the slowest; 0 is uniform.", minimum=0.0, maximum=20.0)
+      0.0, "How strongly sampling prefers fast configurations: the fastest is exp(skew) times as "
+      "likely to be sampled as the slowest. 0 samples uniformly.", minimum=0.0, maximum=20.0)
   segment_mode: str = setting(
-      "full", "Segment dropout: whole graphs, one segment alone, or gradients through one segment "
-      "only.", choices=("full", "drop", "backprop"))
-  max_nodes: int = setting(1000, "Nodes a segment, with segment dropout.", minimum=1)
+      "full", "How training treats large graphs: full uses the whole graph, drop uses one segment "
+      "only, backprop computes on the whole graph with gradients through one segment only.",
+      choices=("full", "drop", "backprop"))
+  max_nodes: int = setting(
+      1000, "Maximum nodes per segment, with --segment_mode=drop or backprop.", minimum=1)
   edge_drop_rate: float = setting(
-      0.0, "Share of edges left out at random in a training step.", minimum=0.0, maximum=0.95)
+      0.0, "Fraction of edges dropped at random in each training step.", minimum=0.0, maximum=0.95)
   feature_noise: float = setting(
-      0.0, "Deviation of the noise added to scaled node features in training.", minimum=0.0,
-      maximum=2.0)
+      0.0, "Standard deviation of the noise added to the scaled node features during training.",
+      minimum=0.0, maximum=2.0)
   eval_batch_configs: int = setting(
-      256, "Configurations scored at a time in evaluation.", minimum=1, hashed=False)
+      256, "Configurations scored per batch in validation and evaluation.", minimum=1, hashed=False)
   scoring_megabytes: int = setting(
-      512, "Memory that the configurations of a large program may take while they are scored, "
-      "about; scores do not depend on it.", minimum=1, hashed=False)
+      512, "Approximate memory in MB for the configurations of a large program during scoring. "
+      "Scores do not depend on it.", minimum=1, hashed=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """The shape of the network."""
+  """The architecture of the network."""
 
-  model: str = setting("residual_gnn", "Which model.", choices=MODELS)
+  model: str = setting(
+      "residual_gnn", "Name of the model.", choices=model_names, common=True)
+  model_options: dict[str, Any] = setting(
+      {}, "Settings of a custom model as a JSON object. The built-in models take none.")
   members: int = setting(
-      1, "Networks that are trained side by side and whose scores are averaged.", minimum=1,
-      maximum=64)
+      1, "Number of networks in the ensemble. They train together, and their scores are averaged.",
+      minimum=1, maximum=64, common=True)
   opcode_width: int = setting(32, "Width of the opcode embedding.", minimum=1)
-  hidden_width: int = setting(64, "Width of the hidden states.", minimum=1)
-  num_convolutions: int = setting(2, "Graph convolutions.", minimum=0, maximum=64)
-  mlp_layers: int = setting(1, "Layers of the MLP in each convolution.", minimum=1, maximum=16)
+  hidden_width: int = setting(64, "Width of the hidden states.", minimum=1, common=True)
+  num_convolutions: int = setting(
+      2, "Number of graph convolutions.", minimum=0, maximum=64, common=True)
+  mlp_layers: int = setting(
+      1, "Number of MLP layers in each convolution.", minimum=1, maximum=16)
   head_widths: tuple[int, ...] = setting(
       (64,), "Widths of the hidden layers of the final MLP.", minimum=1)
-  activation: str = setting("leaky_relu", "Activation.",
+  activation: str = setting("leaky_relu", "Activation function.",
                             choices=("leaky_relu", "relu", "gelu", "tanh"))
-  residual: str = setting("add", "How a convolution's input joins its output.",
-                          choices=("add", "concat", "none"))
+  residual: str = setting(
+      "add", "How a convolution combines its input with its output.",
+      choices=("add", "concat", "none"))
   aggregation: str = setting(
-      "mean", "Weights of the neighbours: 1/degree, 1/sqrt(degree product), or 1.",
-      choices=("mean", "symmetric", "sum"))
-  directions: str = setting("both", "Edges that carry messages.",
-                            choices=("both", "operands", "users"))
-  pooling: tuple[str, ...] = setting(("mean", "sum"), "Poolings over nodes, concatenated.",
-                                     choices=("mean", "sum", "max"))
+      "mean", "Weights of the neighbours in a convolution: mean is 1/degree, symmetric is "
+      "1/sqrt(product of both degrees), sum is 1.", choices=("mean", "symmetric", "sum"))
+  directions: str = setting(
+      "both", "Direction of messages: from operands, from users, or both.",
+      choices=("both", "operands", "users"))
+  pooling: tuple[str, ...] = setting(
+      ("mean", "sum"), "Poolings over nodes; their results are concatenated.",
+      choices=pooling_names)
   pool_l2: bool = setting(True, "L2-normalise the sum over nodes.")
   join: str = setting(
-      "early", "Where a tile configuration joins: at the nodes, after pooling, or both.",
-      choices=("early", "late", "both"))
+      "early", "Where a tile configuration enters the model: at the nodes (early), after pooling "
+      "(late), or both.", choices=("early", "late", "both"))
   layout_features: str = setting(
-      "entries", "What is seen of a layout: its numbers one by one, whether it is constrained and to "
-      "another than the row-major order, or both; or only whether its minor-most dimension is "
-      "another than the last.", choices=("entries", "order", "both", "minor"))
+      "entries", "Features of a layout: its numbers (entries); whether it is constrained, and "
+      "whether it differs from row-major order (order); all of these (both); or only whether its "
+      "minor-most dimension differs from the last dimension (minor).",
+      choices=("entries", "order", "both", "minor"))
   layout_join: str = setting(
-      "add", "How a layout joins its node: added, or added once as it is and once more each "
-      "tensor's part in proportion to the root of that tensor's size; shapes tell a product's "
-      "operands apart.", choices=("add", "sized"))
+      "add", "How a layout is added to its node: once (add), or a second time with each tensor's "
+      "part weighted by the square root of the tensor's size (sized). The sizes distinguish the "
+      "operands of a product.", choices=("add", "sized"))
   layer_norm: bool = setting(False, "Normalise each hidden state before its MLP.")
   dropout: float = setting(
-      0.0, "Dropout rate of hidden states and pooled vectors; one mask for all configurations.",
-      minimum=0.0, maximum=0.9)
-  attention_width: int = setting(32, "Width of attention's queries and keys.", minimum=1)
+      0.0, "Dropout rate of hidden states and pooled vectors. All configurations share one mask.",
+      minimum=0.0, maximum=0.9, common=True)
+  attention_width: int = setting(
+      32, "Width of the queries and keys of attention_gnn.", minimum=1)
   attention_reference: int = setting(
-      32, "Configurations in the fixed reference list that attention_gnn looks at when it scores.",
+      32, "Number of reference configurations that attention_gnn compares with when it scores.",
       minimum=1)
 
 
@@ -131,86 +176,113 @@ class ModelConfig:
 class LossConfig:
   """What training minimises: the weighted sum of the losses."""
 
-  losses: tuple[str, ...] = setting(("list_mle",), "The losses that are added up.", choices=LOSSES)
-  loss_weights: tuple[float, ...] = setting((1.0,), "One weight for each loss.", minimum=0.0)
-  l2_regularization: float = setting(1e-6, "Weight of the squared norm of all kernels.",
-                                     minimum=0.0)
+  losses: tuple[str, ...] = setting(
+      ("list_mle",), "Names of the losses. Training minimises their weighted sum.",
+      choices=loss_names, common=True)
+  loss_weights: tuple[float, ...] = setting((1.0,), "Weight of each loss.", minimum=0.0)
+  l2_regularization: float = setting(
+      1e-6, "Weight of the squared norm of all kernels.", minimum=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """Adam, its schedule and clipping."""
+  """Adam, its learning-rate schedule and gradient clipping."""
 
-  learning_rate: float = setting(1e-3, "Peak learning rate of Adam.", above=0.0)
-  schedule: str = setting("cosine", "Learning rate after the warm-up.",
-                          choices=("constant", "cosine"))
+  learning_rate: float = setting(1e-3, "Peak learning rate of Adam.", above=0.0, common=True)
+  schedule: str = setting(
+      "cosine", "Learning rate after the warm-up: constant, or a cosine decay to 1 % of the peak.",
+      choices=("constant", "cosine"))
   warmup_steps: int = setting(50, "Steps of linear warm-up.", minimum=0)
-  clip_norm: float = setting(1.0, "Clip the gradient to this global norm.", above=0.0)
+  clip_norm: float = setting(1.0, "Maximum global norm of the gradient.", above=0.0)
   ema_decay: float = setting(
-      0.0, "Decay a step of the averaged weights that validation and scoring use; 0: the weights "
-      "themselves.", minimum=0.0, maximum=0.99999)
+      0.0, "Decay per step of the exponential moving average of the weights, which validation and "
+      "scoring use. 0 uses the weights themselves.", minimum=0.0, maximum=0.99999)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-  """How long, how judged, with which seed."""
+  """Length, validation, seed and start of training."""
 
-  seed: int = setting(0, "Seed of everything random.", minimum=0, maximum=2 ** 31 - 1)
-  epochs: int = setting(60, "Epochs at most.", minimum=1)
+  seed: int = setting(
+      0, "Seed of all random numbers.", minimum=0, maximum=2 ** 31 - 1, common=True)
+  epochs: int = setting(60, "Maximum number of epochs.", minimum=1, common=True)
   steps_per_epoch: int | None = setting(
-      None, "Steps of an epoch; training goes round the programs as often as that takes. None: as "
-      "many as lists_per_graph lists of each program fill.", minimum=1)
+      None, "Training steps per epoch; programs repeat as often as needed. Default: as many as "
+      "--lists_per_graph lists of each program fill.", minimum=1)
   validation_metric: str = setting(
-      "kendall_tau", "Ranking metric on the validation split that picks the best checkpoint and "
-      "stops training.", choices=VALIDATION_METRICS)
+      "kendall_tau", "Metric on the validation split that selects the best checkpoint and decides "
+      "about early stopping.", choices=validation_metric_names, common=True)
   validation_configs: str = setting(
-      "all", "Configurations of a validation graph that the metric is computed on: all, or the "
-      "1,000 that the published figures of the public layout collections are computed on.",
+      "all", "Configurations of each validation graph that the metric uses: all, or the 1,000 "
+      "behind the published results on the public layout collections.",
       choices=VALIDATION_CONFIGS)
   patience: int = setting(
-      20, "Stop after this many epochs without a better validation metric.", minimum=1)
-  validate_every: int = setting(1, "Epochs between two validations.", minimum=1)
+      20, "Stop after this many epochs without a better validation metric.", minimum=1, common=True)
+  validate_every: int = setting(1, "Epochs between validations.", minimum=1)
   initial_checkpoint: str | None = setting(
-      None, "Run directory whose best weights and normalizer training starts from.", hashed=False)
-  threads: int = setting(1, "Threads of TensorFlow within an operation.", minimum=1, hashed=False)
+      None, "Run directory to start from: training begins with its best weights and its feature "
+      "scaling.", hashed=False, common=True)
+  plugin: tuple[str, ...] = setting(
+      (), "Python modules or files to import first. They register models, losses or metrics by "
+      "name.", hashed=False, common=True)
+  threads: int = setting(
+      1, "Threads that TensorFlow uses within one operation.", minimum=1, hashed=False)
   tensorboard: bool = setting(True, "Write TensorBoard event files.", hashed=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-  """Measured synthetic programs that train beside the real ones; validation stays real."""
+  """Measured synthetic programs in training. Validation always uses real programs."""
 
   synthetic: str | None = setting(
-      None, "Collection, or path of its descriptor, whose training programs are mixed into "
-      "training; None: none.")
+      None, "Collection of synthetic programs (a name or the path of a descriptor) whose training "
+      "split is added to training. Default: none.")
   synthetic_share: float = setting(
-      0.5, "Share of each step's lists that is synthetic, rounded, one at least; with 1 no real "
-      "program trains.", above=0.0, maximum=1.0)
+      0.5, "Fraction of each step's lists that come from synthetic programs, rounded to at least "
+      "one list. 1 trains on synthetic programs only.", above=0.0, maximum=1.0)
   synthetic_weight: float = setting(
-      1.0, "Weight of a synthetic list's loss; that of a real list is 1.", above=0.0)
+      1.0, "Weight of a synthetic list in the loss. A real list has weight 1.", above=0.0)
   synthetic_graphs: int | None = setting(
-      None, "At most this many synthetic programs, drawn with the seed.", minimum=1)
+      None, "Maximum number of synthetic programs, sampled with the seed. Default: all.", minimum=1)
   synthetic_held_back: str = setting(
-      "unseen", "Synthetic programs that are left out: those whose graph, whatever the shapes, "
-      "validation or test holds and the real training split does not (unseen), or that they hold "
-      "at all (structure); or only those that they hold in the same shapes (content), which are "
-      "left out in any case.", choices=HELD_BACK)
+      "unseen", "Which synthetic programs to leave out because they resemble the validation or "
+      "test split. unseen: programs whose graph, ignoring shapes, is in those splits and not in "
+      "the real training split. structure: programs whose graph, ignoring shapes, is in those "
+      "splits. content: only programs whose graph is in those splits with the same shapes; all "
+      "three choices leave these out.", choices=HELD_BACK)
   synthetic_any_target: bool = setting(
-      False, "Take synthetic programs that were measured on another machine, too: what is learned "
-      "is the order of a program's configurations, not their times.", hashed=False)
+      False, "Accept synthetic programs that were measured on other hardware. Training uses only "
+      "the order of a program's configurations, not their times.", hashed=False)
   synthetic_shuffled: bool = setting(
-      False, "Permute the runtimes of each synthetic program: a control that says what the graphs "
-      "bring without their measurements.")
+      False, "Permute the runtimes of each synthetic program. This control shows what the graphs "
+      "contribute without their measurements.")
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-  """Everything that decides what a training run computes."""
+  """Everything that determines the result of a training run."""
 
-  data: DataConfig = DataConfig()
-  batch: BatchConfig = BatchConfig()
-  model: ModelConfig = ModelConfig()
-  loss: LossConfig = LossConfig()
-  optimizer: OptimizerConfig = OptimizerConfig()
-  training: TrainingConfig = TrainingConfig()
-  augment: AugmentConfig = AugmentConfig()
+  data: DataConfig = section(DataConfig(), "Data")
+  batch: BatchConfig = section(BatchConfig(), "Batches")
+  model: ModelConfig = section(ModelConfig(), "Model")
+  loss: LossConfig = section(LossConfig(), "Loss")
+  optimizer: OptimizerConfig = section(OptimizerConfig(), "Optimizer")
+  training: TrainingConfig = section(TrainingConfig(), "Training")
+  augment: AugmentConfig = section(AugmentConfig(), "Synthetic programs")
+
+  @staticmethod
+  def prepare(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Loads the plugins that JSON values name, so that what they register is a valid choice.
+
+    Returns:
+      The values, with the plugins as later calls from other folders find them.
+
+    Raises:
+      ConfigError, MissingDataError: as `plugins.load`.
+    """
+    training = values.get("training")
+    names = training.get("plugin") if isinstance(training, Mapping) else None
+    if (not isinstance(training, Mapping) or not isinstance(names, (list, tuple)) or not names
+        or not all(isinstance(name, str) for name in names)):
+      return values
+    return {**values, "training": {**training, "plugin": list(plugins.load_all(names))}}

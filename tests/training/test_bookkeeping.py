@@ -187,7 +187,7 @@ def test_an_initial_checkpoint_of_another_shape(tiny, tmp_path, monkeypatch):
 def test_another_configuration_is_refused_and_the_run_left_alone(tiny, tmp_path, monkeypatch):
   _train(monkeypatch, small_runs.settings(tiny, training_epochs=1), tmp_path, [0.5])
   before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-  with pytest.raises(errors.RunDirectoryError, match="training.seed: stored 0, asked 3"):
+  with pytest.raises(errors.RunDirectoryError, match="training.seed: stored 0, requested 3"):
     _train(monkeypatch, small_runs.settings(tiny, training_epochs=1, training_seed=3), tmp_path, [0.5])
   assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 

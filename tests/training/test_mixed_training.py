@@ -140,5 +140,5 @@ def test_a_run_from_before_these_settings_goes_on(tmp_path):
 def test_other_synthetic_programs_are_another_run(tmp_path):
   real, other = small_runs.collection(tmp_path / "real"), _made(tmp_path / "made")
   trainer.Trainer(small_runs.settings(real)).train(tmp_path / "run", stop_after=1)
-  with pytest.raises(errors.RunDirectoryError, match="augment.synthetic: stored None, asked"):
+  with pytest.raises(errors.RunDirectoryError, match="augment.synthetic: stored None, requested"):
     trainer.Trainer(small_runs.settings(real, augment_synthetic=other)).train(tmp_path / "run")

@@ -54,7 +54,7 @@ def test_a_run_from_before_a_setting_existed_is_resumed_with_its_default(opened)
   assert stored["config"]["data"].pop("duplicates") == "keep"
   files.write_json(opened / "config.json", {**stored, "hash": "0123456789abcdef"})
   assert opened.read_config() == CONFIG and opened.open(CONFIG, ABOUT) is True
-  with pytest.raises(errors.RunDirectoryError, match="data.duplicates: stored 'keep', asked 'mean'"):
+  with pytest.raises(errors.RunDirectoryError, match="data.duplicates: stored 'keep', requested 'mean'"):
     opened.open(_changed(data_duplicates="mean"), ABOUT)
 
 
@@ -64,8 +64,8 @@ def test_another_configuration_is_refused_field_by_field(opened):
   first, *lines, last = str(caught.value).splitlines()
   assert first == f"{opened.path} holds a run of another configuration:"
   assert [line.strip() for line in lines] == [
-      f"model.hidden_width: stored {CONFIG.model.hidden_width}, asked 8",
-      "training.seed: stored 0, asked 7"]
+      f"model.hidden_width: stored {CONFIG.model.hidden_width}, requested 8",
+      "training.seed: stored 0, requested 7"]
   assert "Choose another --run_dir" in last and str(opened / "config.json") in last
 
 
