@@ -64,7 +64,7 @@ class Bench:
         "batch.max_configs": configs, "batch.batch_size": 1})
     self.normalizer = normalize.Normalizer.fit([graph])
     self.model = models.build_model("layout", self.config)
-    self.prepared = batches.prepare(splits.Program(graph), self.normalizer)
+    self.prepared = batches.prepare(splits.ProgramView(graph), self.normalizer)
     self._plain = batches.training_batch(
         [self.prepared], self.config.batch, np.random.default_rng(0))
     self._exact = self.model.arrange(self._plain)
@@ -111,7 +111,7 @@ class Bench:
     """Scoring many configurations: "exact", by "distinct" states, or whichever is "chosen"."""
     budget = self.config.batch.scoring_megabytes * 2 ** 20
     graph = graphs.with_configs(self.graph, layouts)
-    prepared = batches.prepare(splits.Program(graph), self.normalizer)
+    prepared = batches.prepare(splits.ProgramView(graph), self.normalizer)
     chosen: dict[str, bool | None] = {"exact": False, "distinct": True, "chosen": None}
     streamers = {way: Counting(
         self.model, budget, chosen[way]) for way in ways}

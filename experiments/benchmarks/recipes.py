@@ -48,7 +48,7 @@ def measure(repeats: int) -> list[dict[str, Any]]:
                for seed in range(size)]
     normalizer = normalize.Normalizer.fit(members)
     cut = config.batch.max_nodes if config.batch.segment_mode != "full" else None
-    prepared = [batches.prepare(splits.Program(graph), normalizer, cut) for graph in members]
+    prepared = [batches.prepare(splits.ProgramView(graph), normalizer, cut) for graph in members]
     model = models.build_model(kind, config)
     batch = model.arrange(batches.training_batch(
         prepared, config.batch, np.random.default_rng(0)))

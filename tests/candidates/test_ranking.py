@@ -121,11 +121,3 @@ def test_tables_name_a_few_nodes_only():
   runs = [modules.layout_run([[(0, 1)]] * 5)]
   result = _ranked("layout", runs, nodes=[2, 3, 5, 0, 1])
   assert ranking.table(result).splitlines()[-1].endswith("2: 01  3: 01  5: 01  and 2 nodes more")
-
-
-def test_first_of_equals():
-  rows = np.array([[1, -0.0], [2, 3], [1, 0.0], [2, 3], [0, 1]], np.float32)
-  kept, group = found_lib.first_of_equals(rows)
-  assert kept.tolist() == [0, 1, 4] and group.tolist() == [0, 1, 0, 1, 2]
-  kept, group = found_lib.first_of_equals(np.zeros([3, 0, 18], np.float32))
-  assert kept.tolist() == [0] and group.tolist() == [0, 0, 0]

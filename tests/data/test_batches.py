@@ -32,7 +32,7 @@ def _prepared(kind, choices=None, max_nodes=None):
     more = {"num_config_nodes": min(nodes, 3)} if kind == "layout" else {}
     graphs.append(_distinct(MAKERS[kind](seed, num_nodes=nodes, num_configs=configs, **more)))
   normalizer = normalize.Normalizer.fit(graphs)
-  return [batches.prepare(splits.Program(graph, choice), normalizer, max_nodes)
+  return [batches.prepare(splits.ProgramView(graph, choice), normalizer, max_nodes)
           for graph, choice in zip(graphs, choices or [None] * len(graphs))]
 
 
@@ -68,7 +68,7 @@ def _configs(batch, row, member):
 def test_prepared_graphs():
   graph = synthetic.layout_graph(0, num_nodes=8)
   member = batches.prepare(
-      splits.Program(graph), normalize.Normalizer.fit([graph]), max_nodes=3)
+      splits.ProgramView(graph), normalize.Normalizer.fit([graph]), max_nodes=3)
   np.testing.assert_array_equal(member.source, graph.edge_index[:, 1])  # Data flows from operands
   np.testing.assert_array_equal(member.target, graph.edge_index[:, 0])  # to users.
   rows = [5, 0, 5, 11]
@@ -79,7 +79,7 @@ def test_prepared_graphs():
   assert [len(piece) for piece in member.pieces] == [3, 3, 2]
   tile = synthetic.tile_graph(0)
   normalizer = normalize.Normalizer.fit([tile])
-  member = batches.prepare(splits.Program(tile, np.array([2, 0])), normalizer)
+  member = batches.prepare(splits.ProgramView(tile, np.array([2, 0])), normalizer)
   np.testing.assert_array_equal(
       member.configs([3, 1]), normalizer.configs(normalize.tile_rows(tile))[[3, 1]])
   np.testing.assert_array_equal(member.runtimes, tile.relative_runtime)
@@ -94,7 +94,7 @@ def test_the_order_by_runtime_is_of_the_usable_configurations(kind):
   merged = np.arange(9.0)[::-1]
   for choice, changed in ((None, None), (np.array([6, 1, 8]), None), (None, merged),
                           (np.array([6, 1, 8]), merged)):
-    member = batches.prepare(splits.Program(graph, choice, changed), normalizer)
+    member = batches.prepare(splits.ProgramView(graph, choice, changed), normalizer)
     expected = np.argsort(member.runtimes[member.choice], kind="stable")
     np.testing.assert_array_equal(member.order(), expected)
 

@@ -74,7 +74,7 @@ def _names(loaded):
 
 def _prepared(graphs):
   normalizer = normalize.Normalizer.fit(graphs)
-  return [batches.prepare(splits.Program(graph), normalizer) for graph in graphs]
+  return [batches.prepare(splits.ProgramView(graph), normalizer) for graph in graphs]
 
 
 def _drawn(real_count, made_count, epochs=3, **changes):
@@ -298,7 +298,7 @@ def test_shuffled_runtimes(real, tmp_path):
 
 
 def test_features_are_scaled_by_what_trains():
-  real, other = ([splits.Program(synthetic.tile_graph(i))] for i in (1, 2))
+  real, other = ([splits.ProgramView(synthetic.tile_graph(i))] for i in (1, 2))
   config = small_runs.settings("tile:none", augment_synthetic="made")
   assert mixing.trained_on(config, real, other) == real + other
   assert mixing.trained_on(config, real, []) == real

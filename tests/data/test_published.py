@@ -23,7 +23,7 @@ def _write(root, values):
 
 
 def _programs(*names, num_configs=12):
-  return [splits.Program(synthetic.layout_graph(seed, name=name, num_configs=num_configs))
+  return [splits.ProgramView(synthetic.layout_graph(seed, name=name, num_configs=num_configs))
           for seed, name in enumerate(names)]
 
 

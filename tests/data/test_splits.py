@@ -195,7 +195,7 @@ def test_a_graph_without_repeats_is_the_same_however_they_are_treated(divided):
     assert kept < program.graph.num_configs  # So the test below is of another graph.
   graph = synthetic.tile_graph(0, config_feat=np.diag(np.arange(1, 25))[:12])
   counts = splits.Counts("c train", 1, 2, "mean")
-  program = splits.Program(graph)
+  program = splits.ProgramView(graph)
   assert splits._counted(program, graph.config_keys(), counts) is program
   assert counts.repeats == 0
 

@@ -71,7 +71,7 @@ def write_evaluation(folder: pathlib.Path, rankers: dict[str, int], split: str =
     results: the file that names the split; None: metrics.json in the folder.
   """
   rng = np.random.default_rng(len(rankers))
-  programs = [splits.Program(synthetic.tile_graph(seed)) for seed in range(6)]
+  programs = [splits.ProgramView(synthetic.tile_graph(seed)) for seed in range(6)]
   frames = []
   for ranker, seeds in rankers.items():
     for seed in range(seeds):

@@ -25,7 +25,7 @@ def _tile(runtimes, normalizer, volumes=None, **changes):
 
 
 def test_random_depends_on_the_seed_and_the_graph_alone():
-  programs = [splits.Program(synthetic.tile_graph(seed, name=f"k.{seed}")) for seed in range(3)]
+  programs = [splits.ProgramView(synthetic.tile_graph(seed, name=f"k.{seed}")) for seed in range(3)]
   first = baselines.random(programs, 0)
   assert [scores.shape for scores in first] == [(12,)] * 3
   np.testing.assert_array_equal(first[2], baselines.random(programs[2:], 0)[0])
@@ -35,7 +35,7 @@ def test_random_depends_on_the_seed_and_the_graph_alone():
 
 def test_random_is_no_better_than_chance():
   graph = synthetic.tile_graph(0, num_configs=30)
-  programs = [splits.Program(graph)]
+  programs = [splits.ProgramView(graph)]
   taus = [metrics.kendall_tau(graph.relative_runtime, baselines.random(programs, seed)[0])
           for seed in range(200)]
   assert abs(np.mean(taus)) < 0.05
@@ -44,9 +44,9 @@ def test_random_is_no_better_than_chance():
 def test_the_default_of_a_tile_is_where_runtime_and_normalizer_agree():
   graph = _tile([300, 200, 100, 200], 200)
   assert baselines.default_index(graph) == 1
-  scores = baselines.default_configuration([splits.Program(graph)], 3)[0]
+  scores = baselines.default_configuration([splits.ProgramView(graph)], 3)[0]
   assert metrics.ranking(scores)[0] == 1
-  orders = {tuple(metrics.ranking(baselines.default_configuration([splits.Program(graph)], s)[0]))
+  orders = {tuple(metrics.ranking(baselines.default_configuration([splits.ProgramView(graph)], s)[0]))
             for s in range(50)}
   assert len(orders) == 6  # All orders of the other three.
 
@@ -56,7 +56,7 @@ def test_repeats_of_the_default_stand_first_too():
   feat = graph.config_feat.copy()
   feat[3] = feat[1]
   graph = dataclasses.replace(graph, config_feat=feat)
-  scores = baselines.default_configuration([splits.Program(graph)], 0)[0]
+  scores = baselines.default_configuration([splits.ProgramView(graph)], 0)[0]
   assert set(metrics.ranking(scores)[:2]) == {1, 3}
 
 
@@ -64,7 +64,7 @@ def test_repeats_of_the_default_stand_first_too():
     _tile([300, 200], 150), _tile([0, 0], 0), synthetic.layout_graph(0, num_config_nodes=5)],
                          ids=["no equal", "no runtimes", "layout"])
 def test_where_no_default_can_be_told_the_order_is_random(graph):
-  program = splits.Program(graph)
+  program = splits.ProgramView(graph)
   assert baselines.default_index(graph) is None and not baselines.has_default(program)
   np.testing.assert_array_equal(
       baselines.default_configuration([program], 5)[0], baselines.random([program], 5)[0])
@@ -72,8 +72,8 @@ def test_where_no_default_can_be_told_the_order_is_random(graph):
 
 def test_a_default_on_the_other_side_of_a_split_does_not_count():
   graph = _tile([300, 200, 100], 200)
-  assert not baselines.has_default(splits.Program(graph, np.array([0, 2])))
-  program = splits.Program(graph, np.array([0, 1]))
+  assert not baselines.has_default(splits.ProgramView(graph, np.array([0, 2])))
+  program = splits.ProgramView(graph, np.array([0, 1]))
   assert baselines.has_default(program)
   assert metrics.ranking(baselines.default_configuration([program], 0)[0]).tolist() == [1, 0]
 
@@ -90,7 +90,7 @@ def _layout(rows):
 
 def test_layouts():
   graph = _layout([[(0, 0), (1, 2)], [], [(0, 1)], []])
-  program = splits.Program(graph)
+  program = splits.ProgramView(graph)
   assert baselines.default_index(graph) == 1
   assert set(metrics.ranking(baselines.default_configuration([program])[0])[:2]) == {1, 3}
   np.testing.assert_array_equal(baselines.size_heuristic([program])[0], [-2, 0, -1, 0])
@@ -103,7 +103,7 @@ def test_configurations_that_take_no_part_are_not_read(monkeypatch):
   layouts = graphs.LayoutGraph.layouts
   monkeypatch.setattr(graphs.LayoutGraph, "layouts", lambda self, rows: (
       read.extend(rows) or layouts(self, rows)))
-  programs = [splits.Program(graph, choice)]
+  programs = [splits.ProgramView(graph, choice)]
   assert baselines.has_default(programs[0])
   scores = [baselines.trivial(name, programs, 0)[0] for name in baselines.TRIVIAL]
   assert [score.shape for score in scores] == [(3,)] * 3
@@ -115,9 +115,9 @@ def test_configurations_that_take_no_part_are_not_read(monkeypatch):
 def test_larger_tiles_first_and_larger_outputs_among_equals():
   #                                                (kernel, output) volumes; 0: nothing is reduced.
   graph = _tile([100] * 4, 100, [(8, 64), (0, 512), (16, 32), (64, 64)])
-  program = splits.Program(graph)
+  program = splits.ProgramView(graph)
   assert metrics.ranking(baselines.size_heuristic([program])[0]).tolist() == [3, 1, 0, 2]
-  part = splits.Program(graph, np.array([0, 3]))
+  part = splits.ProgramView(graph, np.array([0, 3]))
   assert metrics.ranking(baselines.size_heuristic([part])[0]).tolist() == [1, 0]
 
 
@@ -131,4 +131,4 @@ def test_unknown_names_and_bare_graphs():
       np.random.default_rng(0), 4).items()})
   assert baselines.default_index(bare) is None
   with pytest.raises(errors.DataError, match="bare has no configurations"):
-    baselines.size_heuristic([splits.Program(bare)])
+    baselines.size_heuristic([splits.ProgramView(bare)])

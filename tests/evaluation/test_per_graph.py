@@ -28,7 +28,7 @@ def _tile(name, runtimes, **changes):
 def test_a_row_is_its_formulas():
   graph = _tile("cat.1", [100, 102, 200, 400])
   scores = np.array([3.0, 4.0, 1.0, 2.0])  # The best two swapped, and the worst two.
-  frame = per_graph.evaluate([splits.Program(graph)], [scores], COLLECTION, {"pairs"})
+  frame = per_graph.evaluate([splits.ProgramView(graph)], [scores], COLLECTION, {"pairs"})
   row = frame.iloc[0]
   assert (row["graph"], row["family"], row["group"], row["seen"]) == ("cat.1", "cat", "pairs", True)
   assert (row["nodes"], row["configurations"], row["degenerate"]) == (6, 4, False)
@@ -47,7 +47,7 @@ def test_tiles_are_judged_over_their_normalizers_unless_raw():
       1, num_configs=2, config_runtime=np.array([100, 300]),
       config_runtime_normalizers=np.array([100, 600]), name="cat.1")
   judge = lambda raw: per_graph.evaluate(
-      [splits.Program(graph)], [np.array([1.0, 0.0])], COLLECTION, raw=raw).iloc[0]
+      [splits.ProgramView(graph)], [np.array([1.0, 0.0])], COLLECTION, raw=raw).iloc[0]
   assert judge(False)["kendall_tau"] == -1.0 and judge(True)["kendall_tau"] == 1.0
   assert judge(False)["top1_slowdown"] == (100 / 100) / (300 / 600) - 1
   assert judge(False)["best_runtime_ns"] == 100  # Nanoseconds in either case.
@@ -57,7 +57,7 @@ def test_tiles_are_judged_over_their_normalizers_unless_raw():
 def test_only_the_usable_configurations_take_part():
   graph = _tile("cat.1", [400, 100, 200, 300],
                 config_runtime_passes=np.array([[400, 100, 200, 300], [400, 100, 310, 300]]))
-  program = splits.Program(graph, np.array([2, 3]))
+  program = splits.ProgramView(graph, np.array([2, 3]))
   row = per_graph.evaluate([program], [np.array([0.0, 1.0])], COLLECTION).iloc[0]
   assert row["configurations"] == 2 and row["best_runtime_ns"] == 200
   assert row["kendall_tau"] == -1.0 and row["top1_slowdown"] == pytest.approx(300 / 200 - 1)
@@ -68,7 +68,7 @@ def test_runtimes_of_merged_configurations():
   graph = synthetic.tile_graph(
       1, num_configs=3, config_runtime=np.array([100, 300, 500]), name="cat.1",
       config_runtime_normalizers=np.array([100, 600, 500]))
-  program = splits.Program(graph, np.array([2, 0]), np.array([0.75, 0.5, 1.0]))
+  program = splits.ProgramView(graph, np.array([2, 0]), np.array([0.75, 0.5, 1.0]))
   assert per_graph.runtimes_of(program).tolist() == [1.0, 0.75]
   assert per_graph.runtimes_of(program, raw=True).tolist() == [500, 100]  # As measured.
 
@@ -76,7 +76,7 @@ def test_runtimes_of_merged_configurations():
 def test_the_other_pass_is_the_mean_of_both_ways():
   first, second = np.array([100, 120, 140, 300]), np.array([110, 100, 150, 290])
   graph = _tile("dog.1", [105, 110, 145, 295], config_runtime_passes=np.stack([first, second]))
-  row = per_graph.evaluate([splits.Program(graph)], [np.arange(4.0)], COLLECTION).iloc[0]
+  row = per_graph.evaluate([splits.ProgramView(graph)], [np.arange(4.0)], COLLECTION).iloc[0]
   assert row["other_pass_kendall_tau"] == pytest.approx((5 - 1) / 6)
   assert row["other_pass_opa"] == pytest.approx(5 / 6)
   assert row["other_pass_top1_slowdown"] == pytest.approx(
@@ -84,7 +84,7 @@ def test_the_other_pass_is_the_mean_of_both_ways():
   assert row["other_pass_top5_slowdown"] == 0.0
   # Some graphs have passes and others do not.
   both = per_graph.evaluate(
-      [splits.Program(graph), splits.Program(_tile("dog.2", [1, 2]))],
+      [splits.ProgramView(graph), splits.ProgramView(_tile("dog.2", [1, 2]))],
       [np.arange(4.0), np.arange(2.0)], COLLECTION)
   assert both["other_pass_opa"].isna().tolist() == [False, True]
 
@@ -92,12 +92,12 @@ def test_the_other_pass_is_the_mean_of_both_ways():
 @pytest.mark.parametrize("passes", [None, [[100, 200]], [[100, 200], [0, 200]]])
 def test_no_ceiling_without_two_measured_passes(passes):
   changes = {} if passes is None else {"config_runtime_passes": np.array(passes)}
-  assert per_graph.other_pass(splits.Program(_tile("cat.1", [100, 200], **changes))) == {}
+  assert per_graph.other_pass(splits.ProgramView(_tile("cat.1", [100, 200], **changes))) == {}
 
 
 def test_nothing_to_rank_is_nan_and_constant_scores_are_degenerate():
-  programs = [splits.Program(_tile("cat.1", [100, 100])),
-              splits.Program(_tile("dog.1", [100, 200]))]
+  programs = [splits.ProgramView(_tile("cat.1", [100, 100])),
+              splits.ProgramView(_tile("dog.1", [100, 200]))]
   frame = per_graph.evaluate(programs, [np.array([0.0, 1.0]), np.array([1.0, 1.0])], COLLECTION)
   assert math.isnan(frame["kendall_tau"][0]) and math.isnan(frame["opa"][0])
   assert frame["kendall_tau"][1] == 0.0 and frame["opa"][1] == 0.0
@@ -110,7 +110,7 @@ def test_columns_follow_the_kind():
   assert per_graph.slowdown_ks(COLLECTION) == (1, 5, 10)
   graph = synthetic.layout_graph(0)
   frame = per_graph.evaluate(
-      [splits.Program(graph)], [-graph.relative_runtime], layout, {"elsewhere"})
+      [splits.ProgramView(graph)], [-graph.relative_runtime], layout, {"elsewhere"})
   assert frame["top100_slowdown"][0] == 0.0 and frame["kendall_tau"][0] == 1.0
   assert not frame["seen"][0]
   assert per_graph.metric_columns(frame) == [
@@ -124,7 +124,7 @@ def test_training_groups_are_of_families_with_siblings():
 
 def test_a_csv_keeps_the_rows(tmp_path):
   graph = _tile("cat.1", [100, 102, 200, 400])
-  frame = per_graph.evaluate([splits.Program(graph)], [np.arange(4.0)], COLLECTION, {"pairs"})
+  frame = per_graph.evaluate([splits.ProgramView(graph)], [np.arange(4.0)], COLLECTION, {"pairs"})
   frame.to_csv(tmp_path / "rows.csv", index=False)
   pd.testing.assert_frame_equal(
       pd.read_csv(tmp_path / "rows.csv"), frame, check_dtype=False, check_exact=True)
@@ -133,16 +133,16 @@ def test_a_csv_keeps_the_rows(tmp_path):
 def test_bad_input_is_a_data_error():
   graph = _tile("cat.1", [100, 200])
   with pytest.raises(errors.DataError, match="1 arrays of scores for 2 programs"):
-    per_graph.evaluate([splits.Program(graph)] * 2, [np.arange(2.0)], COLLECTION)
+    per_graph.evaluate([splits.ProgramView(graph)] * 2, [np.arange(2.0)], COLLECTION)
   with pytest.raises(errors.DataError, match="one for each runtime"):
-    per_graph.evaluate([splits.Program(graph)], [np.arange(3.0)], COLLECTION)
+    per_graph.evaluate([splits.ProgramView(graph)], [np.arange(3.0)], COLLECTION)
   hidden = _tile("cat.2", [0, 0])
   with pytest.raises(errors.DataError, match="cat.2 has no runtimes"):
-    per_graph.evaluate([splits.Program(hidden)], [np.arange(2.0)], COLLECTION)
+    per_graph.evaluate([splits.ProgramView(hidden)], [np.arange(2.0)], COLLECTION)
 
 
 def test_the_rows_agree_with_the_metrics():
-  programs = [splits.Program(synthetic.tile_graph(seed, num_configs=20)) for seed in range(4)]
+  programs = [splits.ProgramView(synthetic.tile_graph(seed, num_configs=20)) for seed in range(4)]
   scores = [np.random.default_rng(seed).normal(size=20) for seed in range(4)]
   frame = per_graph.evaluate(programs, scores, COLLECTION)
   for index, (program, score) in enumerate(zip(programs, scores)):

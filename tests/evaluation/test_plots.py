@@ -50,7 +50,7 @@ def test_slowdowns_for_all_k_are_the_metric():
 
 @pytest.mark.parametrize("sizes", [[12] * 8, [1], [2, 30, 400]])
 def test_a_whole_comparison(tmp_path, sizes):
-  programs = tuple(splits.Program(synthetic.tile_graph(
+  programs = tuple(splits.ProgramView(synthetic.tile_graph(
       number, num_configs=count, name=f"fam{number % 3}.{number}"))
       for number, count in enumerate(sizes))
   task = task_lib.Task(run_config.DataConfig(), COLLECTION, "test", 0, programs, {"fam0"})
@@ -86,4 +86,4 @@ def test_runtimes_of_unmeasured_graphs_are_refused(tmp_path):
   graph = synthetic.tile_graph(0, config_runtime=np.zeros(12, np.int64))
   frame = pd.DataFrame({"kendall_tau": [0.5]})
   with pytest.raises(errors.DataError, match="no runtimes"):
-    plots.rank_against_runtime(tmp_path / "x.png", [splits.Program(graph)], [np.zeros(12)], frame)
+    plots.rank_against_runtime(tmp_path / "x.png", [splits.ProgramView(graph)], [np.zeros(12)], frame)

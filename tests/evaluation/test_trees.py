@@ -18,7 +18,7 @@ SMALL = trees.Settings(iterations=15, learning_rate=0.3, max_leaf_nodes=8)
 
 
 def _programs(seeds, make=synthetic.tile_graph, **sizes):
-  return [splits.Program(make(seed, **sizes)) for seed in seeds]
+  return [splits.ProgramView(make(seed, **sizes)) for seed in seeds]
 
 
 def _mean_tau(programs, scores):
@@ -39,8 +39,8 @@ def test_trees_rank_what_they_never_saw(make, sizes):
 
 
 def test_only_usable_configurations_are_learnt_from_and_scored():
-  program = splits.Program(synthetic.tile_graph(0), np.array([1, 4, 7]))
-  hidden = splits.Program(
+  program = splits.ProgramView(synthetic.tile_graph(0), np.array([1, 4, 7]))
+  hidden = splits.ProgramView(
       synthetic.tile_graph(0, config_runtime=_shuffled(program.graph.config_runtime, [1, 4, 7])),
       program.choice)
   others = _programs(range(1, 12))
@@ -60,9 +60,9 @@ def test_scoring_needs_no_runtimes():
   graph = synthetic.tile_graph(50)
   hidden = synthetic.tile_graph(
       50, config_runtime=np.zeros(12, np.int64), config_runtime_normalizers=np.zeros(12, np.int64))
-  np.testing.assert_array_equal(*ranker.score([splits.Program(graph), splits.Program(hidden)]))
+  np.testing.assert_array_equal(*ranker.score([splits.ProgramView(graph), splits.ProgramView(hidden)]))
   with pytest.raises(errors.DataError, match="no runtimes"):
-    trees.fit([splits.Program(hidden)], SMALL)
+    trees.fit([splits.ProgramView(hidden)], SMALL)
 
 
 def test_merged_configurations_are_fitted_once_with_their_merged_runtime():
@@ -70,12 +70,12 @@ def test_merged_configurations_are_fitted_once_with_their_merged_runtime():
   keys = graph.config_keys()
   kept, merged = duplicates.merge(
       keys, np.array([9.0, 4.0, 3.0, 5.0, 6.0]), np.arange(5), "mean")
-  table = trees._table([splits.Program(graph, kept, merged)], 0, 100)
+  table = trees._table([splits.ProgramView(graph, kept, merged)], 0, 100)
   assert kept.tolist() == [0, 1, 3]
   np.testing.assert_array_equal(
       table.targets, labels.make_labels(np.array([(9 + 3 + 6) / 3, 4.0, 5.0])).target)
   np.testing.assert_array_equal(
-      table.features, trees._table([splits.Program(graph, kept)], 0, 100).features)
+      table.features, trees._table([splits.ProgramView(graph, kept)], 0, 100).features)
 
 
 def test_tuning_picks_the_best_stage_on_validation():
@@ -115,7 +115,7 @@ def test_many_graphs_share_the_rows():
 
 def test_thinned_programs_keep_their_choice_and_their_merged_runtimes():
   choice, merged = np.array([2, 3, 5, 7, 11]), np.arange(12.0) + 1
-  program = splits.Program(synthetic.tile_graph(0), choice, merged)
+  program = splits.ProgramView(synthetic.tile_graph(0), choice, merged)
   thinned, = trees.thin([program], 3, np.random.default_rng(1))
   assert len(thinned.choice) == 3 and set(thinned.choice) < set(choice)
   assert thinned.merged is merged

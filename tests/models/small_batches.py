@@ -48,7 +48,7 @@ class Made:
 
   def prepare(self, graph: graphs.Graph, choice: np.ndarray | None = None, **options
               ) -> batches.PreparedGraph:
-    return batches.prepare(splits.Program(graph, choice), self.normalizer, **options)
+    return batches.prepare(splits.ProgramView(graph, choice), self.normalizer, **options)
 
   def prepared(self, **options) -> list[batches.PreparedGraph]:
     return [self.prepare(graph, **options) for graph in self.graphs]

@@ -152,7 +152,7 @@ def test_scoring_needs_no_runtimes_and_takes_a_choice(trained):
       arrays[key] = np.zeros_like(arrays[key])
   bare = small_runs.npz.graphs.graph_from_arrays("bare", arrays)
   np.testing.assert_allclose(opened.score(bare), expected, rtol=1e-5, atol=1e-6)
-  (chosen,) = opened.score_programs([splits.Program(program.graph, np.array([3, 1]))])
+  (chosen,) = opened.score_programs([splits.ProgramView(program.graph, np.array([3, 1]))])
   assert chosen.shape == (2,)
   if opened.config.model.model == "residual_gnn":
     np.testing.assert_allclose(chosen, expected[[3, 1]], rtol=1e-5, atol=1e-6)
@@ -160,7 +160,7 @@ def test_scoring_needs_no_runtimes_and_takes_a_choice(trained):
 
 def test_scoring_nothing(trained):
   program = _validation(trained.config)[0]
-  empty = splits.Program(program.graph, np.zeros([0], np.int64))
+  empty = splits.ProgramView(program.graph, np.zeros([0], np.int64))
   opened = run.load_run(trained.path)
   assert opened.score_programs([]) == []
   (nothing,) = opened.score_programs([empty])

@@ -14,7 +14,7 @@ from tpugraphs_rank.training import validation
 
 def _prepared(graphs, choices=None):
   normalizer = normalize.Normalizer.fit(graphs)
-  return [batches.prepare(splits.Program(graph, choice), normalizer)
+  return [batches.prepare(splits.ProgramView(graph, choice), normalizer)
           for graph, choice in zip(graphs, choices or [None] * len(graphs))]
 
 

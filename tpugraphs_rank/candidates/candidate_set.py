@@ -39,25 +39,3 @@ class Candidates:
   def index(self, position: int) -> int:
     """Where a candidate stands in the file that it comes from; otherwise its position."""
     return int(position if self.indices is None else self.indices[position])
-
-
-def first_of_equals(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Which rows are distinct.
-
-  Args:
-    rows: (c, ...) numbers.
-
-  Returns:
-    (d,) positions of the first of each set of equal rows, ascending; (c,) which of them each row
-    equals, as a position among the d.
-  """
-  # Rows are compared byte by byte, and -0 is 0.
-  flat = np.ascontiguousarray((rows + rows.dtype.type(0)).reshape(len(rows), -1))
-  if not flat.shape[1]:
-    return np.arange(min(len(flat), 1)), np.zeros(len(flat), np.int64)
-  keys = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1])))[:, 0]
-  _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-  order = np.argsort(first)
-  rank = np.empty(len(order), np.int64)
-  rank[order] = np.arange(len(order))
-  return first[order], rank[group]

@@ -8,6 +8,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import layouts
+from tpugraphs_rank.data import distinct_rows
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.hlo import graph
@@ -55,7 +56,7 @@ def from_runs(data: tuning_pb2.ModuleTuningData, kind: str, source: str = "the m
     _check_nodes(ids, data, source)
     _check_layouts(rows, layouts.sites(data.module, [int(node) for node in ids]), source)
     arrays = {"node_config_ids": ids.astype(np.int64), "node_config_feat": rows}
-  kept, group = candidate_set.first_of_equals(rows)
+  kept, group = distinct_rows.find(rows)
   indices = np.array(chosen)[kept]
   defaults = [int(group[row]) for row, index in enumerate(chosen) if data.runs[index].is_default]
 
@@ -145,7 +146,7 @@ def _tiles(rows: np.ndarray, path: files.PathLike) -> candidate_set.Candidates:
                 f"{graphs.NUM_TILE_FEATURES}) with at least one configuration")
   rows = rows.astype(np.float32)
   groups = _bounds(rows, path)
-  kept, _ = candidate_set.first_of_equals(rows)
+  kept, _ = distinct_rows.find(rows)
 
   def profile(position: int) -> candidate_set.Profile:
     made = candidate_set.Profile()
@@ -197,7 +198,7 @@ def _layouts(ids: np.ndarray, rows: np.ndarray, data: tuning_pb2.ModuleTuningDat
   configurable = layouts.sites(data.module, ids.tolist())
   _check_layouts(rows, configurable, str(path))
   rows = rows.astype(np.int8)
-  kept, _ = candidate_set.first_of_equals(rows)
+  kept, _ = distinct_rows.find(rows)
   features = rows[kept]
   defaults = np.flatnonzero((features == tuning.LAYOUT_PADDING).all(axis=(1, 2)))
   return candidate_set.Candidates(

@@ -7,6 +7,7 @@ import numpy as np
 from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import tile_spaces
+from tpugraphs_rank.data import distinct_rows
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import tuning
 
@@ -93,7 +94,7 @@ def _sides(space: tile_spaces.TileSpace, most: int, rng: np.random.Generator
     chosen = rng.integers(0, lengths, size=[_DRAWS, len(lengths)])
     sides = space.tiles(chosen)
     drawn = np.concatenate([drawn, sides[space.is_legal(sides)]])
-    drawn = drawn[candidate_set.first_of_equals(drawn)[0]]
+    drawn = drawn[distinct_rows.find(drawn)[0]]
     if len(drawn) >= most:
       break
   drawn = drawn[:most]

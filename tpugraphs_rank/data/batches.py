@@ -76,7 +76,7 @@ class PreparedGraph:
     return np.argsort(self.runtimes[self.choice], kind="stable")
 
 
-def prepare(program: splits.Program, normalizer: normalize.Normalizer,
+def prepare(program: splits.ProgramView, normalizer: normalize.Normalizer,
             max_nodes: int | None = None) -> PreparedGraph:
   """Scales a program's features.
 

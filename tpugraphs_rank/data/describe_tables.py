@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tpugraphs_rank import tables
 from tpugraphs_rank.data import describe
 
 # Lines of the lists below the table; the JSON has all.
@@ -17,7 +18,7 @@ def text(description: describe.Description) -> str:
   splits = found["splits"]
   parts = [
       f"{found['collection']} ({found['kind']}, {found['target']}) in {found['folder']}",
-      _table(["", *splits], _rows(splits)),
+      tables.text(["", *splits], _rows(splits), rule=False).rstrip(),
       "Ranges are least / median / greatest over graphs, and the total where one follows.",
       _dtypes(splits), _opcodes(found), _twins(found["twins"]), _damaged(splits)]
   return "\n\n".join(part for part in parts if part) + "\n"
@@ -56,15 +57,6 @@ def _rows(splits: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
   ]
   made = [[title, *(cell(split) for split in splits.values())] for title, cell in rows]
   return [row for row in made if any(cell != _NONE for cell in row[1:])]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Columns aligned to the right, but for the first."""
-  lines = [header, *rows]
-  widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-  return "\n".join("  ".join(
-      cell.ljust(width) if column == 0 else cell.rjust(width)
-      for column, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
 
 
 def _list_size(splits: Mapping[str, Mapping[str, Any]]) -> int:
@@ -172,7 +164,8 @@ def _opcodes(found: Mapping[str, Any]) -> str:
     rest = listed[_SHOWN:]
     rows.append([f"{len(rest)} others", f"{sum(entry['nodes'] for entry in rest):,}",
                  f"{100 * sum(entry['share'] for entry in rest):.3g} %"])
-  table = _table([f"opcode ({len(listed)})", "nodes", "share"], rows)
+  header = [f"opcode ({len(listed)})", "nodes", "share"]
+  table = tables.text(header, rows, rule=False).rstrip()
   unseen = [f"Opcodes of {split} that train lacks: " + ", ".join(
       f"{name} ({describe.counted(number, 'node')})" for name, number in own.items())
             for split, own in (found["opcodes_not_in_train"] or {}).items() if own]

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank.data import distinct_rows
 
 NUM_NODE_FEATURES = 140
 NUM_TILE_FEATURES = 24
@@ -156,13 +157,7 @@ class _ConfiguredGraph(Graph):
 
   def config_keys(self) -> np.ndarray:
     """(c,) int64: the same number for the same configuration, from 0, by first occurrence."""
-    rows = self.config_rows()
-    if not rows.size:  # No configurations, or nothing that tells them apart.
-      return np.zeros([len(rows)], np.int64)
-    packed = np.ascontiguousarray(rows).view([("", np.void, rows.shape[1] * rows.itemsize)])
-    _, first, inverse = np.unique(packed.ravel(), return_index=True, return_inverse=True)
-    order = np.argsort(np.argsort(first, kind="stable"), kind="stable")
-    return order[inverse.ravel()].astype(np.int64)
+    return distinct_rows.find(self.config_rows()).group
 
   def config_rows(self) -> np.ndarray:
     """(c, ...) one configuration a row: equal rows are equal configurations."""

@@ -43,8 +43,8 @@ def check(config: run_config.RunConfig) -> None:
         "no real list; raise --batch_size, lower --synthetic_share, or ask for --synthetic_share=1")
 
 
-def trained_on(config: run_config.RunConfig, real: Sequence[splits.Program],
-               synthetic: Sequence[splits.Program]) -> list[splits.Program]:
+def trained_on(config: run_config.RunConfig, real: Sequence[splits.ProgramView],
+               synthetic: Sequence[splits.ProgramView]) -> list[splits.ProgramView]:
   """The programs of which lists are drawn: features are scaled by these."""
   without_real = synthetic and synthetic_lists(config) == config.batch.batch_size
   return [*(() if without_real else real), *synthetic]
@@ -84,7 +84,7 @@ def training_split(collection: registry.Collection, source: registry.Collection,
 
 
 def load_synthetic(config: run_config.RunConfig, collection: registry.Collection,
-                   valid: Sequence[splits.Program]) -> splits.Loaded:
+                   valid: Sequence[splits.ProgramView]) -> splits.Loaded:
   """Reads the synthetic programs that train.
 
   Args:
@@ -120,7 +120,7 @@ def load_synthetic(config: run_config.RunConfig, collection: registry.Collection
   return loaded
 
 
-def _shuffled(program: splits.Program, rng: np.random.Generator) -> splits.Program:
+def _shuffled(program: splits.ProgramView, rng: np.random.Generator) -> splits.ProgramView:
   """The program with its runtimes permuted among its usable configurations."""
   runtimes = program.runtimes.copy()
   runtimes[program.indices] = rng.permutation(runtimes[program.indices])
@@ -138,7 +138,7 @@ def _content(graph: graphs.Graph) -> str:
 
 
 def _held_back(config: run_config.RunConfig, collection: registry.Collection,
-               valid: Sequence[splits.Program]) -> Callable[[graphs.Graph], bool]:
+               valid: Sequence[splits.ProgramView]) -> Callable[[graphs.Graph], bool]:
   """Says of a synthetic graph whether validation or test hold it; see `AugmentConfig`."""
   rule = config.augment.synthetic_held_back
   structures, contents = set(), set()

@@ -70,8 +70,8 @@ def _checked(path: pathlib.Path, name: str, value: Any) -> np.ndarray:
   return np.array(value, np.int64)
 
 
-def restrict(programs: Sequence[splits.Program], collection: registry.Collection,
-             data_root: files.PathLike | None = None) -> list[splits.Program]:
+def restrict(programs: Sequence[splits.ProgramView], collection: registry.Collection,
+             data_root: files.PathLike | None = None) -> list[splits.ProgramView]:
   """The same programs with their published configurations only, repeats kept.
 
   Args:

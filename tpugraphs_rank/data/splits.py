@@ -26,7 +26,7 @@ _NAMED = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class ProgramView:
   """A graph and those of its configurations that one side of a split may use.
 
   Attributes:
@@ -126,11 +126,11 @@ def _named(names: list[str]) -> str:
 class Loaded(NamedTuple):
   """The programs of a split, and what was counted on the way."""
 
-  programs: list[Program]
+  programs: list[ProgramView]
   counts: Counts
 
 
-def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> list[Program]:
+def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> list[ProgramView]:
   """The programs of `load`, whose counts go to the log."""
   loaded = load(config, split, seed)
   _logger.info("%s", loaded.counts)
@@ -178,7 +178,7 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
   if limit is not None and limit < len(source):
     order = np.random.default_rng([seed, 1]).permutation(len(source))
     counts.drawn_with = seed
-  programs: dict[int, Program] = {}
+  programs: dict[int, ProgramView] = {}
   paddings: dict[str, dict[Any, str]] = containers.defaultdict(dict)
   for index in tqdm.tqdm(order, desc=f"reading {counts.name}", unit="graph", disable=None,
                          leave=False):
@@ -203,7 +203,7 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
       sides = config_lists.split_configs(keys, config.train_fraction, config.valid_fraction,
                                      [seed, zlib.crc32(graph.name.encode())])
       choice = sides[registry.SPLITS.index(split)]
-    programs[index] = _counted(Program(graph, choice), keys, counts)
+    programs[index] = _counted(ProgramView(graph, choice), keys, counts)
   if not len(source):
     raise errors.DataError(
         f"{collection.name} {split}: the collection has no graphs in this split; expected at least "
@@ -234,12 +234,12 @@ def _stored_split(collection: registry.Collection, split: str, by_configuration:
   return split
 
 
-def _counted(program: Program, keys: np.ndarray, counts: Counts) -> Program:
+def _counted(program: ProgramView, keys: np.ndarray, counts: Counts) -> ProgramView:
   """The program, its equal configurations merged where that is asked for; counts its quirks."""
   indices = program.indices
   repeats = len(indices) - len(np.unique(keys[indices]))
   if repeats and counts.duplicates != "keep":
-    program = Program(program.graph, *duplicates.merge(
+    program = ProgramView(program.graph, *duplicates.merge(
         keys, program.runtimes, indices, counts.duplicates))
   isolated = quirks.isolated_nodes(program.graph)
   used = len(program.indices)

@@ -9,7 +9,9 @@ import hashlib
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank.data import hashing
 
+_mixed = hashing.splitmix64
 _SELF, _OPERAND, _USER, _FEATURES = (
     np.array([number], np.uint64) for number in (
         0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5))
@@ -35,7 +37,8 @@ def graph_hash(node_opcode: np.ndarray, edge_index: np.ndarray,
   labels = _mixed(np.asarray(node_opcode, np.uint64) + _SELF)
   if node_feat is not None:
     rows = np.ascontiguousarray(np.asarray(node_feat, np.float64) + 0.0).view(np.uint64)
-    weights = _mixed(np.arange(1, rows.shape[1] + 1, dtype=np.uint64) * _FEATURES) | np.uint64(1)
+    columns = np.arange(1, rows.shape[1] + 1, dtype=np.uint64)
+    weights = _mixed(columns * _FEATURES) | np.uint64(1)
     labels = _mixed(labels + (_mixed(rows) * weights).sum(axis=1, dtype=np.uint64))
   users, operands = np.asarray(edge_index, np.int64).reshape(-1, 2).T
   known = len(np.unique(labels))
@@ -51,13 +54,6 @@ def graph_hash(node_opcode: np.ndarray, edge_index: np.ndarray,
   digest = hashlib.sha256(np.array([len(labels), len(users)], "<u8").tobytes())
   digest.update(np.sort(labels).astype("<u8").tobytes())
   return digest.hexdigest()[:32]
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-  """The finaliser of splitmix64: every bit of the result depends on every bit of the value."""
-  values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return values ^ (values >> np.uint64(31))
 
 
 def divide(hashes: Sequence[str], fractions: dict[str, float], seed: int) -> list[str]:

@@ -21,7 +21,7 @@ DETERMINISTIC = ("size_heuristic",)
 _KERNEL_VOLUME, _OUTPUT_VOLUME = 7, 15
 
 
-def random(programs: Sequence[splits.Program], seed: int = 0) -> list[np.ndarray]:
+def random(programs: Sequence[splits.ProgramView], seed: int = 0) -> list[np.ndarray]:
   """A random order of each program's configurations.
 
   It depends on the seed and the graph's name, not on which other graphs there are.
@@ -54,12 +54,12 @@ def _leaves_all(graph: graphs.LayoutGraph, rows: np.ndarray | None = None) -> np
       (block == -1).all(axis=(1, 2)) for block in graph.layout_blocks(rows))])
 
 
-def has_default(program: splits.Program) -> bool:
+def has_default(program: splits.ProgramView) -> bool:
   """Whether the default is known and among the program's usable configurations."""
   return bool(_is_default(program).any())
 
 
-def default_configuration(programs: Sequence[splits.Program], seed: int = 0) -> list[np.ndarray]:
+def default_configuration(programs: Sequence[splits.ProgramView], seed: int = 0) -> list[np.ndarray]:
   """The default (and its repeats) first, the others in random order.
 
   Programs without a default (see `has_default`) are ranked at random.
@@ -68,7 +68,7 @@ def default_configuration(programs: Sequence[splits.Program], seed: int = 0) -> 
           for program, scores in zip(programs, random(programs, seed))]
 
 
-def size_heuristic(programs: Sequence[splits.Program], seed: int = 0) -> list[np.ndarray]:
+def size_heuristic(programs: Sequence[splits.ProgramView], seed: int = 0) -> list[np.ndarray]:
   """Tile: larger blocks first. Layout: fewer constraints first.
 
   Tile: by output elements times reduction elements of a block; among equals, more output elements
@@ -93,7 +93,7 @@ def _size_score(graph: graphs.Graph, indices: np.ndarray) -> np.ndarray:
   raise errors.DataError(f"{graph.name} has no configurations to rank")
 
 
-_FUNCTIONS: dict[str, Callable[[Sequence[splits.Program], int], list[np.ndarray]]] = {
+_FUNCTIONS: dict[str, Callable[[Sequence[splits.ProgramView], int], list[np.ndarray]]] = {
     "random": random,
     "default_configuration": default_configuration,
     "size_heuristic": size_heuristic,
@@ -113,7 +113,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
   return tuple(names)
 
 
-def trivial(name: str, programs: Sequence[splits.Program], seed: int = 0) -> list[np.ndarray]:
+def trivial(name: str, programs: Sequence[splits.ProgramView], seed: int = 0) -> list[np.ndarray]:
   """Scores of one of TRIVIAL; `trees` has the boosted trees, which must be trained.
 
   Raises:
@@ -125,7 +125,7 @@ def trivial(name: str, programs: Sequence[splits.Program], seed: int = 0) -> lis
   return _FUNCTIONS[name](programs, seed)
 
 
-def _is_default(program: splits.Program) -> np.ndarray:
+def _is_default(program: splits.ProgramView) -> np.ndarray:
   """(c',) bool: the usable configurations that are the default."""
   if isinstance(program.graph, graphs.LayoutGraph):
     # Told from the row alone; the configurations that take no part are not read.

@@ -44,7 +44,7 @@ def higher_is_better(column: str) -> bool:
   return not column.endswith("slowdown")
 
 
-def runtimes_of(program: splits.Program, raw: bool = False) -> np.ndarray:
+def runtimes_of(program: splits.ProgramView, raw: bool = False) -> np.ndarray:
   """The runtimes (c',) float64 that a program's configurations are judged by.
 
   Args:
@@ -70,7 +70,7 @@ def training_groups(collection: registry.Collection, stems: Iterable[str]) -> Ab
 
 
 def evaluate(
-    programs: Sequence[splits.Program],
+    programs: Sequence[splits.ProgramView],
     scores: Sequence[np.ndarray],
     collection: registry.Collection,
     seen_groups: AbstractSet[str] | None = None,
@@ -139,7 +139,7 @@ def _ranking(runtimes: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
       "opa_gap5": metrics.opa(runtimes, scores, min_gap=GAP)}
 
 
-def other_pass(program: splits.Program, raw: bool = False) -> dict[str, float]:
+def other_pass(program: splits.ProgramView, raw: bool = False) -> dict[str, float]:
   """What a graph's one measurement reaches as a ranker of another: the noise of the data.
 
   Each pass of `config_runtime_passes` ranks, each other pass judges; the mean over the ordered

@@ -123,7 +123,7 @@ def training_curves(path: files.PathLike, histories: Mapping[str, pd.DataFrame])
 
 
 def rank_against_runtime(
-    path: files.PathLike, programs: Sequence[splits.Program], scores: Sequence[np.ndarray],
+    path: files.PathLike, programs: Sequence[splits.ProgramView], scores: Sequence[np.ndarray],
     frame: pd.DataFrame, title: str = "", count: int = 6,
 ) -> None:
   """Predicted rank against runtime: six graphs from the worst tau to the best, and all pooled.
@@ -165,7 +165,7 @@ def rank_against_runtime(
     _save(figure, path)
 
 
-def _pooled_ranks(axis: axes_lib.Axes, programs: Sequence[splits.Program],
+def _pooled_ranks(axis: axes_lib.Axes, programs: Sequence[splits.ProgramView],
                   scores: Sequence[np.ndarray], order: np.ndarray) -> None:
   """Median and quartiles of the relative runtime over all graphs, by relative predicted rank."""
   places, ratios = [], []

@@ -56,10 +56,10 @@ class Task:
   collection: registry.Collection
   split: str
   seed: int
-  programs: tuple[splits.Program, ...]
+  programs: tuple[splits.ProgramView, ...]
   seen_groups: AbstractSet[str] | None
   configurations: str = ALL
-  train: tuple[splits.Program, ...] | None = None
+  train: tuple[splits.ProgramView, ...] | None = None
   seen_families: AbstractSet[str] | None = None
 
   @property
@@ -77,7 +77,7 @@ class Task:
     """For each graph what the repeats of its configurations allow on this split."""
     return {
         program.graph.name: noise.noise_ceiling(
-            per_graph.runtimes_of(splits.Program(program.graph)), program.graph.config_keys(),
+            per_graph.runtimes_of(splits.ProgramView(program.graph)), program.graph.config_keys(),
             program.choice, seed=seed)
         for program in self.programs}
 
@@ -126,9 +126,9 @@ def load_task(config: run_config.DataConfig, split: str, seed: int = 0,
 
 
 def _training(config: run_config.DataConfig, collection: registry.Collection, seed: int
-              ) -> tuple[list[str] | None, tuple[splits.Program, ...] | None]:
+              ) -> tuple[list[str] | None, tuple[splits.ProgramView, ...] | None]:
   """The names of training's programs; and these, where only they tell the names."""
-  train: tuple[splits.Program, ...] | None = None
+  train: tuple[splits.ProgramView, ...] | None = None
   try:
     if config.split_by == "configuration" and registry.WHOLE in collection.splits:
       stored = registry.WHOLE

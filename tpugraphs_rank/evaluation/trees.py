@@ -86,8 +86,8 @@ class _Table(NamedTuple):
   columns: _Columns
 
 
-def thin(programs: Sequence[splits.Program], most: int, rng: np.random.Generator
-         ) -> list[splits.Program]:
+def thin(programs: Sequence[splits.ProgramView], most: int, rng: np.random.Generator
+         ) -> list[splits.ProgramView]:
   """The same programs, those with many configurations with some of them, drawn, in their order.
 
   Args:
@@ -107,7 +107,7 @@ def thin(programs: Sequence[splits.Program], most: int, rng: np.random.Generator
   return thinned
 
 
-def _table(programs: Sequence[splits.Program], seed: int, most: int) -> _Table:
+def _table(programs: Sequence[splits.ProgramView], seed: int, most: int) -> _Table:
   """The training rows of all programs, at most about `most`, drawn with the seed."""
   programs = thin(programs, most, np.random.default_rng([seed, 2]))
   targets = [labels.make_labels(per_graph.runtimes_of(program)).target for program in programs]
@@ -127,7 +127,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
   return np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
 
 
-def _features(programs: Sequence[splits.Program], columns: _Columns | None = None) -> np.ndarray:
+def _features(programs: Sequence[splits.ProgramView], columns: _Columns | None = None) -> np.ndarray:
   """(r, f): the features of all programs' configurations, one after the other."""
   table = None
   start = 0
@@ -153,21 +153,21 @@ class Trees:
     self._regressor = regressor
     self._columns = columns
 
-  def score(self, programs: Sequence[splits.Program]) -> list[np.ndarray]:
+  def score(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
     """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
     return [self._regressor.predict(self._columns.of(
         tree_features.features(program.graph, program.indices)))
             for program in tqdm.tqdm(programs, desc="scoring with boosted_trees", unit="graph",
                                      disable=None, leave=False)]
 
-  def staged_scores(self, programs: Sequence[splits.Program]) -> Iterator[list[np.ndarray]]:
+  def staged_scores(self, programs: Sequence[splits.ProgramView]) -> Iterator[list[np.ndarray]]:
     """`score` with the first 1, 2, ... trees."""
     ends = np.cumsum([len(program.indices) for program in programs])[:-1]
     for values in self._regressor.staged_predict(_features(programs, self._columns)):
       yield np.split(values, ends)
 
 
-def fit(programs: Sequence[splits.Program], settings: Settings = Settings(), seed: int = 0
+def fit(programs: Sequence[splits.ProgramView], settings: Settings = Settings(), seed: int = 0
         ) -> Trees:
   """Fits trees to the training programs.
 
@@ -192,7 +192,7 @@ def _fit(table: _Table, settings: Settings, seed: int) -> Trees:
   return Trees(settings, regressor, table.columns)
 
 
-def tune(train: Sequence[splits.Program], valid: Sequence[splits.Program],
+def tune(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
          grid: Sequence[Settings] = GRID, seed: int = 0) -> Settings:
   """Chooses hyperparameters, the number of trees among them, by mean tau on validation.
 

@@ -21,6 +21,7 @@ from scipy import sparse
 
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import hashing
 from tpugraphs_rank.data import packed_layouts
 
 
@@ -166,22 +167,15 @@ def _spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _group(support: sparse.csr_matrix, salts: np.ndarray) -> _Level:
   """Groups of rows with equal support."""
-  group = pd.factorize(support @ _mix(salts))[0].astype(np.int64)
+  group = pd.factorize(support @ hashing.splitmix64(salts))[0].astype(np.int64)
   _, first = np.unique(group, return_index=True)
   return _Level(group, support[first].tocsr())
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-  """Scrambles 64-bit numbers one to one (the finalizer of SplitMix64)."""
-  values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return values ^ (values >> np.uint64(31))
 
 
 def _hash(layouts: np.ndarray, salts: np.ndarray) -> np.ndarray:
   """(nodes, T) uint64 of (nodes, T, 18) layouts: equal at a node for equal layouts, else not."""
   number = packed_layouts.numbers(layouts, graphs.NUM_LAYOUT_FEATURES).reshape(layouts.shape[:2])
-  return _mix(number.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salts[:, None])
+  return hashing.splitmix64(number.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salts[:, None])
 
 
 def _tell(level: _Level, hashes: np.ndarray) -> Told:
@@ -192,7 +186,8 @@ def _tell(level: _Level, hashes: np.ndarray) -> Told:
     if (state[:-1].max(axis=1, initial=-1) < state[1:].min(axis=1, initial=groups * count)).all():
       break
     # Each node's anew, in its own way, so that what fell together falls apart.
-    hashes = _mix(hashes + _mix(np.arange(1, len(hashes) + 1, dtype=np.uint64))[:, None])
+    salts = hashing.splitmix64(np.arange(1, len(hashes) + 1, dtype=np.uint64))
+    hashes = hashing.splitmix64(hashes + salts[:, None])
   number = int(state.max(initial=-1)) + 1
   example = np.empty(number, np.int64)
   example[state.reshape(-1)[::-1]] = (np.arange(groups * count) % max(count, 1))[::-1]

@@ -66,7 +66,7 @@ class Run:
     self._best = best
     self._scorer = scoring.Scorer(self._model, self.config)
 
-  def score_programs(self, programs: Sequence[splits.Program]) -> list[np.ndarray]:
+  def score_programs(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
     """Scores each program's usable configurations, (c',) float32, higher = faster.
 
     Raises:
@@ -76,7 +76,7 @@ class Run:
     self.check([program.graph for program in programs])
     return self._scores(programs)
 
-  def _scores(self, programs: Sequence[splits.Program]) -> list[np.ndarray]:
+  def _scores(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
     if not programs:
       return []
     prepared = [batches.prepare(program, self.normalizer) for program in programs]
@@ -108,7 +108,7 @@ class Run:
     """
     if configs is not None:
       graph = graphs.with_configs(graph, configs)
-    return self.score_programs([splits.Program(graph)])[0]
+    return self.score_programs([splits.ProgramView(graph)])[0]
 
   def rank(self, graph: graphs.Graph, k: int = 10) -> np.ndarray:
     """The best k configurations of a graph, fewer where it has fewer: (k,) int64, best first.
@@ -134,7 +134,7 @@ class Run:
       unseen += [self._unseen(graph) for graph in group]
       if self.strict:
         self._report(unseen)
-      yield from zip(group, self._scores([splits.Program(graph) for graph in group]))
+      yield from zip(group, self._scores([splits.ProgramView(graph) for graph in group]))
     self._report(unseen)
 
   def _create(self, prepared: batches.PreparedGraph) -> None:

@@ -127,4 +127,4 @@ def test_nothing_to_learn(config, tmp_path):
 def test_a_program_without_runtimes_has_no_label():
   graph = small_runs.synthetic.tile_graph(0, config_runtime=np.zeros(12, np.int64))
   with pytest.raises(errors.DataError, match="has no runtimes; a graph's label"):
-    pretraining.label_of(splits.Program(graph))
+    pretraining.label_of(splits.ProgramView(graph))

@@ -76,7 +76,7 @@ class Graphs(NamedTuple):
   real: list[pretext.Example]
   synthetic: list[pretext.Example]
   normalizer: normalize.Normalizer
-  programs: list[splits.Program]
+  programs: list[splits.ProgramView]
 
 
 def graphs_of(config: run_config.RunConfig, labelled: bool) -> Graphs:
@@ -96,7 +96,7 @@ def graphs_of(config: run_config.RunConfig, labelled: bool) -> Graphs:
   seed, size = config.training.seed, config.batch.max_configs
   data = config.data if labelled else dataclasses.replace(config.data, max_graphs=None)
   real = splits.load(data, "train", seed, size).programs
-  synthetic: list[splits.Program] = []
+  synthetic: list[splits.ProgramView] = []
   if config.augment.synthetic is not None:
     valid = splits.load(config.data, "valid", seed, size).programs
     synthetic = mixing.load_synthetic(config, collection, valid).programs
@@ -108,7 +108,7 @@ def graphs_of(config: run_config.RunConfig, labelled: bool) -> Graphs:
   return Graphs(examples[:len(real)], examples[len(real):], normalizer, programs)
 
 
-def label_of(program: splits.Program) -> float:
+def label_of(program: splits.ProgramView) -> float:
   """log of the mean runtime over the configurations that may be used; normalised, for kernels.
 
   Raises:
