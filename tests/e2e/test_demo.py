@@ -64,5 +64,5 @@ def test_a_run_of_other_settings_is_not_overwritten(folder: pathlib.Path):
   (folder / "other.json").write_text(json.dumps(settings), encoding="utf-8")
   done = _demo(folder, "--config", str(folder / "other.json"))
   assert done.returncode == 1
-  assert "hidden_width: stored 8, asked 9" in done.stderr
+  assert "hidden_width: stored 8, requested 9" in done.stderr
   assert "Traceback" not in done.stderr

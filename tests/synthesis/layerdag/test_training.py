@@ -50,7 +50,7 @@ def test_a_directory_of_another_run_is_refused(tmp_path):
   config = _config(tmp_path)
   training.Trainer(config).train(tmp_path / "run", stop_after=1)
   other = config_lib.override(config, {"network.width": 12})
-  with pytest.raises(errors.RunDirectoryError, match="network.width: stored 16, asked 12"):
+  with pytest.raises(errors.RunDirectoryError, match="network.width: stored 16, requested 12"):
     training.Trainer(other).train(tmp_path / "run")
   dags_lib.save(tmp_path / "graphs.npz", test_growth.make(2, count=12))
   with pytest.raises(errors.RunDirectoryError, match="other graphs than those in .*graphs.npz"):
