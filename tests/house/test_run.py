@@ -1,7 +1,7 @@
 """The script of tasks: its list, its search for a Python, and when it makes an environment.
 
-A stand-in for Python, itself a shell script, makes environments at once and writes down what it
-was asked to do; nothing is installed.
+A stand-in for Python, a shell script, makes environments instantly and logs its commands. Nothing
+is installed.
 """
 
 import os
@@ -17,11 +17,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TASKS = (
-    "demo", "demo-layerdag", "test", "python", "collect-tile", "collect-layout", "synthesize",
-    "remeasure", "benchmark", "tables", "build-files", "lock")
+    "demo", "test", "test-all", "tpugraphs-rank", "python", "docs", "benchmark", "tables", "lock")
 
-# Answers the probe as the version in $0.version, makes environments that hold a copy of itself, and
-# passes everything else on to the real Python.
+# Answers the probe with the version in $0.version, makes environments that hold a copy of itself,
+# and logs everything else.
 STAND_IN = r"""#!/bin/sh
 log() { echo "$*" >>"$LOG"; }
 case "$*" in
@@ -36,8 +35,12 @@ print("*)
       *) exit 3 ;;
     esac ;;
   "-m venv "*)
-    log venv "$3"
+    case $3 in */tmp.*) log venv scratch ;; *) log venv "$3" ;; esac
     mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && cp "$0.version" "$3/bin/python.version" ;;
+  "-m pip install "*" uv")
+    log pip uv
+    [ -n "${UV-}" ] || exit 1
+    cp "$UV" "${0%python}uv" ;;
   "-m pip "*)
     log pip
     sleep "${PIP_SECONDS:-0}"
@@ -50,8 +53,16 @@ esac
 """
 
 
+# Installs a stand-in for Python 3.11 where $UV_PYTHON says, and fails where there is none.
+STAND_IN_UV = r"""#!/bin/sh
+echo "uv $*" >>"$LOG"
+[ -e "${UV_PYTHON-}" ] || exit 1
+[ "$2" = install ] || echo "$UV_PYTHON"
+"""
+
+
 class Project:
-  """A copy of the script in a folder of its own, with stand-ins for Python on the PATH."""
+  """A copy of the script in a separate folder, with stand-ins for Python on the PATH."""
 
   def __init__(self, folder: pathlib.Path):
     self.top = folder / "a project"  # A space, as in many a home folder.
@@ -62,7 +73,8 @@ class Project:
       path.mkdir()
     shutil.copy(ROOT / "run", self.top / "run")
     (self.top / "requirements.txt").write_text("numpy==1.0\n")
-    for tool in ("dirname", "sed", "cat", "cksum", "date", "rm", "mv", "cp", "mkdir", "sleep"):
+    for tool in ("dirname", "sed", "cat", "cksum", "date", "rm", "mv", "cp", "mkdir", "sleep",
+                 "mktemp"):
       (self.bin / tool).symlink_to(shutil.which(tool))
 
   def python(self, name: str, version: str, folder: str = "bin") -> pathlib.Path:
@@ -73,7 +85,13 @@ class Project:
     path.with_name(f"{name}.version").write_text(version)
     return path
 
-  def environment(self, **variables: str) -> dict:
+  def uv(self, path: pathlib.Path) -> pathlib.Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(STAND_IN_UV)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+  def environment(self, **variables: str) -> dict[str, str]:
     return {"PATH": str(self.bin), "HOME": str(self.home), "LOG": str(self.log),
             "REAL_PYTHON": sys.executable, **variables}
 
@@ -83,7 +101,7 @@ class Project:
         env=self.environment(**variables), stdin=subprocess.DEVNULL, capture_output=True,
         text=True, check=False)
 
-  def logged(self) -> list:
+  def logged(self) -> list[str]:
     lines = self.log.read_text().splitlines() if self.log.exists() else []
     self.log.write_text("")
     return lines
@@ -95,7 +113,7 @@ def project(tmp_path):
 
 
 MADE = ["venv .venv", "pip", "pip"]
-TESTED = ["task -m pytest -x"]
+TESTED = ["task -m pytest -m not slow -x"]
 
 
 def test_it_is_executable_and_parses():
@@ -150,68 +168,20 @@ def test_python_runs_where_the_caller_is(project, tmp_path):
   assert project.logged() == MADE + ["task script.py"]
 
 
-def test_collecting_uses_an_environment_of_its_own(project):
+def test_tasks_run_their_programs(project, tmp_path):
   project.python("python3", "3.11")
-  (project.top / "tools" / "collect").mkdir(parents=True)
-  (project.top / "tools" / "collect" / "requirements.txt").write_text("jax==1.0\n")
-  assert project.run("collect-tile", "my folder", "--kernels", "6").returncode == 0
-  assert project.logged() == MADE + ["venv .venv-collect", "pip"] + [
-      "task -m tpugraphs_rank.collect.tile.collect --output my folder/measured --kernels 6",
-      "task -m tpugraphs_rank.cli.featurize --input my folder/measured/pass1.pb "
-      "--repeat my folder/measured/pass2.pb --output my folder/npz",
-      "task -m tpugraphs_rank.collect.tile.assemble --collected my folder/measured --npz my folder/npz "
-      "--output my folder/tile_xla_cpu"]
-  project.run("collect-tile", "--kernels", "6")
-  assert project.logged()[0] == (
-      "task -m tpugraphs_rank.collect.tile.collect --output build/collect-tile/measured --kernels 6")
-
-
-def test_synthesizing_makes_measures_and_assembles(project):
-  project.python("python3.11", "3.11")
-  (project.top / "tools" / "collect").mkdir(parents=True)
-  (project.top / "tools" / "collect" / "requirements.txt").write_text("jax==1.0\n")
-  assert project.run("synthesize", "--count", "9").returncode == 2
-  (project.top / "a").mkdir()
-  (project.top / "a" / "programs.json").write_text('{\n  "kind": "tile",\n  "programs": []\n}\n')
-  assert project.run("synthesize", "a", "--count", "9").returncode == 0
-  assert [line for line in project.logged() if line.startswith("task")] == [
-      "task -m tpugraphs_rank.cli.synthesize --output a --count 9",
-      "task -m tpugraphs_rank.collect.tile.collect --programs a/programs.json --configurations 20 "
-      "--output a/measured",
-      "task -m tpugraphs_rank.cli.featurize --input a/measured/pass1.pb --repeat a/measured/pass2.pb "
-      "--output a/npz",
-      "task -m tpugraphs_rank.collect.common.assemble_synthetic --collected a/measured --npz a/npz "
-      "--output a/collection --name tile:made"]
-  (project.top / "a" / "programs.json").write_text('{\n  "programs": [],\n  "kind": "layout"\n}\n')
-  assert project.run("synthesize", "a").returncode == 0
-  assert [line for line in project.logged() if line.startswith("task")] == [
-      "task -m tpugraphs_rank.cli.synthesize --output a",
-      "task -m tpugraphs_rank.collect.layout.collect --made a/programs.json --configurations 30 "
-      "--configurations_of_small_programs 30 --output a/measured",
-      "task -m tpugraphs_rank.cli.featurize --input a/measured/pass1 --repeat a/measured/pass2 "
-      "--output a/npz",
-      "task -m tpugraphs_rank.collect.common.assemble_synthetic --collected a/measured --npz a/npz "
-      "--output a/collection --name layout:made"]
-  project.run("collect-layout", "--programs", "6")
-  assert project.logged() == [
-      "task -m tpugraphs_rank.collect.layout.collect --output build/collect-layout/measured --programs 6",
-      "task -m tpugraphs_rank.cli.featurize --input build/collect-layout/measured/pass1 "
-      "--repeat build/collect-layout/measured/pass2 --output build/collect-layout/npz",
-      "task -m tpugraphs_rank.collect.layout.assemble --collected build/collect-layout/measured "
-      "--npz build/collect-layout/npz --output build/collect-layout/layout_xla_cpu_mixed"]
-
-
-def test_remeasuring_uses_the_collectors_environment(project):
-  project.python("python3", "3.11")
-  (project.top / "tools" / "collect").mkdir(parents=True)
-  (project.top / "tools" / "collect" / "requirements.txt").write_text("jax==1.0\n")
-  assert project.run("remeasure", "my file.pb", "folder").returncode == 0
-  assert project.logged() == ["venv .venv-collect", "pip",
-                              "task -m tpugraphs_rank.collect.common.remeasure my file.pb folder"]
+  for arguments, expected in (
+      (["demo"], "-m tpugraphs_rank.cli demo"),
+      (["test-all", "-x"], "-m pytest -x"),
+      (["tpugraphs-rank", "describe", "--help"], "-m tpugraphs_rank.cli describe --help"),
+      (["docs"], "-m mkdocs build --strict --site-dir build/site"),
+      (["tables"], "-m experiments.tables")):
+    assert project.run(*arguments, cwd=tmp_path).returncode == 0
+    assert project.logged()[-1] == f"task {expected}"
 
 
 @pytest.mark.parametrize("change", ["requirements", "interrupted", "moved", "python", "chosen"])
-def test_the_environment_is_made_anew_when_it_must_be(project, change):
+def test_the_environment_is_rebuilt_when_necessary(project, change):
   project.python("python3", "3.11")
   other = project.python("mine", "3.10")
   project.run("test", "-x")
@@ -230,12 +200,12 @@ def test_the_environment_is_made_anew_when_it_must_be(project, change):
     variables["PYTHON"] = str(other)
   assert project.run("test", "-x", **variables).returncode == 0
   assert project.logged() == MADE + TESTED
-  # The one that was chosen stays, also when nothing is chosen any more.
+  # The chosen Python stays in use when PYTHON is no longer set.
   assert project.run("test", "-x").returncode == 0
   assert project.logged() == TESTED
 
 
-def test_a_failed_installation_is_redone(project):
+def test_a_failed_installation_is_repeated(project):
   project.python("python3", "3.11")
   result = project.run("test", "-x", PIP_FAILS="1")
   assert result.returncode != 0
@@ -272,17 +242,42 @@ def test_a_killed_builder_leaves_no_lock(project):
 @pytest.mark.parametrize("folder", [
     "home/.pyenv/versions/3.11.7/bin",
     "home/.local/share/uv/python/cpython-3.10.14-linux-x86_64-gnu/bin"])
-def test_pythons_of_pyenv_and_uv_are_found_off_the_path(project, folder):
+def test_pythons_of_pyenv_and_uv_need_not_be_on_the_path(project, folder):
   project.python("python3", "3.11", folder)
   assert project.run("test", "-x").returncode == 0
   assert project.logged() == MADE + TESTED
 
 
-def test_without_a_suitable_python_it_says_what_there_is_and_what_to_do(project):
+@pytest.mark.parametrize("on_path", [True, False])
+def test_uv_provides_a_python_where_there_is_none(project, on_path):
+  downloaded = project.python("python3.11", "3.11", "downloaded")
+  project.python("python3", "3.12")
+  variables = {"UV_PYTHON": str(downloaded)}
+  if on_path:
+    project.uv(project.bin / "uv")
+  else:
+    variables["UV"] = str(project.uv(project.home / "uv"))
+  result = project.run("test", "-x", **variables)
+  assert result.returncode == 0, result.stderr
+  assert "getting Python 3.11" in result.stderr
+  installed = [] if on_path else ["venv scratch", "pip uv"]
+  assert project.logged() == installed + [
+      "uv python install 3.11", "uv python find --system 3.11"] + MADE + TESTED
+
+
+def test_a_chosen_python_is_not_replaced_by_uv(project):
+  project.uv(project.bin / "uv")
+  newer = project.python("python3", "3.12")
+  result = project.run("test", PYTHON=str(newer))
+  assert result.returncode == 1 and not project.logged()
+
+
+def test_without_a_suitable_python_it_lists_the_pythons_and_the_remedies(project):
   newer = project.python("python3", "3.12")
   bare = project.python("python3.11", "bare")
   result = project.run("demo")
   assert result.returncode == 1 and not (project.top / ".venv").exists()
+  assert project.logged() == ["venv scratch", "pip uv"]  # uv could not be installed.
   for text in (
       "3.11 or 3.10", f"{newer}: 3.12.9, another version",
       f"{bare}: bare.9, but without the modules venv and ensurepip", "uv python install 3.11",
@@ -294,7 +289,7 @@ def test_without_any_python_it_says_so(project):
   assert "no Python at all" in project.run("demo").stderr
 
 
-def test_a_chosen_python_that_will_not_do_is_named(project):
+def test_an_unsuitable_chosen_python_is_named(project):
   project.python("python3", "3.11")
   result = project.run("demo", PYTHON="/no/such/python")
   assert result.returncode == 1
