@@ -46,10 +46,11 @@ from absl import flags
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.cli import augment_cases as cases_lib
 from tpugraphs_rank.data import registry
-from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank.evaluation import result_tables
 from tpugraphs_rank.synthesis.augment import gains as gains_lib
 
 ARMS = tuple(name for name, arm in cases_lib.ARMS.items() if arm.source != cases_lib.SYNTHETIC)
@@ -187,7 +188,7 @@ def readme_table(results: Mapping[str, Any]) -> str:
                   if one["arm"] == cases_lib.LAYERDAG), {})
     row = [f"{task}, {budget}" if several else str(budget)]
     for name in parts:
-      cell = lambda arm: tables.cell("tau", by_arm.get(arm, {}).get(name, {}).get("tau"))
+      cell = lambda arm: result_tables.cell("tau", by_arm.get(arm, {}).get(name, {}).get("tau"))
       gain = gains.get(name, {}).get(gains_lib.OVERSAMPLED, {}).get("tau")
       row += [cell(gains_lib.REAL), cell(cases_lib.LAYERDAG), gains_lib.gain_text(gain)]
     rows.append(row)

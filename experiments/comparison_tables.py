@@ -3,27 +3,34 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tpugraphs_rank import tables
 from tpugraphs_rank.evaluation import bootstrap
-from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank.evaluation import result_tables
 
 _SHOWN = ("opa", "tau", "tau_within3", "opa_gap5", "top1_slowdown", "top5_slowdown",
           "top10_slowdown")
+_SUMMARY = ("opa", "tau", "top1_slowdown", "top5_slowdown")
 _SHOWN_OF_LAYOUTS = ("opa", "tau", "opa_gap5", "top1_slowdown", "top10_slowdown")
+
+
+def summary(results: Mapping[str, Any]) -> str:
+  """The main figures of rankers on programs of groups that training saw."""
+  return tables.markdown(*result_tables.rows_of(results, "", _SUMMARY))
 
 
 def seen(results: Mapping[str, Any]) -> str:
   """Rankers on programs of groups that training saw."""
-  return tables.markdown(*tables.rows_of(results, "", _SHOWN))
+  return tables.markdown(*result_tables.rows_of(results, "", _SHOWN))
 
 
 def layouts(results: Mapping[str, Any]) -> str:
   """Rankers of layouts; the best 100 of a few dozen configurations would be all of them."""
-  return tables.markdown(*tables.rows_of(results, "", _SHOWN_OF_LAYOUTS))
+  return tables.markdown(*result_tables.rows_of(results, "", _SHOWN_OF_LAYOUTS))
 
 
 def unseen_groups(results: Mapping[str, Any]) -> str:
   """Rankers on programs of groups that training never saw."""
-  return tables.markdown(*tables.rows_of(results, "_unseen_groups", _SHOWN))
+  return tables.markdown(*result_tables.rows_of(results, "_unseen_groups", _SHOWN))
 
 
 def differences(results: Mapping[str, Any]) -> str:
@@ -33,5 +40,5 @@ def differences(results: Mapping[str, Any]) -> str:
     intervals = {
         baseline: {metric: bootstrap.Interval(**value) for metric, value in metrics.items()}
         for baseline, metrics in found.items()}
-    blocks.append(tables.markdown(*tables.difference_rows(model, intervals)))
+    blocks.append(tables.markdown(*result_tables.difference_rows(model, intervals)))
   return "\n".join(blocks)

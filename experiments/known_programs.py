@@ -16,6 +16,7 @@ from absl import flags
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import files
 from tpugraphs_rank import run_config
+from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.training import parallel as runs_lib
 from tpugraphs_rank.training import run_directory
@@ -31,7 +32,7 @@ def main(_) -> None:
   directories = runs_lib.train_all(runs_lib.grid(base, [model], seeds), output, values.jobs)
 
   from tpugraphs_rank.evaluation import comparison  # TensorFlow: after the trainings' own.
-  from tpugraphs_rank.evaluation import tables
+  from tpugraphs_rank.evaluation import result_tables
   frames: dict[str, list[Any]] = {}
   ceilings: dict[str, Any] = {}
   for seed in seeds:
@@ -40,7 +41,8 @@ def main(_) -> None:
       frames.setdefault(name, []).extend(found)
     ceilings[str(seed)] = compared.results()["noise_ceilings"]
   # A baseline may have no ranking in some division, where no default is held back.
-  found = tables.summarise({name: each for name, each in frames.items() if len(each) == len(seeds)})
+  found = result_tables.summarise(
+      {name: each for name, each in frames.items() if len(each) == len(seeds)})
   results = {**run_directory.environment(), "seeds": list(seeds),
              "collection": compared.task.collection.name, "held_back": compared.task.held_back,
              **found, "noise_ceilings": ceilings}
@@ -49,7 +51,7 @@ def main(_) -> None:
     files.write_json(values.results, results)
   print(f"{compared.task.collection.name}: {compared.task.held_back} ({found['graphs']} programs)")
   shown = comparison.shown(compared.task.collection)
-  print(tables.text(*tables.rows_of(found, "", shown)))
+  print(tables.text(*result_tables.rows_of(found, "", shown)))
 
 
 def _define_flags() -> None:

@@ -41,9 +41,10 @@ from tpugraphs_rank import files
 from tpugraphs_rank import folder_settings
 from tpugraphs_rank import metrics
 from tpugraphs_rank import recipes
+from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import mixing
-from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank.evaluation import result_tables
 from tpugraphs_rank.evaluation import two_way
 from tpugraphs_rank.synthesis.augment import gains as gains_lib
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
@@ -204,8 +205,8 @@ def report(truth: np.ndarray, families: Sequence[str],
       each = [one["predictions"] for one in by_seed.values()]
       means.append({
           "budget": budget, "arm": arm, "n_seeds": len(each),
-          "pearson": tables.figure([_defined(metrics.pearson(truth, one)) for one in each]),
-          "mae": tables.figure([metrics.mean_absolute_error(truth, one) for one in each]),
+          "pearson": result_tables.figure([_defined(metrics.pearson(truth, one)) for one in each]),
+          "mae": result_tables.figure([metrics.mean_absolute_error(truth, one) for one in each]),
           "cpu_seconds": float(np.mean([one["cpu_seconds"] for one in by_seed.values()]))})
       rivals = {}
       for rival in RIVALS.get(arm, ()):
@@ -237,7 +238,8 @@ def markdown(found: Mapping[str, Any]) -> str:
   for one in found["means"]:
     mine = gains.get((one["budget"], one["arm"]), {})
     rows.append([str(one["budget"]), one["arm"].replace("_", " "),
-                 tables.cell("pearson", one["pearson"]), tables.cell("mae", one["mae"]),
+                 result_tables.cell("pearson", one["pearson"]),
+                 result_tables.cell("mae", one["mae"]),
                  *(gains_lib.gain_text(mine.get(rival, {}).get(name)) for rival in rivals
                    for name in label_gains.MEASURES), str(one["n_seeds"])])
   return tables.markdown(header, rows)
@@ -251,7 +253,8 @@ def readme_table(results: Mapping[str, Any]) -> str:
   for budget in dict.fromkeys(one["budget"] for one in results["means"]):
     gain = lambda arm, name: gains_lib.gain_text(
         gains.get((budget, arm), {}).get(OVERSAMPLED, {}).get(name))
-    rows.append([str(budget), tables.cell("pearson", by_cell[budget, OVERSAMPLED]["pearson"]),
+    oversampled = by_cell[budget, OVERSAMPLED]["pearson"]
+    rows.append([str(budget), result_tables.cell("pearson", oversampled),
                  gain(TAUGHT, "pearson"), gain(TAUGHT, "mae"), gain(REAL_TAUGHT, "pearson"),
                  gain(SHUFFLED, "pearson")])
   return tables.markdown(

@@ -21,8 +21,8 @@ from experiments.benchmarks import cases
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import recipes
+from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
-from tpugraphs_rank.evaluation import tables
 from tpugraphs_rank.training import run_directory
 
 

@@ -26,8 +26,8 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import folder_settings
 from tpugraphs_rank import recipes
+from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
-from tpugraphs_rank.evaluation import tables
 from tpugraphs_rank.synthesis.dags import dags
 from tpugraphs_rank.training import run_directory
 

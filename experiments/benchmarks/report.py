@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib import figure
 
 from tpugraphs_rank import files
-from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank import tables
 
 _AXES = ("nodes", "configs", "coverage", "depth")
 

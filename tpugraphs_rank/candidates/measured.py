@@ -9,6 +9,7 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
+from tpugraphs_rank import tables
 from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import ranking as ranked_lib
 from tpugraphs_rank.hlo import tuning_pb2
@@ -110,14 +111,14 @@ def _measured_places(result: Measured) -> list[int]:
 
 def table(result: Measured) -> str:
   """The comparison of one program, for people."""
-  rows = [["predicted", "measured", "runtime", "default / runtime"]]
+  header = ["predicted", "measured", "runtime", "default / runtime"]
+  rows = []
   order = {int(position): place for place, position in enumerate(result.ranked.best, 1)}
   for position, place, runtime in zip(
       result.positions, _measured_places(result), result.runtimes):
     rows.append([str(order[int(position)]), str(place), f"{runtime / 1e6:.4f} ms",
                  f"{result.default / runtime:.3f}"])
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
+  lines = [tables.text(header, rows, tables.RIGHT * len(header), rule=False).rstrip()]
   dropped = len(result.ranked.best) - len(result.positions)
   lines.append(
       f"tau of predicted and measured: {_shown(result.tau)} (two passes: "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tpugraphs_rank import metrics
+from tpugraphs_rank import tables
 from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.hlo import tuning
@@ -107,19 +108,16 @@ def to_json(ranked: Ranked) -> dict[str, Any]:
 def table(ranked: Ranked) -> str:
   """The best candidates, one a line, for people."""
   candidates = ranked.candidates
-  rows: list[list[str]] = [["rank", "score", "candidate", *_titles(candidates)]]
+  header = ["rank", "score", "candidate", *_titles(candidates), ""]
+  rows: list[list[str]] = []
   for place, position in enumerate(ranked.best, 1):
     mark = "default" if position == candidates.default else ""
     rows.append([str(place), f"{ranked.scores[position]:.4f}", str(candidates.index(position)),
                  *_shown(candidates, position), mark])
-  rows[0].append("")
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  lines = ["  ".join(cell.rjust(width) if column < 3 else cell.ljust(width)
-                     for column, (cell, width) in enumerate(zip(row, widths))).rstrip()
-           for row in rows]
+  align = tables.RIGHT * 3 + tables.LEFT * (len(header) - 3)
   default = (f", the default is number {ranked.rank_of_default}" if ranked.rank_of_default else "")
   head = f"{ranked.program.name}: best {len(ranked.best)} of {candidates.count} candidates{default}"
-  return "\n".join([head, *lines])
+  return f"{head}\n{tables.text(header, rows, align, rule=False).rstrip()}"
 
 
 def _titles(candidates: candidate_set.Candidates) -> list[str]:

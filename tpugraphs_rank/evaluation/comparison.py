@@ -10,13 +10,14 @@ import pandas as pd
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import tables
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.evaluation import aggregate
 from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.evaluation import bootstrap
 from tpugraphs_rank.evaluation import noise
 from tpugraphs_rank.evaluation import plots
-from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank.evaluation import result_tables
 from tpugraphs_rank.evaluation import task as task_lib
 from tpugraphs_rank.training import run as run_lib
 
@@ -75,8 +76,8 @@ class Comparison:
         frames, model, [name for name in self.frames if name not in self.models])
 
   def results(self) -> dict[str, Any]:
-    """All figures as JSON values: `tables.summarise`, and the paired differences."""
-    found = tables.summarise(self.frames)
+    """All figures as JSON values: `result_tables.summarise`, and the paired differences."""
+    found = result_tables.summarise(self.frames)
     for suffix, part in self.parts.items():
       found[f"paired_differences{suffix}"] = {
           model: {baseline: {metric: interval.as_dict() for metric, interval in metrics.items()}
@@ -98,14 +99,14 @@ class Comparison:
 
   def text(self) -> str:
     """The tables for a terminal."""
-    results = tables.summarise(self.frames)
+    results = result_tables.summarise(self.frames)
     blocks = []
     for suffix, part in self.parts.items():
-      header, rows = tables.rows_of(results, suffix, shown(self.task.collection))
+      header, rows = result_tables.rows_of(results, suffix, shown(self.task.collection))
       blocks.append(f"{self.task.collection.name} {self.task.split}: {self._title(suffix)} "
                     f"({self._judged(suffix, results)})\n{tables.text(header, rows)}")
       for model in self.models:
-        header, rows = tables.difference_rows(model, self.differences(model, part))
+        header, rows = result_tables.difference_rows(model, self.differences(model, part))
         if rows:
           blocks.append(tables.text(header, rows))
     if self.chosen_on_split:
@@ -114,7 +115,7 @@ class Comparison:
     ceilings = self._noise_ceilings()
     if ceilings:
       blocks.append("what the noise between repeats of one configuration allows at best\n"
-                    + tables.text(*tables.ceiling_rows(ceilings)))
+                    + tables.text(*result_tables.ceiling_rows(ceilings)))
     return "\n".join(blocks)
 
   def _judged(self, suffix: str, results: Mapping[str, Any]) -> str:

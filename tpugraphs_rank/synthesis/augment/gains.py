@@ -19,7 +19,7 @@ import pandas as pd
 from tpugraphs_rank import metrics
 from tpugraphs_rank.evaluation import aggregate
 from tpugraphs_rank.evaluation import bootstrap
-from tpugraphs_rank.evaluation import tables
+from tpugraphs_rank.evaluation import result_tables
 from tpugraphs_rank.evaluation import two_way
 
 # The real lists of each step of the mixed arms, alone; and as many real lists as those have in all.
@@ -75,13 +75,13 @@ def means(frame: pd.DataFrame) -> list[dict[str, Any]]:
   return found
 
 
-def _figures(rows: pd.DataFrame) -> dict[str, tables.Figure]:
+def _figures(rows: pd.DataFrame) -> dict[str, result_tables.Figure]:
   found = {}
   for name, column in METRICS.items():
     each = [metrics.mean_over_graphs(values[column].to_numpy(np.float64)).mean
             for _, values in rows.groupby("subset")]
     if np.isfinite(each).all():
-      found[name] = tables.figure(each)
+      found[name] = result_tables.figure(each)
   return found
 
 
@@ -170,8 +170,8 @@ def rows_of(averages: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[st
   """
   gains = [(rival, "tau") for rival in rivals] + [
       (OVERSAMPLED, metric) for metric in METRICS if metric.endswith("slowdown")]
-  header = ["training", *(tables.TITLES[metric] for metric in METRICS),
-            *(f"{tables.TITLES[metric]}: gain over {RIVALS[rival].replace('_', ' ')}"
+  header = ["training", *(result_tables.TITLES[metric] for metric in METRICS),
+            *(f"{result_tables.TITLES[metric]}: gain over {RIVALS[rival].replace('_', ' ')}"
               for rival, metric in gains), "seeds"]
   by_arm = {entry["arm"]: entry for entry in compared}
   rows = []
@@ -181,7 +181,7 @@ def rows_of(averages: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[st
     found = by_arm.get(entry["arm"], {}).get("parts", {}).get(name, {})
     rows.append([
         entry["arm"].replace("_", " "),
-        *(tables.cell(metric, entry[name].get(metric)) for metric in METRICS),
+        *(result_tables.cell(metric, entry[name].get(metric)) for metric in METRICS),
         *(gain_text(found.get(rival, {}).get(metric), metric) for rival, metric in gains),
         str(entry["n_seeds"])])
   return header, rows

@@ -1,0 +1,34 @@
+"""Text tables: aligned columns for a terminal, and Markdown."""
+
+from collections.abc import Sequence
+
+LEFT, RIGHT = "l", "r"
+
+
+def text(header: Sequence[str], rows: Sequence[Sequence[str]], align: str | None = None,
+         rule: bool = True) -> str:
+  """Formats a table for a terminal.
+
+  Args:
+    header: titles of the columns.
+    rows: the cells, one list per row.
+    align: one letter per column, "l" or "r". By default, the first column is aligned to the left
+      and all others to the right.
+    rule: whether a line of dashes separates the header from the rows.
+
+  Returns:
+    The lines of the table, each ending with a newline.
+  """
+  align = align or LEFT + RIGHT * (len(header) - 1)
+  widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
+  lines = [[cell.ljust(width) if side == LEFT else cell.rjust(width)
+            for cell, width, side in zip(line, widths, align)] for line in (header, *rows)]
+  if rule:
+    lines.insert(1, ["-" * width for width in widths])
+  return "".join("  ".join(line).rstrip() + "\n" for line in lines)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """Formats a Markdown table. All columns but the first are aligned to the right."""
+  lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+  return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
