@@ -29,7 +29,6 @@ from tpugraphs_rank.candidates import measured
 from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import ranking as ranked_lib
 from tpugraphs_rank.candidates import tile_spaces
-from tpugraphs_rank.cli import app
 from tpugraphs_rank.hlo import reading
 
 _FROM_TARGET = "target"
@@ -106,7 +105,7 @@ def measure(raw: pathlib.Path, results: Sequence[ranked_lib.Ranked]) -> list[mea
     OutputError: the collector failed.
     DataError: too little could be measured.
   """
-  from tpugraphs_rank.collect.common import remeasure
+  from tpugraphs_rank.collect import remeasure
   remeasure.check_known([result.program.data.module.name for result in results],
                         results[0].candidates.kind == "layout")
   digest = hashlib.sha256(raw.read_bytes()).hexdigest()[:8]
@@ -123,8 +122,8 @@ def measure(raw: pathlib.Path, results: Sequence[ranked_lib.Ranked]) -> list[mea
           for result in results]
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
   flags.DEFINE_string("hlo", None, "The program: a .pb file that XLA or JAX has written, or a raw "
                       "TuningData or ModuleTuningData.", required=True)
@@ -151,7 +150,8 @@ def _define_flags() -> None:
                     "machine: programs of its catalogues only, known by the module's name.")
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values = flags.FLAGS
   results = rank(
       values.run_dir, values.hlo, values.candidates, values.top_k, values.module, values.target,
@@ -172,8 +172,3 @@ def main(_) -> None:
       print(measured.table(comparison) + "\n")
     files.write_json(as_json, contents)
   print(f"ranking: {as_json}\nto measure: {as_raw}")
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

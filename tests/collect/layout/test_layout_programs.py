@@ -18,9 +18,9 @@ jax = pytest.importorskip(
     "jax", reason="needs JAX: run in an environment with tpugraphs_rank/collect/requirements.txt")
 import jax.numpy as jnp  # pylint: disable=wrong-import-position
 
-from tpugraphs_rank.collect.layout import models  # pylint: disable=wrong-import-position
+from tpugraphs_rank.collect.layout import builders  # pylint: disable=wrong-import-position
 from tpugraphs_rank.collect.layout import sites as sites_lib  # pylint: disable=wrong-import-position
-from tpugraphs_rank.collect.layout.models import blocks  # pylint: disable=wrong-import-position
+from tpugraphs_rank.collect.layout.builders import blocks  # pylint: disable=wrong-import-position
 
 # family -> a small shape, and the shape of the model's output.
 SMALL: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -92,7 +92,7 @@ def _rng() -> np.random.Generator:
 
 
 def _traced(family: str, mode: str) -> tuple[sites_lib.Traced, list[np.ndarray]]:
-  function, arguments = models.build(catalogue.Program(family, SMALL[family][0], mode), _rng())
+  function, arguments = builders.build(catalogue.ModelProgram(family, SMALL[family][0], mode), _rng())
   return sites_lib.Traced(function, arguments), arguments
 
 
@@ -105,14 +105,14 @@ def _plain(module: bytes) -> hlo_pb2.HloModuleProto:
 
 
 def test_every_family_has_a_small_shape() -> None:
-  assert set(SMALL) == set(catalogue.FAMILIES) == set(models.BUILDERS)
+  assert set(SMALL) == set(catalogue.FAMILIES) == set(builders.BUILDERS)
 
 
 @pytest.mark.parametrize("family", sorted(SMALL))
 def test_training_steps_down_the_gradient_of_the_error(family: str) -> None:
   shape, output = SMALL[family]
-  forward, inputs = models.build(catalogue.Program(family, shape, "forward"), _rng())
-  training, arguments = models.build(catalogue.Program(family, shape, "training"), _rng())
+  forward, inputs = builders.build(catalogue.ModelProgram(family, shape, "forward"), _rng())
+  training, arguments = builders.build(catalogue.ModelProgram(family, shape, "training"), _rng())
   assert all((one == other).all() for one, other in zip(inputs, arguments))
   (predicted,) = jax.jit(forward)(*inputs)
   assert predicted.shape == output and np.isfinite(predicted).all()
@@ -130,7 +130,7 @@ def test_training_steps_down_the_gradient_of_the_error(family: str) -> None:
   rest = inputs[len(weights):]
   after, before = (error(jax.jit(forward)(*moved[sign], *rest)[0]) for sign in (1, -1))
   slope = (before - after) / (2 * part)
-  assert slope == pytest.approx(squared / models.LEARNING_RATE, rel=0.1, abs=2e-3 * float(loss))
+  assert slope == pytest.approx(squared / builders.LEARNING_RATE, rel=0.1, abs=2e-3 * float(loss))
 
 
 @pytest.mark.parametrize("mode", catalogue.MODES)
@@ -213,7 +213,7 @@ def test_weights_are_handed_out_in_order() -> None:
 
 
 def test_a_program_is_measured_in_two_passes() -> None:
-  program = catalogue.Program("unet", (1, 8, 4, 1), "forward")
+  program = catalogue.ModelProgram("unet", (1, 8, 4, 1), "forward")
   settings = protocol.Protocol(sample_ns=1, budget_ns=1, min_rounds=1, max_rounds=2)
   first = measure.measure(program, 6, 8, 0, 1, settings)
   entries = [entry for entry in first["configurations"] if entry["status"] == "ok"]
@@ -231,7 +231,7 @@ def test_a_program_is_measured_in_two_passes() -> None:
 
 
 def test_larger_programs_get_fewer_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
-  program = catalogue.Program("unet", (1, 8, 4, 1), "forward")
+  program = catalogue.ModelProgram("unet", (1, 8, 4, 1), "forward")
   settings = protocol.Protocol(sample_ns=1, budget_ns=1, min_rounds=1, max_rounds=1)
   monkeypatch.setattr(measure, "SMALL_PROGRAM", 1)
   record = measure.measure(program, 3, 8, 0, 1, settings)

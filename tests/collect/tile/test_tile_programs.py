@@ -13,7 +13,7 @@ from tpugraphs_rank.collect.tile import geometry
 jax = pytest.importorskip(
     "jax", reason="needs JAX: run in an environment with tpugraphs_rank/collect/requirements.txt")
 from tpugraphs_rank.collect.tile import measure  # pylint: disable=wrong-import-position
-from tpugraphs_rank.collect.tile import programs  # pylint: disable=wrong-import-position
+from tpugraphs_rank.collect.tile import builders  # pylint: disable=wrong-import-position
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -112,14 +112,14 @@ CASES = sorted({(kernel.family, kernel.dtype) for kernel in catalogue.kernels()}
 
 
 def test_every_family_has_an_expected_result() -> None:
-  assert set(EXPECTED) == set(geometry.FAMILIES) == set(programs.BUILDERS)
+  assert set(EXPECTED) == set(geometry.FAMILIES) == set(builders.BUILDERS)
 
 
 @pytest.mark.parametrize("family, dtype", CASES)
 def test_family(family: str, dtype: str) -> None:
   shape, expected_of = EXPECTED[family]
   kernel = geometry.Kernel(family, shape, dtype)
-  program = programs.build(kernel)
+  program = builders.build(kernel)
   operands = program.inputs(np.random.default_rng(0))
   wide = [array.astype(np.int64 if array.dtype == np.int32 else np.float64) for array in operands]
   result = np.asarray(jax.jit(program.reference)(*operands))

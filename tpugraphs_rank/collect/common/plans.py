@@ -12,7 +12,7 @@ from tpugraphs_rank.collect.tile import geometry
 from tpugraphs_rank.synthesis.programs import programs
 from tpugraphs_rank.synthesis.programs import sources
 
-Kernel = Union[geometry.Kernel, blocks.GeneratedKernel]
+Kernel = Union[geometry.Kernel, blocks.SyntheticKernel]
 _PACKAGES = ("jax", "jaxlib", "numpy", "protobuf")
 
 
@@ -47,13 +47,13 @@ def store(output: pathlib.Path, plan: dict[str, Any], fixed: Sequence[str], item
 def kernel_of(entry: Mapping[str, Any]) -> Kernel:
   """The kernel of a plan's entry: one of the catalogue's families, or a made program."""
   if "program" in entry:
-    return blocks.GeneratedKernel(programs.RunnableProgram.from_json(entry["program"]))
+    return blocks.SyntheticKernel(programs.RunnableProgram.from_json(entry["program"]))
   return geometry.parse_stem(entry["stem"])
 
 
-def read_kernels(path: pathlib.Path) -> list[blocks.GeneratedKernel]:
+def read_kernels(path: pathlib.Path) -> list[blocks.SyntheticKernel]:
   """The made programs of a file as kernels; see `read_programs`."""
-  return [blocks.GeneratedKernel(program) for program in read_programs(path)]
+  return [blocks.SyntheticKernel(program) for program in read_programs(path)]
 
 
 def read_programs(path: pathlib.Path) -> list[programs.RunnableProgram]:

@@ -226,7 +226,7 @@ FAMILIES: dict[str, Family] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class ModelProgram:
   """One program of a family.
 
   Attributes:
@@ -249,14 +249,14 @@ class Program:
     return FAMILIES[self.family]
 
 
-def parse_stem(stem: str) -> Program:
+def parse_stem(stem: str) -> ModelProgram:
   """The program of that name.
 
   Raises:
     UnknownNameError: the name is not `<family>.<numbers>.<mode>` of a known family.
   """
   match = re.fullmatch(r"(\w+)\.(\d+(?:x\d+)*)\.(\w+)", stem)
-  program = match and Program(match[1], tuple(map(int, match[2].split("x"))), match[3])
+  program = match and ModelProgram(match[1], tuple(map(int, match[2].split("x"))), match[3])
   if program is None or program.family not in FAMILIES or program.mode not in MODES or (
       len(program.shape) != len(program.definition.axes.split())):
     raise errors.UnknownNameError(
@@ -267,7 +267,7 @@ def parse_stem(stem: str) -> Program:
 
 
 def programs(families: Iterable[str] | None = None, count: int | None = None,
-             seed: int = 0) -> list[Program]:
+             seed: int = 0) -> list[ModelProgram]:
   """The catalogue, the first program of every family in a seeded order, then the second ones, ...
 
   A collection that ends early lacks the last sizes of families, and no family.
@@ -289,11 +289,11 @@ def programs(families: Iterable[str] | None = None, count: int | None = None,
   rng = np.random.default_rng(seed)
   queues = []
   for name in names:
-    found = [Program(name, tuple(map(int, numbers.split("x"))), mode)
+    found = [ModelProgram(name, tuple(map(int, numbers.split("x"))), mode)
              for numbers, modes in (entry.split(":") for entry in FAMILIES[name].shapes.split())
              for mode in modes.split(",")]
     queues.append(found[::-1])
-  ordered: list[Program] = []
+  ordered: list[ModelProgram] = []
   while any(queues):
     for index in rng.permutation(len(queues)):
       if queues[index]:

@@ -33,7 +33,7 @@ ENVIRONMENT: dict[str, str] = {
     "XLA_FLAGS": f"{protocol.ENVIRONMENT['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false"}
 PROTOCOL = protocol.Protocol(budget_ns=60_000_000, max_rounds=40)
 TOLERANCE = 1e-4  # largest difference to the default's numbers, relative to its largest magnitude
-Program = Union[catalogue.Program, programs.RunnableProgram]
+Program = Union[catalogue.ModelProgram, programs.RunnableProgram]
 SMALL_PROGRAM = 150  # instructions; programs of no more are measured under more configurations
 # Made programs of fewer leave no two dozen configurations to tell apart.
 FEWEST_SITES = 3
@@ -83,17 +83,17 @@ class Bench:
   def __init__(self, program: Program, seed: int) -> None:
     import jax  # pylint: disable=import-outside-toplevel
 
-    from tpugraphs_rank.collect.layout import models  # pylint: disable=import-outside-toplevel
+    from tpugraphs_rank.collect.layout import builders  # pylint: disable=import-outside-toplevel
     from tpugraphs_rank.collect.layout import sites  # pylint: disable=import-outside-toplevel
-    from tpugraphs_rank.collect.tile.programs import generated  # pylint: disable=import-outside-toplevel
+    from tpugraphs_rank.collect.tile.builders import synthetic  # pylint: disable=import-outside-toplevel
     # The arguments are the same in both passes; only the order of measuring differs.
     rng = configurations_lib.program_rng(program.stem, seed, "arguments")
     self._made = isinstance(program, programs.RunnableProgram)
     if isinstance(program, programs.RunnableProgram):
-      function, arguments = generated.whole(program), generated.inputs(
+      function, arguments = synthetic.whole(program), synthetic.inputs(
           program, rng, averaging=True)
     else:
-      function, arguments = models.build(program, rng)
+      function, arguments = builders.build(program, rng)
     self._traced = sites.Traced(function, arguments)
     self._arguments = [jax.device_put(array) for array in arguments]
     self._block = jax.block_until_ready

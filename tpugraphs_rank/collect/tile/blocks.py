@@ -45,7 +45,7 @@ class Need(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneratedKernel:
+class SyntheticKernel:
   """A made program as the collector sees a kernel; see `geometry.Kernel`."""
 
   program: programs.RunnableProgram

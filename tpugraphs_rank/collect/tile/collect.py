@@ -37,7 +37,7 @@ def make_plan(kernels: Sequence[plans.Kernel], configurations: int, seed: int,
   """What is to be measured: kernels, their tiles (the default first), seed and protocol."""
   entries = []
   for kernel in kernels:
-    made = isinstance(kernel, blocks.GeneratedKernel)
+    made = isinstance(kernel, blocks.SyntheticKernel)
     if made and len(configurations_lib.admissible(kernel)) < FEWEST_TILES:
       logging.info("%s has fewer than %d tiles", kernel.stem, FEWEST_TILES)
       continue

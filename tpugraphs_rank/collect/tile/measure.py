@@ -46,16 +46,16 @@ def measure_kernel(kernel: plans.Kernel, tiles: list[geometry.Tile], seed: int,
   """
   import jax  # pylint: disable=import-outside-toplevel
 
-  from tpugraphs_rank.collect.tile import programs  # pylint: disable=import-outside-toplevel
+  from tpugraphs_rank.collect.tile import builders  # pylint: disable=import-outside-toplevel
   start = time.monotonic()
-  program = programs.build(kernel)
+  program = builders.build(kernel)
   # The operands are the same in both passes; only the order of measuring differs.
   operands = [jax.device_put(array)
               for array in program.inputs(configurations_lib.kernel_rng(kernel, seed, "operands"))]
   lowered = jax.jit(program.reference).lower(*operands)
   module = lowered.compiler_ir("hlo").as_serialized_hlo_module_proto()
   expected = np.asarray(lowered.compile()(*operands))
-  if isinstance(kernel, blocks.GeneratedKernel):
+  if isinstance(kernel, blocks.SyntheticKernel):
     protocol.check_result(expected)
   configurations, calls, timed = [], [], []
   for tile in tiles:
@@ -87,7 +87,7 @@ def measure_kernel(kernel: plans.Kernel, tiles: list[geometry.Tile], seed: int,
 
 def _is_slow(kernel: plans.Kernel, call: Callable[[], None]) -> bool:
   """Whether a made program computes so much anew in each block that timing it would take long."""
-  if not isinstance(kernel, blocks.GeneratedKernel):
+  if not isinstance(kernel, blocks.SyntheticKernel):
     return False
   start = time.process_time_ns()
   call()

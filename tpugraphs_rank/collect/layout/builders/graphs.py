@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tpugraphs_rank.collect.layout.models import blocks
+from tpugraphs_rank.collect.layout.builders import blocks
 
 
 def _adjacency(rng: np.random.Generator, graphs: int, nodes: int) -> np.ndarray:

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from tpugraphs_rank.collect.layout import catalogue
-from tpugraphs_rank.collect.layout.models import attention
-from tpugraphs_rank.collect.layout.models import blocks
-from tpugraphs_rank.collect.layout.models import convolutional
-from tpugraphs_rank.collect.layout.models import dense
-from tpugraphs_rank.collect.layout.models import graphs
-from tpugraphs_rank.collect.layout.models import recurrent
+from tpugraphs_rank.collect.layout.builders import attention
+from tpugraphs_rank.collect.layout.builders import blocks
+from tpugraphs_rank.collect.layout.builders import convolutional
+from tpugraphs_rank.collect.layout.builders import dense
+from tpugraphs_rank.collect.layout.builders import graphs
+from tpugraphs_rank.collect.layout.builders import recurrent
 
 BUILDERS: dict[str, Callable[..., blocks.Model]] = {
     **convolutional.BUILDERS, **attention.BUILDERS, **dense.BUILDERS, **recurrent.BUILDERS,
@@ -24,7 +24,7 @@ BUILDERS: dict[str, Callable[..., blocks.Model]] = {
 LEARNING_RATE = 0.1
 
 
-def build(program: catalogue.Program, rng: np.random.Generator
+def build(program: catalogue.ModelProgram, rng: np.random.Generator
           ) -> tuple[Callable[..., list[jax.Array]], list[np.ndarray]]:
   """A program as a function of arrays alone, with its arguments.
 

@@ -18,7 +18,7 @@ from tpugraphs_rank.synthesis.programs import programs
     (small_programs.PAIRWISE, geometry.Kernel("pairwise_l2", (24, 32, 16), "f32"))],
                          ids=lambda given: given.stem)
 def test_as_the_catalogue(program, kernel):
-  made = blocks.GeneratedKernel(program)
+  made = blocks.SyntheticKernel(program)
   assert made.output_axes == kernel.output_axes
   assert made.reduction_axes == kernel.reduction_axes
   assert configurations.admissible(made) == configurations.admissible(kernel)
@@ -29,7 +29,7 @@ def test_as_the_catalogue(program, kernel):
 
 
 def test_a_window_reads_its_halo():
-  made = blocks.GeneratedKernel(small_programs.CONVOLUTION)
+  made = blocks.SyntheticKernel(small_programs.CONVOLUTION)
   tile = geometry.Tile((1, 8, 4, 16), (4,))
   assert made.reduction_axes == (8,)
   assert made.input_bounds(tile) == (1, 10, 6, 4)
@@ -37,14 +37,14 @@ def test_a_window_reads_its_halo():
 
 
 def test_rows_are_read_whole_where_a_sum_over_them_is_needed():
-  made = blocks.GeneratedKernel(small_programs.SOFTMAX)
+  made = blocks.SyntheticKernel(small_programs.SOFTMAX)
   # The result's columns are cut, but its row's maximum needs all of them.
   assert made.reduction_axes == (48,)
   assert made.input_bounds(geometry.Tile((8, 16), (24,))) == (8, 48)
 
 
 def test_what_goes_into_whole_arrays_is_counted_whole():
-  made = blocks.GeneratedKernel(small_programs.MOVED)
+  made = blocks.SyntheticKernel(small_programs.MOVED)
   tile = geometry.Tile((16, 8), ())
   assert made.reduction_axes == ()
   # 64 rows of the result are 64 columns of a concatenation, which are cut.
@@ -53,7 +53,7 @@ def test_what_goes_into_whole_arrays_is_counted_whole():
 
 
 def test_a_table_is_read_whole_its_columns_in_blocks():
-  made = blocks.GeneratedKernel(small_programs.GATHER)
+  made = blocks.SyntheticKernel(small_programs.GATHER)
   tile = geometry.Tile((16, 8), ())
   assert made.input_bounds(tile) == (40, 8)
   assert made.working_set(tile) == 2 * 40 * 8 + 4 * 16 + 2 * 16 * 8 + 2 * 16 * 8
@@ -65,7 +65,7 @@ def test_the_hero_is_the_sum_nearest_to_the_result():
       programs.Node("parameter", (), "f32", (40, 8)),
       programs.Node("dot", (7, 8), "f32", (24, 8), "ak,kb->ab"),
       programs.Node("negate", (9,), "f32", (24, 8))))
-  made = blocks.GeneratedKernel(chained)
+  made = blocks.SyntheticKernel(chained)
   assert made.hero == 9 and made.reduction_axes == (40,)
   # The inner product's own sum is taken in one piece, in each step anew.
   found = {need.node: need.region for need in blocks.needs(chained, made.hero).needed}

@@ -13,13 +13,13 @@ from tpugraphs_rank.synthesis.programs import realization
 
 jax = pytest.importorskip(
     "jax", reason="needs JAX: run in an environment with tpugraphs_rank/collect/requirements.txt")
-from tpugraphs_rank.collect.tile.programs import generated  # pylint: disable=wrong-import-position
+from tpugraphs_rank.collect.tile.builders import synthetic  # pylint: disable=wrong-import-position
 
 
 @pytest.mark.parametrize("program", small_programs.ALL, ids=lambda program: program.stem)
 def test_reference_and_tiles_agree_with_numpy(program):
-  kernel = blocks.GeneratedKernel(program)
-  built = generated.build(kernel)
+  kernel = blocks.SyntheticKernel(program)
+  built = synthetic.build(kernel)
   operands = built.inputs(np.random.default_rng(0))
   expected = small_programs.by_numpy(program, operands)
   result = np.asarray(jax.jit(built.reference)(*operands))
@@ -41,8 +41,8 @@ def test_random_programs_agree_with_themselves_in_blocks(kind):
                            else node.type)
              for node in controls.typed_random(kind, int(rng.integers(2, 14)), rng)]
     program = realization.realize(nodes, "made", tried, rng).program
-    kernel = blocks.GeneratedKernel(program)
-    built = generated.build(kernel)
+    kernel = blocks.SyntheticKernel(program)
+    built = synthetic.build(kernel)
     operands = built.inputs(np.random.default_rng(0))
     expected = np.asarray(jax.jit(built.reference)(*operands))
     if not np.isfinite(expected.astype(np.float64)).all() or len(configurations.admissible(kernel)) < 3:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tpugraphs_rank.collect.tile import blocks
 from tpugraphs_rank.collect.tile import geometry
-from tpugraphs_rank.collect.tile.programs import engine
+from tpugraphs_rank.collect.tile.builders import engine
 from tpugraphs_rank.synthesis.programs import operations as ops
 from tpugraphs_rank.synthesis.programs import programs
 
@@ -67,7 +67,7 @@ def whole(program: programs.RunnableProgram) -> Callable[..., jax.Array]:
   return run
 
 
-def build(kernel: blocks.GeneratedKernel) -> engine.Program:
+def build(kernel: blocks.SyntheticKernel) -> engine.TiledProgram:
   """The program of a made kernel."""
   program = kernel.program
   axes = len(program.result.shape)
@@ -93,7 +93,7 @@ def build(kernel: blocks.GeneratedKernel) -> engine.Program:
           0, engine.blocks(kernel.output_axes, tile.output), block, start), dtype)
     return run
 
-  return engine.Program(whole(program), tiled, lambda rng: inputs(program, rng))
+  return engine.TiledProgram(whole(program), tiled, lambda rng: inputs(program, rng))
 
 
 def inputs(program: programs.RunnableProgram, rng: np.random.Generator, averaging: bool = False
@@ -142,7 +142,7 @@ class _Evaluation:
   """Computes blocks of nodes, each once; without a kernel whole arrays."""
 
   def __init__(self, program: programs.RunnableProgram, operands: Sequence[jax.Array],
-               kernel: blocks.GeneratedKernel | None, sides: Sequence[int],
+               kernel: blocks.SyntheticKernel | None, sides: Sequence[int],
                starts: Sequence[Any] | None, wholes: dict[int, jax.Array] | None = None,
                known: dict[blocks.Need, jax.Array] | None = None):
     self._program = program

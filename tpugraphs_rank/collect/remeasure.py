@@ -162,7 +162,7 @@ def _measure_layouts(output: pathlib.Path, path: pathlib.Path,
     if layout_measure.record_path(output, stem, number).exists():
       continue
     done = subprocess.run(
-        [sys.executable, "-m", "tpugraphs_rank.collect.common.remeasure", str(path), str(output), "--pass_number",
+        [sys.executable, "-m", "tpugraphs_rank.collect.remeasure", str(path), str(output), "--pass_number",
          str(number)], env={**os.environ, **layout_measure.ENVIRONMENT}, check=False)
     if done.returncode:
       raise errors.OutputError(

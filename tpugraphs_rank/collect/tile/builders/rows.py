@@ -8,7 +8,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from tpugraphs_rank.collect.tile import geometry
-from tpugraphs_rank.collect.tile.programs import engine
+from tpugraphs_rank.collect.tile.builders import engine
 
 cut = engine.cut
 widen = engine.widen
@@ -25,7 +25,7 @@ _REDUCTIONS: dict[str, tuple[tuple[int, ...], Any, Any, Any, float, Any]] = {
 }
 
 
-def reduction(kernel: geometry.Kernel) -> engine.Program:
+def reduction(kernel: geometry.Kernel) -> engine.TiledProgram:
   """Reduces one operand along the family's axes."""
   axes, before, reducer, join, initial, after = _REDUCTIONS[kernel.family]
   kept = tuple(axis for axis in range(len(kernel.shape)) if axis not in axes)
@@ -43,7 +43,7 @@ def reduction(kernel: geometry.Kernel) -> engine.Program:
     block = cut(x, spread(at, red), spread(tile.output, tile.reduction))
     return join(acc, reducer(before(widen(block)), axis=axes))
 
-  return engine.Program(
+  return engine.TiledProgram(
       reference, engine.blocked(kernel, step, lambda acc, *_: after(acc), initial=initial),
       engine.operands(kernel.dtype, kernel.shape))
 
@@ -51,7 +51,7 @@ def reduction(kernel: geometry.Kernel) -> engine.Program:
 def _normalise(kernel: geometry.Kernel, initial: tuple[float, ...],
                fold: Callable[..., tuple[jax.Array, ...]],
                write: Callable[..., jax.Array], weights: int,
-               reference: Callable[..., jax.Array]) -> engine.Program:
+               reference: Callable[..., jax.Array]) -> engine.TiledProgram:
   """Row-wise statistics over column blocks (the reduction tile), then the rows, block by block.
 
   Args:
@@ -88,7 +88,7 @@ def _normalise(kernel: geometry.Kernel, initial: tuple[float, ...],
     return program
 
   shapes = [(rows, columns)] + [(columns,)] * weights
-  return engine.Program(lambda x, *vectors: reference(x, *vectors).astype(dtype), tiled,
+  return engine.TiledProgram(lambda x, *vectors: reference(x, *vectors).astype(dtype), tiled,
                         engine.operands(kernel.dtype, *shapes))
 
 
@@ -99,7 +99,7 @@ def _fold_softmax(statistics, block):
   return new, total * jnp.exp(top - new) + jnp.exp(block - new).sum(axis=1, keepdims=True)
 
 
-def softmax(kernel: geometry.Kernel) -> engine.Program:
+def softmax(kernel: geometry.Kernel) -> engine.TiledProgram:
   """Softmax along the rows, or its logarithm."""
   log = kernel.family == "log_softmax"
 
@@ -112,7 +112,7 @@ def softmax(kernel: geometry.Kernel) -> engine.Program:
                     lambda x: function(widen(x), axis=-1))
 
 
-def layer_norm(kernel: geometry.Kernel) -> engine.Program:
+def layer_norm(kernel: geometry.Kernel) -> engine.TiledProgram:
   """(x - mean) / deviation * scale + shift along the rows."""
   columns = kernel.shape[1]
 
@@ -135,7 +135,7 @@ def layer_norm(kernel: geometry.Kernel) -> engine.Program:
   return _normalise(kernel, (0.0, 0.0), fold, write, 2, reference)
 
 
-def rms_norm(kernel: geometry.Kernel) -> engine.Program:
+def rms_norm(kernel: geometry.Kernel) -> engine.TiledProgram:
   """x / root mean square * scale along the rows."""
   columns = kernel.shape[1]
 

@@ -6,7 +6,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from tpugraphs_rank.collect.layout.models import blocks
+from tpugraphs_rank.collect.layout.builders import blocks
 
 CLASSES = 10
 relu = jax.nn.relu

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from tpugraphs_rank.collect.layout.models import blocks
+from tpugraphs_rank.collect.layout.builders import blocks
 
 INPUTS = 32
 sigmoid = jax.nn.sigmoid

@@ -18,7 +18,7 @@ from tpugraphs_rank.synthesis.programs import programs
 
 jax = pytest.importorskip(
     "jax", reason="needs JAX: run in an environment with tpugraphs_rank/collect/requirements.txt")
-from tpugraphs_rank.collect.tile.programs import generated  # pylint: disable=wrong-import-position
+from tpugraphs_rank.collect.tile.builders import synthetic  # pylint: disable=wrong-import-position
 
 Node = programs.Node
 # Products, a reshape between them, and nothing that compiles to the same whatever is asked for.
@@ -41,8 +41,8 @@ def test_sites_are_the_products_and_reshapes_and_layouts_change_no_number():
   bench = measure.Bench(CHAIN, 0)
   assert sorted(site.opcode for site in bench.sites) == ["dot"] * 4 + ["reshape"] * 2
   rng = configurations.program_rng(CHAIN.stem, 0, "arguments")
-  arguments = generated.inputs(CHAIN, rng, averaging=True)
-  found = np.asarray(jax.jit(generated.whole(CHAIN))(*arguments))
+  arguments = synthetic.inputs(CHAIN, rng, averaging=True)
+  found = np.asarray(jax.jit(synthetic.whole(CHAIN))(*arguments))
   np.testing.assert_allclose(found, small_programs.by_numpy(CHAIN, arguments), rtol=1e-5)
   assert bench.compile(configurations.default(bench.sites))[0]
   draws = np.random.default_rng(0)
@@ -53,12 +53,12 @@ def test_sites_are_the_products_and_reshapes_and_layouts_change_no_number():
 
 
 def test_numbers_of_a_product_are_averages():
-  weights = generated.inputs(CHAIN, np.random.default_rng(3), averaging=True)
-  plain = generated.inputs(CHAIN, np.random.default_rng(3))
+  weights = synthetic.inputs(CHAIN, np.random.default_rng(3), averaging=True)
+  plain = synthetic.inputs(CHAIN, np.random.default_rng(3))
   # The second operand of each product, by the length of its sum.
   for place, length in enumerate([1, 16, 80, 32, 16]):
     np.testing.assert_allclose(weights[place] * length, plain[place], rtol=1e-6)
-  image, kernel = generated.inputs(
+  image, kernel = synthetic.inputs(
       small_programs.CONVOLUTION, np.random.default_rng(0), averaging=True)
   assert 0.25 <= image.min() and kernel.max() * 3 * 3 * 8 <= 1.2501
 

@@ -23,7 +23,7 @@ Starts = tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class TiledProgram:
   """A runnable kernel.
 
   Attributes:

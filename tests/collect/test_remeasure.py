@@ -16,7 +16,7 @@ from tpugraphs_rank.candidates import measured
 from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import ranking
 from tpugraphs_rank.candidates import tiles
-from tpugraphs_rank.collect.common import remeasure
+from tpugraphs_rank.collect import remeasure
 from tpugraphs_rank.collect.layout import configurations as layout_sampling
 from tpugraphs_rank.collect.layout import measure as layout_measure
 from tpugraphs_rank.collect.tile import collect
@@ -209,7 +209,7 @@ def test_layouts_from_a_ranking_to_the_comparison(
   monkeypatch.setattr(remeasure.subprocess, "run", run)
   remeasure.remeasure(tmp_path / "f.pb", tmp_path / "out")
   assert [command[2:] for command in commands] == [
-      ["tpugraphs_rank.collect.common.remeasure", str(tmp_path / "f.pb"), str(tmp_path / "out"), "--pass_number",
+      ["tpugraphs_rank.collect.remeasure", str(tmp_path / "f.pb"), str(tmp_path / "out"), "--pass_number",
        str(number)] for number in (1, 2)]
   passes = [reading.read_raw(tmp_path / "out" / f"pass{number}.pb").modules[0]
             for number in (1, 2)]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tpugraphs_rank.collect.layout.models import blocks
+from tpugraphs_rank.collect.layout.builders import blocks
 
 
 def _self_attention(w: blocks.Weights, x: jax.Array, heads: int, causal: bool = False

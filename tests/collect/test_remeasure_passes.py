@@ -7,7 +7,7 @@ import pytest
 
 from tests.candidates import small_programs
 from tests.hlo import modules
-from tpugraphs_rank.collect.common import remeasure
+from tpugraphs_rank.collect import remeasure
 from tpugraphs_rank.collect.layout import catalogue
 from tpugraphs_rank.collect.layout import configurations
 from tpugraphs_rank.collect.layout import measure as layout_measure

@@ -8,7 +8,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from tpugraphs_rank.collect.tile import geometry
-from tpugraphs_rank.collect.tile.programs import engine
+from tpugraphs_rank.collect.tile.builders import engine
 
 cut = engine.cut
 widen = engine.widen
@@ -23,7 +23,7 @@ def _dot(kernel: geometry.Kernel, a: jax.Array, b: jax.Array) -> jax.Array:
   return jnp.matmul(a, b, preferred_element_type=engine.accumulator(kernel.dtype))
 
 
-def matmul(kernel: geometry.Kernel) -> engine.Program:
+def matmul(kernel: geometry.Kernel) -> engine.TiledProgram:
   """a[m, k] @ b[k, n], with a bias and an activation where the family has them."""
   (m, n, k), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
   activation = _ACTIVATIONS.get(kernel.family)
@@ -44,11 +44,11 @@ def matmul(kernel: geometry.Kernel) -> engine.Program:
     return acc
 
   shapes = ((m, k), (k, n)) + (((n,),) if activation else ())
-  return engine.Program(reference, engine.blocked(kernel, step, finish),
+  return engine.TiledProgram(reference, engine.blocked(kernel, step, finish),
                         engine.operands(kernel.dtype, *shapes))
 
 
-def matmul_batched(kernel: geometry.Kernel) -> engine.Program:
+def matmul_batched(kernel: geometry.Kernel) -> engine.TiledProgram:
   """a[b, m, k] @ b[b, k, n]."""
   (batch, m, n, k), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
 
@@ -60,11 +60,11 @@ def matmul_batched(kernel: geometry.Kernel) -> engine.Program:
     return acc + _dot(kernel, cut(a, (at[0], at[1], red[0]), (tb, tm, tk)),
                       cut(b, (at[0], red[0], at[2]), (tb, tk, tn)))
 
-  return engine.Program(reference, engine.blocked(kernel, step, lambda acc, *_: acc),
+  return engine.TiledProgram(reference, engine.blocked(kernel, step, lambda acc, *_: acc),
                         engine.operands(kernel.dtype, (batch, m, k), (batch, k, n)))
 
 
-def attention_scores(kernel: geometry.Kernel) -> engine.Program:
+def attention_scores(kernel: geometry.Kernel) -> engine.TiledProgram:
   """queries[h, s, d] times keys[h, t, d], scaled, plus a bias[s, t] that all heads share."""
   (h, s, t, d), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
   scale = d ** -0.5
@@ -83,11 +83,11 @@ def attention_scores(kernel: geometry.Kernel) -> engine.Program:
   def finish(acc, tile, at, queries, keys, bias):
     return acc * scale + widen(cut(bias, at[1:], tile.output[1:]))
 
-  return engine.Program(reference, engine.blocked(kernel, step, finish),
+  return engine.TiledProgram(reference, engine.blocked(kernel, step, finish),
                         engine.operands(kernel.dtype, (h, s, d), (h, t, d), (s, t)))
 
 
-def attention_values(kernel: geometry.Kernel) -> engine.Program:
+def attention_values(kernel: geometry.Kernel) -> engine.TiledProgram:
   """exp(scores[h, s, t] - top[h, s]) @ values[h, t, d]: each tile of d repeats the exponentials."""
   (h, s, d, t), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
 
@@ -108,7 +108,7 @@ def attention_values(kernel: geometry.Kernel) -> engine.Program:
     scores = engine.draw(rng, (h, s, t), kernel.dtype)
     return [scores, scores.max(axis=-1), engine.draw(rng, (h, t, d), kernel.dtype)]
 
-  return engine.Program(reference, engine.blocked(kernel, step, lambda acc, *_: acc), inputs)
+  return engine.TiledProgram(reference, engine.blocked(kernel, step, lambda acc, *_: acc), inputs)
 
 
 _CONVOLUTIONS: dict[str, tuple[int, int]] = {"conv_1x1": (1, 1), "conv_3x3": (3, 1),
@@ -116,7 +116,7 @@ _CONVOLUTIONS: dict[str, tuple[int, int]] = {"conv_1x1": (1, 1), "conv_3x3": (3,
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def convolution(kernel: geometry.Kernel) -> engine.Program:
+def convolution(kernel: geometry.Kernel) -> engine.TiledProgram:
   """x[n, h', w', ci] with w[kh, kw, ci, co]: direct, or as patches times a matrix (im2col).
 
   `conv_3x3` pads (SAME); the strided and the im2col one read a larger input (VALID).
@@ -151,12 +151,12 @@ def convolution(kernel: geometry.Kernel) -> engine.Program:
     return acc + convolve(halo, cut(weights, (0, 0, red[0], at[3]), (size, size, tci, tco)),
                           "VALID")
 
-  return engine.Program(
+  return engine.TiledProgram(
       reference, engine.blocked(kernel, step, lambda acc, *_: acc, prepare=prepare),
       engine.operands(kernel.dtype, input_shape, (size, size, ci, co)))
 
 
-def depthwise(kernel: geometry.Kernel) -> engine.Program:
+def depthwise(kernel: geometry.Kernel) -> engine.TiledProgram:
   """A 3x3 convolution of each feature with its own filter, as grouped convolution (VALID)."""
   (n, h, w, c), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
 
@@ -170,7 +170,7 @@ def depthwise(kernel: geometry.Kernel) -> engine.Program:
     return convolve(cut(x, at, (tn, th + 2, tw + 2, tc)),
                     cut(weights, (0, 0, 0, at[3]), (3, 3, 1, tc)))
 
-  return engine.Program(
+  return engine.TiledProgram(
       lambda x, weights: convolve(x, weights).astype(dtype),
       engine.blocked(kernel, step, lambda acc, *_: acc),
       engine.operands(kernel.dtype, (n, h + 2, w + 2, c), (3, 3, 1, c)))
@@ -187,7 +187,7 @@ _DISTANCES: dict[str, tuple[Any, Any, Any, Any]] = {
 }
 
 
-def pairwise(kernel: geometry.Kernel) -> engine.Program:
+def pairwise(kernel: geometry.Kernel) -> engine.TiledProgram:
   """Distances between the rows of x[n, d] and of y[m, d], by broadcasting."""
   (n, m, d), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
   term, reducer, join, last = _DISTANCES[kernel.family]
@@ -199,7 +199,7 @@ def pairwise(kernel: geometry.Kernel) -> engine.Program:
     (tn, tm), (td,) = tile.output, tile.reduction
     return join(acc, partial(cut(x, (at[0], red[0]), (tn, td)), cut(y, (at[1], red[0]), (tm, td))))
 
-  return engine.Program(
+  return engine.TiledProgram(
       lambda x, y: last(partial(x, y)).astype(dtype),
       engine.blocked(kernel, step, lambda acc, *_: last(acc)),
       engine.operands(kernel.dtype, (n, d), (m, d)))

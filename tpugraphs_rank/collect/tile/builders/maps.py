@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from tpugraphs_rank.collect.tile import geometry
-from tpugraphs_rank.collect.tile.programs import engine
+from tpugraphs_rank.collect.tile.builders import engine
 
 cut = engine.cut
 widen = engine.widen
 
 
-def _pointwise(kernel: geometry.Kernel, compute, block_of, shapes) -> engine.Program:
+def _pointwise(kernel: geometry.Kernel, compute, block_of, shapes) -> engine.TiledProgram:
   """A program without reduction: `compute` runs on whole operands or on their blocks.
 
   Args:
@@ -24,12 +24,12 @@ def _pointwise(kernel: geometry.Kernel, compute, block_of, shapes) -> engine.Pro
   def step(acc, tile, at, red, *operands):
     return compute(*block_of(tile.output, at, *operands)).astype(acc.dtype)
 
-  return engine.Program(lambda *operands: compute(*operands).astype(dtype),
+  return engine.TiledProgram(lambda *operands: compute(*operands).astype(dtype),
                         engine.blocked(kernel, step, lambda acc, *_: acc),
                         engine.operands(kernel.dtype, *shapes))
 
 
-def transpose(kernel: geometry.Kernel) -> engine.Program:
+def transpose(kernel: geometry.Kernel) -> engine.TiledProgram:
   """Permutes the axes as the family's digits say."""
   permutation = tuple(int(digit) for digit in kernel.family.rsplit("_", 1)[1])
   inverse = tuple(permutation.index(axis) for axis in range(len(permutation)))
@@ -47,11 +47,11 @@ def transpose(kernel: geometry.Kernel) -> engine.Program:
       return engine.loaded(jax.lax.fori_loop(0, steps, block, engine.blank(kernel)), dtype)
     return program
 
-  return engine.Program(lambda x: jnp.transpose(x, permutation), tiled,
+  return engine.TiledProgram(lambda x: jnp.transpose(x, permutation), tiled,
                         engine.operands(kernel.dtype, kernel.shape))
 
 
-def chain(kernel: geometry.Kernel) -> engine.Program:
+def chain(kernel: geometry.Kernel) -> engine.TiledProgram:
   """A chain on one operand: a rational function for floats, shifts and products for integers."""
   def compute(x):
     x = widen(x)
@@ -61,7 +61,7 @@ def chain(kernel: geometry.Kernel) -> engine.Program:
   return _pointwise(kernel, compute, lambda sides, at, x: (cut(x, at, sides),), [kernel.shape])
 
 
-def gate(kernel: geometry.Kernel) -> engine.Program:
+def gate(kernel: geometry.Kernel) -> engine.TiledProgram:
   """x * sigmoid(y) (integers: x times y's sign)."""
   def compute(x, y):
     x, y = widen(x), widen(y)
@@ -70,7 +70,7 @@ def gate(kernel: geometry.Kernel) -> engine.Program:
                     [kernel.shape] * 2)
 
 
-def select(kernel: geometry.Kernel) -> engine.Program:
+def select(kernel: geometry.Kernel) -> engine.TiledProgram:
   """Cheap arithmetic on two operands, bound by memory: where(x > y, x - y, x + y)."""
   def compute(x, y):
     x, y = widen(x), widen(y)
@@ -79,7 +79,7 @@ def select(kernel: geometry.Kernel) -> engine.Program:
                     [kernel.shape] * 2)
 
 
-def broadcast(kernel: geometry.Kernel) -> engine.Program:
+def broadcast(kernel: geometry.Kernel) -> engine.TiledProgram:
   """x[p, r, c] * column[c] + row[p, r], clipped."""
   planes, rows, columns = kernel.shape
 
@@ -101,7 +101,7 @@ def _take(table: jax.Array, indices: jax.Array, axis: int) -> jax.Array:
   return jnp.take(table, indices, axis=axis, mode="clip")
 
 
-def gather_rows(kernel: geometry.Kernel) -> engine.Program:
+def gather_rows(kernel: geometry.Kernel) -> engine.TiledProgram:
   """Rows of a table[v, d] by index[n]; `gather_position` scales them and adds position[n, d]."""
   vocabulary, depth, tokens = kernel.shape
   dtype = engine.DTYPES[kernel.dtype]
@@ -122,11 +122,11 @@ def gather_rows(kernel: geometry.Kernel) -> engine.Program:
     return [engine.draw(rng, (vocabulary, depth), kernel.dtype),
             _indices(rng, vocabulary, tokens)] + more
 
-  return engine.Program(lambda *operands: compute(*operands).astype(dtype),
+  return engine.TiledProgram(lambda *operands: compute(*operands).astype(dtype),
                         engine.blocked(kernel, step, lambda acc, *_: acc), inputs)
 
 
-def gather_columns(kernel: geometry.Kernel) -> engine.Program:
+def gather_columns(kernel: geometry.Kernel) -> engine.TiledProgram:
   """Columns of x[r, v] by index[n]."""
   rows, vocabulary, tokens = kernel.shape
   dtype = engine.DTYPES[kernel.dtype]
@@ -139,11 +139,11 @@ def gather_columns(kernel: geometry.Kernel) -> engine.Program:
   def inputs(rng):
     return [engine.draw(rng, (rows, vocabulary), kernel.dtype), _indices(rng, vocabulary, tokens)]
 
-  return engine.Program(lambda x, index: _take(x, index, 1).astype(dtype),
+  return engine.TiledProgram(lambda x, index: _take(x, index, 1).astype(dtype),
                         engine.blocked(kernel, step, lambda acc, *_: acc), inputs)
 
 
-def gather_bag(kernel: geometry.Kernel) -> engine.Program:
+def gather_bag(kernel: geometry.Kernel) -> engine.TiledProgram:
   """Sums of table[v, d] rows by index[bags, length]: an embedding bag."""
   vocabulary, depth, bags, length = kernel.shape
   dtype = engine.DTYPES[kernel.dtype]
@@ -160,7 +160,7 @@ def gather_bag(kernel: geometry.Kernel) -> engine.Program:
     return [engine.draw(rng, (vocabulary, depth), kernel.dtype),
             _indices(rng, vocabulary, bags, length)]
 
-  return engine.Program(lambda table, index: compute(table, index).astype(dtype),
+  return engine.TiledProgram(lambda table, index: compute(table, index).astype(dtype),
                         engine.blocked(kernel, step, lambda acc, *_: acc), inputs)
 
 
