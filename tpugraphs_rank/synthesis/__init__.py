@@ -1,5 +1,6 @@
-"""Directed acyclic graphs made by a model or by a rule, and how near they are to real ones.
+"""Synthetic program graphs: generate, evaluate, make runnable, and train on them.
 
-`dags` holds many graphs in one file. Graphs of collections, the rule-based family, the distances
-and the surrogate's test all work on it; what needs TensorFlow says so in its own docstring.
+`dags` stores many graphs in one file, `layerdag` is the learned generator, `judging` evaluates
+generated graphs against real ones, `programs` turns graphs into runnable programs, and `augment`
+trains rankers on them. Modules that import TensorFlow say so in their docstrings.
 """

@@ -152,18 +152,18 @@ def test_a_file_of_one_attribute_and_label_need_not_name_them(tmp_path):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"node_off": [0, 4, 5]}, "node_off does not rise from 0 to 6"),
-    ({"node_off": [0, 0, 6]}, "node_off does not rise from 0 to 6"),
-    ({"edge_off": [0, 6, 5]}, "edge_off does not rise from 0 to 5"),
+    ({"node_off": [0, 4, 5]}, "node_off does not increase from 0 to 6"),
+    ({"node_off": [0, 0, 6]}, "node_off does not increase from 0 to 6"),
+    ({"edge_off": [0, 6, 5]}, "edge_off does not increase from 0 to 5"),
     ({"edge_off": [0, 4, 4, 5]}, "edge_off has 4 rows; expected G.1 = 3"),
     ({"src": [0, 0, 1, 3, 0]}, r"edge 3, in graph 0 of 4 nodes, is \(3, 3\); expected 0 <= src"),
     ({"dst": [1, 2, 3, 3, 2]}, r"edge 4, in graph 1 of 2 nodes, is \(0, 2\)"),
-    ({"src": [0, 0, 2, 2, 0]}, "an edge of graph 0 is there twice"),
+    ({"src": [0, 0, 2, 2, 0]}, "graph 0 contains the same edge twice"),
     ({"src": [0.0, 0, 1, 2, 0]}, "src has dtype float64; expected integers"),
     ({"dst": [1, 2, 3, 3]}, "dst has 4 rows; expected E = 5"),
     ({"x": np.zeros([6], int)}, r"x has shape \(6,\); expected 2 dimensions"),
-    ({"x": np.full([6, 1], 3)}, r"x: opcode holds 3; expected places 0..2 in vocab_opcode"),
-    ({"x": np.full([6, 1], -1)}, r"x: opcode holds -1; expected places 0..2"),
+    ({"x": np.full([6, 1], 3)}, r"x: opcode holds 3; expected indices 0..2 in vocab_opcode"),
+    ({"x": np.full([6, 1], -1)}, r"x: opcode holds -1; expected indices 0..2"),
     ({"x": np.full([6, 1], 2**40)}, "x holds 1099511627776; expected numbers of int32"),
     ({"level": [0, 1, 1, 3, 0, 1]}, "level of node 3 of graph 0 is 3; expected its longest path"),
     ({"level": [0, 1, 1, 2, 0]}, "level has 5 rows; expected N = 6"),
@@ -175,7 +175,7 @@ def test_a_file_of_one_attribute_and_label_need_not_name_them(tmp_path):
     ({"y_names": ("a", "b")}, "y_names are .* for each of 1 columns"),
     ({"wl": np.array([-1, 2])}, "wl holds -1; expected no negative"),
     ({"wl": np.array([2])}, "wl has 1 rows; expected G = 2"),
-    ({"vocabularies": (np.array([1, 2, 1]),)}, "vocab_opcode holds a value twice"),
+    ({"vocabularies": (np.array([1, 2, 1]),)}, "vocab_opcode contains a duplicate"),
     ({"vocabularies": (np.array([1.0, 2, 3]),)}, "vocab_opcode has .* expected .V,. integers"),
 ])
 def test_what_is_refused(changes, message, tmp_path):
@@ -211,9 +211,9 @@ def test_nodes_out_of_level_order_are_refused():
     ({"x": np.zeros([6, 2], int), "x_names": np.array(["a", "b"]), "vocab_a": np.array([1])},
      "key vocab_b is missing"),
     ({"y": np.zeros([2, 1, 1])}, r"y has shape \(2, 1, 1\)"),
-    ({"provenance": np.array("{")}, "provenance is no JSON object"),
-    ({"provenance": np.array("[]")}, "provenance is no JSON object"),
-    ({"provenance": np.array(3)}, "provenance is no JSON object"),
+    ({"provenance": np.array("{")}, "provenance is not a single string"),
+    ({"provenance": np.array("[]")}, "provenance is not a single string"),
+    ({"provenance": np.array(3)}, "provenance is not a single string"),
 ])
 def test_damaged_files_name_file_and_key(changes, message, tmp_path):
   arrays = {name: getattr(_made(), name)

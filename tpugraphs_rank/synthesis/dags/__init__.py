@@ -1,1 +1,1 @@
-"""Files of many DAGs, their checks, rules and extraction from collections."""
+"""Files of directed acyclic graphs: format, validation, rule-based graphs, extraction."""

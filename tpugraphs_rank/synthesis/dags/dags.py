@@ -1,8 +1,9 @@
-"""Many labelled directed acyclic graphs, one after the other, and the `.npz` files that hold them.
+"""Many labeled directed acyclic graphs in flat arrays, and the `.npz` files that store them.
 
-The format is the one in which LayerDAG's TPU kernel graphs are published without pickle
-(arXiv 2411.02322), extended by several attributes a node, several labels a graph and provenance.
-G graphs, N nodes and E edges in all, F attributes a node, T labels a graph.
+The format is the pickle-free form in which LayerDAG's TPU kernel graphs are published
+(arXiv 2411.02322), extended by several attributes per node, several labels per graph, and
+provenance. Shapes: G graphs, N nodes and E edges in total, F attributes per node, T labels per
+graph.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,35 +22,35 @@ from tpugraphs_rank.data import segments
 from tpugraphs_rank.data import twins
 from tpugraphs_rank.synthesis.dags import checks
 
-# Of files that do not say what their one attribute and their one label are.
+# Names used for files that do not name their only attribute or their only label.
 DEFAULT_ATTRIBUTE = "opcode"
 DEFAULT_LABEL = "runtime"
-# Of the graphs that generators are judged by; training has the rest.
+# Split of the graphs that generators are evaluated on; training gets the rest.
 SHARES = {"valid": 0.2, "test": 0.2}
-_MEND = "write the file again, its graphs through `tpugraphs_rank.synthesis.dags.canonical`"
+_REMEDY = "write the file again, with graphs from `tpugraphs_rank.synthesis.dags.dags.canonical`"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dags:
-  """Graphs whose nodes stand in the order of their levels; arrays are checked and read-only.
+  """Graphs whose nodes are stored in level order; the arrays are validated and read-only.
 
   Attributes:
     node_off: (G+1,) int64; the nodes of graph g are the rows from node_off[g] to node_off[g + 1].
-    edge_off: (G+1,) int64; the same of its edges.
-    src: (E,) int32, the number of a node within its graph: it consumes the output of `dst`.
-    dst: (E,) int32; always src < dst.
-    x: (N, F) int32, places in the vocabulary of each attribute.
-    level: (N,) int32, longest path from the roots, which are the nodes that nobody consumes.
-    vocabularies: for each attribute (V,) what its numbers stand for, integers or strings.
+    edge_off: (G+1,) int64; the edges of graph g are the rows from edge_off[g] to edge_off[g + 1].
+    src: (E,) int32; the consuming node, as an index within its graph.
+    dst: (E,) int32; the producing node, as an index within its graph; always src < dst.
+    x: (N, F) int32 indices into the vocabulary of each attribute.
+    level: (N,) int32 longest path from a root; roots are the nodes without consumers.
+    vocabularies: for each attribute (V,) values, integers or strings, that its indices refer to.
     x_names: (F,) names of the attributes.
     y: (G, T) float64 labels.
     y_names: (T,) names of the labels.
-    wl: (G,) uint64, equal where graphs are the same but for the order of their nodes; what numbers
-      they are depends on who made the file (see `hashes`).
-    provenance: where the graphs come from; JSON can hold it.
+    wl: (G,) uint64, equal for graphs that differ only in the order of their nodes. The numbers
+      depend on the program that wrote the file (see `hashes`).
+    provenance: where the graphs come from; must be serializable as JSON.
 
   Raises:
-    DataError: an array breaks this; the message names it.
+    DataError: an array violates these conditions; the message names it.
   """
 
   node_off: np.ndarray
@@ -89,62 +90,62 @@ class Dags:
 
   @property
   def graph_of_node(self) -> np.ndarray:
-    """(N,) int64 the graph that each node belongs to."""
+    """(N,) int64 index of the graph that each node belongs to."""
     return np.repeat(np.arange(len(self)), self.sizes)
 
   @property
   def graph_of_edge(self) -> np.ndarray:
-    """(E,) int64 the graph that each edge belongs to."""
+    """(E,) int64 index of the graph that each edge belongs to."""
     return np.repeat(np.arange(len(self)), np.diff(self.edge_off))
 
   @property
   def flat_src(self) -> np.ndarray:
-    """(E,) int64 `src` as rows of `x`."""
+    """(E,) int64 `src` as row indices of `x`."""
     return self.src + self.node_off[self.graph_of_edge]
 
   @property
   def flat_dst(self) -> np.ndarray:
-    """(E,) int64 `dst` as rows of `x`."""
+    """(E,) int64 `dst` as row indices of `x`."""
     return self.dst + self.node_off[self.graph_of_edge]
 
   @property
   def num_operands(self) -> np.ndarray:
-    """(N,) int64 distinct operands of each node."""
+    """(N,) int64 number of distinct operands of each node."""
     return np.bincount(self.flat_src, minlength=len(self.x))
 
   @property
   def num_users(self) -> np.ndarray:
-    """(N,) int64 nodes that consume each node's output."""
+    """(N,) int64 number of nodes that consume each node's output."""
     return np.bincount(self.flat_dst, minlength=len(self.x))
 
   @property
   def depths(self) -> np.ndarray:
-    """(G,) int64 the number of levels of each graph; nodes stand in level order."""
+    """(G,) int64 number of levels of each graph."""
     return self.level[self.node_off[1:] - 1].astype(np.int64) + 1
 
   def nodes(self, graph: int) -> slice:
-    """The rows of a graph's nodes."""
+    """The rows of `x` that hold a graph's nodes."""
     return slice(int(self.node_off[graph]), int(self.node_off[graph + 1]))
 
   def edges(self, graph: int) -> np.ndarray:
-    """(m, 2) int32 a graph's edges [consumer, producer], numbers within the graph."""
+    """(m, 2) int32 edges [consumer, producer] of a graph, as node indices within the graph."""
     rows = slice(int(self.edge_off[graph]), int(self.edge_off[graph + 1]))
     return np.stack([self.src[rows], self.dst[rows]], axis=1)
 
   def label(self, name: str | None = None) -> np.ndarray:
-    """(G,) float64 one label, by default the first.
+    """(G,) float64 values of one label, by default the first.
 
     Raises:
-      DataError: there is no such label, or none at all.
+      DataError: the label does not exist, or the graphs have no labels.
     """
     if not self.y_names or (name is not None and name not in self.y_names):
       raise errors.DataError(
           f"y: no label {name or ''!r} for these graphs; they have: "
-          f"{', '.join(self.y_names) or 'none'}; make the file with labels")
+          f"{', '.join(self.y_names) or 'none'}; write the file with labels")
     return self.y[:, 0 if name is None else self.y_names.index(name)]
 
   def take(self, indices: Sequence[int]) -> "Dags":
-    """The graphs at these places, in this order; one may come twice."""
+    """The graphs at these indices, in this order; an index may occur more than once."""
     indices = np.asarray(indices)
     indices = np.arange(len(self))[indices] if indices.size else np.zeros([0], np.int64)
     nodes, node_off = _rows(self.node_off, indices)
@@ -164,30 +165,31 @@ class Dags:
     return dataclasses.replace(self, provenance=dict(provenance))
 
   def in_vocabularies(self, vocabularies: Sequence[np.ndarray]) -> "Dags":
-    """The same graphs, their attributes as places in other vocabularies.
+    """The same graphs with their attributes re-indexed into other vocabularies.
 
     Raises:
-      DataError: a value that occurs in the graphs is not in the new vocabulary.
+      DataError: a value that occurs in the graphs is missing from the new vocabulary.
     """
     columns = []
     for name, column, old, new in zip(
         self.x_names, self.x.T, self.vocabularies, vocabularies, strict=True):
-      place = {word: index for index, word in enumerate(np.asarray(new).tolist())}
-      table = np.array([place.get(word, -1) for word in old.tolist()], np.int32)
-      moved = table[column] if len(column) else column
-      if (moved < 0).any():
-        lost = old[column[np.flatnonzero(moved < 0)[0]]]
+      index_of = {word: index for index, word in enumerate(np.asarray(new).tolist())}
+      table = np.array([index_of.get(word, -1) for word in old.tolist()], np.int32)
+      indices = table[column] if len(column) else column
+      if (indices < 0).any():
+        missing = old[column[np.flatnonzero(indices < 0)[0]]]
         raise errors.DataError(
-            f"vocab_{name} lacks {lost.item()!r}, which occurs in the graphs; give a vocabulary "
-            "with every value (`common_vocabularies`)")
-      columns.append(moved)
+            f"vocab_{name} lacks {missing.item()!r}, which occurs in the graphs; pass a vocabulary "
+            "that contains every value (`common_vocabularies`)")
+      columns.append(indices)
     return dataclasses.replace(
         self, x=np.stack(columns, axis=1), vocabularies=tuple(vocabularies))
 
   def hashes(self) -> np.ndarray:
-    """(G,) uint64 Weisfeiler-Lehman hashes over what the attributes stand for, and the edges.
+    """(G,) uint64 Weisfeiler-Lehman hashes of the attribute values and edges.
 
-    They agree between files and machines, whatever the vocabularies; `wl` may be another's.
+    They are comparable between files and machines, whatever the vocabularies. `wl` may come from
+    another program and differ.
     """
     values = np.stack([_codes(words)[column]
                        for words, column in zip(self.vocabularies, self.x.T)], axis=1)
@@ -205,24 +207,24 @@ def canonical(graphs: Sequence[tuple[np.ndarray, np.ndarray]],
               y: np.ndarray | None = None, y_names: Sequence[str] = (),
               wl: np.ndarray | None = None, provenance: Mapping[str, Any] | None = None,
               names: Sequence[str] | None = None) -> Dags:
-  """Puts graphs into level order, the nodes of one level in the order in which they came.
+  """Puts graphs into level order and drops duplicate edges.
 
-  Edges that are there twice are kept once. Another order of a graph's nodes changes nothing but the
-  order within its levels.
+  Nodes of the same level keep their input order. Reordering the nodes of a graph therefore changes
+  nothing but the order within its levels.
 
   Args:
     graphs: for each graph its edges (m, 2) [consumer, producer] and attributes (n, F) or (n,).
     x_names: (F,) names of the attributes.
-    vocabularies: what the attributes' numbers are places in; None: the numbers stand for
-      themselves, and those that occur, ascending, are the vocabulary.
-    y: (G, T) or (G,) labels; None: none.
+    vocabularies: values that the attributes index; None: the attributes are values themselves, and
+      the sorted distinct values become the vocabulary.
+    y: (G, T) or (G,) labels; None: no labels.
     y_names: (T,) names of the labels; by default "runtime" for a single one.
     wl: (G,) uint64; None: computed (`Dags.hashes`).
     provenance: where the graphs come from.
-    names: (G,) what errors call the graphs, instead of their numbers.
+    names: (G,) names of the graphs in error messages; None: their indices.
 
   Raises:
-    DataError: a graph is empty, has a cycle or a self-loop, or an array is wrong.
+    DataError: a graph is empty or has a cycle or a self-loop, or an array is invalid.
   """
   name = lambda graph: f"graph {graph if names is None else names[graph]}"
   edges = [np.asarray(rows, np.int64).reshape(-1, 2) for rows, _ in graphs]
@@ -240,7 +242,7 @@ def canonical(graphs: Sequence[tuple[np.ndarray, np.ndarray]],
   node_off = _offsets(sizes)
   graph_of_edge = np.repeat(np.arange(len(graphs)), [len(rows) for rows in edges])
   flat = np.concatenate([np.zeros([0, 2], np.int64), *edges]) + node_off[graph_of_edge][:, None]
-  # From the users to their operands: the roots come first.
+  # Levels count from the users to their operands, so the roots come first.
   level = segments.levels(flat[:, ::-1], int(node_off[-1]))
   wrong = np.flatnonzero(level[flat[:, 1]] <= level[flat[:, 0]])
   if wrong.size:
@@ -248,13 +250,13 @@ def canonical(graphs: Sequence[tuple[np.ndarray, np.ndarray]],
     loop = "an edge to itself" if flat[wrong[0], 0] == flat[wrong[0], 1] else "a cycle"
     raise errors.DataError(
         f"{name(graph)}: node {flat[wrong[0], 0] - node_off[graph]} is on or behind {loop}; "
-        "expected an acyclic graph: leave that edge out")
+        "expected an acyclic graph: remove that edge")
   graph_of_node = np.repeat(np.arange(len(graphs)), sizes)
   order = np.lexsort((level, graph_of_node))  # Stable.
-  place = np.empty_like(order)
-  place[order] = np.arange(len(order))
-  # By consumer within producer: a node's edges stand where it is added, after all earlier nodes.
-  flat = np.unique(place[flat][:, ::-1], axis=0)[:, ::-1]
+  position = np.empty_like(order)
+  position[order] = np.arange(len(order))
+  # Sorted by producer, then consumer: a node's edges follow all edges of earlier nodes.
+  flat = np.unique(position[flat][:, ::-1], axis=0)[:, ::-1]
   graph_of_edge = graph_of_node[flat[:, 0]]
   local = flat - node_off[graph_of_edge][:, None]
   x = np.concatenate([np.zeros([0, len(x_names)], np.int64), *features])[order]
@@ -262,19 +264,19 @@ def canonical(graphs: Sequence[tuple[np.ndarray, np.ndarray]],
     vocabularies, x = _vocabularies_of(x)
   y = np.zeros([len(graphs), 0]) if y is None else np.asarray(y, np.float64)
   y = y[:, None] if y.ndim == 1 else y
-  made = Dags(
+  result = Dags(
       node_off, _offsets(np.bincount(graph_of_edge, minlength=len(graphs))), local[:, 0],
       local[:, 1], x, level[order], tuple(vocabularies), tuple(x_names), y,
       tuple(y_names) or (DEFAULT_LABEL,) * (y.shape[1] == 1),
       np.zeros([len(graphs)], np.uint64) if wl is None else wl, dict(provenance or {}))
-  return made if wl is not None else dataclasses.replace(made, wl=made.hashes())
+  return result if wl is not None else dataclasses.replace(result, wl=result.hashes())
 
 
 def concat(several: Sequence[Dags]) -> Dags:
-  """All graphs of several, in this order, in common vocabularies; provenance is the first's.
+  """Concatenates graphs in common vocabularies; the provenance is that of the first.
 
   Raises:
-    DataError: they have different attributes or labels.
+    DataError: the inputs have different attributes or labels.
   """
   several = in_common_vocabularies(several)
   first = several[0]
@@ -291,7 +293,7 @@ def concat(several: Sequence[Dags]) -> Dags:
 
 
 def common_vocabularies(several: Sequence[Dags]) -> tuple[np.ndarray, ...]:
-  """For each attribute the values of all, ascending.
+  """For each attribute the sorted union of the vocabularies.
 
   Raises:
     DataError: the graphs have different attributes, or values of different kinds.
@@ -305,30 +307,30 @@ def common_vocabularies(several: Sequence[Dags]) -> tuple[np.ndarray, ...]:
   for name, *words in zip(names, *(dags.vocabularies for dags in several)):
     if len({part.dtype.kind for part in words}) > 1:
       raise errors.DataError(
-          f"vocab_{name} holds numbers here and strings there; expected one kind")
+          f"vocab_{name} mixes numbers here and strings there; expected one kind")
     united.append(np.unique(np.concatenate(words)))
   return tuple(united)
 
 
 def in_common_vocabularies(several: Sequence[Dags]) -> tuple[Dags, ...]:
-  """The same graphs with one vocabulary an attribute, so that equal numbers are equal values."""
+  """The same graphs with one shared vocabulary per attribute, so equal indices are equal values."""
   common = common_vocabularies(several)
   return tuple(dags.in_vocabularies(common) for dags in several)
 
 
 def split_by_wl(dags: Dags, fractions: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
-  """Divides graphs so that no two that are the same stand on two sides.
+  """Splits graphs so that structurally equal ones are never in different splits.
 
   Args:
     dags: the graphs.
-    fractions: the share of each split; training has what the others leave, whatever it says.
-    seed: of the draw.
+    fractions: the share of each split; training gets the remainder, and a "train" entry is ignored.
+    seed: seed of the random split.
 
   Returns:
-    For "train" and each split the ascending places of its graphs.
+    For "train" and each split the sorted indices of its graphs.
 
   Raises:
-    DataError: there are fewer different graphs than splits.
+    DataError: there are fewer distinct graphs than splits.
   """
   others = {name: share for name, share in fractions.items() if name != "train"}
   names = np.array(twins.divide([f"{value:016x}" for value in dags.wl.tolist()], others, seed))
@@ -336,7 +338,7 @@ def split_by_wl(dags: Dags, fractions: Mapping[str, float], seed: int) -> dict[s
 
 
 def digest(dags: Dags) -> str:
-  """16 hex digits of the graphs' structures and labels."""
+  """16 hexadecimal digits that identify the graphs' structures and labels."""
   return hashlib.sha256(dags.wl.tobytes() + dags.y.tobytes()).hexdigest()[:16]
 
 
@@ -358,18 +360,18 @@ def save(path: files.PathLike, dags: Dags) -> None:
 
 
 def load(path: files.PathLike) -> Dags:
-  """Reads graphs; a file of one attribute and one label need not name them.
+  """Reads graphs; a file with one attribute and one label need not name them.
 
   Raises:
-    MissingDataError: there is no such file.
-    DataError: the file is damaged, lacks a key or breaks the format; file and key are named.
+    MissingDataError: the file does not exist.
+    DataError: the file is damaged, lacks a key or violates the format; the message names both.
   """
   path = pathlib.Path(path)
   arrays = npz.read_arrays(path)
   try:
     return _from_arrays(arrays)
   except errors.DataError as error:
-    raise errors.DataError(f"{path}: {error}; {_MEND}") from None
+    raise errors.DataError(f"{path}: {error}; {_REMEDY}") from None
 
 
 def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Dags:
@@ -381,11 +383,11 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Dags:
   if x.ndim != 2:
     raise errors.DataError(f"x has shape {x.shape}; expected (N, F)")
   x_names = _names(arrays, "x_names", x.shape[1], DEFAULT_ATTRIBUTE)
-  given = [name for name in x_names if f"vocab_{name}" in arrays]
-  if not given:
+  present = [name for name in x_names if f"vocab_{name}" in arrays]
+  if not present:
     vocabularies, x = _vocabularies_of(checks.canonical_array("x", x, np.int64, 2))
-  elif len(given) < len(x_names):
-    raise errors.DataError(f"key vocab_{next(n for n in x_names if n not in given)} is missing; "
+  elif len(present) < len(x_names):
+    raise errors.DataError(f"key vocab_{next(n for n in x_names if n not in present)} is missing; "
                            "expected a vocabulary for every attribute, or for none")
   else:
     vocabularies = tuple(arrays[f"vocab_{name}"] for name in x_names)
@@ -394,10 +396,11 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Dags:
   y = y[:, None] if y.ndim == 1 else y
   if y.ndim != 2:
     raise errors.DataError(f"y has shape {y.shape}; expected (G, T)")
-  made = Dags(*(arrays[key] for key in ("node_off", "edge_off", "src", "dst")), x, arrays["level"],
-              vocabularies, x_names, y, _names(arrays, "y_names", y.shape[1], DEFAULT_LABEL),
-              arrays.get("wl", np.zeros([graphs], np.uint64)), _provenance(arrays))
-  return made if "wl" in arrays else dataclasses.replace(made, wl=made.hashes())
+  result = Dags(
+      *(arrays[key] for key in ("node_off", "edge_off", "src", "dst")), x, arrays["level"],
+      vocabularies, x_names, y, _names(arrays, "y_names", y.shape[1], DEFAULT_LABEL),
+      arrays.get("wl", np.zeros([graphs], np.uint64)), _provenance(arrays))
+  return result if "wl" in arrays else dataclasses.replace(result, wl=result.hashes())
 
 
 def _names(arrays: Mapping[str, np.ndarray], key: str, count: int, default: str
@@ -422,19 +425,19 @@ def _provenance(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
   except ValueError:
     value = None
   if not isinstance(value, dict):
-    raise errors.DataError("provenance is no JSON object in one string")
+    raise errors.DataError("provenance is not a single string with a JSON object")
   return value
 
 
 def _vocabularies_of(x: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-  """The values that occur, for each column, and the columns as places among them."""
-  found = [np.unique(column, return_inverse=True) for column in x.T]
-  return (tuple(words for words, _ in found),
-          np.stack([places.reshape(-1) for _, places in found], axis=1))
+  """The distinct values of each column, and the columns as indices into them."""
+  distinct = [np.unique(column, return_inverse=True) for column in x.T]
+  return (tuple(words for words, _ in distinct),
+          np.stack([indices.reshape(-1) for _, indices in distinct], axis=1))
 
 
 def _codes(words: np.ndarray) -> np.ndarray:
-  """(V,) int64 that stand for the words; below 2^53, so that a float64 holds them exactly."""
+  """(V,) int64 codes of the words, below 2^53 so that a float64 represents them exactly."""
   if words.dtype.kind != "U":
     return words
   return np.array([int(hashlib.sha256(word.encode("utf-8")).hexdigest()[:12], 16)
@@ -446,7 +449,7 @@ def _offsets(sizes: np.ndarray) -> np.ndarray:
 
 
 def _rows(offsets: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The rows of these groups, one group after the other, and their new offsets."""
+  """The rows of the selected groups, concatenated, and the new offsets."""
   sizes = np.diff(offsets)[indices]
   result = _offsets(sizes)
   return np.arange(result[-1]) + np.repeat(offsets[indices] - result[:-1], sizes), result

@@ -1,7 +1,8 @@
-"""Graphs of TpuGraphs collections as `Dags`: whole programs, or sub-graphs of large ones.
+"""Converts TpuGraphs collections to `Dags`: whole programs, or sub-graphs of large ones.
 
-LayerDAG's authors made their TPU kernel graphs of the public `tile:xla` in this way: the opcodes as
-attribute, the mean over all configurations of runtime / normalizer as label (arXiv 2411.02322).
+LayerDAG's authors derived their TPU kernel graphs from the public `tile:xla` in this way: opcodes
+as the attribute and the mean of runtime / normalizer over all configurations as the label
+(arXiv 2411.02322).
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ ATTRIBUTES = ("opcode", "element_type", "shape_bucket")
 _TYPE_PREFIX = "shape_element_type_is_"
 _TYPE_COLUMNS = [column for column, name in enumerate(features.NODE_FEATURE_NAMES)
                  if name.startswith(_TYPE_PREFIX)]
-# What came to XLA after the format has no column of its own.
+# Element types that XLA added after the format was defined have no column.
 _TYPE_NAMES = np.array([features.NODE_FEATURE_NAMES[column][len(_TYPE_PREFIX):]
                         for column in _TYPE_COLUMNS] + ["other"])
 _ELEMENTS_COLUMN = features.NODE_FEATURE_NAMES.index("shape_dimensions_product")
@@ -33,12 +34,12 @@ _MIN_SUBGRAPH = 3
 
 
 class Extracted(NamedTuple):
-  """Graphs of a collection.
+  """Graphs extracted from a collection.
 
   Attributes:
-    dags: the graphs; their provenance says how they were made.
-    programs: that were read.
-    left_out: of them, those that gave no graph: too large, or too small for a sub-graph.
+    dags: the graphs; their provenance records how they were extracted.
+    programs: number of programs read.
+    left_out: number of those that gave no graph: too large, or too small for a sub-graph.
   """
 
   dags: dags.Dags
@@ -50,33 +51,33 @@ def extract(collection: str, splits: Sequence[str] | None = None,
             attributes: Sequence[str] = ("opcode",), max_nodes: int | None = None,
             subgraphs: int = 0, seed: int = 0, data_root: files.PathLike | None = None
             ) -> Extracted:
-  """Makes DAGs of the programs of a collection.
+  """Extracts DAGs from the programs of a collection.
 
-  Attributes: `opcode`, the id (`hlo.opcodes`); `element_type`, the name of the output's type;
-  `shape_bucket`, floor(log2(elements of the output)), -1 for an empty one. A program may have
+  Attributes: `opcode` is the id (`hlo.opcodes`); `element_type` is the name of the output's type;
+  `shape_bucket` is floor(log2(elements of the output)), -1 for an empty output. A program may have
   several roots, such as unused parameters; all are kept.
 
   Args:
     collection: its name, or the path of its JSON descriptor.
-    splits: whose programs; None: all splits that have runtimes.
+    splits: splits to read; None: all splits that have runtimes.
     attributes: some of `ATTRIBUTES`.
-    max_nodes: programs with more nodes are left out, or, with `subgraphs`, the most nodes of one.
-    subgraphs: None of the programs but so many operand cones of each (see `operand_cone`), at
-      random roots, of 3 nodes or more; 0: the programs themselves.
-    seed: of the roots.
-    data_root: as of `data.collections.load_collection`.
+    max_nodes: skip programs with more nodes; with `subgraphs`, the size limit of a sub-graph.
+    subgraphs: number of operand cones to take from each program (see `operand_cone`) in place of
+      the program, at random roots, with 3 nodes or more; 0: the programs themselves.
+    seed: seed for the choice of the roots.
+    data_root: see `data.collections.load_collection`.
 
   Returns:
     The graphs. Whole programs have the label `runtime`: the mean over the configurations of
-    runtime / normalizer of a kernel, of seconds of a layout program; sub-graphs have none, since
-    nobody measured them, and neither have splits without runtimes.
+    runtime / normalizer for kernels, of seconds for layout programs. Sub-graphs have no label
+    because nobody measured them; neither have splits without runtimes.
 
   Raises:
-    UnknownNameError: no such collection, split or attribute.
-    MissingDataError: the graphs are not there.
-    DataError: a graph is damaged or has a cycle, some have runtimes and others not, or no graph
-      is left.
-    ConfigError: sub-graphs without `max_nodes`.
+    UnknownNameError: the collection, a split or an attribute does not exist.
+    MissingDataError: the data are not downloaded.
+    DataError: a graph is damaged or has a cycle, only some graphs have runtimes, or no graph
+      remains.
+    ConfigError: `subgraphs` without `max_nodes`.
   """
   described = registry.get_collection(collection)
   for name in attributes:
@@ -84,64 +85,65 @@ def extract(collection: str, splits: Sequence[str] | None = None,
       raise errors.UnknownNameError(f"no attribute {name!r}{config.nearest(name, ATTRIBUTES)}; "
                                     f"there are: {', '.join(ATTRIBUTES)}")
   if subgraphs and not max_nodes:
-    raise errors.ConfigError("sub-graphs need a largest number of nodes; give max_nodes")
+    raise errors.ConfigError("sub-graphs need a largest number of nodes; set max_nodes")
   splits = list(splits) if splits else [
       split for split in described.splits if described.has_runtimes.get(split, True)]
   rng = np.random.default_rng(seed)
-  parts: list[tuple[np.ndarray, np.ndarray]] = []
+  extracted: list[tuple[np.ndarray, np.ndarray]] = []
   names: list[str] = []
   labels: list[float | None] = []
   programs = left_out = 0
   for split in splits:
     for graph in collections.load_collection(described, split, data_root):
       programs += 1
-      known = len(parts)
+      before = len(extracted)
       if subgraphs:
-        parts += _cones(graph, attributes, subgraphs, max_nodes, rng)
+        extracted += _cones(graph, attributes, subgraphs, max_nodes, rng)
       elif not max_nodes or graph.num_nodes <= max_nodes:
-        parts.append((graph.edge_index, _attributes(graph, attributes)))
+        extracted.append((graph.edge_index, _attributes(graph, attributes)))
         labels.append(_label(graph))
-      names += [graph.name] * (len(parts) - known)
-      left_out += len(parts) == known
-  if not parts:
+      names += [graph.name] * (len(extracted) - before)
+      left_out += len(extracted) == before
+  if not extracted:
     raise errors.DataError(
         f"{described.name} {', '.join(splits)}: none of {programs} programs has at most "
-        f"{max_nodes} nodes; raise the cap (--max_nodes), or take sub-graphs (--subgraphs)")
+        f"{max_nodes} nodes; raise the limit (--max_nodes), or extract sub-graphs (--subgraphs)")
   measured = [label is not None for label in labels]
   if any(measured) and not all(measured):
     raise errors.DataError(
         f"{described.name} {', '.join(splits)}: graph {names[measured.index(False)]} has no "
-        "runtimes and others have; choose splits of one kind (--splits)")
+        "runtimes and others have; choose splits that all have or all lack runtimes (--splits)")
   provenance = {
       "collection": described.name, "splits": splits, "target": described.target,
-      "graphs": f"operand cones, {subgraphs} a program" if subgraphs else "whole programs",
+      "graphs": f"{subgraphs} operand cones per program" if subgraphs else "whole programs",
       "max_nodes": max_nodes, "seed": seed if subgraphs else None, "programs": programs,
       "programs_left_out": left_out,
       "label": _LABELS[described.kind] if any(measured) else None}
-  x_names, vocabularies, parts = _in_words(attributes, parts)
-  made = dags.canonical(parts, x_names, vocabularies,
-                        np.array(labels, np.float64) if any(measured) else None,
-                        provenance=provenance, names=names)
+  x_names, vocabularies, extracted = _in_words(attributes, extracted)
+  result = dags.canonical(extracted, x_names, vocabularies,
+                          np.array(labels, np.float64) if any(measured) else None,
+                          provenance=provenance, names=names)
   _logger.info("%s %s: %d graphs of %d programs, %d left out", described.name, ", ".join(splits),
-               len(made), programs, left_out)
-  return Extracted(made, programs, left_out)
+               len(result), programs, left_out)
+  return Extracted(result, programs, left_out)
 
 
 def operand_cone(edge_index: np.ndarray, num_nodes: int, root: int, max_nodes: int
                  ) -> tuple[np.ndarray, np.ndarray]:
-  """What computes the output of a node, as far as it fits: connected, with `root` as its one root.
+  """The sub-graph that computes a node's output, within a size limit.
 
-  Nodes are taken breadth first. A node comes with all of its operands, or, where these no longer
-  fit, with none, as a parameter: so that its number of operands is one that occurs, or 0.
+  The sub-graph is connected, and `root` is its only root. Nodes are taken breadth first. A node
+  comes with all of its operands or, when these no longer fit, with none, like a parameter. Its
+  number of operands is therefore either the original one or 0.
 
   Args:
     edge_index: (m, 2) [consumer, producer].
-    num_nodes: n.
-    root: the node.
-    max_nodes: at most so many nodes.
+    num_nodes: n, number of nodes of the whole graph.
+    root: the node whose output is computed.
+    max_nodes: the largest number of nodes.
 
   Returns:
-    The nodes, (k,), the root first; and the edges between them, (j, 2) places in the first.
+    The nodes, (k,), the root first; and the edges between them, (j, 2) indices into these nodes.
   """
   operands = _operands_of(edge_index, num_nodes)
   return _cone(operands, root, max_nodes)
@@ -156,16 +158,16 @@ def _operands_of(edge_index: np.ndarray, num_nodes: int) -> list[list[int]]:
 
 def _cone(operands: Sequence[Sequence[int]], root: int, max_nodes: int
           ) -> tuple[np.ndarray, np.ndarray]:
-  place: dict[int, int] = {root: 0}
+  index_of: dict[int, int] = {root: 0}
   order, edges = [root], []
-  for node in order:  # Grows on the way.
-    new = [operand for operand in operands[node] if operand not in place]
+  for node in order:  # `order` grows in the loop.
+    new = [operand for operand in operands[node] if operand not in index_of]
     if len(order) + len(new) > max_nodes:
       continue
     for operand in new:
-      place[operand] = len(order)
+      index_of[operand] = len(order)
       order.append(operand)
-    edges += [(place[node], place[operand]) for operand in operands[node]]
+    edges += [(index_of[node], index_of[operand]) for operand in operands[node]]
   return np.array(order), np.array(edges, np.int64).reshape(-1, 2)
 
 
@@ -173,27 +175,27 @@ def _cones(graph: graphs.Graph, attributes: Sequence[str], count: int, max_nodes
            rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
   operands = _operands_of(graph.edge_index, graph.num_nodes)
   x = _attributes(graph, attributes)
-  found: list[tuple[np.ndarray, np.ndarray]] = []
+  cones: list[tuple[np.ndarray, np.ndarray]] = []
   for root in rng.permutation([node for node, of in enumerate(operands) if of]).tolist():
-    if len(found) == count:
+    if len(cones) == count:
       break
     nodes, edges = _cone(operands, root, max_nodes)
     if len(nodes) >= _MIN_SUBGRAPH:
-      found.append((edges, x[nodes]))
-  return found
+      cones.append((edges, x[nodes]))
+  return cones
 
 
 def _attributes(graph: graphs.Graph, attributes: Sequence[str]) -> np.ndarray:
-  """(n, F) int64; element types as places in `_TYPE_NAMES`."""
+  """(n, F) int64 attributes; element types are indices into `_TYPE_NAMES`."""
   columns = []
   for name in attributes:
     if name == "opcode":
       columns.append(graph.node_opcode.astype(np.int64))
     elif name == "element_type":
-      given = graph.node_feat[:, _TYPE_COLUMNS]
-      columns.append(np.where(given.any(axis=1), given.argmax(axis=1), len(_TYPE_COLUMNS)))
+      one_hot = graph.node_feat[:, _TYPE_COLUMNS]
+      columns.append(np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), len(_TYPE_COLUMNS)))
     else:
-      # frexp: a mantissa from 0.5 to 1, so that powers of two are exact, and 0 gets exponent 0.
+      # frexp gives a mantissa in [0.5, 1), so powers of two are exact, and the exponent of 0 is 0.
       columns.append(np.frexp(graph.node_feat[:, _ELEMENTS_COLUMN])[1].astype(np.int64) - 1)
   return np.stack(columns, axis=1)
 
@@ -209,17 +211,17 @@ def _label(graph: graphs.Graph) -> float | None:
   return mean if graph.kind == "tile" else mean * 1e-9
 
 
-def _in_words(attributes: Sequence[str], parts: Sequence[tuple[np.ndarray, np.ndarray]]
+def _in_words(attributes: Sequence[str], extracted: Sequence[tuple[np.ndarray, np.ndarray]]
               ) -> tuple[tuple[str, ...], list[np.ndarray],
                          list[tuple[np.ndarray, np.ndarray]]]:
-  """Vocabularies of what occurs, and the attributes as places in them."""
-  rows = np.concatenate([x for _, x in parts])
-  vocabularies, places = [], []
+  """The vocabularies of the values that occur, and the attributes as indices into them."""
+  rows = np.concatenate([x for _, x in extracted])
+  vocabularies, columns = [], []
   for name, column in zip(attributes, rows.T):
-    words, place = np.unique(column, return_inverse=True)
+    words, indices = np.unique(column, return_inverse=True)
     vocabularies.append(_TYPE_NAMES[words] if name == "element_type" else words)
-    places.append(place.reshape(-1))
-  moved = np.stack(places, axis=1)
-  ends = np.cumsum([len(x) for _, x in parts])[:-1]
+    columns.append(indices.reshape(-1))
+  indexed = np.stack(columns, axis=1)
+  ends = np.cumsum([len(x) for _, x in extracted])[:-1]
   return tuple(attributes), vocabularies, [
-      (edges, x) for (edges, _), x in zip(parts, np.split(moved, ends))]
+      (edges, x) for (edges, _), x in zip(extracted, np.split(indexed, ends))]
