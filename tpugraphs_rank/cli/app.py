@@ -1,38 +1,55 @@
-"""What every application does: flags from a configuration, one clear line for a user's mistake."""
+"""What all commands share: flags from a configuration, logs, and one clear line for a mistake."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import importlib
+import importlib.util
+import json
 import logging
 import os
+import re
 import sys
 import typing
-from typing import Any, NamedTuple
+from typing import Any
 
-from absl import app
 from absl import flags
+import tqdm
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import recipes
+from tpugraphs_rank.cli import help_text
 
-# Before any application imports TensorFlow, whose start-up notes would bury our own lines.
+# Before any command imports TensorFlow, whose start-up messages would hide the command's own.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# The flags defined here belong to the application that asks for them, whose --help lists them.
+# The flags defined here belong to the command that asks for them.
 flags.disclaim_key_flags()
+
+Main = Callable[[list[str]], Any]
+
+
+# ---- flags of a configuration --------------------------------------------------------------------
 
 
 def define_config_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines `--config` and one flag for each setting of a configuration class."""
-  flags.DEFINE_string("config", None, "JSON file with settings; flags win over it.",
-                      flag_values=values)
+  flags.DEFINE_string(
+      "config", None, "Recipe (by name) or JSON file with settings. Flags override it. Recipes: "
+      + ", ".join(recipes.names()) + ".", flag_values=values)
+  titles = config_lib.section_titles(config_class)
   for name, field, value in config_lib.leaves(config_class):
     leaf = name.rpartition(".")[2]
-    metadata = field.metadata
-    text = f"{metadata['help']} [{name}; default {_shown(value)}]"
-    if metadata["choices"]:
-      text += " One of: " + ", ".join(map(str, metadata["choices"])) + "."
+    text = field.metadata["help"]
+    if "Default:" not in text:
+      text += f" Default: {_shown(value)}."
+    choices = config_lib.choices_of(field)
+    if choices:
+      text += " One of: " + ", ".join(map(str, choices)) + "."
     kind = type(value)
-    # None as default tells "not given" from "given as the default": a file's value stands then.
+    # The default None distinguishes an absent flag from one that repeats the default: a value
+    # from the file must survive the first and not the second.
     if kind is bool:
       flags.DEFINE_boolean(leaf, None, text, flag_values=values)
     elif kind is int:
@@ -41,14 +58,23 @@ def define_config_flags(config_class: type, values: flags.FlagValues = flags.FLA
       flags.DEFINE_float(leaf, None, text, flag_values=values)
     elif kind is tuple:
       flags.DEFINE_list(leaf, None, text, flag_values=values)
+    elif kind is dict:
+      flags.DEFINE_string(leaf, None, text, flag_values=values)
     elif _is_optional_int(config_class, name):
       flags.DEFINE_integer(leaf, None, text, flag_values=values)
     else:
       flags.DEFINE_string(leaf, None, text, flag_values=values)
+    section = name.partition(".")[0] if "." in name else ""
+    help_text.describe(values[leaf], titles.get(section, section.capitalize()),
+                       field.metadata.get("common", False), name)
 
 
 def _shown(value: Any) -> str:
-  return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+  if isinstance(value, tuple):
+    return ",".join(map(str, value)) or "none"
+  if isinstance(value, dict):
+    return json.dumps(value)
+  return "none" if value is None else str(value)
 
 
 def _is_optional_int(config_class: type, name: str) -> bool:
@@ -59,29 +85,33 @@ def _is_optional_int(config_class: type, name: str) -> bool:
 
 
 def config_from_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> Any:
-  """Defaults, then the file of `--config`, then the flags that were given.
+  """The defaults, overridden by the file of `--config`, overridden by the flags.
 
-  The file may be a run directory's config.json, or hold the settings alone.
+  The file may be a recipe's name, a run directory's config.json, or a file of settings alone.
 
   Raises:
-    ConfigError: an unknown setting, or a value that is wrong; the file or the flag is named.
+    ConfigError: an unknown setting or a wrong value; the message names the file or the flag.
   """
   resolved = config_class()
   path = values.config
   if path:
     resolved = config_lib.from_dict(config_class, recipes.read(path), source=path)
-  given: dict[str, Any] = {}
-  for name, field, value in config_lib.leaves(config_class):
+  changes: dict[str, Any] = {}
+  for name, _, value in config_lib.leaves(config_class):
     flag = values[name.rpartition(".")[2]]
     if flag.present:
-      given[name] = (_parsed(flag.name, flag.value, value) if isinstance(value, tuple)
-                     else flag.value)
-  return config_lib.override(resolved, given, source="flags")
+      if isinstance(value, tuple):
+        changes[name] = _parsed_list(flag.name, flag.value, value)
+      elif isinstance(value, dict):
+        changes[name] = _parsed_json(flag.name, flag.value)
+      else:
+        changes[name] = flag.value
+  return config_lib.override(resolved, changes, source="flags")
 
 
-def _parsed(flag: str, values: list[str], default: tuple) -> list[Any]:
+def _parsed_list(flag: str, values: list[str], default: tuple) -> list[Any]:
   """The entries of a list flag as the type of its default's entries."""
-  kind = type(default[0])
+  kind = type(default[0]) if default else str
   try:
     return [kind(value) for value in values]
   except ValueError:
@@ -90,55 +120,102 @@ def _parsed(flag: str, values: list[str], default: tuple) -> list[Any]:
     ) from None
 
 
-def _first_time() -> Callable[[logging.LogRecord], bool]:
-  """A filter that lets each warning through once: several runs may have the same to say."""
-  said = set()
-
-  def passes(record: logging.LogRecord) -> bool:
-    message = record.getMessage()
-    if record.levelno < logging.WARNING or message not in said:
-      said.add(message)
-      return True
-    return False
-
-  return passes
+def _parsed_json(flag: str, value: str) -> Any:
+  try:
+    return json.loads(value)
+  except json.JSONDecodeError:
+    raise errors.ConfigError(
+        f"--{flag}={value}: expected a JSON object, such as '{{\"name\": 1}}'") from None
 
 
-class Command(NamedTuple):
-  """One of the commands of an application, which is its first argument.
-
-  Attributes:
-    required: names of the flags that must be given.
-    optional: names of the flags that may be given; others are refused, not ignored.
-  """
-  required: tuple[str, ...]
-  optional: tuple[str, ...] = ()
+# ---- running a command ---------------------------------------------------------------------------
 
 
-def run(main: Callable[[list[str]], Any], commands: Mapping[str, Command] | None = None) -> None:
-  """Runs an application: logs to the standard error, and a mistake of the user's is one line.
+def run_command(name: str, module_name: str, arguments: Sequence[str], positional: str = "",
+                tensorflow: bool = False) -> int:
+  """Runs a command in this process and returns its exit status.
 
-  Exit status: what `main` returns (None: 0), 1 a typed error of the framework, 2 wrong flags, 130
-  interrupted.
+  The command's flags exist only while it runs, so that commands can follow one another.
 
   Args:
-    main: gets the program's name and, where there are commands, the one that was given.
-    commands: by name; None: the application takes flags only.
+    name: of the command, as a user writes it.
+    module_name: module with `define_flags` and `main`.
+    arguments: the words after the command's name.
+    positional: the positional arguments as the usage line shows them; "" if there are none.
+    tensorflow: whether the command needs TensorFlow.
   """
-  def guarded(argv: list[str]) -> int:
-    mistake = _mistake(argv[1:], commands or {})
-    if mistake:
-      print(f"error: {mistake}", file=sys.stderr)
-      return 2
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    logger = logging.getLogger("tpugraphs_rank")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname).1s %(message)s"))
-    handler.addFilter(_first_time())
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+  module = importlib.import_module(module_name)
+  with _defined(module.define_flags) as defined:
+    if _asks_for_help(arguments):
+      print(help_text.render(name, module.__doc__ or "", positional, defined,
+                             full=not {"-h", "-help", "--help"} & set(arguments)))
+      return 0
+    return _run(module.main, f"{commands.NAME} {name}", arguments, bool(positional),
+                [*name.split(), *arguments], "TensorFlow" if tensorflow else "")
+
+
+def run(main: Main, define_flags: Callable[[], None] | None = None) -> None:
+  """Runs a script that is no installed command, and exits with its status.
+
+  Args:
+    main: as that of a command.
+    define_flags: defines the script's flags, if they are not defined yet.
+  """
+  script = sys.modules["__main__"]
+  known = set(flags.FLAGS)
+  if define_flags is not None:
+    define_flags()
+  program = f"python -m {script.__spec__.name}" if script.__spec__ else sys.argv[0]
+  if _asks_for_help(sys.argv[1:]):
+    defined = [flags.FLAGS[name] for name in flags.FLAGS if name not in known] or [
+        flag for module, found in flags.FLAGS.flags_by_module_dict().items()
+        if not module.startswith("absl") for flag in found]
+    print(help_text.render("", script.__doc__ or "", "", defined, full=True, program=program))
+    sys.exit(0)
+  sys.exit(_run(main, program, sys.argv[1:], False, None, ""))
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+  return bool({"-h", "-help", "--help", "--helpfull", "--help_all"} & set(arguments))
+
+
+@contextlib.contextmanager
+def _defined(define_flags: Callable[[], None]) -> Iterator[list[flags.Flag]]:
+  """Defines flags for the time of a command; yields them in their order of definition."""
+  values = flags.FLAGS
+  before = set(values)
+  order: list[flags.Flag] = []
+  try:
+    define_flags()
+    mine = {id(values[name]): values[name] for name in values if name not in before}
+    for found in values.flags_by_module_dict().values():
+      order += [flag for flag in found if mine.pop(id(flag), None) is not None]
+    yield [*order, *mine.values()]
+  finally:
+    for name in [name for name in values if name not in before]:
+      delattr(values, name)
+    values.unparse_flags()
+
+
+def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bool,
+         recorded: Sequence[str] | None, needed: str) -> int:
+  """Parses flags, sets up logs, runs `main`; turns errors into a line and an exit status."""
+  try:
+    argv = flags.FLAGS([program, *arguments])
+  except flags.Error as error:
+    text = re.sub(r"^flag --(\w+)=None: Flag --\1 must have a value other than None\.$",
+                  r"--\1 is required", str(error))
+    print(f"error: {text} (`{program} --help` lists the flags)", file=sys.stderr)
+    return 2
+  if argv[1:] and not takes_arguments:
+    print(f"error: unexpected argument {argv[1]!r}; all options are flags (`{program} --help` "
+          "lists them)", file=sys.stderr)
+    return 2
+  previous = commands.set_running(recorded)
+  with _logs():
     try:
+      if needed:
+        require_tensorflow(program)
       return main(argv) or 0
     except errors.TpuGraphsRankError as error:
       print(f"error: {error}", file=sys.stderr)
@@ -146,39 +223,70 @@ def run(main: Callable[[list[str]], Any], commands: Mapping[str, Command] | None
     except KeyboardInterrupt:
       print("interrupted", file=sys.stderr)
       return 130
-
-  app.run(guarded, flags_parser=_parse_flags)
-
-
-def _mistake(arguments: list[str], commands: Mapping[str, Command],
-             values: flags.FlagValues = flags.FLAGS) -> str:
-  """What is wrong with the arguments that are no flags, and with the flags of a command."""
-  stray = arguments[1:] if commands else arguments
-  listed = ", ".join(commands)
-  if commands and not arguments:
-    return f"expected a command: {listed} (--help says what each does)"
-  if commands and arguments[0] not in commands:
-    return (f"unknown command {arguments[0]!r}{config_lib.nearest(arguments[0], commands)}; "
-            f"expected one of: {listed} (--help says what each does)")
-  if stray:
-    return f"unexpected argument {stray[0]!r}; all options are flags (--help lists them)"
-  if not commands:
-    return ""
-  name, command = arguments[0], commands[arguments[0]]
-  missing = [flag for flag in command.required if values[flag].value in (None, [], "")]
-  if missing:
-    return f"{name} needs {' and '.join(f'--{flag}' for flag in missing)}"
-  known = (*command.required, *command.optional)
-  for other in {flag for entry in commands.values() for flag in (*entry.required, *entry.optional)}:
-    if other not in known and values[other].present:
-      return f"{name} takes no --{other}; it takes: {', '.join(f'--{flag}' for flag in known)}"
-  return ""
+    finally:
+      commands.set_running(previous)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-  """The arguments that are no flags; wrong flags end the program."""
+def require_tensorflow(what: str) -> None:
+  """Checks, without importing it, that TensorFlow is installed.
+
+  Raises:
+    CompatibilityError: it is not; the message says how to get it.
+  """
+  if importlib.util.find_spec("tensorflow") is not None:
+    return
+  version = ".".join(map(str, sys.version_info[:2]))
+  remedy = ("install the package in an environment with Python 3.10 or 3.11: `uv venv --python "
+            "3.11`, or `python3.11 -m venv ENVIRONMENT`, then `pip install tpugraphs_rank`"
+            if sys.version_info >= (3, 12) else "`pip install tensorflow==2.15.1 "
+            "tensorflow-gnn==1.0.3 tensorflow-ranking==0.5.5` installs it")
+  raise errors.CompatibilityError(
+      f"{what} needs TensorFlow 2.15, which is not installed in this environment (Python "
+      f"{version}); {remedy}")
+
+
+# ---- logs ----------------------------------------------------------------------------------------
+
+
+class _ProgressHandler(logging.Handler):
+  """Writes log lines to the standard error without breaking the progress bars there."""
+
+  def emit(self, record: logging.LogRecord) -> None:
+    try:
+      tqdm.tqdm.write(self.format(record), file=sys.stderr)
+    except Exception:  # Never let a log line end a training.
+      self.handleError(record)
+
+
+def _first_time() -> Callable[[logging.LogRecord], bool]:
+  """A filter that passes each warning once: several runs may log the same one."""
+  seen = set()
+
+  def passes(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    if record.levelno < logging.WARNING or message not in seen:
+      seen.add(message)
+      return True
+    return False
+
+  return passes
+
+
+@contextlib.contextmanager
+def _logs() -> Iterator[None]:
+  """Sends the framework's logs to the standard error for the time of a command."""
+  logging.getLogger("absl").setLevel(logging.WARNING)
+  logger = logging.getLogger("tpugraphs_rank")
+  before = logger.level, logger.propagate
+  handler = _ProgressHandler()
+  handler.setFormatter(logging.Formatter("%(levelname).1s %(message)s"))
+  handler.addFilter(_first_time())
+  logger.addHandler(handler)
+  logger.setLevel(logging.INFO)
+  logger.propagate = False
   try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    print(f"error: {error} (--help lists the flags)", file=sys.stderr)
-    sys.exit(2)
+    yield
+  finally:
+    logger.removeHandler(handler)
+    logger.setLevel(before[0])
+    logger.propagate = before[1]

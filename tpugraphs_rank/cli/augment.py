@@ -17,18 +17,17 @@ import pathlib
 from absl import flags
 
 from tpugraphs_rank import files
-from tpugraphs_rank.cli import app
+from tpugraphs_rank import tables
 from tpugraphs_rank.cli import augment_cases as cases_lib
 from tpugraphs_rank.data import registry
-from tpugraphs_rank.evaluation import tables
 from tpugraphs_rank.synthesis.augment import gains
 
 _NAMES = {gains.REAL: "real", gains.OVERSAMPLED: "real, oversampled"}
 _WITH = "real + synthetic"
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_string("collection", "tile:xla_cpu", "The real programs: a collection, or the path "
                       "of its descriptor.")
   flags.DEFINE_string("synthetic", None, "The measured synthetic programs: a descriptor of the "
@@ -56,7 +55,8 @@ def _define_flags() -> None:
   flags.DEFINE_string("output", "runs/augment", "Folder of the trainings and the report.")
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values = flags.FLAGS
   output = pathlib.Path(values.output)
   base = cases_lib.recipe(
@@ -121,8 +121,3 @@ def _verdict(found) -> str:
   if min(highs) < 0:
     return "The synthetic programs harm: tau is below that of another training, interval and all."
   return "No gain is shown: an interval of the gain in tau holds 0."
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

@@ -39,7 +39,6 @@ STRATEGIES = ("measured", "distilled", "pretrained", "auxiliary", "selfsupervise
               "selfsupervised_measured")
 # Fewer tell next to nothing about how much trainings differ.
 FEW_SEEDS = 5
-_CONFIGS = pathlib.Path(__file__).parent / "configs"
 _KEPT = ("graph", "family", "seen", *gains.METRICS.values())
 
 
@@ -112,7 +111,7 @@ def recipe(collection: str, path: str | None, epochs: int, steps_per_epoch: int,
   """
   if path is None:
     kind = registry.get_collection(collection).kind
-    path = str(_CONFIGS / ("tile_xla_cpu.json" if kind == "tile" else "layout_xla_cpu_mixed.json"))
+    path = "tile_xla_cpu" if kind == "tile" else "layout_xla_cpu_mixed"
   base = config_lib.from_dict(run_config.RunConfig, recipes.read(path), source=path)
   return config_lib.override(base, {
       "data.collection": collection, "model.members": 1, "training.tensorboard": False,
@@ -372,12 +371,14 @@ def run_case(case: Mapping[str, Any], tasks: dict[str, Any]) -> dict[str, Any]:
       "held_back": len(synthetic.held_back) if synthetic else 0}}
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the flags."""
   flags.DEFINE_string("cases", None, "JSON file with a list of cases.", required=True)
   flags.DEFINE_string("output", None, "Folder of their files.", required=True)
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the cases."""
   import tensorflow as tf
 
   output = pathlib.Path(flags.FLAGS.output)
@@ -389,5 +390,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-  _define_flags()
-  app.run(main)
+  app.run(main, define_flags)

@@ -17,13 +17,12 @@ from absl import flags
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import run_config
-from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import describe
 from tpugraphs_rank.data import describe_tables
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_string("collection", None, "Name of a collection, or path of its JSON descriptor.",
                       required=True)
   flags.DEFINE_list("splits", None, "Splits, comma-separated; otherwise all.")
@@ -34,7 +33,8 @@ def _define_flags() -> None:
                        "in training: graphs with fewer are counted.", lower_bound=1)
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values = flags.FLAGS
   found = describe.describe(values.collection, values.splits, values.data_root, values.max_configs)
   print(describe_tables.text(found))
@@ -45,8 +45,3 @@ def main(_) -> None:
     what = [problem.text for problem in found.problems]
     raise errors.DataError(
         f"{found.collection.name}: {'; '.join(what + found.mends(values.data_root))}")
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

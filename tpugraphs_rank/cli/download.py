@@ -19,7 +19,7 @@ import tqdm
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
-from tpugraphs_rank.cli import app
+from tpugraphs_rank import tables
 from tpugraphs_rank.data import archives
 from tpugraphs_rank.data import download as download_lib
 from tpugraphs_rank.data import download_records
@@ -47,13 +47,11 @@ def listing(remotes: Sequence[archives.Remote], data_root: files.PathLike, paral
             ) -> list[str]:
   """A line on each remote: name, size, place, and what of it is here; then one on them all."""
   sizes, failures = download_lib.remote_sizes(remotes, parallel)
-  rows = [("file", "size", "place", "here")]
+  header, rows = ("file", "size", "place", "here"), []
   for remote, size in zip(remotes, sizes):
     state = download_records.look(remote, data_root)
     rows.append((remote.name, _amount(size), str(remote.place), _here(state, size)))
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
-           for row in rows]
+  lines = tables.text(header, rows, tables.LEFT * len(header), rule=False).splitlines()
   known = [size for size in sizes if size is not None]
   total = f"{_files(len(remotes))}, {_amount(sum(known))}" if known else _files(len(remotes))
   lines.append(f"{total}; data root {data_root}")
@@ -80,8 +78,8 @@ def _amount(size: int | None) -> str:
   return "?" if size is None else tqdm.tqdm.format_sizeof(size, "B")
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_list("collections", list(archives.downloadable_collections()),
                     "Public collections; --collections= for none.")
   flags.DEFINE_list("splits", list(registry.SPLITS), "Their splits.")
@@ -97,7 +95,8 @@ def _define_flags() -> None:
                       "extras under their paths in the publisher's repository.")
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values: Any = flags.FLAGS
   root = pathlib.Path(registry.resolve_data_root(values.data_root))
   remotes = chosen(values.collections, values.splits, values.raw, values.extras, values.base_url)
@@ -108,8 +107,3 @@ def main(_: list[str]) -> None:
     done = "verified" if brought.was_there else "brought"
     what = f"{_files(brought.files)} in " if brought.remote.is_archive else ""
     print(f"{done} {brought.remote.name}: {what}{root / brought.remote.place}")
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

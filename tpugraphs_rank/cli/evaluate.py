@@ -22,7 +22,6 @@ from typing import Any
 from absl import flags
 
 from tpugraphs_rank import files
-from tpugraphs_rank.cli import app
 
 _ALL = ("random", "default_configuration", "size_heuristic", "boosted_trees")
 
@@ -71,8 +70,8 @@ def evaluate(run_dir: files.PathLike, split: str, output: files.PathLike | None 
   return {**found, "text": compared.text()}
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
   flags.DEFINE_enum("split", "test", ["valid", "test"], "The split that is judged.")
   flags.DEFINE_string("output", None, "Folder of the results; otherwise evaluation/<split> in the "
@@ -88,7 +87,8 @@ def _define_flags() -> None:
       "graph, repeats kept), and all elsewhere.")
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values = flags.FLAGS
   found = evaluate(values.run_dir, values.split, values.output, values.baselines, values.data_root,
                    values.strict, values.configurations)
@@ -96,8 +96,3 @@ def main(_) -> None:
   print(found["text"])
   print(f"numbers: {folder}/metrics.json, {folder}/per_graph.csv")
   print(f"plots:   {folder}/*.png")
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

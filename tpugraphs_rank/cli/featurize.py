@@ -15,7 +15,6 @@ from absl import flags
 import tqdm
 
 from tpugraphs_rank import errors
-from tpugraphs_rank.cli import app
 from tpugraphs_rank.hlo import convert
 from tpugraphs_rank.hlo import output as hlo_output
 
@@ -111,8 +110,8 @@ def _log_summary(converted: convert.Converted, written: int) -> None:
         ", ".join(f"{opcode} ({count})" for opcode, count in sorted(unknown.items())))
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_multi_string(
       "input", None, "A raw .pb file, or a folder of them; may be given several times.",
       required=True)
@@ -129,11 +128,7 @@ def _define_flags() -> None:
   flags.DEFINE_bool("overwrite", False, "Replace existing files that differ.")
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values = flags.FLAGS
   featurize(values.input, values.output, int(values.padding), values.repeat, values.overwrite)
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

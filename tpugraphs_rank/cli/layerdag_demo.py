@@ -16,13 +16,13 @@ from typing import Any
 
 from absl import flags
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import folder_settings
-from tpugraphs_rank.cli import app
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_string("collection", "tile:xla_cpu", "Name of a collection, or path of its JSON "
                       "descriptor.")
   flags.DEFINE_string("output", "runs/layerdag_demo", "Folder of files, run and report.")
@@ -33,34 +33,31 @@ def _define_flags() -> None:
 
 def command(name: str, *arguments: Any) -> None:
   """Prints one of our commands and runs it."""
-  words = [f"experiments.{name}", *map(str, arguments)]
-  print(f"\n$ python -m {shlex.join(words)}", flush=True)
-  done = subprocess.run([sys.executable, "-m", *words], stdin=subprocess.DEVNULL)
+  words = ["layerdag", name, *map(str, arguments)]
+  print(f"\n$ {shlex.join([commands.NAME, *words])}", flush=True)
+  done = subprocess.run([sys.executable, "-m", "tpugraphs_rank.cli", *words],
+                        stdin=subprocess.DEVNULL)
   if done.returncode:
     raise errors.TrainingError(f"{name} failed with exit status {done.returncode}; see above")
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values, started = flags.FLAGS, time.monotonic()
   folder = pathlib.Path(values.output)
   folder_settings.check(folder, {name: values[name].value for name in (
       "collection", "epochs", "width", "surrogate_epochs")})
   parts = {split: folder / f"graphs_{split}.npz" for split in ("train", "valid", "test")}
   if not all(path.exists() for path in parts.values()):
-    command("layerdag_graphs", "--collection", values.collection, "--divide",
+    command("graphs", "--collection", values.collection, "--divide",
             "--output", folder / "graphs.npz")
-  command("layerdag_train", "--graphs", parts["train"], "--valid_graphs", parts["valid"],
+  command("train", "--graphs", parts["train"], "--valid_graphs", parts["valid"],
           "--conditions=runtime,size", "--width", values.width, "--dropout=0.25",
           "--batch_graphs=16", "--epochs", values.epochs, "--run_dir", folder / "run")
   made = folder / "made.npz"
   if not made.exists():
-    command("layerdag_sample", "--run_dir", folder / "run", "--count=200", "--output", made)
-  command("layerdag_evaluate", *(f"--{split}={path}" for split, path in parts.items()),
+    command("sample", "--run_dir", folder / "run", "--count=200", "--output", made)
+  command("evaluate", *(f"--{split}={path}" for split, path in parts.items()),
           "--synthetic", made, "--output", folder / "report", "--max_epochs",
           values.surrogate_epochs)
   print(f"\n{(time.monotonic() - started) / 60:.1f} minutes; the report: {folder}/report/report.md")
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

@@ -22,14 +22,13 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
-from tpugraphs_rank.cli import app
 from tpugraphs_rank.synthesis.dags import dags
 from tpugraphs_rank.synthesis.judging import drawings
 from tpugraphs_rank.training import run_directory
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_string("real", None, "File of real graphs, to be divided.")
   flags.DEFINE_integer("split_seed", 0, "Of the division of --real.")
   for split in ("train", "valid", "test"):
@@ -65,7 +64,8 @@ def by_size(graphs: dags.Dags, count: int) -> dags.Dags:
   return graphs.take(order[np.unique(steps.astype(int))])
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values = flags.FLAGS
   real = real_graphs(values)
   samples = [dags.load(path) for path in values.synthetic]
@@ -101,8 +101,3 @@ def main(_) -> None:
     written.append(values.results)
   print(text)
   print("written:", ", ".join(written))
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

@@ -27,7 +27,6 @@ from absl import flags
 import numpy as np
 
 from tpugraphs_rank import errors
-from tpugraphs_rank.cli import app
 from tpugraphs_rank.synthesis.dags import dags
 from tpugraphs_rank.synthesis.dags import extraction
 from tpugraphs_rank.synthesis.dags import rules
@@ -38,8 +37,8 @@ _OF: dict[str, tuple[str, ...]] = {
     "rule": ("count", "nodes", "min_nodes"), "graphs": ()}
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
   flags.DEFINE_string("collection", None, "Name of a collection, or path of its JSON descriptor.")
   flags.DEFINE_enum("rule", None, ["balanced"], "Make graphs that obey a rule instead.")
@@ -72,7 +71,8 @@ def counts(graphs: dags.Dags) -> str:
           f"{', '.join(graphs.y_names) or 'none'}")
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values = flags.FLAGS
   source = _source(values)
   said: str | None = None
@@ -113,8 +113,3 @@ def _source(values: flags.FlagValues) -> str:
       if other != given[0] and values[name].present:
         raise errors.ConfigError(f"--{name} is for --{other}; with --{given[0]}, leave it out")
   return given[0]
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

@@ -19,7 +19,6 @@ import tqdm
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
-from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import npz as npz_lib
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import twins
@@ -177,8 +176,8 @@ def _command(collection: registry.Collection, path: pathlib.Path, programs: list
   return command
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_string("npz", None, "Folder of the .npz graphs.", required=True)
   flags.DEFINE_string(
       "name", None, "Name of the collection: tile:<source> or layout:<source>:<search>.",
@@ -197,7 +196,8 @@ def _define_flags() -> None:
   flags.DEFINE_bool("overwrite", False, "Replace an existing descriptor.")
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values = flags.FLAGS
   optional = {key: values[key].value for key in ("hlo_stage", "family_regex", "description")
               if values[key].value is not None}
@@ -208,8 +208,3 @@ def main(_) -> None:
   for line in made.report:
     print(f"  {line}")
   print(f"next: {made.command}")
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

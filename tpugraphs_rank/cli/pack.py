@@ -18,7 +18,6 @@ from absl import flags
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
-from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import packed
 from tpugraphs_rank.data import registry
@@ -90,8 +89,8 @@ def _splits_there(collection: registry.Collection, splits: Sequence[str] | None,
   return there
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_string("collection", None, "Name of a collection, or path of its JSON descriptor.",
                       required=True)
   flags.DEFINE_list("splits", None, "Splits, comma-separated; otherwise all that are there.")
@@ -102,7 +101,8 @@ def _define_flags() -> None:
   flags.DEFINE_bool("check", False, "Pack nothing; compare all checksums.")
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values = flags.FLAGS
   arguments = (values.collection, values.splits, values.data_root, values.output)
   if values.check:
@@ -118,8 +118,3 @@ def main(_) -> None:
   for done in pack(*arguments):
     print(f"{done.folder}: {done.graphs} graphs, {done.written} of them packed now, "
           f"{done.nbytes / 1e6:,.1f} MB")
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tpugraphs_rank import files
-from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import registry
 
@@ -51,8 +50,8 @@ def predict(run_dir: files.PathLike, split: str, output: files.PathLike | None =
   return prediction.predict(run_lib.load_run(run_dir, strict), found, output)
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the command's flags."""
   flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
   flags.DEFINE_enum("split", "test", [*registry.SPLITS, registry.WHOLE],
                     "The split that is scored; all: of a collection that is not divided.")
@@ -62,13 +61,9 @@ def _define_flags() -> None:
                     "opcodes never seen), instead of warning.")
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the command."""
   values = flags.FLAGS
   done = predict(values.run_dir, values.split, values.output, values.data_root, values.strict)
   print(f"scores:  {done.scores}")
   print(f"ranking: {done.part} ({len(done.rows)} rows)")
-
-
-if __name__ == "__main__":
-  _define_flags()
-  app.run(main)

@@ -25,72 +25,75 @@ import numpy as np
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import recipes
-from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.synthesis.programs import sources
 
-_CONFIGS = pathlib.Path(__file__).parent / "configs"
-_RECIPES = {"tile": "layerdag_dataflow.json", "layout": "layerdag_dataflow_layout.json"}
+_RECIPES = {"tile": "layerdag_dataflow", "layout": "layerdag_dataflow_layout"}
 _PARTS_OF = {"tile": 0, "layout": 4}
-_COLLECTION = flags.DEFINE_string(
-    "collection", "tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
-_DATA_ROOT = flags.DEFINE_string("data_root", None, "Folder of the public collections.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the generator and the programs.",
-                              required=True)
-_COUNT = flags.DEFINE_integer("count", 100, "How many programs.", lower_bound=1)
-_SOURCE = flags.DEFINE_enum(
-    "source", "layerdag", ["layerdag", *sources.CONTROLS], "Where graphs come from.")
-_LIKE = flags.DEFINE_string(
-    "like", None, "A programs.json whose kinds and numbers of nodes --source=random and template "
-    "keep to.")
-_MODEL = flags.DEFINE_string(
-    "model", None, "A trained generator of dataflow graphs (the run directory or the file); "
-    "otherwise one is trained in OUTPUT/layerdag, or taken from there.")
-_CONFIG = flags.DEFINE_string(
-    "config", None, "JSON file with the settings of the generator that is trained; otherwise the "
-    "recipe for the collection's kind.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
-_FIRST_NUMBER = flags.DEFINE_integer(
-    "first_number", 0, "Number of the first graph, in the programs' names. With another seed and "
-    "numbers beyond those that are there, more programs join those that were measured.",
-    lower_bound=0)
-_MAX_NODES = flags.DEFINE_integer(
-    "max_nodes", None, "Larger dataflow graphs are left out (otherwise those of more than 120 "
-    "nodes); of parts, the most nodes of one (otherwise 50).", lower_bound=2)
-_PARTS = flags.DEFINE_integer(
-    "parts", None, "Learn so many parts of each program, and not programs as a whole; 0: as a "
-    "whole. Otherwise 4 of layout programs, and kernels as a whole.", lower_bound=0)
-_FEWEST_NODES = flags.DEFINE_integer("fewest_nodes", 15, "Nodes of a part, at least.",
-                                     lower_bound=2)
-_GUIDANCE = flags.DEFINE_float(
-    "guidance", 1.0, "Above 1: what the conditions change is exaggerated.", lower_bound=0.0)
-_TEMPERATURE = flags.DEFINE_float(
-    "temperature", 1.0, "Below 1: likelier graphs, less various.", lower_bound=0.01)
 
 
-def main(_) -> None:
-  output = pathlib.Path(_OUTPUT.value)
+def define_flags() -> None:
+  """Defines the command's flags."""
+  flags.DEFINE_string(
+      "collection", "tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
+  flags.DEFINE_string("data_root", None, "Folder of the public collections.")
+  flags.DEFINE_string("output", None, "Folder of the generator and the programs.",
+                      required=True)
+  flags.DEFINE_integer("count", 100, "How many programs.", lower_bound=1)
+  flags.DEFINE_enum(
+      "source", "layerdag", ["layerdag", *sources.CONTROLS], "Where graphs come from.")
+  flags.DEFINE_string(
+      "like", None, "A programs.json whose kinds and numbers of nodes --source=random and template "
+      "keep to.")
+  flags.DEFINE_string(
+      "model", None, "A trained generator of dataflow graphs (the run directory or the file); "
+      "otherwise one is trained in OUTPUT/layerdag, or taken from there.")
+  flags.DEFINE_string(
+      "config", None, "JSON file with the settings of the generator that is trained; otherwise the "
+      "recipe for the collection's kind.")
+  flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
+  flags.DEFINE_integer(
+      "first_number", 0, "Number of the first graph, in the programs' names. With another seed and "
+      "numbers beyond those that are there, more programs join those that were measured.",
+      lower_bound=0)
+  flags.DEFINE_integer(
+      "max_nodes", None, "Larger dataflow graphs are left out (otherwise those of more than 120 "
+      "nodes); of parts, the most nodes of one (otherwise 50).", lower_bound=2)
+  flags.DEFINE_integer(
+      "parts", None, "Learn so many parts of each program, and not programs as a whole; 0: as a "
+      "whole. Otherwise 4 of layout programs, and kernels as a whole.", lower_bound=0)
+  flags.DEFINE_integer("fewest_nodes", 15, "Nodes of a part, at least.",
+                       lower_bound=2)
+  flags.DEFINE_float(
+      "guidance", 1.0, "Above 1: what the conditions change is exaggerated.", lower_bound=0.0)
+  flags.DEFINE_float(
+      "temperature", 1.0, "Below 1: likelier graphs, less various.", lower_bound=0.01)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command."""
+  output = pathlib.Path(flags.FLAGS.output)
   about: dict[str, Any] = {"made_by": "tpugraphs_rank.cli.synthesize",
-                           "source": _SOURCE.value, "seed": _SEED.value,
-                           "first_number": _FIRST_NUMBER.value}
-  if _SOURCE.value == "layerdag":
-    kind = registry.get_collection(_COLLECTION.value).kind
-    made = sources.realize_graphs(_drawn(output, kind, about), _COUNT.value, "layerdag", _SEED.value,
-                             sources.LIMITS[kind], _FIRST_NUMBER.value)
+                           "source": flags.FLAGS.source, "seed": flags.FLAGS.seed,
+                           "first_number": flags.FLAGS.first_number}
+  if flags.FLAGS.source == "layerdag":
+    kind = registry.get_collection(flags.FLAGS.collection).kind
+    made = sources.realize_graphs(_drawn(output, kind, about), flags.FLAGS.count, "layerdag", flags.FLAGS.seed,
+                             sources.LIMITS[kind], flags.FLAGS.first_number)
   else:
-    if not _LIKE.value:
+    if not flags.FLAGS.like:
       raise errors.ConfigError(
-          f"--source={_SOURCE.value} needs --like FILE: the programs.json whose kinds and sizes "
+          f"--source={flags.FLAGS.source} needs --like FILE: the programs.json whose kinds and sizes "
           "are kept to")
-    like = files.read_json(_LIKE.value)
-    given = sources.from_json(like, _LIKE.value)
+    like = files.read_json(flags.FLAGS.like)
+    given = sources.from_json(like, flags.FLAGS.like)
     kind = like.get("kind", "tile")  # Older files hold kernels.
     if kind not in sources.LIMITS:
-      raise errors.DataError(f"{_LIKE.value}: kind is {kind!r}; expected one of "
+      raise errors.DataError(f"{flags.FLAGS.like}: kind is {kind!r}; expected one of "
                              f"{', '.join(sources.LIMITS)}")
     matched = sources.targets(given, sources.LIMITS[kind])
-    made = sources.realize_controls(_SOURCE.value, matched[:_COUNT.value], _SEED.value,
-                              sources.LIMITS[kind], _FIRST_NUMBER.value)
+    made = sources.realize_controls(flags.FLAGS.source, matched[:flags.FLAGS.count], flags.FLAGS.seed,
+                              sources.LIMITS[kind], flags.FLAGS.first_number)
   about["kind"] = kind
   path = output / "programs.json"
   files.write_json(path, sources.as_json(made, about))
@@ -107,21 +110,21 @@ def _drawn(output: pathlib.Path, kind: str, about: dict[str, Any]) -> Iterator[s
   from tpugraphs_rank.synthesis.layerdag import model as model_lib
   from tpugraphs_rank.synthesis.layerdag import sampler
   from tpugraphs_rank.synthesis.programs import dataflow
-  path = pathlib.Path(_MODEL.value or output / "layerdag")
-  if not _MODEL.value:
+  path = pathlib.Path(flags.FLAGS.model or output / "layerdag")
+  if not flags.FLAGS.model:
     _train(output, kind)
   model = model_lib.LayerDAG.load(path / "model.npz" if path.is_dir() else path)
-  about.update(model=model.hash(), collection=_COLLECTION.value, guidance=_GUIDANCE.value,
-               temperature=_TEMPERATURE.value)
-  options = sampler.Options(guidance=_GUIDANCE.value, temperature=_TEMPERATURE.value)
+  about.update(model=model.hash(), collection=flags.FLAGS.collection, guidance=flags.FLAGS.guidance,
+               temperature=flags.FLAGS.temperature)
+  options = sampler.Options(guidance=flags.FLAGS.guidance, temperature=flags.FLAGS.temperature)
 
   def drawn() -> Iterator[sources.Graph]:
     turn = 0
     while True:
       # A little more than asked for, as some are refused.
       graphs = dataflow.from_dags(model.sample(
-          max(32, int(1.2 * _COUNT.value)), seed=int(np.random.default_rng(
-              [_SEED.value, turn]).integers(2 ** 31 - 1)), options=options))
+          max(32, int(1.2 * flags.FLAGS.count)), seed=int(np.random.default_rng(
+              [flags.FLAGS.seed, turn]).integers(2 ** 31 - 1)), options=options))
       yield from graphs
       turn += 1
 
@@ -137,22 +140,18 @@ def _train(output: pathlib.Path, kind: str) -> None:
   from tpugraphs_rank.synthesis.programs import dataflow
   from tpugraphs_rank.synthesis.programs import subgraphs as parts_lib
   graphs = output / "dataflow.npz"
-  count = (_PARTS_OF[kind] if _PARTS.value is None else _PARTS.value)
-  cut = parts_lib.Sampling(count, _FEWEST_NODES.value, _MAX_NODES.value or 50,
-                      sources.LIMITS[kind].sites, _SEED.value) if count else None
-  extracted = dataflow.extract(_COLLECTION.value, ("train",), _MAX_NODES.value or 120,
-                               _DATA_ROOT.value, cut)
+  count = (_PARTS_OF[kind] if flags.FLAGS.parts is None else flags.FLAGS.parts)
+  cut = parts_lib.Sampling(count, flags.FLAGS.fewest_nodes, flags.FLAGS.max_nodes or 50,
+                      sources.LIMITS[kind].sites, flags.FLAGS.seed) if count else None
+  extracted = dataflow.extract(flags.FLAGS.collection, ("train",), flags.FLAGS.max_nodes or 120,
+                               flags.FLAGS.data_root, cut)
   dags.save(graphs, extracted)
-  print(f"{len(extracted)} dataflow graphs of {_COLLECTION.value} "
+  print(f"{len(extracted)} dataflow graphs of {flags.FLAGS.collection} "
         f"({extracted.provenance['left_out']} programs left out); training a generator",
         flush=True)
-  path = _CONFIG.value or str(_CONFIGS / _RECIPES[kind])
+  path = flags.FLAGS.config or _RECIPES[kind]
   base = config_lib.from_dict(
       settings.LayerDagConfig, recipes.read(path), source=path)
   config = config_lib.override(
-      base, {"data.graphs": str(graphs), "fit.seed": _SEED.value}, source="flags")
+      base, {"data.graphs": str(graphs), "fit.seed": flags.FLAGS.seed}, source="flags")
   training.Trainer(config).train(output / "layerdag")
-
-
-if __name__ == "__main__":
-  app.run(main)

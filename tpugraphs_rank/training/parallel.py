@@ -69,7 +69,7 @@ def _train(path: pathlib.Path, config: run_config.RunConfig) -> float:
   started = time.monotonic()
   settings = path.parent / f".{path.name}.settings.json"
   files.write_json(settings, config_lib.to_dict(config))
-  command: list[str] = [sys.executable, "-m", "tpugraphs_rank.cli.train", "--run_dir", str(path),
+  command: list[str] = [sys.executable, "-m", "tpugraphs_rank.cli", "train", "--run_dir", str(path),
                         "--config", str(settings)]
   try:
     finished = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)

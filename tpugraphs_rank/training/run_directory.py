@@ -24,9 +24,9 @@ import os
 import pathlib
 import platform
 import subprocess
-import sys
 from typing import Any
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -176,16 +176,9 @@ def environment() -> dict[str, Any]:
       "platform": platform.platform(),
       "processor": processor(),
       "cores": os.cpu_count(),
-      "command": command(),
+      "command": commands.running(),
       "commit": commit(),
   }
-
-
-def command() -> str:
-  """The command line of this process, without the folders of this machine."""
-  module = getattr(sys.modules.get("__main__"), "__spec__", None)
-  program = f"python -m {module.name}" if module else pathlib.Path(sys.argv[0]).name
-  return " ".join([program, *sys.argv[1:]])
 
 
 def processor() -> str:

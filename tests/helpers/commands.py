@@ -1,0 +1,60 @@
+"""Runs the commands of `tpugraphs-rank` in the process of the tests.
+
+  done = commands.run("train", "--run_dir", tmp_path / "run", "--epochs=1")
+  assert done.returncode == 0, done.stderr
+
+A command sees fresh flags, the current folder and the environment of the test, so that monkeypatch
+works as usual. `run_process` runs one as a user does, in a process of its own.
+"""
+
+from collections.abc import Sequence
+import contextlib
+import io
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+from tpugraphs_rank.cli import __main__ as dispatcher
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+class Result(NamedTuple):
+  """What a command left: like that of `subprocess.run`."""
+
+  args: list[str]
+  returncode: int
+  stdout: str
+  stderr: str
+
+
+def run(*words: Any) -> Result:
+  """Runs a command in this process: its name, then its arguments."""
+  arguments = _words(words)
+  output, log = io.StringIO(), io.StringIO()
+  with contextlib.redirect_stdout(output), contextlib.redirect_stderr(log):
+    try:
+      status = dispatcher.main(arguments)
+    except SystemExit as error:  # As Python itself turns it into an exit status.
+      status = error.code if isinstance(error.code, int) else int(error.code is not None)
+  return Result(arguments, status, output.getvalue(), log.getvalue())
+
+
+def process(*words: Any) -> list[str]:
+  """The command line that runs a command in a process of its own."""
+  return [sys.executable, "-m", "tpugraphs_rank.cli", *_words(words)]
+
+
+def run_process(*words: Any, cwd: pathlib.Path = ROOT, **options: Any
+                ) -> subprocess.CompletedProcess[str]:
+  """Runs a command in a process of its own."""
+  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+  return subprocess.run(process(*words), cwd=cwd, env=environment, capture_output=True, text=True,
+                        stdin=subprocess.DEVNULL, check=False, **options)
+
+
+def _words(words: Sequence[Any]) -> list[str]:
+  """The words of a command line; the first may hold several, as in "submission merge"."""
+  return [*str(words[0]).split(), *map(str, words[1:])] if words else []

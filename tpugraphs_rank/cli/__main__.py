@@ -1,0 +1,161 @@
+"""The command line: `tpugraphs-rank COMMAND`, the same as `python -m tpugraphs_rank.cli COMMAND`.
+
+A command is a module of this package. The table below lists all of them, so that the list of
+commands is printed without importing any. A command's module has
+
+  a docstring           its first line is the summary in the table; the whole is printed by --help
+  define_flags()        defines the command's absl flags; nothing is defined at import
+  main(argv)            runs the command; argv holds the program's name and the positional
+                        arguments, if the table names any; returns the exit status (None: 0)
+"""
+
+from collections.abc import Sequence
+import sys
+from typing import NamedTuple
+
+from tpugraphs_rank import commands
+
+
+class Command(NamedTuple):
+  """An entry of the table of commands.
+
+  Attributes:
+    summary: one line for the list of commands, without the full stop.
+    tensorflow: whether the command needs TensorFlow.
+    arguments: the positional arguments as the usage line shows them; "" if there are none.
+  """
+
+  summary: str
+  tensorflow: bool = False
+  arguments: str = ""
+
+
+# The words of a command, joined by underscores, are the name of its module.
+GROUPS: dict[str, dict[str, Command]] = {
+    "Train and evaluate": {
+        "train": Command("Train a ranker on a collection; run it again to resume", True),
+        "evaluate": Command("Evaluate a run on a split and compare it with baselines", True),
+        "predict": Command("Rank every graph of a split and write a part of a submission", True),
+        "demo": Command("Train both rankers on measured kernels and compare with baselines", True),
+    },
+    "Rank your own program": {
+        "rank": Command("Rank the configurations of your own program with a trained run", True),
+        "featurize": Command("Convert raw protobufs (measurements or HLO) to .npz graphs"),
+        "make-collection": Command("Describe a folder of .npz graphs as a collection"),
+    },
+    "Data and submissions": {
+        "download": Command("Download the public data, verify it and unpack it"),
+        "describe": Command("Describe a collection and check its files"),
+        "pack": Command("Pack a collection into memory-mapped files for training"),
+        "submission merge": Command("Merge parts into one submission"),
+        "submission validate": Command("List every fault of a submission"),
+        "submission score": Command("Compute the competition score of a submission"),
+    },
+    "Generate graphs": {
+        "layerdag graphs": Command("Write the graphs that LayerDAG trains on"),
+        "layerdag train": Command("Train a LayerDAG on graphs; run it again to resume", True),
+        "layerdag sample": Command("Sample graphs from a trained LayerDAG", True),
+        "layerdag evaluate": Command("Compare generated graphs with real ones", True),
+        "layerdag demo": Command("Train, sample and evaluate a LayerDAG in one short run", True),
+        "synthesize": Command("Generate runnable programs like those of a collection", True),
+        "augment": Command("Test whether synthetic programs improve a ranker", True),
+    },
+}
+COMMANDS: dict[str, Command] = {
+    name: command for group in GROUPS.values() for name, command in group.items()}
+
+
+def module_name(name: str) -> str:
+  """The module of a command."""
+  return f"tpugraphs_rank.cli.{name.replace(' ', '_').replace('-', '_')}"
+
+
+def overview() -> str:
+  """The commands in groups, one line each."""
+  width = max(map(len, COMMANDS))
+  lines = ["Learn to rank compiler configurations by runtime.", "",
+           f"usage: {commands.NAME} COMMAND [flags]"]
+  for title, group in GROUPS.items():
+    lines += ["", title]
+    lines += [f"  {name:<{width}}  {command.summary}" for name, command in group.items()]
+  return "\n".join([
+      *lines, "", f"`{commands.NAME} COMMAND --help` explains a command; "
+      f"`{commands.NAME} --version` prints the version."])
+
+
+def find(words: Sequence[str]) -> tuple[str, list[str]]:
+  """The command that the words begin with, and the words after it.
+
+  Raises:
+    LookupError: there is no such command; the message says which one is meant.
+  """
+  for count in (2, 1):
+    name = " ".join(words[:count])
+    if len(words) >= count and name in COMMANDS:
+      return name, list(words[count:])
+  members = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+  if members:
+    listed = ", ".join(f"`{commands.NAME} {name}`" for name in members)
+    rest = [word for word in words[1:2] if not word.startswith("-")]
+    if not rest:
+      raise LookupError(f"{words[0]} is a group of commands; expected one of: {listed}")
+    name = " ".join([words[0], *rest])
+    raise LookupError(f"unknown command {name!r}{_nearest(name, members)}; expected one of: "
+                      f"{listed}")
+  raise LookupError(f"unknown command {words[0]!r}{_nearest(words[0], list(COMMANDS))}; "
+                    f"`{commands.NAME}` lists the commands")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+  from tpugraphs_rank import config  # Only for a mistake: the list of commands needs no modules.
+  # A user may write an underscore, or only the second word of a command.
+  spelled = {name.replace("_", "-"): name for name in known}
+  spelled |= {name.rpartition(" ")[2]: name for name in known if " " in name}
+  close = config.nearest(name.replace("_", "-"), spelled)
+  for spelling, meant in spelled.items():
+    close = close.replace(repr(spelling), repr(meant))
+  return close
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs a command.
+
+  Args:
+    argv: the words after the program's name; None: those of this process.
+
+  Returns:
+    The exit status: 0, what the command returns, 1 after a typed error, 2 after wrong arguments,
+    130 after an interruption.
+  """
+  words = list(sys.argv[1:] if argv is None else argv)
+  if not words or words[0] in ("help", "-h", "--help", "-help", "--helpfull"):
+    print(overview())
+    return 0
+  if words[0] in ("--version", "-version", "version"):
+    import tpugraphs_rank
+    print(f"{commands.NAME} {tpugraphs_rank.__version__}")
+    return 0
+  if words[0].startswith("-"):
+    print(f"error: expected a command before {words[0]}; `{commands.NAME}` lists the commands",
+          file=sys.stderr)
+    return 2
+  if words[1:] and words[1] in ("-h", "--help") and words[0] not in COMMANDS:
+    members = {name: command for name, command in COMMANDS.items()
+               if name.startswith(f"{words[0]} ")}
+    if members:
+      width = max(map(len, members))
+      print("\n".join([f"usage: {commands.NAME} {words[0]} COMMAND [flags]", "", *(
+          f"  {name:<{width}}  {command.summary}" for name, command in members.items())]))
+      return 0
+  try:
+    name, rest = find(words)
+  except LookupError as error:
+    print(f"error: {error.args[0]}", file=sys.stderr)
+    return 2
+  from tpugraphs_rank.cli import app
+  return app.run_command(name, module_name(name), rest, COMMANDS[name].arguments,
+                         COMMANDS[name].tensorflow)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

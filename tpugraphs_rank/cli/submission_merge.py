@@ -1,0 +1,47 @@
+"""Merges parts into one submission to the TpuGraphs competition.
+
+  tpugraphs-rank submission merge --output submission.csv \\
+    --parts runs/a/submission_part.csv,runs/b/submission_part.csv
+
+Reads the parts that `tpugraphs-rank predict` writes and writes one file with all rows in order. An
+invalid file is never written: the command prints the faults instead, with part, line and ID.
+
+The data (--data_root) or a sample submission (--sample) says which rows must be in the file.
+"""
+
+from absl import flags
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank import submission
+from tpugraphs_rank.cli import submission as shared
+from tpugraphs_rank.submission import reading
+
+
+def define_flags() -> None:
+  """Defines the command's flags."""
+  flags.DEFINE_list("parts", None, "The files to merge, comma-separated.", required=True)
+  flags.DEFINE_string("output", None, "The file to write.", required=True)
+  shared.define_data_flags("test")
+  shared.define_expectation_flags()
+
+
+def main(argv: list[str]) -> int:
+  """Writes the submission that the parts make, or prints why they make none."""
+  values = flags.FLAGS
+  parts = {path: reading.read_bytes(path) for path in values.parts}
+  expectation, left_out = shared.expected_rows(values, parts.values())
+  merged = submission.merge(parts, expectation)
+  if merged.faults:
+    for fault in merged.faults:
+      print(fault)
+    raise errors.DataError(f"{shared.counted(len(merged.faults), 'fault')}; {values.output} was not "
+                           "written")
+  with files.atomic_write(values.output) as file:
+    file.write(merged.data)
+  shared.print_counts(merged.counts, expectation)
+  if merged.repeats:
+    print(f"{shared.counted(merged.repeats, 'row')} stood in several parts, alike")
+  shared.print_left_out(left_out)
+  print(f"{values.output}: {shared.counted(len(expectation.rows), 'row')}")
+  return 0

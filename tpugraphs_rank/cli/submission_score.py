@@ -1,0 +1,74 @@
+"""Computes the competition score of a submission.
+
+  tpugraphs-rank submission score --submission valid.csv --split valid
+
+Needs runtimes, which the released test splits lack. Writes score.json, per_collection.csv and
+per_graph.csv into --output.
+"""
+
+from collections.abc import Iterable, Sequence
+import csv
+import io
+import math
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from tpugraphs_rank import files
+from tpugraphs_rank import submission
+from tpugraphs_rank.cli import submission as shared
+from tpugraphs_rank.submission import reading
+
+
+def define_flags() -> None:
+  """Defines the command's flags."""
+  flags.DEFINE_string("submission", None, "The file to score.", required=True)
+  flags.DEFINE_string("output", None, "Folder of the results. By default SUBMISSION.score next to "
+                      "the file.")
+  shared.define_data_flags("valid")
+
+
+def main(argv: list[str]) -> int:
+  """Prints the score of a submission, and writes it with the score of every graph."""
+  values = flags.FLAGS
+  path = pathlib.Path(values.submission)
+  split = values.split or "valid"
+  result = submission.score(reading.read_bytes(path), split, values.collections, values.data_root)
+  folder = pathlib.Path(values.output or path.with_name(f"{path.stem}.score"))
+  stored = {"split": split, **result.as_dict()}
+  found = result.competition.collections
+  files.write_text(folder / "per_graph.csv", _csv(
+      ["collection", "graph", "configurations", "score"],
+      ([*graph[:3], _number(graph.score)] for graph in result.graphs)))
+  files.write_text(folder / "per_collection.csv", _csv(
+      ["collection", "score", "graphs", "skipped"],
+      ([name, _number(mean.mean), mean.graphs, mean.skipped] for name, mean in found.items())))
+  files.write_json(folder / "score.json", stored)
+  width = max(map(len, (*found, "collection")))
+  print(f"{'collection':<{width}}  score   graphs  with nothing to rank")
+  for name, mean in found.items():
+    print(f"{name:<{width}}  {mean.mean:6.4f}  {mean.graphs:6d}  {mean.skipped:20d}")
+  for name, count in result.without_runtimes.items():
+    print(f"{name}: {shared.counted(count, 'graph')} without runtimes, not scored")
+  if result.competition.missing:
+    print(f"missing: {', '.join(result.competition.missing)}")
+    print(f"mean of {shared.counted(len(found), 'collection')}: {result.competition.partial:.4f} (no "
+          "competition score without the missing)")
+  else:
+    print(f"competition score ({split}): {result.competition.score:.4f}")
+  print(f"numbers: {folder}/score.json, {folder}/per_collection.csv, {folder}/per_graph.csv")
+  return 0
+
+
+def _number(value: float) -> str:
+  """Empty for what is not defined, as pandas and spreadsheets read it."""
+  return "" if math.isnan(value) else repr(value)
+
+
+def _csv(header: list[str], rows: Iterable[Sequence[Any]]) -> str:
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(header)
+  writer.writerows(rows)
+  return text.getvalue()
