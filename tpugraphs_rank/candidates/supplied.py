@@ -124,8 +124,8 @@ def _check_numbers(array: np.ndarray, key: str, path: files.PathLike) -> None:
       rows = array[start:start + _ROWS]
       wrong = ~np.isfinite(rows) | (rows != np.trunc(rows))
       if wrong.any():
-        first, *rest = (int(index) for index in np.argwhere(wrong)[0])
-        raise _fail(path, key, f"entry {[start + first, *rest]} is {rows[(first, *rest)]}; "
+        place = tuple(np.argwhere(wrong)[0].tolist())
+        raise _fail(path, key, f"entry {[start + place[0], *place[1:]]} is {rows[place]}; "
                     "expected whole numbers")
 
 

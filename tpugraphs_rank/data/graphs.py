@@ -244,9 +244,9 @@ class LayoutGraph(_ConfiguredGraph):
     # True of NaN, too.
     wrong = ~((rows >= -1) & (rows <= 5) & (rows == np.trunc(rows)))
     if wrong.any():
-      first, *rest = (int(i) for i in np.argwhere(wrong)[0])
-      self._fail("node_config_feat", f"entry {[start + first, *rest]} is "
-                 f"{rows[(first, *rest)]}; expected whole numbers from -1 to 5")
+      place = tuple(np.argwhere(wrong)[0].tolist())
+      self._fail("node_config_feat", f"entry {[start + place[0], *place[1:]]} is "
+                 f"{rows[place]}; expected whole numbers from -1 to 5")
 
   def layouts(self, rows: np.ndarray) -> np.ndarray:
     """(r, nc, 18) int8: `node_config_feat` of the configurations `rows` (r,), in any order.

@@ -1,0 +1,27 @@
+"""The linter and the type checker, which pyproject.toml configures, find nothing."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _run(*command: str) -> None:
+  result = subprocess.run(
+      [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+  assert result.returncode == 0, "\n" + result.stdout + result.stderr
+
+
+def test_the_linter_finds_nothing():
+  pytest.importorskip("ruff", reason="ruff is not installed")
+  _run("ruff", "check", "--output-format=concise", ".")
+
+
+def test_the_types_agree(request):
+  pytest.importorskip("mypy", reason="mypy is not installed")
+  # The cache of pytest survives from run to run: a second check takes a few seconds.
+  cache = request.config.cache.mkdir("mypy")
+  _run("mypy", f"--cache-dir={cache}")
