@@ -142,9 +142,9 @@ def test_a_folder_belongs_to_one_file(
   first = _write(tmp_path / "1.pb", _kernel((16, 64, 32)))
   remeasure.remeasure(first, tmp_path / "out")
   remeasure.remeasure(first, tmp_path / "out")
-  with pytest.raises(errors.RunDirectoryError, match="was begun with file"):
+  with pytest.raises(errors.RunDirectoryError, match="file: stored"):
     remeasure.remeasure(_write(tmp_path / "2.pb", _kernel((8, 64, 32))), tmp_path / "out")
-  with pytest.raises(errors.RunDirectoryError, match="was begun with protocol"):
+  with pytest.raises(errors.RunDirectoryError, match="protocol: stored"):
     remeasure.remeasure(first, tmp_path / "out", budget_ms=7)
 
 

@@ -161,7 +161,7 @@ def test_a_case_is_done_once_and_belongs_to_its_settings(tiny, tmp_path, monkeyp
   # Other settings are another case; the same programs at another place are not.
   other = cases_lib.plan({"tile:real": _settings(tiny, augment_synthetic_weight=0.5)}, [3],
                          ["layerdag"], [0])
-  with pytest.raises(errors.RunDirectoryError, match="synthetic_weight: stored 1.0, asked 0.5"):
+  with pytest.raises(errors.RunDirectoryError, match="synthetic_weight: stored 1.0, requested 0.5"):
     cases_lib.is_done(tmp_path, other[0])
   moved = shutil.copytree(tiny["folder"] / "layerdag", tmp_path / "moved")
   settings = cases_lib.Settings(
@@ -169,7 +169,7 @@ def test_a_case_is_done_once_and_belongs_to_its_settings(tiny, tmp_path, monkeyp
   assert cases_lib.is_done(
       tmp_path, cases_lib.plan({"tile:real": settings}, [3], ["layerdag"], [0])[0])
   (moved / "npz" / "train" / "made.0.npz").write_bytes(b"other")
-  with pytest.raises(errors.RunDirectoryError, match="source: stored '.*', asked '.*'"):
+  with pytest.raises(errors.RunDirectoryError, match="source: stored '.*', requested '.*'"):
     cases_lib.is_done(
         tmp_path, cases_lib.plan({"tile:real": settings}, [3], ["layerdag"], [0])[0])
 

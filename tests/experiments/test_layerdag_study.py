@@ -67,5 +67,5 @@ def test_sizes_are_whole_numbers():
 def test_what_is_kept_belongs_to_one_set_of_settings(tmp_path):
   folder_settings.check(tmp_path, {"guidance": 1.5, "graphs": "abc"})
   folder_settings.check(tmp_path, {"guidance": 1.5, "graphs": "abc"})
-  with pytest.raises(errors.RunDirectoryError, match="guidance: stored 1.5, asked 2.0"):
+  with pytest.raises(errors.RunDirectoryError, match="guidance: stored 1.5, requested 2.0"):
     folder_settings.check(tmp_path, {"guidance": 2.0, "graphs": "abc"})

@@ -24,6 +24,7 @@ import tqdm
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import folder_settings
 from tpugraphs_rank import recipes
 from tpugraphs_rank import run_config
 from tpugraphs_rank.cli import app
@@ -230,13 +231,9 @@ def is_done(output: pathlib.Path, case: Mapping[str, Any]) -> bool:
                   for one in (stored, case))
   # Where the synthetic programs lie does not count, what they are does: see `digest`.
   without = lambda config: config_lib.override(config, {"augment.synthetic": None})
-  differences = config_lib.differences(without(ours), without(theirs)) + [
-      f"{key}: stored {stored.get(key)!r}, asked {case[key]!r}"
-      for key in ("split", "source") if stored.get(key) != case[key]]
-  if differences:
-    raise errors.RunDirectoryError(
-        f"{path} was made with other settings:\n  " + "\n  ".join(differences)
-        + "\nChoose another --output, or the stored settings to go on")
+  folder_settings.refuse_if_different(path, [
+      *config_lib.differences(without(ours), without(theirs)),
+      *folder_settings.differences(stored, case, ("split", "source"))])
   return True
 
 

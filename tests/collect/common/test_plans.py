@@ -29,7 +29,7 @@ def test_a_folder_keeps_its_settings_and_its_kernels(tmp_path: pathlib.Path) -> 
   assert stems == [SOFTMAX.stem, MATMUL.stem]
   for key, changed in (("seed", {"seed": 1}), ("configurations", {"count": 30}),
                        ("protocol", {"settings": protocol.Protocol(min_rounds=1)})):
-    with pytest.raises(errors.RunDirectoryError, match=f"begun with {key}.*another --output"):
+    with pytest.raises(errors.RunDirectoryError, match=f"(?s){key}: stored.*another --output"):
       _store(tmp_path, MATMUL, **changed)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Union
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import folder_settings
 from tpugraphs_rank.collect.tile import blocks
 from tpugraphs_rank.collect.tile import geometry
 from tpugraphs_rank.synthesis.programs import programs
@@ -33,11 +34,7 @@ def store(output: pathlib.Path, plan: dict[str, Any], fixed: Sequence[str], item
   path = output / "plan.json"
   if path.exists():
     stored = files.read_json(path)
-    for key in fixed:
-      if stored.get(key) != plan[key]:
-        raise errors.RunDirectoryError(
-            f"{path} was begun with {key} {stored.get(key)}, now it is {plan[key]}; give the old "
-            "value, or choose another --output")
+    folder_settings.refuse_if_different(path, folder_settings.differences(stored, plan, fixed))
     wanted = {entry["stem"] for entry in plan[items]}
     plan = {**plan, items: plan[items] + [
         entry for entry in stored[items] if entry["stem"] not in wanted]}
