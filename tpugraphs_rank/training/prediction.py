@@ -29,8 +29,8 @@ class Prediction:
   rows: tuple[submission.Row, ...]
 
 
-def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike | None = None
-            ) -> Prediction:
+def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike | None = None,
+            folder: files.PathLike | None = None) -> Prediction:
   """Scores the graphs of a split, all of their configurations, and writes scores and ranking.
 
   Graphs are read as they are scored, so a split may be larger than memory. They need no runtimes.
@@ -44,6 +44,7 @@ def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike |
     run: the run.
     split: the graphs.
     output: the CSV file, instead of the one in the run directory.
+    folder: where both files go, instead of the run directory.
 
   Raises:
     CompatibilityError: the run cannot score a graph or, where it is strict, does not fit one.
@@ -60,8 +61,9 @@ def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike |
     if stem == following:
       raise errors.DataError(f"two files of {collection.name} {split.split} are named {stem}.npz, "
                              "so one row would stand for both; rename one")
-  scores_path = run.directory / "predictions" / f"{split.split}.npz"
-  usual = (run.directory / "submission_part.csv" if split.split == "test"
+  folder = run.directory.path if folder is None else pathlib.Path(folder)
+  scores_path = folder / "predictions" / f"{split.split}.npz"
+  usual = (folder / "submission_part.csv" if split.split == "test"
            else scores_path.with_suffix(".csv"))
   part = pathlib.Path(output) if output is not None else usual
   rows: list[submission.Row] = []
