@@ -32,7 +32,7 @@ def test_what_a_run_is_about(finished):
 
 def test_a_folder_that_is_no_run(tmp_path):
   for path in (tmp_path, tmp_path / "gone"):
-    with pytest.raises(errors.RunDirectoryError, match="is no run directory: it has no config"):
+    with pytest.raises(errors.RunDirectoryError, match="is not a run directory: it has no config"):
       run.load_run(path)
 
 

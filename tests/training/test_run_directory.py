@@ -54,7 +54,8 @@ def test_a_run_from_before_a_setting_existed_is_resumed_with_its_default(opened)
   assert stored["config"]["data"].pop("duplicates") == "keep"
   files.write_json(opened / "config.json", {**stored, "hash": "0123456789abcdef"})
   assert opened.read_config() == CONFIG and opened.open(CONFIG, ABOUT) is True
-  with pytest.raises(errors.RunDirectoryError, match="data.duplicates: stored 'keep', requested 'mean'"):
+  with pytest.raises(errors.RunDirectoryError, 
+                     match="data.duplicates: stored 'keep', requested 'mean'"):
     opened.open(_changed(data_duplicates="mean"), ABOUT)
 
 
@@ -62,7 +63,7 @@ def test_another_configuration_is_refused_field_by_field(opened):
   with pytest.raises(errors.RunDirectoryError) as caught:
     opened.open(_changed(training_seed=7, model_hidden_width=8, training_threads=3), ABOUT)
   first, *lines, last = str(caught.value).splitlines()
-  assert first == f"{opened.path} holds a run of another configuration:"
+  assert first == f"{opened.path} was written with other settings:"
   assert [line.strip() for line in lines] == [
       f"model.hidden_width: stored {CONFIG.model.hidden_width}, requested 8",
       "training.seed: stored 0, requested 7"]
@@ -104,7 +105,7 @@ def test_a_directory_that_cannot_be_written(tmp_path):
 
 
 @pytest.mark.parametrize("content, error, said", [
-    (None, errors.RunDirectoryError, "is no run directory: it has no config.json"),
+    (None, errors.RunDirectoryError, "is not a run directory: it has no config.json"),
     ("{", errors.RunDirectoryError, "config.json is not valid JSON"),
     ("[]", errors.RunDirectoryError, "lacks the key 'config'"),
     ('{"config": 3}', errors.RunDirectoryError, "lacks the key 'config'"),
@@ -149,7 +150,7 @@ def test_what_the_library_logs_is_appended_to_the_log(opened):
 
 def test_the_command_holds_no_folder_of_this_machine(monkeypatch):
   monkeypatch.setattr("sys.argv", ["/home/me/bin/tool", "--x", "1"])
-  assert not run_directory.command().startswith("/")
+  assert not run_directory.environment()["command"].startswith("/")
 
 
 def test_the_commit_is_that_of_the_checkout_or_unknown(monkeypatch):

@@ -1,20 +1,23 @@
-"""The run directory: everything that a run is, and all that scoring needs.
+"""The run directory: everything that belongs to a run, and all that scoring needs.
 
-    config.json        the resolved configuration, its hash, and the collection it is about
+    config.json        the resolved configuration, its hash, and the collection
     environment.json   versions, machine, command, commit
     status.json        state, epochs, best epoch
     normalizer.npz     feature scaling, fitted on the training split
     checkpoints/       best.npz, latest.npz
-    history.csv        one row an epoch
+    history.csv        one row per epoch
     tensorboard/       event files
     metrics.json       metrics of the best checkpoint on the validation split
-    predictions/       scores of the splits that were predicted, <split>.npz, and the best
-                       configurations of one's own programs, <file>.ranked.json and .ranked.pb
-    submission_part.csv  ranking of the test split, in the form of a submission
+    predictions/       scores of whole splits, <split>.npz, and the best configurations of single
+                       programs, <file>.ranked.json and .ranked.pb
+    submission_part.csv  ranking of the test split, in the format of a submission
     train.log          the log
+
+Trained models that ship with the package are run directories, too. They are named `bundled:NAME`
+and are read-only.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import csv
 from importlib import metadata
@@ -30,56 +33,117 @@ from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import folder_settings
 from tpugraphs_rank import run_config
+
+# States of a run. Training is over in the first two.
+FINISHED = "finished"  # All epochs are done.
+STOPPED_EARLY = "stopped_early"  # Validation stopped improving.
+INTERRUPTED = "interrupted"
+FAILED = "failed"
+TRAINING = "training"
+
+BUNDLED = "bundled:"
+_BUNDLED_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "bundled" / "models"
 
 _PACKAGES = ("tensorflow", "tensorflow-gnn", "tensorflow-ranking", "numpy", "scipy", "pandas",
              "scikit-learn")
 
 
+def bundled_names() -> list[str]:
+  """The names of the trained models that ship with the package."""
+  return sorted(path.parent.name for path in _BUNDLED_FOLDER.glob("*/config.json"))
+
+
+def bundled_path(name: str) -> pathlib.Path:
+  """The run directory of a trained model that ships with the package.
+
+  Raises:
+    UnknownNameError: there is no such model; the message lists the valid names.
+  """
+  names = bundled_names()
+  if name not in names:
+    raise errors.UnknownNameError(
+        f"no bundled model {name!r}{config_lib.nearest(name, names)}; expected one of: "
+        + (", ".join(f"{BUNDLED}{known}" for known in names) or "none ships with this version"))
+  return _BUNDLED_FOLDER / name
+
+
 class RunDirectory:
-  """Paths in a run directory, and the reading and writing of its files."""
+  """Paths in a run directory, and functions that read and write its files.
+
+  Attributes:
+    path: the folder.
+    bundled: name of the model that ships with the package; "" for any other run.
+  """
 
   def __init__(self, path: files.PathLike, config_class: type = run_config.RunConfig,
-               app: str = "train"):
-    """Names a folder.
+               app: Sequence[str] = ("train",)):
+    """Names a folder. Nothing is read or written yet.
 
     Args:
-      path: the folder.
-      config_class: of the configuration that such a run has.
-      app: the application in `experiments` that makes such runs.
+      path: the folder, or `bundled:NAME`.
+      config_class: the class of the run's configuration.
+      app: the command that creates such runs.
+
+    Raises:
+      UnknownNameError: there is no such bundled model.
     """
-    self.path = pathlib.Path(path)
+    text = str(path)
+    self.bundled = text[len(BUNDLED):] if text.startswith(BUNDLED) else ""
+    self.path = bundled_path(self.bundled) if text.startswith(BUNDLED) else pathlib.Path(path)
+    if not self.bundled and self.path.resolve().parent == _BUNDLED_FOLDER:
+      self.bundled = self.path.resolve().name
     self._config_class = config_class
-    self._app = app
+    self._app = tuple(app)
 
   def __truediv__(self, name: str) -> pathlib.Path:
     return self.path / name
+
+  def __str__(self) -> str:
+    return f"{BUNDLED}{self.bundled}" if self.bundled else str(self.path)
+
+  def __repr__(self) -> str:
+    return f"RunDirectory({str(self)!r})"
+
+  @property
+  def output_folder(self) -> pathlib.Path:
+    """Where results about the run are written by default.
+
+    This is the run directory itself. The results of a bundled model, which is read-only, go to
+    `runs/bundled-NAME` in the current folder.
+    """
+    return pathlib.Path("runs") / f"bundled-{self.bundled}" if self.bundled else self.path
+
+  def _check_writable(self) -> None:
+    if self.bundled:
+      raise errors.RunDirectoryError(
+          f"{self} ships with the package and is read-only; choose another --run_dir. To train "
+          f"on from its weights, use --initial_checkpoint={self}")
 
   def open(self, config: Any, about: Mapping[str, Any]) -> bool:
     """Claims the directory for a configuration.
 
     Args:
       config: the resolved configuration.
-      about: what the run is about (collection, kind, target, HLO stage), kept with it.
+      about: stored next to the configuration: collection, kind, target, HLO stage.
 
     Returns:
-      Whether the directory already holds this run, to be resumed.
+      Whether the directory already holds this run, so that training resumes.
 
     Raises:
-      RunDirectoryError: it holds a run of another configuration; the message lists the
-        differences.
+      RunDirectoryError: it holds a run with other settings (the message lists the differences), or
+        it is read-only.
       OutputError: it cannot be written.
     """
+    self._check_writable()
     if (self / "config.json").exists():
-      stored = self.read_config()
-      differences = config_lib.differences(stored, config)
-      if differences:
-        raise errors.RunDirectoryError(
-            f"{self.path} holds a run of another configuration:\n  " + "\n  ".join(differences)
-            + "\nChoose another --run_dir, or the stored settings "
-            f"(--config {self / 'config.json'}) to resume it")
+      folder_settings.refuse_if_different(
+          self.path, config_lib.differences(self.read_config(), config),
+          "Choose another --run_dir, or use the stored settings "
+          f"(--config {self / 'config.json'}) to resume the run")
       return True
-    # A run that was killed while it was set up may have left the environment, written or half so.
+    # A process that was killed during setup may have left these files behind.
     if self.path.is_dir() and any(
         entry.name != "environment.json" and entry.suffix != ".partial"
         for entry in self.path.iterdir()):
@@ -95,19 +159,20 @@ class RunDirectory:
     path = self / "config.json"
     if not path.is_file():
       raise errors.RunDirectoryError(
-          f"{self.path} is no run directory: it has no config.json; "
-          f"`python -m experiments.{self._app} --run_dir DIR` makes one")
+          f"{self.path} is not a run directory: it has no config.json; "
+          f"{commands.command(*self._app, '--run_dir', 'DIR')} creates one")
     stored = _read(path)
     if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
       raise errors.RunDirectoryError(f"{path} lacks the key 'config'; the run directory is damaged")
     return stored
 
   def read_config(self) -> Any:
-    """The stored configuration.
+    """The stored configuration. Reading it loads the run's plugins.
 
     Raises:
       RunDirectoryError: there is none, or it is damaged.
-      ConfigError: it has keys that this version does not know.
+      ConfigError: it has keys that this version does not know, or a plugin cannot be loaded.
+      MissingDataError: a plugin is gone.
     """
     return config_lib.from_dict(self._config_class, self._stored()["config"],
                                 source=str(self / "config.json"))
@@ -119,10 +184,11 @@ class RunDirectory:
 
   def write_status(self, **status: Any) -> None:
     """Replaces status.json."""
+    self._check_writable()
     files.write_json(self / "status.json", status)
 
   def read_status(self) -> dict[str, Any]:
-    """The contents of status.json; empty where training has not begun.
+    """The contents of status.json; empty if training has not begun.
 
     Raises:
       RunDirectoryError: it is damaged.
@@ -130,18 +196,21 @@ class RunDirectory:
     path = self / "status.json"
     return _read(path) if path.exists() else {}
 
-  def write_history(self, rows: list[Mapping[str, Any]]) -> None:
-    """Replaces history.csv by these rows, which have the same keys."""
+  def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces history.csv by these rows. A value that a row lacks is left empty."""
+    self._check_writable()
     text = io.StringIO()
     if rows:
-      writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+      columns = dict.fromkeys(key for row in rows for key in row)
+      writer = csv.DictWriter(text, list(columns), lineterminator="\n")
       writer.writeheader()
       writer.writerows(rows)
     files.write_text(self / "history.csv", text.getvalue())
 
   @contextlib.contextmanager
   def logging(self) -> Iterator[None]:
-    """Appends what the library logs to train.log for the length of the block."""
+    """Appends the library's log messages to train.log during the block."""
+    self._check_writable()
     handler = logging.FileHandler(self / "train.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("tpugraphs_rank")
@@ -182,7 +251,7 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-  """The name of the processor, as the system gives it."""
+  """The name of the processor, as the system reports it."""
   with contextlib.suppress(OSError):
     for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
       if line.startswith("model name"):
@@ -191,7 +260,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-  """The commit of the checkout that the package lies in, "unknown" outside one."""
+  """The commit of the checkout that contains the package; "unknown" without a checkout."""
   folder = pathlib.Path(__file__).resolve().parent
   try:
     result = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=folder,
