@@ -276,7 +276,7 @@ def test_mistakes_are_typed_errors(tile, tmp_path):
   _, run_dir = tile
   with pytest.raises(errors.UnknownNameError, match="no baseline 'best'"):
     evaluate.evaluate(run_dir, "test", None, ["best"])
-  with pytest.raises(errors.RunDirectoryError, match="is no run directory"):
+  with pytest.raises(errors.RunDirectoryError, match="is not a run directory"):
     evaluate.evaluate(tmp_path, "test")
   (tmp_path / "file").write_text("")
   with pytest.raises(errors.OutputError, match="cannot write"):
@@ -288,7 +288,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
       [sys.executable, "-m", "tpugraphs_rank.cli.evaluate", "--run_dir", str(tmp_path)],
       capture_output=True, text=True, check=False)
   assert result.returncode == 1 and not result.stdout
-  assert result.stderr.startswith(f"error: {tmp_path} is no run directory")
+  assert result.stderr.startswith(f"error: {tmp_path} is not a run directory")
   assert result.stderr.count("\n") == 1
 
 

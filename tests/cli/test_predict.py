@@ -50,7 +50,7 @@ def test_another_split_and_place(trained, tmp_path):
 @pytest.mark.parametrize("arguments, status, said", [
     ([], 2, "error: "),
     (["--run_dir", "{run}", "--split=tst"], 2, "error: flag --split=tst: "),
-    (["--run_dir", "/gone"], 1, "error: /gone is no run directory"),
+    (["--run_dir", "/gone"], 1, "error: /gone is not a run directory"),
     (["--run_dir", "{run}", "--split=all"], 1, "error: collection tile:tiny has no split 'all'"),
     (["--run_dir", "{run}", "test"], 2, "error: unexpected argument 'test'"),
 ])

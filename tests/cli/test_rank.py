@@ -199,7 +199,7 @@ def test_the_app_says_what_cannot_be_measured(runs, hlo, tmp_path):
 @pytest.mark.parametrize("arguments, status, said", [
     (["--run_dir", "{run}"], 2, "error: flag --hlo"),
     (["--run_dir", "{run}", "--hlo", "/gone.pb"], 1, "error: no file /gone.pb"),
-    (["--run_dir", "/gone", "--hlo", "{hlo}/tile.pb"], 1, "error: /gone is no run directory"),
+    (["--run_dir", "/gone", "--hlo", "{hlo}/tile.pb"], 1, "error: /gone is not a run directory"),
     (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "--top_k=0"], 1, "error: --top_k=0 "),
     (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "--max_candidates=0"], 1,
      "error: --top_k=10 --max_candidates=0: expected 1 or more"),
