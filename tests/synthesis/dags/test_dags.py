@@ -162,7 +162,7 @@ def test_a_file_of_one_attribute_and_label_need_not_name_them(tmp_path):
     ({"src": [0.0, 0, 1, 2, 0]}, "src has dtype float64; expected integers"),
     ({"dst": [1, 2, 3, 3]}, "dst has 4 rows; expected E = 5"),
     ({"x": np.zeros([6], int)}, r"x has shape \(6,\); expected 2 dimensions"),
-    ({"x": np.full([6, 1], 3)}, r"x: opcode holds 3; expected indices 0..2 in vocab_opcode"),
+    ({"x": np.full([6, 1], 3)}, r"x: opcode holds 3; expected indices 0..2 into vocab_opcode"),
     ({"x": np.full([6, 1], -1)}, r"x: opcode holds -1; expected indices 0..2"),
     ({"x": np.full([6, 1], 2**40)}, "x holds 1099511627776; expected numbers of int32"),
     ({"level": [0, 1, 1, 3, 0, 1]}, "level of node 3 of graph 0 is 3; expected its longest path"),

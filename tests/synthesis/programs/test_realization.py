@@ -161,7 +161,7 @@ def test_what_does_not_fit_costs_as_little_as_it_can():
 
 def test_the_best_of_several_tries_is_taken():
   graphs = dataflow.from_dags(dataflow.extract(
-      "layout:xla_cpu:mixed", ("valid",), cut=subgraphs.Sampling(1, 15, 40, sites=3)))
+      "layout:xla_cpu:mixed", ("valid",), sampling=subgraphs.Sampling(1, 15, 40, sites=3)))
   repairs = [[sum(_made(nodes, number, realization.Limits(repaired=10.0, tries=tries)).repairs.values())
               for number, nodes in enumerate(graphs)] for tries in (1, 6)]
   assert np.mean(repairs[1]) < np.mean(repairs[0])

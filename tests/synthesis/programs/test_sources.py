@@ -90,9 +90,9 @@ def test_files_there_and_back(tmp_path):
 
 
 @pytest.mark.parametrize("change, match", [
-    ({"operation": "sort"}, "node 2 .sort.: no operation of that name"),
+    ({"operation": "sort"}, "node 2 .sort.: unknown operation"),
     ({"type": "f8"}, "unknown element type 'f8'"),
-    ({"operands": [0, 7]}, "expected places before 2"),
+    ({"operands": [0, 7]}, "expected indices below 2"),
     ({"shape": [48, 0]}, "expected sizes of 1 or more"),
     ({"operands": [0]}, "has 2 operands, not 1"),
     ({"equation": "ak,kb->ba"}, "axis . is"),

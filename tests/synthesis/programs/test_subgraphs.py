@@ -78,15 +78,15 @@ def test_cuts_that_make_no_sense(values):
 
 
 def test_parts_of_the_bundled_layout_programs_are_programs():
-  found = dataflow.extract("layout:xla_cpu:mixed", cut=subgraphs.Sampling(1, 15, 40, sites=3))
-  assert found.provenance["graphs"] == "parts of dataflow"
-  assert found.provenance["cut"] == {
+  found = dataflow.extract("layout:xla_cpu:mixed", sampling=subgraphs.Sampling(1, 15, 40, sites=3))
+  assert found.provenance["graphs"] == "sub-graphs of dataflow"
+  assert found.provenance["sampling"] == {
       "count": 1, "min_nodes": 15, "max_nodes": 40, "sites": 3, "seed": 0}
   programs = len(list(collections.load_collection("layout:xla_cpu:mixed", "train")))
   # One part of each; a part that another program has, too, counts once.
   assert found.provenance["left_out"] < 0.1 * programs
   assert 0.8 * programs < len(found) <= programs
-  other = dataflow.extract("layout:xla_cpu:mixed", cut=subgraphs.Sampling(1, 15, 40, sites=3, seed=1))
+  other = dataflow.extract("layout:xla_cpu:mixed", sampling=subgraphs.Sampling(1, 15, 40, sites=3, seed=1))
   assert set(found.hashes()) != set(other.hashes())
   made = sources.realize_graphs(iter(dataflow.from_dags(found)), len(found), "real", 0,
                            sources.LIMITS["layout"])
@@ -94,11 +94,11 @@ def test_parts_of_the_bundled_layout_programs_are_programs():
 
 
 def test_the_same_seed_cuts_the_same_parts():
-  one, again = (dataflow.extract("layout:xla_cpu:mixed", ("valid",), cut=subgraphs.Sampling(2, 10, 20))
+  one, again = (dataflow.extract("layout:xla_cpu:mixed", ("valid",), sampling=subgraphs.Sampling(2, 10, 20))
                 for _ in range(2))
   np.testing.assert_array_equal(one.hashes(), again.hashes())
 
 
 def test_nothing_to_cut():
-  with pytest.raises(errors.DataError, match="no part of 40 nodes or more with 90 sites"):
-    dataflow.extract("layout:xla_cpu:mixed", ("valid",), cut=subgraphs.Sampling(1, 40, 50, sites=90))
+  with pytest.raises(errors.DataError, match="no sub-graph of 40 nodes or more with 90 sites"):
+    dataflow.extract("layout:xla_cpu:mixed", ("valid",), sampling=subgraphs.Sampling(1, 40, 50, sites=90))

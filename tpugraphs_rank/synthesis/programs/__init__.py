@@ -1,1 +1,1 @@
-"""Dataflow graphs that become runnable programs."""
+"""Dataflow graphs of real and generated programs, and their conversion to runnable programs."""

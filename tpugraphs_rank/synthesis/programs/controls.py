@@ -1,10 +1,10 @@
-"""Dataflow graphs that nothing was learned for: what a generator has to be better than.
+"""Control graphs that involve no learning: a generator has to beat them.
 
-Both are of a given kind and number of nodes. *Typed random graphs* begin with the operation that
-makes the kind, on fresh operands, and grow by operations drawn evenly from all that their types
-allow, in front of it and behind it. *Templates* grow by the same few steps in the same order; only
-their shapes are random. For programs under layouts both begin with more operations whose layouts
-can be requested, in front of the one that makes the kind.
+Both controls take a kind and a number of nodes. A *typed random graph* starts with the operation
+that defines the kind, on fresh operands, and grows before and after it by operations drawn
+uniformly from those that the types allow. A *template* always grows by the same few steps in the
+same order; only its shapes are random. For layout programs both start with additional operations
+whose layouts can be requested, placed before the operation that defines the kind.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,22 +15,22 @@ from tpugraphs_rank import errors
 from tpugraphs_rank.synthesis.programs import nodes as nodes_lib
 from tpugraphs_rank.synthesis.programs import operations as ops
 
-# Elements of a result, as floor(log2), from and to: kernels that run for 0.1 to 5 ms, about.
+# Range of floor(log2(elements)) of a result: kernels that run for about 0.1 to 5 ms.
 _RESULTS = {"convolution": (13, 17), "dot": (13, 17), "reduce": (8, 13), "gather": (16, 19),
             "transpose": (16, 20), "concatenate": (15, 19), "elementwise": (16, 20)}
-# Programs under layouts have smaller arrays, by so many powers of two: they hold several kernels.
+# Layout programs contain several kernels, so their arrays are smaller by this many powers of two.
 _SMALLER = 2
-# How many times as many elements the array has that is reduced.
+# Range of log2(elements of a reduction's input / elements of its result).
 _SUMMED = (5, 10)
 
 
-class _Growing:
-  """A graph while it grows; nodes in any order, operands named by their places."""
+class _GraphBuilder:
+  """A graph under construction: nodes in any order, operands are node indices."""
 
   def __init__(self, rng: np.random.Generator, smaller: int = 0):
     self.rng = rng
     self.smaller = smaller
-    self.nodes: list[list] = []  # Operation, type, bucket, operands.
+    self.nodes: list[list] = []  # [operation, type, bucket, operands]
     self.root = -1
 
   def add(self, operation: str, type_: str, bucket: int, operands: Sequence[int] = ()) -> int:
@@ -46,186 +46,187 @@ class _Growing:
   def sites(self) -> int:
     return ops.count_sites(node[0] for node in self.nodes)
 
-  def given(self) -> list[int]:
-    """Arrays of numbers that are given, but for the rows of gathers."""
+  def number_arrays(self) -> list[int]:
+    """Parameters that are arrays of numbers, except the row indices of gathers."""
     rows = {node[3][1] for node in self.nodes if node[0] == ops.GATHER}
-    return [place for place, node in enumerate(self.nodes) if node[0] == ops.PARAMETER
-            and node[1] in ops.NUMBERS and node[2] > 0 and place not in rows]
+    return [index for index, node in enumerate(self.nodes) if node[0] == ops.PARAMETER
+            and node[1] in ops.NUMBERS and node[2] > 0 and index not in rows]
 
   def finished(self) -> list[nodes_lib.Node]:
     order = nodes_lib.operands_first([node[3] for node in self.nodes])
-    place = {node: index for index, node in enumerate(order)}
+    position = {node: index for index, node in enumerate(order)}
     return [nodes_lib.Node(self.nodes[node][0], self.nodes[node][1], self.nodes[node][2], tuple(
-        sorted({place[operand] for operand in self.nodes[node][3]}))) for node in order]
+        sorted({position[operand] for operand in self.nodes[node][3]}))) for node in order]
 
 
 def typed_random(kind: str, size: int, rng: np.random.Generator, sites: int = 0
                  ) -> list[nodes_lib.Node]:
-  """A random graph whose types and numbers of operands are valid.
+  """A random graph with valid types and numbers of operands.
 
   Args:
     kind: one of `operations.KINDS`.
-    size: number of nodes; the smallest that the kind allows where that is larger.
-    rng: draws everything.
-    sites: how many operations there are whose layouts can be requested, see `operations.SITES`
-      (one more where the kind asks for it); 0: a kernel, with its kind's own.
+    size: number of nodes, or the smallest number that the kind allows, if that is larger.
+    rng: source of all random choices.
+    sites: number of operations whose layouts can be requested (see `operations.SITES`), one more
+      where the kind requires it; 0: a kernel, with only the sites of its kind.
 
   Raises:
-    UnknownNameError: another kind.
+    UnknownNameError: the kind does not exist.
   """
-  # Programs under layouts are of float32.
-  grown = _core(kind, rng, "f32" if sites else rng.choice(["f32", "f32", "f32", "bf16", "s32"]),
+  # Layout programs use float32 only.
+  builder = _core(kind, rng, "f32" if sites else rng.choice(["f32", "f32", "f32", "bf16", "s32"]),
                 sites)
-  while grown.sites() < sites:
-    able = _SITES + ([ops.CONVOLUTION] if kind == ops.CONVOLUTION else [])
-    given = grown.given()
-    _site_in_front(grown, grown.choice(able), given[int(rng.integers(len(given)))])
-  while len(grown.nodes) < size:
-    room = size - len(grown.nodes)
-    # Behind the operation that makes the kind twice as often as in front of it.
+  while builder.sites() < sites:
+    options = _SITES + ([ops.CONVOLUTION] if kind == ops.CONVOLUTION else [])
+    arrays = builder.number_arrays()
+    _insert_site(builder, builder.choice(options), arrays[int(rng.integers(len(arrays)))])
+  while len(builder.nodes) < size:
+    room = size - len(builder.nodes)
+    # Growth after the operation that defines the kind is twice as likely as growth before it.
     if kind == "elementwise" or rng.random() < 2 / 3:
-      grown.root = _step(grown, grown.root, room)
+      builder.root = _step(builder, builder.root, room)
     else:
-      _in_front(grown)
-  return grown.finished()
+      _insert_unary(builder)
+  return builder.finished()
 
 
 def template(kind: str, size: int, rng: np.random.Generator, sites: int = 0
              ) -> list[nodes_lib.Node]:
-  """A plain graph of the kind: the same steps each time, random shapes.
+  """A plain graph of the kind: always the same steps, with random shapes.
 
   Args:
     kind: one of `operations.KINDS`.
-    size: number of nodes; the smallest that the kind allows where that is larger.
-    rng: draws shapes.
-    sites: as of `typed_random`: two products, a reshape, and so on, each of the one before it.
+    size: number of nodes, or the smallest number that the kind allows, if that is larger.
+    rng: source of the random shapes.
+    sites: see `typed_random`; a chain of two products, a reshape, two products, and so on.
 
   Raises:
-    UnknownNameError: another kind.
+    UnknownNameError: the kind does not exist.
   """
-  grown = _core(kind, rng, "f32", sites)
-  first = grown.given()[0]
-  while grown.sites() < sites:
-    first = _site_in_front(grown, (ops.DOT, ops.DOT, ops.RESHAPE)[grown.sites() % 3], first)
+  builder = _core(kind, rng, "f32", sites)
+  first = builder.number_arrays()[0]
+  while builder.sites() < sites:
+    first = _insert_site(builder, (ops.DOT, ops.DOT, ops.RESHAPE)[builder.sites() % 3], first)
   steps = ("bias", "maximum", "multiply", "tanh")
   turn = 0
-  while len(grown.nodes) < size:
-    step, room = steps[turn % len(steps)], size - len(grown.nodes)
-    bucket = grown.nodes[grown.root][2]
+  while len(builder.nodes) < size:
+    step, room = steps[turn % len(steps)], size - len(builder.nodes)
+    bucket = builder.nodes[builder.root][2]
     turn += 1
     if step == "bias" and room >= 3:
-      bias = grown.add(ops.PARAMETER, "f32", max(bucket // 2, 1))
-      wide = grown.add(ops.BROADCAST, "f32", bucket, [bias])
-      grown.root = grown.add("add", "f32", bucket, [grown.root, wide])
+      bias = builder.add(ops.PARAMETER, "f32", max(bucket // 2, 1))
+      wide = builder.add(ops.BROADCAST, "f32", bucket, [bias])
+      builder.root = builder.add("add", "f32", bucket, [builder.root, wide])
     elif step in ("maximum", "multiply") and room >= 2:
-      other = grown.add(ops.CONSTANT, "f32", 0)
-      grown.root = grown.add(step, "f32", bucket, [grown.root, other])
+      other = builder.add(ops.CONSTANT, "f32", 0)
+      builder.root = builder.add(step, "f32", bucket, [builder.root, other])
     elif step == "tanh":
-      grown.root = grown.add(step, "f32", bucket, [grown.root])
-  return grown.finished()
+      builder.root = builder.add(step, "f32", bucket, [builder.root])
+  return builder.finished()
 
 
 _SITES = [ops.DOT, ops.RESHAPE]
 
 
-def _site_in_front(grown: _Growing, operation: str, node: int) -> int:
-  """A product, reshape or convolution in the place of a given array; returns what it takes."""
-  type_, bucket = grown.nodes[node][1:3]
-  operands = [grown.add(ops.PARAMETER, type_, bucket)]
+def _insert_site(builder: _GraphBuilder, operation: str, node: int) -> int:
+  """Turns a parameter into a product, reshape or convolution; returns its new first operand."""
+  type_, bucket = builder.nodes[node][1:3]
+  operands = [builder.add(ops.PARAMETER, type_, bucket)]
   if operation != ops.RESHAPE:
-    operands.append(grown.add(ops.PARAMETER, type_, grown.bucket(12, 15)))
-  grown.nodes[node] = [operation, type_, bucket, operands]
+    operands.append(builder.add(ops.PARAMETER, type_, builder.bucket(12, 15)))
+  builder.nodes[node] = [operation, type_, bucket, operands]
   return operands[0]
 
 
-def _core(kind: str, rng: np.random.Generator, type_: str, sites: int = 0) -> _Growing:
-  """The operation that makes a kind, on fresh operands."""
+def _core(kind: str, rng: np.random.Generator, type_: str, sites: int = 0) -> _GraphBuilder:
+  """The operation that defines a kind, on fresh operands."""
   if kind not in _CORES:
     raise errors.UnknownNameError(f"no kind {kind!r}; one of {', '.join(ops.KINDS)}")
-  grown = _Growing(rng, _SMALLER if sites else 0)
-  bucket = grown.bucket(*_RESULTS[kind])
+  builder = _GraphBuilder(rng, _SMALLER if sites else 0)
+  bucket = builder.bucket(*_RESULTS[kind])
   type_ = type_ if kind != "convolution" or type_ in ops.FLOATS else "f32"
-  grown.root = _CORES[kind](grown, bucket, str(type_))
-  return grown
+  builder.root = _CORES[kind](builder, bucket, str(type_))
+  return builder
 
 
-def _dot(grown: _Growing, bucket: int, type_: str) -> int:
-  operands = [grown.add(ops.PARAMETER, type_, grown.bucket(13, 16)) for _ in range(2)]
-  return grown.add(ops.DOT, type_, bucket, operands)
+def _dot(builder: _GraphBuilder, bucket: int, type_: str) -> int:
+  operands = [builder.add(ops.PARAMETER, type_, builder.bucket(13, 16)) for _ in range(2)]
+  return builder.add(ops.DOT, type_, bucket, operands)
 
 
-def _convolution(grown: _Growing, bucket: int, type_: str) -> int:
-  operands = [grown.add(ops.PARAMETER, type_, size) for size in (bucket, grown.bucket(11, 13))]
-  return grown.add(ops.CONVOLUTION, type_, bucket, operands)
+def _convolution(builder: _GraphBuilder, bucket: int, type_: str) -> int:
+  operands = [builder.add(ops.PARAMETER, type_, size) for size in (bucket, builder.bucket(11, 13))]
+  return builder.add(ops.CONVOLUTION, type_, bucket, operands)
 
 
-def _reduce(grown: _Growing, bucket: int, type_: str) -> int:
+def _reduce(builder: _GraphBuilder, bucket: int, type_: str) -> int:
   type_ = "f32" if type_ == "bf16" else type_
-  source = grown.add(ops.PARAMETER, type_, bucket + grown.bucket(*_SUMMED))
-  return grown.add(grown.choice(["reduce-add", "reduce-maximum"]), type_, bucket, [source])
+  source = builder.add(ops.PARAMETER, type_, bucket + builder.bucket(*_SUMMED))
+  return builder.add(builder.choice(["reduce-add", "reduce-maximum"]), type_, bucket, [source])
 
 
-def _gather(grown: _Growing, bucket: int, type_: str) -> int:
-  table = grown.add(ops.PARAMETER, type_, grown.bucket(17, 19))
-  rows = grown.add(ops.PARAMETER, "s32", grown.bucket(9, 11))
-  return grown.add(ops.GATHER, type_, bucket, [table, rows])
+def _gather(builder: _GraphBuilder, bucket: int, type_: str) -> int:
+  table = builder.add(ops.PARAMETER, type_, builder.bucket(17, 19))
+  rows = builder.add(ops.PARAMETER, "s32", builder.bucket(9, 11))
+  return builder.add(ops.GATHER, type_, bucket, [table, rows])
 
 
-def _transpose(grown: _Growing, bucket: int, type_: str) -> int:
-  return grown.add(ops.TRANSPOSE, type_, bucket, [grown.add(ops.PARAMETER, type_, bucket)])
+def _transpose(builder: _GraphBuilder, bucket: int, type_: str) -> int:
+  return builder.add(ops.TRANSPOSE, type_, bucket, [builder.add(ops.PARAMETER, type_, bucket)])
 
 
-def _concatenate(grown: _Growing, bucket: int, type_: str) -> int:
-  parts = [grown.add(ops.PARAMETER, type_, bucket - 1) for _ in range(2)]
-  return grown.add(ops.CONCATENATE, type_, bucket, parts)
+def _concatenate(builder: _GraphBuilder, bucket: int, type_: str) -> int:
+  parts = [builder.add(ops.PARAMETER, type_, bucket - 1) for _ in range(2)]
+  return builder.add(ops.CONCATENATE, type_, bucket, parts)
 
 
-def _elementwise(grown: _Growing, bucket: int, type_: str) -> int:
-  operands = [grown.add(ops.PARAMETER, type_, bucket) for _ in range(2)]
-  return grown.add("multiply", type_, bucket, operands)
+def _elementwise(builder: _GraphBuilder, bucket: int, type_: str) -> int:
+  operands = [builder.add(ops.PARAMETER, type_, bucket) for _ in range(2)]
+  return builder.add("multiply", type_, bucket, operands)
 
 
-_CORES: dict[str, Callable[[_Growing, int, str], int]] = {
+_CORES: dict[str, Callable[[_GraphBuilder, int, str], int]] = {
     "dot": _dot, "convolution": _convolution, "reduce": _reduce, "gather": _gather,
     "transpose": _transpose, "concatenate": _concatenate, "elementwise": _elementwise}
 
 
-def _able(table: dict[str, frozenset], type_: str) -> list[str]:
+def _supporting(table: dict[str, frozenset], type_: str) -> list[str]:
+  """The operations of a table that support an element type."""
   return sorted(name for name, types in table.items() if type_ in types)
 
 
-def _step(grown: _Growing, source: int, room: int) -> int:
-  """One more operation on a node: of it alone, with a constant, another array, or a smaller one."""
-  type_, bucket = grown.nodes[source][1:3]
+def _step(builder: _GraphBuilder, source: int, room: int) -> int:
+  """Applies one more operation to a node: unary, or with a constant, an array or a broadcast."""
+  type_, bucket = builder.nodes[source][1:3]
   options: list[tuple[int, str]] = [(1, "unary"), (1, "square"), (2, "constant"), (2, "array"),
                                     (3, "broadcast"), (4, "select")]
-  able = [name for nodes, name in options if nodes <= room]
-  choice = grown.choice(able)
-  binary = grown.choice(_able(ops.BINARY, type_))
+  feasible = [name for nodes, name in options if nodes <= room]
+  choice = builder.choice(feasible)
+  binary = builder.choice(_supporting(ops.BINARY, type_))
   if choice == "unary":
-    return grown.add(grown.choice(_able(ops.UNARY, type_)), type_, bucket, [source])
+    return builder.add(builder.choice(_supporting(ops.UNARY, type_)), type_, bucket, [source])
   if choice == "square":
-    return grown.add("multiply" if type_ != "pred" else "and", type_, bucket, [source])
+    return builder.add("multiply" if type_ != "pred" else "and", type_, bucket, [source])
   if choice == "constant":
-    return grown.add(binary, type_, bucket, [source, grown.add(ops.CONSTANT, type_, 0)])
+    return builder.add(binary, type_, bucket, [source, builder.add(ops.CONSTANT, type_, 0)])
   if choice == "array":
-    return grown.add(binary, type_, bucket, [source, grown.add(ops.PARAMETER, type_, bucket)])
+    return builder.add(binary, type_, bucket, [source, builder.add(ops.PARAMETER, type_, bucket)])
   if choice == "broadcast":
-    small = grown.add(ops.PARAMETER, type_, grown.bucket(1, max(bucket - 3, 1)))
-    return grown.add(binary, type_, bucket, [
-        source, grown.add(ops.BROADCAST, type_, bucket, [small])])
-  one, other = (grown.add(ops.PARAMETER, type_, bucket) for _ in range(2))
-  compared = grown.add(ops.COMPARE, "pred", bucket, [source, one])
-  return grown.add(ops.SELECT, type_, bucket, [compared, source, other])
+    small = builder.add(ops.PARAMETER, type_, builder.bucket(1, max(bucket - 3, 1)))
+    return builder.add(binary, type_, bucket, [
+        source, builder.add(ops.BROADCAST, type_, bucket, [small])])
+  one, other = (builder.add(ops.PARAMETER, type_, bucket) for _ in range(2))
+  compared = builder.add(ops.COMPARE, "pred", bucket, [source, one])
+  return builder.add(ops.SELECT, type_, bucket, [compared, source, other])
 
 
-def _in_front(grown: _Growing) -> None:
-  """A unary operation between an array that is given and what takes it."""
-  given = [node for node, entry in enumerate(grown.nodes)
-           if entry[0] == ops.PARAMETER and entry[1] in ops.NUMBERS and entry[2] > 0]
-  node = given[int(grown.rng.integers(len(given)))]
-  type_, bucket = grown.nodes[node][1:3]
-  if any(entry[0] == ops.GATHER and entry[3][1] == node for entry in grown.nodes):
+def _insert_unary(builder: _GraphBuilder) -> None:
+  """Inserts a unary operation between a parameter and its users."""
+  parameters = [node for node, entry in enumerate(builder.nodes)
+                if entry[0] == ops.PARAMETER and entry[1] in ops.NUMBERS and entry[2] > 0]
+  node = parameters[int(builder.rng.integers(len(parameters)))]
+  type_, bucket = builder.nodes[node][1:3]
+  if any(entry[0] == ops.GATHER and entry[3][1] == node for entry in builder.nodes):
     return
-  source = grown.add(ops.PARAMETER, type_, bucket)
-  grown.nodes[node] = [grown.choice(_able(ops.UNARY, type_)), type_, bucket, [source]]
+  source = builder.add(ops.PARAMETER, type_, bucket)
+  builder.nodes[node] = [builder.choice(_supporting(ops.UNARY, type_)), type_, bucket, [source]]

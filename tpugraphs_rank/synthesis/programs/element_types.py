@@ -1,4 +1,4 @@
-"""Element types that fit together: what must be equal is, as nearly as asked for as it can be."""
+"""Assigns compatible element types, as close as possible to the types that the nodes request."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,13 +10,13 @@ _FALLBACK = "f32"
 
 
 class Types(NamedTuple):
-  """What `assign` found.
+  """The result of `assign`.
 
   Attributes:
-    types: of each node's result.
-    changed: the nodes that asked for another type.
-    predicates: select -> which of its operands decides; None: none of them can.
-    indices: gather -> which of its operands holds the rows; None: none of them can.
+    types: element type of each node's result.
+    changed: nodes that requested another type.
+    predicates: for each select, the operand that decides; None: no operand can.
+    indices: for each gather, the operand that holds the row indices; None: no operand can.
   """
 
   types: list[str]
@@ -26,7 +26,7 @@ class Types(NamedTuple):
 
 
 def assign(nodes: Sequence[nodes_lib.Node]) -> Types:
-  """Types of all nodes. Constants take the type of their first user."""
+  """Assigns types to all nodes. Constants take the type of their first user."""
   parent = list(range(len(nodes)))
 
   def find(node: int) -> int:
@@ -69,7 +69,7 @@ def assign(nodes: Sequence[nodes_lib.Node]) -> Types:
       join(operands)
       for member in (place, *operands):
         restrict(member, ops.NUMBERS if operation == ops.DOT else ops.FLOATS)
-      # Products of bfloat16 may be summed into float32; else all is of one type.
+      # Products of bfloat16 may be summed in float32; otherwise all types are equal.
       if not (nodes[operands[0]].type == "bf16" and node.type == "f32"):
         join([place, *operands])
     elif operation != ops.CONVERT and operation not in ops.LEAVES:
@@ -103,12 +103,12 @@ _RESULTS: dict[str, frozenset[str]] = {
 
 
 def fits(operation: str, type_: str) -> bool:
-  """Whether an operation's result can be of that type."""
+  """Whether an operation's result can have that type."""
   return type_ in _RESULTS.get(operation, ops.TYPES)
 
 
 def substitute(operation: str, type_: str) -> str:
-  """An operation of as many operands whose result can be of that type."""
+  """An operation with the same number of operands whose result can have that type."""
   if operation == ops.CONVOLUTION and type_ in ops.NUMBERS:
     return ops.DOT
   if operation in ops.REDUCTIONS and type_ in ops.NUMBERS:
@@ -118,37 +118,37 @@ def substitute(operation: str, type_: str) -> str:
   return "not" if type_ == "pred" else "negate"
 
 
-def of_operands(operation: str, type_: str, given: Sequence[str]) -> list[str]:
-  """The types that operands must have, as near to those that they have as can be.
+def of_operands(operation: str, type_: str, current: Sequence[str]) -> list[str]:
+  """The types that operands must have, as close as possible to their current types.
 
   Args:
-    operation: of a result for which `fits` holds.
-    type_: of its result.
-    given: types of its operands, in the order in which it takes them.
+    operation: an operation for which `fits` holds.
+    type_: element type of its result.
+    current: element types of its operands, in operand order.
   """
   if operation == ops.CONVERT:
-    return list(given)
+    return list(current)
   if operation == ops.COMPARE:
-    able = [own for own in given if own in ops.NUMBERS]
-    return [able[0] if able else _FALLBACK] * len(given)
+    numeric = [operand for operand in current if operand in ops.NUMBERS]
+    return [numeric[0] if numeric else _FALLBACK] * len(current)
   if operation == ops.SELECT:
     return ["pred", type_, type_]
   if operation == ops.GATHER:
     return [type_, "s32"]
-  if operation in (ops.DOT, ops.CONVOLUTION) and type_ == "f32" and set(given) == {"bf16"}:
-    return list(given)
-  return [type_] * len(given)
+  if operation in (ops.DOT, ops.CONVOLUTION) and type_ == "f32" and set(current) == {"bf16"}:
+    return list(current)
+  return [type_] * len(current)
 
 
 def _first(nodes: Sequence[nodes_lib.Node], operands: Sequence[int], type_: str) -> int | None:
-  """The operand that asked for a type; an array rather than a constant."""
-  able = [operand for operand in operands if nodes[operand].type == type_
-          and nodes[operand].operation != ops.CONSTANT]
-  return able[0] if able else None
+  """The first operand that requested a type; constants do not count."""
+  matching = [operand for operand in operands if nodes[operand].type == type_
+              and nodes[operand].operation != ops.CONSTANT]
+  return matching[0] if matching else None
 
 
-def _vote(asked: Sequence[str], fit: frozenset[str]) -> str:
-  votes = [(asked.count(name), name) for name in sorted(fit) if name in asked]
+def _vote(requested: Sequence[str], fit: frozenset[str]) -> str:
+  votes = [(requested.count(name), name) for name in sorted(fit) if name in requested]
   if votes:
     return max(votes)[1]
   return _FALLBACK if _FALLBACK in fit else sorted(fit)[0]

@@ -1,4 +1,4 @@
-"""Nodes of dataflow graphs, and the kind of kernel that they make. See `dataflow`."""
+"""Nodes of dataflow graphs, and the kind of kernel that a graph is. See `dataflow`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,10 +10,10 @@ class Node(NamedTuple):
   """One operation.
 
   Attributes:
-    operation: one of `operations.ALL`, or an opcode that is none of these.
-    type: element type of its result.
-    bucket: floor(log2(elements of its result)).
-    operands: places of the distinct operands.
+    operation: one of `operations.ALL`, or another opcode that a generator produced.
+    type: element type of the result.
+    bucket: floor(log2(elements of the result)).
+    operands: indices of the distinct operands.
   """
 
   operation: str
@@ -23,21 +23,21 @@ class Node(NamedTuple):
 
 
 def bucket_of(elements: int) -> int:
-  """floor(log2(elements)); -1 for none."""
+  """floor(log2(elements)); -1 for zero elements."""
   return int(elements).bit_length() - 1
 
 
 def kind(nodes: Sequence[Node]) -> str:
-  """The operation that ends a kernel, one of `operations.KINDS`; see `operations.kind_of`.
+  """The kind of a kernel, one of `operations.KINDS`; see `operations.kind_of`.
 
-  The nearest to the result counts; of several as near the heaviest.
+  The operation nearest to the result decides; among equally near ones the heaviest.
   """
   users_first = [len(nodes) - 1]
   seen = set(users_first)
   while users_first:
-    found = {operations.kind_of(nodes[place].operation) for place in users_first}
+    kinds = {operations.kind_of(nodes[place].operation) for place in users_first}
     for name in operations.KINDS[:-1]:
-      if name in found:
+      if name in kinds:
         return name
     below = [operand for place in users_first for operand in nodes[place].operands]
     users_first = [place for place in dict.fromkeys(below) if place not in seen]
@@ -46,7 +46,7 @@ def kind(nodes: Sequence[Node]) -> str:
 
 
 def operands_first(operands: Sequence[Sequence[int]]) -> list[int]:
-  """All nodes, each after its operands; depth first from the nodes without users."""
+  """A topological order, operands before users: depth first from the nodes without users."""
   used = {operand for of in operands for operand in of}
   order: list[int] = []
   done = set()

@@ -1,7 +1,7 @@
-"""The operations of dataflow graphs: HLO opcodes as names, reductions by what they combine with.
+"""The operations of dataflow graphs: HLO opcodes by name, reductions named by their combiner.
 
-A dataflow graph is a program's HLO without what only spells it out: combiners of reductions, called
-computations, chains of reshapes around a broadcast, broadcasts of constants. See `dataflow`.
+A dataflow graph is a program's HLO without its notation: no combiners of reductions, no called
+computations, no chains of reshapes around a broadcast, no broadcasts of constants. See `dataflow`.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ NUMBERS: frozenset[str] = FLOATS | {"s32"}
 TYPES: frozenset[str] = NUMBERS | {"pred"}
 _WHOLE: frozenset[str] = frozenset({"s32", "pred"})
 
-# Elementwise operation -> element types of its operands, which are those of its result.
+# Elementwise operation -> element types of its operands; its result has the same type.
 UNARY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("abs", "negate", "sign"), NUMBERS),
     **dict.fromkeys(("exponential", "exponential-minus-one", "log", "log-plus-one", "logistic",
@@ -31,11 +31,11 @@ BINARY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("shift-left", "shift-right-arithmetic", "shift-right-logical"),
                     frozenset({"s32"}))}
 REDUCTIONS: dict[str, frozenset[str]] = {
-    # Sums of bfloat16 are taken in float32, as compilers do.
+    # Sums of bfloat16 are computed in float32, as compilers do.
     **dict.fromkeys(("reduce-add", "reduce-multiply"), frozenset({"f32", "s32"})),
     **dict.fromkeys(("reduce-maximum", "reduce-minimum"), NUMBERS)}
-# Results of the same shape as the operands that are no constants; compare and select apart, of
-# their type, too.
+# Results have the shape of the operands that are not constants, and, except for compare, select and
+# convert, their type.
 ELEMENTWISE: frozenset[str] = frozenset({*UNARY, *BINARY, COMPARE, SELECT, CONVERT})
 CONTRACTIONS: frozenset[str] = frozenset({*REDUCTIONS, DOT, CONVOLUTION})
 # Operations whose layouts a layout collection requests.
@@ -44,7 +44,7 @@ LEAVES: frozenset[str] = frozenset({PARAMETER, CONSTANT, IOTA})
 ALL: frozenset[str] = ELEMENTWISE | CONTRACTIONS | LEAVES | frozenset(
     {BROADCAST, RESHAPE, TRANSPOSE, GATHER, SLICE, CONCATENATE})
 
-# Operation -> numbers of distinct operands that it may have (an operand may be used twice).
+# Operation -> allowed numbers of distinct operands (one operand may be used twice).
 ARITIES: dict[str, frozenset[int]] = {
     **dict.fromkeys(LEAVES, frozenset({0})), **dict.fromkeys(UNARY, frozenset({1})),
     **dict.fromkeys(REDUCTIONS, frozenset({1})), **dict.fromkeys(BINARY, frozenset({1, 2})),
@@ -52,17 +52,17 @@ ARITIES: dict[str, frozenset[int]] = {
     COMPARE: frozenset({2}), SELECT: frozenset({2, 3}), DOT: frozenset({1, 2}),
     CONVOLUTION: frozenset({2}), GATHER: frozenset({2}), CONCATENATE: frozenset(range(2, 17))}
 
-# The kind of a kernel: its heaviest operation, in this order where several are as near to its end.
+# The kind of a kernel is its heaviest operation; ties in distance to the result go to the first.
 KINDS = ("convolution", "dot", "reduce", "gather", "transpose", "concatenate", "elementwise")
 
 
 def count_sites(operations: Iterable[str]) -> int:
-  """How many of the operations are of `SITES`."""
+  """The number of operations in `SITES`."""
   return sum(operation in SITES for operation in operations)
 
 
 def kind_of(operation: str) -> str:
-  """The kind of kernel that an operation makes; "" for those that come with any kind."""
+  """The kind of kernel that an operation defines; "" for operations that occur in every kind."""
   if operation in REDUCTIONS:
     return "reduce"
   return operation if operation in KINDS else ""

@@ -1,6 +1,6 @@
-"""Runnable programs of dataflow operations, as plain data: no JAX, no TensorFlow.
+"""Runnable programs of dataflow operations, as plain data without JAX or TensorFlow.
 
-`realise` makes them of synthetic graphs; `tpugraphs_rank.collect` compiles and measures them.
+`realization` makes them from synthetic graphs; `tpugraphs_rank.collect` compiles and measures them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,30 +8,31 @@ import dataclasses
 import re
 from typing import Any
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank.synthesis.programs import nodes as nodes_lib
 from tpugraphs_rank.synthesis.programs import operations
 
 Shape = tuple[int, ...]
 
-# <source>_<kind>.<number>.<element type>: what stands before the first dot is the family.
+# <source>_<kind>.<number>.<element type>; the part before the first dot is the family.
 _STEM = re.compile(r"^[a-z][a-z0-9_]*\.[0-9]+\.[a-z0-9]+$")
 
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-  """One operation with everything that it needs to run.
+  """One operation with everything that is needed to run it.
 
   Attributes:
     operation: one of `operations.ALL`.
-    operands: places of earlier nodes; one may be given twice.
+    operands: indices of earlier nodes; an index may occur twice.
     type: element type of the result.
-    shape: of the result; a constant's is ().
-    equation: of broadcasts, transposes, reductions and dots, in the notation of einsum, such as
-      "ac,cb->ab"; what stands in an operand but not in the result is summed (or combined).
-    starts: of a slice, where it begins along each axis.
-    axis: of a concatenation.
-    value: of a constant.
+    shape: shape of the result; () for a constant.
+    equation: for broadcasts, transposes, reductions and dots, in einsum notation such as
+      "ac,cb->ab"; axes of an operand that the result lacks are summed (or combined).
+    starts: for a slice, the start along each axis.
+    axis: for a concatenation, its axis.
+    value: for a constant, its value.
   """
 
   operation: str
@@ -46,7 +47,7 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class RunnableProgram:
-  """A kernel: nodes, operands before users, the result last.
+  """A runnable kernel or layout program: operands before users, the result last.
 
   Attributes:
     stem: its name, `<source>_<kind>.<number>.<type>`.
@@ -58,12 +59,12 @@ class RunnableProgram:
 
   def __post_init__(self) -> None:
     if not _STEM.match(self.stem):
-      raise errors.DataError(f"{self.stem!r} is no name of a made program; expected "
+      raise errors.DataError(f"{self.stem!r} is not a valid name of a synthetic program; expected "
                              "<source>_<kind>.<number>.<type>, such as layerdag_dot.7.f32")
-    for place, node in enumerate(self.nodes):
-      wrong = _fault(node, place, self.nodes)
-      if wrong:
-        raise errors.DataError(f"{self.stem}: node {place} ({node.operation}): {wrong}")
+    for index, node in enumerate(self.nodes):
+      fault = _fault(node, index, self.nodes)
+      if fault:
+        raise errors.DataError(f"{self.stem}: node {index} ({node.operation}): {fault}")
 
   @property
   def family(self) -> str:
@@ -75,12 +76,12 @@ class RunnableProgram:
 
   @property
   def parameters(self) -> list[int]:
-    """Places of the operands of the program, in the order in which it takes them."""
+    """Indices of the program's parameters, in the order in which it takes them."""
     return [place for place, node in enumerate(self.nodes)
             if node.operation == operations.PARAMETER]
 
   def dataflow(self) -> list[nodes_lib.Node]:
-    """What `dataflow.of_graph` finds in the program's HLO, the order of nodes apart."""
+    """The graph that `dataflow.of_graph` reads from the program's HLO, up to node order."""
     return [nodes_lib.Node(node.operation, node.type, nodes_lib.bucket_of(elements(node.shape)),
                           tuple(sorted(set(node.operands)))) for node in self.nodes]
 
@@ -89,10 +90,10 @@ class RunnableProgram:
 
   @classmethod
   def from_json(cls, value: Mapping[str, Any]) -> "RunnableProgram":
-    """The inverse of `to_json`.
+    """Reads what `to_json` wrote.
 
     Raises:
-      DataError: something is missing, or makes no sense.
+      DataError: a part is missing or invalid.
     """
     try:
       nodes = [Node(**{key: tuple(part) if isinstance(part, list) else part
@@ -100,12 +101,12 @@ class RunnableProgram:
       return cls(str(value["stem"]), tuple(nodes))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
       raise errors.DataError(
-          f"no program: {error}; expected stem and nodes, as python -m "
-          "experiments.realise_graphs writes them") from error
+          f"not a program: {error}; expected stem and nodes, as "
+          f"{commands.command('synthesize')} writes them") from error
 
 
 def elements(shape: Sequence[int]) -> int:
-  """How many elements an array has."""
+  """The number of elements of an array."""
   count = 1
   for size in shape:
     count *= size
@@ -113,24 +114,24 @@ def elements(shape: Sequence[int]) -> int:
 
 
 def labels(node: Node) -> tuple[list[str], str]:
-  """The labels of each operand's axes, and of the result's, of a node with an equation."""
+  """The axis labels of each operand and of the result, for a node with an equation."""
   left, _, right = node.equation.partition("->")
   return left.split(","), right
 
 
-def sites(nodes: Sequence[Node], least: int = 0) -> int:
-  """How many dots, convolutions and reshapes have a tensor of two axes and so many elements."""
+def sites(nodes: Sequence[Node], min_elements: int = 0) -> int:
+  """The number of dots, convolutions and reshapes with a large tensor of two or more axes."""
   count = 0
   for node in nodes:
     tensors = [node.shape, *(nodes[operand].shape for operand in node.operands)]
     count += node.operation in operations.SITES and any(
-        sum(size > 1 for size in shape) > 1 and elements(shape) >= least
+        sum(size > 1 for size in shape) > 1 and elements(shape) >= min_elements
         for shape in tensors)
   return count
 
 
 def work(nodes: Sequence[Node]) -> float:
-  """About how many operations on numbers a program takes."""
+  """An estimate of the arithmetic operations that a program executes."""
   total = 0.0
   for node in nodes:
     size = elements(node.shape)
@@ -147,13 +148,14 @@ def work(nodes: Sequence[Node]) -> float:
 
 
 def _fault(node: Node, place: int, nodes: Sequence[Node]) -> str:
-  """What is wrong with a node, or ""."""
+  """A description of what is invalid about a node, or ""."""
   if node.operation not in operations.ALL:
-    return f"no operation of that name; there are {', '.join(sorted(operations.ALL))}"
+    return f"unknown operation; expected one of {', '.join(sorted(operations.ALL))}"
   if node.type not in operations.TYPES:
-    return f"unknown element type {node.type!r}; one of {', '.join(sorted(operations.TYPES))}"
+    return (f"unknown element type {node.type!r}; expected one of "
+            f"{', '.join(sorted(operations.TYPES))}")
   if any(not 0 <= operand < place for operand in node.operands):
-    return f"operands {node.operands}; expected places before {place}"
+    return f"operands {node.operands}; expected indices below {place}"
   if any(not isinstance(size, int) or size < 1 for size in node.shape):
     return f"shape {node.shape}; expected sizes of 1 or more"
   if len(set(node.operands)) not in operations.ARITIES[node.operation]:
@@ -162,7 +164,7 @@ def _fault(node: Node, place: int, nodes: Sequence[Node]) -> str:
   shapes = [operand.shape for operand in operands]
   if node.operation in operations.ELEMENTWISE:
     if any(shape not in ((), node.shape) for shape in shapes):
-      return f"operands of the shapes {shapes}; expected {node.shape}, or scalars"
+      return f"operands of shapes {shapes}; expected {node.shape}, or scalars"
   elif node.equation:
     return _equation_fault(node, shapes)
   elif node.operation == operations.SLICE:
@@ -170,27 +172,27 @@ def _fault(node: Node, place: int, nodes: Sequence[Node]) -> str:
     if len(shapes[0]) != len(node.shape) or len(starts) != len(node.shape) or any(
         start < 0 or start + size > whole
         for start, size, whole in zip(starts, node.shape, shapes[0])):
-      return f"{starts} + {node.shape} of an operand of the shape {shapes[0]}"
+      return f"{starts} + {node.shape} of an operand of shape {shapes[0]}"
   elif node.operation == operations.CONCATENATE:
     whole = list(node.shape)
     whole[node.axis] = sum(shape[node.axis] for shape in shapes)
     if tuple(whole) != node.shape or any(
         shape[:node.axis] + shape[node.axis + 1:]
         != node.shape[:node.axis] + node.shape[node.axis + 1:] for shape in shapes):
-      return f"operands of the shapes {shapes} do not make {node.shape} along axis {node.axis}"
+      return f"operands of shapes {shapes} do not give {node.shape} along axis {node.axis}"
   elif node.operation == operations.RESHAPE:
     if elements(shapes[0]) != elements(node.shape):
       return f"{shapes[0]} does not hold as many elements as {node.shape}"
   elif node.operation == operations.GATHER:
     table, rows = shapes
     if len(rows) != 1 or node.shape != rows + table[1:] or operands[1].type != "s32":
-      return f"rows {rows} of a table {table} are not {node.shape}"
+      return f"rows {rows} of a table {table} do not give {node.shape}"
   elif node.operation == operations.CONVOLUTION:
     if [len(shape) for shape in (node.shape, *shapes)] != [4, 4, 4]:
-      return "expected arrays of four axes"
+      return "expected arrays with four axes"
     (n, h, w, co), (images, tall, wide, ci), (kh, kw, depth, width) = node.shape, *shapes
     if (images, tall - kh + 1, wide - kw + 1, ci, co) != (n, h, w, depth, width):
-      return f"operands of the shapes {shapes} do not make {node.shape}"
+      return f"operands of shapes {shapes} do not give {node.shape}"
   elif node.operation not in operations.LEAVES:
     return "no equation"
   return ""

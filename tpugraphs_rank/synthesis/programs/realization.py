@@ -1,10 +1,11 @@
-"""Makes runnable programs of synthetic dataflow graphs: element types, shapes, and few repairs.
+"""Realizes synthetic dataflow graphs as runnable programs: types, shapes and a few repairs.
 
-A generated node says its operation, the type and the rough size of its result, and which nodes it
-takes. What is missing is found from the result towards the operands: nodes that compute elementwise
-share one shape; each broadcast, reduction, product and so on derives its operands' shapes from its
-own, as near to the sizes asked for as they can be. Where two users want different shapes of one
-node, the later one gets a parameter of its own instead: that is a repair, and counted.
+A generated node states its operation, the type and approximate size of its result, and its
+operands. The remaining properties are derived from the result towards the operands: nodes that
+compute elementwise share one shape; broadcasts, reductions, products and so on derive their
+operands' shapes from their own, as close as possible to the requested sizes. When two users need
+different shapes of one node, the later user gets a new parameter instead: a repair, which is
+counted.
 """
 
 from collections.abc import Sequence
@@ -21,10 +22,11 @@ from tpugraphs_rank.synthesis.programs import shape_relations
 from tpugraphs_rank.synthesis.programs import shapes
 
 Shape = tuple[int, ...]
-# Kinds of repairs, each of so many nodes.
+# Kinds of repairs; each is counted in nodes.
 REPAIRS = ("type", "operand", "operation", "left_out")
-# Why a graph is refused; one with few sites may be a program, but leaves no layouts to request.
-# Sites are lost where a program, of small or repaired tensors, has fewer than its graph.
+# Reasons to refuse a graph. A graph with too few sites (SITES) may be a valid program, but has no
+# layouts to request. Sites are lost (LOST_SITES) when the program has fewer than its graph, because
+# its tensors are small or repaired.
 SITES = "sites"
 LOST_SITES = "lost_sites"
 REFUSALS = ("one_node", "several_results", "operation", "operands", "constant", "repairs", "size",
@@ -33,16 +35,17 @@ REFUSALS = ("one_node", "several_results", "operation", "operands", "constant", 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What is refused.
+  """Limits beyond which a graph is refused.
 
   Attributes:
-    repaired: a program of which a larger share of the nodes was repaired.
-    elements: one with a larger array.
-    work: one of more multiplications, additions and so on; a kernel runs for milliseconds.
-    sites: one with fewer operations whose layouts can be requested (see `programs.sites`).
-    site_elements: of the largest tensor of each of these, at least: that of less is not seen.
-    tries: so many times shapes are drawn; of the programs that are not refused the one with the
-      fewest repairs is taken.
+    repaired: largest share of repaired nodes.
+    elements: largest number of elements of an array.
+    work: largest number of arithmetic operations; a kernel runs for milliseconds.
+    sites: smallest number of operations whose layouts can be requested (see `programs.sites`).
+    site_elements: smallest size of the largest tensor of each site; the effect of smaller tensors
+      is not measurable.
+    tries: number of times that shapes are drawn; the accepted program with the fewest repairs is
+      taken.
   """
 
   repaired: float = 0.5
@@ -53,18 +56,21 @@ class Limits:
   tries: int = 1
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What became of a graph.
+  """The result for one graph.
 
   Attributes:
-    program: None where it is refused.
+    program: the program; None where the graph is refused.
     refused: one of `REFUSALS`, or "".
-    repairs: kind of repair -> nodes repaired in that way: of another element type; with a new
-      operand in place of one that does not fit, or of one that is missing; of another operation; no
-      longer used by anything.
-    missed_buckets: nodes whose result is not of the size that the graph asks for.
-    nodes: of the graph.
+    repairs: kind of repair -> nodes repaired in that way. "type": another element type; "operand":
+      a new operand instead of an unsuitable or missing one; "operation": another operation;
+      "left_out": no longer used.
+    missed_buckets: nodes whose result does not have the requested size.
+    nodes: number of nodes of the graph.
   """
 
   program: programs.RunnableProgram | None
@@ -80,54 +86,54 @@ class Outcome:
 
 
 def realize(nodes: Sequence[nodes_lib.Node], source: str, number: int, rng: np.random.Generator,
-            limits: Limits = Limits()) -> Outcome:
-  """Makes a program of one dataflow graph.
+            limits: Limits = DEFAULT_LIMITS) -> Outcome:
+  """Realizes one dataflow graph as a program.
 
   Args:
     nodes: operands before users, the result last.
-    source: where the graph comes from; the program's name begins with it.
-    number: of the graph, in the name.
-    rng: draws shapes and constants.
-    limits: what is refused.
+    source: where the graph comes from; the program's name starts with it.
+    number: number of the graph, used in the name.
+    rng: source of shapes and constants.
+    limits: when a graph is refused.
   """
   refused = _fault(nodes)
   if not refused and ops.count_sites(node.operation for node in nodes) < limits.sites:
     refused = SITES
   if refused:
     return Outcome(None, refused, dict.fromkeys(REPAIRS, 0), 0, len(nodes))
-  outcome = _once(nodes, source, number, rng, limits)
+  outcome = _attempt(nodes, source, number, rng, limits)
   for _ in range(limits.tries - 1):
     if outcome.program is not None and not sum(outcome.repairs.values()):
       break
-    outcome = min(outcome, _once(nodes, source, number, rng, limits),
+    outcome = min(outcome, _attempt(nodes, source, number, rng, limits),
                   key=lambda one: (one.program is None, sum(one.repairs.values())))
   return outcome
 
 
-def _once(nodes: Sequence[nodes_lib.Node], source: str, number: int, rng: np.random.Generator,
-          limits: Limits) -> Outcome:
-  """Makes a program with shapes that are drawn once."""
-  maker = _Maker(nodes, rng)
+def _attempt(nodes: Sequence[nodes_lib.Node], source: str, number: int, rng: np.random.Generator,
+             limits: Limits) -> Outcome:
+  """Realizes a program with shapes that are drawn once."""
+  maker = _Realizer(nodes, rng)
   maker.run()
   outcome = Outcome(None, "", maker.repairs, maker.missed, len(nodes))
   if outcome.repaired > limits.repaired:
     return dataclasses.replace(outcome, refused="repairs")
-  found = maker.nodes()
-  if not any(node.operation == ops.PARAMETER for node in found):
+  realized = maker.nodes()
+  if not any(node.operation == ops.PARAMETER for node in realized):
     return dataclasses.replace(outcome, refused="constant")
-  if (max(programs.elements(node.shape) for node in found) > limits.elements
-      or programs.work(found) > limits.work or programs.elements(found[-1].shape) < 8):
+  if (max(programs.elements(node.shape) for node in realized) > limits.elements
+      or programs.work(realized) > limits.work or programs.elements(realized[-1].shape) < 8):
     return dataclasses.replace(outcome, refused="size")
-  if limits.sites and programs.sites(found, limits.site_elements) < limits.sites:
-    asked = sum(node.operation in ops.SITES for node in nodes)
-    return dataclasses.replace(outcome, refused=SITES if asked < limits.sites else LOST_SITES)
+  if limits.sites and programs.sites(realized, limits.site_elements) < limits.sites:
+    in_graph = sum(node.operation in ops.SITES for node in nodes)
+    return dataclasses.replace(outcome, refused=SITES if in_graph < limits.sites else LOST_SITES)
   kind = nodes_lib.kind(list(nodes))
   return dataclasses.replace(outcome, program=programs.RunnableProgram(
-      f"{source}_{kind}.{number}.{found[-1].type}", found))
+      f"{source}_{kind}.{number}.{realized[-1].type}", realized))
 
 
 def _fault(nodes: Sequence[nodes_lib.Node]) -> str:
-  """Why a graph cannot be a program, whatever its shapes; or ""."""
+  """Why a graph cannot be a program with any shapes; or ""."""
   if len(nodes) < 2:
     return "one_node"
   used: set[int] = {operand for node in nodes for operand in node.operands}
@@ -141,10 +147,11 @@ def _fault(nodes: Sequence[nodes_lib.Node]) -> str:
   return "" if any(node.operation == ops.PARAMETER for node in nodes) else "constant"
 
 
-class _Maker:
-  """The state of one realisation.
+class _Realizer:
+  """The state of one realization.
 
-  Operands of `_operands` from the number of nodes on are leaves that were added.
+  Entries of `_operands` below the number of nodes are nodes of the graph; the others are leaves
+  that were added.
   """
 
   def __init__(self, nodes: Sequence[nodes_lib.Node], rng: np.random.Generator):
@@ -155,11 +162,11 @@ class _Maker:
     self._operations = [node.operation for node in nodes]
     self._operands = [list(node.operands) for node in nodes]
     self._added: list[programs.Node] = []
-    found = types_lib.assign(nodes)
-    self._types = found.types
-    self.repairs["type"] = len(found.changed)
+    assigned = types_lib.assign(nodes)
+    self._types = assigned.types
+    self.repairs["type"] = len(assigned.changed)
     self._check_operations()
-    self._order_operands(found)
+    self._order_operands(assigned)
     self._check_operands()
     self._group = self._shape_groups()
     self._shapes: dict[int, Shape] = {}
@@ -178,7 +185,7 @@ class _Maker:
     return float(np.round(self._rng.uniform(0.25, 2.0), 3))
 
   def _check_operations(self) -> None:
-    """Operations that cannot compute with their type become others."""
+    """Replaces operations that cannot compute with their type."""
     for place, operation in enumerate(self._operations):
       type_ = self._types[place]
       same = operation == ops.CONVERT and type_ == self._types[self._operands[place][0]] and (
@@ -187,15 +194,15 @@ class _Maker:
         self._operations[place] = types_lib.substitute(operation, type_)
         self.repairs["operation"] += 1
 
-  def _order_operands(self, found: types_lib.Types) -> None:
-    """Selects take what decides first, gathers the rows last; what is missing is added."""
+  def _order_operands(self, assigned: types_lib.Types) -> None:
+    """Puts the predicate of selects first and the rows of gathers last; adds what is missing."""
     for place, operation in enumerate(self._operations):
       operands = self._operands[place]
       if operation == ops.SELECT:
-        decides = found.predicates[place]
+        decides = assigned.predicates[place]
         others = [operand for operand in operands if operand != decides]
         if decides is None:
-          # Its shape follows when it is placed, as that of every added operand.
+          # Its shape, like that of every added operand, is set when the operand is placed.
           decides = self._add(ops.PARAMETER, "pred", ())
           others = sorted(others, key=lambda one, user=place: -self._lost(user, [one]))[:2]
           self.repairs["operand"] += 1
@@ -204,7 +211,7 @@ class _Maker:
           self.repairs["operand"] += 1
         self._operands[place] = [decides, *others]
       elif operation == ops.GATHER:
-        rows = found.indices[place]
+        rows = assigned.indices[place]
         table = [operand for operand in operands if operand != rows]
         if rows is None:
           rows = self._add(ops.PARAMETER, "s32", ())
@@ -214,7 +221,7 @@ class _Maker:
         self._operands[place] = operands * 2
 
   def _check_operands(self) -> None:
-    """Operands of a type that cannot be taken are replaced."""
+    """Replaces operands whose type the operation does not accept."""
     type_of = lambda operand: (self._types[operand] if operand < len(self._nodes)
                                else self._added[operand - len(self._nodes)].type)
     for place, operands in enumerate(self._operands):
@@ -227,7 +234,7 @@ class _Maker:
           self.repairs["operand"] += 1
 
   def _shape_groups(self) -> list[int]:
-    """For each node a node that stands for all that share its shape."""
+    """For each node the representative of the group of nodes that share its shape."""
     parent = list(range(len(self._nodes)))
 
     def find(node: int) -> int:
@@ -238,13 +245,13 @@ class _Maker:
     for node, operation in enumerate(self._operations):
       if operation in ops.ELEMENTWISE:
         for operand in self._operands[node]:
-          # A constant is a scalar, whoever takes it.
+          # A constant is a scalar for every user.
           if operand < len(parent) and self._operations[operand] != ops.CONSTANT:
             parent[find(operand)] = find(node)
     return [find(node) for node in range(len(parent))]
 
   def run(self) -> None:
-    """Settles all shapes, users before their operands."""
+    """Determines all shapes, users before their operands."""
     for node in range(len(self._nodes) - 1, -1, -1):
       if node not in self._live:
         self.repairs["left_out"] += 1
@@ -265,45 +272,45 @@ class _Maker:
                         if operand < len(self._nodes))
 
   def _widen(self, node: int, shape: Shape) -> None:
-    """Added arrays have the shape of their user."""
+    """Gives added arrays the shape of their user."""
     for operand in self._operands[node]:
       added = operand - len(self._nodes)
       if added >= 0 and self._added[added].operation != ops.CONSTANT:
         self._added[added] = dataclasses.replace(self._added[added], shape=shape)
 
   def _members(self, group: int) -> list[int]:
-    return [node for node, own in enumerate(self._group) if own == group]
+    return [node for node, of_node in enumerate(self._group) if of_node == group]
 
   def _least_rank(self, group: int) -> int:
-    """Axes that what computes a group's nodes needs."""
+    """The smallest number of axes that the operations of a group need."""
     needs = {ops.TRANSPOSE: 2, ops.DOT: 2, ops.CONVOLUTION: 4, ops.CONCATENATE: 1, ops.SLICE: 1,
              ops.GATHER: 1, ops.BROADCAST: 1}
     return max(needs.get(self._operations[node], 0) for node in self._members(group))
 
   def _first_shape(self, group: int) -> Shape:
-    """The shape of the result, which nothing else settles."""
+    """The shape of the result, which no other shape determines."""
     members = self._members(group)
     votes = [self._nodes[node].bucket for node in members]
-    bucket = max(set(votes), key=lambda found: (votes.count(found), found))
+    bucket = max(set(votes), key=lambda vote: (votes.count(vote), vote))
     rank = int(self._rng.choice([1, 2, 3, 4], p=[0.1, 0.6, 0.25, 0.05]))
-    found = {self._operations[node]: node for node in members}
+    node_of = {self._operations[node]: node for node in members}
     logs: Sequence[float] | None = None
-    if ops.CONVOLUTION in found:
-      # One image or a few; as many rows as columns, about.
+    if ops.CONVOLUTION in node_of:
+      # One or two images, with about as many rows as columns.
       side = self._rng.uniform(4.3, 5.3)
       few = float(self._rng.choice([0.0, 0.0, 1.0]))
       width = max(bucket + 0.5 - 2 * side - few, 3.0)
       return (int(2 ** few), shapes.nice(2 ** side, self._rng), shapes.nice(2 ** side, self._rng),
               shapes.nice(2 ** width, self._rng))
-    if ops.DOT in found and rank < 3:
+    if ops.DOT in node_of and rank < 3:
       rank = 2
       one, other = (self._nodes[operand].bucket if operand < len(self._nodes) else bucket
-                    for operand in self._operands[found[ops.DOT]])
-      # Elements m n, m k and k n: m / n is that of the operands.
+                    for operand in self._operands[node_of[ops.DOT]])
+      # Arrays have m n, m k and k n elements, so the ratio of the operands' sizes is m / n.
       logs = ((one - other) / 2, (other - one) / 2)
-    elif ops.GATHER in found:
+    elif ops.GATHER in node_of:
       rank = 2
-      rows = self._operands[found[ops.GATHER]][1]
+      rows = self._operands[node_of[ops.GATHER]][1]
       if rows < len(self._nodes):
         length = self._nodes[rows].bucket + 0.5
         logs = (length - bucket / 2, bucket / 2 - length)
@@ -311,29 +318,30 @@ class _Maker:
     return shapes.of_bucket(bucket, rank, self._rng, logs)
 
   def _relate(self, node: int, shape: Shape) -> None:
-    """Settles the shapes of a node's operands; what does not fit is replaced."""
+    """Determines the shapes of a node's operands; replaces operands that do not fit."""
     operands = self._operands[node]
     operation = self._operations[node]
     known = [self._known(operand, node) for operand in operands]
     for count in range(len(operands) + 1):
       if count and len(operands) == 1 and known[0].shape in (None, shape) and self._lost(
           node, operands):
-        break  # No more than its operation is lost where the node computes elementwise instead.
+        break  # Making the node elementwise changes only its operation and loses no operand.
       fitting = []
       for freed in itertools.combinations(range(len(operands)), count):
-        found = shape_relations.relate(operation, shape, [
+        relation = shape_relations.relate(operation, shape, [
             shape_relations.Operand(self._bucket(operand, shape), None) if place in freed else view
             for place, (operand, view) in enumerate(zip(operands, known))], self._rng)
-        if found is not None:
-          fitting.append((self._lost(node, [operands[place] for place in freed]), freed, found))
+        if relation is not None:
+          lost = self._lost(node, [operands[place] for place in freed])
+          fitting.append((lost, freed, relation))
       if fitting:
-        _, freed, found = min(fitting, key=lambda one: one[:2])
-        self._settle(node, found, freed)
+        _, freed, relation = min(fitting, key=lambda one: one[:2])
+        self._settle(node, relation, freed)
         return
     self._change(node, shape)
 
   def _lost(self, node: int, operands: Sequence[int]) -> int:
-    """How many nodes the result would no longer depend on if a node did not take some operands."""
+    """Nodes that the result would no longer depend on if `node` dropped some operands."""
     count = len(self._nodes)
     seen, waiting = {count - 1}, [count - 1]
     while waiting:
@@ -358,12 +366,12 @@ class _Maker:
       return self._nodes[operand].bucket
     return nodes_lib.bucket_of(programs.elements(shape))
 
-  def _settle(self, node: int, found: shape_relations.Relation, freed: Sequence[int]) -> None:
+  def _settle(self, node: int, relation: shape_relations.Relation, freed: Sequence[int]) -> None:
     operands = self._operands[node]
-    # Those come first without which the most would be lost.
+    # First the operands whose loss would cost the most nodes.
     order = sorted(range(len(operands)), key=lambda place: -self._lost(node, [operands[place]]))
     for place in order:
-      operand, shape = operands[place], found.shapes[place]
+      operand, shape = operands[place], relation.shapes[place]
       added = operand - len(self._nodes)
       if added >= 0:
         self._added[added] = dataclasses.replace(self._added[added], shape=shape)
@@ -374,14 +382,14 @@ class _Maker:
         self._shapes[group] = shape
       if self._operations[operand] == ops.CONSTANT and place not in freed:
         continue
-      # Two operands of one shape group, or one taken twice, may have been given two shapes.
+      # Two operands in one shape group, or one operand used twice, may need two different shapes.
       if place in freed or self._shapes[group] != shape:
         operands[place] = self._add(ops.PARAMETER, self._types[operand], shape)
         self.repairs["operand"] += 1
-    self._relations[node] = found
+    self._relations[node] = relation
 
   def _change(self, node: int, shape: Shape) -> None:
-    """No shapes of operands fit: the node becomes another operation."""
+    """Replaces the operation of a node whose operands cannot have fitting shapes."""
     self.repairs["operation"] += 1
     operands = self._operands[node]
     if self._operations[node] == ops.CONVOLUTION and shape:
@@ -401,26 +409,26 @@ class _Maker:
       self._operands[node] = [self._add(ops.PARAMETER, type_, shape)]
 
   def nodes(self) -> tuple[programs.Node, ...]:
-    """The program's nodes: what the result depends on, operands first."""
+    """The program's nodes: everything that the result depends on, operands first."""
     count = len(self._nodes)
-    made: list[programs.Node] = []
-    places: dict[int, int] = {}
+    ordered: list[programs.Node] = []
+    index_of: dict[int, int] = {}
 
     def place(node: int) -> int:
-      if node not in places:
+      if node not in index_of:
         if node >= count:
-          made.append(self._added[node - count])
+          ordered.append(self._added[node - count])
         else:
           operands = tuple(place(operand) for operand in self._operands[node])
-          made.append(self._node(node, operands))
-        places[node] = len(made) - 1
-      return places[node]
+          ordered.append(self._node(node, operands))
+        index_of[node] = len(ordered) - 1
+      return index_of[node]
 
-    # Operands stand before users, so that no recursion is deeper than one added leaf.
+    # Operands are stored before users, so the recursion depth is at most one added leaf.
     for node in range(count):
       if node in self._live:
         place(node)
-    return tuple(made)
+    return tuple(ordered)
 
   def _node(self, node: int, operands: tuple[int, ...]) -> programs.Node:
     operation, type_ = self._operations[node], self._types[node]

@@ -1,7 +1,7 @@
-"""How the shapes of an operation's operands follow from that of its result.
+"""Derives the shapes of an operation's operands from the shape of its result.
 
-For every operation that is not elementwise: the shapes that its operands may have, the nearest to
-the sizes asked for, given those that some of them have already.
+For every operation that is not elementwise: the shapes that its operands may have, as close as
+possible to the requested sizes, subject to the operands whose shapes are already determined.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,19 +15,19 @@ from tpugraphs_rank.synthesis.programs import shapes
 
 Shape = tuple[int, ...]
 _LABELS = "abcdefghij"
-# A 3x3 window, or none.
+# Convolution windows are 3x3 or 1x1.
 _WINDOW = 3
 _LONGEST_SUM = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class Operand:
-  """What is known of an operand.
+  """What is known about an operand.
 
   Attributes:
-    bucket: the size that the graph asks for, floor(log2(elements)).
-    shape: None while no user has settled it.
-    least_rank: axes that what computes it needs.
+    bucket: the requested size, floor(log2(elements)).
+    shape: its shape; None until a user determines it.
+    least_rank: the smallest number of axes that the operation computing it needs.
   """
 
   bucket: int
@@ -37,7 +37,7 @@ class Operand:
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-  """Shapes of the operands, and what else the operation needs; see `programs.Node`."""
+  """Shapes of the operands, and further parameters of the operation; see `programs.Node`."""
 
   shapes: tuple[Shape, ...]
   equation: str = ""
@@ -47,13 +47,13 @@ class Relation:
 
 def relate(operation: str, shape: Shape, operands: Sequence[Operand], rng: np.random.Generator
            ) -> Relation | None:
-  """Shapes of operands, those that are settled left as they are; None where there are none.
+  """Shapes for all operands that keep the determined ones; None where no shapes fit.
 
   Args:
-    operation: not elementwise, and no leaf.
-    shape: of the result.
-    operands: as the operation takes them: gathers the table first, convolutions the image.
-    rng: draws what is left open.
+    operation: neither elementwise nor a leaf.
+    shape: shape of the result.
+    operands: in operand order: gathers take the table first, convolutions the image.
+    rng: source of the random choices among valid shapes.
   """
   rule = _RULES.get(operation, _reduce if operation in ops.REDUCTIONS else None)
   return rule(shape, list(operands), rng) if rule else None
@@ -65,7 +65,7 @@ def _log(shape: Sequence[int]) -> float:
 
 def _nearest(candidates: Sequence[tuple[int, ...]], shape: Shape, bucket: int,
              rng: np.random.Generator) -> tuple[int, ...]:
-  """The axes whose extent is nearest to a bucket, of equally near ones any."""
+  """The axes whose extent is nearest to a bucket; ties are broken at random."""
   distances = [abs(_log([shape[axis] for axis in axes]) - bucket - 0.5) + 0.3 * rng.random()
                for axes in candidates]
   return candidates[int(np.argmin(distances))]
@@ -79,12 +79,13 @@ def _broadcast(shape: Shape, operands: list[Operand], rng) -> Relation | None:
     if axes is None or len(axes) == len(shape):
       return None
   else:
-    able = [axes for axes in shapes.subsets(len(shape))
-            if len(axes) >= source.least_rank and bool(axes) == (source.bucket > 0)]
-    able = able or [axes for axes in shapes.subsets(len(shape)) if len(axes) >= source.least_rank]
-    if not able:
+    options = [axes for axes in shapes.subsets(len(shape))
+               if len(axes) >= source.least_rank and bool(axes) == (source.bucket > 0)]
+    options = options or [
+        axes for axes in shapes.subsets(len(shape)) if len(axes) >= source.least_rank]
+    if not options:
       return None
-    axes = _nearest(able, shape, source.bucket, rng)
+    axes = _nearest(options, shape, source.bucket, rng)
   return Relation((tuple(shape[axis] for axis in axes),),
                   f"{''.join(names[axis] for axis in axes)}->{names}")
 
@@ -97,14 +98,14 @@ def _reduce(shape: Shape, operands: list[Operand], rng) -> Relation | None:
       return None
     whole = source.shape
   else:
-    # One axis is summed, two where it would be very long or more axes are needed.
+    # One axis is summed; two where one would be very long, or where more axes are needed.
     log = max(source.bucket + 0.5 - _log(shape), 3.0)
     count = max(1, source.least_rank - len(shape))
     if count == 1 and log > 7 and len(shape) < 3 and rng.random() < 0.15:
       count = 2
     sizes = [shapes.nice(min(2 ** (log / count), _LONGEST_SUM), rng) for _ in range(count)]
     rank = len(shape) + count
-    # The minor-most axis as often as all others together.
+    # The minor-most axis is as likely as all others together.
     summed = (set(range(rank - count, rank)) if rng.random() < 0.5 else
               set(rng.permutation(rank)[:count].tolist()))
     left, new = iter(shape), iter(sizes)
@@ -131,13 +132,13 @@ def _reshape(shape: Shape, operands: list[Operand], rng) -> Relation | None:
   if source.shape is not None:
     same = math.prod(source.shape) == math.prod(shape) and source.shape != shape
     return Relation((source.shape,)) if same else None
-  able: list[Shape] = [shape[:axis] + (shape[axis] * shape[axis + 1],) + shape[axis + 2:]
-                       for axis in range(len(shape) - 1)]
-  able += [shape[:axis] + (half, size // half) + shape[axis + 1:]
-           for axis, size in enumerate(shape) for half in (2, 4, 8)
-           if size % half == 0 and size // half > 1 and len(shape) < 4]
-  able = [found for found in able if len(found) >= source.least_rank]
-  return Relation((able[int(rng.integers(len(able)))],)) if able else None
+  options: list[Shape] = [shape[:axis] + (shape[axis] * shape[axis + 1],) + shape[axis + 2:]
+                          for axis in range(len(shape) - 1)]
+  options += [shape[:axis] + (half, size // half) + shape[axis + 1:]
+              for axis, size in enumerate(shape) for half in (2, 4, 8)
+              if size % half == 0 and size // half > 1 and len(shape) < 4]
+  options = [option for option in options if len(option) >= source.least_rank]
+  return Relation((options[int(rng.integers(len(options)))],)) if options else None
 
 
 def _slice(shape: Shape, operands: list[Operand], rng) -> Relation | None:
@@ -148,7 +149,7 @@ def _slice(shape: Shape, operands: list[Operand], rng) -> Relation | None:
     axis = int(rng.integers(len(shape)))
     log = source.bucket + 0.5 - _log(shape)
     whole = list(shape)
-    # A window's halo, or a part of something larger.
+    # Either the halo of a window, or a section of a larger array.
     whole[axis] = shape[axis] + 2 if log < 0.9 else shapes.nice(shape[axis] * 2 ** log, rng)
     whole[axis] = max(whole[axis], shape[axis] + 1)
     source_shape = tuple(whole)
@@ -163,31 +164,30 @@ def _slice(shape: Shape, operands: list[Operand], rng) -> Relation | None:
 
 def _concatenate(shape: Shape, operands: list[Operand], rng) -> Relation | None:
   count = len(operands)
-  able = []
+  options = []
   for axis in range(len(shape)):
     settled = [operand.shape for operand in operands if operand.shape is not None]
-    if any(len(found) != len(shape) or found[:axis] + found[axis + 1:]
-           != shape[:axis] + shape[axis + 1:] for found in settled):
+    if any(len(known) != len(shape) or known[:axis] + known[axis + 1:]
+           != shape[:axis] + shape[axis + 1:] for known in settled):
       continue
-    rest = shape[axis] - sum(found[axis] for found in settled)
+    rest = shape[axis] - sum(known[axis] for known in settled)
     free = count - len(settled)
     if (rest == 0 and free == 0) or (free and rest >= free):
-      able.append((axis, rest, free))
-  if not able:
+      options.append((axis, rest, free))
+  if not options:
     return None
-  axis, rest, free = max(able, key=lambda found: (
-      found[2] > 0 and found[1] % found[2] == 0, found[0]))
-  parts = [rest // free + (number < rest % free) for number in range(free)] if free else []
-  given = iter(parts)
+  axis, rest, free = max(options, key=lambda option: (
+      option[2] > 0 and option[1] % option[2] == 0, option[0]))
+  extents = iter([rest // free + (number < rest % free) for number in range(free)] if free else [])
   return Relation(tuple(
       operand.shape if operand.shape is not None
-      else shape[:axis] + (next(given),) + shape[axis + 1:] for operand in operands), axis=axis)
+      else shape[:axis] + (next(extents),) + shape[axis + 1:] for operand in operands), axis=axis)
 
 
 def _dot(shape: Shape, operands: list[Operand], rng) -> Relation | None:
-  """The first operand carries the first axes of the result, the second the others.
+  """The first operand has the first axes of the result, the second the others.
 
-  Both carry the axis that is summed, last or first, and axes that they share (a batch).
+  Both have the summed axis, first or last, and may share leading axes (a batch).
   """
   first, second = operands
   names = _LABELS[:len(shape)]
@@ -217,14 +217,14 @@ def _dot(shape: Shape, operands: list[Operand], rng) -> Relation | None:
       continue
     logs = [_log([sizes[name] for name in label if name != summed]) for label in (one, other)]
     if length is None:
-      asked = np.mean([operand.bucket + 0.5 - log for operand, log in
+      requested = np.mean([operand.bucket + 0.5 - log for operand, log in
                        zip((first, second), logs)])
-      length = shapes.nice(2 ** min(max(float(asked), 3.0), 11.0), rng)
-    wrong = sum(abs(log + math.log2(length) - operand.bucket - 0.5)
+      length = shapes.nice(2 ** min(max(float(requested), 3.0), 11.0), rng)
+    error = sum(abs(log + math.log2(length) - operand.bucket - 0.5)
                 for operand, log in zip((first, second), logs) if operand.shape is None)
-    # Row-major operands most often, as programs have them.
-    plain = one.endswith(summed) + (other.index(summed) <= 1 and not other.endswith(summed))
-    fitting.append((wrong - 0.5 * plain + 0.5 * rng.random(), one, other, length))
+    # Prefer row-major operands, which are the most frequent in real programs.
+    row_major = one.endswith(summed) + (other.index(summed) <= 1 and not other.endswith(summed))
+    fitting.append((error - 0.5 * row_major + 0.5 * rng.random(), one, other, length))
   if not fitting:
     return None
   _, one, other, length = min(fitting)
@@ -234,7 +234,7 @@ def _dot(shape: Shape, operands: list[Operand], rng) -> Relation | None:
 
 
 def _matches(names: str, shape: Shape, sizes: dict[str, int]) -> int | None:
-  """How long the summed axis is where `shape` is that of `names`; None where it is not."""
+  """The length of the summed axis if `shape` matches `names`; otherwise None."""
   if len(names) != len(shape):
     return None
   length = None
@@ -269,21 +269,22 @@ def _convolution(shape: Shape, operands: list[Operand], rng) -> Relation | None:
   windows = [_WINDOW, 1]
   if kernel.shape is not None:
     windows = [kernel.shape[0]]
-  found = []
+  fitting = []
   for window in windows:
     depths = {operand.shape[axis] for operand, axis in ((image, 3), (kernel, 2))
               if operand.shape is not None}
     if not depths:
-      asked = np.mean([image.bucket + 0.5 - _log((images, tall, wide)),
-                       kernel.bucket + 0.5 - _log((window, window, width))])
-      depths = {shapes.nice(2 ** max(float(asked), 3.0), rng)}
+      requested = np.mean([image.bucket + 0.5 - _log((images, tall, wide)),
+                           kernel.bucket + 0.5 - _log((window, window, width))])
+      depths = {shapes.nice(2 ** max(float(requested), 3.0), rng)}
     for depth in depths:
-      given = ((images, tall + window - 1, wide + window - 1, depth),
-               (window, window, depth, width))
-      if all(operand.shape in (None, own) for operand, own in zip(operands, given)):
-        wrong = abs(_log(given[1]) - kernel.bucket - 0.5) + abs(_log(given[0]) - image.bucket - 0.5)
-        found.append((wrong, given))
-  return Relation(min(found)[1]) if found else None
+      candidate = ((images, tall + window - 1, wide + window - 1, depth),
+                   (window, window, depth, width))
+      if all(operand.shape in (None, known) for operand, known in zip(operands, candidate)):
+        error = (abs(_log(candidate[1]) - kernel.bucket - 0.5)
+                 + abs(_log(candidate[0]) - image.bucket - 0.5))
+        fitting.append((error, candidate))
+  return Relation(min(fitting)[1]) if fitting else None
 
 
 _RULES: dict[str, Callable[..., Relation | None]] = {

@@ -1,4 +1,4 @@
-"""Sizes of arrays: nice ones, near what a graph asks for, and how one operation's fit another's."""
+"""Array shapes with sizes that are common in practice, near a requested number of elements."""
 
 from collections.abc import Iterator, Sequence
 import itertools
@@ -8,16 +8,16 @@ import numpy as np
 
 Shape = tuple[int, ...]
 
-# Rich in divisors, so that there are many tiles.
+# Sizes with many divisors, so that there are many tile sizes.
 NICE = tuple(sorted({base * 2 ** power for base in (1, 3, 5, 9, 15) for power in range(12)
                      if base * 2 ** power <= 4096} - {1, 3, 5, 9, 15}))
 _NICE_LOGS = np.log2(NICE)
-# Short axes leave nothing to cut.
+# Shorter axes leave nothing to tile.
 _SHORTEST = 8
 
 
 def nice(size: float, rng: np.random.Generator, least: int = _SHORTEST) -> int:
-  """A nice size near the one given: one of the three nearest, nearer ones more often."""
+  """A size from `NICE` near `size`: one of the three nearest, with nearer ones more likely."""
   distance = np.abs(_NICE_LOGS - math.log2(max(size, least)))
   near = [place for place in np.argsort(distance)[:3] if NICE[place] >= least]
   weights = np.exp(-6 * distance[near])
@@ -26,51 +26,51 @@ def nice(size: float, rng: np.random.Generator, least: int = _SHORTEST) -> int:
 
 def of_bucket(bucket: int, rank: int, rng: np.random.Generator,
               logs: Sequence[float] | None = None) -> Shape:
-  """A shape of nice sizes that holds 2^bucket to 2^(bucket + 1) elements, if there is one.
+  """A shape of nice sizes with 2^bucket to 2^(bucket + 1) elements, if one is found.
 
   Args:
     bucket: floor(log2(elements)).
     rank: number of axes.
-    rng: draws it.
-    logs: (rank,) how long the axes are against each other, as logarithms to base 2; None: at
-      random, no axis more than 16 times as long as another where that is possible.
+    rng: source of the random choices.
+    logs: (rank,) relative lengths of the axes, as logarithms to base 2; None: random lengths, with
+      no axis more than 16 times as long as another where possible.
   """
   if bucket <= 0:
     return ()
   rank = max(1, min(rank, bucket // 3 or 1))
   best: tuple[float, Shape] = (math.inf, ())
   for _ in range(12):
-    # The axes' logarithms: what the elements leave to each, and what sets them apart.
-    apart = rng.uniform(-2, 2, rank) if logs is None else np.asarray(logs, float)[:rank]
+    # Split log2(elements) evenly between the axes, then apply their relative lengths.
+    relative = rng.uniform(-2, 2, rank) if logs is None else np.asarray(logs, float)[:rank]
     total = bucket + rng.uniform(0.2, 0.8)
-    sizes = total / rank + apart - apart.mean()
+    sizes = total / rank + relative - relative.mean()
     shape = tuple(nice(2 ** size, rng, min(_SHORTEST, 2 ** bucket)) for size in sizes)
-    wrong = abs(math.log2(math.prod(shape)) - total)
-    if wrong < best[0]:
-      best = wrong, shape
+    error = abs(math.log2(math.prod(shape)) - total)
+    if error < best[0]:
+      best = error, shape
     if math.prod(shape).bit_length() - 1 == bucket:
       return shape
   return best[1]
 
 
 def subsequence(part: Sequence[int], whole: Sequence[int]) -> tuple[int, ...] | None:
-  """Places in `whole` of the sizes of `part`, in order; None where they are not there."""
-  places, start = [], 0
+  """The axes of `whole` that have the sizes of `part`, in order; None if there are none."""
+  axes, start = [], 0
   for size in part:
-    found = next((place for place in range(start, len(whole)) if whole[place] == size), None)
-    if found is None:
+    axis = next((axis for axis in range(start, len(whole)) if whole[axis] == size), None)
+    if axis is None:
       return None
-    places.append(found)
-    start = found + 1
-  return tuple(places)
+    axes.append(axis)
+    start = axis + 1
+  return tuple(axes)
 
 
 def permutations(rank: int) -> Iterator[tuple[int, ...]]:
-  """All orders of axes but the given one."""
+  """All permutations of the axes except the identity."""
   return (order for order in itertools.permutations(range(rank)) if order != tuple(range(rank)))
 
 
 def subsets(rank: int, fewest: int = 0) -> list[tuple[int, ...]]:
-  """All proper subsets of the axes, in order."""
+  """All proper subsets of the axes, as ascending tuples."""
   return [axes for count in range(fewest, rank)
           for axes in itertools.combinations(range(rank), count)]

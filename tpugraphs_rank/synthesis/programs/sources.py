@@ -1,4 +1,4 @@
-"""Many programs from one source of graphs, and what it took to make them runnable."""
+"""Realizes many programs from one source of graphs, and reports refusals and repairs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank.synthesis.programs import controls
 from tpugraphs_rank.synthesis.programs import nodes as nodes_lib
@@ -16,18 +17,18 @@ from tpugraphs_rank.synthesis.programs import realization
 Graph = list[nodes_lib.Node]
 CONTROLS: dict[str, Callable[..., Graph]] = {
     "random": controls.typed_random, "template": controls.template}
-# What is refused of each kind of collection. Layout programs hold several operations whose layouts
-# can be requested; of smaller tensors the cost of a layout is lost in the noise.
+# Limits for each kind of collection. Layout programs contain several operations whose layouts can
+# be requested; for smaller tensors the cost of a layout is lost in measurement noise.
 LIMITS: Mapping[str, realization.Limits] = {
     "tile": realization.Limits(),
     "layout": realization.Limits(elements=2 ** 20, work=2.0 ** 27, sites=3, site_elements=2 ** 11,
                              tries=12)}
-# Programs of which one more is not asked for: the source repeats itself.
-_MOST_REFUSED = 20
+# Give up when this many graphs per program were refused: the source repeats itself.
+_MAX_GRAPHS_PER_PROGRAM = 20
 
 
 class Target(NamedTuple):
-  """What a control is matched in: kind, number of nodes, and number of sites (0: as it comes)."""
+  """Properties that a control must match: kind, number of nodes, number of sites (0: any)."""
 
   kind: str
   nodes: int
@@ -36,16 +37,16 @@ class Target(NamedTuple):
 
 @dataclasses.dataclass
 class RealizedPrograms:
-  """Programs and the account of how they were made.
+  """Programs, and statistics of their realization.
 
   Attributes:
-    programs: no two alike.
-    graphs: that were tried.
-    refused: why -> how many; "repeated" where a program was there already.
+    programs: distinct programs.
+    graphs: number of graphs tried.
+    refused: reason -> number of graphs; "repeated": the program existed already.
     repairs: kind of repair -> nodes; see `realization.Outcome`.
-    nodes: of all graphs that were tried.
-    missed_buckets: nodes of programs whose size is not the one that the graph asked for.
-    repaired: the mean over the programs of the share of nodes repaired.
+    nodes: total nodes of all graphs tried.
+    missed_buckets: nodes of programs whose size differs from the requested one.
+    repaired: the mean over the programs of the share of repaired nodes.
   """
 
   programs: list[programs.RunnableProgram]
@@ -58,16 +59,16 @@ class RealizedPrograms:
 
   @property
   def realized_share(self) -> float:
-    """The share of the graphs that became programs, repeated ones among them.
+    """The share of graphs that became programs, repeated ones included.
 
-    Of graphs with sites enough, where these are asked for: others were never meant to be programs.
+    Graphs with too few sites do not count where sites are required: they were never candidates.
     """
-    unasked = self.refused.get(realization.SITES, 0)
-    refused = sum(self.refused.values()) - self.refused.get("repeated", 0) - unasked
-    return 1 - refused / max(self.graphs - unasked, 1)
+    not_candidates = self.refused.get(realization.SITES, 0)
+    refused = sum(self.refused.values()) - self.refused.get("repeated", 0) - not_candidates
+    return 1 - refused / max(self.graphs - not_candidates, 1)
 
   def report(self) -> dict[str, Any]:
-    """The account as JSON."""
+    """The statistics as JSON; the key names are part of the file format."""
     kinds = [nodes_lib.kind(program.dataflow()) for program in self.programs]
     sites = [programs.sites(program.nodes) for program in self.programs]
     return {"programs": len(self.programs), "graphs": self.graphs, "realised": self.realized_share,
@@ -78,100 +79,103 @@ class RealizedPrograms:
 
 
 def realize_graphs(graphs: Iterator[Graph], count: int, source: str, seed: int,
-              limits: realization.Limits = realization.Limits(), first_number: int = 0) -> RealizedPrograms:
-  """Makes programs of graphs until there are enough.
+                   limits: realization.Limits = realization.DEFAULT_LIMITS, first_number: int = 0
+                   ) -> RealizedPrograms:
+  """Realizes graphs as programs until there are enough.
 
   Args:
-    graphs: as many as are drawn; the iterator may be endless.
-    count: of the programs.
-    source: in the programs' names.
-    seed: of shapes and constants; graph number i is made with a seed of its own.
-    limits: what is refused.
-    first_number: of the graphs; programs of several calls are told apart by their numbers.
+    graphs: the graphs; the iterator may be endless.
+    count: number of programs wanted.
+    source: prefix of the programs' names.
+    seed: seed of shapes and constants; each graph is realized with a seed derived from its number.
+    limits: when a graph is refused.
+    first_number: number of the first graph; it keeps the names of several calls distinct.
 
   Raises:
-    DataError: hardly any graph becomes a program.
+    DataError: almost no graph becomes a program.
   """
-  found = RealizedPrograms([], 0, {}, dict.fromkeys(realization.REPAIRS, 0), 0, 0, 0.0)
+  result = RealizedPrograms([], 0, {}, dict.fromkeys(realization.REPAIRS, 0), 0, 0, 0.0)
   shares: list[float] = []
   seen = set()
   for number, graph in enumerate(graphs, first_number):
-    outcome = realization.realize(graph, source, number, np.random.default_rng([seed, number]), limits)
-    found.graphs += 1
-    found.nodes += outcome.nodes
+    outcome = realization.realize(
+        graph, source, number, np.random.default_rng([seed, number]), limits)
+    result.graphs += 1
+    result.nodes += outcome.nodes
     refused = outcome.refused
     for kind, nodes in outcome.repairs.items():
-      found.repairs[kind] += nodes
+      result.repairs[kind] += nodes
     if outcome.program is not None:
-      alike = tuple(dataclasses.replace(node, value=0.0) for node in outcome.program.nodes)
-      if alike in seen:
+      without_values = tuple(dataclasses.replace(node, value=0.0) for node in outcome.program.nodes)
+      if without_values in seen:
         refused = "repeated"
       else:
-        seen.add(alike)
-        found.programs.append(outcome.program)
-        found.missed_buckets += outcome.missed_buckets
+        seen.add(without_values)
+        result.programs.append(outcome.program)
+        result.missed_buckets += outcome.missed_buckets
         shares.append(outcome.repaired)
     if refused:
-      found.refused[refused] = found.refused.get(refused, 0) + 1
-    if len(found.programs) == count:
+      result.refused[refused] = result.refused.get(refused, 0) + 1
+    if len(result.programs) == count:
       break
-    if found.graphs > _MOST_REFUSED * (len(found.programs) + 10):
+    if result.graphs > _MAX_GRAPHS_PER_PROGRAM * (len(result.programs) + 10):
       raise errors.DataError(
-          f"of {found.graphs} graphs {len(found.programs)} became programs (refused: "
-          f"{found.refused}); train the generator longer, or on more graphs")
-  found.repaired = float(np.mean(shares)) if shares else 0.0
-  return found
+          f"of {result.graphs} graphs {len(result.programs)} became programs (refused: "
+          f"{result.refused}); train the generator longer, or on more graphs")
+  result.repaired = float(np.mean(shares)) if shares else 0.0
+  return result
 
 
-def targets(made: Sequence[programs.RunnableProgram], limits: realization.Limits = realization.Limits()
-            ) -> list[Target]:
-  """What controls are matched in; the number of sites only where programs need some."""
+def targets(synthetic: Sequence[programs.RunnableProgram],
+            limits: realization.Limits = realization.DEFAULT_LIMITS) -> list[Target]:
+  """What controls must match; the number of sites only where programs need sites."""
   return [Target(nodes_lib.kind(program.dataflow()), len(program.nodes),
-                 programs.sites(program.nodes) if limits.sites else 0) for program in made]
+                 programs.sites(program.nodes) if limits.sites else 0) for program in synthetic]
 
 
 def realize_controls(source: str, matched: Sequence[Target], seed: int,
-               limits: realization.Limits = realization.Limits(), first_number: int = 0) -> RealizedPrograms:
-  """Programs of graphs that nothing was learned for, of given kinds and numbers of nodes.
+                      limits: realization.Limits = realization.DEFAULT_LIMITS, first_number: int = 0
+                      ) -> RealizedPrograms:
+  """Realizes control programs, which involve no learning, with given kinds and sizes.
 
   Args:
     source: "random" or "template"; see `controls`.
-    matched: what each is to be.
-    seed: of everything.
-    limits: what is refused.
+    matched: the properties of each program.
+    seed: seed of all random choices.
+    limits: when a graph is refused.
     first_number: see `realize_graphs`.
 
   Raises:
-    UnknownNameError: another source.
+    UnknownNameError: the source does not exist.
   """
   if source not in CONTROLS:
-    raise errors.UnknownNameError(f"no source {source!r}; one of {', '.join(CONTROLS)}")
-  make = CONTROLS[source]
+    raise errors.UnknownNameError(f"no source {source!r}; expected one of {', '.join(CONTROLS)}")
+  control = CONTROLS[source]
 
   def graphs() -> Iterator[Graph]:
     turn = 0
     while True:
-      # Where one is refused, another of its kind and size is tried later.
+      # When a graph is refused, another of its kind and size is tried in a later round.
       kind, size, sites = matched[turn % len(matched)]
-      yield make(kind, size, np.random.default_rng([seed, turn, 1]), sites)
+      yield control(kind, size, np.random.default_rng([seed, turn, 1]), sites)
       turn += 1
 
   return realize_graphs(graphs(), len(matched), source, seed, limits, first_number)
 
 
-def as_json(made: RealizedPrograms, about: Mapping[str, Any]) -> dict[str, Any]:
-  """The file that the collector measures."""
-  return {**about, "realisation": made.report(),
-          "programs": [program.to_json() for program in made.programs]}
+def as_json(realized: RealizedPrograms, about: Mapping[str, Any]) -> dict[str, Any]:
+  """The content of the file that the collector measures."""
+  return {**about, "realisation": realized.report(),
+          "programs": [program.to_json() for program in realized.programs]}
 
 
 def from_json(value: Any, where: str) -> list[programs.RunnableProgram]:
-  """The programs of such a file.
+  """Reads the programs of a file that `as_json` describes.
 
   Raises:
-    DataError: it holds something else.
+    DataError: the value has another content.
   """
   if not isinstance(value, dict) or not isinstance(value.get("programs"), list):
-    raise errors.DataError(f"{where} holds no programs; expected a file that python -m "
-                           "tpugraphs_rank.cli.synthesize wrote")
+    raise errors.DataError(f"{where} holds no programs; expected a file that "
+                           f"{commands.command('synthesize')} wrote")
   return [programs.RunnableProgram.from_json(entry) for entry in value["programs"]]

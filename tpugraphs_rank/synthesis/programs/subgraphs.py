@@ -1,7 +1,7 @@
-"""Parts of large programs: what computes one of their values, as far back as fits.
+"""Samples sub-graphs of large programs: a value and what computes it, up to a size limit.
 
-Whole programs are too large to be learned from a few dozen of them, and each of their parts is a
-program of its own.
+A few dozen whole programs are too large and too few to learn from; each sub-graph is a program in
+its own right.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ from tpugraphs_rank.synthesis.programs import operations as ops
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """Which parts are taken.
+  """Which sub-graphs are sampled.
 
   Attributes:
-    count: of each program, at most.
-    fewest, most: nodes; the largest number is drawn anew for each part.
-    sites: fewest operations whose layouts can be requested, see `operations.SITES`.
-    seed: of the roots and numbers.
+    count: the largest number of sub-graphs per program.
+    min_nodes: the smallest number of nodes.
+    max_nodes: the largest number of nodes; each sub-graph's limit is drawn between the two.
+    sites: the smallest number of operations whose layouts can be requested; see `operations.SITES`.
+    seed: seed of the roots and limits.
   """
 
   count: int
@@ -34,47 +35,49 @@ class Sampling:
   def __post_init__(self) -> None:
     if not (self.count >= 1 and 2 <= self.min_nodes <= self.max_nodes):
       raise errors.ConfigError(
-          f"{self.count} parts of {self.min_nodes} to {self.max_nodes} nodes; expected 1 part or more, "
-          "and at least 2 nodes")
+          f"{self.count} sub-graphs of {self.min_nodes} to {self.max_nodes} nodes; expected at "
+          "least 1 sub-graph and at least 2 nodes")
 
 
-def sample(nodes: Sequence[nodes_lib.Node], cut: Sampling, rng: np.random.Generator
-               ) -> list[list[nodes_lib.Node]]:
-  """Distinct parts at random roots; fewer where the program does not have as many.
+def sample(nodes: Sequence[nodes_lib.Node], sampling: Sampling, rng: np.random.Generator
+           ) -> list[list[nodes_lib.Node]]:
+  """Distinct sub-graphs at random roots; fewer where the program does not have enough.
 
   Args:
-    nodes: operands before users.
-    cut: what is taken; its seed is not used here.
-    rng: draws roots and numbers of nodes.
+    nodes: the program's nodes, operands before users.
+    sampling: what is sampled; its seed is not used here.
+    rng: source of roots and limits.
   """
-  found: list[list[nodes_lib.Node]] = []
+  subgraphs: list[list[nodes_lib.Node]] = []
   for root in rng.permutation(len(nodes)).tolist():
-    if len(found) == cut.count:
+    if len(subgraphs) == sampling.count:
       break
-    part = cone(nodes, root, int(rng.integers(cut.min_nodes, cut.max_nodes + 1)))
-    if len(part) >= cut.min_nodes and ops.count_sites(
-        node.operation for node in part) >= cut.sites and part not in found:
-      found.append(part)
-  return found
+    limit = int(rng.integers(sampling.min_nodes, sampling.max_nodes + 1))
+    subgraph = cone(nodes, root, limit)
+    if len(subgraph) >= sampling.min_nodes and ops.count_sites(
+        node.operation for node in subgraph) >= sampling.sites and subgraph not in subgraphs:
+      subgraphs.append(subgraph)
+  return subgraphs
 
 
-def cone(nodes: Sequence[nodes_lib.Node], root: int, most: int) -> list[nodes_lib.Node]:
-  """The root, last, and before it what it is computed from, nearer nodes first, up to `most`.
+def cone(nodes: Sequence[nodes_lib.Node], root: int, max_nodes: int) -> list[nodes_lib.Node]:
+  """The sub-graph that computes the root, which comes last, with nearer nodes preferred.
 
-  A node comes with all of its operands. Where these no longer fit, or where its operation is none
-  of `operations.ALL`, it becomes a parameter: the part begins there.
+  A node comes with all of its operands. Where these no longer fit, or where its operation is not in
+  `operations.ALL`, the node becomes a parameter of the sub-graph.
   """
-  taken, order, begins = {root}, [root], set()
-  for place in order:  # Grows on the way.
-    node = nodes[place]
+  taken, order, parameters = {root}, [root], set()
+  for index in order:  # `order` grows in the loop.
+    node = nodes[index]
     new = [operand for operand in node.operands if operand not in taken]
-    if node.operation not in ops.ALL or len(order) + len(new) > most:
-      begins.add(place)
+    if node.operation not in ops.ALL or len(order) + len(new) > max_nodes:
+      parameters.add(index)
       continue
     taken.update(new)
     order += new
   kept = sorted(order)
-  moved = {place: number for number, place in enumerate(kept)}
-  return [nodes[place]._replace(operation=ops.PARAMETER, operands=()) if place in begins else
-          nodes[place]._replace(operands=tuple(moved[operand] for operand in nodes[place].operands))
-          for place in kept]
+  new_index = {index: number for number, index in enumerate(kept)}
+  return [nodes[index]._replace(operation=ops.PARAMETER, operands=()) if index in parameters else
+          nodes[index]._replace(
+              operands=tuple(new_index[operand] for operand in nodes[index].operands))
+          for index in kept]
