@@ -29,6 +29,9 @@ flags.disclaim_key_flags()
 
 Main = Callable[[list[str]], Any]
 
+# The setting that imports a user's modules.
+_PLUGIN = "training.plugin"
+
 
 # ---- flags of a configuration --------------------------------------------------------------------
 
@@ -56,6 +59,9 @@ def define_config_flags(config_class: type, values: flags.FlagValues = flags.FLA
       flags.DEFINE_integer(leaf, None, text, flag_values=values)
     elif kind is float:
       flags.DEFINE_float(leaf, None, text, flag_values=values)
+    elif kind is tuple and not value:
+      # Without a default there is nothing to replace, so that the flag may be repeated.
+      flags.DEFINE_multi_string(leaf, None, text, flag_values=values)
     elif kind is tuple:
       flags.DEFINE_list(leaf, None, text, flag_values=values)
     elif kind is dict:
@@ -92,26 +98,37 @@ def config_from_flags(config_class: type, values: flags.FlagValues = flags.FLAGS
   Raises:
     ConfigError: an unknown setting or a wrong value; the message names the file or the flag.
   """
+  changes = _given_settings(config_class, values)
   resolved = config_class()
-  path = values.config
-  if path:
-    resolved = config_lib.from_dict(config_class, recipes.read(path), source=path)
+  if values.config:
+    # Plugins first: the file may name models and losses that only they register.
+    if _PLUGIN in changes:
+      config_lib.override(config_class(), {_PLUGIN: changes[_PLUGIN]}, source="flags")
+    resolved = config_lib.from_dict(config_class, recipes.read(values.config),
+                                    source=values.config)
+  return config_lib.override(resolved, changes, source="flags")
+
+
+def _given_settings(config_class: type, values: flags.FlagValues) -> dict[str, Any]:
+  """The settings that the command line has, by dotted name."""
   changes: dict[str, Any] = {}
   for name, _, value in config_lib.leaves(config_class):
     flag = values[name.rpartition(".")[2]]
     if flag.present:
       if isinstance(value, tuple):
-        changes[name] = _parsed_list(flag.name, flag.value, value)
+        changes[name] = _parsed_list(flag.name, typing.cast(list[str], flag.value), value)
       elif isinstance(value, dict):
-        changes[name] = _parsed_json(flag.name, flag.value)
+        changes[name] = _parsed_json(flag.name, str(flag.value))
       else:
         changes[name] = flag.value
-  return config_lib.override(resolved, changes, source="flags")
+  return changes
 
 
 def _parsed_list(flag: str, values: list[str], default: tuple) -> list[Any]:
   """The entries of a list flag as the type of its default's entries."""
   kind = type(default[0]) if default else str
+  if not default:
+    values = [entry for value in values for entry in value.split(",") if entry]
   try:
     return [kind(value) for value in values]
   except ValueError:

@@ -1,18 +1,20 @@
-"""Do these synthetic programs make a ranker of my collection better? Trains with and without them.
+"""Test whether synthetic programs improve a ranker.
 
-  python -m tpugraphs_rank.cli.augment --collection graphs/collection.json \\
+  tpugraphs-rank augment --collection graphs/collection.json \\
     --synthetic runs/measured/collection.json --output runs/augment
-  python -m tpugraphs_rank.cli.augment --collection tile:xla_cpu --budget 10 --seeds 8 \\
+  tpugraphs-rank augment --collection tile:xla_cpu --budget 10 --seeds 8 \\
     --synthetic runs/measured/collection.json --output runs/augment10
 
-For each seed three short trainings of as many steps: on the real programs; on more lists of the
-same real programs; on real and synthetic ones. Prints one table of what they reach on the test
-programs, with paired gains and their intervals over families of programs and seeds; writes
-results.json and gain.png. --budget draws so many real programs with each seed. What is done is
-kept.
+For each seed, the command runs three short trainings with the same number of steps: on the real
+programs, on more lists of the same real programs (oversampled), and on real and synthetic programs.
+It prints a table of their results on the test programs, with paired gains and intervals over
+families of programs and seeds, and writes results.json and gain.png. With --budget, each seed draws
+that many real programs. Finished trainings are kept; run the command again to resume.
 """
 
+from collections.abc import Mapping
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -28,30 +30,32 @@ _WITH = "real + synthetic"
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_string("collection", "tile:xla_cpu", "The real programs: a collection, or the path "
-                      "of its descriptor.")
-  flags.DEFINE_string("synthetic", None, "The measured synthetic programs: a descriptor of the "
-                      "same kind and target.", required=True)
-  flags.DEFINE_integer("budget", None, "Real programs that train, drawn with each seed; otherwise "
-                       "all.", lower_bound=1)
-  flags.DEFINE_integer("seeds", 5, "Seeds: 0, 1, ...", lower_bound=1)
-  flags.DEFINE_enum("strategy", "measured", list(cases_lib.STRATEGIES), "What becomes of the "
-                    "synthetic programs: they train beside the real ones with their runtimes; with "
-                    "those that an ensemble is sure of; before the real ones; or the network first "
-                    "learns their mean runtime (auxiliary), or what real and synthetic graphs are "
-                    "made of, without runtimes (selfsupervised), or that and then runtimes, too "
-                    "(selfsupervised_measured).")
+  flags.DEFINE_string("collection", "tile:xla_cpu", "The real programs: name of a collection, or "
+                      "path of its JSON descriptor.")
+  flags.DEFINE_string("synthetic", None, "The measured synthetic programs: descriptor of a "
+                      "collection of the same kind and target.", required=True)
+  flags.DEFINE_integer("budget", None, "Number of real training programs, drawn with each seed. By "
+                       "default all.", lower_bound=1)
+  flags.DEFINE_integer("seeds", 5, "Number of seeds: 0, 1, ...", lower_bound=1)
+  flags.DEFINE_enum(
+      "strategy", "measured", list(cases_lib.STRATEGIES), "How training uses the synthetic "
+      "programs. measured: together with the real ones, with their runtimes. distilled: with the "
+      "labels that an ensemble agrees on. pretrained: before the real ones. auxiliary: the network "
+      "first learns their mean runtime. selfsupervised: it first learns the contents of real and "
+      "synthetic graphs, without runtimes. selfsupervised_measured: the same, then with runtimes.")
   flags.DEFINE_float("synthetic_share", 0.5, "Share of each step's lists that is synthetic.",
                      lower_bound=0.01, upper_bound=1.0)
-  flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list's loss.")
-  flags.DEFINE_boolean("synthetic_any_target", False, "Take synthetic programs that were measured "
-                       "on another machine, too.")
-  flags.DEFINE_enum("split", "test", ["test", "valid"], "What is judged; valid chose checkpoints.")
-  flags.DEFINE_string("config", None, "JSON file with further settings of the trainings; otherwise "
-                      "the recipe of the bundled collection of that kind, one network.")
-  flags.DEFINE_integer("epochs", 12, "Validations of a training.", lower_bound=1)
+  flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list in the loss.")
+  flags.DEFINE_boolean("synthetic_any_target", False, "Also use synthetic programs that were "
+                       "measured on another machine.")
+  flags.DEFINE_enum("split", "test", ["test", "valid"], "Split to evaluate on. The validation "
+                    "split has already selected the checkpoints.")
+  flags.DEFINE_string("config", None, "Recipe (by name) or JSON file with further settings. By "
+                      "default the recipe of the bundled collection of the same kind, with one "
+                      "network.")
+  flags.DEFINE_integer("epochs", 12, "Number of validations in a training.", lower_bound=1)
   flags.DEFINE_integer("steps_per_epoch", 80, "Steps between two validations.", lower_bound=1)
-  flags.DEFINE_integer("jobs", 1, "Trainings at a time.", lower_bound=1)
+  flags.DEFINE_integer("jobs", 1, "Trainings to run at the same time.", lower_bound=1)
   flags.DEFINE_string("output", "runs/augment", "Folder of the trainings and the report.")
 
 
@@ -75,49 +79,51 @@ def main(argv: list[str]) -> None:
   import pandas as pd
 
   from tpugraphs_rank.evaluation import plots
-  from tpugraphs_rank.training import run_directory  # TensorFlow: after the trainings' own.
+  from tpugraphs_rank.training import run_directory
 
   frame = pd.DataFrame(rows)
-  compared, averages = gains.comparisons(frame), gains.means(frame)
+  comparisons, averages = gains.comparisons(frame), gains.means(frame)
   files.write_json(output / "results.json", {
-      **run_directory.environment(), "split": values.split, "comparisons": compared,
+      **run_directory.environment(), "split": values.split, "comparisons": comparisons,
       "means": averages, "costs": cases_lib.costs(trainings)})
   plots.gain_against_budget(output / "gain.png", {
       f"over {_NAMES[rival]}": {_WITH: series}
       for rival in gains.BASELINES
-      for series in gains.gain_series(compared, task, rival).values()})
-  first = next(one for one in trainings if one["arm"] == arm)
-  print(f"{task} {values.split}: {frame['graph'].nunique()} programs; trained on "
-        f"{first['real_programs']} real programs, {first['synthetic_programs']} synthetic ones "
-        f"({first['held_back']} left out, {values.split} or validation holds them), "
-        f"{first['steps']} steps, {values.seeds} seeds")
+      for series in gains.gain_series(comparisons, task, rival).values()})
+  first = next(training for training in trainings if training["arm"] == arm)
+  print(f"{task} {values.split}: {frame['graph'].nunique()} programs. Training used "
+        f"{first['real_programs']} real and {first['synthetic_programs']} synthetic programs "
+        f"({first['held_back']} synthetic ones were left out, because validation or test contains "
+        f"them), {first['steps']} steps, {values.seeds} seeds.")
   if first.get("steps_before"):
-    print(f"{values.strategy}: that is the last training, after {first['steps_before']} steps of "
-          "another kind")
+    print(f"{values.strategy}: these are the numbers of the last training; "
+          f"{first['steps_before']} steps of another kind came before it.")
   print()
-  judged = compared[0]["programs"]
-  if judged == "seen":
-    print("programs of groups that training has:\n")
-  header, table = gains.rows_of(averages, compared, judged)
-  names = [_NAMES.get(one["arm"], _WITH) for one in averages]
+  programs = comparisons[0]["programs"]
+  if programs == "seen":
+    print("The evaluated programs belong to groups that are in training.\n")
+  header, table = gains.rows_of(averages, comparisons, programs)
+  names = [_NAMES.get(average["arm"], _WITH) for average in averages]
   print(tables.text(header, [[name, *row[1:]] for name, row in zip(names, table)]))
-  print(_verdict(compared[0]))
-  unseen = compared[0]["parts"].get("unseen_groups", {}).get(gains.OVERSAMPLED, {})
+  print(_verdict(comparisons[0]))
+  unseen = comparisons[0]["parts"].get("unseen_groups", {}).get(gains.OVERSAMPLED, {})
   if unseen:
-    print("On groups that training never saw the gain in tau over real, oversampled is "
+    print("On groups that are not in training, the gain in tau over real, oversampled is "
           f"{gains.gain_text(unseen['tau'])}.")
   if values.seeds < cases_lib.FEW_SEEDS:
-    print(f"{values.seeds} seeds say little about how much trainings differ: intervals are too "
-          f"narrow; ask for --seeds {cases_lib.FEW_SEEDS} or more")
+    print(f"{values.seeds} seeds do not show how much trainings vary, so the intervals are too "
+          f"narrow; use --seeds {cases_lib.FEW_SEEDS} or more.")
   print(f"numbers: {output}/results.json; plot: {output}/gain.png")
 
 
-def _verdict(found) -> str:
+def _verdict(comparison: Mapping[str, Any]) -> str:
   """The answer in one line."""
-  lows = [found[f"low_vs_{gains.RIVALS[rival]}"] for rival in gains.BASELINES]
-  highs = [found[f"high_vs_{gains.RIVALS[rival]}"] for rival in gains.BASELINES]
+  lows = [comparison[f"low_vs_{gains.RIVALS[rival]}"] for rival in gains.BASELINES]
+  highs = [comparison[f"high_vs_{gains.RIVALS[rival]}"] for rival in gains.BASELINES]
   if min(lows) > 0:
-    return "The synthetic programs help: tau is above both others, intervals and all."
+    return ("The synthetic programs help: tau is higher than in both other trainings, and the "
+            "intervals exclude 0.")
   if min(highs) < 0:
-    return "The synthetic programs harm: tau is below that of another training, interval and all."
-  return "No gain is shown: an interval of the gain in tau holds 0."
+    return ("The synthetic programs harm: tau is lower than in another training, and the interval "
+            "excludes 0.")
+  return "No gain is shown: an interval of the gain in tau includes 0."

@@ -1,10 +1,12 @@
 """The trainings of a study of synthetic programs, several in each process.
 
-  python -m tpugraphs_rank.cli.augment_cases --cases cases.json --output runs/augmentation
+A case is one short training, evaluated on held-out programs. Its result is one small file. Finished
+cases are kept; an interrupted case starts from scratch.
 
-`tpugraphs_rank.cli.augment` and `experiments.augmentation_study` write the list of cases and start this.
-Each case is one short training, judged on held-back programs, and leaves one small file in
---output. What is done is kept; a case that was interrupted starts anew.
+This is not a command of its own: `tpugraphs-rank augment` and `experiments.augmentation_study` plan
+the cases and start processes of
+
+  python -m tpugraphs_rank.cli.augment_cases --cases cases.json --output runs/augmentation
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,10 +37,10 @@ from tpugraphs_rank.synthesis.augment import gains
 
 SYNTHETIC = "synthetic"
 LAYERDAG = "layerdag"
-# What becomes of synthetic programs; `synthesis.augment.strategies` says what each does.
+# How training uses synthetic programs; `synthesis.augment.strategies` implements them.
 STRATEGIES = ("measured", "distilled", "pretrained", "auxiliary", "selfsupervised",
               "selfsupervised_measured")
-# Fewer tell next to nothing about how much trainings differ.
+# Fewer seeds show next to nothing about how much trainings vary.
 FEW_SEEDS = 5
 _KEPT = ("graph", "family", "seen", *gains.METRICS.values())
 
@@ -48,11 +50,12 @@ class Arm:
   """A way to train.
 
   Attributes:
-    source: which synthetic collection takes part; None: none.
-    oversampled: without one, whether real lists stand in the place of the synthetic ones.
-    changes: settings that it has beside those of all arms.
-    strategy: how synthetic programs become signal; see `synthesis.augment.strategies`.
-    matched: whether it has as many synthetic programs as the smallest source, not all of its own.
+    source: the synthetic collection to use; None: none.
+    oversampled: without a source, whether real lists replace the synthetic ones.
+    changes: settings in addition to those of all arms.
+    strategy: how training uses synthetic programs; see `synthesis.augment.strategies`.
+    matched: whether it uses as many synthetic programs as the smallest source, instead of all
+      programs of its source.
   """
 
   source: str | None = None
@@ -88,10 +91,10 @@ class Settings:
   """What all cases of a task share.
 
   Attributes:
-    base: the run's settings, of which arm, budget and seed change some.
+    base: the settings of the trainings; arm, budget and seed change some of them.
     sources: for each name of `Arm.source` the collection, or the path of its descriptor.
-    split: the split that is judged.
-    matched: synthetic programs of the arms that are matched in number; None: all of theirs.
+    split: the split to evaluate on.
+    matched: number of synthetic programs in the matched arms; None: all programs of their source.
   """
 
   base: run_config.RunConfig
@@ -106,8 +109,10 @@ def recipe(collection: str, path: str | None, epochs: int, steps_per_epoch: int,
 
   Args:
     collection: name, or path of a descriptor.
-    path: of a file of settings; None: the recipe of the bundled collection of that kind.
-    epochs, steps_per_epoch: how long; training is never stopped early, so that steps are equal.
+    path: recipe (by name) or settings file; None: the recipe of the bundled collection of that
+      kind.
+    epochs, steps_per_epoch: the length of a training. There is no early stopping, so that all
+      trainings have the same number of steps.
     changes: further settings, by dotted name.
   """
   if path is None:
@@ -121,7 +126,7 @@ def recipe(collection: str, path: str | None, epochs: int, steps_per_epoch: int,
 
 
 def equal_numbers(settings: Settings) -> Settings:
-  """Matched arms get as many synthetic programs as the smallest source has, if no number is set."""
+  """Gives matched arms as many synthetic programs as the smallest source has, unless set."""
   if settings.base.augment.synthetic_graphs is not None or not settings.sources:
     return settings
   return dataclasses.replace(settings, matched=min(
@@ -130,15 +135,16 @@ def equal_numbers(settings: Settings) -> Settings:
 
 def plan(tasks: Mapping[str, Settings], budgets: Sequence[int | None], arms: Sequence[str],
          seeds: Sequence[int]) -> list[dict[str, Any]]:
-  """The cases, as JSON values: all arms of a seed one after the other, seed by seed.
+  """The cases as JSON values: seed by seed, all arms of a seed one after the other.
 
-  Arms whose source is not given for a task are left out of it.
+  A task skips the arms whose source it does not have.
 
   Args:
-    tasks: for each name the settings.
-    budgets: numbers of real programs that train; None: all.
-    arms: names of ARMS.
-    seeds: each draws the real programs (the same for all arms), the weights and the synthetic ones.
+    tasks: the settings of each task, by name.
+    budgets: numbers of real training programs; None: all.
+    arms: names in ARMS.
+    seeds: each seed determines the real programs (the same for all arms), the weights and the
+      synthetic programs.
 
   Raises:
     ConfigError: a budget is larger than the training split.
@@ -155,8 +161,8 @@ def plan(tasks: Mapping[str, Settings], budgets: Sequence[int | None], arms: Seq
     for budget in budgets:
       if budget is not None and budget > whole:
         raise errors.ConfigError(
-            f"a budget of {budget} programs: {task} has {whole} training programs; ask for fewer, "
-            "or for all")
+            f"a budget of {budget} programs: {task} has only {whole} training programs; use a "
+            "smaller budget, or none for all programs")
     for seed in seeds:
       for budget in budgets:
         for name in arms:
@@ -184,11 +190,11 @@ def _config_of(settings: Settings, arm: Arm, budget: int | None, seed: int
     if arm.matched and settings.matched is not None:
       changes["augment.synthetic_graphs"] = settings.matched
   elif not arm.oversampled:
-    # The real part of the steps of the other arms, alone.
-    made = max(round(base.augment.synthetic_share * base.batch.batch_size), 1)
-    changes["batch.batch_size"] = max(base.batch.batch_size - made, 1)
+    # Only the real lists of a step of the other arms.
+    synthetic = max(round(base.augment.synthetic_share * base.batch.batch_size), 1)
+    changes["batch.batch_size"] = max(base.batch.batch_size - synthetic, 1)
   if arm.source is None:
-    # What says nothing without synthetic programs does not make another case.
+    # Without synthetic programs these settings have no effect and must not distinguish cases.
     changes["augment.synthetic_graphs"] = None
   return config_lib.override(base, changes, source="plan of cases")
 
@@ -196,14 +202,14 @@ def _config_of(settings: Settings, arm: Arm, budget: int | None, seed: int
 def _training_files(source: str, data_root: str | None = None) -> list[pathlib.Path]:
   collection = registry.get_collection(source)
   split = "train" if "train" in collection.splits else registry.WHOLE
-  found, missing = collections.find_files(collection, split, data_root)
+  paths, missing = collections.find_files(collection, split, data_root)
   if missing:
     raise collections.missing_error(collection, split, missing[0], data_root)
-  return found
+  return paths
 
 
 def digest(source: str) -> str:
-  """16 hex digits of the training files of a collection: their names and contents."""
+  """A hash of the names and contents of a collection's training files: 16 hex digits."""
   value = hashlib.sha256()
   for path in _training_files(source):
     value.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
@@ -218,10 +224,10 @@ def _path(output: pathlib.Path, case: Mapping[str, Any]) -> pathlib.Path:
 
 
 def is_done(output: pathlib.Path, case: Mapping[str, Any]) -> bool:
-  """Whether the case has left its file.
+  """Whether the case has its result.
 
   Raises:
-    RunDirectoryError: its file is that of other settings, or synthetic programs.
+    RunDirectoryError: the result is from other settings or other synthetic programs.
   """
   path = _path(output, case)
   if not path.exists():
@@ -229,7 +235,7 @@ def is_done(output: pathlib.Path, case: Mapping[str, Any]) -> bool:
   stored = files.read_json(path)["case"]
   ours, theirs = (config_lib.from_dict(run_config.RunConfig, one["config"], source=str(path))
                   for one in (stored, case))
-  # Where the synthetic programs lie does not count, what they are does: see `digest`.
+  # The path of the synthetic programs does not matter; their content does, see `digest`.
   without = lambda config: config_lib.override(config, {"augment.synthetic": None})
   folder_settings.refuse_if_different(path, [
       *config_lib.differences(without(ours), without(theirs)),
@@ -239,16 +245,16 @@ def is_done(output: pathlib.Path, case: Mapping[str, Any]) -> bool:
 
 def run_all(cases: Sequence[Mapping[str, Any]], output: pathlib.Path, jobs: int,
             at_a_time: int = 12) -> None:
-  """Runs the cases that are not done yet.
+  """Runs the cases that have no result yet.
 
   Args:
-    cases: of `plan`.
-    output: folder of their files.
-    jobs: processes at a time.
-    at_a_time: cases a process: TensorFlow starts once for them.
+    cases: the cases, as `plan` returns them.
+    output: folder of the results.
+    jobs: number of processes that run at the same time.
+    at_a_time: maximum cases per process. TensorFlow starts once for them.
 
   Raises:
-    TrainingError: a process failed; what was done is kept.
+    TrainingError: a process failed; the finished cases are kept.
   """
   waiting = [case for case in cases if not is_done(output, case)]
   size = max(min(at_a_time, -(-len(waiting) // jobs)), 1)
@@ -286,11 +292,11 @@ def _run_process(cases: Sequence[Mapping[str, Any]], output: pathlib.Path, numbe
 
 def read(cases: Sequence[Mapping[str, Any]], output: pathlib.Path
          ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-  """What the cases that are done have left.
+  """Reads the results of the finished cases.
 
   Returns:
-    Rows of a frame as `evaluation.augmentation` takes it; and one entry a case: task, budget, arm,
-    subset, and what its training was.
+    The rows of a frame for `synthesis.augment.gains`; and one entry per case with its task, budget,
+    arm, subset and the record of its training.
   """
   rows, trainings = [], []
   for case in cases:
@@ -304,15 +310,15 @@ def read(cases: Sequence[Mapping[str, Any]], output: pathlib.Path
 
 
 def costs(trainings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-  """For each task, budget and arm: cases, their mean seconds, and the programs that trained.
+  """For each task, budget and arm: number of cases, mean times and numbers of training programs.
 
-  Where tasks about graphs came first, `learned_before` has the means of how well they were answered
-  on held-out graphs, as of `pretraining.Pretrainer.judge`, and of the numbers of graphs.
+  If training began with tasks about graphs, `learned_before` has the means of their figures on
+  held-out graphs, as `pretraining.Pretrainer` reports them, and of the numbers of graphs.
   """
   groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
   for one in trainings:
     groups.setdefault(tuple(one[name] for name in ("task", "budget", "arm")), []).append(one)
-  # Older cases do not say what steps there were before.
+  # Older results have no "steps_before".
   mean = lambda many, key: sum(one[key] if key != "steps_before" else one.get(key, 0)
                                for one in many) / len(many)
   return [{"task": task, "budget": budget, "arm": arm, "n_seeds": len(many),
@@ -325,20 +331,20 @@ def costs(trainings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _learned_before(trainings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   reports = [one["pretraining"] for one in trainings if "pretraining" in one]
-  found: dict[str, Any] = {key: sum(one[key] for one in reports) / len(reports) for key in (
+  counts: dict[str, Any] = {key: sum(one[key] for one in reports) / len(reports) for key in (
       "real_graphs", "synthetic_graphs", "held_out_graphs")}
-  answers: dict[str, list[float]] = {}
+  figures: dict[str, list[float]] = {}
   for one in reports:
     for task, measures in one["held_out"].items():
       for name, value in measures.items():
         if value is not None:
-          answers.setdefault(f"{task}_{name}", []).append(value)
-  return {**found, **{name: sum(values) / len(values) for name, values in answers.items()}}
+          figures.setdefault(f"{task}_{name}", []).append(value)
+  return {**counts, **{name: sum(values) / len(values) for name, values in figures.items()}}
 
 
 def run_case(case: Mapping[str, Any], tasks: dict[str, Any]) -> dict[str, Any]:
-  """Trains and judges one case; `tasks` keeps what cases of one task share."""
-  from tpugraphs_rank.evaluation import task as task_lib  # TensorFlow: not for the plan.
+  """Trains and evaluates one case. `tasks` is a cache of what the cases of a task share."""
+  from tpugraphs_rank.evaluation import task as task_lib  # TensorFlow: planning does not need it.
   from tpugraphs_rank.synthesis.augment import strategies
   from tpugraphs_rank.training import run as run_lib
   from tpugraphs_rank.training import trainer
@@ -347,7 +353,7 @@ def run_case(case: Mapping[str, Any], tasks: dict[str, Any]) -> dict[str, Any]:
   config = config_lib.from_dict(run_config.RunConfig, case["config"], source=case["name"])
   key = f"{case['task']} {case['split']}"
   if key not in tasks:
-    # Seen and unseen are a matter of the collection, not of the programs that a budget draws.
+    # Whether a group is seen depends on the collection, not on the programs of the budget.
     tasks[key] = task_lib.load_task(
         dataclasses.replace(config.data, max_graphs=None), case["split"])
   with tempfile.TemporaryDirectory() as name:
@@ -371,7 +377,7 @@ def run_case(case: Mapping[str, Any], tasks: dict[str, Any]) -> dict[str, Any]:
 def define_flags() -> None:
   """Defines the flags."""
   flags.DEFINE_string("cases", None, "JSON file with a list of cases.", required=True)
-  flags.DEFINE_string("output", None, "Folder of their files.", required=True)
+  flags.DEFINE_string("output", None, "Folder of the results.", required=True)
 
 
 def main(argv: list[str]) -> None:
@@ -383,7 +389,7 @@ def main(argv: list[str]) -> None:
   for case in files.read_json(flags.FLAGS.cases):
     if not is_done(output, case):
       files.write_json(_path(output, case), run_case(case, tasks))
-      tf.keras.backend.clear_session()  # Otherwise every case's functions stay in memory.
+      tf.keras.backend.clear_session()  # Otherwise the functions of every case stay in memory.
 
 
 if __name__ == "__main__":

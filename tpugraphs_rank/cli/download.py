@@ -1,13 +1,13 @@
-"""Brings the public data under the data root: resumes, verifies, unpacks.
+"""Download the public data, verify it and unpack it.
 
-    python -m tpugraphs_rank.cli.download                                    # all five collections
-    python -m tpugraphs_rank.cli.download --collections tile:xla,layout:xla:random --splits valid,test
-    python -m tpugraphs_rank.cli.download --collections= --extras --data_root data
-    python -m tpugraphs_rank.cli.download --list
+  tpugraphs-rank download                                          # all five collections
+  tpugraphs-rank download --collections tile:xla,layout:xla:random --splits valid,test
+  tpugraphs-rank download --collections= --extras --data_root data
+  tpugraphs-rank download --list
 
-Run the same command again after an interruption: it goes on. Run it again later: it verifies
-every byte of what is there. Archives that were put into `downloads/` under the data root by hand
-are taken, too. Nothing that is there is ever replaced.
+After an interruption, run the same command again: it resumes. Run it again later, and it verifies
+every byte on disk. It also uses archives that you put into `downloads/` under the data root. It
+never replaces an existing file.
 """
 
 from collections.abc import Sequence
@@ -28,29 +28,30 @@ from tpugraphs_rank.data import registry
 
 def chosen(collections: Sequence[str], splits: Sequence[str], raw: bool = False,
            extras: bool = False, base_url: str | None = None) -> list[archives.Remote]:
-  """What the flags ask for.
+  """The files that the flags select.
 
   Raises:
     UnknownNameError: no such collection or split.
-    ConfigError: a collection has no public archives, the address is none, or nothing is asked for.
+    ConfigError: a collection has no public archives, the address is invalid, or nothing is
+      selected.
   """
   remotes = archives.collection_archives(collections, splits, raw, base_url)
   if extras:
     remotes += archives.extra_files(base_url)
   if not remotes:
     raise errors.ConfigError(
-        "nothing to download: name --collections and --splits, or give --extras")
+        "nothing to download: give --collections and --splits, or --extras")
   return remotes
 
 
 def listing(remotes: Sequence[archives.Remote], data_root: files.PathLike, parallel: int
             ) -> list[str]:
-  """A line on each remote: name, size, place, and what of it is here; then one on them all."""
+  """A table of the remote files (name, size, place, local state), then a line with the total."""
   sizes, failures = download_lib.remote_sizes(remotes, parallel)
-  header, rows = ("file", "size", "place", "here"), []
+  header, rows = ("file", "size", "place", "local"), []
   for remote, size in zip(remotes, sizes):
     state = download_records.look(remote, data_root)
-    rows.append((remote.name, _amount(size), str(remote.place), _here(state, size)))
+    rows.append((remote.name, _amount(size), str(remote.place), _local(state, size)))
   lines = tables.text(header, rows, tables.LEFT * len(header), rule=False).splitlines()
   known = [size for size in sizes if size is not None]
   total = f"{_files(len(remotes))}, {_amount(sum(known))}" if known else _files(len(remotes))
@@ -60,7 +61,7 @@ def listing(remotes: Sequence[archives.Remote], data_root: files.PathLike, paral
   return lines
 
 
-def _here(state: download_records.State, size: int | None) -> str:
+def _local(state: download_records.State, size: int | None) -> str:
   if state.status == "complete":
     return f"complete, {_files(state.files)}" if state.remote.is_archive else "complete"
   if state.status == "incomplete":
@@ -81,17 +82,17 @@ def _amount(size: int | None) -> str:
 def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_list("collections", list(archives.downloadable_collections()),
-                    "Public collections; --collections= for none.")
-  flags.DEFINE_list("splits", list(registry.SPLITS), "Their splits.")
-  flags.DEFINE_bool("raw", False, "The raw protobufs (pb/) instead of the graphs (npz/).")
-  flags.DEFINE_bool("extras", False, "Also two small raw measurements (tpu_raw/) and the "
-                    "evaluation indices of the layout collections (eval_indices/).")
-  flags.DEFINE_string("data_root", None, "Where to; default: the environment variable "
-                      f"{registry.DATA_ROOT_VARIABLE}, then your platform's folder for user data.")
-  flags.DEFINE_bool("list", False, "Say what would be brought, and what is here; bring nothing.")
-  flags.DEFINE_bool("keep_archives", False, "Keep archives in downloads/ once they are unpacked.")
-  flags.DEFINE_integer("parallel", 3, "Files at a time.", lower_bound=1)
-  flags.DEFINE_string("base_url", None, "Address of a mirror that holds the archives, and the "
+                    "Public collections. An empty list selects none.")
+  flags.DEFINE_list("splits", list(registry.SPLITS), "Splits of the collections.")
+  flags.DEFINE_bool("raw", False, "Download the raw protobufs (pb/) instead of the graphs (npz/).")
+  flags.DEFINE_bool("extras", False, "Also download two small raw measurements (tpu_raw/) and "
+                    "the evaluation indices of the layout collections (eval_indices/).")
+  flags.DEFINE_string("data_root", None, "Target folder. By default the environment variable "
+                      f"{registry.DATA_ROOT_VARIABLE}, then the data folder of this platform.")
+  flags.DEFINE_bool("list", False, "List the files and their local state; download nothing.")
+  flags.DEFINE_bool("keep_archives", False, "Keep the archives in downloads/ after unpacking.")
+  flags.DEFINE_integer("parallel", 3, "Files to download at the same time.", lower_bound=1)
+  flags.DEFINE_string("base_url", None, "Address of a mirror with the archives, and with the "
                       "extras under their paths in the publisher's repository.")
 
 
@@ -103,7 +104,7 @@ def main(argv: list[str]) -> None:
   if values.list:
     print("\n".join(listing(remotes, root, values.parallel)))
     return
-  for brought in download_lib.download(remotes, root, values.parallel, values.keep_archives):
-    done = "verified" if brought.was_there else "brought"
-    what = f"{_files(brought.files)} in " if brought.remote.is_archive else ""
-    print(f"{done} {brought.remote.name}: {what}{root / brought.remote.place}")
+  for result in download_lib.download(remotes, root, values.parallel, values.keep_archives):
+    done = "verified" if result.was_there else "downloaded"
+    count = f"{_files(result.files)} in " if result.remote.is_archive else ""
+    print(f"{done} {result.remote.name}: {count}{root / result.remote.place}")

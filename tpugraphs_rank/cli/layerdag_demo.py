@@ -1,10 +1,10 @@
-"""LayerDAG from a collection to a report: trains briefly, samples, and compares with real graphs.
+"""Train, sample and evaluate a LayerDAG in one short run.
 
-  python -m tpugraphs_rank.cli.layerdag_demo
-  python -m tpugraphs_rank.cli.layerdag_demo --collection my_collection.json --output runs/mine
+  tpugraphs-rank layerdag demo
+  tpugraphs-rank layerdag demo --collection my_collection.json --output runs/mine
 
-Runs the commands that it prints, one after the other, on the graphs of a collection. What is done
-is kept: run it again to go on where it was interrupted.
+Prints and runs four commands, one after the other, on the graphs of a collection: graphs, train,
+sample, evaluate. Finished steps are kept; after an interruption, run it again to resume.
 """
 
 import pathlib
@@ -25,20 +25,22 @@ def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_string("collection", "tile:xla_cpu", "Name of a collection, or path of its JSON "
                       "descriptor.")
-  flags.DEFINE_string("output", "runs/layerdag_demo", "Folder of files, run and report.")
-  flags.DEFINE_integer("epochs", 60, "Epochs of training at most.", lower_bound=1)
-  flags.DEFINE_integer("width", 64, "Of the networks.", lower_bound=4)
-  flags.DEFINE_integer("surrogate_epochs", 40, "Epochs of a surrogate at most.", lower_bound=1)
+  flags.DEFINE_string("output", "runs/layerdag_demo", "Folder of the graphs, the run and the "
+                      "report.")
+  flags.DEFINE_integer("epochs", 60, "Maximum epochs of training.", lower_bound=1)
+  flags.DEFINE_integer("width", 64, "Width of the networks.", lower_bound=4)
+  flags.DEFINE_integer("surrogate_epochs", 40, "Maximum epochs of a surrogate.", lower_bound=1)
 
 
-def command(name: str, *arguments: Any) -> None:
-  """Prints one of our commands and runs it."""
+def _run(name: str, *arguments: Any) -> None:
+  """Prints a command of the `layerdag` group and runs it."""
   words = ["layerdag", name, *map(str, arguments)]
   print(f"\n$ {shlex.join([commands.NAME, *words])}", flush=True)
   done = subprocess.run([sys.executable, "-m", "tpugraphs_rank.cli", *words],
                         stdin=subprocess.DEVNULL)
   if done.returncode:
-    raise errors.TrainingError(f"{name} failed with exit status {done.returncode}; see above")
+    raise errors.TrainingError(
+        f"layerdag {name} failed with exit status {done.returncode}; its messages are above")
 
 
 def main(argv: list[str]) -> None:
@@ -49,15 +51,15 @@ def main(argv: list[str]) -> None:
       "collection", "epochs", "width", "surrogate_epochs")})
   parts = {split: folder / f"graphs_{split}.npz" for split in ("train", "valid", "test")}
   if not all(path.exists() for path in parts.values()):
-    command("graphs", "--collection", values.collection, "--divide",
-            "--output", folder / "graphs.npz")
-  command("train", "--graphs", parts["train"], "--valid_graphs", parts["valid"],
-          "--conditions=runtime,size", "--width", values.width, "--dropout=0.25",
-          "--batch_graphs=16", "--epochs", values.epochs, "--run_dir", folder / "run")
-  made = folder / "made.npz"
-  if not made.exists():
-    command("sample", "--run_dir", folder / "run", "--count=200", "--output", made)
-  command("evaluate", *(f"--{split}={path}" for split, path in parts.items()),
-          "--synthetic", made, "--output", folder / "report", "--max_epochs",
-          values.surrogate_epochs)
-  print(f"\n{(time.monotonic() - started) / 60:.1f} minutes; the report: {folder}/report/report.md")
+    _run("graphs", "--collection", values.collection, "--divide", "--output",
+         folder / "graphs.npz")
+  _run("train", "--graphs", parts["train"], "--valid_graphs", parts["valid"],
+       "--conditions=runtime,size", "--width", values.width, "--dropout=0.25",
+       "--batch_graphs=16", "--epochs", values.epochs, "--run_dir", folder / "run")
+  samples = folder / "synthetic.npz"
+  if not samples.exists():
+    _run("sample", "--run_dir", folder / "run", "--count=200", "--output", samples)
+  _run("evaluate", *(f"--{split}={path}" for split, path in parts.items()),
+       "--synthetic", samples, "--output", folder / "report", "--max_epochs",
+       values.surrogate_epochs)
+  print(f"\n{(time.monotonic() - started) / 60:.1f} minutes; report: {folder}/report/report.md")

@@ -1,17 +1,17 @@
-"""Judges made graphs beside the real ones: one report with a table, JSON, plots and drawings.
+"""Compare generated graphs with real ones.
 
-  python -m tpugraphs_rank.cli.layerdag_evaluate --real kernels.npz --synthetic made.npz \\
+  tpugraphs-rank layerdag evaluate --real kernels.npz --synthetic samples.npz \\
     --output runs/layerdag/evaluation
-  python -m tpugraphs_rank.cli.layerdag_evaluate --train kernels_train.npz --valid kernels_valid.npz \\
-    --test kernels_test.npz --synthetic made0.npz,made1.npz --results results/made.json
+  tpugraphs-rank layerdag evaluate --train kernels_train.npz --valid kernels_valid.npz \\
+    --test kernels_test.npz --synthetic samples0.npz,samples1.npz
 
-One file of real graphs is divided as `tpugraphs_rank.cli.layerdag_graphs --divide` divides it, 60 / 20 /
-20 %, no two equal graphs on two sides; give the --split_seed of the generator's training graphs.
-The generator must not have seen the other two parts. Without --synthetic, the report says how real
-graphs do among themselves.
+A single file of real graphs is divided like `tpugraphs-rank layerdag graphs --divide` divides it:
+60 / 20 / 20 %, with equal graphs in the same part. Give the --split_seed of the generator's
+training graphs, because the generator must not have seen the other two parts. Without --synthetic,
+the report compares real graphs with each other.
 
-Writes report.md, results.json, distributions.png and graphs.png: graphs at even steps of the number
-of nodes, of each side, none of them chosen.
+Writes report.md, results.json, distributions.png and graphs.png. The drawn graphs are not chosen by
+hand: they are evenly spaced in the order by number of nodes.
 """
 
 import pathlib
@@ -29,26 +29,26 @@ from tpugraphs_rank.training import run_directory
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_string("real", None, "File of real graphs, to be divided.")
-  flags.DEFINE_integer("split_seed", 0, "Of the division of --real.")
+  flags.DEFINE_string("real", None, "File of real graphs, which the command divides.")
+  flags.DEFINE_integer("split_seed", 0, "Seed of the division of --real.")
   for split in ("train", "valid", "test"):
     flags.DEFINE_string(split, None, f"File of the real {split} graphs, instead of --real.")
-  flags.DEFINE_list("synthetic", [], "Files of made graphs; numbers of several are averaged.")
-  flags.DEFINE_string("label", None, "Label by which surrogates judge; otherwise the first.")
-  flags.DEFINE_integer("seeds", 3, "Surrogates of each kind: seeds 0, 1, ...", lower_bound=1)
-  flags.DEFINE_integer("max_epochs", 150, "Of a surrogate.", lower_bound=1)
-  flags.DEFINE_integer("threads", 1, "Of TensorFlow.", lower_bound=1)
-  flags.DEFINE_integer("drawn", 6, "Graphs of each side to draw.", lower_bound=1)
+  flags.DEFINE_list("synthetic", [], "Files of synthetic graphs. The figures of several files are "
+                    "averaged.")
+  flags.DEFINE_string("label", None, "Label that the surrogates predict. By default the first.")
+  flags.DEFINE_integer("seeds", 3, "Surrogates of each kind, with seeds 0, 1, ...", lower_bound=1)
+  flags.DEFINE_integer("max_epochs", 150, "Maximum epochs of a surrogate.", lower_bound=1)
+  flags.DEFINE_integer("threads", 1, "Threads of TensorFlow.", lower_bound=1)
+  flags.DEFINE_integer("drawn", 6, "Graphs to draw from each set.", lower_bound=1)
   flags.DEFINE_string("output", "runs/layerdag/evaluation", "Folder of the report.")
-  flags.DEFINE_string("results", None, "Also write the numbers to this file, as "
-                      "results/layerdag_tpu_tile.json is made.")
+  flags.DEFINE_string("results", None, "Also write the figures to this file.")
 
 
 def real_graphs(values: flags.FlagValues) -> dict[str, dags.Dags]:
   """The real graphs by split."""
-  named = {split: values[split].value for split in ("train", "valid", "test")}
+  named: dict[str, str] = {split: getattr(values, split) for split in ("train", "valid", "test")}
   if bool(values.real) == any(named.values()) or (not values.real and not all(named.values())):
-    raise errors.ConfigError("expected either --real, or --train, --valid and --test, the files of "
+    raise errors.ConfigError("expected either --real, or --train, --valid and --test: the files of "
                              "the real graphs")
   if not values.real:
     return {split: dags.load(path) for split, path in named.items()}
@@ -58,7 +58,7 @@ def real_graphs(values: flags.FlagValues) -> dict[str, dags.Dags]:
 
 
 def by_size(graphs: dags.Dags, count: int) -> dags.Dags:
-  """Graphs at even steps of the order by size."""
+  """Graphs that are evenly spaced in the order by size."""
   order = np.argsort(graphs.sizes, kind="stable")
   steps = (np.arange(count) + 0.5) / count * len(order)
   return graphs.take(order[np.unique(steps.astype(int))])
@@ -71,26 +71,27 @@ def main(argv: list[str]) -> None:
   samples = [dags.load(path) for path in values.synthetic]
   seeds = list(range(values.seeds))
 
-  # TensorFlow: after everything that a mistake of the user's can end.
+  # TensorFlow: only once the arguments are known to be right.
   from tpugraphs_rank.synthesis.judging import report
   from tpugraphs_rank.synthesis.judging import surrogate
   from tpugraphs_rank.training import runtime
   runtime.configure(0, values.threads)
-  found = report.evaluate(real, samples, seeds, values.label,
+  figures = report.evaluate(real, samples, seeds, values.label,
                           surrogate.Options(max_epochs=values.max_epochs))
   source = ({"file": pathlib.Path(values.real).name, "split_seed": values.split_seed,
              "shares": dags.SHARES} if values.real else
-            {split: pathlib.Path(values[split].value).name for split in real})
+            {split: pathlib.Path(getattr(values, split)).name for split in real})
   results: dict[str, Any] = {
       **run_directory.environment(), "seeds": seeds, "real_graphs": source,
-      "synthetic_graphs": [pathlib.Path(path).name for path in values.synthetic], **found}
+      "synthetic_graphs": [pathlib.Path(path).name for path in values.synthetic], **figures}
   output = pathlib.Path(values.output)
-  text = report.markdown(found)
+  text = report.markdown(figures)
   files.write_json(output / "results.json", results)
   files.write_text(output / "report.md", text)
   shown = {"real, test": real["test"]}
-  shown.update({"made" if len(samples) == 1 else f"made, {pathlib.Path(path).stem}": graphs
-                for path, graphs in zip(values.synthetic, samples)})
+  for path, graphs in zip(values.synthetic, samples):
+    stem = pathlib.Path(path).stem
+    shown["synthetic" if len(samples) == 1 else f"synthetic, {stem}"] = graphs
   drawings.distributions(output / "distributions.png", {"real, training": real["train"], **shown})
   drawings.side_by_side(output / "graphs.png", {
       name: by_size(graphs, values.drawn) for name, graphs in shown.items()})

@@ -1,120 +1,130 @@
-"""Draws graphs from a trained LayerDAG into one file.
+"""Sample graphs from a trained LayerDAG.
 
-  python -m tpugraphs_rank.cli.layerdag_sample --run_dir runs/layerdag --count 1000 --output samples.npz
-  python -m tpugraphs_rank.cli.layerdag_sample --run_dir runs/layerdag --count 50 --output slow.npz \\
+  tpugraphs-rank layerdag sample --run_dir runs/layerdag --count 1000 --output samples.npz
+  tpugraphs-rank layerdag sample --run_dir runs/layerdag --count 50 --output slow.npz \\
     --labels runtime=8.5,size=60 --guidance 1.5 --seed 3
 
-Conditions that are not given are drawn from the training graphs. The file holds what was asked for
-as the labels of its graphs, and in its provenance how it was made and how long that took.
+Conditions without a value are sampled from the training graphs. The output file stores the
+requested conditions as labels of its graphs. Its provenance records how they were sampled and how
+long that took.
 """
 
 import pathlib
 import time
+from typing import Any, TYPE_CHECKING
 
 from absl import flags
+import numpy as np
 
 from tpugraphs_rank import errors
+
+if TYPE_CHECKING:
+  from tpugraphs_rank.synthesis.layerdag import critic as critic_lib
+  from tpugraphs_rank.synthesis.layerdag import model as model_lib
 
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_string("run_dir", None, "Run directory of tpugraphs_rank.cli.layerdag_train, or "
-                      "the file of a model.", required=True)
-  flags.DEFINE_integer("count", 100, "How many graphs.", lower_bound=1)
-  flags.DEFINE_string("output", None, "The file of graphs that is written.", required=True)
+  flags.DEFINE_string("run_dir", None, "Run directory of `layerdag train`, or the file of a model.",
+                      required=True)
+  flags.DEFINE_integer("count", 100, "Number of graphs.", lower_bound=1)
+  flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
   flags.DEFINE_list("labels", [], "Conditions of all graphs: NAME=NUMBER,...")
-  flags.DEFINE_string(
-      "labels_from", None, "A file of graphs whose conditions are asked for, one after the other and "
-      "again from the first.")
-  flags.DEFINE_integer("seed", 0, "Seed of what is drawn. A critic is the same for all "
-                       "samples.", lower_bound=0)
-  flags.DEFINE_boolean(
-      "constrained", True, "Only numbers of operands that training showed for an operation.")
-  flags.DEFINE_float(
-      "temperature", 1.0, "Below 1: likelier and less various graphs.", lower_bound=0.01)
-  flags.DEFINE_float(
-      "guidance", 1.0, "Above 1: what the conditions change is exaggerated.", lower_bound=0.0)
-  flags.DEFINE_integer(
-      "node_spans", None, "Steps of the diffusion of nodes; otherwise as in training.", lower_bound=1)
-  flags.DEFINE_integer(
-      "edge_spans", None, "Steps of the diffusion of edges; otherwise as in training.", lower_bound=1)
-  flags.DEFINE_integer(
-      "tries", 1, "Graphs drawn for each that is kept: that whose label, as a critic predicts it, is "
-      "nearest to the one asked for.", lower_bound=1)
-  flags.DEFINE_string(
-      "critic_graphs", None, "The training graphs, which the critic learns from; with --tries.")
-  flags.DEFINE_string(
-      "critic_label", None, "The label that it predicts; otherwise the first of those graphs.")
-  flags.DEFINE_integer("critics", 4, "Surrogates that make up the critic.", lower_bound=1)
-  flags.DEFINE_integer(
-      "most_nodes", None, "Larger graphs are given up; otherwise the most in training.",
-      lower_bound=1)
-  flags.DEFINE_integer(
-      "most_layers", None, "Deeper graphs are given up; otherwise the most in training.",
-      lower_bound=1)
-  flags.DEFINE_integer("batch", 256, "Graphs at a time; memory grows with it.",
+  flags.DEFINE_string("labels_from", None, "A file of graphs. The samples use the labels of its "
+                      "graphs as conditions, in order, and start over at the end.")
+  flags.DEFINE_integer("seed", 0, "Seed of the samples. A critic does not depend on it.",
+                       lower_bound=0)
+  flags.DEFINE_boolean("constrained", True, "Allow only operand counts that the training graphs "
+                       "have for an operation.")
+  flags.DEFINE_float("temperature", 1.0, "Below 1, graphs are more probable and less diverse.",
+                     lower_bound=0.01)
+  flags.DEFINE_float("guidance", 1.0, "Above 1, the effect of the conditions is amplified.",
+                     lower_bound=0.0)
+  flags.DEFINE_integer("node_spans", None, "Diffusion steps for nodes. By default as in training.",
                        lower_bound=1)
-  flags.DEFINE_integer("threads", 1, "Threads within an operation.", lower_bound=1)
+  flags.DEFINE_integer("edge_spans", None, "Diffusion steps for edges. By default as in training.",
+                       lower_bound=1)
+  flags.DEFINE_integer("tries", 1, "Graphs sampled per kept graph. The kept graph is the one whose "
+                       "label, as a critic predicts it, is closest to the condition.",
+                       lower_bound=1)
+  flags.DEFINE_string("critic_graphs", None, "Training graphs of the critic; required by --tries "
+                      "above 1.")
+  flags.DEFINE_string("critic_label", None, "Label that the critic predicts. By default the first "
+                      "label of --critic_graphs.")
+  flags.DEFINE_integer("critics", 4, "Number of surrogates in the critic.", lower_bound=1)
+  flags.DEFINE_integer("max_nodes", None, "Maximum nodes of a graph; larger ones are sampled "
+                       "again. By default the maximum in training.", lower_bound=1)
+  flags.DEFINE_integer("max_layers", None, "Maximum layers of a graph; deeper ones are sampled "
+                       "again. By default the maximum in training.", lower_bound=1)
+  flags.DEFINE_integer("batch", 256, "Graphs sampled at the same time. Memory grows with it.",
+                       lower_bound=1)
+  flags.DEFINE_integer("threads", 1, "Threads of TensorFlow within an operation.", lower_bound=1)
 
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
-  labels = _given()
-  if (flags.FLAGS.tries > 1) != bool(flags.FLAGS.critic_graphs):
-    raise errors.ConfigError("--tries above 1 and --critic_graphs, the file that the critic learns "
-                             "from, go together; expected both or neither")
+  values = flags.FLAGS
+  labels: dict[str, Any] = {**_labels(values.labels)}
+  if (values.tries > 1) != bool(values.critic_graphs):
+    raise errors.ConfigError("--tries above 1 and --critic_graphs, the training graphs of the "
+                             "critic, go together; expected both or neither")
   from tpugraphs_rank.synthesis.dags import dags
-  from tpugraphs_rank.synthesis.layerdag import critic as critic_lib
   from tpugraphs_rank.synthesis.layerdag import model as model_lib
   from tpugraphs_rank.synthesis.layerdag import sampler
   from tpugraphs_rank.training import runtime
-  runtime.configure(flags.FLAGS.seed, flags.FLAGS.threads)
-  path = pathlib.Path(flags.FLAGS.run_dir)
+  runtime.configure(values.seed, values.threads)
+  path = pathlib.Path(values.run_dir)
   model = model_lib.LayerDAG.load(path / "model.npz" if path.is_dir() else path)
-  if flags.FLAGS.labels_from:
+  if values.labels_from:
     names = model.generator.facts.conditions.names
-    table = model.generator.conditions_of(dags.load(flags.FLAGS.labels_from))
+    table = model.generator.conditions_of(dags.load(values.labels_from))
     if not len(table):
-      raise errors.ConfigError(f"--labels_from={flags.FLAGS.labels_from} holds no graphs; expected one "
-                               "at least")
-    rows = [place % len(table) for place in range(flags.FLAGS.count)]
-    labels = {**dict(zip(names, table[rows].T)), **labels}
-  options = sampler.Options(
-      constrained=flags.FLAGS.constrained, temperature=flags.FLAGS.temperature, guidance=flags.FLAGS.guidance,
-      node_spans=flags.FLAGS.node_spans, edge_spans=flags.FLAGS.edge_spans, most_nodes=flags.FLAGS.most_nodes,
-      most_layers=flags.FLAGS.most_layers, batch=flags.FLAGS.batch)
-  started = time.process_time()
-  critic, about = None, {}
-  if flags.FLAGS.critic_graphs:
-    known = dags.load(flags.FLAGS.critic_graphs)
-    label = flags.FLAGS.critic_label or next(iter(known.y_names), "")
-    names = model.generator.facts.conditions.names
-    if label not in names:  # Before minutes are spent on the critics.
       raise errors.ConfigError(
-          f"--critic_label={label}: the model is not asked for it; expected one of its conditions: "
-          f"{', '.join(names) or 'none'}")
-    critic = critic_lib.Critic.fit(known, label, flags.FLAGS.critics, flags.FLAGS.tries)
-    # Learning is no part of sampling: it takes as long for one graph as for many.
-    about = {"critics": flags.FLAGS.critics, "critic_label": label,
-             "critic_cpu_seconds": round(time.process_time() - started, 2)}
+          f"--labels_from={values.labels_from} contains no graphs; expected at least one")
+    labels = {**dict(zip(names, table[np.arange(values.count) % len(table)].T)), **labels}
+  options = sampler.Options(
+      constrained=values.constrained, temperature=values.temperature, guidance=values.guidance,
+      node_spans=values.node_spans, edge_spans=values.edge_spans, max_nodes=values.max_nodes,
+      max_layers=values.max_layers, batch=values.batch)
+  critic, about = _critic(values, model) if values.critic_graphs else (None, {})
   started = time.process_time()
-  drawn = model.sample(flags.FLAGS.count, labels, flags.FLAGS.seed, options, critic)
+  samples = model.sample(values.count, labels, values.seed, options, critic)
   seconds = time.process_time() - started
-  drawn = drawn.with_provenance({**drawn.provenance, **about, "cpu_seconds": round(seconds, 2),
-                                 "graphs_per_cpu_second": round(len(drawn) / seconds, 2)})
-  dags.save(flags.FLAGS.output, drawn)
-  print(f"{len(drawn)} graphs, {len(drawn.x)} nodes, in {seconds:.1f} CPU s, the first traces "
-        f"included; {drawn.provenance['given_up']} were given up and drawn again: {flags.FLAGS.output}")
+  samples = samples.with_provenance({
+      **samples.provenance, **about, "cpu_seconds": round(seconds, 2),
+      "graphs_per_cpu_second": round(len(samples) / seconds, 2)})
+  dags.save(values.output, samples)
+  print(f"{len(samples)} graphs, {len(samples.x)} nodes, in {seconds:.1f} CPU s including tracing; "
+        f"{samples.provenance['given_up']} were too large and sampled again: {values.output}")
 
 
-def _given() -> dict[str, float]:
-  """What --labels says."""
-  found = {}
-  for entry in flags.FLAGS.labels:
+def _critic(values: flags.FlagValues, model: "model_lib.LayerDAG"
+            ) -> tuple["critic_lib.Critic", dict[str, Any]]:
+  """The trained critic, and what the provenance of the samples says about it."""
+  from tpugraphs_rank.synthesis.dags import dags
+  from tpugraphs_rank.synthesis.layerdag import critic as critic_lib
+  graphs = dags.load(values.critic_graphs)
+  label = values.critic_label or next(iter(graphs.y_names), "")
+  names = model.generator.facts.conditions.names
+  if label not in names:  # Checked before minutes go into training the critic.
+    raise errors.ConfigError(
+        f"--critic_label={label}: not a condition of this model; expected one of: "
+        f"{', '.join(names) or 'none'}")
+  started = time.process_time()
+  critic = critic_lib.Critic.fit(graphs, label, values.critics, values.tries)
+  # Training is not part of sampling: it takes as long for one graph as for many.
+  return critic, {"critics": values.critics, "critic_label": label,
+                  "critic_cpu_seconds": round(time.process_time() - started, 2)}
+
+
+def _labels(entries: list[str]) -> dict[str, float]:
+  """The conditions in --labels."""
+  labels = {}
+  for entry in entries:
     name, _, value = entry.partition("=")
     try:
-      found[name.strip()] = float(value)
+      labels[name.strip()] = float(value)
     except ValueError:
       raise errors.ConfigError(
           f"--labels has {entry!r}; expected NAME=NUMBER, such as size=40") from None
-  return found
+  return labels

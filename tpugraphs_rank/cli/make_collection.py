@@ -1,11 +1,12 @@
-"""Describes a folder of `.npz` graphs as a collection, to train and evaluate on.
+"""Describe a folder of .npz graphs as a collection.
 
-    python -m tpugraphs_rank.cli.make_collection --npz graphs/ --name tile:mine --kind tile \
-        --target my_chip --valid_fraction 0.15 --test_fraction 0.15
+  tpugraphs-rank make-collection --npz graphs/ --name tile:mine --kind tile \\
+    --target my_chip --valid_fraction 0.15 --test_fraction 0.15
 
-With fractions the programs are divided into train, valid and test, programs of one structure
-(equal opcodes and edges) on one side. Without them the collection stays whole, for training with
-`--split_by=configuration`.
+Writes the descriptor that `tpugraphs-rank train --collection` takes. With fractions, the programs
+are divided into train, valid and test. Programs of the same structure (equal opcodes and edges)
+stay in one split. Without fractions the collection stays whole, for training with
+--split_by=configuration.
 """
 
 import dataclasses
@@ -17,19 +18,20 @@ from absl import flags
 import numpy as np
 import tqdm
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import npz as npz_lib
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import twins
 
-# With fewer distinct configurations, a share of them is too few to judge a ranking by.
+# With fewer distinct configurations, a share of them is too small to evaluate a ranking.
 _FEW_CONFIGS = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-  """What the description needs to know of a graph."""
+  """The facts about a graph that the description needs."""
 
   path: pathlib.Path
   structure: str
@@ -40,14 +42,14 @@ class _Program:
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
+class Written:
   """A descriptor that was written.
 
   Attributes:
     path: the descriptor.
-    collection: what it describes.
+    collection: the collection that it describes.
     report: one line on each split.
-    command: what trains on it.
+    command: the command that trains on it.
   """
 
   path: pathlib.Path
@@ -60,15 +62,15 @@ def make_collection(
     npz: files.PathLike, name: str, kind: str, target: str,
     output: files.PathLike | None = None, valid_fraction: float | None = None,
     test_fraction: float | None = None, seed: int = 0, overwrite: bool = False,
-    **optional: Any) -> Made:
+    **optional: Any) -> Written:
   """Reads and validates every graph of a folder, and writes their collection's descriptor.
 
   Args:
-    npz: the folder; its subfolders count, too.
+    npz: the folder; its subfolders are included.
     name: `tile:<source>` or `layout:<source>:<search>`.
     kind: "tile" or "layout".
     target: the hardware that was measured.
-    output: the descriptor's path; None: collection.json in the folder.
+    output: path of the descriptor; None: collection.json in the folder.
     valid_fraction: share of the programs to validate on; None: the collection is not divided.
     test_fraction: share of the programs to test on; None: none.
     seed: of the division.
@@ -82,19 +84,19 @@ def make_collection(
   path = pathlib.Path(output) if output is not None else folder / "collection.json"
   fractions = _fractions(valid_fraction, test_fraction)
   if name in registry.collection_names():
-    raise errors.ConfigError(f"--name {name} is the name of a known collection; choose another")
+    raise errors.ConfigError(f"--name {name} is a registered collection; choose another name")
   if path.exists() and not overwrite:
-    raise errors.OutputError(f"{path} exists; choose another --output, or give --overwrite")
+    raise errors.OutputError(f"{path} exists; choose another --output, or add --overwrite")
   programs = _read(folder, kind)
   measured = programs[0].has_runtimes
   if fractions:
     if not measured:
       raise errors.DataError(
-          f"{folder}: no graph has runtimes, so that there is nothing to train on; leave the "
-          "collection undivided (no fractions) to score it")
-    sides = twins.divide([program.structure for program in programs], fractions, seed)
-    splits = {split: [program for program, side in zip(programs, sides) if side == split]
-              for split in registry.SPLITS if split in sides}
+          f"{folder}: no graph has runtimes, so there is nothing to train on; give no fractions, "
+          "and the undivided collection can be scored")
+    assigned = twins.divide([program.structure for program in programs], fractions, seed)
+    splits = {split: [program for program, own in zip(programs, assigned) if own == split]
+              for split in registry.SPLITS if split in assigned}
   else:
     splits = {registry.WHOLE: programs}
   values: dict[str, Any] = {
@@ -107,7 +109,7 @@ def make_collection(
   collection = registry.collection_from_dict(values, path.resolve().parent)
   files.write_json(path, values)
   report = tuple(_described(split, members) for split, members in splits.items())
-  return Made(path, collection, report, _command(collection, path, programs))
+  return Written(path, collection, report, _command(collection, path, programs))
 
 
 def _fractions(valid: float | None, test: float | None) -> dict[str, float]:
@@ -121,37 +123,38 @@ def _fractions(valid: float | None, test: float | None) -> dict[str, float]:
   if not all(0.0 < value < 1.0 for value in fractions.values()) or sum(fractions.values()) >= 1.0:
     raise errors.ConfigError(
         f"--valid_fraction {valid} and --test_fraction {test}; expected shares above 0 that leave "
-        "something to train on")
+        "programs to train on")
   return fractions
 
 
 def _read(folder: pathlib.Path, kind: str) -> list[_Program]:
-  """Every graph below the folder, by name; all of one kind, padding and state of measurement."""
+  """All graphs below the folder, by name; they agree in kind, padding and having runtimes."""
   paths = sorted(folder.rglob("*.npz"), key=lambda path: (path.stem, path))
   if not paths:
     raise errors.MissingDataError(
-        f"--npz {folder} holds no .npz file; `python -m tpugraphs_rank.cli.featurize --input X --output "
-        f"{folder}` makes them from raw .pb files")
+        f"--npz {folder} contains no .npz file; "
+        f"{commands.command('featurize', '--input', 'X', '--output', str(folder))} makes them from "
+        "raw .pb files")
   programs: list[_Program] = []
-  # Silent when nobody watches: a progress bar makes log files unreadable.
+  # disable=None: no bar without a terminal, because a bar makes log files unreadable.
   for path in tqdm.tqdm(paths, desc="reading", unit="graph", disable=None):
     graph = npz_lib.load_graph(path)
     if graph.kind != kind or not graph.num_configs:
       raise errors.DataError(
           f"{path} is a {graph.kind or 'bare'} graph with {graph.num_configs} configurations; "
-          f"expected --kind {kind} with at least one; move it elsewhere")
+          f"expected --kind {kind} with at least one; move the file elsewhere")
     programs.append(_Program(
         path, twins.graph_hash(graph.node_opcode, graph.edge_index), graph.feature_padding,
         graph.num_configs, len(np.unique(graph.config_keys())), graph.has_runtimes))
     first, last = programs[0], programs[-1]
     if len(programs) > 1 and programs[-2].path.stem == path.stem:
       raise errors.DataError(
-          f"{programs[-2].path} and {path} have one name, which would name both in results; rename "
-          "one")
-    for key, what in (("padding", "feature_padding"), ("has_runtimes", "runtimes")):
+          f"{programs[-2].path} and {path} have the same name, so results could not distinguish "
+          "them; rename one")
+    for key, noun in (("padding", "feature_padding"), ("has_runtimes", "runtimes")):
       if getattr(first, key) != getattr(last, key):
         raise errors.DataError(
-            f"{first.path} has {what} {getattr(first, key)}, {path} has {getattr(last, key)}; "
+            f"{first.path} has {noun} {getattr(first, key)}, {path} has {getattr(last, key)}; "
             "expected the same in all graphs of a collection")
   return programs
 
@@ -162,18 +165,17 @@ def _described(split: str, programs: list[_Program]) -> str:
   structures = len({program.structure for program in programs})
   return (f"{split}: {len(programs)} programs of {structures} structures, {sum(counts)} "
           f"configurations ({sum(distinct)} distinct), {min(distinct)} to {max(distinct)} distinct "
-          "ones a program")
+          "ones per program")
 
 
 def _command(collection: registry.Collection, path: pathlib.Path, programs: list[_Program]) -> str:
-  command = (f"python -m tpugraphs_rank.cli.train --collection {path} "
-             f"--run_dir runs/{collection.name.replace(':', '_')}")
+  words = ["--collection", str(path), "--run_dir", f"runs/{collection.name.replace(':', '_')}"]
   if registry.WHOLE in collection.splits:
-    command += " --split_by=configuration"
+    words.append("--split_by=configuration")
     enough = sum(program.distinct_configs >= _FEW_CONFIGS for program in programs)
     if 0 < enough < len(programs):
-      command += f" --min_configs={_FEW_CONFIGS}"
-  return command
+      words.append(f"--min_configs={_FEW_CONFIGS}")
+  return commands.command("train", *words)
 
 
 def define_flags() -> None:
@@ -184,15 +186,17 @@ def define_flags() -> None:
       required=True)
   flags.DEFINE_enum("kind", None, ["tile", "layout"], "Kind of the graphs.", required=True)
   flags.DEFINE_string("target", None, "The hardware that was measured.", required=True)
-  flags.DEFINE_string("output", None, "The descriptor; default: collection.json in the folder.")
+  flags.DEFINE_string("output", None, "Path of the descriptor. By default collection.json in the "
+                      "folder.")
   flags.DEFINE_float("valid_fraction", None, "Share of the programs to validate on.")
   flags.DEFINE_float("test_fraction", None, "Share of the programs to test on.")
   flags.DEFINE_integer("seed", 0, "Seed of the division.")
   flags.DEFINE_enum("hlo_stage", "after_optimization", list(registry.HLO_STAGES),
-                    "Whether the graphs are of HLO before or after the compiler optimised it.")
+                    "Whether the graphs show HLO before or after the compiler's optimisations.")
   flags.DEFINE_string("family_regex", None,
-                      "Finds the group (?P<family>...) in a file's stem, for results by family.")
-  flags.DEFINE_string("description", None, "One sentence on the collection.")
+                      "Regular expression with the group (?P<family>...), applied to "
+                      "a file's stem, for results by family.")
+  flags.DEFINE_string("description", None, "One sentence about the collection.")
   flags.DEFINE_bool("overwrite", False, "Replace an existing descriptor.")
 
 
@@ -201,10 +205,10 @@ def main(argv: list[str]) -> None:
   values = flags.FLAGS
   optional = {key: values[key].value for key in ("hlo_stage", "family_regex", "description")
               if values[key].value is not None}
-  made = make_collection(
+  written = make_collection(
       values.npz, values.name, values.kind, values.target, values.output, values.valid_fraction,
       values.test_fraction, values.seed, values.overwrite, **optional)
-  print(f"{made.path}: {made.collection.name}")
-  for line in made.report:
+  print(f"{written.path}: {written.collection.name}")
+  for line in written.report:
     print(f"  {line}")
-  print(f"next: {made.command}")
+  print(f"next: {written.command}")

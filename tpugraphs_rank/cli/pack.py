@@ -1,21 +1,23 @@
-"""Packs a collection into memory-mapped files, from which training reads what a step needs.
+"""Pack a collection into memory-mapped files for training.
 
-  python -m tpugraphs_rank.cli.pack --collection layout:nlp:random
-  python -m tpugraphs_rank.cli.pack --collection graphs/collection.json --splits train,valid
-  python -m tpugraphs_rank.cli.pack --collection layout:nlp:random --check
+  tpugraphs-rank pack --collection layout:nlp:random
+  tpugraphs-rank pack --collection graphs/collection.json --splits train,valid
+  tpugraphs-rank pack --collection layout:nlp:random --check
 
-Interrupted, it goes on where it stopped; run again, it packs what has changed. Training, evaluation
-and prediction use what is packed (--packed says when). The files lie in `packed/` beside the graphs,
-or where --output says (which is --packed_root there).
+From packed files, training reads only what a step needs. After an interruption the command resumes;
+run again, it packs what has changed. Training, evaluation and prediction use the packed files (see
+their flag --packed). The files are stored in `packed/` next to the graphs, or in the folder that
+--output names (--packed_root of those commands).
 
-`--check` packs nothing: it compares all checksums, and its exit status is 1 where a file is damaged,
-missing or not of its source.
+--check packs nothing: it compares all checksums. Its exit status is 1 if a file is damaged, missing
+or belongs to another source.
 """
 
 from collections.abc import Sequence
 
 from absl import flags
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import collections
@@ -30,18 +32,18 @@ def pack(name: str, splits: Sequence[str] | None = None,
 
   Args:
     name: a registered collection, or the path of a JSON descriptor.
-    splits: which; None: those that are there.
+    splits: the splits; None: those that have files.
     data_root: folder of the public collections.
-    output: folder of packed collections, instead of `packed` beside the graphs.
+    output: folder of packed collections, instead of `packed` next to the graphs.
 
   Raises:
     UnknownNameError: no such collection or split.
-    MissingDataError: a split that is named, or all of them, are not there.
+    MissingDataError: a named split, or every split, has no files.
     TpuGraphsRankError: as `packed.pack`.
   """
   collection = registry.get_collection(name)
   done = []
-  for split in _splits_there(collection, splits, data_root):
+  for split in _present_splits(collection, splits, data_root):
     sources = collections.load_collection(collection, split, data_root).paths
     folder = packed.folder_of(collection, split, data_root, output)
     done.append(packed.pack(collection, split, sources, folder))
@@ -51,10 +53,10 @@ def pack(name: str, splits: Sequence[str] | None = None,
 def check(name: str, splits: Sequence[str] | None = None,
           data_root: files.PathLike | None = None, output: files.PathLike | None = None
           ) -> list[str]:
-  """Compares the checksums of the packed files of a collection; arguments as of `pack`.
+  """Compares the checksums of a collection's packed files. The arguments are those of `pack`.
 
   Returns:
-    What is wrong, one sentence each.
+    One sentence per problem.
 
   Raises:
     UnknownNameError: no such collection or split.
@@ -63,41 +65,41 @@ def check(name: str, splits: Sequence[str] | None = None,
   collection = registry.get_collection(name)
   folders = {split: packed.folder_of(collection, split, data_root, output)
              for split in (splits or collection.splits)}
-  there = {split: folder for split, folder in folders.items() if splits or folder.is_dir()}
-  if not there:
+  present = {split: folder for split, folder in folders.items() if splits or folder.is_dir()}
+  if not present:
     raise errors.MissingDataError(
         f"nothing of {collection.name} is packed in {next(iter(folders.values())).parent}; "
-        f"`python -m tpugraphs_rank.cli.pack --collection {name}` packs it")
+        f"{commands.command('pack', '--collection', name)} packs it")
   problems = []
-  for split, folder in there.items():
+  for split, folder in present.items():
     problems += packed.check(folder, collections.find_files(collection, split, data_root)[0])
   return problems
 
 
-def _splits_there(collection: registry.Collection, splits: Sequence[str] | None,
-                  data_root: files.PathLike | None) -> list[str]:
-  """The splits that were named, or those of which there is a file."""
+def _present_splits(collection: registry.Collection, splits: Sequence[str] | None,
+                    data_root: files.PathLike | None) -> list[str]:
+  """The splits that were named, or those that have a file."""
   if splits is not None:
     return list(dict.fromkeys(splits))
-  found = {split: collections.find_files(collection, split, data_root)
-           for split in collection.splits}
-  there = [split for split, (paths, _) in found.items() if paths]
-  if not there:
-    split, (_, missing) = next(iter(found.items()))
+  by_split = {split: collections.find_files(collection, split, data_root)
+              for split in collection.splits}
+  present = [split for split, (paths, _) in by_split.items() if paths]
+  if not present:
+    split, (_, missing) = next(iter(by_split.items()))
     raise collections.missing_error(
         collection, split, missing[0] if missing else collection.location(data_root), data_root)
-  return there
+  return present
 
 
 def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_string("collection", None, "Name of a collection, or path of its JSON descriptor.",
                       required=True)
-  flags.DEFINE_list("splits", None, "Splits, comma-separated; otherwise all that are there.")
-  flags.DEFINE_string("data_root", None, "Folder of the public collections; otherwise "
-                      "TPUGRAPHS_RANK_DATA, then the platform's.")
-  flags.DEFINE_string("output", None, "Folder of packed collections; otherwise packed/ beside the "
-                      "graphs.")
+  flags.DEFINE_list("splits", None, "Splits, comma-separated. By default all that have files.")
+  flags.DEFINE_string("data_root", None, "Folder of the public collections. By default "
+                      "TPUGRAPHS_RANK_DATA, then the data folder of this platform.")
+  flags.DEFINE_string("output", None, "Folder of packed collections. By default packed/ next to "
+                      "the graphs.")
   flags.DEFINE_bool("check", False, "Pack nothing; compare all checksums.")
 
 
@@ -111,9 +113,9 @@ def main(argv: list[str]) -> None:
       print(f"wrong: {problem}")
     if problems:
       raise errors.DataError(
-          f"{len(problems)} packed files of {values.collection} cannot be used; remove those that "
-          "are damaged, and run the same command without --check")
-    print("every checksum is right")
+          f"{len(problems)} packed files of {values.collection} cannot be used; remove the damaged "
+          "ones and run the same command without --check")
+    print("all checksums match")
     return
   for done in pack(*arguments):
     print(f"{done.folder}: {done.graphs} graphs, {done.written} of them packed now, "

@@ -1,15 +1,16 @@
-"""Scores and ranks the configurations of every graph of a split, as a part of a submission.
+"""Rank every graph of a split and write a part of a submission.
 
-  python -m tpugraphs_rank.cli.predict --run_dir runs/first --split test
-  python -m tpugraphs_rank.cli.predict --run_dir runs/first --split valid --output valid_part.csv
+  tpugraphs-rank predict --run_dir runs/first --split test
+  tpugraphs-rank predict --run_dir runs/first --split valid --output valid_part.csv
 
-Needs no runtimes, so the released test splits can be ranked. Writes into the run directory
+Needs no runtimes, so it ranks the released test splits. Writes into the run directory
 
-  predictions/<split>.npz  scores of each graph's configurations, higher = predicted faster
-  submission_part.csv      the ranking, one row a graph (of another split than test:
-                           predictions/<split>.csv; or where --output says)
+  predictions/SPLIT.npz    the scores of each graph's configurations; higher = predicted faster
+  submission_part.csv      the ranking, one row per graph (predictions/SPLIT.csv for other splits
+                           than test, or the file that --output names)
 
-`python -m tpugraphs_rank.cli.submission merge` joins the parts of several collections.
+The results of a bundled run, such as bundled:tile_xla_cpu, go to the same places under the current
+folder. `tpugraphs-rank submission merge` merges the parts of several collections.
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tpugraphs_rank import files
+from tpugraphs_rank.cli import runs
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import registry
 
@@ -29,11 +31,11 @@ def predict(run_dir: files.PathLike, split: str, output: files.PathLike | None =
   """Scores every graph of a split of a run's collection.
 
   Args:
-    run_dir: of a trained run.
+    run_dir: directory of a trained run, or the name of a bundled one.
     split: a split of its collection.
     output: the CSV file, instead of the one in the run directory.
     data_root: folder of the public collections, instead of the run's.
-    strict: refuse graphs that the run does not fit, instead of warning.
+    strict: whether to refuse graphs that do not fit the run, instead of warning.
 
   Raises:
     MissingDataError, DataError: as `load_collection`, or a graph is damaged.
@@ -42,23 +44,23 @@ def predict(run_dir: files.PathLike, split: str, output: files.PathLike | None =
   """
   from tpugraphs_rank.training import run_directory
   data = run_directory.RunDirectory(run_dir).read_config().data
-  found = collections.load_collection(
+  collection = collections.load_collection(
       data.collection, split, data_root or data.data_root, data.packed, data.packed_root)
-  # TensorFlow: not before it is known that there is something to score.
+  # TensorFlow: only once there is something to score.
   from tpugraphs_rank.training import prediction
   from tpugraphs_rank.training import run as run_lib
-  return prediction.predict(run_lib.load_run(run_dir, strict), found, output)
+  return prediction.predict(run_lib.load_run(run_dir, strict), collection, output,
+                            runs.results_folder(str(run_dir)))
 
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
+  runs.define_run_flag()
   flags.DEFINE_enum("split", "test", [*registry.SPLITS, registry.WHOLE],
-                    "The split that is scored; all: of a collection that is not divided.")
-  flags.DEFINE_string("output", None, "The CSV file; otherwise one in the run directory.")
-  flags.DEFINE_string("data_root", None, "Folder of the public collections, instead of the run's.")
-  flags.DEFINE_bool("strict", False, "Refuse graphs that the run does not fit (another target, "
-                    "opcodes never seen), instead of warning.")
+                    f"The split to rank; {registry.WHOLE}: a collection that is not divided.")
+  flags.DEFINE_string("output", None, "The CSV file. By default one in the run directory.")
+  flags.DEFINE_string("data_root", None, "Folder of the public collections. By default the run's.")
+  runs.define_strict_flag("graphs")
 
 
 def main(argv: list[str]) -> None:

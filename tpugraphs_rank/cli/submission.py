@@ -32,39 +32,41 @@ def define_expectation_flags() -> None:
 
 def expected_rows(values: flags.FlagValues, parts: Iterable[bytes]
                  ) -> tuple[submission.Expectation, Sequence[str]]:
-  """The rows that must be there, and the collections that --allow_partial leaves out."""
+  """The rows that must be in the file, and the collections that --allow_partial leaves out."""
   if values.sample:
     clash = next((flag for flag in _DATA if values[flag].present), None)
     if clash:
       raise errors.ConfigError(
-          f"--sample and --{clash}; a sample says alone what must be in the file: give one of them")
+          f"--sample and --{clash}; the sample alone defines the rows: give one of them")
     whole = submission.from_sample(values.sample)
     names = _wanted(values, parts, whole.collections)
     expectation = whole.only(names)
     known: Sequence[str] = whole.collections
   else:
-    found = {collection.name: collection
-             for collection in map(registry.get_collection, values.collections)}
-    names = _wanted(values, parts, tuple(found))
+    by_name = {collection.name: collection
+               for collection in map(registry.get_collection, values.collections)}
+    names = _wanted(values, parts, tuple(by_name))
     expectation = submission.from_data(
-        [found[name] for name in names], values.split or "test", values.data_root)
-    known = tuple(found)
+        [by_name[name] for name in names], values.split or "test", values.data_root)
+    known = tuple(by_name)
   return expectation, [name for name in known if name not in names]
 
 
 def _wanted(values: flags.FlagValues, parts: Iterable[bytes], known: Sequence[str]
             ) -> Sequence[str]:
+  """The collections that must be in the file."""
   if not values.allow_partial:
     return known
   names = merging.mentioned(parts, known)
   if not names:
     raise errors.DataError(
-        f"no row is of {', '.join(known)}; give --collections, or a file that ranks some of them")
+        f"no row belongs to {', '.join(known)}; give --collections, or a file that ranks some of "
+        "them")
   return names
 
 
 def print_counts(counts: Mapping[str, int], expectation: submission.Expectation) -> None:
-  """Prints for each collection how many of its rows there are."""
+  """Prints the number of rows of each collection, and the expected number."""
   expected = expectation.count(expectation.places)
   width = max(map(len, expected))
   for name, count in expected.items():

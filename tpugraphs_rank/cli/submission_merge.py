@@ -1,4 +1,4 @@
-"""Merges parts into one submission to the TpuGraphs competition.
+"""Merge parts into one submission.
 
   tpugraphs-rank submission merge --output submission.csv \\
     --parts runs/a/submission_part.csv,runs/b/submission_part.csv
@@ -27,7 +27,7 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> int:
-  """Writes the submission that the parts make, or prints why they make none."""
+  """Writes the submission, or prints why the parts do not form a valid one."""
   values = flags.FLAGS
   parts = {path: reading.read_bytes(path) for path in values.parts}
   expectation, left_out = shared.expected_rows(values, parts.values())
@@ -35,13 +35,13 @@ def main(argv: list[str]) -> int:
   if merged.faults:
     for fault in merged.faults:
       print(fault)
-    raise errors.DataError(f"{shared.counted(len(merged.faults), 'fault')}; {values.output} was not "
-                           "written")
+    raise errors.DataError(
+        f"{shared.counted(len(merged.faults), 'fault')}; {values.output} was not written")
   with files.atomic_write(values.output) as file:
     file.write(merged.data)
   shared.print_counts(merged.counts, expectation)
   if merged.repeats:
-    print(f"{shared.counted(merged.repeats, 'row')} stood in several parts, alike")
+    print(f"{shared.counted(merged.repeats, 'row')} in several parts, with equal rankings")
   shared.print_left_out(left_out)
   print(f"{values.output}: {shared.counted(len(expectation.rows), 'row')}")
   return 0

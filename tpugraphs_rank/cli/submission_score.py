@@ -1,4 +1,4 @@
-"""Computes the competition score of a submission.
+"""Compute the competition score of a submission.
 
   tpugraphs-rank submission score --submission valid.csv --split valid
 
@@ -17,6 +17,7 @@ from absl import flags
 
 from tpugraphs_rank import files
 from tpugraphs_rank import submission
+from tpugraphs_rank import tables
 from tpugraphs_rank.cli import submission as shared
 from tpugraphs_rank.submission import reading
 
@@ -30,31 +31,31 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> int:
-  """Prints the score of a submission, and writes it with the score of every graph."""
+  """Prints the score of a submission and writes the scores of all graphs."""
   values = flags.FLAGS
   path = pathlib.Path(values.submission)
   split = values.split or "valid"
   result = submission.score(reading.read_bytes(path), split, values.collections, values.data_root)
   folder = pathlib.Path(values.output or path.with_name(f"{path.stem}.score"))
   stored = {"split": split, **result.as_dict()}
-  found = result.competition.collections
+  means = result.competition.collections
   files.write_text(folder / "per_graph.csv", _csv(
       ["collection", "graph", "configurations", "score"],
       ([*graph[:3], _number(graph.score)] for graph in result.graphs)))
   files.write_text(folder / "per_collection.csv", _csv(
       ["collection", "score", "graphs", "skipped"],
-      ([name, _number(mean.mean), mean.graphs, mean.skipped] for name, mean in found.items())))
+      ([name, _number(mean.mean), mean.graphs, mean.skipped] for name, mean in means.items())))
   files.write_json(folder / "score.json", stored)
-  width = max(map(len, (*found, "collection")))
-  print(f"{'collection':<{width}}  score   graphs  with nothing to rank")
-  for name, mean in found.items():
-    print(f"{name:<{width}}  {mean.mean:6.4f}  {mean.graphs:6d}  {mean.skipped:20d}")
+  print(tables.text(
+      ("collection", "score", "graphs", "nothing to rank"),
+      [(name, f"{mean.mean:.4f}", str(mean.graphs), str(mean.skipped))
+       for name, mean in means.items()]))
   for name, count in result.without_runtimes.items():
     print(f"{name}: {shared.counted(count, 'graph')} without runtimes, not scored")
   if result.competition.missing:
     print(f"missing: {', '.join(result.competition.missing)}")
-    print(f"mean of {shared.counted(len(found), 'collection')}: {result.competition.partial:.4f} (no "
-          "competition score without the missing)")
+    print(f"mean of {shared.counted(len(means), 'collection')}: {result.competition.partial:.4f} "
+          "(the competition score needs all collections)")
   else:
     print(f"competition score ({split}): {result.competition.score:.4f}")
   print(f"numbers: {folder}/score.json, {folder}/per_collection.csv, {folder}/per_graph.csv")
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> int:
 
 
 def _number(value: float) -> str:
-  """Empty for what is not defined, as pandas and spreadsheets read it."""
+  """The number as text; an undefined one is empty, as pandas and spreadsheets expect."""
   return "" if math.isnan(value) else repr(value)
 
 

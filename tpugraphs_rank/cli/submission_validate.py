@@ -1,4 +1,4 @@
-"""Lists every fault of a submission to the TpuGraphs competition.
+"""List every fault of a submission.
 
   tpugraphs-rank submission validate --submission submission.csv --data_root data
 
@@ -29,8 +29,8 @@ def main(argv: list[str]) -> int:
   faults = submission.validate(data, expectation)
   for fault in faults:
     print(fault)
-  found = {row.id for row in submission.parse(data).rows}
-  shared.print_counts(expectation.count(found), expectation)
+  ids = {row.id for row in submission.parse(data).rows}
+  shared.print_counts(expectation.count(ids), expectation)
   shared.print_left_out(left_out)
   if faults:
     lines = len({fault.line for fault in faults})

@@ -1,0 +1,26 @@
+"""What the commands that use a trained run share."""
+
+import pathlib
+
+from absl import flags
+
+BUNDLED = "bundled:"
+
+
+def define_run_flag() -> None:
+  """Defines `--run_dir` and its alias `--run`."""
+  flags.DEFINE_string(
+      "run_dir", None, "Directory of a trained run, or the name of a bundled one, such as "
+      "bundled:tile_xla_cpu. --run is the same.", required=True)
+  flags.DEFINE_alias("run", "run_dir")
+
+
+def define_strict_flag(what: str) -> None:
+  """Defines `--strict` for a command that scores programs or graphs."""
+  flags.DEFINE_bool("strict", False, f"Refuse {what} that do not fit the run (another target, or "
+                    "opcodes that training never saw), instead of warning.")
+
+
+def results_folder(run_dir: str) -> pathlib.Path:
+  """Where a run's results go by default: its directory; the current folder for a bundled run."""
+  return pathlib.Path("." if run_dir.startswith(BUNDLED) else run_dir)
