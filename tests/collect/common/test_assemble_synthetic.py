@@ -13,8 +13,9 @@ from tpugraphs_rank.collect.common import assemble_synthetic
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.common import protocol
-from tpugraphs_rank.collect.layout import measure as layout_measure
+from tpugraphs_rank.collect.layout import planned as layout_planned
 from tpugraphs_rank.collect.tile import collect
+from tpugraphs_rank.collect.tile import planned
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.synthesis.programs import programs
@@ -30,14 +31,14 @@ def test_a_plan_holds_the_programs(tmp_path):
       programs.Node("parameter", (), "f32", (8,)),
       programs.Node("negate", (0,), "f32", (8,))))
   _write(path, [*small_programs.ALL, small])
-  kernels = plans.read_kernels(path)
+  kernels = planned.read_kernels(path)
   plan = collect.make_plan(kernels, 5, 0, protocol.Protocol())
   # Those with hardly any tiles are left out.
   assert [entry["stem"] for entry in plan["kernels"]] == [
       program.stem for program in small_programs.ALL[:6]]
   plans.store(tmp_path, plan, ("seed",), "kernels")
   stored = files.read_json(tmp_path / "plan.json")["kernels"]
-  assert [plans.kernel_of(entry) for entry in stored] == kernels[:6]
+  assert [planned.kernel_of(entry) for entry in stored] == kernels[:6]
   assert all(len(entry["tiles"]) == 5 for entry in stored)
 
 
@@ -45,21 +46,21 @@ def test_two_programs_of_one_name(tmp_path):
   path = tmp_path / "programs.json"
   _write(path, [small_programs.BIAS, small_programs.BIAS])
   with pytest.raises(errors.DataError, match="two programs are named hand_dot.2.f32"):
-    plans.read_programs(path)
+    plans.read_synthetic(path)
 
 
 def test_a_layout_plan_holds_the_programs():
   plan = {"programs": [{"stem": small_programs.BIAS.stem, "program": small_programs.BIAS.to_json()},
                        {"stem": "unet.1x48x12x2.forward"}]}
-  assert layout_measure.program_of(plan, small_programs.BIAS.stem) == small_programs.BIAS
-  assert layout_measure.program_of(plan, "unet.1x48x12x2.forward").family == "unet"
+  assert layout_planned.program_of(plan, small_programs.BIAS.stem) == small_programs.BIAS
+  assert layout_planned.program_of(plan, "unet.1x48x12x2.forward").family == "unet"
   with pytest.raises(errors.UnknownNameError, match="hand_dot.0.f32"):
-    layout_measure.program_of(plan, small_programs.MATMUL.stem)
+    layout_planned.program_of(plan, small_programs.MATMUL.stem)
 
 
 def test_no_programs(tmp_path):
   with pytest.raises(errors.MissingDataError, match="programs.json"):
-    plans.read_programs(tmp_path / "programs.json")
+    plans.read_synthetic(tmp_path / "programs.json")
 
 
 @pytest.fixture(name="measured")
@@ -91,7 +92,7 @@ def _measured(tmp_path):
 
 def test_what_passes_the_gates_is_a_collection_to_train_on(measured):
   output = measured / "made"
-  found = assemble_synthetic.assemble_made(measured / "measured", measured / "npz", output, "tile:mine")
+  found = assemble_synthetic.assemble(measured / "measured", measured / "npz", output, "tile:mine")
   assert found["gates"]["planned"] == 5 and found["gates"]["kept"] == 1
   assert found["gates"]["not_measured"] == 1 and found["gates"]["kept_share"] == 1 / 4
   assert found["gates"]["failed"] == {"XlaRuntimeError": 1, "constant": 1}
@@ -118,7 +119,7 @@ def test_layout_programs_have_gates_of_their_own(measured):
              config_runtime_normalizers=np.full(count, times[0]),
              config_runtime_passes=np.stack([times, times]))
   output = measured / "made"
-  found = assemble_synthetic.assemble_made(
+  found = assemble_synthetic.assemble(
       measured / "measured", measured / "npz", output, "layout:made")
   # One per cent from fastest to slowest is enough, 23 configurations are not.
   assert found["gates"]["lost"] == {"configurations": 1, "tau": 0, "ratio": 0}
@@ -129,13 +130,13 @@ def test_layout_programs_have_gates_of_their_own(measured):
 
 def test_a_name_of_no_kind(measured):
   with pytest.raises(errors.UnknownNameError, match="tile or layout"):
-    assemble_synthetic.assemble_made(
+    assemble_synthetic.assemble(
         measured / "measured", measured / "npz", measured / "made", "made")
 
 
 @pytest.mark.parametrize("source", ["layerdag", "random", "template"])
 def test_the_bundled_layout_programs_are_what_their_readme_says(source):
-  folder = pathlib.Path(tpugraphs_rank.__file__).parent / "bundled" / "made_layout_xla_cpu"
+  folder = pathlib.Path(tpugraphs_rank.__file__).parent / "bundled" / "synthetic_layout_xla_cpu"
   measurement = files.read_json(folder / source / "measurement.json")
   batches = files.read_json(folder / source / "realisation.json")["batches"]
   described = registry.get_collection(str(folder / source / "collection.json"))
@@ -144,7 +145,7 @@ def test_the_bundled_layout_programs_are_what_their_readme_says(source):
   gate = measurement["gates"]
   assert len(graphs) == gate["kept"] and sum(counts) == measurement["configurations"]
   assert gate["planned"] == sum(batch["realisation"]["programs"] for batch in batches)
-  assert min(counts) >= gates.MADE_LAYOUT.configurations
+  assert min(counts) >= gates.SYNTHETIC_LAYOUT.configurations
   assert described.target == registry.get_collection("layout:xla_cpu:mixed").target
   for batch in batches:
     made = batch["realisation"]
@@ -160,5 +161,5 @@ def test_nothing_passes(measured):
   del report["kernels"]["made_dot.0.f32"]
   files.write_json(measured / "measured" / "report.json", report)
   with pytest.raises(errors.DataError, match="none of the 1 programs"):
-    assemble_synthetic.assemble_made(
+    assemble_synthetic.assemble(
         measured / "measured", measured / "npz", measured / "made", "tile:mine")
