@@ -1,15 +1,29 @@
 """Learning to rank compiler configurations by runtime.
 
-The names below are imported when they are first used: importing the package costs almost nothing,
-and neither it nor reading data or computing a metric imports TensorFlow; `load_run` does.
+    import tpugraphs_rank as tgr
+    run = tgr.train("tile:xla_cpu", "runs/first", epochs=10)
+    print(run.evaluate("test").summary())
+    graph = tgr.load_collection("tile:xla_cpu", "test")[0]
+    best = tgr.load_run("bundled:tile_xla_cpu").rank(graph, k=5)
+
+The names below are imported on first use, so importing the package takes almost no time. Reading
+data and computing metrics does not import TensorFlow; `train`, `load_run`, `models` and `losses`
+do.
 """
 
 import importlib
-from typing import Any, List, TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 from tpugraphs_rank import errors
 
-if TYPE_CHECKING:  # What `_LAZY` says, for type checkers and editors, which do not run it.
+if TYPE_CHECKING:  # The same names as in `_LAZY`, for type checkers and editors.
+  from tpugraphs_rank import losses
+  from tpugraphs_rank import metrics
+  from tpugraphs_rank import models
+  from tpugraphs_rank import sklearn
+  from tpugraphs_rank.api import load_run
+  from tpugraphs_rank.api import Run
+  from tpugraphs_rank.api import train
   from tpugraphs_rank.data import LayoutGraph
   from tpugraphs_rank.data import load_collection
   from tpugraphs_rank.data import load_graph
@@ -19,25 +33,32 @@ if TYPE_CHECKING:  # What `_LAZY` says, for type checkers and editors, which do 
   from tpugraphs_rank.metrics import kendall_tau
   from tpugraphs_rank.metrics import opa
   from tpugraphs_rank.metrics import topk_slowdown
-  from tpugraphs_rank.training.run import load_run
 
 __version__ = "0.1.0"
 
+# The module of each name; a name without an attribute is the module itself.
 _LAZY = {
-    "LayoutGraph": "tpugraphs_rank.data",
-    "TileGraph": "tpugraphs_rank.data",
-    "competition_score": "tpugraphs_rank.metrics",
-    "kendall_tau": "tpugraphs_rank.metrics",
-    "load_collection": "tpugraphs_rank.data",
-    "load_graph": "tpugraphs_rank.data",
-    "load_run": "tpugraphs_rank.training.run",
-    "opa": "tpugraphs_rank.metrics",
-    "register_collection": "tpugraphs_rank.data",
-    "topk_slowdown": "tpugraphs_rank.metrics",
+    "LayoutGraph": "tpugraphs_rank.data:LayoutGraph",
+    "Run": "tpugraphs_rank.api:Run",
+    "TileGraph": "tpugraphs_rank.data:TileGraph",
+    "competition_score": "tpugraphs_rank.metrics:competition_score",
+    "kendall_tau": "tpugraphs_rank.metrics:kendall_tau",
+    "load_collection": "tpugraphs_rank.data:load_collection",
+    "load_graph": "tpugraphs_rank.data:load_graph",
+    "load_run": "tpugraphs_rank.api:load_run",
+    "losses": "tpugraphs_rank.losses",
+    "metrics": "tpugraphs_rank.metrics",
+    "models": "tpugraphs_rank.models",
+    "opa": "tpugraphs_rank.metrics:opa",
+    "register_collection": "tpugraphs_rank.data:register_collection",
+    "sklearn": "tpugraphs_rank.sklearn",
+    "topk_slowdown": "tpugraphs_rank.metrics:topk_slowdown",
+    "train": "tpugraphs_rank.api:train",
 }
 
 __all__ = [
     "LayoutGraph",
+    "Run",
     "TileGraph",
     "__version__",
     "competition_score",
@@ -46,17 +67,25 @@ __all__ = [
     "load_collection",
     "load_graph",
     "load_run",
+    "losses",
+    "metrics",
+    "models",
     "opa",
     "register_collection",
+    "sklearn",
     "topk_slowdown",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
   if name not in _LAZY:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  value = getattr(importlib.import_module(_LAZY[name]), name)
-  globals()[name] = value  # The next use finds it without this function.
+  module, _, attribute = _LAZY[name].partition(":")
+  value: Any = importlib.import_module(module)
+  if attribute:
+    value = getattr(value, attribute)
+  globals()[name] = value  # The next use does not call this function.
   return value
 
 

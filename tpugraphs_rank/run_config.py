@@ -10,14 +10,14 @@ import dataclasses
 from typing import Any
 
 from tpugraphs_rank import plugins
+from tpugraphs_rank import registries
 from tpugraphs_rank.config import section
 from tpugraphs_rank.config import setting
 
-# The names that ship with the package. Registered ones come in addition: see the functions below.
+# The names that ship with the package. Plugins register more of them: see `registries`.
 MODELS = ("residual_gnn", "attention_gnn")
 LOSSES = ("list_mle", "pairwise_logistic", "pairwise_hinge", "softmax", "approx_ndcg", "mse")
 VALIDATION_METRICS = ("kendall_tau", "opa", "top1_slowdown", "top5_slowdown", "top10_slowdown")
-POOLINGS = ("mean", "sum", "max")
 # How training treats equal configurations of one graph.
 DUPLICATES = ("keep", "mean", "minimum", "first")
 # Which configurations of a validation graph are scored during training.
@@ -26,26 +26,6 @@ VALIDATION_CONFIGS = ("all", "published")
 PACKED = ("auto", "always", "never")
 # Which synthetic programs are too similar to the validation and test graphs.
 HELD_BACK = ("unseen", "structure", "content")
-
-
-def model_names() -> tuple[str, ...]:
-  """The valid names of a model."""
-  return MODELS
-
-
-def loss_names() -> tuple[str, ...]:
-  """The valid names of a loss."""
-  return LOSSES
-
-
-def validation_metric_names() -> tuple[str, ...]:
-  """The valid names of a validation metric."""
-  return VALIDATION_METRICS
-
-
-def pooling_names() -> tuple[str, ...]:
-  """The valid names of a pooling."""
-  return POOLINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +100,7 @@ class ModelConfig:
   """The architecture of the network."""
 
   model: str = setting(
-      "residual_gnn", "Name of the model.", choices=model_names, common=True)
+      "residual_gnn", "Name of the model.", choices=registries.MODELS.names, common=True)
   model_options: dict[str, Any] = setting(
       {}, "Settings of a custom model as a JSON object. The built-in models take none.")
   members: int = setting(
@@ -147,7 +127,7 @@ class ModelConfig:
       choices=("both", "operands", "users"))
   pooling: tuple[str, ...] = setting(
       ("mean", "sum"), "Poolings over nodes; their results are concatenated.",
-      choices=pooling_names)
+      choices=registries.POOLINGS.names)
   pool_l2: bool = setting(True, "L2-normalise the sum over nodes.")
   join: str = setting(
       "early", "Where a tile configuration enters the model: at the nodes (early), after pooling "
@@ -178,7 +158,7 @@ class LossConfig:
 
   losses: tuple[str, ...] = setting(
       ("list_mle",), "Names of the losses. Training minimises their weighted sum.",
-      choices=loss_names, common=True)
+      choices=registries.LOSSES.names, common=True)
   loss_weights: tuple[float, ...] = setting((1.0,), "Weight of each loss.", minimum=0.0)
   l2_regularization: float = setting(
       1e-6, "Weight of the squared norm of all kernels.", minimum=0.0)
@@ -211,7 +191,7 @@ class TrainingConfig:
       "--lists_per_graph lists of each program fill.", minimum=1)
   validation_metric: str = setting(
       "kendall_tau", "Metric on the validation split that selects the best checkpoint and decides "
-      "about early stopping.", choices=validation_metric_names, common=True)
+      "about early stopping.", choices=registries.VALIDATION_METRICS.names, common=True)
   validation_configs: str = setting(
       "all", "Configurations of each validation graph that the metric uses: all, or the 1,000 "
       "behind the published results on the public layout collections.",

@@ -10,8 +10,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tpugraphs_rank"
 NUMPY_ONLY = ("candidates", "chakra", "data", "hlo", "metrics", "submission")
-# The TensorFlow part of the data, and a script for an environment of its own.
-EXCEPT = ("tpugraphs_rank.data.pipeline", "tpugraphs_rank.hlo.regenerate")
+# The TensorFlow part of the data, the Python API, and a script for an environment of its own.
+EXCEPT = ("tpugraphs_rank.api", "tpugraphs_rank.data.pipeline", "tpugraphs_rank.hlo.regenerate")
 
 
 def _run_python(code: str) -> str:
@@ -46,10 +46,11 @@ def test_numpy_only_code_imports_no_tensorflow():
   assert heavy.strip() == "[]"
 
 
-def test_the_public_names_import_no_tensorflow_but_for_runs():
+def test_the_public_names_import_no_tensorflow_but_for_runs_and_models():
   assert _run_python(
       "import sys, tpugraphs_rank\n"
-      "for name in set(dir(tpugraphs_rank)) - {'load_run'}: getattr(tpugraphs_rank, name)\n"
+      "for name in set(dir(tpugraphs_rank)) - {\n"
+      "    'Run', 'load_run', 'losses', 'models', 'train'}: getattr(tpugraphs_rank, name)\n"
       "print('tensorflow' in sys.modules)\n"
       "tpugraphs_rank.load_run\n"
       "print('tensorflow' in sys.modules)").split() == ["False", "True"]

@@ -162,7 +162,8 @@ def test_an_initial_checkpoint_and_its_normalizer_then_the_run_itself(
   training = trainer.Trainer(config)
   assert training.normalizer.is_same(trainer.normalize.Normalizer.load(first / "normalizer.npz"))
   assert not training.normalizer.is_same(fresh.normalizer)
-  for variables in (training.stepper.model.trainable_variables, training.stepper.averaged):
+  for variables in (training.stepper.model.trainable_variables,
+                    training.stepper.average.variables):
     assert all((variable.numpy() == 1).all() for variable in variables)  # The best epoch's.
   # A checkpoint of the run itself wins over it.
   second = tmp_path / "second"

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.training import small_runs
-from tpugraphs_rank import run_config
+from tpugraphs_rank.training import schedules
 from tpugraphs_rank.training import steps
 from tpugraphs_rank.training import trainer
 
@@ -17,9 +17,8 @@ from tpugraphs_rank.training import trainer
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 @pytest.mark.parametrize("warmup, total", [(0, 10), (4, 10), (20, 10)])
 def test_the_learning_rate(schedule, warmup, total):
-  config = run_config.OptimizerConfig(learning_rate=0.2, warmup_steps=warmup, schedule=schedule)
-  rate = steps.WarmupSchedule(config, total)
   warmup = min(warmup, total)
+  rate = schedules.WarmupSchedule(0.2, warmup, total, schedule == "cosine")
   for step in range(total + 3):
     expected = 0.2 * min((step + 1) / max(warmup, 1), 1)
     if schedule == "cosine":
@@ -79,4 +78,4 @@ def test_clipping_adam_and_averaging(tmp_path, decay):
       np.testing.assert_allclose(variables[place].numpy(), values[place], rtol=1e-3, atol=1e-5)
       expected = averages[place] if decay else values[place]
       np.testing.assert_allclose(
-          stepper.averaged[place].numpy(), expected, rtol=1e-3, atol=1e-5)
+          stepper.average.variables[place].numpy(), expected, rtol=1e-3, atol=1e-5)

@@ -110,10 +110,10 @@ class RunDirectory:
   def output_folder(self) -> pathlib.Path:
     """Where results about the run are written by default.
 
-    This is the run directory itself. The results of a bundled model, which is read-only, go to
-    `runs/bundled-NAME` in the current folder.
+    This is the run directory itself. The results of a bundled model, which is read-only, go to the
+    current folder.
     """
-    return pathlib.Path("runs") / f"bundled-{self.bundled}" if self.bundled else self.path
+    return pathlib.Path(".") if self.bundled else self.path
 
   def _check_writable(self) -> None:
     if self.bundled:

@@ -1,7 +1,6 @@
 """One training step and one validation step as TensorFlow functions."""
 
 from collections.abc import Mapping, Sequence
-import math
 from typing import Any
 
 import tensorflow as tf
@@ -10,35 +9,14 @@ from tpugraphs_rank import losses
 from tpugraphs_rank import models
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import pipeline
-
-
-class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
-  """Linear over the warm-up, then constant, or half a cosine down to 1 % at the last step."""
-
-  def __init__(self, config: run_config.OptimizerConfig, total_steps: int):
-    super().__init__()
-    self._peak = config.learning_rate
-    self._warmup = min(config.warmup_steps, total_steps)
-    self._cosine = config.schedule == "cosine"
-    self._total = total_steps
-
-  def __call__(self, step):
-    step = tf.cast(step, tf.float32)
-    rate = tf.minimum((step + 1.0) / max(self._warmup, 1), 1.0)
-    if self._cosine:
-      done = tf.clip_by_value(
-          (step - self._warmup) / max(self._total - self._warmup, 1), 0.0, 1.0)
-      rate *= 0.01 + 0.99 * 0.5 * (1.0 + tf.cos(math.pi * done))
-    return self._peak * rate
-
-  def get_config(self) -> dict[str, Any]:
-    raise NotImplementedError("the schedule is rebuilt from the run's configuration")
+from tpugraphs_rank.training import averaging
+from tpugraphs_rank.training import schedules
 
 
 class Stepper:
   """The model with its optimizer: what changes in a step, and the step."""
 
-  def __init__(self, model: models.Model, config: run_config.RunConfig, total_steps: int,
+  def __init__(self, model: models.RankingModel, config: run_config.RunConfig, total_steps: int,
                element_spec: Mapping[str, Any]):
     """Makes the optimizer and the functions.
 
@@ -51,14 +29,12 @@ class Stepper:
     self.model = model
     self._clip_norm = config.optimizer.clip_norm
     self._loss = losses.combined_loss(config.loss.losses, config.loss.loss_weights)
-    self.optimizer = tf.keras.optimizers.Adam(WarmupSchedule(config.optimizer, total_steps))
+    self.optimizer = tf.keras.optimizers.Adam(schedules.WarmupSchedule(
+        config.optimizer.learning_rate, min(config.optimizer.warmup_steps, total_steps),
+        total_steps, config.optimizer.schedule == "cosine"))
     self.optimizer.build(model.trainable_variables)
     self._ema_decay = config.optimizer.ema_decay
-    self._dropout = config.model.dropout > 0
-    # The averaged weights; without averaging, the weights themselves.
-    self.averaged: list[tf.Variable] = [
-        tf.Variable(variable, trainable=False) for variable in model.trainable_variables
-    ] if self._ema_decay else list(model.trainable_variables)
+    self.average = averaging.WeightAverage(model.trainable_variables, self._ema_decay > 0)
     self._seed = config.training.seed
     # No AutoGraph: nothing here needs its control flow, and it would double the time to trace.
     options = {"input_signature": [dict(element_spec)], "autograph": False}
@@ -69,21 +45,17 @@ class Stepper:
     """All that a checkpoint must hold to go on."""
     return {"model": list(self.model.trainable_variables),
             "optimizer": list(self.optimizer.variables),
-            "averaged": self.averaged if self._ema_decay else []}
+            "averaged": self.average.stored()}
 
   def best_variables(self) -> dict[str, list[tf.Variable]]:
     """What scoring uses."""
-    return {"model": self.averaged}
+    return {"model": self.average.variables}
 
-  def _scores_and_loss(self, step: Mapping[str, Any], training: bool
-                       ) -> tuple[tf.Tensor, tf.Tensor]:
-    seed = None
-    if training and self._dropout:
-      seed = tf.stack([tf.cast(self._seed, tf.int32),
-                       tf.cast(self.optimizer.iterations, tf.int32)])
-    scores = self.model.member_scores(
-        step["graph"], segment=step.get("segment") if training else None,
-        segment_node_ids=step.get("segment_node_ids") if training else None, dropout_seed=seed)
+  def _scores_and_loss(self, arrays: Mapping[str, tf.Tensor], step: Mapping[str, Any],
+                       training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    seed = tf.stack([tf.cast(self._seed, tf.int32), tf.cast(self.optimizer.iterations, tf.int32)
+                     ]) if training else None
+    scores = self.model.member_scores(arrays, training, seed)
     losses_of_members = [
         weighted_mean(self._loss(step, member), step.get("weight")) for member in scores]
     count = len(scores)
@@ -91,9 +63,9 @@ class Stepper:
 
   def _train(self, arrays: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Updates the weights unless loss or gradient are not finite."""
-    step = pipeline.to_step(arrays)
+    step = pipeline.labels(arrays)
     with tf.GradientTape() as tape:
-      scores, loss = self._scores_and_loss(step, training=True)
+      scores, loss = self._scores_and_loss(arrays, step, training=True)
       total = loss + tf.add_n(self.model.losses) if self.model.losses else loss
     variables = self.model.trainable_variables
     gradients = tape.gradient(total, variables)
@@ -111,15 +83,12 @@ class Stepper:
     variables = self.model.trainable_variables
     self.optimizer.apply_gradients(zip(gradients, variables))
     if self._ema_decay:
-      # Early on, an average over as many steps as there were.
       done = tf.cast(self.optimizer.iterations, tf.float32)
-      decay = tf.minimum(self._ema_decay, (1.0 + done) / (10.0 + done))
-      for average, variable in zip(self.averaged, variables):
-        average.assign_add((1.0 - decay) * (variable - average))
+      self.average.update(1.0 - tf.minimum(self._ema_decay, (1.0 + done) / (10.0 + done)))
     return tf.constant(True)
 
   def _validate(self, arrays: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    return self._scores_and_loss(pipeline.to_step(arrays), training=False)[1]
+    return self._scores_and_loss(arrays, pipeline.labels(arrays), training=False)[1]
 
 
 def weighted_mean(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:

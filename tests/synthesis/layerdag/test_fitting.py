@@ -48,7 +48,7 @@ def test_what_is_kept_are_the_averages_of_the_best_validation(average):
   # The averages are what was judged, too.
   draws = {"sizes": 1}
   for name in variables:
-    again = fitter.bounds(name, fitter._valid, fitter._valid_asked,
+    again = fitter.bounds(name, fitter._valid, fitter._valid_conditions,
                           draws.get(name, fitting._VALIDATION_DRAWS))
     assert again == pytest.approx(best[name], rel=1e-6)
 
@@ -62,7 +62,7 @@ def test_training_hides_attributes_and_nothing_else_does():
   bounds = []
   for rate in (0.0, 0.9):
     fitter = _fitter(network__attribute_dropout=rate)
-    bounds.append([fitter.bounds(name, fitter._valid, fitter._valid_asked, 1)
+    bounds.append([fitter.bounds(name, fitter._valid, fitter._valid_conditions, 1)
                    for name in fitter.generator.modules])
   np.testing.assert_array_equal(*bounds)
 
@@ -70,8 +70,8 @@ def test_training_hides_attributes_and_nothing_else_does():
 def test_training_shakes_the_scalars_that_are_told():
   still, shaken = (next(_fitter(network__condition_noise=noise)._batches(1))
                    for noise in (0.0, 0.5))
-  told = still["told"] > 0
-  np.testing.assert_array_equal(still["told"], shaken["told"])
+  told = still["specified"] > 0
+  np.testing.assert_array_equal(still["specified"], shaken["specified"])
   moved = shaken["scalar"] - still["scalar"]
   assert (moved[~told] == 0).all() and (moved[told] != 0).all()
   assert 0.2 < moved[told].std() < 0.9

@@ -58,7 +58,7 @@ def test_a_directory_of_another_run_is_refused(tmp_path):
 
 
 def test_graphs_must_be_named_and_there():
-  with pytest.raises(errors.ConfigError, match="--graphs FILE.npz.*layerdag_graphs"):
+  with pytest.raises(errors.ConfigError, match="--graphs FILE.npz.*layerdag graphs"):
     training.Trainer(test_model.small())
   with pytest.raises(errors.MissingDataError, match="no file .*none.npz"):
     training.Trainer(test_model.small(data__graphs="none.npz"))

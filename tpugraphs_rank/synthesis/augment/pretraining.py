@@ -40,8 +40,9 @@ from tpugraphs_rank.models import build_model
 from tpugraphs_rank.models import ranker as ranker_lib
 from tpugraphs_rank.synthesis.augment import pretext
 from tpugraphs_rank.training import checkpoints
+from tpugraphs_rank.training import epochs
 from tpugraphs_rank.training import runtime
-from tpugraphs_rank.training import steps as steps_lib
+from tpugraphs_rank.training import schedules
 
 _logger = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ class Pretrainer:
     self.model = build_model(registry.get_collection(config.data.collection).kind, config)
     _create_variables(self.model, config, found)
     self._heads = [_Heads(member, config.model.hidden_width, settings.objectives)
-                   for member in self.model.rankers]
+                   for member in self.model.members]
     first = self._scaled(next(self._lists()))
     signature = {name: tf.TensorSpec([None, *array.shape[1:]], array.dtype, name=name)
                  for name, array in first.items()}
@@ -192,8 +193,8 @@ class Pretrainer:
       heads(first)  # Creates their variables.
     reached = [variable for heads in self._heads for variable in heads.trainable_variables]
     self._variables = [*self.model.trainable_variables, *reached]
-    schedule = steps_lib.WarmupSchedule(run_config.OptimizerConfig(
-        learning_rate=settings.learning_rate, warmup_steps=min(30, settings.steps)), settings.steps)
+    schedule = schedules.WarmupSchedule(
+        settings.learning_rate, min(30, settings.steps), settings.steps)
     self._optimizer = tf.keras.optimizers.Adam(schedule)
     self._optimizer.build(self._variables)
     options = {"input_signature": [signature], "autograph": False}
@@ -203,12 +204,14 @@ class Pretrainer:
   def train(self) -> dict[str, Any]:
     """Takes all steps; returns what `pretrain` does."""
     losses = []
-    for arrays in self._lists():
-      losses.append(float(self._step(self._scaled(arrays))))
-      if not math.isfinite(losses[-1]):
-        raise errors.TrainingError(
-            f"pre-training, step {len(losses)}: the loss is {losses[-1]}; lower learning_rate, or "
-            "look for extreme features in the collections")
+    with epochs.step_bar(self._settings.steps, label="pre-training") as bar:
+      for arrays in self._lists():
+        losses.append(float(self._step(self._scaled(arrays))))
+        bar.update()
+        if not math.isfinite(losses[-1]):
+          raise errors.TrainingError(
+              f"pre-training, step {len(losses)}: the loss is {losses[-1]}; lower learning_rate, "
+              "or look for extreme features in the collections")
     last = losses[-max(len(losses) // 10, 1):]
     judged = self.judge(self._held_out)
     _logger.info("pre-training: loss %.3f; on %d held-out graphs: %s", np.mean(last),
@@ -273,7 +276,7 @@ class Pretrainer:
     if self._synthetic:
       share = self._config.augment.synthetic_share
       made = min(max(round(share * settings.batch_size), 1), settings.batch_size)
-    sides = [(side, count, mixing.going_round(len(side), 0, settings.steps * count, [seed, place]))
+    sides = [(side, count, mixing.repeated_permutations(len(side), 0, settings.steps * count, [seed, place]))
              for side, count, place in ((self._real, settings.batch_size - made, _REAL),
                                         (self._synthetic, made, _SYNTHETIC)) if side and count]
     rng = np.random.default_rng([seed, _TASKS])
@@ -370,4 +373,4 @@ def _create_variables(model: Any, config: run_config.RunConfig, found: Graphs) -
   plain = dataclasses.replace(config.batch, segment_mode="full", max_configs=2)
   batch = batches.training_batch([batches.prepare(found.programs[0], found.normalizer)], plain,
                                  np.random.default_rng(0))
-  model(pipeline.to_step(model.arrange(batch))["graph"])
+  model.create_variables(model.arrange(batch))

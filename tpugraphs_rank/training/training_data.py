@@ -1,0 +1,84 @@
+"""The graphs of a training run: read, scaled, and prepared for batches."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import run_config
+from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import mixing
+from tpugraphs_rank.data import normalize
+from tpugraphs_rank.data import published
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.training import run_directory
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+  """Everything that training reads.
+
+  Attributes:
+    counts: for each split what was read and what was left out.
+    normalizer: feature scaling.
+    train, valid: the prepared real graphs.
+    synthetic: the prepared synthetic graphs; empty without augmentation.
+  """
+
+  counts: Mapping[str, splits.Counts]
+  normalizer: normalize.Normalizer
+  train: list[batches.PreparedGraph]
+  valid: list[batches.PreparedGraph]
+  synthetic: list[batches.PreparedGraph]
+
+
+def load(config: run_config.RunConfig, collection: registry.Collection) -> TrainingData:
+  """Reads the programs, fits or loads the normalizer, and prepares the graphs.
+
+  Raises:
+    TpuGraphsRankError: bad data, or settings that do not fit the collection.
+  """
+  loaded = _load_splits(config, collection)
+  programs = {split: result.programs for split, result in loaded.items()}
+  normalizer = _normalizer(config, programs["train"], programs.get("synthetic", ()))
+  max_nodes = config.batch.max_nodes if config.batch.segment_mode != "full" else None
+  prepare = lambda split: [
+      batches.prepare(program, normalizer, max_nodes) for program in programs.get(split, ())]
+  # Validation lists go through the training step's signature, which may include segments.
+  return TrainingData({split: result.counts for split, result in loaded.items()}, normalizer,
+                      prepare("train"), prepare("valid"), prepare("synthetic"))
+
+
+def _load_splits(config: run_config.RunConfig, collection: registry.Collection
+                 ) -> dict[str, splits.Loaded]:
+  _check_published(config, collection)
+  seed = config.training.seed
+  loaded = {split: splits.load(config.data, split, seed, config.batch.max_configs)
+            for split in ("train", "valid")}
+  if config.training.validation_configs == "published":
+    loaded["valid"] = loaded["valid"]._replace(programs=published.restrict(
+        loaded["valid"].programs, collection, config.data.data_root))
+  if config.augment.synthetic is not None:
+    loaded["synthetic"] = mixing.load_synthetic(config, collection, loaded["valid"].programs)
+  return loaded
+
+
+def _normalizer(config: run_config.RunConfig, train: Sequence[splits.ProgramView],
+                synthetic: Sequence[splits.ProgramView]) -> normalize.Normalizer:
+  initial = config.training.initial_checkpoint
+  if initial is not None:
+    return normalize.Normalizer.load(run_directory.RunDirectory(initial) / "normalizer.npz")
+  fitted_on = mixing.training_programs(config, train, synthetic)
+  return normalize.Normalizer.fit([program.graph for program in fitted_on],
+                                  [program.choice for program in fitted_on])
+
+
+def _check_published(config: run_config.RunConfig, collection: registry.Collection) -> None:
+  """Raises ConfigError if the run asks for published configurations and there are none."""
+  if config.training.validation_configs != "published" or (
+      config.data.split_by == "program" and published.is_published(collection, "valid")):
+    return
+  raise errors.ConfigError(
+      f"training.validation_configs is 'published', but nothing is published for {collection.name} "
+      f"with split_by={config.data.split_by}, only for {', '.join(published.COLLECTIONS)}, split "
+      "by program; use --validation_configs=all")
