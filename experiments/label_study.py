@@ -123,7 +123,7 @@ def generated(folder: pathlib.Path, parts: Mapping[str, dags_lib.Dags], conditio
 
 def rows_of(count: int, wanted: int, seed: Sequence[int]) -> np.ndarray:
   """(wanted,) places of `count` graphs, none more than once oftener than another."""
-  return mixing.going_round(count, 0, wanted, seed)
+  return mixing.repeated_permutations(count, 0, wanted, seed)
 
 
 def arms(study: Study, budget: int | None, seed: int, predict: Any

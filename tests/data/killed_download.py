@@ -103,7 +103,7 @@ def main() -> None:
     names = {"npz_layout_xla_random_valid.tar", "small.json"}
     allowed = {f"{name}{suffix}" for name in names for suffix in (".json", ".lock")}
     assert leftovers <= allowed, f"after {plan}: {leftovers - allowed}"
-    assert all(brought.was_there for brought in download.download(remotes, root))
+    assert all(brought.was_complete for brought in download.download(remotes, root))
     shutil.rmtree(root)
     if runs == "all" and ended:
       break

@@ -160,7 +160,7 @@ def test_dtypes_are_those_of_the_files_and_padding_is_stated_or_found(tmp_path):
   assert split["stored_dtypes"]["node_opcode"] == {"uint8": 2, "int32": 1}
   assert split["stored_dtypes"]["feature_padding"] == {"int64": 1}
   assert split["stored_dtypes"]["edge_index"] == {"int64": 3}
-  assert split["feature_padding"] == {"stated": {"0": 1, "None": 2}, "found": {"0": 2, "-1": 1}}
+  assert split["feature_padding"] == {"declared": {"0": 1, "None": 2}, "observed": {"0": 2, "-1": 1}}
 
 
 # ---- opcodes and twins ---------------------------------------------------------------------------
@@ -341,7 +341,7 @@ ZEROS = "move away the graphs without runtimes of {}, or state has_runtimes fals
         ZEROS.format("train"), HINT]),
 ])
 def test_what_mends_depends_on_what_is_wrong(tmp_path, wrong, steps):
-  found = _own(tmp_path, wrong).mends()
+  found = _own(tmp_path, wrong).remedies()
   assert len(found) == len(steps)
   assert all(HINT in step if expected == HINT else step == expected
              for step, expected in zip(found, steps))
@@ -354,13 +354,13 @@ def test_what_mends_a_public_collection_names_all_faulty_splits(tmp_path):
   WRONG["too few"](folder / "test")
   WRONG["no runtimes"](folder / "valid")
   found = describe.describe("layout:xla:default", data_root=tmp_path)
-  damaged, zeros, bring = found.mends(tmp_path)
+  damaged, zeros, bring = found.remedies(tmp_path)
   assert damaged == "move away the damaged files of train"
   assert zeros == "move away the graphs without runtimes of valid"
   assert bring.startswith(
       "bring it with `python -m tpugraphs_rank.cli.download --collections layout:xla:default "
       f"--splits train,valid,test --data_root {tmp_path}`")
-  assert "--data_root" not in found.mends()[2].partition("`, ")[0]
+  assert "--data_root" not in found.remedies()[2].partition("`, ")[0]
 
 
 def test_no_splits(tmp_path):
@@ -438,7 +438,7 @@ def test_the_bundled_collection_is_whole():
     assert there["graphs"] == there["expected"] == len(
         collections.load_collection("tile:xla_cpu", split))
     assert there["feature_padding"] == {
-        key: {"0": there["graphs"]} for key in ("stated", "found")}
+        key: {"0": there["graphs"]} for key in ("declared", "observed")}
     assert there["one_distinct_configuration"] == [] and there["runtimes"]["expected"] is True
   # Held-back families may share their structure with training's; no program is there twice.
   assert [(entry["of"], entry["in"], entry["with_equal_features"]) for entry in found["twins"]] == [
@@ -463,7 +463,7 @@ def test_the_quirks_of_the_release(tmp_path):
           "node_feat": "float32", "node_opcode": "uint8", "edge_index": "int64",
           "node_config_ids": "int64", "node_config_feat": "float32", "config_runtime": "int64",
           "node_splits": "int64"}.items()}
-  assert splits["train"]["feature_padding"]["stated"] == {"None": 69}
+  assert splits["train"]["feature_padding"]["declared"] == {"None": 69}
   assert [splits[split]["runtimes"]["graphs"] for split in registry.SPLITS] == [69, 7, 0]
   assert splits["train"]["isolated_nodes"]["graphs"] == len(range(0, 69, 5))
   assert splits["valid"]["configurations"]["least"] == 481

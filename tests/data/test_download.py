@@ -147,7 +147,7 @@ def test_brought_then_verified(server, tmp_path, caplog):
   caplog.set_level(logging.INFO)
   brought, = download.download(remotes(server), tmp_path)
   content = server.files[NAME]
-  assert (brought.was_there, brought.size, brought.sha256, brought.files) == (
+  assert (brought.was_complete, brought.size, brought.sha256, brought.files) == (
       False, len(content), _digest(content), 7)
   assert data(tmp_path) == GOOD
   assert left(tmp_path) == [f"{NAME}.json", f"{NAME}.lock"]
@@ -159,7 +159,7 @@ def test_brought_then_verified(server, tmp_path, caplog):
   assert "expected" not in caplog.text
   server.requests.clear()
   again, = download.download(remotes(server), tmp_path)
-  assert again.was_there and again.files == 7 and again.sha256 == brought.sha256
+  assert again.was_complete and again.files == 7 and again.sha256 == brought.sha256
   assert not server.requests  # No network is needed.
   assert data(tmp_path) == GOOD
 
@@ -168,20 +168,20 @@ def test_an_archive_that_is_kept_is_verified_too(server, tmp_path):
   download.download(remotes(server), tmp_path, keep_archives=True)
   path = tmp_path / "downloads" / NAME
   assert path.read_bytes() == server.files[NAME]
-  assert download.download(remotes(server), tmp_path, keep_archives=True)[0].was_there
+  assert download.download(remotes(server), tmp_path, keep_archives=True)[0].was_complete
   path.write_bytes(path.read_bytes()[:-1] + b"!")
   with pytest.raises(errors.DataError, match="recorded at the first download.*set aside as .*tar."):
     download.download(remotes(server), tmp_path, keep_archives=True)
   assert not path.exists()
   # Without it, the tree itself counts.
-  assert download.download(remotes(server), tmp_path, keep_archives=True)[0].was_there
+  assert download.download(remotes(server), tmp_path, keep_archives=True)[0].was_complete
 
 
 def test_an_archive_put_there_by_hand_is_taken(server, tmp_path):
   (tmp_path / "downloads").mkdir()
   (tmp_path / "downloads" / NAME).write_bytes(server.files[NAME])
   server.files.clear()
-  assert not download.download(remotes(server), tmp_path)[0].was_there
+  assert not download.download(remotes(server), tmp_path)[0].was_complete
   assert data(tmp_path) == GOOD and not server.requests
 
 
@@ -208,7 +208,7 @@ def test_missing_graphs_are_brought_again(server, tmp_path, caplog):
   download.download(remotes(server), tmp_path)
   (tmp_path / FOLDER / "g1.npz").unlink()
   (tmp_path / FOLDER / "mine.npz").write_bytes(b"mine")
-  assert not download.download(remotes(server), tmp_path)[0].was_there
+  assert not download.download(remotes(server), tmp_path)[0].was_complete
   assert data(tmp_path) == {**GOOD, f"{FOLDER}/mine.npz": b"mine"}
   assert f"{NAME}: 1 of its 7 files are missing" in caplog.text
 
@@ -248,9 +248,9 @@ def test_a_file_with_a_published_digest(server, tmp_path):
   assert not data(tmp_path)
   server.files["small.json"] = b"{}"
   brought, = download.download([remote], tmp_path)
-  assert not brought.was_there and data(tmp_path) == {"eval_indices/small.json": b"{}"}
+  assert not brought.was_complete and data(tmp_path) == {"eval_indices/small.json": b"{}"}
   server.requests.clear()
-  assert download.download([remote], tmp_path)[0].was_there and not server.requests
+  assert download.download([remote], tmp_path)[0].was_complete and not server.requests
   (tmp_path / "eval_indices" / "small.json").write_bytes(b"[]")
   with pytest.raises(errors.DataError, match="small.json has SHA-256 .*; expected .* move it away"):
     download.download([remote], tmp_path)
@@ -341,7 +341,7 @@ def test_an_archive_of_other_graphs_is_set_aside_and_can_be_mended(server, tmp_p
   # Nothing is on record, so that a good one can come from anywhere.
   server.files.clear()
   path.write_bytes(archive(GOOD))
-  assert not download.download(remotes(server), tmp_path)[0].was_there
+  assert not download.download(remotes(server), tmp_path)[0].was_complete
   assert data(tmp_path) == GOOD
 
 
@@ -353,10 +353,10 @@ def test_a_record_of_a_short_archive_is_forgotten(server, tmp_path, caplog):
   assert data(tmp_path) == short
   path = tmp_path / "downloads" / NAME
   path.write_bytes(archive(GOOD))  # By hand.
-  assert not download.download([whole], tmp_path)[0].was_there
+  assert not download.download([whole], tmp_path)[0].was_complete
   assert f"holds 5 graphs in {FOLDER}; expected 7; forgetting its record" in caplog.text
   assert data(tmp_path) == GOOD
-  assert download.download([whole], tmp_path)[0].was_there
+  assert download.download([whole], tmp_path)[0].was_complete
 
 
 def test_more_than_graphs_may_lie_in_the_place(server, tmp_path):
@@ -394,7 +394,7 @@ def test_an_archive_of_another_digest_is_never_removed(server, tmp_path, keep):
   assert f"set aside as {path}.rejected: run the same command again" in said
   assert f"remove {path}.json and {tmp_path / FOLDER}, and name it {path} again" in said
   # What is there is verified, and nobody's archive goes for that.
-  assert download.download(remotes(server), tmp_path, keep_archives=keep)[0].was_there
+  assert download.download(remotes(server), tmp_path, keep_archives=keep)[0].was_complete
   rejected = path.with_name(f"{NAME}.rejected")
   assert rejected.read_bytes() == other
   # The way out that the message names.
@@ -408,7 +408,7 @@ def test_an_archive_of_another_digest_is_never_removed(server, tmp_path, keep):
 def test_an_archive_of_the_right_digest_is_not_kept_beside_its_files(server, tmp_path):
   download.download(remotes(server), tmp_path)
   (tmp_path / "downloads" / NAME).write_bytes(server.files[NAME])
-  assert download.download(remotes(server), tmp_path)[0].was_there
+  assert download.download(remotes(server), tmp_path)[0].was_complete
   assert left(tmp_path) == [f"{NAME}.json", f"{NAME}.lock"]
 
 
@@ -540,7 +540,7 @@ def test_threads_share_the_work(server, tmp_path):
     thread.start()
   for thread in threads:
     thread.join()
-  assert sorted(result.was_there for result in results) == [False, True, True, True]
+  assert sorted(result.was_complete for result in results) == [False, True, True, True]
   assert len(server.gets()) == 1 and data(tmp_path) == GOOD
 
 
@@ -608,7 +608,7 @@ def test_a_data_root_that_cannot_be(server, tmp_path):
 
 def test_states(server, tmp_path):
   remote, = remotes(server)
-  look = lambda: (lambda state: (state.status, state.arrived, state.files))(
+  look = lambda: (lambda state: (state.status, state.received, state.files))(
       download_records.look(remote, tmp_path))
   size = len(server.files[NAME])
   assert look() == ("absent", 0, 0)

@@ -23,16 +23,16 @@ from tpugraphs_rank.data import splits
 @given(count=st.integers(1, 7), start=st.integers(0, 40), size=st.integers(0, 30),
        seed=st.integers(0, 99))
 def test_going_round_is_a_part_of_one_sequence_of_permutations(count, start, size, seed):
-  whole = mixing.going_round(count, 0, 80, [seed, 1])
-  part = mixing.going_round(count, start, start + size, [seed, 1])
+  whole = mixing.repeated_permutations(count, 0, 80, [seed, 1])
+  part = mixing.repeated_permutations(count, start, start + size, [seed, 1])
   np.testing.assert_array_equal(part, whole[start:start + size])
   for turn in range(80 // count):
     assert sorted(whole[turn * count:(turn + 1) * count]) == list(range(count))
 
 
 def test_the_two_sides_go_round_in_orders_of_their_own():
-  one, other = (mixing.going_round(50, 0, 50, [3, side]) for side in (1, 2))
-  again = mixing.going_round(50, 50, 100, [3, 1])
+  one, other = (mixing.repeated_permutations(50, 0, 50, [3, side]) for side in (1, 2))
+  again = mixing.repeated_permutations(50, 50, 100, [3, 1])
   assert list(one) != list(other) and list(one) != list(again)
 
 
@@ -300,8 +300,8 @@ def test_shuffled_runtimes(real, tmp_path):
 def test_features_are_scaled_by_what_trains():
   real, other = ([splits.ProgramView(synthetic.tile_graph(i))] for i in (1, 2))
   config = small_runs.settings("tile:none", augment_synthetic="made")
-  assert mixing.trained_on(config, real, other) == real + other
-  assert mixing.trained_on(config, real, []) == real
+  assert mixing.training_programs(config, real, other) == real + other
+  assert mixing.training_programs(config, real, []) == real
   alone = dataclasses.replace(
       config, augment=dataclasses.replace(config.augment, synthetic_share=1.0))
-  assert mixing.trained_on(alone, real, other) == other
+  assert mixing.training_programs(alone, real, other) == other

@@ -32,13 +32,13 @@ def _graph(node_feat):
 @pytest.mark.parametrize("padding", features.PADDINGS)
 def test_the_padding_of_a_real_program(padding):
   module = hlo_pb2.HloProto.FromString(MODULE.read_bytes()).hlo_module
-  assert quirks.found_padding(_graph(features.node_features(module, padding))) == padding
+  assert quirks.observed_padding(_graph(features.node_features(module, padding))) == padding
 
 
 def test_every_bundled_graph_shows_what_it_states():
   for split in ("train", "valid", "test"):
     for graph in collections.load_collection("tile:xla_cpu", split):
-      assert quirks.found_padding(graph) == graph.feature_padding == 0
+      assert quirks.observed_padding(graph) == graph.feature_padding == 0
 
 
 def test_the_padded_columns_are_the_lists_without_sum_and_product():
@@ -56,6 +56,6 @@ def _with_layouts(*layouts):
 
 def test_full_layouts_do_not_tell():
   full = [5, 4, 3, 2, 1, 0]
-  assert quirks.found_padding(_with_layouts(full, full[::-1])) is None
-  assert quirks.found_padding(_with_layouts(full, [4, 3, 2, 1, 0, 0])) == 0
-  assert quirks.found_padding(_with_layouts(full, [4, 3, 2, 1, 0, -1])) == -1
+  assert quirks.observed_padding(_with_layouts(full, full[::-1])) is None
+  assert quirks.observed_padding(_with_layouts(full, [4, 3, 2, 1, 0, 0])) == 0
+  assert quirks.observed_padding(_with_layouts(full, [4, 3, 2, 1, 0, -1])) == -1

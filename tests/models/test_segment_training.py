@@ -64,7 +64,7 @@ def test_backprop_scores_with_the_segments_states_from_a_pass_of_its_own(case, s
   pieces = _segments(prepared, batch["segment_node_ids"])
   for found, member, piece, order in zip(
       case.forward(batch), prepared, pieces, _order(prepared, batch)):
-    assert 0 < len(piece) <= 3 and any(np.array_equal(piece, cut) for cut in member.pieces)
+    assert 0 < len(piece) <= 3 and any(np.array_equal(piece, cut) for cut in member.segments)
     small_batches.close(found, slow.scores(member, order, segment=piece))
 
 
@@ -107,14 +107,13 @@ def test_backprop_gives_gradients_to_the_segments_nodes_alone(case):
   rng = np.random.default_rng(0)
   weights = tf.constant(rng.normal(size=batch["config_mask"].shape), tf.float32)
   with tf.GradientTape() as tape:
-    scores = model(step["graph"], segment=step["segment"],
-                   segment_node_ids=step["segment_node_ids"])
+    scores = model(step)
     total = tf.reduce_sum(scores * weights)
   found = tape.gradient(total, variables)
 
   # By hand: every node's states are numbers, but for those of the segments.
   embed = lambda graph: model._view(graph).embed(
-      lambda states: model._embed(states, None, apart=False))[0]
+      lambda states: model._embed(states, None, split=False))[0]
   states = embed(step["graph"]).numpy()
   place = {int(node): row for row, node in enumerate(batch["segment_node_ids"])}
   with tf.GradientTape() as tape:
@@ -127,7 +126,7 @@ def test_backprop_gives_gradients_to_the_segments_nodes_alone(case):
   expected = tape.gradient(total, variables)
 
   with tf.GradientTape() as tape:
-    whole = tape.gradient(tf.reduce_sum(model(step["graph"]) * weights), variables)
+    whole = tape.gradient(tf.reduce_sum(model({"graph": step["graph"]}) * weights), variables)
   different = 0
   for variable, ours, theirs, all_nodes in zip(variables, found, expected, whole):
     assert (ours is None) == (theirs is None), variable.name
@@ -153,7 +152,7 @@ def test_a_segment_without_edges_to_the_rest_has_the_full_pass_scores():
   arrays["edge_index"] = np.array([[1, 0], [2, 1], [4, 3], [5, 4]])
   case = small_batches.Made("tile", members=[graphs.graph_from_arrays("g", arrays)], **SETTINGS)
   config = dataclasses.replace(case.config.batch, segment_mode="backprop")
-  member = dataclasses.replace(case.prepared()[0], pieces=(np.arange(3), np.arange(3, 6)))
+  member = dataclasses.replace(case.prepared()[0], segments=(np.arange(3), np.arange(3, 6)))
   draw = lambda config: batches.training_batch([member], config, np.random.default_rng(3))
   batch = draw(config)
   # Choosing a segment takes a random number: the lists are compared by their features.
@@ -170,7 +169,7 @@ def test_every_segment_is_drawn_and_by_the_seed(case):
     for index, piece in enumerate(_segments(prepared, batch["node_ids"])):
       drawn.setdefault(index, set()).add(tuple(piece))
   for index, member in enumerate(prepared):
-    assert drawn[index] == {tuple(piece.tolist()) for piece in member.pieces}
+    assert drawn[index] == {tuple(piece.tolist()) for piece in member.segments}
     assert len(drawn[index]) > 1
 
 

@@ -47,4 +47,4 @@ def main(argv: list[str]) -> None:
   if description.problems:
     texts = [problem.text for problem in description.problems]
     raise errors.DataError(f"{description.collection.name}: "
-                           f"{'; '.join(texts + description.mends(values.data_root))}")
+                           f"{'; '.join(texts + description.remedies(values.data_root))}")

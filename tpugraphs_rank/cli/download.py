@@ -67,7 +67,7 @@ def _local(state: download_records.State, size: int | None) -> str:
   if state.status == "incomplete":
     return f"incomplete, {_files(state.files)}"
   if state.status == "partial" and size:
-    return f"partial, {100 * state.arrived / size:.0f} %"
+    return f"partial, {100 * state.received / size:.0f} %"
   return state.status
 
 
@@ -105,6 +105,6 @@ def main(argv: list[str]) -> None:
     print("\n".join(listing(remotes, root, values.parallel)))
     return
   for result in download_lib.download(remotes, root, values.parallel, values.keep_archives):
-    done = "verified" if result.was_there else "downloaded"
+    done = "verified" if result.was_complete else "downloaded"
     count = f"{_files(result.files)} in " if result.remote.is_archive else ""
     print(f"{done} {result.remote.name}: {count}{root / result.remote.place}")

@@ -1,6 +1,6 @@
 """Reading programs and their measured configurations.
 
-Everything here but `tpugraphs_rank.data.pipeline` needs NumPy only.
+Nothing here except `tpugraphs_rank.data.pipeline` needs TensorFlow.
 """
 
 from tpugraphs_rank.data.collections import load_collection

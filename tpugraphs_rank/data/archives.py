@@ -1,4 +1,4 @@
-"""What can be downloaded: the archives of the public collections, and the small public files."""
+"""The available downloads: archives of the public collections, and small public files."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -7,14 +7,13 @@ import pathlib
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import registry
 
-# Names under which the public archives are known, and the folder that each unpacks to.
+# Prefixes of the public archives' names, which are also the folders that they unpack to.
 _GRAPHS, _RAW = "npz", "pb"
 _REPOSITORY = ("https://raw.githubusercontent.com/google-research-datasets/tpu_graphs/"
                "ddd187c583cd3b0c72fb5adada905ad7b7532794/")
 _RAW_FILES = "tpu_graphs/process_data/tensorflow_ops/testdata"
 _EVAL_INDICES = "tpu_graphs/baselines/layout/eval_indices"
-# For each public file of the repository its folder there, its folder under the data root, and its
-# SHA-256.
+# Each public file of the repository: its folder there, its folder under the data root, its SHA-256.
 _EXTRAS: Mapping[str, tuple[str, str, str]] = {
     "module_tuning_data_layout.pb": (
         _RAW_FILES, "tpu_raw", "cdfd4b169a2078fcc5333c11d8d9868ca5f18e59877d6b92dc5683589785e9b6"),
@@ -37,18 +36,19 @@ _EXTRAS: Mapping[str, tuple[str, str, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Remote:
-  """A file on a server, and what becomes of it under the data root.
+  """A file on a server, and its place under the data root.
 
   Attributes:
-    name: the file's name, unique among all remotes; its record and its partial file bear it.
+    name: the file's name, unique among all remotes. Its record and its partial file are named after
+      it.
     address: http:// or https://.
-    place: relative to the data root; of an archive the folder that its graphs unpack to, otherwise
-      the file itself.
+    place: the folder that an archive's graphs unpack to, or otherwise the file itself; relative to
+      the data root.
     is_archive: whether it is a tar archive to unpack under the data root.
-    graphs: of an archive, the number of graphs that belong in `place`; None where it is not known.
-    sha256: the digest that the file must have, in hexadecimal; None where the publisher lists none.
-    is_raw: whether an archive holds raw protobufs: as many as there are graphs, it is thought, but
-      nothing states it.
+    graphs: number of graphs that an archive unpacks to `place`; None if unknown.
+    sha256: the SHA-256 that the file must have, in hexadecimal; None if the publisher lists none.
+    is_raw: whether an archive holds raw protobufs. Their number is probably the number of graphs,
+      but the publisher does not state it.
   """
 
   name: str
@@ -73,16 +73,16 @@ def collection_archives(
 
   Args:
     collections: names of public collections.
-    splits: of "train", "valid" and "test".
-    raw: the raw protobufs (`pb/`) instead of the processed graphs (`npz/`).
+    splits: any of "train", "valid" and "test".
+    raw: whether to get the raw protobufs (`pb/`) instead of the processed graphs (`npz/`).
     base_url: address of a mirror that holds the archives; None: the publisher's.
 
   Returns:
-    One archive a collection and split, in the order of the arguments, each once.
+    One archive per collection and split, in the order of the arguments, without duplicates.
 
   Raises:
     UnknownNameError: no such collection or split.
-    ConfigError: a collection has no public archives, or the address is none.
+    ConfigError: a collection has no public archives, or the address is invalid.
   """
   base = _base(base_url)
   remotes = []
@@ -90,7 +90,7 @@ def collection_archives(
     collection = registry.get_collection(name)
     if not collection.is_public:
       raise errors.ConfigError(
-          f"collection {name} has no public archives; those that have: "
+          f"collection {name} has no public archives; collections with public archives: "
           f"{', '.join(downloadable_collections())}")
     for split in dict.fromkeys(splits):
       collection.check_split(split)
@@ -108,14 +108,14 @@ def collection_archives(
 def extra_files(base_url: str | None = None) -> list[Remote]:
   """The two public raw measurements and the evaluation indices of the layout collections.
 
-  They come from the publisher's repository, at one commit, and have known digests.
+  They come from one commit of the publisher's repository, and have known checksums.
 
   Args:
     base_url: address of a mirror that holds them under their paths in that repository; None: the
       publisher's.
 
   Raises:
-    ConfigError: the address is none.
+    ConfigError: the address is invalid.
   """
   base = _base(base_url) or _REPOSITORY
   return [
@@ -129,5 +129,5 @@ def _base(base_url: str | None) -> str | None:
     return None
   if not base_url.startswith(("http://", "https://")):
     raise errors.ConfigError(
-        f"base_url {base_url!r} is no address; expected http://... or https://...")
+        f"base_url {base_url!r} is not an address; expected http://... or https://...")
   return base_url.rstrip("/") + "/"

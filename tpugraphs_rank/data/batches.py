@@ -1,7 +1,7 @@
 """Lists of configurations as flat NumPy arrays: what one training or scoring step sees.
 
-A batch holds B graphs, their N nodes and M edges one after the other, and one list of at most C
-configurations for each graph. Node features stand once, whatever C is.
+A batch holds B graphs, the concatenation of their N nodes and M edges, and one list of at most C
+configurations per graph. Node features are stored once, whatever C is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,29 +19,29 @@ from tpugraphs_rank.data import splits
 
 Batch = dict[str, np.ndarray]
 
-# (B,) float32, where lists differ in what their loss weighs.
+# Key of the (B,) float32 weights of the lists in the loss; present only if they differ.
 WEIGHT = "label_weight"
 LABELS = tuple(field.name for field in dataclasses.fields(labels.Labels))
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedGraph:
-  """A graph with scaled features, ready to be batched.
+  """A graph with scaled features, ready for batching.
 
   Attributes:
     graph: the graph as read.
     nodes: (n, F) float32 scaled features.
     source, target: (m,) int32; data flows from source (operand) to target (user).
-    tiles: (c, K) float32 scaled; None for layouts, which are read when they are asked for.
+    tiles: (c, K) float32 scaled; None for layouts, which are read on demand.
     config_nodes: (nc,) int32; empty for tiles.
-    config_sizes: (nc, 3) float32, their `normalize.tensor_sizes`.
-    runtimes: (c,) float64 by which configurations are ranked; zeros where not measured.
+    config_sizes: (nc, 3) float32, `normalize.tensor_sizes` of the configurable nodes.
+    runtimes: (c,) float64, the runtimes to rank by; zeros if not measured.
     choice: (c',) int64, the configurations that may be used (all, or one side of a split).
-    plain: whether those are all, ranked by the graph's own runtimes.
-    pieces: the segments, each its node ids; empty without segment dropout.
+    plain: whether `choice` is all configurations and `runtimes` are the graph's own.
+    segments: the node ids of each segment; empty without segment dropout.
   """
 
-  graph: graphs.Graph
+  graph: graphs.ConfiguredGraph
   nodes: np.ndarray
   source: np.ndarray
   target: np.ndarray
@@ -51,18 +51,19 @@ class PreparedGraph:
   runtimes: np.ndarray
   choice: np.ndarray
   plain: bool = False
-  pieces: tuple[np.ndarray, ...] = ()
+  segments: tuple[np.ndarray, ...] = ()
 
   @property
   def name(self) -> str:
     return self.graph.name
 
   def layouts(self, rows: np.ndarray) -> np.ndarray:
-    """(r, nc, 18) int8 of the configurations `rows` (r,) of a layout graph, and of no others."""
+    """(r, nc, 18) int8 layouts of the configurations `rows` (r,); the graph is a layout graph."""
+    assert isinstance(self.graph, graphs.LayoutGraph)
     return self.graph.layouts(rows)
 
   def configs(self, rows: np.ndarray) -> np.ndarray:
-    """What a model sees of the configurations `rows` (r,).
+    """The features that a model receives for the configurations `rows` (r,).
 
     Returns:
       Tile: (r, K) float32 scaled; layout: (r, nc, 18) int8.
@@ -70,7 +71,7 @@ class PreparedGraph:
     return self.layouts(rows) if self.tiles is None else self.tiles[rows]
 
   def order(self) -> np.ndarray:
-    """(c',) places in `choice`, by runtime, from the fastest on, equal ones as they stand."""
+    """(c',) positions in `choice`, fastest first; ties keep their order."""
     if self.plain:
       return self.graph.runtime_order()
     return np.argsort(self.runtimes[self.choice], kind="stable")
@@ -83,17 +84,19 @@ def prepare(program: splits.ProgramView, normalizer: normalize.Normalizer,
   Args:
     program: a `TileGraph` or `LayoutGraph`, and which of its configurations may be used.
     normalizer: fitted on the training split.
-    max_nodes: nodes a segment, where segment dropout is on.
+    max_nodes: maximum nodes per segment; None: no segment dropout.
   """
   graph = program.graph
+  tiles: np.ndarray | None
   if isinstance(graph, graphs.TileGraph):
     tiles = normalizer.configs(normalize.tile_rows(graph))
     config_nodes, config_sizes = np.zeros([0], np.int32), np.zeros([0, 3])
   else:
+    assert isinstance(graph, graphs.LayoutGraph)
     tiles = None
     config_nodes = graph.node_config_ids.astype(np.int32)
     config_sizes = normalize.tensor_sizes(graph)
-  pieces = () if max_nodes is None else tuple(
+  cut = () if max_nodes is None else tuple(
       segments.cut_segments(graph.edge_index, graph.num_nodes, max_nodes))
   edges = graph.edge_index
   return PreparedGraph(
@@ -103,31 +106,31 @@ def prepare(program: splits.ProgramView, normalizer: normalize.Normalizer,
       config_sizes=config_sizes.astype(np.float32),
       runtimes=program.runtimes,
       choice=program.indices, plain=program.choice is None and program.merged is None,
-      pieces=pieces)
+      segments=cut)
 
 
 @dataclasses.dataclass
 class _List:
-  """One graph's part of a batch, before it is joined with the others."""
+  """One graph's part of a batch, before the parts are concatenated."""
 
   prepared: PreparedGraph
   picked: np.ndarray  # (c',) configurations.
   reference: np.ndarray  # (r,) configurations of the reference list; empty in training.
-  piece: np.ndarray | None = None  # The segment drawn, its node ids.
+  segment: np.ndarray | None = None  # Node ids of the sampled segment.
 
 
 def _join(lists: Sequence[_List], edge_keep: np.ndarray | None = None, prefix: str = "",
-          only_pieces: bool = False) -> Batch:
-  """Flat arrays of the nodes, edges and configurations of several lists.
+          only_segments: bool = False) -> Batch:
+  """Concatenates the nodes, edges and configurations of several lists.
 
-  With `only_pieces` the graphs are cut down to their segments. Configurations are padded to the
-  longest list; masks say which are real.
+  With `only_segments` each graph is reduced to its sampled segment. Configurations are padded to
+  the longest list; masks mark the real ones.
   """
   reference = max((len(entry.reference) for entry in lists), default=0)
   width = max(len(entry.picked) for entry in lists)
-  batch: dict[str, list[np.ndarray]] = {key: [] for key in (
+  batch: dict[str, list] = {key: [] for key in (
       "nodes", "opcode", "source", "target", "num_nodes", "num_edges", "configs", "config_nodes",
-      "config_sizes", "num_config_nodes", "config_mask", "reference_mask", "piece")}
+      "config_sizes", "num_config_nodes", "config_mask", "reference_mask", "segment")}
   offset = 0
   edge = 0
   for entry in lists:
@@ -139,10 +142,10 @@ def _join(lists: Sequence[_List], edge_keep: np.ndarray | None = None, prefix: s
       edge += len(source)
       source, target = source[kept], target[kept]
     node_ids = np.arange(count)
-    if only_pieces:
-      node_ids = entry.piece
+    if only_segments and entry.segment is not None:
+      node_ids = entry.segment
       source, target = segments.induced_edges(source, target, node_ids, count)
-    batch["piece"].append(node_ids)
+    batch["segment"].append(node_ids)
     batch["nodes"].append(prepared.nodes[node_ids])
     batch["opcode"].append(prepared.graph.node_opcode[node_ids])
     batch["source"].append(source + offset)
@@ -172,7 +175,7 @@ def _join(lists: Sequence[_List], edge_keep: np.ndarray | None = None, prefix: s
       "target": np.concatenate(batch["target"]).astype(np.int32),
       "num_nodes": np.array(batch["num_nodes"], np.int32),
       "num_edges": np.array(batch["num_edges"], np.int32),
-      # Layout: (NC, R + C, 18), one row a configurable node. Tile: (B, R + C, K).
+      # Layout: (NC, R + C, 18), one row per configurable node. Tile: (B, R + C, K).
       "configs": np.concatenate(batch["configs"]) if layout else np.stack(batch["configs"]),
       "config_mask": np.stack(batch["config_mask"]),
       "reference_mask": np.stack(batch["reference_mask"]),
@@ -181,25 +184,25 @@ def _join(lists: Sequence[_List], edge_keep: np.ndarray | None = None, prefix: s
     joined["config_nodes"] = np.concatenate(batch["config_nodes"]).astype(np.int32)
     joined["config_sizes"] = np.concatenate(batch["config_sizes"])
     joined["num_config_nodes"] = np.array(batch["num_config_nodes"], np.int32)
-  if only_pieces:
+  if only_segments:
     starts = np.concatenate([[0], np.cumsum([e.prepared.graph.num_nodes for e in lists])[:-1]])
     joined["node_ids"] = np.concatenate(
-        [piece + start for piece, start in zip(batch["piece"], starts)]).astype(np.int32)
+        [ids + start for ids, start in zip(batch["segment"], starts)]).astype(np.int32)
   return {prefix + key: value for key, value in joined.items()}
 
 
 def _padded(ids: np.ndarray, size: int) -> np.ndarray:
-  """(size,) int64: padding repeats the first, so that it goes through the same arithmetic."""
+  """(size,) int64: repeats the first id as padding, so that padding goes through the same math."""
   first = ids[0] if len(ids) else 0
   return np.concatenate([ids, np.full(size - len(ids), first)]).astype(np.int64)
 
 
 def training_batches(prepared: Sequence[PreparedGraph], config: run_config.BatchConfig,
                      seed: int, epoch: int) -> Iterator[Batch]:
-  """One epoch: each graph `lists_per_graph` times, in random order, `batch_size` lists a step.
+  """One epoch: each graph `lists_per_graph` times, in random order, `batch_size` lists per step.
 
-  What an epoch holds depends on `seed` and `epoch` only, so that a resumed run sees what an
-  uninterrupted one does.
+  The content of an epoch depends on `seed` and `epoch` only, so a resumed run sees the same
+  batches as an uninterrupted one.
   """
   rng = np.random.default_rng([seed, epoch])
   order = np.concatenate([rng.permutation(len(prepared)) for _ in range(config.lists_per_graph)])
@@ -209,45 +212,45 @@ def training_batches(prepared: Sequence[PreparedGraph], config: run_config.Batch
 
 def training_batch(members: Sequence[PreparedGraph], config: run_config.BatchConfig,
                    rng: np.random.Generator) -> Batch:
-  """Draws a list of configurations for each graph, its labels, segments and kept edges."""
+  """Samples for each graph a list of configurations, a segment and the edges to keep."""
   segmented = config.segment_mode != "full"
   lists = []
   for member in members:
     drawn = config_lists.sample_configs(
         member.runtimes[member.choice], config.max_configs, rng, config.config_skew,
         member.order() if config.config_skew else None)
-    piece = member.pieces[rng.integers(len(member.pieces))] if segmented else None
-    lists.append(_List(member, member.choice[drawn], np.zeros([0], np.int64), piece))
+    segment = member.segments[rng.integers(len(member.segments))] if segmented else None
+    lists.append(_List(member, member.choice[drawn], np.zeros([0], np.int64), segment))
   keep = None
   if config.edge_drop_rate > 0:
     keep = rng.random(sum(len(member.source) for member in members)) >= config.edge_drop_rate
-  batch = _join(lists, keep, only_pieces=config.segment_mode == "drop")
+  batch = _join(lists, keep, only_segments=config.segment_mode == "drop")
   if config.segment_mode == "backprop":
-    # Configurations and masks are the whole graph's; only nodes and edges differ.
-    piece = _join(lists, keep, prefix="segment_", only_pieces=True)
+    # Configurations and masks are those of the whole graph; only nodes and edges differ.
+    part = _join(lists, keep, prefix="segment_", only_segments=True)
     shared = ("segment_config_mask", "segment_reference_mask")
-    batch.update({key: value for key, value in piece.items() if key not in shared})
+    batch.update({key: value for key, value in part.items() if key not in shared})
   if config.feature_noise > 0:
     noise = config.feature_noise * rng.standard_normal(batch["nodes"].shape, np.float32)
     batch["nodes"] = batch["nodes"] + noise
-    if "segment_nodes" in batch:  # The same nodes, so the same noise.
+    if "segment_nodes" in batch:  # The same node gets the same noise in both copies.
       batch["segment_nodes"] = batch["nodes"][batch["segment_node_ids"]]
   mask = batch["config_mask"]
   for key in LABELS:
     batch["label_" + key] = np.zeros(mask.shape, np.float32)
   for row, entry in enumerate(lists):
-    made = labels.make_labels(entry.prepared.runtimes[entry.picked], rng)
+    values = labels.make_labels(entry.prepared.runtimes[entry.picked], rng)
     for key in LABELS:
-      batch["label_" + key][row, :len(entry.picked)] = getattr(made, key)
+      batch["label_" + key][row, :len(entry.picked)] = getattr(values, key)
   return batch
 
 
 def reference_list(prepared: PreparedGraph, size: int) -> np.ndarray:
   """The configurations that a list-aware model compares with when it scores this graph.
 
-  They are picked by content from all configurations of the graph (see
-  `sampling.reference_configs`), so they depend neither on which of them are asked for nor on how
-  those are cut into lists. Only features are looked at, never runtimes.
+  They are chosen by content from all configurations of the graph (see
+  `config_lists.reference_configs`). They depend on features only, never on runtimes, on which
+  configurations are scored, or on how those are divided into lists.
   """
   return config_lists.reference_configs(prepared.graph.config_digests(), size)
 
@@ -255,18 +258,18 @@ def reference_list(prepared: PreparedGraph, size: int) -> np.ndarray:
 def scoring_batches(prepared: Sequence[PreparedGraph], max_configs: int, reference_size: int,
                     max_lists: int = 8, max_states: int = 1_000_000
                     ) -> Iterator[tuple[Batch, list[tuple[int, np.ndarray]]]]:
-  """Cuts the usable configurations of every graph into lists and batches those.
+  """Divides the usable configurations of every graph into lists, and batches the lists.
 
   Args:
     prepared: the graphs.
-    max_configs: configurations a list at most.
-    reference_size: size of the reference list that stands before each list; 0: none.
-    max_lists: lists a batch at most.
-    max_states: nodes times configurations (reference and padding included) a batch at most, but
-      at least one configuration of one graph: what bounds the memory of large programs.
+    max_configs: maximum configurations per list.
+    reference_size: size of the reference list in front of each list; 0: none.
+    max_lists: maximum lists per batch.
+    max_states: maximum product of nodes and configurations per batch, including references and
+      padding. It bounds the memory for large programs; a batch has at least one configuration.
 
   Yields:
-    A batch, and for each of its rows which graph it is and which configurations (c',).
+    A batch, and for each of its rows the index of the graph and its configurations (c',).
   """
   pending: list[_List] = []
   owners: list[tuple[int, np.ndarray]] = []

@@ -6,6 +6,7 @@ import pathlib
 import shlex
 from typing import overload
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import graphs
@@ -19,11 +20,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Split(Sequence[graphs.Graph]):
-  """The graphs of one split, in the order of their names; each is read when it is asked for.
+  """The graphs of one split, ordered by name. Each graph is read on access.
 
   Attributes:
     collection: the collection.
-    split: "train", "valid", "test", or "all" for a collection that is not divided.
+    split: "train", "valid", "test", or "all" for a collection that is not divided by program.
     paths: the files.
     packs: the packed graphs that are read instead of `paths`, in the same order; or None.
   """
@@ -35,6 +36,9 @@ class Split(Sequence[graphs.Graph]):
     self.paths: tuple[pathlib.Path, ...] = tuple(paths)
     self.packs = None if packs is None else tuple(packs)
 
+  def __repr__(self) -> str:
+    return f"<Split {self.collection.name} {self.split}: {len(self)} graphs>"
+
   def __len__(self) -> int:
     return len(self.paths)
 
@@ -44,7 +48,7 @@ class Split(Sequence[graphs.Graph]):
   @overload
   def __getitem__(self, index: slice) -> "Split": ...
 
-  def __getitem__(self, index):
+  def __getitem__(self, index: int | slice) -> "graphs.Graph | Split":
     if isinstance(index, slice):
       return Split(self.collection, self.split, self.paths[index],
                    None if self.packs is None else self.packs[index])
@@ -52,7 +56,7 @@ class Split(Sequence[graphs.Graph]):
              else packed_graphs.open_graph(self.packs[index]))
     if graph.kind != self.collection.kind:
       raise errors.DataError(
-          f"{self.paths[index]} is a graph of kind {graph.kind}; collection "
+          f"{self.paths[index]} is a graph of kind {graph.kind}, but collection "
           f"{self.collection.name} holds kind {self.collection.kind}: move the file elsewhere")
     return graph
 
@@ -63,17 +67,17 @@ class Split(Sequence[graphs.Graph]):
 def find_files(collection: registry.Collection, split: str,
                data_root: files.PathLike | None = None
                ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-  """The files of a split, as far as they are there.
+  """Lists the files of a split that exist, and what is missing.
 
   Args:
     collection: the collection.
     split: one of its splits.
-    data_root: as of `load_collection`.
+    data_root: as in `load_collection`.
 
   Returns:
-    The graphs' files; and what is missing: the files that the collection lists and that are not
-    there, or the folder, where it should hold graphs and holds none. That a folder holds as many
-    as the collection states is not looked at.
+    The existing files, and the missing paths. Those are the files that the collection lists and
+    that do not exist, or the folder if it should hold graphs and holds none. The function does not
+    compare the number of files with the one that the collection states.
 
   Raises:
     UnknownNameError: no such split.
@@ -90,14 +94,14 @@ def find_files(collection: registry.Collection, split: str,
 
 def _folder(collection: registry.Collection, split: str, data_root: files.PathLike | None
             ) -> pathlib.Path:
-  """What the paths of a split's files are relative to."""
+  """The folder that the file paths of a split are relative to."""
   folder = collection.location(data_root)
   return folder if split == registry.WHOLE or collection.files is not None else folder / split
 
 
 def missing_error(collection: registry.Collection, split: str, missing: pathlib.Path,
                   data_root: files.PathLike | None = None) -> errors.MissingDataError:
-  """The error to raise where a split, or a file of it, is not there."""
+  """The error to raise if a split, or one of its files, does not exist."""
   return errors.MissingDataError(
       f"no data of {collection.name} {split} at {missing}; "
       f"{collection.fetch_hint(split, data_root)}")
@@ -106,22 +110,22 @@ def missing_error(collection: registry.Collection, split: str, missing: pathlib.
 def load_collection(name: str | registry.Collection, split: str,
                     data_root: files.PathLike | None = None, packed: str = "never",
                     packed_root: files.PathLike | None = None) -> Split:
-  """Finds the graphs of a split; they are read one at a time, when they are asked for.
+  """Finds the graphs of a split. They are read one at a time, on access.
 
   Args:
     name: a registered collection, the path of a JSON descriptor, or a `Collection`.
     split: "train", "valid", "test", or "all" for a collection that is not divided by program.
-    data_root: folder that holds the public `npz/`; otherwise the environment variable
-      TPUGRAPHS_RANK_DATA, then the platform's folder for user data. Bundled collections need none.
-    packed: whether the graphs are read from packed files (see `data.packed`): "never"; "auto",
-      where the whole split is packed as it is now; or "always", after packing what is not. Packed
-      graphs hold in memory what is asked of them, and are otherwise the same.
-    packed_root: folder of the packed collections, instead of `packed` beside the graphs.
+    data_root: folder that holds the public `npz/`. Default: the environment variable
+      TPUGRAPHS_RANK_DATA, or else the user's data folder. Bundled collections do not use it.
+    packed: whether to read graphs from packed files (see `data.packed`): "never"; "auto", if the
+      whole split is packed in its current state; or "always", which packs what is missing first.
+      Packed graphs load only the data that is accessed, and are otherwise the same.
+    packed_root: folder of the packed collections. Default: `packed` next to the graphs.
 
   Raises:
     UnknownNameError: no such collection or split.
-    MissingDataError: the files are not there; the message names the command that brings them.
-    DataError: the number of files is not the one that the collection states.
+    MissingDataError: the files do not exist; the message says which command downloads them.
+    DataError: the number of files differs from the one that the collection states.
   """
   collection = registry.get_collection(name)
   paths, missing = find_files(collection, split, data_root)
@@ -134,13 +138,14 @@ def load_collection(name: str | registry.Collection, split: str,
     raise missing_error(collection, split, missing[0], data_root)
   expected = collection.splits[split]
   if expected is not None and len(paths) != expected:
-    holds, mend = ((f"{len(paths)} of the", collection.fetch_hint(split, data_root))
-                   if len(paths) < expected else
-                   (f"{len(paths)} graphs, not the", "move elsewhere what does not belong there"))
+    holds, remedy = (
+        (f"{len(paths)} of the", collection.fetch_hint(split, data_root))
+        if len(paths) < expected else
+        (f"{len(paths)} graphs, not the", "move the files that do not belong there elsewhere"))
     raise errors.DataError(
         f"{_folder(collection, split, data_root)} holds {holds} {expected} graphs of "
-        f"{collection.name} {split} (`python -m tpugraphs_rank.cli.describe` says what is there, and what "
-        f"is damaged); {mend}")
+        f"{collection.name} {split} ({commands.command('describe')} lists missing and damaged "
+        f"files); {remedy}")
   if packs is None and (packed == "always" or packed == "auto" and packed_lib.is_there(folder)):
     try:
       packs = packed_lib.open_split(folder, paths)
@@ -149,12 +154,13 @@ def load_collection(name: str | registry.Collection, split: str,
         packed_lib.pack(collection, split, paths, folder)
         packs = packed_lib.open_split(folder, paths)
       else:
-        given = "".join(f" --{flag} {shlex.quote(str(value))}" for flag, value in (
-            ("data_root", data_root), ("output", packed_root)) if value)
-        _logger.warning(
-            "%s %s: read from .npz files: %s; `python -m tpugraphs_rank.cli.pack --collection %s --splits "
-            "%s%s` packs them", collection.name, split, error,
-            name if isinstance(name, str) else collection.name, split, given)
+        words = ["pack", "--collection", name if isinstance(name, str) else collection.name,
+                 "--splits", split]
+        for flag, value in (("--data_root", data_root), ("--output", packed_root)):
+          if value:
+            words += [flag, shlex.quote(str(value))]
+        _logger.warning("%s %s: read from .npz files: %s; %s packs them", collection.name, split,
+                        error, commands.command(*words))
   if packs is not None:
     _logger.info("%s %s: read from packed files in %s", collection.name, split, folder)
   return Split(collection, split, paths, packs)

@@ -1,4 +1,4 @@
-"""Which configurations stand in a list, and which held-out ones a split of configurations has."""
+"""Selects the configurations of a list, and splits the configurations of a program."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,18 @@ import numpy as np
 
 def sample_configs(runtimes: np.ndarray, size: int, rng: np.random.Generator, skew: float = 0.0,
                    order: np.ndarray | None = None) -> np.ndarray:
-  """Draws configurations without replacement.
+  """Samples configurations without replacement.
 
   Args:
     runtimes: (c,); only their order matters.
-    size: how many; all of them where there are fewer.
-    rng: the randomness.
-    skew: the fastest is drawn exp(skew) times as readily as the slowest, those between by rank;
-      0 is uniform.
-    order: (c,) what a stable sort of `runtimes` gives, where it is known.
+    size: number of configurations; all of them if there are fewer.
+    rng: random number generator.
+    skew: the fastest configuration is exp(skew) times as likely as the slowest, and the others
+      lie between them by rank; 0: uniform.
+    order: (c,) the stable argsort of `runtimes`, if known.
 
   Returns:
-    (min(size, c),) int64 indices, in the order they were drawn.
+    (min(size, c),) int64 indices, in the order of the draws.
   """
   count = len(runtimes)
   if skew == 0.0 or size >= count:
@@ -27,21 +27,21 @@ def sample_configs(runtimes: np.ndarray, size: int, rng: np.random.Generator, sk
     order = np.argsort(runtimes, kind="stable")
   rank = np.empty(count)
   rank[order] = np.linspace(0.0, 1.0, count)
-  # Gumbel top-k: the same as drawing one after the other with weights exp(-skew * rank).
+  # Gumbel top-k: equivalent to successive draws with weights exp(-skew * rank).
   keys = skew * rank - rng.gumbel(size=count)
-  first = np.argpartition(keys, size)[:size]  # Sorting all takes ten times as long.
+  first = np.argpartition(keys, size)[:size]  # Sorting all keys takes ten times as long.
   return first[np.argsort(keys[first], kind="stable")]
 
 
 def reference_configs(digests: np.ndarray, size: int) -> np.ndarray:
-  """Picks the configurations of a reference list by their content alone.
+  """Selects the configurations of a reference list by their content alone.
 
-  The choice looks random, yet depends neither on the order of the configurations nor on repeats:
-  the distinct ones with the smallest digests.
+  It selects the distinct configurations with the smallest hashes. The choice looks random, but
+  does not depend on the order of the configurations or on repeats.
 
   Args:
     digests: (c,) uint64, of `graph.config_digests()`.
-    size: how many at most.
+    size: maximum number of configurations.
 
   Returns:
     (min(size, distinct digests),) int64 indices into `digests`.
@@ -52,18 +52,18 @@ def reference_configs(digests: np.ndarray, size: int) -> np.ndarray:
 
 def split_configs(keys: np.ndarray, train_fraction: float, valid_fraction: float,
                   seed: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Splits the configurations of a known program by distinct configuration.
+  """Splits the distinct configurations of one program into three sides.
 
   Args:
-    keys: (c,) equal where the configurations are equal.
-    train_fraction: share of the distinct configurations that train.
-    valid_fraction: share of the distinct configurations that validate.
-    seed: of the division; it should differ from program to program, or the same places of all
-      lists of one length end up on the same side.
+    keys: (c,) equal for equal configurations.
+    train_fraction: share of the distinct configurations for training.
+    valid_fraction: share of the distinct configurations for validation.
+    seed: random seed. It should differ between programs; otherwise the same positions of all lists
+      of one length end up on the same side.
 
   Returns:
-    The indices that train, validate and test, each ascending; repeats of a configuration stand
-    on one side, and each side has at least one where there are three or more.
+    The indices for training, validation and test, each ascending. Repeats of a configuration are on
+    the same side. Each side has at least one configuration if there are at least three.
   """
   distinct, inverse = np.unique(keys, return_inverse=True)
   count = len(distinct)
@@ -74,4 +74,4 @@ def split_configs(keys: np.ndarray, train_fraction: float, valid_fraction: float
   side[order[:train]] = 0
   side[order[train:train + valid]] = 1
   sides = side[inverse.reshape(-1)]
-  return tuple(np.flatnonzero(sides == number) for number in range(3))
+  return np.flatnonzero(sides == 0), np.flatnonzero(sides == 1), np.flatnonzero(sides == 2)

@@ -1,7 +1,7 @@
-"""What a collection holds, and what is odd or wrong about it: a first look, and a check.
+"""Describes a collection: its content, its irregularities and its problems.
 
-Graphs are read one at a time, and only numbers about them are kept, so that a collection larger
-than memory can be described.
+Graphs are read one at a time and only statistics are kept, so a collection can be larger than
+memory.
 """
 
 import collections as containers
@@ -9,10 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import math
 import pathlib
-from typing import (
-  Any,
-  NamedTuple,
-)
+from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
@@ -29,29 +26,29 @@ from tpugraphs_rank.data import twins
 from tpugraphs_rank.hlo import opcodes
 from tpugraphs_rank.metrics import competition
 
-# A tile submission names this many configurations of each kernel.
+# A tile submission lists this many configurations per kernel.
 TOP = competition.TILE_K
 _EXAMPLES = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class GraphFacts:
-  """What is kept of a graph.
+  """Statistics of a graph.
 
   Attributes:
     name: its name.
     stored_bytes: size of the file.
     unpacked_bytes: size of its arrays.
     dtypes: dtype of each array as stored, by npz key.
-    nodes, edges, isolated_nodes, configurations: how many.
-    configurable_nodes: how many; None for tiles.
-    repeats: of its configurations.
-    runtimes: (least, greatest) ns; None where there are none.
-    spread: the slowest relative runtime over the fastest; None without runtimes.
-    normalizers: (least, greatest) ns of `config_runtime_normalizers`; None without runtimes, and
+    nodes, edges, isolated_nodes, configurations: numbers of them.
+    configurable_nodes: number of them; None for tiles.
+    repeats: repeats of its configurations.
+    runtimes: (minimum, maximum) in ns; None if there are none.
+    spread: slowest relative runtime divided by the fastest; None without runtimes.
+    normalizers: (minimum, maximum) of `config_runtime_normalizers` in ns; None without runtimes and
       for layouts.
-    stated_padding: of feature lists; None where the file does not say.
-    found_padding: see `quirks.found_padding`.
+    declared_padding: padding of feature lists as the file declares it; None: not declared.
+    observed_padding: see `quirks.observed_padding`.
     opcode_counts: (128,) int64 nodes of each opcode id.
     structure: equal for structural twins (opcodes and edges).
     content: equal for twins that also have equal node features.
@@ -70,15 +67,15 @@ class GraphFacts:
   runtimes: tuple[int, int] | None
   spread: float | None
   normalizers: tuple[int, int] | None
-  stated_padding: int | None
-  found_padding: int | None
+  declared_padding: int | None
+  observed_padding: int | None
   opcode_counts: np.ndarray
   structure: str
   content: str
 
 
-def graph_facts(path: pathlib.Path, graph: graphs.Graph) -> GraphFacts:
-  """The facts about a graph that was read from a file.
+def graph_facts(path: pathlib.Path, graph: graphs.ConfiguredGraph) -> GraphFacts:
+  """The statistics of a graph that was read from a file.
 
   Raises:
     DataError: the file is damaged.
@@ -103,20 +100,20 @@ def graph_facts(path: pathlib.Path, graph: graphs.Graph) -> GraphFacts:
                           else None),
       repeats=duplicates.count(graph.config_keys(), graph.relative_runtime),
       runtimes=runtimes, spread=spread, normalizers=normalizers,
-      stated_padding=graph.feature_padding if "feature_padding" in stored else None,
-      found_padding=quirks.found_padding(graph),
+      declared_padding=graph.feature_padding if "feature_padding" in stored else None,
+      observed_padding=quirks.observed_padding(graph),
       opcode_counts=np.bincount(graph.node_opcode, minlength=graphs.NUM_OPCODES),
       structure=twins.graph_hash(graph.node_opcode, graph.edge_index),
       content=twins.graph_hash(graph.node_opcode, graph.edge_index, graph.node_feat))
 
 
 class Problem(NamedTuple):
-  """Something about a split that is other than it should be.
+  """A problem of a split.
 
   Attributes:
     kind: "too few", "too many", "damaged" or "no runtimes".
     split: the split.
-    text: what is wrong.
+    text: description of the problem.
   """
   kind: str
   split: str
@@ -125,15 +122,15 @@ class Problem(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SplitFacts:
-  """What is there of a split.
+  """Statistics of a split.
 
   Attributes:
     name: "train", "valid", "test" or "all".
-    expected: how many graphs it should have; None: not known.
-    has_runtimes: whether it should have runtimes; None: not known.
-    graphs: those that could be read.
-    damaged: for each file that could not be read its error.
-    missing: files that are listed and not there, or the folder, where it holds no graph.
+    expected: number of graphs that it should have; None: unknown.
+    has_runtimes: whether it should have runtimes; None: unknown.
+    graphs: the graphs that could be read.
+    damaged: the error of each file that could not be read.
+    missing: listed files that do not exist, or the folder if it holds no graph.
   """
 
   name: str
@@ -145,19 +142,19 @@ class SplitFacts:
 
   @property
   def files(self) -> int:
-    """Files that are there, damaged ones too."""
+    """Number of existing files, including damaged ones."""
     return len(self.graphs) + len(self.damaged)
 
   @property
   def without_runtimes(self) -> list[str]:
-    """Names of the graphs that should have runtimes and have none."""
+    """Names of the graphs that should have runtimes but have none."""
     return [graph.name for graph in self.graphs if self.has_runtimes and graph.runtimes is None]
 
   @property
   def problems(self) -> list[Problem]:
-    """What makes the split other than it should be."""
-    found = []
-    note = lambda kind, text: found.append(Problem(kind, self.name, f"{self.name} {text}"))
+    """The problems of the split."""
+    problems: list[Problem] = []
+    note = lambda kind, text: problems.append(Problem(kind, self.name, f"{self.name} {text}"))
     if self.expected is not None and self.files > self.expected:
       note("too many", f"has {self.files} graphs instead of {self.expected}")
     elif self.expected is not None and self.files < self.expected:
@@ -169,10 +166,10 @@ class SplitFacts:
     if self.without_runtimes:
       note("no runtimes", f"has {counted(len(self.without_runtimes), 'graph')} without runtimes: "
            f"{_first(self.without_runtimes)}")
-    return found
+    return problems
 
   def summary(self, list_size: int) -> dict[str, Any]:
-    """The numbers about the split, as JSON holds them; see `Description.summary`."""
+    """The statistics of the split for JSON; see `Description.summary`."""
     several = lambda condition: [graph.name for graph in self.graphs if condition(graph)]
     count_by = lambda get: dict(containers.Counter(str(get(graph)) for graph in self.graphs))
     distinct = lambda graph: graph.repeats.distinct
@@ -197,8 +194,8 @@ class SplitFacts:
             "nodes": sum(graph.isolated_nodes for graph in self.graphs),
             "graphs": len(several(lambda graph: graph.isolated_nodes))},
         "stored_dtypes": self._dtypes(),
-        "feature_padding": {"stated": count_by(lambda graph: graph.stated_padding),
-                            "found": count_by(lambda graph: graph.found_padding)},
+        "feature_padding": {"declared": count_by(lambda graph: graph.declared_padding),
+                            "observed": count_by(lambda graph: graph.observed_padding)},
         "structures": len({graph.structure for graph in self.graphs}),
         "bytes": {
             "stored": sum(graph.stored_bytes for graph in self.graphs),
@@ -207,13 +204,13 @@ class SplitFacts:
             "largest": largest.name if largest else None}}
 
   def _runtimes(self) -> dict[str, Any]:
-    measured = [graph for graph in self.graphs if graph.runtimes is not None]
-    normalizers = [graph.normalizers for graph in measured if graph.normalizers is not None]
+    runtimes = [graph.runtimes for graph in self.graphs if graph.runtimes is not None]
+    normalizers = [graph.normalizers for graph in self.graphs if graph.normalizers is not None]
     return {
-        "graphs": len(measured), "expected": self.has_runtimes, "without": self.without_runtimes,
-        "least_ns": min((graph.runtimes[0] for graph in measured), default=None),
-        "greatest_ns": max((graph.runtimes[1] for graph in measured), default=None),
-        "spread": _range(graph.spread for graph in measured),
+        "graphs": len(runtimes), "expected": self.has_runtimes, "without": self.without_runtimes,
+        "least_ns": min((least for least, _ in runtimes), default=None),
+        "greatest_ns": max((greatest for _, greatest in runtimes), default=None),
+        "spread": _range(graph.spread for graph in self.graphs),
         "normalizers": None if not normalizers else {
             "least_ns": min(least for least, _ in normalizers),
             "greatest_ns": max(greatest for _, greatest in normalizers),
@@ -231,16 +228,16 @@ class SplitFacts:
                         if freedom else None)}
 
   def _dtypes(self) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+    dtypes: dict[str, dict[str, int]] = {}
     for graph in self.graphs:
       for key, dtype in graph.dtypes.items():
-        counts = found.setdefault(key, {})
+        counts = dtypes.setdefault(key, {})
         counts[dtype] = counts.get(dtype, 0) + 1
-    return found
+    return dtypes
 
 
 def counted(number: int, noun: str) -> str:
-  """A number of things, such as "1 graph" or "2,000 graphs"."""
+  """A number with its noun, such as "1 graph" or "2,000 graphs"."""
   return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -249,7 +246,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _range(values: Iterable[float | None]) -> dict[str, float] | None:
-  """Least, median, greatest and total of the values that are there; None without any."""
+  """Minimum, median, maximum and total of the values that are not None; None without any."""
   known = [value for value in values if value is not None]
   if not known:
     return None
@@ -259,12 +256,12 @@ def _range(values: Iterable[float | None]) -> dict[str, float] | None:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-  """What is there of a collection.
+  """The description of a collection.
 
   Attributes:
     collection: the collection.
-    folder: where its graphs lie.
-    splits: the splits that were looked at.
+    folder: the folder of its graphs.
+    splits: the described splits.
     list_size: configurations of a full list.
   """
 
@@ -275,41 +272,42 @@ class Description:
 
   @property
   def problems(self) -> list[Problem]:
-    """One entry for each thing that is other than it should be; empty where all is well."""
+    """All problems; empty if there are none."""
     return [problem for split in self.splits for problem in split.problems]
 
-  def mends(self, data_root: files.PathLike | None = None) -> list[str]:
-    """What to do about the problems, in this order.
+  def remedies(self, data_root: files.PathLike | None = None) -> list[str]:
+    """Steps that solve the problems, in this order.
 
     Args:
-      data_root: as it was given to `describe`.
+      data_root: the argument of `describe`.
     """
     faulty = lambda *kinds: ",".join(dict.fromkeys(
         problem.split for problem in self.problems if problem.kind in kinds))
     steps = []
     if faulty("too many"):
-      steps.append(f"move elsewhere what does not belong to {faulty('too many')}")
+      steps.append(f"move the files that do not belong to {faulty('too many')} elsewhere")
     if faulty("damaged"):
       steps.append(f"move away the damaged files of {faulty('damaged')}")
     if faulty("no runtimes"):
       steps.append(f"move away the graphs without runtimes of {faulty('no runtimes')}" + (
-          "" if self.collection.is_public else ", or state has_runtimes false in the descriptor"))
+          "" if self.collection.is_public else ", or set has_runtimes to false in the descriptor"))
     lacking = faulty("too few", "damaged", "no runtimes")
     if lacking:
       steps.append(self.collection.fetch_hint(lacking, data_root))
     return steps
 
   def summary(self) -> dict[str, Any]:
-    """All numbers, as JSON holds them.
+    """All statistics, for JSON.
 
-    Ranges are {"least", "median", "greatest", "total"} over graphs, or null. By split: graphs read,
-    expected, files, missing and damaged files with their errors, samples (configurations in all),
-    ranges, "runtimes" ("without": names of graphs that should have some), "duplicates" ("rows" have
-    stood before in their graph; "relative_sd" is the pooled standard deviation of the runtimes of
-    equal configurations, over their mean), names of graphs with few configurations, nodes without
-    edges, dtypes as stored, feature padding as stated and as found ("None": not stated, or
-    unclear), distinct structures, bytes. For the collection: "opcodes", those that training lacks,
-    "twins" of graphs in an earlier split, and "problems".
+    Ranges are {"least", "median", "greatest", "total"} over graphs, or null. Each split has: graphs
+    read, expected, files, missing files, damaged files with their errors, samples (total number of
+    configurations), ranges, "runtimes" ("without": names of graphs that should have some),
+    "duplicates" ("rows": configurations equal to an earlier one of their graph; "relative_sd":
+    pooled standard deviation of the runtimes of equal configurations, divided by their mean), names
+    of graphs with few configurations, nodes without edges, dtypes as stored, feature padding as
+    declared and as observed ("None": not declared, or unclear), distinct structures, and bytes. The
+    collection has: "opcodes", the opcodes that do not occur in training, "twins" of graphs in an
+    earlier split, and "problems".
     """
     return {
         "collection": self.collection.name, "kind": self.collection.kind,
@@ -325,7 +323,7 @@ class Description:
   def _opcodes(self) -> list[dict[str, Any]]:
     """Opcodes, the most frequent first."""
     by_split = self._opcode_counts()
-    counts = sum(by_split.values())
+    counts = sum(by_split.values(), np.zeros(graphs.NUM_OPCODES, np.int64))
     total = max(int(counts.sum()), 1)
     return [{"id": int(number), "name": opcodes.opcode_name(number), "nodes": int(counts[number]),
              "share": int(counts[number]) / total,
@@ -333,7 +331,7 @@ class Description:
             for number in np.argsort(-counts, kind="stable") if counts[number]]
 
   def _unseen_opcodes(self) -> dict[str, dict[str, int]] | None:
-    """For each other split the opcodes that training lacks, and in how many nodes they stand."""
+    """The opcodes of each other split that do not occur in training, with their node counts."""
     counts = self._opcode_counts()
     seen = counts.pop("train", None)
     if seen is None or not seen.any():
@@ -343,41 +341,41 @@ class Description:
             for split, own in counts.items()}
 
   def _twins(self) -> list[dict[str, Any]]:
-    """Graphs of a split that have a structural twin in an earlier one: not unseen there."""
-    found = []
+    """Graphs of a split with a structural twin in an earlier split, so they are not unseen."""
+    entries = []
     for place, later in enumerate(self.splits):
       for earlier in self.splits[:place]:
         known = {graph.structure: graph.name for graph in earlier.graphs}
         contents = {graph.content for graph in earlier.graphs}
         pairs = [(graph.name, known[graph.structure]) for graph in later.graphs
                  if graph.structure in known]
-        found.append({
+        entries.append({
             "of": later.name, "in": earlier.name, "graphs": len(pairs),
             "with_equal_features": sum(graph.content in contents for graph in later.graphs),
             "examples": [list(pair) for pair in pairs[:_EXAMPLES]]})
-    return found
+    return entries
 
 
 def describe(name: str | registry.Collection, splits: Sequence[str] | None = None,
              data_root: files.PathLike | None = None, list_size: int = 32) -> Description:
-  """Reads every graph of a collection, one at a time; damaged files are noted and passed over.
+  """Reads every graph of a collection, one at a time. Damaged files are recorded and skipped.
 
   Args:
     name: a registered collection, the path of a JSON descriptor, or a `Collection`.
-    splits: which; None: all that it has.
-    data_root: as of `load_collection`.
+    splits: the splits to describe; None: all.
+    data_root: as in `load_collection`.
     list_size: configurations of a full list in training.
 
   Raises:
     UnknownNameError: no such collection or split.
-    ConfigError: no split is asked for.
-    MissingDataError: none of the splits is there; the message names the command that brings them.
+    ConfigError: `splits` is empty.
+    MissingDataError: no split exists; the message says which command downloads them.
   """
   collection = registry.get_collection(name)
   chosen = list(collection.splits) if splits is None else list(dict.fromkeys(splits))
   if not chosen:
     raise errors.ConfigError(
-        f"no splits of {collection.name} are asked for; expected some of: "
+        f"no splits of {collection.name} were requested; expected some of: "
         f"{', '.join(collection.splits)}")
   located = {split: collections.find_files(collection, split, data_root) for split in chosen}
   if not any(paths for paths, _ in located.values()):
@@ -386,8 +384,8 @@ def describe(name: str | registry.Collection, splits: Sequence[str] | None = Non
         raise collections.missing_error(collection, split, missing[0], data_root)
   total = sum(len(paths) for paths, _ in located.values())
   with tqdm.tqdm(total=total, unit="graph", desc=f"reading {collection.name}", disable=None) as bar:
-    found = tuple(_split_facts(collection, split, *located[split], bar.update) for split in chosen)
-  return Description(collection, collection.location(data_root), found, list_size)
+    facts = tuple(_split_facts(collection, split, *located[split], bar.update) for split in chosen)
+  return Description(collection, collection.location(data_root), facts, list_size)
 
 
 def _split_facts(collection: registry.Collection, split: str, paths: Sequence[pathlib.Path],

@@ -1,4 +1,4 @@
-"""A description of a collection as text for a terminal."""
+"""Formats the description of a collection as text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 from tpugraphs_rank import tables
 from tpugraphs_rank.data import describe
 
-# Lines of the lists below the table; the JSON has all.
+# Maximum lines of the lists below the table. The JSON has all entries.
 _SHOWN = 10
 
 _NONE = "-"
 
 
 def text(description: describe.Description) -> str:
-  """The table by split, and below it dtypes, opcodes, twins and what is wrong."""
-  found = description.summary()
-  splits = found["splits"]
+  """The table by split, followed by dtypes, opcodes, twins and problems."""
+  summary = description.summary()
+  splits = summary["splits"]
   parts = [
-      f"{found['collection']} ({found['kind']}, {found['target']}) in {found['folder']}",
+      f"{summary['collection']} ({summary['kind']}, {summary['target']}) in {summary['folder']}",
       tables.text(["", *splits], _rows(splits), rule=False).rstrip(),
-      "Ranges are least / median / greatest over graphs, and the total where one follows.",
-      _dtypes(splits), _opcodes(found), _twins(found["twins"]), _damaged(splits)]
+      "Ranges are minimum / median / maximum over graphs, followed by the total.",
+      _dtypes(splits), _opcodes(summary), _twins(summary["twins"]), _damaged(splits)]
   return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _rows(splits: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-  """One row for each fact, one column for each split; rows that say nothing are left out."""
+  """One row per fact and one column per split, without empty rows."""
   rows: list[tuple[str, Any]] = [
       ("graph files", lambda s: f"{s['files']}" + (
           "" if s["expected"] is None else f" of {s['expected']}")),
@@ -33,13 +33,13 @@ def _rows(splits: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
       ("nodes", lambda s: _span(s["nodes"])),
       ("edges", lambda s: _span(s["edges"])),
       ("configurations", lambda s: _span(s["configurations"])),
-      ("distinct ones", lambda s: _span(s["distinct_configurations"])),
+      ("distinct configurations", lambda s: _span(s["distinct_configurations"])),
       ("configurable nodes", lambda s: _span(s["configurable_nodes"])),
       ("runtimes", _runtimes),
       ("slowest / fastest", lambda s: _span(s["runtimes"]["spread"], ".3g", total=False)),
       ("default's runtime", _normalizers),
       ("repeated configurations", _repeats),
-      ("most often one", lambda s: _most(s["duplicates"])),
+      ("most frequent configuration", lambda s: _most(s["duplicates"])),
       ("relative sd of repeats", lambda s: _percent(s["duplicates"]["relative_sd"])),
       ("one distinct configuration", lambda s: _graphs(s["one_distinct_configuration"])),
       (f"fewer than {describe.TOP} configurations",
@@ -48,15 +48,17 @@ def _rows(splits: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
        lambda s: _graphs(s["fewer_configurations_than_a_list"]["graphs"])),
       ("nodes without an edge", lambda s: _in_graphs(
           s["isolated_nodes"]["nodes"], s["isolated_nodes"]["graphs"])),
-      ("feature padding stated", lambda s: _counts(s["feature_padding"]["stated"], "not stated")),
-      ("feature padding found", lambda s: _counts(s["feature_padding"]["found"], "unclear")),
+      ("feature padding declared",
+       lambda s: _counts(s["feature_padding"]["declared"], "not declared")),
+      ("feature padding observed",
+       lambda s: _counts(s["feature_padding"]["observed"], "unclear")),
       ("distinct structures", lambda s: _count(s["structures"])),
       ("on disk", lambda s: size(s["bytes"]["stored"])),
       ("unpacked", lambda s: size(s["bytes"]["unpacked"])),
       ("largest graph unpacked", lambda s: size(s["bytes"]["largest_unpacked"])),
   ]
-  made = [[title, *(cell(split) for split in splits.values())] for title, cell in rows]
-  return [row for row in made if any(cell != _NONE for cell in row[1:])]
+  cells = [[title, *(cell(split) for split in splits.values())] for title, cell in rows]
+  return [row for row in cells if any(cell != _NONE for cell in row[1:])]
 
 
 def _list_size(splits: Mapping[str, Mapping[str, Any]]) -> int:
@@ -75,31 +77,31 @@ def _in_graphs(number: int, graphs: int) -> str:
   return f"{number:,} in {describe.counted(graphs, 'graph')}" if number else _NONE
 
 
-def _span(found: Mapping[str, float] | None, form: str = ",.10g", total: bool = True) -> str:
-  if found is None:
+def _span(values: Mapping[str, float] | None, form: str = ",.10g", total: bool = True) -> str:
+  if values is None:
     return _NONE
-  least, median, greatest = (format(found[key], form) for key in ("least", "median", "greatest"))
+  least, median, greatest = (format(values[key], form) for key in ("least", "median", "greatest"))
   span = f"{least} each" if least == greatest else f"{least} / {median} / {greatest}"
-  return span + (f"; {found['total']:,}" if total else "")
+  return span + (f"; {values['total']:,}" if total else "")
 
 
 def _runtimes(split: Mapping[str, Any]) -> str:
-  found, graphs = split["runtimes"], split["graphs"]
+  runtimes, graphs = split["runtimes"], split["graphs"]
   if not graphs:
     return _NONE
-  if not found["graphs"]:
+  if not runtimes["graphs"]:
     return "none (zeros)"
-  among = "" if found["graphs"] == graphs else (
-      f" in {found['graphs']} of {describe.counted(graphs, 'graph')}")
-  return f"{duration(found['least_ns'])} to {duration(found['greatest_ns'])}{among}"
+  among = "" if runtimes["graphs"] == graphs else (
+      f" in {runtimes['graphs']} of {describe.counted(graphs, 'graph')}")
+  return f"{duration(runtimes['least_ns'])} to {duration(runtimes['greatest_ns'])}{among}"
 
 
 def _normalizers(split: Mapping[str, Any]) -> str:
-  found = split["runtimes"]["normalizers"]
-  if found is None:
+  normalizers = split["runtimes"]["normalizers"]
+  if normalizers is None:
     return _NONE
-  several = found["graphs_with_several"]
-  return (f"{duration(found['least_ns'])} to {duration(found['greatest_ns'])}"
+  several = normalizers["graphs_with_several"]
+  return (f"{duration(normalizers['least_ns'])} to {duration(normalizers['greatest_ns'])}"
           + (f" (varies in {describe.counted(several, 'graph')})" if several else ""))
 
 
@@ -107,23 +109,23 @@ def _repeats(split: Mapping[str, Any]) -> str:
   return _in_graphs(split["duplicates"]["rows"], split["duplicates"]["graphs"])
 
 
-def _most(found: Mapping[str, Any]) -> str:
-  return f"{found['largest']:,} times" if found["largest"] else _NONE
+def _most(duplicates: Mapping[str, Any]) -> str:
+  return f"{duplicates['largest']:,} times" if duplicates["largest"] else _NONE
 
 
 def _percent(share: float | None) -> str:
   return _NONE if share is None else f"{100 * share:.2g} %"
 
 
-def _counts(found: Mapping[str, int], otherwise: str) -> str:
-  if len(found) == 1:
-    return next(iter(found)).replace("None", otherwise)
+def _counts(counts: Mapping[str, int], otherwise: str) -> str:
+  if len(counts) == 1:
+    return next(iter(counts)).replace("None", otherwise)
   return ", ".join(f"{otherwise if value == 'None' else value}: {number:,}"
-                   for value, number in sorted(found.items())) or _NONE
+                   for value, number in sorted(counts.items())) or _NONE
 
 
 def duration(nanoseconds: float) -> str:
-  """Nanoseconds in the unit that suits them, three digits."""
+  """Nanoseconds in a suitable unit, with three digits."""
   for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
     if nanoseconds >= scale:
       return f"{nanoseconds / scale:.3g} {unit}"
@@ -131,7 +133,7 @@ def duration(nanoseconds: float) -> str:
 
 
 def size(number: float) -> str:
-  """Bytes in the (decimal) unit that suits them, three digits."""
+  """Bytes in a suitable decimal unit, with three digits."""
   for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
     if number >= scale:
       return f"{number / scale:.3g} {unit}"
@@ -143,9 +145,9 @@ def _dtypes(splits: Mapping[str, Mapping[str, Any]]) -> str:
   joined: dict[str, dict[str, int]] = {}
   for split in splits.values():
     for key, counts in split["stored_dtypes"].items():
-      own = joined.setdefault(key, {})
+      totals = joined.setdefault(key, {})
       for dtype, number in counts.items():
-        own[dtype] = own.get(dtype, 0) + number
+        totals[dtype] = totals.get(dtype, 0) + number
   if not joined:
     return ""
   entries = [f"{key} " + " or ".join(
@@ -154,8 +156,8 @@ def _dtypes(splits: Mapping[str, Mapping[str, Any]]) -> str:
   return "Stored as: " + ", ".join(entries)
 
 
-def _opcodes(found: Mapping[str, Any]) -> str:
-  listed = found["opcodes"]
+def _opcodes(summary: Mapping[str, Any]) -> str:
+  listed = summary["opcodes"]
   if not listed:
     return ""
   rows = [[entry["name"], f"{entry['nodes']:,}", f"{100 * entry['share']:.3g} %"]
@@ -166,22 +168,22 @@ def _opcodes(found: Mapping[str, Any]) -> str:
                  f"{100 * sum(entry['share'] for entry in rest):.3g} %"])
   header = [f"opcode ({len(listed)})", "nodes", "share"]
   table = tables.text(header, rows, rule=False).rstrip()
-  unseen = [f"Opcodes of {split} that train lacks: " + ", ".join(
-      f"{name} ({describe.counted(number, 'node')})" for name, number in own.items())
-            for split, own in (found["opcodes_not_in_train"] or {}).items() if own]
+  unseen = [f"Opcodes of {split} that do not occur in train: " + ", ".join(
+      f"{name} ({describe.counted(number, 'node')})" for name, number in counts.items())
+            for split, counts in (summary["opcodes_not_in_train"] or {}).items() if counts]
   return "\n".join([table, *unseen])
 
 
-def _twins(found: Sequence[Mapping[str, Any]]) -> str:
+def _twins(pairs: Sequence[Mapping[str, Any]]) -> str:
   lines = []
-  for entry in found:
+  for entry in pairs:
     if entry["graphs"]:
       name, twin = entry["examples"][0]
       lines.append(
           f"structural twins (equal opcodes and edges) of graphs in {entry['in']}: "
           f"{describe.counted(entry['graphs'], 'graph')} of {entry['of']}, "
-          f"{entry['with_equal_features']:,} of them with equal node features; {name}, for "
-          f"instance, is a twin of {twin}")
+          f"{entry['with_equal_features']:,} of them with equal node features; for example, {name} "
+          f"is a twin of {twin}")
   return "\n".join(lines)
 
 

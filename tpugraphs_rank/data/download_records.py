@@ -1,4 +1,4 @@
-"""What is known of downloads: their records, and how much of them is here."""
+"""Records of downloads, and how much of each download is complete."""
 
 import contextlib
 import dataclasses
@@ -11,20 +11,20 @@ from tpugraphs_rank.data import archives
 from tpugraphs_rank.data import extract
 from tpugraphs_rank.data import transfer
 
-# Under the data root; what lies there is said in `tpugraphs_rank.data.download`.
+# Folder under the data root. `tpugraphs_rank.data.download` lists its files.
 FOLDER = "downloads"
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-  """What is known of a file that was downloaded.
+  """The record of a downloaded file.
 
   Attributes:
-    address: where it came from.
-    size: in bytes.
-    sha256: in hexadecimal.
-    recorded: when this was first known, in UTC.
-    members: the files that were unpacked, by path relative to the data root; None: not yet.
+    address: address of the file.
+    size: size in bytes.
+    sha256: SHA-256 in hexadecimal.
+    recorded: time of the first download, in UTC.
+    members: the unpacked files, by path relative to the data root; None: not yet unpacked.
   """
 
   address: str
@@ -36,24 +36,24 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-  """How much of a remote is here, judged by sizes.
+  """How much of a remote has been downloaded, according to the sizes of files.
 
   Attributes:
     remote: the remote.
-    status: "complete", "incomplete" (files that were unpacked are missing or of another size),
+    status: "complete", "incomplete" (unpacked files are missing or have another size),
       "downloaded" (not yet unpacked), "partial" or "absent".
-    arrived: bytes of the file itself that are here.
-    files: number of files that are in their places.
+    received: bytes of the file itself received so far.
+    files: number of files in their places.
   """
 
   remote: archives.Remote
   status: str
-  arrived: int = 0
+  received: int = 0
   files: int = 0
 
 
 def look(remote: archives.Remote, data_root: files.PathLike) -> State:
-  """What is here of a remote, without reading more than its record.
+  """The state of a remote. Reads only its record and file sizes.
 
   Raises:
     DataError: the record is damaged.
@@ -66,21 +66,21 @@ def look(remote: archives.Remote, data_root: files.PathLike) -> State:
     here = sum(_has_size(root / path, member.size) for path, member in record.members.items())
     if here == len(record.members):
       return State(remote, "complete", files=here)
-    return State(remote, "incomplete", _arrived(root, remote), here)
+    return State(remote, "incomplete", _received(root, remote), here)
   path = path_of(root, remote)
   if path.exists():
     return State(remote, "downloaded", path.stat().st_size)
-  arrived = _arrived(root, remote)
-  return State(remote, "partial" if arrived else "absent", arrived)
+  received = _received(root, remote)
+  return State(remote, "partial" if received else "absent", received)
 
 
 def path_of(root: pathlib.Path, remote: archives.Remote, suffix: str = "") -> pathlib.Path:
-  """Where the file itself is kept, or what goes with it under its name and a suffix."""
+  """The path of the file in `downloads/`, or of a related file with a suffix."""
   return root / FOLDER / f"{remote.name}{suffix}"
 
 
 def read(root: pathlib.Path, remote: archives.Remote) -> Record | None:
-  """The record of a remote; None where there is none.
+  """The record of a remote; None if it has none.
 
   Raises:
     DataError: the record is damaged.
@@ -94,12 +94,12 @@ def read(root: pathlib.Path, remote: archives.Remote) -> Record | None:
     record = Record(**values, members=None if members is None else {
         name: extract.Member(int(size), str(sha256)) for name, (size, sha256) in members.items()})
     if not (isinstance(record.size, int) and isinstance(record.sha256, str)):
-      raise ValueError("size or sha256 is of a wrong type")
+      raise ValueError("size or sha256 has a wrong type")
     return record
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise errors.DataError(
-        f"{path} is damaged ({error}); remove it and run the same command again, which brings and "
-        f"records {remote.name} anew") from error
+        f"{path} is damaged ({error}); remove it and run the same command again, which downloads "
+        f"and records {remote.name} again") from error
 
 
 def write(root: pathlib.Path, remote: archives.Remote, record: Record) -> None:
@@ -115,7 +115,7 @@ def write(root: pathlib.Path, remote: archives.Remote, record: Record) -> None:
   files.write_json(path_of(root, remote, ".json"), values)
 
 
-def _arrived(root: pathlib.Path, remote: archives.Remote) -> int:
+def _received(root: pathlib.Path, remote: archives.Remote) -> int:
   for path in (path_of(root, remote), transfer.partial_path(path_of(root, remote))):
     with contextlib.suppress(FileNotFoundError):
       return path.stat().st_size

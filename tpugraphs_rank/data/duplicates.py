@@ -1,7 +1,7 @@
-"""Equal configurations of one graph: how many there are, how far apart, and one for all of them.
+"""Equal configurations of one graph: counts, spread of their runtimes, and merging.
 
-Public graphs repeat configurations (the default up to 40 times), each measured anew, so that their
-runtimes differ a little.
+Public graphs repeat configurations (the default up to 40 times). Each repeat was measured
+separately, so its runtime differs slightly.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ class Repeats:
 
   Attributes:
     distinct: distinct configurations.
-    rows: configurations that have stood before in the graph.
-    largest: how often the most frequent configuration stands in the graph.
-    squares: sum over all repeated configurations of ((runtime - mean) / mean)^2, the mean being
-      that of the configuration's own runtimes; 0 without runtimes.
-    freedom: degrees of freedom of `squares`: the sum over the repeated configurations of their
-      number less one; 0 without runtimes.
+    rows: configurations that are equal to an earlier one.
+    largest: occurrences of the most frequent configuration.
+    squares: sum over all repeated configurations of ((runtime - mean) / mean)^2, where the mean is
+      over the runtimes of that configuration; 0 without runtimes.
+    freedom: degrees of freedom of `squares`: the sum over the repeated configurations of
+      occurrences minus one; 0 without runtimes.
   """
 
   distinct: int
@@ -31,11 +31,11 @@ class Repeats:
 
 
 def count(keys: np.ndarray, runtimes: np.ndarray) -> Repeats:
-  """Counts repeats, and measures how far apart the runtimes of equal configurations are.
+  """Counts repeats, and measures the spread of the runtimes of equal configurations.
 
   Args:
-    keys: (c,) equal where the configurations are equal.
-    runtimes: (c,) float64 in any unit; zeros where they were not measured.
+    keys: (c,) equal for equal configurations.
+    runtimes: (c,) float64 in any unit; zeros if not measured.
   """
   _, groups, sizes = np.unique(keys, return_inverse=True, return_counts=True)
   rows = len(keys) - len(sizes)
@@ -49,18 +49,17 @@ def count(keys: np.ndarray, runtimes: np.ndarray) -> Repeats:
 
 def merge(keys: np.ndarray, runtimes: np.ndarray, choice: np.ndarray, how: str
           ) -> tuple[np.ndarray, np.ndarray]:
-  """Makes one configuration of all equal ones.
+  """Merges equal configurations into one.
 
   Args:
-    keys: (c,) equal where the configurations are equal.
+    keys: (c,) equal for equal configurations.
     runtimes: (c,) float64.
-    choice: (c',) the configurations that take part; the others have no say in the runtimes.
-    how: "mean" (arithmetic), "minimum" or "first" (in the order of `choice`): the runtime that
-      stands for those of equal configurations.
+    choice: (c',) the configurations to merge; the others do not affect the runtimes.
+    how: the merged runtime: "mean" (arithmetic), "minimum" or "first" (in the order of `choice`).
 
   Returns:
-    (d,) the first of each distinct configuration, in the order of `choice`; and (c,) float64
-    runtimes, those of the (d,) configurations merged, the others as they were.
+    (d,) the first occurrence of each distinct configuration, in the order of `choice`; and (c,)
+    float64 runtimes, merged for those (d,) configurations and unchanged for the others.
   """
   _, first, groups = np.unique(keys[choice], return_index=True, return_inverse=True)
   values = runtimes[choice]
@@ -72,7 +71,7 @@ def merge(keys: np.ndarray, runtimes: np.ndarray, choice: np.ndarray, how: str
   elif how == "first":
     merged = values[first]
   else:
-    raise ValueError(f"no way {how!r} to merge runtimes; expected mean, minimum or first")
+    raise ValueError(f"cannot merge runtimes by {how!r}; expected mean, minimum or first")
   result = runtimes.copy()
   result[choice[first]] = merged
   return choice[np.sort(first)], result

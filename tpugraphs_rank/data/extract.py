@@ -1,8 +1,7 @@
-"""Unpacking an archive under a folder, so that nothing outside it is touched and nothing is lost.
+"""Unpacks an archive into a folder. It changes nothing outside the folder, and replaces no file.
 
-The members are first unpacked to a staging folder, all of them; only then each is moved to its
-place, under a name that is either absent or already holds the same content. Whatever ends this on
-the way, doing it again ends in the same tree.
+All members are first unpacked to a staging folder. Then each is moved to its place, which is either
+free or already holds the same content. An interrupted call can be repeated with the same result.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -15,7 +14,7 @@ import pathlib
 import shutil
 import tarfile
 import threading
-from typing import BinaryIO
+from typing import IO
 import zlib
 
 from tpugraphs_rank import errors
@@ -27,12 +26,12 @@ _BLOCK = 512  # Of the tar format.
 
 
 class ArchiveError(errors.DataError):
-  """The archive itself is damaged, or holds what it must not."""
+  """The archive is damaged or has forbidden members."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-  """A file that was unpacked: its size in bytes and its SHA-256 in hexadecimal."""
+  """An unpacked file: its size in bytes and its SHA-256 in hexadecimal."""
 
   size: int
   sha256: str
@@ -44,29 +43,29 @@ def extract(archive: files.PathLike, root: files.PathLike, staging: files.PathLi
             check_space: Callable[[int], None] = lambda size: None,
             progress: transfer.Progress | None = None,
             stop: threading.Event | None = None) -> dict[str, Member]:
-  """Unpacks a tar archive under `root`.
+  """Unpacks a tar archive into `root`.
 
-  Owners, modes and times of the members are not taken over. Nothing that is there is replaced.
+  It ignores owners, modes and times of the members, and replaces no existing file.
 
   Args:
-    archive: a tar archive, compressed or not, whose digest the caller has verified.
-    root: an existing folder, which no member leaves.
-    staging: a folder on the same file system, for this archive alone, which members must not name;
-      what an interrupted call left in it goes first, and it is gone afterwards.
-    place: the folder relative to `root` that every file of the archive must belong to.
-    check_files: told the paths of all files before the first is written; raises ArchiveError.
-    check_space: told the bytes that will be unpacked before the first is written; raises.
-    progress: told how much has been unpacked.
-    stop: set by another thread to end this soon.
+    archive: a tar archive, compressed or not. The caller has verified its checksum.
+    root: an existing folder. All members are unpacked inside it.
+    staging: a folder on the same file system, for this archive only. Members must not be in it. It
+      is emptied first, and removed afterwards.
+    place: the folder, relative to `root`, that every file of the archive must be in.
+    check_files: called with the paths of all files before any is written; may raise ArchiveError.
+    check_space: called with the total size in bytes before any file is written; may raise.
+    progress: called with the number of bytes unpacked.
+    stop: another thread can set it to stop.
 
   Returns:
-    The files, by their path relative to `root`, in the order of the archive.
+    The files by their path relative to `root`, in the order of the archive.
 
   Raises:
-    ArchiveError: the archive is damaged or empty, or holds what it must not: a path that leaves the
-      folder or the place, or that a terminal cannot show, a link, a device, one path twice.
-    DataError: a file of other content is in the way of a member.
-    OutputError: a member cannot be written, or a folder on its way is a link.
+    ArchiveError: the archive is damaged or empty, or has a forbidden member: a path outside the
+      folder or the place, a name with unprintable characters, a link, a device, a repeated path.
+    DataError: a file with other content has the path of a member.
+    OutputError: a member cannot be written, or a folder on its path is a link.
     Stopped: `stop` was set.
   """
   archive, root, staging = map(pathlib.Path, (archive, root, staging))
@@ -80,7 +79,7 @@ def extract(archive: files.PathLike, root: files.PathLike, staging: files.PathLi
       check_files(members)
       check_space(sum(member.size for member in members.values()))
       unpacked = _unpack(tar, members, archive, staging, progress, stop)
-    # The names are to outlive a power cut no earlier than the contents do.
+    # After a power failure, no final name may refer to unwritten content.
     os.sync()
     _publish(unpacked, archive, root, staging)
   finally:
@@ -94,52 +93,53 @@ def _open(archive: pathlib.Path) -> Iterator[tarfile.TarFile]:
   try:
     with tarfile.open(archive, "r:*") as tar:
       yield tar
-  # Damage raises any of these, by compression. What was raised for other reasons is typed already.
+  # Damage raises any of these, depending on the compression. Other errors are typed already.
   except (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
     if isinstance(error, errors.TpuGraphsRankError):
       raise
-    # Of several lines, one for each kind of compression, where it is of no kind.
+    # The message has one line for each compression that was tried.
     why = str(error).partition("\n")[0].rstrip(":")
-    raise ArchiveError(f"{archive} is damaged or no tar archive: {why}") from error
+    raise ArchiveError(f"{archive} is damaged or not a tar archive: {why}") from error
 
 
 def _checked_members(tar: tarfile.TarFile, archive: pathlib.Path, root: pathlib.Path,
                      staging: pathlib.Path, place: pathlib.PurePosixPath
                      ) -> dict[str, tarfile.TarInfo]:
-  """The files of the archive by their clean path, once every member is known to be harmless."""
-  own = os.path.relpath(staging.parent, root).split(os.sep)[0]
-  found: dict[str, tarfile.TarInfo] = {}
+  """Checks that every member is harmless, and returns the files by their clean path."""
+  reserved = os.path.relpath(staging.parent, root).split(os.sep)[0]
+  members: dict[str, tarfile.TarInfo] = {}
   end = 0
   for member in tar:
     end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
     parts = pathlib.PurePosixPath(member.name).parts
     if member.name.startswith("/") or ".." in parts:
-      raise _refused(archive, member, "is a path that leaves the folder")
-    if not member.name.isprintable():  # Line ends and escapes forge log lines.
-      raise _refused(archive, member, "has a name with characters that cannot be shown")
+      raise _rejection(archive, member, "has a path outside the folder")
+    if not member.name.isprintable():  # Line ends and escape sequences could forge log lines.
+      raise _rejection(archive, member, "has a name with unprintable characters")
     if not (member.isdir() or member.isreg()) or member.issparse():
-      raise _refused(archive, member, f"is {_kind(member)}, not a plain file or folder")
+      raise _rejection(archive, member, f"is {_kind(member)}, not a plain file or folder")
     if member.isdir():
       continue
     if not parts:
-      raise _refused(archive, member, "has no name")
-    # There are file systems to which capital and small letters are the same.
-    if parts[0].casefold() == own.casefold():
-      raise _refused(archive, member, f"is in {own}/, which is not for data")
+      raise _rejection(archive, member, "has no name")
+    # Some file systems ignore case.
+    if parts[0].casefold() == reserved.casefold():
+      raise _rejection(archive, member, f"is in {reserved}/, which is not for data")
     path = "/".join(parts)
     if not pathlib.PurePosixPath(path).is_relative_to(place):
-      raise _refused(archive, member, f"is not in {place}/, where this archive's files belong")
-    if path in found:
-      raise _refused(archive, member, "is there twice")
-    found[path] = member
-  # The reader takes damage between two members for the end; a whole archive ends with zeros.
+      raise _rejection(archive, member, f"is not in {place}/, where this archive's files belong")
+    if path in members:
+      raise _rejection(archive, member, "occurs twice")
+    members[path] = member
+  # tarfile treats damage between two members as the end, but a complete archive ends with zeros.
+  assert tar.fileobj is not None
   tar.fileobj.seek(end)
   if tar.fileobj.read(_BLOCK) != bytes(_BLOCK):
-    raise ArchiveError(f"{archive} has no end mark after {len(found)} files: it is cut short or "
+    raise ArchiveError(f"{archive} has no end mark after {len(members)} files: it is truncated or "
                        "damaged")
-  if not found:
+  if not members:
     raise ArchiveError(f"{archive} holds no files")
-  return found
+  return members
 
 
 def _kind(member: tarfile.TarInfo) -> str:
@@ -148,9 +148,9 @@ def _kind(member: tarfile.TarInfo) -> str:
   return next((kind for holds, kind in kinds if holds()), "of an unknown type")
 
 
-def _refused(archive: pathlib.Path, member: tarfile.TarInfo, why: str) -> ArchiveError:
+def _rejection(archive: pathlib.Path, member: tarfile.TarInfo, why: str) -> ArchiveError:
   return ArchiveError(
-      f"{archive}: member {member.name!r} {why}; nothing of the archive was taken over")
+      f"{archive}: member {member.name!r} {why}; nothing of the archive was unpacked")
 
 
 def _unpack(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo], archive: pathlib.Path,
@@ -161,10 +161,11 @@ def _unpack(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo], archive: 
   unpacked: dict[str, Member] = {}
   for path, member in members.items():
     source = tar.extractfile(member)
+    assert source is not None  # Every member here is a plain file.
     target = staging / path
     hasher = hashlib.sha256()
     with _writing(target, ArchiveError(
-        f"{archive}: a file and a folder have one name at {path!r}")):
+        f"{archive}: a file and a folder have the same name at {path!r}")):
       target.parent.mkdir(parents=True, exist_ok=True)
       file = open(target, "xb")
     with file:
@@ -182,31 +183,31 @@ def _unpack(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo], archive: 
   return unpacked
 
 
-def _chunks(source: BinaryIO, size: int) -> Iterator[bytes]:
+def _chunks(source: IO[bytes], size: int) -> Iterator[bytes]:
   while size:
     chunk = source.read(min(size, _CHUNK))
     if not chunk:
-      raise tarfile.ReadError("a member ends early")
+      raise tarfile.ReadError("a member is truncated")
     size -= len(chunk)
     yield chunk
 
 
 def _publish(unpacked: dict[str, Member], archive: pathlib.Path, root: pathlib.Path,
              staging: pathlib.Path) -> None:
-  """Moves every file to its place, once it is known that nothing is in the way of any."""
-  present = _already_there(unpacked, archive, root)
+  """Checks that no other file is in the way, and moves every file to its place."""
+  present = _already_present(unpacked, archive, root)
   for path in unpacked:
     if path in present:
       continue
     with _writing(root / path, errors.DataError(
-        f"{root / path} cannot be written: a file is in the way of one of its folders; move it "
+        f"{root / path} cannot be written: a file has the name of one of its folders; move it "
         "away and run the same command again")):
       (root / path).parent.mkdir(parents=True, exist_ok=True)
       os.replace(staging / path, root / path)
 
 
-def _already_there(unpacked: dict[str, Member], archive: pathlib.Path, root: pathlib.Path
-                   ) -> set[str]:
+def _already_present(unpacked: dict[str, Member], archive: pathlib.Path, root: pathlib.Path
+                     ) -> set[str]:
   present = set()
   for path, member in unpacked.items():
     check_folders(root, path)
@@ -216,25 +217,25 @@ def _already_there(unpacked: dict[str, Member], archive: pathlib.Path, root: pat
     if target.is_symlink() or not target.is_file() or (
         target.stat().st_size != member.size or transfer.digest(target) != member.sha256):
       raise errors.DataError(
-          f"{target} is in the way of the file of that name in {archive.name}, whose content is "
-          f"another (SHA-256 {member.sha256}); nothing was replaced: move it away and run the "
-          "same command again")
+          f"{target} exists, and its content differs from the file of that name in {archive.name} "
+          f"(SHA-256 {member.sha256}); nothing was replaced: move it away and run the same command "
+          "again")
     present.add(path)
   return present
 
 
 def check_folders(root: pathlib.Path, path: str) -> None:
-  """Raises OutputError where a folder on the way from `root` to `path` is a link."""
+  """Raises OutputError if a folder on the path from `root` to `path` is a link."""
   for folder in list(pathlib.PurePosixPath(path).parents)[:-1]:
     if (root / folder).is_symlink():
       raise errors.OutputError(
-          f"{root / folder} is a link; nothing is written through links: replace it by a folder, "
-          "or give the folder that it stands for as --data_root")
+          f"{root / folder} is a link; nothing is written through links: replace it with a folder, "
+          "or pass the folder that it points to as --data_root")
 
 
 @contextlib.contextmanager
 def _writing(path: pathlib.Path, conflict: errors.DataError) -> Iterator[None]:
-  """As `transfer.writing`, but raises `conflict` where a file stands for a folder or vice versa."""
+  """Like `transfer.writing`, but raises `conflict` if a file has a folder's path or vice versa."""
   try:
     with transfer.writing(path):
       yield

@@ -1,7 +1,7 @@
-"""Programs as immutable, validated dataclasses whose fields bear the names of the npz keys.
+"""Programs as immutable, validated dataclasses. Their fields are named after the npz keys.
 
-n nodes, m edges, c configurations, nc configurable nodes. Row `[u, v]` of `edge_index` says that
-node u consumes the output of node v. Runtimes are nanoseconds.
+Shapes: n nodes, m edges, c configurations, nc configurable nodes. Row `[u, v]` of `edge_index`
+means that node u consumes the output of node v. Runtimes are in nanoseconds.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,20 +11,21 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import distinct_rows
 
 NUM_NODE_FEATURES = 140
 NUM_TILE_FEATURES = 24
 NUM_LAYOUT_FEATURES = 18
-NUM_OPCODES = 128  # Ids run to 120; the published models embed 128.
-_CHECKED_ROWS = 1024
-# Numbers of layouts that are looked at together; reading them copies them in float32 first.
-_BLOCK_NUMBERS = 2 * 2**20
+NUM_OPCODES = 128  # The largest id is 120; the published models embed 128.
+_ROWS_PER_CHECK = 1024
+# Layout values per block. Decoding a block makes a temporary float32 copy of it.
+_BLOCK_VALUES = 2 * 2**20
 
 
 class Unread(NamedTuple):
-  """Stands for an array that stays in its file; only its shape and kind of dtype are checked."""
+  """Placeholder for an array that stays in its file. Only its shape and dtype are checked."""
 
   shape: tuple[int, ...]
   dtype: np.dtype
@@ -39,15 +40,15 @@ def _array_field(shape: tuple[Any, ...], dtype: Any, required: bool = True) -> A
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-  """A program without configurations, as made from a bare HLO module.
+  """A program without configurations, such as a plain HLO module gives.
 
   Attributes:
     name: file stem.
-    node_feat: (n, 140) float32, in the order of `tpugraphs_rank.hlo`.
+    node_feat: (n, 140) float32, in the order of `tpugraphs_rank.hlo.features`.
     node_opcode: (n,) uint8.
     edge_index: (m, 2) int64.
-    feature_padding: 0 or -1, with which the feature lists without aggregates are padded.
-    node_splits: (S,) int64, first node of each major computation and, last, n; or None.
+    feature_padding: the value, 0 or -1, that pads feature lists without aggregates.
+    node_splits: (S,) int64, the first node of each major computation, followed by n; or None.
   """
 
   kind: ClassVar[str | None] = None
@@ -60,7 +61,7 @@ class Graph:
   node_splits: np.ndarray | None = dataclasses.field(
       default=None, kw_only=True, metadata={"shape": ("S",), "dtype": np.dtype(np.int64)})
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     sizes: dict[str, int] = {}
     for field in dataclasses.fields(self):
       if "dtype" in field.metadata:
@@ -70,8 +71,8 @@ class Graph:
 
   def _fail(self, key: str, problem: str) -> None:
     raise errors.DataError(
-        f"{self.name}: {key} {problem}; write the file again "
-        "(`python -m tpugraphs_rank.cli.featurize` for one's own program, or download it again)")
+        f"{self.name}: {key} {problem}; download the file again, or write it again with "
+        f"{commands.command('featurize')} if the program is your own")
 
   def _validate(self) -> None:
     n = self.num_nodes
@@ -90,6 +91,14 @@ class Graph:
           self.node_splits[-1] > n):
         self._fail("node_splits", f"does not rise from 0 to the number of nodes ({n})")
 
+  def __repr__(self) -> str:
+    parts = [f"{self.num_nodes} nodes", f"{len(self.edge_index)} edges"]
+    if self.kind is not None:
+      parts.append(f"{self.num_configs} configurations")
+      if not self.has_runtimes:
+        parts.append("no runtimes")
+    return f"<{type(self).__name__} {self.name}: {', '.join(parts)}>"
+
   @property
   def num_nodes(self) -> int:
     return len(self.node_feat)
@@ -105,7 +114,7 @@ class Graph:
 
   @property
   def nbytes(self) -> int:
-    """Bytes of its arrays in memory."""
+    """Size of the graph's arrays in memory, in bytes."""
     return sum(array.nbytes for array in self.arrays().values())
 
   def arrays(self) -> dict[str, np.ndarray]:
@@ -118,9 +127,9 @@ class Graph:
     return stored
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _ConfiguredGraph(Graph):
-  """What tile and layout graphs share: measured runtimes."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ConfiguredGraph(Graph):
+  """The common part of tile and layout graphs: configurations and their runtimes."""
 
   config_runtime: np.ndarray = _array_field(("c",), np.int64)
 
@@ -144,36 +153,37 @@ class _ConfiguredGraph(Graph):
 
   @property
   def relative_runtime(self) -> np.ndarray:
-    """(c,) float64: what evaluation ranks by and takes slowdowns of."""
+    """(c,) float64: the runtimes that evaluation uses for rankings and slowdowns."""
     return self.config_runtime.astype(np.float64)
 
   def runtime_order(self) -> np.ndarray:
-    """(c,) the configurations from the fastest to the slowest, equal ones as they stand."""
+    """(c,) the configurations from fastest to slowest; ties keep their order in the file."""
     return np.argsort(self.relative_runtime, kind="stable")
 
   def config_digests(self) -> np.ndarray:
-    """(c,) uint64: a number that depends on what a configuration is, and on nothing else."""
+    """(c,) uint64: a hash of each configuration's features alone."""
     return row_digests(self.config_rows())
 
   def config_keys(self) -> np.ndarray:
-    """(c,) int64: the same number for the same configuration, from 0, by first occurrence."""
+    """(c,) int64: equal for equal configurations; numbered from 0 by first occurrence."""
     return distinct_rows.find(self.config_rows()).group
 
   def config_rows(self) -> np.ndarray:
-    """(c, ...) one configuration a row: equal rows are equal configurations."""
+    """(c, ...) one row per configuration; equal rows are equal configurations."""
     raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class TileGraph(_ConfiguredGraph):
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class TileGraph(ConfiguredGraph):
   """A kernel with tile sizes.
 
-  Attributes beyond `Graph`:
-    config_runtime: (c,) int64 ns; all zero where there are no measurements.
-    config_feat: (c, 24) float32: kernel bounds (6) + sum + product, then output, input bounds.
+  Attributes in addition to those of `Graph`:
+    config_runtime: (c,) int64 ns; all zeros if nothing was measured.
+    config_feat: (c, 24) float32: kernel bounds (6), their sum and product, then the same for the
+      output bounds and the input bounds.
     config_runtime_normalizers: (c,) int64 ns, runtime of the default configuration in the same run.
-    config_runtime_passes: (p, c) int64 ns, the independent measurements that `config_runtime` is
-      the mean of; or None.
+    config_runtime_passes: (p, c) int64 ns, the independent measurements whose mean is
+      `config_runtime`; or None.
   """
 
   kind: ClassVar[str] = "tile"
@@ -197,18 +207,18 @@ class TileGraph(_ConfiguredGraph):
     return self.config_runtime / self.config_runtime_normalizers
 
   def config_rows(self) -> np.ndarray:
-    return self.config_feat + np.float32(0)  # Rows are compared byte by byte, and -0 is 0.
+    return self.config_feat + np.float32(0)  # -0 becomes 0, because rows are compared by bytes.
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LayoutGraph(_ConfiguredGraph):
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class LayoutGraph(ConfiguredGraph):
   """A program with tensor layouts at some of its nodes.
 
-  Attributes beyond `Graph`:
-    config_runtime: (c,) int64 ns; all zero where there are no measurements.
+  Attributes in addition to those of `Graph`:
+    config_runtime: (c,) int64 ns; all zeros if nothing was measured.
     node_config_ids: (nc,) int64, the configurable nodes.
-    node_config_feat: (c, nc, 18) float32, whole numbers -1..5: layouts of output (6), input (6)
-      and kernel (6), minor to major, padded with -1.
+    node_config_feat: (c, nc, 18) float32, integers from -1 to 5: layouts of the output (6), the
+      input (6) and the kernel (6), minor to major, padded with -1.
     config_runtime_passes: (p, c) int64 ns, as in `TileGraph`; or None.
   """
 
@@ -226,39 +236,41 @@ class LayoutGraph(_ConfiguredGraph):
       self._fail("node_config_ids", f"holds {wrong}; expected node ids from 0 to "
                  f"{self.num_nodes - 1}")
     if len(np.unique(ids)) != len(ids):
-      self._fail("node_config_ids", "names a node twice")
+      self._fail("node_config_ids", "lists a node twice")
     feat = self.node_config_feat
     if isinstance(feat, Unread):
       return
-    # Some rows at a time: the public data have an array of 1.74 GB, and this would make a second.
-    for start in range(0, len(feat), _CHECKED_ROWS):
-      self.check_layouts(feat[start:start + _CHECKED_ROWS], start)
+    # In blocks: the largest array of the public data has 1.74 GB, and a check of all of it at once
+    # would need as much again.
+    for start in range(0, len(feat), _ROWS_PER_CHECK):
+      self.check_layouts(feat[start:start + _ROWS_PER_CHECK], start)
 
   def check_layouts(self, rows: np.ndarray, start: int = 0) -> None:
-    """Raises DataError where rows of `node_config_feat` hold anything but whole numbers -1..5.
+    """Raises DataError if rows of `node_config_feat` hold anything but integers from -1 to 5.
 
     Args:
       rows: (r, nc, 18).
-      start: which configuration the first row is.
+      start: index of the first row's configuration, for the message.
     """
-    # True of NaN, too.
+    # The condition also catches NaN.
     wrong = ~((rows >= -1) & (rows <= 5) & (rows == np.trunc(rows)))
     if wrong.any():
       place = tuple(np.argwhere(wrong)[0].tolist())
       self._fail("node_config_feat", f"entry {[start + place[0], *place[1:]]} is "
-                 f"{rows[place]}; expected whole numbers from -1 to 5")
+                 f"{rows[place]}; expected integers from -1 to 5")
 
   def layouts(self, rows: np.ndarray) -> np.ndarray:
     """(r, nc, 18) int8: `node_config_feat` of the configurations `rows` (r,), in any order.
 
-    What reads configurations goes through this: of a packed graph no others are decoded.
+    Code that reads configurations calls this method, so that a packed graph decodes only the
+    configurations it is asked for.
     """
     return self.node_config_feat[rows].astype(np.int8)
 
   def layout_blocks(self, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """`layouts` of all configurations, or of `rows`, some at a time."""
+    """`layouts` of all configurations, or of `rows`, block by block."""
     rows = np.arange(self.num_configs) if rows is None else rows
-    size = max(_BLOCK_NUMBERS // (max(len(self.node_config_ids), 1) * NUM_LAYOUT_FEATURES), 1)
+    size = max(_BLOCK_VALUES // (max(len(self.node_config_ids), 1) * NUM_LAYOUT_FEATURES), 1)
     return (self.layouts(rows[start:start + size]) for start in range(0, len(rows), size))
 
   def config_digests(self) -> np.ndarray:
@@ -266,7 +278,7 @@ class LayoutGraph(_ConfiguredGraph):
         [np.zeros([0], np.uint64), *(row_digests(rows) for rows in self.layout_blocks())])
 
   def config_rows(self) -> np.ndarray:
-    # One byte a number: 18 float32 a node would only make the comparison four times as long.
+    # One byte per value: float32 would make comparisons four times as slow.
     rows = np.empty([self.num_configs, len(self.node_config_ids) * NUM_LAYOUT_FEATURES], np.int8)
     start = 0
     for block in self.layout_blocks():
@@ -276,7 +288,9 @@ class LayoutGraph(_ConfiguredGraph):
 
 
 class _CompactLayoutGraph(LayoutGraph):
-  """A `LayoutGraph` whose configurations stay one byte a number."""
+  """A `LayoutGraph` that stores its configurations with one byte per value."""
+
+  compact: np.ndarray  # (c, nc, 18) int8
 
   def layouts(self, rows: np.ndarray) -> np.ndarray:
     return self.compact[rows]
@@ -288,12 +302,12 @@ class _CompactLayoutGraph(LayoutGraph):
 
 
 def _compact(name: str, arrays: Mapping[str, Any], layouts: np.ndarray) -> LayoutGraph:
-  """A graph with these layouts, of which no wider copy is made; bytes are not even copied."""
+  """Builds a graph without a float32 copy of the layouts. Layouts in int8 are not copied at all."""
   graph = _CompactLayoutGraph(name, **{
       **arrays, "node_config_feat": Unread(layouts.shape, layouts.dtype)})
   compact = layouts if layouts.dtype == np.int8 else np.empty(layouts.shape, np.int8)
-  for start in range(0, len(layouts), _CHECKED_ROWS):
-    block = layouts[start:start + _CHECKED_ROWS]
+  for start in range(0, len(layouts), _ROWS_PER_CHECK):
+    block = layouts[start:start + _ROWS_PER_CHECK]
     graph.check_layouts(block, start)
     if compact is not layouts:
       compact[start:start + len(block)] = block
@@ -302,28 +316,28 @@ def _compact(name: str, arrays: Mapping[str, Any], layouts: np.ndarray) -> Layou
 
 
 def row_digests(rows: np.ndarray) -> np.ndarray:
-  """(r,) uint64: a digest of the bytes of each of `rows` (r, ...)."""
+  """(r,) uint64: a hash of the bytes of each of `rows` (r, ...)."""
   rows = np.ascontiguousarray(rows)
   return np.array([int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big")
                    for row in rows], np.uint64)
 
 
 def with_configs(graph: Graph, configs: np.ndarray) -> Graph:
-  """The same program with other configurations, which were not measured.
+  """The same program with other, unmeasured configurations.
 
   Args:
     graph: a `TileGraph` or `LayoutGraph`.
-    configs: (c, 24) tile features, or (c, nc, 18) layouts of the graph's configurable nodes; int8
-      layouts are not copied.
+    configs: (c, 24) tile features, or (c, nc, 18) layouts of the graph's configurable nodes.
+      Layouts in int8 are not copied.
 
   Raises:
-    DataError: the configurations do not fit the graph, or it takes none.
+    DataError: the configurations do not fit the graph, or the graph has no configurable parts.
   """
   keys = {"tile": "config_feat", "layout": "node_config_feat"}
   if graph.kind not in keys:
     raise errors.DataError(
         f"{graph.name} is a graph without configurable nodes or tiles; featurize it with its "
-        "configurations (`python -m tpugraphs_rank.cli.featurize`), or use `python -m tpugraphs_rank.cli.rank`")
+        f"configurations ({commands.command('featurize')}), or use {commands.command('rank')}")
   configs = np.asarray(configs)
   unmeasured = np.zeros(len(configs) if configs.ndim else 0, np.int64)
   arrays = {field.name: getattr(graph, field.name) for field in dataclasses.fields(graph)
@@ -338,12 +352,12 @@ def with_configs(graph: Graph, configs: np.ndarray) -> Graph:
 
 def _canonical(graph: Graph, field: dataclasses.Field, sizes: dict[str, int]
                ) -> np.ndarray | None:
-  """The array of `field` with the canonical dtype, read-only, its shape checked."""
+  """The array of `field`: checked, read-only and with its canonical dtype."""
   value = getattr(graph, field.name)
   if value is None:
     return None
-  array = value if isinstance(value, Unread) else np.asarray(value)
-  if field.name == "node_splits" and array.ndim == 2 and len(array) == 1:
+  array: Any = value if isinstance(value, Unread) else np.asarray(value)
+  if field.name == "node_splits" and len(array.shape) == 2 and len(array) == 1:
     array = array[0]
   key, shape, dtype = field.name, field.metadata["shape"], field.metadata["dtype"]
   if len(array.shape) != len(shape):
@@ -374,21 +388,22 @@ def _canonical(graph: Graph, field: dataclasses.Field, sizes: dict[str, int]
 
 
 def graph_from_arrays(name: str, arrays: Mapping[str, np.ndarray]) -> Graph:
-  """Builds the graph whose npz keys `arrays` holds: a `TileGraph`, `LayoutGraph` or bare `Graph`.
+  """Builds a `TileGraph`, a `LayoutGraph` or a plain `Graph` from arrays by npz key.
 
   Unknown keys are ignored: later versions of the public data may add some.
 
   Raises:
-    DataError: a key is missing, or an array breaks the format; the message names key and entry.
+    DataError: a key is missing or an array violates the format; the message names key and entry.
   """
+  cls: type[Graph]
   if "config_feat" in arrays:
     cls = TileGraph
   elif "node_config_feat" in arrays or "node_config_ids" in arrays:
     cls = LayoutGraph
   elif "config_runtime" in arrays:
     raise errors.DataError(
-        f"{name}: config_runtime stands without config_feat (tile) or node_config_feat (layout); "
-        "write the file again with `python -m tpugraphs_rank.cli.featurize`")
+        f"{name}: has config_runtime, but neither config_feat (tile) nor node_config_feat "
+        f"(layout); write the file again with {commands.command('featurize')}")
   else:
     cls = Graph
   values: dict[str, Any] = {}
@@ -400,7 +415,7 @@ def graph_from_arrays(name: str, arrays: Mapping[str, np.ndarray]) -> Graph:
     elif field.default is dataclasses.MISSING:
       raise errors.DataError(
           f"{name}: key {field.name!r} is missing (found: {', '.join(sorted(arrays)) or 'none'}); "
-          "write the file again with `python -m tpugraphs_rank.cli.featurize`, or download it again")
+          f"download the file again, or write it again with {commands.command('featurize')}")
   if "feature_padding" in values:
     padding = np.asarray(values["feature_padding"])
     if padding.size != 1 or padding.dtype.kind not in "iu":

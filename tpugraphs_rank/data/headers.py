@@ -1,6 +1,6 @@
-"""Shapes of the arrays in an `.npz` file, read from their headers alone.
+"""Shapes of the arrays in an `.npz` file, read from the headers alone.
 
-A layout file of a few megabytes may unpack to gigabytes; its shapes stand in the first bytes.
+A layout file of a few megabytes may unpack to gigabytes, but its first bytes contain the shapes.
 """
 
 from collections.abc import Iterator
@@ -28,23 +28,23 @@ class Header(NamedTuple):
 
 @dataclasses.dataclass
 class Reading:
-  """How far the reading of a file has come: the key at which it is; None before the first."""
+  """The progress of reading a file: the current key; None before the first."""
   key: str | None = None
 
 
 @contextlib.contextmanager
 def reading(path: pathlib.Path) -> Iterator[Reading]:
-  """Turns whatever reading an `.npz` file raises into a typed error that names file and key.
+  """Converts any error of reading an `.npz` file to a typed error that names file and key.
 
   Args:
     path: the file.
 
   Yields:
-    A `Reading`, whose key the block keeps up to date.
+    A `Reading`. The caller keeps its key up to date.
 
   Raises:
     MissingDataError: there is no such file.
-    DataError: the file is damaged or no `.npz` file, or holds pickles.
+    DataError: the file is damaged, not an `.npz` file, or holds pickles.
   """
   if not path.is_file():
     raise errors.MissingDataError(f"no file {path}")
@@ -53,15 +53,15 @@ def reading(path: pathlib.Path) -> Iterator[Reading]:
     yield at
   except errors.DataError:
     raise
-  except Exception as error:  # A damaged file makes zipfile, zlib and NumPy raise almost anything.
+  except Exception as error:  # zipfile, zlib and NumPy raise many types for damaged files.
     where = str(path) if at.key is None else f"{path}: key {at.key!r}"
     if "allow_pickle" in str(error):
       raise errors.DataError(
-          f"{where} holds pickled objects or is no .npz file; pickles are never loaded (they can "
-          "run code): store plain arrays with np.savez_compressed") from None
+          f"{where} holds pickled objects or is not an .npz file; pickles are never loaded (they "
+          "can run code): store plain arrays with np.savez_compressed") from None
     raise errors.DataError(
         f"{where} cannot be read ({type(error).__name__}: {error}); the file is truncated, damaged "
-        "or no .npz file") from error
+        "or not an .npz file") from error
 
 
 def read_headers(path: files.PathLike) -> dict[str, Header]:
@@ -69,7 +69,7 @@ def read_headers(path: files.PathLike) -> dict[str, Header]:
 
   Raises:
     MissingDataError: there is no such file.
-    DataError: the file is damaged or no `.npz` file; file and key are named.
+    DataError: the file is damaged or not an `.npz` file; the message names file and key.
   """
   path = pathlib.Path(path)
   headers = {}
@@ -77,7 +77,7 @@ def read_headers(path: files.PathLike) -> dict[str, Header]:
     with zipfile.ZipFile(path) as archive:
       for name in archive.namelist():
         if not name.endswith(_SUFFIX):
-          continue  # NumPy leaves out what is no array, too.
+          continue  # NumPy also skips members that are not arrays.
         at.key = key = name[:-len(_SUFFIX)]
         with archive.open(name) as member:
           headers[key], _ = read_header(member)
@@ -85,13 +85,13 @@ def read_headers(path: files.PathLike) -> dict[str, Header]:
 
 
 def read_header(member: IO[bytes]) -> tuple[Header, bool]:
-  """Reads the header at the beginning of a stored array, and goes no further.
+  """Reads the header at the beginning of a stored array, and nothing after it.
 
   Returns:
     The header, and whether the array is in Fortran order.
 
   Raises:
-    ValueError: it is none that is known.
+    ValueError: the version of the header is unknown.
   """
   version = np.lib.format.read_magic(member)
   if version not in _READERS:

@@ -1,4 +1,4 @@
-"""Runtimes to labels: the one place where "fast" becomes "high"."""
+"""Converts runtimes to labels. This is the only place that maps low runtimes to high labels."""
 
 import dataclasses
 
@@ -12,11 +12,11 @@ class Labels:
   """Labels of one list of configurations, each (c,) float32, higher = faster.
 
   Attributes:
-    relevance: dense rank among the distinct runtimes, scaled to 0 (slowest) .. 1 (fastest);
-      never negative, since TensorFlow Ranking takes negative labels for padding and gives them no
-      gradient. Equal runtimes have equal relevance.
-    order: rank among all configurations, ties broken at random, scaled to 0 .. 1; also never
-      negative. Losses over whole permutations (ListMLE) need a total order.
+    relevance: dense rank among the distinct runtimes, scaled to 0 (slowest) .. 1 (fastest). Equal
+      runtimes have equal relevance. It is never negative, because TensorFlow Ranking treats
+      negative labels as padding and gives them no gradient.
+    order: rank among all configurations, with random tie-breaking, scaled to 0 .. 1. It is never
+      negative either. Losses over whole permutations (ListMLE) need a total order.
     target: standardised -log(runtime), for regression; may be negative.
   """
 
@@ -26,11 +26,11 @@ class Labels:
 
 
 def make_labels(runtimes: np.ndarray, rng: np.random.Generator | None = None) -> Labels:
-  """Turns runtimes into labels.
+  """Converts runtimes to labels.
 
   Args:
-    runtimes: (c,) in any one unit, above zero.
-    rng: breaks ties; without it they are broken by position.
+    runtimes: (c,) positive, in any unit.
+    rng: breaks ties at random; None: ties are broken by position.
 
   Raises:
     DataError: a runtime is zero or negative (the released test splits have none).
@@ -38,8 +38,8 @@ def make_labels(runtimes: np.ndarray, rng: np.random.Generator | None = None) ->
   runtimes = np.asarray(runtimes, np.float64)
   if (runtimes <= 0).any():
     raise errors.DataError(
-        "labels need runtimes above zero; found zero (the released test splits hold no "
-        "measurements: train and evaluate on train or valid)")
+        "labels need positive runtimes, but some are zero or negative (the released test splits "
+        "hold no measurements: train and evaluate on train or valid)")
   distinct, rank = np.unique(-runtimes, return_inverse=True)
   relevance = rank.reshape(-1) / max(len(distinct) - 1, 1)
   noise = rng.permutation(len(runtimes)) if rng is not None else np.arange(len(runtimes))[::-1]

@@ -1,8 +1,8 @@
-"""Synthetic programs beside the real ones in training: which take part, and where in a step.
+"""Mixes synthetic programs into training: which programs, and how many lists of each step.
 
-Each step has a fixed number of synthetic lists, the others are real. Both sides go round their
-programs in one fresh order after the other, so that no program is drawn more than once more often
-than another.
+Each step has a fixed number of synthetic lists; the others are real. Real and synthetic programs
+are each used in one random permutation after another, so the numbers of uses of two programs
+differ by at most one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,85 +23,87 @@ from tpugraphs_rank.data import twins
 
 _logger = logging.getLogger(__name__)
 
-# What tells the orders of the two sides apart. None is 0, which NumPy cannot tell from no seed.
+# Seed components that distinguish the streams. None is 0, which NumPy treats like a missing value.
 _REAL, _SYNTHETIC, _SHUFFLED = 1, 2, 3
 
 
 def synthetic_lists(config: run_config.RunConfig) -> int:
-  """Synthetic lists of each step: max(round(synthetic_share * batch_size), 1), or none."""
+  """Synthetic lists per step: max(round(synthetic_share * batch_size), 1), or 0 without any."""
   if config.augment.synthetic is None:
     return 0
   return max(round(config.augment.synthetic_share * config.batch.batch_size), 1)
 
 
 def check(config: run_config.RunConfig) -> None:
-  """Raises ConfigError where a share of the lists is to be real and none is."""
+  """Raises ConfigError if the settings ask for real lists, but no list of a step would be real."""
   count, size = synthetic_lists(config), config.batch.batch_size
   if count == size and config.augment.synthetic_share < 1:
     raise errors.ConfigError(
-        f"augment.synthetic_share {config.augment.synthetic_share} of {size} lists a step leaves "
-        "no real list; raise --batch_size, lower --synthetic_share, or ask for --synthetic_share=1")
+        f"augment.synthetic_share {config.augment.synthetic_share} of {size} lists per step leaves "
+        "no real list; raise --batch_size, lower --synthetic_share, or set --synthetic_share=1")
 
 
-def trained_on(config: run_config.RunConfig, real: Sequence[splits.ProgramView],
-               synthetic: Sequence[splits.ProgramView]) -> list[splits.ProgramView]:
-  """The programs of which lists are drawn: features are scaled by these."""
+def training_programs(config: run_config.RunConfig, real: Sequence[splits.ProgramView],
+                      synthetic: Sequence[splits.ProgramView]) -> list[splits.ProgramView]:
+  """The programs that lists are sampled from. Feature scaling is fitted on them."""
   without_real = synthetic and synthetic_lists(config) == config.batch.batch_size
   return [*(() if without_real else real), *synthetic]
 
 
-# ---- which synthetic programs train --------------------------------------------------------------
+# ---- the synthetic programs used for training ----------------------------------------------------
 
 
 def training_split(collection: registry.Collection, source: registry.Collection,
                    any_target: bool = False) -> str:
-  """The split of a synthetic collection that trains beside the real one: train, or all.
+  """The split of a synthetic collection that is used for training: train, or all.
 
   Args:
-    collection: the real one.
-    source: the synthetic one.
-    any_target: whether its programs may have been measured on another machine.
+    collection: the real collection.
+    source: the synthetic collection.
+    any_target: whether its programs may have been measured on other hardware.
 
   Raises:
     CompatibilityError: the collection is of another kind, target or HLO stage.
     ConfigError: it has no such split.
   """
-  for key, mend in (("kind", "give synthetic programs whose configurations are of that kind"),
-                    ("target", "measure the synthetic programs on the machine of the real ones, or "
-                     "take their order for that of this machine: --synthetic_any_target"),
-                    ("hlo_stage", "featurize both before, or both after, optimization")):
+  for key, remedy in (
+      ("kind", "use synthetic programs whose configurations are of that kind"),
+      ("target", "measure the synthetic programs on the hardware of the real ones, or pass "
+       "--synthetic_any_target to assume that both rank configurations in the same way"),
+      ("hlo_stage", "featurize both before, or both after, optimization")):
     ours, theirs = getattr(collection, key), getattr(source, key)
     if ours != theirs and not (any_target and key == "target"):
       raise errors.CompatibilityError(
-          f"augment.synthetic: collection {source.name} has {key} {theirs!r}, {collection.name} "
-          f"has {ours!r}; {mend}")
+          f"augment.synthetic: collection {source.name} has {key} {theirs!r}, but "
+          f"{collection.name} has {ours!r}; {remedy}")
   split = next((name for name in ("train", registry.WHOLE) if name in source.splits), None)
   if split is None:
     raise errors.ConfigError(
         f"augment.synthetic: collection {source.name} has the splits {', '.join(source.splits)}; "
-        "expected train, or all: the programs to mix into training")
+        "expected train or all")
   return split
 
 
 def load_synthetic(config: run_config.RunConfig, collection: registry.Collection,
                    valid: Sequence[splits.ProgramView]) -> splits.Loaded:
-  """Reads the synthetic programs that train.
+  """Reads the synthetic programs for training.
 
   Args:
-    config: the run's; `augment.synthetic` is not None.
-    collection: the real one.
-    valid: the real programs that validate.
+    config: the configuration of the run; `augment.synthetic` is not None.
+    collection: the real collection.
+    valid: the real validation programs.
 
   Returns:
-    The programs, and what was counted; its `held_back` are those that were left out because
-    validation or test hold them.
+    The programs, and statistics. The statistics list as `held_back` the programs left out because
+    validation or test contain them.
 
   Raises:
     CompatibilityError: the collection is of another kind, target, HLO stage or padding.
-    DataError: none is left; and as `splits.load`.
-    ConfigError: the collection has no split that could train.
+    DataError: no program is left; and as `splits.load`.
+    ConfigError: the collection has no split to train on.
   """
   augment, seed = config.augment, config.training.seed
+  assert augment.synthetic is not None
   source = registry.get_collection(augment.synthetic)
   split = training_split(collection, source, augment.synthetic_any_target)
   data = dataclasses.replace(
@@ -109,7 +111,7 @@ def load_synthetic(config: run_config.RunConfig, collection: registry.Collection
       max_graphs=augment.synthetic_graphs)
   loaded = splits.load(data, split, seed, config.batch.max_configs,
                        _held_back(config, collection, valid))
-  ours, theirs = (found[0].graph.feature_padding for found in (valid, loaded.programs))
+  ours, theirs = (programs[0].graph.feature_padding for programs in (valid, loaded.programs))
   if ours != theirs:
     raise errors.CompatibilityError(
         f"augment.synthetic: collection {source.name} has feature_padding {theirs}, "
@@ -128,18 +130,18 @@ def _shuffled(program: splits.ProgramView, rng: np.random.Generator) -> splits.P
 
 
 def _structure(graph: graphs.Graph) -> str:
-  """Equal for graphs of the same opcodes and edges, whatever their shapes."""
+  """A hash of opcodes and edges; it ignores shapes."""
   return twins.graph_hash(graph.node_opcode, graph.edge_index)
 
 
 def _content(graph: graphs.Graph) -> str:
-  """Equal for graphs of the same nodes, features included, and edges."""
+  """A hash of opcodes, edges and node features."""
   return twins.graph_hash(graph.node_opcode, graph.edge_index, graph.node_feat)
 
 
 def _held_back(config: run_config.RunConfig, collection: registry.Collection,
                valid: Sequence[splits.ProgramView]) -> Callable[[graphs.Graph], bool]:
-  """Says of a synthetic graph whether validation or test hold it; see `AugmentConfig`."""
+  """A function that decides whether validation or test contain a graph; see `AugmentConfig`."""
   rule = config.augment.synthetic_held_back
   structures, contents = set(), set()
   for graph in (*(program.graph for program in valid), *_read(config, collection, "test")):
@@ -154,10 +156,10 @@ def _held_back(config: run_config.RunConfig, collection: registry.Collection,
     if rule == "content" or structure not in structures:
       return False
     if rule == "unseen" and config.data.split_by == "configuration":
-      return False  # Training knows all programs; what is held back is configurations.
+      return False  # Training uses all programs; only configurations are held back.
     if rule == "unseen":
-      # All training programs, drawn or not: what counts as unseen is a matter of the collection.
-      # Read where it is needed only, since a training split may be large.
+      # Compare with all training programs, sampled or not: the collection defines what is unseen.
+      # The programs are read on demand, because a training split may be large.
       if not known:
         known.append({_structure(other) for other in _read(config, collection, "train")})
       return structure not in known[0]
@@ -168,27 +170,26 @@ def _held_back(config: run_config.RunConfig, collection: registry.Collection,
 
 def _read(config: run_config.RunConfig, collection: registry.Collection, split: str
           ) -> Iterator[graphs.Graph]:
-  """The graphs of a real split, one at a time; none where the split cannot be read."""
+  """The graphs of a real split, one at a time; none if the split does not exist."""
   if split not in collection.splits:
     return
   try:
-    found = collections.load_collection(
+    stored = collections.load_collection(
         collection, split, config.data.data_root, config.data.packed, config.data.packed_root)
   except errors.MissingDataError as error:
     _logger.warning("synthetic programs are not compared with %s %s: %s", collection.name, split,
                     error)
     return
-  for index in range(len(found)):
-    yield found[index]
+  yield from stored
 
 
-# ---- where they stand in a step ------------------------------------------------------------------
+# ---- the lists of each step ----------------------------------------------------------------------
 
 
-def going_round(count: int, start: int, stop: int, seed: Sequence[int]) -> np.ndarray:
-  """(stop - start,) int64 of an endless sequence: permutations of `count`, one after the other.
+def repeated_permutations(count: int, start: int, stop: int, seed: Sequence[int]) -> np.ndarray:
+  """Part of an endless sequence of random permutations of range(count), as (stop - start,) int64.
 
-  What stands at a place depends on `seed` alone, so that a resumed run goes on as it would have.
+  The value at a position depends on `seed` alone, so a resumed run continues the same sequence.
   """
   first = start // count
   orders = [np.random.default_rng([turn, *seed]).permutation(count)
@@ -202,37 +203,38 @@ def epoch_batches(real: Sequence[batches.PreparedGraph],
                   epoch: int) -> Iterator[batches.Batch]:
   """The batches of one epoch.
 
-  Without synthetic programs and a set number of steps, those of `batches.training_batches`.
-  Otherwise each step has `synthetic_lists` synthetic lists, after the real ones, and the weights
-  of both as `label_weight` (B,).
+  Without synthetic programs and without a set number of steps, these are the batches of
+  `batches.training_batches`. Otherwise each step has real lists followed by `synthetic_lists`
+  synthetic lists, and the weights of both as `label_weight` (B,).
 
   Args:
-    real, synthetic: the programs that train.
-    config: the run's.
-    epoch: from 0; what it holds depends on it and the seed only.
+    real, synthetic: the training programs.
+    config: the configuration of the run.
+    epoch: from 0. The content of an epoch depends on it and the seed only.
   """
   seed, batch, steps = config.training.seed, config.batch, config.training.steps_per_epoch
   if not synthetic and steps is None:
     yield from batches.training_batches(real, batch, seed, epoch)
     return
   steps = steps or -(-len(real) * batch.lists_per_graph // batch.batch_size)
-  made = synthetic_lists(config) if synthetic else 0
+  num_synthetic = synthetic_lists(config) if synthetic else 0
   rng = np.random.default_rng([seed, epoch])
   sides: list[tuple[Sequence[batches.PreparedGraph], np.ndarray]] = []
-  for members, lists, side in ((real, batch.batch_size - made, _REAL),
-                               (synthetic, made, _SYNTHETIC)):
+  for members, lists, side in ((real, batch.batch_size - num_synthetic, _REAL),
+                               (synthetic, num_synthetic, _SYNTHETIC)):
     if lists:
-      places = going_round(len(members), epoch * steps * lists, (epoch + 1) * steps * lists,
-                           [seed, side])
+      places = repeated_permutations(
+          len(members), epoch * steps * lists, (epoch + 1) * steps * lists, [seed, side])
       sides.append((members, places.reshape(steps, lists)))
   for step in range(steps):
-    found = batches.training_batch(
+    joined = batches.training_batch(
         [members[place] for members, places in sides for place in places[step]], batch, rng)
-    yield weighted(found, config.augment, made) if synthetic else found
+    yield weighted(joined, config.augment, num_synthetic) if synthetic else joined
 
 
-def weighted(batch: batches.Batch, augment: run_config.AugmentConfig, made: int) -> batches.Batch:
-  """The batch with the weights of its lists, of which the last `made` are synthetic."""
+def weighted(batch: batches.Batch, augment: run_config.AugmentConfig, num_synthetic: int
+             ) -> batches.Batch:
+  """Adds the weights of the lists to a batch, whose last `num_synthetic` lists are synthetic."""
   weights = np.ones(len(batch["config_mask"]), np.float32)
-  weights[len(weights) - made:] = augment.synthetic_weight
+  weights[len(weights) - num_synthetic:] = augment.synthetic_weight
   return {**batch, batches.WEIGHT: weights}

@@ -1,4 +1,4 @@
-"""Feature scaling, fitted on the training split only; it travels with the model."""
+"""Feature scaling. It is fitted on the training split only, and stored with the model."""
 
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
@@ -13,8 +13,8 @@ from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import operand_roles
 from tpugraphs_rank.data import tile_features
 
-# Scaled features further out than this are cut: a column that hardly varies in training may be
-# anything in a program never seen.
+# Scaled features are clipped to this range: a column that hardly varies in training may have any
+# value in an unseen program.
 _LIMIT = 6.0
 
 
@@ -25,15 +25,15 @@ def signed_log(values: np.ndarray) -> np.ndarray:
 
 
 def node_rows(graph: graphs.Graph) -> np.ndarray:
-  """(n, 140) float64: the node features in signed logs."""
+  """(n, 140) float64: the signed logs of the node features."""
   return signed_log(graph.node_feat)
 
 
 def relative_sizes(graph: graphs.Graph) -> np.ndarray:
-  """(n,) float64: the root of each node's elements, in units of the root of the program's mean.
+  """(n,) float64: sqrt(elements of a node / mean elements of the program's nodes).
 
-  What moving a tensor costs compared with another of the same program, dampened: logarithms, from
-  which a network would have to make differences into factors, hide it.
+  This is a damped measure of the cost of moving a tensor, relative to the other tensors of the
+  program. Logarithms hide it: a network would have to turn differences into factors.
   """
   elements = np.maximum(graph.node_feat[:, tile_features.VOLUME], 0).astype(np.float64)
   return np.sqrt(elements / max(elements.mean(), 1.0))
@@ -42,8 +42,8 @@ def relative_sizes(graph: graphs.Graph) -> np.ndarray:
 def tensor_sizes(graph: graphs.LayoutGraph) -> np.ndarray:
   """(nc, 3) float64: `relative_sizes` of each configurable node's output, input and kernel.
 
-  A request of a layout moves the tensor that it is made of: a small product of large matrices costs
-  what the matrices do. Which operand is which: see `operand_roles`.
+  Requesting a layout moves the tensor that has the layout, so a small product of large matrices
+  costs as much as its matrices. `operand_roles` determines the input and the kernel.
   """
   nodes = graph.node_config_ids[:, None]
   return relative_sizes(graph)[
@@ -51,19 +51,19 @@ def tensor_sizes(graph: graphs.LayoutGraph) -> np.ndarray:
 
 
 def tile_rows(graph: graphs.TileGraph) -> np.ndarray:
-  """(c, f) float64: the 24 tile features in signed logs, and what they mean for the kernel."""
+  """(c, f) float64: the signed logs of the 24 tile features, and `tile_features` of the kernel."""
   return np.concatenate(
       [signed_log(graph.config_feat), tile_features.tile_features(graph)], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-  """Keeps the columns that vary, subtracts the mean, divides by the deviation.
+  """Keeps the columns that vary, subtracts the mean and divides by the standard deviation.
 
   Attributes:
     columns: (k,) int64 columns kept.
     mean: (k,) float64.
-    deviation: (k,) float64, above zero.
+    deviation: (k,) float64, positive.
   """
 
   columns: np.ndarray
@@ -72,49 +72,51 @@ class Scaling:
 
   @classmethod
   def fit(cls, rows: np.ndarray) -> "Scaling":
-    """Fits on rows (r, f), r at least 1, f of `node_rows` or `tile_rows`."""
+    """Fits on at least one row (r, f) of `node_rows` or `tile_rows`."""
     return cls.fit_blocks(lambda: [rows])
 
   @classmethod
   def fit_blocks(cls, blocks: Callable[[], Iterable[np.ndarray]]) -> "Scaling":
-    """Fits on all rows of several blocks, of which one is in memory at a time.
+    """Fits on all rows of several blocks; only one block is in memory at a time.
 
-    Sums are added up row by row, as NumPy does on the rows of one array, so that the result
-    does not depend on where the blocks end.
+    Sums accumulate row by row, as NumPy does for the rows of one array, so the result does not
+    depend on the block boundaries.
 
     Args:
-      blocks: called twice; each gives the same blocks (r, f), one row at least in all.
+      blocks: called twice; returns the same blocks (r, f) each time, at least one row in total.
     """
     count, total = 0, None
     for rows in blocks():
       count += len(rows)
       total = _added(total, rows)
+    assert total is not None, "no rows to fit on"
     mean = total / count
     squares = None
     for rows in blocks():
       squares = _added(squares, np.square(rows - mean))
+    assert squares is not None
     deviation = np.sqrt(squares / count)
     columns = np.flatnonzero(deviation > 1e-6)
     return cls(columns, mean[columns], deviation[columns])
 
   def __call__(self, rows: np.ndarray) -> np.ndarray:
-    """(r, f) rows to (r, k) float32 scaled."""
+    """Scales rows (r, f) to (r, k) float32."""
     scaled = (rows[:, self.columns] - self.mean) / self.deviation
     return np.clip(scaled, -_LIMIT, _LIMIT).astype(np.float32)
 
 
 def _added(total: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
-  """(f,) the sum of the rows, and of those before."""
+  """(f,) the sum of the rows and of the total so far."""
   return rows.sum(axis=0) if total is None else np.concatenate([total[None], rows]).sum(axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalizer:
-  """What scoring must know of the training data.
+  """The statistics of the training data that scoring needs.
 
   Attributes:
     nodes: scaling of `node_rows`.
-    configs: scaling of `tile_rows`; for layouts none, they are categories.
+    configs: scaling of `tile_rows`. It has no columns for layouts, which are categorical.
     opcodes: ids that occur in training.
     feature_padding: padding of the training graphs' feature lists.
   """
@@ -127,18 +129,19 @@ class Normalizer:
   @classmethod
   def fit(cls, training_graphs: Sequence[graphs.Graph],
           choices: Sequence[np.ndarray | None] | None = None) -> "Normalizer":
-    """Fits on the graphs of the training split, each counting once.
+    """Fits on the graphs of the training split, each counted once.
 
-    The features of one graph are in memory at a time.
+    Only the features of one graph are in memory at a time.
 
     Args:
       training_graphs: the graphs.
-      choices: for each graph the configurations that train, or None for all of them.
+      choices: the training configurations of each graph, or None for all of them.
 
     Raises:
       DataError: the graphs differ in their feature padding.
     """
-    opcodes, paddings = set(), {}
+    opcodes: set[int] = set()
+    paddings: dict[int, str] = {}
     for graph in training_graphs:
       opcodes.update(np.unique(graph.node_opcode).tolist())
       paddings.setdefault(graph.feature_padding, graph.name)
@@ -163,34 +166,34 @@ class Normalizer:
         for field in dataclasses.fields(Scaling)}}
 
   def is_same(self, other: "Normalizer") -> bool:
-    """Whether the other scales every graph as this one does."""
+    """Whether the other normalizer scales every graph in the same way."""
     theirs = other.arrays()
     return all(np.array_equal(array, theirs[key]) for key, array in self.arrays().items())
 
   def save(self, path: files.PathLike) -> None:
-    """Writes an `.npz` file, atomically."""
+    """Writes an `.npz` file atomically."""
     with files.atomic_write(path) as file:
       np.savez_compressed(file, **self.arrays())
 
   @classmethod
   def load(cls, path: files.PathLike) -> "Normalizer":
-    """Reads what `save` wrote.
+    """Reads a file that `save` wrote.
 
     Raises:
       RunDirectoryError: the file is missing or damaged.
     """
     try:
       stored = npz.read_arrays(path)
-      scalings = [Scaling(*(stored[f"{name}_{field.name}"]
-                            for field in dataclasses.fields(Scaling)))
-                  for name in ("nodes", "configs")]
-      return cls(*scalings, stored["opcodes"], int(stored["feature_padding"]))
+      nodes, configs = (Scaling(*(stored[f"{name}_{field.name}"]
+                                  for field in dataclasses.fields(Scaling)))
+                        for name in ("nodes", "configs"))
+      return cls(nodes, configs, stored["opcodes"], int(stored["feature_padding"]))
     except (errors.DataError, errors.MissingDataError, KeyError) as error:
       raise errors.RunDirectoryError(
           f"{path} cannot be read ({error}); the run directory is incomplete or damaged: train "
-          "again into an empty one") from error
+          "again with an empty one") from error
 
 
 def unseen_opcodes(normalizer: Normalizer, graph: graphs.Graph) -> tuple[int, ...]:
-  """Opcode ids of the graph that did not occur in training."""
+  """Opcode ids of the graph that do not occur in training."""
   return tuple(np.setdiff1d(graph.node_opcode, normalizer.opcodes).tolist())

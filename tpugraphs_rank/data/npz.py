@@ -1,4 +1,4 @@
-"""Graphs in `.npz` files of the TpuGraphs format; `tpugraphs_rank.data.graphs` has the keys."""
+"""Graphs in `.npz` files of the TpuGraphs format. `tpugraphs_rank.data.graphs` lists the keys."""
 
 from collections.abc import Collection, Iterator
 import math
@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import graphs
@@ -15,21 +16,22 @@ from tpugraphs_rank.data import headers
 
 def read_arrays(path: files.PathLike, keys: Collection[str] | None = None
                 ) -> dict[str, np.ndarray]:
-  """Reads arrays of an `.npz` file, by key; they are read-only.
+  """Reads arrays of an `.npz` file, by key, as read-only arrays.
 
-  Pickled objects are refused, never loaded.
+  Pickled objects are rejected, never loaded.
 
   Args:
     path: the file.
-    keys: those that are wanted, as far as they are there: the others are not unpacked. None: all.
+    keys: the keys to read. Keys that the file lacks are skipped; other arrays are not unpacked.
+      None: all.
 
   Raises:
     MissingDataError: there is no such file.
-    DataError: the file is damaged or no `.npz` file; file and key are named.
+    DataError: the file is damaged or not an `.npz` file; the message names file and key.
   """
   path = pathlib.Path(path)
   arrays = {}
-  # Opened here, because NumPy leaves a damaged archive's file open.
+  # Open the file here, because NumPy does not close it if the archive is damaged.
   with headers.reading(path) as at, open(path, "rb") as file:
     stored = np.load(file, allow_pickle=False)
     if not isinstance(stored, np.lib.npyio.NpzFile):
@@ -38,29 +40,29 @@ def read_arrays(path: files.PathLike, keys: Collection[str] | None = None
       if keys is not None and at.key not in keys:
         continue
       array = stored[at.key]
-      if not isinstance(array, np.ndarray):  # NumPy hands out what is no array as bytes.
+      if not isinstance(array, np.ndarray):  # NumPy returns bytes for members that are not arrays.
         raise ValueError("not an array")
-      array.setflags(write=False)  # Ours alone, so that a graph need not copy it.
+      array.setflags(write=False)  # A graph does not copy read-only arrays.
       arrays[at.key] = array
   return arrays
 
 
 def read_rows(path: files.PathLike, key: str, block_bytes: int) -> Iterator[np.ndarray]:
-  """Reads an array of an `.npz` file in blocks of rows, of which one is in memory at a time.
+  """Reads an array of an `.npz` file in blocks of rows; only one block is in memory at a time.
 
-  An array in Fortran order has no rows in one piece; it is read as a whole, and comes in one block.
+  The rows of an array in Fortran order are not contiguous, so it is read as one block.
 
   Args:
     path: the file.
-    key: of the array, of one dimension or more.
-    block_bytes: of a block at most, but at least one row.
+    key: key of an array with at least one dimension.
+    block_bytes: maximum size of a block. A block has at least one row.
 
   Yields:
-    (r, ...) each; the memory of one may be that of the next.
+    (r, ...) blocks. A block may reuse the memory of the one before.
 
   Raises:
     MissingDataError: there is no such file.
-    DataError: the file is damaged, or there is no such array; file and key are named.
+    DataError: the file is damaged or has no such array; the message names file and key.
   """
   path = pathlib.Path(path)
   with headers.reading(path) as at:
@@ -79,20 +81,21 @@ def read_rows(path: files.PathLike, key: str, block_bytes: int) -> Iterator[np.n
         count = min(size, shape[0] - start)
         wanted = memoryview(buffer)[:count * row_bytes]
         while wanted:
-          arrived = member.readinto(wanted)
-          if not arrived:
+          count_read = member.readinto(wanted)  # type: ignore[attr-defined]
+          if not count_read:
             raise ValueError("the array ends before its last row")
-          wanted = wanted[arrived:]
+          wanted = wanted[count_read:]
         yield np.frombuffer(buffer, dtype, count * math.prod(shape[1:])).reshape(
             (count, *shape[1:]))
-      if member.read(1):  # Only at its end the checksum is compared.
-        raise ValueError("the array goes on after its last row")
+      if member.read(1):  # Reading to the end makes zipfile compare the checksum.
+        raise ValueError("the array continues after its last row")
 
 
 def load_graph(path: files.PathLike) -> graphs.Graph:
-  """Reads one graph: layout, tile, or without configurations; released or README dtypes.
+  """Reads one graph: tile, layout, or without configurations.
 
-  Pickled objects are refused, never loaded.
+  Both the dtypes of the released files and those of the data's README are accepted. Pickled
+  objects are rejected, never loaded.
 
   Args:
     path: an `.npz` file.
@@ -102,19 +105,20 @@ def load_graph(path: files.PathLike) -> graphs.Graph:
 
   Raises:
     MissingDataError: there is no such file.
-    DataError: the file is damaged, lacks a key or breaks the format; file and key are named.
+    DataError: the file is damaged, lacks a key or violates the format; the message names file and
+      key.
   """
   path = pathlib.Path(path)
   try:
     arrays = read_arrays(path)
   except errors.MissingDataError as error:
     raise errors.MissingDataError(
-        f"{error}; `python -m tpugraphs_rank.cli.featurize --input X --output DIR` makes .npz files "
-        "from raw .pb files") from None
+        f"{error}; {commands.command('featurize', '--input FILE', '--output DIR')} converts raw "
+        ".pb files to .npz files") from None
   except errors.DataError as error:
     raise errors.DataError(
-        f"{error}; download the file again, or write it again with `python -m "
-        "tpugraphs_rank.cli.featurize`") from error
+        f"{error}; download the file again, or write it again with "
+        f"{commands.command('featurize')}") from error
   try:
     return graphs.graph_from_arrays(path.stem, arrays)
   except errors.DataError as error:
@@ -122,7 +126,7 @@ def load_graph(path: files.PathLike) -> graphs.Graph:
 
 
 def save_graph(path: files.PathLike, graph: graphs.Graph) -> None:
-  """Writes a graph with the dtypes of the public release, compressed, atomically.
+  """Writes a graph atomically, compressed and with the dtypes of the public release.
 
   Raises:
     OutputError: the file cannot be written.

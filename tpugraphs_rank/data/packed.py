@@ -1,12 +1,12 @@
-"""Packed collections: one mapped file a graph, made once, used wherever the graphs are read.
+"""Packed collections: one memory-mapped file per graph, written once and used by all readers.
 
   <collection's folder or data root>/packed/<kind>_<source>[_<search>]/<split>/
       <graph>.pack   see `data.packed_graphs`
       index.json     the graphs of the split, written once all of them are packed
-      .lock          which graphs some process packs at the moment
+      .lock          locks of the graphs that some process is packing
 
-A graph is packed anew where its source, or the version of the format, is another one than that of
-its file. The sources may be removed once a split is packed.
+A graph is packed again if its source or the version of the format has changed. The sources may be
+removed once a split is packed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ import zlib
 
 import tqdm
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import packed_format
@@ -29,17 +30,17 @@ from tpugraphs_rank.data import registry
 _logger = logging.getLogger(__name__)
 
 _INDEX = "index.json"
-_MISSING = "is not packed yet"
+_NOT_PACKED = "is not packed yet"
 
 
 class Packed(NamedTuple):
-  """What `pack` did.
+  """The result of `pack`.
 
   Attributes:
-    folder: where the packed graphs of the split lie.
-    graphs: how many there are.
-    written: how many of them were packed in this call.
-    nbytes: bytes of all of them.
+    folder: the folder of the split's packed graphs.
+    graphs: number of graphs.
+    written: number of graphs packed by this call.
+    nbytes: total size of the packed graphs, in bytes.
   """
 
   folder: pathlib.Path
@@ -51,13 +52,13 @@ class Packed(NamedTuple):
 def folder_of(collection: registry.Collection, split: str,
               data_root: files.PathLike | None = None,
               packed_root: files.PathLike | None = None) -> pathlib.Path:
-  """Where the packed graphs of a split lie.
+  """The folder of the packed graphs of a split.
 
   Args:
     collection: the collection.
     split: one of its splits.
-    data_root: as of `load_collection`.
-    packed_root: the folder of packed collections, instead of `packed` beside the graphs.
+    data_root: as in `load_collection`.
+    packed_root: the folder of packed collections. Default: `packed` next to the graphs.
   """
   base = packed_root or (collection.folder or registry.resolve_data_root(data_root)) / "packed"
   name = re.sub(r"[^\w.-]", "_", collection.name)
@@ -65,63 +66,63 @@ def folder_of(collection: registry.Collection, split: str,
 
 
 def is_there(folder: pathlib.Path) -> bool:
-  """Whether a split was packed there, as a whole or in part, now or once."""
+  """Whether the folder of a split's packed graphs exists, complete or not."""
   return folder.is_dir()
 
 
 def open_split(folder: pathlib.Path, sources: Sequence[pathlib.Path]
                ) -> list[packed_format.Reader]:
-  """Opens the packed graphs of a split; their tables are read, and compared with the sources.
+  """Opens the packed graphs of a split. Reads their tables and compares them with the sources.
 
   Args:
-    folder: of `folder_of`.
-    sources: the `.npz` files of the split; none: they were removed, and what was packed stands
-      for them.
+    folder: as `folder_of` returns it.
+    sources: the `.npz` files of the split; empty: they were removed, and the packed graphs replace
+      them.
 
   Returns:
-    One for each source, in their order; without sources in the order of the names.
+    One reader per source, in the same order; without sources in the order of the names.
 
   Raises:
-    MissingDataError: the split is not packed as a whole.
-    DataError: a file is damaged, or not of its source as that is now. The message says how many.
+    MissingDataError: the split is not completely packed.
+    DataError: a file is damaged, or its source has changed. The message gives the number of files.
   """
   if not sources:
-    return _open_alone(folder)
-  found, wrong = [], []
+    return _open_without_sources(folder)
+  readers: list[packed_format.Reader] = []
+  wrong = []
   for source in sources:
-    reader, problem = _look(source, _target(folder, source))
-    if problem is not None:
-      wrong.append((source, problem))
+    reader = _open_current(source, _target(folder, source))
+    if isinstance(reader, str):
+      wrong.append((source, reader))
     else:
-      found.append(reader)
+      readers.append(reader)
   if wrong:
     source, problem = wrong[0]
-    missing = all(problem == _MISSING for _, problem in wrong)
+    missing = all(problem == _NOT_PACKED for _, problem in wrong)
     raise (errors.MissingDataError if missing else errors.DataError)(
         f"{len(wrong)} of {len(sources)} packed graphs in {folder} cannot be used: "
         f"{source.name} {problem}{', ...' if len(wrong) > 1 else ''}")
-  return found
+  return readers
 
 
-def _open_alone(folder: pathlib.Path) -> list[packed_format.Reader]:
+def _open_without_sources(folder: pathlib.Path) -> list[packed_format.Reader]:
   keys = _read_index(folder)
-  found = [packed_format.Reader(folder / f"{name}{packed_graphs.SUFFIX}") for name in keys]
-  for reader, key in zip(found, keys.values()):
+  readers = [packed_format.Reader(folder / f"{name}{packed_graphs.SUFFIX}") for name in keys]
+  for reader, key in zip(readers, keys.values()):
     if reader.meta["source"] != key:
       raise errors.DataError(
-          f"{reader.path} is of another source than {folder / _INDEX} says: packing was "
-          "interrupted; bring back the graphs' .npz files, and run `python -m tpugraphs_rank.cli.pack` "
-          "again")
-  return found
+          f"{reader.path} has another source than {folder / _INDEX} states: packing was "
+          f"interrupted; restore the graphs' .npz files, and run {commands.command('pack')} again")
+  return readers
 
 
 def _read_index(folder: pathlib.Path) -> dict[str, str]:
-  """For each graph of a split the key of its source."""
+  """The key of the source of each graph of a split."""
   path = folder / _INDEX
-  found = files.read_json(path)
-  keys = found.get("graphs") if isinstance(found, dict) else None
+  index = files.read_json(path)
+  keys = index.get("graphs") if isinstance(index, dict) else None
   if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys.values()):
-    raise errors.DataError(f"{path} is damaged; remove it, and run `python -m tpugraphs_rank.cli.pack` "
+    raise errors.DataError(f"{path} is damaged; remove it, and run {commands.command('pack')} "
                            "again for its collection")
   return dict(sorted(keys.items()))
 
@@ -130,48 +131,49 @@ def _target(folder: pathlib.Path, source: pathlib.Path) -> pathlib.Path:
   return folder / f"{source.stem}{packed_graphs.SUFFIX}"
 
 
-def _look(source: pathlib.Path, target: pathlib.Path
-          ) -> tuple[packed_format.Reader | None, str | None]:
-  """The packed graph of a source, or why it cannot be used."""
+def _open_current(source: pathlib.Path, target: pathlib.Path) -> packed_format.Reader | str:
+  """The packed graph of a source, or the reason why it cannot be used."""
   key = packed_graphs.source_key(source)
   try:
     reader = packed_format.Reader(target)
   except errors.MissingDataError:
-    return None, _MISSING
+    return _NOT_PACKED
   except errors.DataError as error:
-    return None, f"is to be packed anew: {error}"
+    return f"must be packed again: {error}"
   if reader.meta.get("source") != key:
-    return None, "has changed since it was packed"
-  return reader, None
+    return "has changed since it was packed"
+  return reader
 
 
 def pack(collection: registry.Collection, split: str, sources: Sequence[pathlib.Path],
          folder: pathlib.Path) -> Packed:
-  """Packs what is not packed yet, or has changed; may be interrupted, and run by several processes.
+  """Packs the graphs that are not packed yet or have changed.
+
+  It may be interrupted, and several processes may call it at the same time.
 
   Args:
     collection: the collection.
     split: the split.
     sources: its `.npz` files.
-    folder: of `folder_of`.
+    folder: as `folder_of` returns it.
 
   Raises:
-    DataError: a source is damaged or of another kind, or two have the same name.
+    DataError: a source is damaged or of another kind, or two sources have the same name.
     OutputError: the folder cannot be written.
   """
   by_name = {source.stem: source for source in sources}
   if len(by_name) != len(sources):
     twice = next(source for source in sources if by_name[source.stem] != source)
     raise errors.DataError(
-        f"two files of {collection.name} {split} are named {twice.name}, so one packed file would "
-        "stand for both; rename one")
+        f"two files of {collection.name} {split} are named {twice.name}, so they would have the "
+        "same packed file; rename one of them")
   keys: dict[str, str] = {}
   written, nbytes = 0, 0
   with _Locks(folder) as locks, tqdm.tqdm(
       total=len(sources), desc=f"packing {collection.name} {split}", unit="graph", disable=None,
       leave=False) as bar:
     waiting = list(sources)
-    # First those that no other process is at; then the rest, once that process is done.
+    # First pack the graphs that no other process is packing; then wait for the others.
     for wait in (False, True):
       busy = []
       for source in waiting:
@@ -192,26 +194,26 @@ def pack(collection: registry.Collection, split: str, sources: Sequence[pathlib.
 
 def _packed(collection: registry.Collection, source: pathlib.Path, target: pathlib.Path
             ) -> tuple[packed_format.Reader, bool]:
-  """The packed graph of a source, packed now if need be; whether it was."""
-  reader, problem = _look(source, target)
-  if problem is None:
-    return reader, False
-  if problem != _MISSING:
-    _logger.info("%s %s; it is packed anew", source, problem)
+  """The packed graph of a source, and whether this call had to pack it."""
+  current = _open_current(source, target)
+  if isinstance(current, packed_format.Reader):
+    return current, False
+  if current != _NOT_PACKED:
+    _logger.info("%s %s; packing it again", source, current)
   packed_graphs.pack_graph(source, target)
   reader = packed_format.Reader(target)
   if reader.meta["kind"] != collection.kind:
     target.unlink()
     raise errors.DataError(
-        f"{source} is a graph of kind {reader.meta['kind']}; collection {collection.name} holds "
-        f"kind {collection.kind}: move the file elsewhere")
+        f"{source} is a graph of kind {reader.meta['kind']}, but collection {collection.name} "
+        f"holds kind {collection.kind}: move the file elsewhere")
   return reader, True
 
 
 class _Locks:
-  """Locks by name among processes; the system takes them from a process that ends.
+  """Named locks between processes. The system releases the locks of a process that ends.
 
-  They belong to the process: two of its threads do not keep each other out.
+  Locks belong to the process: they do not exclude another thread of the same process.
   """
 
   def __init__(self, folder: pathlib.Path):
@@ -227,13 +229,13 @@ class _Locks:
           "write to with --output") from error
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: object) -> None:
     self._file.close()
 
   @contextlib.contextmanager
   def hold(self, name: str, wait: bool) -> Iterator[bool]:
-    """Holds a lock; yields False where another process does and this one is not to wait."""
-    # Each name is a byte of the file, which need not have it.
+    """Holds a lock. Without `wait`, yields False if another process holds it."""
+    # Each name locks one byte of the file. The byte need not exist.
     place = zlib.crc32(name.encode())
     try:
       fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
@@ -247,20 +249,22 @@ class _Locks:
 
 
 def check(folder: pathlib.Path, sources: Sequence[pathlib.Path]) -> list[str]:
-  """Reads all packed graphs of a split, and compares all checksums.
+  """Reads all packed graphs of a split, and verifies all checksums.
 
   Args:
-    folder: of `folder_of`.
-    sources: as of `open_split`.
+    folder: as `folder_of` returns it.
+    sources: as in `open_split`.
 
   Returns:
-    What is wrong with the graphs, one sentence each; empty where all is well.
+    The problems, one sentence each; empty if there are none.
 
   Raises:
-    MissingDataError: there are no sources, and the split is not packed as a whole.
+    MissingDataError: there are no sources, and the split is not completely packed.
   """
-  targets = {_target(folder, source): source for source in sources} or {
-      folder / f"{name}{packed_graphs.SUFFIX}": None for name in _read_index(folder)}
+  targets: dict[pathlib.Path, pathlib.Path | None] = {
+      _target(folder, source): source for source in sources}
+  if not sources:
+    targets = {folder / f"{name}{packed_graphs.SUFFIX}": None for name in _read_index(folder)}
   problems = []
   for target, source in tqdm.tqdm(targets.items(), desc=f"checking {folder.name}", unit="graph",
                                   disable=None, leave=False):

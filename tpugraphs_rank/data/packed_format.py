@@ -1,13 +1,13 @@
-"""Files of named arrays that are mapped into memory: written once, streaming, and checked.
+"""Memory-mapped files of named arrays. They are written once, as a stream, and have checksums.
 
-  prefix   8 bytes of MAGIC; uint32 VERSION; uint32 CRC-32 of the table; uint64 where the table
-           begins; uint64 its length, all little-endian
-  arrays   one after the other, C order, each at a multiple of 64 bytes
-  table    JSON: "meta", whatever the writer says, and "arrays", for each name its dtype, shape,
-           offset and CRC-32; the file ends with it
+  prefix   8 bytes of MAGIC; uint32 VERSION; uint32 CRC-32 of the table; uint64 offset of the table;
+           uint64 length of the table; all little-endian
+  arrays   one after the other, C order, each aligned to 64 bytes
+  table    JSON: "meta" with the writer's values, and "arrays" with the dtype, shape, offset and
+           CRC-32 of each array by name; it is the end of the file
 
-A file that was cut off, or whose prefix or table was changed, is refused when it is opened; an array
-that was changed, when it is read. Arrays that are read in parts are checked by what reads them.
+Opening a file fails if it is truncated, or if its prefix or table was changed. Reading an array
+fails if the array was changed. Code that reads parts of an array must check them itself.
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,12 @@ import mmap
 import os
 import pathlib
 import struct
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 import zlib
 
 import numpy as np
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
@@ -30,7 +31,7 @@ VERSION = 1
 _PREFIX = struct.Struct("<8sIIQQ")
 _ALIGNMENT = 64
 _CHUNK = 16 * 2**20
-# Rows of fewer bytes lie so close that the system reads many at a time of its own accord.
+# The read-ahead of the system already covers many rows that are smaller than this.
 _SCATTERED_BYTES = 64
 
 
@@ -48,7 +49,7 @@ class Entry(NamedTuple):
 
 
 class Writer:
-  """Writes arrays into a file that is opened for this, for instance by `files.atomic_write`."""
+  """Writes arrays to a file opened for writing, for instance by `files.atomic_write`."""
 
   def __init__(self, file: BinaryIO):
     self._file = file
@@ -61,15 +62,15 @@ class Writer:
 
   def add_blocks(self, name: str, dtype: Any, row_shape: tuple[int, ...],
                  blocks: Iterable[np.ndarray]) -> None:
-    """Writes an array that comes in blocks of rows.
+    """Writes an array in blocks of rows.
 
-    Where the blocks end in an error, the file is as it was before.
+    If the iterator of blocks raises an error, the file is restored to its previous state.
 
     Args:
-      name: of the array.
-      dtype: of all blocks.
-      row_shape: the shape of one row.
-      blocks: (r, *row_shape) each.
+      name: name of the array.
+      dtype: dtype of all blocks.
+      row_shape: shape of one row.
+      blocks: blocks of shape (r, *row_shape).
     """
     before = self._file.tell()
     start = -(-before // _ALIGNMENT) * _ALIGNMENT
@@ -88,7 +89,7 @@ class Writer:
     self._arrays[name] = Entry(np.dtype(dtype), (rows, *row_shape), start, crc32)
 
   def finish(self, meta: dict[str, Any]) -> None:
-    """Writes the table, and the prefix that makes the file whole."""
+    """Writes the table and the prefix, which complete the file."""
     table = json.dumps({"meta": meta, "arrays": {
         name: {"dtype": entry.dtype.str, "shape": list(entry.shape), "offset": entry.offset,
                "crc32": entry.crc32} for name, entry in self._arrays.items()}}).encode()
@@ -100,7 +101,7 @@ class Writer:
 
 
 class _Identity(NamedTuple):
-  """Tells a file from another that took its name."""
+  """Identifies a file, to detect that another file has replaced it."""
 
   inode: int
   size: int
@@ -108,20 +109,20 @@ class _Identity(NamedTuple):
 
   @classmethod
   def of(cls, file: BinaryIO) -> "_Identity":
-    found = os.fstat(file.fileno())
-    return cls(found.st_ino, found.st_size, found.st_mtime_ns)
+    status = os.fstat(file.fileno())
+    return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class Reader:
-  """Reads arrays of a file; between two calls it holds neither the file nor any of its pages.
+  """Reads arrays of a file. Between two calls the file is neither open nor mapped.
 
-  A process may so hold thousands of readers, and memory that is mapped counts as resident only
-  while it is looked at. Readers may be copied to other processes.
+  So a process can have thousands of readers, and mapped memory counts as resident only during an
+  access. Readers may be copied to other processes.
 
   Attributes:
     path: the file.
-    meta: what the writer said.
-    arrays: what there is, by name.
+    meta: the writer's values.
+    arrays: the table entry of each array by name.
   """
 
   def __init__(self, path: files.PathLike):
@@ -129,7 +130,7 @@ class Reader:
 
     Raises:
       MissingDataError: there is no such file.
-      DataError: it is no such file, of another version of the format, cut off or damaged.
+      DataError: the file has another format or version, is truncated or damaged.
     """
     self.path = pathlib.Path(path)
     try:
@@ -143,43 +144,43 @@ class Reader:
   def _table(self, file: BinaryIO) -> tuple[dict[str, Any], dict[str, Entry]]:
     prefix = file.read(_PREFIX.size)
     if len(prefix) < _PREFIX.size or not prefix.startswith(MAGIC):
-      self.fail("is no file of packed arrays, or was never completed")
+      self.fail("is not a file of packed arrays, or was never completed")
     _, version, crc32, start, length = _PREFIX.unpack(prefix)
     if version != VERSION:
-      self.fail(f"is of version {version} of the format; this is version {VERSION}")
+      self.fail(f"has version {version} of the format; expected version {VERSION}")
     if start + length != self._identity.size:
       self.fail(f"has {self._identity.size} bytes; expected {start + length}: it is truncated")
     file.seek(start)
     table = file.read(length)
     if zlib.crc32(table) != crc32:
-      self.fail("is damaged: its table has another checksum")
-    found = json.loads(table)
-    return found["meta"], {
+      self.fail("is damaged: the checksum of its table is wrong")
+    stored = json.loads(table)
+    return stored["meta"], {
         name: Entry(np.dtype(entry["dtype"]), tuple(entry["shape"]), entry["offset"],
-                    entry["crc32"]) for name, entry in found["arrays"].items()}
+                    entry["crc32"]) for name, entry in stored["arrays"].items()}
 
-  def fail(self, problem: str) -> None:
+  def fail(self, problem: str) -> NoReturn:
     """Raises the error about a file that cannot be used."""
     raise errors.DataError(
-        f"{self.path} {problem}; remove it, and run `python -m tpugraphs_rank.cli.pack` again for its "
-        "collection, which packs anew what is missing")
+        f"{self.path} {problem}; remove it, and run {commands.command('pack')} again for its "
+        "collection, which packs what is missing")
 
   def mapped(self, name: str) -> np.ndarray:
-    """An array as a view of the file, read-only; its bytes are not checked.
+    """An array as a read-only view of the file; its checksum is not verified.
 
-    The file is mapped until the view is gone: keep what is picked from it, not the view.
+    The file stays mapped while the view exists. Keep copies of the values, not the view.
 
     Args:
-      name: of the array.
+      name: name of the array.
 
     Raises:
-      MissingDataError: the file is gone.
-      DataError: the file was written anew since it was opened.
+      MissingDataError: the file no longer exists.
+      DataError: the file was replaced after it was opened.
     """
     return self._view(name, self._map(name))
 
   def rows(self, name: str, rows: np.ndarray) -> np.ndarray:
-    """(r, ...) copies of rows of an array, in any order; their bytes are not checked.
+    """(r, ...) copies of rows of an array, in any order; their checksum is not verified.
 
     Raises:
       IndexError: there is no such row; and as `mapped`.
@@ -188,8 +189,8 @@ class Reader:
     entry = self.arrays[name]
     row_bytes = entry.nbytes // max(entry.shape[0], 1)
     if content is not None and row_bytes >= _SCATTERED_BYTES and (np.diff(rows) != 1).any():
-      # All are asked of the disk at once, and no more than they are: one after the other would
-      # take as long as there are rows.
+      # Request all rows from the disk at once, and nothing else. Separate page faults would make
+      # the time proportional to the number of rows.
       content.madvise(mmap.MADV_RANDOM)
       starts = entry.offset + np.unique(rows[(rows >= 0) & (rows < entry.shape[0])]) * row_bytes
       firsts = starts // mmap.PAGESIZE * mmap.PAGESIZE
@@ -198,7 +199,7 @@ class Reader:
     return self._view(name, content)[rows]
 
   def _map(self, name: str) -> mmap.mmap | None:
-    """The file in memory; None where the array is empty, so that nothing can be mapped."""
+    """The mapped file; None if the array is empty, because an empty range cannot be mapped."""
     if not self.arrays[name].nbytes:
       return None
     try:
@@ -209,7 +210,7 @@ class Reader:
       raise errors.MissingDataError(
           f"cannot read {self.path}: {error.strerror or error}") from None
     raise errors.DataError(
-        f"{self.path} was packed anew while it was in use; run the same command again")
+        f"{self.path} was packed again while it was in use; run the same command again")
 
   def _view(self, name: str, content: mmap.mmap | None) -> np.ndarray:
     entry = self.arrays[name]
@@ -221,10 +222,10 @@ class Reader:
     return np.frombuffer(content, entry.dtype, count, entry.offset).reshape(entry.shape)
 
   def read(self, name: str) -> np.ndarray:
-    """A copy of an array, read-only.
+    """A read-only copy of an array.
 
     Raises:
-      DataError: its bytes are not those that were written; and as `mapped`.
+      DataError: the checksum is wrong; and as `mapped`.
     """
     array = np.array(self.mapped(name))
     if zlib.crc32(array.reshape(-1).view(np.uint8).data) != self.arrays[name].crc32:
@@ -233,7 +234,7 @@ class Reader:
     return array
 
   def verify(self) -> None:
-    """Reads all arrays, some megabytes at a time, and compares checksums.
+    """Reads all arrays in chunks, and verifies their checksums.
 
     Raises:
       DataError: an array is damaged; and as `mapped`.
@@ -241,11 +242,11 @@ class Reader:
     for name, entry in self.arrays.items():
       crc32 = 0
       for start in range(0, entry.nbytes, _CHUNK):
-        # Mapped for each piece: pages that were looked at stay resident as long as the mapping.
-        piece = self.mapped(name).reshape(-1).view(np.uint8)[start:start + _CHUNK]
-        crc32 = zlib.crc32(piece.data, crc32)
+        # A new mapping for each chunk: accessed pages stay resident as long as their mapping.
+        chunk = self.mapped(name).reshape(-1).view(np.uint8)[start:start + _CHUNK]
+        crc32 = zlib.crc32(chunk.data, crc32)
       if crc32 != entry.crc32:
         self._fail_array(name)
 
-  def _fail_array(self, name: str) -> None:
-    self.fail(f"is damaged: its array {name!r} has another checksum")
+  def _fail_array(self, name: str) -> NoReturn:
+    self.fail(f"is damaged: the checksum of its array {name!r} is wrong")

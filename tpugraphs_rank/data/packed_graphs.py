@@ -1,11 +1,12 @@
-"""Graphs in packed files: what a program of any size is in memory is a few kilobytes.
+"""Graphs in packed files: a program of any size occupies a few kilobytes of memory.
 
-Arrays are read when they are asked for, and not kept; configurations only those that are asked for.
-A packed graph is used as any other.
+Arrays are read on access and not kept. Only the requested configurations are read. A packed graph
+is used like any other graph.
 
-Beside the arrays of the `.npz` file (but for `node_config_feat`, see `data.packed_layouts`), a file
-holds `order` (c,) uint32, as `graph.runtime_order()`, `digests` and `keys`. Its meta are `kind`,
-`feature_padding`, `has_runtimes`, and `source`, which tells what it was made of (see `source_key`).
+In addition to the arrays of the `.npz` file (except `node_config_feat`, see `data.packed_layouts`),
+a packed file holds `order` (c,) uint32, which is `graph.runtime_order()`, `digests` and `keys`. Its
+meta values are `kind`, `feature_padding`, `has_runtimes`, and `source`, which identifies the content
+of the `.npz` file (see `source_key`).
 """
 
 from collections.abc import Iterator
@@ -27,22 +28,23 @@ from tpugraphs_rank.data import packed_layouts
 
 SUFFIX = ".pack"
 _LAYOUTS = "node_config_feat"
-# Bytes of layouts, as stored, that are unpacked at a time.
+# Size of a block of layouts, as stored, when a graph is packed.
 _BLOCK_BYTES = 16 * 2**20
 
 
 def _stored(name: str) -> property:
-  """The field of that name, read from the file."""
+  """A property that reads the field of that name from the file."""
   return property(lambda graph: graph.reader.read(name) if name in graph.reader.arrays else None)
 
 
 class _PackedGraph:
-  """What both kinds share. It comes first among the bases: its properties hide the fields.
+  """The common part of both kinds. As the first base class, its properties hide the fields.
 
   Attributes:
-    reader: of the file.
+    reader: the reader of the file.
   """
 
+  reader: packed_format.Reader
   node_feat = _stored("node_feat")
   edge_index = _stored("edge_index")
   node_splits = _stored("node_splits")
@@ -50,21 +52,22 @@ class _PackedGraph:
   config_runtime_passes = _stored("config_runtime_passes")
 
   def __init__(self, reader: packed_format.Reader):
-    """Takes nothing from the file but its table, which is in memory."""
+    """Uses only the table of the file, which is already in memory."""
     values = {"reader": reader, "name": reader.path.stem,
               "feature_padding": reader.meta["feature_padding"]}
     for name, value in values.items():
       object.__setattr__(self, name, value)  # Graphs are frozen.
 
-  def __repr__(self) -> str:  # Not the arrays: they would all be read.
-    return f"{type(self).__name__}({str(self.reader.path)!r})"
+  def __repr__(self) -> str:  # Reads no array.
+    return (f"<{type(self).__name__} {self.reader.path.stem}: {self.num_nodes} nodes, "
+            f"{self.num_configs} configurations>")
 
-  def __reduce__(self):
+  def __reduce__(self) -> tuple[type, tuple[packed_format.Reader]]:
     return type(self), (self.reader,)
 
   @functools.cached_property
   def node_opcode(self) -> np.ndarray:
-    """Kept: a byte a node, of which every batch asks."""
+    """Cached, because every batch needs it; it has one byte per node."""
     return self.reader.read("node_opcode")
 
   @property
@@ -81,7 +84,7 @@ class _PackedGraph:
 
   @property
   def nbytes(self) -> int:
-    """Bytes of the arrays that whoever prepares the graph reads; configurations stay where they are."""
+    """Size of the arrays that preparing the graph reads; configurations stay in the file."""
     return sum(self.reader.arrays[name].nbytes
                for name in ("node_feat", "node_opcode", "edge_index", "config_runtime"))
 
@@ -105,18 +108,20 @@ class PackedTileGraph(_PackedGraph, graphs.TileGraph):
 class PackedLayoutGraph(_PackedGraph, graphs.LayoutGraph):
   """A `LayoutGraph` in a packed file."""
 
+  _layouts: packed_layouts.PackedLayouts
+
   def __init__(self, reader: packed_format.Reader):
     super().__init__(reader)
     object.__setattr__(self, "_layouts", packed_layouts.PackedLayouts(reader))
 
   @functools.cached_property
   def node_config_ids(self) -> np.ndarray:
-    """Kept, as the opcodes are."""
+    """Cached, like the opcodes."""
     return self.reader.read("node_config_ids")
 
   @property
   def node_config_feat(self) -> np.ndarray:
-    """(c, nc, 18) float32: all of them, in memory; for what has to have them whole."""
+    """(c, nc, 18) float32: all layouts in memory, for code that needs the whole array."""
     feat = np.empty((self.num_configs, len(self.node_config_ids), graphs.NUM_LAYOUT_FEATURES),
                     np.float32)
     start = 0
@@ -130,28 +135,29 @@ class PackedLayoutGraph(_PackedGraph, graphs.LayoutGraph):
     return self._layouts(rows)
 
 
-def open_graph(reader: packed_format.Reader) -> graphs.Graph:
+def open_graph(reader: packed_format.Reader) -> graphs.ConfiguredGraph:
   """The graph in a file.
 
   Raises:
     DataError: the file holds something else.
   """
-  kinds = {"tile": PackedTileGraph, "layout": PackedLayoutGraph}
   kind = reader.meta.get("kind")
-  if kind not in kinds:
-    reader.fail(f"holds a graph of kind {kind!r}; expected tile or layout")
-  return kinds[kind](reader)
+  if kind == "tile":
+    return PackedTileGraph(reader)
+  if kind == "layout":
+    return PackedLayoutGraph(reader)
+  reader.fail(f"holds a graph of kind {kind!r}; expected tile or layout")
 
 
 def source_key(path: files.PathLike) -> str:
-  """What the content of an `.npz` file is, told without reading more than its directory.
+  """A hash of the content of an `.npz` file, computed from its directory alone.
 
-  The directory of a zip file holds the CRC-32 and the size of each array, so that the key follows
-  from the content alone: neither a copy nor a new date changes it.
+  The directory of a zip file holds the CRC-32 and the size of each array, so the key depends only
+  on the content. A copy or a new date does not change it.
 
   Raises:
     MissingDataError: there is no such file.
-    DataError: it is no `.npz` file.
+    DataError: it is not an `.npz` file.
   """
   path = pathlib.Path(path)
   with headers.reading(path), zipfile.ZipFile(path) as archive:
@@ -161,15 +167,16 @@ def source_key(path: files.PathLike) -> str:
 
 
 def pack_graph(source: files.PathLike, target: files.PathLike) -> None:
-  """Packs one graph; its layouts are unpacked some at a time, never as a whole.
+  """Packs one graph. Its layouts are unpacked block by block, never all at once.
 
   Args:
     source: an `.npz` file.
-    target: the packed file, which appears once it is complete.
+    target: the packed file. It appears once it is complete.
 
   Raises:
-    MissingDataError: there is no source.
-    DataError: it is damaged, breaks the format, has no configurations, or was changed meanwhile.
+    MissingDataError: the source does not exist.
+    DataError: the source is damaged, violates the format, has no configurations, or changed in the
+      meantime.
     OutputError: the target cannot be written.
   """
   source = pathlib.Path(source)
@@ -180,14 +187,14 @@ def pack_graph(source: files.PathLike, target: files.PathLike) -> None:
     arrays[_LAYOUTS] = graphs.Unread(*shapes[_LAYOUTS])
   try:
     graph = graphs.graph_from_arrays(source.stem, arrays)
-    if graph.kind is None:
+    if not isinstance(graph, graphs.ConfiguredGraph):
       raise errors.DataError(
-          f"{graph.name} has no configurations; only tile and layout graphs are packed")
+          f"{graph.name} has no configurations; only tile and layout graphs can be packed")
     with files.atomic_write(target) as file:
       writer = packed_format.Writer(file)
       _write(writer, graph, source)
       if source_key(source) != key:
-        raise errors.DataError("was changed while it was packed; run the same command again")
+        raise errors.DataError("changed while it was packed; run the same command again")
       writer.finish({
           "kind": graph.kind, "feature_padding": graph.feature_padding, "source": key,
           "has_runtimes": graph.has_runtimes})
@@ -195,11 +202,12 @@ def pack_graph(source: files.PathLike, target: files.PathLike) -> None:
     raise errors.DataError(f"{source}: {error}") from None
 
 
-def _write(writer: packed_format.Writer, graph: graphs.Graph, source: pathlib.Path) -> None:
+def _write(writer: packed_format.Writer, graph: graphs.ConfiguredGraph, source: pathlib.Path
+           ) -> None:
   """Writes the arrays of a graph."""
   for name, array in graph.arrays().items():
     if name == "node_splits":
-      writer.add(name, graph.node_splits)
+      writer.add(name, array[0])
     elif name not in ("feature_padding", _LAYOUTS):
       writer.add(name, array)
   writer.add("order", graph.runtime_order().astype(np.uint32))
@@ -212,10 +220,10 @@ def _write(writer: packed_format.Writer, graph: graphs.Graph, source: pathlib.Pa
 
 
 def _layout_blocks(graph: graphs.LayoutGraph, source: pathlib.Path) -> Iterator[np.ndarray]:
-  """The stored layouts of a graph, some rows at a time, checked as those of any graph are.
+  """The stored layouts of a graph in blocks, with the same checks as for any graph.
 
   Raises:
-    DataError: the file is damaged, or a number is no layout's.
+    DataError: the file is damaged, or a value is not valid in a layout.
   """
   start = 0
   for rows in npz.read_rows(source, _LAYOUTS, _BLOCK_BYTES):

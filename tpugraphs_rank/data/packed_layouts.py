@@ -1,12 +1,12 @@
-"""Layouts as codes into a dictionary of those that occur, written and read some rows at a time.
+"""Layouts encoded with a dictionary; written block by block and read row by row.
 
-A search tries few layouts at a node, so the 18 numbers of a node in a configuration (72 bytes in an
-`.npz` file) are one code of at most 2 bytes. Where a program has more than 65,536 different ones,
-each tensor's 6 numbers have a code, and where that is not enough, each number. The arrays:
+A search tries few layouts per node, so one code of at most 2 bytes replaces the 18 values of a node
+in a configuration (72 bytes in an `.npz` file). If a program has more than 65,536 distinct layouts,
+each tensor's 6 values get a code, and if that is not enough, each value. The arrays:
 
-  dictionary   (D, w) int8, the different pieces, w = 18, 6 or 1 numbers each
+  dictionary   (D, w) int8, the distinct words, of w = 18, 6 or 1 values each
   codes        (c, nc * 18 / w) uint8 or uint16
-  code_checks  (c,) uint32, the CRC-32 of each row of codes: rows are read apart, and checked apart
+  code_checks  (c,) uint32, the CRC-32 of each row of codes, because rows are read individually
   digests      (c,) uint64, as `LayoutGraph.config_digests`
   keys         (c,) uint32, as `LayoutGraph.config_keys`
 """
@@ -21,34 +21,34 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import packed_format
 
 _FEATURES = graphs.NUM_LAYOUT_FEATURES
-# Numbers in a piece, and the dtype of its code, by bytes a node and configuration.
-_WAYS: tuple[tuple[int, type], ...] = (
+# Values per word and dtype of the codes, ordered by bytes per node and configuration.
+_ENCODINGS: tuple[tuple[int, type], ...] = (
     (18, np.uint8), (18, np.uint16), (6, np.uint8), (6, np.uint16), (1, np.uint8))
 _TENSOR = 6
 _VALUES = 7  # -1..5
 _POWERS = _VALUES ** np.arange(_TENSOR)
 _TENSORS = _VALUES ** _TENSOR
 
-# Blocks of layouts: (r, nc, 18) whole numbers -1..5 of any dtype.
+# Blocks of layouts: (r, nc, 18) integers from -1 to 5 of any dtype.
 Blocks = Callable[[], Iterable[np.ndarray]]
 
 
 class _Overflow(Exception):
-  """More different pieces than codes."""
+  """There are more distinct words than codes."""
 
 
 class _Dictionary:
-  """Numbers pieces by first occurrence."""
+  """Assigns codes to words, by first occurrence."""
 
   def __init__(self, width: int, dtype: type):
-    """For pieces of `width` numbers and codes of this dtype."""
+    """Creates an empty dictionary for words of `width` values and codes of this dtype."""
     self.width = width
     self._dtype = dtype
     self._limit = np.iinfo(dtype).max + 1
-    # A piece of up to 6 numbers is looked up by its value, one of 18 by bisection.
+    # A word of up to 6 values is looked up in a table, a word of 18 values by bisection.
     self._code_of = np.full(_TENSORS, -1, np.int32) if width < _FEATURES else None
-    self._known = np.zeros([0], np.int64)  # Sorted.
-    self._codes = np.zeros([0], np.int64)  # Of `_known`.
+    self._known = np.zeros([0], np.int64)  # Sorted words.
+    self._codes = np.zeros([0], np.int64)  # The codes of `_known`.
     self._order: list[np.ndarray] = []
     self._count = 0
 
@@ -79,7 +79,7 @@ class _Dictionary:
     return codes.astype(self._dtype).reshape(len(layouts), row)
 
   def _bisect(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The codes of values, and which values have none yet."""
+    """The codes of values, and a mask of the values that have no code yet."""
     if not len(self._known):
       return np.zeros(values.shape, np.int64), np.ones(values.shape, bool)
     place = np.minimum(np.searchsorted(self._known, values), len(self._known) - 1)
@@ -101,10 +101,10 @@ class _Dictionary:
 
 
 def numbers(layouts: np.ndarray, width: int) -> np.ndarray:
-  """int64: each piece as one number, without loss (7^18 is below 2^63)."""
+  """int64: each word as one number, without loss (7^18 is below 2^63)."""
   if width == 1:
     return layouts.reshape(-1).astype(np.int64) + 1
-  # In float32, for which there is a fast matrix product: 7^6 is below 2^24, so it is exact.
+  # The matrix product is fast in float32, and exact because 7^6 is below 2^24.
   digits = layouts.reshape(-1, _TENSOR).astype(np.float32)
   tensors = (digits @ _POWERS.astype(np.float32)).astype(np.int64) + _POWERS.sum()
   if width == _TENSOR:
@@ -121,11 +121,11 @@ def write(writer: packed_format.Writer, nodes: int, blocks: Blocks) -> None:
   """Writes the arrays of this module.
 
   Args:
-    writer: of the file.
-    nodes: configurable nodes.
-    blocks: called once for each way of coding that is tried, until one has codes enough.
+    writer: the writer of the file.
+    nodes: number of configurable nodes.
+    blocks: called once for each encoding that is tried, until one has enough codes.
   """
-  for width, dtype in _WAYS:
+  for width, dtype in _ENCODINGS:
     dictionary = _Dictionary(width, dtype)
     rows = _Rows()
     try:
@@ -140,9 +140,9 @@ def write(writer: packed_format.Writer, nodes: int, blocks: Blocks) -> None:
 
 
 class _Rows:
-  """Gathers what is kept of each row."""
+  """Collects the checksum, the digest and the key of each row."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._checks: list[int] = []
     self._digests: list[np.ndarray] = []
     self._keys: list[int] = []
@@ -155,21 +155,21 @@ class _Rows:
       codes = dictionary.encode(layouts)
       for row in codes:
         self._checks.append(zlib.crc32(row.data))
-        # 128 bits: equal only for equal rows, in any number that there can be.
+        # 128 bits: collisions are negligible for any possible number of rows.
         digest = hashlib.blake2b(row.data, digest_size=16).digest()
         self._keys.append(self._number_of.setdefault(digest, len(self._number_of)))
       self._digests.append(graphs.row_digests(layouts))
       yield codes
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """The arrays of rows, by name."""
+    """The collected arrays by name."""
     return {"code_checks": np.array(self._checks, np.uint32),
             "digests": np.concatenate([np.zeros([0], np.uint64), *self._digests]),
             "keys": np.array(self._keys, np.uint32)}
 
 
 class PackedLayouts:
-  """Layouts of the configurations that are asked for, of a file."""
+  """Reads the layouts of individual configurations from a file."""
 
   def __init__(self, reader: packed_format.Reader):
     self._reader = reader
@@ -190,10 +190,10 @@ class PackedLayouts:
     expected = reader.rows("code_checks", rows)
     for row, content, check in zip(rows, codes, expected.tolist()):
       if zlib.crc32(content.data) != check:
-        reader.fail(f"is damaged: the codes of configuration {row} have another checksum")
+        reader.fail(f"is damaged: the checksum of the codes of configuration {row} is wrong")
     if not self._checked:
-      reader.read("dictionary")  # Raises where it is damaged.
+      reader.read("dictionary")  # Raises an error if it is damaged.
       self._checked = True
-    # Pieces of 18 bytes: `take` moves them as a whole.
-    found = reader.mapped("dictionary").take(codes.reshape(-1), axis=0)
-    return found.reshape(len(rows), self._nodes, _FEATURES)
+    # `take` copies each word of 18 bytes as a whole, which indexing does not.
+    layouts = reader.mapped("dictionary").take(codes.reshape(-1), axis=0)
+    return layouts.reshape(len(rows), self._nodes, _FEATURES)

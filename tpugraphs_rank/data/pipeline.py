@@ -1,20 +1,21 @@
-"""Batches as `tf.data` and TF-GNN: here TensorFlow starts.
+"""Batches as `tf.data` and TF-GNN. This is the one module of `data` that imports TensorFlow.
 
-A data set yields the arrays of a batch. Inside the traced step, `to_step` makes of them what models
-and losses take; a `GraphTensor` cannot be an element of a data set while the number of
-configurations varies, since TF-GNN wants inner dimensions to be static there:
+A data set yields the NumPy arrays of a batch as tensors. Inside the traced step, `to_step` turns
+them into what models and losses use. (A `GraphTensor` cannot be an element of a data set while the
+number of configurations varies, because TF-GNN requires static inner dimensions there.) A step has
 
   graph     a scalar `GraphTensor` whose components are the B graphs of the batch, with node set
-            "op" (`nodes`, `opcode`), edge set "feed" (operand to user), for layouts node set
-            "config" and edge set "at" (configurable node to its op), and the configurations
-  segment   another one, where segment dropout trains through segments
-  relevance, order, target   labels [B, C], and their mask
-  weight    [B], what each list's loss weighs, where they differ
+            "op" (`nodes`, `opcode`) and edge set "feed" (operand to user); for layouts also node
+            set "config" and edge set "at" (configurable node to its op); and the configurations
+  segment   another one with a segment of each graph, where gradients flow through segments only
+  relevance, order, target   labels [B, C], with their mask
+  weight    [B], the weight of each list in the loss, if they differ
 
-Of a batch that `data.partition` has arranged, `graph` and `segment` are its arrays.
+For a batch that `data.partition` has arranged, `graph` and `segment` are its arrays instead.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_gnn as tfgnn
@@ -30,7 +31,7 @@ def graph_tensor(arrays: Mapping[str, tf.Tensor], prefix: str = "") -> tfgnn.Gra
   edges = {"feed": tfgnn.EdgeSet.from_fields(
       sizes=get("num_edges"), adjacency=tfgnn.Adjacency.from_indices(
           ("op", get("source")), ("op", get("target"))), features={})}
-  # The masks are the batch's own: segments are scored on the same lists.
+  # Segments are scored on the same lists, so the masks have no prefix.
   context = {"config_mask": tf.convert_to_tensor(arrays["config_mask"]),
              "reference_mask": tf.convert_to_tensor(arrays["reference_mask"])}
   if prefix + "config_nodes" in arrays:
@@ -48,27 +49,24 @@ def graph_tensor(arrays: Mapping[str, tf.Tensor], prefix: str = "") -> tfgnn.Gra
       node_sets=nodes, edge_sets=edges)
 
 
-# Which nodes of the whole graph stand where, and messages as `models.state_index` reads them.
+# Node numbers, and messages for `models.state_index`: arrays that steps do not need.
 _NOT_FOR_STEPS = ("node_ids", "edges", "kernel", "segment_edges", "segment_kernel")
 
 
 def _without_prefix(arrays: Mapping[str, tf.Tensor], prefix: str) -> dict[str, tf.Tensor]:
   """The tensors of an arranged batch, or of its segments."""
-  found = {key[len(prefix):]: tf.convert_to_tensor(value) for key, value in arrays.items()
-           if key.startswith(prefix) and not key[len(prefix):].startswith(("label_", "segment_"))
-           and key != "segment_node_ids"}
-  # The masks are the batch's own: segments are scored on the same lists.
-  return {**found, **{key: tf.convert_to_tensor(arrays[key])
-                      for key in ("config_mask", "reference_mask")}}
+  tensors = {key[len(prefix):]: tf.convert_to_tensor(value) for key, value in arrays.items()
+             if key.startswith(prefix)
+             and not key[len(prefix):].startswith(("label_", "segment_"))
+             and key != "segment_node_ids"}
+  # Segments are scored on the same lists, so the masks have no prefix.
+  return {**tensors, **{key: tf.convert_to_tensor(arrays[key])
+                        for key in ("config_mask", "reference_mask")}}
 
 
-def to_step(arrays: Mapping[str, tf.Tensor]) -> dict[str, object]:
-  """Arrays of a batch to what models, losses and the training step take."""
-  make = _without_prefix if "rows" in arrays else graph_tensor
-  step: dict[str, object] = {"graph": make(arrays, ""), "mask": arrays["config_mask"]}
-  if "segment_nodes" in arrays:
-    step["segment"] = make(arrays, "segment_")
-    step["segment_node_ids"] = tf.convert_to_tensor(arrays["segment_node_ids"])
+def labels(arrays: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+  """The labels, mask and weights of a batch, as losses take them."""
+  step = {"mask": arrays["config_mask"]}
   for key in batches.LABELS:
     if "label_" + key in arrays:
       step[key] = arrays["label_" + key]
@@ -77,14 +75,25 @@ def to_step(arrays: Mapping[str, tf.Tensor]) -> dict[str, object]:
   return step
 
 
+def to_step(arrays: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+  """The graphs, labels, mask and weights of a batch, as the built-in models and losses take them."""
+  make = _without_prefix if "rows" in arrays else graph_tensor
+  step = {"graph": make(arrays, ""), **labels(arrays)}
+  if "segment_nodes" in arrays:
+    step["segment"] = make(arrays, "segment_")
+    step["segment_node_ids"] = tf.convert_to_tensor(arrays["segment_node_ids"])
+  return step
+
+
 def dataset(make_batches: Callable[[], Iterator[batches.Batch]]) -> tf.data.Dataset:
   """A data set of array dictionaries from an iterator over NumPy batches.
 
-  All elements have one specification in which only the feature widths are fixed, so that a
-  `tf.function` with `element_spec` as its signature is traced once.
+  All elements have one specification in which only the feature widths are fixed. A `tf.function`
+  with `element_spec` as its signature is therefore traced once.
 
   Args:
-    make_batches: called anew for each pass. Its first batch is made once more, for the widths.
+    make_batches: called again for each pass, and once more to learn the widths from its first
+      batch.
   """
   signature = {}
   for key, array in next(iter(make_batches())).items():

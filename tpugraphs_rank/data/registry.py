@@ -1,4 +1,4 @@
-"""The table of collections: where each lies, what it holds, how it is split and judged."""
+"""The table of collections: where each is stored, what it holds, how it is split and evaluated."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -10,6 +10,7 @@ from typing import Any
 
 import platformdirs
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import config
 from tpugraphs_rank import errors
 from tpugraphs_rank import files as files_lib
@@ -18,7 +19,7 @@ from tpugraphs_rank.data import graphs
 DATA_ROOT_VARIABLE = "TPUGRAPHS_RANK_DATA"
 SPLITS = ("train", "valid", "test")
 HLO_STAGES = ("before_optimization", "after_optimization")
-# The one split of a collection that is not divided by program.
+# The only split of a collection that is not divided by program.
 WHOLE = "all"
 
 _BUNDLED = pathlib.Path(__file__).resolve().parent.parent / "bundled"
@@ -27,26 +28,27 @@ _PUBLIC_ADDRESS = "http://download.tensorflow.org/data/tpu_graphs/v0/"
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-  """A described set of programs. JSON descriptors hold the same keys, but for `folder`.
+  """A set of programs and its description. A JSON descriptor has the same keys except `folder`.
 
   Attributes:
     name: `tile:<source>` or `layout:<source>:<search>`.
     kind: "tile" or "layout".
     target: the hardware that was measured, for instance "tpu_v3".
-    splits: number of graphs of each split, or None where it is not known. A collection that is
-      not divided by program has the one split "all".
-    folder: where the graphs lie, when that is known without the data root (bundled and own ones).
+    splits: number of graphs of each split, or None if unknown. A collection that is not divided by
+      program has the single split "all".
+    folder: base folder of `path`, for bundled collections and your own; None: the data root.
     path: folder of the graphs, relative to `folder` or the data root; `<path>/<split>/*.npz`.
-    files: for each split its files, relative to `path`, instead of `<path>/<split>/*.npz`.
+    files: the files of each split, relative to `path`, instead of `<path>/<split>/*.npz`.
     hlo_stage: "before_optimization" or "after_optimization".
-    family_regex: finds the group `family` in a file's stem.
-    groups: for each group of sibling families its families; groups with no family in training
-      are reported apart.
-    has_runtimes: for each split whether its runtimes were measured.
+    family_regex: matches a file's stem; its group `family` is the family of the graph.
+    groups: the families of each group of sibling families. Groups with no family in training are
+      reported separately.
+    has_runtimes: whether the runtimes of each split were measured.
     padding: 0 or -1, the padding of feature lists.
     metric: the competition's metric.
-    addresses: for each split the archive that holds it.
+    addresses: address of the archive of each split.
     description: one sentence.
+    citation: the paper or report that introduced the collection.
   """
 
   name: str
@@ -66,6 +68,11 @@ class Collection:
   description: str = ""
   citation: str = ""
 
+  def __repr__(self) -> str:
+    splits = ", ".join(f"{split} {'?' if count is None else count}"
+                       for split, count in self.splits.items())
+    return f"<Collection {self.name}: {splits}>"
+
   @property
   def slowdown_ks(self) -> tuple[int, ...]:
     """The K of the top-K slowdowns that are reported for this kind of collection."""
@@ -73,7 +80,7 @@ class Collection:
 
   @property
   def dimensions(self) -> Mapping[str, int]:
-    """Width of each feature array."""
+    """Number of columns of each feature array."""
     configs = ({"config_feat": graphs.NUM_TILE_FEATURES} if self.kind == "tile"
                else {"node_config_feat": graphs.NUM_LAYOUT_FEATURES})
     return {"node_feat": graphs.NUM_NODE_FEATURES, **configs}
@@ -84,7 +91,7 @@ class Collection:
     return match.group("family") if match else stem
 
   def group(self, stem: str) -> str:
-    """The group of sibling families that the graph belongs to; its family where none is named."""
+    """The group of sibling families that the graph belongs to, or its family if it has no group."""
     family = self.family(stem)
     return next((group for group, families in self.groups.items() if family in families), family)
 
@@ -94,7 +101,7 @@ class Collection:
     return base / self.path
 
   def check_split(self, split: str) -> None:
-    """Raises UnknownNameError, listing the valid names, where there is no such split."""
+    """Raises UnknownNameError, which lists the valid names, if there is no such split."""
     if split not in self.splits:
       raise errors.UnknownNameError(
           f"collection {self.name} has no split {split!r}{config.nearest(split, self.splits)}; "
@@ -102,25 +109,26 @@ class Collection:
 
   @property
   def is_public(self) -> bool:
-    """Whether `python -m tpugraphs_rank.cli.download` brings it to the data root."""
+    """Whether the `download` command can download it to the data root."""
     return self.folder is None and all(split in self.addresses for split in self.splits)
 
   def fetch_hint(self, split: str, data_root: files_lib.PathLike | None = None) -> str:
-    """What brings the missing data of a split, or of several whose names commas join."""
+    """How to get the missing data of a split, or of several splits joined by commas."""
     if self.is_public:
-      # Without the flag, the command finds the same root as the caller did.
-      where = f" --data_root {shlex.quote(str(data_root))}" if data_root else ""
-      return (f"bring it with `python -m tpugraphs_rank.cli.download --collections {self.name} "
-              f"--splits {split}{where}`, or point --data_root or {DATA_ROOT_VARIABLE} to the "
-              "folder that holds npz/")
+      # Without the flag, the command uses the same root as the caller.
+      words = ["download", "--collections", self.name, "--splits", split]
+      if data_root:
+        words += ["--data_root", shlex.quote(str(data_root))]
+      return (f"download it with {commands.command(*words)}, or point --data_root or "
+              f"{DATA_ROOT_VARIABLE} to the folder that holds npz/")
     addresses = [self.addresses[name] for name in split.split(",") if name in self.addresses]
     archive = f"; its archive is {', '.join(addresses)}" if addresses else ""
-    return (f"collection {self.name} describes itself in {self.folder or 'its descriptor'}; "
-            f"check its path and files there{archive}")
+    return (f"the descriptor of collection {self.name} is in {self.folder or 'its own file'}; "
+            f"check the path and files that it lists{archive}")
 
 
 def resolve_data_root(data_root: files_lib.PathLike | None = None) -> pathlib.Path:
-  """The argument, else the environment variable TPUGRAPHS_RANK_DATA, else the platform's folder."""
+  """The argument, or else the variable TPUGRAPHS_RANK_DATA, or else the user's data folder."""
   chosen = data_root or os.environ.get(DATA_ROOT_VARIABLE)
   if chosen:
     return pathlib.Path(chosen).expanduser()
@@ -132,7 +140,7 @@ def _public(name: str, counts: tuple[int, int, int], description: str) -> Collec
   return Collection(
       name=name, kind=kind, target="tpu_v3", splits=dict(zip(SPLITS, counts)),
       path="/".join(["npz", kind, *rest]),
-      # The public naming of tile kernels is <program>_<number>.
+      # Public tile kernels are named <program>_<number>.
       family_regex=r"^(?P<family>.+)_[^_]+$" if kind == "tile" else r"^(?P<family>.*)$",
       has_runtimes={"train": True, "valid": True, "test": False},
       metric="slowdown" if kind == "tile" else "kendall_tau",
@@ -159,16 +167,16 @@ _BUNDLED_DESCRIPTORS = {name: _BUNDLED / name.replace(":", "_") / "collection.js
 
 
 def collection_names() -> tuple[str, ...]:
-  """Names of all collections that are registered."""
+  """Names of all registered collections."""
   return tuple(sorted({*_COLLECTIONS, *_BUNDLED_DESCRIPTORS}))
 
 
 def get_collection(name: str | Collection) -> Collection:
-  """The collection of that name, or the one that a JSON descriptor at that path describes.
+  """The collection with this name, or the one that the JSON descriptor at this path describes.
 
   Raises:
-    UnknownNameError: no such name is registered; the message lists those that are.
-    DataError: a descriptor breaks the format.
+    UnknownNameError: no such name is registered; the message lists the registered names.
+    DataError: a descriptor violates the format.
   """
   if isinstance(name, Collection):
     return name
@@ -180,12 +188,12 @@ def get_collection(name: str | Collection) -> Collection:
     return read_descriptor(name)
   raise errors.UnknownNameError(
       f"no collection {name!r}{config.nearest(name, collection_names())}; registered: "
-      f"{', '.join(collection_names())}; or give the path of a JSON descriptor "
-      "(`python -m tpugraphs_rank.cli.make_collection` writes one for a folder of .npz files)")
+      f"{', '.join(collection_names())}; or pass the path of a JSON descriptor "
+      f"({commands.command('make-collection')} writes one for a folder of .npz files)")
 
 
 def register_collection(descriptor: files_lib.PathLike | Collection) -> Collection:
-  """Makes a collection known by its name in this process.
+  """Registers a collection by its name, for this process.
 
   Args:
     descriptor: a `Collection`, or the path of a JSON descriptor with its keys.
@@ -194,13 +202,13 @@ def register_collection(descriptor: files_lib.PathLike | Collection) -> Collecti
     The collection.
 
   Raises:
-    DataError: the descriptor breaks the format, or its name is taken by another collection.
+    DataError: the descriptor violates the format, or another collection has the same name.
   """
   collection = descriptor if isinstance(descriptor, Collection) else read_descriptor(descriptor)
   if collection.name in _BUNDLED_DESCRIPTORS or _COLLECTIONS.get(
       collection.name, collection) != collection:
     raise errors.DataError(
-        f"the name {collection.name} is taken by another collection; choose another name")
+        f"another collection is registered as {collection.name}; choose another name")
   _COLLECTIONS[collection.name] = collection
   return collection
 
@@ -221,7 +229,11 @@ def read_descriptor(path: files_lib.PathLike) -> Collection:
 
 
 def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
-  """Builds a collection from a descriptor's values."""
+  """Builds a collection from the values of a descriptor in `folder`.
+
+  Raises:
+    DataError: a key is unknown, missing or wrong; the message names the key.
+  """
   if not isinstance(values, dict):
     raise errors.DataError(f"holds {type(values).__name__}; expected an object")
   known = {field.name for field in dataclasses.fields(Collection)} - {"folder"}

@@ -1,4 +1,4 @@
-"""The programs and configurations that train, validate and test, as a run's configuration says."""
+"""The programs and configurations of each split, as a run's settings select them."""
 
 import collections as containers
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import tqdm
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import collections
@@ -21,65 +22,68 @@ from tpugraphs_rank.data import registry
 
 _logger = logging.getLogger(__name__)
 
-# Names of graphs left out that the log holds at most.
-_NAMED = 20
+# Maximum number of graph names that a log line lists.
+_MAX_NAMES = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class ProgramView:
-  """A graph and those of its configurations that one side of a split may use.
+  """A graph and the configurations of it that one side of a split may use.
 
   Attributes:
     graph: the graph.
     choice: (c',) int64 configuration indices; None: all.
-    merged: (c,) float64 runtimes to rank by where those of equal configurations were merged, at
-      `choice`; None: the graph's own.
+    merged: (c,) float64 runtimes to rank by if the runtimes of equal configurations were merged
+      into one (at `choice`); None: the graph's own runtimes.
   """
 
-  graph: graphs.Graph
+  graph: graphs.ConfiguredGraph
   choice: np.ndarray | None = None
   merged: np.ndarray | None = None
 
+  def __repr__(self) -> str:
+    return f"<ProgramView {self.graph.name}: {len(self.indices)} configurations>"
+
   @property
   def indices(self) -> np.ndarray:
-    """(c',) int64: the configurations that may be used, also where that is all of them."""
+    """(c',) int64: the configurations that may be used, even if that is all of them."""
     return np.arange(self.graph.num_configs) if self.choice is None else self.choice
 
   @property
   def runtimes(self) -> np.ndarray:
-    """(c,) float64: what the graph's configurations are ranked by; zeros where not measured."""
+    """(c,) float64: the runtimes to rank by; zeros if not measured."""
     return self.graph.relative_runtime if self.merged is None else self.merged
 
 
 @dataclasses.dataclass
 class Counts:
-  """What was read of a split, and what is odd about it; `str` makes one line of it.
+  """Statistics of the data read for a split. `str` returns them as one line.
 
   Attributes:
     name: collection and split.
     files: files of the split.
-    least: distinct configurations that a program needs.
-    duplicates: what is made of equal configurations: "keep", "mean", "minimum" or "first".
-    list_size: configurations of a full list; None: not known.
-    drawn_with: the seed that programs were drawn with; None: all files were read.
+    min_configs: distinct configurations that a program needs.
+    duplicates: how equal configurations are treated: "keep", "mean", "minimum" or "first".
+    list_size: configurations of a full list; None: unknown.
+    sample_seed: the seed that selected the programs; None: all files were read.
     packed: whether packed files were read.
-    programs: programs that take part.
-    configurations: their configurations that take part.
-    repeats: configurations that were equal to an earlier one of their program and side.
-    programs_with_repeats: programs with such.
+    programs: programs used.
+    configurations: configurations used.
+    repeats: configurations equal to an earlier one of the same program and side.
+    programs_with_repeats: programs with such configurations.
     short_lists: programs with fewer configurations than a full list.
     isolated_nodes: nodes without an edge.
-    programs_with_isolated_nodes: programs with such.
-    left_out: names of the programs with fewer than `least` distinct configurations.
-    held_back: names of the programs that stand too near to what is held back from training.
+    programs_with_isolated_nodes: programs with such nodes.
+    left_out: names of the programs with fewer than `min_configs` distinct configurations.
+    held_back: names of the programs left out because validation or test contain them.
   """
 
   name: str
   files: int
-  least: int
+  min_configs: int
   duplicates: str
   list_size: int | None = None
-  drawn_with: int | None = None
+  sample_seed: int | None = None
   packed: bool = False
   programs: int = 0
   configurations: int = 0
@@ -93,8 +97,8 @@ class Counts:
 
   def __str__(self) -> str:
     parts = [f"{self.programs} programs with {self.configurations} configurations"]
-    if self.drawn_with is not None:
-      parts[0] += f", drawn with seed {self.drawn_with} from {self.files} files"
+    if self.sample_seed is not None:
+      parts[0] += f", sampled with seed {self.sample_seed} from {self.files} files"
     if self.packed:
       parts[0] += ", read from packed files"
     if self.repeats:
@@ -110,28 +114,28 @@ class Counts:
     if self.left_out:
       parts.append(
           f"left out {len(self.left_out)} of {self.programs + len(self.left_out)} programs with "
-          f"fewer than {self.least} distinct configurations: {_named(self.left_out)}")
+          f"fewer than {self.min_configs} distinct configurations: {_listing(self.left_out)}")
     if self.held_back:
-      parts.append(f"left out {len(self.held_back)} programs that validation or test holds, too: "
-                   f"{_named(self.held_back)}")
+      parts.append(f"left out {len(self.held_back)} programs that are also in validation or test: "
+                   f"{_listing(self.held_back)}")
     return f"{self.name}: {'; '.join(parts)}"
 
 
-def _named(names: list[str]) -> str:
-  """The first of the names, and how many more there are."""
-  more = len(names) - _NAMED
-  return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _listing(names: list[str]) -> str:
+  """The first names, and the number of the others."""
+  more = len(names) - _MAX_NAMES
+  return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 class Loaded(NamedTuple):
-  """The programs of a split, and what was counted on the way."""
+  """The programs of a split, and the statistics of the data read."""
 
   programs: list[ProgramView]
   counts: Counts
 
 
 def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> list[ProgramView]:
-  """The programs of `load`, whose counts go to the log."""
+  """The programs that `load` returns; logs their statistics."""
   loaded = load(config, split, seed)
   _logger.info("%s", loaded.counts)
   return loaded.programs
@@ -140,35 +144,36 @@ def load_programs(config: run_config.DataConfig, split: str, seed: int = 0) -> l
 def load(config: run_config.DataConfig, split: str, seed: int = 0,
          list_size: int | None = None,
          is_held_back: Callable[[graphs.Graph], bool] | None = None) -> Loaded:
-  """Reads the programs of a split into memory, and counts what they are.
+  """Reads the programs of a split into memory, and gathers statistics.
 
-  With `split_by="configuration"` the programs are the same in all splits ("all", or the training
-  split of a divided collection), and the splits differ in their distinct configurations.
+  With `split_by="configuration"` all splits have the same programs ("all", or the training split
+  of a collection divided by program), and differ in their distinct configurations.
 
-  Equal configurations of a training program are merged as `config.duplicates` says. Those that
-  validate or test never are: every configuration is judged as it was published, whatever a run
-  was trained on, so that the validation metric of a run is what evaluation reports.
+  `config.duplicates` determines how equal configurations of a training program are merged.
+  Configurations of validation and test are never merged: each is evaluated as it was published,
+  whatever a run was trained on. So the validation metric of a run equals the one that evaluation
+  reports.
 
   Args:
     config: which collection, and how it is divided.
-    split: "train", "valid" or "test", or "all" of a collection that is not divided.
-    seed: divides configurations, and draws programs where `max_graphs` limits them: files are
-      read in the order of the draw, until there are enough programs.
+    split: "train", "valid" or "test", or "all" for a collection that is not divided by program.
+    seed: divides configurations, and samples programs if `max_graphs` limits their number. Files
+      are read in random order until there are enough programs.
     list_size: configurations of a full list, to count the programs that have fewer.
-    is_held_back: says of a graph whether it must not be among the programs.
+    is_held_back: returns whether a graph must be left out.
 
   Raises:
-    DataError: a program has no runtimes, the programs differ in their feature padding, or none is
-      left; and as `load_collection`.
+    DataError: a program has no runtimes, the programs differ in their feature padding, or no
+      program is left; and as `load_collection`.
   """
   collection = registry.get_collection(config.collection)
   by_configuration = config.split_by == "configuration"
   source = collections.load_collection(
       collection, _stored_split(collection, split, by_configuration), config.data_root,
       config.packed, config.packed_root)
-  # Three sides, each with a configuration.
+  # Each of the three sides needs a configuration.
   least = max(config.min_configs, len(registry.SPLITS)) if by_configuration else config.min_configs
-  # Divided by configuration, every split is of the programs that training knows: those drawn.
+  # If divided by configuration, every split has the programs sampled for training.
   limit = (config.max_graphs if split in ("train", registry.WHOLE) or by_configuration
            else None)
   counts = Counts(f"{collection.name} {split}", len(source), least,
@@ -177,7 +182,7 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
   order = np.arange(len(source))
   if limit is not None and limit < len(source):
     order = np.random.default_rng([seed, 1]).permutation(len(source))
-    counts.drawn_with = seed
+    counts.sample_seed = seed
   programs: dict[int, ProgramView] = {}
   paddings: dict[str, dict[Any, str]] = containers.defaultdict(dict)
   for index in tqdm.tqdm(order, desc=f"reading {counts.name}", unit="graph", disable=None,
@@ -194,24 +199,25 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
       continue
     if not graph.has_runtimes:
       raise errors.DataError(
-          f"{path}: config_runtime is all zero: this split holds no measurements; train and "
+          f"{path}: config_runtime is all zero: this split has no measurements; train and "
           "evaluate on splits that do (the public test splits have none)")
-    paddings["stated"].setdefault(graph.feature_padding, str(path))
-    paddings["found"].setdefault(quirks.found_padding(graph), str(path))
+    paddings["declared"].setdefault(graph.feature_padding, str(path))
+    paddings["observed"].setdefault(quirks.observed_padding(graph), str(path))
     choice = None
     if by_configuration:
-      sides = config_lists.split_configs(keys, config.train_fraction, config.valid_fraction,
-                                     [seed, zlib.crc32(graph.name.encode())])
+      sides = config_lists.split_configs(
+          keys, config.train_fraction, config.valid_fraction,
+          [seed, zlib.crc32(graph.name.encode())])
       choice = sides[registry.SPLITS.index(split)]
     programs[index] = _counted(ProgramView(graph, choice), keys, counts)
   if not len(source):
     raise errors.DataError(
         f"{collection.name} {split}: the collection has no graphs in this split; expected at least "
-        "one to train on or to judge")
+        "one to train on or to evaluate")
   if not programs and counts.held_back:
     raise errors.DataError(
-        f"{collection.name} {split}: no program is left, {len(counts.held_back)} stand in "
-        "validation or test, too; give other programs, or see --synthetic_held_back")
+        f"{collection.name} {split}: no program is left, because {len(counts.held_back)} are also "
+        "in validation or test; supply other programs, or see --synthetic_held_back")
   if not programs:
     raise errors.DataError(
         f"{collection.name} {split}: no program has {least} distinct configurations "
@@ -221,7 +227,7 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
 
 
 def _stored_split(collection: registry.Collection, split: str, by_configuration: bool) -> str:
-  """The split of the collection whose files are read."""
+  """The split of the collection whose files must be read."""
   if by_configuration:
     if split not in registry.SPLITS:
       raise errors.UnknownNameError(
@@ -230,12 +236,12 @@ def _stored_split(collection: registry.Collection, split: str, by_configuration:
   if registry.WHOLE in collection.splits and split != registry.WHOLE:
     raise errors.ConfigError(
         f"collection {collection.name} is not divided by program; train with "
-        "--split_by=configuration, or divide it with `python -m tpugraphs_rank.cli.make_collection`")
+        f"--split_by=configuration, or divide it with {commands.command('make-collection')}")
   return split
 
 
 def _counted(program: ProgramView, keys: np.ndarray, counts: Counts) -> ProgramView:
-  """The program, its equal configurations merged where that is asked for; counts its quirks."""
+  """Updates `counts`; returns the program, with equal configurations merged if requested."""
   indices = program.indices
   repeats = len(indices) - len(np.unique(keys[indices]))
   if repeats and counts.duplicates != "keep":
@@ -255,15 +261,17 @@ def _counted(program: ProgramView, keys: np.ndarray, counts: Counts) -> ProgramV
 
 
 def _check_paddings(name: str, paddings: dict[str, dict[Any, str]]) -> None:
-  """Raises where files state different paddings; warns where only their features differ."""
-  if len(paddings["stated"]) > 1:
-    said = ", ".join(f"{padding} in {path}" for padding, path in paddings["stated"].items())
+  """Raises if files declare different paddings; warns if only their features differ."""
+  if len(paddings["declared"]) > 1:
+    examples = ", ".join(f"{padding} in {path}" for padding, path in paddings["declared"].items())
     raise errors.DataError(
-        f"{name}: graphs differ in feature_padding: {said}; expected one padding in all graphs of "
-        "a collection: featurize all with one --padding")
-  found = {padding: path for padding, path in paddings["found"].items() if padding is not None}
-  if len(found) > 1:
+        f"{name}: graphs differ in feature_padding: {examples}; expected one padding in all graphs "
+        "of a collection: featurize all with one --padding")
+  observed = {padding: path for padding, path in paddings["observed"].items()
+              if padding is not None}
+  if len(observed) > 1:
     _logger.warning(
-        "%s: feature lists look padded with %s; the files seem to be of two versions of the data "
-        "(python -m tpugraphs_rank.cli.describe counts them)", name,
-        " and ".join(f"{padding} in {path}" for padding, path in found.items()))
+        "%s: feature lists look padded with %s; the files seem to come from two versions of the "
+        "data (%s counts them)", name,
+        " and ".join(f"{padding} in {path}" for padding, path in observed.items()),
+        commands.command("describe"))

@@ -1,9 +1,8 @@
-"""What a tile means for its kernel: steps, bytes and shares, from bounds and the kernel's shapes.
+"""Derived features of a tile: steps, bytes and shares, from its bounds and the kernel's shapes.
 
-The raw bounds alone say little: a block of 64 x 64 is all of one kernel and a thousandth of
-another. These columns relate each configuration to the value that the kernel returns.
+The raw bounds alone are not informative: a block of 64 x 64 is all of one kernel and a thousandth
+of another. These columns relate each configuration to the value that the kernel returns.
 """
-
 
 import numpy as np
 
@@ -18,7 +17,7 @@ KERNEL, OUTPUT, INPUT = 0, 8, 16  # First columns of the three groups of `config
 SIDES = 6
 _PARAMETER_NUMBER = 30
 _PARAMETER = opcodes.opcode_id("parameter")
-_CACHES = (32 * 1024, 1024 * 1024)  # Typical first and second level, bytes.
+_CACHES = (32 * 1024, 1024 * 1024)  # Typical sizes of the first and second level, in bytes.
 _LANES = (8, 16, 128)  # Elements of a vector register (CPU) or of a tile of registers (TPU).
 
 
@@ -32,38 +31,38 @@ def root(graph: graphs.Graph) -> int:
 
 
 def item_bytes(graph: graphs.Graph) -> float:
-  """Bytes of an element of the value that the program returns; 0 for tuples."""
+  """Size in bytes of an element of the value that the program returns; 0 for tuples."""
   return float(graph.node_feat[root(graph), TYPES] @ _BYTES)
 
 
 def log2_size(values: np.ndarray) -> np.ndarray:
-  """log2 of sizes; 0 for absent ones (0 or -1)."""
+  """log2 of sizes; 0 for missing sizes (0 or -1)."""
   return np.log2(np.maximum(values, 1.0))
 
 
 def real_side(sides: np.ndarray, place: int) -> np.ndarray:
-  """(c,) the last (place 0) or an earlier (1, 2, ...) positive side of each row of (c, 6), or 1."""
+  """(c,) a positive side of each row of (c, 6), counted from the last (place 0); 1 if missing."""
   positive = sides > 0
-  behind = positive[:, ::-1].cumsum(axis=1)[:, ::-1]  # Positive sides from here on.
-  chosen = positive & (behind == place + 1)
+  remaining = positive[:, ::-1].cumsum(axis=1)[:, ::-1]  # Positive sides from here to the end.
+  chosen = positive & (remaining == place + 1)
   return np.where(chosen.any(axis=1), (sides * chosen).sum(axis=1), 1.0)
 
 
 def minor(sides: np.ndarray) -> np.ndarray:
-  """(c,) the last real side of each row of (c, 6); 1 where there is none."""
+  """(c,) the last positive side of each row of (c, 6); 1 if there is none."""
   return real_side(sides, 0)
 
 
 def lane_waste(sides: np.ndarray) -> np.ndarray:
-  """(c,) sides to (c, 3): log2 of how much padding to multiples of 8, 16 and 128 adds to them."""
+  """(c, 3) log2 of the factor by which padding (c,) sides to multiples of 8, 16, 128 grows them."""
   sides = np.maximum(sides, 1.0)
   return np.stack([np.log2(np.ceil(sides / lanes) * lanes / sides) for lanes in _LANES], axis=1)
 
 
 def _first_operand(graph: graphs.Graph) -> np.ndarray:
-  """(6,) dimensions of the program's first parameter, 0 where it has fewer (or there is none).
+  """(6,) dimensions of the program's first parameter, padded with 0; all 0 if there is none.
 
-  Parameters of called computations bear the same numbers; they are scalars or no larger.
+  Parameters of called computations have the same numbers, but are scalars or no larger.
   """
   first = np.flatnonzero(
       (graph.node_opcode == _PARAMETER) & (graph.node_feat[:, _PARAMETER_NUMBER] == 0))
@@ -74,9 +73,9 @@ def _first_operand(graph: graphs.Graph) -> np.ndarray:
 
 
 def tile_features(graph: graphs.TileGraph) -> np.ndarray:
-  """(c, k) float64: sides, volumes, steps, bytes, and how they relate, in powers of two.
+  """(c, k) float64: log2 of sides, volumes, steps, bytes and their ratios.
 
-  A row depends on its own configuration and on the graph, never on the other configurations.
+  A row depends on its configuration and on the graph, never on the other configurations.
   """
   feat = graph.config_feat.astype(np.float64)
   kernel, output, inputs = (
@@ -87,7 +86,7 @@ def tile_features(graph: graphs.TileGraph) -> np.ndarray:
   result = graph.node_feat[root(graph)].astype(np.float64)
   blocks = np.maximum(log2_size(result[DIMENSIONS]) - log2_size(output), 0.0)
   output_steps = blocks.sum(axis=1)
-  # The sizes of reduced axes stand nowhere in the node features, but the first operand has them.
+  # Node features do not contain the sizes of reduced axes, but the first operand has them.
   operand = _first_operand(graph)
   input_steps = np.maximum(log2_size(operand).sum() - volumes["input"], 0.0)
   result_minor, operand_minor = (minor(dimensions[None])[0]
@@ -119,7 +118,7 @@ def tile_features(graph: graphs.TileGraph) -> np.ndarray:
       "shortest": log2_size(np.where(output > 0, output, np.inf).min(axis=1).clip(1, 2.0 ** 40)),
       "reduction_share": volumes["kernel"] - volumes["output"],
       "input_per_output": volumes["input"] - volumes["output"],
-      # Runs of memory that end with the tile: 0 where it spans the whole minor axis.
+      # Contiguous runs of memory per tile row: 0 if the tile spans the whole minor axis.
       "output_minor_steps": np.maximum(np.log2(max(result_minor, 1.0) / minor(output)), 0.0),
       "input_minor_steps": np.maximum(np.log2(max(operand_minor, 1.0) / minor(inputs)), 0.0),
       "whole_axes": (blocks <= 0).sum(axis=1).astype(np.float64),

@@ -1,6 +1,6 @@
-"""Structural twins: programs that are the same graph, whatever the order of their nodes.
+"""Structural twins: programs with the same graph, up to the order of the nodes.
 
-A program whose twin stands in training is not unseen, so twins stay on one side of a split.
+A program with a twin in training is not unseen, so twins stay on the same side of a split.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ def graph_hash(node_opcode: np.ndarray, edge_index: np.ndarray,
                node_feat: np.ndarray | None = None, rounds: int = 32) -> str:
   """A hash of a graph that does not depend on the order of its nodes or edges.
 
-  Weisfeiler-Lehman: each node starts from its opcode, and takes in, round by round, the labels of
-  its operands and of its users, until a round tells no further nodes apart.
+  This is a Weisfeiler-Lehman hash. The label of a node starts as its opcode. Each round combines
+  it with the labels of the node's operands and users, until a round distinguishes no more nodes.
 
   Args:
     node_opcode: (n,) ids.
     edge_index: (m, 2), row [u, v]: u consumes the output of v.
-    node_feat: (n, f) numbers that nodes must share, too, to be the same; None: opcodes and edges
-      alone decide, so that one kernel in two shapes is a pair of twins.
-    rounds: at most this many; later ones tell apart what differs at a greater distance only.
+    node_feat: (n, f) features that are hashed as well; None: only opcodes and edges count, so that
+      a kernel with two shapes is a pair of twins.
+    rounds: maximum number of rounds. Later rounds distinguish nodes by more distant neighbours.
 
   Returns:
-    32 hex digits, equal on every machine.
+    32 hex digits, the same on every machine.
   """
   labels = _mixed(np.asarray(node_opcode, np.uint64) + _SELF)
   if node_feat is not None:
@@ -43,7 +43,8 @@ def graph_hash(node_opcode: np.ndarray, edge_index: np.ndarray,
   users, operands = np.asarray(edge_index, np.int64).reshape(-1, 2).T
   known = len(np.unique(labels))
   for _ in range(rounds):
-    # Sums do not depend on the order of the neighbours; mixing first keeps different sets apart.
+    # Sums do not depend on the order of neighbours. Hashing first makes sums of different sets
+    # differ.
     gathered = _mixed(labels + _SELF)
     np.add.at(gathered, users, _mixed(labels[operands] + _OPERAND))
     np.add.at(gathered, operands, _mixed(labels[users] + _USER))
@@ -57,13 +58,13 @@ def graph_hash(node_opcode: np.ndarray, edge_index: np.ndarray,
 
 
 def divide(hashes: Sequence[str], fractions: dict[str, float], seed: int) -> list[str]:
-  """Assigns programs to splits, twins to the same one.
+  """Assigns programs to splits at random, twins to the same split.
 
   Args:
-    hashes: one a program; equal for those that must stay together.
-    fractions: the share of the programs that each split but "train" is to have. No split gets more
-      than its share, rounded, unless its first set of twins alone is larger.
-    seed: of the draw.
+    hashes: one hash per program; equal for programs that must stay together.
+    fractions: the share of the programs for each split except "train". No split gets more than its
+      rounded share, unless its first set of twins is already larger.
+    seed: random seed.
 
   Returns:
     The name of the split of each program.
@@ -77,17 +78,17 @@ def divide(hashes: Sequence[str], fractions: dict[str, float], seed: int) -> lis
   sets = list(members.values())
   if len(sets) <= len(fractions):
     raise errors.DataError(
-        f"{len(hashes)} programs of {len(sets)} different structures cannot be divided into train, "
-        f"{', '.join(fractions)}: twins must stay together; collect more programs, or leave the "
-        "collection undivided and hold back configurations instead")
+        f"{len(hashes)} programs with {len(sets)} different structures cannot be divided into "
+        f"train, {', '.join(fractions)}: twins must stay together; collect more programs, or leave "
+        "the collection undivided and hold back configurations instead")
   order = [sets[place] for place in np.random.default_rng(seed).permutation(len(sets))]
   result = ["train"] * len(hashes)
   for number, (split, fraction) in enumerate(fractions.items()):
     room = max(round(fraction * len(hashes)), 1)
-    kept_back = len(fractions) - number  # Sets that training and the later splits need.
+    reserved = len(fractions) - number  # Sets that training and the later splits need.
     taken: list[list[int]] = []
     for twins in order:
-      if len(twins) <= room and len(order) - len(taken) > kept_back:
+      if len(twins) <= room and len(order) - len(taken) > reserved:
         taken.append(twins)
         room -= len(twins)
     if not taken:
