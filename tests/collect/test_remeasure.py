@@ -17,12 +17,11 @@ from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import ranking
 from tpugraphs_rank.candidates import tiles
 from tpugraphs_rank.collect import remeasure
+from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.layout import configurations as layout_sampling
-from tpugraphs_rank.collect.layout import measure as layout_measure
 from tpugraphs_rank.collect.tile import collect
 from tpugraphs_rank.collect.tile import configurations as configurations_lib
 from tpugraphs_rank.collect.tile import geometry
-from tpugraphs_rank.collect.tile import measure
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import tuning_pb2
@@ -60,7 +59,7 @@ def test_bounds_that_are_no_tile_of_the_kernel(run: tuning_pb2.ConfigProfile) ->
   data = _kernel((16, 64, 32))
   data.runs.append(run)
   with pytest.raises(errors.DataError, match=rf"{STEM}: run 1 has output_bounds .*; expected "
-                     r"divisors of \[64, 64\] and \[32\]: make candidates with --tiling=xla_cpu"):
+                     r"divisors of \[64, 64\] and \[32\]: rank candidates with --tiling=xla_cpu"):
     remeasure.tiles_of(data)
 
 
@@ -79,7 +78,7 @@ def test_names() -> None:
       ("main", False), ("main", True), (STEM, True), (PROGRAM, False), ("matmul.1x1.f32", False),
       ("other.8x8.f32", False)):
     with pytest.raises(errors.CompatibilityError, match=rf"'{name}' cannot be measured here: the "
-                       "collector rebuilds only what its catalogues name"):
+                       "collector rebuilds only the programs of its catalogues"):
       remeasure.check_known([STEM if not of_layouts else PROGRAM, name], of_layouts)
 
 
@@ -101,15 +100,15 @@ def _fake_tile_passes(monkeypatch: pytest.MonkeyPatch, module: hlo_pb2.HloModule
   """Passes in which a tile takes as many microseconds as it has columns; counts the calls."""
   calls: list[int] = []
 
-  def run_passes(output: pathlib.Path, passes: int, concurrent: bool) -> None:
-    del concurrent
+  def run_passes(output: pathlib.Path, passes: int, cores: list[int]) -> None:
+    del cores
     calls.append(passes)
     for number in range(1, passes + 1):
       for entry in files.read_json(output / "plan.json")["kernels"]:
         configurations = [
             {**chosen, "status": "ok", "optimised_hlo": str(chosen),
              "runtime_ns": 1000 * chosen["output"][1] + number} for chosen in entry["tiles"]]
-        files.write_json(measure.record_path(output, entry["stem"], number), {
+        files.write_json(plans.record_path(output, entry["stem"], number), {
             "stem": entry["stem"], "date": "2026", "total_s": 1.0,
             "module": base64.b64encode(module.SerializeToString()).decode(),
             "configurations": configurations})
@@ -151,17 +150,17 @@ def test_a_folder_belongs_to_one_file(
 def test_another_program_of_the_same_name(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
   _fake_tile_passes(monkeypatch, small_programs.matmul(64, 64, 16, STEM))
-  with pytest.raises(errors.DataError, match=f"{STEM}: the file's program is not the collector's of "
-                     r"this name \(node_feat differs\)"):
+  with pytest.raises(errors.DataError, match=f"{STEM}: the program in the file differs "
+                     r"from the collector's program of this name \(node_feat differs\)"):
     remeasure.remeasure(_write(tmp_path / "f.pb", _kernel((16, 64, 32))), tmp_path / "out")
   with pytest.raises(errors.DataError, match="node_opcode differs"):
     remeasure.check_same_graph(small_programs.matmul(64, 64, 16), small_programs.perceptron())
 
 
 def test_a_kernel_that_fails(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-  def run_passes(output: pathlib.Path, passes: int, concurrent: bool) -> None:
+  def run_passes(output: pathlib.Path, passes: int, cores: list[int]) -> None:
     for number in range(1, passes + 1):
-      files.write_json(measure.record_path(output, STEM, number), {"failed": "no memory"})
+      files.write_json(plans.record_path(output, STEM, number), {"failed": "no memory"})
 
   monkeypatch.setattr(collect, "run_passes", run_passes)
   with pytest.raises(errors.OutputError, match=f"{STEM} could not be measured: no memory"):
@@ -202,15 +201,15 @@ def test_layouts_from_a_ranking_to_the_comparison(
   def run(command: list[str], **_: object) -> Done:
     commands.append(command)
     number = int(command[-1])
-    files.write_json(layout_measure.record_path(tmp_path / "out", PROGRAM, number),
+    files.write_json(plans.record_path(tmp_path / "out", PROGRAM, number),
                      small_layouts.record(PROGRAM, number, count=5))
     return Done()
 
   monkeypatch.setattr(remeasure.subprocess, "run", run)
   remeasure.remeasure(tmp_path / "f.pb", tmp_path / "out")
   assert [command[2:] for command in commands] == [
-      ["tpugraphs_rank.collect.remeasure", str(tmp_path / "f.pb"), str(tmp_path / "out"), "--pass_number",
-       str(number)] for number in (1, 2)]
+      ["tpugraphs_rank.collect.remeasure", "--input", str(tmp_path / "f.pb"), "--output",
+       str(tmp_path / "out"), "--pass_number", str(number)] for number in (1, 2)]
   passes = [reading.read_raw(tmp_path / "out" / f"pass{number}.pb").modules[0]
             for number in (1, 2)]
   assert passes[0].config_index_to_node == prediction.program.data.config_index_to_node
@@ -220,7 +219,7 @@ def test_layouts_from_a_ranking_to_the_comparison(
   remeasure.remeasure(tmp_path / "f.pb", tmp_path / "out")
   assert len(commands) == 2
   Done.returncode = 3
-  layout_measure.record_path(tmp_path / "out", PROGRAM, 2).unlink()
+  plans.record_path(tmp_path / "out", PROGRAM, 2).unlink()
   with pytest.raises(errors.OutputError, match=f"pass 2 over {PROGRAM} ended with status 3"):
     remeasure.remeasure(tmp_path / "f.pb", tmp_path / "out")
 
@@ -234,9 +233,10 @@ def test_what_is_drawn_for_a_program_keeps_to_its_nodes() -> None:
 
 
 def test_a_mistake_is_one_line(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-  assert remeasure.main([str(tmp_path / "gone.pb"), str(tmp_path / "out")]) == 1
+  assert remeasure.main(
+      ["--input", str(tmp_path / "gone.pb"), "--output", str(tmp_path / "out")]) == 1
   assert capsys.readouterr().err.startswith("error: no file ")
   path = _write(tmp_path / "f.pb", _kernel((8, 8, 8), name="mine"))
-  assert remeasure.main([str(path), str(tmp_path / "out")]) == 1
+  assert remeasure.main(["--input", str(path), "--output", str(tmp_path / "out")]) == 1
   assert "'mine' cannot be measured here" in capsys.readouterr().err
   assert not (tmp_path / "out").exists()

@@ -46,10 +46,16 @@ GROUPS: dict[str, dict[str, Command]] = {
     "Data and submissions": {
         "download": Command("Download the public data, verify it and unpack it"),
         "describe": Command("Describe a collection and check its files"),
+        "draw": Command("Draw the graph of a program as SVG and PNG"),
         "pack": Command("Pack a collection into memory-mapped files for training"),
         "submission merge": Command("Merge parts into one submission"),
         "submission validate": Command("List every fault of a submission"),
         "submission score": Command("Compute the competition score of a submission"),
+    },
+    "Measure programs on this CPU": {
+        "collect tile": Command("Measure kernels under many tile sizes; make a collection"),
+        "collect layout": Command("Measure programs under many layouts; make a collection"),
+        "collect remeasure": Command("Measure the configurations in a raw file"),
     },
     "Generate graphs": {
         "layerdag graphs": Command("Write the graphs that LayerDAG trains on"),
@@ -57,7 +63,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "layerdag sample": Command("Sample graphs from a trained LayerDAG", True),
         "layerdag evaluate": Command("Compare generated graphs with real ones", True),
         "layerdag demo": Command("Train, sample and evaluate a LayerDAG in one short run", True),
-        "synthesize": Command("Generate runnable programs like those of a collection", True),
+        "synthesize": Command("Generate programs like those of a collection; measure them", True),
         "augment": Command("Test whether synthetic programs improve a ranker", True),
     },
 }
@@ -111,7 +117,8 @@ def _nearest(name: str, known: Sequence[str]) -> str:
   # A user may write an underscore, or only the second word of a command.
   spelled = {name.replace("_", "-"): name for name in known}
   spelled |= {name.rpartition(" ")[2]: name for name in known if " " in name}
-  close = config.nearest(name.replace("_", "-"), spelled)
+  wanted = name.replace("_", "-")
+  close = config.nearest(wanted, list(known)) or config.nearest(wanted, spelled)
   for spelling, meant in spelled.items():
     close = close.replace(repr(spelling), repr(meant))
   return close

@@ -1,157 +1,195 @@
-"""Programs like those of a collection, to be measured on this machine: a benchmark without secrets.
+"""Generates programs like those of a collection and measures them: a benchmark without secrets.
 
-  ./run synthesize build/like_mine --count 100
-  ./run synthesize build/like_mine --collection layout:xla_cpu:mixed --count 60
-  python -m tpugraphs_rank.cli.synthesize --collection mine.json --output build/like_mine
+    tpugraphs-rank synthesize --output build/like_mine --count 100
+    tpugraphs-rank synthesize --output build/like_mine --collection layout:xla_cpu:mixed --count 60
+    tpugraphs-rank synthesize --output build/like_mine --collection mine.json --generate_only
 
-The first does everything: it makes programs, compiles and times them under many tile sizes, and
-leaves an ordinary collection; so does the second, with programs like those of a layout collection,
-under many requested layouts. The third only makes the programs: a LayerDAG learns the dataflow
-graphs of the collection's training programs (no runtimes are needed), or, where these are large,
-of parts of them; graphs are drawn from it, and each becomes a runnable program with shapes of its
-own. Writes OUTPUT/programs.json, with an
-account of what was refused and repaired. With --source=random or template graphs are made that
-nothing was learned for, of the kinds and sizes of the programs in --like.
+A LayerDAG learns the dataflow graphs of the collection's training programs; runtimes are not
+needed. It learns whole kernels, and sampled sub-graphs of layout programs, which are large. Graphs
+are sampled from it, and each becomes a runnable program with new shapes. The collector then
+compiles the programs and times them on this CPU, under many tile sizes or many requested layouts,
+in an environment of its own, which the first use makes. OUTPUT/collection/collection.json is an
+ordinary collection.
+
+OUTPUT/programs.json holds the programs, with a report of the graphs that were rejected and
+repaired; --generate_only stops there. With --source=random or template, graphs are generated
+without a trained model, with the kinds and sizes of the programs in --like.
+
+After an interruption, the same command resumes. Another --seed with a --first_number beyond the
+existing programs adds programs to the collection.
 """
 
 from collections.abc import Iterator
-import json
 import pathlib
 from typing import Any
 
 from absl import flags
 import numpy as np
 
+from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import recipes
+from tpugraphs_rank.cli import collect
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.synthesis.programs import sources
 
 _RECIPES = {"tile": "layerdag_dataflow", "layout": "layerdag_dataflow_layout"}
-_PARTS_OF = {"tile": 0, "layout": 4}
+_SUBGRAPHS = {"tile": 0, "layout": 4}
+_CONFIGURATIONS = {"tile": 20, "layout": 30}
+_PROGRAMS = "programs.json"
+# The command has other flags of these meanings, or none.
+_LEFT_OUT = ("synthetic", "families", "limit", "seed", "configurations",
+             "configurations_of_small_programs", "assemble_only")
 
 
 def define_flags() -> None:
   """Defines the command's flags."""
+  flags.DEFINE_string("output", None, "Folder of the generator, the programs and the collection.",
+                      required=True)
   flags.DEFINE_string(
       "collection", "tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections.")
-  flags.DEFINE_string("output", None, "Folder of the generator and the programs.",
-                      required=True)
-  flags.DEFINE_integer("count", 100, "How many programs.", lower_bound=1)
+  flags.DEFINE_integer("count", 100, "Number of programs.", lower_bound=1)
+  flags.DEFINE_bool("generate_only", False, "Write the programs, and do not measure them.")
   flags.DEFINE_enum(
-      "source", "layerdag", ["layerdag", *sources.CONTROLS], "Where graphs come from.")
+      "source", "layerdag", ["layerdag", *sources.CONTROLS], "How the graphs are generated.")
   flags.DEFINE_string(
-      "like", None, "A programs.json whose kinds and numbers of nodes --source=random and template "
-      "keep to.")
+      "like", None, "A programs.json file; --source=random and template reproduce the kinds and "
+      "numbers of nodes of its programs.")
   flags.DEFINE_string(
-      "model", None, "A trained generator of dataflow graphs (the run directory or the file); "
-      "otherwise one is trained in OUTPUT/layerdag, or taken from there.")
+      "model", None, "A trained generator of dataflow graphs: its run directory or file. By "
+      "default one is trained in OUTPUT/layerdag, unless it is there already.")
   flags.DEFINE_string(
-      "config", None, "JSON file with the settings of the generator that is trained; otherwise the "
-      "recipe for the collection's kind.")
-  flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
+      "config", None, "Recipe (by name) or JSON file with the settings of the generator. Default: "
+      "the recipe for the collection's kind, " + " or ".join(_RECIPES.values()) + ".")
+  flags.DEFINE_integer("seed", 0, "Seed of everything that is random.", lower_bound=0)
   flags.DEFINE_integer(
-      "first_number", 0, "Number of the first graph, in the programs' names. With another seed and "
-      "numbers beyond those that are there, more programs join those that were measured.",
+      "first_number", 0, "Number of the first graph, which is part of the programs' names.",
       lower_bound=0)
   flags.DEFINE_integer(
-      "max_nodes", None, "Larger dataflow graphs are left out (otherwise those of more than 120 "
-      "nodes); of parts, the most nodes of one (otherwise 50).", lower_bound=2)
+      "max_nodes", None, "Maximum number of nodes of a dataflow graph; larger ones are left out. "
+      "Default: 120 for whole programs, 50 for sub-graphs.", lower_bound=2)
   flags.DEFINE_integer(
-      "parts", None, "Learn so many parts of each program, and not programs as a whole; 0: as a "
-      "whole. Otherwise 4 of layout programs, and kernels as a whole.", lower_bound=0)
-  flags.DEFINE_integer("fewest_nodes", 15, "Nodes of a part, at least.",
-                       lower_bound=2)
+      "subgraphs", None, "Number of sub-graphs of each program to learn; 0: learn whole programs. "
+      "Default: 0 for kernels, 4 for layout programs.", lower_bound=0)
+  flags.DEFINE_integer("min_nodes", 15, "Minimum number of nodes of a sub-graph.", lower_bound=2)
   flags.DEFINE_float(
-      "guidance", 1.0, "Above 1: what the conditions change is exaggerated.", lower_bound=0.0)
+      "guidance", 1.0, "Strength of the conditions; above 1 exaggerates them.", lower_bound=0.0)
   flags.DEFINE_float(
-      "temperature", 1.0, "Below 1: likelier graphs, less various.", lower_bound=0.01)
+      "temperature", 1.0, "Below 1, graphs are more likely and less diverse.", lower_bound=0.01)
+  flags.DEFINE_string("name", None, "Name of the collection. Default: tile:synthetic or "
+                      "layout:synthetic.")
+  flags.DEFINE_integer("configurations", None, "Maximum number of configurations of each program. "
+                       "Default: 20 tile sizes, or 30 combinations of layouts.", lower_bound=2)
+  collect.define_collector_flags(("tile", "layout"), _LEFT_OUT)
 
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
-  output = pathlib.Path(flags.FLAGS.output)
-  about: dict[str, Any] = {"made_by": "tpugraphs_rank.cli.synthesize",
-                           "source": flags.FLAGS.source, "seed": flags.FLAGS.seed,
-                           "first_number": flags.FLAGS.first_number}
-  if flags.FLAGS.source == "layerdag":
-    kind = registry.get_collection(flags.FLAGS.collection).kind
-    made = sources.realize_graphs(_drawn(output, kind, about), flags.FLAGS.count, "layerdag", flags.FLAGS.seed,
-                             sources.LIMITS[kind], flags.FLAGS.first_number)
+  del argv
+  values = flags.FLAGS
+  output = pathlib.Path(values.output)
+  kind = generate(output, values)
+  if values.generate_only:
+    return
+  configurations = values.configurations or _CONFIGURATIONS[kind]
+  arguments = [f"--synthetic={(output / _PROGRAMS).absolute()}",
+               f"--configurations={configurations}"]
+  if kind == "layout":
+    arguments.append(f"--configurations_of_small_programs={configurations}")
+  measurement = collect.collect(
+      kind, output, arguments + collect.collector_arguments(kind, values, _LEFT_OUT),
+      values.name or f"{kind}:synthetic", synthetic=True, passes=values.passes or 2)
+  print(collect.summary(measurement, "programs"))
+  print(f"collection: {output / 'collection' / 'collection.json'}")
+
+
+def generate(output: pathlib.Path, values: flags.FlagValues) -> str:
+  """Writes the programs and prints the report about them.
+
+  Returns:
+    The kind of the programs, "tile" or "layout".
+  """
+  about: dict[str, Any] = {"made_by": "tpugraphs-rank synthesize", "source": values.source,
+                           "seed": values.seed, "first_number": values.first_number}
+  if values.source == "layerdag":
+    kind = registry.get_collection(values.collection).kind
+    realized = sources.realize_graphs(
+        _sampled_graphs(output, kind, about, values), values.count, "layerdag", values.seed,
+        sources.LIMITS[kind], values.first_number)
   else:
-    if not flags.FLAGS.like:
+    if not values.like:
       raise errors.ConfigError(
-          f"--source={flags.FLAGS.source} needs --like FILE: the programs.json whose kinds and sizes "
-          "are kept to")
-    like = files.read_json(flags.FLAGS.like)
-    given = sources.from_json(like, flags.FLAGS.like)
+          f"--source={values.source} needs --like FILE: a programs.json file whose kinds and sizes "
+          "are reproduced")
+    like = files.read_json(values.like)
+    programs = sources.from_json(like, values.like)
     kind = like.get("kind", "tile")  # Older files hold kernels.
     if kind not in sources.LIMITS:
-      raise errors.DataError(f"{flags.FLAGS.like}: kind is {kind!r}; expected one of "
+      raise errors.DataError(f"{values.like}: kind is {kind!r}; expected one of "
                              f"{', '.join(sources.LIMITS)}")
-    matched = sources.targets(given, sources.LIMITS[kind])
-    made = sources.realize_controls(flags.FLAGS.source, matched[:flags.FLAGS.count], flags.FLAGS.seed,
-                              sources.LIMITS[kind], flags.FLAGS.first_number)
+    matched = sources.targets(programs, sources.LIMITS[kind])
+    realized = sources.realize_controls(values.source, matched[:values.count], values.seed,
+                                        sources.LIMITS[kind], values.first_number)
   about["kind"] = kind
-  path = output / "programs.json"
-  files.write_json(path, sources.as_json(made, about))
-  report = made.report()
+  path = output / _PROGRAMS
+  files.write_json(path, sources.as_json(realized, about))
+  report = realized.report()
   print(f"{report['programs']} programs of {report['graphs']} graphs: {report['realised']:.1%} "
-        f"realised, {report['repaired_share']:.1%} of the nodes repaired on average "
-        f"({json.dumps(report['repairs'])}), refused: {json.dumps(report['refused'])}")
-  print(f"kinds: {json.dumps(report['kinds'])}")
-  print(f"written: {path}")
+        f"realized, {report['repaired_share']:.1%} of the nodes repaired on average")
+  for title in ("repairs", "refused", "kinds"):
+    counts = ", ".join(f"{count} {name}" for name, count in report[title].items() if count)
+    print(f"{title}: {counts or 'none'}")
+  print(f"written: {path}", flush=True)
+  return kind
 
 
-def _drawn(output: pathlib.Path, kind: str, about: dict[str, Any]) -> Iterator[sources.Graph]:
-  """Endlessly many graphs of a generator."""
+def _sampled_graphs(output: pathlib.Path, kind: str, about: dict[str, Any],
+                    values: flags.FlagValues) -> Iterator[sources.Graph]:
+  """An endless sequence of graphs from a generator."""
   from tpugraphs_rank.synthesis.layerdag import model as model_lib
   from tpugraphs_rank.synthesis.layerdag import sampler
   from tpugraphs_rank.synthesis.programs import dataflow
-  path = pathlib.Path(flags.FLAGS.model or output / "layerdag")
-  if not flags.FLAGS.model:
-    _train(output, kind)
+  path = pathlib.Path(values.model or output / "layerdag")
+  if not values.model:
+    _train(output, kind, values)
   model = model_lib.LayerDAG.load(path / "model.npz" if path.is_dir() else path)
-  about.update(model=model.hash(), collection=flags.FLAGS.collection, guidance=flags.FLAGS.guidance,
-               temperature=flags.FLAGS.temperature)
-  options = sampler.Options(guidance=flags.FLAGS.guidance, temperature=flags.FLAGS.temperature)
+  about.update(model=model.hash(), collection=values.collection, guidance=values.guidance,
+               temperature=values.temperature)
+  options = sampler.Options(guidance=values.guidance, temperature=values.temperature)
 
-  def drawn() -> Iterator[sources.Graph]:
+  def graphs() -> Iterator[sources.Graph]:
     turn = 0
     while True:
-      # A little more than asked for, as some are refused.
-      graphs = dataflow.from_dags(model.sample(
-          max(32, int(1.2 * flags.FLAGS.count)), seed=int(np.random.default_rng(
-              [flags.FLAGS.seed, turn]).integers(2 ** 31 - 1)), options=options))
-      yield from graphs
+      # Somewhat more graphs than programs, because some graphs are rejected.
+      yield from dataflow.from_dags(model.sample(
+          max(32, int(1.2 * values.count)), seed=int(np.random.default_rng(
+              [values.seed, turn]).integers(2 ** 31 - 1)), options=options))
       turn += 1
 
-  return drawn()
+  return graphs()
 
 
-def _train(output: pathlib.Path, kind: str) -> None:
-  """Trains the generator, or goes on with it."""
-  from tpugraphs_rank import config as config_lib
+def _train(output: pathlib.Path, kind: str, values: flags.FlagValues) -> None:
+  """Trains the generator, or resumes its training."""
   from tpugraphs_rank.synthesis.dags import dags
   from tpugraphs_rank.synthesis.layerdag import settings
   from tpugraphs_rank.synthesis.layerdag import training
   from tpugraphs_rank.synthesis.programs import dataflow
-  from tpugraphs_rank.synthesis.programs import subgraphs as parts_lib
+  from tpugraphs_rank.synthesis.programs import subgraphs
   graphs = output / "dataflow.npz"
-  count = (_PARTS_OF[kind] if flags.FLAGS.parts is None else flags.FLAGS.parts)
-  cut = parts_lib.Sampling(count, flags.FLAGS.fewest_nodes, flags.FLAGS.max_nodes or 50,
-                      sources.LIMITS[kind].sites, flags.FLAGS.seed) if count else None
-  extracted = dataflow.extract(flags.FLAGS.collection, ("train",), flags.FLAGS.max_nodes or 120,
-                               flags.FLAGS.data_root, cut)
+  count = _SUBGRAPHS[kind] if values.subgraphs is None else values.subgraphs
+  sampling = subgraphs.Sampling(count, values.min_nodes, values.max_nodes or 50,
+                                sources.LIMITS[kind].sites, values.seed) if count else None
+  extracted = dataflow.extract(values.collection, ("train",), values.max_nodes or 120,
+                               values.data_root, sampling)
   dags.save(graphs, extracted)
-  print(f"{len(extracted)} dataflow graphs of {flags.FLAGS.collection} "
+  print(f"{len(extracted)} dataflow graphs of {values.collection} "
         f"({extracted.provenance['left_out']} programs left out); training a generator",
         flush=True)
-  path = flags.FLAGS.config or _RECIPES[kind]
-  base = config_lib.from_dict(
-      settings.LayerDagConfig, recipes.read(path), source=path)
+  source = values.config or _RECIPES[kind]
+  base = config_lib.from_dict(settings.LayerDagConfig, recipes.read(source), source=source)
   config = config_lib.override(
-      base, {"data.graphs": str(graphs), "fit.seed": flags.FLAGS.seed}, source="flags")
+      base, {"data.graphs": str(graphs), "fit.seed": values.seed}, source="flags")
   training.Trainer(config).train(output / "layerdag")

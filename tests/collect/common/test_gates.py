@@ -29,31 +29,31 @@ def test_gates_in_order() -> None:
   rising = np.arange(100, 130)
   steep = 100 * np.arange(1, 31)
   shuffled = np.random.default_rng(0).permutation(steep)
-  assert gates.judge(np.stack([steep, steep + 1]), gates.TILE).lost == ""
-  assert gates.judge(np.stack([steep, steep])[:, :20], gates.TILE).lost == "configurations"
-  assert gates.judge(np.stack([steep, shuffled]), gates.TILE).lost == "tau"
-  assert gates.judge(np.stack([rising, rising]), gates.TILE).lost == "ratio"
-  assert gates.judge(np.ones((2, 1)), gates.TILE).lost == "configurations"
+  assert gates.assess(np.stack([steep, steep + 1]), gates.TILE).failed_gate == ""
+  assert gates.assess(np.stack([steep, steep])[:, :20], gates.TILE).failed_gate == "configurations"
+  assert gates.assess(np.stack([steep, shuffled]), gates.TILE).failed_gate == "tau"
+  assert gates.assess(np.stack([rising, rising]), gates.TILE).failed_gate == "ratio"
+  assert gates.assess(np.ones((2, 1)), gates.TILE).failed_gate == "configurations"
 
 
 def test_layout_programs_need_more_configurations_and_no_ratio() -> None:
   rising = np.arange(1000, 1000 + gates.LAYOUT.configurations)
-  assert gates.judge(np.stack([rising, rising]), gates.LAYOUT).lost == ""
-  assert gates.judge(np.stack([rising, rising])[:, 1:], gates.LAYOUT).lost == "configurations"
-  assert gates.judge(np.stack([rising, rising[::-1]]), gates.LAYOUT).lost == "tau"
+  assert gates.assess(np.stack([rising, rising]), gates.LAYOUT).failed_gate == ""
+  assert gates.assess(np.stack([rising, rising])[:, 1:], gates.LAYOUT).failed_gate == "configurations"
+  assert gates.assess(np.stack([rising, rising[::-1]]), gates.LAYOUT).failed_gate == "tau"
 
 
 def test_ratio_is_that_of_the_means() -> None:
-  quality = gates.judge(np.array([[100, 300], [300, 500]]), gates.TILE)
+  quality = gates.assess(np.array([[100, 300], [300, 500]]), gates.TILE)
   assert quality.ratio == pytest.approx(400 / 200)
   assert quality.tau == 1
 
 
 def test_losses_are_counted_by_family() -> None:
   steep = 100 * np.arange(1, 31)
-  good = gates.judge(np.stack([steep, steep]), gates.TILE)
-  flat = gates.judge(np.full((2, 30), 5), gates.TILE)
-  table = gates.losses([("matmul", good), ("softmax", flat), ("matmul", good)])
+  good = gates.assess(np.stack([steep, steep]), gates.TILE)
+  flat = gates.assess(np.full((2, 30), 5), gates.TILE)
+  table = gates.count_by_family([("matmul", good), ("softmax", flat), ("matmul", good)])
   assert table["matmul"] == {"measured": 2, "lost_to_configurations": 0, "lost_to_tau": 0,
                              "lost_to_ratio": 0, "kept": 2}
   assert table["softmax"]["lost_to_tau"] == 1

@@ -16,6 +16,8 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
+from tpugraphs_rank.collect.common import plans
+from tpugraphs_rank.collect.common import processes
 from tpugraphs_rank.collect.common import protocol
 from tpugraphs_rank.collect.layout import assemble
 from tpugraphs_rank.collect.layout import catalogue
@@ -36,7 +38,7 @@ GRU = "gru.96x5x96.forward"                  # tested on
 
 
 def _store(output: pathlib.Path, stem: str, number: int, **values: Any) -> None:
-  files.write_json(measure.record_path(output, stem, number),
+  files.write_json(plans.record_path(output, stem, number),
                    small_layouts.record(stem, number, COUNT, **values))
 
 
@@ -56,7 +58,7 @@ def test_raw_files_featurise_to_what_was_measured(tmp_path: pathlib.Path) -> Non
   assert report["programs"][UNET]["kinds"] == ["default"] + ["random"] * (COUNT - 1)
   assert report["dates"] == ["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"]
   _featurised(tmp_path, tmp_path / "npz")
-  found = graph_files.read(tmp_path / "npz" / f"{UNET}.npz", assemble.KEYS)
+  found = graph_files.read(tmp_path / "npz" / f"{UNET}.npz", graph_files.LAYOUT_KEYS)
   assert list(found["node_config_ids"]) == [site.node for site in small_layouts.SITES]
   steps = 100_000 + 1000 * np.arange(COUNT)
   assert (found["config_runtime_passes"] == [steps + 1, steps + 2]).all()
@@ -86,9 +88,9 @@ def test_raw_files_hold_the_program_by_its_name(tmp_path: pathlib.Path) -> None:
 def test_bad_configurations_are_dropped_in_every_pass(tmp_path: pathlib.Path) -> None:
   _store(tmp_path, UNET, 1, statuses={3: "mismatch", 5: "same_program"})
   _store(tmp_path, UNET, 2, statuses={4: "mismatch"}, programs={9: "another"})
-  record = files.read_json(measure.record_path(tmp_path, UNET, 2))
+  record = files.read_json(plans.record_path(tmp_path, UNET, 2))
   del record["configurations"][7]
-  files.write_json(measure.record_path(tmp_path, UNET, 2), record)
+  files.write_json(plans.record_path(tmp_path, UNET, 2), record)
   report = raw.write(tmp_path, [UNET], passes=2)
   assert report["programs"][UNET]["dropped"] == {
       "mismatch": 2, "same_program": 1, "compiled_differently": 1, "not_repeated": 1}
@@ -110,7 +112,7 @@ def test_repeated_passes_hold_the_faster_times(tmp_path: pathlib.Path) -> None:
     for index, entry in enumerate(record["configurations"]):
       if "runtime_ns" in entry:
         entry["runtime_ns"] += 50 if index >= 20 else -50
-    files.write_json(measure.record_path(tmp_path, UNET, number), record)
+    files.write_json(plans.record_path(tmp_path, UNET, number), record)
     if number == 3:  # alone it does not count
       assert len(raw.usable(raw.read_passes(tmp_path, UNET, 2))["entries"]) == COUNT
   records = raw.read_passes(tmp_path, UNET, 2)
@@ -128,17 +130,17 @@ def test_a_failed_repeat_leaves_the_passes_as_they_were(tmp_path: pathlib.Path) 
   for number in (1, 2, 3):
     _store(tmp_path, UNET, number)
   before = raw.read_passes(tmp_path, UNET, 2)
-  files.write_json(measure.record_path(tmp_path, UNET, 4),
+  files.write_json(plans.record_path(tmp_path, UNET, 4),
                    {"stem": UNET, "pass": 4, "failed": "crashed"})
   assert raw.read_passes(tmp_path, UNET, 2) == before
-  assert before[1] == files.read_json(measure.record_path(tmp_path, UNET, 2))
+  assert before[1] == files.read_json(plans.record_path(tmp_path, UNET, 2))
 
 
 def test_failed_unfinished_and_defaultless_programs_are_reported(tmp_path: pathlib.Path) -> None:
   _store(tmp_path, UNET, 1)  # the second pass did not get there
   _store(tmp_path, GRU, 1)
   _store(tmp_path, GRU, 2, statuses={0: "mismatch"})
-  files.write_json(measure.record_path(tmp_path, ENCODER, 1),
+  files.write_json(plans.record_path(tmp_path, ENCODER, 1),
                    {"stem": ENCODER, "pass": 1, "failed": "took longer than 1 s"})
   report = raw.write(tmp_path, [UNET, GRU, ENCODER, BOTTLENECK], passes=2)
   assert report["unfinished"] == [BOTTLENECK, UNET]
@@ -180,7 +182,7 @@ def test_assembly(tmp_path: pathlib.Path) -> None:
       "random": {"share": round(1 - 1 / COUNT, 4), "fastest_of_programs": 0}}
   assert measurement["seconds_per_configuration"] == round(2 * 2.0 / COUNT, 3)
   summary = measurement["splits"]["valid"]
-  arrays = graph_files.read(output / "npz" / "valid" / f"{BOTTLENECK}.npz", assemble.KEYS)
+  arrays = graph_files.read(output / "npz" / "valid" / f"{BOTTLENECK}.npz", graph_files.LAYOUT_KEYS)
   assert summary["tau_between_passes"]["lowest"] == 1
   # The default is the fastest of what the record makes up.
   assert summary["slowdown_of_default"]["highest"] == 0
@@ -209,7 +211,7 @@ def test_one_graph_in_two_splits_is_refused(tmp_path: pathlib.Path) -> None:
 def test_assembly_names_what_is_missing(tmp_path: pathlib.Path) -> None:
   _collected(tmp_path, [UNET])
   (tmp_path / "npz" / f"{UNET}.npz").unlink()
-  with pytest.raises(errors.MissingDataError, match="tpugraphs_rank.cli.featurize --input .*pass1 "):
+  with pytest.raises(errors.MissingDataError, match="tpugraphs-rank featurize --input .*pass1 "):
     assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "layout:mine:mixed")
 
 
@@ -222,8 +224,8 @@ def test_assembly_of_nothing_worth_keeping(tmp_path: pathlib.Path) -> None:
 # What stands in for a measuring process: writes its record, fails, or hangs.
 _STAND_IN = """
 import pathlib, sys, time
-from tests.collect import made_layouts
-from tpugraphs_rank.collect.layout import measure
+from tests.collect.layout import small_layouts
+from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank import files
 output, stem, number = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 with open(output / "log", "a") as log:
@@ -232,10 +234,10 @@ if stem.startswith("unet"):
   sys.exit(3)
 if stem.startswith("gru"):
   time.sleep(60)
-record = made_layouts.record(stem, number, step_ns=0 if stem.startswith("mixer") else 1000)
-files.write_json(measure.record_path(output, stem, number), record)
+record = small_layouts.record(stem, number, step_ns=0 if stem.startswith("mixer") else 1000)
+files.write_json(plans.record_path(output, stem, number), record)
 """
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(name="measured")
@@ -244,14 +246,15 @@ def _measured(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
   """Replaces the measuring processes; returns those that were started since the last call."""
   start = subprocess.Popen
 
-  def stand_in(command: list[str], env: Any) -> subprocess.Popen:
+  def stand_in(command: list[str], env: Any, stdin: int) -> subprocess.Popen:
+    assert stdin == subprocess.DEVNULL
     values = dict(zip(command[3::2], command[4::2]))
     assert command[1:3] == ["-m", "tpugraphs_rank.collect.layout.measure"]
-    assert all(env[name] == value for name, value in measure.ENVIRONMENT.items())
+    assert all(env[name] == value for name, value in protocol.LAYOUT_ENVIRONMENT.items())
     return start([sys.executable, "-c", _STAND_IN, values["--output"], values["--program"],
                   values["--pass_number"]], cwd=ROOT, stderr=subprocess.DEVNULL)
 
-  monkeypatch.setattr(collect.subprocess, "Popen", stand_in)
+  monkeypatch.setattr(processes.subprocess, "Popen", stand_in)
 
   def started() -> list[str]:
     log = tmp_path / "log"
@@ -265,7 +268,7 @@ def test_a_collection_goes_on_where_it_stopped(
     tmp_path: pathlib.Path, measured: Callable[[], list[str]]) -> None:
   collect.run(tmp_path, [ENCODER, BOTTLENECK], 2, [], float("inf"), 60)
   assert measured() == [f"{ENCODER} 1", f"{ENCODER} 2", f"{BOTTLENECK} 1", f"{BOTTLENECK} 2"]
-  measure.record_path(tmp_path, BOTTLENECK, 2).unlink()
+  plans.record_path(tmp_path, BOTTLENECK, 2).unlink()
   collect.run(tmp_path, [ENCODER, BOTTLENECK], 2, [], float("inf"), 60)
   assert measured() == [f"{BOTTLENECK} 2"]
 
@@ -279,12 +282,12 @@ def test_several_programs_are_measured_at_a_time(
   assert sorted(measured()) == sorted(f"{stem} {number}" for stem in stems for number in (1, 2))
 
 
-@pytest.mark.parametrize("cores", [("0", "0"), ("99999",)])
+@pytest.mark.parametrize("cores", ["0,0", "99999"])
 def test_cores_that_cannot_be_used_are_refused(
-    tmp_path: pathlib.Path, cores: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
+    tmp_path: pathlib.Path, cores: str, capsys: pytest.CaptureFixture) -> None:
   with pytest.raises(SystemExit):
-    collect.main(["--output", str(tmp_path / "out"), "--cores", *cores])
-  assert f"--cores {' '.join(cores)}: expected different ones of " in capsys.readouterr().err
+    collect.main(["--output", str(tmp_path / "out"), f"--cores={cores}"])
+  assert f"--cores={cores}: expected different cores of " in capsys.readouterr().err
   assert not (tmp_path / "out").exists()
 
 
@@ -292,9 +295,9 @@ def test_a_stopped_collection_leaves_no_process_and_no_record(
     tmp_path: pathlib.Path, measured: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch) -> None:
   started: list[subprocess.Popen] = []
-  start = collect.Processes.start
-  monkeypatch.setattr(collect.Processes, "start", lambda self, command: (
-      started.append(start(self, command)) or started[-1]))
+  start = processes.Processes.start
+  monkeypatch.setattr(processes.Processes, "start", lambda self, *arguments: (
+      started.append(start(self, *arguments)) or started[-1]))
 
   def fails(*arguments: Any) -> bool:
     if len(arguments) and arguments[1] == GRU:
@@ -310,7 +313,7 @@ def test_a_stopped_collection_leaves_no_process_and_no_record(
     collect.run(tmp_path, [GRU, ENCODER], 2, [-1, -1], float("inf"), 600)
   assert time.monotonic() - begun < 50
   assert len(started) == 1 and started[0].poll() is not None
-  assert not measure.record_path(tmp_path, GRU, 1).exists()
+  assert not plans.record_path(tmp_path, GRU, 1).exists()
 
 
 def test_passes_that_disagree_are_repeated(
@@ -327,7 +330,7 @@ def test_a_program_that_fails_or_hangs_does_not_end_the_collection(
   collect.run(tmp_path, [UNET, GRU, ENCODER], 2, [], float("inf"), 5)
   assert time.monotonic() - start < 50
   assert measured() == [f"{UNET} 1", f"{GRU} 1", f"{ENCODER} 1", f"{ENCODER} 2"]
-  failed = [files.read_json(measure.record_path(tmp_path, stem, 1))["failed"]
+  failed = [files.read_json(plans.record_path(tmp_path, stem, 1))["failed"]
             for stem in (UNET, GRU)]
   assert "status 3" in failed[0] and "longer than 5 s" in failed[1]
 

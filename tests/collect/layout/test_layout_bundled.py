@@ -22,7 +22,7 @@ Programs = dict[str, dict[str, graph_files.Arrays]]
 @pytest.fixture(scope="module", name="programs")
 def _programs() -> Programs:
   """split -> stem -> arrays."""
-  return {split: {path.stem: graph_files.read(path, assemble.KEYS)
+  return {split: {path.stem: graph_files.read(path, graph_files.LAYOUT_KEYS)
                   for path in sorted((FOLDER / "npz" / split).glob("*.npz"))}
           for split in graph_files.SPLITS}
 
@@ -44,7 +44,7 @@ def test_the_registry_knows_it(programs: Programs) -> None:
 def test_every_program_passes_the_gates(programs: Programs) -> None:
   for stem, program in _each(programs):
     passes, runtime = program["config_runtime_passes"], program["config_runtime"]
-    assert gates.judge(passes, gates.LAYOUT).lost == "", stem
+    assert gates.assess(passes, gates.LAYOUT).failed_gate == "", stem
     assert passes.min() > 0
     assert np.abs(runtime - passes.mean(axis=0)).max() <= 0.5, stem
     assert (program["config_runtime_normalizers"] == runtime[0]).all(), stem

@@ -64,8 +64,8 @@ def test_numbers_of_a_product_are_averages():
 
 
 def test_both_passes_measure_the_same_configurations(monkeypatch):
-  monkeypatch.setattr(gates, "MADE_LAYOUT", dataclasses.replace(
-      gates.MADE_LAYOUT, configurations=4))
+  monkeypatch.setattr(gates, "SYNTHETIC_LAYOUT", dataclasses.replace(
+      gates.SYNTHETIC_LAYOUT, configurations=4))
   first = measure.measure(CHAIN, 6, 6, 0, 1, QUICK)
   second = measure.measure(CHAIN, 6, 6, 0, 2, QUICK, first)
   counted = [entry["layouts"] for entry in first["configurations"] if entry["status"] == "ok"]
@@ -74,8 +74,8 @@ def test_both_passes_measure_the_same_configurations(monkeypatch):
 
 
 @pytest.mark.parametrize("program, match", [
-    (small_programs.BIAS, "few sites: of 1 instructions"),
-    (CONSTANT, "constant: the result is 9.0 throughout"),
+    (small_programs.BIAS, "few sites: layouts can be requested for 1 instructions"),
+    (CONSTANT, "constant: the result is 9.0 everywhere"),
     (CHAIN, "few configurations: 5 of .* expected 24 or more")])
 def test_what_is_refused(program, match):
   with pytest.raises(errors.DataError, match=match):
@@ -86,9 +86,10 @@ def test_from_a_file_of_programs_to_raw_data(tmp_path):
   files.write_json(tmp_path / "programs.json", {
       "programs": [program.to_json() for program in (CHAIN, small_programs.BIAS)]})
   output = tmp_path / "measured"
-  collect.main(["--made", str(tmp_path / "programs.json"), "--output", str(output), "--budget_ms",
-               "1", "--configurations", "24", "--configurations_of_small_programs", "24"])
+  assert collect.main(
+      ["--synthetic", str(tmp_path / "programs.json"), "--output", str(output), "--budget_ms=1",
+       "--configurations=24", "--configurations_of_small_programs=24"]) == 0
   report = files.read_json(output / "report.json")
   assert list(report["programs"]) == [CHAIN.stem]
-  assert report["failed"][small_programs.BIAS.stem].startswith("few sites: of 1 instructions")
+  assert report["failed"][small_programs.BIAS.stem].startswith("few sites: layouts can be requested for 1 instructions")
   assert (output / "pass1" / f"{CHAIN.stem}.pb").exists()

@@ -49,7 +49,7 @@ def _record(kernel: geometry.Kernel, number: int, statuses: dict[int, str] | Non
 
 
 def _store(output: pathlib.Path, kernel: geometry.Kernel, number: int, **values: Any) -> None:
-  files.write_json(measure.record_path(output, kernel.stem, number),
+  files.write_json(plans.record_path(output, kernel.stem, number),
                    _record(kernel, number, **values))
 
 
@@ -96,7 +96,7 @@ def test_failed_unfinished_and_defaultless_kernels_are_reported(tmp_path: pathli
   _store(tmp_path, MATMUL, 2)
   gather = geometry.Kernel("gather_rows", (960, 384, 1920), "f32")
   for number in (1, 2):
-    files.write_json(measure.record_path(tmp_path, gather.stem, number),
+    files.write_json(plans.record_path(tmp_path, gather.stem, number),
                      {"stem": gather.stem, "pass": number, "failed": "ValueError: no"})
   report = raw.write(tmp_path, [MATMUL, SOFTMAX, gather], passes=2)
   assert report["unfinished"] == [SOFTMAX.stem]
@@ -122,7 +122,7 @@ def test_measured_kernels_are_not_measured_again(
   measure.run_pass(tmp_path, 1)
   measure.run_pass(tmp_path, 1)
   assert calls == [MATMUL.stem]
-  failed = files.read_json(measure.record_path(tmp_path, SOFTMAX.stem, 1))
+  failed = files.read_json(plans.record_path(tmp_path, SOFTMAX.stem, 1))
   assert failed["failed"] == "RuntimeError: the compiler refuses"
 
 
@@ -186,14 +186,14 @@ def test_assembly(tmp_path: pathlib.Path) -> None:
 def test_assembly_names_what_is_missing(tmp_path: pathlib.Path) -> None:
   _collected(tmp_path, STEMS)
   (tmp_path / "npz" / f"{STEMS[1]}.npz").unlink()
-  with pytest.raises(errors.MissingDataError, match="tpugraphs_rank.cli.featurize"):
+  with pytest.raises(errors.MissingDataError, match="tpugraphs-rank featurize"):
     assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "tile:mine", seed=0)
   with files.atomic_write(tmp_path / "npz" / f"{STEMS[1]}.npz") as file:
     np.savez(file, node_feat=np.zeros((1, 140)))
   with pytest.raises(errors.DataError, match="--repeat"):
     assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "tile:mine", seed=0)
   (tmp_path / "npz" / f"{STEMS[1]}.npz").write_bytes(b"PK broken")
-  with pytest.raises(errors.DataError, match="no readable"):
+  with pytest.raises(errors.DataError, match="not a readable"):
     assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "tile:mine", seed=0)
 
 

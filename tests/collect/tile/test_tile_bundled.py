@@ -10,7 +10,6 @@ import tpugraphs_rank
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
-from tpugraphs_rank.collect.tile import assemble
 from tpugraphs_rank.collect.tile import catalogue
 from tpugraphs_rank.collect.tile import configurations
 from tpugraphs_rank.collect.tile import geometry
@@ -22,7 +21,7 @@ FOLDER = pathlib.Path(tpugraphs_rank.__file__).parent / "bundled" / "tile_xla_cp
 @pytest.fixture(scope="module", name="kernels")
 def _kernels() -> dict[str, dict[str, graph_files.Arrays]]:
   """split -> stem -> arrays."""
-  return {split: {path.stem: graph_files.read(path, assemble.KEYS)
+  return {split: {path.stem: graph_files.read(path, graph_files.TILE_KEYS)
                   for path in sorted((FOLDER / "npz" / split).glob("*.npz"))}
           for split in graph_files.SPLITS}
 
@@ -41,7 +40,7 @@ def test_every_kernel_passes_the_gates(kernels: dict[str, dict[str, graph_files.
   for found in kernels.values():
     for stem, arrays in found.items():
       passes, runtime = arrays["config_runtime_passes"], arrays["config_runtime"]
-      assert gates.judge(passes, gates.TILE).lost == "", stem
+      assert gates.assess(passes, gates.TILE).failed_gate == "", stem
       assert 24 <= passes.shape[1] <= 64
       assert passes.min() > 0
       assert np.abs(runtime - passes.mean(axis=0)).max() <= 0.5, stem

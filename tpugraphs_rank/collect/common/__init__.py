@@ -1,1 +1,1 @@
-"""What the tile and the layout collector share."""
+"""What the tile collector and the layout collector share."""

@@ -1,4 +1,4 @@
-"""Which measured kernels and programs are kept: passes that agree, and something to rank."""
+"""The quality gates: a kernel or program is kept if its passes agree and its runtimes differ."""
 
 from collections.abc import Iterable
 import dataclasses
@@ -10,12 +10,12 @@ REASONS = ("configurations", "tau", "ratio")
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What is asked of a kernel or program.
+  """The minimum that a kernel or program must reach.
 
   Attributes:
-    tau: Kendall tau-b between the two passes, at least.
-    ratio: slowest over fastest configuration, by the mean of the passes, at least.
-    configurations: after mismatches and equal programs are dropped, at least.
+    tau: Kendall tau-b between the two passes.
+    ratio: runtime of the slowest over that of the fastest configuration, as means of the passes.
+    configurations: number of configurations, after mismatches and duplicates are dropped.
   """
 
   tau: float
@@ -24,36 +24,38 @@ class Limits:
 
 
 TILE = Limits(tau=0.8, ratio=2.0, configurations=24)
-# Relayout copies are part of a whole program, so that the slowest may be near the fastest.
+# Copies for a change of layout are only a part of a program, so the slowest configuration may be
+# close to the fastest.
 LAYOUT = Limits(tau=0.7, ratio=1.0, configurations=40)
 
-# Of made programs fewer configurations are measured; any difference that both passes see counts.
-MADE = Limits(tau=0.8, ratio=1.2, configurations=12)
-MADE_LAYOUT = Limits(tau=0.7, ratio=1.0, configurations=24)
+# Synthetic programs are measured under fewer configurations, and smaller differences count as long
+# as both passes agree about them.
+SYNTHETIC_TILE = Limits(tau=0.8, ratio=1.2, configurations=12)
+SYNTHETIC_LAYOUT = Limits(tau=0.7, ratio=1.0, configurations=24)
 
 
 @dataclasses.dataclass(frozen=True)
 class Quality:
-  """What the gates look at.
+  """The figures that the gates check.
 
   Attributes:
-    configurations: how many are left.
-    tau: Kendall tau-b between the passes (the lowest pair, where there are more than two).
-    ratio: slowest over fastest.
-    lost: the first gate that the kernel fails, or "" when it is kept.
+    configurations: number of configurations.
+    tau: Kendall tau-b between the passes; with more than two passes, the lowest of any pair.
+    ratio: runtime of the slowest over that of the fastest configuration.
+    failed_gate: the first gate that the kernel fails, or "" if it is kept.
   """
 
   configurations: int
   tau: float
   ratio: float
-  lost: str
+  failed_gate: str
 
 
 def kendall_tau_b(a: np.ndarray, b: np.ndarray) -> float:
   """(concordant - discordant pairs) / sqrt(untied pairs of a * untied pairs of b), (c,) each.
 
-  Quadratic, for the few dozen configurations of a kernel or program; 0 where one side has nothing
-  but ties.
+  The time is quadratic: this is meant for the few dozen configurations of a kernel or program.
+  The result is 0 if all values of one side are equal.
   """
   first = np.sign(np.subtract.outer(a, a))
   second = np.sign(np.subtract.outer(b, b))
@@ -61,8 +63,8 @@ def kendall_tau_b(a: np.ndarray, b: np.ndarray) -> float:
   return float((first * second).sum() / scale) if scale else 0.0
 
 
-def judge(passes: np.ndarray, limits: Limits) -> Quality:
-  """Judges one kernel or program by its runtimes of every pass, (passes, c), in nanoseconds."""
+def assess(passes: np.ndarray, limits: Limits) -> Quality:
+  """Applies the gates to the runtimes of one kernel or program, (passes, c), in nanoseconds."""
   passes = np.asarray(passes, np.float64)
   count = passes.shape[1]
   if count < 2:
@@ -71,26 +73,26 @@ def judge(passes: np.ndarray, limits: Limits) -> Quality:
             for i in range(len(passes)) for j in range(i + 1, len(passes)))
   means = passes.mean(axis=0)
   ratio = float(means.max() / means.min())
-  lost = ""
+  failed = ""
   if count < limits.configurations:
-    lost = "configurations"
+    failed = "configurations"
   elif tau < limits.tau:
-    lost = "tau"
+    failed = "tau"
   elif ratio < limits.ratio:
-    lost = "ratio"
-  return Quality(count, tau, ratio, lost)
+    failed = "ratio"
+  return Quality(count, tau, ratio, failed)
 
 
-def losses(judged: Iterable[tuple[str, Quality]]) -> dict[str, dict[str, int]]:
-  """Family -> measured, lost to each gate, kept.
+def count_by_family(qualities: Iterable[tuple[str, Quality]]) -> dict[str, dict[str, int]]:
+  """Counts, for each family, what was measured, what failed each gate, and what was kept.
 
   Args:
-    judged: (family, quality) of everything that was measured.
+    qualities: (family, quality) of everything that was measured.
   """
   table: dict[str, dict[str, int]] = {}
-  for family, quality in judged:
+  for family, quality in qualities:
     row = table.setdefault(
         family, {"measured": 0, **{f"lost_to_{reason}": 0 for reason in REASONS}, "kept": 0})
     row["measured"] += 1
-    row[f"lost_to_{quality.lost}" if quality.lost else "kept"] += 1
+    row[f"lost_to_{quality.failed_gate}" if quality.failed_gate else "kept"] += 1
   return dict(sorted(table.items()))

@@ -1,4 +1,4 @@
-"""The `.npz` files of a collection: read as featurised, written into their splits."""
+"""The `.npz` files of a collection: read after featurization, written into their splits."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import pathlib
@@ -7,20 +7,26 @@ import zipfile
 import numpy as np
 import tqdm
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
 SPLITS = ("train", "valid", "test")
+# Keys that every featurized kernel or program must have; those of its configurations come on top.
+KEYS = ("node_feat", "node_opcode", "edge_index", "config_runtime", "config_runtime_normalizers",
+        "config_runtime_passes")
+TILE_KEYS = (*KEYS, "config_feat")
+LAYOUT_KEYS = (*KEYS, "node_config_ids", "node_config_feat")
 
 Arrays = dict[str, np.ndarray]
 
 
 def read(path: pathlib.Path, keys: Sequence[str]) -> Arrays:
-  """All arrays of one featurised kernel or program.
+  """All arrays of one featurized kernel or program.
 
   Args:
-    path: the `.npz`.
-    keys: what it must hold.
+    path: the `.npz` file.
+    keys: the arrays that it must hold.
 
   Raises:
     DataError: the file is damaged, or lacks a key (the passes come from `--repeat`).
@@ -29,7 +35,8 @@ def read(path: pathlib.Path, keys: Sequence[str]) -> Arrays:
     with np.load(path, allow_pickle=False) as archive:
       arrays = {key: archive[key] for key in archive.files}
   except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-    raise errors.DataError(f"{path} is no readable .npz: {error}; featurize again") from error
+    raise errors.DataError(f"{path} is not a readable .npz file: {error}; featurize again"
+                           ) from error
   missing = [key for key in keys if key not in arrays]
   if missing:
     raise errors.DataError(
@@ -37,45 +44,45 @@ def read(path: pathlib.Path, keys: Sequence[str]) -> Arrays:
   return arrays
 
 
-def read_all(npz: pathlib.Path, stems: Sequence[str], keys: Sequence[str],
+def read_all(npz: pathlib.Path, stems: Iterable[str], keys: Sequence[str],
              inputs: Sequence[pathlib.Path]) -> dict[str, Arrays]:
-  """The featurised kernels or programs of these names.
+  """The featurized kernels or programs of these names.
 
   Args:
-    npz: folder that `tpugraphs_rank.cli.featurize` wrote.
+    npz: folder that `tpugraphs-rank featurize` wrote.
     stems: names of the files.
-    keys: what each must hold.
-    inputs: the raw files or folders of both passes, for the message.
+    keys: the arrays that each file must hold.
+    inputs: the raw files or folders of all passes, for the message.
 
   Raises:
-    MissingDataError: a file is not there; the message has the command that makes it.
+    MissingDataError: a file does not exist; the message has the command that makes it.
     DataError: a file is damaged or lacks a key.
   """
-  found = {}
+  arrays = {}
   for stem in tqdm.tqdm(sorted(stems), disable=None, desc="read", unit="file"):
     path = npz / f"{stem}.npz"
     if not path.exists():
-      raise errors.MissingDataError(
-          f"no file {path}; run python -m tpugraphs_rank.cli.featurize --input {inputs[0]} "
-          f"--repeat {inputs[1]} --output {npz}")
-    found[stem] = read(path, keys)
-  return found
+      command = commands.command("featurize", "--input", str(inputs[0]), *(
+          f"--repeat {repeat}" for repeat in inputs[1:]), "--output", str(npz))
+      raise errors.MissingDataError(f"{path} does not exist; run {command}")
+    arrays[stem] = read(path, keys)
+  return arrays
 
 
-def write_splits(folder: pathlib.Path, found: Mapping[str, Arrays], splits: Mapping[str, str]
+def write_splits(folder: pathlib.Path, graphs: Mapping[str, Arrays], splits: Mapping[str, str]
                  ) -> None:
   """Writes `<folder>/<split>/<stem>.npz`, compressed, and removes files of earlier assemblies.
 
   The same arrays give the same bytes.
 
   Args:
-    folder: of the collection's graphs.
-    found: stem -> arrays.
-    splits: stem -> split, of those that are kept.
+    folder: folder of the collection's graphs.
+    graphs: stem -> arrays.
+    splits: stem -> split, of the graphs that are kept.
   """
   for stem, split in splits.items():
     with files.atomic_write(folder / split / f"{stem}.npz") as file:
-      np.savez_compressed(file, **{key: found[stem][key] for key in sorted(found[stem])})
+      np.savez_compressed(file, **{key: graphs[stem][key] for key in sorted(graphs[stem])})
   for path in folder.glob("*/*.npz"):
     if splits.get(path.stem) != path.parent.name:
       path.unlink()

@@ -1,73 +1,73 @@
-"""What both collectors keep in their output folder: the plan, and what it was measured with."""
+"""The plan in a collector's output folder, and the records of its measurements."""
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Sequence
 from importlib import metadata
 import pathlib
-from typing import Any, Union
+from typing import Any
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import folder_settings
-from tpugraphs_rank.collect.tile import blocks
-from tpugraphs_rank.collect.tile import geometry
+from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.synthesis.programs import programs
 from tpugraphs_rank.synthesis.programs import sources
 
-Kernel = Union[geometry.Kernel, blocks.SyntheticKernel]
 _PACKAGES = ("jax", "jaxlib", "numpy", "protobuf")
 
 
 def store(output: pathlib.Path, plan: dict[str, Any], fixed: Sequence[str], items: str) -> None:
-  """Writes `plan.json`; an output folder keeps to the settings that it began with.
+  """Writes `plan.json`. The settings of an output folder never change.
 
-  More or fewer items are fine: each one's own part of the plan is what its files were measured by.
+  Items may be added or left out: each one's entry in the plan records how its files were measured.
 
   Args:
     output: the folder.
     plan: JSON.
     fixed: keys that must not change.
-    items: the key of what is measured, a list of objects with the key `stem`.
+    items: the key of the kernels or programs, a list of objects with the key `stem`.
 
   Raises:
-    RunDirectoryError: the folder was begun with other settings.
+    RunDirectoryError: the folder was started with other settings.
   """
   path = output / "plan.json"
   if path.exists():
     stored = files.read_json(path)
     folder_settings.refuse_if_different(path, folder_settings.differences(stored, plan, fixed))
-    wanted = {entry["stem"] for entry in plan[items]}
+    planned = {entry["stem"] for entry in plan[items]}
     plan = {**plan, items: plan[items] + [
-        entry for entry in stored[items] if entry["stem"] not in wanted]}
+        entry for entry in stored[items] if entry["stem"] not in planned]}
   files.write_json(path, plan)
 
 
-def kernel_of(entry: Mapping[str, Any]) -> Kernel:
-  """The kernel of a plan's entry: one of the catalogue's families, or a made program."""
-  if "program" in entry:
-    return blocks.SyntheticKernel(programs.RunnableProgram.from_json(entry["program"]))
-  return geometry.parse_stem(entry["stem"])
+def record_path(output: pathlib.Path, stem: str, pass_number: int) -> pathlib.Path:
+  """The file with one pass's measurements of a kernel or program."""
+  return output / "measured" / f"{stem}.pass{pass_number}.json"
 
 
-def read_kernels(path: pathlib.Path) -> list[blocks.SyntheticKernel]:
-  """The made programs of a file as kernels; see `read_programs`."""
-  return [blocks.SyntheticKernel(program) for program in read_programs(path)]
+def module_proto(record: dict[str, Any]) -> hlo_pb2.HloModuleProto:
+  """The HLO module of a record, named after its stem, without source positions."""
+  module = hlo_pb2.HloModuleProto.FromString(base64.b64decode(record["module"]))
+  module.DiscardUnknownFields()
+  module.name = record["stem"]
+  return module
 
 
-def read_programs(path: pathlib.Path) -> list[programs.RunnableProgram]:
-  """The made programs of a file, as `tpugraphs_rank.cli.synthesize` writes it.
+def read_synthetic(path: pathlib.Path) -> list[programs.RunnableProgram]:
+  """The synthetic programs in a file, as `tpugraphs-rank synthesize` writes it.
 
   Raises:
-    MissingDataError: there is no such file.
+    MissingDataError: the file does not exist.
     DataError: it holds something else, or two programs of one name.
   """
-  found = sources.from_json(files.read_json(path), str(path))
-  stems = [program.stem for program in found]
-  twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-  if twice:
-    raise errors.DataError(f"{path}: two programs are named {twice[0]}")
-  return found
+  read = sources.from_json(files.read_json(path), str(path))
+  stems = [program.stem for program in read]
+  repeated = sorted({stem for stem in stems if stems.count(stem) > 1})
+  if repeated:
+    raise errors.DataError(f"{path}: two programs are named {repeated[0]}")
+  return read
 
 
 def package_versions() -> dict[str, str]:
-  """Versions of the packages that shape the measurement."""
+  """Versions of the packages that affect the measurement."""
   return {name: metadata.version(name) for name in _PACKAGES}

@@ -1,6 +1,6 @@
-"""The measuring protocol: its numbers, the interleaved timing loop, and the machine's description.
+"""The measuring protocol: its constants, the interleaved timing loop, the machine's description.
 
-No JAX here: the loop times any callables.
+This module needs no JAX: the loop times any callables.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ import numpy as np
 
 from tpugraphs_rank import errors
 
-# Set before JAX is imported. One compute thread; large buffers stay in the allocator, so that
-# page faults of fresh memory are not billed to whichever configuration comes next.
+# Variables that must be set before JAX is imported. One compute thread; large buffers stay in the
+# allocator, so that no configuration pays for the page faults of fresh memory.
 ENVIRONMENT: dict[str, str] = {
     "NPROC": "1",
     "JAX_PLATFORMS": "cpu",
@@ -28,21 +28,27 @@ ENVIRONMENT: dict[str, str] = {
     "MALLOC_TOP_PAD_": "67108864",
 }
 
-# Largest difference to the untiled kernel, relative to its largest magnitude (or to 1).
+# For layouts XLA's newer fusion emitters are off: with them compilation, which is most of the work,
+# takes more than twice as long, and programs run about a tenth faster.
+LAYOUT_ENVIRONMENT: dict[str, str] = {
+    **ENVIRONMENT,
+    "XLA_FLAGS": f"{ENVIRONMENT['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false"}
+
+# Largest difference from the untiled kernel, relative to its largest magnitude (at least 1).
 TOLERANCE: dict[str, float] = {"f32": 1e-4, "bf16": 2e-2, "s32": 0.0, "pred": 0.0}
-# Configurations of made programs that take longer are left out.
-SLOWEST_MADE_NS = 100_000_000
+# Configurations of synthetic programs that take longer are left out.
+SLOWEST_SYNTHETIC_NS = 100_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """How long and how often a configuration is timed (all times are process CPU time).
+  """How long and how often a configuration is timed. All times are CPU time of the process.
 
   Attributes:
-    sample_ns: a timed sample repeats the call until it lasts about this long.
+    sample_ns: approximate duration of a sample, which repeats the call.
     budget_ns: measuring time of one configuration in one pass, once `min_rounds` are done.
-    min_rounds: rounds that every configuration takes part in, however slow.
-    max_rounds: no configuration is sampled more often.
+    min_rounds: number of rounds in which every configuration is sampled, however slow it is.
+    max_rounds: maximum number of samples of a configuration.
   """
 
   sample_ns: int = 1_500_000
@@ -51,17 +57,21 @@ class Protocol:
   max_rounds: int = 20
 
 
+TILE = Protocol()
+LAYOUT = Protocol(budget_ns=60_000_000, max_rounds=40)
+
+
 def check_result(result: np.ndarray) -> None:
-  """Refuses made programs from whose result nothing can be learned.
+  """Rejects synthetic programs whose result carries no information.
 
   Raises:
-    DataError: it holds infinities or no numbers, or one number throughout.
+    DataError: the result holds infinities or NaNs, or the same number everywhere.
   """
   numbers = result.astype(np.float64)
   if not np.isfinite(numbers).all():
-    raise errors.DataError("not finite: the result holds infinities or no numbers")
+    raise errors.DataError("not finite: the result holds infinities or NaNs")
   if np.ptp(numbers) == 0:
-    raise errors.DataError(f"constant: the result is {numbers.flat[0]} throughout")
+    raise errors.DataError(f"constant: the result is {numbers.flat[0]} everywhere")
 
 
 def time_interleaved(calls: Sequence[Callable[[], None]], protocol: Protocol,
@@ -69,18 +79,18 @@ def time_interleaved(calls: Sequence[Callable[[], None]], protocol: Protocol,
                      clock: Callable[[], int] = time.process_time_ns) -> list[float]:
   """Minimum time of each call, in nanoseconds.
 
-  In each round every configuration that still has budget is sampled once, in a fresh random
-  order, so that a slow spell of the machine meets all of them alike.
+  In each round every configuration with remaining budget is sampled once, in a new random order, so
+  that a slow phase of the machine affects all configurations equally.
 
   Args:
-    calls: one callable a configuration; each runs it once, to the end.
-    protocol: see there.
+    calls: one callable for each configuration; it runs the configuration once, to completion.
+    protocol: the constants.
     rng: draws the orders.
-    clock: nanoseconds of CPU time; replaced in tests.
+    clock: nanoseconds of CPU time; tests replace it.
   """
   repeats = []
   for call in calls:
-    call()  # first run: page in code and buffers
+    call()  # The first run loads code and buffers.
     start = clock()
     call()
     once = max(clock() - start, 1)
@@ -108,11 +118,11 @@ def time_interleaved(calls: Sequence[Callable[[], None]], protocol: Protocol,
 
 
 def normalised_hlo(text: str) -> str:
-  """Optimised HLO without metadata, and with names numbered by first appearance.
+  """Optimised HLO without metadata, and with names numbered in order of appearance.
 
-  Two configurations with the same normalised text are one and the same program.
+  Two configurations with the same normalised text are the same program.
   """
-  # Between the header and the first computation stand tables of source positions.
+  # Tables of source positions come between the header and the first computation.
   text = re.sub(r"\nFileNames\n.*?(?=\n(?:%|ENTRY ))", "", text, count=1, flags=re.DOTALL)
   text = re.sub(r",? *(metadata|backend_config)=\{(?:[^{}]|\{[^{}]*\})*\}", "", text)
   text = re.sub(r"^HloModule [^,\n]*", "HloModule", text)
@@ -126,12 +136,12 @@ def digest(text: str) -> str:
 
 
 def keeps_loop(optimised: str) -> bool:
-  """Whether a `while` is left in the optimised HLO: otherwise the tile was compiled away."""
+  """Whether the optimised HLO contains a `while`; without one, XLA has removed the tiling."""
   return re.search(r"[)\]}] while\(", optimised) is not None
 
 
 def agrees(result: np.ndarray, expected: np.ndarray, dtype: str) -> bool:
-  """Whether a configuration computed the untiled kernel's numbers, within `TOLERANCE`."""
+  """Whether a configuration computed the same numbers as the untiled kernel, within `TOLERANCE`."""
   if result.shape != expected.shape or result.dtype != expected.dtype:
     return False
   if not TOLERANCE[dtype]:
@@ -144,7 +154,7 @@ def agrees(result: np.ndarray, expected: np.ndarray, dtype: str) -> bool:
 
 
 def cpu_model() -> str:
-  """Model name of the processor, as the system gives it, with family and model numbers."""
+  """Model name of the processor as the system reports it, with family and model numbers."""
   fields: dict[str, str] = {}
   try:
     with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -158,6 +168,6 @@ def cpu_model() -> str:
 
 
 def machine() -> dict[str, object]:
-  """What identifies the machine for a reader of the data; no host names, no paths."""
+  """Describes the machine for a reader of the data, without host names and paths."""
   return {"cpu": cpu_model(), "cores": os.cpu_count(), "architecture": platform.machine(),
           "system": platform.system(), "python": platform.python_version()}

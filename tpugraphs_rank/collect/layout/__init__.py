@@ -1,1 +1,2 @@
-"""The layout collector: real programs timed under requested layouts; see ../README.md."""
+"""The layout collector: programs compiled and timed under many requested layouts; see ../README.md.
+"""

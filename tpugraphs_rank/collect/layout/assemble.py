@@ -1,13 +1,11 @@
-"""From featurised programs to a collection: gates, splits, descriptor, report. No JAX needed.
+"""From featurized programs to a collection: gates, splits, descriptor, report. Needs no JAX.
 
-Reads the `.npz` of `tpugraphs_rank.cli.featurize` and the collector's `report.json`; writes
+Reads the `.npz` files of `tpugraphs-rank featurize` and the collector's `report.json`; writes
 `collection.json`, `measurement.json` and `npz/<split>/<program>.npz`.
 """
 
-import argparse
 import collections
 from collections.abc import Mapping, Sequence
-import logging
 import pathlib
 from typing import Any
 
@@ -20,15 +18,13 @@ from tpugraphs_rank.collect.common import graph_files
 from tpugraphs_rank.collect.layout import catalogue
 from tpugraphs_rank.data import twins
 
-KEYS = ("node_feat", "node_opcode", "edge_index", "node_config_ids", "node_config_feat",
-        "config_runtime", "config_runtime_normalizers", "config_runtime_passes")
-# What a layout costs here, for readers of other layout data.
+# What makes a layout slow here, for readers who know other layout data.
 SEMANTICS = "relayout-copies"
 _TENSORS, _RANK = 3, 6
 
 
 def constraints(program: graph_files.Arrays) -> np.ndarray:
-  """Of how many tensors each configuration requests a layout, (c,)."""
+  """The number of tensors for which each configuration requests a layout, (c,)."""
   configured = program["node_config_feat"]
   firsts = configured.reshape(*configured.shape[:2], _TENSORS, _RANK)[..., 0]
   return (firsts >= 0).sum(axis=(1, 2))
@@ -42,34 +38,34 @@ def _spread(values: Sequence[float], digits: int) -> dict[str, float]:
 
 
 def _summary(stems: Sequence[str], programs: Mapping[str, graph_files.Arrays],
-             judged: Mapping[str, gates.Quality]) -> dict[str, Any]:
+             qualities: Mapping[str, gates.Quality]) -> dict[str, Any]:
   """Figures of a set of programs."""
   if not stems:
     return {"programs": 0}
-  found = [programs[stem] for stem in stems]
-  counts = [judged[stem].configurations for stem in stems]
+  chosen = [programs[stem] for stem in stems]
+  counts = [qualities[stem].configurations for stem in stems]
   return {
       "programs": len(stems),
       "configurations": sum(counts),
       "configurations_per_program": [min(counts), max(counts)],
-      "nodes": _spread([len(program["node_opcode"]) for program in found], 0),
-      "configurable_nodes": _spread([len(program["node_config_ids"]) for program in found], 0),
-      "tau_between_passes": _spread([judged[stem].tau for stem in stems], 4),
-      "slowest_over_fastest": _spread([judged[stem].ratio for stem in stems], 3),
+      "nodes": _spread([len(program["node_opcode"]) for program in chosen], 0),
+      "configurable_nodes": _spread([len(program["node_config_ids"]) for program in chosen], 0),
+      "tau_between_passes": _spread([qualities[stem].tau for stem in stems], 4),
+      "slowest_over_fastest": _spread([qualities[stem].ratio for stem in stems], 3),
       "tau_of_fewest_constraints_first": _spread(
           [gates.kendall_tau_b(constraints(program), program["config_runtime"])
-           for program in found], 4),
+           for program in chosen], 4),
       "slowdown_of_default": _spread(
           [program["config_runtime_normalizers"][0] / program["config_runtime"].min() - 1
-           for program in found], 4),
+           for program in chosen], 4),
   }
 
 
 def check_graphs(programs: Mapping[str, graph_files.Arrays]) -> None:
-  """Refuses one and the same graph in two splits.
+  """Checks that no graph is in two splits.
 
   Raises:
-    DataError: names the two programs.
+    DataError: a graph is in two splits; the message names the two programs.
   """
   seen: dict[str, str] = {}
   for stem, program in programs.items():
@@ -84,15 +80,15 @@ def check_graphs(programs: Mapping[str, graph_files.Arrays]) -> None:
 
 def _kinds(report: Mapping[str, Any], programs: Mapping[str, graph_files.Arrays],
            kept: Sequence[str]) -> dict[str, dict[str, float]]:
-  """For each way of drawing: its share of the configurations, and of the programs' fastest."""
-  drawn: collections.Counter = collections.Counter()
+  """For each sampling method: its share of the configurations, and of the fastest ones."""
+  sampled: collections.Counter = collections.Counter()
   fastest: collections.Counter = collections.Counter()
   for stem in kept:
     kinds = report["programs"][stem]["kinds"]
-    drawn.update(kinds)
+    sampled.update(kinds)
     fastest[kinds[int(programs[stem]["config_runtime"].argmin())]] += 1
-  return {kind: {"share": round(count / sum(drawn.values()), 4),
-                 "fastest_of_programs": fastest[kind]} for kind, count in drawn.items()}
+  return {kind: {"share": round(count / sum(sampled.values()), 4),
+                 "fastest_of_programs": fastest[kind]} for kind, count in sampled.items()}
 
 
 def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, name: str
@@ -100,24 +96,24 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   """Builds the collection's folder.
 
   Args:
-    collected: output folder of `tpugraphs_rank.collect.layout.collect` (for `report.json`).
-    npz: folder that `tpugraphs_rank.cli.featurize` wrote.
-    output: the collection's folder; npz files of an earlier assembly there are replaced.
-    name: of the collection, for instance `layout:xla_cpu:mixed`.
+    collected: the collector's output folder, for `report.json`.
+    npz: folder that `tpugraphs-rank featurize` wrote.
+    output: the collection's folder; `.npz` files of an earlier assembly there are replaced.
+    name: name of the collection, for instance `layout:xla_cpu:mixed`.
 
   Returns:
-    What `measurement.json` holds.
+    The contents of `measurement.json`.
 
   Raises:
-    MissingDataError: the report or a program's `.npz` is not there.
+    MissingDataError: the report or a program's `.npz` file does not exist.
     DataError: a file is damaged, two splits share a graph, or no program passes the gates.
   """
   report = files.read_json(collected / "report.json")
-  programs = graph_files.read_all(npz, list(report["programs"]), KEYS,
+  programs = graph_files.read_all(npz, report["programs"], graph_files.LAYOUT_KEYS,
                                   [collected / "pass1", collected / "pass2"])
-  judged = {stem: gates.judge(program["config_runtime_passes"], gates.LAYOUT)
-            for stem, program in programs.items()}
-  kept = [stem for stem in programs if not judged[stem].lost]
+  qualities = {stem: gates.assess(program["config_runtime_passes"], gates.LAYOUT)
+               for stem, program in programs.items()}
+  kept = [stem for stem in programs if not qualities[stem].failed_gate]
   if not kept:
     raise errors.DataError(f"none of the {len(programs)} programs in {npz} passes the gates")
   check_graphs({stem: programs[stem] for stem in kept})
@@ -145,46 +141,25 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
           "fewest_configurations": gates.LAYOUT.configurations,
           "failed_to_measure": report["failed"], "not_measured": report["unfinished"],
           "configurations_dropped": dict(dropped),
-          "families": gates.losses((catalogue.parse_stem(stem).family, judged[stem])
-                                   for stem in sorted(judged))},
+          "families": gates.count_by_family(
+              (catalogue.parse_stem(stem).family, qualities[stem]) for stem in sorted(qualities))},
       "drawn": _kinds(report, programs, kept),
       "seconds_per_configuration": round(
           sum(sum(report["programs"][stem]["seconds"]) for stem in programs)
-          / sum(judged[stem].configurations for stem in programs), 3),
-      "all_measured": _summary(sorted(judged), programs, judged),
-      "splits": {split: _summary(stems, programs, judged) for split, stems in by_split.items()},
+          / sum(qualities[stem].configurations for stem in programs), 3),
+      "all_measured": _summary(sorted(qualities), programs, qualities),
+      "splits": {split: _summary(stems, programs, qualities) for split, stems in by_split.items()},
       "modes": {mode: _summary([stem for stem in kept if stem.endswith(f".{mode}")], programs,
-                               judged) for mode in catalogue.MODES},
+                               qualities) for mode in catalogue.MODES},
       "families": {
           family: {"split": catalogue.FAMILIES[family].split,
                    **_summary([stem for stem in kept if stem.startswith(f"{family}.")], programs,
-                              judged)} for family in sorted(sum(groups.values(), []))},
+                              qualities)} for family in sorted(sum(groups.values(), []))},
   }
   files.write_json(output / "measurement.json", measurement)
   graph_files.write_descriptor(
       output, name, report["machine"]["cpu"], by_split, groups,
       "Real programs compiled by XLA and timed on one core of the target CPU under "
-      f"many requested layouts ({SEMANTICS}); see README.md and measurement.json "
-      "beside this file.")
+      f"many requested layouts ({SEMANTICS}); see README.md and measurement.json in "
+      "this folder.")
   return measurement
-
-
-def main(argv: list[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--collected", required=True, type=pathlib.Path,
-                      help="output folder of tpugraphs_rank.collect.layout.collect")
-  parser.add_argument("--npz", required=True, type=pathlib.Path,
-                      help="output folder of tpugraphs_rank.cli.featurize")
-  parser.add_argument("--output", required=True, type=pathlib.Path,
-                      help="the collection's folder")
-  parser.add_argument("--name", default="layout:xla_cpu:mixed")
-  arguments = parser.parse_args(argv)
-  logging.basicConfig(level=logging.INFO, format="%(message)s")
-  measurement = assemble(arguments.collected, arguments.npz, arguments.output, arguments.name)
-  for split, summary in measurement["splits"].items():
-    logging.info("%s: %d programs, %d configurations", split, summary["programs"],
-                 summary.get("configurations", 0))
-
-
-if __name__ == "__main__":
-  main()

@@ -1,4 +1,5 @@
-"""From the passes' records to raw `ModuleTuningData`: the same runs in each pass's `.pb`."""
+"""From the records of the passes to raw `ModuleTuningData`: the same runs in each pass's `.pb` file.
+"""
 
 from collections.abc import Sequence
 import pathlib
@@ -8,24 +9,23 @@ import numpy as np
 
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import gates
+from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.layout import configurations
-from tpugraphs_rank.collect.layout import measure
-from tpugraphs_rank.collect.tile import raw
 from tpugraphs_rank.hlo import tuning_pb2
 
 
 def repeat_of(number: int, passes: int) -> int:
-  """The number of the record that a pass's repeat has."""
+  """The number of the record that holds the repetition of a pass."""
   return number + passes
 
 
 def read_passes(output: pathlib.Path, stem: str, passes: int) -> list[dict[str, Any]]:
-  """The records of a program, one a pass as far as there are any.
+  """The existing records of a program, one for each pass.
 
-  Where every pass was repeated, a pass holds each configuration's faster time.
+  If every pass was repeated, a record holds the faster time of each configuration.
   """
   def read(number: int) -> dict[str, Any] | None:
-    path = measure.record_path(output, stem, number)
+    path = plans.record_path(output, stem, number)
     return files.read_json(path) if path.exists() else None
 
   numbers = range(1, passes + 1)
@@ -37,7 +37,7 @@ def read_passes(output: pathlib.Path, stem: str, passes: int) -> list[dict[str, 
 
 
 def _faster(record: dict[str, Any], repeat: dict[str, Any]) -> dict[str, Any]:
-  """The record of a pass with the faster of each configuration's times."""
+  """The record of a pass with the faster of the two times of each configuration."""
   again = {entry["layouts"]: entry for entry in repeat["configurations"]}
   entries = []
   for entry in record["configurations"]:
@@ -54,53 +54,53 @@ def _faster(record: dict[str, Any], repeat: dict[str, Any]) -> dict[str, Any]:
 
 
 def agreement(output: pathlib.Path, stem: str, passes: int) -> float:
-  """Kendall's tau between the passes of a program that every pass measured (the lowest pair)."""
+  """Kendall's tau between the passes of a program that every pass measured: the lowest of any pair."""
   entries = usable(read_passes(output, stem, passes))["entries"]
-  times = np.array([[entry["runtime_ns"] for entry in found] for found in entries])
-  return gates.judge(times.reshape(-1, passes).T, gates.LAYOUT).tau
+  times = np.array([[entry["runtime_ns"] for entry in by_pass] for by_pass in entries])
+  return gates.assess(times.reshape(-1, passes).T, gates.LAYOUT).tau
 
 
 def usable(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """Which configurations of a program count, and why the others do not.
+  """The configurations of a program that are used, and why the others are not.
 
-  The first pass drops what it cannot tell from an earlier configuration and what computes other
-  numbers; what a later pass finds wrong is dropped, too.
+  The first pass drops configurations that compile to the same program as an earlier one, and those
+  that compute different numbers. A later pass may drop more.
 
   Args:
-    records: one record of `measure.measure` a pass, of one program.
+    records: the records of one program from `measure.measure`, one for each pass.
 
   Returns:
-    `entries`: for each configuration that counts its entry in every pass; `dropped`: reason ->
-    how many.
+    `entries`: for each configuration that is used, its entries in all passes; `dropped`: reason ->
+    number of configurations.
   """
   later = [{entry["layouts"]: entry for entry in record["configurations"]}
            for record in records[1:]]
   entries: list[list[dict[str, Any]]] = []
   dropped: dict[str, int] = {}
   for first in records[0]["configurations"]:
-    found = [first]
+    by_pass = [first]
     if first["status"] == "ok":
-      found += [table.get(first["layouts"], {"status": "not_repeated"}) for table in later]
-    reasons = [entry["status"] for entry in found if entry["status"] != "ok"]
-    if not reasons and len({entry["optimised_hlo"] for entry in found}) > 1:
+      by_pass += [table.get(first["layouts"], {"status": "not_repeated"}) for table in later]
+    reasons = [entry["status"] for entry in by_pass if entry["status"] != "ok"]
+    if not reasons and len({entry["optimised_hlo"] for entry in by_pass}) > 1:
       reasons = ["compiled_differently"]
     if reasons:
       dropped[reasons[0]] = dropped.get(reasons[0], 0) + 1
     else:
-      entries.append(found)
+      entries.append(by_pass)
   return {"entries": entries, "dropped": dropped}
 
 
 def tuning_module(record: dict[str, Any], entries: Sequence[dict[str, Any]]
                   ) -> tuning_pb2.ModuleTuningData:
-  """One program as raw data; the default configuration stands first and is flagged.
+  """One program as raw data; the default configuration comes first and is flagged.
 
   Args:
-    record: of a pass, for the program and its sites.
-    entries: the pass's entries of the configurations that count.
+    record: the record of a pass, for the program and its sites.
+    entries: the pass's entries of the configurations that are used.
   """
   data = tuning_pb2.ModuleTuningData(
-      module=raw.module_proto(record),
+      module=plans.module_proto(record),
       config_index_to_node=[site["node"] for site in record["sites"]])
   for index, entry in enumerate(entries):
     run = data.runs.add(is_default=index == 0)
@@ -115,12 +115,12 @@ def tuning_module(record: dict[str, Any], entries: Sequence[dict[str, Any]]
 def write(output: pathlib.Path, stems: Sequence[str], passes: int) -> dict[str, Any]:
   """Writes `pass<n>/<stem>.pb` of all programs that every pass measured.
 
-  A program is left out where a pass failed on it, where its default configuration does not count,
-  or where fewer than two configurations do.
+  A program is left out if a pass failed on it, if its default configuration is not usable, or if
+  fewer than two configurations are.
 
   Returns:
     The report: `programs` (stem -> sites, candidates, dropped, kinds, seconds), `failed` (stem ->
-    why), `unfinished` (stems), `dates` (first and last measurement).
+    reason), `unfinished` (stems), `dates` (first and last measurement).
   """
   report: dict[str, Any] = {"programs": {}, "failed": {}, "unfinished": []}
   dates: list[str] = []
@@ -139,10 +139,10 @@ def write(output: pathlib.Path, stems: Sequence[str], passes: int) -> dict[str, 
       report["failed"][stem] = f"no usable default configuration (dropped: {choice['dropped']})"
       continue
     for number, record in enumerate(records):
-      module = tuning_module(record, [found[number] for found in entries])
+      module = tuning_module(record, [by_pass[number] for by_pass in entries])
       with files.atomic_write(output / f"pass{number + 1}" / f"{stem}.pb") as file:
         file.write(module.SerializeToString(deterministic=True))
-    kinds = [found[0]["kind"] for found in entries]
+    kinds = [by_pass[0]["kind"] for by_pass in entries]
     dates += [record["date"] for record in records]
     report["programs"][stem] = {
         "sites": [site["opcode"] for site in records[0]["sites"]],

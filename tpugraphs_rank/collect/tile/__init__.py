@@ -1,1 +1,1 @@
-"""The tile collector: kernels compiled and timed under many tile sizes."""
+"""The tile collector: kernels compiled and timed under many tile sizes; see ../README.md."""

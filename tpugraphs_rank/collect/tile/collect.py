@@ -1,8 +1,8 @@
-"""Measures real kernels under many tile sizes on this machine's CPU.
+"""Measures kernels under many tile sizes on this machine's CPU.
 
 Writes `<output>/pass1.pb` and `<output>/pass2.pb` (`TuningData`, the public raw format: the same
-modules and runs in the same order, each with its pass's runtimes) and `<output>/report.json`.
-Run it again with the same flags to go on after an interruption.
+modules and runs in the same order, each with the runtimes of its pass) and `<output>/report.json`.
+After an interruption, the same command resumes.
 """
 
 import argparse
@@ -11,135 +11,148 @@ import dataclasses
 import logging
 import os
 import pathlib
-import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import tqdm
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import flags
 from tpugraphs_rank.collect.common import plans
+from tpugraphs_rank.collect.common import processes
 from tpugraphs_rank.collect.common import protocol
 from tpugraphs_rank.collect.tile import blocks
 from tpugraphs_rank.collect.tile import catalogue
 from tpugraphs_rank.collect.tile import configurations as configurations_lib
+from tpugraphs_rank.collect.tile import planned
 from tpugraphs_rank.collect.tile import raw
 
-# Made programs of fewer admissible tiles leave nothing to rank.
+# Synthetic programs with fewer admissible tiles have nothing to rank.
 FEWEST_TILES = 12
 _FIXED = ("seed", "configurations", "protocol")
 
 
-def make_plan(kernels: Sequence[plans.Kernel], configurations: int, seed: int,
+def make_plan(kernels: Sequence[planned.Kernel], configurations: int, seed: int,
               settings: protocol.Protocol) -> dict[str, Any]:
-  """What is to be measured: kernels, their tiles (the default first), seed and protocol."""
+  """The plan: kernels, their tiles (the default first), seed and protocol."""
   entries = []
   for kernel in kernels:
-    made = isinstance(kernel, blocks.SyntheticKernel)
-    if made and len(configurations_lib.admissible(kernel)) < FEWEST_TILES:
+    synthetic = isinstance(kernel, blocks.SyntheticKernel)
+    if synthetic and len(configurations_lib.admissible(kernel)) < FEWEST_TILES:
       logging.info("%s has fewer than %d tiles", kernel.stem, FEWEST_TILES)
       continue
     tiles = configurations_lib.sample(kernel, configurations, seed)
     entry: dict[str, Any] = {"stem": kernel.stem, "tiles": [
         {"output": list(tile.output), "reduction": list(tile.reduction)} for tile in tiles]}
-    if made:
+    if isinstance(kernel, blocks.SyntheticKernel):
       entry["program"] = kernel.program.to_json()
     entries.append(entry)
   return {"seed": seed, "configurations": configurations,
           "protocol": dataclasses.asdict(settings), "kernels": entries}
 
 
-def run_passes(output: pathlib.Path, passes: int, concurrent: bool) -> None:
-  """Runs the passes, each in a process of its own; at the same time only on separate cores.
+def choose_cores(cores: Sequence[int] | None, passes: int) -> list[int]:
+  """One core for each pass if the passes run at the same time; one core or none otherwise.
+
+  Args:
+    cores: the cores that the user chose; None: those that this process may use.
+    passes: number of passes.
+  """
+  if cores:
+    return list(cores[:passes]) if len(cores) >= passes else list(cores[:1])
+  usable = flags.usable_cores()
+  return usable[:passes] if len(usable) >= passes else []
+
+
+def run_passes(output: pathlib.Path, passes: int, cores: Sequence[int],
+               time_budget_s: float = float("inf")) -> None:
+  """Runs the passes, each in a separate process: at the same time if each has a core.
+
+  Args:
+    output: the collector's folder, with `plan.json`.
+    passes: number of passes.
+    cores: as `choose_cores` returns them.
+    time_budget_s: seconds after which no pass starts another kernel.
 
   Raises:
     OutputError: a pass ended with an error.
   """
   environment = {**os.environ, **protocol.ENVIRONMENT}
-  cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+  concurrent = len(cores) >= passes
+  end = time.monotonic() + time_budget_s
   running: list[subprocess.Popen] = []
   failed = []
   try:
     for number in range(1, passes + 1):
-      core = cores[(number - 1) % len(cores)] if cores and concurrent else -1
+      core = cores[(number - 1) % len(cores)] if cores else -1
+      # Passes that follow one another share the remaining time.
+      remaining = (end - time.monotonic()) / (1 if concurrent else passes + 1 - number)
       running.append(subprocess.Popen(
           [sys.executable, "-m", "tpugraphs_rank.collect.tile.measure", "--output", str(output),
-           "--pass_number", str(number), "--core", str(core)], env=environment))
+           "--pass_number", str(number), "--core", str(core), "--time_budget", str(remaining)],
+          env=environment, stdin=subprocess.DEVNULL))
       if not concurrent and running[-1].wait():
         failed.append(number)
     failed += [number for number, process in enumerate(running, 1)
                if process.wait() and number not in failed]
   finally:
     for process in running:
-      if process.poll() is None:
-        process.terminate()
-        process.wait()
+      processes.end_politely(process)
   if failed:
     raise errors.OutputError(
-        f"pass {', '.join(map(str, failed))} ended with an error (see its messages above); "
-        "what it measured is kept, run the same command to go on")
+        f"pass {', '.join(map(str, failed))} ended with an error (see its messages above); its "
+        "measurements are kept, and the same command resumes")
 
 
-def main(argv: list[str] | None = None) -> None:
-  defaults = protocol.Protocol()
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--output", required=True, type=pathlib.Path, help="folder of the results")
-  parser.add_argument("--programs", type=pathlib.Path, help="file of made programs (see "
-                      "tpugraphs_rank.cli.synthesize) to be measured in place of the catalogue")
-  parser.add_argument("--families", nargs="*", help="only these families")
-  parser.add_argument("--kernels", type=int, help="at most this many kernels")
-  parser.add_argument("--configurations", type=int, default=28, help="tiles per kernel, at most")
-  parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--passes", type=int, default=2, help="independent measurements of all")
-  parser.add_argument("--concurrent", action=argparse.BooleanOptionalAction,
-                      default=(os.cpu_count() or 1) >= 2,
-                      help="run the passes at the same time, each on a core of its own")
-  parser.add_argument("--budget_ms", type=int, default=defaults.budget_ns // 1_000_000,
-                      help="measuring time of a configuration in one pass")
-  parser.add_argument("--assemble_only", action="store_true",
-                      help="measure nothing, write the .pb files of what both passes hold")
-  arguments = parser.parse_args(argv)
-  if arguments.passes < 2:
-    parser.error("--passes must be at least 2: the gates compare independent passes")
-  logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-  # A polite kill ends the passes too: they are stopped where `run_passes` cleans up.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-  settings = dataclasses.replace(defaults, budget_ns=arguments.budget_ms * 1_000_000)
-  kernels: Sequence[plans.Kernel]
-  if arguments.programs:
-    kernels = plans.read_kernels(arguments.programs)[:arguments.kernels]
+def _report(arguments: argparse.Namespace, settings: protocol.Protocol, concurrent: bool
+            ) -> dict[str, Any]:
+  """The part of the report that describes how the kernels were measured."""
+  return {
+      "machine": protocol.machine(), "versions": plans.package_versions(), "seed": arguments.seed,
+      "protocol": {
+          **dataclasses.asdict(settings), "clock": "CPU time of the process",
+          "statistic": "minimum over rounds of the mean over a sample's calls",
+          "order": "configurations of a kernel interleaved, freshly shuffled in each round",
+          "passes": arguments.passes, "passes_concurrent_on_separate_cores": concurrent,
+          "compilation": "fresh in each pass, no persistent cache",
+          "environment": protocol.ENVIRONMENT, "asynchronous_dispatch": False,
+          "tolerance_to_untiled_kernel": protocol.TOLERANCE,
+          "default_tile": configurations_lib.DEFAULT_RULE,
+          "configurations_per_kernel": arguments.configurations}}
+
+
+def collect(arguments: argparse.Namespace) -> None:
+  """Plans, measures and writes the raw files; see `flags.FLAGS` for the arguments.
+
+  Raises:
+    TpuGraphsRankError: the message says what is wrong.
+  """
+  settings = dataclasses.replace(protocol.TILE, budget_ns=arguments.budget_ms * 1_000_000)
+  kernels: Sequence[planned.Kernel]
+  if arguments.synthetic:
+    kernels = planned.read_kernels(pathlib.Path(arguments.synthetic))[:arguments.limit]
   else:
-    kernels = catalogue.kernels(arguments.families, arguments.kernels, arguments.seed)
-  tqdm_kernels = tqdm.tqdm(kernels, disable=None, desc="plan", unit="kernel")
-  plan = make_plan(list(tqdm_kernels), arguments.configurations, arguments.seed, settings)
+    kernels = catalogue.kernels(arguments.families, arguments.limit, arguments.seed)
+  shown = list(tqdm.tqdm(kernels, disable=None, desc="plan", unit="kernel"))
+  plan = make_plan(shown, arguments.configurations, arguments.seed, settings)
   plans.store(arguments.output, plan, _FIXED, "kernels")
-  concurrent = arguments.concurrent and (os.cpu_count() or 1) >= arguments.passes
+  cores = choose_cores(arguments.cores, arguments.passes)
   if not arguments.assemble_only:
-    run_passes(arguments.output, arguments.passes, concurrent)
+    run_passes(arguments.output, arguments.passes, cores, arguments.time_budget)
   entries = plan["kernels"]
-  if arguments.programs:
-    # Programs of earlier files count, too: so a collection grows.
+  if arguments.synthetic:
+    # Programs of earlier files count as well, so that a collection can grow.
     entries = files.read_json(arguments.output / "plan.json")["kernels"]
-  report = raw.write(arguments.output, [plans.kernel_of(entry) for entry in entries],
+  report = raw.write(arguments.output, [planned.kernel_of(entry) for entry in entries],
                      arguments.passes)
-  report["machine"] = protocol.machine()
-  report["versions"] = plans.package_versions()
-  report["seed"] = arguments.seed
-  report["protocol"] = {
-      **dataclasses.asdict(settings), "clock": "CPU time of the process",
-      "statistic": "minimum over rounds of the mean over a sample's calls",
-      "order": "configurations of a kernel interleaved, freshly shuffled in each round",
-      "passes": arguments.passes, "passes_concurrent_on_separate_cores": concurrent,
-      "compilation": "fresh in each pass, no persistent cache",
-      "environment": protocol.ENVIRONMENT, "asynchronous_dispatch": False,
-      "tolerance_to_untiled_kernel": protocol.TOLERANCE,
-      "default_tile": configurations_lib.DEFAULT_RULE,
-      "configurations_per_kernel": arguments.configurations}
+  report |= _report(arguments, settings, len(cores) >= arguments.passes)
   files.write_json(arguments.output / "report.json", report)
   logging.info("%d kernels in %s", len(report["kernels"]), arguments.output)
 
 
-if __name__ == "__main__":
-  main()
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the collector with command-line arguments and returns the exit status."""
+  return processes.main(collect, flags.parse("tile", __doc__, argv))

@@ -1,18 +1,16 @@
-"""One measuring pass: compiles, checks and times every kernel of a plan, one file a kernel.
+"""One measuring pass: compiles, checks and times every kernel of a plan, one record for each.
 
-Run by `tpugraphs_rank.collect.tile.collect` in a process of its own, with `protocol.ENVIRONMENT` set; the plan is
-`<output>/plan.json`. A kernel that has its file is not measured again.
+`collect` runs this in a separate process, with `protocol.ENVIRONMENT` set. The plan is
+`<output>/plan.json`. A kernel that has a record is not measured again.
 """
 
 import argparse
 import base64
 from collections.abc import Callable
-import dataclasses
 import datetime
 import logging
 import os
 import pathlib
-import sys
 import time
 from typing import Any
 
@@ -21,35 +19,32 @@ import numpy as np
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import jax_process
 from tpugraphs_rank.collect.common import plans
+from tpugraphs_rank.collect.common import processes
 from tpugraphs_rank.collect.common import protocol
 from tpugraphs_rank.collect.tile import blocks
 from tpugraphs_rank.collect.tile import configurations as configurations_lib
 from tpugraphs_rank.collect.tile import geometry
+from tpugraphs_rank.collect.tile import planned
 
 
-def record_path(output: pathlib.Path, stem: str, pass_number: int) -> pathlib.Path:
-  """Where one kernel's measurements of one pass are kept."""
-  return output / "measured" / f"{stem}.pass{pass_number}.json"
-
-
-def measure_kernel(kernel: plans.Kernel, tiles: list[geometry.Tile], seed: int,
+def measure_kernel(kernel: planned.Kernel, tiles: list[geometry.Tile], seed: int,
                    pass_number: int, settings: protocol.Protocol) -> dict[str, Any]:
   """Compiles and times one kernel.
 
   Returns:
-    JSON: `module` (HLO of the untiled kernel before optimisation, base64), `default_iterations`,
-    and `configurations`: for each tile its sides, `status` (`ok`, `mismatch`, `no_loop`, `slow`),
-    digest of its optimised HLO, and `runtime_ns` where the status is `ok`.
+    JSON: `module` (HLO of the untiled kernel before optimisation, base64) and `configurations`:
+    for each tile its sides, `status` (`ok`, `mismatch`, `no_loop`, `slow`), the digest of its
+    optimised HLO, and `runtime_ns` if the status is `ok`.
 
   Raises:
-    DataError: a made program computes what is not finite, or one and the same number throughout.
+    DataError: the result of a synthetic program is not finite, or the same number everywhere.
   """
   import jax  # pylint: disable=import-outside-toplevel
 
   from tpugraphs_rank.collect.tile import builders  # pylint: disable=import-outside-toplevel
   start = time.monotonic()
   program = builders.build(kernel)
-  # The operands are the same in both passes; only the order of measuring differs.
+  # The operands are the same in all passes; only the order of the measurements differs.
   operands = [jax.device_put(array)
               for array in program.inputs(configurations_lib.kernel_rng(kernel, seed, "operands"))]
   lowered = jax.jit(program.reference).lower(*operands)
@@ -85,30 +80,34 @@ def measure_kernel(kernel: plans.Kernel, tiles: list[geometry.Tile], seed: int,
           "module": base64.b64encode(module).decode("ascii"), "configurations": configurations}
 
 
-def _is_slow(kernel: plans.Kernel, call: Callable[[], None]) -> bool:
-  """Whether a made program computes so much anew in each block that timing it would take long."""
+def _is_slow(kernel: planned.Kernel, call: Callable[[], None]) -> bool:
+  """Whether a synthetic program recomputes so much in each block that timing it would take long."""
   if not isinstance(kernel, blocks.SyntheticKernel):
     return False
   start = time.process_time_ns()
   call()
-  return time.process_time_ns() - start > protocol.SLOWEST_MADE_NS
+  return time.process_time_ns() - start > protocol.SLOWEST_SYNTHETIC_NS
 
 
-def run_pass(output: pathlib.Path, pass_number: int) -> None:
-  """Measures every kernel of the plan that has no file for this pass yet."""
+def run_pass(output: pathlib.Path, pass_number: int, time_budget_s: float = float("inf")) -> None:
+  """Measures every kernel of the plan that has no record of this pass, as long as there is time."""
   import tqdm  # pylint: disable=import-outside-toplevel
   plan = files.read_json(output / "plan.json")
   settings = protocol.Protocol(**plan["protocol"])
+  end = time.monotonic() + time_budget_s
   for entry in tqdm.tqdm(plan["kernels"], disable=None, desc=f"pass {pass_number}", unit="kernel"):
-    path = record_path(output, entry["stem"], pass_number)
+    path = plans.record_path(output, entry["stem"], pass_number)
     if path.exists():
       continue
-    kernel = plans.kernel_of(entry)
+    if time.monotonic() > end:
+      logging.info("pass %d stops: its time is used up; the same command resumes", pass_number)
+      return
+    kernel = planned.kernel_of(entry)
     tiles = [geometry.Tile(tuple(tile["output"]), tuple(tile["reduction"]))
              for tile in entry["tiles"]]
     try:
       record = measure_kernel(kernel, tiles, plan["seed"], pass_number, settings)
-    except Exception as error:  # A kernel that XLA refuses must not end the collection.
+    except Exception as error:  # A kernel that XLA rejects must not end the collection.
       logging.exception("%s failed", kernel.stem)
       record = {"stem": kernel.stem, "pass": pass_number, "failed": f"{type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else ''}"}
@@ -120,19 +119,22 @@ def run_pass(output: pathlib.Path, pass_number: int) -> None:
     files.write_json(path, record)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str] | None = None) -> None:
+  """Runs one pass with command-line arguments."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--output", required=True, type=pathlib.Path)
   parser.add_argument("--pass_number", required=True, type=int)
-  parser.add_argument("--core", type=int, default=-1, help="processor core to stay on; -1: any")
+  parser.add_argument("--core", type=int, default=-1, help="processor core to use; -1: any")
+  parser.add_argument("--time_budget", type=float, default=float("inf"),
+                      help="seconds after which no further kernel is started")
   arguments = parser.parse_args(argv)
   logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
   if arguments.core >= 0 and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {arguments.core})
   jax = jax_process.import_jax()
-  logging.info("jax %s, %s", jax.__version__, dataclasses.asdict(protocol.Protocol()))
-  run_pass(arguments.output, arguments.pass_number)
+  logging.info("pass %d uses JAX %s", arguments.pass_number, jax.__version__)
+  run_pass(arguments.output, arguments.pass_number, arguments.time_budget)
 
 
 if __name__ == "__main__":
-  main(sys.argv[1:])
+  processes.exit_quietly(main)

@@ -1,6 +1,5 @@
-"""From the measuring passes' files to raw `TuningData`: the same runs in each pass's `.pb`."""
+"""From the records of the passes to raw `TuningData`: the same runs in each pass's `.pb` file."""
 
-import base64
 from collections.abc import Sequence
 import pathlib
 from typing import Any
@@ -8,22 +7,21 @@ from typing import Any
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.tile import geometry
-from tpugraphs_rank.collect.tile import measure
-from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.collect.tile import planned
 from tpugraphs_rank.hlo import tuning_pb2
 
 
 def usable(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """Which configurations of a kernel count, and why the others do not.
+  """The configurations of a kernel that are used, and why the others are not.
 
-  A configuration counts when every pass measured it and its optimised HLO is not that of an
-  earlier one (the default stands first, so of two equals the default stays).
+  A configuration is used if every pass measured it and its optimised HLO differs from that of all
+  earlier ones. The default comes first, so it stays when another configuration equals it.
 
   Args:
-    records: one record of `measure.measure_kernel` a pass, of one kernel.
+    records: the records of one kernel from `measure.measure_kernel`, one for each pass.
 
   Returns:
-    `indices` (into `configurations`) and `dropped`: reason -> how many.
+    `indices` (into `configurations`) and `dropped`: reason -> number of configurations.
   """
   indices: list[int] = []
   dropped: dict[str, int] = {}
@@ -40,19 +38,14 @@ def usable(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
   return {"indices": indices, "dropped": dropped}
 
 
-def module_proto(record: dict[str, Any]) -> hlo_pb2.HloModuleProto:
-  """The untiled kernel's HLO, named after the kernel, without source positions."""
-  module = hlo_pb2.HloModuleProto.FromString(base64.b64decode(record["module"]))
-  module.DiscardUnknownFields()
-  module.name = record["stem"]
-  return module
-
-
-def tuning_module(record: dict[str, Any], indices: Sequence[int], kernel: plans.Kernel
+def tuning_module(record: dict[str, Any], indices: Sequence[int], kernel: planned.Kernel
                   ) -> tuning_pb2.ModuleTuningData:
-  """One kernel as raw data: output tile -> `output_bounds`, reduction tile -> `kernel_bounds`,
-  block of the first operand -> `input_bounds`; the default configuration is flagged."""
-  data = tuning_pb2.ModuleTuningData(module=module_proto(record))
+  """One kernel as raw data.
+
+  The output tile becomes `output_bounds`, the reduction tile `kernel_bounds`, the block of the
+  first operand `input_bounds`. The default configuration is flagged.
+  """
+  data = tuning_pb2.ModuleTuningData(module=plans.module_proto(record))
   for index in indices:
     entry = record["configurations"][index]
     tile = geometry.Tile(tuple(entry["output"]), tuple(entry["reduction"]))
@@ -66,21 +59,21 @@ def tuning_module(record: dict[str, Any], indices: Sequence[int], kernel: plans.
 
 
 def _records(output: pathlib.Path, stem: str, passes: int) -> list[dict[str, Any]] | None:
-  """The kernel's record in each pass, or None while one is missing."""
-  paths = [measure.record_path(output, stem, number) for number in range(1, passes + 1)]
+  """The kernel's record in each pass, or None if one is missing."""
+  paths = [plans.record_path(output, stem, number) for number in range(1, passes + 1)]
   if not all(path.exists() for path in paths):
     return None
   return [files.read_json(path) for path in paths]
 
 
-def write(output: pathlib.Path, kernels: Sequence[plans.Kernel], passes: int) -> dict[str, Any]:
-  """Writes `pass<n>.pb` of all kernels that every pass measured, in order of their names.
+def write(output: pathlib.Path, kernels: Sequence[planned.Kernel], passes: int) -> dict[str, Any]:
+  """Writes `pass<n>.pb` with all kernels that every pass measured, in the order of their names.
 
-  A kernel is left out where a pass failed on it, where its default configuration does not
-  count, or where fewer than two configurations do.
+  A kernel is left out if a pass failed on it, if its default configuration is not usable, or if
+  fewer than two configurations are.
 
   Returns:
-    The report: `kernels` (stem -> candidates, dropped, seconds), `failed` (stem -> why),
+    The report: `kernels` (stem -> candidates, dropped, seconds), `failed` (stem -> reason),
     `unfinished` (stems), `dates` (first and last measurement).
   """
   data = [tuning_pb2.TuningData() for _ in range(passes)]

@@ -1,0 +1,32 @@
+"""Measures programs under many requested layouts on this CPU and makes a collection of them.
+
+    tpugraphs-rank collect layout --output build/layout --cores 0,1
+    tpugraphs-rank collect layout --output build/trial --limit 3
+    tpugraphs-rank collect layout --output build/mine --synthetic programs.json
+
+Compiles each program of the catalogue (or each synthetic program) with XLA under many combinations
+of requested layouts, times all of them in independent passes, featurizes the programs, and keeps
+those whose passes agree. OUTPUT/collection/collection.json is an ordinary collection: pass it to
+`train --collection`.
+
+The collector runs in an environment of its own, with JAX; the first use makes it. The whole
+catalogue takes about five hours on one core. --time_budget limits the time: the order is such that
+the first programs include all families. The same command resumes.
+"""
+
+from absl import flags
+
+from tpugraphs_rank.cli import collect
+
+_NAME = "layout:xla_cpu:mixed"
+
+
+def define_flags() -> None:
+  """Defines the command's flags."""
+  collect.define_flags_of("layout", _NAME)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command."""
+  del argv
+  collect.run("layout", _NAME, flags.FLAGS)

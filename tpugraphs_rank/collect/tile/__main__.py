@@ -1,0 +1,8 @@
+"""`python -m tpugraphs_rank.collect.tile`, in the collector's environment."""
+
+import sys
+
+from tpugraphs_rank.collect.tile import collect
+
+if __name__ == "__main__":
+  sys.exit(collect.main())
