@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-import scipy.stats
 
 from tpugraphs_rank import errors
 
@@ -20,6 +19,7 @@ def pearson(labels: ArrayLike, predictions: ArrayLike) -> float:
 
 def spearman(labels: ArrayLike, predictions: ArrayLike) -> float:
   """Pearson's correlation of the ranks, tied values sharing their mean rank; NaN if constant."""
+  import scipy.stats  # Takes seconds to import, which most users of the metrics need not spend.
   labels, predictions = _check(labels, predictions)
   return _correlation(scipy.stats.rankdata(labels), scipy.stats.rankdata(predictions))
 
