@@ -43,15 +43,15 @@ class Counting(streaming.Streamer):
   def call(self, name, *arguments):
     started = time.process_time()
     found = super().call(name, *arguments)
-    if name != "shared_part":
+    if name != "config_independent_part":
       self.called_s += time.process_time() - started
     return found
 
-  def _tell(self, index, program, start, size):
-    told, layouts = super()._tell(index, program, start, size)
-    self.states = self.states + np.array([level.offset[-1] for level in told])
+  def _deduplicate(self, index, program, start, size):
+    levels, layouts = super()._deduplicate(index, program, start, size)
+    self.states = self.states + np.array([level.offset[-1] for level in levels])
     self.told += layouts.shape[1] * sum(index.groups)
-    return told, layouts
+    return levels, layouts
 
 
 class Bench:
@@ -68,7 +68,7 @@ class Bench:
     self._plain = batches.training_batch(
         [self.prepared], self.config.batch, np.random.default_rng(0))
     self._exact = self.model.arrange(self._plain)
-    self.model(pipeline.to_step(self._exact)["graph"])
+    self.model.create_variables(self._exact)
 
   @property
   def rows(self) -> list[int]:
@@ -91,15 +91,15 @@ class Bench:
     for name, batch in (("plain", self._plain), ("exact", self._exact)):
       arrays, spec = tensors(batch)
       stepper = steps.Stepper(self.model, self.config, 1000, spec)
-      score = tf.function(lambda arrays: self.model(pipeline.to_step(arrays)["graph"]),
+      score = tf.function(lambda arrays: self.model(self.model.select_inputs(arrays)),
                           input_signature=[spec], autograph=False)
       ways[f"train_{name}"] = lambda stepper=stepper, arrays=arrays: stepper.train(arrays)
       ways[f"score_{name}"] = lambda score=score, arrays=arrays: score(arrays)
     streamer = streaming.Streamer(self.model, 2 ** 30, False)
     graph = {key: tf.convert_to_tensor(value) for key, value in self._exact.items()
              if not key.startswith("label_")}
-    kept = streamer.call("shared_part", _without_configs(graph))
-    ways["score_exact_next"] = lambda: streamer.call("own_part", graph, kept)
+    kept = streamer.call("config_independent_part", _without_configs(graph))
+    ways["score_exact_next"] = lambda: streamer.call("config_dependent_part", graph, kept)
     ways["score_exact_program"] = lambda: _score_program(streamer, graph)
     rng = np.random.default_rng(0)
     ways["batch"] = lambda: self.model.arrange(
@@ -124,14 +124,14 @@ def _without_configs(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _score_program(streamer: streaming.Streamer, arrays: Mapping[str, Any]) -> None:
-  kept = streamer.call("shared_part", _without_configs(arrays))
+  kept = streamer.call("config_independent_part", _without_configs(arrays))
   for _ in range(PROGRAM_LISTS):
-    streamer.call("own_part", arrays, kept)
+    streamer.call("config_dependent_part", arrays, kept)
 
 
 def costs(rows: Sequence[int], count: int, exact: Counting, distinct: Counting
           ) -> dict[str, float]:
-  """What `streaming` takes telling apart and distinct states to cost, in states of `own_part`.
+  """What `streaming` takes telling apart and distinct states to cost, in states of `config_dependent_part`.
 
   Args:
     rows: nodes that depend on the configuration at each level.

@@ -53,7 +53,7 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     batch = model.arrange(batches.training_batch(
         prepared, config.batch, np.random.default_rng(0)))
     arrays, spec = execution.tensors(batch)
-    model(pipeline.to_step(arrays)["graph"])
+    model.create_variables(arrays)
     stepper = steps.Stepper(model, config, 1000, spec)
     seconds = timing.interleaved(
         {"step": lambda stepper=stepper, arrays=arrays: stepper.train(arrays)}, repeats)["step"]

@@ -41,7 +41,7 @@ class Made:
     self.model = models.build_model(kind, self.config)
     batch, _ = next(batches.scoring_batches(
         [self.prepare(self.graphs[0])], 2, self.model.reference_size))
-    self.model(pipeline.to_step(self.model.arrange(batch))["graph"])
+    self.model.create_variables(self.model.arrange(batch))
     rng = np.random.default_rng(seed)
     for variable in self.model.trainable_variables:
       variable.assign(rng.normal(0, 0.5, variable.shape))
@@ -65,9 +65,7 @@ class Made:
 
   def forward(self, batch: batches.Batch) -> np.ndarray:
     """Scores (B, C) of a batch, padding included."""
-    step = pipeline.to_step(self.model.arrange(batch))
-    return self.model(step["graph"], segment=step.get("segment"),
-                      segment_node_ids=step.get("segment_node_ids")).numpy()
+    return self.model(pipeline.to_step(self.model.arrange(batch))).numpy()
 
 
 def close(found, expected, digits: float = 1e-5) -> None:

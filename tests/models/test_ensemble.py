@@ -15,14 +15,14 @@ from tpugraphs_rank.training import steps as steps_lib
 @pytest.mark.parametrize("model", ["residual_gnn", "attention_gnn"])
 def test_scores_are_the_mean_of_the_members(kind, model):
   case = small_batches.Made(kind, model_model=model, model_members=3)
-  assert isinstance(case.model, models.Members)
+  assert isinstance(case.model, models.Ensemble)
   assert case.model.kind == kind
   batch, _ = next(batches.scoring_batches(case.prepared(), 5, case.model.reference_size))
-  graph = pipeline.to_step(batch)["graph"]
-  members = [member(graph).numpy() for member in case.model._members]
+  step = pipeline.to_step(batch)
+  members = [member(step).numpy() for member in case.model.members]
   assert len(members) == 3
   assert not np.allclose(members[0], members[1])
-  small_batches.close(case.model(graph).numpy(), np.mean(members, axis=0))
+  small_batches.close(case.model(step).numpy(), np.mean(members, axis=0))
 
 
 def test_one_member_is_a_plain_ranker():
@@ -36,8 +36,8 @@ def test_the_loss_is_the_mean_of_the_members_losses():
   stepper = steps_lib.Stepper(case.model, case.config, 10, spec)
   found = float(stepper.validate({key: tf.constant(value) for key, value in arrays.items()}))
   step = pipeline.to_step(arrays)
-  own = [float(tf.reduce_mean(stepper._loss(step, member(step["graph"]))))
-         for member in case.model._members]
+  own = [float(tf.reduce_mean(stepper._loss(step, member(step))))
+         for member in case.model.members]
   assert own[0] != pytest.approx(own[1], rel=1e-3)
   assert found == pytest.approx(np.mean(own), rel=1e-5)
 
@@ -46,6 +46,6 @@ def test_members_start_from_different_weights():
   model = models.build_model("tile", small_batches.settings(model_members=2))
   case = small_batches.Made("tile")
   batch, _ = next(batches.scoring_batches(case.prepared(), 5, 0))
-  model(pipeline.to_step(batch)["graph"])
-  first, second = (member._node_projection.kernel.numpy() for member in model._members)
+  model.create_variables(batch)
+  first, second = (member._node_projection.kernel.numpy() for member in model.members)
   assert not np.allclose(first, second)

@@ -13,8 +13,6 @@ from tests.models import small_batches
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import partition
 from tpugraphs_rank.data import pipeline
-from tpugraphs_rank.models import layers
-from tpugraphs_rank.training import scoring
 
 # Enough nodes that some are out of reach of the few configurable ones.
 SIZES = {"sizes": (25, 4, 40), "configs": (6, 5, 7)}
@@ -27,8 +25,9 @@ def _both(model, batch, dropout_seed=None):
     step = pipeline.to_step(arrays)
     weights = np.linspace(-1, 1, step["mask"].shape[1])
     with tf.GradientTape() as tape:
-      scores = model(step["graph"], segment=step.get("segment"),
-                     segment_node_ids=step.get("segment_node_ids"), dropout_seed=dropout_seed)
+      if dropout_seed is not None:
+        step["dropout_seed"] = dropout_seed
+      scores = model(step)
       total = tf.reduce_sum(scores * tf.cast(weights, scores.dtype))
     gradients = tape.gradient(total, model.trainable_variables)
     found.append((scores.numpy(), [
@@ -138,13 +137,3 @@ def test_messages_stand_for_rows_of_the_tables_of_each_part():
       expected = zip(arranged["edges"][part], arranged["kernel"][part])
       assert [(receiver, *table[row]) for receiver, row in arranged[name].tolist()] == [
           (receiver, kernel, sender) for (receiver, sender), kernel in expected]
-
-
-def test_a_block_that_mixes_nodes_runs_plain(monkeypatch):
-  case = small_batches.Made("layout", model_members=2)
-  ((batch, _),) = batches.scoring_batches(case.prepared(), 20, 0)
-  assert case.model.arrange(batch).keys() != batch.keys()
-  monkeypatch.setattr(layers.Convolution, "mixes_nodes", True)
-  assert case.model.arrange(batch) is batch
-  assert scoring.Scorer(case.model, case.config)._streamer is None
-  assert not case.model.tells_states_apart

@@ -242,7 +242,7 @@ def test_node_features_are_not_copied_for_every_configuration(kind, model, join)
   step = pipeline.to_step(batch)
   with _Sizes() as sizes:
     with tf.GradientTape() as tape:
-      total = tf.reduce_sum(case.model(step["graph"]))
+      total = tf.reduce_sum(case.model(step))
     tape.gradient(total, case.model.trainable_variables)
   hidden = nodes * configs * width
   categories = 3 * configs * 18 * 7 if kind == "layout" else 0
@@ -289,7 +289,7 @@ def test_nodes_without_configurations_are_those_under_the_mean_configuration(cha
   graph = pipeline.graph_tensor(batch)
   hidden = case.model.node_states(graph)
   view = plain_states.PlainView(graph, case.config.model.aggregation)
-  (under,) = view.embed(lambda states: case.model._embed(states, None, apart=False))
+  (under,) = view.embed(lambda states: case.model._embed(states, None, split=False))
   small_batches.close(under.numpy(), np.repeat(hidden.numpy()[:, None], 3, axis=1))
   scores = case.model._score(case.model._head(case.model.graph_states(graph, hidden)))
   small_batches.close(case.forward(batch), np.repeat(scores.numpy(), 3, axis=1))
@@ -305,6 +305,6 @@ def test_attention_without_configurations_is_that_of_one(both):
   try:
     hidden = both.model.node_states(graph)
     scores = both.model._score(both.model._head(both.model.graph_states(graph, hidden)))
-    small_batches.close(both.model(graph).numpy(), scores.numpy())
+    small_batches.close(both.model({"graph": graph}).numpy(), scores.numpy())
   finally:
     kernel.assign(kept)

@@ -25,12 +25,12 @@ def _arranged(case, graph):
 def _parts(case, arranged):
   """Scores by `own_part` and by `distinct_part`, and the index."""
   graph = pipeline.to_step(arranged)["graph"]
-  kept = case.model.shared_part(graph)
+  kept = case.model.config_independent_part(graph)
   index = state_index.StateIndex(arranged, case.config.model.num_convolutions)
-  told = index.tell(arranged["configs"])
-  listed = index.listed(told, arranged["configs"], case.model.pooled_levels)
-  return (case.model.own_part(graph, kept).numpy(),
-          case.model.distinct_part(graph, kept, listed).numpy(), index, told)
+  told = index.deduplicate(arranged["configs"])
+  listed = index.arrays(told, arranged["configs"], case.model.pooled_levels)
+  return (case.model.config_dependent_part(graph, kept).numpy(),
+          case.model.distinct_states_part(graph, kept, listed).numpy(), index, told)
 
 
 def _graph(seed, num_nodes, num_config_nodes, num_configs, repeats):
@@ -62,7 +62,7 @@ def test_scores_are_those_of_every_configuration_for_itself(
         model_members=members, model_layout_join=join)
     graph = _graph(seed, nodes, min(config_nodes, nodes), configs, repeats)
     ((batch, _),) = batches.scoring_batches([case.prepare(graph)], 10 ** 6, 0)
-    plain = case.model(pipeline.to_step(batch)["graph"]).numpy()
+    plain = case.model(pipeline.to_step(batch)).numpy()
     own, distinct, _, _ = _parts(case, case.model.arrange(batch))
   finally:
     tf.keras.backend.set_floatx("float32")
@@ -124,10 +124,10 @@ def test_states_of_two_groups_that_fall_together_are_told_apart_again():
   index = state_index.StateIndex(_arranged(small_batches.Made("layout"), graph), 2)
   level = index._levels[0]
   hashes = state_index._hash(np.swapaxes(graph.layouts(np.arange(12)), 0, 1), index._salts)
-  expected = state_index._tell(level, hashes)
+  expected = state_index._deduplicate(level, hashes)
   fallen = hashes.copy()
   fallen[1, 5] = hashes[0, 0]  # A state of the second node with the key of one of the first's.
-  told = state_index._tell(level, fallen)
+  told = state_index._deduplicate(level, fallen)
   assert (np.diff(told.first) > 0).all()
   assert (told.state[:-1].max(axis=1) < told.state[1:].min(axis=1)).all()
   # What is the same within a group is as before, but for the one that was changed.

@@ -99,7 +99,7 @@ class Stub:
   def epoch(self) -> int:
     return -(-self.steps // self._training.steps_per_epoch)
 
-  def _metrics(self, prepared, scores) -> dict[str, float]:
+  def _metrics(self, prepared, scores, selected) -> dict[str, float]:
     del prepared, scores
     value = self._values[self.epoch - 1]
-    return dict.fromkeys(trainer.validation.HIGHER_IS_BETTER, value)
+    return dict.fromkeys(trainer.validation.metric_names(selected), value)

@@ -53,9 +53,10 @@ def test_weights_enter_the_gradient_list_by_list(tmp_path):
   def gradient(weight):
     arrays = {**whole, batches.WEIGHT: np.array(weight, np.float32)}
     arranged = training._model.arrange(arrays)
-    step = pipeline.to_step({key: tf.constant(value) for key, value in arranged.items()})
+    tensors = {key: tf.constant(value) for key, value in arranged.items()}
     with tf.GradientTape() as tape:
-      _, loss = training.stepper._scores_and_loss(step, training=True)
+      _, loss = training.stepper._scores_and_loss(
+          tensors, pipeline.labels(tensors), training=True)
     found = tape.gradient(loss, variables, unconnected_gradients="zero")
     return [tf.convert_to_tensor(value).numpy() for value in found]
 

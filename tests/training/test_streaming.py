@@ -49,7 +49,7 @@ def test_equal_configurations_have_equal_scores(monkeypatch, kind, size, budget,
 
 
 def test_wider_states_are_counted_as_wider():
-  numbers = lambda **changes: small_batches.Made("layout", **changes).model.state_numbers
+  numbers = lambda **changes: small_batches.Made("layout", **changes).model.numbers_per_state
   plain = numbers(model_num_convolutions=3)
   assert plain == 8 * small_batches.SMALL["model.hidden_width"]
   assert numbers(model_num_convolutions=3, model_residual="concat") > plain
@@ -81,11 +81,12 @@ def test_states_are_told_apart_where_that_pays():
   values = np.random.default_rng(0).integers(-1, 6, size=[400, 2, 18])
   different = synthetic.layout_graph(0, num_nodes=60, num_config_nodes=2, num_configs=400,
                                      node_config_feat=values.astype(np.float32))
-  for graph, way in ((repeated, "distinct_part"), (different, "own_part")):
+  for graph, way in (
+      (repeated, "distinct_states_part"), (different, "config_dependent_part")):
     streamer = streaming.Streamer(case.model, 2 ** 30)
     prepared = case.prepare(graph)
     small_batches.close(streamer(prepared), _plain(case, prepared))
-    assert set(streamer._functions) == {"shared_part", way}
+    assert set(streamer._functions) == {"config_independent_part", way}
 
 
 def test_programs_of_other_sizes_need_no_new_trace(case):

@@ -5,7 +5,7 @@ import pytest
 
 from tests import synthetic
 from tpugraphs_rank import metrics
-from tpugraphs_rank import run_config
+from tpugraphs_rank import registries
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import splits
@@ -19,9 +19,22 @@ def _prepared(graphs, choices=None):
 
 
 def test_the_metrics_that_can_be_chosen():
-  assert set(validation.HIGHER_IS_BETTER) == set(run_config.VALIDATION_METRICS)
-  assert [name for name, higher in validation.HIGHER_IS_BETTER.items() if higher] == [
+  assert set(validation.STANDARD) == set(registries.VALIDATION_METRICS.names())
+  assert [name for name in validation.STANDARD if validation.higher_is_better(name)] == [
       "kendall_tau", "opa"]
+
+
+def test_a_registered_metric_is_computed_where_it_is_selected():
+  metrics.register("last_score", lambda runtimes, scores: scores[-1], higher_is_better=False)
+  try:
+    graphs = [synthetic.tile_graph(seed, num_configs=3) for seed in range(2)]
+    scores = [np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, np.nan])]
+    found = validation.ranking_metrics(_prepared(graphs[:1]), scores[:1], "last_score")
+    assert found["last_score"] == 3.0
+    assert set(found) == {*validation.STANDARD, "last_score"}
+    assert not validation.higher_is_better("last_score")
+  finally:
+    registries.VALIDATION_METRICS.unregister("last_score")
 
 
 def test_means_over_graphs_of_the_usable_configurations():

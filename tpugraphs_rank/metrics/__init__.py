@@ -1,8 +1,12 @@
-"""Metrics of a ranking, exactly as published; NumPy and SciPy only.
+"""Metrics of a ranking, exactly as published. No module here needs TensorFlow.
 
 Every metric of one graph takes (runtimes, scores) in this order: runtimes (c,) positive, scores
-(c,) higher = predicted faster. Agreement is positive. Where a graph has nothing to rank (one
-configuration, equal runtimes) `opa` and `kendall_tau` are NaN, and the means skip and count it.
+(c,) higher = predicted faster. Higher agreement gives a higher value. For a graph with nothing to
+rank (one configuration, or equal runtimes), `opa` and `kendall_tau` are NaN. Means skip such graphs
+and count them.
+
+`register("ndcg", ndcg, higher_is_better=True)` makes a function available as the setting
+`validation_metric=ndcg`.
 """
 
 from tpugraphs_rank.metrics.aggregate import GraphMean
@@ -26,11 +30,14 @@ from tpugraphs_rank.metrics.regression import mean_absolute_error
 from tpugraphs_rank.metrics.regression import pearson
 from tpugraphs_rank.metrics.regression import spearman
 from tpugraphs_rank.metrics.slowdown import topk_slowdown
+from tpugraphs_rank.metrics.validation import Metric
+from tpugraphs_rank.metrics.validation import register
 
 __all__ = [
     "COMPETITION_COLLECTIONS",
     "CompetitionScore",
     "GraphMean",
+    "Metric",
     "TAU_VARIANTS",
     "competition_score",
     "is_degenerate",
@@ -45,6 +52,7 @@ __all__ = [
     "pearson",
     "program_of",
     "ranking",
+    "register",
     "scores_from_ranking",
     "spearman",
     "tile_competition_score",

@@ -1,24 +1,37 @@
 """The model that a configuration names."""
 
-from typing import Union
-
 from tpugraphs_rank import errors
+from tpugraphs_rank import registries
 from tpugraphs_rank import run_config
 from tpugraphs_rank.models import ensemble
-from tpugraphs_rank.models import ranker
+from tpugraphs_rank.models import inputs
+from tpugraphs_rank.models import interface
 
-Model = Union[ranker.Ranker, ensemble.Members]
 
+def build_model(kind: str, config: run_config.RunConfig) -> interface.RankingModel:
+  """The model of a run's configuration. Its variables do not exist yet.
 
-def build_model(kind: str, config: run_config.RunConfig) -> Model:
-  """The model of a run's configuration, its variables not yet created.
+  Args:
+    kind: "tile" or "layout".
+    config: the run's configuration; its plugins are loaded.
 
   Raises:
-    ConfigError: settings that exclude one another.
+    UnknownNameError: no model is registered under the name, or it asks for an unknown input.
+    ConfigError: settings that exclude one another, or a class that is not a `RankingModel`.
   """
-  if config.model.model == "attention_gnn" and config.model.join == "late" and kind == "tile":
+  name, members = config.model.model, config.model.members
+  model_class = registries.MODELS.get(name)
+  # The loss is a mean over members, so their regularisation is a mean, too.
+  models = [model_class(kind, config.model, config.loss.l2_regularization / members)
+            for _ in range(members)]
+  for model in models:
+    if not isinstance(model, interface.RankingModel):
+      raise errors.ConfigError(
+          f"the model {name!r} is a {type(model).__name__}; expected a class derived from "
+          "tpugraphs_rank.models.RankingModel")
+  inputs.check_names(models[0].required_inputs())
+  if config.batch.segment_mode == "backprop" and not models[0].supports_segments:
     raise errors.ConfigError(
-        "model.join = 'late' keeps tile configurations out of the convolutions, where "
-        "attention_gnn compares them; choose join = 'early' or 'both', or model = 'residual_gnn'")
-  make = ranker.Ranker if config.model.members == 1 else ensemble.Members
-  return make(kind, config.model, config.loss.l2_regularization)
+        f"batch.segment_mode = 'backprop': the model {name!r} cannot limit gradients to a segment; "
+        "choose 'full' or 'drop'")
+  return models[0] if members == 1 else ensemble.Ensemble(models)

@@ -1,97 +1,123 @@
-"""Several rankers in one: each learns for itself, and their scores are averaged."""
+"""An ensemble: several models that train independently and whose scores are averaged."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
-from tpugraphs_rank.models import ranker
+from tpugraphs_rank.models import interface
 
 
-class Members(tf.keras.Model):
-  """A deep ensemble (Lakshminarayanan et al., NeurIPS 2017) with the interface of a `Ranker`.
+class Ensemble(interface.SegmentTraining, interface.DistinctStates):
+  """A deep ensemble (Lakshminarayanan et al., NeurIPS 2017) of any models, itself a model.
 
-  Members differ in their initial weights and their dropout. The loss is the mean of their own
-  losses, not the loss of the mean, which would let them lean on one another. Losses that fix the
-  scale of scores (ListMLE, the regression term) make them comparable.
+  Members differ in their initial weights and their dropout. The loss is the mean of the members'
+  losses, not the loss of the mean score, so that each member learns to rank by itself. Losses that
+  fix the scale of scores (ListMLE, the regression term) make the members' scores comparable.
+
+  An ensemble supports the capabilities that its members support.
   """
 
-  def __init__(self, kind: str, config: run_config.ModelConfig, l2: float = 0.0):
-    """Makes `config.members` rankers; arguments as of `Ranker`."""
-    super().__init__(name=f"{config.model}_members")
-    # The loss is a mean over members, so their regularisation is one too.
-    l2 /= config.members
-    self._members = [ranker.Ranker(kind, config, l2) for _ in range(config.members)]
+  def __init__(self, members: Sequence[interface.RankingModel]):
+    """Joins models of one class and with the same settings.
+
+    Args:
+      members: the models. The loss is a mean over them, and `losses` of Keras are summed, so each
+        has the l2 of a single model divided by the number of members.
+    """
+    first = members[0]
+    super().__init__(first.kind, first.settings, first.l2)
+    self._members = list(members)
 
   @property
-  def rankers(self) -> list[ranker.Ranker]:
-    """The members."""
+  def members(self) -> list[interface.RankingModel]:
     return list(self._members)
 
-  @property
-  def kind(self) -> str:
-    return self._members[0].kind
+  def required_inputs(self) -> Sequence[str]:
+    return self._members[0].required_inputs()
 
   @property
   def reference_size(self) -> int:
     return self._members[0].reference_size
 
-  def arrange(self, batch: batches.Batch) -> batches.Batch:
-    """The arrays of a batch of `data.batches` as this model takes them."""
-    return self._members[0].arrange(batch)
+  @property
+  def supports_segments(self) -> bool:
+    return self._members[0].supports_segments
 
   @property
-  def mixes_nodes(self) -> bool:
-    return self._members[0].mixes_nodes
+  def supports_partition(self) -> bool:
+    return self._members[0].supports_partition
 
   @property
-  def state_numbers(self) -> int:
-    """As of `Ranker`; TensorFlow may compute two members at a time."""
-    return 2 * self._members[0].state_numbers
+  def supports_distinct_states(self) -> bool:
+    return self._members[0].supports_distinct_states
 
   @property
-  def tells_states_apart(self) -> bool:
-    return self._members[0].tells_states_apart
+  def numbers_per_state(self) -> int:
+    # TensorFlow may compute two members at a time.
+    return 2 * self._first.numbers_per_state
 
   @property
   def pooled_levels(self) -> tuple[int, ...]:
-    return self._members[0].pooled_levels
+    return self._first.pooled_levels
 
-  def shared_part(self, graph: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """As of `Ranker`, each member's under its number."""
+  @property
+  def _first(self) -> Any:
+    """A member with the capabilities that the caller has asked for."""
+    return self._members[0]
+
+  def arrange(self, batch: batches.Batch) -> batches.Batch:
+    return self._members[0].arrange(batch)
+
+  def select_inputs(self, arrays: Mapping[str, Any], training: bool = False,
+                    dropout_seed: tf.Tensor | None = None) -> dict[str, Any]:
+    return self._members[0].select_inputs(arrays, training, dropout_seed)
+
+  def call(self, batch: Mapping[str, Any]) -> tf.Tensor:
+    """Scores [B, C]: the mean of the members' scores."""
+    return _mean(self._scores(batch))
+
+  def member_scores(self, arrays: Mapping[str, Any], training: bool = False,
+                    dropout_seed: tf.Tensor | None = None) -> list[tf.Tensor]:
+    return self._scores(self.select_inputs(arrays, training, dropout_seed))
+
+  def _scores(self, batch: Mapping[str, Any]) -> list[tf.Tensor]:
+    """The scores of each member, which has a dropout of its own."""
+    seed = batch.get("dropout_seed")
+    return [member(batch if seed is None else
+                   {**batch, "dropout_seed": seed + [number * 104_729, 0]})
+            for number, member in enumerate(self._members)]
+
+  def config_independent_part(self, arrays: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """As of a member; each member's tensors have its number as a prefix."""
     return {f"{number}/{key}": value for number, member in enumerate(self._members)
-            for key, value in member.shared_part(graph).items()}
+            for key, value in _partitioned(member).config_independent_part(arrays).items()}
 
-  def own_part(self, graph: Mapping[str, tf.Tensor], kept: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """As of `Ranker`: the mean of the members' scores."""
-    return self._mean(kept, lambda member, part: member.own_part(graph, part))
+  def config_dependent_part(self, arrays: Mapping[str, tf.Tensor],
+                            independent: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    return self._each(independent, lambda member, part: member.config_dependent_part(arrays, part))
 
-  def distinct_part(self, graph: Mapping[str, tf.Tensor], kept: Mapping[str, tf.Tensor],
-                    listed: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """As of `Ranker`: the mean of the members' scores."""
-    return self._mean(kept, lambda member, part: member.distinct_part(graph, part, listed))
+  def distinct_states_part(self, arrays: Mapping[str, tf.Tensor],
+                           independent: Mapping[str, tf.Tensor],
+                           distinct: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    return self._each(
+        independent, lambda member, part: member.distinct_states_part(arrays, part, distinct))
 
-  def _mean(self, kept: Mapping[str, tf.Tensor], score: Callable[..., tf.Tensor]) -> tf.Tensor:
+  def _each(self, independent: Mapping[str, tf.Tensor], score: Callable[..., tf.Tensor]
+            ) -> tf.Tensor:
+    """The mean of a function of each member and its part of the tensors."""
     scores = []
     for number, member in enumerate(self._members):
       prefix = f"{number}/"
-      scores.append(score(member, {key[len(prefix):]: value for key, value in kept.items()
+      scores.append(score(member, {key[len(prefix):]: value for key, value in independent.items()
                                    if key.startswith(prefix)}))
-    return tf.add_n(scores) / len(scores)
+    return _mean(scores)
 
-  def call(self, graph: ranker.Input, segment: ranker.Input | None = None,
-           segment_node_ids: tf.Tensor | None = None,
-           dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
-    """Scores [B, C]: the mean of the members' scores."""
-    scores = self.member_scores(graph, segment, segment_node_ids, dropout_seed)
-    return tf.add_n(scores) / len(scores)
 
-  def member_scores(self, graph: ranker.Input, segment: ranker.Input | None = None,
-                    segment_node_ids: tf.Tensor | None = None,
-                    dropout_seed: tf.Tensor | None = None) -> list[tf.Tensor]:
-    """Scores [B, C] of each member; arguments as of `Ranker.call`."""
-    return [
-        member(graph, segment=segment, segment_node_ids=segment_node_ids,
-               dropout_seed=None if dropout_seed is None else dropout_seed + [number * 104_729, 0])
-        for number, member in enumerate(self._members)]
+def _partitioned(member: Any) -> interface.Partitioned:
+  return member
+
+
+def _mean(scores: Sequence[tf.Tensor]) -> tf.Tensor:
+  return tf.add_n(scores) / len(scores)

@@ -21,7 +21,7 @@ _ACTIVATIONS = {
 
 
 def activation(name: str):
-  """The activation function of that name."""
+  """The activation function with this name."""
   return _ACTIVATIONS[name]
 
 
@@ -37,14 +37,14 @@ def dense(width: int, l2: float, kind=tf.keras.layers.Dense, **options) -> tf.ke
       width, kernel_regularizer=tf.keras.regularizers.L2(l2) if l2 else None, **options)
 
 
-class DenseBesideTable(tf.keras.layers.Dense):
-  """A dense layer of features [rows, F] joined with rows of a table [k, w], without an activation.
+class DenseWithTable(tf.keras.layers.Dense):
+  """A dense layer of features [rows, F] concatenated with rows of a table [k, w]; no activation.
 
-  Takes [features, table, which row of the table (rows,)]. The product of the concatenation is the
-  sum of two, and the table is projected before its rows are taken.
+  The inputs are [features, table, row of the table (rows,)]. The product with the concatenation is
+  the sum of two products, and the table is projected before its rows are gathered.
   """
 
-  # What a dense layer expects is for the concatenation.
+  # The specification of a dense layer is for the concatenation.
   input_spec = property(lambda self: None, lambda self, spec: None)
 
   def build(self, input_shape):
@@ -59,47 +59,50 @@ class DenseBesideTable(tf.keras.layers.Dense):
 
 
 def on_rows(function: states_lib.Function, values: tf.Tensor) -> tf.Tensor:
-  """A function of the last axis of [rows, T, w], applied to a matrix.
+  """Applies a function of the last axis of [rows, T, w] to a matrix.
 
-  Dense layers fuse product, bias and activation for matrices alone.
+  Dense layers fuse product, bias and activation for matrices only.
   """
   changed = function(tf.reshape(values, [-1, values.shape[-1]]))
   return tf.reshape(changed, tf.concat([tf.shape(values)[:2], [changed.shape[-1]]], axis=0))
 
 
 def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tensor:
-  """Layouts [rows, T, 18] as a network takes them, [rows, T, w].
+  """Layouts [rows, T, 18] as features of a network, [rows, T, w].
 
   Args:
-    configs: integers -1..5: for output, input and kernel the dimensions, minor to major.
-    which: "entries", w = 126: each number for itself, one in seven. "order", w = 6: for each tensor
-      whether it is constrained at all, and to another order than the descending (row-major) one
-      that arrays have anyway, which is what moves data. "both", w = 132. "minor", w = 3: for each
-      tensor whether another dimension than the last is the minor-most, the one along which memory
-      is contiguous.
+    configs: integers -1..5: the dimensions of output, input and kernel, minor to major.
+    which: the features.
+      "entries", w = 126: a one-hot vector of 7 for each number.
+      "order", w = 6: for each tensor, whether its layout is constrained, and whether it is
+        constrained to an order other than descending (row-major). Arrays are row-major by default,
+        so only another order moves data.
+      "both", w = 132: "entries" and "order".
+      "minor", w = 3: for each tensor, whether its minor-most dimension, along which memory is
+        contiguous, is not the last dimension.
     dtype: of the result.
   """
   codes = tf.cast(configs, tf.int32)
   shape = tf.shape(codes)
-  found = []
+  features = []
   if which in ("entries", "both"):
     entries = tf.one_hot(codes + 1, _LAYOUT_VALUES, dtype=dtype)
     width = graphs.NUM_LAYOUT_FEATURES * _LAYOUT_VALUES
-    found.append(tf.reshape(entries, tf.concat([shape[:2], [width]], axis=0)))
+    features.append(tf.reshape(entries, tf.concat([shape[:2], [width]], axis=0)))
   if which != "entries":
     length = graphs.NUM_LAYOUT_FEATURES // _TENSORS
     tensors = tf.reshape(codes, tf.concat([shape[:2], [_TENSORS, length]], axis=0))
-    given = tensors >= 0
-    last = tf.reduce_sum(tf.cast(given, tf.int32), axis=-1, keepdims=True) - 1
-    moved = given & (tensors != last - tf.range(length))
+    constrained = tensors >= 0
+    last = tf.reduce_sum(tf.cast(constrained, tf.int32), axis=-1, keepdims=True) - 1
+    moved = constrained & (tensors != last - tf.range(length))
     flags = [moved[..., 0]] if which == "minor" else [
         last[..., 0] >= 0, tf.reduce_any(moved, axis=-1)]
-    found.append(tf.cast(tf.concat(flags, axis=-1), dtype))
-  return tf.concat(found, axis=-1)
+    features.append(tf.cast(tf.concat(flags, axis=-1), dtype))
+  return tf.concat(features, axis=-1)
 
 
 def layout_tensors(which: str) -> np.ndarray:
-  """(w,): which of output, input and kernel each column of `layout_features` speaks of."""
+  """(w,): the tensor (0 output, 1 input, 2 kernel) that each column of `layout_features` is about."""
   entries = np.repeat(np.arange(_TENSORS), graphs.NUM_LAYOUT_FEATURES // _TENSORS * _LAYOUT_VALUES)
   of_tensor = np.arange(_TENSORS)
   return np.concatenate({
@@ -107,19 +110,19 @@ def layout_tensors(which: str) -> np.ndarray:
       "minor": [of_tensor]}[which])
 
 
-def different_layouts(configs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """Which layouts there are among [rows, T, 18]: [k, 1, 18] int32, and which each is: [rows, T]."""
+def distinct_layouts(configs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  """The distinct layouts of [rows, T, 18]: [k, 1, 18] int32, and the number of each one: [rows, T]."""
   flat = tf.reshape(configs, [-1, graphs.NUM_LAYOUT_FEATURES])
-  # In base 7 each its own number, below 2^53, so that sums of floats are exact.
+  # A layout is a number in base 7, below 2^53, so that sums of floats are exact.
   powers = tf.constant([float(_LAYOUT_VALUES ** place) for place in range(
       graphs.NUM_LAYOUT_FEATURES)], tf.float64)
   number = tf.cast(tf.linalg.matvec(tf.cast(flat, tf.float64), powers), tf.int64)
-  found, place = tf.unique(number)
+  numbers, place = tf.unique(number)
   example = tf.math.unsorted_segment_max(
-      tf.range(tf.shape(flat)[0]), place, tf.shape(found)[0])
-  # Not as bytes: there is no such gathering on GPUs.
-  different = tf.gather(tf.cast(flat, tf.int32), example)
-  return different[:, None, :], tf.reshape(place, tf.shape(configs)[:2])
+      tf.range(tf.shape(flat)[0]), place, tf.shape(numbers)[0])
+  # Cast first: GPUs cannot gather int8.
+  distinct = tf.gather(tf.cast(flat, tf.int32), example)
+  return distinct[:, None, :], tf.reshape(place, tf.shape(configs)[:2])
 
 
 class Convolution(tf.keras.layers.Layer):
@@ -129,12 +132,11 @@ class Convolution(tf.keras.layers.Layer):
 
     h' = activation(z W_self + A z W_operands + A^T z W_users)
 
-  joined with h by `residual`: added, concatenated, or not at all. Follows the residual model of
-  the TpuGraphs paper (arXiv 2308.13490, appendix), with a kernel of its own for each direction.
-  """
+  combined with h as `residual` says: added, concatenated, or not at all. Follows the residual model
+  of the TpuGraphs paper (arXiv 2308.13490, appendix), with a separate kernel for each direction.
 
-  # All but the messages is done to each node's state alone; see `ranker.Ranker.mixes_nodes`.
-  mixes_nodes = False
+  Nodes influence one another through messages only, as `data.partition` assumes.
+  """
 
   def __init__(self, config, l2: float, name: str):
     super().__init__(name=name)
@@ -148,25 +150,25 @@ class Convolution(tf.keras.layers.Layer):
         for direction in partition.directions_of(config)}
 
   def build(self, input_shape):
-    # Their kernels are used without calling them.
+    # Their kernels are used without calling the layers.
     for layer in (self._self, *self._directions.values()):
       layer.build([None, self._config.hidden_width])
     super().build(input_shape)
 
-  def call(self, hidden: tf.Tensor, states: states_lib.States, level: int, apart: bool = False
+  def call(self, hidden: tf.Tensor, states: states_lib.States, level: int, split: bool = False
            ) -> list[tf.Tensor]:
-    """The states after the convolution, as terms whose sum they are.
+    """The states after the convolution, as terms to be added.
 
     Args:
       hidden: the states before it, h wide.
-      states: how they are laid out.
-      level: number of this convolution among the model's.
-      apart: leave the sum of a residual to the caller: what is only summed up over all nodes need
-        not be laid out as the states after the convolution first.
+      states: how states are stored.
+      level: number of this convolution in the model.
+      split: whether the two terms of a residual may be returned separately. Where states are only
+        summed over nodes afterwards, the first term then need not be lifted to the next level.
 
     Returns:
       One term, h' wide; h' = 2h where the residual is a concatenation. Or the two terms of a
-      residual, the first laid out as `hidden`.
+      residual, the first stored as `hidden` is.
     """
     state = self._norm(hidden) if self._norm else hidden
     state = on_rows(self._mlp, state)
@@ -175,25 +177,23 @@ class Convolution(tf.keras.layers.Layer):
       return [tf.concat([states.lift(level, hidden), output], axis=-1)]
     if self._config.residual == "none" or hidden.shape[-1] != output.shape[-1]:
       return [output]
-    return [hidden, output] if apart else [states.lift(level, hidden) + output]
+    return [hidden, output] if split else [states.lift(level, hidden) + output]
 
 
 class ConfigAttention(tf.keras.layers.Layer):
-  """At each node, every configuration looks at the configurations of the list.
+  """At each node, every configuration attends to the configurations of the list.
 
-  With queries and keys from one projection u = h W, and keys k from the reference list where
-  there is one (otherwise the list itself):
+  Queries and keys come from one projection u = h W. The keys k are those of the reference list if
+  there is one, otherwise those of the list itself:
 
     h' = h + softmax_k(u u_k^T / sqrt(width)) (h_k W_value)
 
-  The states of a reference list depend on itself alone, so a configuration is scored the same
-  whatever else is scored with it.
+  The states of a reference list depend only on that list. A configuration therefore has the same
+  score, whatever other configurations are scored with it.
   """
 
-  mixes_nodes = False
-
   def __init__(self, config, width: int, l2: float, name: str):
-    """Makes the layers.
+    """Creates the layers.
 
     Args:
       config: a `ModelConfig`.
@@ -207,16 +207,16 @@ class ConfigAttention(tf.keras.layers.Layer):
     self._value = dense(width, l2, use_bias=False, name="values")
 
   def call(self, hidden: tf.Tensor, key_mask: tf.Tensor) -> tf.Tensor:
-    """[N, T, h] to the same shape; `key_mask` [N, K] is for the first K <= T configurations."""
+    """[N, T, h] to the same shape; `key_mask` [N, K] covers the first K <= T configurations."""
     keys = tf.shape(key_mask)[1]
     projected = self._project(hidden)
     logits = tf.matmul(projected, projected[:, :keys], transpose_b=True) * self._scale
     logits = tf.where(key_mask[:, None, :], logits, logits.dtype.min)
     return hidden + tf.matmul(tf.nn.softmax(logits), self._value(hidden[:, :keys]))
 
-  def alone(self, hidden: tf.Tensor) -> tf.Tensor:
-    """[N, 1, h] to the same: nodes whose state is the same under all configurations.
+  def attend_to_self(self, hidden: tf.Tensor) -> tf.Tensor:
+    """[N, 1, h] to the same shape, for nodes whose state is the same under all configurations.
 
-    The weights of a softmax add up to 1, so what is looked at there is that state's own value.
+    The weights of a softmax add up to 1, so attention returns the value of that one state.
     """
     return hidden + self._value(hidden)

@@ -1,7 +1,6 @@
-"""The plain formulation: one state a node and configuration, messages along a `GraphTensor`.
+"""The plain formulation: one state for each node and configuration, over a `GraphTensor`.
 
-Obviously correct, and slow on large graphs: what the faster layout is held to, and what a block
-that mixes the nodes of a graph runs on.
+It is simple to verify and slow on large graphs. Tests compare the faster execution paths with it.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +8,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 import tensorflow_gnn as tfgnn
 
+from tpugraphs_rank.models import poolings as poolings_lib
 from tpugraphs_rank.models import states
 
 _SENDERS = {"operands": tfgnn.SOURCE, "users": tfgnn.TARGET}
@@ -18,33 +18,33 @@ class PlainStates(states.States):
   """States [N, T, h]."""
 
   def __init__(self, graph: tfgnn.GraphTensor, aggregation: str):
-    """Keeps the batch.
+    """Stores the batch.
 
     Args:
       graph: the batch.
-      aggregation: "sum", "mean" (divided by the receiver's degree) or "symmetric" (by the root of
-        the product of the sender's and the receiver's degree in one direction).
+      aggregation: "sum", "mean" (divided by the receiver's degree) or "symmetric" (divided by the
+        root of the product of the sender's and the receiver's degree in one direction).
     """
     self._graph = graph
     self._aggregation = aggregation
 
-  def start(self, of_nodes, of_configs):
+  def start(self, project_nodes, project_configs):
     """[N, T, h]; [N, 1, h] without configurations."""
     nodes = self._graph.node_sets["op"]
-    base = of_nodes(nodes["nodes"], nodes["opcode"])[:, None, :]
-    if of_configs is None:
+    base = project_nodes(nodes["nodes"], nodes["opcode"])[:, None, :]
+    if project_configs is None:
       return base
     if "config" in self._graph.node_sets:
       configs = self._graph.node_sets["config"]
       return base + tfgnn.pool_edges_to_node(
           self._graph, "at", tfgnn.TARGET, "sum",
-          feature_value=of_configs(configs["configs"], configs["config_sizes"]))
+          feature_value=project_configs(configs["configs"], configs["config_sizes"]))
     return base + tfgnn.broadcast_context_to_nodes(
-        self._graph, "op", feature_value=of_configs(self._graph.context["configs"]))
+        self._graph, "op", feature_value=project_configs(self._graph.context["configs"]))
 
-  def propagate(self, level, hidden, own_kernel, kernels):
+  def propagate(self, level, hidden, self_kernel, kernels):
     """[N, T, h] to [N, T, h']."""
-    output = own_kernel(hidden)
+    output = self_kernel(hidden)
     for direction, kernel in kernels.items():
       output += self._aggregate(kernel(hidden), _SENDERS[direction])
     return output
@@ -63,14 +63,14 @@ class PlainStates(states.States):
     return pooled
 
   def _degree(self, tag: int, values: tf.Tensor) -> tf.Tensor:
-    """[N, 1, 1]: edges at each node as that end, at least 1."""
+    """[N, 1, 1]: the number of edges that have each node at this end, at least 1."""
     ones = tf.ones([self._graph.edge_sets["feed"].total_size], values.dtype)
     degree = tfgnn.pool_edges_to_node(self._graph, "feed", tag, "sum", feature_value=ones)
     return tf.maximum(degree, 1.0)[:, None, None]
 
   def lift(self, level, hidden):
-    """[N, T, h], the same."""
-    return hidden  # All states are there from the start.
+    """[N, T, h], unchanged: all states exist from the start."""
+    return hidden
 
   def attend(self, attention, hidden):
     """[N, T, h] to the same shape."""
@@ -78,7 +78,7 @@ class PlainStates(states.States):
         self._graph, "op", feature_value=states.key_mask(self._graph.context)))
 
   def drop(self, level, mask, hidden):
-    """[N, T, h] to the same shape; `mask` gives [N, h]."""
+    """[N, T, h] to the same shape; `mask` returns [N, h]."""
     return hidden * mask(tf.shape(hidden)[0])[:, None, :]
 
 
@@ -91,7 +91,7 @@ class PlainView:
 
   @property
   def reference_mask(self) -> tf.Tensor:
-    """[B, R] bool: which of the reference list's configurations are no padding."""
+    """[B, R] bool: the real configurations of the reference list, not padding."""
     return self._graph.context["reference_mask"]
 
   @property
@@ -100,25 +100,26 @@ class PlainView:
     return self._graph.context["configs"]
 
   def embed(self, function: Callable[[states.States], list[tf.Tensor]]) -> list[tf.Tensor]:
-    """The final states, as terms [N, T, h] whose sum they are."""
+    """The final states as terms [N, T, h] to be added."""
     return function(self._states)
 
   def overlay(self, hidden: list[tf.Tensor], segment: list[tf.Tensor], places: tf.Tensor
               ) -> list[tf.Tensor]:
-    """The one term [N, T, h] as a constant, a segment's nodes replaced by its own.
+    """The one term [N, T, h] as a constant, with the states of the segments' nodes replaced.
 
     Args:
-      hidden: of the whole graphs, [N, T, h].
-      segment: of the segments, [nodes of the segments, T, h].
-      places: (nodes of the segments,) which nodes those are.
+      hidden: states of the whole graphs, [N, T, h].
+      segment: states of the segments, [nodes of the segments, T, h].
+      places: (nodes of the segments,) their positions in the whole graphs.
     """
     (hidden,), (segment,) = hidden, segment
     return [tf.tensor_scatter_nd_update(tf.stop_gradient(hidden), places[:, None], segment)]
 
   def pool(self, hidden: list[tf.Tensor], poolings: Sequence[str]) -> dict[str, tf.Tensor]:
     """For each pooling the pooled states [B, T, h] of terms [N, T, h]."""
-    reduce_types = {"mean": "mean", "sum": "sum", "max": "max_no_inf"}
-    return {pooling: tf.add_n([
-        tfgnn.pool_nodes_to_context(
-            self._graph, "op", reduce_types[pooling], feature_value=term) for term in hidden])
-            for pooling in poolings}
+    sizes = self._graph.node_sets["op"].sizes
+    graphs = tf.shape(sizes)[0]
+    graph_of_node = tf.repeat(tf.range(graphs), sizes)
+    return {name: tf.add_n([
+        poolings_lib.get(name)(term, graph_of_node, graphs) for term in hidden])
+            for name in poolings}

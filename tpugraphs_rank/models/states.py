@@ -1,16 +1,19 @@
-"""How hidden states of nodes under configurations are laid out, and how messages run between them.
+"""Hidden states of nodes under configurations: their layouts in memory, and messages between them.
 
-A model is written once, against the methods that these classes share; what they do differs:
+A model is written once against the methods of `States`. The classes differ in what they store:
 
-  `plain.PlainStates`  one state a node and configuration, over a `GraphTensor`: the reference
-  `Shared`, `Own`      together the same, exactly, with what no configuration can change computed
-                       once: `Shared` are the states of the nodes out of the configuration's reach,
-                       `Own` those within it (see `data.partition`)
-  `distinct.Distinct`  in place of `Own`, when one graph is scored: each distinct state of a node
-                       once, however many configurations share it (see `state_index`)
+  `plain_states.PlainStates`         one state for each node and configuration, over a
+                                     `GraphTensor`: the reference implementation
+  `ConfigIndependentStates`,         together exactly the same, but what no configuration changes is
+  `ConfigDependentStates`            computed once: the first are the states of nodes that no
+                                     configuration reaches, the second those of the other nodes
+                                     (see `data.partition`)
+  `distinct_states.DistinctStates`   replace `ConfigDependentStates` when one graph is scored: each
+                                     distinct state of a node once, however many configurations
+                                     share it (see `state_index`)
 
-Shapes: B graphs, N nodes in all, T configurations a graph (R of a reference list, then C), h wide.
-Level k = 0, 1, ... stands for the states before convolution k.
+Shapes: B graphs, N nodes in all, T configurations for each graph (R of a reference list, then C),
+h wide. Level k = 0, 1, ... denotes the states before convolution k.
 """
 
 import abc
@@ -24,48 +27,49 @@ Dense = tf.keras.layers.Dense
 
 
 class States(abc.ABC):
-  """States [rows, T or 1, h], and what a model does with them."""
+  """States [rows, T or 1, h] and the operations of a model on them."""
 
   @abc.abstractmethod
-  def start(self, of_nodes: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-            of_configs: Callable[..., tf.Tensor] | None) -> tf.Tensor:
+  def start(self, project_nodes: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+            project_configs: Callable[..., tf.Tensor] | None) -> tf.Tensor:
     """The projected nodes plus the projected configurations.
 
     Args:
-      of_nodes: of scaled features [rows, F] and opcodes [rows]: [rows, h].
-      of_configs: of the batch's configurations, and for layouts of the sizes (rows, 3) of their
-        tensors; None: they stay out, T = 1.
+      project_nodes: maps scaled features [rows, F] and opcodes [rows] to [rows, h].
+      project_configs: maps the batch's configurations, and for layouts the sizes (rows, 3) of their
+        tensors, to h wide vectors. None: configurations are left out, and T = 1.
     """
 
   @abc.abstractmethod
-  def propagate(self, level: int, hidden: tf.Tensor, own_kernel: Dense,
+  def propagate(self, level: int, hidden: tf.Tensor, self_kernel: Dense,
                 kernels: Mapping[str, Dense]) -> tf.Tensor:
     """Each node's own projection plus the weighted sum of its neighbours' projections.
 
     Args:
       level: number of the convolution.
       hidden: states at this level.
-      own_kernel: the layer for a node's own state, with a bias.
-      kernels: for each direction of `data.partition.ENDS` the layer for what is sent in it.
+      self_kernel: the layer for a node's own state, with a bias.
+      kernels: for each direction of `data.partition.ENDS` the layer for messages in it.
     """
 
   @abc.abstractmethod
   def lift(self, level: int, hidden: tf.Tensor) -> tf.Tensor:
-    """The same states, laid out as those of the next level."""
+    """The same states in the memory layout of the next level."""
 
   @abc.abstractmethod
   def attend(self, attention: Any, hidden: tf.Tensor) -> tf.Tensor:
-    """Lets the configurations of a list look at one another at each node."""
+    """At each node, lets the configurations of a list attend to one another."""
 
   @abc.abstractmethod
   def drop(self, level: int, mask: Function, hidden: tf.Tensor) -> tf.Tensor:
     """Drops channels of each node, the same ones for all of its configurations.
 
-    Were they drawn for each configuration, the noise would pass for a difference between them.
+    With a different mask for each configuration, the noise would look like a difference between
+    configurations.
 
     Args:
       level: of the states.
-      mask: makes the factors [N, h] of all nodes, in the order of the batch as it was drawn.
+      mask: makes the factors [N, h] of all nodes, in the original order of the batch.
       hidden: the states.
     """
 
@@ -76,7 +80,7 @@ def sparse_matmul(edges: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor, dense: 
 
   Args:
     edges: (e, 2) int32, rows [receiver, sender], in any order.
-    weights: (e,), constants: no gradient goes through them.
+    weights: (e,), constants: no gradient flows through them.
     rows: scalar, the number of receivers.
     dense: [m, w].
   """
@@ -88,61 +92,61 @@ def sparse_matmul(edges: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor, dense: 
       return tf.raw_ops.SparseTensorDenseMatMul(
           a_indices=edges, a_values=weights, a_shape=shape, b=operand, adjoint_a=transposed)
 
-    # TensorFlow's own gradient would also work one out for the weights.
+    # TensorFlow's own gradient would also compute one for the weights.
     return product(values, False), lambda upstream: product(upstream, True)
 
   return multiply(dense)
 
 
-def project(hidden: tf.Tensor, own_kernel: Dense, kernels: Mapping[str, Dense]) -> tf.Tensor:
-  """[rows, T, h] through each kernel: [kernels * rows, T * h'], one kernel's rows after the other.
+def project(hidden: tf.Tensor, self_kernel: Dense, kernels: Mapping[str, Dense]) -> tf.Tensor:
+  """[rows, T, h] through each kernel: [kernels * rows, T * h'], the rows of one kernel after another.
 
-  Projected before they are sent: messages are as narrow as they can be. All in one table, so that
-  one sparse product sums what a node keeps and what it hears in all directions.
+  States are projected before they are sent, so that messages are narrow. All projections are in one
+  table, so that a single sparse product sums a node's own state and the messages of all directions.
   """
-  every = tf.stack([own_kernel.kernel, *(kernel.kernel for kernel in kernels.values())])
+  every = tf.stack([self_kernel.kernel, *(kernel.kernel for kernel in kernels.values())])
   table = tf.matmul(tf.reshape(hidden, [1, -1, hidden.shape[-1]]), every)
-  return tf.reshape(table, tf.stack([-1, tf.shape(hidden)[1] * own_kernel.units]))
+  return tf.reshape(table, tf.stack([-1, tf.shape(hidden)[1] * self_kernel.units]))
 
 
-class Shared(States):
+class ConfigIndependentStates(States):
   """States [N - rows[k], 1, h] of the nodes that no configuration reaches.
 
   Attributes:
-    kept: what `Own` needs of them: tensors by name.
+    kept: the tensors, by name, that `ConfigDependentStates` needs from these.
   """
 
   def __init__(self, arrays: Mapping[str, tf.Tensor]):
-    """Keeps the arrays of `data.partition.arrange`."""
+    """Stores the arrays of `data.partition.arrange`."""
     self._arrays = arrays
     self._count = tf.shape(arrays["nodes"])[0]
     self.kept: dict[str, tf.Tensor] = {}
 
-  def start(self, of_nodes, of_configs):
-    base = tf.expand_dims(of_nodes(self._arrays["nodes"], self._arrays["opcode"]), 1)
+  def start(self, project_nodes, project_configs):
+    base = tf.expand_dims(project_nodes(self._arrays["nodes"], self._arrays["opcode"]), 1)
     if "config_sizes" in self._arrays:
       self.kept["config_sizes"] = self._arrays["config_sizes"]
-    self.kept["start"], shared = self._cut(base, self._arrays["rows"][0])
-    return shared
+    self.kept["start"], independent = self._cut(base, self._arrays["rows"][0])
+    return independent
 
-  def propagate(self, level, hidden, own_kernel, kernels):
+  def propagate(self, level, hidden, self_kernel, kernels):
     weights = tf.cast(self._arrays["weights"], hidden.dtype)[self._arrays["inner"][level]:]
-    heard = sparse_matmul(self._arrays[f"outer_{level}"], weights, self._count,
-                          project(hidden, own_kernel, kernels))
-    # Also the nodes that the configuration reaches hear from those that it does not.
-    self.kept[f"heard_{level}"], shared = self._cut(
-        tf.expand_dims(heard + own_kernel.bias, 1), self._arrays["rows"][level + 1])
-    return shared
+    received = sparse_matmul(self._arrays[f"outer_{level}"], weights, self._count,
+                             project(hidden, self_kernel, kernels))
+    # Nodes that the configuration reaches also receive messages from those that it does not reach.
+    self.kept[f"received_{level}"], independent = self._cut(
+        tf.expand_dims(received + self_kernel.bias, 1), self._arrays["rows"][level + 1])
+    return independent
 
   def lift(self, level, hidden):
     more = self._arrays["rows"][level + 1] - self._arrays["rows"][level]
-    self.kept[f"lifted_{level}"], shared = tf.split(
+    self.kept[f"lifted_{level}"], independent = tf.split(
         hidden, tf.stack([more, tf.shape(hidden)[0] - more]))
-    return shared
+    return independent
 
   def attend(self, attention, hidden):
-    # Where all configurations have the same state, any weights give its value.
-    return attention.alone(hidden)
+    # Where all configurations have the same state, any attention weights return its value.
+    return attention.attend_to_self(hidden)
 
   def drop(self, level, mask, hidden):
     factors = tf.expand_dims(tf.gather(mask(self._count), self._arrays["order"]), 1)
@@ -154,30 +158,35 @@ class Shared(States):
     return tf.split(values, tf.stack([rows, self._count - rows]))
 
 
-class Own(States):
+class ConfigDependentStates(States):
   """States [rows[k], T, h] of the nodes that the configuration reaches."""
 
   def __init__(self, arrays: Mapping[str, tf.Tensor], kept: Mapping[str, tf.Tensor]):
-    """Keeps the arrays of `data.partition.arrange` and what `Shared` kept of the same batch."""
+    """Stores the arrays of `data.partition.arrange` and the other nodes' `kept` tensors.
+
+    Args:
+      arrays: of `data.partition.arrange`.
+      kept: of `ConfigIndependentStates` of the same batch.
+    """
     self._arrays = arrays
     self._kept = kept
 
-  def start(self, of_nodes, of_configs):
+  def start(self, project_nodes, project_configs):
     base = self._kept["start"]
-    if of_configs is None:
+    if project_configs is None:
       return base
     if "graph_configs" in self._arrays:
-      of_graphs = of_configs(self._arrays["graph_configs"])
+      of_graphs = project_configs(self._arrays["graph_configs"])
       return base + tf.gather(of_graphs, self._arrays["component"])
-    return base + of_configs(self._arrays["configs"], self._arrays["config_sizes"])
+    return base + project_configs(self._arrays["configs"], self._arrays["config_sizes"])
 
-  def propagate(self, level, hidden, own_kernel, kernels):
+  def propagate(self, level, hidden, self_kernel, kernels):
     after, times = self._arrays["rows"][level + 1], tf.shape(hidden)[1]
     weights = tf.cast(self._arrays["weights"], hidden.dtype)[:self._arrays["inner"][level]]
-    heard = sparse_matmul(self._arrays[f"inner_{level}"], weights, after,
-                          project(hidden, own_kernel, kernels))
-    return tf.reshape(heard, tf.stack([after, times, own_kernel.units])) + over_configs(
-        self._kept[f"heard_{level}"], times)
+    received = sparse_matmul(self._arrays[f"inner_{level}"], weights, after,
+                             project(hidden, self_kernel, kernels))
+    return tf.reshape(received, tf.stack([after, times, self_kernel.units])) + over_configs(
+        self._kept[f"received_{level}"], times)
 
   def lift(self, level, hidden):
     return tf.concat([hidden, over_configs(
@@ -192,12 +201,12 @@ class Own(States):
 
 
 def over_configs(values: tf.Tensor, times: tf.Tensor) -> tf.Tensor:
-  """[rows, 1, h] to [rows, times, h]. To add the result is faster than to broadcast in a sum."""
+  """Repeats [rows, 1, h] to [rows, times, h]; adding the result is faster than broadcasting."""
   return tf.tile(values, tf.stack([1, times, 1]))
 
 
 def key_mask(masks: Mapping[str, tf.Tensor]) -> tf.Tensor:
-  """[B, K]: which configurations attention may look at: the reference list, or else the list."""
+  """[B, K]: the configurations that attention may use: the reference list, or else the list."""
   reference = masks["reference_mask"]
   both = tf.concat([reference, masks["config_mask"]], axis=1)
   size = tf.shape(reference)[1]

@@ -1,4 +1,4 @@
-"""A finished run: its model, ready to score programs."""
+"""A trained run: its model, ready to score graphs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import metrics
@@ -14,7 +15,6 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
-from tpugraphs_rank.data import pipeline
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.hlo import opcodes
@@ -25,13 +25,14 @@ from tpugraphs_rank.training import scoring
 
 _logger = logging.getLogger(__name__)
 
-# Graphs that are read before they are scored together: bytes of their arrays, and how many.
+# Limits of the graphs that are read before they are scored together: bytes and number.
 _GROUP_BYTES = 128 * 2**20
 _GROUP_GRAPHS = 64
 
 
-class _Unseen(NamedTuple):
+class _UnseenOpcodes(NamedTuple):
   """The opcodes of a graph that training never saw."""
+
   name: str
   opcodes: tuple[int, ...]
 
@@ -44,7 +45,7 @@ class Run:
     config: the run's configuration.
     about: collection, kind, target hardware and HLO stage that it was trained on.
     normalizer: feature scaling of its training split.
-    strict: whether graphs that the run does not fit are refused instead of warned about.
+    strict: whether graphs that do not fit the run are refused, instead of warned about.
   """
 
   def __init__(self, directory: run_directory.RunDirectory, strict: bool = False):
@@ -54,17 +55,22 @@ class Run:
     self.strict = strict
     if self.about.get("kind") not in ("tile", "layout"):
       raise errors.RunDirectoryError(
-          f"{directory / 'config.json'}: about.kind is {self.about.get('kind')!r}; expected 'tile' or "
-          "'layout': the run directory is damaged")
+          f"{directory / 'config.json'}: about.kind is {self.about.get('kind')!r}; expected 'tile' "
+          "or 'layout': the run directory is damaged")
     best = directory / "checkpoints" / "best.npz"
     if not best.exists():
+      resume = commands.command("train", "--run_dir", str(directory.path), "--config",
+                                str(directory / "config.json"))
       raise errors.RunDirectoryError(
-          f"{directory.path} has no checkpoint yet; resume its training with `python -m "
-          f"tpugraphs_rank.cli.train --run_dir {directory.path} --config {directory / 'config.json'}`")
+          f"{directory.path} has no checkpoint yet; resume its training with {resume}")
     self.normalizer = normalize.Normalizer.load(directory / "normalizer.npz")
     self._model = build_model(self.about["kind"], self.config)
     self._best = best
     self._scorer = scoring.Scorer(self._model, self.config)
+
+  def __repr__(self) -> str:
+    return (f"<Run {self.directory}: {self.config.model.model} on "
+            f"{self.about.get('collection')}>")
 
   def score_programs(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
     """Scores each program's usable configurations, (c',) float32, higher = faster.
@@ -74,9 +80,9 @@ class Run:
         that training never saw.
     """
     self.check([program.graph for program in programs])
-    return self._scores(programs)
+    return self._scores_of(programs)
 
-  def _scores(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
+  def _scores_of(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
     if not programs:
       return []
     prepared = [batches.prepare(program, self.normalizer) for program in programs]
@@ -92,64 +98,72 @@ class Run:
   def score(self, graph: graphs.Graph, configs: np.ndarray | None = None) -> np.ndarray:
     """Scores all configurations of a graph, (c,) float32, higher = faster.
 
-    Needs no runtimes, and memory for the states of some configurations only, however many there
-    are; the setting `scoring_megabytes` bounds it, and changes no score beyond rounding. Equal
-    configurations have equal scores; others whose scores differ by no more than rounding may change
-    places where the setting changes.
+    The graph needs no runtimes. Equal configurations have equal scores. The setting
+    `scoring_megabytes` limits the memory, however many configurations there are. It changes scores
+    by rounding errors only, so configurations whose scores are equal up to rounding may be ordered
+    differently when the setting changes.
 
     Args:
       graph: the graph.
-      configs: other configurations for it, instead of its own: (c, nc, 18) layouts of its
-        configurable nodes, or (c, 24) tile features. A model in which configurations look at one
-        another takes its reference list from these, so that scores of two sets do not compare.
+      configs: configurations to score instead of the graph's own: (c, nc, 18) layouts of its
+        configurable nodes, or (c, 24) tile features. A model that compares configurations takes its
+        reference list from these, so that scores from two calls are not comparable.
 
-    Raises as `score_programs`.
+    Raises:
       DataError: `configs` do not fit the graph.
+      CompatibilityError: as for `score_programs`.
     """
     if configs is not None:
       graph = graphs.with_configs(graph, configs)
     return self.score_programs([splits.ProgramView(graph)])[0]
 
   def rank(self, graph: graphs.Graph, k: int = 10) -> np.ndarray:
-    """The best k configurations of a graph, fewer where it has fewer: (k,) int64, best first.
+    """The best k configurations of a graph, or all if it has fewer: (k,) int64, best first.
 
     Raises:
       ConfigError: k is not positive.
-      Otherwise as `score`.
+      CompatibilityError: as for `score_programs`.
     """
     if k < 1:
-      raise errors.ConfigError(f"the best {k} configurations are asked for; expected 1 or more")
+      raise errors.ConfigError(f"k is {k}; expected 1 or more")
     return metrics.ranking(self.score(graph))[:k]
 
-  def score_each(self, found: Iterable[graphs.Graph]) -> Iterator[tuple[graphs.Graph, np.ndarray]]:
-    """Scores all configurations of one graph after the other, of which few are in memory.
+  def score_each(self, graphs_: Iterable[graphs.Graph]
+                 ) -> Iterator[tuple[graphs.Graph, np.ndarray]]:
+    """Scores all configurations of one graph after another, with few graphs in memory.
 
     Yields:
-      Each graph and its scores, as `score`. Unseen opcodes are warned about once, at the end.
+      Each graph and its scores, as from `score`. One warning at the end lists unseen opcodes.
 
-    Raises as `score_programs`.
+    Raises:
+      CompatibilityError: as for `score_programs`.
     """
-    unseen: list[_Unseen] = []
-    for group in _groups(found):
+    unseen: list[_UnseenOpcodes] = []
+    for group in _groups(graphs_):
       unseen += [self._unseen(graph) for graph in group]
       if self.strict:
         self._report(unseen)
-      yield from zip(group, self._scores([splits.ProgramView(graph) for graph in group]))
+      yield from zip(group, self._scores_of([splits.ProgramView(graph) for graph in group]))
     self._report(unseen)
 
   def _create(self, prepared: batches.PreparedGraph) -> None:
     """Creates the model's variables and assigns the best checkpoint's values to them."""
     whole = dataclasses.replace(prepared, choice=np.arange(prepared.graph.num_configs))
     batch, _ = next(batches.scoring_batches([whole], 2, self._model.reference_size))
-    self._model(pipeline.to_step(self._model.arrange(batch))["graph"])
+    self._model.create_variables(self._model.arrange(batch))
     checkpoints.restore(self._best, {"model": self._model.trainable_variables})
 
-  def check(self, found: Sequence[graphs.Graph]) -> None:
-    """Says which graphs do not fit the run: raises, or warns once where scoring is possible."""
-    self._report([self._unseen(graph) for graph in found])
+  def check(self, graphs_: Sequence[graphs.Graph]) -> None:
+    """Checks that graphs fit the run.
 
-  def _unseen(self, graph: graphs.Graph) -> _Unseen:
-    """The opcodes of a graph that training never saw; raises where the run cannot score it."""
+    Raises:
+      CompatibilityError: a graph cannot be scored; or, where `strict`, it does not fit. Otherwise
+        one warning names the graphs that do not fit.
+    """
+    self._report([self._unseen(graph) for graph in graphs_])
+
+  def _unseen(self, graph: graphs.Graph) -> _UnseenOpcodes:
+    """The opcodes of a graph that training never saw; an error if the run cannot score it."""
     if graph.kind != self.about["kind"] or not graph.num_configs:
       kind = graph.kind or "bare"
       raise errors.CompatibilityError(
@@ -160,43 +174,43 @@ class Run:
           f"{graph.name} has feature_padding {graph.feature_padding}; the run "
           f"{self.directory.path} was trained on {self.normalizer.feature_padding}: featurize it "
           f"with --padding={self.normalizer.feature_padding}")
-    return _Unseen(graph.name, normalize.unseen_opcodes(self.normalizer, graph))
+    return _UnseenOpcodes(graph.name, normalize.unseen_opcodes(self.normalizer, graph))
 
-  def _report(self, unseen: Sequence[_Unseen]) -> None:
-    """Complains of those graphs that have unseen opcodes."""
-    strange = {name: numbers for name, numbers in unseen if numbers}
-    if strange:
+  def _report(self, unseen: Sequence[_UnseenOpcodes]) -> None:
+    """Warns about graphs with unseen opcodes, or refuses them."""
+    affected = {name: numbers for name, numbers in unseen if numbers}
+    if affected:
       names = ", ".join(opcodes.opcode_name(number)
-                        for number in sorted({n for numbers in strange.values() for n in numbers}))
-      listed = ", ".join(list(strange)[:3]) + (", ..." if len(strange) > 3 else "")
-      self._complain(f"{len(strange)} of {len(unseen)} graphs have opcodes that training never saw "
+                        for number in sorted({n for numbers in affected.values() for n in numbers}))
+      listed = ", ".join(list(affected)[:3]) + (", ..." if len(affected) > 3 else "")
+      self._warn(f"{len(affected)} of {len(unseen)} graphs have opcodes that training never saw "
                      f"({names}): {listed}; their ranking may be no better than chance")
 
   def check_collection(self, collection: registry.Collection) -> None:
-    """Warns, or raises where `strict`, when a collection is of another target or HLO stage."""
+    """Warns, or raises where `strict`, if a collection has another target or HLO stage."""
     for key in ("target", "hlo_stage"):
-      theirs = getattr(collection, key)
-      if self.about.get(key) != theirs:
-        self._complain(f"collection {collection.name} has {key} {theirs!r}; the run "
+      value = getattr(collection, key)
+      if self.about.get(key) != value:
+        self._warn(f"collection {collection.name} has {key} {value!r}; the run "
                        f"{self.directory.path} was trained on {self.about.get(key)!r}")
 
   def check_target(self, target: str) -> None:
-    """Warns, or raises where `strict`, when a program is for another target."""
+    """Warns, or raises where `strict`, if a program is for another target."""
     if self.about.get("target") != target:
-      self._complain(f"the program is for the target {target!r}; the run {self.directory.path} was "
-                     f"trained on {self.about.get('target')!r}: its ranking may not carry over")
+      self._warn(f"the program is for the target {target!r}; the run {self.directory.path} was "
+                     f"trained on {self.about.get('target')!r}: the ranking may not transfer")
 
-  def _complain(self, message: str) -> None:
+  def _warn(self, message: str) -> None:
     if self.strict:
       raise errors.CompatibilityError(message)
     _logger.warning("%s", message)
 
 
-def _groups(found: Iterable[graphs.Graph]) -> Iterator[list[graphs.Graph]]:
-  """Graphs in lists: as few in memory as may be, as many as scoring together is worth."""
+def _groups(graphs_: Iterable[graphs.Graph]) -> Iterator[list[graphs.Graph]]:
+  """Splits graphs into groups that are scored together and fit into memory."""
   group: list[graphs.Graph] = []
   size = 0
-  for graph in found:
+  for graph in graphs_:
     group.append(graph)
     size += graph.nbytes
     if size >= _GROUP_BYTES or len(group) == _GROUP_GRAPHS:
@@ -207,11 +221,12 @@ def _groups(found: Iterable[graphs.Graph]) -> Iterator[list[graphs.Graph]]:
 
 
 def load_run(path: files.PathLike, strict: bool = False) -> Run:
-  """Opens a run directory for scoring.
+  """Loads a run directory for scoring.
 
   Args:
-    path: the run directory.
-    strict: refuse, instead of warn about, graphs of another target or with unseen opcodes.
+    path: the run directory, or `bundled:NAME`.
+    strict: whether to refuse, instead of warn about, graphs of another target and graphs with
+      opcodes that training never saw.
 
   Raises:
     RunDirectoryError: it is incomplete or damaged.

@@ -1,8 +1,9 @@
-"""Scores of all configurations of many graphs, list by list, or streaming where they are large."""
+"""Scores of all configurations of many graphs: in batches, or one by one where they are large."""
 
 import collections
 from collections.abc import Iterator, Sequence
 import dataclasses
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
@@ -13,43 +14,45 @@ from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import pipeline
 from tpugraphs_rank.training import streaming
 
-# Nodes times configurations from which on a layout program is scored for itself.
+# A layout program with at least this many nodes times configurations is scored by itself.
 _LARGE = 50_000
 
 
 class Scorer:
-  """Scores graphs with a model; traced once per kind of batch."""
+  """Scores graphs with a model; traced once for each kind of batch."""
 
-  def __init__(self, model: models.Model, config: run_config.RunConfig):
-    """Keeps the model, whose variables may change between calls.
+  def __init__(self, model: models.RankingModel, config: run_config.RunConfig):
+    """Stores the model, whose variables may change between calls.
 
     Args:
       model: the model.
-      config: the configuration of its run; sizes of lists and the memory for large programs.
+      config: the configuration of its run, which sets the size of lists and the memory for large
+        programs.
     """
     self._model = model
     self._max_configs = config.batch.eval_batch_configs
     self._forward = None
     self._streamer = None
-    if model.kind == "layout" and not model.mixes_nodes:
-      self._streamer = streaming.Streamer(model, config.batch.scoring_megabytes * 2 ** 20)
+    if model.kind == "layout" and model.supports_partition:
+      self._streamer = streaming.Streamer(
+          cast(models.Partitioned, model), config.batch.scoring_megabytes * 2 ** 20)
 
   def __call__(self, prepared: Sequence[batches.PreparedGraph]) -> list[np.ndarray]:
     """For each graph the scores (c',) float32 of its usable configurations, in their order.
 
-    Equal configurations are scored once, and so have equal scores.
+    Each distinct configuration is scored once, so that equal ones have equal scores.
     """
     places = []
     for member in prepared:
       _, first, place = np.unique(
           member.graph.config_digests()[member.choice], return_index=True, return_inverse=True)
-      order = np.argsort(first)  # Distinct ones in the order of `choice`.
+      order = np.argsort(first)  # The distinct ones in the order of `choice`.
       places.append((first[order], np.argsort(order)[place]))
     scores = self._distinct([
         member if len(first) == len(member.choice)
         else dataclasses.replace(member, choice=member.choice[first], plain=False)
         for member, (first, _) in zip(prepared, places)])
-    return [found[place] for found, (_, place) in zip(scores, places)]
+    return [values[place] for values, (_, place) in zip(scores, places)]
 
   def _distinct(self, prepared: Sequence[batches.PreparedGraph]) -> list[np.ndarray]:
     large = [self._streamer is not None
@@ -65,7 +68,7 @@ class Scorer:
     owners: collections.deque[list[tuple[int, np.ndarray]]] = collections.deque()
 
     def make() -> Iterator[batches.Batch]:
-      owners.clear()  # The data set has looked at a first batch before its pass.
+      owners.clear()  # The data set makes a first batch to learn the types, before its pass.
       for batch, rows in batches.scoring_batches(
           prepared, self._max_configs, self._model.reference_size):
         owners.append(rows)
@@ -74,11 +77,11 @@ class Scorer:
     steps = pipeline.dataset(make)
     if self._forward is None:
       self._forward = tf.function(
-          lambda arrays: self._model(pipeline.to_step(arrays)["graph"]),
+          lambda arrays: self._model(self._model.select_inputs(arrays)),
           input_signature=[steps.element_spec], autograph=False)
-    pieces: list[list[np.ndarray]] = [[] for _ in prepared]
+    parts: list[list[np.ndarray]] = [[] for _ in prepared]
     for arrays in steps:
       scores = self._forward(arrays).numpy()
       for row, (index, picked) in zip(scores, owners.popleft()):
-        pieces[index].append(row[:len(picked)])
-    return [np.concatenate(parts) if parts else np.zeros([0], np.float32) for parts in pieces]
+        parts[index].append(row[:len(picked)])
+    return [np.concatenate(rows) if rows else np.zeros([0], np.float32) for rows in parts]

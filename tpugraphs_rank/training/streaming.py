@@ -1,9 +1,10 @@
 """Scores of any number of configurations of one program, in bounded memory.
 
-What no configuration can change is computed once for the program. Of the rest, each distinct state
-of a node is computed once for thousands of configurations where they repeat one another, and where
-that does not pay, or configurations look at one another, some tens of them are computed at a time.
-The reference list that attention looks at is computed again with each of these pieces.
+What no configuration changes is computed once for the program. For the rest there are two ways.
+Where configurations share many node states, thousands of configurations are deduplicated at a time
+and each distinct state is computed once. Where deduplication does not pay off, or where
+configurations attend to one another, some tens of configurations are computed at a time. The
+reference list that attention uses is computed again with each chunk of configurations.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,114 +22,125 @@ from tpugraphs_rank.models import state_index
 
 _logger = logging.getLogger(__name__)
 
-# Configurations whose states are told apart at a time, at most: more share more.
-_MAX_TOLD = 8192
-# As many are told apart to see whether it pays.
+# Maximum configurations deduplicated per chunk. Larger chunks share more states.
+_MAX_DEDUPLICATED = 8192
+# Configurations that are deduplicated to estimate whether it pays off.
 _PILOT = 512
-# Beyond this many states at a time more of them only leave the processor's caches.
+# Above this many states at a time, more of them only overflow the processor's caches.
 _CACHED_STATES = 100_000
-# What telling apart one configuration at one group of nodes costs, and what one of its distinct
-# states does, in states of `own_part`, as measured once on 10,000 nodes.
-_COST_OF_TELLING = 0.25
+# Cost of deduplicating one configuration at one group of nodes, and of one distinct state, in states
+# of `config_dependent_part`. Measured once on 10,000 nodes.
+_COST_OF_DEDUPLICATION = 0.25
 _COST_OF_DISTINCT = 1.5
-# What the indices of a state take.
+# Bytes of the indices of a state.
 _INDEX_BYTES = 96
-# What a message between distinct states takes while its indices are made.
+# Bytes of a message between distinct states while its indices are computed.
 _MESSAGE_BYTES = 100
 
 
 class Streamer:
   """Scores one layout program at a time; traced once for all of them."""
 
-  def __init__(self, model: models.Model, budget: int, distinct: bool | None = None):
-    """Keeps the model, whose variables may change between calls.
+  def __init__(self, model: models.Partitioned, budget: int, distinct: bool | None = None):
+    """Stores the model, whose variables may change between calls.
 
     Args:
       model: the model.
-      budget: bytes that the states of configurations may take, about.
-      distinct: whether states are told apart; None: where that is estimated to pay. Never where
-        configurations look at one another.
+      budget: approximate number of bytes for the states of configurations.
+      distinct: whether states are deduplicated. None: where an estimate says that it pays off.
+        Ignored where the model does not support it.
     """
     self._model = model
-    self._bytes = 4 * model.state_numbers
+    self._bytes = 4 * model.numbers_per_state
     self._budget = budget
-    self._distinct = distinct if model.tells_states_apart else False
+    self._distinct = distinct if model.supports_distinct_states else False
     self._functions: dict[str, Callable[..., Any]] = {}
 
   def __call__(self, prepared: batches.PreparedGraph) -> np.ndarray:
     """(c',) float32: the scores of the usable configurations of a layout program, in order."""
-    program = _Program(prepared, self._model)
-    kept = self.call("shared_part", program.arrays)
+    program = _ArrangedProgram(prepared, self._model)
+    independent = self.call("config_independent_part", program.arrays)
     scores = np.empty(len(prepared.choice), np.float32)
     with tqdm.tqdm(total=len(scores), desc=prepared.name, unit="config", disable=None,
                    leave=False, delay=2) as bar:
-      for start, found in self._pieces(program, kept):
-        scores[start:start + len(found)] = found
-        bar.update(len(found))
+      for start, chunk in self._chunks(program, independent):
+        scores[start:start + len(chunk)] = chunk
+        bar.update(len(chunk))
     return scores
 
-  def _pieces(self, program: "_Program", kept: Mapping[str, tf.Tensor]
+  def _chunks(self, program: "_ArrangedProgram", independent: Mapping[str, tf.Tensor]
               ) -> Iterator[tuple[int, np.ndarray]]:
-    """Scores of some configurations after the other, and where they start."""
+    """The start of each chunk of configurations, and the chunk's scores."""
     index: state_index.StateIndex | None = None
     start, count = 0, len(program.prepared.choice)
     if self._distinct is not False:
       index = state_index.StateIndex(program.arrays, len(program.arrays["rows"]) - 1)
-      if self._distinct is None and not self._pays(index, program):
-        _logger.debug("%s: distinct states do not pay", program.prepared.name)
+      if self._distinct is None and not self._pays_off(index, program):
+        _logger.debug("%s: deduplicating states does not pay off", program.prepared.name)
         index = None
-    size = self._own_at_once(program) if index is None else self._told_at_once(index)
+    size = self._dependent_chunk(program) if index is None else self._distinct_chunk(index)
     while start < count:
       size = min(size, count - start)
       if index is None:
-        found = self.call(
-            "own_part", {**program.masked(size), "configs": program.layouts(start, size)}, kept)
+        scores = self.call(
+            "config_dependent_part",
+            {**program.masked(size), "configs": program.layouts(start, size)}, independent)
       else:
-        told, layouts = self._tell(index, program, start, size)
+        levels, layouts = self._deduplicate(index, program, start, size)
         size = layouts.shape[1]
-        listed = index.listed(told, layouts, self._model.pooled_levels)
-        found = self.call("distinct_part", program.masked(size), kept, listed)
-      yield start, found[0]
+        distinct = index.arrays(levels, layouts, self._pooled_levels)
+        scores = self.call("distinct_states_part", program.masked(size), independent, distinct)
+      yield start, scores[0]
       start += size
 
-  def _told_at_once(self, index: state_index.StateIndex) -> int:
+  @property
+  def _pooled_levels(self) -> tuple[int, ...]:
+    assert isinstance(self._model, models.DistinctStates)
+    return self._model.pooled_levels
+
+  def _distinct_chunk(self, index: state_index.StateIndex) -> int:
+    """How many configurations to deduplicate at a time."""
     of_one = _INDEX_BYTES * max(sum(index.groups), 1)
-    return int(np.clip(self._budget // of_one, 1, _MAX_TOLD))
+    return int(np.clip(self._budget // of_one, 1, _MAX_DEDUPLICATED))
 
-  def _tell(self, index: state_index.StateIndex, program: "_Program", start: int, size: int
-            ) -> tuple[list[state_index.Told], np.ndarray]:
-    """The states of as many of `size` configurations as fit into the budget, and their layouts.
+  def _deduplicate(self, index: state_index.StateIndex, program: "_ArrangedProgram", start: int,
+                   size: int) -> tuple[list[state_index.LevelStates], np.ndarray]:
+    """The distinct states of the first `size` configurations, or of as many as fit the budget.
 
-    Fewer than `size` are as many as the next pieces are given, too: to try more each time would
-    tell states apart twice.
+    If fewer than `size` fit, the following chunks are as small: trying more each time would
+    deduplicate the same configurations twice.
+
+    Returns:
+      The states at each level, and the configurations' layouts.
     """
     layouts = program.layouts(start, size)
     while True:
-      told = index.tell(layouts)
-      needed = (max(level.offset[-1] for level in told) * (self._bytes + _INDEX_BYTES)
-                + index.messages(told) * _MESSAGE_BYTES)
+      levels = index.deduplicate(layouts)
+      needed = (max(level.offset[-1] for level in levels) * (self._bytes + _INDEX_BYTES)
+                + index.messages(levels) * _MESSAGE_BYTES)
       if needed <= self._budget or size == 1:
-        return told, layouts
+        return levels, layouts
       size = max(1, min(size // 2, int(size * self._budget / needed)))
       layouts = layouts[:, :size]
 
-  def _pays(self, index: state_index.StateIndex, program: "_Program") -> bool:
-    """Whether the program's first configurations cost less by their distinct states.
+  def _pays_off(self, index: state_index.StateIndex, program: "_ArrangedProgram") -> bool:
+    """Whether deduplication is estimated to be cheaper for the program's first configurations.
 
-    They stand for all: a program whose later configurations repeat one another more, or less, is
-    scored in the slower way, to the same scores.
+    The first configurations represent all of them. If later configurations share more or fewer
+    states, the slower way is used, with the same scores.
     """
-    size = min(_PILOT, self._told_at_once(index), len(program.prepared.choice))
-    told, layouts = self._tell(index, program, 0, size)
+    size = min(_PILOT, self._distinct_chunk(index), len(program.prepared.choice))
+    levels, layouts = self._deduplicate(index, program, 0, size)
     size = layouts.shape[1]
     # Convolutions are computed on all levels but the last, their sums on all but the first.
-    own = size * _twice_inside(program.arrays["rows"])
-    distinct = _COST_OF_DISTINCT * _twice_inside([level.offset[-1] for level in told])
-    return distinct + _COST_OF_TELLING * size * sum(index.groups) < own
+    dependent = size * _twice_inside(program.arrays["rows"])
+    distinct = _COST_OF_DISTINCT * _twice_inside([level.offset[-1] for level in levels])
+    return distinct + _COST_OF_DEDUPLICATION * size * sum(index.groups) < dependent
 
-  def _own_at_once(self, program: "_Program") -> int:
+  def _dependent_chunk(self, program: "_ArrangedProgram") -> int:
+    """How many configurations to compute at a time without deduplication."""
     rows = max(int(program.arrays["rows"][-1]), 1)
-    # The states of a reference list are computed with each piece: not for a few others only.
+    # Each chunk computes the reference list again, so a chunk is at least twice as long.
     size = max(_CACHED_STATES // rows, 8, 2 * program.references)
     return int(max(min(size, self._budget // (rows * self._bytes) - program.references), 1))
 
@@ -139,22 +151,22 @@ class Streamer:
           getattr(self._model, name), autograph=False,
           input_signature=[{key: _spec(key, value) for key, value in argument.items()}
                            for argument in arguments])
-    found = self._functions[name](*({key: tf.convert_to_tensor(value)
-                                     for key, value in argument.items()}
-                                    for argument in arguments))
-    return found.numpy() if isinstance(found, tf.Tensor) else found
+    result = self._functions[name](*({key: tf.convert_to_tensor(value)
+                                      for key, value in argument.items()}
+                                     for argument in arguments))
+    return result.numpy() if isinstance(result, tf.Tensor) else result
 
 
-class _Program:
+class _ArrangedProgram:
   """An arranged program, and its configurations in that arrangement.
 
   Attributes:
     prepared: the program.
-    arrays: what `data.partition.arrange` makes of it, without configurations.
-    references: configurations of the reference list that stand before each list.
+    arrays: its arrays by `data.partition.arrange`, without configurations.
+    references: number of reference configurations that precede each list.
   """
 
-  def __init__(self, prepared: batches.PreparedGraph, model: models.Model):
+  def __init__(self, prepared: batches.PreparedGraph, model: models.Partitioned):
     self.prepared = prepared
     self._reference = (batches.reference_list(prepared, model.reference_size)
                        if model.reference_size else np.zeros([0], np.int64))
@@ -163,7 +175,7 @@ class _Program:
     ((batch, _),) = batches.scoring_batches([one], 1, 0)
     self.arrays = model.arrange(batch)
     del self.arrays["configs"], self.arrays["config_mask"], self.arrays["reference_mask"]
-    # Once for all pieces: the node features are the largest of them.
+    # Converted once for all chunks: the node features are the largest of them.
     self._tensors = {key: tf.convert_to_tensor(value) for key, value in self.arrays.items()}
     # The first nodes of the arrangement are the configurable ones, in another order.
     by_node = np.argsort(prepared.config_nodes)
@@ -176,7 +188,7 @@ class _Program:
             "reference_mask": np.ones([1, self.references], bool)}
 
   def layouts(self, start: int, size: int) -> np.ndarray:
-    """(configurable nodes, references + size, 18) int8, after the reference list `size` of them."""
+    """(configurable nodes, references + size, 18) int8: the reference list, then a chunk."""
     rows = np.concatenate([self._reference, self.prepared.choice[start:start + size]])
     return np.swapaxes(self.prepared.layouts(rows), 0, 1)[self._order]
 
@@ -187,7 +199,7 @@ def _twice_inside(sizes: Sequence[int]) -> int:
 
 
 def _spec(key: str, value: Any) -> tf.TensorSpec:
-  """Any number of rows; widths are fixed."""
+  """A specification with any number of rows and fixed widths."""
   shape: list[int | None] = [None] * len(value.shape)
   if len(shape) > 1 and not key.endswith("_mask"):
     shape[-1] = int(value.shape[-1])

@@ -4,23 +4,40 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tpugraphs_rank import metrics
 from tpugraphs_rank.data import batches
+from tpugraphs_rank.metrics import validation
 
-# Whether a larger value is better.
-HIGHER_IS_BETTER = {"kendall_tau": True, "opa": True, "top1_slowdown": False,
-                    "top5_slowdown": False, "top10_slowdown": False}
+# Metrics that are computed in every run, whichever selects the checkpoint.
+STANDARD = ("kendall_tau", "opa", "top1_slowdown", "top5_slowdown", "top10_slowdown")
 
 
-def ranking_metrics(prepared: Sequence[batches.PreparedGraph], scores: Sequence[np.ndarray]
-                    ) -> dict[str, float]:
-  """Means over graphs; graphs without a pair of unequal runtimes are left out of OPA and tau."""
-  columns: dict[str, list] = {name: [] for name in HIGHER_IS_BETTER}
-  for member, score in zip(prepared, scores):
-    runtimes = member.runtimes[member.choice]
-    columns["kendall_tau"].append(metrics.kendall_tau(runtimes, score))
-    columns["opa"].append(metrics.opa(runtimes, score))
-    for k in (1, 5, 10):
-      columns[f"top{k}_slowdown"].append(metrics.topk_slowdown(runtimes, score, k))
-  return {name: float(np.mean(finite)) if (finite := [v for v in values if np.isfinite(v)])
-          else 0.0 for name, values in columns.items()}
+def metric_names(selected: str) -> tuple[str, ...]:
+  """The metrics of a run whose setting `validation_metric` is `selected`."""
+  return STANDARD if selected in STANDARD else (*STANDARD, selected)
+
+
+def higher_is_better(name: str) -> bool:
+  """Whether a larger value of a metric is better."""
+  return validation.get(name).higher_is_better
+
+
+def ranking_metrics(prepared: Sequence[batches.PreparedGraph], scores: Sequence[np.ndarray],
+                    selected: str = STANDARD[0]) -> dict[str, float]:
+  """Means of the metrics over graphs.
+
+  A graph for which a metric is not defined is left out of its mean: those without a pair of unequal
+  runtimes have no OPA and no Kendall's tau. Without any graph the value is 0.
+
+  Args:
+    prepared: the graphs.
+    scores: for each graph the scores of its usable configurations.
+    selected: the setting `validation_metric`.
+  """
+  metrics: dict[str, float] = {}
+  for name in metric_names(selected):
+    function = validation.get(name).function
+    values = [float(function(member.runtimes[member.choice], score))
+              for member, score in zip(prepared, scores)]
+    defined = [value for value in values if np.isfinite(value)]
+    metrics[name] = float(np.mean(defined)) if defined else 0.0
+  return metrics
