@@ -46,7 +46,7 @@ def measure(run_dir: pathlib.Path, sizes: list[int], count: int, repeats: int
   from tpugraphs_rank.training import runtime
   runtime.configure(0, 1)
   model = model_lib.LayerDAG.load(run_dir / "model.npz")
-  options = sampler.Options(batch=count, most_nodes=2 * max(sizes), most_layers=1000)
+  options = sampler.Options(batch=count, max_nodes=2 * max(sizes), max_layers=1000)
   seconds: dict[int, list[float]] = {size: [] for size in sizes}
   made = {}
   for turn in range(repeats + 1):

@@ -44,7 +44,7 @@ def test_numbers_are_those_of_the_measures():
     assert found[f"mae_{name}"]["mean"] == pytest.approx(
         np.mean([entry["mae"] for entry in entries]))
   assert found["label_correlation"] == pytest.approx(
-      np.mean([entry["pearson"] for entry in found["surrogates"]["asked"]]))
+      np.mean([entry["pearson"] for entry in found["surrogates"]["requested"]]))
   assert found["floor"]["test_to_training"] == measures.distances(real["test"], real["train"])
   assert found["samples"][1]["to_test"] == measures.distances(samples[1], real["test"])
   page = report.markdown(found)

@@ -19,11 +19,11 @@ def _real():
 
 
 def test_graphs_of_the_same_kind_are_worth_as_much_and_shuffled_ones_nothing():
-  found = synthetic_only.worth(_real(), [small_dags.graphs(125, 3)], [4], options=SMALL)
+  found = synthetic_only.evaluate(_real(), [small_dags.graphs(125, 3)], [4], options=SMALL)
   assert all(len(entries) == 1 for entries in found)
   mean = lambda entries: synthetic_only.summary(entries, "pearson")["mean"]
   assert mean(found.real) > 0.8 and mean(found.synthetic) > 0.8
-  assert abs(mean(found.shuffled)) < 0.5 and mean(found.asked) > 0.8
+  assert abs(mean(found.shuffled)) < 0.5 and mean(found.requested) > 0.8
   assert found.synthetic[0].keys() == {
       "sample", "seed", "pearson", "spearman", "mae", "valid_pearson", "epoch"}
   assert [entry["seed"] for entry in found.real] == [4]
@@ -48,7 +48,7 @@ def test_nothing_real_reaches_the_synthetic_surrogates(monkeypatch):
   monkeypatch.setattr(surrogate_lib, "train", train)
   sample = small_dags.graphs(60, 3, opcodes=4, max_nodes=20)
   sample = sample.take(np.flatnonzero(~np.isin(sample.hashes(), list(known))))
-  found = synthetic_only.worth(real, [sample, sample.take(np.arange(40))], [5])
+  found = synthetic_only.evaluate(real, [sample, sample.take(np.arange(40))], [5])
   assert len(trained_on) == 5
   for place, (training, valid) in enumerate(trained_on[1:]):
     of = sample.take(np.arange(len(sample) if place < 2 else 40))
@@ -78,7 +78,7 @@ def test_what_was_asked_for_as_one_training_graph_is_stays_on_one_side():
       np.stack([labels[source], training.sizes[source]], axis=1), ["runtime", "size"])
   structure = training.hashes()[source]
   for seed in range(5):
-    parts = synthetic_only.divided(sample, training, seed)
+    parts = synthetic_only.split(sample, training, seed)
     assert not set(structure[parts["train"]].tolist()) & set(structure[parts["valid"]].tolist())
     hashes = {name: set(sample.hashes()[rows].tolist()) for name, rows in parts.items()}
     assert not hashes["train"] & hashes["valid"]
@@ -88,7 +88,7 @@ def test_what_was_asked_for_as_one_training_graph_is_stays_on_one_side():
     assert 0.1 < len(parts["valid"]) / 300 <= 0.25
   # Nothing was asked for: by structure.
   bare = sample.with_labels(np.zeros([300, 0]), ())
-  parts = synthetic_only.divided(bare, training, 0)
+  parts = synthetic_only.split(bare, training, 0)
   assert len(parts["train"]) + len(parts["valid"]) == 300
 
 
@@ -106,9 +106,9 @@ def test_labels_are_needed():
   real = _real()
   bare = {name: part.with_labels(np.zeros([len(part), 0]), ()) for name, part in real.items()}
   with pytest.raises(errors.DataError, match="the real graphs have no labels"):
-    synthetic_only.worth(bare, [], [0])
+    synthetic_only.evaluate(bare, [], [0])
   with pytest.raises(errors.DataError, match="no label 'runtime' for these graphs"):
-    synthetic_only.worth(
+    synthetic_only.evaluate(
         {name: part.take(np.arange(20)) for name, part in real.items()},
         [dags_lib.concat([bare["train"]])], [0],
         options=surrogate_lib.Options(layers=1, width=4, max_epochs=1))

@@ -35,12 +35,12 @@ def test_the_nearest_in_ranks_of_each_group_is_kept():
   # In ranks 100 is one step from 4, though 60 is nearer to 100 than to 1.
   rank = {1.0: 0.1, 2.0: 0.3, 3.0: 0.5, 4.0: 0.7, 100.0: 0.9}
   middle = 0.7 + 0.2 * (60 - 4) / 96
-  np.testing.assert_allclose(critic.misses(graphs), [
+  np.testing.assert_allclose(critic.label_errors(graphs), [
       rank[3.0] - 0.1, 0.2 - 0.1, middle - 0.1, 0.9 - rank[2.0], 0.9 - rank[4.0],
       0.9 - rank[3.0]], atol=1e-12)
-  assert critic.chosen(graphs).tolist() == [1, 4]
+  assert critic.select(graphs).tolist() == [1, 4]
   with pytest.raises(errors.DataError, match="5 graphs; expected groups of 3"):
-    critic.chosen(graphs.take(range(5)))
+    critic.select(graphs.take(range(5)))
 
 
 def test_equal_labels_share_a_rank():
@@ -54,15 +54,15 @@ def test_a_critic_learns_from_training_graphs_and_repeats_itself():
   one, same = (critic_lib.Critic.fit(graphs, "runtime", 2, options=test_surrogate.SMALL)
                for _ in range(2))
   asked = small_dags.graphs(40, 5)
-  np.testing.assert_array_equal(one.misses(asked), same.misses(asked))
+  np.testing.assert_array_equal(one.label_errors(asked), same.label_errors(asked))
   # True labels are met better than others' labels.
   turned = asked.with_labels(np.roll(asked.label(), 1), ["runtime"])
-  assert one.misses(asked).mean() < 0.5 * one.misses(turned).mean()
+  assert one.label_errors(asked).mean() < 0.5 * one.label_errors(turned).mean()
 
 
 def test_kept_graphs_answer_what_was_asked():
   model, dags = test_model.untrained()
-  options = sampler.Options(most_nodes=400, most_layers=60)
+  options = sampler.Options(max_nodes=400, max_layers=60)
 
   class _BySize(_Says):
 
@@ -78,7 +78,7 @@ def test_kept_graphs_answer_what_was_asked():
   np.testing.assert_array_equal(chosen.y, plain.y)
   every = model.sample(24, {name: np.repeat(plain.label(name), 4) for name in plain.y_names},
                        options=options)
-  misses = critic_lib.Critic([_BySize([])], "runtime", known).misses
+  misses = critic_lib.Critic([_BySize([])], "runtime", known).label_errors
   best = misses(every).reshape(6, 4).argmin(axis=1) + 4 * np.arange(6)
   np.testing.assert_array_equal(chosen.hashes(), every.hashes()[best])
 

@@ -35,7 +35,7 @@ def test_growth_keeps_the_graph(direction, seed):
   dags = make(seed)
   kinds = growth.Kinds.of(dags)
   operands = dags.num_operands
-  for place, graph in enumerate(growth.grow(dags, kinds, direction)):
+  for place, graph in enumerate(growth.order_graphs(dags, kinds, direction)):
     nodes = dags.nodes(place)
     np.testing.assert_array_equal(kinds.attribute[graph.x[:, 0]], dags.x[nodes][graph.order, 0])
     np.testing.assert_array_equal(kinds.operands[graph.x[:, 0]], operands[nodes][graph.order])
@@ -56,7 +56,7 @@ def test_growth_keeps_the_graph(direction, seed):
 def test_steps_say_what_a_prefix_lacks(direction, seed):
   dags = make(seed)
   kinds = growth.Kinds.of(dags)
-  for graph in growth.grow(dags, kinds, direction):
+  for graph in growth.order_graphs(dags, kinds, direction):
     steps = growth.unroll(graph, direction)
     assert steps["size"][-1] == 0 and steps["size"].sum() == len(graph.x)
     for step in range(len(steps["size"])):
@@ -84,7 +84,7 @@ def test_steps_say_what_a_prefix_lacks(direction, seed):
     linked = steps["pairs"][steps["linked"] == 1]
     assert {(int(steps["candidate_node"][c]), int(n)) for c, n in linked} == set(
         zip(graph.old.tolist(), graph.new.tolist()))
-    assert {tuple(pair) for pair in steps["mates"].tolist()} == {
+    assert {tuple(pair) for pair in steps["layer_pairs"].tolist()} == {
         (i, j) for i in range(len(graph.x)) for j in range(len(graph.x))
         if graph.layer[i] == graph.layer[j]}
 
@@ -92,12 +92,12 @@ def test_steps_say_what_a_prefix_lacks(direction, seed):
 @directions
 def test_a_batch_is_its_graphs_one_after_the_other(direction):
   dags = make(3)
-  grown = growth.grow(dags, growth.Kinds.of(dags), direction)
+  grown = growth.order_graphs(dags, growth.Kinds.of(dags), direction)
   single = [growth.unroll(graph, direction, whole_prefixes=True) for graph in grown]
   joined = growth.batch(single)
   start = {key: 0 for key in single[0]}
   for number, steps in enumerate(single):
-    for key, offset in {"edges": "x", "step": "size", "candidate_node": "x", "mates": "x",
+    for key, offset in {"edges": "x", "step": "size", "candidate_node": "x", "layer_pairs": "x",
                         "candidate_step": "size", "prefix_node": "x", "prefix_step": "size",
                         "prefix_edges": "prefix_node", "candidate_row": "prefix_node"}.items():
       part = joined[key][start[key]:start[key] + len(steps[key])]

@@ -49,15 +49,15 @@ def test_sampling_sees_what_training_sees(direction, encoder, operand_counts):
   # The same graphs, laid out whole, and grown layer by layer with what was remembered.
   model, dags = untrained(direction, encoder, network__operand_counts=operand_counts)
   generator = model.generator
-  grown = generator.grown(dags.take(range(5)))
+  grown = generator.ordered(dags.take(range(5)))
   asked = conditions.values(dags.take(range(5)), generator.facts.conditions.names)
   arrays = generator.batch([generator.unroll(graph) for graph in grown], asked)
   tensors = {key: tf.constant(value) for key, value in arrays.items()}
-  whole = {name: module.known(tensors) for name, module in generator.modules.items()}
-  sampler, state = sampler_lib.Sampler(generator), partial_graphs.Growing(asked, generator)
+  whole = {name: module.encode(tensors) for name, module in generator.modules.items()}
+  sampler, state = sampler_lib.Sampler(generator), partial_graphs.PartialGraphs(asked, generator)
   compared = 0
   while len(state.active):
-    now, states = sampler._known(state)
+    now, states = sampler._step_inputs(state)
     rows = [np.flatnonzero(arrays["graph"] == graph)[state.layer] for graph in state.active]
     np.testing.assert_array_equal(now["counts"], arrays["counts"][rows])
     for name, (_, expected) in whole.items():
@@ -93,11 +93,11 @@ def test_sampling_sees_what_training_sees(direction, encoder, operand_counts):
 def test_pairs_know_how_many_operands_are_like_theirs(direction):
   model, dags = untrained(direction, network__operand_counts=True)
   generator = model.generator
-  arrays = generator.batch([generator.unroll(graph) for graph in generator.grown(dags)],
+  arrays = generator.batch([generator.unroll(graph) for graph in generator.ordered(dags)],
                            conditions.values(dags, generator.facts.conditions.names))
   rng = np.random.default_rng(0)
   noisy = rng.integers(0, 2, len(arrays["pairs"])).astype(np.int32)
-  alike = generator.modules["edges"]._alike
+  alike = generator.modules["edges"]._same_kind
   found = alike(tf.constant(noisy), {key: tf.constant(value) for key, value in arrays.items()})
   attribute = generator.facts.kinds.attribute[arrays["x"][:, 0]]
   candidate = arrays["candidate_node"][arrays["pairs"][:, 0]]
@@ -121,7 +121,7 @@ def test_pairs_know_how_many_operands_are_like_theirs(direction):
 @variants
 def test_samples_are_valid_before_anything_is_learned(direction, encoder):
   model, dags = untrained(direction, encoder)
-  options = sampler_lib.Options(most_nodes=400, most_layers=60)
+  options = sampler_lib.Options(max_nodes=400, max_layers=60)
   drawn = model.sample(12, seed=3, options=options)
   assert len(drawn) == 12
   seen = set(zip(dags.x[:, 0].tolist(), dags.num_operands.tolist()))
@@ -135,13 +135,13 @@ def test_samples_are_valid_before_anything_is_learned(direction, encoder):
   np.testing.assert_array_equal(again.src, drawn.src)
   other = model.sample(12, seed=4, options=options)
   assert not np.array_equal(other.wl, drawn.wl)
-  assert drawn.provenance["seed"] == 3 and drawn.provenance["options"]["most_nodes"] == 400
+  assert drawn.provenance["seed"] == 3 and drawn.provenance["options"]["max_nodes"] == 400
 
 
 def test_without_constraints_every_later_node_still_has_an_edge():
   model, dags = untrained()
   drawn = model.sample(8, seed=0, options=sampler_lib.Options(
-      constrained=False, most_nodes=300, most_layers=40))
+      constrained=False, max_nodes=300, max_layers=40))
   assert len(drawn) == 8
   seen = set(zip(dags.x[:, 0].tolist(), dags.num_operands.tolist()))
   assert not set(zip(drawn.x[:, 0].tolist(), drawn.num_operands.tolist())) <= seen
@@ -166,7 +166,7 @@ def test_a_model_of_one_graph_returns_that_graph(direction):
 def test_the_order_of_the_nodes_of_a_layer_changes_nothing_else(direction, encoder):
   model, dags = untrained(direction, encoder)
   generator = model.generator
-  (graph,) = generator.grown(dags.take([2]))
+  (graph,) = generator.ordered(dags.take([2]))
   rng = np.random.default_rng(0)
   order = np.lexsort((rng.random(len(graph.x)), graph.layer))
   place = np.argsort(order)
@@ -179,8 +179,8 @@ def test_the_order_of_the_nodes_of_a_layer_changes_nothing_else(direction, encod
     arrays = generator.batch([generator.unroll(one)], asked)
     tensors = {key: tf.constant(value) for key, value in arrays.items()}
     sizes, nodes = generator.modules["sizes"], generator.modules["nodes"]
-    _, context = sizes.known(tensors)
-    _, of_nodes = nodes.known(tensors)
+    _, context = sizes.encode(tensors)
+    _, of_nodes = nodes.encode(tensors)
     time = tf.fill([len(arrays["size"])], 3)
     logits = nodes.clean(tensors["x"], time, of_nodes, tensors)
     found.append([sizes.logits(context).numpy(), *(part.numpy() for part in logits)])
@@ -194,14 +194,14 @@ def test_a_file_brings_the_same_model_back(tmp_path):
   model.save(tmp_path / "model.npz")
   loaded = model_lib.LayerDAG.load(tmp_path / "model.npz")
   assert loaded.config == model.config and loaded.hash() == model.hash()
-  options = sampler_lib.Options(most_nodes=400, most_layers=60)
+  options = sampler_lib.Options(max_nodes=400, max_layers=60)
   np.testing.assert_array_equal(loaded.sample(4, options=options).x,
                                 model.sample(4, options=options).x)
 
 
 def test_what_is_asked_for_stands_in_the_labels():
   model, _ = untrained()
-  options = sampler_lib.Options(most_nodes=400, most_layers=60)
+  options = sampler_lib.Options(max_nodes=400, max_layers=60)
   drawn = model.sample(5, {"runtime": [.1, .2, .3, .4, .5]}, options=options)
   assert drawn.y_names == ("runtime", "size")
   np.testing.assert_allclose(drawn.label("runtime"), [.1, .2, .3, .4, .5])
@@ -219,9 +219,9 @@ def test_mistakes_are_told(monkeypatch):
     model.sample(2, {"runtime": [1.0, 2.0, 3.0]})
   with pytest.raises(errors.ConfigError, match="data.conditions names 'speed'"):
     generator_lib.Facts.of(dags, small(data__conditions=("speed",)))
-  monkeypatch.setattr(sampler_lib, "_MOST_TRIES", 0)
+  monkeypatch.setattr(sampler_lib, "_MAX_FAILURES_PER_GRAPH", 0)
   with pytest.raises(errors.TrainingError, match="could not be completed within 1 nodes"):
-    model.sample(4, {"size": 9}, options=sampler_lib.Options(most_nodes=1, batch=4))
+    model.sample(4, {"size": 9}, options=sampler_lib.Options(max_nodes=1, batch=4))
   with pytest.raises(errors.ConfigError, match="temperature is 0"):
     model.sample(1, options=sampler_lib.Options(temperature=0))
   with pytest.raises(errors.DataError, match="x_names are opcode; .* trained on opcode, shape"):
@@ -239,15 +239,15 @@ def test_foreign_and_damaged_files_are_told(tmp_path):
 def test_conditions_are_ranks_and_what_is_open_says_so():
   table = np.array([[1.0, 5.0], [2.0, 9.0], [3.0, 20.0]])
   known = conditions.Conditions(("runtime", "size"), table, 4)
-  found = known.encoded(np.array([[2.0, np.nan], [-7.0, 9.0], [np.nan, 100.0]]))
+  found = known.encode(np.array([[2.0, np.nan], [-7.0, 9.0], [np.nan, 100.0]]))
   # The middle one of three is the median; ends are the quantiles 0.5/4 and 3.5/4.
   assert found["scalar"][0, 0] == pytest.approx(0.0)
   assert found["scalar"][1, 0] == pytest.approx(-1.1503494, abs=1e-6)
   assert found["scalar"][2, 1] == pytest.approx(1.1503494, abs=1e-6)
-  np.testing.assert_array_equal(found["told"], [[1, 0], [1, 1], [0, 1]])
+  np.testing.assert_array_equal(found["specified"], [[1, 0], [1, 1], [0, 1]])
   np.testing.assert_array_equal(found["target"], [0, 9, 100])
   assert found["scalar"][0, 1] == 0 and found["category"].tolist() == [-1, -1, -1]
-  assert growth.MOST_COUNT > 100
+  assert growth.MAX_COUNT > 100
 
 
 @pytest.mark.parametrize("encoder", settings.ENCODERS)
@@ -256,7 +256,7 @@ def test_every_operation_has_a_gpu_kernel(encoder):
     pytest.skip("this TensorFlow was built without GPU kernels")
   model, dags = untrained(encoder=encoder)
   fitter = fitting.Fitter(model.generator, dags, dags)
-  model.sample(3, options=sampler_lib.Options(most_nodes=400, most_layers=60, guidance=1.5))
+  model.sample(3, options=sampler_lib.Options(max_nodes=400, max_layers=60, guidance=1.5))
   (sampler,) = model._samplers.values()
   for function in (*fitter._train_step.values(), *fitter._bound.values(),
                    *sampler._functions.values()):
@@ -266,7 +266,7 @@ def test_every_operation_has_a_gpu_kernel(encoder):
 def test_fitting_again_forgets_the_first_model_and_repeats_itself():
   dags = test_growth.make(1, count=8)
   model = model_lib.LayerDAG(small(fit__validate_every=1))
-  options = sampler_lib.Options(most_nodes=400, most_layers=60)
+  options = sampler_lib.Options(max_nodes=400, max_layers=60)
   first = model.fit(dags).hash()
   drawn = model.sample(4, options=options)
   model.fit(test_growth.make(2, count=8))
@@ -297,7 +297,7 @@ def test_conditions_are_read_in_the_vocabulary_of_the_model():
 def test_what_is_not_asked_for_comes_from_all_graphs_that_fit():
   table = np.stack([np.repeat([4.0, 9.0], 40), np.arange(80.0)], axis=1)
   known = conditions.Conditions(("size", "runtime"), table, 4)
-  found = conditions.asked_for(known, 500, {"size": 4}, np.random.default_rng(0))
+  found = conditions.sample_conditions(known, 500, {"size": 4}, np.random.default_rng(0))
   assert (found[:, 0] == 4).all() and set(found[:, 1]) == set(np.arange(40.0))
 
 

@@ -1,1 +1,1 @@
-"""From synthetic graphs to training signal: graphs become runnable programs, which are measured."""
+"""Uses synthetic programs in the training of rankers, and measures the gains."""

@@ -1,9 +1,9 @@
-"""Runtimes for synthetic programs that nobody measured: what an ensemble of rankers is sure of.
+"""Labels unmeasured synthetic programs with the confident predictions of an ensemble of rankers.
 
-Each teacher's scores of a program's configurations are put on one scale. Configurations are kept
-that form a chain: each is slower than all before it by more than the teachers differ about the two.
-So every pair that is left is one the ensemble is confident about; programs of which too few
-configurations are left are not taught.
+Each teacher's scores of a program's configurations are standardized. A chain of configurations is
+kept in which each is slower than all before it by more than the teachers disagree about the two.
+The ensemble is therefore confident about every remaining pair. Programs with too few remaining
+configurations are skipped.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,23 +18,24 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import registry
 
-FEWEST = 4
-# Deviation of the logarithms of runtimes that a program is given: about that of real kernels.
+MIN_CONFIGURATIONS = 4
+# Standard deviation of the logarithms of the assigned runtimes: about that of real kernels.
 _SPREAD = 0.5
 _TYPICAL_NS = 1e6
 
 
 def confident(scores: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
-  """Configurations whose order the teachers agree about.
+  """Configurations about whose order the teachers agree.
 
   Args:
-    scores: (k, c) of each teacher, higher is faster.
-    margin: a pair is confident where its mean difference exceeds this many standard deviations of
-      the difference over the teachers.
+    scores: (k, c) scores of each teacher; higher is faster.
+    margin: a pair is confident if its mean difference exceeds this many standard deviations of the
+      difference over the teachers.
 
   Returns:
-    Their numbers, fastest first, and their runtimes in nanoseconds, whose order and proportions say
-    what the teachers say; with less than two configurations of a kind both are empty.
+    Indices of the configurations, fastest first, and their runtimes in nanoseconds, which reflect
+    the order and the distances of the teachers' scores. Both are empty if there are fewer than two
+    configurations or a teacher's scores are all equal.
   """
   scores = np.asarray(scores, np.float64)
   spread = scores.std(axis=1, keepdims=True)
@@ -43,59 +44,59 @@ def confident(scores: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray
   scaled = (scores - scores.mean(axis=1, keepdims=True)) / spread
   mean = scaled.mean(axis=0)
   chain: list[int] = []
-  for place in np.argsort(-mean, kind="stable").tolist():
+  for index in np.argsort(-mean, kind="stable").tolist():
     if chain:
-      # Against all before it: a chain that drifts slowly would hold pairs nobody is sure of.
-      differences = scaled[:, chain] - scaled[:, [place]]
+      # Compare with all before it: in a slowly drifting chain distant pairs may be uncertain.
+      differences = scaled[:, chain] - scaled[:, [index]]
       if (differences.mean(axis=0) <= margin * differences.std(axis=0)).any():
         continue
-      if (mean[chain[-1]] - mean[place]) <= 1e-9:
+      if (mean[chain[-1]] - mean[index]) <= 1e-9:
         continue
-    chain.append(place)
+    chain.append(index)
   kept = np.array(chain, np.int64)
   return kept, np.round(_TYPICAL_NS * np.exp(-_SPREAD * mean[kept])).astype(np.int64)
 
 
 def teach(collection: str, teachers: Sequence[Callable[[graphs.Graph], np.ndarray]],
           output: pathlib.Path, margin: float = 1.0) -> int:
-  """Writes a collection with the teachers' runtimes in place of measured ones, which are not read.
+  """Writes a collection with the teachers' runtimes; measured runtimes are not read.
 
   Args:
-    collection: its name or descriptor. Only its training split counts.
-    teachers: each gives scores (c,) of a program's configurations.
+    collection: name or descriptor of the collection; only its training split is used.
+    teachers: functions that return scores (c,) of a program's configurations.
     output: folder of the new collection.
     margin: see `confident`.
 
   Returns:
-    How many programs are taught.
+    The number of labeled programs.
 
   Raises:
-    DataError: the teachers are confident about no program.
+    DataError: the teachers are not confident about any program.
   """
   described = registry.get_collection(collection)
   taught = 0
   for graph in collections.load_collection(described, "train"):
     kept, runtimes = confident(np.stack([score(graph) for score in teachers]), margin)
-    if len(kept) < FEWEST:
+    if len(kept) < MIN_CONFIGURATIONS:
       continue
     npz.save_graph(output / "npz" / "train" / f"{graph.name}.npz", _taught(graph, kept, runtimes))
     taught += 1
   if not taught:
     raise errors.DataError(
-        f"{described.name}: of no program are {FEWEST} configurations left that the teachers are "
-        "confident about; lower the margin, or train them longer")
+        f"{described.name}: the teachers are not confident about {MIN_CONFIGURATIONS} "
+        "configurations of any program; lower the margin, or train the teachers longer")
   files.write_json(output / "collection.json", {
       "name": f"{described.name}_taught", "kind": described.kind, "target": described.target,
       "hlo_stage": described.hlo_stage, "path": "npz", "splits": {"train": taught},
       "has_runtimes": {"train": True}, "padding": described.padding,
-      "description": "Synthetic programs with runtimes that an ensemble of rankers is sure of."})
+      "description": "Synthetic programs with runtimes predicted by an ensemble of rankers."})
   return taught
 
 
 def _taught(graph: graphs.Graph, kept: np.ndarray, runtimes: np.ndarray) -> graphs.Graph:
-  """The program with the configurations `kept`, which have these runtimes."""
+  """The program with only the configurations `kept`, which get these runtimes."""
   arrays = graph.arrays()
-  # Of the other runtimes nothing may be left.
+  # Remove all measured runtimes.
   arrays.pop("config_runtime_passes", None)
   if isinstance(graph, graphs.TileGraph):
     arrays.update(config_feat=graph.config_feat[kept],

@@ -1,6 +1,6 @@
-"""Questions that graphs answer about themselves: masked nodes and hidden edges, drawn with NumPy.
+"""Self-supervised tasks on graphs: masked nodes and hidden edges, sampled with NumPy.
 
-Nothing here reads a runtime, so graphs that nobody measured serve as well as measured ones.
+No task reads runtimes, so unmeasured graphs are as useful as measured ones.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,27 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.hlo import features
 
-# Stands for the opcode of a masked node. Ids run to 120.
+# Opcode of masked nodes. Real opcodes end at 120.
 MASKED_OPCODE = graphs.NUM_OPCODES - 1
 _TYPE_PREFIX = "shape_element_type_is_"
 _TYPE_COLUMNS = [column for column, name in enumerate(features.NODE_FEATURE_NAMES)
                  if name.startswith(_TYPE_PREFIX)]
-# Element types that a node may have; the last stands for none of the listed ones.
+# Number of element types; the last index means none of the listed types.
 NUM_TYPES = len(_TYPE_COLUMNS) + 1
 _TRIES = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """What is asked of one graph.
+  """One graph as input of the tasks.
 
   Attributes:
     nodes: (n, F) float32 scaled features.
-    opcode: (n,) int32.
-    element_type: (n,) int32, below NUM_TYPES.
-    source, target: (m,) int32; data flows from source (operand) to target (user).
-    label: of the whole graph; NaN where it has none, or none that may be used.
+    opcode: (n,) int32 opcodes.
+    element_type: (n,) int32 indices below NUM_TYPES.
+    source: (m,) int32 operand of each edge; data flows from source to target.
+    target: (m,) int32 user of each edge.
+    label: label of the whole graph; NaN where it has none, or none that may be used.
   """
 
   nodes: np.ndarray
@@ -44,7 +45,7 @@ class Example:
 
 def example(graph: graphs.Graph, normalizer: normalize.Normalizer, label: float | None = None
             ) -> Example:
-  """Scales a graph's features; its configurations and runtimes are not looked at."""
+  """Scales a graph's features; its configurations and runtimes are not used."""
   return Example(
       normalizer.nodes(normalize.node_rows(graph)), graph.node_opcode.astype(np.int32),
       element_types(graph.node_feat), graph.edge_index[:, 1].astype(np.int32),
@@ -52,64 +53,64 @@ def example(graph: graphs.Graph, normalizer: normalize.Normalizer, label: float 
 
 
 def element_types(node_feat: np.ndarray) -> np.ndarray:
-  """(n,) int32 of features (n, 140): the place of the element type among the listed ones."""
-  given = node_feat[:, _TYPE_COLUMNS] > 0
-  return np.where(given.any(axis=1), given.argmax(axis=1), NUM_TYPES - 1).astype(np.int32)
+  """(n,) int32 element types from features (n, 140), as indices into the listed types."""
+  one_hot = node_feat[:, _TYPE_COLUMNS] > 0
+  return np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), NUM_TYPES - 1).astype(np.int32)
 
 
 def masked_nodes(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
-  """(k,) int64 nodes of a graph of `count`: each with probability `share`, one at least."""
-  drawn = np.flatnonzero(rng.random(count) < share)
-  return drawn if drawn.size else rng.integers(count, size=1)
+  """(k,) int64 nodes to mask: each of `count` with probability `share`, but at least one."""
+  masked = np.flatnonzero(rng.random(count) < share)
+  return masked if masked.size else rng.integers(count, size=1)
 
 
 def hidden_edges(one: Example, share: float, rng: np.random.Generator
                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Edges that are hidden from the network, and random pairs that are none.
+  """Edges to hide from the network, and random pairs without an edge.
 
   Args:
     one: the graph.
-    share: each pair of an operand and its user is hidden with this probability, one at least; all
-      edges between the two are, since another would tell.
-    rng: draws everything.
+    share: probability that a pair of an operand and its user is hidden; at least one pair is. All
+      edges of a hidden pair are removed, because any of them would reveal it.
+    rng: source of the random choices.
 
   Returns:
-    Which edges stay (m,) bool; the hidden pairs (k, 2), rows [source, target]; and (k', 2) pairs of
-    two nodes of the graph without an edge in that direction, k' <= k: small graphs have few.
+    (m,) bool mask of the remaining edges; (k, 2) hidden pairs [source, target]; and (k', 2) pairs
+    of nodes without an edge in that direction, k' <= k because small graphs have few such pairs.
   """
   count = len(one.nodes)
   key = one.source.astype(np.int64) * count + one.target
-  different, place = np.unique(key, return_inverse=True)
-  if not different.size:
+  distinct, index = np.unique(key, return_inverse=True)
+  if not distinct.size:
     return np.ones(0, bool), np.zeros([0, 2], np.int64), np.zeros([0, 2], np.int64)
-  hide = rng.random(len(different)) < share
+  hide = rng.random(len(distinct)) < share
   if not hide.any():
-    hide[rng.integers(len(different))] = True
-  real = different[hide]
+    hide[rng.integers(len(distinct))] = True
+  real = distinct[hide]
   random = np.zeros(0, np.int64)
   for _ in range(_TRIES):
-    drawn = rng.integers(count * count, size=len(real) - len(random))
-    fits = (drawn // count != drawn % count) & ~np.isin(drawn, different)
-    random = np.concatenate([random, drawn[fits]])
+    candidates = rng.integers(count * count, size=len(real) - len(random))
+    valid = (candidates // count != candidates % count) & ~np.isin(candidates, distinct)
+    random = np.concatenate([random, candidates[valid]])
   pairs = lambda keys: np.stack([keys // count, keys % count], axis=1)
-  return ~hide[place.reshape(-1)], pairs(real), pairs(random)
+  return ~hide[index.reshape(-1)], pairs(real), pairs(random)
 
 
 def batch(members: Sequence[Example], mask_share: float, edge_share: float,
           rng: np.random.Generator) -> dict[str, np.ndarray]:
-  """The arrays of one step over several graphs, one after the other.
+  """The arrays of one step over several graphs, concatenated.
 
   Args:
     members: the graphs.
-    mask_share: of the nodes whose features and opcode are hidden; 0: none.
-    edge_share: of the pairs whose edges are hidden; 0: none.
-    rng: draws everything.
+    mask_share: share of nodes whose features and opcode are hidden; 0: none.
+    edge_share: share of operand-user pairs whose edges are hidden; 0: none.
+    rng: source of the random choices.
 
   Returns:
-    `nodes` (N, F), `opcode` (N,), `source`, `target` (M,), `num_nodes`, `num_edges` (B,): what the
-    network sees. `masked` (k,) int32: places of the masked nodes, `masked_opcode` and `masked_type`
-    (k,) int32 what they were. `pairs` (p, 2) int32 and `pair_is_edge` (p,) float32. `label` (B,)
-    float32, NaN where there is none.
+    The network's input: `nodes` (N, F), `opcode` (N,), `source`, `target` (M,), `num_nodes` and
+    `num_edges` (B,). `masked` (k,) int32 indices of the masked nodes; `masked_opcode` and
+    `masked_type` (k,) int32 their true values. `pairs` (p, 2) int32 and `pair_is_edge` (p,)
+    float32. `label` (B,) float32, NaN where there is none.
   """
   columns: dict[str, list[np.ndarray]] = {name: [] for name in (
       "nodes", "opcode", "source", "target", "num_nodes", "num_edges", "masked", "masked_opcode",
@@ -119,7 +120,7 @@ def batch(members: Sequence[Example], mask_share: float, edge_share: float,
     count = len(one.nodes)
     masked = masked_nodes(count, mask_share, rng) if mask_share else np.zeros(0, np.int64)
     nodes, opcode = one.nodes.copy(), one.opcode.copy()
-    nodes[masked], opcode[masked] = 0.0, MASKED_OPCODE  # 0: the mean of training.
+    nodes[masked], opcode[masked] = 0.0, MASKED_OPCODE  # 0 is the training mean.
     kept = np.ones(len(one.source), bool)
     real = random = np.zeros([0, 2], np.int64)
     if edge_share:

@@ -1,18 +1,17 @@
-"""Pre-training of a ranker on graphs alone: what they are made of, how connected, their label.
+"""Pre-trains a ranker on graphs alone: their nodes, their edges, and a graph-level label.
 
-The ranker's own layers are trained, without any configuration (`Ranker.node_states`), under heads
-of their own that are thrown away. What is left is a folder that training starts from
+The ranker's own layers are trained without any configuration (`Ranker.node_states`), with temporary
+heads that are discarded. The result is a folder that training can start from
 (`training.initial_checkpoint`). Imports TensorFlow.
 
-  opcode         of masked nodes, from the nodes around them
-  element_type   of the same
-  edges          real pairs of an operand and its user, whose edge is hidden, against random pairs
-  label          the logarithm of the mean normalised runtime of a whole graph, from its pooled
-                 state
+  opcode         opcode of masked nodes, predicted from the nodes around them
+  element_type   element type of masked nodes
+  edges          pairs of an operand and its user whose edge is hidden, against random pairs
+  label          logarithm of the mean normalized runtime of a graph, from its pooled state
 
 The first three follow masked-attribute and edge prediction (Hu et al., "Strategies for pre-training
-graph neural networks", ICLR 2020); the last is the label that LayerDAG is conditioned on
-(arXiv 2411.02322), as a task beside ranking.
+graph neural networks", ICLR 2020). The last is the label that LayerDAG is conditioned on
+(arXiv 2411.02322), used as an auxiliary task.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,31 +47,31 @@ _logger = logging.getLogger(__name__)
 
 REPORT = "pretraining.json"
 OBJECTIVES = ("opcode", "element_type", "edges", "label")
-# What tells the draws of pre-training apart from those of training with the same seed.
-_REAL, _SYNTHETIC, _TASKS, _HELD_OUT, _JUDGED = 11, 12, 13, 14, 15
-_JUDGED_DRAWS = 4
+# Seed components that keep the random choices of pre-training independent of those of training.
+_REAL, _SYNTHETIC, _TASKS, _HELD_OUT, _EVALUATION = 11, 12, 13, 14, 15
+_EVALUATION_DRAWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What is learned before ranking, and how long."""
+  """What is learned before ranking, and for how long."""
 
   objectives: tuple[str, ...] = setting(
-      ("opcode", "element_type", "edges"), "What is predicted; the losses are added up.",
+      ("opcode", "element_type", "edges"), "Prediction targets; their losses are summed.",
       choices=OBJECTIVES)
-  steps: int = setting(400, "Gradient steps, before those of ranking.", minimum=1)
-  batch_size: int = setting(16, "Graphs a step; augment.synthetic_share of them are synthetic.",
+  steps: int = setting(400, "Gradient steps, in addition to those of ranking.", minimum=1)
+  batch_size: int = setting(16, "Graphs per step; augment.synthetic_share of them are synthetic.",
                             minimum=2)
-  learning_rate: float = setting(3e-3, "Peak learning rate of Adam; a cosine follows.", above=0.0)
-  mask_share: float = setting(0.15, "Share of the nodes that are masked.", above=0.0, maximum=0.9)
-  edge_share: float = setting(0.15, "Share of the edges that are hidden.", above=0.0, maximum=0.9)
+  learning_rate: float = setting(3e-3, "Peak learning rate of Adam, with cosine decay.", above=0.0)
+  mask_share: float = setting(0.15, "Share of masked nodes.", above=0.0, maximum=0.9)
+  edge_share: float = setting(0.15, "Share of hidden edges.", above=0.0, maximum=0.9)
   held_out: float = setting(
-      0.1, "Share of the graphs, drawn at random, that only say how well the tasks were learned.",
+      0.1, "Random share of the graphs that is used for evaluation only.",
       minimum=0.0, maximum=0.5)
 
 
 class Graphs(NamedTuple):
-  """The graphs of a pre-training, and how their features are scaled."""
+  """The graphs of a pre-training, and the scaling of their features."""
 
   real: list[pretext.Example]
   synthetic: list[pretext.Example]
@@ -81,17 +80,17 @@ class Graphs(NamedTuple):
 
 
 def graphs_of(config: run_config.RunConfig, labelled: bool) -> Graphs:
-  """Reads the graphs that are free to learn from.
+  """Reads the graphs that pre-training may use.
 
   Args:
-    config: of the ranker's training. Synthetic programs that validation or test hold are left out
-      as there.
-    labelled: whether labels are learned: then the real graphs are those that the ranker trains on
-      (`data.max_graphs`), since no other runtimes may be known. Otherwise they are all training
-      graphs, without their runtimes.
+    config: settings of the ranker's training. Synthetic programs with twins in validation or test
+      are left out, as there.
+    labelled: whether labels are learned. Then only the real graphs that the ranker trains on are
+      used (`data.max_graphs`), because no other runtimes may be known. Otherwise all training
+      graphs are used, without their runtimes.
 
   Raises:
-    TpuGraphsRankError: as `splits.load` and `mixing.load_synthetic`.
+    TpuGraphsRankError: see `splits.load` and `mixing.load_synthetic`.
   """
   collection = registry.get_collection(config.data.collection)
   seed, size = config.training.seed, config.batch.max_configs
@@ -110,47 +109,47 @@ def graphs_of(config: run_config.RunConfig, labelled: bool) -> Graphs:
 
 
 def label_of(program: splits.ProgramView) -> float:
-  """log of the mean runtime over the configurations that may be used; normalised, for kernels.
+  """log of the mean runtime (normalized, for kernels) over the configurations that may be used.
 
   Raises:
-    DataError: the program was not measured.
+    DataError: the program has no measured runtimes.
   """
   mean = float(program.runtimes[program.indices].mean())
   if not mean > 0:
     raise errors.DataError(
         f"{program.graph.name} has no runtimes; a graph's label is the logarithm of their mean: "
-        "leave the objective 'label' out, or give measured programs")
+        "remove the objective 'label', or use measured programs")
   return math.log(mean)
 
 
 def pretrain(config: run_config.RunConfig, settings: Settings, folder: files.PathLike
              ) -> dict[str, Any]:
-  """Trains a ranker's layers on graphs alone, and writes what training can start from.
+  """Trains a ranker's layers on graphs alone, and writes a checkpoint that training can start from.
 
   Args:
-    config: of the ranker's training; its seed, model, data and `augment` count.
-    settings: what is learned, and how long.
+    config: settings of the ranker's training; its seed, model, data and `augment` are used.
+    settings: what is learned, and for how long.
     folder: gets normalizer.npz, checkpoints/best.npz and pretraining.json, for
       `training.initial_checkpoint`.
 
   Returns:
-    JSON values: the settings, numbers of graphs, the loss of the last tenth of the steps, and how
-    well each task is answered on graphs that were held out (`Pretrainer.judge`).
+    JSON values: the settings, numbers of graphs, the loss of the last tenth of the steps, and the
+    accuracy of each task on held-out graphs (see `Pretrainer.evaluate`).
 
   Raises:
-    ConfigError: no objectives.
+    ConfigError: there are no objectives.
     TrainingError: the loss is not finite.
-    TpuGraphsRankError: as `graphs_of`.
+    TpuGraphsRankError: see `graphs_of`.
   """
   if not settings.objectives:
     raise errors.ConfigError(
         f"pre-training has no objectives; expected some of: {', '.join(OBJECTIVES)}")
   runtime.configure(config.training.seed, config.training.threads)
-  found = graphs_of(config, "label" in settings.objectives)
-  pretrainer = Pretrainer(config, settings, found)
+  graphs = graphs_of(config, "label" in settings.objectives)
+  pretrainer = Pretrainer(config, settings, graphs)
   report = pretrainer.train()
   directory = pathlib.Path(folder)
-  found.normalizer.save(directory / "normalizer.npz")
+  graphs.normalizer.save(directory / "normalizer.npz")
   checkpoints.save(directory / "checkpoints" / "best.npz",
                    {"model": pretrainer.model.trainable_variables}, {"epoch": 0, "metrics": {}})
   files.write_json(directory / REPORT, report)
@@ -158,32 +157,33 @@ def pretrain(config: run_config.RunConfig, settings: Settings, folder: files.Pat
 
 
 class Pretrainer:
-  """A ranker under heads for questions about graphs.
+  """A ranker with heads for self-supervised tasks.
 
   Attributes:
-    model: the ranker, or an ensemble of which each learns for itself.
+    model: the ranker, or an ensemble whose members learn independently.
   """
 
-  def __init__(self, config: run_config.RunConfig, settings: Settings, found: Graphs):
-    """Builds the model, its heads and the step.
+  def __init__(self, config: run_config.RunConfig, settings: Settings, graphs: Graphs):
+    """Builds the model, its heads and the training step.
 
     Args:
-      config, settings: as of `pretrain`.
-      found: the graphs.
+      config: see `pretrain`.
+      settings: see `pretrain`.
+      graphs: the graphs to learn from.
     """
     self._config, self._settings = config, settings
     seed = config.training.seed
     rng = np.random.default_rng([seed, _HELD_OUT])
-    sides = [_divided(side, settings.held_out, rng) for side in (found.real, found.synthetic)]
+    sides = [_divided(side, settings.held_out, rng) for side in (graphs.real, graphs.synthetic)]
     (self._real, held_real), (self._synthetic, held_synthetic) = sides
     self._held_out = held_real + held_synthetic
     labels = np.array([one.label for one in self._real + self._synthetic])
     known = labels[np.isfinite(labels)]
-    # Without labels, or all the same: nothing is scaled.
+    # Without labels, or with equal labels, nothing is scaled.
     self._mean = float(known.mean()) if known.size else 0.0
     self._deviation = (float(known.std()) if known.size else 0.0) or 1.0
     self.model = build_model(registry.get_collection(config.data.collection).kind, config)
-    _create_variables(self.model, config, found)
+    _create_variables(self.model, config, graphs)
     self._heads = [_Heads(member, config.model.hidden_width, settings.objectives)
                    for member in self.model.members]
     first = self._scaled(next(self._lists()))
@@ -202,7 +202,7 @@ class Pretrainer:
     self._answer = tf.function(lambda arrays: self._heads[0](arrays), **options)
 
   def train(self) -> dict[str, Any]:
-    """Takes all steps; returns what `pretrain` does."""
+    """Runs all steps; returns the report of `pretrain`."""
     losses = []
     with epochs.step_bar(self._settings.steps, label="pre-training") as bar:
       for arrays in self._lists():
@@ -213,43 +213,43 @@ class Pretrainer:
               f"pre-training, step {len(losses)}: the loss is {losses[-1]}; lower learning_rate, "
               "or look for extreme features in the collections")
     last = losses[-max(len(losses) // 10, 1):]
-    judged = self.judge(self._held_out)
+    held_out = self.evaluate(self._held_out)
     _logger.info("pre-training: loss %.3f; on %d held-out graphs: %s", np.mean(last),
-                 len(self._held_out), judged)
+                 len(self._held_out), held_out)
     return {"settings": dataclasses.asdict(self._settings), "steps": len(losses),
             "real_graphs": len(self._real), "synthetic_graphs": len(self._synthetic),
             "held_out_graphs": len(self._held_out), "loss": float(np.mean(last)),
-            "first_loss": losses[0], "held_out": judged}
+            "first_loss": losses[0], "held_out": held_out}
 
-  def judge(self, members: Sequence[pretext.Example]) -> dict[str, dict[str, float]]:
-    """How well the first network answers about graphs, with the same draws each time.
+  def evaluate(self, members: Sequence[pretext.Example]) -> dict[str, dict[str, float]]:
+    """Evaluates the first network on graphs, with the same random choices each time.
 
-    Graphs are held out at random, so that twins of some may have been learned from.
+    Graphs are held out at random, so structural twins of some may have been trained on.
 
     Returns:
-      For "opcode" and "element_type" the share of masked nodes that it gets right, and that of the
-      most frequent answer; for "edges" the share of pairs, half of which are edges, about; for
-      "label" Pearson's correlation. Only what was learned; empty without graphs.
+      For "opcode" and "element_type" the accuracy on masked nodes, and that of the most frequent
+      answer; for "edges" the accuracy on pairs, about half of which are edges; for "label"
+      Pearson's correlation. Only the learned tasks; empty without graphs.
     """
     if not members:
       return {}
-    rng = np.random.default_rng([self._config.training.seed, _JUDGED])
-    found: dict[str, list[np.ndarray]] = {}
-    for _ in range(_JUDGED_DRAWS):
-      arrays = self._scaled(self._drawn(members, rng))
+    rng = np.random.default_rng([self._config.training.seed, _EVALUATION])
+    predictions: dict[str, list[np.ndarray]] = {}
+    for _ in range(_EVALUATION_DRAWS):
+      arrays = self._scaled(self._batch(members, rng))
       answers = {name: value.numpy() for name, value in self._answer(arrays).items()}
       for name in ("opcode", "element_type"):
         if name in answers:
           truth = arrays["masked_opcode" if name == "opcode" else "masked_type"]
-          found.setdefault(name, []).append(np.stack([truth, answers[name].argmax(axis=1)]))
+          predictions.setdefault(name, []).append(np.stack([truth, answers[name].argmax(axis=1)]))
       if "edges" in answers:
-        found.setdefault("edges", []).append(np.stack(
+        predictions.setdefault("edges", []).append(np.stack(
             [arrays["pair_is_edge"] > 0.5, answers["edges"] > 0]).astype(int))
       if "label" in answers:
-        found.setdefault("label", []).append(np.stack([arrays["label"], answers["label"]]))
+        predictions.setdefault("label", []).append(np.stack([arrays["label"], answers["label"]]))
     result = {}
-    for name, parts in found.items():
-      truth, answer = np.concatenate(parts, axis=1)
+    for name, values in predictions.items():
+      truth, answer = np.concatenate(values, axis=1)
       if name == "label":
         known = np.isfinite(truth)
         value = metrics.pearson(truth[known], answer[known]) if known.sum() > 1 else math.nan
@@ -270,26 +270,27 @@ class Pretrainer:
     return loss
 
   def _lists(self) -> Iterator[dict[str, np.ndarray]]:
-    """The steps' arrays: a fixed number of real and of synthetic graphs each, going round them."""
+    """The arrays of all steps: a fixed number of real and of synthetic graphs each, in rounds."""
     settings, seed = self._settings, self._config.training.seed
-    made = 0
+    synthetic = 0
     if self._synthetic:
       share = self._config.augment.synthetic_share
-      made = min(max(round(share * settings.batch_size), 1), settings.batch_size)
-    sides = [(side, count, mixing.repeated_permutations(len(side), 0, settings.steps * count, [seed, place]))
-             for side, count, place in ((self._real, settings.batch_size - made, _REAL),
-                                        (self._synthetic, made, _SYNTHETIC)) if side and count]
+      synthetic = min(max(round(share * settings.batch_size), 1), settings.batch_size)
+    sides = [(side, count, mixing.repeated_permutations(
+        len(side), 0, settings.steps * count, [seed, place]))
+             for side, count, place in ((self._real, settings.batch_size - synthetic, _REAL),
+                                        (self._synthetic, synthetic, _SYNTHETIC)) if side and count]
     rng = np.random.default_rng([seed, _TASKS])
     for step in range(settings.steps):
-      yield self._drawn([side[place] for side, count, order in sides
+      yield self._batch([side[place] for side, count, order in sides
                          for place in order[step * count:(step + 1) * count]], rng)
 
-  def _drawn(self, members: Sequence[pretext.Example], rng: np.random.Generator
+  def _batch(self, members: Sequence[pretext.Example], rng: np.random.Generator
              ) -> dict[str, np.ndarray]:
-    asked, settings = self._settings.objectives, self._settings
-    masks = "opcode" in asked or "element_type" in asked
+    objectives, settings = self._settings.objectives, self._settings
+    masks = "opcode" in objectives or "element_type" in objectives
     return pretext.batch(members, settings.mask_share if masks else 0.0,
-                         settings.edge_share if "edges" in asked else 0.0, rng)
+                         settings.edge_share if "edges" in objectives else 0.0, rng)
 
   def _scaled(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {**arrays, "label": (arrays["label"] - np.float32(self._mean))
@@ -297,12 +298,12 @@ class Pretrainer:
 
 
 class _Heads(tf.Module):
-  """The answers of one ranker: logits, or the scaled label."""
+  """The task heads of one ranker; their outputs are logits, or the scaled label."""
 
   def __init__(self, ranker: ranker_lib.Ranker, width: int, objectives: Sequence[str]):
     super().__init__()
     dense = tf.keras.layers.Dense
-    self._ranker = [ranker]  # In a list of its own module: its variables are the model's.
+    self._ranker = [ranker]  # The list hides its variables from this module; the model owns them.
     self._layers: dict[str, tf.keras.Sequential] = {}
     for name, outputs in (("opcode", pretext.MASKED_OPCODE), ("element_type", pretext.NUM_TYPES),
                           ("edges", 1), ("label", 1)):
@@ -319,16 +320,16 @@ class _Heads(tf.Module):
     graphs = tf.shape(arrays["num_nodes"])[0]
     graph = pipeline.graph_tensor({**arrays, **_no_configurations(graphs)})
     hidden = ranker.node_states(graph)
-    found = {}
+    outputs = {}
     for name, head in self._layers.items():
       if name == "label":
-        found[name] = head(ranker.graph_states(graph, hidden))[:, 0]
+        outputs[name] = head(ranker.graph_states(graph, hidden))[:, 0]
       elif name == "edges":
         operand, user = (tf.gather(hidden, arrays["pairs"][:, end]) for end in (0, 1))
-        found[name] = head(tf.concat([operand, user, operand * user], axis=1))[:, 0]
+        outputs[name] = head(tf.concat([operand, user, operand * user], axis=1))[:, 0]
       else:
-        found[name] = head(tf.gather(hidden, arrays["masked"]))
-    return found
+        outputs[name] = head(tf.gather(hidden, arrays["masked"]))
+    return outputs
 
   def loss(self, arrays: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """The sum of the mean losses: cross entropies in nats, squared error of the scaled label."""
@@ -349,12 +350,12 @@ class _Heads(tf.Module):
 
 
 def _mean(values: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-  """Of no values: 0."""
+  """The mean of `count` values with this sum, 0 for none."""
   return tf.reduce_sum(values) / tf.maximum(count, 1.0)
 
 
 def _no_configurations(graphs: tf.Tensor) -> dict[str, tf.Tensor]:
-  """What a batch says of its configurations, for graphs that have none."""
+  """The arrays with which a batch describes configurations, for graphs without configurations."""
   return {"config_mask": tf.zeros(tf.stack([graphs, 0]), tf.bool),
           "reference_mask": tf.zeros(tf.stack([graphs, 0]), tf.bool),
           "configs": tf.zeros(tf.stack([graphs, 0, 1]))}
@@ -362,15 +363,15 @@ def _no_configurations(graphs: tf.Tensor) -> dict[str, tf.Tensor]:
 
 def _divided(side: Sequence[pretext.Example], share: float, rng: np.random.Generator
              ) -> tuple[list[pretext.Example], list[pretext.Example]]:
-  """What is learned from, and what is held out: round(share * n), of one graph none."""
+  """The graphs to learn from, and the held-out ones: round(share * n), none of a single graph."""
   order = rng.permutation(len(side))
   count = min(round(share * len(side)), max(len(side) - 1, 0))
   return [side[place] for place in order[count:]], [side[place] for place in order[:count]]
 
 
-def _create_variables(model: Any, config: run_config.RunConfig, found: Graphs) -> None:
-  """Calls the model once, as training does: its heads for configurations exist, too."""
+def _create_variables(model: Any, config: run_config.RunConfig, graphs: Graphs) -> None:
+  """Calls the model once, as training does, so that its heads for configurations exist, too."""
   plain = dataclasses.replace(config.batch, segment_mode="full", max_configs=2)
-  batch = batches.training_batch([batches.prepare(found.programs[0], found.normalizer)], plain,
+  batch = batches.training_batch([batches.prepare(graphs.programs[0], graphs.normalizer)], plain,
                                  np.random.default_rng(0))
   model.create_variables(model.arrange(batch))

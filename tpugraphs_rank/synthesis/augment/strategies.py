@@ -1,8 +1,9 @@
-"""Ways to turn synthetic programs into training signal, behind one interface. Imports TensorFlow.
+"""Strategies that use synthetic programs in training, with one interface. Imports TensorFlow.
 
-A strategy takes the settings of a training on real programs, and gives those of one with synthetic
-programs, after whatever it has to do first. All take as many gradient steps in the last training as
-was asked for (what auxiliary tasks take comes on top), or in all of theirs together.
+A strategy takes the settings of a training with synthetic programs, does its preparatory training,
+and returns the settings of the final training. All strategies take the configured number of
+gradient steps, either in the final training (auxiliary tasks then add steps) or in all their
+trainings together.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,24 +20,24 @@ from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import trainer
 
 _SOURCE = "strategy"
-# Folders of what comes before, in that of the strategy.
+# Sub-folders of the preparatory trainings.
 _BEFORE, _ON_GRAPHS = "before", "on_graphs"
 
 
 class Strategy(Protocol):
-  """What the strategies have in common."""
+  """The interface of the strategies."""
 
   def prepare(self, config: run_config.RunConfig, folder: pathlib.Path) -> run_config.RunConfig:
-    """The settings of the training that is judged.
+    """Prepares, and returns the settings of the final training, which is evaluated.
 
     Args:
-      config: with `augment.synthetic`, a collection of synthetic programs.
-      folder: for what is trained or written before; it must live until training has ended.
+      config: settings with `augment.synthetic`, a collection of synthetic programs.
+      folder: folder for preparatory trainings and data; it must exist until training has ended.
     """
 
 
 class Measured:
-  """Synthetic programs train beside the real ones, with their measured runtimes."""
+  """Trains on synthetic and real programs together, with measured runtimes."""
 
   def prepare(self, config: run_config.RunConfig, folder: pathlib.Path) -> run_config.RunConfig:
     del folder
@@ -45,10 +46,10 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Distilled:
-  """Synthetic programs train beside the real ones, with what an ensemble of rankers is sure of.
+  """Trains on real programs, and on synthetic ones that an ensemble of rankers has labeled.
 
   Attributes:
-    teachers: rankers, trained on the real programs alone, as long as the ranker itself.
+    teachers: number of rankers, each trained on the real programs alone for as long as the ranker.
     margin: see `distillation.confident`.
   """
 
@@ -58,7 +59,7 @@ class Distilled:
   def prepare(self, config: run_config.RunConfig, folder: pathlib.Path) -> run_config.RunConfig:
     runs = []
     for number in range(self.teachers):
-      # The draw of the programs stays: it follows from data.max_graphs and the seed.
+      # The sampled programs stay the same: they depend on data.max_graphs and the seed.
       alone = config_lib.override(config, {
           "augment.synthetic": None, "augment.synthetic_graphs": None,
           "model.members": 1}, source=_SOURCE)
@@ -74,10 +75,10 @@ class Distilled:
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-  """Training begins on the synthetic programs alone, and ends on the real ones alone.
+  """Trains on synthetic programs alone first, then on real ones alone.
 
   Attributes:
-    share: of the steps that the first part takes.
+    share: share of the steps for the synthetic programs.
   """
 
   share: float = 0.5
@@ -97,15 +98,15 @@ class Pretrained:
 
 @dataclasses.dataclass(frozen=True)
 class OnGraphs:
-  """The ranker's layers first learn about graphs alone, then ranking.
+  """Trains the ranker's layers on graphs alone first, then on ranking.
 
-  With `augment.synthetic` the graphs are real and synthetic ones; without, real ones. The steps of
-  ranking are those that were asked for; `done_before` tells what came before.
+  With `augment.synthetic` the graphs are real and synthetic, otherwise real. Ranking takes the
+  configured number of steps; `done_before` reports the steps before.
 
   Attributes:
-    settings: what is learned first, and how long.
-    measured: whether the synthetic programs then train beside the real ones, with their runtimes;
-      otherwise the real ones alone train.
+    settings: what is learned first, and for how long.
+    measured: whether the synthetic programs are also used for ranking, with their runtimes;
+      otherwise only the real programs are.
   """
 
   settings: pretraining.Settings = pretraining.Settings()
@@ -119,9 +120,9 @@ class OnGraphs:
 
 
 def auxiliary() -> OnGraphs:
-  """Graph-level auxiliary task: the label that LayerDAG is conditioned on, by a second head.
+  """An auxiliary graph-level task: a second head learns the label that LayerDAG is conditioned on.
 
-  Of the real graphs only those with runtimes that the ranker trains on take part.
+  Only the real graphs with runtimes that the ranker trains on are used.
   """
   return OnGraphs(pretraining.Settings(objectives=("label",)))
 
@@ -133,14 +134,14 @@ STRATEGIES: Mapping[str, Callable[[], Strategy]] = {
 
 
 def done_before(folder: pathlib.Path) -> dict[str, Any]:
-  """What a strategy that used `folder` did before the training that is judged.
+  """What the strategy that used `folder` did before the final training.
 
   Returns:
-    `steps_before`: gradient steps of the same network; teachers' do not count. And `pretraining`,
-    where there was one on graphs: what `pretraining.pretrain` says of it.
+    `steps_before`: gradient steps of the same network (without teachers); and, if there was one,
+    `pretraining`: the report of `pretraining.pretrain`.
   """
   report, status = folder / _ON_GRAPHS / pretraining.REPORT, folder / _BEFORE / "status.json"
   if report.exists():
-    found = files.read_json(report)
-    return {"steps_before": found["steps"], "pretraining": found}
+    stored = files.read_json(report)
+    return {"steps_before": stored["steps"], "pretraining": stored}
   return {"steps_before": files.read_json(status)["step"] if status.exists() else 0}

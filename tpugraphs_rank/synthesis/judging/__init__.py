@@ -1,1 +1,1 @@
-"""How close synthetic graphs are to real ones, and what they are worth."""
+"""Evaluates synthetic graphs: similarity to real graphs, and usefulness for training surrogates."""

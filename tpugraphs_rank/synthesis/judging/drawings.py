@@ -1,6 +1,6 @@
-"""Plots of made beside real graphs: distributions, and the graphs themselves, drawn by level.
+"""Plots that compare synthetic graphs with real ones: distributions, and drawings by level.
 
-Figures are made without pyplot: nothing global is touched, and no display is needed.
+Figures do not use pyplot, so they change no global state and need no display.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from tpugraphs_rank.hlo import opcodes
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
 from tpugraphs_rank.synthesis.judging import measures
 
-# Okabe and Ito's colours, which readers with colour blindness tell apart.
+# The palette of Okabe and Ito, which readers with color blindness can distinguish.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 _OTHER = "#BBBBBB"
 _STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False,
@@ -27,18 +27,18 @@ _TITLES = {"layers": "levels of a graph", "layer_size": "nodes of a level",
            "nodes": "nodes of a graph", "operands": "operands of a node",
            "users": "users of a node"}
 _BARS = 20
-_SWEEPS = 4  # Of the order within levels, down and up; more hardly change it.
+_SWEEPS = 4  # Passes of ordering within levels, alternating down and up; more change little.
 
 
 def distributions(path: files.PathLike, samples: Mapping[str, dags_lib.Dags]) -> None:
-  """Draws the distribution functions of all quantities, and the shares of attribute values.
+  """Plots the distribution functions of all quantities, and the frequencies of attribute values.
 
   Args:
-    path: of the PNG file.
-    samples: by the name that the legend gives them, the real ones first.
+    path: the PNG file to write.
+    samples: graphs by legend entry, the real ones first.
 
   Raises:
-    DataError: they have different attributes.
+    DataError: the samples have different attributes.
     OutputError: the file cannot be written.
   """
   graphs = dict(zip(samples, dags_lib.in_common_vocabularies(list(samples.values()))))
@@ -75,14 +75,14 @@ def distributions(path: files.PathLike, samples: Mapping[str, dags_lib.Dags]) ->
 
 
 def side_by_side(path: files.PathLike, rows: Mapping[str, dags_lib.Dags]) -> None:
-  """Draws graphs, one row a sample, roots at the top and every level on a line of its own.
+  """Draws graphs: one row per sample, roots at the top, one line per level.
 
   Args:
-    path: of the PNG file.
-    rows: by their title, each the graphs to draw; the same number in each looks best.
+    path: the PNG file to write.
+    rows: graphs to draw, by row title; rows of equal length look best.
 
   Raises:
-    DataError: they have different attributes.
+    DataError: the rows have different attributes.
     OutputError: the file cannot be written.
   """
   graphs = dict(zip(rows, dags_lib.in_common_vocabularies(list(rows.values()))))
@@ -116,7 +116,7 @@ def side_by_side(path: files.PathLike, rows: Mapping[str, dags_lib.Dags]) -> Non
 
 
 def draw(axis: axes_lib.Axes, dags: dags_lib.Dags, graph: int, colours: Sequence[str]) -> None:
-  """Draws one graph; `colours` has one for each value of the first attribute."""
+  """Draws one graph; `colours` has one color for each value of the first attribute."""
   x, y = positions(dags, graph)
   for user, operand in dags.edges(graph):
     axis.plot([x[user], x[operand]], [y[user], y[operand]], color="#00000040", linewidth=0.6,
@@ -128,33 +128,34 @@ def draw(axis: axes_lib.Axes, dags: dags_lib.Dags, graph: int, colours: Sequence
 
 
 def positions(dags: dags_lib.Dags, graph: int) -> tuple[np.ndarray, np.ndarray]:
-  """(n,) and (n,): where to draw the nodes of a graph, level by level, few edges crossing.
+  """(n,) x and (n,) y coordinates of a graph's nodes, by level, with few edge crossings.
 
-  Nodes of a level are evenly spread, in the order of the mean place of their neighbours
-  (Sugiyama's layering with barycentres).
+  The nodes of a level are evenly spaced and ordered by the mean position of their neighbors
+  (Sugiyama's layering with barycenters).
   """
   level = dags.level[dags.nodes(graph)]
   users, operands = dags.edges(graph).T
-  place = np.zeros(len(level))
+  position = np.zeros(len(level))
   members = [np.flatnonzero(level == depth) for depth in range(level.max() + 1)]
   for nodes in members:
-    place[nodes] = (np.arange(len(nodes)) + 0.5) / len(nodes)
+    position[nodes] = (np.arange(len(nodes)) + 0.5) / len(nodes)
   for sweep in range(_SWEEPS):
-    # Down by the users, up by the operands; each level sees the new places of those before it.
-    own, other = (operands, users) if sweep % 2 == 0 else (users, operands)
-    count = np.maximum(np.bincount(own, minlength=len(level)), 1)
-    alone = np.bincount(own, minlength=len(level)) == 0
+    # Down by the users, up by the operands; each level uses the new positions of earlier levels.
+    ends, neighbors = (operands, users) if sweep % 2 == 0 else (users, operands)
+    count = np.maximum(np.bincount(ends, minlength=len(level)), 1)
+    isolated = np.bincount(ends, minlength=len(level)) == 0
     for nodes in members if sweep % 2 == 0 else members[::-1]:
-      total = np.bincount(own, weights=place[other], minlength=len(level))
-      wanted = np.where(alone, place, total / count)[nodes]
-      place[nodes[np.argsort(wanted, kind="stable")]] = (np.arange(len(nodes)) + 0.5) / len(nodes)
-  return place, -level.astype(np.float64)
+      total = np.bincount(ends, weights=position[neighbors], minlength=len(level))
+      wanted = np.where(isolated, position, total / count)[nodes]
+      position[nodes[np.argsort(wanted, kind="stable")]] = (
+          np.arange(len(nodes)) + 0.5) / len(nodes)
+  return position, -level.astype(np.float64)
 
 
 def _words(dags: dags_lib.Dags, column: int) -> np.ndarray:
-  """What to call the values of an attribute."""
+  """Display names of an attribute's values."""
   words = dags.vocabularies[column]
-  # Files of others number their opcodes in their own way.
+  # Only files extracted from collections use this project's opcode numbers.
   if dags.x_names[column] == "opcode" and "collection" in dags.provenance:
     return np.array([opcodes.opcode_name(number) for number in words])
   return words.astype(str)

@@ -1,7 +1,8 @@
-"""How near made graphs are to real ones: distances of distributions, validity, copies, diversity.
+"""Similarity of synthetic graphs to real ones: distances, validity, copies, diversity.
 
-All but `arity_valid` and the copies compare a sample with a reference, and are 0 for the reference
-itself; of two real samples they are not, and those numbers are the floor to compare with.
+All measures except `arity_valid` and the copies compare a sample with a reference, and are 0 for
+the reference itself. Between two samples of real graphs they are above 0; that value is the floor to
+compare with.
 """
 
 from typing import NamedTuple
@@ -11,23 +12,23 @@ import scipy.stats
 
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
 
-# Small graphs are found again by chance: copies are counted among larger ones, too.
+# Small graphs coincide by chance, so copies are also counted among larger graphs only.
 COPY_NODES = 10
 _DRAWS = 20
 
 
 class Valid(NamedTuple):
-  """(N,) and (G,) bool: the nodes, and the graphs with no other nodes."""
+  """(N,) bool valid nodes, and (G,) bool graphs in which all nodes are valid."""
 
   nodes: np.ndarray
   graphs: np.ndarray
 
 
 def quantities(graphs: dags_lib.Dags) -> dict[str, np.ndarray]:
-  """What distributions are taken of, by name.
+  """The quantities whose distributions are compared, by name.
 
-  `layers` and `nodes` have one number a graph, `layer_size` one a level of a graph, `operands` (the
-  in-degree from the operands) and `users` one a node.
+  `layers` and `nodes` have one value per graph, `layer_size` one per level of a graph, `operands`
+  (in-degree from the operands) and `users` one per node.
   """
   width = int(graphs.level.max(initial=0)) + 1
   layers = np.bincount(graphs.graph_of_node * width + graphs.level)
@@ -36,12 +37,12 @@ def quantities(graphs: dags_lib.Dags) -> dict[str, np.ndarray]:
 
 
 def distances(graphs: dags_lib.Dags, reference: dags_lib.Dags) -> dict[str, float]:
-  """Wasserstein-1 distances and total variations of a sample to a reference.
+  """Wasserstein-1 and total variation distances between a sample and a reference.
 
   Returns:
-    `wasserstein_<quantity>` of each of `quantities`, in its unit; and for each attribute
-    `tv_<name>`, 1/2 sum |p - q| over its values, and `tv_<name>_pairs`, the same over pairs of the
-    values of a node and of its operand.
+    `wasserstein_<quantity>` for each of `quantities`, in its unit. For each attribute `tv_<name>`,
+    1/2 sum |p - q| over its values, and `tv_<name>_pairs`, the same over pairs of the values of a
+    node and of its operand.
 
   Raises:
     DataError: the graphs have different attributes.
@@ -60,12 +61,12 @@ def distances(graphs: dags_lib.Dags, reference: dags_lib.Dags) -> dict[str, floa
 
 
 def arity_valid(graphs: dags_lib.Dags, training: dags_lib.Dags, column: int = 0) -> Valid:
-  """The nodes whose pair (attribute, number of distinct operands) occurs in training.
+  """Nodes whose pair (attribute, number of distinct operands) occurs in training.
 
   Args:
-    graphs: to judge.
-    training: which pairs there are.
-    column: of the attribute; the first is the opcode.
+    graphs: the graphs to evaluate.
+    training: the training graphs.
+    column: index of the attribute; the first attribute is the opcode.
 
   Raises:
     DataError: the graphs have different attributes.
@@ -79,11 +80,11 @@ def arity_valid(graphs: dags_lib.Dags, training: dags_lib.Dags, column: int = 0)
 
 
 def copies(graphs: dags_lib.Dags, training: dags_lib.Dags) -> dict[str, float]:
-  """Shares of graphs that are exact copies of training graphs, and that are different at all.
+  """Shares of graphs that are exact copies of training graphs, and of distinct graphs.
 
   Returns:
-    `copies_of_training`, of the graphs with 10 nodes or more; `copies_of_training_all`; and
-    `distinct`, `distinct_all`: different graphs / graphs. NaN where there are no such graphs.
+    `copies_of_training` and `distinct` (distinct graphs / graphs) among the graphs with 10 nodes or
+    more; `copies_of_training_all` and `distinct_all` among all graphs. NaN where there are none.
   """
   ours, known = graphs.hashes(), training.hashes()
   large = graphs.sizes >= COPY_NODES
@@ -97,12 +98,12 @@ def copies(graphs: dags_lib.Dags, training: dags_lib.Dags) -> dict[str, float]:
 
 
 def copies_by_chance(real: dags_lib.Dags, training_size: int, seed: int) -> dict[str, float]:
-  """What `copies` finds in random splits of real graphs, where twins may stand on both sides.
+  """The expected `copies` in random splits of real graphs, which do not keep twins together.
 
   Args:
     real: all real graphs.
-    training_size: of each split; the rest is judged.
-    seed: of the 20 splits, whose mean is returned.
+    training_size: number of training graphs in each split; the rest is evaluated.
+    seed: seed of the 20 splits; the mean over them is returned.
   """
   rng = np.random.default_rng(seed)
   known, large = real.hashes(), real.sizes >= COPY_NODES
@@ -121,7 +122,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _total_variation(ours: np.ndarray, theirs: np.ndarray, count: int) -> float:
-  """0 for two samples without any values: graphs without edges have no pairs."""
+  """Total variation distance; 0 if both samples are empty, as for pairs of graphs without edges."""
   if not ours.size or not theirs.size:
     return float(ours.size != theirs.size)
   share = lambda values: np.bincount(values, minlength=count) / len(values)

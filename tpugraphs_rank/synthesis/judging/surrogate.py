@@ -1,7 +1,8 @@
-"""The surrogate that predicts a graph's label: LayerDAG's test of what made graphs are worth.
+"""A surrogate that predicts a graph's label, to evaluate how useful synthetic graphs are.
 
-A bidirectional message-passing network (arXiv 2411.02322, section 5.2): 4 layers of width 128,
-smooth L1, Adam, stopped early by Pearson's correlation on validation graphs. Imports TensorFlow.
+A bidirectional message-passing network as in LayerDAG's evaluation (arXiv 2411.02322, section 5.2):
+4 layers of width 128, smooth L1 loss, Adam, early stopping by Pearson's correlation on validation
+graphs. Imports TensorFlow.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from tpugraphs_rank.synthesis.dags import dags as dags_lib
 
 _logger = logging.getLogger(__name__)
 
-# Of predictions, at most so many nodes at a time.
+# Approximate number of nodes per batch of predictions.
 _NODES = 20_000
 
 
@@ -29,15 +30,15 @@ class Options:
   """Settings of a surrogate.
 
   Attributes:
-    layers: of messages.
-    width: of the states.
-    learning_rate: of Adam.
-    batch_size: graphs a step.
-    max_epochs: at most.
-    steps_per_epoch: after so many steps an epoch ends and is validated, wherever the round of the
-      graphs is; None: with the round.
-    patience: epochs without a better validation, after which training stops.
-    log_labels: learn log(label) instead of the label; predictions are labels in either case. On the
+    layers: number of message-passing layers.
+    width: width of the hidden states.
+    learning_rate: learning rate of Adam.
+    batch_size: graphs per step.
+    max_epochs: maximum number of epochs.
+    steps_per_epoch: steps between validations, independent of passes over the graphs; None: one
+      pass over the graphs.
+    patience: epochs without an improved validation after which training stops.
+    log_labels: learn log(label) instead of the label; predictions are labels in both cases. On the
       training and validation graphs of real kernels neither was better than the other.
   """
 
@@ -51,13 +52,16 @@ class Options:
   log_labels: bool = False
 
 
+DEFAULT_OPTIONS = Options()
+
+
 class Surrogate:
   """A trained surrogate.
 
   Attributes:
-    valid_pearson: of the epoch that was kept.
-    epoch: that epoch, from 1.
-    epochs: that were trained.
+    valid_pearson: validation correlation of the selected epoch.
+    epoch: the selected epoch, from 1.
+    epochs: number of epochs trained.
   """
 
   def __init__(self, network: "_Network", scale: "_Scale", encoder: "_Encoder"):
@@ -67,37 +71,37 @@ class Surrogate:
   def predict(self, graphs: dags_lib.Dags) -> np.ndarray:
     """(G,) float64 predicted labels.
 
-    Values of attributes that training did not have count nothing.
+    Attribute values that do not occur in training are ignored.
 
     Raises:
-      DataError: the graphs have other attributes.
+      DataError: the graphs have other attributes than the training graphs.
     """
     return self.predict_encoded(self._encoder.inputs(graphs))
 
   def predict_encoded(self, inputs: "_Inputs") -> np.ndarray:
-    """As `predict`, of graphs that were turned into numbers before."""
-    found = np.zeros([inputs.count])
+    """The same as `predict`, for graphs that are already encoded."""
+    predictions = np.zeros([inputs.count])
     for rows in inputs.chunks(_NODES):
-      found[rows] = self._network.forward(*inputs.batch(rows)).numpy()
-    return self._scale.labels(found[inputs.place])
+      predictions[rows] = self._network.forward(*inputs.batch(rows)).numpy()
+    return self._scale.labels(predictions[inputs.index])
 
 
 def train(training: dags_lib.Dags, valid: dags_lib.Dags, seed: int, label: str | None = None,
-          options: Options = Options()) -> Surrogate:
+          options: Options = DEFAULT_OPTIONS) -> Surrogate:
   """Trains a surrogate on one label; the same seed gives the same surrogate.
 
-  Graphs that are the same are computed once a step, for all their labels.
+  Structurally equal graphs are computed once per step, for all their labels.
 
   Args:
-    training: graphs to learn from, whose labels set the scale.
-    valid: graphs that decide when to stop, and which epoch is kept.
-    seed: of the weights and the order of the graphs.
-    label: its name; None: the first.
+    training: graphs to learn from; their labels determine the scale.
+    valid: graphs that determine when to stop and which epoch is selected.
+    seed: seed of the weights and the order of the graphs.
+    label: name of the label; None: the first.
     options: settings.
 
   Raises:
-    DataError: no such label, other attributes, too few graphs, or labels that are all the same (of
-      either), or not above zero where their logarithm is learned.
+    DataError: the label does not exist, attributes differ, there are too few graphs, all labels of
+      a split are equal, or labels are not positive although log_labels is set.
     TrainingError: predictions are not finite.
   """
   y, valid_y = training.label(label), valid.label(label)
@@ -105,7 +109,7 @@ def train(training: dags_lib.Dags, valid: dags_lib.Dags, seed: int, label: str |
     if len(values) < 2 or np.ptp(values) == 0:
       raise errors.DataError(
           f"the {name} graphs of the surrogate have the labels {np.unique(values).tolist()[:3]}; "
-          "expected two different ones at least: give more graphs")
+          "expected at least two distinct labels: use more graphs")
   scale = _Scale.of(y, options.log_labels)
   encoder = _Encoder(training)
   network = _Network([len(words) for words in encoder.vocabularies],
@@ -113,13 +117,13 @@ def train(training: dags_lib.Dags, valid: dags_lib.Dags, seed: int, label: str |
   surrogate = Surrogate(network, scale, encoder)
   targets = scale.targets(y).astype(np.float32)
   inputs, valid_inputs = encoder.inputs(training), encoder.inputs(valid)
-  drawn = _rounds(len(training), options.batch_size, seed)
+  batches = _rounds(len(training), options.batch_size, seed)
   steps = options.steps_per_epoch or -(-len(training) // options.batch_size)
   best: list[np.ndarray] = []
   for epoch in range(1, options.max_epochs + 1):
-    for batch in itertools.islice(drawn, steps):
-      rows, place = np.unique(inputs.place[batch], return_inverse=True)
-      network.step(*inputs.batch(rows), place.reshape(-1), targets[batch])
+    for batch in itertools.islice(batches, steps):
+      rows, index = np.unique(inputs.index[batch], return_inverse=True)
+      network.step(*inputs.batch(rows), index.reshape(-1), targets[batch])
     predicted = surrogate.predict_encoded(valid_inputs)
     if not np.isfinite(predicted).all():
       raise errors.TrainingError(
@@ -127,7 +131,7 @@ def train(training: dags_lib.Dags, valid: dags_lib.Dags, seed: int, label: str |
           "check the labels, or lower learning_rate")
     agreement = metrics.pearson(valid_y, predicted)
     surrogate.epochs = epoch
-    # Constant predictions have no correlation; they are kept only before anything else.
+    # Constant predictions have no correlation; they rank below any other predictions.
     agreement = -1.0 if math.isnan(agreement) else agreement
     if agreement > surrogate.valid_pearson:
       surrogate.valid_pearson, surrogate.epoch = agreement, epoch
@@ -142,7 +146,7 @@ def train(training: dags_lib.Dags, valid: dags_lib.Dags, seed: int, label: str |
 
 
 def _rounds(count: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-  """Batches of `count` graphs in one random order after the other; the last of a round is short."""
+  """Endless batches: random permutations of `count` graphs; the last batch of each may be short."""
   rng = np.random.default_rng(seed)
   while True:
     order = rng.permutation(count)
@@ -152,7 +156,7 @@ def _rounds(count: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class _Scale:
-  """Labels as what the network learns: standardised by training, after the logarithm if wanted."""
+  """Standardizes labels by the training mean and deviation, optionally after a logarithm."""
 
   mean: float
   deviation: float
@@ -162,7 +166,7 @@ class _Scale:
   def of(cls, y: np.ndarray, log: bool) -> "_Scale":
     if log and y.min() <= 0:
       raise errors.DataError(f"a training label is {y.min()}; expected labels above zero for their "
-                             "logarithm: choose log_labels=False")
+                             "logarithm: set log_labels=False")
     y = np.log(y) if log else y
     return cls(float(y.mean()), float(y.std()), log)
 
@@ -171,12 +175,12 @@ class _Scale:
 
   def labels(self, targets: np.ndarray) -> np.ndarray:
     y = targets * self.deviation + self.mean
-    # Bounded: what is far outside the labels of training would overflow.
+    # Clip extreme predictions, which would overflow.
     return np.exp(np.clip(y, self.mean - 20, self.mean + 20)) if self.log else y
 
 
 class _Encoder:
-  """Turns graphs into numbers, by the vocabularies of training."""
+  """Encodes attributes of graphs with the vocabularies of the training graphs."""
 
   def __init__(self, training: dags_lib.Dags):
     self.x_names, self.vocabularies = training.x_names, training.vocabularies
@@ -184,40 +188,41 @@ class _Encoder:
   def inputs(self, graphs: dags_lib.Dags) -> "_Inputs":
     if graphs.x_names != self.x_names:
       raise errors.DataError(
-          f"x_names are {graphs.x_names}; the surrogate was trained on {self.x_names}: give graphs "
+          f"x_names are {graphs.x_names}; the surrogate was trained on {self.x_names}: pass graphs "
           "with the same attributes")
     columns = []
-    for column, own, words in zip(graphs.x.T, graphs.vocabularies, self.vocabularies):
-      known = {word: place for place, word in enumerate(words.tolist(), start=1)}
-      # 0: not seen in training.
-      columns.append(np.array([known.get(word, 0) for word in own.tolist()], np.int32)[column])
-    _, first, place = np.unique(graphs.hashes(), return_index=True, return_inverse=True)
-    return _Inputs(graphs, np.stack(columns, axis=1), first, place.reshape(-1))
+    for column, vocabulary, words in zip(graphs.x.T, graphs.vocabularies, self.vocabularies):
+      known = {word: index for index, word in enumerate(words.tolist(), start=1)}
+      # 0 means: does not occur in training.
+      columns.append(
+          np.array([known.get(word, 0) for word in vocabulary.tolist()], np.int32)[column])
+    _, first, index = np.unique(graphs.hashes(), return_index=True, return_inverse=True)
+    return _Inputs(graphs, np.stack(columns, axis=1), first, index.reshape(-1))
 
 
 class _Inputs:
-  """The different graphs among some.
+  """The structurally distinct graphs among some graphs.
 
   Attributes:
-    place: (G,) which of them each graph is.
-    count: how many.
+    index: (G,) index of each graph's structure.
+    count: number of distinct structures.
   """
 
-  def __init__(self, graphs: dags_lib.Dags, x: np.ndarray, first: np.ndarray, place: np.ndarray):
-    self.place, self.count = place, len(first)
-    # The attributes of training's vocabularies are carried along, wherever graphs are taken.
+  def __init__(self, graphs: dags_lib.Dags, x: np.ndarray, first: np.ndarray, index: np.ndarray):
+    self.index, self.count = index, len(first)
+    # Store the encoded attributes in the graphs, so that `take` selects them, too.
     self._graphs = dataclasses.replace(
         graphs, x=x, vocabularies=[np.arange(x[:, column].max(initial=0) + 1)
                                    for column in range(x.shape[1])]).take(first)
     self._sizes = self._graphs.sizes
 
   def chunks(self, nodes: int) -> list[np.ndarray]:
-    """Runs of the graphs with about so many nodes each."""
+    """Consecutive groups of graphs with about this number of nodes each."""
     last = np.cumsum(self._sizes) // nodes
     return np.split(np.arange(self.count), np.flatnonzero(np.diff(last)) + 1)
 
   def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-    """x (n, F), logarithms of 1 + degrees (n, 2), edges (m, 2), 1 / degrees (n, 2), graph (n,)."""
+    """x (n, F), log(1 + degrees) (n, 2), edges (m, 2), 1 / degrees (n, 2), graph (n,)."""
     graphs = self._graphs.take(rows)
     degrees = np.stack([graphs.num_operands, graphs.num_users], axis=1).astype(np.float32)
     edges = np.stack([graphs.flat_src, graphs.flat_dst], axis=1)
@@ -231,11 +236,11 @@ _BATCH = (tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, 2], tf.flo
 
 
 class _Network(tf.Module):
-  """Embeddings and degrees; mean messages from operands and users; mean and sum over each graph.
+  """A message-passing network: mean messages from operands and users, mean and sum pooling.
 
-  Mean messages and both poolings were chosen on training and validation graphs of real kernels.
-
-  Sizes are left open, so that each function is traced once.
+  Nodes start from embedded attributes and degrees. Mean messages and both poolings were chosen on
+  training and validation graphs of real kernels. Input sizes are unspecified, so that each function
+  is traced once.
   """
 
   def __init__(self, values: list[int], typical_size: float, options: Options, seed: int):
@@ -245,7 +250,7 @@ class _Network(tf.Module):
     dense = lambda rows: tf.Variable(
         (rng.uniform(-1, 1, [rows, width]) * math.sqrt(6 / (rows + width))).astype(np.float32))
     zeros = lambda size: tf.Variable(np.zeros([size], np.float32))
-    # The row of values that training did not have is never learned: it stays 0.
+    # The row of values that do not occur in training is fixed at 0.
     self._embeddings = [tf.Variable(
         (rng.normal(0, 0.1, [count, width])).astype(np.float32)) for count in values]
     self._degrees = dense(2)
@@ -276,15 +281,15 @@ class _Network(tf.Module):
       users = tf.sparse.sparse_dense_matmul(adjacency, hidden, adjoint_a=True) * shares[:, 1:]
       hidden = tf.nn.gelu(tf.matmul(operands, of_operands) + tf.matmul(users, of_users)
                           + tf.matmul(hidden, of_self) + bias)
-    # The mean says what a graph consists of, the sum also how much of it there is.
+    # The mean describes the composition of a graph, the sum also its size.
     pooled = tf.concat([tf.math.segment_mean(hidden, graph),
                         tf.math.segment_sum(hidden, graph) / self._typical_size], axis=1)
     pooled = tf.nn.gelu(tf.matmul(pooled, self._hidden) + self._hidden_bias)
     return (tf.matmul(pooled, self._output) + self._output_bias)[:, 0]
 
-  def _step(self, x, degrees, edges, shares, graph, place, targets):
+  def _step(self, x, degrees, edges, shares, graph, index, targets):
     with tf.GradientTape() as tape:
-      error = tf.abs(tf.gather(self._forward(x, degrees, edges, shares, graph), place) - targets)
+      error = tf.abs(tf.gather(self._forward(x, degrees, edges, shares, graph), index) - targets)
       loss = tf.reduce_mean(tf.where(error < 1, 0.5 * error**2, error - 0.5))
     variables = self.trainable_variables
     self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))

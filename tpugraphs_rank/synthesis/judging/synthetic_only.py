@@ -1,8 +1,8 @@
-"""What made graphs are worth: surrogates that saw nothing else, tested on real graphs.
+"""Trains surrogates on synthetic graphs only, and tests them on real graphs.
 
-The protocol of LayerDAG's authors (arXiv 2411.02322, section 5.2), with two controls. Training and
-validation are synthetic, both: stopping on real validation graphs alone lets even shuffled labels
-correlate. Imports TensorFlow.
+This is the protocol of LayerDAG's authors (arXiv 2411.02322, section 5.2), with two controls. Both
+training and validation graphs are synthetic: with real validation graphs, early stopping alone
+makes even shuffled labels correlate. Imports TensorFlow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,119 +22,120 @@ from tpugraphs_rank.synthesis.layerdag import conditions as conditions_lib
 
 _logger = logging.getLogger(__name__)
 
-# As of the real graphs: 20 % of all beside 60 % for training.
+# The same ratio as for the real graphs: 20 % validation to 60 % training.
 VALID_SHARE = 0.25
 _MEASURES = {"pearson": metrics.pearson, "spearman": metrics.spearman,
              "mae": metrics.mean_absolute_error}
 
 
-class Worth(NamedTuple):
-  """Agreement with the labels of the real test graphs, one entry a surrogate.
+class Agreement(NamedTuple):
+  """Agreement with the labels of the real test graphs, one entry per surrogate.
 
   Attributes:
-    real: trained and stopped on real graphs.
-    synthetic: trained and stopped on synthetic graphs.
+    real: surrogates trained and stopped on real graphs.
+    synthetic: surrogates trained and stopped on synthetic graphs.
     shuffled: the same with the labels of the synthetic graphs in random order.
-    asked: correlation of the label that a synthetic graph was asked to have with the one that a
-      surrogate of real graphs predicts for it (`pearson` and `spearman`).
+    requested: correlation of the labels that synthetic graphs were generated for with the labels
+      that a surrogate of real graphs predicts for them (`pearson` and `spearman`).
   """
 
   real: list[dict[str, Any]]
   synthetic: list[dict[str, Any]]
   shuffled: list[dict[str, Any]]
-  asked: list[dict[str, Any]]
+  requested: list[dict[str, Any]]
 
 
-def worth(real: Mapping[str, dags_lib.Dags], synthetic: Sequence[dags_lib.Dags],
-          seeds: Sequence[int], label: str | None = None,
-          options: surrogate_lib.Options = surrogate_lib.Options()) -> Worth:
+def evaluate(real: Mapping[str, dags_lib.Dags], synthetic: Sequence[dags_lib.Dags],
+             seeds: Sequence[int], label: str | None = None,
+             options: surrogate_lib.Options = surrogate_lib.DEFAULT_OPTIONS) -> Agreement:
   """Trains surrogates with each seed, and tests them on real graphs.
 
   Args:
     real: "train", "valid" and "test".
-    synthetic: one sample, or several, each of which gets surrogates of its own; without one, only
-      surrogates of real graphs are trained. Of a sample `divided` makes its validation graphs.
-    seeds: of the surrogates.
-    label: its name, the same in all; None: the first of the real graphs.
-    options: of the surrogates.
+    synthetic: samples of synthetic graphs; each gets its own surrogates, with a validation split
+      from `split`. Without samples, only surrogates of real graphs are trained.
+    seeds: seeds of the surrogates.
+    label: name of the label; None: the first label of the real graphs.
+    options: options of the surrogates.
 
   Raises:
-    DataError: graphs lack the label, or there are too few of them.
+    DataError: the label does not exist, or there are too few graphs.
   """
   if not real["train"].y_names:
     raise errors.DataError("the real graphs have no labels; expected some to test surrogates on")
   label = label or real["train"].y_names[0]
-  found = Worth([], [], [], [])
+  result = Agreement([], [], [], [])
   for seed in seeds:
     surrogate = surrogate_lib.train(real["train"], real["valid"], seed, label, options)
-    found.real.append(_judged(surrogate, real["test"], label, seed=seed))
+    result.real.append(_test(surrogate, real["test"], label, seed=seed))
     for sample, graphs in enumerate(synthetic):
-      asked = graphs.label(label)
+      requested = graphs.label(label)
       predicted = surrogate.predict(graphs)
-      found.asked.append({"sample": sample, "seed": seed, **{
-          name: _defined(_MEASURES[name](asked, predicted)) for name in ("pearson", "spearman")}})
-      parts = divided(graphs, real["train"], seed)
+      result.requested.append({"sample": sample, "seed": seed, **{
+          name: _zero_if_nan(_MEASURES[name](requested, predicted))
+          for name in ("pearson", "spearman")}})
+      sides = split(graphs, real["train"], seed)
       order = np.random.default_rng([seed, 2]).permutation(len(graphs))
-      for name, y in (("synthetic", asked), ("shuffled", asked[order])):
+      for name, y in (("synthetic", requested), ("shuffled", requested[order])):
         labelled = graphs.with_labels(y, [label])
         surrogate_of = surrogate_lib.train(
-            labelled.take(parts["train"]), labelled.take(parts["valid"]), seed, label, options)
-        entry = _judged(surrogate_of, real["test"], label, sample=sample, seed=seed)
-        getattr(found, name).append(entry)
+            labelled.take(sides["train"]), labelled.take(sides["valid"]), seed, label, options)
+        entry = _test(surrogate_of, real["test"], label, sample=sample, seed=seed)
+        getattr(result, name).append(entry)
         _logger.info("seed %d, sample %d, %s labels: Pearson %.3f on real test graphs", seed,
                      sample, name, entry["pearson"])
-  return found
+  return result
 
 
-def divided(graphs: dags_lib.Dags, training: dags_lib.Dags, seed: int) -> dict[str, np.ndarray]:
-  """Training and validation parts of made graphs that are as strange to one another as real ones.
+def split(graphs: dags_lib.Dags, training: dags_lib.Dags, seed: int) -> dict[str, np.ndarray]:
+  """Splits synthetic graphs so that the sides are as different from each other as real splits are.
 
-  A generator knows its training graphs, and what it makes under the conditions of one of them is
-  often much like that one. A random part of a sample therefore rewards surrogates that remember
-  single training graphs, and stops them far too late. So graphs that were asked for with the
-  conditions of one training graph, or of its twins, stand on one side, and validation graphs that
-  are also in training are left out. Labels of real validation or test graphs are not looked at.
+  A generator knows its training graphs, and a graph generated under the conditions of one of them
+  often resembles it. A random split would therefore reward surrogates that memorize single training
+  graphs, and stop them far too late. So all graphs that were generated under the conditions of one
+  training graph, or of its structural twins, are on the same side. Validation graphs that also occur
+  among the training graphs are dropped. Labels of real validation or test graphs are not used.
 
   Args:
-    graphs: made graphs, whose labels are what was asked for.
+    graphs: synthetic graphs, whose labels are the requested ones.
     training: the training graphs of their generator.
-    seed: of the draw; about `VALID_SHARE` of the graphs are validation.
+    seed: seed of the split; about `VALID_SHARE` of the graphs are for validation.
 
   Returns:
-    For "train" and "valid" the ascending places of graphs.
+    For "train" and "valid" the sorted indices of the graphs.
 
   Raises:
-    DataError: there are fewer different conditions than parts, or no graph is left to validate on.
+    DataError: there are fewer distinct conditions than sides, or no validation graph remains.
   """
   names = [name for name in graphs.y_names
            if name in training.y_names or name == conditions_lib.SIZE]
-  # A sample without conditions is divided by structure, as its training graphs would be.
-  asked = np.stack([graphs.label(name) for name in names], axis=1) if names else (
+  # A sample without conditions is split by structure, as its training graphs would be.
+  requested = np.stack([graphs.label(name) for name in names], axis=1) if names else (
       np.zeros([len(graphs), 0]))
-  rows, place = np.unique(
-      np.concatenate([conditions_lib.values(training, names), asked]), axis=0,
+  rows, condition = np.unique(
+      np.concatenate([conditions_lib.values(training, names), requested]), axis=0,
       return_inverse=True)
-  place = place.reshape(-1)
+  condition = condition.reshape(-1)
   _, structure = np.unique(training.hashes(), return_inverse=True)
-  of_training, count = place[:len(training)], len(rows) + structure.max() + 1
-  # Conditions that one structure had, and structures of one condition, belong together.
+  of_training, count = condition[:len(training)], len(rows) + structure.max() + 1
+  # Connect the conditions of one structure, and the structures of one condition.
   joined = sparse.coo_matrix(
       (np.ones(len(training)), (of_training, len(rows) + structure)), [count, count])
   _, group = sparse.csgraph.connected_components(joined, directed=False)
-  own = graphs.hashes() if not names else group[place[len(training):]]
-  split = np.array(twins.divide([str(value) for value in own.tolist()], {"valid": VALID_SHARE},
-                                seed))
-  parts = {name: np.flatnonzero(split == name) for name in ("train", "valid")}
-  known = np.isin(graphs.hashes()[parts["valid"]], graphs.hashes()[parts["train"]])
+  key = graphs.hashes() if not names else group[condition[len(training):]]
+  side = np.array(twins.divide([str(value) for value in key.tolist()], {"valid": VALID_SHARE},
+                               seed))
+  sides = {name: np.flatnonzero(side == name) for name in ("train", "valid")}
+  known = np.isin(graphs.hashes()[sides["valid"]], graphs.hashes()[sides["train"]])
   if known.all():
     raise errors.DataError(
-        f"each of the {len(known)} made graphs that would stop training is trained on, too; sample "
-        "more graphs, or more different ones (--temperature, --tries=1)")
-  return {"train": parts["train"], "valid": parts["valid"][~known]}
+        f"all {len(known)} synthetic validation graphs also occur among the training graphs; "
+        "sample more graphs, or more diverse ones (--temperature, --tries=1)")
+  return {"train": sides["train"], "valid": sides["valid"][~known]}
 
 
 def summary(entries: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any]:
-  """Mean, standard deviation (n - 1) and number of one measure over surrogates; None for none."""
+  """Mean, sample standard deviation and count of one measure over surrogates; None for none."""
   values = [entry[measure] for entry in entries]
   if not values:
     return {"mean": None, "sd": None, "n": 0}
@@ -142,15 +143,15 @@ def summary(entries: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any
           "sd": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0, "n": len(values)}
 
 
-def _judged(surrogate: surrogate_lib.Surrogate, test: dags_lib.Dags, label: str, **about: int
-            ) -> dict[str, Any]:
+def _test(surrogate: surrogate_lib.Surrogate, test: dags_lib.Dags, label: str, **about: int
+          ) -> dict[str, Any]:
   predicted = surrogate.predict(test)
   return {**about,
-          **{name: _defined(measure(test.label(label), predicted))
+          **{name: _zero_if_nan(measure(test.label(label), predicted))
              for name, measure in _MEASURES.items()},
           "valid_pearson": surrogate.valid_pearson, "epoch": surrogate.epoch}
 
 
-def _defined(value: float) -> float:
-  """Constant predictions have no correlation: they agree as well as chance does."""
+def _zero_if_nan(value: float) -> float:
+  """Counts the undefined correlation of constant predictions as 0, the chance level."""
   return 0.0 if math.isnan(value) else value

@@ -1,10 +1,9 @@
-"""Classifier two-sample test: can a classifier tell made graphs from real ones?
+"""Classifier two-sample test: can a classifier distinguish synthetic graphs from real ones?
 
-Trees on simple numbers of each graph, cross-validated (Lopez-Paz and Oquab, arXiv 1610.06545).
-0.5 means that it cannot; between two real samples it says what is within reach.
+A random forest on simple features of each graph, cross-validated (Lopez-Paz and Oquab,
+arXiv 1610.06545). An AUC of 0.5 means that it cannot; the AUC between two real samples is the value
+that a generator can achieve.
 """
-
-
 import numpy as np
 from sklearn import ensemble
 from sklearn import metrics as sklearn_metrics
@@ -20,19 +19,19 @@ _TREES = 100
 def two_sample(first: dags_lib.Dags, second: dags_lib.Dags, seed: int) -> dict[str, float]:
   """Accuracy and area under the ROC curve of a classifier between two samples of graphs.
 
-  The larger sample is cut, at random, to the size of the smaller, so that a guess is right half of
-  the time. Graphs that are the same stand in one fold: recognising them says nothing about others.
+  The larger sample is reduced at random to the size of the smaller, so that guessing is right half
+  of the time. Structurally equal graphs are in the same fold: recognizing them would prove nothing.
 
   Args:
     first: one sample.
-    second: the other.
-    seed: of the cut, the folds and the trees.
+    second: the other sample.
+    seed: seed of the reduction, the folds and the forest.
 
   Returns:
-    `accuracy`, `auc`, and `n`, the graphs of each sample.
+    `accuracy`, `auc`, and `n`, the number of graphs of each sample.
 
   Raises:
-    DataError: different attributes, or too few different graphs for five folds.
+    DataError: attributes differ, or there are too few distinct graphs for five folds.
   """
   rng = np.random.default_rng(seed)
   count = min(len(first), len(second))
@@ -43,14 +42,14 @@ def two_sample(first: dags_lib.Dags, second: dags_lib.Dags, seed: int) -> dict[s
   if groups.max(initial=-1) + 1 < 2 * _FOLDS:
     raise errors.DataError(
         f"{groups.max(initial=-1) + 1} different graphs; expected at least {2 * _FOLDS} in the two "
-        "samples together: give more graphs")
+        "samples together: use more graphs")
   labels = np.repeat([0, 1], count)
   folds = model_selection.StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
   scores = np.zeros(len(rows))
   for train, test in folds.split(rows, labels, groups):
     trees = ensemble.RandomForestClassifier(_TREES, min_samples_leaf=2, random_state=seed)
     trees.fit(rows[train], labels[train])
-    # A fold may be left with one class, of which the classifier is then certain.
+    # A fold may contain one class only; the classifier then predicts it with certainty.
     chances = trees.predict_proba(rows[test])
     scores[test] = chances[:, list(trees.classes_).index(1)] if 1 in trees.classes_ else 0
   return {"accuracy": float(((scores > 0.5) == labels).mean()),
@@ -58,7 +57,7 @@ def two_sample(first: dags_lib.Dags, second: dags_lib.Dags, seed: int) -> dict[s
 
 
 def features(graphs: dags_lib.Dags) -> np.ndarray:
-  """(G, f) numbers of each graph: sizes, degrees, shape, and the share of every attribute value."""
+  """(G, f) features of each graph: sizes, degrees, shape, frequency of every attribute value."""
   count, at = len(graphs), graphs.graph_of_node
   sizes, depths = graphs.sizes, graphs.depths
   mean = lambda values: np.bincount(at, weights=values, minlength=count) / sizes

@@ -1,10 +1,10 @@
-"""Critics of made graphs: of several that were asked for the same label, the one that fits is kept.
+"""Critics: of several graphs generated for the same label, keep the one that fits best.
 
-A critic is a few surrogates that predict the label of a graph, trained on training graphs alone. Of
-each group of graphs drawn under the same conditions the one is kept whose predicted label comes
-nearest to the asked one, both taken as ranks among the labels of training. What is kept is then no
-longer a plain sample of the generator: labels are followed more closely, as far as surrogates of
-the training graphs can tell. Imports TensorFlow.
+A critic is an ensemble of surrogates that predict a graph's label, trained on training graphs only.
+From each group of graphs generated under the same conditions it keeps the one whose predicted label
+is nearest to the requested one, measured in ranks among the training labels. The kept graphs are no
+longer a plain sample of the generator: they follow the labels more closely, as far as surrogates of
+the training graphs can predict. Imports TensorFlow.
 """
 
 import dataclasses
@@ -15,77 +15,78 @@ from tpugraphs_rank import errors
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
 from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 
-# Surrogates that judge made graphs take small seeds: a critic's are never among them.
+# The surrogates that evaluate generated graphs use small seeds, so a critic never shares theirs.
 FIRST_SEED = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Critic:
-  """Surrogates whose predictions are averaged.
+  """An ensemble of surrogates whose predictions are averaged.
 
   Attributes:
-    surrogates: of one label.
-    label: its name.
-    known: (G,) the labels of training, rising.
-    tries: graphs drawn for each that is kept.
+    surrogates: surrogates of one label.
+    label: name of the label.
+    training_labels: (G,) labels of the training graphs, ascending.
+    tries: number of graphs generated for each one that is kept.
   """
 
   surrogates: list[surrogate_lib.Surrogate]
   label: str
-  known: np.ndarray
+  training_labels: np.ndarray
   tries: int = 2
 
   @classmethod
   def fit(cls, graphs: dags_lib.Dags, label: str, members: int = 4, tries: int = 2, seed: int = 0,
-          options: surrogate_lib.Options = surrogate_lib.Options()) -> "Critic":
-    """Trains a critic; the same seed gives the same one.
+          options: surrogate_lib.Options = surrogate_lib.DEFAULT_OPTIONS) -> "Critic":
+    """Trains a critic; the same seed gives the same critic.
 
-    Each member stops by a quarter of the graphs that is drawn anew for it, equal graphs together:
-    nothing but the training graphs is needed, or seen.
+    Each member uses its own random quarter of the graphs for early stopping, with structurally
+    equal graphs on the same side. No other graphs are used.
 
     Args:
       graphs: the training graphs.
-      label: the name of their label.
-      members: surrogates.
-      tries: graphs drawn for each that is kept.
-      seed: of divisions and surrogates.
-      options: of the surrogates.
+      label: name of the label.
+      members: number of surrogates.
+      tries: number of graphs generated for each one that is kept.
+      seed: seed of the splits and the surrogates.
+      options: options of the surrogates.
 
     Raises:
-      ConfigError: members or tries below one.
-      DataError: the graphs lack the label, or there are too few of them.
+      ConfigError: members or tries is below one.
+      DataError: the graphs do not have the label, or there are too few of them.
     """
     if members < 1 or tries < 1:
       raise errors.ConfigError(
-          f"a critic of {members} surrogates that chooses among {tries} graphs; expected one at "
-          "least of either")
+          f"a critic of {members} surrogates that chooses among {tries} graphs; expected at least "
+          "one of each")
     surrogates = []
     for member in range(members):
-      own = FIRST_SEED + seed * 1000 + member
-      parts = dags_lib.split_by_wl(graphs, {"valid": 0.25}, own)
+      member_seed = FIRST_SEED + seed * 1000 + member
+      split = dags_lib.split_by_wl(graphs, {"valid": 0.25}, member_seed)
       surrogates.append(surrogate_lib.train(
-          graphs.take(parts["train"]), graphs.take(parts["valid"]), own, label, options))
+          graphs.take(split["train"]), graphs.take(split["valid"]), member_seed, label, options))
     return cls(surrogates, label, np.sort(graphs.label(label)), tries)
 
-  def misses(self, graphs: dags_lib.Dags) -> np.ndarray:
-    """(G,) float64: how far the predicted label is from that of each graph, 0 to 1, in ranks."""
+  def label_errors(self, graphs: dags_lib.Dags) -> np.ndarray:
+    """(G,) float64 distance between predicted and requested label, as a rank difference in 0..1."""
     predicted = np.mean([one.predict(graphs) for one in self.surrogates], axis=0)
     return np.abs(self._rank(predicted) - self._rank(graphs.label(self.label)))
 
-  def chosen(self, graphs: dags_lib.Dags) -> np.ndarray:
-    """(G / tries,) the rows that are kept: of each `tries` graphs in turn the best.
+  def select(self, graphs: dags_lib.Dags) -> np.ndarray:
+    """(G / tries,) indices of the kept graphs: the best of each group of `tries`.
 
     Raises:
-      DataError: the graphs are no whole number of groups.
+      DataError: the number of graphs is not a multiple of `tries`.
     """
     if len(graphs) % self.tries:
       raise errors.DataError(
-          f"{len(graphs)} graphs; expected groups of {self.tries}, drawn under the same conditions")
-    best = self.misses(graphs).reshape(-1, self.tries).argmin(axis=1)
+          f"{len(graphs)} graphs; expected groups of {self.tries}, generated under the "
+          "same conditions")
+    best = self.label_errors(graphs).reshape(-1, self.tries).argmin(axis=1)
     return np.arange(len(best)) * self.tries + best
 
   def _rank(self, labels: np.ndarray) -> np.ndarray:
-    # Between the labels of training ranks are interpolated: a prediction hits none of them.
-    values, counts = np.unique(self.known, return_counts=True)
-    middle = (np.cumsum(counts) - 0.5 * counts) / len(self.known)
+    # Predictions fall between training labels, so ranks are interpolated.
+    values, counts = np.unique(self.training_labels, return_counts=True)
+    middle = (np.cumsum(counts) - 0.5 * counts) / len(self.training_labels)
     return np.interp(labels, values, middle)

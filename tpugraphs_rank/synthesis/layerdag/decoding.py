@@ -1,8 +1,8 @@
-"""Edges of a new layer that keep a graph valid, from what the diffusion says of each pair.
+"""Chooses the edges of a new layer from the diffusion's scores, so that the graph stays valid.
 
-A pair's priority is the log odds of an edge plus logistic noise: it is above 0 as often as the edge
-is likely. Free of constraints those pairs are joined. Constrained, they are taken in the order of
-priority, as many as the numbers of operands leave room for.
+A pair's priority is the log odds of an edge plus logistic noise: it is above 0 with the probability
+of the edge. Without constraints all pairs with positive priority are joined. With constraints,
+pairs are joined in order of priority, as far as the numbers of operands allow.
 """
 
 from typing import NamedTuple
@@ -11,12 +11,12 @@ import numpy as np
 
 
 class Layer(NamedTuple):
-  """The pairs of one graph's new layer: c candidates and s new nodes, each with each.
+  """All pairs of a candidate and a new node of one graph's new layer: c candidates, s new nodes.
 
   Attributes:
-    priority: (c, s).
-    front: (c,) bool: whether the candidate is of the layer before.
-    slots: (c,) how many operands a candidate lacks.
+    priority: (c, s) priority of each pair.
+    front: (c,) bool; the candidate belongs to the previous layer.
+    slots: (c,) number of operands that a candidate still needs.
     operands: (s,) numbers of operands of the new nodes.
   """
 
@@ -27,21 +27,21 @@ class Layer(NamedTuple):
 
 
 def free(layer: Layer) -> np.ndarray:
-  """(c, s) bool: what is likely; each new node gets its likeliest edge at least."""
+  """(c, s) bool edges without constraints; each new node gets at least its likeliest edge."""
   joined = layer.priority > 0
-  alone = np.flatnonzero(~joined.any(axis=0))
-  joined[layer.priority[:, alone].argmax(axis=0), alone] = True
+  unjoined = np.flatnonzero(~joined.any(axis=0))
+  joined[layer.priority[:, unjoined].argmax(axis=0), unjoined] = True
   return joined
 
 
 def to_users(layer: Layer) -> np.ndarray | None:
-  """(c, s) bool: each new node has a user in the layer before; no candidate more than its slots.
+  """(c, s) bool edges where each new node has a user in the previous layer, within the slots.
 
-  What a candidate still lacks afterwards must fit below: into the next layer, which has at most as
-  many nodes as this one has operands.
+  The slots that remain must be filled by the next layer, which has at most as many nodes as this
+  layer has operands.
 
   Returns:
-    None where that cannot be.
+    The edges, or None where no choice is valid.
   """
   count, new = layer.priority.shape
   joined = np.zeros([count, new], bool)
@@ -50,12 +50,12 @@ def to_users(layer: Layer) -> np.ndarray | None:
   if left[layer.front].sum() < new or (left - new > below).any():
     return None
   order = np.argsort(-layer.priority, axis=None, kind="stable")
-  alone = np.ones(new, bool)
-  # Every pair with the layer before exists and its slots are enough, so every node finds a user.
+  unjoined = np.ones(new, bool)
+  # All pairs with the previous layer exist and its slots suffice, so every new node gets a user.
   for place in order:
     candidate, node = divmod(int(place), new)
-    if alone[node] and layer.front[candidate] and left[candidate]:
-      joined[candidate, node], alone[node] = True, False
+    if unjoined[node] and layer.front[candidate] and left[candidate]:
+      joined[candidate, node], unjoined[node] = True, False
       left[candidate] -= 1
   for place in order:
     candidate, node = divmod(int(place), new)
@@ -63,7 +63,7 @@ def to_users(layer: Layer) -> np.ndarray | None:
     if wanted and left[candidate] and not joined[candidate, node]:
       joined[candidate, node] = True
       left[candidate] -= 1
-  # Pairs passed over while there was still room below, of candidates whose priorities came first.
+  # Candidates visited early may have skipped pairs that the next layer cannot supply after all.
   for candidate in np.flatnonzero(left > below):
     spare = np.flatnonzero(~joined[candidate])
     best = spare[np.argsort(-layer.priority[candidate, spare], kind="stable")]
@@ -72,10 +72,10 @@ def to_users(layer: Layer) -> np.ndarray | None:
 
 
 def to_operands(layer: Layer) -> np.ndarray | None:
-  """(c, s) bool: each new node has its number of operands, one of them in the layer before.
+  """(c, s) bool edges where each new node has all its operands, one in the previous layer.
 
   Returns:
-    None where there are too few candidates.
+    The edges, or None where there are too few candidates.
   """
   count, new = layer.priority.shape
   if not layer.front.any() or (layer.operands > count).any() or (layer.operands < 1).any():

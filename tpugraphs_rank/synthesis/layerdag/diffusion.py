@@ -1,14 +1,15 @@
 """Discrete diffusion whose noise is the marginal distribution of the categories.
 
-At time t a category is kept with probability a(t), else drawn anew from the marginal m:
+At time t a category is kept with probability a(t), and otherwise resampled from the marginal m:
 
   q(x_t | x_0) = a(t) [x_t = x_0] + (1 - a(t)) m(x_t),   a(0) = 1, a falls to about 0 at t = T.
 
-Kept through both spans or not, so for s < t also q(x_t | x_s) = r [x_t = x_s] + (1 - r) m(x_t) with
-r = a(t) / a(s): sampling may leave out times, and each span is exact. Source: the marginal noise of
-DiGress (arXiv 2209.14734, section 4.1), which LayerDAG (arXiv 2411.02322, section 3.3) takes over.
+A category survives two spans only if it survives each, so for s < t also q(x_t | x_s) =
+r [x_t = x_s] + (1 - r) m(x_t) with r = a(t) / a(s). Sampling may therefore skip times, and each
+span is exact. Source: the marginal noise of DiGress (arXiv 2209.14734, section 4.1), which LayerDAG
+(arXiv 2411.02322, section 3.3) uses.
 
-Shapes: M variables of K categories each; `marginal` is [K], or [M, K] where each has its own.
+Shapes: M variables of K categories each; `marginal` is [K], or [M, K] for one per variable.
 """
 
 import math
@@ -16,7 +17,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-_LEAST = 1e-30  # Below any probability that occurs, above the least number in float32.
+_EPSILON = 1e-30  # Below any probability that occurs, above the smallest float32.
 
 
 def cosine_schedule(steps: int) -> np.ndarray:
@@ -29,9 +30,9 @@ def cosine_schedule(steps: int) -> np.ndarray:
   return np.maximum(values / values[0], 1e-5)
 
 
-def times(steps: int, visited: int) -> list[int]:
-  """Falling times from `steps` to 0, of which sampling visits `visited` spans, evenly spread."""
-  return sorted({round(steps * place / visited) for place in range(visited + 1)}, reverse=True)
+def times(steps: int, spans: int) -> list[int]:
+  """Descending times from `steps` to 0 that divide the interval into evenly spaced spans."""
+  return sorted({round(steps * index / spans) for index in range(spans + 1)}, reverse=True)
 
 
 def noised(x: tf.Tensor, kept: tf.Tensor, marginal: tf.Tensor) -> tf.Tensor:
@@ -51,8 +52,8 @@ def reverse(clean: tf.Tensor, x: tf.Tensor, kept_before: tf.Tensor, kept: tf.Ten
             marginal: tf.Tensor) -> tf.Tensor:
   """p(x_s | x_t) = sum over k of q(x_s | x_t, x_0 = k) p(x_0 = k | x_t), [M, K].
 
-  By Bayes q(j | i, k) = q(i | j) q_s(j | k) / q_t(i | k), and with w(k) = p(k) / q_t(i | k) the sum
-  over k is q(i | j) (a(s) w(j) + (1 - a(s)) m(j) sum w): K numbers, not K^2.
+  By Bayes q(j | i, k) = q(i | j) q_s(j | k) / q_t(i | k). With w(k) = p(k) / q_t(i | k) the sum
+  over k is q(i | j) (a(s) w(j) + (1 - a(s)) m(j) sum w): it takes K numbers instead of K^2.
 
   Args:
     clean: [M, K] p(x_0 | x_t); a one-hot row gives the posterior q(x_s | x_t, x_0).
@@ -64,21 +65,21 @@ def reverse(clean: tf.Tensor, x: tf.Tensor, kept_before: tf.Tensor, kept: tf.Ten
   marginal = tf.cast(marginal, clean.dtype)
   kept_before, kept = _column(kept_before, clean.dtype), _column(kept, clean.dtype)
   here = tf.one_hot(x, clean.shape[-1], dtype=clean.dtype)
-  drawn = tf.reduce_sum(here * marginal, axis=-1, keepdims=True)  # m(i)
-  weights = clean / tf.maximum(kept * here + (1.0 - kept) * drawn, _LEAST)
+  resampled = tf.reduce_sum(here * marginal, axis=-1, keepdims=True)  # m(i)
+  weights = clean / tf.maximum(kept * here + (1.0 - kept) * resampled, _EPSILON)
   before = (kept_before * weights
             + (1.0 - kept_before) * marginal * tf.reduce_sum(weights, axis=-1, keepdims=True))
   span = kept / kept_before
-  joint = (span * here + (1.0 - span) * drawn) * before
-  return joint / tf.maximum(tf.reduce_sum(joint, axis=-1, keepdims=True), _LEAST)
+  joint = (span * here + (1.0 - span) * resampled) * before
+  return joint / tf.maximum(tf.reduce_sum(joint, axis=-1, keepdims=True), _EPSILON)
 
 
 def bound(x: tf.Tensor, noisy: tf.Tensor, clean: tf.Tensor, kept_before: tf.Tensor,
           kept: tf.Tensor, marginal: tf.Tensor) -> tf.Tensor:
-  """[M]: what one span adds to the bound of -log p(x_0), in nats, given x_t.
+  """[M] contribution of one span to the upper bound of -log p(x_0), in nats, given x_t.
 
-  KL(q(x_s | x_t, x_0) || p(x_s | x_t)); where s = 0 that is -log p(x_0 | x_t). The sum over all
-  spans, each in expectation over x_t, and KL(q(x_T | x_0) || m) bound -log p(x_0) from above.
+  KL(q(x_s | x_t, x_0) || p(x_s | x_t)); for s = 0 this is -log p(x_0 | x_t). The sum over all
+  spans, each in expectation over x_t, plus KL(q(x_T | x_0) || m) is an upper bound of -log p(x_0).
 
   Args:
     x: [M] categories at time 0.
@@ -90,27 +91,27 @@ def bound(x: tf.Tensor, noisy: tf.Tensor, clean: tf.Tensor, kept_before: tf.Tens
   """
   truth = reverse(tf.one_hot(x, clean.shape[-1], dtype=clean.dtype), noisy, kept_before, kept,
                   marginal)
-  found = reverse(clean, noisy, kept_before, kept, marginal)
-  return tf.reduce_sum(truth * (tf.math.log(tf.maximum(truth, _LEAST))
-                                - tf.math.log(tf.maximum(found, _LEAST))), axis=-1)
+  predicted = reverse(clean, noisy, kept_before, kept, marginal)
+  return tf.reduce_sum(truth * (tf.math.log(tf.maximum(truth, _EPSILON))
+                                - tf.math.log(tf.maximum(predicted, _EPSILON))), axis=-1)
 
 
 def draw(probabilities: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-  """[M] int32: one category for each row of [M, K].
+  """[M] int32: samples one category from each row of [M, K].
 
   Args:
-    probabilities: [M, K], not necessarily normalised; a category of probability 0 is never drawn.
+    probabilities: [M, K], not necessarily normalized; a category of probability 0 is never sampled.
     seed: (2,) int32.
   """
   uniform = tf.random.stateless_uniform(
       tf.shape(probabilities), seed, minval=1e-7, maxval=1.0 - 1e-7, dtype=tf.float32)
   noise = -tf.math.log(-tf.math.log(uniform))
-  logits = tf.math.log(tf.maximum(tf.cast(probabilities, tf.float32), _LEAST))
+  logits = tf.math.log(tf.maximum(tf.cast(probabilities, tf.float32), _EPSILON))
   return tf.argmax(logits + noise, axis=-1, output_type=tf.int32)
 
 
 def _column(kept: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-  """A factor for each row."""
-  # A plain number must not become a float32 on the way to a float64.
+  """The factor as a column that broadcasts over categories."""
+  # Convert a Python number directly, not through float32, to keep float64 precision.
   kept = tf.cast(kept, dtype) if tf.is_tensor(kept) else tf.convert_to_tensor(kept, dtype)
   return kept if kept.shape.rank == 0 else kept[:, None]

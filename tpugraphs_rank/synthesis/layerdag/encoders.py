@@ -1,6 +1,6 @@
-"""States of the nodes of growing graphs, and what is known before a layer is made.
+"""Encodes the nodes of partial graphs, and the context in which the next layer is generated.
 
-Shapes: N nodes, S steps and c candidates in all (see `growth`), h wide.
+Shapes: N nodes, S steps and c candidates in total (see `growth`), h the width of hidden states.
 """
 
 from collections.abc import Mapping
@@ -15,26 +15,26 @@ Arrays = Mapping[str, tf.Tensor]
 
 
 class Noise:
-  """A fresh seed for each use, the same ones for the same first seed."""
+  """A sequence of distinct random seeds that is determined by its first seed."""
 
   def __init__(self, seed: tf.Tensor):
-    """Keeps the (2,) int32 seed."""
+    """Stores the (2,) int32 seed."""
     self._seed = seed
     self._used = 0
 
   def seed(self) -> tf.Tensor:
-    """(2,) int32."""
+    """The next (2,) int32 seed."""
     self._used += 1
     return self._seed + tf.constant([0, 7919], tf.int32) * self._used
 
   def dropped(self, values: tf.Tensor, rate: float) -> tf.Tensor:
-    """Values with this share of them set to zero, the others scaled up."""
+    """Applies dropout: sets this share of the values to zero and scales up the others."""
     if not rate:
       return values
     return tf.nn.experimental.stateless_dropout(values, rate, seed=self.seed())
 
   def hidden(self, x: tf.Tensor, rate: float) -> tf.Tensor:
-    """Attributes [N, F] with this share of them as one does not know them: -1."""
+    """Attributes [N, F] with this share of them replaced by -1, which means unknown."""
     if not rate:
       return x
     shown = tf.random.stateless_uniform(tf.shape(x), self.seed()) >= rate
@@ -42,18 +42,18 @@ class Noise:
 
 
 def segment_sum(values: tf.Tensor, segments: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-  """[count, h]: the sum of the rows of each segment."""
+  """[count, h] sums of the rows of each segment."""
   return tf.math.unsorted_segment_sum(values, segments, count)
 
 
 def segment_mean(values: tf.Tensor, segments: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-  """[count, h]: the mean of the rows of each segment, 0 for none."""
+  """[count, h] means of the rows of each segment; 0 for an empty segment."""
   number = tf.math.unsorted_segment_sum(tf.ones_like(values[:, :1]), segments, count)
   return segment_sum(values, segments, count) / tf.maximum(number, 1.0)
 
 
 class Attributes(tf.keras.layers.Layer):
-  """The sum of the embeddings of a node's attributes; -1 is one more value of each."""
+  """The sum of the embeddings of a node's attributes; -1 is an additional value of each."""
 
   def __init__(self, sizes: list[int], width: int):
     super().__init__()
@@ -68,14 +68,14 @@ class Attributes(tf.keras.layers.Layer):
 
 
 class Encoder(tf.keras.layers.Layer):
-  """Rounds of messages along the edges of a prefix.
+  """Message passing along the edges of a prefix.
 
-  h' = h + drop(act(norm(h) W_self + (sum over earlier neighbours of h) W_heard + u W_more))
+  h' = h + drop(act(norm(h) W_self + (sum over earlier neighbors of h) W_messages + u W_other))
 
-  "causal": u is the mean state of the node's layer. A node's state then depends on the layers up to
-  its own alone, so that one pass over a graph encodes all of its prefixes, and sampling encodes
-  each layer once. "bidirectional": u is the sum over later neighbours in the prefix, and each
-  prefix is encoded for itself.
+  "causal": u is the mean state of the node's layer. A node's state then depends only on the layers
+  up to its own, so one pass over a graph encodes all of its prefixes, and sampling encodes each
+  layer once. "bidirectional": u is the sum over later neighbors in the prefix, and each prefix is
+  encoded separately.
   """
 
   def __init__(self, network: settings.NetworkSettings, sizes: list[int], name: str):
@@ -83,7 +83,7 @@ class Encoder(tf.keras.layers.Layer):
     self._network = network
     width = network.width
     self._attributes = Attributes(sizes, width)
-    self._level = tf.keras.layers.Embedding(growth.MOST_COUNT + 1, width, name="level")
+    self._level = tf.keras.layers.Embedding(growth.MAX_COUNT + 1, width, name="level")
     self._rounds = []
     for _ in range(network.encoder_layers):
       self._rounds.append([tf.keras.layers.LayerNormalization(),
@@ -92,44 +92,44 @@ class Encoder(tf.keras.layers.Layer):
                            tf.keras.layers.Dense(width, use_bias=False)])
 
   def start(self, x: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """[N, F] attributes and [N] layers to [N, h]."""
-    return self._attributes(x) + self._level(tf.minimum(level, growth.MOST_COUNT))
+    """Initial states: [N, F] attributes and [N] layers to [N, h]."""
+    return self._attributes(x) + self._level(tf.minimum(level, growth.MAX_COUNT))
 
-  def advance(self, number: int, hidden: tf.Tensor, heard: tf.Tensor, more: tf.Tensor,
+  def advance(self, number: int, hidden: tf.Tensor, messages: tf.Tensor, other: tf.Tensor,
               noise: Noise | None) -> tf.Tensor:
-    """One round, [N, h] to [N, h]."""
-    norm, own, from_earlier, other = self._rounds[number]
+    """One round of message passing, [N, h] to [N, h]."""
+    norm, self_dense, message_dense, other_dense = self._rounds[number]
     scaled = norm(hidden)
-    change = tf.nn.gelu(own(scaled) + from_earlier(heard) + other(more))
+    change = tf.nn.gelu(self_dense(scaled) + message_dense(messages) + other_dense(other))
     return hidden + (noise.dropped(change, self._network.dropout) if noise else change)
 
   def causal(self, x: tf.Tensor, level: tf.Tensor, layer: tf.Tensor, edges: tf.Tensor,
              earlier: list[tf.Tensor] | None, layers: tf.Tensor, noise: Noise | None = None
              ) -> list[tf.Tensor]:
-    """The states [N, h] before and after each round of nodes whose earlier neighbours are known.
+    """States [N, h] before and after each round, for nodes whose earlier neighbors are known.
 
     Args:
       x: [N, F] attributes.
-      level: [N] how deep the node lies.
-      layer: [N] which of the batch's layers it belongs to.
-      edges: [m, 2]: a row of `earlier`, and the node that hears it.
-      earlier: for each round the states before it, of all nodes so far; None: these same nodes.
-      layers: how many layers there are.
-      noise: for dropout.
+      level: [N] depth of the node.
+      layer: [N] index of the node's layer within the batch.
+      edges: [m, 2]: a row of `earlier`, and the node that receives its message.
+      earlier: for each round the states before it of all nodes so far; None: of these nodes.
+      layers: number of layers.
+      noise: source of dropout.
     """
     states = [self.start(x, level)]
     count = tf.shape(x)[0]
     for number in range(len(self._rounds)):
       hidden = states[-1]
       source = hidden if earlier is None else earlier[number]
-      heard = segment_sum(tf.gather(source, edges[:, 0]), edges[:, 1], count)
-      mates = tf.gather(segment_mean(hidden, layer, layers), layer)
-      states.append(self.advance(number, hidden, heard, mates, noise))
+      messages = segment_sum(tf.gather(source, edges[:, 0]), edges[:, 1], count)
+      layer_mean = tf.gather(segment_mean(hidden, layer, layers), layer)
+      states.append(self.advance(number, hidden, messages, layer_mean, noise))
     return states
 
   def bidirectional(self, x: tf.Tensor, level: tf.Tensor, edges: tf.Tensor,
                     noise: Noise | None = None) -> tf.Tensor:
-    """[r, h]: the states of the nodes of prefixes, each a graph of its own."""
+    """[r, h] states of the nodes of all prefixes, each prefix a separate graph."""
     hidden = self.start(x, level)
     count = tf.shape(x)[0]
     for number in range(len(self._rounds)):
@@ -140,9 +140,9 @@ class Encoder(tf.keras.layers.Layer):
 
 
 class Context(tf.keras.layers.Layer):
-  """What a step knows: its prefix, the candidates for edges, counts, and what is asked for.
+  """The context of a step: its prefix, the candidates for edges, counts, and the conditions.
 
-  Of a prefix the candidates matter most: they are what the next layer is joined to.
+  The candidates are pooled separately because the next layer connects to them.
   """
 
   def __init__(self, network: settings.NetworkSettings, sizes: list[int], name: str):
@@ -152,62 +152,61 @@ class Context(tf.keras.layers.Layer):
     dense = tf.keras.layers.Dense
     table = lambda size, name: tf.keras.layers.Embedding(size + 1, width, name=name)
     self._candidate = dense(width, name="candidate")
-    self._slots = table(growth.MOST_SLOTS, "slots")
-    self._gap = table(growth.MOST_GAP, "gap")
-    self._counts = [table(growth.MOST_COUNT, f"count_{place}") for place in range(4)]
+    self._slots = table(growth.MAX_SLOTS, "slots")
+    self._gap = table(growth.MAX_GAP, "gap")
+    self._counts = [table(growth.MAX_COUNT, f"count_{place}") for place in range(4)]
     self._scalars = dense(width, name="scalars")
     self._join = dense(width, name="join")
     self._mix = dense(width, activation=tf.nn.gelu, name="mix")
     self._out = dense(width, name="out")
     self._categories = tf.keras.layers.Embedding(
-        conditions_lib.MOST_CATEGORIES + 1, width, name="category")
+        conditions_lib.MAX_CATEGORIES + 1, width, name="category")
 
   def candidates(self, states: tf.Tensor, arrays: Arrays) -> tf.Tensor:
-    """[c, h]: the states of candidates, with the room that they have at this step."""
-    own = tf.gather(self._candidate(states), arrays["candidate_row"])
-    own += self._slots(arrays["candidate_slots"]) + self._gap(arrays["candidate_gap"])
+    """[c, h] states of the candidates, including the number of edges that each can still get."""
+    hidden = tf.gather(self._candidate(states), arrays["candidate_row"])
+    hidden += self._slots(arrays["candidate_slots"]) + self._gap(arrays["candidate_gap"])
     if self._held is not None:
-      own += segment_sum(self._held(arrays["held_x"]), arrays["held_candidate"],
-                         tf.size(arrays["candidate_row"]))
-    return tf.nn.gelu(own)
+      hidden += segment_sum(self._held(arrays["held_x"]), arrays["held_candidate"],
+                            tf.size(arrays["candidate_row"]))
+    return tf.nn.gelu(hidden)
 
   def call(self, candidates: tf.Tensor, prefix: tf.Tensor, arrays: Arrays) -> tf.Tensor:
-    """[S, h].
+    """[S, h] context of each step.
 
     Args:
-      candidates: [c, h], of `candidates`.
-      prefix: [S, h]: the sum of the states of the nodes before each step.
-      arrays: of the steps; scalar, told, category and target of each step's graph.
+      candidates: [c, h] result of `candidates`.
+      prefix: [S, h] sum of the states of the nodes before each step.
+      arrays: arrays of the steps, with scalar, specified, category and target of each step's graph.
     """
     counts = arrays["counts"]
     steps = tf.shape(counts)[0]
     number = tf.cast(counts[:, :1], prefix.dtype)
     pooled = segment_sum(candidates, arrays["candidate_step"], steps)
     mean = segment_mean(candidates, arrays["candidate_step"], steps)
-    seen = tf.add_n([table(tf.minimum(counts[:, place], growth.MOST_COUNT))
-                     for place, table in enumerate(self._counts)])
-    asked = self._asked(arrays, number[:, 0])
+    embedded_counts = tf.add_n([table(tf.minimum(counts[:, place], growth.MAX_COUNT))
+                                for place, table in enumerate(self._counts)])
+    conditions = self._conditions(arrays, number[:, 0])
     joined = tf.concat([prefix / tf.maximum(number, 1.0), mean, 0.2 * pooled], axis=-1)
-    return self._out(self._mix(tf.nn.gelu(self._join(joined) + seen + asked)))
+    return self._out(self._mix(tf.nn.gelu(self._join(joined) + embedded_counts + conditions)))
 
-  def _asked(self, arrays: Arrays, number: tf.Tensor) -> tf.Tensor:
-    """[S, h]: what the graph is to be, and how much of its size is left."""
+  def _conditions(self, arrays: Arrays, number: tf.Tensor) -> tf.Tensor:
+    """[S, h] embedding of the conditions, and of how much of the requested size is left."""
     scalar, target = arrays["scalar"], arrays["target"]
     known = tf.cast(target > 0, scalar.dtype)
     left = tf.maximum(target - number, 0.0)
     size = tf.stack([known, known * left / tf.maximum(target, 1.0), known * tf.math.log1p(left),
                      known * tf.cast(left <= 0, scalar.dtype)], axis=1)
     waves = [function(scale * scalar) for scale in (1.0, 2.0, 4.0) for function in (tf.sin, tf.cos)]
-    told = arrays["told"]
-    features = tf.concat([scalar, *waves, told, size], axis=-1)
+    features = tf.concat([scalar, *waves, arrays["specified"], size], axis=-1)
     category = arrays["category"]
     return self._scalars(features) + self._categories(
-        tf.where(category == conditions_lib.OPEN, conditions_lib.MOST_CATEGORIES, category))
+        tf.where(category == conditions_lib.UNSPECIFIED, conditions_lib.MAX_CATEGORIES, category))
 
 
 def prefix_sums(states: tf.Tensor, arrays: Arrays) -> tf.Tensor:
-  """[S, h]: for each step the sum of the states of its graph's nodes before it."""
+  """[S, h] sum, for each step, of the states of its graph's nodes before the step."""
   steps = tf.shape(arrays["counts"])[0]
-  made = segment_sum(states, arrays["step"], steps)
-  before = tf.cumsum(made, axis=0, exclusive=True)
+  per_step = segment_sum(states, arrays["step"], steps)
+  before = tf.cumsum(per_step, axis=0, exclusive=True)
   return before - tf.gather(before, arrays["first_step"])

@@ -1,4 +1,4 @@
-"""The three modules together, and what training graphs say that they need."""
+"""The three networks as one generator, and the facts about training graphs that they depend on."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -20,15 +20,18 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What training graphs say.
+  """Facts about the training graphs.
 
   Attributes:
-    x_names, vocabularies: of the attributes, as in `dags.Dags`.
-    kinds: the pairs of a first attribute and a number of operands that occur.
-    conditions: what can be asked for.
-    marginals: how often each kind, and each value of each other attribute, occurs.
-    most_nodes, most_layers, widest: the largest graph, the deepest, the widest layer.
-    degree: the mean number of edges that join a new node, first layers apart.
+    x_names: names of the attributes, as in `dags.Dags`.
+    vocabularies: vocabularies of the attributes, as in `dags.Dags`.
+    kinds: the pairs of first attribute and number of operands that occur.
+    conditions: the conditions of the model.
+    marginals: relative frequency of each kind, and of each value of the other attributes.
+    max_nodes: nodes of the largest graph.
+    max_layers: layers of the deepest graph.
+    max_width: nodes of the widest layer.
+    degree: mean number of edges that connect a new node, without first layers.
   """
 
   x_names: tuple[str, ...]
@@ -36,28 +39,28 @@ class Facts:
   kinds: growth.Kinds
   conditions: conditions_lib.Conditions
   marginals: tuple[np.ndarray, ...]
-  most_nodes: int
-  most_layers: int
-  widest: int
+  max_nodes: int
+  max_layers: int
+  max_width: int
   degree: float
 
   @classmethod
   def of(cls, dags: dags_lib.Dags, config: settings.LayerDagConfig) -> "Facts":
-    """The facts of training graphs.
+    """Collects the facts from training graphs.
 
     Raises:
-      ConfigError: a condition that the graphs do not have.
+      ConfigError: the graphs do not have a condition.
       DataError: there are no graphs.
     """
     if not len(dags):
-      raise errors.DataError("there are no training graphs; expected one at least")
+      raise errors.DataError("there are no training graphs; expected at least one")
     kinds = growth.Kinds.of(dags)
-    grown = growth.grow(dags, kinds, config.data.direction)
-    rows = np.concatenate([graph.x for graph in grown])
+    ordered = growth.order_graphs(dags, kinds, config.data.direction)
+    rows = np.concatenate([graph.x for graph in ordered])
     counts = [np.bincount(rows[:, place], minlength=size) for place, size in enumerate(
         [len(kinds), *map(len, dags.vocabularies[1:])])]
-    layers = [np.bincount(graph.layer) for graph in grown]
-    joined = sum(len(graph.x) - sizes[0] for graph, sizes in zip(grown, layers))
+    layers = [np.bincount(graph.layer) for graph in ordered]
+    joined = sum(len(graph.x) - sizes[0] for graph, sizes in zip(ordered, layers))
     return cls(
         dags.x_names, dags.vocabularies, kinds,
         conditions_lib.Conditions.of(dags, config.data.conditions),
@@ -66,20 +69,20 @@ class Facts:
         max(len(dags.src) / max(joined, 1), 0.1))
 
   def arrays(self) -> Arrays:
-    """Everything, for a file."""
-    found: Arrays = {
+    """All facts as arrays for a file; the names within "numbers" are part of the file format."""
+    arrays: Arrays = {
         "kind_attribute": self.kinds.attribute, "kind_operands": self.kinds.operands,
         "conditions": self.conditions.table, "numbers": np.array(json.dumps({
             "x_names": self.x_names, "conditions": self.conditions.names,
-            "most_nodes": self.most_nodes, "most_layers": self.most_layers,
-            "widest": self.widest, "degree": self.degree}))}
+            "most_nodes": self.max_nodes, "most_layers": self.max_layers,
+            "widest": self.max_width, "degree": self.degree}))}
     for place, (words, marginal) in enumerate(zip(self.vocabularies, self.marginals)):
-      found[f"vocabulary_{place}"], found[f"marginal_{place}"] = words, marginal
-    return found
+      arrays[f"vocabulary_{place}"], arrays[f"marginal_{place}"] = words, marginal
+    return arrays
 
   @classmethod
   def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Facts":
-    """The inverse of `arrays`; KeyError where one is missing."""
+    """Reads what `arrays` returned; raises KeyError where an array is missing."""
     numbers = json.loads(str(arrays["numbers"]))
     count = len(numbers["x_names"])
     words = tuple(arrays[f"vocabulary_{place}"] for place in range(count))
@@ -93,61 +96,61 @@ class Facts:
 
 
 class Generator:
-  """Sizes, Nodes and Edges, built for training graphs.
+  """The networks Sizes, Nodes and Edges, built for a set of training graphs.
 
   Attributes:
     config: the configuration.
-    facts: of the training graphs.
-    modules: by name, in the order in which a layer is made.
+    facts: facts about the training graphs.
+    modules: networks by name, in the order in which they generate a layer.
   """
 
   def __init__(self, config: settings.LayerDagConfig, facts: Facts):
-    """Makes the networks and their variables."""
+    """Creates the networks and their variables."""
     self.config = config
     self.facts = facts
     sizes = [len(marginal) for marginal in facts.marginals]
     network = config.network
     self.modules: dict[str, networks.Module] = {
-        "sizes": networks.Sizes(network, sizes, facts.widest),
-        "nodes": networks.Nodes(network, sizes, facts.widest, list(facts.marginals),
+        "sizes": networks.Sizes(network, sizes, facts.max_width),
+        "nodes": networks.Nodes(network, sizes, facts.max_width, list(facts.marginals),
                                facts.kinds.operands > 0),
         "edges": networks.Edges(network, sizes, facts.degree, facts.kinds.attribute,
                                config.data.direction)}
-    # Two layers of one node each, joined: everything that has variables is used once.
-    one = growth.Grown(np.zeros([2, len(sizes)], np.int32), np.array([1, 0]),
-                       np.array([0, 1], np.int32), np.array([0], np.int32),
-                       np.array([1], np.int32), np.arange(2))
-    open_ = np.full([1, len(facts.conditions.names)], np.nan)
-    arrays = self.batch([self.unroll(one)], open_)
+    # A tiny graph of two connected nodes uses every layer once, which creates all variables.
+    one = growth.OrderedGraph(np.zeros([2, len(sizes)], np.int32), np.array([1, 0]),
+                              np.array([0, 1], np.int32), np.array([0], np.int32),
+                              np.array([1], np.int32), np.arange(2))
+    unspecified = np.full([1, len(facts.conditions.names)], np.nan)
+    arrays = self.batch([self.unroll(one)], unspecified)
     for module in self.modules.values():
       module.losses({key: tf.constant(value) for key, value in arrays.items()},
                     networks.Noise(tf.zeros([2], tf.int32)), False)
 
   @property
   def variables(self) -> dict[str, list[tf.Variable]]:
-    """Trainable variables of each module."""
+    """Trainable variables of each network."""
     return {name: module.trainable_variables for name, module in self.modules.items()}
 
-  def unroll(self, graph: growth.Grown) -> Arrays:
-    """The steps of a graph as this model's networks take them."""
+  def unroll(self, graph: growth.OrderedGraph) -> Arrays:
+    """The generation steps of a graph as arrays for this model's networks."""
     return growth.unroll(graph, self.config.data.direction,
                          self.config.network.encoder == "bidirectional",
                          self.config.network.operand_counts)
 
-  def grown(self, dags: dags_lib.Dags) -> list[growth.Grown]:
-    """Graphs in this model's order of growth.
+  def ordered(self, dags: dags_lib.Dags) -> list[growth.OrderedGraph]:
+    """Graphs in the order in which this model generates nodes.
 
     Raises:
-      DataError: their attributes or vocabularies are others than those of the training graphs.
+      DataError: their attributes or vocabularies differ from those of the training graphs.
     """
-    return growth.grow(self._translated(dags), self.facts.kinds, self.config.data.direction)
+    return growth.order_graphs(self._translated(dags), self.facts.kinds, self.config.data.direction)
 
   def conditions_of(self, dags: dags_lib.Dags) -> np.ndarray:
-    """(G, T) float64: what graphs would have been asked for, as `Facts.conditions` has it.
+    """(G, T) float64 conditions of graphs, in the order of `Facts.conditions`.
 
     Raises:
-      ConfigError: the graphs lack a label.
-      DataError: as `grown`.
+      ConfigError: the graphs do not have a label.
+      DataError: see `ordered`.
     """
     return conditions_lib.values(self._translated(dags), self.facts.conditions.names)
 
@@ -156,18 +159,18 @@ class Generator:
     if dags.x_names != self.facts.x_names:
       raise errors.DataError(
           f"x_names are {', '.join(dags.x_names)}; this model was trained on "
-          f"{', '.join(self.facts.x_names)}: give graphs with the same attributes")
+          f"{', '.join(self.facts.x_names)}: pass graphs with the same attributes")
     return dags.in_vocabularies(self.facts.vocabularies)
 
-  def batch(self, unrolled: Sequence[Arrays], asked: np.ndarray) -> Arrays:
-    """Graphs as one batch, with what is asked for (B, T) at each of their steps."""
+  def batch(self, unrolled: Sequence[Arrays], requested: np.ndarray) -> Arrays:
+    """Graphs as one batch, with the requested conditions (B, T) at each of their steps."""
     arrays = growth.batch(unrolled)
-    encoded = self.facts.conditions.encoded(asked)
+    encoded = self.facts.conditions.encode(requested)
     arrays.update({key: value[arrays["graph"]] for key, value in encoded.items()})
     return arrays
 
 
 def signature(arrays: Mapping[str, Any]) -> dict[str, tf.TensorSpec]:
-  """Any number of rows, so that one trace serves all batches."""
+  """Specifications with any number of rows, so that one trace serves all batches."""
   return {key: tf.TensorSpec([None, *value.shape[1:]], tf.as_dtype(value.dtype))
           for key, value in arrays.items()}

@@ -1,16 +1,17 @@
-"""How a DAG grows, layer by layer: the steps that LayerDAG learns, as arrays.
+"""The steps in which a DAG grows layer by layer, as arrays that LayerDAG learns from.
 
-A graph of L layers has L + 1 steps: step t makes layer t of the nodes of the layers before it, and
-step L says that there is none. Two orders of growth:
+A graph of L layers has L + 1 steps: step t generates layer t from the nodes of the layers before
+it, and step L generates an empty layer, which ends the graph. There are two orders of growth:
 
-  users_first     from the roots, which nobody consumes: layer = longest path from a root. A new
-                  node is joined to users; an earlier one has room for more operands.
-  operands_first  from the nodes without operands: layer = longest path from one. A new node is
-                  joined to its operands.
+  users_first     from the roots, which have no users: layer = longest path from a root. A new node
+                  is connected to users among the earlier nodes, which still need operands.
+  operands_first  from the nodes without operands: layer = longest path from one of them. A new node
+                  is connected to its operands.
 
-Either way the number of operands of a node is known when it is made: it is part of its kind, see
-`Kinds`. So in the first order the candidates for an edge are the earlier nodes that lack operands,
-in the second all earlier nodes, and a new node takes exactly so many.
+In both orders the number of operands of a node is part of its kind (see `Kinds`) and is known when
+the node is generated. In the first order the candidates for an edge are therefore the earlier nodes
+that still need operands; in the second they are all earlier nodes, and a new node takes exactly its
+number of operands.
 """
 
 from collections.abc import Sequence
@@ -23,17 +24,18 @@ from tpugraphs_rank.synthesis.dags import dags as dags_lib
 
 Arrays = dict[str, np.ndarray]
 
-# Counts beyond these look the same to the networks.
-MOST_SLOTS = 31
-MOST_GAP = 15
-MOST_COUNT = 127
+# Larger counts are clamped before the networks embed them.
+MAX_SLOTS = 31
+MAX_GAP = 15
+MAX_COUNT = 127
 
 
 @dataclasses.dataclass(frozen=True)
 class Kinds:
-  """The pairs of a node's first attribute and its number of operands that training has seen.
+  """The pairs of first attribute and number of operands that occur in training.
 
-  A node is generated as a kind and its other attributes: only pairs that were seen can come out.
+  A node is generated as a kind and its other attributes, so only pairs that occur in training are
+  generated.
 
   Attributes:
     attribute: (K,) values of the first attribute.
@@ -45,7 +47,7 @@ class Kinds:
 
   @classmethod
   def of(cls, dags: dags_lib.Dags) -> "Kinds":
-    """The kinds that occur in graphs, sorted."""
+    """The sorted kinds that occur in graphs."""
     pairs = np.unique(np.stack([dags.x[:, 0], dags.num_operands], axis=1), axis=0)
     return cls(pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int32))
 
@@ -53,24 +55,25 @@ class Kinds:
     return len(self.attribute)
 
   def index(self, attribute: np.ndarray, operands: np.ndarray) -> np.ndarray:
-    """The kinds of nodes; -1 for a pair that is none."""
+    """The kinds of nodes; -1 for a pair that is not a kind."""
     base = int(max(self.operands.max(initial=0), np.max(operands, initial=0))) + 1
     known = self.attribute.astype(np.int64) * base + self.operands
-    asked = np.asarray(attribute, np.int64) * base + operands
-    place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-    return np.where(known[place] == asked, place, -1).astype(np.int32)
+    wanted = np.asarray(attribute, np.int64) * base + operands
+    index = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[index] == wanted, index, -1).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
-class Grown:
-  """One graph in the order of its growth.
+class OrderedGraph:
+  """One graph with its nodes in the order of growth.
 
   Attributes:
-    x: (n, F) int32: the node's kind, then its other attributes; -1 for a kind never seen.
+    x: (n, F) int32: the node's kind, then its other attributes; -1 for a kind not in training.
     operands: (n,) numbers of distinct operands.
-    layer: (n,) int32, rising.
-    old, new: (m,) int32: edges from earlier to later nodes.
-    order: (n,) the places of these nodes in the graph that they were taken from.
+    layer: (n,) int32, ascending.
+    old: (m,) int32 earlier end of each edge.
+    new: (m,) int32 later end of each edge.
+    order: (n,) indices of these nodes in the original graph.
   """
 
   x: np.ndarray
@@ -81,11 +84,11 @@ class Grown:
   order: np.ndarray
 
 
-def grow(dags: dags_lib.Dags, kinds: Kinds, direction: str) -> list[Grown]:
-  """Each graph in the order of its growth."""
+def order_graphs(dags: dags_lib.Dags, kinds: Kinds, direction: str) -> list[OrderedGraph]:
+  """Puts the nodes of each graph into the order of growth."""
   operands = dags.num_operands
   kind = kinds.index(dags.x[:, 0], operands)
-  grown = []
+  ordered = []
   for graph in range(len(dags)):
     nodes, edges = dags.nodes(graph), dags.edges(graph)
     count = nodes.stop - nodes.start
@@ -94,53 +97,53 @@ def grow(dags: dags_lib.Dags, kinds: Kinds, direction: str) -> list[Grown]:
     else:
       old, new, layer = edges[:, 1], edges[:, 0], segments.levels(edges, count)
     order = np.argsort(layer, kind="stable")
-    place = np.empty(count, np.int32)
-    place[order] = np.arange(count)
+    position = np.empty(count, np.int32)
+    position[order] = np.arange(count)
     x = np.concatenate([kind[nodes, None], dags.x[nodes, 1:]], axis=1)
-    grown.append(Grown(x[order], operands[nodes][order], layer[order], place[old], place[new],
-                       order))
-  return grown
+    ordered.append(OrderedGraph(x[order], operands[nodes][order], layer[order], position[old],
+                                position[new], order))
+  return ordered
 
 
-def unroll(graph: Grown, direction: str, whole_prefixes: bool = False,
+def unroll(graph: OrderedGraph, direction: str, whole_prefixes: bool = False,
            operand_counts: bool = False) -> Arrays:
-  """The steps of a graph, as arrays of local numbers.
+  """The steps of a graph, as arrays of indices within the graph.
 
   Args:
     graph: the graph.
-    direction: of its growth.
-    whole_prefixes: also lay out each prefix as a graph of its own.
-    operand_counts: also say which operands the candidates have already.
+    direction: its order of growth.
+    whole_prefixes: also return each prefix as a separate graph.
+    operand_counts: also return the operands that the candidates already have.
 
   Returns:
-    With n nodes, m edges, S = L + 1 steps, c candidates (of all steps), p pairs:
-      x (n, F); step (n,) the step that makes a node; edges (m, 2) [earlier, later].
-      level (n,) its layer; inner (n,) whether it has operands. size (S,) nodes that a step makes, 0
-      at the last one; inners (S,) how many of them have operands; counts (S, 4) before it: nodes,
-      room in the last layer, room in all, layers.
+    With n nodes, m edges, S = L + 1 steps, c candidates (over all steps), p pairs:
+      x (n, F); step (n,) the step that generates a node; edges (m, 2) [earlier, later].
+      level (n,) its layer; inner (n,) 1 for nodes with operands. size (S,) nodes that a step
+        generates, 0 at the last step; inners (S,) those of them with operands; counts (S, 4) before
+        the step: nodes, open slots in the last layer, open slots in all layers, layers.
       candidate_step, candidate_node, candidate_slots, candidate_gap (c,): the earlier nodes that
-        may get an edge, see `candidates`.
-      pairs (p, 2) [candidate, new node]; linked (p,) whether there is an edge.
-      mates (q, 2): the pairs [i, j] of nodes of one layer, each with itself, too.
+        may get an edge; see `candidates`.
+      pairs (p, 2) [candidate, new node]; linked (p,) 1 where there is an edge.
+      layer_pairs (q, 2): the pairs [i, j] of nodes of the same layer, including [i, i].
       With `whole_prefixes`: prefix_node, prefix_step (r,); prefix_edges (s, 2) rows of those;
-        candidate_row (c,), which of the rows a candidate is.
+        candidate_row (c,) the row of each candidate.
       With `operand_counts`: candidate_kind (c,); held_candidate (h,), held_x (h, F): the operands
-        that candidates have, by candidate; none where graphs grow from their operands, since there
-        a node has all of them from the start.
+        that candidates already have, with the candidate of each; empty for operands_first, where
+        a node has all operands from the start.
   """
   count, steps = len(graph.x), int(graph.layer.max()) + 2
   size = np.bincount(graph.layer, minlength=steps)
   first = np.concatenate([[0], np.cumsum(size)])
-  # For each node how many of its edges each layer brings.
-  brought = np.zeros([count, steps], np.int32)
-  np.add.at(brought, (graph.old, graph.layer[graph.new]), 1)
-  made = np.cumsum(brought, axis=1)
+  # For each node the number of its edges to each later layer.
+  edges_to = np.zeros([count, steps], np.int32)
+  np.add.at(edges_to, (graph.old, graph.layer[graph.new]), 1)
+  edges_up_to = np.cumsum(edges_to, axis=1)
   candidate_step, candidate_node, candidate_slots = [], [], []
   numbers = np.zeros([steps, 4], np.int32)
   for step in range(1, steps):
     before = slice(first[step])
     slots, is_candidate, room = candidates(
-        graph.operands[before], made[before, step - 1], direction)
+        graph.operands[before], edges_up_to[before, step - 1], direction)
     node = np.flatnonzero(is_candidate)
     candidate_step.append(np.full(len(node), step))
     candidate_node.append(node)
@@ -149,46 +152,46 @@ def unroll(graph: Grown, direction: str, whole_prefixes: bool = False,
   candidate_step = _joined(candidate_step)
   candidate_node = _joined(candidate_node)
   pair_candidate = np.repeat(np.arange(len(candidate_step)), size[candidate_step])
-  # The nodes of a candidate's step, one after the other.
+  # Index within the nodes of a candidate's step.
   within = np.arange(len(pair_candidate)) - np.repeat(
       np.cumsum(size[candidate_step]) - size[candidate_step], size[candidate_step])
   pair_new = first[candidate_step[pair_candidate]] + within
   key = lambda old, new: old.astype(np.int64) * count + new
   linked = np.isin(key(candidate_node[pair_candidate], pair_new), key(graph.old, graph.new))
   layers = [np.arange(first[step], first[step + 1]) for step in range(steps - 1)]
-  mates = [np.stack(np.meshgrid(layer, layer, indexing="ij"), axis=-1).reshape(-1, 2)
-           for layer in layers]
-  found = {
+  layer_pairs = [np.stack(np.meshgrid(layer, layer, indexing="ij"), axis=-1).reshape(-1, 2)
+                 for layer in layers]
+  arrays = {
       "x": graph.x, "step": graph.layer, "level": graph.layer,
       "inner": graph.operands > 0,
       "inners": np.bincount(graph.layer, weights=graph.operands > 0, minlength=steps),
       "edges": np.stack([graph.old, graph.new], axis=1),
       "size": size, "counts": numbers,
       "candidate_step": candidate_step, "candidate_node": candidate_node,
-      "candidate_slots": np.minimum(_joined(candidate_slots), MOST_SLOTS),
-      "candidate_gap": np.minimum(candidate_step - graph.layer[candidate_node], MOST_GAP),
+      "candidate_slots": np.minimum(_joined(candidate_slots), MAX_SLOTS),
+      "candidate_gap": np.minimum(candidate_step - graph.layer[candidate_node], MAX_GAP),
       "pairs": np.stack([pair_candidate, pair_new], axis=1), "linked": linked,
-      "mates": np.concatenate(mates)}
+      "layer_pairs": np.concatenate(layer_pairs)}
   if whole_prefixes:
-    found.update(_prefixes(graph, first, found))
+    arrays.update(_prefixes(graph, first, arrays))
   if operand_counts:
-    found.update(_held(graph, direction, found))
-  return {key: np.asarray(value, np.int32) for key, value in found.items()}
+    arrays.update(_held(graph, direction, arrays))
+  return {key: np.asarray(value, np.int32) for key, value in arrays.items()}
 
 
 def candidates(operands: np.ndarray, done: np.ndarray, direction: str
                ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """What the nodes before a step may still be joined to.
+  """Which of the nodes before a step may still be connected to later nodes.
 
   Args:
     operands: (n,) numbers of operands.
-    done: (n,) edges to later nodes that each has already.
-    direction: of growth.
+    done: (n,) number of edges to later nodes that each node already has.
+    direction: the order of growth.
 
   Returns:
-    (n,) slots: how many operands a node lacks, or, growing from operands, how many users it has;
-    (n,) bool: whether it is a candidate; (n,) room: what must still be filled, which is the
-    operands it lacks, or 1 for a node without a user.
+    (n,) slots: the number of operands that a node still needs; for operands_first, the number of
+    users that it has. (n,) bool: whether the node is a candidate. (n,) open slots that must still
+    be filled: the operands that a node needs; for operands_first, 1 for a node without users.
   """
   if direction == "users_first":
     slots = np.maximum(operands - done, 0)
@@ -196,24 +199,24 @@ def candidates(operands: np.ndarray, done: np.ndarray, direction: str
   return done, np.ones(len(done), bool), (done == 0).astype(np.int64)
 
 
-def _prefixes(graph: Grown, first: np.ndarray, found: Arrays) -> Arrays:
-  """Each step's prefix as rows of its own."""
+def _prefixes(graph: OrderedGraph, first: np.ndarray, arrays: Arrays) -> Arrays:
+  """Each step's prefix as a separate graph."""
   steps = len(first) - 1
   rows = [np.arange(first[step]) for step in range(steps)]
-  start = np.concatenate([[0], np.cumsum([len(part) for part in rows])])
+  start = np.concatenate([[0], np.cumsum([len(prefix) for prefix in rows])])
   edges = []
   for step in range(steps):
     inside = graph.layer[graph.new] < step
     edges.append(np.stack([graph.old[inside], graph.new[inside]], axis=1) + start[step])
   return {"prefix_node": np.concatenate(rows),
-          "prefix_step": np.repeat(np.arange(steps), [len(part) for part in rows]),
+          "prefix_step": np.repeat(np.arange(steps), [len(prefix) for prefix in rows]),
           "prefix_edges": np.concatenate(edges).reshape(-1, 2),
-          "candidate_row": start[found["candidate_step"]] + found["candidate_node"]}
+          "candidate_row": start[arrays["candidate_step"]] + arrays["candidate_node"]}
 
 
-def _held(graph: Grown, direction: str, found: Arrays) -> Arrays:
-  """What `unroll` says of the operands that candidates have."""
-  node, step = found["candidate_node"], found["candidate_step"]
+def _held(graph: OrderedGraph, direction: str, arrays: Arrays) -> Arrays:
+  """The operands that candidates already have; see `unroll`."""
+  node, step = arrays["candidate_node"], arrays["candidate_step"]
   order = np.argsort(graph.old, kind="stable")
   if direction != "users_first":
     order = order[:0]
@@ -222,40 +225,40 @@ def _held(graph: Grown, direction: str, found: Arrays) -> Arrays:
   candidate = np.repeat(np.arange(len(node)), stop - start)
   within = np.arange(len(candidate)) - np.repeat(np.cumsum(stop - start) - (stop - start),
                                                  stop - start)
-  mine = operand[start[candidate] + within]
-  known = graph.layer[mine] < step[candidate]
-  return {"candidate_kind": graph.x[node, 0], "held_candidate": candidate[known],
-          "held_x": graph.x[mine[known]]}
+  held = operand[start[candidate] + within]
+  earlier = graph.layer[held] < step[candidate]
+  return {"candidate_kind": graph.x[node, 0], "held_candidate": candidate[earlier],
+          "held_x": graph.x[held[earlier]]}
 
 
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-  return np.concatenate(parts).astype(np.int64) if parts else np.zeros([0], np.int64)
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+  return np.concatenate(arrays).astype(np.int64) if arrays else np.zeros([0], np.int64)
 
 
-# What the numbers in each array count, so that graphs can stand one after the other in a batch.
-_COUNTED_IN = {"step": "size", "edges": "x", "candidate_step": "size", "candidate_node": "x",
-               "mates": "x", "prefix_node": "x", "prefix_step": "size",
-               "prefix_edges": "prefix_node", "candidate_row": "prefix_node",
-               "held_candidate": "candidate_step"}
+# Index array -> the array that it indexes, so that `batch` can offset the indices of each graph.
+_INDEXES = {"step": "size", "edges": "x", "candidate_step": "size", "candidate_node": "x",
+            "layer_pairs": "x", "prefix_node": "x", "prefix_step": "size",
+            "prefix_edges": "prefix_node", "candidate_row": "prefix_node",
+            "held_candidate": "candidate_step"}
 
 
 def batch(unrolled: Sequence[Arrays]) -> Arrays:
-  """The steps of several graphs as one batch: numbers of nodes, steps, ... count through.
+  """The steps of several graphs as one batch; indices are offset so that they stay valid.
 
   Adds graph (S,), the graph of each step, first_step (S,), the first step of that graph, and
-  candidate_row where prefixes are not laid out.
+  candidate_row where there are no prefixes.
   """
   offset = lambda key: np.concatenate(
       [[0], np.cumsum([len(member[key]) for member in unrolled])[:-1]])
   joined = {}
   for key in unrolled[0]:
-    parts = [member[key] for member in unrolled]
+    values = [member[key] for member in unrolled]
     if key == "pairs":
       starts = np.stack([offset("candidate_step"), offset("x")], axis=1)
-      parts = [part + start for part, start in zip(parts, starts)]
-    elif key in _COUNTED_IN:
-      parts = [part + start for part, start in zip(parts, offset(_COUNTED_IN[key]))]
-    joined[key] = np.concatenate(parts).astype(np.int32)
+      values = [value + start for value, start in zip(values, starts)]
+    elif key in _INDEXES:
+      values = [value + start for value, start in zip(values, offset(_INDEXES[key]))]
+    joined[key] = np.concatenate(values).astype(np.int32)
   lengths = [len(member["size"]) for member in unrolled]
   joined["graph"] = np.repeat(np.arange(len(unrolled)), lengths).astype(np.int32)
   joined["first_step"] = np.repeat(offset("size"), lengths).astype(np.int32)

@@ -1,7 +1,7 @@
-"""LayerDAG: learns to synthesise directed acyclic graphs, layer by layer (arXiv 2411.02322).
+"""LayerDAG: a model that generates directed acyclic graphs layer by layer (arXiv 2411.02322).
 
-A graph is a sequence of layers. Each step predicts how many nodes come next, denoises their
-attributes, then denoises the edges that join them to the nodes before, given what is asked for.
+A graph is a sequence of layers. Each step predicts the number of new nodes, denoises their
+attributes, then denoises the edges that connect them to earlier nodes, given the conditions.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -27,16 +28,16 @@ from tpugraphs_rank.synthesis.layerdag import networks as modules_lib
 from tpugraphs_rank.synthesis.layerdag import sampler
 from tpugraphs_rank.synthesis.layerdag import settings
 
-_BUNDLED = (pathlib.Path(__file__).resolve().parent.parent / "bundled" / "layerdag_tile_xla_cpu"
+_BUNDLED = (pathlib.Path(__file__).resolve().parents[2] / "bundled" / "layerdag_tile_xla_cpu"
             / "model.npz")
 
 
 class LayerDAG:
-  """A generator of graphs: `fit`, then `sample`; or `load` one that was saved."""
+  """A generator of graphs: call `fit`, then `sample`; or `load` a saved model."""
 
-  def __init__(self, config: settings.LayerDagConfig = settings.LayerDagConfig(),
+  def __init__(self, config: settings.LayerDagConfig = settings.DEFAULT_CONFIG,
                generator: generator_lib.Generator | None = None):
-    """An untrained model, or one around trained networks."""
+    """Creates an untrained model, or wraps trained networks."""
     self.config = config
     self._generator = generator
     self._samplers: dict[sampler.Options, sampler.Sampler] = {}
@@ -49,21 +50,22 @@ class LayerDAG:
       TrainingError: the model is not trained.
     """
     if self._generator is None:
-      raise errors.TrainingError("this LayerDAG is not trained; call fit(graphs), or load(path)")
+      raise errors.TrainingError("this LayerDAG is not trained; call fit(graphs), or "
+                                 "layerdag.load(path)")
     return self._generator
 
   def fit(self, graphs: dags_lib.Dags, valid: dags_lib.Dags | None = None) -> "LayerDAG":
-    """Trains on graphs; `tpugraphs_rank.cli.layerdag_train` does the same with checkpoints.
+    """Trains on graphs; `tpugraphs-rank layerdag train` does the same with checkpoints.
 
     Args:
       graphs: training graphs.
-      valid: validation graphs; otherwise a share of `graphs`, structural twins together.
+      valid: validation graphs; None: a share of `graphs`, with structural twins together.
 
     Raises:
-      ConfigError: a condition that the graphs do not have.
+      ConfigError: the graphs do not have a condition of the configuration.
       TrainingError: a loss is not finite.
     """
-    # The first weights come from Keras's own generator.
+    # Keras's global generator initializes the weights.
     tf.keras.utils.set_random_seed(self.config.fit.seed)
     self._samplers = {}
     train, valid = fitting.divide(graphs, self.config, valid)
@@ -79,31 +81,31 @@ class LayerDAG:
     return self
 
   def sample(self, n: int, labels: dict[str, np.ndarray] | None = None, seed: int = 0,
-             options: sampler.Options = sampler.Options(),
+             options: sampler.Options = sampler.DEFAULT_OPTIONS,
              critic: critic_lib.Critic | None = None) -> dags_lib.Dags:
-    """Draws graphs; the same seed, options and critic give the same ones.
+    """Generates graphs; the same seed, options and critic give the same graphs.
 
     Args:
-      n: how many.
-      labels: for some of the model's conditions one value, or (n,) values; the others are drawn
-        from the training graphs nearest in those.
-      seed: of everything random.
-      options: constraints, temperature, guidance, caps.
-      critic: chooses among `critic.tries` graphs that are drawn for each; its label must be one of
-        the model's conditions.
+      n: number of graphs.
+      labels: for some of the model's conditions one value, or (n,) values; the others are sampled
+        from the training graphs that are nearest in the specified ones.
+      seed: seed of all random choices.
+      options: constraints, temperature, guidance, limits.
+      critic: selects one of `critic.tries` generated graphs for each result; its label must be one
+        of the model's conditions.
 
     Returns:
-      The graphs; y holds what was asked for, in the order of the model's conditions.
+      The graphs; y holds the requested conditions, in the order of the model's conditions.
 
     Raises:
-      ConfigError: a label that is no condition of the model.
-      TrainingError: the model is not trained, or so badly that hardly a graph can be completed.
+      ConfigError: a label is not a condition of the model.
+      TrainingError: the model is not trained, or almost no graph can be completed.
     """
     generator = self.generator
     if n < 1 or seed < 0:
-      raise errors.ConfigError(f"{n} graphs with seed {seed}; expected at least one, and a seed of "
-                               "0 or above")
-    asked = conditions_lib.asked_for(
+      raise errors.ConfigError(f"{n} graphs with seed {seed}; expected at least one graph "
+                               "and a seed of at least 0")
+    requested = conditions_lib.sample_conditions(
         generator.facts.conditions, n, labels, np.random.default_rng([seed, n]))
     if options not in self._samplers:
       self._samplers[options] = sampler.Sampler(generator, options)
@@ -112,36 +114,37 @@ class LayerDAG:
       raise errors.ConfigError(
           f"the critic predicts {critic.label!r}; this model was trained on the conditions: "
           f"{', '.join(generator.facts.conditions.names) or 'none'}")
-    asked = np.repeat(asked, tries, axis=0)
-    drawn, lost = self._samplers[options](asked, seed)
-    made = dags_lib.canonical(
-        [(graph.edges, graph.x) for graph in drawn], generator.facts.x_names,
-        generator.facts.vocabularies, asked, generator.facts.conditions.names,
+    requested = np.repeat(requested, tries, axis=0)
+    generated, restarts = self._samplers[options](requested, seed)
+    graphs = dags_lib.canonical(
+        [(graph.edges, graph.x) for graph in generated], generator.facts.x_names,
+        generator.facts.vocabularies, requested, generator.facts.conditions.names,
         provenance={
             "made_by": "tpugraphs_rank LayerDAG", "model": self.hash(), "seed": seed,
-            "options": dataclasses.asdict(options), "given_up": lost,
-            "tries": tries, "cut_nodes": sum(graph.cut for graph in drawn)})
-    return made.take(critic.chosen(made)) if critic else made
+            "options": dataclasses.asdict(options), "given_up": restarts,
+            "tries": tries, "cut_nodes": sum(graph.cut for graph in generated)})
+    return graphs.take(critic.select(graphs)) if critic else graphs
 
   def elbo(self, graphs: dags_lib.Dags, draws: int = 8, seed: int = 0) -> np.ndarray:
-    """(G,) float64: estimates of the bound of log p(graph | conditions), in nats.
+    """(G,) float64 estimates of the lower bound of log p(graph | conditions), in nats.
 
-    The likelihood of the layers' sizes is exact, the bounds of nodes and edges are averages over
-    random times and noises; a kind never seen in training counts nothing (it would be -infinity).
+    The likelihood of the layers' sizes is exact; the bounds of nodes and edges are averages over
+    random times and noise. Kinds that do not occur in training are ignored (their log-likelihood
+    would be -infinity).
 
     Args:
-      graphs: with the model's attributes and conditions.
-      draws: how many times and noises.
-      seed: of those.
+      graphs: graphs with the model's attributes and conditions.
+      draws: number of random times and noises to average over.
+      seed: seed of the times and noises.
     """
     generator = self.generator
-    asked = generator.conditions_of(graphs)
+    requested = generator.conditions_of(graphs)
     result = np.zeros([len(graphs)])
     functions: dict[str, Any] = {}
     size = self.config.fit.batch_graphs
-    unrolled = [generator.unroll(graph) for graph in generator.grown(graphs)]
+    unrolled = [generator.unroll(graph) for graph in generator.ordered(graphs)]
     for start in range(0, len(graphs), size):
-      arrays = generator.batch(unrolled[start:start + size], asked[start:start + size])
+      arrays = generator.batch(unrolled[start:start + size], requested[start:start + size])
       for name, module in generator.modules.items():
         if name not in functions:
           functions[name] = tf.function(
@@ -153,11 +156,11 @@ class LayerDAG:
         for draw in range(times):
           nats = functions[name](arrays, np.array([seed + draw, start], np.int32)).numpy()
           result[start:start + size] -= np.bincount(
-              arrays["graph"], weights=nats, minlength=len(asked[start:start + size])) / times
+              arrays["graph"], weights=nats, minlength=len(requested[start:start + size])) / times
     return result
 
   def hash(self) -> str:
-    """16 hex digits of the configuration, the facts and the weights."""
+    """16 hexadecimal digits that identify the configuration, the facts and the weights."""
     digest = hashlib.sha256(config_lib.stable_hash(self.config).encode())
     for name, array in sorted(self._arrays().items()):
       digest.update(name.encode())
@@ -172,8 +175,8 @@ class LayerDAG:
     return arrays
 
   def save(self, path: files.PathLike) -> None:
-    """Writes the trained model into one `.npz` file, compressed, without pickle."""
-    # Where its graphs lay says nothing on another machine.
+    """Writes the trained model to one compressed `.npz` file, without pickle."""
+    # Paths of graph files are meaningless on another machine.
     config = config_lib.override(self.config, {"data.graphs": "", "data.valid_graphs": None})
     with files.atomic_write(path) as file:
       np.savez_compressed(
@@ -184,8 +187,8 @@ class LayerDAG:
     """Reads a model that `save` or a training run wrote.
 
     Raises:
-      MissingDataError: there is no such file.
-      DataError: it is damaged, or no LayerDAG.
+      MissingDataError: the file does not exist.
+      DataError: the file is damaged, or is not a LayerDAG model.
     """
     arrays = npz.read_arrays(path)
     try:
@@ -198,14 +201,19 @@ class LayerDAG:
           variable.assign(arrays[f"{name}/{place:04d}"])
     except (KeyError, ValueError) as error:
       raise errors.DataError(
-          f"{path} is no LayerDAG of this version, or damaged ({error}); train one with "
-          "`python -m tpugraphs_rank.cli.layerdag_train`") from error
+          f"{path} is no LayerDAG model of this version, or damaged ({error}); train one with "
+          f"{commands.command('layerdag', 'train')}") from error
     return model
 
 
-def bundled() -> LayerDAG:
-  """The small model that comes with the package: of the training kernels of `tile:xla_cpu`.
+def load(path: files.PathLike) -> LayerDAG:
+  """Reads a model; see `LayerDAG.load`."""
+  return LayerDAG.load(path)
 
-  Its conditions are `runtime`, the mean normalised runtime of a kernel, and `size`.
+
+def bundled() -> LayerDAG:
+  """The small model that ships with the package, trained on the kernels of `tile:xla_cpu`.
+
+  Its conditions are `runtime`, the mean normalized runtime of a kernel, and `size`.
   """
   return LayerDAG.load(_BUNDLED)

@@ -1,7 +1,7 @@
-"""The three networks of LayerDAG: how many nodes come next, which ones, and joined to what.
+"""The three networks of LayerDAG: the size of the next layer, its nodes, and their edges.
 
-Each has an encoder of its own, so that each can stop training when it is best. Shapes as in
-`encoders`; M new nodes, p pairs of a candidate and a new node.
+Each network has a separate encoder, so that each can stop training at its best epoch. Shapes are
+those of `encoders`; M new nodes, p pairs of a candidate and a new node.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ Dense = tf.keras.layers.Dense
 
 
 class Module(tf.keras.Model):
-  """What the three have in common: an encoder and the context of each step."""
+  """The common part of the three networks: an encoder and the context of each step."""
 
   def __init__(self, network: settings.NetworkSettings, sizes: list[int], name: str):
     super().__init__(name=name)
@@ -27,8 +27,8 @@ class Module(tf.keras.Model):
     self.encoder = encoders.Encoder(network, sizes, f"{name}_encoder")
     self.context = encoders.Context(network, sizes, f"{name}_context")
 
-  def known(self, arrays: Arrays, noise: Noise | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Of all steps of whole graphs the candidates' states [c, h] and the contexts [S, h]."""
+  def encode(self, arrays: Arrays, noise: Noise | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Candidate states [c, h] and contexts [S, h] of all steps of complete graphs."""
     x = arrays["x"]
     if noise:
       x = noise.hidden(x, self.network.attribute_dropout)
@@ -38,11 +38,11 @@ class Module(tf.keras.Model):
           tf.shape(arrays["counts"])[0], noise)[-1]
       prefix = encoders.prefix_sums(states, arrays)
     else:
-      states, prefix = self.whole_prefixes({**arrays, "x": x}, noise)
-    return self.seen(states, prefix, arrays)
+      states, prefix = self.encode_prefixes({**arrays, "x": x}, noise)
+    return self.step_contexts(states, prefix, arrays)
 
-  def whole_prefixes(self, arrays: Arrays, noise: Noise | None = None
-                     ) -> tuple[tf.Tensor, tf.Tensor]:
+  def encode_prefixes(self, arrays: Arrays, noise: Noise | None = None
+                      ) -> tuple[tf.Tensor, tf.Tensor]:
     """States [r, h] of the nodes of all prefixes, and their sum [S, h] over each prefix."""
     node = arrays["prefix_node"]
     level = tf.gather(arrays["level"], node)
@@ -51,47 +51,47 @@ class Module(tf.keras.Model):
     return states, encoders.segment_sum(
         states, arrays["prefix_step"], tf.shape(arrays["counts"])[0])
 
-  def seen(self, states: tf.Tensor, prefix: tf.Tensor, arrays: Arrays
-           ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`known`, given the states of the earlier nodes and their sum before each step."""
+  def step_contexts(self, states: tf.Tensor, prefix: tf.Tensor, arrays: Arrays
+                    ) -> tuple[tf.Tensor, tf.Tensor]:
+    """The result of `encode`, from the states and state sums of the nodes before each step."""
     candidates = self.context.candidates(states, arrays)
     return candidates, self.context(candidates, prefix, arrays)
 
 
 class Sizes(Module):
-  """How many nodes the next layer has, 0 for none, and how many of those have operands.
+  """The number of nodes of the next layer, 0 to end the graph, and how many have operands.
 
-  The second number says whether a graph that grows from its root goes on. It is decided here, by
-  one classifier, and not by how the diffusion of kinds happens to fall for each node.
+  The second number determines whether a graph that grows from its root continues. One classifier
+  decides it, so that it does not depend on independent noise in the kinds of single nodes.
   """
 
-  def __init__(self, network: settings.NetworkSettings, sizes: list[int], most: int):
-    """`most`: the largest layer."""
+  def __init__(self, network: settings.NetworkSettings, sizes: list[int], max_width: int):
+    """Creates the layers; `max_width` is the largest number of nodes of a layer."""
     super().__init__(network, sizes, "sizes")
-    self._most = most
-    self._out = Dense(most + 1, name="out")
-    self._given = tf.keras.layers.Embedding(most + 1, network.width, name="given")
+    self._max_width = max_width
+    self._out = Dense(max_width + 1, name="out")
+    self._size = tf.keras.layers.Embedding(max_width + 1, network.width, name="size")
     self._hidden = Dense(network.width, name="hidden")
-    self._inners = Dense(most + 1, name="inners")
+    self._inners = Dense(max_width + 1, name="inners")
 
   def logits(self, context: tf.Tensor) -> tf.Tensor:
-    """[S, most + 1] of the number of nodes."""
+    """[S, max_width + 1] logits of the number of nodes."""
     return self._out(tf.nn.gelu(context))
 
   def inner_logits(self, context: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """[S, most + 1] of the number of nodes with operands among `size` [S]; no more than those."""
-    logits = self._inners(tf.nn.gelu(self._hidden(tf.nn.gelu(context)) + self._given(size)))
-    return tf.where(tf.range(self._most + 1)[None] <= size[:, None], logits, logits.dtype.min)
+    """[S, max_width + 1] logits of the number of nodes with operands, at most `size` [S]."""
+    logits = self._inners(tf.nn.gelu(self._hidden(tf.nn.gelu(context)) + self._size(size)))
+    return tf.where(tf.range(self._max_width + 1)[None] <= size[:, None], logits, logits.dtype.min)
 
   def losses(self, arrays: Arrays, noise: Noise, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """[S]: what is minimised, and -log p in nats: the same."""
+    """[S]: the loss, and -log p in nats, which are the same here."""
     hidden = noise if training else None
-    _, context = self.known(arrays, hidden)
+    _, context = self.encode(arrays, hidden)
     if hidden:
       context = hidden.dropped(context, self.network.dropout)
     logits = self.logits(context)
-    # A validation layer may be larger than any seen: it counts as the largest.
-    size = tf.minimum(arrays["size"], self._most)
+    # A validation layer larger than any training layer counts as the largest training layer.
+    size = tf.minimum(arrays["size"], self._max_width)
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=size, logits=logits)
     loss += tf.nn.sparse_softmax_cross_entropy_with_logits(
         labels=tf.minimum(arrays["inners"], size), logits=self.inner_logits(context, size))
@@ -101,7 +101,7 @@ class Sizes(Module):
 class SetTransformer(tf.keras.layers.Layer):
   """Transformer layers over the nodes of each layer, which have no order.
 
-  Layers are small and of many sizes: scores are computed for the pairs of nodes that there are, not
+  Layers are small and vary in size, so attention is computed for existing pairs of nodes instead of
   for a padded square.
   """
 
@@ -115,21 +115,22 @@ class SetTransformer(tf.keras.layers.Layer):
                      Dense(2 * network.width, activation=tf.nn.gelu), Dense(network.width)]
                     for _ in range(network.node_layers)]
 
-  def call(self, hidden: tf.Tensor, mates: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
-    """[M, h] to the same; `mates` [q, 2]: pairs of nodes of one layer."""
+  def call(self, hidden: tf.Tensor, layer_pairs: tf.Tensor, noise: Noise | None = None
+           ) -> tf.Tensor:
+    """[M, h] to [M, h]; `layer_pairs` [q, 2] are the pairs of nodes of the same layer."""
     count = tf.shape(hidden)[0]
     drop = lambda values: noise.dropped(values, self._network.dropout) if noise else values
     for norm, project, out, norm_again, widen, narrow in self._blocks:
       table = tf.reshape(project(norm(hidden)), [count, 3, self._network.heads, self._head])
-      query = tf.gather(table[:, 0], mates[:, 0])
-      key_value = tf.gather(table[:, 1:], mates[:, 1])
+      query = tf.gather(table[:, 0], layer_pairs[:, 0])
+      key_value = tf.gather(table[:, 1:], layer_pairs[:, 1])
       score = tf.reduce_sum(query * key_value[:, 0], axis=-1) * self._head ** -0.5
-      # Scores are small after a norm: the shift by their maximum is for safety, no gradient.
-      most = tf.stop_gradient(tf.math.unsorted_segment_max(score, mates[:, 0], count))
-      weight = tf.exp(score - tf.gather(most, mates[:, 0]))
-      total = tf.math.unsorted_segment_sum(weight, mates[:, 0], count)
+      # Scores are small after normalization; the shift by the maximum only guards against overflow.
+      largest = tf.stop_gradient(tf.math.unsorted_segment_max(score, layer_pairs[:, 0], count))
+      weight = tf.exp(score - tf.gather(largest, layer_pairs[:, 0]))
+      total = tf.math.unsorted_segment_sum(weight, layer_pairs[:, 0], count)
       mixed = tf.math.unsorted_segment_sum(
-          weight[:, :, None] * key_value[:, 1], mates[:, 0], count) / total[:, :, None]
+          weight[:, :, None] * key_value[:, 1], layer_pairs[:, 0], count) / total[:, :, None]
       hidden += drop(out(tf.reshape(mixed, [count, self._head * self._network.heads])))
       hidden += drop(narrow(widen(norm_again(hidden))))
     return hidden
@@ -138,37 +139,37 @@ class SetTransformer(tf.keras.layers.Layer):
 class Nodes(Module):
   """Discrete diffusion of the kind and the other attributes of a layer's nodes."""
 
-  def __init__(self, network: settings.NetworkSettings, sizes: list[int], most: int,
+  def __init__(self, network: settings.NetworkSettings, sizes: list[int], max_width: int,
                marginals: list[np.ndarray], has_operands: np.ndarray):
-    """Makes the layers.
+    """Creates the layers.
 
     Args:
-      network: the shape.
-      sizes: how many values each attribute has.
-      most: the largest layer.
-      marginals: for each attribute how often each value occurs in training.
-      has_operands: (K,) bool, of each kind.
+      network: sizes of the network.
+      sizes: number of values of each attribute.
+      max_width: number of nodes of the largest layer.
+      marginals: for each attribute the relative frequency of each value in training.
+      has_operands: (K,) bool for each kind.
     """
     super().__init__(network, sizes, "nodes")
     width = network.width
     self._marginals = [tf.constant(values, tf.float32) for values in marginals]
-    # Of kinds only those can come out, or be taken for noise, that have operands, or have none.
+    # Whether a node has operands is known, so only matching kinds are generated or used as noise.
     both = np.stack([~has_operands, has_operands]) * marginals[0]
     self._kinds = tf.constant(both / np.maximum(both.sum(axis=1, keepdims=True), 1e-30), tf.float32)
-    self._may_be = tf.constant(np.stack([~has_operands, has_operands]))
+    self._possible = tf.constant(np.stack([~has_operands, has_operands]))
     self._inner = tf.keras.layers.Embedding(2, width, name="inner")
     self.kept = tf.constant(diffusion.cosine_schedule(network.node_steps), tf.float32)
-    self._most = most
+    self._max_width = max_width
     self._attributes = encoders.Attributes(sizes, width)
     self._time = tf.keras.layers.Embedding(network.node_steps + 1, width, name="time")
-    self._count = tf.keras.layers.Embedding(most + 1, width, name="count")
+    self._count = tf.keras.layers.Embedding(max_width + 1, width, name="count")
     self._join = Dense(width, name="join")
     self._transformer = SetTransformer(network)
     self._norm = tf.keras.layers.LayerNormalization()
     self._outs = [Dense(size, name=f"out_{place}") for place, size in enumerate(sizes)]
 
   def marginals(self, inner: tf.Tensor) -> list[tf.Tensor]:
-    """For each attribute the noise [M, K] of nodes; `inner` [M]: 1 for those with operands."""
+    """For each attribute the noise distribution [M, K]; `inner` [M] marks nodes with operands."""
     rows = tf.shape(inner)[0]
     return [tf.gather(self._kinds, inner)] + [
         tf.broadcast_to(marginal, tf.stack([rows, marginal.shape[0]]))
@@ -176,32 +177,33 @@ class Nodes(Module):
 
   def clean(self, noisy: tf.Tensor, time: tf.Tensor, context: tf.Tensor, arrays: Arrays,
             noise: Noise | None = None) -> list[tf.Tensor]:
-    """For each attribute logits [M, K] of its value at time 0.
+    """For each attribute the logits [M, K] of its value at time 0.
 
     Args:
       noisy: [M, F] attributes at time t.
       time: [S] t of each step.
       context: [S, h].
-      arrays: size (S,) nodes of each step's layer; of the nodes step (M,), inner (M,) and mates
-        (q, 2).
-      noise: for dropout.
+      arrays: size (S,) nodes of each step's layer; for the nodes step (M,), inner (M,) and
+        layer_pairs (q, 2).
+      noise: source of dropout.
     """
     of_step = (self._join(tf.nn.gelu(context)) + self._time(time)
-               + self._count(tf.minimum(arrays["size"], self._most)))
+               + self._count(tf.minimum(arrays["size"], self._max_width)))
     hidden = (self._attributes(noisy) + self._inner(arrays["inner"])
               + tf.gather(of_step, arrays["step"]))
-    hidden = self._norm(self._transformer(hidden, arrays["mates"], noise))
+    hidden = self._norm(self._transformer(hidden, arrays["layer_pairs"], noise))
     logits = [out(hidden) for out in self._outs]
-    may_be = tf.gather(self._may_be, arrays["inner"])
-    return [tf.where(may_be, logits[0], -1e9), *logits[1:]]
+    possible = tf.gather(self._possible, arrays["inner"])
+    return [tf.where(possible, logits[0], -1e9), *logits[1:]]
 
   def losses(self, arrays: Arrays, noise: Noise, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """[S]: what is minimised, and an unbiased estimate of the bound of -log p in nats.
+    """[S]: the loss, and an unbiased estimate of the bound of -log p in nats.
 
-    The cross-entropy of the clean attributes, at one random time for each step; and at that time
-    the span's part of the bound, times the number of spans. Kinds never seen count in neither.
+    The loss is the cross-entropy of the clean attributes at one random time per step. The bound is
+    the span's contribution at that time, times the number of spans. Both ignore kinds that do not
+    occur in training.
     """
-    _, context = self.known(arrays, noise if training else None)
+    _, context = self.encode(arrays, noise if training else None)
     x, step = arrays["x"], arrays["step"]
     steps = tf.shape(arrays["size"])[0]
     time = tf.random.stateless_uniform([steps], noise.seed(), 1, self.network.node_steps + 1,
@@ -216,36 +218,36 @@ class Nodes(Module):
     logits = self.clean(noisy, time, context, arrays, noise if training else None)
     loss, bound = [], []
     for place, marginal in enumerate(marginals):
-      value, seen = tf.maximum(x[:, place], 0), tf.maximum(noisy[:, place], 0)
+      value, noisy_value = tf.maximum(x[:, place], 0), tf.maximum(noisy[:, place], 0)
       counts = tf.cast(known[:, place], tf.float32)
       loss.append(tf.where(known[:, place], tf.nn.sparse_softmax_cross_entropy_with_logits(
           labels=value, logits=logits[place]), 0.0))
       bound.append(counts * diffusion.bound(
-          value, seen, tf.nn.softmax(logits[place]), before, kept, marginal))
+          value, noisy_value, tf.nn.softmax(logits[place]), before, kept, marginal))
     summed = lambda values: tf.math.unsorted_segment_sum(tf.add_n(values), step, steps)
     return summed(loss), self.network.node_steps * summed(bound)
 
 
 class Edges(Module):
-  """Discrete diffusion of whether each candidate is joined to each new node.
+  """Discrete diffusion of the edges between candidates and new nodes.
 
-  A light head over pairs: the prefix is encoded once for a layer, not once for each step of the
-  diffusion. One round of messages over the noisy pairs lets edges depend on one another.
+  A small head operates on pairs: the prefix is encoded once per layer, not once per diffusion step.
+  One round of message passing over the noisy pairs lets edges depend on one another.
   """
 
   def __init__(self, network: settings.NetworkSettings, sizes: list[int], degree: float,
                attribute: np.ndarray, direction: str):
-    """Makes the layers.
+    """Creates the layers.
 
     Args:
-      network: the shape.
-      sizes: how many values each attribute has.
-      degree: the mean number of edges that a new node gets.
-      attribute: (K,) the first attribute of each kind.
-      direction: of growth.
+      network: sizes of the network.
+      sizes: number of values of each attribute.
+      degree: mean number of edges of a new node.
+      attribute: (K,) first attribute of each kind.
+      direction: the order of growth.
     """
     super().__init__(network, sizes, "edges")
-    self._alike = Alike(network.edge_width, attribute, direction) if (
+    self._same_kind = SameKindOperands(network.edge_width, attribute, direction) if (
         network.operand_counts) else None
     narrow = network.edge_width
     self.kept = tf.constant(diffusion.cosine_schedule(network.edge_steps), tf.float32)
@@ -263,41 +265,41 @@ class Edges(Module):
     self._out = Dense(1, name="out")
 
   def marginal(self, arrays: Arrays) -> tf.Tensor:
-    """[p, 2]: how often a pair is [not joined, joined]: min(mean degree, candidates)/candidates."""
+    """[p, 2] probabilities [no edge, edge]: edge = min(mean degree, candidates) / candidates."""
     steps = tf.shape(arrays["counts"])[0]
     step = arrays["candidate_step"]
     number = tf.math.unsorted_segment_sum(tf.ones_like(step), step, steps)
     number = tf.cast(tf.gather(tf.gather(number, step), arrays["pairs"][:, 0]), tf.float32)
     joined = tf.minimum(self._degree, number) / number
-    # Never quite certain: with certain noise nothing could be told from it.
+    # Keep some randomness: deterministic noise would carry no information.
     joined = tf.clip_by_value(joined, 0.02, 0.98)
     return tf.stack([1.0 - joined, joined], axis=1)
 
   def ends(self, candidates: tf.Tensor, x: tf.Tensor, context: tf.Tensor, arrays: Arrays
            ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What all steps of the diffusion need: of candidates [c, e], of new nodes [M, e]."""
+    """Terms that all diffusion steps share: of candidates [c, e] and of new nodes [M, e]."""
     of_step = tf.gather(context, arrays["step"])
     new = tf.nn.gelu(self._join(tf.concat([self._attributes(x), of_step], axis=-1)))
     return self._candidate(candidates), self._new(new)
 
   def clean(self, noisy: tf.Tensor, time: tf.Tensor, ends: tuple[tf.Tensor, tf.Tensor],
             arrays: Arrays, noise: Noise | None = None) -> tf.Tensor:
-    """[p] logits of being joined at time 0.
+    """[p] logits of an edge at time 0.
 
     Args:
-      noisy: [p] whether joined at time t.
+      noisy: [p] 1 where there is an edge at time t.
       time: [S] t of each step.
-      ends: of `ends`.
-      arrays: of the steps.
-      noise: for dropout.
+      ends: the result of `ends`.
+      arrays: arrays of the steps.
+      noise: source of dropout.
     """
     old, new = arrays["pairs"][:, 0], arrays["pairs"][:, 1]
     of_candidate, of_new = ends
-    # The candidate's part of the sum, with the time, is the same for all of its pairs.
+    # A candidate's term, including the time, is the same for all of its pairs.
     of_candidate += tf.gather(self._time(time), arrays["candidate_step"])
     start = tf.gather(of_candidate, old) + tf.gather(of_new, new) + self._value(noisy)
-    if self._alike is not None:
-      start += self._alike(noisy, arrays)
+    if self._same_kind is not None:
+      start += self._same_kind(noisy, arrays)
     state = self._pair(tf.nn.gelu(start))
     joined = state * tf.cast(noisy, state.dtype)[:, None]
     both = tf.concat([joined, state], axis=-1)
@@ -310,9 +312,9 @@ class Edges(Module):
     return self._out(last)[:, 0]
 
   def losses(self, arrays: Arrays, noise: Noise, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """[S]: what is minimised, and an unbiased estimate of the bound of -log p in nats."""
+    """[S]: the loss, and an unbiased estimate of the bound of -log p in nats."""
     hidden = noise if training else None
-    candidates, context = self.known(arrays, hidden)
+    candidates, context = self.encode(arrays, hidden)
     steps = tf.shape(arrays["size"])[0]
     time = tf.random.stateless_uniform([steps], noise.seed(), 1, self.network.edge_steps + 1,
                                        tf.int32)
@@ -332,30 +334,30 @@ class Edges(Module):
     return summed(loss), self.network.edge_steps * summed(bound)
 
 
-class Alike(tf.keras.layers.Layer):
-  """Of each pair, how many operands the user has that are like this one in the first attribute.
+class SameKindOperands(tf.keras.layers.Layer):
+  """For each pair, how many operands of the user share this operand's first attribute.
 
-  Those of earlier layers, those that the noisy edges give it besides this pair, and how many these
-  give it in all.
+  There are three counts: the operands in earlier layers, the operands that other noisy edges add,
+  and all operands that other noisy edges add, whatever their attribute.
   """
 
-  _MOST = 15
+  _MAX_COUNT = 15
 
   def __init__(self, width: int, attribute: np.ndarray, direction: str):
     super().__init__()
-    # One more for a kind that is not known.
+    # One more value for a kind that is not known.
     self._attribute = tf.constant(np.append(attribute, attribute.max() + 1), tf.int32)
     self._values = int(attribute.max()) + 2
     self._from_users = direction == "users_first"
-    self._tables = [tf.keras.layers.Embedding(self._MOST + 1, width, name=name)
+    self._tables = [tf.keras.layers.Embedding(self._MAX_COUNT + 1, width, name=name)
                     for name in ("before", "now", "all")]
 
   def call(self, noisy: tf.Tensor, arrays: Arrays) -> tf.Tensor:
-    """[p, e].
+    """[p, e] embeddings of the counts.
 
     Args:
-      noisy: [p] whether joined.
-      arrays: of the steps; the kinds of new nodes are `new_x` in sampling, `x` in training.
+      noisy: [p] 1 where there is an edge.
+      arrays: arrays of the steps; the kinds of new nodes are `new_x` in sampling, `x` in training.
     """
     old, new = arrays["pairs"][:, 0], arrays["pairs"][:, 1]
     x = arrays["new_x"] if "new_x" in arrays else arrays["x"]
@@ -372,7 +374,7 @@ class Alike(tf.keras.layers.Layer):
       held = arrays["held_candidate"] * self._values + self._of(arrays["held_x"][:, 0])
       counts[0] = tf.gather(
           tf.math.unsorted_segment_sum(tf.ones_like(held), held, cells), key)
-    return tf.add_n([table(tf.minimum(count, self._MOST))
+    return tf.add_n([table(tf.minimum(count, self._MAX_COUNT))
                      for table, count in zip(self._tables, counts)])
 
   def _of(self, kind: tf.Tensor) -> tf.Tensor:
@@ -380,6 +382,6 @@ class Alike(tf.keras.layers.Layer):
 
 
 def segment_pool(values: tf.Tensor, segments: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-  """[count, h]: sums of rows, scaled so that they stay small for many rows."""
+  """[count, h] sums of rows divided by sqrt(rows), so that they stay small for many rows."""
   number = tf.math.unsorted_segment_sum(tf.ones_like(values[:, :1]), segments, count)
   return encoders.segment_sum(values, segments, count) / tf.sqrt(tf.maximum(number, 1.0))

@@ -1,4 +1,4 @@
-"""Grows many graphs at a time, layer by layer, from a trained `generator.Generator`."""
+"""Generates batches of graphs layer by layer with a trained `generator.Generator`."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -19,21 +19,23 @@ from tpugraphs_rank.synthesis.layerdag import networks as modules_lib
 from tpugraphs_rank.synthesis.layerdag import partial_graphs
 
 _logger = logging.getLogger(__name__)
-# Graphs are given up that cannot be completed; beyond this many for each good one so is the call.
-_MOST_TRIES = 10
+# Sampling fails when more graphs than this are abandoned per completed graph.
+_MAX_FAILURES_PER_GRAPH = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """How graphs are drawn.
+  """How graphs are generated.
 
   Attributes:
-    constrained: only valid numbers of operands; see `decoding`.
-    temperature: logits are divided by it; below 1 graphs are likelier and less various.
-    guidance: 1 follows the conditions as training did; above 1 exaggerates what they change.
-    node_spans, edge_spans: steps of the diffusions that are taken; None: as in training.
-    most_nodes, most_layers: larger graphs are given up; None: the largest in training.
-    batch: graphs at a time; memory grows with it.
+    constrained: generate only valid numbers of operands; see `decoding`.
+    temperature: divisor of the logits; below 1, graphs are more likely and less diverse.
+    guidance: 1 follows the conditions as in training; larger values amplify their effect.
+    node_spans: number of diffusion spans for nodes; None: as in training.
+    edge_spans: number of diffusion spans for edges; None: as in training.
+    max_nodes: abandon larger graphs; None: the largest size in training.
+    max_layers: abandon deeper graphs; None: the largest depth in training.
+    batch: graphs generated at a time; memory grows with it.
   """
 
   constrained: bool = True
@@ -41,90 +43,96 @@ class Options:
   guidance: float = 1.0
   node_spans: int | None = None
   edge_spans: int | None = None
-  most_nodes: int | None = None
-  most_layers: int | None = None
+  max_nodes: int | None = None
+  max_layers: int | None = None
   batch: int = 256
 
 
-class Sampler:
-  """Samples from one generator, traced once."""
+DEFAULT_OPTIONS = Options()
 
-  def __init__(self, generator: generator_lib.Generator, options: Options = Options()):
-    """Keeps the generator and checks the options.
+
+class Sampler:
+  """Samples from one generator; its functions are traced once."""
+
+  def __init__(self, generator: generator_lib.Generator, options: Options = DEFAULT_OPTIONS):
+    """Stores the generator and validates the options.
 
     Raises:
-      ConfigError: an option is out of its range.
+      ConfigError: an option is out of range.
     """
-    for name in ("temperature", "batch", "node_spans", "edge_spans", "most_nodes", "most_layers"):
+    for name in ("temperature", "batch", "node_spans", "edge_spans", "max_nodes", "max_layers"):
       value = getattr(options, name)
       if value is not None and not 0 < value < math.inf:
         raise errors.ConfigError(f"{name} is {value}; expected a number above 0")
     if not 0 <= options.guidance < math.inf:
-      raise errors.ConfigError(f"guidance is {options.guidance}; expected 0 or above")
+      raise errors.ConfigError(f"guidance is {options.guidance}; expected a number of at least 0")
     if options.guidance != 1.0 and not generator.config.network.condition_dropout:
       raise errors.ConfigError(
-          f"guidance is {options.guidance}, but this model was never trained with conditions left "
-          "open (network.condition_dropout is 0); expected guidance 1")
+          f"guidance is {options.guidance}, but this model was trained without unspecified "
+          "conditions (network.condition_dropout is 0); expected guidance 1")
     self.generator = generator
     self.options = options
     facts, network = generator.facts, generator.config.network
     self._forward = generator.config.data.direction == "users_first"
     self._causal = network.encoder == "causal"
-    self._most_nodes = options.most_nodes or facts.most_nodes
-    self._most_layers = options.most_layers or facts.most_layers
-    spans = lambda steps, asked: diffusion.times(steps, min(asked or steps, steps))
+    self._max_nodes = options.max_nodes or facts.max_nodes
+    self._max_layers = options.max_layers or facts.max_layers
+    spans = lambda steps, requested: diffusion.times(steps, min(requested or steps, steps))
     self._node_times = spans(network.node_steps, options.node_spans)
     self._edge_times = spans(network.edge_steps, options.edge_spans)
     self._functions: dict[str, Callable[..., Any]] = {}
 
-  def __call__(self, asked: np.ndarray, seed: int) -> tuple[list[partial_graphs.Drawn], int]:
-    """Draws one graph for each row of conditions (n, T).
+  def __call__(self, requested: np.ndarray, seed: int
+               ) -> tuple[list[partial_graphs.GeneratedGraph], int]:
+    """Generates one graph for each row of conditions (n, T).
 
     Returns:
-      The graphs in the order of the rows; how many were given up and drawn again.
+      The graphs in the order of the rows, and the number of abandoned graphs.
 
     Raises:
-      TrainingError: hardly any graph could be completed.
+      TrainingError: almost no graph could be completed.
     """
-    done: dict[int, partial_graphs.Drawn] = {}
-    waiting, tries, lost = list(range(len(asked))), 0, 0
-    with tqdm.tqdm(total=len(asked), unit="graph", desc="sampling", disable=None) as bar:
+    done: dict[int, partial_graphs.GeneratedGraph] = {}
+    waiting, tries, abandoned = list(range(len(requested))), 0, 0
+    with tqdm.tqdm(total=len(requested), unit="graph", desc="sampling", disable=None) as bar:
       while waiting:
         rows = waiting[:self.options.batch]
-        found = self._draw(asked[rows], np.random.default_rng([seed, tries]))
+        graphs = self._generate(requested[rows], np.random.default_rng([seed, tries]))
         tries += 1
-        done.update({row: graph for row, graph in zip(rows, found) if graph is not None})
-        failed = [row for row, graph in zip(rows, found) if graph is None]
+        done.update({row: graph for row, graph in zip(rows, graphs) if graph is not None})
+        failed = [row for row, graph in zip(rows, graphs) if graph is None]
         waiting = failed + waiting[self.options.batch:]
-        lost += len(failed)
+        abandoned += len(failed)
         bar.update(len(rows) - len(failed))
-        if lost > _MOST_TRIES * (len(done) + max(min(self.options.batch, len(asked)), 20)):
+        if abandoned > _MAX_FAILURES_PER_GRAPH * (
+            len(done) + max(min(self.options.batch, len(requested)), 20)):
           raise errors.TrainingError(
-              f"{lost} graphs could not be completed within {self._most_nodes} nodes and "
-              f"{self._most_layers} layers, {len(done)} could; train longer, or allow more with "
-              "--most_nodes and --most_layers")
-    if lost:
-      _logger.info("%d graphs were given up and drawn again", lost)
-    return [done[row] for row in range(len(asked))], lost
+              f"{abandoned} graphs could not be completed within {self._max_nodes} nodes and "
+              f"{self._max_layers} layers, {len(done)} could; train longer, or raise "
+              "--max_nodes and --max_layers")
+    if abandoned:
+      _logger.info("%d graphs were abandoned and generated again", abandoned)
+    return [done[row] for row in range(len(requested))], abandoned
 
-  def _draw(self, asked: np.ndarray, rng: np.random.Generator) -> list[partial_graphs.Drawn | None]:
-    state = partial_graphs.Growing(asked, self.generator)
+  def _generate(self, requested: np.ndarray, rng: np.random.Generator
+                ) -> list[partial_graphs.GeneratedGraph | None]:
+    state = partial_graphs.PartialGraphs(requested, self.generator)
     while len(state.active):
       self._layer(state, rng)
     return state.finished
 
-  def _layer(self, state: partial_graphs.Growing, rng: np.random.Generator) -> None:
-    """One more layer for each graph that is not complete."""
-    arrays, states = self._known(state)
+  def _layer(self, state: partial_graphs.PartialGraphs, rng: np.random.Generator) -> None:
+    """Adds one layer to each graph that is not complete."""
+    arrays, states = self._step_inputs(state)
     size, inners = self._sizes(state, states["sizes"], arrays, rng)
-    if state.layer >= self._most_layers:
+    if state.layer >= self._max_layers:
       size[size > 0] = -1
-    size[state.node_counts() + size > self._most_nodes] = -1
+    size[state.node_counts() + size > self._max_nodes] = -1
     if (size <= 0).any():
       state.close(size)
       if not len(state.active):
         return
-      arrays, states = self._known(state)
+      arrays, states = self._step_inputs(state)
       size, inners = size[size > 0], inners[size > 0]
     arrays.update(partial_graphs.new_layer(size, inners))
     x = self._call("_nodes", states["nodes"], arrays, _seed(rng)).numpy()
@@ -134,51 +142,54 @@ class Sampler:
       encoded = self._call("_encoded", state.new_rows(arrays["step"], x, joined), state.rounds)
     state.add(arrays["step"], x, joined, encoded)
 
-  def _known(self, state: partial_graphs.Growing) -> tuple[dict[str, np.ndarray], dict[str, tf.Tensor]]:
-    """The arrays of the next step of each graph, and the states of its nodes for each module."""
+  def _step_inputs(self, state: partial_graphs.PartialGraphs
+                   ) -> tuple[dict[str, np.ndarray], dict[str, tf.Tensor]]:
+    """The arrays of the next step of each graph, and the states of its nodes for each network."""
     arrays = state.arrays(self.options.guidance != 1.0)
     return arrays, state.states if self._causal else self._call("_prefix_states", state.rows())
 
-  def _sizes(self, state: partial_graphs.Growing, states: tf.Tensor, arrays: dict[str, np.ndarray],
-             rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+  def _sizes(self, state: partial_graphs.PartialGraphs, states: tf.Tensor,
+             arrays: dict[str, np.ndarray], rng: np.random.Generator
+             ) -> tuple[np.ndarray, np.ndarray]:
     """(S,) nodes of the next layer, and (S,) how many of them have operands.
 
     0 nodes: the graph is complete; -1: it cannot be completed.
     """
     contexts = self._call("_size_contexts", states, arrays)
     logits = self._call("_size_logits", contexts)
-    front, room = state.room()
+    front, room = state.open_slots()
     number = np.arange(logits.shape[1])
     limited = self._forward and self.options.constrained
     if state.layer == 0:
       allowed = np.tile(number > 0, [len(front), 1])
     elif limited:
-      # Complete when nothing is lacking, and not before; each new node needs a user.
+      # A graph is complete exactly when no slot is open; each new node needs a user.
       allowed = np.where(room[:, None] > 0, (number > 0) & (number <= front[:, None]), number == 0)
     else:
       allowed = (number == 0) | (room[:, None] > 0)
-    size = self._drawn(logits, allowed, rng)
-    given = np.maximum(size, 0).astype(np.int32)
-    logits = self._call("_inner_logits", contexts, given)
-    allowed = number <= given[:, None]
+    size = self._draw_number(logits, allowed, rng)
+    new_nodes = np.maximum(size, 0).astype(np.int32)
+    logits = self._call("_inner_logits", contexts, new_nodes)
+    allowed = number <= new_nodes[:, None]
     if not self._forward:
-      # Layer 0 holds the nodes without operands, and no other layer does.
-      allowed &= number == (0 if state.layer == 0 else given[:, None])
+      # Layer 0 consists of the nodes without operands; all other layers have none.
+      allowed &= number == (0 if state.layer == 0 else new_nodes[:, None])
     elif limited:
-      # Without nodes that have operands this is the last layer: it must fill what lacks most.
-      allowed &= (number > 0) | (given >= state.widest())[:, None]
-    return size, self._drawn(logits, allowed, rng)
+      # A layer without inner nodes is the last one: it must fill the node with the most open slots.
+      allowed &= (number > 0) | (new_nodes >= state.most_open_slots())[:, None]
+    return size, self._draw_number(logits, allowed, rng)
 
-  def _drawn(self, logits: tf.Tensor, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(S,) one allowed number a row; -1 where none is."""
+  def _draw_number(self, logits: tf.Tensor, allowed: np.ndarray, rng: np.random.Generator
+                   ) -> np.ndarray:
+    """(S,) one allowed number per row; -1 where none is allowed."""
     logits = logits.numpy().astype(np.float64) / self.options.temperature
     noisy = np.where(allowed, logits + rng.gumbel(size=logits.shape), -np.inf)
     return np.where(allowed.any(axis=1), noisy.argmax(axis=1), -1)
 
-  def _joined(self, state: partial_graphs.Growing, states: Mapping[str, tf.Tensor],
+  def _joined(self, state: partial_graphs.PartialGraphs, states: Mapping[str, tf.Tensor],
               arrays: dict[str, np.ndarray], rng: np.random.Generator
               ) -> list[np.ndarray | None]:
-    """For each graph its new edges (m, 2) [row, new node]; None: they cannot be made."""
+    """For each graph its new edges (m, 2) [row, new node]; None: no valid edges exist."""
     steps = len(state.active)
     new = np.bincount(arrays["step"], minlength=steps)
     candidates = np.bincount(arrays["candidate_step"], minlength=steps)
@@ -197,16 +208,16 @@ class Sampler:
     for step, (first, first_new, first_pair) in enumerate(zip(*starts)):
       old = slice(first, first + candidates[step])
       square = priority[first_pair:first_pair + candidates[step] * new[step]]
-      found = decode(decoding.Layer(
+      edges = decode(decoding.Layer(
           square.reshape(candidates[step], new[step]), front[old], slots[old],
           operands[first_new:first_new + new[step]])) if candidates[step] else None
-      if found is not None:
-        candidate, node = np.nonzero(found)
-        found = np.stack([arrays["candidate_row"][old][candidate], node + first_new], axis=1)
-      joined.append(found)
+      if edges is not None:
+        candidate, node = np.nonzero(edges)
+        edges = np.stack([arrays["candidate_row"][old][candidate], node + first_new], axis=1)
+      joined.append(edges)
     return joined
 
-  # ---- what TensorFlow does: each is traced once -----------------------------------------------
+  # ---- TensorFlow functions, each traced once --------------------------------------------------
 
   def _call(self, name: str, *arguments: Any) -> Any:
     if name not in self._functions:
@@ -217,20 +228,21 @@ class Sampler:
 
   def _contexts(self, name: str, states: tf.Tensor, arrays: Mapping[str, tf.Tensor]
                 ) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Candidates and context as asked for and, with guidance, with everything left open."""
+    """Candidates and contexts under the conditions and, for guidance, without conditions."""
     module = self.generator.modules[name]
     prefix = encoders.segment_sum(states, arrays["row_step"], tf.shape(arrays["counts"])[0])
-    found = [module.seen(states, prefix, arrays)]
+    contexts = [module.step_contexts(states, prefix, arrays)]
     if self.options.guidance != 1.0:
-      open_ = {**arrays, **{key[5:]: arrays[key] for key in arrays if key.startswith("open_")}}
-      found.append(module.seen(states, prefix, open_))
-    return found
+      unspecified = {
+          **arrays, **{key[5:]: arrays[key] for key in arrays if key.startswith("open_")}}
+      contexts.append(module.step_contexts(states, prefix, unspecified))
+    return contexts
 
   def _guided(self, logits: list[tf.Tensor]) -> tf.Tensor:
     if len(logits) == 1:
       return logits[0]
-    asked, open_ = logits
-    return open_ + self.options.guidance * (asked - open_)
+    conditional, unconditional = logits
+    return unconditional + self.options.guidance * (conditional - unconditional)
 
   def _size_contexts(self, states, arrays):
     return [context for _, context in self._contexts("sizes", states, arrays)]
@@ -259,7 +271,7 @@ class Sampler:
       kept, before = tf.gather(module.kept, times[place]), tf.gather(module.kept, times[place + 1])
       columns = []
       for attribute, marginal in enumerate(marginals):
-        guided = self._guided([found[attribute] for found in logits])
+        guided = self._guided([of_context[attribute] for of_context in logits])
         clean = tf.nn.softmax(guided / self.options.temperature)
         columns.append(diffusion.draw(
             diffusion.reverse(clean, noisy[:, attribute], before, kept, marginal), noise.seed()))
@@ -269,7 +281,7 @@ class Sampler:
                          (tf.constant(0), x))[1]
 
   def _edges(self, states, arrays, seed):
-    """[p] log odds of an edge, the diffusion done but for its last draw."""
+    """[p] log odds of an edge, after all diffusion steps except the final draw."""
     module: Any = self.generator.modules["edges"]
     ends = [module.ends(candidates, arrays["new_x"], context, arrays)
             for candidates, context in self._contexts("edges", states, arrays)]
@@ -285,17 +297,17 @@ class Sampler:
     def span(place, noisy):
       joined = tf.sigmoid(log_odds(place, noisy) / self.options.temperature)
       kept, before = tf.gather(module.kept, times[place]), tf.gather(module.kept, times[place + 1])
-      found = diffusion.reverse(
+      probabilities = diffusion.reverse(
           tf.stack([1.0 - joined, joined], axis=1), noisy, before, kept, marginal)
       return place + 1, diffusion.draw(
-          found, modules_lib.Noise(seed + tf.stack([place + 1, 0])).seed())
+          probabilities, modules_lib.Noise(seed + tf.stack([place + 1, 0])).seed())
 
     last = len(self._edge_times) - 2
     _, noisy = tf.while_loop(lambda place, _: place < last, span, (tf.constant(0), noisy))
     return log_odds(last, noisy)
 
   def _encoded(self, arrays, rounds):
-    """For each module the states of new nodes before and after each round."""
+    """For each network the states of new nodes before and after each round."""
     return {name: module.encoder.causal(
         arrays["x"], arrays["level"], arrays["layer"], arrays["edges"], rounds[name],
         tf.size(arrays["steps"])) for name, module in self.generator.modules.items()}
@@ -311,7 +323,7 @@ def _seed(rng: np.random.Generator) -> np.ndarray:
 
 
 def _spec(argument: Any) -> Any:
-  """Any number of rows of what was given."""
+  """Specifications of the arguments with any number of rows."""
   if isinstance(argument, Mapping):
     return {key: _spec(value) for key, value in argument.items()}
   if isinstance(argument, list):
