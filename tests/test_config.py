@@ -245,11 +245,11 @@ def test_each_kind_of_flag(flag, name, expected):
   assert dict((leaf, value) for leaf, _, value in config.leaves(asked))[name] == expected
 
 
-def test_every_setting_has_a_flag_that_says_its_name_and_default():
+def test_every_setting_has_a_flag_whose_help_states_its_default():
   values = flags.FlagValues()
   app.define_config_flags(run_config.RunConfig, values)
   for name, _, _ in config.leaves(run_config.RunConfig):
-    assert f"[{name}; default " in values[name.rpartition(".")[2]].help
+    assert "Default: " in values[name.rpartition(".")[2]].help, name
 
 
 def test_defaults_then_the_file_then_the_flags(tmp_path):
@@ -300,7 +300,7 @@ def test_a_wrong_type_or_an_unknown_flag_is_refused_by_the_parser():
     ('{"modle": {}}', errors.ConfigError, "unknown setting 'modle' (did you mean 'model'?)"),
     ("{", errors.DataError, "is not valid JSON"),
     ("[]", errors.ConfigError, "expected an object"),
-    (None, errors.MissingDataError, "no file"),
+    (None, errors.MissingDataError, "no settings file"),
 ])
 def test_a_wrong_file_is_named(tmp_path, text, error, said):
   path = tmp_path / "settings.json"

@@ -171,8 +171,6 @@ def configuration(config: files.PathLike | None, settings: Mapping[str, Any],
               for name, _, value in config_lib.leaves(run_config.RunConfig)}
   changes = dict(settings)
   if collection is not None:
-    if "collection" in changes:
-      raise errors.ConfigError("the collection is named twice; name it as the first argument only")
     changes["collection"] = (collection.name if isinstance(collection, registry.Collection)
                              else collection)
   for name, value in changes.items():

@@ -15,6 +15,7 @@ import pathlib
 import shutil
 import tempfile
 from typing import Any
+import weakref
 
 import numpy as np
 
@@ -46,7 +47,6 @@ class Ranker:
     """
     self.config = config
     self._settings = dict(settings)
-    self._folder: tempfile.TemporaryDirectory[str] | None = None
     self.run_: Any = None
 
   def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -83,13 +83,12 @@ class Ranker:
     from tpugraphs_rank import api  # TensorFlow.
     resolved = api.configuration(self.config, self._settings)
     train, valid = _divide(graphs, valid_graphs, resolved.training.seed)
-    folder = tempfile.TemporaryDirectory(prefix="tpugraphs_rank_")
-    root = pathlib.Path(folder.name)
+    root = pathlib.Path(tempfile.mkdtemp(prefix="tpugraphs_rank_"))
+    weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
     descriptor = _write_collection(root / "graphs", train, valid)
     settings = {name: value for name, value in self._settings.items() if name != "collection"}
-    run = api.train(descriptor, root / "run", config=self.config, **settings)
+    self.run_ = api.train(descriptor, root / "run", config=self.config, **settings)
     shutil.rmtree(root / "graphs")
-    self._folder, self.run_ = folder, run
     return self
 
   def predict(self, graph: graphs_lib.Graph, configs: np.ndarray | None = None) -> np.ndarray:
