@@ -1,46 +1,214 @@
-"""What applications share: commands and their flags."""
+"""What all commands share: flags of a configuration, errors, logs."""
+
+import dataclasses
+import importlib.util
+import io
+import logging
+import sys
+import types
 
 from absl import flags
 import pytest
+import tqdm
 
+from tests.helpers import commands
+from tpugraphs_rank import commands as names
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import errors
+from tpugraphs_rank import registries
+from tpugraphs_rank import run_config
 from tpugraphs_rank.cli import app
-
-COMMANDS = {"merge": app.Command(("parts", "output"), ("sample",)),
-            "check": app.Command(("submission",), ("sample", "strict"))}
+from tpugraphs_rank.cli import help_text
 
 
-def _values(*arguments):
+def _config(*arguments):
+  """The configuration that the arguments of a command give."""
   values = flags.FlagValues()
-  flags.DEFINE_list("parts", [], "", flag_values=values)
-  for name in ("output", "submission", "sample"):
-    flags.DEFINE_string(name, None, "", flag_values=values)
-  flags.DEFINE_bool("strict", False, "", flag_values=values)
-  rest = values(["program", *arguments])
-  return rest[1:], values
+  app.define_config_flags(run_config.RunConfig, values)
+  values(["program", *map(str, arguments)])
+  return app.config_from_flags(run_config.RunConfig, values)
 
 
-@pytest.mark.parametrize("arguments, expected", [
-    ([], "expected a command: merge, check (--help says what each does)"),
-    (["merg"], "unknown command 'merg' (did you mean 'merge'?); expected one of: merge, check "
-     "(--help says what each does)"),
-    (["42"], "unknown command '42'; expected one of: merge, check (--help says what each does)"),
-    (["merge", "now"], "unexpected argument 'now'; all options are flags (--help lists them)"),
-    (["merge"], "merge needs --parts and --output"),
-    (["merge", "--parts=", "--output=o"], "merge needs --parts"),
-    (["check", "--submission="], "check needs --submission"),
-    (["merge", "--parts=a", "--output=o", "--strict"],
-     "merge takes no --strict; it takes: --parts, --output, --sample"),
-    (["check", "--submission=s", "--output=o"],
-     "check takes no --output; it takes: --submission, --sample, --strict"),
-    (["merge", "--parts=a,b", "--output=o", "--sample=s"], ""),
-    (["--parts=a", "merge", "--output=o"], ""),
-    (["check", "--submission=s", "--strict"], ""),
+def test_flags_override_a_file_which_overrides_the_defaults(tmp_path):
+  path = tmp_path / "settings.json"
+  path.write_text('{"model": {"hidden_width": 8, "dropout": 0.5}}')
+  config = _config("--config", path, "--dropout=0.25", "--losses=mse,list_mle",
+                   "--loss_weights=1,0.5", "--notensorboard")
+  expected = config_lib.override(run_config.RunConfig(), {
+      "model.hidden_width": 8, "model.dropout": 0.25, "loss.losses": ["mse", "list_mle"],
+      "loss.loss_weights": [1.0, 0.5], "training.tensorboard": False})
+  assert config == expected
+  with pytest.raises(errors.ConfigError, match="--loss_weights=a: expected a comma-separated "):
+    _config("--loss_weights=a")
+  with pytest.raises(errors.ConfigError, match='--model_options={: expected a JSON object, such as'):
+    _config("--model_options={")
+  assert _config('--model_options={"depth": 3}').model.model_options == {"depth": 3}
+
+
+def test_a_recipe_is_named_without_its_path():
+  assert _config("--config=tile_xla_cpu").data.collection == "tile:xla_cpu"
+  with pytest.raises(errors.MissingDataError, match="no settings file tile_xla_cp .did you mean"):
+    _config("--config=tile_xla_cp")
+
+
+def test_plugins_are_loaded_before_the_file_is_read(tmp_path, request):
+  for name in ("one", "two"):
+    request.addfinalizer(
+        lambda name=name: registries.MODELS.unregister(f"plugin_model_{name}"))
+  for name in ("one", "two"):
+    (tmp_path / f"{name}.py").write_text(
+        "from tpugraphs_rank import registries\n"
+        f"registries.MODELS.register('plugin_model_{name}', object())\n")
+  (tmp_path / "settings.json").write_text('{"model": {"model": "plugin_model_one"}}')
+  one, two = tmp_path / "one.py", tmp_path / "two.py"
+  config = _config("--config", tmp_path / "settings.json", "--plugin", one, "--plugin", two)
+  assert config.model.model == "plugin_model_one"
+  assert config.training.plugin == (str(one), str(two))
+  assert _config("--plugin", f"{one},{two}", "--model=plugin_model_two").training.plugin == (
+      str(one), str(two))
+
+
+# ---- help ----------------------------------------------------------------------------------------
+
+
+def test_the_short_help_groups_the_common_settings_and_says_how_to_get_the_rest():
+  short = commands.run("train", "--help").stdout
+  full = commands.run("train", "--helpfull").stdout
+  headings = [line for line in short.splitlines() if line and not line.startswith(" ")]
+  titles = list(config_lib.section_titles(run_config.RunConfig).values())
+  assert headings[:3] == ["usage: tpugraphs-rank train --run_dir=DIR [flags]",
+                          "Train a ranker on a collection; run it again to resume.", "Command"]
+  assert headings[3:-1] == [title for title in titles if title in headings]
+  rest = int(headings[-1].split()[0])
+  assert headings[-1] == f"{rest} more settings: tpugraphs-rank train --helpfull"
+  settings = {name.rpartition(".")[2]: (name, field.metadata["common"])
+              for name, field, _ in config_lib.leaves(run_config.RunConfig)}
+  shown = {leaf for leaf in settings if f" --{leaf}" in short or f" --[no]{leaf}" in short}
+  assert {leaf for leaf, (_, common) in settings.items() if common} == shown
+  assert 15 <= len(shown) <= 30 and len(shown) + rest == len(settings)
+  assert all(f"[{name}]" in " ".join(full.split()) for name, _ in settings.values())
+  assert commands.run("train", "--help_all").stdout == full
+
+
+@pytest.mark.parametrize("words, expected", [
+    (("rank",), "usage: tpugraphs-rank rank --run_dir=DIR --hlo=FILE [flags]"),
+    (("submission", "merge"),
+     "usage: tpugraphs-rank submission merge --parts=A,B,... --output=PATH [flags]"),
 ])
-def test_a_command_and_its_flags(arguments, expected):
-  rest, values = _values(*arguments)
-  assert app._mistake(rest, COMMANDS, values) == expected
+def test_the_usage_names_the_required_flags(words, expected):
+  assert commands.run(*words, "--help").stdout.splitlines()[0] == expected
 
 
-def test_an_application_without_commands_takes_flags_only():
-  assert app._mistake([], {}) == ""
-  assert app._mistake(["merge"], {}).startswith("unexpected argument 'merge'; all options are flag")
+def test_the_help_of_flags_fits_a_terminal_and_shows_defaults(monkeypatch):
+  monkeypatch.setenv("COLUMNS", "80")
+  lines = commands.run("rank", "--help").stdout.splitlines()
+  text = " ".join(" ".join(lines).split())
+  assert "--tiling=target|tpu|elements|xla_cpu" in text and "Default: 4096." in text
+  flags_from = lines.index(help_text.COMMAND_SECTION)
+  assert max(map(len, lines[flags_from:])) <= 80
+
+
+# ---- running -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="run")
+def fixture_run(monkeypatch):
+  """Runs a module as a command named "try"."""
+  def run(main, *arguments, define_flags=lambda: None, **options):
+    module = types.ModuleType("a_command", "Try.")
+    module.main, module.define_flags = main, define_flags
+    monkeypatch.setitem(sys.modules, "a_command", module)
+    output = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", output)
+    return app.run_command("try", "a_command", arguments, **options), output.getvalue()
+  return run
+
+
+def _raises(error):
+  def main(argv):
+    raise error
+  return main
+
+
+def test_exit_statuses(run):
+  assert run(lambda argv: None) == (0, "")
+  assert run(lambda argv: 3) == (3, "")
+  assert run(_raises(errors.DataError("x.npz is damaged"))) == (1, "error: x.npz is damaged\n")
+  assert run(_raises(KeyboardInterrupt())) == (130, "interrupted\n")
+  with pytest.raises(ZeroDivisionError):  # A bug keeps its traceback.
+    run(_raises(ZeroDivisionError()))
+  assert run(lambda argv: 0, "stray") == (
+      2, "error: unexpected argument 'stray'; all options are flags (`tpugraphs-rank try --help` "
+      "lists them)\n")
+  assert run(lambda argv: len(argv), "a", "b", positional="NAME...")[0] == 3
+
+
+def test_flags_exist_only_while_their_command_runs(run):
+  before = set(flags.FLAGS)
+  values = []
+  define = lambda: flags.DEFINE_integer("try_number", 7, "A number.")
+  for arguments in (["--try_number=8"], []):
+    assert run(lambda argv: values.append(flags.FLAGS.try_number), *arguments,
+               define_flags=define)[0] == 0
+  assert run(lambda argv: 0, "--try_number=x", define_flags=define)[0] == 2
+  assert values == [8, 7] and set(flags.FLAGS) == before
+
+
+def test_the_command_line_is_recorded_in_its_installed_form(run):
+  recorded = []
+  run(lambda argv: recorded.append(names.running()), "--try_name=two words",
+      define_flags=lambda: flags.DEFINE_string("try_name", "", "A name."))
+  assert recorded == ["tpugraphs-rank try '--try_name=two words'"]
+  assert not names.running().startswith("tpugraphs-rank try")
+
+
+def test_a_command_that_needs_tensorflow_says_how_to_get_it(run, monkeypatch):
+  real = importlib.util.find_spec
+  monkeypatch.setattr(importlib.util, "find_spec",
+                      lambda name, *rest: None if name == "tensorflow" else real(name, *rest))
+  monkeypatch.setattr(sys, "version_info", (3, 12, 1))
+  status, text = run(lambda argv: 0, tensorflow=True)
+  assert status == 1 and text.startswith(
+      "error: tpugraphs-rank try needs TensorFlow 2.15, which is not installed in this environment "
+      "(Python 3.12); install the package in an environment with Python 3.10 or 3.11: ")
+  assert run(lambda argv: 0) == (0, "")
+  monkeypatch.setattr(sys, "version_info", (3, 11, 7))
+  assert "`pip install tensorflow==2.15.1 " in run(lambda argv: 0, tensorflow=True)[1]
+
+
+# ---- logs ----------------------------------------------------------------------------------------
+
+
+def test_logs_go_to_the_standard_error_and_warnings_only_once(run):
+  logger = logging.getLogger("tpugraphs_rank.somewhere")
+  root = logging.getLogger("tpugraphs_rank")
+  before = dataclasses.astuple(_State.of(root))
+  def main(argv):
+    for _ in range(2):
+      logger.info("working")
+      logger.warning("unseen opcodes")
+  assert run(main) == (0, "I working\nW unseen opcodes\nI working\n")
+  assert dataclasses.astuple(_State.of(root)) == before
+
+
+@dataclasses.dataclass
+class _State:
+  """What a command changes about a logger while it runs."""
+  handlers: list
+  level: int
+  propagate: bool
+
+  @classmethod
+  def of(cls, logger):
+    return cls(list(logger.handlers), logger.level, logger.propagate)
+
+
+def test_a_log_line_does_not_break_a_progress_bar(run):
+  def main(argv):
+    with tqdm.tqdm(total=2, desc="bar", mininterval=0, file=sys.stderr, ascii=True) as bar:
+      bar.update()
+      logging.getLogger("tpugraphs_rank.somewhere").info("a line")
+      bar.update()
+  _, text = run(main)
+  [line] = [line for line in text.replace("\r", "\n").splitlines() if "a line" in line]
+  assert line == "I a line"

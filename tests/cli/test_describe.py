@@ -1,23 +1,17 @@
-"""The app that describes a collection."""
+"""The command that describes a collection."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from tests import synthetic
+from tests.helpers import commands
 from tpugraphs_rank.data import describe
 from tpugraphs_rank.data import describe_tables
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 
 def _describe(*arguments):
-  return subprocess.run(
-      [sys.executable, "-m", "tpugraphs_rank.cli.describe", *map(str, arguments)], cwd=ROOT,
-      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+  return commands.run("describe", *arguments)
 
 
 @pytest.fixture
@@ -28,7 +22,7 @@ def collection(tmp_path):
 def test_a_whole_collection(collection, tmp_path):
   output = tmp_path / "out" / "described.json"
   done = _describe("--collection", collection, "--output", output, "--max_configs", 13)
-  assert done.returncode == 0 and done.stderr == ""  # No progress bar where nobody watches.
+  assert done.returncode == 0 and done.stderr == ""  # No progress bar without a terminal.
   found = describe.describe(str(collection), list_size=13)
   assert done.stdout == f"{describe_tables.text(found)}\nnumbers: {output}\n"
   assert json.loads(output.read_text(encoding="utf-8")) == found.summary()
@@ -65,8 +59,8 @@ def test_damage_and_missing_graphs_end_in_status_1_after_the_table(collection, t
     (["--collection", "tile:xla_cpu", "--splits="], 1,
      "error: no splits of tile:xla_cpu are asked for; expected some of: train, valid, test\n"),
     (["--collection", "tile:xla", "--data_root", "/nowhere"], 1,
-     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; bring it with "),
-    ([], 2, "error: flag --collection=None: Flag --collection must have a value other than None."),
+     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpugraphs-rank d"),
+    ([], 2, "error: --collection is required (`tpugraphs-rank "),
     (["--collection", "tile:xla_cpu", "--max_configs", "0"], 2, "error: flag --max_configs=0: "),
 ])
 def test_a_mistake_is_one_line(arguments, status, said):

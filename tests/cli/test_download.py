@@ -1,20 +1,18 @@
-"""The downloading app from the command line, killed on the way and run several times at once."""
+"""The download command, killed at work and run several times at the same time."""
 
 import hashlib
 import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
 from tests.data import test_download as lib
+from tests.helpers import commands
 from tests.helpers import file_server
 from tpugraphs_rank.data import archives
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -29,31 +27,30 @@ def server():
 
 
 def _start(server, root, *arguments):
+  """The command in a process of its own, which a test can kill."""
   return subprocess.Popen(
-      [sys.executable, "-W", "error", "-m", "tpugraphs_rank.cli.download", "--data_root", str(root),
-       "--base_url", server.address, *arguments],
-      cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+      commands.process("download", "--data_root", root, "--base_url", server.address, *arguments),
+      cwd=commands.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 VALID = ("--collections=layout:xla:random", "--splits=valid")
 
 
 def _run(server, root, *arguments):
-  process = _start(server, root, *arguments)
-  output, log = process.communicate()
-  return process.returncode, output, log
+  done = commands.run("download", "--data_root", root, "--base_url", server.address, *arguments)
+  return done.returncode, done.stdout, done.stderr
 
 
-def test_brought_listed_and_verified(server, tmp_path):
+def test_downloaded_listed_and_verified(server, tmp_path):
   absent = _run(server, tmp_path, *VALID, "--list")
   assert absent[0] == 0 and absent[2] == ""
   head, row, last = absent[1].splitlines()
-  assert head.split() == ["file", "size", "place", "here"]
+  assert head.split() == ["file", "size", "place", "local"]
   assert row.split() == [lib.NAME, "430kB", lib.FOLDER, "absent"]
   assert last == f"1 file, 430kB; data root {tmp_path}"
   assert not list(tmp_path.iterdir())
   assert _run(server, tmp_path, *VALID)[:2] == (
-      0, f"brought {lib.NAME}: 7 files in {tmp_path / lib.FOLDER}\n")
+      0, f"downloaded {lib.NAME}: 7 files in {tmp_path / lib.FOLDER}\n")
   assert lib.data(tmp_path) == lib.GOOD
   code, output, log = _run(server, tmp_path, *VALID)
   assert (code, output) == (0, f"verified {lib.NAME}: 7 files in {tmp_path / lib.FOLDER}\n")
@@ -106,13 +103,13 @@ def test_extras(server, tmp_path):
     wanted[str(remote.place)] = content
   code, output, log = _run(server, tmp_path, "--collections=", "--extras")
   assert code == 0, log
-  assert lib.data(tmp_path) == wanted and output.count("brought ") == 6
+  assert lib.data(tmp_path) == wanted and output.count("downloaded ") == 6
 
 
 def test_killed_while_it_arrives_and_run_again(server, tmp_path):
   server.pace = 0.02
   partial = tmp_path / "downloads" / f"{lib.NAME}.partial"
-  # What was sent may wait in buffers on a busy machine: what counts is what has been kept.
+  # Sent bytes may wait in buffers on a busy machine; only the stored bytes count.
   kept = lambda: partial.stat().st_size if partial.exists() else 0
   for _ in range(3):
     before = kept()
@@ -132,7 +129,8 @@ def test_killed_while_it_arrives_and_run_again(server, tmp_path):
 
 @pytest.fixture
 def _ctrl_c():
-  """A shell's background jobs ignore SIGINT, and so would what they start; a handler is not kept."""
+  """A shell's background jobs ignore SIGINT, and their children inherit that; handlers are not
+  inherited."""
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
   yield
   signal.signal(signal.SIGINT, before)
@@ -147,7 +145,7 @@ def test_interrupted_by_the_keyboard(server, tmp_path):
   def interrupt(sent):
     if sent < 150_000 or server.pace == 1:
       return
-    # What was sent may wait in buffers on a busy machine; nothing more arrives meanwhile.
+    # Sent bytes may wait in buffers on a busy machine; nothing more arrives meanwhile.
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (
         partial.exists() and partial.stat().st_size > 50_000):
@@ -166,7 +164,7 @@ def test_two_processes_share_the_work(server, tmp_path):
   processes = [_start(server, tmp_path, *VALID) for _ in range(2)]
   outputs = sorted(process.communicate()[0] for process in processes)
   assert [process.returncode for process in processes] == [0, 0]
-  assert [output.split()[0] for output in outputs] == ["brought", "verified"]
+  assert [output.split()[0] for output in outputs] == ["downloaded", "verified"]
   assert len(server.gets()) == 1 and lib.data(tmp_path) == lib.GOOD
 
 
@@ -174,7 +172,7 @@ def test_two_processes_share_the_work(server, tmp_path):
     (["--collections=tile:xls"], 1, "error: no collection 'tile:xls' (did you mean 'tile:xla'?)"),
     (["--collections=tile:xla_cpu"], 1, "error: collection tile:xla_cpu has no public archives"),
     (["--splits=vaild"], 1, "error: collection layout:nlp:default has no split 'vaild'"),
-    (["--collections="], 1, "error: nothing to download: name --collections and --splits"),
+    (["--collections="], 1, "error: nothing to download: give --collections and --splits"),
     (["--splits="], 1, "error: nothing to download"),
     (["--base_url=mirror"], 1, "error: base_url 'mirror' is no address"),
     (["--collections=tile:xla"], 1,

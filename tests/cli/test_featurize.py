@@ -1,19 +1,16 @@
-"""The featurize app, from the command line to the files."""
+"""The featurize command, from the command line to the files."""
 
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from tests import testdata
+from tests.helpers import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank.cli import featurize
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import tuning_pb2
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def _module(name="k"):
@@ -36,9 +33,7 @@ def _kernels(path, names, times=(50, 60)):
 
 
 def _run(*arguments):
-  return subprocess.run(
-      [sys.executable, "-W", "error", "-m", "tpugraphs_rank.cli.featurize", *arguments], cwd=ROOT,
-      capture_output=True, text=True, check=False)
+  return commands.run("featurize", *arguments)
 
 
 def _stems(folder):
@@ -49,8 +44,8 @@ def _stems(folder):
 def test_real_files(tmp_path):
   done = _run("--input", str(testdata.path("tpu_raw")), "--output", str(tmp_path))
   assert done.returncode == 0, done.stderr
-  assert "15 graphs (15 written, 0 already there), 294 nodes, 752 of 754 runs" in done.stderr
-  assert "3163 nodes, 112 of 122 runs count (10 left out)" in done.stderr
+  assert "15 graphs (15 written, 0 already there), 294 nodes, 752 of 754 runs used" in done.stderr
+  assert "3163 nodes, 112 of 122 runs used (10 excluded)" in done.stderr
   assert len(_stems(tmp_path)) == 16
   with np.load(tmp_path / "module_tuning_data_layout.npz", allow_pickle=False) as graph:
     assert graph["node_config_feat"].shape == (112, 62, 18)
@@ -63,7 +58,7 @@ def test_command_line(tmp_path):
   path = _kernels(tmp_path / "a.pb", ["k"])
   done = _run("--input", path, "--output", str(tmp_path / "out"), "--padding", "-1")
   assert done.returncode == 0, done.stderr
-  assert "error:" not in done.stderr and "%|" not in done.stderr  # no bar without a terminal
+  assert "error:" not in done.stderr and "%|" not in done.stderr  # No bar without a terminal.
   with np.load(tmp_path / "out" / "k.npz", allow_pickle=False) as graph:
     assert graph["feature_padding"] == -1
   # One message and a status, no traceback.
@@ -117,7 +112,7 @@ def test_folders_and_repeats(tmp_path):
     assert graph["config_runtime"].tolist() == [52, 70]
     assert graph["config_runtime_normalizers"].tolist() == [52, 52]
     assert graph["config_runtime_passes"].tolist() == [[50, 60], [52, 70], [54, 80]]
-  with pytest.raises(errors.ConfigError, match="has 1 files and --input 2; expected as many"):
+  with pytest.raises(errors.ConfigError, match="has 1 files and --input has 2; expected equal"):
     featurize.featurize(
         [str(tmp_path / "1")], str(tmp_path / "out"), repeats=[str(tmp_path / "2" / "a.pb")])
 
@@ -132,7 +127,7 @@ def test_bare_program(tmp_path):
 
 def test_bad_inputs(tmp_path):
   (tmp_path / "empty").mkdir()
-  with pytest.raises(errors.MissingDataError, match="--input .*empty holds no .pb file"):
+  with pytest.raises(errors.MissingDataError, match="--input .*empty contains no .pb file"):
     featurize.featurize([str(tmp_path / "empty")], str(tmp_path / "out"))
   with pytest.raises(errors.MissingDataError, match="no file"):
     featurize.featurize([str(tmp_path / "none.pb")], str(tmp_path / "out"))

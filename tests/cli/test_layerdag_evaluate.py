@@ -1,38 +1,32 @@
-"""The app that judges made graphs."""
+"""The command that compares generated graphs with real ones."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from tests import testdata
+from tests.helpers import commands
 from tests.synthesis import small_dags
 from tpugraphs_rank.synthesis.dags import dags
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 
 def _run(*arguments):
-  return subprocess.run(
-      [sys.executable, "-m", "tpugraphs_rank.cli.layerdag_evaluate", *map(str, arguments)], cwd=ROOT,
-      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+  return commands.run("layerdag evaluate", *arguments)
 
 
 def test_a_report(tmp_path):
   real, sample = small_dags.graphs(80, 0), small_dags.graphs(30, 1)
   dags.save(tmp_path / "real.npz", real)
-  dags.save(tmp_path / "made.npz", sample.with_provenance({"graphs_per_cpu_second": 50.5}))
-  done = _run("--real", tmp_path / "real.npz", "--synthetic", tmp_path / "made.npz", "--seeds", 1,
+  dags.save(tmp_path / "synthetic.npz", sample.with_provenance({"graphs_per_cpu_second": 50.5}))
+  done = _run("--real", tmp_path / "real.npz", "--synthetic", tmp_path / "synthetic.npz", "--seeds", 1,
               "--max_epochs", 1, "--drawn", 3, "--split_seed", 2, "--output", tmp_path / "report",
-              "--results", tmp_path / "results" / "made.json")
+              "--results", tmp_path / "results" / "synthetic.json")
   assert done.returncode == 0, done.stderr
   page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
   assert done.stdout.startswith(page)
   for name in ("distributions.png", "graphs.png", "results.json"):
     assert (tmp_path / "report" / name).stat().st_size > 1000
-  results = json.loads((tmp_path / "results" / "made.json").read_text(encoding="utf-8"))
+  results = json.loads((tmp_path / "results" / "synthetic.json").read_text(encoding="utf-8"))
   assert results == json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
   for name in ("pearson_synthetic", "pearson_real", "pearson_shuffled"):
     assert set(results[name]) == {"mean", "sd", "n"}
@@ -42,13 +36,13 @@ def test_a_report(tmp_path):
   assert results["graphs_per_cpu_second"] == 50.5 and results["seeds"] == [0]
   assert results["real_graphs"] == {
       "file": "real.npz", "split_seed": 2, "shares": {"valid": 0.2, "test": 0.2}}
-  assert results["command"].startswith("python -m tpugraphs_rank.cli.layerdag_evaluate ")
+  assert results["command"].startswith("tpugraphs-rank layerdag evaluate ")
   expected = dags.split_by_wl(real, dags.SHARES, 2)
   assert results["real"]["test"] == len(expected["test"])
 
 
 @pytest.mark.parametrize("arguments, said", [
-    ([], "error: expected either --real, or --train, --valid and --test, the files of"),
+    ([], "error: expected either --real, or --train, --valid and --test: the files of"),
     (["--real", "a.npz", "--test", "b.npz"], "error: expected either --real, or --train"),
     (["--train", "a.npz"], "error: expected either --real, or --train"),
     (["--real", "/nowhere/a.npz"], "error: no file /nowhere/a.npz"),

@@ -1,21 +1,15 @@
-"""The app that writes graphs of a collection or of a rule."""
+"""The command that writes graphs of a collection or of a rule."""
 
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
+from tests.helpers import commands
 from tpugraphs_rank.synthesis.dags import dags
 from tpugraphs_rank.synthesis.dags import rules
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 
 def _run(*arguments):
-  return subprocess.run(
-      [sys.executable, "-m", "tpugraphs_rank.cli.layerdag_graphs", *map(str, arguments)], cwd=ROOT,
-      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+  return commands.run("layerdag graphs", *arguments)
 
 
 def test_the_bundled_kernels(tmp_path):
@@ -65,16 +59,16 @@ def test_a_file_is_divided(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, status, said", [
-    ([], 1, "error: expected one of --collection, --rule and --graphs, where the graphs come "),
-    (["--rule", "balanced", "--collection", "tile:xla_cpu"], 1, "error: expected one of --coll"),
+    ([], 1, "error: expected exactly one source of graphs: --collection, --rule or --graphs"),
+    (["--rule", "balanced", "--collection", "tile:xla_cpu"], 1, "error: expected exactly one source"),
     (["--rule", "balanced", "--subgraphs", "3"], 1,
-     "error: --subgraphs is for --collection; with --rule, leave it out\n"),
+     "error: --subgraphs applies to --collection; remove it from a command with --rule\n"),
     (["--collection", "tile:xla_cpu", "--nodes", "9"], 1,
-     "error: --nodes is for --rule; with --collection, leave it out\n"),
+     "error: --nodes applies to --rule; remove it from a command with --collection\n"),
     (["--collection", "tile:xla_cpu", "--max_nodes", "1"], 1,
      "error: tile:xla_cpu train, valid, test: none of 281 programs has at most 1 nodes; raise the"),
     (["--collection", "tile:xla", "--data_root", "/nowhere"], 1,
-     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; bring it with "),
+     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpugraphs-rank d"),
     (["--rule", "unbalanced"], 2, "error: flag --rule=unbalanced: value should be one of <balan"),
 ])
 def test_a_mistake_is_one_line(arguments, status, said, tmp_path):

@@ -1,22 +1,18 @@
-"""The app that describes a folder of graphs as a collection."""
+"""The command that describes a folder of graphs as a collection."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from tests import synthetic
+from tests.helpers import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank.cli import make_collection
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import twins
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def _folder(folder, count=8, twin_of=None, make=synthetic.tile_graph, **changes):
@@ -50,8 +46,8 @@ def test_undivided(tmp_path):
   assert read.name == "tile:mine" and read.target == "my_chip" and read.splits == {"all": 3}
   assert read.has_runtimes == {"all": True} and read.padding == 0
   assert made.command == (
-      f"python -m tpugraphs_rank.cli.train --collection {made.path} --run_dir runs/tile_mine "
-      "--split_by=configuration")
+      f"`tpugraphs-rank train --collection {made.path} --run_dir runs/tile_mine "
+      "--split_by=configuration`")
 
 
 def test_divided_with_every_program_once(tmp_path):
@@ -61,7 +57,7 @@ def test_divided_with_every_program_once(tmp_path):
       "train": 12, "valid": 3, "test": 5}
   assert len(set(sum(held.values(), []))) == 20
   assert made.command == (
-      f"python -m tpugraphs_rank.cli.train --collection {made.path} --run_dir runs/tile_mine")
+      f"`tpugraphs-rank train --collection {made.path} --run_dir runs/tile_mine`")
   again = _make(tmp_path, valid_fraction=0.15, test_fraction=0.25, seed=1, overwrite=True)
   assert again.collection == made.collection
   other = _make(tmp_path, valid_fraction=0.15, test_fraction=0.25, seed=2, overwrite=True)
@@ -116,15 +112,15 @@ def test_the_report_counts(tmp_path):
     npz.save_graph(tmp_path / f"{name}.npz", synthetic.tile_graph(
         0, num_configs=4 - seed, config_feat=feat[:4 - seed]))
   assert _make(tmp_path).report == (
-      "all: 2 programs of 1 structures, 7 configurations (5 distinct), 2 to 3 distinct ones a "
-      "program",)
+      "all: 2 programs of 1 structures, 7 configurations (5 distinct), 2 to 3 distinct ones "
+      "per program",)
 
 
 def test_programs_with_few_configurations_are_left_out_by_the_command(tmp_path):
   for name, count in (("few", 4), ("many", 40)):
     npz.save_graph(tmp_path / f"{name}.npz", synthetic.tile_graph(
         0, num_configs=count, config_feat=np.arange(count * 24).reshape(count, 24)))
-  assert _make(tmp_path).command.endswith(" --split_by=configuration --min_configs=16")
+  assert _make(tmp_path).command.endswith(" --split_by=configuration --min_configs=16`")
 
 
 def test_without_runtimes_a_collection_can_be_scored_but_not_divided(tmp_path):
@@ -144,7 +140,7 @@ def test_without_runtimes_a_collection_can_be_scored_but_not_divided(tmp_path):
         0, config_runtime=np.zeros(12), config_runtime_normalizers=np.zeros(12))),
      errors.DataError, "runtimes True, .*x.npz has False"),
     (lambda path: npz.save_graph(path.parent / "sub" / "fam0_0.npz", synthetic.tile_graph(0)),
-     errors.DataError, "fam0_0.npz and .*fam0_0.npz have one name"),
+     errors.DataError, "fam0_0.npz and .*fam0_0.npz have the same name"),
 ])
 def test_graphs_that_do_not_fit(tmp_path, damage, error, said):
   _folder(tmp_path, 2)
@@ -157,13 +153,13 @@ def test_graphs_that_do_not_fit(tmp_path, damage, error, said):
 @pytest.mark.parametrize("settings, error, said", [
     ({"test_fraction": 0.2}, errors.ConfigError, "--test_fraction without --valid_fraction"),
     ({"valid_fraction": 0.0}, errors.ConfigError, "expected shares above 0"),
-    ({"valid_fraction": 0.6, "test_fraction": 0.4}, errors.ConfigError, "leave something"),
+    ({"valid_fraction": 0.6, "test_fraction": 0.4}, errors.ConfigError, "leave programs"),
     ({"valid_fraction": 0.2, "test_fraction": -0.2}, errors.ConfigError, "expected shares above 0"),
-    ({"name": "tile:xla"}, errors.ConfigError, "--name tile:xla is the name of a known collection"),
+    ({"name": "tile:xla"}, errors.ConfigError, "--name tile:xla is a registered collection"),
     ({"name": "mine"}, errors.DataError, "name is 'mine'; expected tile:<source>"),
     ({"family_regex": "x"}, errors.DataError, "family_regex lacks the group"),
     ({"valid_fraction": 0.2, "test_fraction": 0.2}, errors.DataError,
-     "2 programs of 2 different structures cannot be divided"),
+     "2 programs with 2 different structures cannot be divided"),
 ])
 def test_settings_that_do_not_fit(tmp_path, settings, error, said):
   with pytest.raises(error, match=said):
@@ -172,7 +168,7 @@ def test_settings_that_do_not_fit(tmp_path, settings, error, said):
 
 
 def test_an_empty_folder_says_how_to_make_graphs(tmp_path):
-  with pytest.raises(errors.MissingDataError, match="holds no .npz file; .*tpugraphs_rank.cli.featurize"):
+  with pytest.raises(errors.MissingDataError, match="contains no .npz file; `tpugraphs-rank featurize --input X --output .*` makes"):
     _make(tmp_path)
 
 
@@ -186,18 +182,17 @@ def test_an_existing_descriptor_stays(tmp_path):
 
 def test_the_command_line(tmp_path):
   _folder(tmp_path, 4)
-  run = lambda *arguments: subprocess.run(
-      [sys.executable, "-W", "error", "-m", "tpugraphs_rank.cli.make_collection", "--npz", str(tmp_path),
-       "--name=tile:mine", "--kind=tile", "--target=t", *arguments],
-      cwd=ROOT, capture_output=True, text=True, check=False)
+  run = lambda *arguments: commands.run(
+      "make-collection", "--npz", tmp_path, "--name=tile:mine", "--kind=tile", "--target=t",
+      *arguments)
   done = run("--valid_fraction=0.25", "--test_fraction=0.25", "--hlo_stage=before_optimization")
   assert (done.returncode, done.stderr) == (0, "")
   first, *splits, last = done.stdout.splitlines()
   assert first == f"{tmp_path / 'collection.json'}: tile:mine"
   assert [line.split()[:2] for line in splits] == [
       ["train:", "2"], ["valid:", "1"], ["test:", "1"]]
-  assert last == (f"next: python -m tpugraphs_rank.cli.train --collection {tmp_path / 'collection.json'} "
-                  "--run_dir runs/tile_mine")
+  assert last == (f"next: `tpugraphs-rank train --collection {tmp_path / 'collection.json'} "
+                  "--run_dir runs/tile_mine`")
   failed = run()
   assert failed.returncode == 1 and failed.stdout == ""
   assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1

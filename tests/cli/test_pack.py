@@ -1,13 +1,11 @@
-"""The app that packs a collection."""
+"""The command that packs a collection."""
 
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from tests import synthetic
+from tests.helpers import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank.cli import pack
 from tpugraphs_rank.data import collections
@@ -15,13 +13,9 @@ from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import packed
 from tpugraphs_rank.data import registry
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 
 def _run(*arguments):
-  return subprocess.run(
-      [sys.executable, "-m", "tpugraphs_rank.cli.pack", *map(str, arguments)], cwd=ROOT,
-      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+  return commands.run("pack", *arguments)
 
 
 @pytest.fixture
@@ -39,7 +33,7 @@ def _sizes(folder):
 
 def test_a_whole_collection_and_again_after_a_change(descriptor):
   done = _run("--collection", descriptor)
-  assert done.returncode == 0 and done.stderr == ""  # No progress bar where nobody watches.
+  assert done.returncode == 0 and done.stderr == ""  # No progress bar without a terminal.
   lines = lambda *written: "".join(
       f"{_folder(descriptor, split)}: {count} graphs, {new} of them packed now, "
       f"{_sizes(_folder(descriptor, split)) / 1e6:,.1f} MB\n"
@@ -49,7 +43,7 @@ def test_a_whole_collection_and_again_after_a_change(descriptor):
   npz.save_graph(path, synthetic.layout_graph(50))
   done = _run("--collection", descriptor)
   assert done.returncode == 0 and done.stdout == lines(0, 1, 0)
-  assert done.stderr == f"I {path} has changed since it was packed; it is packed anew\n"
+  assert done.stderr == f"I {path} has changed since it was packed; packing it again\n"
 
 
 def test_some_splits_elsewhere(descriptor, tmp_path):
@@ -64,18 +58,18 @@ def test_a_check(descriptor):
   pack.pack(str(descriptor))
   assert pack.check(str(descriptor)) == []
   done = _run("--collection", descriptor, "--check")
-  assert done.returncode == 0 and done.stdout == "every checksum is right\n" and done.stderr == ""
+  assert done.returncode == 0 and done.stdout == "all checksums match\n" and done.stderr == ""
   target = next(_folder(descriptor, "train").glob("*.pack"))
   content = bytearray(target.read_bytes())
   content[400] ^= 0xFF  # In the node features.
   target.write_bytes(content)
   done = _run("--collection", descriptor, "--check")
   assert done.returncode == 1
-  assert done.stdout.startswith(f"wrong: {target} is damaged: its array 'node_feat' has another")
+  assert done.stdout.startswith(f"wrong: {target} is damaged: the checksum of 'node_feat'")
   assert done.stdout.count("\n") == 1
   assert done.stderr == (
-      f"error: 1 packed files of {descriptor} cannot be used; remove those that are damaged, and "
-      "run the same command without --check\n")
+      f"error: 1 packed files of {descriptor} cannot be used; remove the damaged ones and run the "
+      "same command without --check\n")
   assert _run("--collection", descriptor, "--check", "--splits", "valid").returncode == 0
   target.unlink()
   assert _run("--collection", descriptor).returncode == 0
@@ -98,8 +92,8 @@ def test_splits_that_are_not_there_are_left_out_unless_they_are_named(descriptor
 
 def test_a_check_of_nothing(descriptor):
   with pytest.raises(errors.MissingDataError, match=(
-      "nothing of layout:synthetic is packed in .*/packed/layout_synthetic; `python -m "
-      f"tpugraphs_rank.cli.pack --collection {descriptor}` packs it")):
+      "nothing of layout:synthetic is packed in .*/packed/layout_synthetic; `tpugraphs-rank pack "
+      f"--collection {descriptor}` packs it")):
     pack.check(str(descriptor))
 
 
@@ -108,8 +102,8 @@ def test_a_check_of_nothing(descriptor):
     (["--collection", "tile:xla", "--splits", "vaild"], 1,
      "error: collection tile:xla has no split 'vaild' (did you mean 'valid'?)"),
     (["--collection", "tile:xla", "--data_root", "/nowhere"], 1,
-     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; bring it with "),
-    ([], 2, "error: flag --collection=None: Flag --collection must have a value other than None."),
+     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpugraphs-rank d"),
+    ([], 2, "error: --collection is required (`tpugraphs-rank "),
 ])
 def test_a_mistake_is_one_line(arguments, status, said):
   done = _run(*arguments)

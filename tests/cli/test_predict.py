@@ -1,23 +1,17 @@
-"""The predict app from the command line."""
+"""The predict command."""
 
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
+from tests.helpers import commands
 from tests.training import small_runs
 from tpugraphs_rank import submission
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.training import trainer
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-
-def _predict(*arguments) -> subprocess.CompletedProcess:
-  return subprocess.run(
-      [sys.executable, "-m", "tpugraphs_rank.cli.predict", *map(str, arguments)], cwd=ROOT,
-      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+def _predict(*arguments):
+  return commands.run("predict", *arguments)
 
 
 @pytest.fixture(scope="module")

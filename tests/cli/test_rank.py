@@ -1,33 +1,32 @@
-"""The rank app, from the command line to the files."""
+"""The rank command, from the command line to the files."""
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from tests.candidates import small_programs
+from tests.helpers import commands
 from tests.hlo import modules
-from tests.training import small_runs as made_runs
+from tests.training import small_runs
+from tpugraphs_rank import collect
 from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import ranking
 from tpugraphs_rank.cli import rank
 from tpugraphs_rank.hlo import reading
+from tpugraphs_rank.hlo import tuning_pb2
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import trainer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# The target that runs of `made_runs` are trained on.
+# The target that runs of `small_runs` are trained on.
 TARGET = "chip"
 
 
-def _rank(*arguments) -> subprocess.CompletedProcess:
-  return subprocess.run(
-      [sys.executable, "-m", "tpugraphs_rank.cli.rank", *map(str, arguments)], cwd=ROOT,
-      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+def _rank(*arguments):
+  return commands.run("rank", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +34,8 @@ def runs(tmp_path_factory):
   """Run directories, by kind."""
   folder, found = tmp_path_factory.mktemp("runs"), {}
   for kind in ("tile", "layout"):
-    descriptor = made_runs.collection(folder / f"{kind}_data", kind)
-    trainer.Trainer(made_runs.settings(descriptor, training_epochs=1)).train(folder / kind)
+    descriptor = small_runs.collection(folder / f"{kind}_data", kind)
+    trainer.Trainer(small_runs.settings(descriptor, training_epochs=1)).train(folder / kind)
     found[kind] = folder / kind
   return found
 
@@ -47,7 +46,8 @@ def hlo(tmp_path_factory):
   folder = tmp_path_factory.mktemp("hlo")
   small_programs.write(folder / "tile.pb", small_programs.matmul(8, 8, 8, "a"))
   small_programs.write(folder / "layout.pb", small_programs.perceptron())
-  small_programs.write(folder / "two.pb", small_programs.matmul(8, 8, 8, "a"), small_programs.matmul(16, 8, 4, "b"))
+  small_programs.write(folder / "two.pb", small_programs.matmul(8, 8, 8, "a"),
+                       small_programs.matmul(16, 8, 4, "b"))
   return folder
 
 
@@ -75,7 +75,7 @@ def test_from_a_dump_to_the_best(runs, hlo, tmp_path, kind, fields):
 def test_results_go_to_the_run_directory(runs, hlo):
   done = _rank("--run_dir", runs["tile"], "--hlo", hlo / "two.pb", "--top_k=2")
   assert done.returncode == 0, done.stderr
-  assert "taking" in done.stderr and f"run's target, '{TARGET}'" in done.stderr
+  assert "assuming" in done.stderr and f"run's target, '{TARGET}'" in done.stderr
   folder = runs["tile"] / "predictions"
   stored = json.loads((folder / "two.ranked.json").read_text())
   assert [program["program"] for program in stored["programs"]] == ["a", "b"]
@@ -98,12 +98,12 @@ def test_the_ranking_is_the_runs(runs, hlo, kind):
   np.testing.assert_array_equal(again.scores, result.scores)
 
 
-def test_given_candidates(runs, hlo, tmp_path):
-  [made_up] = rank.rank(runs["tile"], hlo / "tile.pb", "auto", max_candidates=12)
-  np.savez(tmp_path / "mine.npz", **made_up.candidates.arrays)
-  [given] = rank.rank(runs["tile"], hlo / "two.pb", str(tmp_path / "mine.npz"), module="a")
-  np.testing.assert_allclose(given.scores, made_up.scores, rtol=1e-5, atol=1e-6)
-  with pytest.raises(errors.ConfigError, match="two.pb has 2 programs; expected one, as .*mine.npz "
+def test_candidates_from_a_file(runs, hlo, tmp_path):
+  [generated] = rank.rank(runs["tile"], hlo / "tile.pb", "auto", max_candidates=12)
+  np.savez(tmp_path / "mine.npz", **generated.candidates.arrays)
+  [supplied] = rank.rank(runs["tile"], hlo / "two.pb", str(tmp_path / "mine.npz"), module="a")
+  np.testing.assert_allclose(supplied.scores, generated.scores, rtol=1e-5, atol=1e-6)
+  with pytest.raises(errors.ConfigError, match="two.pb has 2 programs; expected one, because .*mine.npz "
                      "holds the candidates of one: choose it with --module NAME"):
     rank.rank(runs["tile"], hlo / "two.pb", str(tmp_path / "mine.npz"))
   with pytest.raises(errors.CompatibilityError, match="holds tile configurations; the run ranks"):
@@ -111,7 +111,7 @@ def test_given_candidates(runs, hlo, tmp_path):
 
 
 def test_a_raw_file_holds_the_layouts_of_one_program(runs, hlo):
-  with pytest.raises(errors.ConfigError, match="two.pb has 2 programs; expected one, as a raw file "
+  with pytest.raises(errors.ConfigError, match="two.pb has 2 programs; expected one, because a raw file "
                      "holds the layouts of one: choose it with --module NAME"):
     rank.rank(runs["layout"], hlo / "two.pb")
   [result] = rank.rank(runs["layout"], hlo / "two.pb", module="b", max_candidates=9)
@@ -135,7 +135,7 @@ def test_another_target_and_unseen_opcodes(runs, hlo, tmp_path, caplog):
     rank.rank(runs["tile"], strange, target=TARGET, strict=True)
 
 
-def test_what_bounds_mean_comes_from_the_target_or_a_flag(runs, hlo):
+def test_the_tiling_comes_from_the_target_or_a_flag(runs, hlo):
   [elements] = rank.rank(runs["tile"], hlo / "tile.pb")
   assert elements.candidates.about["tiling"] == "elements"
   [tpu] = rank.rank(runs["tile"], hlo / "tile.pb", tiling="tpu")
@@ -150,28 +150,24 @@ def test_candidates_of_the_file_itself(runs, tmp_path):
   assert result.candidates.count == 2 and result.candidates.about["source"] == "runs"
 
 
-# Measures what it is given: a tile takes as many ns as it has rows.
-COLLECTOR = """
-import pathlib, sys
-from tpugraphs_rank.hlo import tuning_pb2
-source, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-if "fails" in source:
-  sys.exit(3)
-data = tuning_pb2.TuningData.FromString(pathlib.Path(source).read_bytes())
-for module in data.modules:
-  module.runs.add(is_default=True).op_config.tile_size_config.output_bounds.append(32)
-  for run in module.runs:
-    run.profile.compute_time_ns = run.op_config.tile_size_config.output_bounds[0]
-folder.mkdir()
-for number in (1, 2):
-  (folder / f"pass{number}.pb").write_bytes(data.SerializeToString())
-"""
+def _collector(source, folder):
+  """Instead of the collector: a tile takes as many ns as it has rows."""
+  data = tuning_pb2.TuningData.FromString(source.read_bytes())
+  for module in data.modules:
+    module.runs.add(is_default=True).op_config.tile_size_config.output_bounds.append(32)
+    for run in module.runs:
+      run.profile.compute_time_ns = run.op_config.tile_size_config.output_bounds[0]
+  folder.mkdir()
+  paths = [folder / f"pass{number}.pb" for number in (1, 2)]
+  for path in paths:
+    path.write_bytes(data.SerializeToString())
+  return paths
 
 
 def test_predicted_against_measured(runs, tmp_path, monkeypatch):
-  monkeypatch.setattr(rank, "_COLLECTOR", (sys.executable, "-c", COLLECTOR))
-  monkeypatch.setenv("PYTHONPATH", str(ROOT))
-  hlo = small_programs.write(tmp_path / "k.pb", small_programs.matmul(16, 16, 16, "matmul.16x16x16.f32"))
+  monkeypatch.setattr(collect, "measure_ranked", _collector)
+  hlo = small_programs.write(
+      tmp_path / "k.pb", small_programs.matmul(16, 16, 16, "matmul.16x16x16.f32"))
   results = rank.rank(runs["tile"], hlo, top_k=5, tiling="xla_cpu")
   raw = tmp_path / "k.ranked.pb"
   raw.write_bytes(ranking.raw_bytes(results))
@@ -180,16 +176,12 @@ def test_predicted_against_measured(runs, tmp_path, monkeypatch):
           for position in results[0].best]
   assert comparison.runtimes.tolist() == rows and comparison.default == 32
   assert comparison.speedup == 32 / min(rows)
-  # A collector that fails, and a program that it does not know.
-  failing = raw.rename(tmp_path / "fails.pb")
-  with pytest.raises(errors.OutputError, match="the collector ended with status 3 .*run the same"):
-    rank.measure(failing, results)
-  strange = rank.rank(runs["tile"], small_programs.write(tmp_path / "s.pb", small_programs.matmul(8, 8, 8)), top_k=5)
-  with pytest.raises(errors.CompatibilityError, match="'product' cannot be measured here"):
-    rank.measure(failing, strange)
+  # Each file has a folder of measurements, which depends on its content.
+  [folder] = tmp_path.glob("k.ranked.*.measured")
+  assert sorted(path.name for path in folder.iterdir()) == ["pass1.pb", "pass2.pb"]
 
 
-def test_the_app_says_what_cannot_be_measured(runs, hlo, tmp_path):
+def test_a_program_that_the_collector_does_not_know(runs, hlo, tmp_path):
   done = _rank("--run_dir", runs["tile"], "--hlo", hlo / "tile.pb", "--output", tmp_path,
                "--measure")
   assert done.returncode == 1 and "error: 'a' cannot be measured here" in done.stderr
@@ -197,7 +189,7 @@ def test_the_app_says_what_cannot_be_measured(runs, hlo, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, status, said", [
-    (["--run_dir", "{run}"], 2, "error: flag --hlo"),
+    (["--run_dir", "{run}"], 2, "error: --hlo is required"),
     (["--run_dir", "{run}", "--hlo", "/gone.pb"], 1, "error: no file /gone.pb"),
     (["--run_dir", "/gone", "--hlo", "{hlo}/tile.pb"], 1, "error: /gone is not a run directory"),
     (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "--top_k=0"], 1, "error: --top_k=0 "),

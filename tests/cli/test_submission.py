@@ -1,7 +1,6 @@
-"""The submission app from the command line: what it prints, writes and answers."""
+"""The submission commands: what they print, write and return."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -9,18 +8,15 @@ import pandas as pd
 import pytest
 
 from tests import public_tree
+from tests.helpers import commands
 from tpugraphs_rank import submission
-from tpugraphs_rank.cli import submission as app_lib
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZES = {"tile:xla": 844, "layout:xla:default": 8, "layout:xla:random": 8,
          "layout:nlp:default": 17, "layout:nlp:random": 17}
 
 
-def _run(*arguments) -> subprocess.CompletedProcess:
-  return subprocess.run(
-      [sys.executable, "-W", "error", "-m", "tpugraphs_rank.cli.submission", *map(str, arguments)],
-      cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+def _run(command, *arguments):
+  return commands.run(f"submission {command}", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +139,7 @@ def test_the_score_of_collections_whose_runtimes_are_known(tree, tmp_path):
     assert found["score"][name] == pytest.approx(means[name]) and found["graphs"][name] == 7
   assert stored["score"] is None and stored["partial"] == pytest.approx(means.mean())
   assert "missing: tile:xla, layout:nlp:default, layout:nlp:random" in done.stdout.splitlines()
-  assert f"mean of 2 collections: {means.mean():.4f} (no competition score" in done.stdout
+  assert f"mean of 2 collections: {means.mean():.4f} (the competition score needs" in done.stdout
 
   other = _run("score", "--submission", path, "--data_root", tree, "--output", tmp_path / "o",
                "--collections", ",".join(names))
@@ -160,18 +156,20 @@ def test_a_test_split_cannot_be_scored(tree, parts):
 
 
 @pytest.mark.parametrize("arguments, status, said", [
-    (["valdate"], 2, "error: unknown command 'valdate' (did you mean 'validate'?)"),
-    (["score", "--submission", "s.csv", "--sample", "t.csv"], 2, "error: score takes no --sample"),
-    (["validate", "--submission", "/gone.csv"], 1, "error: no file /gone.csv; `python -m experim"),
+    (["valdate"], 2, "error: unknown command 'submission valdate' (did you mean 'submission val"),
+    (["score", "--submission", "s.csv", "--sample", "t.csv"], 2,
+     "error: Unknown command line flag 'sample'"),
+    (["merge", "--output", "s.csv"], 2, "error: --parts is required"),
+    (["validate", "--submission", "/gone.csv"], 1, "error: no file /gone.csv; `"),
     (["validate", "--submission", "{part}", "--sample", "{part}", "--split", "test"], 1,
-     "error: --sample and --split; a sample says alone what must be in the file"),
+     "error: --sample and --split; the sample alone defines the rows"),
     (["validate", "--submission", "{part}", "--sample", "/gone.csv"], 1, "error: no file /gone"),
     (["validate", "--submission", "{part}", "--data_root", "/gone"], 1,
      "error: no data of tile:xla test at /gone/npz/tile/xla/test"),
     (["validate", "--submission", "{part}", "--collections", "tile:xl"], 1,
      "error: no collection 'tile:xl' (did you mean 'tile:xla'?)"),
     (["validate", "--submission", "{part}", "--collections", "tile:xla_cpu", "--allow_partial"], 1,
-     "error: no row is of tile:xla_cpu; give --collections"),
+     "error: no row belongs to tile:xla_cpu; give --collections"),
 ])
 def test_a_mistake_is_one_line(parts, arguments, status, said):
   done = _run(*(str(argument).format(part=parts["layout:xla:random"]) for argument in arguments))
@@ -180,8 +178,8 @@ def test_a_mistake_is_one_line(parts, arguments, status, said):
 
 
 def test_joining_and_checking_import_no_tensorflow():
-  code = "import sys; import tpugraphs_rank.cli.submission; print('tensorflow' in sys.modules)"
-  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                        check=True)
+  code = ("import sys; from tpugraphs_rank.cli import submission_merge, submission_validate, "
+          "submission_score; print('tensorflow' in sys.modules)")
+  done = subprocess.run([sys.executable, "-c", code], cwd=commands.ROOT, capture_output=True,
+                        text=True, check=True)
   assert done.stdout == "False\n"
-  assert list(app_lib.COMMANDS) == ["merge", "validate", "score"]

@@ -1,26 +1,21 @@
-"""The training app from the command line: what it prints, writes and answers."""
+"""The train command: what it prints, writes and returns."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
+from tests.helpers import commands
 from tests.training import small_runs
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import run_config
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 # As flags: what tests/training/small_runs.py calls TINY.
 TINY = [f"--{name.rpartition('.')[2]}={','.join(map(str, v)) if isinstance(v, list) else v}"
         for name, v in small_runs.TINY.items() if not isinstance(v, bool)] + ["--notensorboard"]
 
 
-def _train(*arguments) -> subprocess.CompletedProcess:
-  return subprocess.run(
-      [sys.executable, "-m", "tpugraphs_rank.cli.train", *map(str, arguments)], cwd=ROOT,
-      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+def _train(*arguments):
+  return commands.run("train", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +27,14 @@ def test_training_then_another_run_into_the_same_folder(tiny, tmp_path):
   run_dir = tmp_path / "run"
   done = _train("--run_dir", run_dir, "--collection", tiny, *TINY, "--epochs=1")
   assert done.returncode == 0, done.stderr
-  first, second = done.stdout.splitlines()
-  assert first.startswith("finished after epoch 1; best epoch 1: valid kendall_tau ")
-  assert second == f"next: python -m tpugraphs_rank.cli.evaluate --run_dir {run_dir}"
+  first, *table, last = done.stdout.splitlines()
+  assert first == "finished after epoch 1; best epoch 1"
+  assert [line.split()[0] for line in table if line.startswith(("kendall", "opa", "top1"))] == [
+      "kendall_tau", "opa", "top1_slowdown"]
+  assert last == f"next: `tpugraphs-rank evaluate --run_dir {run_dir}`"
   assert "I plan: " in done.stderr  # The log.
   assert json.loads((run_dir / "environment.json").read_text())["command"].startswith(
-      "python -m tpugraphs_rank.cli.train --run_dir")
+      "tpugraphs-rank train --run_dir")
   before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
   refused = _train("--run_dir", run_dir, "--collection", tiny, *TINY, "--epochs=1", "--seed=4")
@@ -51,14 +48,17 @@ def test_training_then_another_run_into_the_same_folder(tiny, tmp_path):
 def test_a_dry_run_takes_one_step_prints_the_plan_and_writes_nothing(tiny, tmp_path):
   done = _train("--run_dir", tmp_path / "run", "--collection", tiny, *TINY, "--dry_run")
   assert done.returncode == 0, done.stderr
-  printed = json.loads(done.stdout)
-  assert list(printed) == ["data", "plan", "first_step", "config"]
-  assert [line.partition(" programs with ")[0] for line in printed["data"]] == [
+  lines = done.stdout.splitlines()
+  assert [line.partition(" programs with ")[0] for line in lines[:2]] == [
       "tile:tiny train: 4", "tile:tiny valid: 2"]
-  assert printed["plan"]["train_programs"] == 4 and printed["plan"]["steps_per_epoch"] == 3
-  assert printed["first_step"]["loss"] > 0 and printed["first_step"]["gradient_norm"] > 0
-  asked = config_lib.from_dict(run_config.RunConfig, printed["config"])
-  assert asked == small_runs.settings(tiny)
+  rows = dict(line.split(maxsplit=1) for line in lines if len(line.split()) >= 2)
+  assert rows["train_programs"] == "4" and rows["steps_per_epoch"] == "3"
+  assert float(rows["loss"]) > 0 and float(rows["gradient_norm"]) > 0
+  # The table of changed settings is complete.
+  changed = {name: json.loads(value) for name, value in rows.items()
+             if "." in name and name.partition(".")[0] in ("batch", "data", "model", "training",
+                                                           "optimizer")}
+  assert config_lib.override(run_config.RunConfig(), changed) == small_runs.settings(tiny)
   assert not (tmp_path / "run").exists()
 
 
@@ -66,10 +66,10 @@ def test_a_dry_run_takes_one_step_prints_the_plan_and_writes_nothing(tiny, tmp_p
     (["--learning_rate=0"], 1, "error: flags: optimizer.learning_rate = 0.0; expected greater"),
     (["--config=/nowhere.json"], 1, "error: no file /nowhere.json"),
     (["stray"], 2, "error: unexpected argument 'stray'; all options are flags"),
-    (["--hiden_width=3"], 2, "error: Unknown command line flag 'hiden_width'. Did you mean: hidden"),
+    (["--hiden_width=3"], 2, "error: Unknown command line flag 'hiden_width'. Did you mean: hid"),
     (["--batch_size=many"], 2, "error: flag --batch_size=many: "),
 ])
-def test_a_mistake_is_told_at_once_and_shortly(tmp_path, arguments, status, said):
+def test_a_mistake_is_one_line(tmp_path, arguments, status, said):
   done = _train("--run_dir", tmp_path / "run", *arguments)
   assert done.returncode == status and done.stdout == ""
   assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
@@ -78,13 +78,15 @@ def test_a_mistake_is_told_at_once_and_shortly(tmp_path, arguments, status, said
 
 def test_without_a_run_directory():
   done = _train()
-  assert done.returncode == 2 and "--run_dir" in done.stderr and done.stderr.count("\n") == 1
+  assert done.returncode == 2
+  assert done.stderr == ("error: --run_dir is required (`tpugraphs-rank train --help` lists the "
+                         "flags)\n")
 
 
 def test_help_lists_the_settings_with_their_defaults():
   done = _train("--help")
   default = run_config.ModelConfig().hidden_width
-  assert f"--hidden_width: Width of the hidden states. [model.hidden_width; default {default}]" in (
+  assert f"--hidden_width=N Width of the hidden states. Default: {default}." in (
       " ".join(done.stdout.split()))
 
 
@@ -92,4 +94,4 @@ def test_missing_data_is_one_line(tmp_path):
   done = _train("--run_dir", tmp_path / "run", "--collection", "tile:xla", "--data_root", tmp_path)
   assert done.returncode == 1
   assert done.stderr.startswith("error: no data of tile:xla train at ")
-  assert "tpugraphs_rank.cli.download" in done.stderr and done.stderr.count("\n") == 1
+  assert "tpugraphs-rank download" in done.stderr and done.stderr.count("\n") == 1

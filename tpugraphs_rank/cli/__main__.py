@@ -115,12 +115,14 @@ def find(words: Sequence[str]) -> tuple[str, list[str]]:
 def _nearest(name: str, known: Sequence[str]) -> str:
   from tpugraphs_rank import config  # Only for a mistake: the list of commands needs no modules.
   # A user may write an underscore, or only the second word of a command.
-  spelled = {name.replace("_", "-"): name for name in known}
-  spelled |= {name.rpartition(" ")[2]: name for name in known if " " in name}
   wanted = name.replace("_", "-")
-  close = config.nearest(wanted, list(known)) or config.nearest(wanted, spelled)
-  for spelling, meant in spelled.items():
-    close = close.replace(repr(spelling), repr(meant))
+  close = config.nearest(wanted, known)
+  if close:
+    return close
+  by_second_word = {known_name.rpartition(" ")[2]: known_name for known_name in known}
+  close = config.nearest(wanted, by_second_word)
+  for word, meant in by_second_word.items():
+    close = close.replace(repr(word), repr(meant))
   return close
 
 

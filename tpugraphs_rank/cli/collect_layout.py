@@ -1,4 +1,4 @@
-"""Measures programs under many requested layouts on this CPU and makes a collection of them.
+"""Measure programs under many layouts; make a collection.
 
     tpugraphs-rank collect layout --output build/layout --cores 0,1
     tpugraphs-rank collect layout --output build/trial --limit 3

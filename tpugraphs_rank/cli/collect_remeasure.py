@@ -1,4 +1,4 @@
-"""Measures the configurations in a raw file on this CPU.
+"""Measure the configurations in a raw file.
 
     tpugraphs-rank collect remeasure --input matmul.ranked.pb --output build/measured
 

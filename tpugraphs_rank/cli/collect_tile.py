@@ -1,4 +1,4 @@
-"""Measures kernels under many tile sizes on this CPU and makes a collection of them.
+"""Measure kernels under many tile sizes; make a collection.
 
     tpugraphs-rank collect tile --output build/tile
     tpugraphs-rank collect tile --output build/trial --limit 6

@@ -1,4 +1,4 @@
-"""Draws the graph of a program as SVG and PNG.
+"""Draw the graph of a program as SVG and PNG.
 
   tpugraphs-rank draw --input kernel.npz
   tpugraphs-rank draw --input program.npz --configuration 12 --around 431 --radius 4

@@ -11,8 +11,16 @@ from tpugraphs_rank import commands
 # The heading of flags that are not settings of a configuration.
 COMMAND_SECTION = "Command"
 _INDENT = 30
-_METAVARIABLES = {"int": "N", "float": "X", "string": "TEXT", "comma separated list of strings":
-                  "A,B,...", "multi string": "TEXT"}
+_BY_TYPE = {"int": "N", "float": "X", "comma separated list of strings": "A,B,..."}
+# Texts that name files, folders or other things by name.
+_BY_NAME = {
+    "run_dir": "DIR", "data_root": "DIR", "npz": "DIR", "packed_root": "DIR",
+    "initial_checkpoint": "DIR", "hlo": "FILE", "graphs": "FILE", "real": "FILE", "train": "FILE",
+    "valid": "FILE", "test": "FILE", "critic_graphs": "FILE", "labels_from": "FILE",
+    "results": "FILE", "submission": "FILE", "sample": "FILE", "output": "PATH", "input": "PATH",
+    "repeat": "PATH", "config": "NAME|FILE", "collection": "NAME|FILE", "synthetic": "NAME|FILE",
+    "plugin": "MODULE|FILE", "module": "NAME", "name": "NAME", "model": "NAME", "base_url": "URL",
+    "model_options": "JSON"}
 # Attributes that `describe` sets on a flag.
 _SECTION, _COMMON, _SETTING = "help_section", "help_common", "help_setting"
 
@@ -100,4 +108,4 @@ def _metavariable(flag: flags.Flag) -> str:
   choices = getattr(flag.parser, "enum_values", None)
   if choices:
     return "|".join(map(str, choices))
-  return _METAVARIABLES.get(flag.flag_type(), "TEXT")
+  return _BY_TYPE.get(flag.flag_type()) or _BY_NAME.get(flag.name, "TEXT")

@@ -23,7 +23,6 @@ import numpy as np
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.synthesis.dags import dags
-from tpugraphs_rank.synthesis.judging import drawings
 from tpugraphs_rank.training import run_directory
 
 
@@ -71,7 +70,8 @@ def main(argv: list[str]) -> None:
   samples = [dags.load(path) for path in values.synthetic]
   seeds = list(range(values.seeds))
 
-  # TensorFlow: only once the arguments are known to be right.
+  # TensorFlow and Matplotlib: only once the arguments are known to be right.
+  from tpugraphs_rank.synthesis.judging import drawings
   from tpugraphs_rank.synthesis.judging import report
   from tpugraphs_rank.synthesis.judging import surrogate
   from tpugraphs_rank.training import runtime

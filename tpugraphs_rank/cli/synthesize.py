@@ -1,4 +1,4 @@
-"""Generates programs like those of a collection and measures them: a benchmark without secrets.
+"""Generate programs like those of a collection; measure them.
 
     tpugraphs-rank synthesize --output build/like_mine --count 100
     tpugraphs-rank synthesize --output build/like_mine --collection layout:xla_cpu:mixed --count 60
