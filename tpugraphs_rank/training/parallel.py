@@ -1,11 +1,14 @@
-"""Several training runs at a time, each in a process of its own."""
+"""Several training runs in parallel, each in its own process."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import concurrent.futures
+import contextlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -17,33 +20,36 @@ from tpugraphs_rank import files
 from tpugraphs_rank import run_config
 from tpugraphs_rank.training import run_directory
 
-_DONE = ("finished", "stopped_early")
+_DONE = (run_directory.FINISHED, run_directory.STOPPED_EARLY)
+# Seconds that an ended process has to leave by itself.
+_PATIENCE = 10.0
 
 
 def train_all(configs: Mapping[str, run_config.RunConfig], folder: pathlib.Path, jobs: int = 0
               ) -> dict[str, pathlib.Path]:
-  """Trains runs side by side; those that are done already are kept, interrupted ones go on.
+  """Trains runs in parallel. Finished runs are kept, and interrupted ones resume.
+
+  Ctrl-C, SIGTERM and errors end all processes that this call started.
 
   Args:
-    configs: for each name the run's configuration.
+    configs: the configuration of each run, by name.
     folder: run directories are `folder/<name>`.
-    jobs: how many at a time; 0: one a core.
+    jobs: number of processes at a time; 0: one per core.
 
   Returns:
     The run directories, by name.
 
   Raises:
     TrainingError: a run failed; the message ends with the last lines of its output.
-    RunDirectoryError: a directory holds a run of another configuration.
+    RunDirectoryError: a directory holds a run with other settings.
   """
-  jobs = jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (
-      jobs or os.cpu_count() or 1)
   waiting = {name: config for name, config in configs.items()
              if not _is_done(folder / name, config)}
+  processes = _Processes()
   with tqdm.tqdm(total=len(configs), initial=len(configs) - len(waiting), unit="run",
-                 desc="training", disable=None) as bar:
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-      futures = {pool.submit(_train, folder / name, config): name
+                 desc="training", disable=None) as bar, _sigterm_raises():
+    with concurrent.futures.ThreadPoolExecutor(jobs or _cores()) as pool:
+      futures = {pool.submit(_train, folder / name, config, processes): name
                  for name, config in waiting.items()}
       try:
         for future in concurrent.futures.as_completed(futures):
@@ -51,9 +57,77 @@ def train_all(configs: Mapping[str, run_config.RunConfig], folder: pathlib.Path,
           bar.update()
           tqdm.tqdm.write(f"trained {futures[future]} in {seconds:.0f} s", file=sys.stderr)
       except BaseException:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        processes.end()
         raise
   return {name: folder / name for name in configs}
+
+
+def _cores() -> int:
+  """The number of cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+class _Processes:
+  """The child processes, which can be ended together."""
+
+  def __init__(self) -> None:
+    self._lock = threading.Lock()
+    self._running: set[subprocess.Popen[str]] = set()
+    self._ended = False
+
+  def run(self, command: Sequence[str]) -> tuple[int, str]:
+    """Runs a command to its end; returns its exit status and output.
+
+    Raises:
+      TrainingError: `end` was called before it started.
+    """
+    with self._lock:
+      if self._ended:
+        raise errors.TrainingError("not started, because another training was ended")
+      process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, text=True)
+      self._running.add(process)
+    try:
+      output, messages = process.communicate()
+    finally:
+      with self._lock:
+        self._running.discard(process)
+    return process.returncode, messages or output
+
+  def end(self) -> None:
+    """Ends all running commands, and starts no others."""
+    with self._lock:
+      self._ended = True
+      running = list(self._running)
+    for process in running:
+      process.terminate()
+    deadline = time.monotonic() + _PATIENCE
+    while any(process.poll() is None for process in running) and time.monotonic() < deadline:
+      time.sleep(0.05)
+    for process in running:
+      if process.poll() is None:
+        process.kill()
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+  """Lets SIGTERM raise SystemExit during the block, so that children are ended, too."""
+  if threading.current_thread() is not threading.main_thread():
+    yield  # Only the main thread may handle signals.
+    return
+
+  def leave(number: int, frame: Any) -> None:
+    del frame
+    raise SystemExit(128 + number)
+
+  before = signal.signal(signal.SIGTERM, leave)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def _is_done(path: pathlib.Path, config: run_config.RunConfig) -> bool:
@@ -64,28 +138,27 @@ def _is_done(path: pathlib.Path, config: run_config.RunConfig) -> bool:
   return directory.read_status().get("state") in _DONE
 
 
-def _train(path: pathlib.Path, config: run_config.RunConfig) -> float:
-  """Trains one run in a process of its own; returns the seconds it took."""
+def _train(path: pathlib.Path, config: run_config.RunConfig, processes: _Processes) -> float:
+  """Trains one run in its own process; returns the seconds it took."""
   started = time.monotonic()
   settings = path.parent / f".{path.name}.settings.json"
   files.write_json(settings, config_lib.to_dict(config))
-  command: list[str] = [sys.executable, "-m", "tpugraphs_rank.cli", "train", "--run_dir", str(path),
-                        "--config", str(settings)]
   try:
-    finished = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    status, output = processes.run([
+        sys.executable, "-m", "tpugraphs_rank.cli", "train", "--run_dir", str(path),
+        "--config", str(settings)])
   finally:
     settings.unlink(missing_ok=True)
-  if finished.returncode:
-    tail = "\n".join((finished.stderr or finished.stdout).strip().splitlines()[-8:])
-    raise errors.TrainingError(
-        f"training {path} failed (exit status {finished.returncode}):\n{tail}")
+  if status:
+    tail = "\n".join(output.strip().splitlines()[-8:])
+    raise errors.TrainingError(f"training {path} failed (exit status {status}):\n{tail}")
   return time.monotonic() - started
 
 
 def grid(base: run_config.RunConfig, models: Sequence[str], seeds: Sequence[int]
          ) -> dict[str, run_config.RunConfig]:
-  """One run for each model and seed, named `<model>-seed<seed>`."""
-  runs: dict[str, Any] = {}
+  """One configuration for each model and seed, named `<model>-seed<seed>`."""
+  runs: dict[str, run_config.RunConfig] = {}
   for seed in seeds:
     for model in models:
       runs[f"{model}-seed{seed}"] = config_lib.override(
