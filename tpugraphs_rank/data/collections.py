@@ -19,7 +19,7 @@ from tpugraphs_rank.data import registry
 _logger = logging.getLogger(__name__)
 
 
-class Split(Sequence[graphs.Graph]):
+class Split(Sequence[graphs.ConfiguredGraph]):
   """The graphs of one split, ordered by name. Each graph is read on access.
 
   Attributes:
@@ -43,24 +43,24 @@ class Split(Sequence[graphs.Graph]):
     return len(self.paths)
 
   @overload
-  def __getitem__(self, index: int) -> graphs.Graph: ...
+  def __getitem__(self, index: int) -> graphs.ConfiguredGraph: ...
 
   @overload
   def __getitem__(self, index: slice) -> "Split": ...
 
-  def __getitem__(self, index: int | slice) -> "graphs.Graph | Split":
+  def __getitem__(self, index: int | slice) -> "graphs.ConfiguredGraph | Split":
     if isinstance(index, slice):
       return Split(self.collection, self.split, self.paths[index],
                    None if self.packs is None else self.packs[index])
     graph = (npz.load_graph(self.paths[index]) if self.packs is None
              else packed_graphs.open_graph(self.packs[index]))
-    if graph.kind != self.collection.kind:
+    if not isinstance(graph, graphs.ConfiguredGraph) or graph.kind != self.collection.kind:
       raise errors.DataError(
           f"{self.paths[index]} is a graph of kind {graph.kind}, but collection "
           f"{self.collection.name} holds kind {self.collection.kind}: move the file elsewhere")
     return graph
 
-  def __iter__(self) -> Iterator[graphs.Graph]:
+  def __iter__(self) -> Iterator[graphs.ConfiguredGraph]:
     return (self[index] for index in range(len(self)))
 
 

@@ -138,10 +138,10 @@ class ConfiguredGraph(Graph):
     runtime = self.config_runtime
     if (runtime < 0).any():
       self._fail("config_runtime", f"entry {int(np.argmin(runtime))} is {runtime.min()}; expected "
-                 "nanoseconds, above zero")
+                 "positive nanoseconds")
     if runtime.size and (runtime == 0).any() and (runtime > 0).any():
       self._fail("config_runtime", f"entry {int(np.argmin(runtime))} is 0 while others are "
-                 "measured; expected every runtime above zero, or all zero (no runtimes)")
+                 "measured; expected every runtime to be positive, or all to be zero (no runtimes)")
 
   @property
   def num_configs(self) -> int:
@@ -197,8 +197,8 @@ class TileGraph(ConfiguredGraph):
     if self.has_runtimes and (self.config_runtime_normalizers <= 0).any():
       entry = int(np.argmin(self.config_runtime_normalizers))
       self._fail("config_runtime_normalizers",
-                 f"entry {entry} is {self.config_runtime_normalizers[entry]}; expected nanoseconds, "
-                 "above zero")
+                 f"entry {entry} is {self.config_runtime_normalizers[entry]}; expected positive "
+                 "nanoseconds")
 
   @property
   def relative_runtime(self) -> np.ndarray:
@@ -207,7 +207,7 @@ class TileGraph(ConfiguredGraph):
     return self.config_runtime / self.config_runtime_normalizers
 
   def config_rows(self) -> np.ndarray:
-    return self.config_feat + np.float32(0)  # -0 becomes 0, because rows are compared by bytes.
+    return self.config_feat + np.float32(0)  # Turns -0 into 0: rows are compared by bytes.
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -369,7 +369,7 @@ def _canonical(graph: Graph, field: dataclasses.Field, sizes: dict[str, int]
       graph._fail(key, f"has shape {array.shape}; expected ({', '.join(map(str, shape))}){named}")
   if array.dtype.kind not in "iufb":
     graph._fail(key, f"has dtype {array.dtype}; expected {dtype}")
-  if isinstance(array, Unread):
+  if isinstance(value, Unread):
     return array
   if array.dtype.kind == "f":
     if not np.isfinite(array).all():

@@ -6,9 +6,9 @@ differ by at most one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 import dataclasses
 import logging
-from typing import AbstractSet
 
 import numpy as np
 

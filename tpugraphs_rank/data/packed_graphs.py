@@ -5,8 +5,8 @@ is used like any other graph.
 
 In addition to the arrays of the `.npz` file (except `node_config_feat`, see `data.packed_layouts`),
 a packed file holds `order` (c,) uint32, which is `graph.runtime_order()`, `digests` and `keys`. Its
-meta values are `kind`, `feature_padding`, `has_runtimes`, and `source`, which identifies the content
-of the `.npz` file (see `source_key`).
+meta values are `kind`, `feature_padding`, `has_runtimes`, and `source`, which identifies the
+content of the `.npz` file (see `source_key`).
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The table of collections: where each is stored, what it holds, how it is split and evaluated."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import os
 import pathlib
@@ -245,12 +245,21 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
     if key not in values:
       raise errors.DataError(f"key {key!r} is missing")
   splits = values["splits"]
-  text = lambda value: isinstance(value, str)
-  count = lambda value: value is None or (type(value) is int and value >= 0)
-  names = lambda value: isinstance(value, list) and all(map(text, value))
-  table = lambda value, good: isinstance(value, dict) and all(map(good, value.values()))
-  by_split = lambda key, good: table(values.get(key, {}), good) and set(
-      values.get(key, {})) <= set(splits)
+  def text(value: Any) -> bool:
+    return isinstance(value, str)
+
+  def count(value: Any) -> bool:
+    return value is None or (type(value) is int and value >= 0)
+
+  def names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(text, value))
+
+  def table(value: Any, good: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(map(good, value.values()))
+
+  def by_split(key: str, good: Callable[[Any], bool]) -> bool:
+    return table(values.get(key, {}), good) and set(values.get(key, {})) <= set(splits)
+
   checks = (
       ("kind", values["kind"] in ("tile", "layout"), "'tile' or 'layout'"),
       ("name", text(values["name"]) and values["name"].startswith(f"{values['kind']}:"),
@@ -278,7 +287,7 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
   try:
     pattern = re.compile(values.get("family_regex", "(?P<family>)"))
   except (re.error, TypeError) as error:
-    raise errors.DataError(f"family_regex is no regular expression: {error}") from None
+    raise errors.DataError(f"family_regex is not a regular expression: {error}") from None
   if "family" not in pattern.groupindex:
     raise errors.DataError("family_regex lacks the group (?P<family>...)")
   values = dict(values)

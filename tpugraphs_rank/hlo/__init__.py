@@ -1,1 +1,4 @@
-"""XLA programs (HLO) and raw measurements to the arrays of a graph file; numpy and protobuf only."""
+"""Converts XLA programs (HLO) and raw measurements to the arrays of graph files.
+
+Needs NumPy and protobuf only.
+"""

@@ -1,4 +1,4 @@
-"""A raw file to graphs: what `tpugraphs_rank/cli/featurize.py` runs, without files being written."""
+"""Converts a raw file to graphs. The command `featurize` calls this and writes the files."""
 
 from collections.abc import Iterable, Sequence
 import dataclasses
@@ -24,15 +24,15 @@ BARE = "bare"
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-  """One program, ready to be written.
+  """A converted program.
 
   Attributes:
-    name: the stem of its file: the module's name for a kernel, the input's stem otherwise.
+    name: stem of its file: the module's name for a kernel, or else the stem of the input file.
     kind: `tile`, `layout` or `bare` (no configurations).
-    arrays: the keys of the `.npz` file.
-    runs: how many runs were measured, 0 for a bare program.
-    valid_runs: how many of them count.
-    unknown_opcodes: how many instructions have each opcode that the table lacks.
+    arrays: the arrays of the `.npz` file, by key.
+    runs: number of measured runs; 0 for a bare program.
+    valid_runs: number of valid runs.
+    unknown_opcodes: number of instructions per opcode that is not in the table.
   """
   name: str
   kind: str
@@ -44,13 +44,13 @@ class Graph:
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-  """What one raw file gave.
+  """The result of converting a raw file.
 
   Attributes:
     source: the raw file.
-    file_kind: the message it holds, such as `TuningData`.
-    graphs: its programs, in the file's order.
-    skipped: name and reason of each program that gave no graph.
+    file_kind: its message type, such as `TuningData`.
+    graphs: its programs, in the order of the file.
+    skipped: name and reason of each skipped program.
   """
   source: str
   file_kind: str
@@ -60,18 +60,18 @@ class Converted:
 
 def convert_file(
     path: files.PathLike, padding: int = 0, repeats: Sequence[files.PathLike] = ()) -> Converted:
-  """Reads a raw file and featurises every program in it.
+  """Reads a raw file and featurizes every program in it.
 
   Args:
     path: a `TuningData`, `ModuleTuningData`, `HloModuleProto` or `HloProto` file.
     padding: 0 or -1, see `features.node_features`.
-    repeats: further measurements of the same programs and runs, in the same order; runtimes
-      become the mean over all.
+    repeats: further measurements of the same programs and runs, in the same order. Runtimes are
+      averaged over all measurements.
 
   Raises:
     MissingDataError: a file does not exist or cannot be read.
-    DataError: a file is damaged, a program has no valid default run, or a repeat is of other
-      programs or runs; the message names file and program.
+    DataError: a file is damaged, a program has no valid default run, or a repeat has other programs
+      or runs; the message names file and program.
     ConfigError: `padding` is neither 0 nor -1.
   """
   raw = reading.read_raw(path)
@@ -96,17 +96,17 @@ def convert_file(
 
 
 def unique_names(names: Iterable[str], taken: set[str] | None = None) -> list[str]:
-  """File stems for names: path characters replaced, and `_2`, `_3`, ... appended to repeats.
+  """File stems for names: replaces path characters, and appends `_2`, `_3`, ... to repeats.
 
   Args:
     names: any strings.
-    taken: stems (lower case) that are not free; the new ones are added to it. Two stems that
-      differ only in case count as equal, since some file systems hold them to be the same file.
+    taken: used stems, in lower case; the new ones are added. Two stems that differ only in case
+      count as equal, because some file systems ignore case.
   """
   taken = set() if taken is None else taken
   unique = []
   for name in names:
-    # Characters that no file system objects to; a leading dot would hide the file.
+    # Keep only characters that every file system allows. A leading dot would hide the file.
     stem = re.sub(r"[^A-Za-z0-9._\-]", "_", name)
     stem = re.sub(r"^\.+", lambda dots: "_" * len(dots.group()), stem) or "module"
     candidate, number = stem, 1
@@ -124,7 +124,7 @@ def _label(raw: reading.RawFile, index: int) -> str:
 
 
 def _is_tile(raw: reading.RawFile, module: tuning_pb2.ModuleTuningData) -> bool:
-  """Kernels come in a `TuningData`; a file of one program may hold either kind of run."""
+  """Kernels are stored in a `TuningData`; a file of one program may hold either kind of run."""
   return raw.kind == reading.TUNING_DATA or (
       any(tuning.has_tile_size_config(run) for run in module.runs)
       and not any(run.HasField("module_config") for run in module.runs))
@@ -132,7 +132,7 @@ def _is_tile(raw: reading.RawFile, module: tuning_pb2.ModuleTuningData) -> bool:
 
 def _reason_to_skip(
     raw: reading.RawFile, passes: Sequence[tuning_pb2.ModuleTuningData]) -> str | None:
-  """Why a kernel gives no graph, or None; other programs are never skipped."""
+  """The reason to skip a kernel, or None. Other programs are never skipped."""
   if not _is_tile(raw, passes[0]):
     return None
   if not passes[0].HasField("module"):
@@ -168,13 +168,13 @@ def _with_runs(
 def _check_same_programs(first: reading.RawFile, other: reading.RawFile) -> None:
   def differ(what: str) -> errors.DataError:
     return errors.DataError(
-        f"{other.source} is no repeat of {first.source}: {what}; expected another measurement of "
-        "the same programs in the same order; check the order of the files, or measure again")
+        f"{other.source} is not a repeat of {first.source}: {what}; expected another measurement "
+        "of the same programs in the same order; check the order of the files, or measure again")
 
   if not first.has_runs:
     raise errors.DataError(
-        f"{first.source} is a {first.kind} without measurements, so nothing can repeat it; leave "
-        f"out {other.source}")
+        f"{first.source} is a {first.kind} without measurements, so it cannot have repeats; omit "
+        f"{other.source}")
   if first.kind != other.kind:
     raise differ(f"it holds a {other.kind}, not a {first.kind}")
   names = [[module.module.name for module in raw.modules] for raw in (first, other)]
@@ -190,12 +190,12 @@ def _check_same_programs(first: reading.RawFile, other: reading.RawFile) -> None
 def _check_same_graph(
     first: tuning_pb2.ModuleTuningData, other: tuning_pb2.ModuleTuningData,
     arrays: dict[str, np.ndarray], padding: int, label: str, other_label: str) -> None:
-  # Ids and metadata may differ between two compilations of one program: its graph may not.
+  # Ids and metadata may differ between two compilations of a program, but its graph must not.
   if first.module == other.module:
     return
   theirs = graph.graph_arrays(other.module, padding, other_label)
   for key, ours in arrays.items():
     if not np.array_equal(ours, theirs[key]):
       raise errors.DataError(
-          f"{other_label} is no repeat of {label}: their {key} differ; expected another "
+          f"{other_label} is not a repeat of {label}: their {key} differ; expected another "
           "measurement of the same program; measure it again")

@@ -1,7 +1,7 @@
-"""The 140 node features of TpuGraphs from HLO instructions.
+"""Computes the 140 node features of TpuGraphs from HLO instructions.
 
 Source: the public featurizer of google-research-datasets/tpu_graphs
-(`tpu_graphs/process_data/xla/featurizers.h`), whose feature names are kept.
+(`tpu_graphs/process_data/xla/featurizers.h`). The feature names are the same.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,8 +14,8 @@ from tpugraphs_rank.hlo import lists
 
 PADDINGS = (0, -1)
 
-# One-hot columns in this order, which is not that of the enum's numbers. Types that XLA got later
-# (8-bit floats, 4-bit integers) have no column: all of theirs are 0.
+# The one-hot columns have this order, which differs from the enum's. Newer types of XLA (8-bit
+# floats, 4-bit integers) have no column, so all their columns are 0.
 _ELEMENT_TYPES = (
     ("invalid_type", hlo_pb2.PRIMITIVE_TYPE_INVALID), ("pred", hlo_pb2.PRED),
     ("s8", hlo_pb2.S8), ("s16", hlo_pb2.S16), ("s32", hlo_pb2.S32), ("s64", hlo_pb2.S64),
@@ -27,9 +27,9 @@ _TYPE_COLUMN = {number: column for column, (_, number) in enumerate(_ELEMENT_TYP
 
 _WINDOW_NUMBERS = (
     "size", "stride", "padding_low", "padding_high", "window_dilation", "base_dilation")
-_SHAPE_LENGTH = 6  # also of `dimensions`, the window and the layout
+_SHAPE_LENGTH = 6  # Also the length of `dimensions`, the window and the layout.
 _SPATIAL_LENGTH = 4
-_SLICE_LENGTH = 2  # also of the dynamic slice and the padding
+_SLICE_LENGTH = 2  # Also the length of the dynamic slice and the padding.
 
 
 def _numbered(name: str, length: int, *after: str) -> list[str]:
@@ -41,10 +41,10 @@ def _aggregated(names: Iterable[str], length: int) -> list[str]:
 
 
 _CONVOLUTION = "convolution_dim_numbers_"
-# Name of each column of `node_feat`, in order.
+# The name of each column of `node_feat`, in order.
 NODE_FEATURE_NAMES: tuple[str, ...] = (
     "is_root",
-    "element_size_in_bits",  # the public featurizer writes a constant 0
+    "element_size_in_bits",  # The public featurizer always writes 0.
     *(f"shape_element_type_is_{name}" for name, _ in _ELEMENT_TYPES),
     *_aggregated(["shape_dimensions"], _SHAPE_LENGTH),
     "shape_tuple_shapes_size",
@@ -72,11 +72,11 @@ NODE_FEATURE_NAMES: tuple[str, ...] = (
 NODE_FEATURE_COUNT = len(NODE_FEATURE_NAMES)
 
 
-class _Gathered:
-  """What the features need of the instructions of one module, field by field."""
+class _Fields:
+  """The fields of all instructions of a module that the features need."""
 
-  def __init__(self):
-    # One number an instruction.
+  def __init__(self) -> None:
+    # One number per instruction.
     self.root: list[bool] = []
     self.element_type: list[int] = []
     self.tuple_size: list[int] = []
@@ -131,17 +131,16 @@ class _Gathered:
 
 
 def node_features(module: hlo_pb2.HloModuleProto, padding: int = 0) -> np.ndarray:
-  """The features of every instruction, in the order computations, then instructions.
+  """The features of every instruction, computation by computation.
 
   Args:
     module: the program, before or after optimisation.
-    padding: what follows the lists that have no sum and product (`dimensions`, the spatial
-      dimensions of a convolution, the layout) where they are shorter than their columns: 0 as in
-      the release, or -1 as in a later variant of the public data, which tells "dimension 0"
-      from "no more dimensions".
+    padding: fills the columns of short lists that have no sum and product: `dimensions`, the
+      spatial dimensions of a convolution, and the layout. 0 as in the release, or -1 as in a later
+      variant of the public data, which distinguishes "dimension 0" from "no more dimensions".
 
   Returns:
-    (n, 140) float32; `NODE_FEATURE_NAMES` names the columns.
+    (n, 140) float32 with the columns `NODE_FEATURE_NAMES`.
 
   Raises:
     ConfigError: `padding` is neither 0 nor -1.
@@ -149,7 +148,7 @@ def node_features(module: hlo_pb2.HloModuleProto, padding: int = 0) -> np.ndarra
   if padding not in PADDINGS:
     raise errors.ConfigError(
         f"padding is {padding!r}; expected 0 (the release) or -1 (the later variant)")
-  g = _Gathered()
+  g = _Fields()
   n = 0
   for computation in module.computations:
     root_id = computation.root_id
@@ -164,7 +163,7 @@ def node_features(module: hlo_pb2.HloModuleProto, padding: int = 0) -> np.ndarra
   convolution = g.convolution.columns(n, 6)[0]
   input_spatial = g.input_spatial.columns(n, _SPATIAL_LENGTH, padding)[0]
   kernel_spatial = g.kernel_spatial.columns(n, _SPATIAL_LENGTH, padding)[0]
-  return _side_by_side(n, [
+  return _concatenated(n, [
       g.root,
       np.zeros(n, np.int64),
       _one_hot(g.element_type, len(_ELEMENT_TYPES)),
@@ -187,12 +186,12 @@ def node_features(module: hlo_pb2.HloModuleProto, padding: int = 0) -> np.ndarra
 
 
 def _one_hot(columns: Sequence[int], width: int) -> np.ndarray:
-  """(n, width) with a 1 in the named column of each row, none where it is negative."""
+  """(n, width) with a 1 in the given column of each row; a negative column means no 1."""
   return np.asarray(columns, np.int64).reshape(-1, 1) == np.arange(width)
 
 
-def _side_by_side(n: int, blocks: Sequence) -> np.ndarray:
-  """Integer blocks of shape (n,) or (n, w), cast to float32 once, after all arithmetic."""
+def _concatenated(n: int, blocks: Sequence) -> np.ndarray:
+  """Joins integer blocks of shape (n,) or (n, w). Casts to float32 after all arithmetic."""
   out = np.empty((n, NODE_FEATURE_COUNT), np.float32)
   end = 0
   for block in blocks:
@@ -200,5 +199,5 @@ def _side_by_side(n: int, blocks: Sequence) -> np.ndarray:
     out[:, end:end + block.shape[1]] = block
     end += block.shape[1]
   if n and end != NODE_FEATURE_COUNT:
-    raise AssertionError(f"{end} columns were made, {NODE_FEATURE_COUNT} are named")
+    raise AssertionError(f"{end} columns were computed, but {NODE_FEATURE_COUNT} have names")
   return out

@@ -1,5 +1,4 @@
-"""An HLO program as a graph: nodes are instructions, edges lead to what an instruction consumes."""
-
+"""An HLO program as a graph: nodes are instructions, edges point from consumers to operands."""
 
 import numpy as np
 
@@ -8,27 +7,27 @@ from tpugraphs_rank.hlo import features
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import opcodes
 
-# A computation whose name holds one of these ends a segment of `node_splits`; the small ones that
-# a fusion or reduction calls do not.
+# A computation whose name contains one of these words ends a segment of `node_splits`. The small
+# computations that fusions and reductions call do not.
 _MAJOR_COMPUTATIONS = ("cluster", "while", "cond")
 
 
 def graph_arrays(
     module: hlo_pb2.HloModuleProto, padding: int = 0, source: str = "the module",
 ) -> dict[str, np.ndarray]:
-  """The program as the arrays of a graph file.
+  """Converts a program to the arrays of a graph file.
 
   Args:
     module: the program, before or after optimisation.
     padding: 0 or -1, see `features.node_features`.
-    source: what error messages call the program, for instance its file.
+    source: name of the program in error messages, for instance its file.
 
   Returns:
     `node_feat` (n, 140) float32, `node_opcode` (n,) uint8, `edge_index` (m, 2) int64,
     `node_splits` (1, S) int64 and the scalar `feature_padding`, int64.
 
   Raises:
-    DataError: there are no instructions, or an id refers to nothing.
+    DataError: there are no instructions, or an id refers to nothing that exists.
   """
   if not any(computation.instructions for computation in module.computations):
     raise errors.DataError(
@@ -44,7 +43,7 @@ def graph_arrays(
 
 
 def node_opcodes(module: hlo_pb2.HloModuleProto) -> np.ndarray:
-  """The opcode id of each instruction: (n,) uint8, 0 for opcodes that the table lacks."""
+  """The opcode id of each instruction: (n,) uint8, 0 for opcodes that are not in the table."""
   return np.array(
       [opcodes.opcode_id(instruction.opcode)
        for computation in module.computations for instruction in computation.instructions],
@@ -52,7 +51,7 @@ def node_opcodes(module: hlo_pb2.HloModuleProto) -> np.ndarray:
 
 
 def unknown_opcodes(module: hlo_pb2.HloModuleProto) -> dict[str, int]:
-  """How many instructions have each opcode that the table lacks, by name."""
+  """The number of instructions per opcode that is not in the table, by name."""
   counts: dict[str, int] = {}
   for computation in module.computations:
     for instruction in computation.instructions:
@@ -63,20 +62,21 @@ def unknown_opcodes(module: hlo_pb2.HloModuleProto) -> dict[str, int]:
 
 def edge_index(
     module: hlo_pb2.HloModuleProto, source: str = "the module") -> np.ndarray:
-  """Rows `[u, v]`, u consuming the output of v: (m, 2) int64, distinct, sorted lexicographically.
+  """Rows `[u, v]`, u consumes the output of v: (m, 2) int64, distinct, sorted lexicographically.
 
-  One edge to each distinct operand and one to the root of each distinct called computation.
+  A node has an edge to each distinct operand and to the root of each distinct called computation.
 
   Raises:
-    DataError: an operand, a root or a called computation does not exist, an id is taken twice
-      in one computation, or an instruction consumes itself.
+    DataError: an operand, a root or a called computation does not exist, an id occurs twice in a
+      computation, or an instruction consumes its own output.
   """
-  # Ids are looked up in the instruction's own computation first: some versions of XLA number the
-  # instructions of each computation anew.
-  positions, everywhere = [], {}
+  # Look up ids in the instruction's own computation first: some versions of XLA restart the
+  # numbering in each computation.
+  positions: list[dict[int, int]] = []
+  everywhere: dict[int, int] = {}
   node = 0
   for computation in module.computations:
-    local = {}
+    local: dict[int, int] = {}
     for instruction in computation.instructions:
       if instruction.id in local:
         raise errors.DataError(
@@ -103,12 +103,12 @@ def edge_index(
         consumers.append(node)
         producers.append(producer)
       for called in instruction.called_computation_ids:
-        producer = roots.get(called)
-        if producer is None:
+        root = roots.get(called)
+        if root is None:
           raise _dangling(source, instruction, f"called computation id {called}",
                           "computation that has a root instruction")
         consumers.append(node)
-        producers.append(producer)
+        producers.append(root)
       node += 1
 
   u, v = np.asarray(consumers, np.int64), np.asarray(producers, np.int64)
@@ -116,13 +116,13 @@ def edge_index(
     raise errors.DataError(
         f"{source}: the instruction at position {u[u == v][0]} consumes its own output; expected "
         "a program without cycles; dump the program again")
-  # One number an edge sorts and deduplicates much faster than rows do.
+  # Sorting and deduplicating is much faster with one number per edge.
   keys = np.unique(u * node + v)
   return np.stack([keys // node, keys % node], axis=1) if len(keys) else np.empty((0, 2), np.int64)
 
 
 def node_splits(module: hlo_pb2.HloModuleProto) -> np.ndarray:
-  """0, the node count after each major computation, and last the total: (1, S) int64."""
+  """0, the node count after each major computation, and the total: (1, S) int64."""
   splits, count = [0], 0
   for computation in module.computations:
     count += len(computation.instructions)
@@ -137,5 +137,5 @@ def _dangling(
     source: str, instruction: hlo_pb2.HloInstructionProto, what: str, expected: str,
 ) -> errors.DataError:
   return errors.DataError(
-      f"{source}: instruction {instruction.name or instruction.id!r} has {what}, which names no "
-      f"{expected} of the module; the file is cut short or damaged: dump or fetch it again")
+      f"{source}: instruction {instruction.name or instruction.id!r} has {what}, but the module "
+      f"has no such {expected}; the file is truncated or damaged: dump or download it again")

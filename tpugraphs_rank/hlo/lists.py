@@ -1,4 +1,4 @@
-"""Integer lists of different lengths to columns of numbers: first entries, sum, product."""
+"""Converts integer lists of different lengths to columns: first entries, sum, product."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 class Lists:
-  """Gathers at most one list for each of n rows; an entry is `width` integers (or one).
+  """Collects at most one list per row. An entry of a list is `width` integers.
 
-  A row without a list counts as having an empty one. Arithmetic is in 64-bit integers and wraps
-  around, as in the public featurizer; the caller casts to float32 afterwards.
+  A row without a list has an empty list. Arithmetic is in 64-bit integers and wraps around, as in
+  the public featurizer; the caller casts to float32 afterwards.
   """
 
   def __init__(self, width: int = 1):
@@ -19,14 +19,14 @@ class Lists:
     self._values: list[int] = []
 
   def add(self, row: int, entries: Sequence[int]) -> None:
-    """Gives `row` its list: `width` integers an entry, flat, entry after entry."""
+    """Sets the list of `row`: flat, entry after entry, `width` integers per entry."""
     if entries:
       self._rows.append(row)
       self._lengths.append(len(entries) // self._width)
       self._values.extend(entries)
 
   def columns(self, n: int, length: int, padding: int = 0) -> np.ndarray:
-    """The first `length` entries of each list, then `padding`: (width, n, length) int64."""
+    """The first `length` entries of each list, padded with `padding`: (width, n, length) int64."""
     rows, lengths, values = self._arrays()
     starts = np.cumsum(lengths) - lengths
     position = np.arange(len(values)) - np.repeat(starts, lengths)
@@ -39,8 +39,8 @@ class Lists:
     """Sum and product over all entries of each list: (width, n, 2) int64.
 
     Args:
-      n: the number of rows.
-      empty_product: the product of an empty list (its sum is 0).
+      n: number of rows.
+      empty_product: the product of an empty list. The sum of an empty list is 0.
     """
     rows, lengths, values = self._arrays()
     out = np.empty((self._width, n, 2), np.int64)
@@ -59,7 +59,7 @@ class Lists:
     return out
 
   def aggregated(self, n: int, length: int, empty_product: int = 1) -> np.ndarray:
-    """First entries, sum and product side by side: (width, n, length + 2) int64."""
+    """First entries, sum and product of each list: (width, n, length + 2) int64."""
     return np.concatenate(
         [self.columns(n, length), self.sums_and_products(n, empty_product)], axis=2)
 

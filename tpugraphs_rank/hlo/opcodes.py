@@ -1,15 +1,13 @@
-"""Opcode ids of TpuGraphs: the stable table that `node_opcode` refers to.
+"""Opcode ids of TpuGraphs: the fixed table that `node_opcode` refers to.
 
-The ids are the public data set's (`hlo_opcode.h` of google-research-datasets/tpu_graphs). They
-never change; new opcodes would be appended. Id 0 stands for every opcode that is not listed.
+The ids are those of the public data set (`hlo_opcode.h` of google-research-datasets/tpu_graphs).
+They never change; new opcodes would be appended. Id 0 represents every unlisted opcode.
 """
-
 
 UNKNOWN_OPCODE_ID = 0
 UNKNOWN_OPCODE_NAME = "unknown"
 
-# Opcode 1 first, then in the order of the ids. `trace` and `tuple-select` have left HLO, but old
-# files hold them.
+# In the order of the ids, from 1. HLO no longer has `trace` and `tuple-select`, but old files do.
 _NAMES = """
     abs add add-dependency after-all all-reduce all-to-all atan2 batch-norm-grad
     batch-norm-inference batch-norm-training bitcast bitcast-convert broadcast call ceil cholesky

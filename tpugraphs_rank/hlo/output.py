@@ -1,4 +1,4 @@
-"""Writes graphs as `.npz` files, never over a file that differs."""
+"""Writes graphs as `.npz` files, and never replaces a file with other content."""
 
 import os
 import pathlib
@@ -12,22 +12,22 @@ from tpugraphs_rank import files
 
 
 def check_free(path: files.PathLike, arrays: dict[str, np.ndarray]) -> bool:
-  """Whether a graph has yet to be written: there is no file, or False if it holds the same.
+  """Whether a graph must be written: True without a file, False if the file holds the same graph.
 
   Raises:
-    OutputError: there is a file of other content.
+    OutputError: the file has other content.
   """
   if not os.path.lexists(path):
     return True
   if not _same(_load(path), arrays):
     raise errors.OutputError(
-        f"{path} exists and holds something else; expected no such file or the same arrays; "
-        "choose another --output, or allow replacing it with --overwrite")
+        f"{path} exists and has other content; expected no such file or the same arrays; choose "
+        "another --output, or pass --overwrite to replace it")
   return False
 
 
 def write_graph(path: files.PathLike, arrays: dict[str, np.ndarray]) -> None:
-  """Writes a graph, complete or not at all, over whatever is there.
+  """Writes a graph atomically, and replaces an existing file.
 
   Raises:
     OutputError: the file cannot be written.

@@ -1,7 +1,7 @@
-"""Runs of a measured program to the configuration and runtime arrays of a graph file.
+"""Converts the runs of a measured program to the configuration and runtime arrays of a graph file.
 
-The same runs may have been measured several times ("passes"). Then a run counts only if it is
-valid in every pass, and its runtime is the mean over them.
+The same runs may have been measured several times ("passes"). Then a run is used only if it is
+valid in every pass, and its runtime is the mean over all passes.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from tpugraphs_rank.hlo import tuning_pb2
 
 TILE_BOUNDS = ("kernel_bounds", "output_bounds", "input_bounds")
 BOUNDS_LENGTH = 6
-TENSORS = 3  # output, input, kernel
+TENSORS = 3  # Output, input, kernel.
 DIMS_LENGTH = 6
 LAYOUT_PADDING = -1
 
@@ -25,12 +25,12 @@ Run = tuning_pb2.ConfigProfile
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-  """The runs of one program that count.
+  """The valid runs of one program.
 
   Attributes:
-    arrays: the configuration and runtime keys of the graph file.
-    total: how many runs the program has, valid or not.
-    valid: how many of them count; c in the shapes of the arrays.
+    arrays: the configuration and runtime arrays of the graph file.
+    total: number of runs of the program, valid or not.
+    valid: number of valid runs; c in the shapes of the arrays.
   """
   arrays: dict[str, np.ndarray]
   total: int
@@ -42,14 +42,14 @@ def tile_arrays(passes: Sequence[Module], source: str = "the module") -> Runs:
 
   Args:
     passes: one or more measurements of the same runs, in the same order.
-    source: what error messages call the program.
+    source: name of the program in error messages.
 
   Returns:
     `config_feat` (c, 24) float32, `config_runtime` and `config_runtime_normalizers` (c,) int64 in
     nanoseconds; with several passes also `config_runtime_passes` (p, c) int64.
 
   Raises:
-    DataError: no default run counts, or the passes differ in their runs.
+    DataError: no default run is valid, or the passes differ in their runs.
   """
   valid = _valid_runs(passes, _is_valid_tile_run, source)
   config_feat = tile_features([passes[0].runs[index] for index in valid])
@@ -65,22 +65,23 @@ def layout_arrays(
   Args:
     passes: one or more measurements of the same runs, in the same order.
     node_count: n, the number of instructions of the program.
-    source: what error messages call the program.
+    source: name of the program in error messages.
 
   Returns:
-    `node_config_ids` (nc,) int64, `node_config_feat` (c, nc, 18) float32 of whole numbers,
+    `node_config_ids` (nc,) int64, `node_config_feat` (c, nc, 18) float32 of integers,
     `config_runtime` and `config_runtime_normalizers` (c,) int64 in nanoseconds; with several
     passes also `config_runtime_passes` (p, c) int64.
 
   Raises:
-    DataError: no default run counts, a configuration does not fit the program, only some runs
+    DataError: no default run is valid, a configuration does not fit the program, only some runs
       have a runtime, or the passes differ in their runs.
   """
   ids = np.array(passes[0].config_index_to_node, np.uint64)
   if np.any(ids >= node_count):
     raise errors.DataError(
         f"{source}: config_index_to_node holds {ids[ids >= node_count][0]}; expected positions "
-        f"of instructions, 0 to {node_count - 1}; the file is damaged or of another program")
+        f"of instructions, 0 to {node_count - 1}; the file is damaged or belongs to another "
+        "program")
   valid = _valid_runs(passes, _is_valid_layout_run, source)
   return Runs(
       {
@@ -95,15 +96,15 @@ def tile_features(runs: Sequence[Run]) -> np.ndarray:
   """(c, 24) float32: the bounds of each run's tile, measured or not."""
   bounds = [lists.Lists() for _ in TILE_BOUNDS]
   for row, run in enumerate(runs):
-    for gathered, name in zip(bounds, TILE_BOUNDS):
-      gathered.add(row, getattr(run.op_config.tile_size_config, name))
+    for column, name in zip(bounds, TILE_BOUNDS):
+      column.add(row, getattr(run.op_config.tile_size_config, name))
   return np.concatenate(
-      [gathered.aggregated(len(runs), BOUNDS_LENGTH, empty_product=0)[0] for gathered in bounds],
+      [column.aggregated(len(runs), BOUNDS_LENGTH, empty_product=0)[0] for column in bounds],
       axis=1).astype(np.float32)
 
 
 def has_tile_size_config(run: Run) -> bool:
-  """Whether a run configures the tile size, even if with empty bounds."""
+  """Whether a run configures the tile size, possibly with empty bounds."""
   return run.op_config.HasField("tile_size_config")
 
 
@@ -112,15 +113,15 @@ def layout_features(module: Module, runs: Sequence[int], source: str = "the modu
 
   Args:
     module: a program with layout runs, measured or not.
-    runs: indices of those that are wanted.
-    source: what error messages call the program.
+    runs: indices of the runs to decode.
+    source: name of the program in error messages.
 
   Raises:
     DataError: a run configures another number of nodes, or more tensors than a node can have.
   """
   node_count = len(module.config_index_to_node)
-  # Ten thousand runs of hundreds of nodes have few distinct node configurations: each is decoded
-  # once.
+  # Ten thousand runs of hundreds of nodes have few distinct node configurations, so decode each
+  # only once.
   rows: list[np.ndarray] = []
   row_of: dict[bytes, int] = {}
   chosen = np.empty((len(runs), node_count), np.int64)
@@ -129,7 +130,7 @@ def layout_features(module: Module, runs: Sequence[int], source: str = "the modu
     if len(nodes) != node_count:
       raise errors.DataError(
           f"{source}: run {index} configures {len(nodes)} nodes; expected {node_count}, the "
-          "length of config_index_to_node; the file is cut short or damaged: fetch it again")
+          "length of config_index_to_node; the file is truncated or damaged: download it again")
     for k, node in enumerate(nodes):
       key = node.SerializeToString()
       if key not in row_of:
@@ -141,14 +142,14 @@ def layout_features(module: Module, runs: Sequence[int], source: str = "the modu
 
 
 def check_same_runs(first: Module, other: Module, source: str, other_source: str) -> None:
-  """Refuses a second measurement whose configurations are not those of the first.
+  """Rejects a second measurement whose configurations differ from those of the first.
 
   Raises:
     DataError: the number of runs, a configuration, a default mark or the configured nodes differ.
   """
-  def differ(what: str, ours, theirs) -> errors.DataError:
+  def differ(what: str, ours: object, theirs: object) -> errors.DataError:
     return errors.DataError(
-        f"{other_source} is no repeat of {source}: {what} {theirs} instead of {ours}; expected "
+        f"{other_source} is not a repeat of {source}: {what} {theirs} instead of {ours}; expected "
         "another measurement of the same configurations in the same order; measure them again")
 
   if len(first.runs) != len(other.runs):
@@ -163,7 +164,7 @@ def check_same_runs(first: Module, other: Module, source: str, other_source: str
 
 
 def _is_valid_tile_run(run: Run) -> bool:
-  # A runtime of 1 ns or less marks a measurement that failed.
+  # A runtime of 1 ns or less marks a failed measurement.
   return (has_tile_size_config(run) and not run.error and run.HasField("profile")
           and run.profile.compute_time_ns > 1)
 
@@ -175,15 +176,15 @@ def _is_valid_layout_run(run: Run) -> bool:
 
 def _valid_runs(
     passes: Sequence[Module], is_valid: Callable[[Run], bool], source: str) -> list[int]:
-  """Indices of the runs that are valid in every pass; one of them is a default run."""
+  """Indices of the runs that are valid in every pass. At least one of them is a default run."""
   valid = [
       index for index, runs in enumerate(zip(*(module.runs for module in passes)))
       if all(is_valid(run) for run in runs)]
   if not any(passes[0].runs[index].is_default for index in valid):
     raise errors.DataError(
         f"{source}: none of its {len(valid)} valid runs (of {len(passes[0].runs)}) is marked "
-        "is_default; expected one, since its runtime is the normalizer; measure the compiler's "
-        "default configuration too")
+        "is_default; expected one, because its runtime is the normalizer; measure the compiler's "
+        "default configuration as well")
   return valid
 
 
@@ -192,15 +193,14 @@ def _runtime_arrays(
   times = np.array(
       [[module.runs[index].profile.compute_time_ns for index in valid] for module in passes],
       np.int64)
-  # All zero is how the public test splits hide their runtimes; a zero among measurements is not a
-  # runtime.
+  # The public test splits hide their runtimes as all zeros. A single zero is not a runtime.
   if np.any(times) and np.any(times <= 0):
     which, k = np.argwhere(times <= 0)[0]
     raise errors.DataError(
         f"{source}: run {valid[k]} of measurement {which + 1} has compute_time_ns "
-        f"{times[which, k]} and no error; expected a positive time in nanoseconds, as its other "
-        "runs have; mark a failed run with error = true")
-  # numpy's rint rounds halves to the even neighbour.
+        f"{times[which, k]} and no error; expected a positive time in nanoseconds, as in its other "
+        "runs; mark a failed run with error = true")
+  # NumPy's rint rounds halves to the even neighbour.
   runtime = times[0] if len(passes) == 1 else np.rint(times.mean(axis=0)).astype(np.int64)
   default = next(k for k, index in enumerate(valid) if passes[0].runs[index].is_default)
   arrays = {
@@ -213,7 +213,7 @@ def _runtime_arrays(
 
 
 def _node_row(node: tuning_pb2.LayoutConfig.NodeLayoutConfig, source: str) -> np.ndarray:
-  """(18,) numbers: tensor t from position 6t on; what a short list leaves is -1."""
+  """(18,) numbers: tensor t starts at position 6t; short lists are padded with -1."""
   if len(node.tensors) > TENSORS:
     raise errors.DataError(
         f"{source} configures {len(node.tensors)} tensors; expected at most {TENSORS} (output, "
