@@ -1,6 +1,6 @@
-"""The programs of the layout collector: families, shapes, and which split a family belongs to.
+"""The programs of the layout collector: families, shapes, and the split of each family.
 
-No JAX here; `models` builds what this module names.
+This module needs no JAX; `builders` has the programs themselves.
 """
 
 from collections.abc import Iterable
@@ -20,9 +20,9 @@ class Family:
   """One model family.
 
   Attributes:
-    group: the kind of model it belongs to.
-    split: where all of its programs are: a family is never trained on and tested on.
-    axes: what the numbers of a shape are, in order.
+    group: the kind of model.
+    split: the split of all of its programs, so that no family is both trained and tested on.
+    axes: the meaning of the numbers of a shape, in order.
     shapes: `<numbers>:<modes>`, separated by spaces.
   """
 
@@ -32,9 +32,9 @@ class Family:
   shapes: str
 
 
-# Valid and test hold families of every kind of model, none of which is trained on: settled before
-# anything was measured. The shapes were not: convolutions of many channels hide what copies cost,
-# so that the later shapes of convolutional nets have few.
+# Valid and test have families of every kind of model, and none of them is trained on. This was
+# fixed before anything was measured. The shapes were not: convolutions with many channels hide the
+# cost of copies, so the later shapes of convolutional nets have few channels.
 FAMILIES: dict[str, Family] = {
     # Convolutions.
     "resnet": Family(
@@ -231,8 +231,8 @@ class ModelProgram:
 
   Attributes:
     family: a key of `FAMILIES`.
-    shape: the family's numbers, see `Family.axes`.
-    mode: `forward` (the outputs) or `training` (loss, and every weight after one step).
+    shape: the numbers of the family, see `Family.axes`.
+    mode: `forward` (the outputs) or `training` (the loss, and all weights after one step).
   """
 
   family: str
@@ -241,7 +241,7 @@ class ModelProgram:
 
   @property
   def stem(self) -> str:
-    """Name of the program and of its files."""
+    """The name of the program and of its files."""
     return f"{self.family}.{'x'.join(map(str, self.shape))}.{self.mode}"
 
   @property
@@ -250,35 +250,36 @@ class ModelProgram:
 
 
 def parse_stem(stem: str) -> ModelProgram:
-  """The program of that name.
+  """The program with this name.
 
   Raises:
-    UnknownNameError: the name is not `<family>.<numbers>.<mode>` of a known family.
+    UnknownNameError: the name does not have the form `<family>.<numbers>.<mode>`, or the family is
+      unknown.
   """
   match = re.fullmatch(r"(\w+)\.(\d+(?:x\d+)*)\.(\w+)", stem)
   program = match and ModelProgram(match[1], tuple(map(int, match[2].split("x"))), match[3])
   if program is None or program.family not in FAMILIES or program.mode not in MODES or (
       len(program.shape) != len(program.definition.axes.split())):
     raise errors.UnknownNameError(
-        f"no program {stem!r}; expected <family>.<numbers>.<mode> as in "
-        "resnet.1x24x16x2.forward, with a family and its numbers as in "
-        "tpugraphs_rank/collect/layout/catalogue.py")
+        f"no program {stem!r}; expected <family>.<numbers>.<mode>, such as "
+        "resnet.1x24x16x2.forward; tpugraphs_rank/collect/layout/catalogue.py lists the families "
+        "and their numbers")
   return program
 
 
 def programs(families: Iterable[str] | None = None, count: int | None = None,
              seed: int = 0) -> list[ModelProgram]:
-  """The catalogue, the first program of every family in a seeded order, then the second ones, ...
+  """The catalogue: the first programs of all families in a random order, then the second ones, ...
 
-  A collection that ends early lacks the last sizes of families, and no family.
+  A collection that ends early therefore lacks some sizes, but no family.
 
   Args:
-    families: only these; None: all.
-    count: at most this many programs; None: all.
-    seed: of the order.
+    families: only these families; None: all.
+    count: maximum number of programs; None: all.
+    seed: seed of the order.
 
   Raises:
-    UnknownNameError: a family that the catalogue does not have.
+    UnknownNameError: the catalogue does not have a family.
   """
   names = list(FAMILIES) if families is None else list(families)
   for name in names:
@@ -289,10 +290,10 @@ def programs(families: Iterable[str] | None = None, count: int | None = None,
   rng = np.random.default_rng(seed)
   queues = []
   for name in names:
-    found = [ModelProgram(name, tuple(map(int, numbers.split("x"))), mode)
+    listed = [ModelProgram(name, tuple(map(int, numbers.split("x"))), mode)
              for numbers, modes in (entry.split(":") for entry in FAMILIES[name].shapes.split())
              for mode in modes.split(",")]
-    queues.append(found[::-1])
+    queues.append(listed[::-1])
   ordered: list[ModelProgram] = []
   while any(queues):
     for index in rng.permutation(len(queues)):

@@ -1,7 +1,7 @@
-"""Which layouts a program is measured under: sites, configurations, and how they are drawn.
+"""The layouts that a program is measured under: sites, configurations, and their sampling.
 
-A configuration holds for each site the layouts of its tensors (output, input, kernel), minor to
-major; an empty layout leaves the tensor to the compiler. No JAX here.
+A configuration has the layouts of all tensors (output, input, kernel) of each site, minor to major.
+An empty layout leaves the choice to the compiler. This module needs no JAX.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +14,13 @@ import numpy as np
 Layouts = tuple[tuple[int, ...], ...]
 Configuration = tuple[Layouts, ...]
 
-MAX_RANK = 6  # what a configuration's features hold
-# How configurations are drawn, and which share of a program's each kind has. `near` changes a few
-# tensors of the default, `random` requests layouts of each tensor with one probability, `climb`
-# and `descent` are hill climbers that start from the default and from a random configuration.
+MAX_RANK = 6  # Limit of the features of a configuration.
+# The sampling methods and their shares of a program's configurations. `near` changes a few tensors
+# of the default. `random` requests a layout for each tensor with a fixed probability. `climb` and
+# `descent` are hill climbers that start from the default and from a random configuration.
 SHARES = {"near": 0.3, "random": 0.3, "climb": 0.2, "descent": 0.2}
-RANDOM_SHARE = (0.05, 0.6)  # of the tensors that a random configuration constrains
+# Range of the share of the tensors that a random configuration constrains.
+RANDOM_SHARE = (0.05, 0.6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Site:
   Attributes:
     node: its position in the HLO, computations then instructions.
     opcode: `dot`, `convolution` or `reshape`.
-    shapes: of its output, input and (but for a reshape) kernel.
+    shapes: shapes of its output, its input and (except for a reshape) its kernel.
   """
 
   node: int
@@ -38,14 +39,14 @@ class Site:
 
   @property
   def slots(self) -> tuple[int, ...]:
-    """The tensors that have more than one layout: two axes or more are longer than 1."""
+    """The tensors with more than one layout: at least two of their axes are longer than 1."""
     return tuple(
         tensor for tensor, shape in enumerate(self.shapes)
         if len(shape) <= MAX_RANK and sum(side > 1 for side in shape) > 1)
 
 
 def slots(sites: Sequence[Site]) -> list[tuple[int, int]]:
-  """All (site, tensor) of which a layout can be requested."""
+  """All pairs (site, tensor) for which a layout can be requested."""
   return [(index, tensor) for index, site in enumerate(sites) for tensor in site.slots]
 
 
@@ -55,19 +56,19 @@ def default(sites: Sequence[Site]) -> Configuration:
 
 
 def constraints(configuration: Configuration) -> int:
-  """Of how many tensors a layout is requested."""
+  """The number of tensors for which a layout is requested."""
   return sum(bool(layout) for layouts in configuration for layout in layouts)
 
 
 def program_rng(stem: str, seed: int, purpose: str) -> np.random.Generator:
-  """A generator for one purpose of one program; the same on every machine."""
+  """A random generator for one purpose and one program; the same on every machine."""
   digest = hashlib.sha256(f"{seed}/{purpose}/{stem}".encode()).digest()
   return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
 def replace(configuration: Configuration, changes: Sequence[tuple[tuple[int, int], tuple[int, ...]]]
             ) -> Configuration:
-  """The configuration with other layouts in some slots."""
+  """The configuration with new layouts in some slots."""
   lists = [list(layouts) for layouts in configuration]
   for (site, tensor), layout in changes:
     lists[site][tensor] = layout
@@ -80,9 +81,9 @@ def _permutation(site: Site, tensor: int, rng: np.random.Generator) -> tuple[int
 
 def mutate(configuration: Configuration, sites: Sequence[Site], rng: np.random.Generator
            ) -> Configuration:
-  """A neighbour: other requests in a few slots, mostly one or two and at most an eighth of them.
+  """A neighbour: new requests in a few slots, mostly one or two, at most an eighth of all (or 4).
 
-  A slot that has a request loses it half of the time; otherwise it gets a random permutation.
+  A slot with a request loses it with probability 1/2; otherwise a slot gets a random permutation.
   """
   places = slots(sites)
   most = max(4, len(places) // 8)
@@ -96,7 +97,7 @@ def mutate(configuration: Configuration, sites: Sequence[Site], rng: np.random.G
 
 
 def random(sites: Sequence[Site], rng: np.random.Generator) -> Configuration:
-  """Random permutations of a share of the slots that is itself drawn from `RANDOM_SHARE`."""
+  """Random permutations in a random share of the slots, drawn from `RANDOM_SHARE`."""
   share = rng.uniform(*RANDOM_SHARE)
   return replace(default(sites), [
       (place, _permutation(sites[place[0]], place[1], rng))
@@ -104,14 +105,17 @@ def random(sites: Sequence[Site], rng: np.random.Generator) -> Configuration:
 
 
 class Search:
-  """Draws a program's configurations, some of them guided by quick timings.
+  """Samples a program's configurations; quick timings guide some of the methods.
 
   Args:
-    sites: of the program.
-    count: configurations wanted, the default among them.
-    rng: draws.
-    evaluate: compiles a configuration and returns whether it counts, with a quick timing of it in
-      nanoseconds; called once for each distinct configuration that is tried.
+    sites: the sites of the program.
+    count: number of usable configurations to find, including the default.
+    rng: the random generator.
+    evaluate: compiles a configuration and returns whether it is usable, with a quick timing in
+      nanoseconds; it is called once for each distinct configuration.
+
+  Attributes:
+    kinds: the sampling methods of the usable configurations, in the order of the attempts.
   """
 
   def __init__(self, sites: Sequence[Site], count: int, rng: np.random.Generator,
@@ -119,48 +123,48 @@ class Search:
     self._sites, self._count, self._rng, self._evaluate = sites, count, rng, evaluate
     self._tried: set[Configuration] = set()
     self._attempts = 0
-    self.kinds: list[str] = []  # of those that count, in the order they were tried
+    self.kinds: list[str] = []
 
   def _try(self, configuration: Configuration, kind: str) -> tuple[bool, float]:
     self._attempts += 1
     if configuration in self._tried:
       return False, math.inf
     self._tried.add(configuration)
-    counts, quick = self._evaluate(configuration)
-    if counts:
+    usable, quick = self._evaluate(configuration)
+    if usable:
       self.kinds.append(kind)
-    return counts, quick
+    return usable, quick
 
   def run(self) -> None:
-    """Tries configurations until enough count, or until three times as many were tried.
+    """Tries configurations until enough are usable, or three times as many were tried.
 
-    What one kind falls short of, since too many of its draws are one program, the next make up
-    for.
+    If one method finds too few, because many of its samples compile to the same program, the next
+    method finds more.
     """
-    counts, quick = self._try(default(self._sites), "default")
-    if not counts:
+    usable, quick = self._try(default(self._sites), "default")
+    if not usable:
       return
-    wanted = self._count - 1
-    ends = np.rint(np.cumsum(list(SHARES.values())) * wanted).astype(int)
+    ends = np.rint(np.cumsum(list(SHARES.values())) * (self._count - 1)).astype(int)
     for kind, end in zip(SHARES, ends):
-      # Where a hill climber stands, and how fast that is; a descent has yet to find its start.
+      # The position of a hill climber and its time; a descent first needs a starting point.
+      current: Configuration | None
       current, best = (None, math.inf) if kind == "descent" else (default(self._sites), quick)
       while len(self.kinds) <= end and self._attempts <= 3 * end:
         if kind == "near":
-          drawn = mutate(default(self._sites), self._sites, self._rng)
+          sample = mutate(default(self._sites), self._sites, self._rng)
         elif kind == "random" or current is None:
-          drawn = random(self._sites, self._rng)
+          sample = random(self._sites, self._rng)
         else:
-          drawn = mutate(current, self._sites, self._rng)
-        counts, time = self._try(drawn, kind)
-        if counts and time < best:
-          current, best = drawn, time
+          sample = mutate(current, self._sites, self._rng)
+        usable, time = self._try(sample, kind)
+        if usable and time < best:
+          current, best = sample, time
 
 
 def to_text(configuration: Configuration) -> str:
-  """One word a site: its layouts as digits, minor to major, with `/` between them.
+  """One word for each site: its layouts as digits, minor to major, separated by `/`.
 
-  `3210//10` requests layouts of output and kernel and leaves the input alone.
+  `3210//10` requests layouts for the output and the kernel, and none for the input.
   """
   return " ".join("/".join("".join(map(str, layout)) for layout in layouts)
                   for layouts in configuration)

@@ -184,8 +184,8 @@ def measure(program: planned.Program, configurations: int, more: int, seed: int,
   else:
     if first["sites"] != record["sites"]:
       raise errors.DataError(
-          f"{program.stem} has different sites from those of the first pass; delete its records and "
-          "measure it again with one version of JAX and of the collector")
+          f"{program.stem} has other sites than in the first pass; delete its records and measure "
+          "it again with one version of JAX and of the collector")
     for entry in first["configurations"]:
       if entry["status"] == "ok":
         bench.compile(configurations_lib.from_text(entry["layouts"]))
@@ -207,11 +207,13 @@ def main(argv: list[str] | None = None) -> None:
   logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
   # Compilation takes most of the time: later passes load what the first one compiled, in separate
   # processes with memory of their own.
-  jax_process.import_jax(protocol.LAYOUT_ENVIRONMENT, cache_path(arguments.output, arguments.program))
+  jax_process.import_jax(protocol.LAYOUT_ENVIRONMENT,
+                         cache_path(arguments.output, arguments.program))
   plan = files.read_json(arguments.output / "plan.json")
   program, number = planned.program_of(plan, arguments.program), arguments.pass_number
   path = plans.record_path(arguments.output, program.stem, number)
-  first = files.read_json(plans.record_path(arguments.output, program.stem, 1)) if number > 1 else None
+  first = (files.read_json(plans.record_path(arguments.output, program.stem, 1))
+           if number > 1 else None)
   try:
     record = measure(program, plan["configurations"], plan["configurations_of_small_programs"],
                      plan["seed"], number, protocol.Protocol(**plan["protocol"]), first)

@@ -1,5 +1,4 @@
-"""From the records of the passes to raw `ModuleTuningData`: the same runs in each pass's `.pb` file.
-"""
+"""From the records of the passes to raw `ModuleTuningData`: the same runs in each pass's file."""
 
 from collections.abc import Sequence
 import pathlib
@@ -31,8 +30,9 @@ def read_passes(output: pathlib.Path, stem: str, passes: int) -> list[dict[str, 
   numbers = range(1, passes + 1)
   first = [read(number) for number in numbers]
   second = [read(repeat_of(number, passes)) for number in numbers]
-  if all(record and "failed" not in record for record in first + second):
-    return [_faster(one, other) for one, other in zip(first, second)]
+  pairs = [(one, other) for one, other in zip(first, second) if one and other]
+  if len(pairs) == passes and not any("failed" in record for pair in pairs for record in pair):
+    return [_faster(one, other) for one, other in pairs]
   return [record for record in first if record]
 
 
@@ -54,7 +54,7 @@ def _faster(record: dict[str, Any], repeat: dict[str, Any]) -> dict[str, Any]:
 
 
 def agreement(output: pathlib.Path, stem: str, passes: int) -> float:
-  """Kendall's tau between the passes of a program that every pass measured: the lowest of any pair."""
+  """Kendall's tau between the passes over a program: the lowest of any pair of passes."""
   entries = usable(read_passes(output, stem, passes))["entries"]
   times = np.array([[entry["runtime_ns"] for entry in by_pass] for by_pass in entries])
   return gates.assess(times.reshape(-1, passes).T, gates.LAYOUT).tau

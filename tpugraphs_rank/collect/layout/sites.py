@@ -1,9 +1,10 @@
-"""Where a program's layouts can be requested, and the program under such requests. Needs JAX.
+"""The sites of a program, where layouts can be requested, and the program under such requests.
 
-A program is traced once. It is run anew, equation by equation, with every dot, convolution and
-reshape in a scope of its own, and with `with_layout_constraint` around those tensors of which a
-configuration requests a layout. XLA keeps to these constraints; plain transposes it would fold
-away. The scopes stay in the metadata of the HLO, and tell which instruction an equation became.
+A program is traced once. It is then run again, equation by equation: every dot, convolution and
+reshape has its own named scope, and `with_layout_constraint` wraps the tensors for which a
+configuration requests a layout. XLA respects these constraints, while it would fold plain
+transposes away. The scopes remain in the metadata of the HLO and identify the instruction that an
+equation has become. This module needs JAX.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +21,11 @@ import numpy as np
 from tpugraphs_rank.collect.layout import configurations
 from tpugraphs_rank.hlo import hlo_pb2
 
-# Primitive -> the HLO opcode that it becomes.
+# Primitive -> HLO opcode.
 OPCODES: dict[str, str] = {
     "dot_general": "dot", "conv_general_dilated": "convolution", "reshape": "reshape"}
 _INLINED = ("jit", "custom_jvp_call", "custom_vjp_call")
-# Fields of the public HloInstructionProto and OpMetadata that our own proto leaves undeclared.
+# Fields of the public HloInstructionProto and OpMetadata that the proto here does not declare.
 _METADATA_FIELD, _OP_NAME_FIELD = 7, 2
 
 Requests = dict[int, configurations.Layouts]
@@ -35,8 +36,8 @@ class Traced:
 
   Attributes:
     shapes: for each configurable equation, in the order of execution, the shapes of its output,
-      input and, but for a reshape, kernel.
-    opcodes: the opcode of each.
+      its input and, except for a reshape, its kernel.
+    opcodes: the opcode of each of these equations.
   """
 
   def __init__(self, function: Callable[..., Any], arguments: Sequence[np.ndarray]) -> None:
@@ -44,11 +45,11 @@ class Traced:
     self._arguments = arguments
     self.shapes: list[tuple[tuple[int, ...], ...]] = []
     self.opcodes: list[str] = []
-    # Shapes alone: nothing is computed.
+    # This only determines shapes; nothing is computed.
     jax.eval_shape(self._under({}, record=True), *arguments)
 
   def lower(self, requests: Requests) -> jax.stages.Lowered:
-    """The program under the layouts that are requested of some equations (by their order)."""
+    """The program with the layouts that are requested for some equations (by their number)."""
     return jax.jit(self._under(requests)).lower(*self._arguments)
 
   def _under(self, requests: Requests, record: bool = False) -> Callable[..., list[Any]]:
@@ -86,7 +87,7 @@ class Traced:
 
 def _constrained(equation: Any, operands: list[Any], number: int, requested: configurations.Layouts
                  ) -> Any:
-  """One dot, convolution or reshape, in the scope of its number."""
+  """One dot, convolution or reshape, in the scope with its number."""
   def request(value: Any, tensor: int) -> Any:
     minor_to_major = requested[tensor] if tensor < len(requested) else ()
     if not minor_to_major:
@@ -100,25 +101,25 @@ def _constrained(equation: Any, operands: list[Any], number: int, requested: con
 
 
 def module_bytes(lowered: jax.stages.Lowered) -> bytes:
-  """The program's HLO before optimisation, an `HloModuleProto`."""
+  """The program's HLO before optimisation, a serialized `HloModuleProto`."""
   return lowered.compiler_ir("hlo").as_serialized_hlo_module_proto()
 
 
 def configurable(traced: Traced, module: bytes) -> tuple[list[configurations.Site], list[int]]:
-  """The sites of a program, by the position of their instruction.
+  """The sites of a program, in the order of their instructions.
 
-  An equation that became no instruction of its opcode and shapes, or several, is no site (a reshape
-  of a constant, say, or two in a row that became one); nor is one of which no tensor has two
-  layouts.
+  An equation is a site if it has become exactly one instruction with its opcode and shapes (a
+  reshape of a constant has not, nor have two reshapes that became one), and if one of its tensors
+  has more than one layout.
 
   Args:
     traced: the program.
     module: its HLO before optimisation, without requests.
 
   Returns:
-    The sites, and the number of each one's equation.
+    The sites, and the numbers of their equations.
   """
-  found: dict[int, list[int]] = {}
+  positions_of: dict[int, list[int]] = {}
   position = 0
   for computation in hlo_pb2.HloModuleProto.FromString(module).computations:
     shapes = {instruction.id: tuple(instruction.shape.dimensions)
@@ -129,9 +130,9 @@ def configurable(traced: Traced, module: bytes) -> tuple[list[configurations.Sit
         number = int(match[1])
         tensors = tuple(shapes[key] for key in (instruction.id, *instruction.operand_ids))
         if (instruction.opcode, tensors) == (traced.opcodes[number], traced.shapes[number]):
-          found.setdefault(number, []).append(position)
+          positions_of.setdefault(number, []).append(position)
       position += 1
-  chosen = sorted((positions[0], number) for number, positions in found.items()
+  chosen = sorted((positions[0], number) for number, positions in positions_of.items()
                   if len(positions) == 1)
   sites = [(configurations.Site(node, traced.opcodes[number], traced.shapes[number]), number)
            for node, number in chosen]
@@ -140,10 +141,10 @@ def configurable(traced: Traced, module: bytes) -> tuple[list[configurations.Sit
 
 
 def _op_name(instruction: hlo_pb2.HloInstructionProto) -> str:
-  """The scopes and primitive that an instruction comes from; our proto does not declare them."""
+  """The scopes and the primitive of an instruction, from fields that the proto does not declare."""
   for field in unknown_fields.UnknownFieldSet(instruction):
     if field.field_number == _METADATA_FIELD:
-      # Bytes here; in a message without fields all of its own fields are unknown ones.
+      # The field holds bytes. Parsed as a message without fields, all of its fields are unknown.
       for inner in unknown_fields.UnknownFieldSet(empty_pb2.Empty.FromString(field.data)):
         if inner.field_number == _OP_NAME_FIELD:
           return inner.data.decode()

@@ -1,9 +1,10 @@
-"""Which blocks of which arrays one step of a tiled program touches, for any dataflow program.
+"""The blocks of arrays that one step of a tiled program touches, for any dataflow program.
 
-A tile gives a side for each axis of the result and for each axis that the *hero* sums: the
-reduction or product nearest to the result. From a block of the result follow the blocks of all
-arrays that it needs; what no block rule is known for (reshapes, concatenations along a cut axis) is
-computed as a whole before the loop. No JAX here.
+A tile has a side for each axis of the result and for each axis that the *main contraction* sums
+over: the reduction, product or convolution nearest to the result. A block of the result determines
+the blocks of all arrays that it depends on. Operations without a rule for blocks (reshapes,
+concatenations along a split axis) are computed as a whole before the loop. This module needs no
+JAX.
 """
 
 from collections.abc import Sequence
@@ -23,9 +24,10 @@ class Cut(NamedTuple):
   """A range along one axis of an array.
 
   Attributes:
-    axis: of the tile: the result's axes, then the hero's; -1: the same range in every step.
-    offset: added to where the tile's block begins.
-    extra: added to the tile's side (a window's halo); the size itself where `axis` is -1.
+    axis: axis of the tile: the axes of the result, then those of the main contraction; -1: the same
+      range in every step.
+    offset: added to the start of the tile's block.
+    extra: added to the tile's side (the halo of a window); the size itself if `axis` is -1.
   """
 
   axis: int
@@ -33,12 +35,12 @@ class Cut(NamedTuple):
   extra: int = 0
 
 
-# For each axis of an array a range, or None for all of it.
+# For each axis of an array: a range, or None for the whole axis.
 Region = tuple[Cut | None, ...]
 
 
 class Need(NamedTuple):
-  """A node, and the part of its result that is needed."""
+  """A node and the region of its result that is needed."""
 
   node: int
   region: Region
@@ -46,16 +48,28 @@ class Need(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticKernel:
-  """A made program as the collector sees a kernel; see `geometry.Kernel`."""
+  """A synthetic program with the interface of a kernel; see `geometry.Kernel`.
+
+  Attributes:
+    program: the program.
+    main: the main contraction, a place among the nodes; None: there is none.
+    reduction_axes: the sizes of the axes that the main contraction sums over.
+  """
 
   program: programs.RunnableProgram
+  main: int | None = dataclasses.field(init=False)
+  reduction_axes: geometry.Sides = dataclasses.field(init=False)
+  _needs: "Needs" = dataclasses.field(init=False, repr=False, compare=False)
 
   def __post_init__(self) -> None:
-    hero = find_hero(self.program)
-    object.__setattr__(self, "hero", hero)
-    object.__setattr__(self, "_needs", needs(self.program, hero))
-    object.__setattr__(self, "summed", () if hero is None else tuple(
-        _sizes_of_labels(self.program, hero)[name] for name in summed_labels(self.program, hero)))
+    main = find_main_contraction(self.program)
+    sizes = {} if main is None else _sizes_of_labels(self.program, main)
+    # The class is frozen; these fields follow from the program.
+    for name, value in (
+        ("main", main), ("_needs", needs(self.program, main)),
+        ("reduction_axes", () if main is None else tuple(
+            sizes[label] for label in summed_labels(self.program, main)))):
+      object.__setattr__(self, name, value)
 
   @property
   def stem(self) -> str:
@@ -73,21 +87,17 @@ class SyntheticKernel:
   def output_axes(self) -> geometry.Sides:
     return self.program.result.shape
 
-  @property
-  def reduction_axes(self) -> geometry.Sides:
-    return self.summed
-
   def iterations(self, tile: geometry.Tile) -> int:
     """Steps of the blocked loops."""
     return math.prod(size // side for size, side in zip(
         self.output_axes + self.reduction_axes, tile.output + tile.reduction))
 
   def input_bounds(self, tile: geometry.Tile) -> geometry.Sides:
-    """Block of the first operand that one step reads; of a scalar, ()."""
+    """The block of the first operand that one step reads; () for a scalar."""
     return self._blocks(tile)[self.program.parameters[0]]
 
   def working_set(self, tile: geometry.Tile) -> int:
-    """Bytes of the operands' blocks and of the result's."""
+    """Bytes of the blocks of the operands and of the result."""
     nodes = self.program.nodes
     total = math.prod(tile.output) * ITEM_BYTES[self.dtype]
     for parameter, sides in self._blocks(tile).items():
@@ -97,56 +107,56 @@ class SyntheticKernel:
   def _blocks(self, tile: geometry.Tile) -> dict[int, geometry.Sides]:
     """Parameter -> the largest block of it that a step reads."""
     sides = tile.output + tile.reduction
-    found = {parameter: tuple(0 for _ in self.program.nodes[parameter].shape)
+    blocks = {parameter: tuple(0 for _ in self.program.nodes[parameter].shape)
              for parameter in self.program.parameters}
     for need in self._needs.needed:
-      if need.node in found:
+      if need.node in blocks:
         shape = self.program.nodes[need.node].shape
-        found[need.node] = tuple(max(known, extent(cut, size, sides)) for known, cut, size in zip(
-            found[need.node], need.region, shape))
+        blocks[need.node] = tuple(max(known, extent(cut, size, sides)) for known, cut, size in zip(
+            blocks[need.node], need.region, shape))
     whole = {operand for node in self._needs.wholes
              for operand in ancestors(self.program, node)}
-    # What only goes into arrays that are made before the loop is no part of a step.
+    # A step does not read what is only used by the arrays that are computed before the loop.
     return {parameter: sides if any(sides) or parameter not in whole
-            else tuple(self.program.nodes[parameter].shape) for parameter, sides in found.items()}
+            else tuple(self.program.nodes[parameter].shape) for parameter, sides in blocks.items()}
 
 
 def extent(cut: Cut | None, size: int, sides: Sequence[int]) -> int:
-  """How many elements a range holds along an axis of `size`."""
+  """The number of elements of a range along an axis of `size`."""
   if cut is None:
     return size
   return cut.extra + (sides[cut.axis] if cut.axis >= 0 else 0)
 
 
 def summed_labels(program: programs.RunnableProgram, node: int) -> str:
-  """The labels that an operation sums, in the order of its first operand."""
-  given = program.nodes[node]
-  if given.operation == ops.CONVOLUTION:
+  """The labels of the axes that an operation sums over, in the order of its first operand."""
+  contraction = program.nodes[node]
+  if contraction.operation == ops.CONVOLUTION:
     return "d"
-  sides, result = programs.labels(given)
+  sides, result = programs.labels(contraction)
   return "".join(name for name in sides[0] if name not in result)
 
 
 def _sizes_of_labels(program: programs.RunnableProgram, node: int) -> dict[str, int]:
-  given = program.nodes[node]
-  if given.operation == ops.CONVOLUTION:
-    return {"d": program.nodes[given.operands[0]].shape[3]}
-  sides, _ = programs.labels(given)
-  return {name: size for names, operand in zip(sides, given.operands)
+  contraction = program.nodes[node]
+  if contraction.operation == ops.CONVOLUTION:
+    return {"d": program.nodes[contraction.operands[0]].shape[3]}
+  sides, _ = programs.labels(contraction)
+  return {name: size for names, operand in zip(sides, contraction.operands)
           for name, size in zip(names, program.nodes[operand].shape)}
 
 
-def find_hero(program: programs.RunnableProgram) -> int | None:
-  """The reduction, product or convolution whose sums the tile cuts; None where there is none.
+def find_main_contraction(program: programs.RunnableProgram) -> int | None:
+  """The reduction, product or convolution whose sums the tile splits; None if there is none.
 
-  The nearest to the result; of several as near the one that reads most.
+  This is the one nearest to the result; among equally near ones, the one with the largest operand.
   """
   nodes = program.nodes
   level, seen = [len(nodes) - 1], {len(nodes) - 1}
   while level:
-    able = [node for node in level if nodes[node].operation in ops.CONTRACTIONS]
-    if able:
-      return max(able, key=lambda node: (programs.elements(
+    contractions = [node for node in level if nodes[node].operation in ops.CONTRACTIONS]
+    if contractions:
+      return max(contractions, key=lambda node: (programs.elements(
           nodes[nodes[node].operands[0]].shape), -node))
     below = [operand for node in level for operand in nodes[node].operands]
     level = [node for node in dict.fromkeys(below) if node not in seen]
@@ -155,26 +165,26 @@ def find_hero(program: programs.RunnableProgram) -> int | None:
 
 
 def ancestors(program: programs.RunnableProgram, node: int) -> set[int]:
-  """The node and all that it depends on."""
-  found, waiting = {node}, [node]
+  """The node and all nodes that it depends on."""
+  reached, waiting = {node}, [node]
   while waiting:
     for operand in program.nodes[waiting.pop()].operands:
-      if operand not in found:
-        found.add(operand)
+      if operand not in reached:
+        reached.add(operand)
         waiting.append(operand)
-  return found
+  return reached
 
 
 def operand_needs(program: programs.RunnableProgram, need: Need, loops: int | None,
-                  hero: int | None) -> list[Need] | None:
-  """What a block of a node's result is computed from; None: it is cut from the whole array.
+                  main: int | None) -> list[Need] | None:
+  """The regions from which a region of a node is computed; None: it is sliced from the whole array.
 
   Args:
     program: the kernel.
     need: the node and the region.
-    loops: number of the result's axes, after which the axes of the hero's sums come; None: sums
-      are taken in one piece.
-    hero: whose sums are cut.
+    loops: number of axes of the result, which precede the axes of the main contraction in a tile;
+      None: sums are not split.
+    main: the main contraction, whose sums are split.
   """
   node = program.nodes[need.node]
   shape_of = lambda place: program.nodes[place].shape
@@ -184,12 +194,12 @@ def operand_needs(program: programs.RunnableProgram, need: Need, loops: int | No
   if node.operation in ops.ELEMENTWISE:
     return [Need(operand, need.region if shape_of(operand) == node.shape else ())
             for operand in node.operands]
-  if all(cut is None for cut in need.region) and (loops is None or need.node != hero):
+  if all(cut is None for cut in need.region) and (loops is None or need.node != main):
     return [Need(operand, full(operand)) for operand in node.operands]
   if node.equation:
     sides, result = programs.labels(node)
     cuts = dict(zip(result, need.region))
-    if need.node == hero and loops is not None:
+    if need.node == main and loops is not None:
       for place, name in enumerate(summed_labels(program, need.node)):
         cuts[name] = Cut(loops + place)
     return [Need(operand, tuple(cuts.get(name) for name in names))
@@ -208,7 +218,7 @@ def operand_needs(program: programs.RunnableProgram, need: Need, loops: int | No
     image, kernel = node.operands
     window = shape_of(kernel)[0] - 1
     halo = tuple(cut and cut._replace(extra=cut.extra + window) for cut in need.region[1:3])
-    depth = Cut(loops) if need.node == hero and loops is not None else None
+    depth = Cut(loops) if need.node == main and loops is not None else None
     return [Need(image, (need.region[0], *halo, depth)),
             Need(kernel, (None, None, depth, need.region[3]))]
   return None
@@ -218,7 +228,7 @@ class Needs(NamedTuple):
   """Everything that one step computes.
 
   Attributes:
-    needed: nodes and regions, users before operands.
+    needed: nodes and regions, users before their operands.
     wholes: nodes that are computed once, before the loop.
   """
 
@@ -226,17 +236,17 @@ class Needs(NamedTuple):
   wholes: set[int]
 
 
-def needs(program: programs.RunnableProgram, hero: int | None) -> Needs:
-  """What a step of the tiled program computes and reads."""
+def needs(program: programs.RunnableProgram, main: int | None) -> Needs:
+  """The regions that a step of the tiled program computes and reads."""
   axes = len(program.result.shape)
   root = Need(len(program.nodes) - 1, tuple(Cut(axis) for axis in range(axes)))
-  found: list[Need] = []
+  needed: list[Need] = []
   wholes: set[int] = set()
   waiting, seen = [root], {root}
   while waiting:
     need = waiting.pop(0)
-    found.append(need)
-    below = operand_needs(program, need, axes, hero)
+    needed.append(need)
+    below = operand_needs(program, need, axes, main)
     if below is None:
       wholes.add(need.node)
       continue
@@ -244,11 +254,11 @@ def needs(program: programs.RunnableProgram, hero: int | None) -> Needs:
       if operand not in seen:
         seen.add(operand)
         waiting.append(operand)
-  return Needs(found, wholes)
+  return Needs(needed, wholes)
 
 
 def is_inner(region: Region, loops: int) -> bool:
-  """Whether a region moves with the loop over the hero's sums."""
+  """Whether a region depends on the loop over the sums of the main contraction."""
   return any(cut is not None and cut.axis >= loops for cut in region)
 
 

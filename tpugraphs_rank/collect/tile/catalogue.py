@@ -1,14 +1,15 @@
-"""The kernels that the bundled collection is measured from: families, shapes, element types.
+"""The kernels of the bundled collection: families, shapes, element types.
 
-Sizes are rich in divisors rather than powers of two, and such that one configuration runs for
-about 0.1 to 5 ms on one core. A shape is measured in one or two element types; whatever its
-type, it goes to one split.
+Sizes have many divisors rather than being powers of two, and one configuration runs for about 0.1
+to 5 ms on one core. A shape is measured in one or two element types; all of its kernels go to one
+split.
 """
 
 from collections.abc import Iterable
 
 import numpy as np
 
+from tpugraphs_rank import config
 from tpugraphs_rank import errors
 from tpugraphs_rank.collect.tile import geometry
 
@@ -84,7 +85,7 @@ SHAPES: dict[str, str] = {
                       "480x1200x640:bf16 768x384x576:f32 320x1440x1152:s32",
     "gather_bag": "2000x128x384x16:f32,bf16 960x192x480x12:f32 4000x96x640x16:s32 "
                   "1200x160x320x24:f32 3000x64x960x16:bf16 1500x240x288x16:f32",
-    # Only tested on: two whole groups that no training kernel belongs to.
+    # Test only: two whole groups without any training kernel.
     "softmax": "384x768:f32,bf16 240x960:f32 768x320:f32 1152x192:f32 160x1440:bf16",
     "log_softmax": "320x768:f32,bf16 192x1440:f32 960x240:f32 640x384:bf16 480x576:f32",
     "layer_norm": "384x960:f32,bf16 768x480:f32 1440x240:f32 192x1920:f32 640x576:bf16",
@@ -97,30 +98,31 @@ SHAPES: dict[str, str] = {
     "transpose_210": "48x64x96:f32 64x48x120:bf16 80x48x64:s32 64x64x72:f32 64x96x128:f32",
 }
 
-# Groups of which no kernel is trained on: the test of what carries over to unseen computations.
+# Groups that are only used for testing, to measure the generalization to unseen computations.
 UNSEEN_GROUPS = ("normalisation", "transpose")
 
 
 def kernels(families: Iterable[str] | None = None, count: int | None = None,
             seed: int = 0) -> list[geometry.Kernel]:
-  """The catalogue in a seeded order, so that any beginning of it is a fair sample.
+  """The catalogue in a seeded random order, so that any prefix is a random sample.
 
   Args:
-    families: only these; None: all.
-    count: at most this many kernels; None: all.
-    seed: of the order.
+    families: only these families; None: all.
+    count: maximum number of kernels; None: all.
+    seed: seed of the order.
 
   Raises:
-    UnknownNameError: a family that the catalogue does not have.
+    UnknownNameError: the catalogue does not have a family.
   """
   names = list(SHAPES) if families is None else list(families)
   for name in names:
     if name not in SHAPES:
       raise errors.UnknownNameError(
-          f"unknown kernel family {name!r}; the families are {', '.join(sorted(SHAPES))}")
-  found = [geometry.Kernel(name, tuple(map(int, shape.split("x"))), dtype)
+          f"unknown kernel family {name!r}{config.nearest(name, SHAPES)}; the families are "
+          f"{', '.join(sorted(SHAPES))}")
+  listed = [geometry.Kernel(name, tuple(map(int, shape.split("x"))), dtype)
            for name in names
            for shape, dtypes in (entry.split(":") for entry in SHAPES[name].split())
            for dtype in dtypes.split(",")]
-  order = np.random.default_rng(seed).permutation(len(found))
-  return [found[index] for index in order][:count]
+  order = np.random.default_rng(seed).permutation(len(listed))
+  return [listed[index] for index in order][:count]

@@ -1,18 +1,19 @@
-"""Which tiles a kernel is measured with: admissible sides, the default, a seeded sample."""
+"""The tiles that a kernel is measured with: admissible sides, the default, a seeded sample."""
 
 import hashlib
 import itertools
 import math
+from typing import Protocol
 
 import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank.collect.tile import geometry
 
-MIN_SIDE = 8          # shorter sides leave vector lanes empty; shorter axes are taken whole
+MIN_SIDE = 8          # Shorter sides leave vector lanes empty.
 MAX_ITERATIONS = 4096
-MIN_ITERATIONS = 2    # one step is the untiled kernel, whose loop the compiler removes
-L1_BYTES = 32 * 1024  # first-level data cache that the default tile must fit
+MIN_ITERATIONS = 2    # One step is the untiled kernel: XLA removes its loop.
+L1_BYTES = 32 * 1024  # Size of the first-level data cache, into which the default tile must fit.
 
 DEFAULT_RULE = (
     "among the tiles of 2 to 4,096 steps whose blocks (operands' and output's) together fit "
@@ -21,25 +22,42 @@ DEFAULT_RULE = (
     "set")
 
 
+class TileableKernel(Protocol):
+  """What this module needs of a kernel of the catalogue or of a synthetic program."""
+
+  @property
+  def stem(self) -> str: ...
+
+  @property
+  def output_axes(self) -> geometry.Sides: ...
+
+  @property
+  def reduction_axes(self) -> geometry.Sides: ...
+
+  def iterations(self, tile: geometry.Tile) -> int: ...
+
+  def working_set(self, tile: geometry.Tile) -> int: ...
+
+
 def divisors(size: int) -> tuple[int, ...]:
   """All divisors of `size`, ascending."""
   if size < 1:
-    raise errors.ConfigError(f"an axis has size {size}; axes hold at least one element")
+    raise errors.ConfigError(f"an axis has size {size}; expected at least one element")
   return tuple(side for side in range(1, size + 1) if size % side == 0)
 
 
 def sides(size: int) -> tuple[int, ...]:
-  """Admissible tile sides of an axis: its divisors of at least 8.
+  """Admissible tile sides of an axis: all divisors that are at least 8.
 
-  An axis shorter than 16 cannot be cut into sides of 8; there all divisors are admissible, so
-  that batches, heads and small windows are still tiled.
+  An axis shorter than 16 cannot be split into sides of 8. All of its divisors are admissible, so
+  that batches, heads and small windows can be tiled too.
   """
   if size < 2 * MIN_SIDE:
     return divisors(size)
   return tuple(side for side in divisors(size) if side >= MIN_SIDE)
 
 
-def admissible(kernel: geometry.Kernel) -> list[geometry.Tile]:
+def admissible(kernel: TileableKernel) -> list[geometry.Tile]:
   """All tiles with 2 to 4,096 steps, in lexicographic order."""
   outputs = [sides(size) for size in kernel.output_axes]
   reductions = [sides(size) for size in kernel.reduction_axes]
@@ -51,10 +69,10 @@ def admissible(kernel: geometry.Kernel) -> list[geometry.Tile]:
   return tiles
 
 
-def default_tile(kernel: geometry.Kernel) -> geometry.Tile:
+def default_tile(kernel: TileableKernel) -> geometry.Tile:
   """The default configuration: the largest tile whose blocks fit the first-level cache.
 
-  `DEFAULT_RULE` states it in full; the longer minor side wins ties because it stores
+  `DEFAULT_RULE` has the full rule. The longer minor side wins ties, because it is stored
   contiguously.
   """
   tiles = admissible(kernel)
@@ -69,18 +87,18 @@ def default_tile(kernel: geometry.Kernel) -> geometry.Tile:
       tile.reduction))
 
 
-def kernel_rng(kernel: geometry.Kernel, seed: int, purpose: str) -> np.random.Generator:
-  """A generator that depends on the kernel's name, the seed and the purpose alone."""
+def kernel_rng(kernel: TileableKernel, seed: int, purpose: str) -> np.random.Generator:
+  """A generator that depends only on the kernel's name, the seed and the purpose."""
   digest = hashlib.sha256(f"{seed}/{purpose}/{kernel.stem}".encode()).digest()
   return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
-def sample(kernel: geometry.Kernel, count: int, seed: int) -> list[geometry.Tile]:
+def sample(kernel: TileableKernel, count: int, seed: int) -> list[geometry.Tile]:
   """Up to `count` distinct tiles, the default first, spread over the whole range of volumes.
 
-  The admissible tiles are ordered by output volume (ties in random order), cut into as many
-  strata as there are places, and one is drawn from each: small, middling and large tiles are
-  all there, at every aspect ratio.
+  The admissible tiles are sorted by output volume (ties in random order) and divided into strata,
+  and one tile is drawn from each stratum. The sample therefore has small, medium and large tiles
+  of all aspect ratios.
   """
   default = default_tile(kernel)
   others = [tile for tile in admissible(kernel) if tile != default]

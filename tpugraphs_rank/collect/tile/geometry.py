@@ -1,11 +1,11 @@
-"""What a kernel is, without running it: axes, tiles and the blocks a tile touches.
+"""The geometry of kernels: axes, tiles, and the blocks that a tile touches.
 
 A kernel is a family (the computation), a shape and an element type. Its *output axes* are the
-dimensions of its result, in the result's own order (major to minor); its *reduction axes* are
-those it sums (or maximises) over, in the order in which the first operand carries them. A tile
-gives one side per output axis and one per reduction axis, each a divisor of its axis.
+dimensions of its result, major to minor. Its *reduction axes* are the axes that it sums (or
+maximizes) over, in the order of the first operand. A tile has one side for each output axis and
+one for each reduction axis; each side divides its axis.
 
-Nothing here imports JAX: sampling, gates and splits run in any environment.
+This module does not import JAX, so sampling, gates and splits run in any environment.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tpugraphs_rank import errors
 Sides = tuple[int, ...]
 Blocks = tuple[Sides, ...]
 
-# Bytes of one element, by the short name that file stems carry.
+# Bytes of one element, by the short name of the element type in file stems.
 ITEM_BYTES: dict[str, int] = {"f32": 4, "bf16": 2, "s32": 4}
 
 _STEM = re.compile(r"^(?P<family>[a-z][a-z0-9_]*)\.(?P<shape>\d+(?:x\d+)*)\.(?P<dtype>[a-z0-9]+)$")
@@ -42,13 +42,13 @@ class Family:
   """The geometry of one kind of kernel.
 
   Attributes:
-    name: as in file stems.
-    group: siblings share a group; a family with a sibling in training is not unseen.
+    name: the name in file stems.
+    group: related families have the same group; test groups are whole groups.
     parameters: names of the numbers in the shape, in order.
     output: shape -> sizes of the output axes.
     reduction: shape -> sizes of the reduction axes (empty: nothing is reduced).
-    blocks: (shape, tile) -> the blocks that one step touches; the first belongs to the first
-      operand (it becomes `input_bounds`), the last is the output block.
+    blocks: (shape, tile) -> the blocks that one step touches. The first belongs to the first
+      operand and becomes `input_bounds`; the last is the output block.
   """
 
   name: str
@@ -74,7 +74,7 @@ class Kernel:
           f"unknown kernel family {self.family!r}; the families are {', '.join(sorted(FAMILIES))}")
     if len(self.shape) != len(definition.parameters):
       raise errors.ConfigError(
-          f"{self.family}: the shape {self.shape} should hold {len(definition.parameters)} numbers "
+          f"{self.family}: shape {self.shape}; expected {len(definition.parameters)} numbers "
           f"({', '.join(definition.parameters)})")
     if self.dtype not in ITEM_BYTES:
       raise errors.ConfigError(
@@ -123,7 +123,7 @@ def parse_stem(stem: str) -> Kernel:
   match = _STEM.match(stem)
   if match is None:
     raise errors.DataError(
-        f"{stem!r} is no kernel name; expected <family>.<n>x<n>....<dtype>, "
+        f"{stem!r} is not the name of a kernel; expected <family>.<n>x<n>....<dtype>, "
         "for instance matmul.256x256x256.f32")
   shape = tuple(int(number) for number in match["shape"].split("x"))
   return Kernel(match["family"], shape, match["dtype"])
@@ -176,7 +176,7 @@ def _conv_blocks(kernel: int, stride: int, patches: bool) -> Callable[[Sides, Ti
   return blocks
 
 
-# The shape of a convolution names its *output* rows and columns: those are the axes to tile.
+# The shape of a convolution has its *output* rows and columns, because these axes are tiled.
 _CONV = "batch rows columns in_features out_features"
 for _name, _args in {"conv_1x1": (1, 1, False), "conv_3x3": (3, 1, False),
                      "conv_strided": (3, 2, False), "conv_im2col": (3, 1, True)}.items():

@@ -8,6 +8,7 @@ import argparse
 import base64
 from collections.abc import Callable
 import datetime
+import functools
 import logging
 import os
 import pathlib
@@ -52,14 +53,16 @@ def measure_kernel(kernel: planned.Kernel, tiles: list[geometry.Tile], seed: int
   expected = np.asarray(lowered.compile()(*operands))
   if isinstance(kernel, blocks.SyntheticKernel):
     protocol.check_result(expected)
-  configurations, calls, timed = [], [], []
+  configurations: list[dict[str, Any]] = []
+  calls: list[Callable[[], None]] = []
+  timed: list[dict[str, Any]] = []
   for tile in tiles:
     compiled = jax.jit(program.tiled(tile)).lower(*operands).compile()
     text = compiled.as_text()
     status = "ok"
     if not protocol.keeps_loop(text):
       status = "no_loop"
-    elif _is_slow(kernel, lambda: compiled(*operands).block_until_ready()):
+    elif _is_slow(kernel, functools.partial(_run, compiled, operands)):
       status = "slow"
     elif not protocol.agrees(np.asarray(compiled(*operands)), expected, kernel.dtype):
       status = "mismatch"
@@ -68,7 +71,7 @@ def measure_kernel(kernel: planned.Kernel, tiles: list[geometry.Tile], seed: int
     configurations.append(entry)
     if status == "ok":
       timed.append(entry)
-      calls.append(lambda compiled=compiled: compiled(*operands).block_until_ready())
+      calls.append(functools.partial(_run, compiled, operands))
   compiled_s = time.monotonic() - start
   rng = configurations_lib.kernel_rng(kernel, seed, f"order of pass {pass_number}")
   for entry, runtime in zip(timed, protocol.time_interleaved(calls, settings, rng)):
@@ -78,6 +81,10 @@ def measure_kernel(kernel: planned.Kernel, tiles: list[geometry.Tile], seed: int
           "compile_s": round(compiled_s, 3), "total_s": round(time.monotonic() - start, 3),
           "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
           "module": base64.b64encode(module).decode("ascii"), "configurations": configurations}
+
+
+def _run(compiled: Callable[..., Any], operands: list[Any]) -> None:
+  compiled(*operands).block_until_ready()
 
 
 def _is_slow(kernel: planned.Kernel, call: Callable[[], None]) -> bool:

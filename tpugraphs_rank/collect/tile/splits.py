@@ -1,4 +1,4 @@
-"""Train, valid and test by family and shape; whole groups of families only in test."""
+"""Train, valid and test splits by family and shape; some groups of families are only in test."""
 
 from collections.abc import Mapping, Sequence
 import hashlib
@@ -8,18 +8,18 @@ import numpy as np
 from tpugraphs_rank import errors
 from tpugraphs_rank.collect.tile import geometry
 
-VALID_SHARE = 0.13  # of the kernels of the seen groups
+VALID_SHARE = 0.13  # Share of the kernels of the groups that are trained on.
 TEST_SHARE = 0.18
 
 
 def units(hashes: Mapping[str, str]) -> list[tuple[str, ...]]:
-  """Kernels that must stay together: one family and shape, or one and the same graph.
+  """Sets of kernels that must be in the same split: those of one family and shape, or one graph.
 
   Args:
-    hashes: stem -> a hash of its graph.
+    hashes: stem -> hash of its graph.
 
   Returns:
-    The sets, each sorted, in order of their first stem.
+    The sets, each sorted, in the order of their first stems.
   """
   parent: dict[str, str] = {}
 
@@ -42,34 +42,35 @@ def units(hashes: Mapping[str, str]) -> list[tuple[str, ...]]:
 def split(hashes: Mapping[str, str], unseen_groups: Sequence[str], seed: int) -> dict[str, str]:
   """Assigns every kernel to a split.
 
-  In each seen group test, then valid, draw one unit (see `units`) after the other from the
-  families in turn until they hold their share of the group; a family keeps at least one unit
-  for training. The unseen groups go to test as a whole.
+  In each other group, first test and then valid draw units (see `units`) from the families in turn
+  until they have their share of the group. Each family keeps at least one unit for training. All
+  kernels of the unseen groups go to test.
 
   Args:
-    hashes: stem -> a hash of its graph.
-    unseen_groups: groups that no kernel is trained or validated on.
-    seed: of the draw.
+    hashes: stem -> hash of its graph.
+    unseen_groups: groups that are only used for testing.
+    seed: seed of the draw.
 
   Returns:
     stem -> `train`, `valid` or `test`.
 
   Raises:
-    DataError: one and the same graph stands in a seen and in an unseen group.
+    DataError: a graph is both in an unseen group and in another group.
   """
   groups: dict[str, dict[str, list[tuple[str, ...]]]] = {}
   result: dict[str, str] = {}
   for unit in units(hashes):
-    families = [geometry.parse_stem(stem).definition for stem in unit]
-    unseen = {family.group in unseen_groups for family in families}
+    definitions = [geometry.parse_stem(stem).definition for stem in unit]
+    unseen = {definition.group in unseen_groups for definition in definitions}
     if len(unseen) > 1:
       raise errors.DataError(
-          f"{', '.join(unit)} are the same graph, in a group that is trained on and in one that "
-          "is not; change a shape in the catalogue")
+          f"{', '.join(unit)} are the same graph, but one of their groups is trained on and the "
+          "other is not; change a shape in the catalogue")
     if unseen == {True}:
       result.update(dict.fromkeys(unit, "test"))
     else:
-      groups.setdefault(families[0].group, {}).setdefault(families[0].name, []).append(unit)
+      groups.setdefault(definitions[0].group, {}).setdefault(
+          definitions[0].name, []).append(unit)
   for group, families in sorted(groups.items()):
     digest = hashlib.sha256(f"{seed}/split/{group}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))

@@ -1,10 +1,9 @@
 """The model families of the layout collector, in JAX.
 
-This package imports JAX, so only the measuring process may import it.
+This package imports JAX, so only measuring processes may import it.
 """
 
 from collections.abc import Callable
-from typing import Dict, List, Tuple
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +25,15 @@ LEARNING_RATE = 0.1
 
 def build(program: catalogue.ModelProgram, rng: np.random.Generator
           ) -> tuple[Callable[..., list[jax.Array]], list[np.ndarray]]:
-  """A program as a function of arrays alone, with its arguments.
+  """A program as a pure function of arrays, with its arguments.
 
   Args:
-    program: of the catalogue.
+    program: a program of the catalogue.
     rng: draws weights, inputs and, for training, targets.
 
   Returns:
-    The function (forward: the model's output; training: the loss, and every weight after one
-    step of gradient descent on the squared error) and its arguments, weights first.
+    The function (forward: the model's output; training: the loss, and all weights after one step
+    of gradient descent on the squared error) and its arguments, weights first.
   """
   model = BUILDERS[program.family](*program.shape)
   data = model.inputs(rng)

@@ -19,7 +19,7 @@ def _self_attention(w: blocks.Weights, x: jax.Array, heads: int, causal: bool = 
 
 
 def _encoder(batch: int, length: int, width: int, heads: int, layers: int) -> blocks.Model:
-  """Self-attention and feed-forward blocks, normalised before each."""
+  """Self-attention and feed-forward blocks, each after a normalisation."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for _ in range(layers):
       x = x + _self_attention(w, blocks.layer_norm(w, x), heads)
@@ -29,8 +29,7 @@ def _encoder(batch: int, length: int, width: int, heads: int, layers: int) -> bl
 
 
 def _decoder(batch: int, length: int, memory: int, width: int, heads: int) -> blocks.Model:
-  """Causal self-attention, attention to an encoder's output, feed-forward; normalised after each.
-  """
+  """Causal self-attention, attention to an encoder's output, feed-forward, each then normalised."""
   def forward(w: blocks.Weights, x: jax.Array, encoded: jax.Array) -> jax.Array:
     x = blocks.layer_norm(w, x + _self_attention(w, x, heads, causal=True))
     query = blocks.split_heads(blocks.linear(w, x, width), heads)
@@ -45,7 +44,7 @@ def _decoder(batch: int, length: int, memory: int, width: int, heads: int) -> bl
 
 def _vision_transformer(batch: int, side: int, patch: int, width: int, heads: int
                         ) -> blocks.Model:
-  """Patches of an image, one encoder block, the mean over all patches."""
+  """Patches of an image, one encoder block, and the mean over all patches."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     count = side // patch
     x = x.reshape(batch, count, patch, count, patch, 3).transpose(0, 1, 3, 2, 4, 5)
@@ -76,7 +75,7 @@ def _multi_query(batch: int, length: int, width: int, heads: int, layers: int) -
 
 def _linear_attention(batch: int, length: int, width: int, heads: int, layers: int
                       ) -> blocks.Model:
-  """Attention without softmax: keys and values are multiplied first."""
+  """Attention without softmax; keys and values are multiplied first."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for _ in range(layers):
       y = blocks.layer_norm(w, x)
@@ -93,7 +92,7 @@ def _linear_attention(batch: int, length: int, width: int, heads: int, layers: i
 
 
 def _talking_heads(batch: int, length: int, width: int, heads: int, layers: int) -> blocks.Model:
-  """Self-attention whose heads are mixed before and after the softmax."""
+  """Self-attention with heads that are mixed before and after the softmax."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for _ in range(layers):
       y = blocks.layer_norm(w, x)
@@ -109,7 +108,7 @@ def _talking_heads(batch: int, length: int, width: int, heads: int, layers: int)
 
 
 def _window_attention(batch: int, side: int, window: int, width: int, heads: int) -> blocks.Model:
-  """Self-attention within the windows of a map, then within windows moved by half."""
+  """Self-attention within the windows of a map, then within windows shifted by half a window."""
   count = side // window
 
   def attend(w: blocks.Weights, x: jax.Array) -> jax.Array:
@@ -142,7 +141,7 @@ def _axial_attention(batch: int, side: int, width: int, heads: int, layers: int)
 
 def _projected_attention(batch: int, length: int, short: int, width: int, heads: int
                          ) -> blocks.Model:
-  """Keys and values of a long sequence are mixed into a few, to which all positions attend."""
+  """All positions attend to a few projections of the keys and values of a long sequence."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     y = blocks.layer_norm(w, x)
     query = blocks.split_heads(blocks.linear(w, y, width), heads)
@@ -156,7 +155,7 @@ def _projected_attention(batch: int, length: int, short: int, width: int, heads:
 
 
 def _grouped_query(batch: int, length: int, width: int, heads: int, groups: int) -> blocks.Model:
-  """Causal attention in which several heads share a key and a value."""
+  """Causal attention in which groups of heads share keys and values."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     size = width // heads
     y = blocks.rms_norm(w, x)
@@ -175,7 +174,7 @@ def _grouped_query(batch: int, length: int, width: int, heads: int, groups: int)
 
 def _latent_attention(batch: int, length: int, latents: int, width: int, heads: int
                       ) -> blocks.Model:
-  """A few learned vectors attend to a long input, then to one another."""
+  """A few learned vectors attend to a long input, then to each other."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     start = jnp.broadcast_to(w.kernel(latents, width), (batch, latents, width))
     query = blocks.split_heads(blocks.linear(w, start, width), heads)
@@ -189,7 +188,7 @@ def _latent_attention(batch: int, length: int, latents: int, width: int, heads: 
 
 def _relative_attention(batch: int, length: int, width: int, heads: int, layers: int
                         ) -> blocks.Model:
-  """Scores have a part that follows from the positions of query and key alone."""
+  """Attention scores with a term that depends only on the positions of query and key."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for _ in range(layers):
       y = blocks.layer_norm(w, x)

@@ -1,4 +1,4 @@
-"""What the model families share: weights, convolutions, normalisations, attention heads."""
+"""Parts of the models: weights, convolutions, normalisations, attention heads."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -13,10 +13,14 @@ _CONVOLUTION = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
 
 
 class Weights:
-  """Hands out a model's weights in the order in which it asks for them.
+  """Provides the weights of a model in the order in which the model requests them.
 
-  With `arrays` these, one after the other; without, new ones drawn from `rng`, which `arrays`
-  then holds.
+  Args:
+    arrays: the weights; None: they are drawn from `rng`.
+    rng: the random generator.
+
+  Attributes:
+    arrays: the weights, also those that were drawn.
   """
 
   def __init__(self, arrays: list[jax.Array] | None = None,
@@ -33,11 +37,11 @@ class Weights:
     return jnp.asarray(self.arrays[self._next - 1])
 
   def kernel(self, *shape: int) -> jax.Array:
-    """Weights of a product or convolution; all axes but the last are summed over."""
+    """Weights of a product or convolution, which sums over all axes except the last."""
     return self._take(shape, 0.0, 1 / math.sqrt(math.prod(shape[:-1])))
 
   def experts(self, *shape: int) -> jax.Array:
-    """One matrix an expert, (experts, in, out)."""
+    """One matrix for each expert, (experts, in, out)."""
     return self._take(shape, 0.0, 1 / math.sqrt(shape[-2]))
 
   def scale(self, size: int) -> jax.Array:
@@ -53,7 +57,7 @@ class Model:
 
   Attributes:
     forward: (weights, *inputs) -> output.
-    inputs: rng -> the inputs, as host arrays.
+    inputs: rng -> the inputs, as arrays of the host.
   """
 
   forward: Callable[..., jax.Array]
@@ -72,7 +76,7 @@ def linear(w: Weights, x: jax.Array, width: int) -> jax.Array:
 
 def convolve(w: Weights, x: jax.Array, channels: int, size: int = 3, stride: int = 1,
              dilation: int = 1, groups: int = 1) -> jax.Array:
-  """A convolution with as many outputs as inputs where the stride is 1; channels are last."""
+  """A convolution with padding, which keeps the size if the stride is 1; channels are last."""
   axes = x.ndim - 2
   kernel = w.kernel(*(size,) * axes, x.shape[-1] // groups, channels)
   return lax.conv_general_dilated(
@@ -92,13 +96,13 @@ def _standardise(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 
 def batch_norm(w: Weights, x: jax.Array) -> jax.Array:
-  """Every channel to mean 0 and variance 1 over all other axes, then scale and shift."""
+  """Normalises each channel to mean 0 and variance 1 over all other axes; then scale and shift."""
   size = x.shape[-1]
   return _standardise(x, tuple(range(x.ndim - 1))) * w.scale(size) + w.shift(size)
 
 
 def layer_norm(w: Weights, x: jax.Array) -> jax.Array:
-  """The last axis to mean 0 and variance 1, then scale and shift."""
+  """Normalises the last axis to mean 0 and variance 1; then scale and shift."""
   size = x.shape[-1]
   return _standardise(x, (x.ndim - 1,)) * w.scale(size) + w.shift(size)
 
@@ -109,7 +113,7 @@ def rms_norm(w: Weights, x: jax.Array) -> jax.Array:
 
 
 def group_norm(w: Weights, x: jax.Array, groups: int) -> jax.Array:
-  """Groups of channels to mean 0 and variance 1 in each image, then scale and shift."""
+  """Normalises groups of channels to mean 0 and variance 1 in each image; then scale and shift."""
   size = x.shape[-1]
   grouped = x.reshape(*x.shape[:-1], groups, size // groups)
   normal = _standardise(grouped, (*range(1, x.ndim - 1), x.ndim)).reshape(x.shape)

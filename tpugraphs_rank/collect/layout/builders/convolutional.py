@@ -18,7 +18,7 @@ def _classify(w: blocks.Weights, x: jax.Array) -> jax.Array:
 
 
 def _resnet(batch: int, side: int, channels: int, count: int) -> blocks.Model:
-  """Basic residual blocks with batch normalisation, the last one at half the side."""
+  """Basic residual blocks with batch normalisation; the last one halves the side."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x = relu(blocks.batch_norm(w, blocks.convolve(w, x, channels)))
     for index in range(count):
@@ -44,8 +44,7 @@ def _separable(batch: int, side: int, channels: int, count: int) -> blocks.Model
 
 
 def _densenet(batch: int, side: int, growth: int, layers: int) -> blocks.Model:
-  """Every layer reads the outputs of all layers before it; then half the channels, half the side.
-  """
+  """Every layer reads the outputs of all previous layers; then channels and side are halved."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x = blocks.convolve(w, x, 2 * growth)
     for _ in range(layers):
@@ -58,7 +57,7 @@ def _densenet(batch: int, side: int, growth: int, layers: int) -> blocks.Model:
 
 
 def _convolution_1d(batch: int, length: int, channels: int, count: int) -> blocks.Model:
-  """Residual blocks over a sequence, each at twice the dilation of the one before."""
+  """Residual blocks over a sequence; the dilation doubles from block to block."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x = blocks.convolve(w, x, channels)
     for index in range(count):
@@ -85,7 +84,7 @@ def _conv_autoencoder(batch: int, side: int, channels: int, depth: int) -> block
 
 
 def _bottleneck(batch: int, side: int, channels: int, count: int) -> blocks.Model:
-  """Residual blocks 1x1, 3x3, 1x1 with a quarter of the channels inside, group normalisation."""
+  """Residual blocks 1x1, 3x3, 1x1 with group normalisation and a quarter of the channels inside."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x = blocks.convolve(w, x, channels)
     for _ in range(count):
@@ -98,7 +97,7 @@ def _bottleneck(batch: int, side: int, channels: int, count: int) -> blocks.Mode
 
 
 def _unet(batch: int, side: int, channels: int, depth: int) -> blocks.Model:
-  """Down to half the side `depth` times and up again, each level joined to its counterpart."""
+  """Halves the side `depth` times, then doubles it; skip connections join the levels."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     levels = []
     for index in range(depth):
@@ -114,7 +113,7 @@ def _unet(batch: int, side: int, channels: int, depth: int) -> blocks.Model:
 
 
 def _squeeze_excite(batch: int, side: int, channels: int, count: int) -> blocks.Model:
-  """Residual convolutions whose channels are weighted by a small dense net on their means."""
+  """Residual convolutions; a small dense net on the channel means weights the channels."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x = blocks.convolve(w, x, channels)
     for _ in range(count):
@@ -127,7 +126,7 @@ def _squeeze_excite(batch: int, side: int, channels: int, count: int) -> blocks.
 
 
 def _inception(batch: int, side: int, channels: int, count: int) -> blocks.Model:
-  """Convolutions of three sizes side by side, the larger ones behind a 1x1 convolution."""
+  """Parallel convolutions of three sizes; a 1x1 convolution precedes the larger ones."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x = relu(blocks.convolve(w, x, 2 * channels))
     for _ in range(count):
@@ -140,7 +139,7 @@ def _inception(batch: int, side: int, channels: int, count: int) -> blocks.Model
 
 
 def _channel_shuffle(batch: int, side: int, channels: int, count: int) -> blocks.Model:
-  """Grouped 1x1 convolutions whose channels change groups in between, depthwise ones inside."""
+  """Grouped 1x1 convolutions with shuffled channels, and depthwise convolutions between them."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x = relu(blocks.convolve(w, x, channels))
     for _ in range(count):
@@ -153,7 +152,7 @@ def _channel_shuffle(batch: int, side: int, channels: int, count: int) -> blocks
 
 
 def _patch_convolution(batch: int, side: int, channels: int, count: int) -> blocks.Model:
-  """Patches of four by four, then wide depthwise convolutions and dense layers of each position."""
+  """4x4 patches, then wide depthwise convolutions and dense layers at each position."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x = blocks.convolve(w, x, channels, size=4, stride=4)
     for _ in range(count):
@@ -164,7 +163,7 @@ def _patch_convolution(batch: int, side: int, channels: int, count: int) -> bloc
 
 
 def _gated_convolution_1d(batch: int, length: int, channels: int, count: int) -> blocks.Model:
-  """Dilated convolutions over a sequence, one gating the other; all layers add to the output."""
+  """Dilated gated convolutions over a sequence; the outputs of all layers are added."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x, total = blocks.convolve(w, x, channels, size=1), 0.0
     for index in range(count):
@@ -178,7 +177,7 @@ def _gated_convolution_1d(batch: int, length: int, channels: int, count: int) ->
 
 
 def _fire(batch: int, side: int, channels: int, count: int) -> blocks.Model:
-  """Squeezed to a quarter of the channels, then 1x1 and 3x3 convolutions side by side."""
+  """A 1x1 convolution to a quarter of the channels, then parallel 1x1 and 3x3 convolutions."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x = relu(blocks.convolve(w, x, channels, stride=2))
     for _ in range(count):
@@ -190,7 +189,7 @@ def _fire(batch: int, side: int, channels: int, count: int) -> blocks.Model:
 
 
 def _super_resolution(batch: int, side: int, channels: int, count: int) -> blocks.Model:
-  """Residual convolutions, then channels become pixels of an image of twice the side."""
+  """Residual convolutions; then channels become pixels of an image with twice the side."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x = blocks.convolve(w, x, channels)
     for _ in range(count):
@@ -201,7 +200,7 @@ def _super_resolution(batch: int, side: int, channels: int, count: int) -> block
 
 
 def _non_local(batch: int, side: int, channels: int, count: int) -> blocks.Model:
-  """Convolutions, and attention of each position to all others."""
+  """Convolutions, and attention between all positions."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     x = relu(blocks.convolve(w, x, channels, stride=2))
     for _ in range(count):

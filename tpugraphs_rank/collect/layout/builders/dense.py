@@ -9,7 +9,7 @@ from tpugraphs_rank.collect.layout.builders import blocks
 
 
 def _mlp_layer_norm(rows: int, width: int, layers: int) -> blocks.Model:
-  """Residual layers, each normalised before."""
+  """Residual layers, each after a normalisation."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for _ in range(layers):
       x = x + jax.nn.gelu(blocks.linear(w, blocks.layer_norm(w, x), width))
@@ -18,7 +18,7 @@ def _mlp_layer_norm(rows: int, width: int, layers: int) -> blocks.Model:
 
 
 def _mlp_batch_norm(rows: int, width: int, layers: int) -> blocks.Model:
-  """Plain layers with batch normalisation, narrower from layer to layer."""
+  """Plain layers with batch normalisation and decreasing width."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for index in range(layers):
       x = x @ w.kernel(x.shape[-1], width - index * width // (2 * layers))
@@ -28,7 +28,7 @@ def _mlp_batch_norm(rows: int, width: int, layers: int) -> blocks.Model:
 
 
 def _autoencoder(rows: int, width: int, code: int) -> blocks.Model:
-  """Two layers to a code and, with the same matrices transposed, two back."""
+  """Two layers to a code, and two layers back with the same matrices, transposed."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     outer, inner = w.kernel(width, width // 2), w.kernel(width // 2, code)
     y = jax.nn.tanh(x @ outer + w.shift(width // 2))
@@ -39,7 +39,7 @@ def _autoencoder(rows: int, width: int, code: int) -> blocks.Model:
 
 
 def _mixer(batch: int, tokens: int, width: int, layers: int) -> blocks.Model:
-  """Feed-forward layers across tokens and across channels in turn."""
+  """Feed-forward layers across tokens and across channels, alternating."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for _ in range(layers):
       y = blocks.layer_norm(w, x).transpose(0, 2, 1)
@@ -50,7 +50,7 @@ def _mixer(batch: int, tokens: int, width: int, layers: int) -> blocks.Model:
 
 
 def _gated_mlp(batch: int, tokens: int, width: int, layers: int) -> blocks.Model:
-  """Half of the channels, mixed across tokens, gate the other half."""
+  """One half of the channels, mixed across tokens, gates the other half."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for _ in range(layers):
       y = jax.nn.gelu(blocks.linear(w, blocks.layer_norm(w, x), 2 * width))
@@ -62,7 +62,7 @@ def _gated_mlp(batch: int, tokens: int, width: int, layers: int) -> blocks.Model
 
 
 def _experts(rows: int, width: int, experts: int) -> blocks.Model:
-  """Every expert on every row, weighted by a softmax gate."""
+  """All experts process all rows; a softmax gate weights them."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     gate = jax.nn.softmax(blocks.linear(w, x, experts))
     hidden = jnp.einsum("rd,edf->erf", x, w.experts(experts, width, 2 * width))
@@ -72,7 +72,7 @@ def _experts(rows: int, width: int, experts: int) -> blocks.Model:
 
 
 def _highway(rows: int, width: int, layers: int) -> blocks.Model:
-  """A learned gate decides how much of each layer's input passes by it."""
+  """A learned gate interpolates between the input and the output of each layer."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for _ in range(layers):
       gate = jax.nn.sigmoid(blocks.linear(w, x, width))
@@ -82,7 +82,7 @@ def _highway(rows: int, width: int, layers: int) -> blocks.Model:
 
 
 def _low_rank(rows: int, width: int, rank: int, layers: int) -> blocks.Model:
-  """Every matrix is the product of two narrow ones, beside a full one that all layers share."""
+  """A low-rank matrix in each layer, added to a full matrix that all layers share."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     full = w.kernel(width, width)
     for _ in range(layers):
@@ -93,7 +93,7 @@ def _low_rank(rows: int, width: int, rank: int, layers: int) -> blocks.Model:
 
 
 def _cross_network(rows: int, width: int, layers: int) -> blocks.Model:
-  """The input times a layer of the last state, again and again, beside a plain deep net."""
+  """Repeated products of the input with a layer of the state, parallel to a plain deep net."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     crossed = deep = x
     for _ in range(layers):
@@ -104,7 +104,7 @@ def _cross_network(rows: int, width: int, layers: int) -> blocks.Model:
 
 
 def _block_diagonal(rows: int, parts: int, size: int, layers: int) -> blocks.Model:
-  """Matrices of blocks along the diagonal, with the blocks' channels exchanged in between."""
+  """Block-diagonal matrices; the channels of the blocks are shuffled between them."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for _ in range(layers):
       y = jnp.einsum("rps,pst->rpt", x.reshape(rows, parts, size), w.experts(parts, size, size))
@@ -116,7 +116,7 @@ def _block_diagonal(rows: int, parts: int, size: int, layers: int) -> blocks.Mod
 
 
 def _variational(rows: int, width: int, code: int) -> blocks.Model:
-  """An encoder to the mean and the spread of a code, a draw of it, and a decoder."""
+  """An encoder to the mean and deviation of a code, a sample of the code, and a decoder."""
   def forward(w: blocks.Weights, x: jax.Array, noise: jax.Array) -> jax.Array:
     y = jax.nn.relu(blocks.linear(w, x, width // 2))
     mean, spread = blocks.linear(w, y, code), blocks.linear(w, y, code)
@@ -127,7 +127,7 @@ def _variational(rows: int, width: int, code: int) -> blocks.Model:
 
 
 def _interaction_features(rows: int, fields: int, width: int) -> blocks.Model:
-  """Products of all pairs of a row's vectors, beside a dense net, as recommenders use them."""
+  """Products of all pairs of a row's vectors and a dense net, as in recommender systems."""
   def forward(w: blocks.Weights, x: jax.Array, dense: jax.Array) -> jax.Array:
     bottom = jax.nn.relu(blocks.linear(w, jax.nn.relu(blocks.linear(w, dense, 2 * width)), width))
     every = jnp.concatenate([blocks.linear(w, x, width), bottom[:, None]], axis=1)
@@ -138,7 +138,7 @@ def _interaction_features(rows: int, fields: int, width: int) -> blocks.Model:
 
 
 def _hypernetwork(batch: int, tokens: int, width: int, rank: int) -> blocks.Model:
-  """A dense net on the mean of a set makes the matrices that each of its members goes through."""
+  """A dense net on the mean of a set computes the matrices that are applied to its members."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     about = jax.nn.relu(blocks.linear(w, x.mean(1), 32))
     down = blocks.linear(w, about, width * rank).reshape(batch, width, rank)
@@ -150,7 +150,7 @@ def _hypernetwork(batch: int, tokens: int, width: int, rank: int) -> blocks.Mode
 
 
 def _capsules(batch: int, inputs: int, outputs: int, size: int) -> blocks.Model:
-  """Votes of each input vector for each output vector, weighted by how well they agree."""
+  """Votes of the input vectors for the output vectors, weighted by their agreement."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     kernel = w.experts(inputs, size, outputs * size)
     votes = jnp.einsum("bis,ist->bit", x, kernel).reshape(batch, inputs, outputs, size)
@@ -158,10 +158,10 @@ def _capsules(batch: int, inputs: int, outputs: int, size: int) -> blocks.Model:
     for turn in range(2):
       total = jnp.einsum("bio,biot->bot", jax.nn.softmax(logits), votes)
       square = jnp.square(total).sum(-1, keepdims=True)
-      found = total * square / (1 + square) * jax.lax.rsqrt(square + 1e-6)
+      output = total * square / (1 + square) * jax.lax.rsqrt(square + 1e-6)
       if turn == 0:
-        logits = logits + jnp.einsum("biot,bot->bio", votes, found)
-    return blocks.linear(w, found.reshape(batch, outputs * size), 10)
+        logits = logits + jnp.einsum("biot,bot->bio", votes, output)
+    return blocks.linear(w, output.reshape(batch, outputs * size), 10)
   return blocks.Model(forward, blocks.normal_inputs((batch, inputs, size)))
 
 

@@ -10,7 +10,7 @@ from tpugraphs_rank.collect.layout.builders import blocks
 
 
 def _adjacency(rng: np.random.Generator, graphs: int, nodes: int) -> np.ndarray:
-  """Symmetric, with about four neighbours a node and all self-loops."""
+  """A symmetric adjacency with about four neighbours per node and all self-loops."""
   linked = rng.random((graphs, nodes, nodes)) < 2 / nodes
   return (linked | linked.transpose(0, 2, 1) | np.eye(nodes, dtype=bool)).astype(np.float32)
 
@@ -22,7 +22,7 @@ def _dense_inputs(graphs: int, nodes: int, width: int
 
 
 def _graph_convolution(graphs: int, nodes: int, width: int, layers: int) -> blocks.Model:
-  """Means over neighbours, by a product with the adjacency, then a dense layer."""
+  """A dense layer, then means over neighbours by a product with the adjacency."""
   def forward(w: blocks.Weights, x: jax.Array, adjacency: jax.Array) -> jax.Array:
     weights = adjacency / adjacency.sum(-1, keepdims=True)
     for _ in range(layers):
@@ -32,14 +32,14 @@ def _graph_convolution(graphs: int, nodes: int, width: int, layers: int) -> bloc
 
 
 def _message_passing(nodes: int, edges: int, width: int, layers: int) -> blocks.Model:
-  """Messages from a dense net on both ends of an edge, summed where they arrive."""
+  """Messages from a dense net on both ends of each edge, summed at the target."""
   def forward(w: blocks.Weights, x: jax.Array, sources: jax.Array, targets: jax.Array
               ) -> jax.Array:
     for _ in range(layers):
       ends = jnp.concatenate([x[sources], x[targets]], axis=1)
       messages = blocks.linear(w, jax.nn.relu(blocks.linear(w, ends, 2 * width)), width)
-      arrived = jax.ops.segment_sum(messages, targets, nodes)
-      x = x + jax.nn.relu(blocks.linear(w, jnp.concatenate([x, arrived], axis=1), width))
+      received = jax.ops.segment_sum(messages, targets, nodes)
+      x = x + jax.nn.relu(blocks.linear(w, jnp.concatenate([x, received], axis=1), width))
     return blocks.linear(w, x, 10)
 
   def inputs(rng: np.random.Generator) -> list[np.ndarray]:
@@ -50,7 +50,7 @@ def _message_passing(nodes: int, edges: int, width: int, layers: int) -> blocks.
 
 def _graph_attention(graphs: int, nodes: int, width: int, heads: int, layers: int
                      ) -> blocks.Model:
-  """Additive attention of each node to its neighbours, several heads."""
+  """Additive attention of each node to its neighbours, with several heads."""
   def forward(w: blocks.Weights, x: jax.Array, adjacency: jax.Array) -> jax.Array:
     size = width // heads
     for _ in range(layers):
@@ -65,7 +65,7 @@ def _graph_attention(graphs: int, nodes: int, width: int, heads: int, layers: in
 
 
 def _isomorphism(graphs: int, nodes: int, width: int, layers: int) -> blocks.Model:
-  """Sums over neighbours through two dense layers; all layers' means make the output."""
+  """Two dense layers on sums over neighbours; the means of all layers give the output."""
   def forward(w: blocks.Weights, x: jax.Array, adjacency: jax.Array) -> jax.Array:
     means = [x.mean(1)]
     for _ in range(layers):
@@ -77,7 +77,7 @@ def _isomorphism(graphs: int, nodes: int, width: int, layers: int) -> blocks.Mod
 
 
 def _relational(graphs: int, nodes: int, relations: int, width: int, layers: int) -> blocks.Model:
-  """Every kind of edge has an adjacency and a matrix of its own."""
+  """Each kind of edge has its own adjacency and its own matrix."""
   def forward(w: blocks.Weights, x: jax.Array, adjacency: jax.Array) -> jax.Array:
     for _ in range(layers):
       y = jnp.einsum("gnw,rwv->grnv", x, w.experts(relations, width, width))
@@ -93,7 +93,7 @@ def _relational(graphs: int, nodes: int, relations: int, width: int, layers: int
 
 
 def _edge_convolution(graphs: int, nodes: int, width: int, layers: int) -> blocks.Model:
-  """Of a dense layer on each pair of neighbours the largest values."""
+  """The maximum over neighbours of a dense layer on each pair of neighbours."""
   def forward(w: blocks.Weights, x: jax.Array, adjacency: jax.Array) -> jax.Array:
     for _ in range(layers):
       own, other = blocks.linear(w, x, width), blocks.linear(w, x, width)
@@ -105,7 +105,7 @@ def _edge_convolution(graphs: int, nodes: int, width: int, layers: int) -> block
 
 def _graph_transformer(graphs: int, nodes: int, width: int, heads: int, layers: int
                        ) -> blocks.Model:
-  """Attention of all nodes to all, the scores moved by the edges; a feed-forward block."""
+  """Attention between all nodes with a bias for the edges, and a feed-forward block."""
   def forward(w: blocks.Weights, x: jax.Array, adjacency: jax.Array) -> jax.Array:
     bias = adjacency[:, None] * w.kernel(1, heads)[0][:, None, None]
     for _ in range(layers):
@@ -121,7 +121,7 @@ def _graph_transformer(graphs: int, nodes: int, width: int, heads: int, layers: 
 
 
 def _interaction_network(graphs: int, nodes: int, width: int, layers: int) -> blocks.Model:
-  """Dense nets on every pair of objects, summed over one of them, then on the objects."""
+  """A dense net on each pair of objects, summed over partners, then a dense net on each object."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for _ in range(layers):
       shape = (graphs, nodes, nodes, width)
@@ -135,7 +135,7 @@ def _interaction_network(graphs: int, nodes: int, width: int, layers: int) -> bl
 
 
 def _equivariant(graphs: int, nodes: int, width: int, layers: int) -> blocks.Model:
-  """Messages depend on distances, and move the nodes' places, too."""
+  """Messages depend on the distances of nodes, and also move the nodes."""
   def forward(w: blocks.Weights, x: jax.Array, places: jax.Array) -> jax.Array:
     for _ in range(layers):
       apart = places[:, :, None] - places[:, None, :]

@@ -12,12 +12,12 @@ sigmoid = jax.nn.sigmoid
 
 
 def _steps(x: jax.Array) -> list[jax.Array]:
-  """The steps of a sequence (batch, steps, width), (batch, width) each."""
+  """The steps of a sequence: (batch, steps, width) -> a list of (batch, width)."""
   return [x[:, index] for index in range(x.shape[1])]
 
 
 def _lstm(batch: int, steps: int, width: int) -> blocks.Model:
-  """One product for the four gates, of input and state side by side."""
+  """An LSTM that computes all gates by one product with the concatenated input and state."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     kernel, bias = w.kernel(INPUTS + width, 4 * width), w.shift(4 * width)
     state = cell = jnp.zeros((batch, width))
@@ -33,7 +33,7 @@ def _lstm(batch: int, steps: int, width: int) -> blocks.Model:
 
 
 def _peephole(batch: int, steps: int, width: int) -> blocks.Model:
-  """An LSTM whose gates see the cell, and whose inputs are projected for all steps at once."""
+  """An LSTM whose gates read the cell; one product projects the inputs of all steps."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     projected = blocks.linear(w, x, 4 * width).reshape(batch, steps, 4, width)
     kernel = w.kernel(width, 4 * width)
@@ -50,7 +50,7 @@ def _peephole(batch: int, steps: int, width: int) -> blocks.Model:
 
 
 def _bidirectional(batch: int, steps: int, width: int) -> blocks.Model:
-  """Plain cells in both directions, their states side by side."""
+  """Plain cells in both directions, with concatenated states."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     directions = []
     for backwards in (False, True):
@@ -65,7 +65,7 @@ def _bidirectional(batch: int, steps: int, width: int) -> blocks.Model:
 
 
 def _gru(batch: int, steps: int, width: int) -> blocks.Model:
-  """Gated recurrent units; the input's part of all steps is one product."""
+  """Gated recurrent units; one product projects the inputs of all steps."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     projected = blocks.linear(w, x, 3 * width)
     gate_kernel, kernel = w.kernel(width, 2 * width), w.kernel(width, width)
@@ -81,7 +81,7 @@ def _gru(batch: int, steps: int, width: int) -> blocks.Model:
 
 
 def _minimal_gated(batch: int, steps: int, width: int) -> blocks.Model:
-  """One gate both forgets and resets; two layers, one on top of the other."""
+  """Two layers of cells with one gate, which both forgets and resets."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     sequence = _steps(x)
     for size in (INPUTS, width):
@@ -98,7 +98,7 @@ def _minimal_gated(batch: int, steps: int, width: int) -> blocks.Model:
 
 
 def _differential(batch: int, width: int, steps: int) -> blocks.Model:
-  """A differential equation of two layers, by the Runge-Kutta rule of fourth order."""
+  """A neural differential equation, solved by the fourth-order Runge-Kutta method."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     outer, inner, shift = w.kernel(width, width), w.kernel(width, width), w.shift(width)
     slope = lambda y: jnp.tanh(y @ outer + shift) @ inner
@@ -113,7 +113,7 @@ def _differential(batch: int, width: int, steps: int) -> blocks.Model:
 
 
 def _quasi_recurrent(batch: int, steps: int, width: int) -> blocks.Model:
-  """Gates from a convolution over the steps; only products of elements go from step to step."""
+  """Gates from a convolution over the steps; the recurrence itself is elementwise."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     for _ in range(2):
       gates = blocks.convolve(w, x, 3 * width, size=2)
@@ -129,23 +129,23 @@ def _quasi_recurrent(batch: int, steps: int, width: int) -> blocks.Model:
 
 
 def _state_space(batch: int, steps: int, width: int, states: int) -> blocks.Model:
-  """Linear states of each channel, driven, damped and read by projections of the step."""
+  """Linear states of each channel; projections of the step determine input, damping and output."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     projected = blocks.linear(w, x, width)
     drive, read = blocks.linear(w, projected, states), blocks.linear(w, projected, states)
     damping = sigmoid(blocks.linear(w, projected, width))
-    state, found = jnp.zeros((batch, width, states)), []
+    state, outputs = jnp.zeros((batch, width, states)), []
     for index in range(steps):
       enter = jnp.einsum("bw,bs->bws", projected[:, index], drive[:, index])
       state = damping[:, index, :, None] * state + enter
-      found.append(jnp.einsum("bws,bs->bw", state, read[:, index]))
-    y = jnp.stack(found, axis=1) * jax.nn.silu(blocks.linear(w, x, width))
+      outputs.append(jnp.einsum("bws,bs->bw", state, read[:, index]))
+    y = jnp.stack(outputs, axis=1) * jax.nn.silu(blocks.linear(w, x, width))
     return blocks.linear(w, y, 16)
   return blocks.Model(forward, blocks.normal_inputs((batch, steps, INPUTS)))
 
 
 def _convolutional_lstm(batch: int, steps: int, side: int, channels: int) -> blocks.Model:
-  """An LSTM over images: its products are convolutions."""
+  """An LSTM over images, with convolutions instead of products."""
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
     kernel, shift = w.kernel(3, 3, 3 + channels, 4 * channels), w.shift(4 * channels)
     state = cell = jnp.zeros((batch, side, side, channels))
@@ -161,7 +161,7 @@ def _convolutional_lstm(batch: int, steps: int, side: int, channels: int) -> blo
 
 
 def _attentive(batch: int, memory: int, steps: int, width: int) -> blocks.Model:
-  """A recurrent cell that looks at a memory before each step."""
+  """A recurrent cell that attends to a memory before each step."""
   def forward(w: blocks.Weights, x: jax.Array, start: jax.Array) -> jax.Array:
     keys = blocks.linear(w, x, width)
     ask, enter, recur = (w.kernel(width, width) for _ in range(3))

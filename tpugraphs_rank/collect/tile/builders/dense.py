@@ -24,7 +24,7 @@ def _dot(kernel: geometry.Kernel, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def matmul(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """a[m, k] @ b[k, n], with a bias and an activation where the family has them."""
+  """a[m, k] @ b[k, n], with a bias and an activation if the family has them."""
   (m, n, k), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
   activation = _ACTIVATIONS.get(kernel.family)
 
@@ -65,7 +65,7 @@ def matmul_batched(kernel: geometry.Kernel) -> engine.TiledProgram:
 
 
 def attention_scores(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """queries[h, s, d] times keys[h, t, d], scaled, plus a bias[s, t] that all heads share."""
+  """queries[h, s, d] times keys[h, t, d], scaled, plus a bias[s, t] shared by all heads."""
   (h, s, t, d), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
   scale = d ** -0.5
 
@@ -88,7 +88,8 @@ def attention_scores(kernel: geometry.Kernel) -> engine.TiledProgram:
 
 
 def attention_values(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """exp(scores[h, s, t] - top[h, s]) @ values[h, t, d]: each tile of d repeats the exponentials."""
+  """exp(scores[h, s, t] - top[h, s]) @ values[h, t, d]; each tile of d recomputes the exponentials.
+  """
   (h, s, d, t), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
 
   def product(scores, top, values):
@@ -119,7 +120,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 def convolution(kernel: geometry.Kernel) -> engine.TiledProgram:
   """x[n, h', w', ci] with w[kh, kw, ci, co]: direct, or as patches times a matrix (im2col).
 
-  `conv_3x3` pads (SAME); the strided and the im2col one read a larger input (VALID).
+  `conv_3x3` pads its input (SAME); strided and im2col convolutions read a larger input (VALID).
   """
   (n, h, w, ci, co), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
   size, stride = _CONVOLUTIONS[kernel.family]
@@ -157,7 +158,7 @@ def convolution(kernel: geometry.Kernel) -> engine.TiledProgram:
 
 
 def depthwise(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """A 3x3 convolution of each feature with its own filter, as grouped convolution (VALID)."""
+  """A 3x3 convolution of each feature with its own filter, as a grouped convolution (VALID)."""
   (n, h, w, c), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
 
   def convolve(x, weights):
@@ -176,7 +177,8 @@ def depthwise(kernel: geometry.Kernel) -> engine.TiledProgram:
       engine.operands(kernel.dtype, (n, h + 2, w + 2, c), (3, 3, 1, c)))
 
 
-# family -> (difference -> term, reducer over the last axis, joining of partial results, finish)
+# family -> (difference -> term, reduction over the last axis, combination of partial results, final
+# function)
 _DISTANCES: dict[str, tuple[Any, Any, Any, Any]] = {
     "pairwise_l2": (lambda x, y: jnp.square(x - y), jnp.sum, jnp.add, lambda d: d),
     "pairwise_l1": (lambda x, y: jnp.abs(x - y), jnp.sum, jnp.add, lambda d: d),
@@ -188,7 +190,7 @@ _DISTANCES: dict[str, tuple[Any, Any, Any, Any]] = {
 
 
 def pairwise(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """Distances between the rows of x[n, d] and of y[m, d], by broadcasting."""
+  """Distances between the rows of x[n, d] and the rows of y[m, d], by broadcasting."""
   (n, m, d), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
   term, reducer, join, last = _DISTANCES[kernel.family]
 

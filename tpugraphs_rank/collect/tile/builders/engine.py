@@ -1,7 +1,7 @@
-"""The blocked loop that every tiled program shares.
+"""The blocked loop that all tiled programs share.
 
-A tile is realised physically: one `fori_loop` over the output blocks, inside it one over the
-reduction blocks, which cut the operands with `dynamic_slice` and add into an accumulator; the
+The program really runs tile by tile: a `fori_loop` over the output blocks contains one over the
+reduction blocks, which slices the operands with `dynamic_slice` and adds to an accumulator. The
 finished block is stored with `dynamic_update_slice`.
 """
 
@@ -24,12 +24,12 @@ Starts = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class TiledProgram:
-  """A runnable kernel.
+  """A kernel that can be run, untiled and tiled.
 
   Attributes:
-    reference: the untiled computation; its HLO before optimisation is what gets featurised.
+    reference: the untiled computation; its HLO before optimisation is featurized.
     tiled: tile -> the same computation in blocks.
-    inputs: rng -> the operands, as host arrays.
+    inputs: rng -> the operands, as arrays of the host.
   """
 
   reference: Callable[..., jax.Array]
@@ -38,12 +38,12 @@ class TiledProgram:
 
 
 def accumulator(dtype: str) -> Any:
-  """Sums run in float32 for floating types, in int32 for integers."""
+  """The type of sums: float32 for floating-point types, int32 for integers."""
   return jnp.int32 if dtype == "s32" else jnp.float32
 
 
 def widen(array: jax.Array) -> jax.Array:
-  """Converts bfloat16 to float32; other types stay."""
+  """Converts bfloat16 to float32; other types are unchanged."""
   return array.astype(jnp.float32) if array.dtype == jnp.bfloat16 else array
 
 
@@ -53,7 +53,7 @@ def cut(array: jax.Array, starts: Sequence[Any], sizes: Sequence[int]) -> jax.Ar
 
 
 def unravel(index: Any, sizes: Sequence[int], tile: Sequence[int]) -> Starts:
-  """Starts of block number `index`, the last axis running fastest; 0 along an uncut axis."""
+  """The starts of block number `index`; the last axis varies fastest, and an unsplit axis has 0."""
   starts: list[Any] = []
   for size, side in zip(reversed(sizes), reversed(tile)):
     count = size // side
@@ -63,7 +63,7 @@ def unravel(index: Any, sizes: Sequence[int], tile: Sequence[int]) -> Starts:
 
 
 def blocks(sizes: Sequence[int], tile: Sequence[int]) -> int:
-  """How many blocks cover the axes."""
+  """The number of blocks that cover the axes."""
   return math.prod(size // side for size, side in zip(sizes, tile))
 
 
@@ -71,16 +71,16 @@ def blocked(kernel: geometry.Kernel,
             step: Callable[..., jax.Array],
             finish: Callable[..., jax.Array],
             initial: float = 0,
-            prepare: Callable[..., tuple[jax.Array, ...]] = None,
+            prepare: Callable[..., tuple[jax.Array, ...]] | None = None,
             ) -> Callable[[geometry.Tile], Callable[..., jax.Array]]:
-  """Makes `tiled` from the work on one block.
+  """Builds `tiled` from the computation of one block.
 
   Args:
-    kernel: gives the axes and the result's type.
-    step: (acc, tile, output starts, reduction starts, *operands) -> acc; `acc` has the shape of
-      the output block and the accumulator's type. Without reduction axes it runs once.
-    finish: (acc, tile, output starts, *operands) -> the finished block, any type.
-    initial: value that the accumulator starts from.
+    kernel: the kernel, for the axes and the type of the result.
+    step: (acc, tile, output starts, reduction starts, *operands) -> acc. `acc` has the shape of
+      the output block and the accumulator's type. Without reduction axes, `step` runs once.
+    finish: (acc, tile, output starts, *operands) -> the finished block, of any type.
+    initial: initial value of the accumulator.
     prepare: operands -> operands, once before the loop (padding).
   """
   output_axes, reduction_axes = kernel.output_axes, kernel.reduction_axes
@@ -113,17 +113,17 @@ def blocked(kernel: geometry.Kernel,
 
 
 def draw(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> np.ndarray:
-  """An operand: standard normal, or whole numbers from -8 to 7."""
+  """A random operand: standard normal numbers, or integers from -8 to 7."""
   if dtype == "s32":
     return rng.integers(-8, 8, shape).astype(np.int32)
   return np.asarray(rng.standard_normal(shape, dtype=np.float32)).astype(DTYPES[dtype])
 
 
 def blank(kernel: geometry.Kernel) -> jax.Array:
-  """The result before its first block is stored; bfloat16 lies there as its bit pattern.
+  """The result before its first block is stored; bfloat16 is stored as its bit pattern.
 
-  XLA:CPU widens a bfloat16 `dynamic_update_slice` to float32 and so rewrites the whole result in
-  each step; the bit pattern is stored in place, as every other type is.
+  XLA:CPU converts a bfloat16 `dynamic_update_slice` to float32 and therefore rewrites the whole
+  result in each step. The bit pattern is stored in place, as all other types are.
   """
   dtype = DTYPES[kernel.dtype]
   return jnp.zeros(kernel.output_axes, jnp.uint16 if dtype == jnp.bfloat16 else dtype)

@@ -12,11 +12,13 @@ widen = engine.widen
 
 
 def _pointwise(kernel: geometry.Kernel, compute, block_of, shapes) -> engine.TiledProgram:
-  """A program without reduction: `compute` runs on whole operands or on their blocks.
+  """A kernel without reductions: `compute` runs on whole operands or on their blocks.
 
   Args:
+    kernel: the kernel.
     compute: operands -> result of any type.
-    block_of: (tile's output sides, starts, *operands) -> the blocks that give that output block.
+    block_of: (tile's output sides, starts, *operands) -> the blocks from which that output block is
+      computed.
     shapes: shapes of the operands.
   """
   dtype = engine.DTYPES[kernel.dtype]
@@ -30,7 +32,7 @@ def _pointwise(kernel: geometry.Kernel, compute, block_of, shapes) -> engine.Til
 
 
 def transpose(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """Permutes the axes as the family's digits say."""
+  """Permutes the axes in the order of the digits in the family's name."""
   permutation = tuple(int(digit) for digit in kernel.family.rsplit("_", 1)[1])
   inverse = tuple(permutation.index(axis) for axis in range(len(permutation)))
   dtype = engine.DTYPES[kernel.dtype]
@@ -41,8 +43,8 @@ def transpose(kernel: geometry.Kernel) -> engine.TiledProgram:
     def program(x):
       def block(index, result):
         at = engine.unravel(index, kernel.output_axes, tile.output)
-        piece = cut(x, tuple(at[axis] for axis in inverse), sizes)
-        return engine.store(result, jnp.transpose(piece, permutation), at, dtype)
+        source = cut(x, tuple(at[axis] for axis in inverse), sizes)
+        return engine.store(result, jnp.transpose(source, permutation), at, dtype)
       steps = engine.blocks(kernel.output_axes, tile.output)
       return engine.loaded(jax.lax.fori_loop(0, steps, block, engine.blank(kernel)), dtype)
     return program
@@ -52,7 +54,7 @@ def transpose(kernel: geometry.Kernel) -> engine.TiledProgram:
 
 
 def chain(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """A chain on one operand: a rational function for floats, shifts and products for integers."""
+  """A chain of operations on one operand: tanh and exp for floats, shifts and xor for integers."""
   def compute(x):
     x = widen(x)
     if kernel.dtype == "s32":
@@ -71,7 +73,7 @@ def gate(kernel: geometry.Kernel) -> engine.TiledProgram:
 
 
 def select(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """Cheap arithmetic on two operands, bound by memory: where(x > y, x - y, x + y)."""
+  """Memory-bound arithmetic on two operands: where(x > y, x - y, x + y)."""
   def compute(x, y):
     x, y = widen(x), widen(y)
     return jnp.where(x > y, x - y, x + y)
@@ -97,19 +99,19 @@ def _indices(rng: np.random.Generator, vocabulary: int, *shape: int) -> np.ndarr
 
 
 def _take(table: jax.Array, indices: jax.Array, axis: int) -> jax.Array:
-  # The indices are in range by construction; "clip" keeps the gather free of a fill branch.
+  # The indices are in range by construction; "clip" avoids the code for indices out of range.
   return jnp.take(table, indices, axis=axis, mode="clip")
 
 
 def gather_rows(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """Rows of a table[v, d] by index[n]; `gather_position` scales them and adds position[n, d]."""
+  """Rows of table[v, d] at index[n]; `gather_position` scales them and adds position[n, d]."""
   vocabulary, depth, tokens = kernel.shape
   dtype = engine.DTYPES[kernel.dtype]
   positions = kernel.family == "gather_position"
 
   def compute(table, index, *position):
-    found = _take(table, index, 0)
-    return widen(found) * 3 + widen(position[0]) if positions else found
+    rows = _take(table, index, 0)
+    return widen(rows) * 3 + widen(position[0]) if positions else rows
 
   def step(acc, tile, at, red, table, index, *position):
     (tn, td) = tile.output
@@ -127,7 +129,7 @@ def gather_rows(kernel: geometry.Kernel) -> engine.TiledProgram:
 
 
 def gather_columns(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """Columns of x[r, v] by index[n]."""
+  """Columns of x[r, v] at index[n]."""
   rows, vocabulary, tokens = kernel.shape
   dtype = engine.DTYPES[kernel.dtype]
 
@@ -144,7 +146,7 @@ def gather_columns(kernel: geometry.Kernel) -> engine.TiledProgram:
 
 
 def gather_bag(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """Sums of table[v, d] rows by index[bags, length]: an embedding bag."""
+  """Sums of rows of table[v, d] at index[bags, length]: an embedding bag."""
   vocabulary, depth, bags, length = kernel.shape
   dtype = engine.DTYPES[kernel.dtype]
 

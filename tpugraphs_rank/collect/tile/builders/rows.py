@@ -1,4 +1,4 @@
-"""Reductions along different axes, and the normalisations built on them."""
+"""Reductions along different axes, and row-wise normalisations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,8 @@ from tpugraphs_rank.collect.tile.builders import engine
 cut = engine.cut
 widen = engine.widen
 
-# family -> (reduced axes of the operand, map before, reducer, joining, start, map after)
+# family -> (reduced axes of the operand, map before, reduction, combination of partial results,
+# initial value, map after)
 _REDUCTIONS: dict[str, tuple[tuple[int, ...], Any, Any, Any, float, Any]] = {
     "reduce_sum_minor": ((1,), lambda x: x, jnp.sum, jnp.add, 0, lambda x: x),
     "reduce_max_minor": ((1,), lambda x: x, jnp.max, jnp.maximum, -1e9, lambda x: x),
@@ -32,7 +33,7 @@ def reduction(kernel: geometry.Kernel) -> engine.TiledProgram:
   dtype = engine.DTYPES[kernel.dtype]
 
   def spread(outputs, reductions):
-    """Output and reduction parts, put in the order of the operand's axes."""
+    """The values of output and reduction axes in the order of the operand's axes."""
     parts = dict(zip(kept, outputs)) | dict(zip(axes, reductions))
     return tuple(parts[axis] for axis in range(len(kernel.shape)))
 
@@ -52,13 +53,14 @@ def _normalise(kernel: geometry.Kernel, initial: tuple[float, ...],
                fold: Callable[..., tuple[jax.Array, ...]],
                write: Callable[..., jax.Array], weights: int,
                reference: Callable[..., jax.Array]) -> engine.TiledProgram:
-  """Row-wise statistics over column blocks (the reduction tile), then the rows, block by block.
+  """Statistics of each row over column blocks (the reduction tile), then the rows, block by block.
 
   Args:
-    initial: starting value of each statistic, one number a row.
+    kernel: the kernel.
+    initial: initial value of each statistic; every row has one number of each.
     fold: (statistics, block[rows, columns]) -> statistics.
     write: (statistics, block, *weight blocks) -> normalised block.
-    weights: how many vectors of length `columns` follow the first operand.
+    weights: number of vectors of length `columns` that follow the first operand.
     reference: the untiled computation.
   """
   rows, columns = kernel.shape

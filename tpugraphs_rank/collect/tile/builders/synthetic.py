@@ -1,6 +1,6 @@
-"""Made programs in JAX: any dataflow program, untiled and tiled.
+"""Synthetic programs in JAX: any dataflow program, untiled and tiled.
 
-Broadcasts are left to the operations that take them, as programs written by hand leave them: so
+Broadcasting is left to the operations that use its result, as in programs written by hand, so that
 the HLO has the same chains of reshapes and broadcasts.
 """
 
@@ -38,7 +38,7 @@ _BINARY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "shift-left": lambda x, y: _same(lax.shift_left, x, y),
     "shift-right-arithmetic": lambda x, y: _same(lax.shift_right_arithmetic, x, y),
     "shift-right-logical": lambda x, y: _same(lax.shift_right_logical, x, y)}
-# reduction -> (over axes, of two partial results, before anything is reduced)
+# reduction -> (reduction over axes, combination of two partial results, dtype -> initial value)
 _REDUCTIONS: dict[str, tuple[Any, Any, Callable[[Any], Any]]] = {
     "reduce-add": (jnp.sum, jnp.add, lambda dtype: 0),
     "reduce-multiply": (jnp.prod, jnp.multiply, lambda dtype: 1),
@@ -51,7 +51,7 @@ def _ends(dtype: Any) -> Any:
 
 
 def _same(function: Callable[..., jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
-  """Functions of `lax` take arrays of one shape."""
+  """Applies a function of `lax` that requires arrays of the same shape."""
   shape = jnp.broadcast_shapes(x.shape, y.shape)
   return function(jnp.broadcast_to(x, shape), jnp.broadcast_to(y, shape))
 
@@ -61,20 +61,20 @@ def _divide(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def whole(program: programs.RunnableProgram) -> Callable[..., jax.Array]:
-  """A made program as a function of its parameters."""
+  """A synthetic program as a function of its parameters."""
   def run(*operands: jax.Array) -> jax.Array:
     return _Evaluation(program, operands, None, (), None).whole(len(program.nodes) - 1)
   return run
 
 
 def build(kernel: blocks.SyntheticKernel) -> engine.TiledProgram:
-  """The program of a made kernel."""
+  """The tiled program of a synthetic kernel."""
   program = kernel.program
   axes = len(program.result.shape)
   dtype = DTYPES[kernel.dtype]
 
   def tiled(tile: geometry.Tile) -> Callable[..., jax.Array]:
-    needed = blocks.needs(program, kernel.hero)
+    needed = blocks.needs(program, kernel.main)
 
     def run(*operands: jax.Array) -> jax.Array:
       before = _Evaluation(program, operands, None, (), None)
@@ -84,9 +84,9 @@ def build(kernel: blocks.SyntheticKernel) -> engine.TiledProgram:
         at = engine.unravel(index, kernel.output_axes, tile.output)
         evaluation = _Evaluation(program, operands, kernel, tile.output + tile.reduction, at,
                                  wholes)
-        made = evaluation.value(blocks.Need(
+        value = evaluation.value(blocks.Need(
             len(program.nodes) - 1, tuple(blocks.Cut(axis) for axis in range(axes))))
-        return engine.store(result, jnp.broadcast_to(made, tile.output), at, dtype)
+        return engine.store(result, jnp.broadcast_to(value, tile.output), at, dtype)
 
       start = jnp.zeros(kernel.output_axes, jnp.uint16 if dtype == jnp.bfloat16 else dtype)
       return engine.loaded(lax.fori_loop(
@@ -98,39 +98,39 @@ def build(kernel: blocks.SyntheticKernel) -> engine.TiledProgram:
 
 def inputs(program: programs.RunnableProgram, rng: np.random.Generator, averaging: bool = False
            ) -> list[np.ndarray]:
-  """Operands: numbers from 0.25 to 1.25, whole numbers from -8 to 7, rows within their tables.
+  """The operands: numbers from 0.25 to 1.25, integers from -8 to 7, valid indices of table rows.
 
   Args:
     program: the program.
     rng: draws them.
-    averaging: whether numbers that a product or convolution takes are divided by how many it sums,
-      so that of several in a row nothing grows beyond what hyperbolic tangents and exponentials
-      tell apart.
+    averaging: whether one operand of each product or convolution is divided by the number of terms
+      of its sums. Otherwise the values would grow from product to product, until hyperbolic
+      tangents saturate and exponentials overflow.
   """
   summed: dict[int, int] = {}
   for node in program.nodes if averaging else ():
     if node.operation in (ops.DOT, ops.CONVOLUTION):
-      given = [operand for operand in node.operands
-               if program.nodes[operand].operation == ops.PARAMETER]
-      summed.update(dict.fromkeys(given[-1:], _terms(program, node)))
+      parameters = [operand for operand in node.operands
+                    if program.nodes[operand].operation == ops.PARAMETER]
+      summed.update(dict.fromkeys(parameters[-1:], _terms(program, node)))
   rows = {node.operands[1]: program.nodes[node.operands[0]].shape[0]
           for node in program.nodes if node.operation == ops.GATHER}
-  found = []
+  arrays = []
   for place in program.parameters:
     node = program.nodes[place]
     if node.type == "pred":
-      found.append(rng.integers(2, size=node.shape).astype(bool))
+      arrays.append(rng.integers(2, size=node.shape).astype(bool))
     elif node.type == "s32":
       low, high = (0, rows[place]) if place in rows else (-8, 8)
-      found.append(rng.integers(low, high, node.shape).astype(np.int32))
+      arrays.append(rng.integers(low, high, node.shape).astype(np.int32))
     else:
       drawn = np.asarray(rng.uniform(0.25, 1.25, node.shape)) / summed.get(place, 1)
-      found.append(drawn.astype(DTYPES[node.type]))
-  return found
+      arrays.append(drawn.astype(DTYPES[node.type]))
+  return arrays
 
 
 def _terms(program: programs.RunnableProgram, node: programs.Node) -> int:
-  """How many products each number of a dot or convolution sums."""
+  """The number of products in each sum of a dot or convolution."""
   if node.operation == ops.CONVOLUTION:
     return math.prod(program.nodes[node.operands[1]].shape[:-1])
   (one, _), result = programs.labels(node)
@@ -139,12 +139,22 @@ def _terms(program: programs.RunnableProgram, node: programs.Node) -> int:
 
 
 class _Evaluation:
-  """Computes blocks of nodes, each once; without a kernel whole arrays."""
+  """Computes regions of nodes, each once; without a kernel, whole arrays.
+
+  Args:
+    program: the program.
+    operands: the values of its parameters.
+    kernel: the kernel whose tile is computed; None: whole arrays are computed.
+    sides: the sides of the tile, output axes first.
+    starts: the starts of the block.
+    wholes: the nodes that were computed before the loop.
+    known: regions that are already computed.
+  """
 
   def __init__(self, program: programs.RunnableProgram, operands: Sequence[jax.Array],
                kernel: blocks.SyntheticKernel | None, sides: Sequence[int],
                starts: Sequence[Any] | None, wholes: dict[int, jax.Array] | None = None,
-               known: dict[blocks.Need, jax.Array] | None = None):
+               known: dict[blocks.Need, jax.Array] | None = None) -> None:
     self._program = program
     self._operands = dict(zip(program.parameters, operands))
     self._kernel = kernel
@@ -155,18 +165,18 @@ class _Evaluation:
     self._loops = None if kernel is None else len(kernel.output_axes)
 
   def whole(self, node: int) -> jax.Array:
-    """All of a node's result."""
+    """The whole result of a node."""
     shape = self._program.nodes[node].shape
     return jnp.broadcast_to(self.value(blocks.Need(node, (None,) * len(shape))), shape)
 
   def value(self, need: blocks.Need) -> jax.Array:
-    """A block; axes of size 1 stand for what is broadcast along them."""
+    """A region; an axis of size 1 may represent an axis that is broadcast."""
     if need not in self._known:
       self._known[need] = self._compute(need)
     return self._known[need]
 
   def _full(self, need: blocks.Need) -> jax.Array:
-    """A block with all of its axes as long as they are."""
+    """A region with all axes in their full size."""
     shape = self._program.nodes[need.node].shape
     return jnp.broadcast_to(self.value(need), tuple(
         blocks.extent(cut, size, self._sides) for cut, size in zip(need.region, shape)))
@@ -190,65 +200,74 @@ class _Evaluation:
       return jnp.asarray(node.value, dtype)
     if node.operation == ops.IOTA:
       return lax.broadcasted_iota(jnp.int32, node.shape, 0).astype(dtype)
-    below = blocks.operand_needs(self._program, need, self._loops,
-                                 self._kernel and self._kernel.hero)
+    below = self._operand_needs(need)
     if node.operation in ops.ELEMENTWISE:
       return self._elementwise(node, need, below).astype(dtype)
     if node.operation == ops.BROADCAST:
       names, result = programs.labels(node)
       return jnp.expand_dims(self._full(below[0]), tuple(
           axis for axis, name in enumerate(result) if name not in names[0]))
-    if self._kernel is not None and need.node == self._kernel.hero:
+    if self._kernel is not None and need.node == self._kernel.main:
       return self._looped(node, need, below).astype(dtype)
     if node.operation in ops.CONTRACTIONS:
       return self._partial(node, [self._full(operand) for operand in below], False).astype(dtype)
-    given = [self._full(operand) for operand in below]
+    values = [self._full(operand) for operand in below]
     if node.operation == ops.TRANSPOSE:
       names, result = programs.labels(node)
-      return lax.transpose(given[0], tuple(names[0].index(name) for name in result))
+      return lax.transpose(values[0], tuple(names[0].index(name) for name in result))
     if node.operation == ops.RESHAPE:
-      return given[0].reshape(node.shape)
+      return values[0].reshape(node.shape)
     if node.operation == ops.SLICE:
-      # Where a step needs a block of it, the operand's region is that block already.
-      return given[0] if self._loops is not None and any(need.region) else lax.slice(
-          given[0], node.starts, tuple(np.add(node.starts, node.shape)))
+      # If a step needs only a region of the slice, the operand's region is already that region.
+      return values[0] if self._loops is not None and any(need.region) else lax.slice(
+          values[0], node.starts, tuple(np.add(node.starts, node.shape)))
     if node.operation == ops.CONCATENATE:
-      return jnp.concatenate(given, axis=node.axis)
-    table, rows = given  # A gather.
+      return jnp.concatenate(values, axis=node.axis)
+    table, rows = values  # A gather.
     return table.at[rows].get(mode="promise_in_bounds")
+
+  def _operand_needs(self, need: blocks.Need) -> list[blocks.Need]:
+    """The regions of a node's operands; nodes without such a rule are among the wholes."""
+    main = None if self._kernel is None else self._kernel.main
+    return blocks.operand_needs(self._program, need, self._loops, main) or []
 
   def _elementwise(self, node: programs.Node, need: blocks.Need, below: list[blocks.Need]
                    ) -> jax.Array:
-    given = [self.value(operand) for operand in below]
-    size = lambda array: math.prod(array.shape)
-    shapes = [array.shape for array in given if array.shape]
+    values = [self.value(operand) for operand in below]
+    shapes = [array.shape for array in values if array.shape]
     target = tuple(blocks.extent(cut, length, self._sides)
                    for cut, length in zip(need.region, node.shape))
-    # What is broadcast in all operands is made as long as it is before anything is computed.
+    # An axis that is broadcast in all operands must be expanded before the operation.
     if not shapes or np.broadcast_shapes(*shapes) != target:
-      largest = max(range(len(given)), key=lambda place: size(given[place]))
-      given[largest] = jnp.broadcast_to(given[largest], target)
+      largest = max(range(len(values)), key=lambda place: math.prod(values[place].shape))
+      values[largest] = jnp.broadcast_to(values[largest], target)
     if node.operation in _UNARY:
-      return _UNARY[node.operation](given[0])
+      return _UNARY[node.operation](values[0])
     if node.operation in _BINARY:
       dtype = DTYPES[node.type]
-      return _BINARY[node.operation](*(array.astype(dtype) for array in given))
+      return _BINARY[node.operation](*(array.astype(dtype) for array in values))
     if node.operation == ops.CONVERT:
-      return given[0]
+      return values[0]
     if node.operation == ops.COMPARE:
-      return jnp.greater(*given)
-    return jnp.where(given[0], *(array.astype(DTYPES[node.type]) for array in given[1:]))
+      return jnp.greater(*values)
+    return jnp.where(values[0], *(array.astype(DTYPES[node.type]) for array in values[1:]))
 
-  def _partial(self, node: programs.Node, given: list[jax.Array], wide: bool) -> jax.Array:
-    """A reduction, product or convolution of blocks; `wide`: of the type that sums are kept in."""
+  def _partial(self, node: programs.Node, values: list[jax.Array], wide: bool) -> jax.Array:
+    """A reduction, product or convolution of blocks.
+
+    Args:
+      node: the operation.
+      values: the blocks of its operands.
+      wide: whether the result has the accumulator's type instead of the node's.
+    """
     dtype = engine.accumulator("s32" if node.type == "s32" else "f32") if wide else (
         DTYPES[node.type])
     if node.operation in ops.REDUCTIONS:
       names, result = programs.labels(node)
       axes = tuple(axis for axis, name in enumerate(names[0]) if name not in result)
-      return _REDUCTIONS[node.operation][0](given[0], axis=axes)
+      return _REDUCTIONS[node.operation][0](values[0], axis=axes)
     if node.operation == ops.CONVOLUTION:
-      return lax.conv_general_dilated(given[0], given[1], (1, 1), "VALID",
+      return lax.conv_general_dilated(values[0], values[1], (1, 1), "VALID",
                                       dimension_numbers=("NHWC", "HWIO", "NHWC"),
                                       preferred_element_type=dtype)
     (one, other), result = programs.labels(node)
@@ -257,12 +276,13 @@ class _Evaluation:
                 tuple(other.index(name) for name in one if name not in result)),
                (tuple(one.index(name) for name in shared),
                 tuple(other.index(name) for name in shared)))
-    return lax.dot_general(given[0], given[1], numbers, preferred_element_type=dtype)
+    return lax.dot_general(values[0], values[1], numbers, preferred_element_type=dtype)
 
   def _looped(self, node: programs.Node, need: blocks.Need, below: list[blocks.Need]
               ) -> jax.Array:
-    """The hero: a loop over the blocks of what it sums."""
+    """The main contraction: a loop over the blocks of its sums."""
     kernel = self._kernel
+    assert kernel is not None
     self._compute_outside(below)
     join, initial = jnp.add, 0
     kept = engine.accumulator("s32" if node.type == "s32" else "f32")
@@ -275,8 +295,8 @@ class _Evaluation:
       at = engine.unravel(number, kernel.reduction_axes, reductions)
       inner = _Evaluation(self._program, list(self._operands.values()), kernel, self._sides,
                           self._starts + at, self._wholes, self._known)
-      given = [inner._full(operand) for operand in below]
-      return join(sums, self._partial(node, given, True).astype(kept))
+      values = [inner._full(operand) for operand in below]
+      return join(sums, self._partial(node, values, True).astype(kept))
 
     shape = tuple(blocks.extent(cut, size, self._sides)
                   for cut, size in zip(need.region, node.shape))
@@ -284,7 +304,8 @@ class _Evaluation:
                          jnp.full(shape, initial, kept))
 
   def _compute_outside(self, below: list[blocks.Need]) -> None:
-    """Computes once what each step of the inner loop would compute anew, though it is the same."""
+    """Computes once the values that are the same in all steps of the inner loop."""
+    assert self._loops is not None
     waiting, seen = list(below), set(below)
     while waiting:
       need = waiting.pop()
@@ -293,8 +314,7 @@ class _Evaluation:
           self.value(need)
         if self._program.nodes[need.node].operation != ops.BROADCAST:
           continue
-      for operand in blocks.operand_needs(self._program, need, self._loops,
-                                          self._kernel.hero) or ():
+      for operand in self._operand_needs(need):
         if need.node not in self._wholes and operand not in seen:
           seen.add(operand)
           waiting.append(operand)
