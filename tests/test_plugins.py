@@ -87,6 +87,14 @@ def test_a_module_of_the_path_keeps_its_name(tmp_path, monkeypatch, runs):
   assert runs() == 1
 
 
+def test_a_loaded_file_is_not_run_again_by_an_import(tmp_path, monkeypatch, runs):
+  (tmp_path / "file_then_import.py").write_text(_SOURCE)
+  monkeypatch.syspath_prepend(tmp_path)
+  plugins.load(tmp_path / "file_then_import.py")
+  import file_then_import  # noqa: F401
+  assert runs() == 1
+
+
 def test_a_package_may_import_its_own_modules(tmp_path, monkeypatch, runs):
   (tmp_path / "package").mkdir()
   (tmp_path / "package" / "__init__.py").write_text("from . import inner\n")

@@ -199,7 +199,17 @@ def _load_path(path: pathlib.Path) -> pathlib.Path:
     del sys.modules[name]
     raise
   _loaded[file] = module
+  _alias(path.stem, file, module)
   return path
+
+
+def _alias(name: str, file: pathlib.Path, module: types.ModuleType) -> None:
+  """Makes `import name` return this module, if it would otherwise run the same file again."""
+  if not name.isidentifier() or name in sys.modules:
+    return
+  spec = importlib.util.find_spec(name)
+  if spec is not None and spec.origin is not None and pathlib.Path(spec.origin).resolve() == file:
+    sys.modules[name] = module
 
 
 def _origin(module: types.ModuleType) -> pathlib.Path | None:

@@ -49,7 +49,7 @@ def test_modules_without_a_program_are_skipped(tmp_path, caplog):
 
 def _program(kind, runs=()):
   module = small_programs.matmul(4, 6, 8) if kind == "tile" else small_programs.perceptron()
-  return programs.Program("p", "f.pb: module 'p'", small_programs.data_of(
+  return programs.HloProgram("p", "f.pb: module 'p'", small_programs.data_of(
       module, runs, [2] if kind == "layout" and runs else []))
 
 

@@ -16,7 +16,7 @@ from tpugraphs_rank.hlo import reading
 
 def _ranked(kind="tile", runs=(), top_k=3, nodes=(), scores=None):
   module = small_programs.matmul(4, 6, 8) if kind == "tile" else small_programs.perceptron()
-  program = programs.Program("p", "f.pb", small_programs.data_of(module, runs, nodes))
+  program = programs.HloProgram("p", "f.pb", small_programs.data_of(module, runs, nodes))
   found = programs.find(program, kind, "", "elements", 20, 0)
   if scores is None:
     scores = np.random.default_rng(0).permutation(found.count) / 8
@@ -54,7 +54,7 @@ def test_raw_data_of_layouts_read_back():
   result = _ranked("layout", top_k=4)
   raw = reading.parse_raw(ranking.raw_bytes([result]))
   assert raw.kind == reading.MODULE_TUNING_DATA
-  again = programs.find(programs.Program("p", "f.pb", raw.modules[0]), "layout", "", "tpu", 1, 0)
+  again = programs.find(programs.HloProgram("p", "f.pb", raw.modules[0]), "layout", "", "tpu", 1, 0)
   chosen = result.best + [0] * (0 not in result.best)
   np.testing.assert_array_equal(again.arrays["node_config_ids"], [2, 3, 5])
   np.testing.assert_array_equal(again.arrays["node_config_feat"],

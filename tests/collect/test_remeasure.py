@@ -91,7 +91,7 @@ def test_kinds_of_runs() -> None:
 
 
 def _ranked(data: tuning_pb2.ModuleTuningData, kind: str, top_k: int) -> ranking.Ranked:
-  program = programs.Program(data.module.name, "f.pb", data)
+  program = programs.HloProgram(data.module.name, "f.pb", data)
   found = programs.find(program, kind, "", "xla_cpu", 20, 0)
   return ranking.rank(program, found, -np.arange(found.count, dtype=float), top_k)
 

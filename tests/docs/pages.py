@@ -16,7 +16,7 @@ EXECUTED = (
 # What a page says before a block that differs from the rule "executed":
 #   <!-- test: not executed -->, <!-- test: needs the network -->, <!-- test: use FILE as NAME -->
 _BLOCK = re.compile(
-    r"(?:<!-- test: (?P<note>[^>]*) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    r"(?:<!-- test: (?P<note>[^>]*) -->\n)?^```(?P<language>\w*)[^\n`]*\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""Candidate configurations of one program, wherever they come from."""
+"""Candidate configurations of one program, from any source."""
 
 from collections.abc import Callable
 import dataclasses
@@ -18,10 +18,10 @@ class Candidates:
     kind: `tile` or `layout`.
     arrays: their features by the keys of a graph file: `config_feat` (c, 24), or `node_config_ids`
       (nc,) and `node_config_feat` (c, nc, 18) int8.
-    profile: position -> the configuration as raw data, without a measurement.
-    about: where they come from, and how many there were before equal ones became one; for JSON.
-    default: position of the compiler's default, if that is known.
-    indices: for each its position in the file that it comes from, if it does.
+    profile: maps a position to the configuration as raw data, without a measurement.
+    about: for JSON: where they come from, and how many there were before equal ones were merged.
+    default: position of the compiler's default, if it is known.
+    indices: for candidates from a file, the position of each in that file.
   """
 
   kind: str
@@ -33,9 +33,9 @@ class Candidates:
 
   @property
   def count(self) -> int:
-    """c, how many there are."""
+    """c, the number of candidates."""
     return len(self.arrays["config_feat" if self.kind == "tile" else "node_config_feat"])
 
   def index(self, position: int) -> int:
-    """Where a candidate stands in the file that it comes from; otherwise its position."""
+    """The position of a candidate in its file; if it is not from a file, its position here."""
     return int(position if self.indices is None else self.indices[position])

@@ -1,4 +1,4 @@
-"""Predicted against measured: what became of the best candidates when they were run."""
+"""Predicted against measured: how fast the best candidates were when they were run."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -21,9 +21,9 @@ class Measured:
 
   Attributes:
     ranked: the prediction.
-    positions: (m,) of those of the best candidates that could be measured, the best first.
+    positions: (m,) positions of the best candidates that could be measured, the best first.
     passes: (p, m) ns, their runtimes in each pass.
-    default: ns, the runtime of the compiler's default, a mean over the passes.
+    default: ns, the runtime of the compiler's default, averaged over the passes.
   """
 
   ranked: ranked_lib.Ranked
@@ -33,22 +33,22 @@ class Measured:
 
   @property
   def runtimes(self) -> np.ndarray:
-    """(m,) ns, means over the passes."""
+    """(m,) ns, averaged over the passes."""
     return self.passes.mean(axis=0)
 
   @property
   def tau(self) -> float | None:
-    """Kendall's tau of predicted and measured among the best; None where all are equal."""
+    """Kendall's tau of predicted and measured among the best; None if all are equal."""
     return _known(metrics.kendall_tau(self.runtimes, self.ranked.scores[self.positions]))
 
   @property
   def tau_of_passes(self) -> float | None:
-    """Kendall's tau of the first two passes: what the noise allows; None where all are equal."""
+    """Kendall's tau of the first two passes, the limit set by noise; None if all are equal."""
     return _known(metrics.kendall_tau(self.passes[0], -self.passes[1].astype(np.float64)))
 
   @property
   def speedup(self) -> float:
-    """Runtime of the default over that of the fastest of the best."""
+    """Runtime of the default divided by that of the fastest of the best."""
     return self.default / float(self.runtimes.min())
 
 
@@ -57,7 +57,7 @@ def _known(value: float) -> float | None:
 
 
 def _key(profile: candidate_set.Profile) -> tuple[Any, ...]:
-  """What makes two configurations the same to a collector, which works out input bounds itself."""
+  """The part of a configuration that identifies it. Collectors compute input bounds themselves."""
   if profile.HasField("op_config"):
     tile = profile.op_config.tile_size_config
     return tuple(tile.output_bounds), tuple(tile.kernel_bounds)
@@ -73,20 +73,20 @@ def compare(ranked: ranked_lib.Ranked, passes: Sequence[tuning_pb2.ModuleTuningD
     passes: two or more measurements of the same runs of this program.
 
   Raises:
-    DataError: no default, or fewer than two of the best, were measured.
+    DataError: the default was not measured, or fewer than two of the best were.
   """
   times = np.array([[run.profile.compute_time_ns for run in data.runs] for data in passes])
   index = {_key(run): number for number, run in enumerate(passes[0].runs)}
   defaults = [number for number, run in enumerate(passes[0].runs) if run.is_default]
   wanted = [(position, index.get(_key(ranked.candidates.profile(position))))
             for position in ranked.best]
-  hit = [(position, number) for position, number in wanted if number is not None]
-  if not defaults or len(hit) < min(2, len(ranked.best)):
+  matched = [(position, number) for position, number in wanted if number is not None]
+  if not defaults or len(matched) < min(2, len(ranked.best)):
     raise errors.DataError(
-        f"{ranked.program.source}: {len(hit)} of the best {len(ranked.best)} configurations and "
+        f"{ranked.program.source}: {len(matched)} of the best {len(ranked.best)} configurations and "
         f"{len(defaults)} defaults were measured; expected two or more and the default (the "
         "collector drops configurations that compile to the same program): raise --top_k")
-  positions, numbers = (np.array(column) for column in zip(*hit))
+  positions, numbers = (np.array(column) for column in zip(*matched))
   return Measured(ranked, positions, times[:, numbers], float(times[:, defaults[0]].mean()))
 
 
@@ -103,14 +103,14 @@ def to_json(result: Measured) -> dict[str, Any]:
 
 
 def _measured_places(result: Measured) -> list[int]:
-  """The place of each configuration by its runtime, from 1."""
+  """The rank of each configuration by its runtime, from 1."""
   places = np.empty(len(result.positions), int)
   places[np.argsort(result.runtimes, kind="stable")] = np.arange(1, len(places) + 1)
   return places.tolist()
 
 
 def table(result: Measured) -> str:
-  """The comparison of one program, for people."""
+  """The comparison of one program as text."""
   header = ["predicted", "measured", "runtime", "default / runtime"]
   rows = []
   order = {int(position): place for place, position in enumerate(result.ranked.best, 1)}
@@ -123,7 +123,7 @@ def table(result: Measured) -> str:
   lines.append(
       f"tau of predicted and measured: {_shown(result.tau)} (two passes: "
       f"{_shown(result.tau_of_passes)}); the fastest is {result.speedup:.3f} times as fast as the "
-      "default" + (f"; {dropped} could not be told from others" if dropped else ""))
+      "default" + (f"; {dropped} compile to the same programs as others" if dropped else ""))
   return "\n".join([f"{result.ranked.program.name}: measured", *lines])
 
 

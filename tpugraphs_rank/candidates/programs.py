@@ -1,4 +1,4 @@
-"""One's own programs: read from any XLA dump or raw file, with candidates, as graphs to score."""
+"""Your own programs: read from any XLA dump or raw file, with candidates, as graphs to score."""
 
 import dataclasses
 import logging
@@ -8,10 +8,10 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import registries
 from tpugraphs_rank.candidates import candidate_set
-from tpugraphs_rank.candidates import layouts
+from tpugraphs_rank.candidates import generators
 from tpugraphs_rank.candidates import supplied
-from tpugraphs_rank.candidates import tiles
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.hlo import graph as hlo_graph
 from tpugraphs_rank.hlo import reading
@@ -23,13 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-  """A program to rank configurations of.
+class HloProgram:
+  """A program whose configurations are to be ranked.
 
   Attributes:
-    name: of its module, or of the file where the module has none.
-    source: what error messages call it.
-    data: its module, and its runs where the file has any.
+    name: of its module, or of the file if the module has none.
+    source: its name in error messages.
+    data: its module, and its runs if the file has any.
   """
 
   name: str
@@ -37,15 +37,15 @@ class Program:
   data: tuning_pb2.ModuleTuningData
 
 
-def read(path: files.PathLike, module: str | None = None) -> list[Program]:
+def read(path: files.PathLike, module: str | None = None) -> list[HloProgram]:
   """The programs of a raw file, in its order.
 
   Args:
     path: a `HloProto`, `HloModuleProto`, `TuningData` or `ModuleTuningData` file.
-    module: only the one of this name; None: all.
+    module: the name of the only program to return; None: all programs.
 
   Raises:
-    MissingDataError, DataError: as `reading.read_raw`, or no program is in the file.
+    MissingDataError, DataError: as `reading.read_raw`, or the file has no program.
     UnknownNameError: there is no program of this name.
   """
   raw = reading.read_raw(path)
@@ -53,7 +53,7 @@ def read(path: files.PathLike, module: str | None = None) -> list[Program]:
   for data in raw.modules:
     if data.HasField("module"):
       name = data.module.name or pathlib.Path(path).stem
-      programs.append(Program(name, f"{raw.source}: module {name!r}", data))
+      programs.append(HloProgram(name, f"{raw.source}: module {name!r}", data))
     else:
       _log.warning("%s: a module has no HLO program and is skipped", raw.source)
   if module is None:
@@ -66,47 +66,50 @@ def read(path: files.PathLike, module: str | None = None) -> list[Program]:
   return chosen[:1]
 
 
-def find(program: Program, kind: str, wanted: str, tiling: str, most: int, seed: int
+def is_generator(name: str) -> bool:
+  """Whether a choice of candidates names a generator (or is ""), rather than a file."""
+  return not name or name in registries.CANDIDATES
+
+
+def find(program: HloProgram, kind: str, source: str, tiling: str, limit: int, seed: int
          ) -> candidate_set.Candidates:
   """The candidates of a program.
 
   Args:
     program: the program.
-    kind: `tile` or `layout`, what the run ranks.
-    wanted: `auto`; `runs`, those of the program's file; an `.npz` file; or "": the runs where
-      there are any of this kind, otherwise `auto`.
-    tiling: what tile bounds mean, and which layouts there are; see `tile_spaces`.
-    most: the most that `auto` makes.
-    seed: of `auto`.
+    kind: `tile` or `layout`, the kind that the run ranks.
+    source: the name of a generator (`auto`; `runs`, those of the program's file; or a registered
+      one), or an `.npz` file; or "": `runs` if there are any of this kind, otherwise `auto`.
+    tiling: what tile bounds mean, and which layouts exist; see `tile_spaces`.
+    limit: maximum number of candidates that a generator returns.
+    seed: of a generator's random choices.
 
   Raises:
-    TpuGraphsRankError: as `tiles.enumerate_tiles`, `layouts.draw_layouts`, `given.from_runs` and
-      `given.from_npz`.
+    TpuGraphsRankError: as `tiles.enumerate_tiles`, `layouts.draw_layouts`, `supplied.from_runs` and
+      `supplied.from_npz`.
   """
-  wanted = wanted or (RUNS if supplied.has_runs(program.data, kind) else AUTO)
-  if wanted == RUNS:
-    return supplied.from_runs(program.data, kind, program.source)
-  if wanted != AUTO:
-    return supplied.from_npz(wanted, program.data, kind)
-  if kind == "tile":
-    return tiles.enumerate_tiles(program.data.module, tiling, most, seed, program.source)
-  return layouts.draw_layouts(program.data, tiling, most, seed, program.source)
+  source = source or (RUNS if supplied.has_runs(program.data, kind) else AUTO)
+  if not is_generator(source):
+    return supplied.from_npz(source, program.data, kind)
+  return registries.CANDIDATES.get(source)(
+      generators.Request(program.data, kind, tiling, limit, seed, program.source))
 
 
-def to_graph(program: Program, candidates: candidate_set.Candidates, padding: int) -> graphs.Graph:
+def to_graph(program: HloProgram, candidates: candidate_set.Candidates, padding: int
+             ) -> graphs.Graph:
   """The graph of a program and its candidates, without runtimes.
 
   Args:
     program: the program.
-    candidates: of this program.
-    padding: of feature lists, 0 or -1: that of the run's training graphs.
+    candidates: its candidates.
+    padding: of feature lists, 0 or -1, as in the run's training graphs.
 
   Raises:
     DataError: the program is damaged.
   """
   arrays: dict[str, np.ndarray] = hlo_graph.graph_arrays(
       program.data.module, padding, program.source)
-  # With one candidate first: of all layouts it would make a wide copy.
+  # The graph is built with one candidate first, because checking all layouts would copy them.
   key = "config_feat" if candidates.kind == "tile" else "node_config_feat"
   arrays = {**arrays, **candidates.arrays, key: candidates.arrays[key][:1],
             "config_runtime": np.zeros(1, np.int64)}

@@ -25,10 +25,10 @@ class Ranked:
     candidates: its candidates.
     scores: (c,) float, higher = predicted faster.
     order: (c,) positions, the best first.
-    top_k: how many of the best are asked for.
+    top_k: number of best candidates to report.
   """
 
-  program: programs.Program
+  program: programs.HloProgram
   candidates: candidate_set.Candidates
   scores: np.ndarray
   order: np.ndarray
@@ -41,13 +41,13 @@ class Ranked:
 
   @property
   def rank_of_default(self) -> int:
-    """Where the default stands, from 1; 0 if it is not known."""
+    """The rank of the default, from 1; 0 if it is not known."""
     default = self.candidates.default
     return 0 if default is None else int(np.flatnonzero(self.order == default)[0]) + 1
 
 
-def rank(program: programs.Program, candidates: candidate_set.Candidates, scores: np.ndarray, top_k: int
-         ) -> Ranked:
+def rank(program: programs.HloProgram, candidates: candidate_set.Candidates, scores: np.ndarray,
+         top_k: int) -> Ranked:
   """Ranks candidates by their scores; equal scores keep their order."""
   return Ranked(program, candidates, scores, metrics.ranking(scores), top_k)
 
@@ -55,8 +55,8 @@ def rank(program: programs.Program, candidates: candidate_set.Candidates, scores
 def raw_module(ranked: Ranked) -> tuning_pb2.ModuleTuningData:
   """The best candidates as raw data without measurements, best first.
 
-  The default, if it is known, is marked, and stands last where it is not among the best: what is
-  measured of a program needs it.
+  The default, if it is known, is marked. If it is not among the best it comes last, because
+  measurements of a program need it.
   """
   data = tuning_pb2.ModuleTuningData(
       module=ranked.program.data.module, fingerprint=ranked.program.data.fingerprint)
@@ -89,24 +89,24 @@ def configuration(profile: candidate_set.Profile) -> dict[str, Any]:
 
 
 def to_json(ranked: Ranked) -> dict[str, Any]:
-  """What is known of a program's ranking."""
+  """A program's ranking for JSON."""
   candidates = ranked.candidates
-  found_json: dict[str, Any] = {
+  ranking_json: dict[str, Any] = {
       "program": ranked.program.name, "kind": candidates.kind,
       "candidates": {"count": candidates.count, **candidates.about},
       "rank_of_default": ranked.rank_of_default or None}
   if candidates.kind == "layout":
-    found_json["nodes"] = candidates.arrays["node_config_ids"].tolist()
-  found_json["configurations"] = [
+    ranking_json["nodes"] = candidates.arrays["node_config_ids"].tolist()
+  ranking_json["configurations"] = [
       {"rank": place, "candidate": candidates.index(position),
        "score": float(ranked.scores[position]), "is_default": position == candidates.default,
        **configuration(candidates.profile(position))}
       for place, position in enumerate(ranked.best, 1)]
-  return found_json
+  return ranking_json
 
 
 def table(ranked: Ranked) -> str:
-  """The best candidates, one a line, for people."""
+  """The best candidates as text, one per line."""
   candidates = ranked.candidates
   header = ["rank", "score", "candidate", *_titles(candidates), ""]
   rows: list[list[str]] = []
@@ -127,13 +127,13 @@ def _titles(candidates: candidate_set.Candidates) -> list[str]:
 
 
 def _shown(candidates: candidate_set.Candidates, position: int) -> list[str]:
-  parts = configuration(candidates.profile(position))
+  config = configuration(candidates.profile(position))
   if candidates.kind == "tile":
-    return ["x".join(map(str, bounds)) or "-" for bounds in parts.values()]
+    return ["x".join(map(str, bounds)) or "-" for bounds in config.values()]
   requests = [
       f"{node}: " + "/".join("".join(map(str, layout)) for layout in tensors)
-      for node, tensors in zip(candidates.arrays["node_config_ids"].tolist(), parts["layouts"])
+      for node, tensors in zip(candidates.arrays["node_config_ids"].tolist(), config["layouts"])
       if any(tensors)]
-  count = sum(bool(layout) for tensors in parts["layouts"] for layout in tensors)
+  count = sum(bool(layout) for tensors in config["layouts"] for layout in tensors)
   more = f"  and {len(requests) - _SHOWN_NODES} nodes more" if len(requests) > _SHOWN_NODES else ""
   return [str(count), "  ".join(requests[:_SHOWN_NODES]) + more]

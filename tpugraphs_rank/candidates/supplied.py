@@ -1,6 +1,6 @@
-"""Candidates that somebody else has chosen: those of an `.npz` file, or the runs of a raw file."""
+"""Candidates that the user supplies: arrays, an `.npz` file, or the runs of a raw file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ _ROWS = 1024
 
 
 def has_runs(data: tuning_pb2.ModuleTuningData, kind: str) -> bool:
-  """Whether a program comes with configurations of a kind, measured or not."""
+  """Whether a program's file has configurations of a kind, measured or not."""
   return any(_is_of(run, kind) for run in data.runs)
 
 
@@ -31,12 +31,12 @@ def _is_of(run: tuning_pb2.ConfigProfile, kind: str) -> bool:
 
 def from_runs(data: tuning_pb2.ModuleTuningData, kind: str, source: str = "the module"
               ) -> candidate_set.Candidates:
-  """The configurations of a raw file's runs, measured or not, equal ones once.
+  """The distinct configurations of a raw file's runs, measured or not.
 
   Args:
-    data: the program with its runs; those that failed (`error`) and of other kinds do not count.
+    data: the program with its runs. Failed runs (`error`) and other kinds are ignored.
     kind: `tile` or `layout`.
-    source: what error messages call the program.
+    source: the program's name in error messages.
 
   Raises:
     DataError: there are none, or one does not fit the program.
@@ -44,8 +44,8 @@ def from_runs(data: tuning_pb2.ModuleTuningData, kind: str, source: str = "the m
   chosen = [index for index, run in enumerate(data.runs) if _is_of(run, kind) and not run.error]
   if not chosen:
     raise errors.DataError(
-        f"{source} has no {kind} configurations of its own; expected runs with a "
-        f"{'tile_size_config' if kind == 'tile' else 'layout_config'}; let them be made with "
+        f"{source} has no {kind} configurations in its file; expected runs with a "
+        f"{'tile_size_config' if kind == 'tile' else 'layout_config'}; generate candidates with "
         "--candidates auto")
   if kind == "tile":
     arrays = {"config_feat": tuning.tile_features([data.runs[index] for index in chosen])}
@@ -62,8 +62,9 @@ def from_runs(data: tuning_pb2.ModuleTuningData, kind: str, source: str = "the m
 
   def profile(position: int) -> candidate_set.Profile:
     run = data.runs[int(indices[position])]
-    return candidate_set.Profile(op_config=run.op_config) if kind == "tile" else candidate_set.Profile(
-        module_config=run.module_config)
+    if kind == "tile":
+      return candidate_set.Profile(op_config=run.op_config)
+    return candidate_set.Profile(module_config=run.module_config)
 
   return candidate_set.Candidates(
       kind, _rows_of(arrays, kept), profile,
@@ -78,30 +79,47 @@ def _rows_of(arrays: dict[str, np.ndarray], kept: np.ndarray) -> dict[str, np.nd
 
 def from_npz(path: files.PathLike, data: tuning_pb2.ModuleTuningData, kind: str
              ) -> candidate_set.Candidates:
-  """The configurations of an `.npz` file, equal ones once.
+  """The distinct configurations of an `.npz` file.
 
   Args:
     path: a file with `config_feat` (c, 24), or with `node_config_ids` (nc,) and `node_config_feat`
-      (c, nc, 18); further keys, as of a whole graph, are allowed.
+      (c, nc, 18). Further keys, for example those of a whole graph, are allowed.
     data: the program.
-    kind: `tile` or `layout`, what the run ranks.
+    kind: `tile` or `layout`, the kind that the run ranks.
 
   Raises:
     MissingDataError: there is no such file.
     CompatibilityError: it holds configurations of the other kind.
-    DataError: it is damaged, is of another program or breaks the format; the entry is named.
+    DataError: it is damaged, belongs to another program or breaks the format; the message names the
+      entry.
   """
   keys = [key for required in _KEYS.values() for key in required]
-  stored = npz.read_arrays(path, [*keys, "node_opcode"])
+  return from_arrays(npz.read_arrays(path, [*keys, "node_opcode"]), data, kind, path)
+
+
+def from_arrays(stored: Mapping[str, np.ndarray], data: tuning_pb2.ModuleTuningData, kind: str,
+                path: files.PathLike = "the candidates") -> candidate_set.Candidates:
+  """The distinct configurations in some arrays.
+
+  Args:
+    stored: the arrays of `from_npz`, by key.
+    data: the program.
+    kind: `tile` or `layout`, the kind that the run ranks.
+    path: where the arrays come from, for error messages.
+
+  Raises:
+    CompatibilityError: they are configurations of the other kind.
+    DataError: they belong to another program or break the format; the message names the entry.
+  """
   held = [name for name, required in _KEYS.items() if any(key in stored for key in required)]
   if held and kind not in held:
     raise errors.CompatibilityError(
-        f"{path} holds {held[0]} configurations; the run ranks {kind}s: give "
-        f"{' and '.join(_KEYS[kind])}, or a run that was trained on {held[0]}s")
+        f"{path} holds {held[0]} configurations, but the run ranks {kind}s; supply "
+        f"{' and '.join(_KEYS[kind])}, or use a run that was trained on {held[0]}s")
   missing = [key for key in _KEYS[kind] if key not in stored]
   if missing:
     raise errors.DataError(
-        f"{path} lacks {' and '.join(missing)} (found: "
+        f"{path} lacks {' and '.join(missing)} (it has: "
         f"{', '.join(sorted(stored)) or 'no known key'}); expected configurations as in a graph "
         "file")
   for key in _KEYS[kind]:
@@ -129,15 +147,15 @@ def _check_numbers(array: np.ndarray, key: str, path: files.PathLike) -> None:
                     "expected whole numbers")
 
 
-def _check_same_program(stored: dict[str, np.ndarray], data: tuning_pb2.ModuleTuningData,
+def _check_same_program(stored: Mapping[str, np.ndarray], data: tuning_pb2.ModuleTuningData,
                         path: files.PathLike) -> None:
-  """Where the file is a whole graph, it must be of this program."""
+  """If the arrays are those of a whole graph, it must be the graph of this program."""
   if "node_opcode" not in stored:
     return
   ours, theirs = graph.node_opcodes(data.module), np.ravel(stored["node_opcode"])
   if not np.array_equal(ours, theirs):
-    raise _fail(path, "node_opcode", f"is of another program ({len(theirs)} nodes; "
-                f"{data.module.name!r} has {len(ours)}); give configurations of this one")
+    raise _fail(path, "node_opcode", f"belongs to another program ({len(theirs)} nodes; "
+                f"{data.module.name!r} has {len(ours)}); supply configurations of this one")
 
 
 def _tiles(rows: np.ndarray, path: files.PathLike) -> candidate_set.Candidates:
@@ -148,21 +166,21 @@ def _tiles(rows: np.ndarray, path: files.PathLike) -> candidate_set.Candidates:
   groups = _bounds(rows, path)
   kept, _ = distinct_rows.find(rows)
 
-  def profile(position: int) -> candidate_set.Profile:
-    made = candidate_set.Profile()
-    made.op_config.tile_size_config.SetInParent()
+  def profile_of(position: int) -> candidate_set.Profile:
+    profile = candidate_set.Profile()
+    profile.op_config.tile_size_config.SetInParent()
     for name, entries in zip(tuning.TILE_BOUNDS, groups):
       entry = entries[kept[position]]
-      getattr(made.op_config.tile_size_config, name).extend(entry[entry > 0].tolist())
-    return made
+      getattr(profile.op_config.tile_size_config, name).extend(entry[entry > 0].tolist())
+    return profile
 
   return candidate_set.Candidates(
-      "tile", {"config_feat": rows[kept]}, profile,
+      "tile", {"config_feat": rows[kept]}, profile_of,
       {"source": str(path), "given": len(rows), "equal": len(rows) - len(kept)}, indices=kept)
 
 
 def _bounds(rows: np.ndarray, path: files.PathLike) -> list[np.ndarray]:
-  """The three groups of bounds, (c, 6) int64 each; whatever contradicts itself is refused."""
+  """The three groups of bounds, (c, 6) int64 each; contradictory rows are refused."""
   groups = []
   for number, name in enumerate(tuning.TILE_BOUNDS):
     first = number * (tuning.BOUNDS_LENGTH + 2)
@@ -174,12 +192,12 @@ def _bounds(rows: np.ndarray, path: files.PathLike) -> list[np.ndarray]:
                   "sides above 0, then zeros")
     lists = [[side for side in entry if side] for entry in group.tolist()]
     totals = np.array([(sum(sides), int(np.prod(sides)) if sides else 0) for sides in lists])
-    given = rows[:, first + tuning.BOUNDS_LENGTH:first + tuning.BOUNDS_LENGTH + 2]
-    differ = (totals.astype(np.float32) != given).any(axis=1)
+    stored = rows[:, first + tuning.BOUNDS_LENGTH:first + tuning.BOUNDS_LENGTH + 2]
+    differ = (totals.astype(np.float32) != stored).any(axis=1)
     if differ.any():
       row = int(np.argmax(differ))
       raise _fail(path, "config_feat", f"row {row} has {name} {lists[row]} with sum and product "
-                  f"{given[row].tolist()}; expected {totals[row].tolist()}")
+                  f"{stored[row].tolist()}; expected {totals[row].tolist()}")
     groups.append(group)
   return groups
 
@@ -214,13 +232,13 @@ def _check_nodes(ids: np.ndarray, data: tuning_pb2.ModuleTuningData, source: str
   if len(wrong):
     raise errors.DataError(
         f"{source}: {int(wrong[0])} is configured, but {data.module.name!r} has nodes 0 to "
-        f"{count - 1}; give configurations of this program")
+        f"{count - 1}; supply configurations of this program")
   if len(np.unique(ids)) != len(ids):
     raise errors.DataError(f"{source}: a node is configured twice; expected distinct nodes")
 
 
 def _check_layouts(rows: np.ndarray, configurable: Sequence[layouts.Site], source: str) -> None:
-  """Refuses what is no order of a tensor's axes, naming configuration, node and tensor."""
+  """Refuses layouts that do not order a tensor's axes; names configuration, node and tensor."""
   ranks = np.array([[len(site.shapes[tensor]) if tensor < len(site.shapes) else 0
                      for tensor in range(tuning.TENSORS)] for site in configurable]
                    ).reshape(-1, tuning.TENSORS)

@@ -11,53 +11,53 @@ from tpugraphs_rank.data import distinct_rows
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import tuning
 
-# Spaces of at most so many tiles are enumerated, so that the number of legal tiles is known.
+# Spaces of at most this many tiles are enumerated, so that the number of legal tiles is known.
 _ENUMERATED = 1 << 20
-_DRAWS = 1 << 16  # that larger spaces are sampled by at a time
+_DRAWS = 1 << 16  # Tiles sampled at a time from larger spaces.
 _ROUNDS = 16
 
 
 def rng_of(name: str, seed: int) -> np.random.Generator:
-  """A generator that depends on a program's name and the seed alone, not on the other programs."""
+  """A generator that depends on the program's name and the seed, not on other programs."""
   digest = hashlib.sha256(f"{seed}/candidates/{name}".encode()).digest()
   return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
-def enumerate_tiles(module: hlo_pb2.HloModuleProto, tiling: str, most: int, seed: int,
+def enumerate_tiles(module: hlo_pb2.HloModuleProto, tiling: str, limit: int, seed: int,
                     source: str = "the module") -> candidate_set.Candidates:
   """The tiles that a kernel can be cut into.
 
   Args:
     module: the kernel.
     tiling: what bounds mean, see `tile_spaces`.
-    most: where there are more, so many are drawn, each with the same probability.
-    seed: of the draws.
-    source: what error messages call the kernel.
+    limit: maximum number of tiles. If there are more, they are sampled uniformly.
+    seed: of the sample.
+    source: the kernel's name in error messages.
 
   Raises:
     DataError: there is nothing to tile, or no tile is legal.
-    ConfigError: `most` is not positive.
+    ConfigError: `limit` is not positive.
   """
-  if most < 1:
-    raise errors.ConfigError(f"at most {most} candidates are wanted; expected 1 or more")
+  if limit < 1:
+    raise errors.ConfigError(f"the maximum number of candidates is {limit}; expected 1 or more")
   space = tile_spaces.tile_space(module, tiling, source)
-  sides, legal = _sides(space, most, rng_of(module.name, seed))
+  sides, legal = _sides(space, limit, rng_of(module.name, seed))
   if not len(sides):
     raise errors.DataError(
-        f"{source}: none of the {space.combinations} tiles keeps to {space.steps[0]} to "
+        f"{source}: none of the {space.combinations} tiles takes {space.steps[0]} to "
         f"{space.steps[1]} steps; the kernel is too small or too large for the tiling {tiling!r}: "
-        "choose another with --tiling, or give configurations with --candidates FILE.npz")
+        "choose another with --tiling, or supply configurations with --candidates FILE.npz")
   groups = [_entries(bounds, sides) for bounds in (space.kernel, space.output, space.inputs)]
 
-  def profile(position: int) -> candidate_set.Profile:
-    made = candidate_set.Profile()
+  def profile_of(position: int) -> candidate_set.Profile:
+    profile = candidate_set.Profile()
     for name, entries in zip(tuning.TILE_BOUNDS, groups):
-      getattr(made.op_config.tile_size_config, name).extend(map(int, entries[position]))
-    return made
+      getattr(profile.op_config.tile_size_config, name).extend(map(int, entries[position]))
+    return profile
 
   about = {"source": "auto", "tiling": tiling, "legal": legal, "seed": seed}
   return candidate_set.Candidates(
-      "tile", {"config_feat": feature_rows(*groups)}, profile, about)
+      "tile", {"config_feat": feature_rows(*groups)}, profile_of, about)
 
 
 def _entries(bounds: tuple[tile_spaces.Bound, ...], sides: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def _entries(bounds: tuple[tile_spaces.Bound, ...], sides: np.ndarray) -> np.nda
 
 
 def feature_rows(*groups: np.ndarray) -> np.ndarray:
-  """(c, k) bounds, a group after the other, to (c, 8 * groups) float32: six, sum, product each."""
+  """(c, k) bounds, group by group, to (c, 8 * groups) float32: six bounds, sum, product each."""
   columns: list[np.ndarray] = []
   for entries in groups:
     first = entries[:, :tuning.BOUNDS_LENGTH]
@@ -77,17 +77,17 @@ def feature_rows(*groups: np.ndarray) -> np.ndarray:
   return np.concatenate(columns, axis=1).astype(np.float32)
 
 
-def _sides(space: tile_spaces.TileSpace, most: int, rng: np.random.Generator
+def _sides(space: tile_spaces.TileSpace, limit: int, rng: np.random.Generator
            ) -> tuple[np.ndarray, int | None]:
-  """(c, axes) legal tiles in lexicographic order; how many there are, None if it is not known."""
+  """(c, axes) legal tiles in lexicographic order; and their total number, None if unknown."""
   lengths = [len(options) for options in space.sides]
   if space.combinations <= _ENUMERATED:
     chosen = np.stack(np.unravel_index(np.arange(space.combinations), lengths), axis=1)
     sides = space.tiles(chosen)
     sides = sides[space.is_legal(sides)]
     legal = len(sides)
-    if legal > most:
-      sides = sides[np.sort(rng.choice(legal, most, replace=False))]
+    if legal > limit:
+      sides = sides[np.sort(rng.choice(legal, limit, replace=False))]
     return sides, legal
   drawn = np.zeros([0, len(lengths)], np.int64)
   for _ in range(_ROUNDS):
@@ -95,7 +95,7 @@ def _sides(space: tile_spaces.TileSpace, most: int, rng: np.random.Generator
     sides = space.tiles(chosen)
     drawn = np.concatenate([drawn, sides[space.is_legal(sides)]])
     drawn = drawn[distinct_rows.find(drawn)[0]]
-    if len(drawn) >= most:
+    if len(drawn) >= limit:
       break
-  drawn = drawn[:most]
+  drawn = drawn[:limit]
   return drawn[np.lexsort(drawn.T[::-1])], None

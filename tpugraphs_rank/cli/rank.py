@@ -27,6 +27,7 @@ import tqdm
 from tpugraphs_rank import collect
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import plugins
 from tpugraphs_rank.candidates import measured
 from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import ranking as ranked_lib
@@ -48,7 +49,7 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
   Args:
     run_dir: directory of a trained run, or the name of a bundled one.
     hlo: a raw file, see `programs.read`.
-    candidates: `auto`, `runs`, an `.npz` file or "", see `programs.find`.
+    candidates: the name of a generator, an `.npz` file or ""; see `programs.find`.
     top_k: how many of the best to return.
     module: only the program of this name.
     target: the hardware that the programs are for; None: the run's.
@@ -71,7 +72,7 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
   from tpugraphs_rank.training import run as run_lib
   run = run_lib.load_run(run_dir, strict)
   kind = run.about["kind"]
-  is_file = candidates not in ("", programs.AUTO, programs.RUNS)
+  is_file = not programs.is_generator(candidates)
   if len(to_rank) > 1 and (is_file or kind == "layout"):
     raise errors.ConfigError(
         f"{hlo} has {len(to_rank)} programs; expected one, because "
@@ -122,7 +123,10 @@ def define_flags() -> None:
   flags.DEFINE_string(
       "candidates", "", "auto: generate tiles or layouts that the program admits. runs: the runs "
       "in the raw file, measured or not. Otherwise an .npz file with config_feat, or with "
-      "node_config_ids and node_config_feat. By default runs if the file has any, else auto.")
+      "node_config_ids and node_config_feat, or the name of a generator that a plugin registers. "
+      "By default runs if the file has any, else auto.")
+  flags.DEFINE_multi_string("plugin", [], "Module or file that registers candidate generators. The "
+                            "plugins of the run are loaded anyway. Repeatable.")
   flags.DEFINE_integer("top_k", 10, "Number of best configurations to report.")
   flags.DEFINE_string("output", None, "Folder of the results. By default predictions/ in the run "
                       "directory, or in the current folder for a bundled run.")
@@ -146,6 +150,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
   """Runs the command."""
   values = flags.FLAGS
+  plugins.load_all(values.plugin)
   results = rank(
       values.run_dir, values.hlo, values.candidates, values.top_k, values.module, values.target,
       values.tiling, values.max_candidates, values.seed, values.strict)
