@@ -39,7 +39,8 @@ def test_gates_in_order() -> None:
 def test_layout_programs_need_more_configurations_and_no_ratio() -> None:
   rising = np.arange(1000, 1000 + gates.LAYOUT.configurations)
   assert gates.assess(np.stack([rising, rising]), gates.LAYOUT).failed_gate == ""
-  assert gates.assess(np.stack([rising, rising])[:, 1:], gates.LAYOUT).failed_gate == "configurations"
+  assert gates.assess(
+      np.stack([rising, rising])[:, 1:], gates.LAYOUT).failed_gate == "configurations"
   assert gates.assess(np.stack([rising, rising[::-1]]), gates.LAYOUT).failed_gate == "tau"
 
 

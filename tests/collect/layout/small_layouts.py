@@ -60,7 +60,8 @@ def record(stem: str, pass_number: int, count: int = 44, step_ns: int = 1000,
   entries = []
   for index, configuration in enumerate(configurations(count)):
     entry: dict[str, Any] = {
-        "layouts": configurations_lib.to_text(configuration), "status": (statuses or {}).get(index, "ok"),
+        "layouts": configurations_lib.to_text(configuration),
+        "status": (statuses or {}).get(index, "ok"),
         "optimised_hlo": (programs or {}).get(index, f"program {index}")}
     if entry["status"] == "ok":
       entry["runtime_ns"] = 100_000 + step_ns * index + pass_number

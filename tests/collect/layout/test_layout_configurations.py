@@ -45,7 +45,8 @@ def test_only_tensors_with_two_layouts_or_more_are_slots() -> None:
 
 
 @hypothesis.given(SITES, SEEDS)
-def test_configurations_are_permutations_of_slots(sites: list[configurations.Site], seed: int) -> None:
+def test_configurations_are_permutations_of_slots(
+    sites: list[configurations.Site], seed: int) -> None:
   rng = np.random.default_rng(seed)
   start = configurations.random(sites, rng)
   _check(start, sites)
@@ -68,7 +69,8 @@ def test_text_is_as_documented() -> None:
 
 def test_random_configurations_constrain_different_shares() -> None:
   rng = np.random.default_rng(0)
-  shares = [configurations.constraints(configurations.random(MANY, rng)) / len(configurations.slots(MANY))
+  count = len(configurations.slots(MANY))
+  shares = [configurations.constraints(configurations.random(MANY, rng)) / count
             for _ in range(400)]
   low, high = configurations.RANDOM_SHARE
   assert np.mean(shares) == pytest.approx((low + high) / 2, abs=0.05)

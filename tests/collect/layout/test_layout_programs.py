@@ -92,7 +92,8 @@ def _rng() -> np.random.Generator:
 
 
 def _traced(family: str, mode: str) -> tuple[sites_lib.Traced, list[np.ndarray]]:
-  function, arguments = builders.build(catalogue.ModelProgram(family, SMALL[family][0], mode), _rng())
+  function, arguments = builders.build(
+      catalogue.ModelProgram(family, SMALL[family][0], mode), _rng())
   return sites_lib.Traced(function, arguments), arguments
 
 

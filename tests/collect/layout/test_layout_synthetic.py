@@ -91,5 +91,5 @@ def test_from_a_file_of_programs_to_raw_data(tmp_path):
        "--configurations=24", "--configurations_of_small_programs=24"]) == 0
   report = files.read_json(output / "report.json")
   assert list(report["programs"]) == [CHAIN.stem]
-  assert report["failed"][small_programs.BIAS.stem].startswith("few sites: layouts can be requested for 1 instructions")
+  assert report["failed"][small_programs.BIAS.stem].startswith("few sites:")
   assert (output / "pass1" / f"{CHAIN.stem}.pb").exists()

@@ -59,15 +59,15 @@ def test_a_table_is_read_whole_its_columns_in_blocks():
   assert made.working_set(tile) == 2 * 40 * 8 + 4 * 16 + 2 * 16 * 8 + 2 * 16 * 8
 
 
-def test_the_hero_is_the_sum_nearest_to_the_result():
+def test_the_main_contraction_is_the_nearest_to_the_result():
   nodes = small_programs.BIAS.nodes
   chained = programs.RunnableProgram("hand_dot.9.f32", nodes + (
       programs.Node("parameter", (), "f32", (40, 8)),
       programs.Node("dot", (7, 8), "f32", (24, 8), "ak,kb->ab"),
       programs.Node("negate", (9,), "f32", (24, 8))))
   made = blocks.SyntheticKernel(chained)
-  assert made.hero == 9 and made.reduction_axes == (40,)
+  assert made.main == 9 and made.reduction_axes == (40,)
   # The inner product's own sum is taken in one piece, in each step anew.
-  found = {need.node: need.region for need in blocks.needs(chained, made.hero).needed}
+  found = {need.node: need.region for need in blocks.needs(chained, made.main).needed}
   assert found[0] == (blocks.Cut(0), None) and found[1] == (None, blocks.Cut(2))
   assert math.prod(made.output_axes) == 24 * 8

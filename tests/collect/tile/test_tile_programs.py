@@ -12,8 +12,8 @@ from tpugraphs_rank.collect.tile import geometry
 
 jax = pytest.importorskip(
     "jax", reason="needs JAX: run in an environment with tpugraphs_rank/collect/requirements.txt")
-from tpugraphs_rank.collect.tile import measure  # pylint: disable=wrong-import-position
 from tpugraphs_rank.collect.tile import builders  # pylint: disable=wrong-import-position
+from tpugraphs_rank.collect.tile import measure  # pylint: disable=wrong-import-position
 
 Arrays = tuple[np.ndarray, ...]
 

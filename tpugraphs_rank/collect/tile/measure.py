@@ -66,8 +66,9 @@ def measure_kernel(kernel: planned.Kernel, tiles: list[geometry.Tile], seed: int
       status = "slow"
     elif not protocol.agrees(np.asarray(compiled(*operands)), expected, kernel.dtype):
       status = "mismatch"
-    entry = {"output": list(tile.output), "reduction": list(tile.reduction), "status": status,
-             "optimised_hlo": protocol.digest(protocol.normalised_hlo(text))}
+    entry: dict[str, Any] = {
+        "output": list(tile.output), "reduction": list(tile.reduction), "status": status,
+        "optimised_hlo": protocol.digest(protocol.normalised_hlo(text))}
     configurations.append(entry)
     if status == "ok":
       timed.append(entry)
