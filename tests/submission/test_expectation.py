@@ -44,7 +44,7 @@ def test_the_rows_of_the_public_test_splits(whole):
   assert {2, 3, 4, 5} == {row.length for row in whole.rows if row.kind == "tile"}
 
 
-def test_counts_agree_with_the_graphs_themselves(tree, whole):
+def test_counts_equal_those_of_the_graphs(tree, whole):
   for name in ("tile:xla", "layout:xla:random"):
     rows = [row for row in whole.rows if row.collection == name]
     for row in rows[::10]:
@@ -76,13 +76,13 @@ def test_only_headers_are_read(tmp_path):
     ("layout", {"config_runtime": np.zeros(0), "node_config_feat": np.zeros([0, 1, 18])},
      "has no configurations, so there is nothing to rank"),
 ])
-def test_a_file_that_is_no_such_graph(tmp_path, kind, arrays, message):
+def test_a_file_without_a_valid_graph_is_refused(tmp_path, kind, arrays, message):
   np.savez(tmp_path / "bad.npz", **arrays)
   with pytest.raises(errors.DataError, match=f"bad.npz.*{message}"):
     expectation_lib.num_configs(tmp_path / "bad.npz", kind)
 
 
-def test_a_tree_that_is_not_complete(tree, tmp_path):
+def test_an_incomplete_data_folder_is_refused(tree, tmp_path):
   with pytest.raises(errors.MissingDataError, match="no data of tile:xla test at "):
     submission.from_data(data_root=tmp_path)
   public_tree.write_tree(tmp_path, collections=["layout:xla:default"], splits=["test"])
@@ -93,7 +93,7 @@ def test_a_tree_that_is_not_complete(tree, tmp_path):
     submission.from_data(["tile:xla"], "tst", tree)
 
 
-def test_rows_go_by_the_stem_not_by_the_name_of_the_file(tmp_path):
+def test_rows_are_sorted_by_stem_and_not_by_file_name(tmp_path):
   for stem in ("k.b", "k", "k-a", "K"):  # As file names, "k.npz" follows "k.b.npz".
     npz.save_graph(tmp_path / "npz" / f"{stem}.npz", synthetic.tile_graph(1, name=stem))
   collection = registry.Collection(
@@ -105,13 +105,13 @@ def test_rows_go_by_the_stem_not_by_the_name_of_the_file(tmp_path):
   assert [row.length for row in expected.rows] == [5] * 4
 
 
-def test_a_name_or_a_collection_that_cannot_be_told_apart(tmp_path):
+def test_ambiguous_names_and_collections_are_refused(tmp_path):
   path = synthetic.write_collection(tmp_path, counts=(1, 1, 1))
-  with pytest.raises(errors.DataError, match="two graphs have one ID; name each collection once"):
+  with pytest.raises(errors.DataError, match="two graphs have the same ID; name each"):
     submission.from_data([str(path), str(path)])
   target = next((tmp_path / "npz" / "test").iterdir())
   target.rename(target.with_name("a b.npz"))
-  with pytest.raises(errors.DataError, match="holds ' ', so it cannot be the ID of a row"):
+  with pytest.raises(errors.DataError, match="contains ' ', so it cannot be the ID of a row"):
     submission.from_data([str(path)])
 
 
@@ -120,7 +120,7 @@ def _sample(tmp_path, data):
   return submission.from_sample(tmp_path / "sample.csv")
 
 
-def test_a_sample_of_whole_lists_tells_all_but_the_range_of_full_tile_rows(tmp_path, whole):
+def test_a_complete_sample_determines_all_but_the_range_of_full_tile_rows(tmp_path, whole):
   data = submission.render(submission.Row(row.id, range(row.length)) for row in whole.rows)
   for found in (_sample(tmp_path, data), _sample(tmp_path, b"\xef\xbb\xbf" + data.replace(
       b"\n", b"\r\n")[:-2])):
@@ -133,7 +133,7 @@ def test_a_sample_of_whole_lists_tells_all_but_the_range_of_full_tile_rows(tmp_p
     assert not submission.validate(data, found)
 
 
-def test_a_sample_of_placeholders_tells_the_ids(tmp_path):
+def test_a_sample_of_placeholders_determines_the_ids(tmp_path):
   found = _sample(tmp_path, b"ID,TopConfigs\nlayout:nlp:random:b:c,0;1;2;3;4\ntile:xla:a,4;2\n")
   assert found.rows == (
       submission.ExpectedRow("layout:nlp:random:b:c", "layout:nlp:random", "layout", None, None),
@@ -142,28 +142,28 @@ def test_a_sample_of_placeholders_tells_the_ids(tmp_path):
 
 @pytest.mark.parametrize("data, message", [
     (b"", "line 1: the file is empty"),
-    (b"ID,TopConfigs\n", "holds no rows"),
+    (b"ID,TopConfigs\n", "has no rows"),
     (b"id,rank\ntile:xla:a,0\n", "line 1: the header is"),
     (b"ID,TopConfigs\ntile:xla:a,0;x\n", "line 2: tile:xla:a: entry 2, 'x'"),
-    (b"ID,TopConfigs\ntile:xla:a,0\ntile:xla:a,0\n", "line 3: tile:xla:a: stands twice"),
+    (b"ID,TopConfigs\ntile:xla:a,0\ntile:xla:a,0\n", "line 3: tile:xla:a: appears twice"),
     (b"ID,TopConfigs\ntile:xla:a,0;1;0;1;0\n", "line 2: tile:xla:a: repeats an index"),
-    (b"ID,TopConfigs\ntile:xla:a,0;1;2;3;4;5\n", "holds 6 indices; expected at most 5 for a tile"),
-    (b"ID,TopConfigs\nlayout:xla:random:a,0;1;2;3;4;6\n", "is no permutation of 0 to 5"),
+    (b"ID,TopConfigs\ntile:xla:a,0;1;2;3;4;5\n", "has 6 indices; expected at most 5 for a tile"),
+    (b"ID,TopConfigs\nlayout:xla:random:a,0;1;2;3;4;6\n", "is not a permutation of 0 to 5"),
     (b"ID,TopConfigs\nlayout:xla:random,0\n", "expected an ID tile:<source>:<stem> or layout:"),
     (b"ID,TopConfigs\nkernel,0\n", "expected an ID"),
 ])
-def test_a_sample_that_tells_nothing(tmp_path, data, message):
+def test_a_faulty_sample_is_refused(tmp_path, data, message):
   with pytest.raises(errors.DataError, match=f"sample .*sample.csv.*{message}.*--data_root"):
     _sample(tmp_path, data)
 
 
-def test_a_part_of_an_expectation():
+def test_selecting_some_collections_of_an_expectation():
   part = small_submissions.EXPECTATION.only(["layout:xla:random", "tile:xla"])
   assert part.collections == ("tile:xla", "layout:xla:random") and len(part.rows) == 5
   assert part.count(["tile:xla:bert_7c", "unknown"]) == {"tile:xla": 1, "layout:xla:random": 0}
 
 
-def test_own_collections_have_their_own_names(tmp_path):
+def test_custom_collections_use_their_names(tmp_path):
   path = synthetic.write_collection(tmp_path, kind="layout", name="layout:my:search")
   assert json.loads(path.read_text())["name"] == "layout:my:search"
   assert {row.collection for row in submission.from_data([str(path)]).rows} == {"layout:my:search"}

@@ -21,7 +21,7 @@ WHOLE = HEADER + b"".join(LINES)
 
 
 @hypothesis.given(small_submissions.valid(), st.data())
-def test_however_rows_are_dealt_out_the_whole_comes_back(data, draws):
+def test_any_distribution_of_rows_over_parts_merges_to_the_same_file(data, draws):
   lines = data.splitlines(keepends=True)[1:]
   owners = [draws.draw(st.sets(st.integers(0, 2), min_size=1)) for _ in lines]
   parts = {
@@ -37,7 +37,7 @@ def test_however_rows_are_dealt_out_the_whole_comes_back(data, draws):
 
 @hypothesis.settings(max_examples=400)
 @hypothesis.given(small_submissions.corrupted(), small_submissions.valid())
-def test_what_is_written_is_valid(corrupted, other):
+def test_a_merged_file_is_valid(corrupted, other):
   merged = submission.merge({"a": corrupted.data, "b": other}, E)
   assert bool(merged.data) == (not merged.faults)
   if merged.data:  # Rows out of order or alike are mended.
@@ -54,20 +54,20 @@ def test_a_conflict_names_both_parts_and_the_line():
       "differently; leave one of the two parts out"]
 
 
-def test_faults_of_a_part_are_told_with_the_part():
+def test_faults_name_their_part():
   merged = submission.merge({
       "a.csv": WHOLE.replace(b"2,1;0\n", b"2,1;1\n"),
       "b.csv": HEADER + b"tile:xla:bert_7d,0\n" + LINES[4].replace(b"\n", b"\r\n") + LINES[4]}, E)
   assert [str(fault) for fault in merged.faults] == [
       "a.csv: line 3: tile:xla:alexnet_2: index 1 is repeated at entries 1 and 2; expected each at "
-      "most once, short lists unpadded",
+      "most once, and short lists without padding",
       "b.csv: line 2: tile:xla:bert_7d: unknown ID (did you mean 'tile:xla:bert_7c'?); it is not "
       "among the made-up graphs",
-      f"b.csv: line 3: {E.rows[4].id}: ends with CR LF; expected LF alone (Unix line ends)",
-      f"b.csv: line 4: {E.rows[4].id}: the ID stands on line 3 already; expected it once"]
+      f"b.csv: line 3: {E.rows[4].id}: ends with CR LF; expected LF only (Unix line ends)",
+      f"b.csv: line 4: {E.rows[4].id}: the ID already appears on line 3; expected it once"]
 
 
-def test_what_no_part_has_is_named():
+def test_missing_rows_and_collections_are_named():
   kept = [line for row, line in zip(E.rows, LINES)
           if row.collection != "layout:xla:default" and row.id != "tile:xla:bert_7c"]
   merged = submission.merge({"a.csv": HEADER + b"".join(kept)}, E)
@@ -78,7 +78,7 @@ def test_what_no_part_has_is_named():
   assert "--allow_partial" in absent
 
 
-def test_what_parts_mention():
+def test_collections_that_parts_mention():
   assert merging.mentioned([HEADER + LINES[7], HEADER + LINES[0], b"\xff\0"], E.collections) == (
       "tile:xla", "layout:nlp:default")
   # Not a collection whose name merely begins alike.

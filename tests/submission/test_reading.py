@@ -11,7 +11,7 @@ from tpugraphs_rank.submission import reading
 
 
 @hypothesis.given(small_submissions.valid())
-def test_what_is_read_is_what_was_written(data):
+def test_round_trip(data):
   parsed = submission.parse(data)
   assert parsed.faults == ()
   assert [row.line for row in parsed.rows] == list(range(2, 2 + len(parsed.rows)))
@@ -22,23 +22,24 @@ def test_what_is_read_is_what_was_written(data):
 @hypothesis.given(st.one_of(
     st.binary(max_size=200),
     st.lists(st.sampled_from([b"tile:xla:a", b",", b";", b"0", b"12", b"\n", b"\r", b'"', b" ",
-                              b"-", b"ID,TopConfigs\n", b"\xff", b"\0"]), max_size=30).map(b"".join)))
-def test_bytes_without_a_fault_are_those_that_their_rows_are_written_as(data):
+                              b"-", b"ID,TopConfigs\n", b"\xff", b"\0"]), max_size=30).map(
+                                  b"".join)))
+def test_a_file_without_faults_is_byte_identical_to_its_rendered_rows(data):
   parsed = submission.parse(data)
   if not parsed.faults:
     assert submission.render(submission.Row(row.id, row.indices) for row in parsed.rows) == data
 
 
-def test_what_a_row_means_is_taken_from_it():
+def test_faulty_rows_keep_their_likely_meaning():
   parsed = submission.parse(
       b'ID,TopConfigs\n "tile:xla:a" ,"07; 2;+1;-3;x"\r\ntile:xla:b 1;2\ntile:xla:c,1 2\n')
   assert parsed.rows == (
       (2, "tile:xla:a", (7, 2, 1, None, None)), (3, "tile:xla:b", None), (4, "tile:xla:c", None))
   messages = [fault.message for fault in parsed.faults if fault.line == 2]
   assert [fault.id for fault in parsed.faults] == ["tile:xla:a"] * 8 + ["tile:xla:b", "tile:xla:c"]
-  for part in ("CR LF", "whitespace around the ID", "quotes at the ID", "quotes at the indices",
-               "'07', has leading zeros", "' 2', has whitespace",
-               "entry 3 (and 1 more), '+1', has a sign", "'x', is no whole number"):
+  for part in ("CR LF", "whitespace around the ID", "quotes around the ID",
+               "quotes around the indices", "'07', has leading zeros", "' 2', has whitespace",
+               "entry 3 (and 1 more), '+1', has a sign", "'x', is not a whole number"):
     assert sum(part in message for message in messages) == 1, part
 
 
@@ -47,7 +48,7 @@ def test_reading_a_file_with_a_fault(tmp_path):
   path.write_bytes(b"ID,TopConfigs\ntile:xla:a,1;2\ntile:xla:b,1;;2\nfoo\n")
   with pytest.raises(errors.DataError, match=(
       r"part\.csv: line 3: tile:xla:b: entry 2, '', is empty .*\(and 1 more\); write the "
-      "file again with `python -m tpugraphs_rank.cli.predict`")):
+      "file again with `tpugraphs-rank predict`")):
     submission.read(path)
 
 
@@ -57,14 +58,14 @@ def test_an_index_fits_into_64_bits():
     assert len(submission.parse(data).faults) == faults
 
 
-def test_a_file_that_is_not_there(tmp_path):
-  with pytest.raises(errors.MissingDataError, match="no file .*tpugraphs_rank.cli.predict --run_dir DIR"):
+def test_a_missing_file(tmp_path):
+  with pytest.raises(errors.MissingDataError, match="no file .*tpugraphs-rank predict --run_dir"):
     submission.read(tmp_path / "gone.csv")
   with pytest.raises(errors.MissingDataError, match="cannot read"):
     reading.read_bytes(tmp_path)
 
 
-def test_control_characters_are_never_shown_raw():
+def test_control_characters_are_escaped_in_messages():
   fault = submission.parse(b"ID,TopConfigs\ntile:xla:\x1b[31ma,1;\x1b\n").faults[0]
   assert "\x1b" in fault.id and "\x1b" not in str(fault) and r"\x1b[31ma" in str(fault)
   assert len(str(submission.parse(b"ID,TopConfigs\n" + b"a" * 10**6).faults[0])) < 200

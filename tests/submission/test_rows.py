@@ -24,7 +24,7 @@ def _golden_rows():
       yield submission.row_from_scores(collection, kind, stem, scores)
 
 
-def test_the_format_is_that_of_the_golden_file_byte_for_byte(tmp_path):
+def test_the_format_equals_the_golden_file_byte_for_byte(tmp_path):
   assert submission.render(_golden_rows()) == GOLDEN.read_bytes()
   submission.write(tmp_path / "part.csv", _golden_rows())
   assert (tmp_path / "part.csv").read_bytes() == GOLDEN.read_bytes()
@@ -39,14 +39,14 @@ def test_the_golden_file_is_valid_and_reads_back():
 
 
 @hypothesis.given(scores_st)
-def test_a_layout_row_holds_all_best_first_ties_by_index(scores):
+def test_a_layout_row_ranks_all_configurations_with_ties_by_index(scores):
   row = submission.row_from_scores("layout:xla:default", "layout", "g", scores)
   assert row.id == "layout:xla:default:g"
   assert list(row.indices) == sorted(range(len(scores)), key=lambda index: (-scores[index], index))
 
 
 @hypothesis.given(scores_st)
-def test_a_tile_row_holds_the_best_five_or_all_and_none_twice(scores):
+def test_a_tile_row_ranks_the_best_five_or_all_without_repeats(scores):
   row = submission.row_from_scores("tile:xla", "tile", "k", scores)
   assert list(row.indices) == sorted(
       range(len(scores)), key=lambda index: (-scores[index], index))[:5]
@@ -71,7 +71,7 @@ def test_a_name_that_would_break_the_file_is_refused(stem):
     submission.graph_id("tile:xla", stem)
 
 
-def test_a_name_that_is_none():
+def test_an_empty_name_is_refused():
   with pytest.raises(errors.DataError, match="'tile:xla:' names no graph"):
     submission.graph_id("tile:xla", "")
 
@@ -92,7 +92,7 @@ def test_row_lengths():
   assert [rows.row_length("layout", count) for count in (1, 1000, 1001)] == [1, 1000, 1001]
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_an_unwritable_folder(tmp_path):
   (tmp_path / "file").write_bytes(b"")
   with pytest.raises(errors.OutputError, match="cannot write"):
     submission.write(tmp_path / "file" / "part.csv", _golden_rows())

@@ -97,18 +97,18 @@ def test_graphs_without_runtimes_are_counted(tile, tmp_path):
   assert result.competition.collections["tile:zero"].graphs == 1
 
 
-def test_a_file_of_which_no_graph_has_runtimes(tmp_path):
+def test_a_file_without_any_measured_graph_is_refused(tmp_path):
   zero = _collection(tmp_path / "zero", "layout", {"a": [0, 0], "b": [0, 0]}, "layout:zero:z")
   data = b"ID,TopConfigs\nlayout:zero:z:a,0;1\nlayout:zero:z:b,0;1\n"
   with pytest.raises(errors.DataError, match=(
-      "none of the 2 graphs of layout:zero:z valid has runtimes.*--split valid")):
+      "none of the 2 graphs of layout:zero:z valid has runtimes.*--split=valid")):
     submission.score(data, "valid", [zero])
 
 
-def test_a_file_with_faults_or_of_others_is_not_scored(tile, layout):
+def test_faulty_files_and_other_collections_are_not_scored(tile, layout):
   with pytest.raises(errors.DataError, match=(
       r"not valid for valid: line 2: tile:made:k1: no newline at the end.* \(and 1 more\); "
-      "`python -m tpugraphs_rank.cli.submission validate --split valid` names them all")):
+      "`tpugraphs-rank submission validate --split valid` lists all faults")):
     submission.score(FILE[:FILE.index(b"\ntile:made:k2")], "valid", [tile])
   with pytest.raises(errors.DataError, match="no row of tile:made; name its collections with"):
     submission.score(FILE[:14] + FILE[FILE.index(b"layout"):], "valid", [tile])

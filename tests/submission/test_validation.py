@@ -30,7 +30,7 @@ def test_a_valid_file_has_no_fault(data):
 
 @hypothesis.settings(max_examples=2000)
 @hypothesis.given(small_submissions.corrupted())
-def test_any_corruption_is_named_by_line_and_id(corrupted):
+def test_any_corruption_is_reported_with_line_and_id(corrupted):
   assert not small_submissions.is_valid(corrupted.data), corrupted.what
   faults = _faults(corrupted.data)
   named = {(fault.line, fault.id) for fault in faults}
@@ -49,7 +49,7 @@ def test_arbitrary_bytes_have_faults_that_can_be_printed(data):
 
 @hypothesis.settings(max_examples=500)
 @hypothesis.given(small_submissions.valid(), st.data())
-def test_an_edited_file_is_valid_exactly_where_a_writer_could_have_written_it(data, draws):
+def test_an_edited_file_is_valid_only_if_the_writer_could_have_written_it(data, draws):
   for _ in range(draws.draw(st.integers(1, 3))):
     start = draws.draw(st.integers(0, len(data)))
     stop = draws.draw(st.integers(start, min(len(data), start + 3)))
@@ -62,85 +62,87 @@ def test_an_edited_file_is_valid_exactly_where_a_writer_could_have_written_it(da
     (b"ID,TopConfigs\n", b"", (1, "", "the header is missing; expected 'ID,TopConfigs'")),
     (b"ID,Top", b"id,Top", (1, "", "the header is 'id,TopConfigs'; expected 'ID,TopConfigs'")),
     (b"ID,T", b"\xef\xbb\xbfID,T",
-     (1, "", "holds a byte order mark; save the file as UTF-8 without")),
+     (1, "", "contains a byte order mark; save the file as UTF-8 without")),
     (b"2,0;1\n", b"2,0\n", (3, "tile:xla:alexnet_2",
                             "1 indices; expected the best 2 of its 2 configurations")),
     (b"2,0;1\n", b"2,0;1;0;0;0\n", (3, "tile:xla:alexnet_2", (
-        "index 0 is repeated at entries 1 and 3; expected each at most once, short lists "
-        "unpadded"))),
+        "index 0 is repeated at entries 1 and 3; expected each at most once, and short lists "
+        "without padding"))),
     (b"2,0;1\n", b"2,0;2\n", (3, "tile:xla:alexnet_2",
                               "entry 2, 2, is out of range; expected 0 to 1")),
     (b"2,0;1\n", b"2,0; 1\n", (3, "tile:xla:alexnet_2", (
         "entry 2, ' 1', has whitespace around it; expected whole numbers such as 0 or 17, joined "
         "by ';'"))),
     (b"2,0;1\n", b"2,0;-1\n", (3, "tile:xla:alexnet_2", (
-        "entry 2, '-1', has a sign; expected whole numbers such as 0 or 17, joined by ';'"))),
+        "entry 2, '-1', has a sign; expected whole numbers such as 0 or 17, separated by ';'"))),
     (b"2,0;1\n", b"2,00;01\n", (3, "tile:xla:alexnet_2", (
         "entry 1 (and 1 more), '00', has leading zeros; expected whole numbers such as 0 or 17, "
-        "joined by ';'"))),
+        "separated by ';'"))),
     (b"2,0;1\n", b"2,0;1.0\n", (3, "tile:xla:alexnet_2", (
-        "entry 2, '1.0', is no whole number; expected whole numbers such as 0 or 17, joined by "
-        "';'"))),
+        "entry 2, '1.0', is not a whole number; expected whole numbers such as 0 or 17, "
+        "separated by ';'"))),
     (b"2,0;1\n", b"2,0;1;\n", (3, "tile:xla:alexnet_2", (
-        "entry 3, '', is empty (a separator too many); expected whole numbers such as 0 or 17, "
-        "joined by ';'"))),
+        "entry 3, '', is empty (there is one separator too many); expected whole numbers such "
+        "as 0 or 17, separated by ';'"))),
     (b"2,0;1\n", b"2,0,1\n", (3, "tile:xla:alexnet_2", (
-        "entry 1, '0,1', holds another separator than ';'; expected whole numbers such as 0 or 17, "
-        "joined by ';'"))),
+        "entry 1, '0,1', has a separator other than ';'; expected whole numbers such as 0 or 17, "
+        "separated by ';'"))),
     (b"2,0;1\n", b"2,0;" + b"9" * 5000 + b"\n", (3, "tile:xla:alexnet_2", (
         f"entry 2, '{'9' * 80}...', is far out of range; expected whole numbers such as 0 or 17, "
-        "joined by ';'"))),
+        "separated by ';'"))),
     (b"2,0;1\n", b"2,\n", (3, "tile:xla:alexnet_2", (
-        "no indices; expected configuration indices joined by ';'"))),
+        "no indices; expected configuration indices separated by ';'"))),
     (b"2,0;1\n", b"2;0;1\n", (3, "tile:xla:alexnet_2", (
         "no comma between ID and indices; expected ID,index;index;..."))),
     (b"tile:xla:alexnet_2,", b"tile:xla:alexnet_2 ,", (3, "tile:xla:alexnet_2",
                                                        "whitespace around the ID")),
     (b"tile:xla:alexnet_2,", b'"tile:xla:alexnet_2",', (3, "tile:xla:alexnet_2",
-                                                        "quotes at the ID; expected none")),
-    (b"2,0;1\n", b'2,"0;1"\n', (3, "tile:xla:alexnet_2", "quotes at the indices; expected none")),
+                                                        "quotes around the ID; expected none")),
+    (b"2,0;1\n", b'2,"0;1"\n', (
+        3, "tile:xla:alexnet_2", "quotes around the indices; expected none")),
     (b"tile:xla:alexnet_2,", b",", (
         3, "", "the ID is empty; expected <collection>:<file stem>")),
     (b"alexnet_2,", b"alexnet_3,", (3, "tile:xla:alexnet_3", (
         "unknown ID (did you mean 'tile:xla:alexnet_2'?); it is not among the made-up graphs"))),
     (b"alexnet_2,", b"alexnet_3,", (3, "tile:xla:alexnet_2", "the row is missing")),
     (b"2,0;1\n", b"2,0;1\r\n", (3, "tile:xla:alexnet_2",
-                                "ends with CR LF; expected LF alone (Unix line ends)")),
+                                "ends with CR LF; expected LF only (Unix line ends)")),
     (b"2,0;1\n", b"2,0;1\r", (3, "tile:xla:alexnet_2",
-                              "holds a carriage return; expected LF between rows")),
-    (b"2,0;1\n", b"2,0;1\0\n", (3, "tile:xla:alexnet_2", "holds NUL bytes; the file is damaged")),
+                              "contains a carriage return; expected LF between rows")),
+    (b"2,0;1\n", b"2,0;1\0\n", (
+        3, "tile:xla:alexnet_2", "contains NUL bytes; the file is damaged")),
     (b"2,0;1\n", b"2,0;1\xe9\n", (3, "tile:xla:alexnet_2", (
         "byte 0xe9 at position 23 of the line is not UTF-8; save the file as UTF-8"))),
     (b"2,0;1\n", b"2,0;1\n\t \n", (4, "", "blank line; expected a row")),
     (b"2,0;1\n", b"2,0;1\n\n", (4, "", "blank line; expected a row")),
     (b"2,0;1\n", b"2,0;1\nID,TopConfigs\n", (4, "", (
-        "the header again; `python -m tpugraphs_rank.cli.submission merge` joins parts"))),
+        "the header is repeated; `tpugraphs-rank submission merge` merges parts"))),
     (b"2,0;1\n", b"2,0;1\ntile:xla:alexnet_2,0;1\n", (4, "tile:xla:alexnet_2", (
-        "the ID stands on line 3 already; expected it once"))),
+        "the ID already appears on line 3; expected it once"))),
 ])
-def test_one_fault_is_told_as_what_it_is(old, new, expected):
+def test_each_fault_has_its_message(old, new, expected):
   assert VALID.count(old) == 1
   data = VALID.replace(old, new)
   assert submission.Fault(*expected) in _faults(data)
 
 
-def test_what_is_about_the_whole_file():
+def test_faults_of_the_whole_file():
   assert _faults(b"")[0] == submission.Fault(1, "", (
-      "the file is empty; expected the header ID,TopConfigs and a row a graph"))
+      "the file is empty; expected the header ID,TopConfigs and one row per graph"))
   assert len(_faults(b"\n \n")) == 1 + len(E.rows)
   assert _faults(VALID[:-1]) == [submission.Fault(
-      len(E.rows) + 1, E.rows[-1].id, "no newline at the end; the file may be cut short")]
+      len(E.rows) + 1, E.rows[-1].id, "no newline at the end; the file may be truncated")]
   assert _faults(VALID.decode().encode("utf-16")) == [
       submission.Fault(1, "", "the file is UTF-16; save it as UTF-8")]
 
 
-def test_a_mistake_is_not_told_as_several():
+def test_one_mistake_is_one_fault():
   for old, new in ((b"0;1", b"0; 1"), (b"0;1", b"00;1"), (b"0;1", b"0;+1"), (b"0;1\n", b"0;1\r\n")):
     changed = VALID.replace(b"alexnet_2," + old, b"alexnet_2," + new)
     assert len(_faults(changed)) == 1, changed
 
 
-def test_rows_out_of_order_say_where_they_belong():
+def test_misplaced_rows_name_their_place():
   lines = VALID.splitlines(keepends=True)
   moved = [*lines[:1], *lines[2:6], lines[1], *lines[6:]]
   assert _faults(b"".join(moved)) == [
@@ -161,7 +163,7 @@ def test_as_few_rows_as_possible_are_out_of_order(places, count):
       if any(list(part) == sorted(part) for part in itertools.combinations(places, size)))
 
 
-def test_only_the_first_unknown_ids_get_a_hint():
+def test_only_the_first_unknown_ids_get_suggestions():
   data = VALID.replace(b"tile:", b"tyle:").replace(b"layout:", b"lay:")
   faults = [fault for fault in _faults(data) if "unknown" in fault.message]
   assert [("did you mean" in fault.message) for fault in faults] == (

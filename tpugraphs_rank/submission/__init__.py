@@ -1,6 +1,6 @@
-"""Submissions to the TpuGraphs competition: written, read, validated, merged and scored.
+"""Submissions to the TpuGraphs competition: write, read, validate, merge and score them.
 
-A file is valid down to the byte, or every fault of it is named by line and ID. NumPy only.
+Validation checks a file byte by byte and lists every fault with its line and ID. No TensorFlow.
 """
 
 from tpugraphs_rank.submission.expectation import Expectation

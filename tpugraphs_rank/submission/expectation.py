@@ -1,4 +1,4 @@
-"""The rows that a submission must have: from the graphs that are ranked, or from a sample."""
+"""The rows that a submission must have, taken from the ranked graphs or from a sample."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
@@ -26,15 +26,15 @@ _PUBLIC_ID = re.compile(r"((tile):[^:]+|(layout):[^:]+:[^:]+):(.+)")
 
 @dataclasses.dataclass(frozen=True)
 class ExpectedRow:
-  """One row that must be there.
+  """One row that a submission must have.
 
   Attributes:
     id: `<collection>:<file stem>`.
     collection: its name.
     kind: "tile" or "layout".
-    length: how many indices it holds; None where a sample does not tell.
-    num_configs: configurations of the graph, whose indices are 0 to num_configs - 1; None where a
-      sample does not tell.
+    length: number of indices in the row; None if the sample does not determine it.
+    num_configs: number of configurations of the graph, whose indices are 0 to num_configs - 1; None
+      if the sample does not determine it.
     path: the graph's file; None for a sample.
   """
 
@@ -51,8 +51,8 @@ class Expectation:
   """The rows of a submission, in their order.
 
   Attributes:
-    rows: by their place in the file.
-    source: where they are known from, in words.
+    rows: in the order of the file.
+    source: where they come from, for messages.
   """
 
   rows: tuple[ExpectedRow, ...]
@@ -69,12 +69,12 @@ class Expectation:
     return tuple(dict.fromkeys(row.collection for row in self.rows))
 
   def only(self, names: Iterable[str]) -> "Expectation":
-    """The rows of these collections alone."""
+    """The rows of these collections only."""
     wanted = frozenset(names)
     return Expectation(tuple(row for row in self.rows if row.collection in wanted), self.source)
 
   def count(self, ids: Iterable[str]) -> dict[str, int]:
-    """How many of the IDs belong to each collection; unknown ones do not count."""
+    """The number of IDs of each collection; unknown IDs are ignored."""
     counts = dict.fromkeys(self.collections, 0)
     for name in ids:
       if name in self.places:
@@ -84,9 +84,9 @@ class Expectation:
 
 def from_data(names: Sequence[str | registry.Collection] = COLLECTIONS, split: str = "test",
               data_root: files.PathLike | None = None) -> Expectation:
-  """The rows for every graph of a split of collections, from the headers of their files.
+  """The rows of all graphs of a split, from the headers of their files.
 
-  Inside a collection rows stand in the order of the file stems (by code point).
+  Within a collection, the rows are sorted by file stem (by code point).
 
   Args:
     names: the collections, in the order of the file.
@@ -94,8 +94,8 @@ def from_data(names: Sequence[str | registry.Collection] = COLLECTIONS, split: s
     data_root: as for `load_collection`.
 
   Raises:
-    MissingDataError, UnknownNameError, DataError: as `load_collection`; or a file is damaged, of
-      another kind or without configurations.
+    MissingDataError, UnknownNameError, DataError: as for `load_collection`; or a file is damaged,
+      of another kind or without configurations.
   """
   expected: list[ExpectedRow] = []
   for name in names:
@@ -111,12 +111,13 @@ def from_data(names: Sequence[str | registry.Collection] = COLLECTIONS, split: s
   result = Expectation(tuple(expected), f"the {split} graphs of {what}")
   if len(result.places) != len(expected):
     raise errors.DataError(
-        "two graphs have one ID; name each collection once, and give its files different stems")
+        "two graphs have the same ID; name each collection once, and give its files different "
+        "stems")
   return result
 
 
 def num_configs(path: files.PathLike, kind: str) -> int:
-  """The number of configurations of the graph in a file; nothing but headers is read.
+  """The number of configurations of the graph in a file. Only headers are read.
 
   Args:
     path: an `.npz` file.
@@ -124,7 +125,7 @@ def num_configs(path: files.PathLike, kind: str) -> int:
 
   Raises:
     MissingDataError: there is no such file.
-    DataError: it is damaged, of another kind, its arrays disagree, or it has no configuration.
+    DataError: it is damaged, of another kind, its arrays disagree, or it has no configurations.
   """
   found = headers.read_headers(path)
   features = _CONFIG_KEYS[kind]
@@ -146,14 +147,14 @@ def num_configs(path: files.PathLike, kind: str) -> int:
 def from_sample(path: files.PathLike) -> Expectation:
   """The rows of a sample submission, in its order.
 
-  The IDs are taken as they are. A tile row tells how many indices are expected, and how many
-  configurations there are where it holds all of fewer than 5. A layout row of more than 5 indices
-  must be a permutation, and tells its length; a shorter one is a placeholder, and tells nothing.
-  Line ends of Windows, a byte order mark and a missing last newline are overlooked in a sample.
+  IDs are used as they are. A tile row determines the number of indices and, if it has fewer than 5
+  and they are 0 to n - 1, the number of configurations. A layout row with more than 5 indices must
+  be a permutation and determines its length; a shorter one is a placeholder and determines nothing.
+  Windows line ends, a byte order mark and a missing last newline are accepted in a sample.
 
   Raises:
     MissingDataError: there is no such file.
-    DataError: it is no submission; the message names line and ID.
+    DataError: it is not a submission; the message names line and ID.
   """
   data = reading.read_bytes(path).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
   parsed = reading.parse(data if data.endswith(b"\n") else data + b"\n")
@@ -162,19 +163,19 @@ def from_sample(path: files.PathLike) -> Expectation:
         f"sample {path}: {parsed.faults[0]}; download it again, or validate with --data_root")
   expected: dict[str, ExpectedRow] = {}
   for row in parsed.rows:
-    problem = "stands twice" if row.id in expected else _add(row, expected)
+    problem = "appears twice" if row.id in expected else _add(row, expected)
     if problem:
       raise errors.DataError(
           f"sample {path}: line {row.line}: {row.id}: {problem}; download it again, or validate "
           "with --data_root")
   if not expected:
-    raise errors.DataError(f"sample {path} holds no rows; download it again, or validate with "
+    raise errors.DataError(f"sample {path} has no rows; download it again, or validate with "
                            "--data_root")
   return Expectation(tuple(expected.values()), f"sample {path}")
 
 
 def _add(row: reading.ReadRow, expected: dict[str, ExpectedRow]) -> str:
-  """Adds the row that a sample's row tells of; what is wrong with it, if anything."""
+  """Adds the row that a sample's row determines. Returns what is wrong with it, or ""."""
   match = _PUBLIC_ID.fullmatch(row.id)
   if not match:
     return "expected an ID tile:<source>:<stem> or layout:<source>:<search>:<stem>"
@@ -182,15 +183,15 @@ def _add(row: reading.ReadRow, expected: dict[str, ExpectedRow]) -> str:
   indices = row.indices or ()
   length = len(indices)
   if len(set(indices)) != length:
-    return "repeats an index, so it does not tell how many there are"
+    return "repeats an index, so the number of configurations is not clear"
   whole = set(indices) == set(range(length))
   if kind == "tile":
     if length > competition.TILE_K:
-      return f"holds {length} indices; expected at most {competition.TILE_K} for a tile"
+      return f"has {length} indices; expected at most {competition.TILE_K} for a tile"
     count = length if whole and length < competition.TILE_K else None
   elif length > competition.TILE_K:
     if not whole:
-      return f"is no permutation of 0 to {length - 1}"
+      return f"is not a permutation of 0 to {length - 1}"
     count = length
   else:
     length = count = None

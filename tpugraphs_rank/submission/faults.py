@@ -1,4 +1,4 @@
-"""What is wrong with a submission, where."""
+"""Faults of a submission, with their lines."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,11 @@ class Fault(NamedTuple):
   """One fault of a submission file.
 
   Attributes:
-    line: number of the line, from 1; where a row is missing, the one on which it should stand.
-    id: the ID of the row; empty where the fault is about no row.
+    line: number of the line, from 1; for a missing row, the line where it should be.
+    id: the ID of the row; empty if the fault concerns no row.
     message: what is wrong, and what was expected.
   """
+
   line: int
   id: str
   message: str
@@ -23,7 +24,7 @@ class Fault(NamedTuple):
 
 
 def shown(text: str) -> str:
-  """Text of a file as it may be printed: shortened, and without control characters."""
+  """Text of a file for printing: shortened, and without control characters."""
   if len(text) > _SHOWN:
     text = f"{text[:_SHOWN]}..."
   return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

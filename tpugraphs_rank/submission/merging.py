@@ -1,9 +1,10 @@
-"""One submission from the parts that runs wrote."""
+"""Merges the parts that runs write into one submission."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 from typing import NamedTuple
 
+from tpugraphs_rank import commands
 from tpugraphs_rank.submission import expectation as expectation_lib
 from tpugraphs_rank.submission import faults as faults_lib
 from tpugraphs_rank.submission import reading
@@ -12,7 +13,8 @@ from tpugraphs_rank.submission import validation
 
 
 class PartFault(NamedTuple):
-  """A fault of a part; what is missing has no part, and its line is that in the merged file."""
+  """A fault of a part. A missing row belongs to no part; its line is that in the merged file."""
+
   part: str
   fault: faults_lib.Fault
 
@@ -22,13 +24,13 @@ class PartFault(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Merged:
-  """What parts make together.
+  """The result of merging parts.
 
   Attributes:
-    data: the bytes of the submission; empty where there are faults.
-    faults: of the parts, part by part, then the rows and collections that no part has.
-    counts: rows of each collection.
-    repeats: rows that stand in several parts, alike in all of them.
+    data: the bytes of the submission; empty if there are faults.
+    faults: the faults of each part, then the rows and collections that no part has.
+    counts: number of rows of each collection.
+    repeats: number of rows that several parts have, with the same ranking.
   """
 
   data: bytes
@@ -38,19 +40,19 @@ class Merged:
 
 
 def mentioned(parts: Iterable[bytes], names: Sequence[str]) -> tuple[str, ...]:
-  """Those of the collections of which the parts hold a row, in their order."""
+  """The collections that have a row in some part, in the order of `names`."""
   ids = {row.id for data in parts for row in reading.parse(data).rows}
   return tuple(name for name in names if any(row_id.startswith(f"{name}:") for row_id in ids))
 
 
 def merge(parts: Mapping[str, bytes], expectation: expectation_lib.Expectation) -> Merged:
-  """Joins parts into a valid submission, or says why they are none.
+  """Merges parts into a valid submission, or lists their faults.
 
-  Rows may stand in any order and in any part: the merged file has them in the expected order. A
-  row may stand in several parts where all rank its graph alike.
+  The rows may be in any order and in any part; the merged file has them in the expected order.
+  Several parts may have a row if all of them rank its graph in the same way.
 
   Args:
-    parts: the bytes of each part, by the name that faults bear.
+    parts: the bytes of each part, by the name that faults refer to.
     expectation: the rows of the submission.
   """
   faults: list[PartFault] = []
@@ -58,26 +60,27 @@ def merge(parts: Mapping[str, bytes], expectation: expectation_lib.Expectation) 
   repeats = 0
   for part, data in parts.items():
     parsed = reading.parse(data)
-    found = [*parsed.faults, *validation.repeated(parsed.rows),
-             *validation.unknown(parsed.rows, expectation)]
+    part_faults = [*parsed.faults, *validation.repeated(parsed.rows),
+                   *validation.unknown(parsed.rows, expectation)]
     seen = set()
     for row in parsed.rows:
       if row.id not in expectation.places or row.id in seen:
         continue
       seen.add(row.id)
       expected = expectation.rows[expectation.places[row.id]]
-      found += [faults_lib.Fault(row.line, row.id, message)
-                for message in validation.check_row(row, expected)]
+      part_faults += [faults_lib.Fault(row.line, row.id, message)
+                      for message in validation.check_row(row, expected)]
       if row.id not in chosen:
         chosen[row.id] = (part, row)
       elif chosen[row.id][1].indices == row.indices:
         repeats += 1
       else:
         other, first = chosen[row.id]
-        found.append(faults_lib.Fault(row.line, row.id, (
+        part_faults.append(faults_lib.Fault(row.line, row.id, (
             f"conflicts with {other}, line {first.line}, which ranks the graph differently; "
             "leave one of the two parts out")))
-    faults += [PartFault(part, fault) for fault in sorted(found, key=lambda fault: fault.line)]
+    faults += [PartFault(part, fault)
+               for fault in sorted(part_faults, key=lambda fault: fault.line)]
   counts = expectation.count(chosen)
   absent = set()
   for place, row in enumerate(expectation.rows):
@@ -85,8 +88,9 @@ def merge(parts: Mapping[str, bytes], expectation: expectation_lib.Expectation) 
     if not counts[row.collection]:
       if row.collection not in absent:
         faults.append(PartFault("", faults_lib.Fault(line, row.collection, (
-            "no part has a row of this collection; add the part of its run (`python -m "
-            "tpugraphs_rank.cli.predict` writes it), or give --allow_partial for a file without it"))))
+            "no part has a row of this collection; add the part of its run "
+            f"({commands.command('predict')} writes it), or give --allow_partial for a file "
+            "without it"))))
       absent.add(row.collection)
     elif row.id not in chosen:
       faults.append(PartFault("", faults_lib.Fault(line, row.id, "no part has this row")))

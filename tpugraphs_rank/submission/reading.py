@@ -1,7 +1,7 @@
-"""Reads submissions byte by byte: a file has the one form that `rows.render` gives, or has faults.
+"""Reads submissions byte by byte: everything that `rows.render` would not write is a fault.
 
-Reading never stops at a fault. What a row probably means is taken from it (the ID without quotes,
-the index without its leading zero), so that one mistake is not reported as five.
+Reading does not stop at a fault. It uses the likely meaning of a faulty row (the ID without quotes,
+the index without its leading zero), so that one mistake is not reported five times.
 """
 
 import collections
@@ -9,6 +9,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.submission import faults as faults_lib
@@ -18,41 +19,43 @@ Fault = faults_lib.Fault
 
 _INDICES = re.compile(r"(?:0|[1-9][0-9]{0,17})(?:;(?:0|[1-9][0-9]{0,17}))*")
 _DIGITS = re.compile(r"[0-9]+")
-# More digits than a 64-bit integer has.
+# Every number with this many digits fits into a 64-bit integer.
 _MOST_DIGITS = 18
-_SEPARATOR = "holds another separator than ';'"
+_SEPARATOR = "has a separator other than ';'"
 _ROW_START = re.compile(r"\W*(?:tile|layout):")
 _QUOTES = ('"', "'")
 _BYTE_ORDER_MARK = "\ufeff"
 
 
 class ReadRow(NamedTuple):
-  """A row as it was found.
+  """A row as it is in the file.
 
   Attributes:
     line: number of its line, from 1.
-    id: its ID, without whitespace and quotes around it.
-    indices: its indices; None for one that is no number. None in all where the row has no field of
-      indices that could be told apart.
+    id: its ID, without surrounding whitespace and quotes.
+    indices: its indices; None for an entry that is not a number. None instead of the tuple if the
+      row has no separate field of indices.
   """
+
   line: int
   id: str
   indices: tuple[int | None, ...] | None
 
 
 class Parsed(NamedTuple):
-  """What is in a file.
+  """The contents of a file.
 
   Attributes:
     rows: in the order of the file.
-    faults: of the form; what the rows should be is not known here.
+    faults: faults of the format. Which rows are expected is not known here.
   """
+
   rows: tuple[ReadRow, ...]
   faults: tuple[Fault, ...]
 
 
 def parse(data: bytes) -> Parsed:
-  """Reads the rows of a submission, and finds every fault of its form. Never raises."""
+  """Reads the rows of a submission and all faults of its format. Never raises."""
   rows: list[ReadRow] = []
   faults: list[Fault] = []
   if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -60,7 +63,7 @@ def parse(data: bytes) -> Parsed:
     data = data.decode("utf-16", "replace").encode("utf-8")
   if not data.strip():
     return Parsed((), (*faults, Fault(
-        1, "", f"the file is empty; expected the header {rows_lib.HEADER} and a row a graph")))
+        1, "", f"the file is empty; expected the header {rows_lib.HEADER} and one row per graph")))
   lines = data.split(b"\n")
   ends = not lines[-1]
   if ends:
@@ -75,7 +78,8 @@ def parse(data: bytes) -> Parsed:
     elif not text.strip():
       problems.append("blank line; expected a row")
     elif text == rows_lib.HEADER:
-      problems.append("the header again; `python -m tpugraphs_rank.cli.submission merge` joins parts")
+      problems.append("the header is repeated; "
+                      f"{commands.command('submission', 'merge')} merges parts")
     else:
       if number == 1:
         faults.append(Fault(1, "", f"the header is missing; expected {rows_lib.HEADER!r}"))
@@ -85,23 +89,24 @@ def parse(data: bytes) -> Parsed:
   if not ends:
     last = rows[-1].id if rows and rows[-1].line == len(lines) else ""
     faults.append(Fault(len(lines), last, (
-        "no newline at the end; the file may be cut short")))
+        "no newline at the end; the file may be truncated")))
   return Parsed(tuple(rows), tuple(faults))
 
 
 def read(path: files.PathLike) -> tuple[rows_lib.Row, ...]:
-  """Reads a submission or a part of one, whose form must be without a fault.
+  """Reads a submission, or a part of one, that has no faults of format.
 
   Raises:
     MissingDataError: there is no such file.
-    DataError: a fault; the message names file, line and ID of the first, and how many there are.
+    DataError: a fault; the message names the file, line and ID of the first, and the number of
+      faults.
   """
   parsed = parse(read_bytes(path))
   if parsed.faults:
     more = f" (and {len(parsed.faults) - 1} more)" if len(parsed.faults) > 1 else ""
     raise errors.DataError(
-        f"{path}: {parsed.faults[0]}{more}; write the file again with `python -m "
-        "tpugraphs_rank.cli.predict` or `python -m tpugraphs_rank.cli.submission merge`")
+        f"{path}: {parsed.faults[0]}{more}; write the file again with "
+        f"{commands.command('predict')} or {commands.command('submission', 'merge')}")
   return tuple(rows_lib.Row(row.id, row.indices) for row in parsed.rows)
 
 
@@ -115,14 +120,14 @@ def read_bytes(path: files.PathLike) -> bytes:
     return pathlib.Path(path).read_bytes()
   except FileNotFoundError:
     raise errors.MissingDataError(
-        f"no file {path}; `python -m tpugraphs_rank.cli.predict --run_dir DIR` writes a part of a "
-        "submission, `python -m tpugraphs_rank.cli.submission merge` joins them") from None
+        f"no file {path}; {commands.command('predict', '--run_dir', 'DIR')} writes a part of a "
+        f"submission, {commands.command('submission', 'merge')} merges the parts") from None
   except OSError as error:
     raise errors.MissingDataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _text(line: bytes) -> tuple[str, list[str]]:
-  """A line as text without what belongs in none, and what that was."""
+  """A line as text without invalid characters, and the faults that they are."""
   problems = []
   try:
     text = line.decode("utf-8")
@@ -131,19 +136,19 @@ def _text(line: bytes) -> tuple[str, list[str]]:
                     "not UTF-8; save the file as UTF-8")
     text = line.decode("utf-8", "replace")
   if text.endswith("\r"):
-    problems.append("ends with CR LF; expected LF alone (Unix line ends)")
+    problems.append("ends with CR LF; expected LF only (Unix line ends)")
     text = text[:-1]
   for character, name in ((_BYTE_ORDER_MARK, "a byte order mark; save the file as UTF-8 without"),
                           ("\0", "NUL bytes; the file is damaged"),
                           ("\r", "a carriage return; expected LF between rows")):
     if character in text:
-      problems.append(f"holds {name}")
+      problems.append(f"contains {name}")
       text = text.replace(character, "")
   return text, problems
 
 
 def _row(text: str, problems: list[str]) -> tuple[str, tuple[int | None, ...] | None]:
-  """ID and indices of a row; appends what is wrong with it."""
+  """ID and indices of a row; appends its faults to `problems`."""
   field, comma, body = text.partition(",")
   if not comma:
     problems.append("no comma between ID and indices; expected ID,index;index;...")
@@ -152,15 +157,15 @@ def _row(text: str, problems: list[str]) -> tuple[str, tuple[int | None, ...] | 
   if name != field:
     problems.append("whitespace around the ID")
   if name[:1] in _QUOTES or name[-1:] in _QUOTES:
-    problems.append("quotes at the ID; expected none")
+    problems.append("quotes around the ID; expected none")
     name = name.strip("\"'").strip()
   if not name:
     problems.append("the ID is empty; expected <collection>:<file stem>")
   if body[:1] in _QUOTES or body[-1:] in _QUOTES:
-    problems.append("quotes at the indices; expected none")
+    problems.append("quotes around the indices; expected none")
     body = body.strip("\"'")
   if not body.strip():
-    problems.append("no indices; expected configuration indices joined by ';'")
+    problems.append("no indices; expected configuration indices separated by ';'")
     return name, None
   if _INDICES.fullmatch(body):
     return name, tuple(map(int, body.split(";")))
@@ -168,7 +173,7 @@ def _row(text: str, problems: list[str]) -> tuple[str, tuple[int | None, ...] | 
 
 
 def _entries(entries: list[str], problems: list[str]) -> tuple[int | None, ...] | None:
-  """Indices, some of which are wrong; appends one problem for each kind of mistake."""
+  """The indices of a faulty row; appends one fault for each kind of mistake."""
   mistakes: dict[str, list[int]] = collections.OrderedDict()
   indices: list[int | None] = []
   for position, entry in enumerate(entries, 1):
@@ -180,20 +185,20 @@ def _entries(entries: list[str], problems: list[str]) -> tuple[int | None, ...] 
     more = f" (and {len(positions) - 1} more)" if len(positions) > 1 else ""
     entry = faults_lib.shown(entries[positions[0] - 1])
     problems.append(f"entry {positions[0]}{more}, {entry!r}, {mistake}; expected whole numbers "
-                    "such as 0 or 17, joined by ';'")
+                    "such as 0 or 17, separated by ';'")
   return None if _SEPARATOR in mistakes else tuple(indices)
 
 
 def _entry(text: str) -> tuple[str, int | None]:
-  """What is wrong with an index, if anything, and the number that it stands for, if any."""
+  """The mistake in an index ("" if there is none), and the number that it means, if any."""
   if not text:
-    return "is empty (a separator too many)", None
+    return "is empty (there is one separator too many)", None
   bare = text.strip()
   unsigned = bare[1:] if bare[:1] in ("+", "-") else bare
   if not _DIGITS.fullmatch(unsigned):
     if re.fullmatch(r"[0-9]+(?:[^0-9A-Za-z.+\-]+[0-9]+)+", bare):
       return _SEPARATOR, None
-    return "is no whole number", None
+    return "is not a whole number", None
   if len(unsigned) > _MOST_DIGITS:
     return "is far out of range", None
   value = int(unsigned)

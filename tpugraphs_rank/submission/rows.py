@@ -4,7 +4,8 @@
     tile:xla:<file stem>,<index>;<index>;...
     layout:<source>:<search>:<file stem>,<index>;...
 
-UTF-8, one newline after every line, nothing quoted. Indices of configurations stand fastest first.
+UTF-8, one newline after each line, no quotes. The indices of configurations are ordered from the
+fastest to the slowest.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,7 @@ from tpugraphs_rank import metrics
 from tpugraphs_rank.metrics import competition
 
 HEADER = "ID,TopConfigs"
-# What divides or encloses fields, for us or for other readers of CSV.
+# Characters that separate or enclose fields, here or in other readers of CSV.
 _RESERVED = frozenset(",;\"'")
 
 
@@ -30,6 +31,7 @@ class Row(NamedTuple):
     id: `<collection>:<file stem>`.
     indices: configurations, fastest first.
   """
+
   id: str
   indices: Sequence[int]
 
@@ -38,12 +40,12 @@ def graph_id(collection: str, stem: str) -> str:
   """The ID of the graph in `<stem>.npz` of a collection.
 
   Raises:
-    DataError: the name cannot stand in a row of a CSV file.
+    DataError: the name is not valid in a row of a CSV file.
   """
   name = f"{collection}:{stem}"
   wrong = next((c for c in name if c in _RESERVED or c.isspace() or not c.isprintable()), None)
   if wrong is not None or not stem:
-    problem = f"holds {wrong!r}" if stem else "names no graph"
+    problem = f"contains {wrong!r}" if stem else "names no graph"
     raise errors.DataError(
         f"{name!r} {problem}, so it cannot be the ID of a row; rename the graph's file, without "
         "commas, semicolons, quotes, spaces and control characters")
@@ -51,26 +53,26 @@ def graph_id(collection: str, stem: str) -> str:
 
 
 def row_length(kind: str, num_configs: int) -> int:
-  """How many indices a row holds: a tile row the best 5 (or all that there are), a layout row all.
+  """The number of indices in a row: the best 5 (or fewer) of a tile graph, all of a layout graph.
 
   Args:
     kind: "tile" or "layout".
-    num_configs: c of the graph.
+    num_configs: the number of configurations of the graph.
   """
   return min(competition.TILE_K, num_configs) if kind == "tile" else num_configs
 
 
 def row_from_scores(collection: str, kind: str, stem: str, scores: ArrayLike) -> Row:
-  """The row of a graph: its configurations by `metrics.ranking`, equal scores by their index.
+  """The row of a graph: its configurations in the order of `metrics.ranking`, ties by index.
 
   Args:
     collection: name of the graph's collection.
     kind: "tile" or "layout".
-    stem: of the graph's file.
+    stem: stem of the graph's file.
     scores: (c,), c >= 1, higher = predicted faster.
 
   Raises:
-    DataError: a score is not finite, or the name cannot stand in a row.
+    DataError: a score is not finite, or the name is not valid in a row.
   """
   order = metrics.ranking(scores)
   return Row(graph_id(collection, stem), order[:row_length(kind, order.size)])

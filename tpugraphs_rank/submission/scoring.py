@@ -1,4 +1,4 @@
-"""The competition's score of a submission, where runtimes are known."""
+"""The competition's score of a submission, for splits with known runtimes."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import metrics
@@ -19,7 +20,8 @@ from tpugraphs_rank.submission import validation
 
 
 class GraphScore(NamedTuple):
-  """The score of one graph; NaN where it has nothing to rank."""
+  """The score of one graph; NaN if it has nothing to rank."""
+
   collection: str
   graph: str
   configurations: int
@@ -31,9 +33,9 @@ class SubmissionScore:
   """A scored submission.
 
   Attributes:
-    competition: the score and its parts; `missing` names the collections without a scored graph.
-    graphs: one entry a graph that has runtimes, in the order of the file.
-    without_runtimes: for each collection of the file how many graphs could not be scored.
+    competition: the score and its parts; `missing` lists the collections without a scored graph.
+    graphs: one entry per graph with runtimes, in the order of the file.
+    without_runtimes: for each collection of the file the number of graphs without runtimes.
   """
 
   competition: metrics.CompetitionScore
@@ -41,7 +43,7 @@ class SubmissionScore:
   without_runtimes: Mapping[str, int]
 
   def as_dict(self) -> dict[str, object]:
-    """What JSON holds; null for what is not defined."""
+    """The score as JSON values; null for undefined numbers."""
     number = lambda value: None if math.isnan(value) else value
     return {
         "score": number(self.competition.score), "partial": number(self.competition.partial),
@@ -58,9 +60,9 @@ def score(data: bytes, split: str = "valid",
   """Scores a submission, or a part of one, for a split whose runtimes are known.
 
   Args:
-    data: the bytes of the file; it must be valid for those of the collections that it mentions.
+    data: the bytes of the file, which must be valid for the collections that it mentions.
     split: the split that it ranks.
-    names: the collections that make up the score.
+    names: the collections that the score consists of.
     data_root: as for `load_collection`.
 
   Raises:
@@ -77,9 +79,9 @@ def score(data: bytes, split: str = "valid",
   if faults:
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     raise errors.DataError(
-        f"the submission is not valid for {split}: {faults[0]}{more}; `python -m "
-        f"tpugraphs_rank.cli.submission validate --split {split}` names them all")
-  found: list[GraphScore] = []
+        f"the submission is not valid for {split}: {faults[0]}{more}; "
+        f"{commands.command('submission', 'validate', '--split', split)} lists all faults")
+  scored: list[GraphScore] = []
   without = dict.fromkeys(present, 0)
   for row, expected in zip(reading.parse(data).rows, expectation.rows):
     arrays = npz.read_arrays(expected.path, ("config_runtime", "config_runtime_normalizers"))
@@ -90,15 +92,15 @@ def score(data: bytes, split: str = "valid",
       value = _score(expected, arrays, row.indices)
     except errors.DataError as error:
       raise errors.DataError(f"{expected.path}: {error}") from None
-    found.append(GraphScore(expected.collection, expected.path.stem, expected.num_configs, value))
-  if not found:
+    scored.append(GraphScore(expected.collection, expected.path.stem, expected.num_configs, value))
+  if not scored:
     raise errors.DataError(
         f"none of the {len(expectation.rows)} graphs of {', '.join(present)} {split} has runtimes, "
         "so nothing can be scored; the released test splits have none: score a submission for "
-        "--split valid")
-  by_collection = {name: [entry.score for entry in found if entry.collection == name]
+        "--split=valid")
+  by_collection = {name: [entry.score for entry in scored if entry.collection == name]
                    for name in present}
-  return SubmissionScore(metrics.competition_score(by_collection, tuple(known)), tuple(found),
+  return SubmissionScore(metrics.competition_score(by_collection, tuple(known)), tuple(scored),
                          {name: count for name, count in without.items() if count})
 
 

@@ -1,4 +1,4 @@
-"""Every fault of a submission, against the rows that it must have."""
+"""Compares a submission with the rows that it must have, and lists every fault."""
 
 import bisect
 import collections
@@ -11,18 +11,18 @@ from tpugraphs_rank.submission import reading
 
 Fault = faults_lib.Fault
 
-# Finding the nearest of thousands of names takes a while, and nobody reads more hints.
+# Searching the nearest of thousands of names takes a while, and nobody reads more suggestions.
 _MOST_HINTS = 10
 
 
 def validate(data: bytes, expectation: expectation_lib.Expectation) -> list[Fault]:
-  """Every fault of a submission, by line; none: it is valid, down to the byte.
+  """All faults of a submission, by line. Without faults it is valid, byte by byte.
 
-  A missing row is reported on the line after the last row before it that is there. Of rows out of
-  order the fewest are named that, moved, would put the file in order.
+  A missing row is reported on the line after the last preceding row that the file has. If rows are
+  out of order, the smallest set of rows that would have to be moved is reported.
 
   Args:
-    data: the bytes of the file, whatever they are.
+    data: the bytes of the file.
     expectation: the rows that it must have.
   """
   parsed = reading.parse(data)
@@ -48,17 +48,17 @@ def validate(data: bytes, expectation: expectation_lib.Expectation) -> list[Faul
 
 
 def repeated(rows: Sequence[reading.ReadRow]) -> list[Fault]:
-  """A fault for each row whose ID has stood before; empty IDs are faults of the form already."""
+  """A fault for each repeated ID. Empty IDs are faults of the format already."""
   lines: dict[str, int] = {}
   return [
       Fault(row.line, row.id,
-            f"the ID stands on line {lines[row.id]} already; expected it once")
+            f"the ID already appears on line {lines[row.id]}; expected it once")
       for row in rows if row.id and lines.setdefault(row.id, row.line) != row.line]
 
 
 def unknown(rows: Sequence[reading.ReadRow], expectation: expectation_lib.Expectation
             ) -> list[Fault]:
-  """A fault for each row that is not expected; empty IDs are faults of the form already."""
+  """A fault for each unexpected row. Empty IDs are faults of the format already."""
   faults: list[Fault] = []
   for row in rows:
     if not row.id or row.id in expectation.places:
@@ -70,7 +70,7 @@ def unknown(rows: Sequence[reading.ReadRow], expectation: expectation_lib.Expect
 
 
 def check_row(row: reading.ReadRow, expected: expectation_lib.ExpectedRow) -> Iterator[str]:
-  """What is wrong with the indices of a row; entries that are no numbers were reported before."""
+  """The faults of a row's indices. Entries that are not numbers were reported before."""
   if row.indices is None:
     return
   count = expected.num_configs
@@ -79,7 +79,7 @@ def check_row(row: reading.ReadRow, expected: expectation_lib.ExpectedRow) -> It
     what = "the best" if expected.kind == "tile" else "all"
     of = f" of its {count} configurations" if count is not None else ""
     yield f"{len(row.indices)} indices; expected {what} {length}{of}"
-  # A permutation of unknown length goes by its own.
+  # A permutation of unknown length is checked against its own length.
   limit = count if count is not None or expected.kind == "tile" else len(row.indices)
   if limit is not None:
     wrong = [position for position, index in enumerate(row.indices, 1)
@@ -95,12 +95,14 @@ def check_row(row: reading.ReadRow, expected: expectation_lib.ExpectedRow) -> It
     second = row.indices.index(repeats[0], first) + 1
     more = f" (and {len(repeats) - 1} more indices)" if len(repeats) > 1 else ""
     yield (f"index {repeats[0]} is repeated at entries {first} and {second}{more}; expected each "
-           "at most once, short lists unpadded")
+           "at most once, and short lists without padding")
 
 
 def _misplaced(places: Sequence[int]) -> list[int]:
-  """The fewest entries without which the list is ascending: all but a longest ascending part."""
-  tails: list[int] = []  # tails[k]: index of the least entry that ends an ascending part of k + 1.
+  """The smallest set of entries to remove so that the list ascends: all but the longest ascending
+  subsequence."""
+  # tails[k]: index of the smallest entry that ends an ascending subsequence of length k + 1.
+  tails: list[int] = []
   values: list[int] = []
   before: list[int] = []
   for index, place in enumerate(places):
