@@ -99,7 +99,7 @@ def test_json_round_trip(drawn):
 
 
 @given(_one_change())
-def test_hash_and_differences_see_one_change_and_ignore_what_is_not_hashed(change):
+def test_hash_and_differences_reflect_hashed_settings_only(change):
   before, after, name, hashed = change
   lines = config.differences(before, after)
   assert (config.stable_hash(before) != config.stable_hash(after)) == hashed
@@ -165,25 +165,25 @@ def test_the_hash_does_not_depend_on_the_order_of_fields():
     ({"limit": "many"}, "limit = 'many' is not a whole number or null"),
     ({"path": 3}, "path = 3 is not a string or null"),
 ])
-def test_what_is_wrong_is_refused(values, said):
+def test_wrong_values_are_refused(values, said):
   with pytest.raises(errors.ConfigError) as caught:
     config.from_dict(Top, values, source="settings.json")
   assert str(caught.value).startswith("settings.json: ")
   assert said in str(caught.value)
 
 
-def test_a_whole_number_is_a_fine_float():
+def test_whole_numbers_are_valid_floats():
   rate = config.from_dict(Top, {"first": {"rate": 2}}).first.rate
   assert rate == 2.0 and isinstance(rate, float)
 
 
-def test_limits_hold_at_their_edges():
+def test_limits_are_inclusive():
   assert config.from_dict(Top, {"first": {"width": 64}}).first.width == 64
   assert config.from_dict(Top, {"first": {"width": 1, "sizes": []}}).first.sizes == ()
   assert config.from_dict(Top, {"limit": None}).limit is None
 
 
-def test_override_leaves_the_rest_and_the_original_alone():
+def test_override_changes_only_the_named_settings_of_a_copy():
   base = config.from_dict(Top, {"first": {"width": 7}, "limit": 2})
   changed = config.override(base, {"first.rate": 0.25})
   assert changed == dataclasses.replace(base, first=dataclasses.replace(base.first, rate=0.25))
@@ -206,7 +206,7 @@ def test_leaf_names_are_unique_since_they_are_flags():
   assert [name for name, count in counts.items() if count > 1] == []
 
 
-def test_every_default_is_valid_and_every_setting_explained():
+def test_every_default_is_valid_and_every_setting_has_help():
   assert config.from_dict(
       run_config.RunConfig, config.to_dict(run_config.RunConfig())) == run_config.RunConfig()
   for name, _, metadata in _settings(run_config.RunConfig):
@@ -223,7 +223,7 @@ def _resolved(*arguments):
   return app.config_from_flags(run_config.RunConfig, values)
 
 
-def test_without_flags_the_defaults_stand():
+def test_without_flags_the_defaults_apply():
   assert _resolved() == run_config.RunConfig()
 
 
@@ -264,7 +264,7 @@ def test_defaults_then_the_file_then_the_flags(tmp_path):
   assert _resolved(f"--config={path}", f"--hidden_width={default}").model.hidden_width == default
 
 
-def test_the_file_may_be_that_of_a_run_directory(tmp_path):
+def test_the_file_may_be_a_run_directorys_config_json(tmp_path):
   stored = config.override(run_config.RunConfig(), {"training.seed": 3})
   path = tmp_path / "config.json"
   path.write_text(json.dumps({"config": config.to_dict(stored), "hash": "x", "about": {}}))

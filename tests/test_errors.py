@@ -18,13 +18,13 @@ BUILTINS = {
 }
 
 
-def test_the_list_is_complete():
+def test_the_list_of_errors_is_complete():
   found = {name for name, value in vars(errors).items() if inspect.isclass(value)}
   assert found == {"TpuGraphsRankError", *BUILTINS}
 
 
 @pytest.mark.parametrize("name", sorted(BUILTINS))
-def test_caught_as_ours_and_as_the_builtin_with_the_message_as_it_is(name):
+def test_errors_are_also_builtins_and_keep_their_message(name):
   cls = getattr(errors, name)
   message = "it's \"wrong\": file.npz, key 'x'"
   for caught in (errors.TpuGraphsRankError, BUILTINS[name]):

@@ -19,7 +19,7 @@ def _names(folder):
   return sorted(path.name for path in folder.iterdir())
 
 
-def test_written_in_folders_that_are_made(tmp_path):
+def test_missing_folders_are_created(tmp_path):
   path = tmp_path / "a" / "b" / "file.bin"
   with files.atomic_write(path) as file:
     file.write(b"\x00\r\n\xff")
@@ -27,7 +27,7 @@ def test_written_in_folders_that_are_made(tmp_path):
   assert _names(path.parent) == ["file.bin"]
 
 
-def test_until_the_block_ends_the_old_content_stands(tmp_path):
+def test_the_old_content_remains_until_the_block_ends(tmp_path):
   path = tmp_path / "file"
   path.write_bytes(b"old")
   with files.atomic_write(path) as file:
@@ -53,7 +53,7 @@ def test_an_error_in_the_block_leaves_nothing_new(tmp_path, raised, existed):
   assert not existed or path.read_bytes() == b"old"
 
 
-def test_a_full_disc_leaves_the_old_content(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_old_content(tmp_path, monkeypatch):
   path = tmp_path / "file"
   path.write_bytes(b"old")
 
@@ -73,7 +73,7 @@ def test_the_mode_is_that_of_an_ordinary_file(tmp_path):
   assert mode("ours") == mode("ordinary")
 
 
-def test_the_mode_of_no_other_file_changes_while_threads_write(tmp_path, monkeypatch):
+def test_writing_in_threads_changes_no_other_files_mode(tmp_path, monkeypatch):
   umask = os.umask
 
   def slowly(mask):  # The umask is the process's: other threads come in between.
@@ -107,7 +107,7 @@ def test_the_mode_of_no_other_file_changes_while_threads_write(tmp_path, monkeyp
   assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("ours*")} == {0o640}
 
 
-def test_several_may_write_one_file(tmp_path):
+def test_concurrent_writers_of_one_file(tmp_path):
   path = tmp_path / "file"
   with files.atomic_write(path) as first, files.atomic_write(path) as second:
     first.write(b"first")
@@ -118,7 +118,7 @@ def test_several_may_write_one_file(tmp_path):
 # The owner of the tests may be root, whom permissions do not stop; a file in the way stops anyone.
 @pytest.mark.parametrize("write", [
     lambda path: files.write_text(path, "x"), lambda path: files.write_json(path, {})])
-def test_what_cannot_be_written_is_an_output_error(tmp_path, write):
+def test_unwritable_paths_raise_an_output_error(tmp_path, write):
   (tmp_path / "file").write_text("in the way")
   path = tmp_path / "file" / "below" / "x.json"
   with pytest.raises(errors.OutputError) as caught:
@@ -127,7 +127,7 @@ def test_what_cannot_be_written_is_an_output_error(tmp_path, write):
   assert isinstance(caught.value, OSError)
 
 
-def test_a_folder_in_the_place_of_the_file(tmp_path):
+def test_a_folder_at_the_files_path(tmp_path):
   (tmp_path / "taken").mkdir()
   with pytest.raises(errors.OutputError, match="cannot write .*taken"):
     files.write_text(tmp_path / "taken", "x")
@@ -139,7 +139,7 @@ def test_text_is_utf8_with_plain_line_ends(tmp_path):
   assert (tmp_path / "t").read_bytes() == b"\xc3\xa4\nb\n"
 
 
-def test_json_round_trip_in_a_form_that_people_read(tmp_path):
+def test_json_round_trip_is_readable(tmp_path):
   value = {"a": [1, 2.5, None], "b": "ä"}
   files.write_json(tmp_path / "v.json", value)
   assert files.read_json(tmp_path / "v.json") == value
@@ -147,7 +147,7 @@ def test_json_round_trip_in_a_form_that_people_read(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_json_is_not_written(tmp_path, value):
+def test_non_json_values_are_not_written(tmp_path, value):
   path = tmp_path / "v.json"
   files.write_json(path, 1)
   with pytest.raises(ValueError):
@@ -160,7 +160,7 @@ def test_what_is_not_json_is_not_written(tmp_path, value):
     (b"", "line 1 column 1"),
     (b'"\xff"', "utf-8"),
 ])
-def test_json_errors_name_the_file_and_the_place(tmp_path, content, said):
+def test_json_errors_name_the_file_and_the_position(tmp_path, content, said):
   path = tmp_path / "v.json"
   path.write_bytes(content)
   with pytest.raises(errors.DataError) as caught:

@@ -1,27 +1,27 @@
 """Typed errors of the framework.
 
-Every class also inherits the builtin that a caller would catch without knowing this package
-(`ValueError`, `FileNotFoundError`, ...). A message says, in this order, what is wrong, where
-(file, key, line), what was expected, and the command or change that mends it.
+Every class also derives from the builtin exception that a caller would expect (`ValueError`,
+`FileNotFoundError`, ...). A message states, in this order, what is wrong, where (file, key, line),
+what was expected, and the command or change that fixes it.
 """
 
 
 class TpuGraphsRankError(Exception):
-  """Base of all errors that the framework raises on purpose."""
+  """Base of all errors that the framework raises."""
 
 
 class DataError(TpuGraphsRankError, ValueError):
-  """A data file is damaged or breaks its format; the message names file and key."""
+  """A data file is damaged or violates its format; the message names the file and the key."""
 
 
 class MissingDataError(TpuGraphsRankError, FileNotFoundError):
-  """Data that was asked for is not here; the message names the command that brings it."""
+  """Requested data is missing; the message names the command that provides it."""
 
 
 class UnknownNameError(TpuGraphsRankError, KeyError):
-  """A name (collection, split, model, ...) that is not registered; the message lists the valid."""
+  """An unknown name of a collection, split, model, ...; the message lists the valid names."""
 
-  def __str__(self) -> str:  # KeyError would print the repr of the message, quotes and all.
+  def __str__(self) -> str:  # KeyError would print the message in quotes.
     return str(self.args[0]) if self.args else ""
 
 
@@ -30,7 +30,7 @@ class ConfigError(TpuGraphsRankError, ValueError):
 
 
 class RunDirectoryError(TpuGraphsRankError, RuntimeError):
-  """A run directory belongs to another configuration, is incomplete or damaged."""
+  """A run directory belongs to other settings, or is incomplete or damaged."""
 
 
 class OutputError(TpuGraphsRankError, OSError):
@@ -38,8 +38,8 @@ class OutputError(TpuGraphsRankError, OSError):
 
 
 class TrainingError(TpuGraphsRankError, ArithmeticError):
-  """Training cannot go on (a loss or gradient is not finite); the message names the step."""
+  """Training cannot continue (a loss or gradient is not finite); the message names the step."""
 
 
 class CompatibilityError(TpuGraphsRankError, ValueError):
-  """A run cannot score a graph: another target, HLO stage, kind or unseen opcodes."""
+  """A run cannot score a graph: it has another target, HLO stage or kind, or unseen opcodes."""

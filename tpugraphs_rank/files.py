@@ -1,4 +1,4 @@
-"""Files that are either complete or absent: written under a temporary name, then renamed."""
+"""Atomic writing of files: under a temporary name, which is renamed once the file is complete."""
 
 from collections.abc import Iterator
 import contextlib
@@ -6,16 +6,16 @@ import json
 import os
 import pathlib
 import secrets
-from typing import Any, BinaryIO, Union
+from typing import Any, BinaryIO
 
 from tpugraphs_rank import errors
 
-PathLike = Union[str, "os.PathLike[str]"]
+PathLike = str | os.PathLike[str]
 
 
 @contextlib.contextmanager
 def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
-  """Opens a binary file that appears under `path` only once the block ends without an error.
+  """Opens a binary file that appears at `path` only once the block ends without an error.
 
   Raises:
     OutputError: the folder cannot be created or written.
@@ -24,8 +24,8 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
   handle = None
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not of `tempfile`, whose files only the owner reads: an ordinary file's mode follows the
-    # process's umask, which cannot be asked for without changing it under the other threads.
+    # `tempfile` would create files that only the owner can read. The mode of an ordinary file
+    # follows the process's umask, and reading the umask would change it for other threads.
     handle = open(path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial"), "xb")
     with handle:
       yield handle
@@ -52,7 +52,7 @@ def write_text(path: PathLike, text: str) -> None:
 
 
 def write_json(path: PathLike, value: Any) -> None:
-  """Writes `value` as indented JSON, atomically. NaN and infinity are refused: no JSON has them."""
+  """Writes `value` as indented JSON, atomically. NaN and infinity are refused: JSON lacks them."""
   write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -61,7 +61,7 @@ def read_json(path: PathLike) -> Any:
 
   Raises:
     MissingDataError: there is no such file.
-    DataError: it is not JSON; the message names line and column.
+    DataError: it is not JSON; the message names the line and the column.
   """
   path = pathlib.Path(path)
   try:

@@ -41,8 +41,8 @@ def test_a_group_alone(stored):
 
 
 @pytest.mark.parametrize("shapes, said", [
-    (((2, 3),), "holds 2 variables of the model; this one has 1: .*another model"),
-    (((2, 3), (), (4,)), "holds 2 variables of the model; this one has 3"),
+    (((2, 3),), "holds 2 variables of the model; this model has 1: .*another model"),
+    (((2, 3), (), (4,)), "holds 2 variables of the model; this model has 3"),
     (((2, 3), (1,)), r"stored with shape \(\), expected \(1,\): .*another model"),
     (((3, 2), ()), r"stored with shape \(2, 3\), expected \(3, 2\)"),
 ])

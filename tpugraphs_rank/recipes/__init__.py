@@ -1,4 +1,4 @@
-"""Settings that ship with the package, found by name: `--config tile_xla_cpu`."""
+"""Settings that ship with the package and are used by name: `--config tile_xla_cpu`."""
 
 import pathlib
 from typing import Any
@@ -16,14 +16,14 @@ def names() -> list[str]:
 
 
 def path(name_or_path: files.PathLike) -> pathlib.Path:
-  """The file of a recipe's name, or the path itself where it names a file.
+  """The file of a recipe, or the path itself if it is that of a file.
 
   Raises:
-    MissingDataError: there is neither a file nor a recipe of this name.
+    MissingDataError: there is no such file or recipe.
   """
-  given = pathlib.Path(name_or_path)
-  if given.exists():
-    return given
+  file = pathlib.Path(name_or_path)
+  if file.exists():
+    return file
   if str(name_or_path) in names():
     return _FOLDER / f"{name_or_path}.json"
   raise errors.MissingDataError(
@@ -34,10 +34,10 @@ def path(name_or_path: files.PathLike) -> pathlib.Path:
 def read(name_or_path: files.PathLike) -> Any:
   """The settings in a recipe, a JSON file, or a run directory's config.json.
 
-  A top-level "comment" is left out, because JSON has no other place for one.
+  A top-level "comment" is ignored, because JSON has no comments.
 
   Raises:
-    MissingDataError: there is neither a file nor a recipe of this name.
+    MissingDataError: there is no such file or recipe.
     DataError: the file is not JSON.
   """
   stored = files.read_json(path(name_or_path))

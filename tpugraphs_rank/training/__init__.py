@@ -1,1 +1,1 @@
-"""Training runs and the run directories that they leave."""
+"""Training, run directories, and scoring with trained runs."""

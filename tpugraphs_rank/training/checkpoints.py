@@ -1,4 +1,4 @@
-"""Variables and state in one `.npz` file: complete or absent, readable without TensorFlow."""
+"""Checkpoints: variables and state in one `.npz` file, which NumPy can read without TensorFlow."""
 
 from collections.abc import Mapping, Sequence
 import json
@@ -14,7 +14,7 @@ from tpugraphs_rank.data import npz
 
 def save(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]],
          state: Mapping[str, Any]) -> None:
-  """Writes groups of variables, in their order, and a JSON state.
+  """Writes groups of variables, in order, and a JSON state, atomically.
 
   Raises:
     OutputError: the file cannot be written.
@@ -29,13 +29,13 @@ def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
             ) -> dict[str, Any]:
   """Assigns the stored values to variables of the same groups and shapes.
 
-  Nothing is assigned unless everything fits.
+  Either all values are assigned or, after an error, none.
 
   Returns:
     The stored state.
 
   Raises:
-    RunDirectoryError: the file is missing, damaged or of another model.
+    RunDirectoryError: the file is missing, damaged, or of another model.
   """
   try:
     stored = npz.read_arrays(path)
@@ -45,7 +45,7 @@ def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
       count = sum(key.startswith(f"{group}/") for key in stored)
       if count != len(members):
         raise errors.RunDirectoryError(
-            f"{path} holds {count} variables of the {group}; this one has {len(members)}: it is "
+            f"{path} holds {count} variables of the {group}; this model has {len(members)}: it is "
             "the checkpoint of another model")
       values[group] = [stored[f"{group}/{index:04d}"] for index in range(count)]
   except (errors.DataError, errors.MissingDataError, KeyError, json.JSONDecodeError) as error:

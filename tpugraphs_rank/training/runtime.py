@@ -10,8 +10,8 @@ _logger = logging.getLogger(__name__)
 def configure(seed: int, threads: int) -> None:
   """Makes TensorFlow reproducible: seeds, deterministic operations, a fixed number of threads.
 
-  The number of threads can only be set before TensorFlow's first operation; later it is kept as
-  it is, and the log says so.
+  The number of threads can only be set before TensorFlow's first operation. Later calls leave it
+  unchanged and log that.
   """
   tf.keras.utils.set_random_seed(seed)
   tf.config.experimental.enable_op_determinism()
@@ -19,6 +19,6 @@ def configure(seed: int, threads: int) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(2)
   except RuntimeError:
-    _logger.info("TensorFlow is running already: its number of threads stays as it is")
+    _logger.info("TensorFlow is already running, so its number of threads is unchanged")
 
 

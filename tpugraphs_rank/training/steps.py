@@ -18,13 +18,13 @@ class Stepper:
 
   def __init__(self, model: models.RankingModel, config: run_config.RunConfig, total_steps: int,
                element_spec: Mapping[str, Any]):
-    """Makes the optimizer and the functions.
+    """Creates the optimizer and the functions.
 
     Args:
-      model: the model, its variables already created.
+      model: the model, whose variables exist already.
       config: the run's configuration.
       total_steps: steps of the longest possible run, for the schedule.
-      element_spec: of the training data set; the step is traced once with it.
+      element_spec: signature of the training data set; the step is traced once with it.
     """
     self.model = model
     self._clip_norm = config.optimizer.clip_norm
@@ -42,13 +42,13 @@ class Stepper:
     self.validate = tf.function(self._validate, **options)
 
   def variables(self) -> dict[str, list[tf.Variable]]:
-    """All that a checkpoint must hold to go on."""
+    """Everything that a checkpoint must store to resume."""
     return {"model": list(self.model.trainable_variables),
             "optimizer": list(self.optimizer.variables),
             "averaged": self.average.stored()}
 
   def best_variables(self) -> dict[str, list[tf.Variable]]:
-    """What scoring uses."""
+    """The variables that scoring uses."""
     return {"model": self.average.variables}
 
   def _scores_and_loss(self, arrays: Mapping[str, tf.Tensor], step: Mapping[str, Any],
@@ -62,7 +62,7 @@ class Stepper:
     return tf.add_n(scores) / count, tf.add_n(losses_of_members) / count
 
   def _train(self, arrays: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Updates the weights unless loss or gradient are not finite."""
+    """Updates the weights if loss and gradient are finite."""
     step = pipeline.labels(arrays)
     with tf.GradientTape() as tape:
       scores, loss = self._scores_and_loss(arrays, step, training=True)
@@ -92,14 +92,14 @@ class Stepper:
 
 
 def weighted_mean(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
-  """sum_i w_i l_i / sum_i w_i of losses l (B,) and weights w (B,); None: the plain mean."""
+  """sum_i w_i l_i / sum_i w_i for losses l (B,) and weights w (B,); None: the plain mean."""
   if weights is None:
     return tf.reduce_mean(values)
   return tf.reduce_sum(weights * values) / tf.reduce_sum(weights)
 
 
 def ordered_pairs(step: Mapping[str, Any], scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """Pairs of the batch's lists that the scores order correctly, and pairs in all (both float32)."""
+  """The number of pairs that the scores order correctly, and of all pairs, in a batch (float32)."""
   relevance, mask = step["relevance"], step["mask"]
   faster = (relevance[:, :, None] > relevance[:, None, :]) & mask[:, :, None] & mask[:, None, :]
   correct = faster & (scores[:, :, None] > scores[:, None, :])
