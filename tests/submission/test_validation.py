@@ -71,8 +71,8 @@ def test_an_edited_file_is_valid_only_if_the_writer_could_have_written_it(data, 
     (b"2,0;1\n", b"2,0;2\n", (3, "tile:xla:alexnet_2",
                               "entry 2, 2, is out of range; expected 0 to 1")),
     (b"2,0;1\n", b"2,0; 1\n", (3, "tile:xla:alexnet_2", (
-        "entry 2, ' 1', has whitespace around it; expected whole numbers such as 0 or 17, joined "
-        "by ';'"))),
+        "entry 2, ' 1', has whitespace around it; expected whole numbers such as 0 or 17, "
+        "separated by ';'"))),
     (b"2,0;1\n", b"2,0;-1\n", (3, "tile:xla:alexnet_2", (
         "entry 2, '-1', has a sign; expected whole numbers such as 0 or 17, separated by ';'"))),
     (b"2,0;1\n", b"2,00;01\n", (3, "tile:xla:alexnet_2", (
