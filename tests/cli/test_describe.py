@@ -45,7 +45,7 @@ def test_damage_and_missing_graphs_end_in_status_1_after_the_table(collection, t
   assert "graph files" in done.stdout and f"damaged: {first} " in done.stdout
   assert done.stderr.startswith(
       "error: tile:synthetic: train has 2 of 3 graphs; train has 1 damaged file; move away the "
-      "damaged files of train; collection tile:synthetic describes itself in ")
+      "damaged files of train; the descriptor of collection tile:synthetic is in ")
   assert done.stderr.count("\n") == 1
   assert json.loads(output.read_text(encoding="utf-8"))["problems"] == [
       "train has 2 of 3 graphs", "train has 1 damaged file"]
@@ -57,9 +57,9 @@ def test_damage_and_missing_graphs_end_in_status_1_after_the_table(collection, t
     (["--collection", "tile:xla_cpu", "--splits", "vaild"], 1,
      "error: collection tile:xla_cpu has no split 'vaild' (did you mean 'valid'?)"),
     (["--collection", "tile:xla_cpu", "--splits="], 1,
-     "error: no splits of tile:xla_cpu are asked for; expected some of: train, valid, test\n"),
+     "error: no splits of tile:xla_cpu were requested; expected some of: train, valid, test\n"),
     (["--collection", "tile:xla", "--data_root", "/nowhere"], 1,
-     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpugraphs-rank d"),
+     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpu"),
     ([], 2, "error: --collection is required (`tpugraphs-rank "),
     (["--collection", "tile:xla_cpu", "--max_configs", "0"], 2, "error: flag --max_configs=0: "),
 ])

@@ -174,9 +174,9 @@ def test_two_processes_share_the_work(server, tmp_path):
     (["--splits=vaild"], 1, "error: collection layout:nlp:default has no split 'vaild'"),
     (["--collections="], 1, "error: nothing to download: give --collections and --splits"),
     (["--splits="], 1, "error: nothing to download"),
-    (["--base_url=mirror"], 1, "error: base_url 'mirror' is no address"),
+    (["--base_url=mirror"], 1, "error: base_url 'mirror' is not an address"),
     (["--collections=tile:xla"], 1,
-     "I the servers do not tell the size of 3 of 3 files\nerror: 3 of 3 failed:\n"),
+     "I the servers do not report the size of 3 of 3 files\nerror: 3 of 3 failed:\n"),
     (["--parallel=0"], 2, "error: flag --parallel=0: "),
     (["tile:xla"], 2, "error: unexpected argument 'tile:xla'"),
 ])

@@ -64,7 +64,7 @@ def test_command_line(tmp_path):
   # One message and a status, no traceback.
   done = _run("--input", path, "--output", str(tmp_path / "out"))
   assert done.returncode == 1
-  assert done.stderr.count("k.npz exists and holds something else") == 1
+  assert done.stderr.count("k.npz exists and has other content") == 1
   assert "Traceback" not in done.stderr
   assert _run("--input", path, "--output", str(tmp_path / "out"), "--overwrite").returncode == 0
   assert _run("--input", path).returncode == 2
@@ -139,6 +139,6 @@ def test_bad_inputs(tmp_path):
     featurize.featurize([path], str(tmp_path / "file"))
   data = pathlib.Path(path).read_bytes()
   pathlib.Path(path).write_bytes(data[:-3])
-  with pytest.raises(errors.DataError, match="a.pb is cut short"):
+  with pytest.raises(errors.DataError, match="a.pb is truncated"):
     featurize.featurize([path], str(tmp_path / "out"))
   assert not (tmp_path / "out").exists()

@@ -131,7 +131,7 @@ def test_without_runtimes_a_collection_can_be_scored_but_not_divided(tmp_path):
 
 
 @pytest.mark.parametrize("damage, error, said", [
-    (lambda path: path.write_bytes(b"PK"), errors.DataError, "x.npz holds pickled objects or is no"),
+    (lambda path: path.write_bytes(b"PK"), errors.DataError, "x.npz holds pickled objects or is"),
     (lambda path: npz.save_graph(path, synthetic.layout_graph(0)), errors.DataError,
      "x.npz is a layout graph with 12 configurations; expected --kind tile"),
     (lambda path: npz.save_graph(path, synthetic.tile_graph(0, feature_padding=np.int64(-1))),
@@ -168,7 +168,8 @@ def test_settings_that_do_not_fit(tmp_path, settings, error, said):
 
 
 def test_an_empty_folder_says_how_to_make_graphs(tmp_path):
-  with pytest.raises(errors.MissingDataError, match="contains no .npz file; `tpugraphs-rank featurize --input X --output .*` makes"):
+  with pytest.raises(errors.MissingDataError, match=(
+      "contains no .npz file; `tpugraphs-rank featurize --input X --output .*` converts")):
     _make(tmp_path)
 
 

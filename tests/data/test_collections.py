@@ -52,7 +52,7 @@ def test_a_graph_of_another_kind(descriptor):
   split = collections.load_collection(str(descriptor), "test")
   npz.save_graph(split.paths[0], synthetic.layout_graph(0))
   with pytest.raises(errors.DataError, match=(
-      "is a graph of kind layout; collection tile:synthetic holds kind tile")) as caught:
+      "is a graph of kind layout, but collection tile:synthetic holds kind tile")) as caught:
     list(split)
   assert str(split.paths[0]) in str(caught.value)
 
@@ -61,20 +61,20 @@ def test_the_number_of_files_must_be_the_stated_one(descriptor):
   folder = descriptor.parent / "npz" / "train"
   next(folder.glob("*.npz")).unlink()
   with pytest.raises(errors.DataError, match=(
-      "holds 2 of the 3 graphs of tile:synthetic train .`python -m tpugraphs_rank.cli.describe` says what "
-      "is there, and what is damaged.; .*check its path and files")):
+      "holds 2 of the 3 graphs of tile:synthetic train .`tpugraphs-rank describe` lists missing "
+      "and damaged files.; .*check the path and files")):
     collections.load_collection(str(descriptor), "train")
 
 
-def test_one_file_too_many_is_not_mended_by_a_download(descriptor):
+def test_the_remedy_for_one_file_too_many_is_not_a_download(descriptor):
   folder = descriptor.parent / "npz" / "train"
   npz.save_graph(folder / "stray.npz", synthetic.tile_graph(0))
   with pytest.raises(errors.DataError) as caught:
     collections.load_collection(str(descriptor), "train")
   assert str(caught.value).startswith(
-      f"{folder} holds 4 graphs, not the 3 graphs of tile:synthetic train (`python -m "
-      "tpugraphs_rank.cli.describe` says what is there")
-  assert str(caught.value).endswith("move elsewhere what does not belong there")
+      f"{folder} holds 4 graphs, not the 3 graphs of tile:synthetic train (`tpugraphs-rank "
+      "describe` lists missing")
+  assert str(caught.value).endswith("move the files that do not belong there elsewhere")
 
 
 def test_a_split_that_is_to_hold_no_graph(tmp_path):
@@ -88,7 +88,7 @@ def test_a_split_that_is_to_hold_no_graph(tmp_path):
 def test_missing_files_of_ones_own(descriptor):
   shutil.rmtree(descriptor.parent / "npz" / "valid")
   with pytest.raises(errors.MissingDataError, match=(
-      "no data of tile:synthetic valid at .*check its path and files")):
+      "no data of tile:synthetic valid at .*check the path and files")):
     collections.load_collection(str(descriptor), "valid")
 
 
@@ -100,7 +100,7 @@ def test_missing_public_data_names_the_command_that_fetches_it(tmp_path, monkeyp
     message = str(caught.value)
     assert f"no data of tile:xla train at {root}/npz/tile/xla/train; " in message
     where = f" --data_root {argument}" if argument else ""
-    assert ("`python -m tpugraphs_rank.cli.download --collections tile:xla --splits train"
+    assert ("`tpugraphs-rank download --collections tile:xla --splits train"
             f"{where}`") in message
 
 
@@ -113,7 +113,7 @@ def test_public_data_is_found_below_the_data_root(tmp_path, monkeypatch):
   split = collections.load_collection("layout:xla:random", "test")
   assert [graph.name for graph in split] == [f"g{index}" for index in range(8)]
   (folder / "g3.npz").unlink()
-  with pytest.raises(errors.DataError, match="holds 7 of the 8 graphs .* tpugraphs_rank.cli.download"):
+  with pytest.raises(errors.DataError, match="holds 7 of the 8 graphs .* `tpugraphs-rank download"):
     collections.load_collection("layout:xla:random", "test")
 
 

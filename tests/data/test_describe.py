@@ -160,7 +160,8 @@ def test_dtypes_are_those_of_the_files_and_padding_is_stated_or_found(tmp_path):
   assert split["stored_dtypes"]["node_opcode"] == {"uint8": 2, "int32": 1}
   assert split["stored_dtypes"]["feature_padding"] == {"int64": 1}
   assert split["stored_dtypes"]["edge_index"] == {"int64": 3}
-  assert split["feature_padding"] == {"declared": {"0": 1, "None": 2}, "observed": {"0": 2, "-1": 1}}
+  assert split["feature_padding"] == {
+      "declared": {"0": 1, "None": 2}, "observed": {"0": 2, "-1": 1}}
 
 
 # ---- opcodes and twins ---------------------------------------------------------------------------
@@ -323,31 +324,33 @@ def _own(tmp_path, wrong):
   return found
 
 
-HINT = "describes itself in "
-ZEROS = "move away the graphs without runtimes of {}, or state has_runtimes false in the descriptor"
+HINT = "the descriptor of collection "
+ZEROS = ("move away the graphs without runtimes of {}, or set has_runtimes to false in the "
+         "descriptor")
 
 
 @pytest.mark.parametrize("wrong, steps", [
     ({}, []),
     ({"train": ["too few"]}, [HINT]),
-    ({"valid": ["too many"]}, ["move elsewhere what does not belong to valid"]),
+    ({"valid": ["too many"]}, ["move the files that do not belong to valid elsewhere"]),
     ({"train": ["too many"], "valid": ["too many"]}, [
-        "move elsewhere what does not belong to train,valid"]),
+        "move the files that do not belong to train,valid elsewhere"]),
     ({"train": ["damaged"], "test": ["damaged"]}, [
         "move away the damaged files of train,test", HINT]),
     ({"train": ["no runtimes"], "valid": ["no runtimes"]}, [ZEROS.format("train,valid"), HINT]),
     ({"train": ["too few", "damaged", "no runtimes"], "test": ["too many"]}, [
-        "move elsewhere what does not belong to test", "move away the damaged files of train",
+        "move the files that do not belong to test elsewhere",
+        "move away the damaged files of train",
         ZEROS.format("train"), HINT]),
 ])
-def test_what_mends_depends_on_what_is_wrong(tmp_path, wrong, steps):
+def test_remedies_depend_on_the_problems(tmp_path, wrong, steps):
   found = _own(tmp_path, wrong).remedies()
   assert len(found) == len(steps)
   assert all(HINT in step if expected == HINT else step == expected
              for step, expected in zip(found, steps))
 
 
-def test_what_mends_a_public_collection_names_all_faulty_splits(tmp_path):
+def test_the_remedies_for_a_public_collection_list_all_faulty_splits(tmp_path):
   public_tree.write_tree(tmp_path, collections=["layout:xla:default"])
   folder = tmp_path / "npz/layout/xla/default"
   WRONG["damaged"](folder / "train")
@@ -358,19 +361,20 @@ def test_what_mends_a_public_collection_names_all_faulty_splits(tmp_path):
   assert damaged == "move away the damaged files of train"
   assert zeros == "move away the graphs without runtimes of valid"
   assert bring.startswith(
-      "bring it with `python -m tpugraphs_rank.cli.download --collections layout:xla:default "
+      "download it with `tpugraphs-rank download --collections layout:xla:default "
       f"--splits train,valid,test --data_root {tmp_path}`")
   assert "--data_root" not in found.remedies()[2].partition("`, ")[0]
 
 
 def test_no_splits(tmp_path):
-  with pytest.raises(errors.ConfigError, match="no splits of tile:xla_cpu are asked for; expected "
+  with pytest.raises(errors.ConfigError, match="no splits of tile:xla_cpu were requested; expected "
                      "some of: train, valid, test"):
     describe.describe("tile:xla_cpu", [])
 
 
 def test_nothing_at_all_is_missing_data(tmp_path):
-  with pytest.raises(errors.MissingDataError, match="no data of tile:xla valid at .*bring it with"):
+  with pytest.raises(errors.MissingDataError,
+                     match="no data of tile:xla valid at .*download it with"):
     describe.describe("tile:xla", ["valid", "test"], tmp_path)
   with pytest.raises(errors.UnknownNameError, match="no split 'vaild'"):
     describe.describe("tile:xla_cpu", ["train", "vaild"])

@@ -69,30 +69,30 @@ def test_the_table(folder):
       "nodes": ["8 / 14 / 20; 28", "8 each; 16"],
       "edges": [f"{edges} each; {2 * edges}"] * 2,
       "configurations": ["3 / 4 / 5; 8", "3 each; 6"],
-      "distinct ones": ["2 / 2.5 / 3; 5", "3 each; 6"],
+      "distinct configurations": ["2 / 2.5 / 3; 5", "3 each; 6"],
       "configurable nodes": ["3 each; 6", "3 each; 6"],
       "runtimes": ["1 µs to 5 ms", "1 µs to 3 µs in 1 of 2 graphs"],
       "slowest / fastest": ["3 / 29.3 / 55.6", "3 each"],
       "repeated configurations": ["3 in 1 graph", "-"],
-      "most often one": ["4 times", "-"],
+      "most frequent configuration": ["4 times", "-"],
       # Deviations of a tenth each, 3 degrees of freedom.
       "relative sd of repeats": [f"{100 * np.sqrt(4 * 0.1 ** 2 / 3):.2g} %", "-"],
-      # What a submission names, and what a list holds.
+      # The sizes of a submission and of a list.
       "fewer than 5 configurations": ["1 graph", "2 graphs"],
       "fewer than 4 configurations": ["1 graph", "2 graphs"],
       "nodes without an edge": ["12 in 1 graph", "-"],
-      "feature padding stated": ["0", "0"],
-      "feature padding found": ["0", "0"],
+      "feature padding declared": ["0", "0"],
+      "feature padding observed": ["0", "0"],
       "distinct structures": ["2", "2"],
   }
 
 
-def test_what_stands_below_the_table(folder):
+def test_the_text_below_the_table(folder):
   text = _text(folder)
   assert "node_opcode uint8" in text and "node_config_feat float32" in text
   assert ("structural twins (equal opcodes and edges) of graphs in train: 1 graph of test, 1 of "
-          "them with equal node features; twin, for instance, is a twin of one\n") in text
-  assert "Opcodes of test that train lacks: parameter (8 nodes)\n" in text
+          "them with equal node features; for example, twin is a twin of one\n") in text
+  assert "Opcodes of test that do not occur in train: parameter (8 nodes)\n" in text
   rows = [line.split() for line in text.splitlines() if line.endswith("%")]
   assert rows[-3:] == [  # Of 20 + 8 + 8 + 8 nodes.
       ["dot", "20", "45.5", "%"], ["add", "16", "36.4", "%"], ["parameter", "8", "18.2", "%"]]
@@ -119,4 +119,4 @@ def test_an_empty_collection_is_a_short_table(tmp_path):
       "on disk                    0 B\n"
       "unpacked                   0 B\n"
       "largest graph unpacked     0 B\n\n"
-      "Ranges are least / median / greatest over graphs, and the total where one follows.\n")
+      "Ranges are minimum / median / maximum over graphs, followed by the total.\n")

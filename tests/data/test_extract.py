@@ -82,12 +82,12 @@ LINK = {"type": tarfile.SYMTYPE, "linkname": "../outside"}
 
 
 @pytest.mark.parametrize("members, said", [
-    ([_member("../evil")], "'../evil' is a path that leaves the folder"),
-    ([_member("npz/../../evil")], "leaves the folder"),
-    ([_member("npz/a/../b")], "leaves the folder"),
-    ([_member("/evil")], "'/evil' is a path that leaves the folder"),
-    ([_member("//evil")], "leaves the folder"),
-    ([_member("npz/..")], "leaves the folder"),
+    ([_member("../evil")], "'../evil' has a path outside the folder"),
+    ([_member("npz/../../evil")], "has a path outside the folder"),
+    ([_member("npz/a/../b")], "has a path outside the folder"),
+    ([_member("/evil")], "'/evil' has a path outside the folder"),
+    ([_member("//evil")], "has a path outside the folder"),
+    ([_member("npz/..")], "has a path outside the folder"),
     ([_member("npz", b"", **LINK), _member("npz/evil")], "'npz' is a symbolic link"),
     ([_member("npz/a", b"", **{**LINK, "linkname": "b"})], "is a symbolic link"),
     ([_member("npz/a"), _member("npz/b", b"", type=tarfile.LNKTYPE, linkname="npz/a")],
@@ -96,16 +96,16 @@ LINK = {"type": tarfile.SYMTYPE, "linkname": "../outside"}
     ([_member("npz/d", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=3)], "is a device or pipe"),
     ([_member("npz/d", b"", type=tarfile.BLKTYPE)], "is a device or pipe"),
     ([_member("npz/d", b"", type=tarfile.FIFOTYPE)], "is a device or pipe"),
-    ([_member("npz/a", b"1"), _member("./npz/a", b"2")], "'./npz/a' is there twice"),
+    ([_member("npz/a", b"1"), _member("./npz/a", b"2")], "'./npz/a' occurs twice"),
     ([_member(".", b"1")], "'.' has no name"),
     ([_member("downloads/x.tar.json", b"{}")], "is in downloads/, which is not for data"),
     # On some file systems these are one folder.
     ([_member("Downloads/x.tar.json", b"{}")], "is in downloads/, which is not for data"),
     ([_member("DOWNLOADS/x")], "'DOWNLOADS/x' is in downloads/"),
-    ([_member("npz/a\nb")], r"'npz/a\nb' has a name with characters that cannot be shown"),
-    ([_member("npz/\x1b[2J")], r"'npz/\x1b[2J' has a name with characters that cannot be shown"),
-    ([_member("npz/\x7f")], "cannot be shown"),
-    ([_member("npz/\u202eb")], "cannot be shown"),
+    ([_member("npz/a\nb")], r"'npz/a\nb' has a name with unprintable characters"),
+    ([_member("npz/\x1b[2J")], r"'npz/\x1b[2J' has a name with unprintable characters"),
+    ([_member("npz/\x7f")], "unprintable characters"),
+    ([_member("npz/\u202eb")], "unprintable characters"),
     ([_member("./downloads/x.unpacking/npz/a", b"{}")], "is in downloads/"),
 ])
 def test_what_an_archive_must_not_hold(tmp_path, members, said):
@@ -158,7 +158,7 @@ def test_a_sparse_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("names", [("npz/a", "npz/a/b"), ("npz/a/b", "npz/a")])
 def test_a_file_and_a_folder_of_one_name(tmp_path, names):
-  with pytest.raises(extract.ArchiveError, match="x.tar: a file and a folder have one name at"):
+  with pytest.raises(extract.ArchiveError, match="x.tar: a file and a folder have the same name"):
     _extract(_tar(tmp_path / "x.tar", [_member(name) for name in names]), tmp_path / "root")
   assert not _tree(tmp_path / "root")
 
@@ -166,7 +166,7 @@ def test_a_file_and_a_folder_of_one_name(tmp_path, names):
 def test_a_file_in_the_way_of_a_folder(tmp_path):
   (tmp_path / "root").mkdir()
   (tmp_path / "root" / "npz").write_bytes(b"mine")
-  with pytest.raises(errors.DataError, match="npz/tile.*: a file is in the way of one of its "):
+  with pytest.raises(errors.DataError, match="npz/tile.*: a file has the name of one of its "):
     _extract(_good(tmp_path / "x.tar"), tmp_path / "root")
   assert _tree(tmp_path / "root") == {"npz": b"mine"}
 
@@ -193,7 +193,7 @@ def test_nothing_is_replaced(tmp_path, make):
   path.parent.mkdir(parents=True)
   make(path)
   before = _tree(tmp_path / "root")
-  with pytest.raises(errors.DataError, match=f"{path} is in the way .* move it away"):
+  with pytest.raises(errors.DataError, match=f"{path} exists, and .* differs .* move it away"):
     _extract(_good(tmp_path / "x.tar"), tmp_path / "root")
   assert _tree(tmp_path / "root") == before
 
@@ -211,7 +211,7 @@ def test_what_is_there_already_stays_the_very_same_file(tmp_path):
 
 @hypothesis.given(st.integers(0, 6 * 512 + 1024 - 1), st.sampled_from(["cut", "flip"]),
                   st.sampled_from(["w", "w:gz", "w:xz"]))
-@hypothesis.settings(max_examples=150)
+@hypothesis.settings(max_examples=50)
 def test_a_damaged_archive_is_refused_or_harmless(place, damage, mode):
   folder = pathlib.Path(tempfile.mkdtemp())
   try:
@@ -243,7 +243,7 @@ def test_a_damaged_archive_is_refused_or_harmless(place, damage, mode):
 @pytest.mark.parametrize("content", [b"", b"no archive" * 100])
 def test_no_archive(tmp_path, content):
   (tmp_path / "x.tar").write_bytes(content)
-  with pytest.raises(extract.ArchiveError, match="x.tar is damaged or no tar archive: [^\n]*$"):
+  with pytest.raises(extract.ArchiveError, match="x.tar is damaged or not a tar archive: [^\n]*$"):
     _extract(tmp_path / "x.tar", tmp_path / "root")
 
 

@@ -212,7 +212,7 @@ WRONG = [
     ("tile", "config_feat", lambda a: a[:-1], r"has shape \(11, 24\); expected .* with c = 12"),
     ("tile", "config_feat", lambda a: _put(a, (11, 3), np.nan), r"entry \[11, 3\] is nan"),
     ("tile", "config_runtime", lambda a: _put(a, 4, 0), r"entry 4 is 0 while others are measured"),
-    ("tile", "config_runtime", lambda a: _put(a, 5, -3), r"entry 5 is -3; expected nanoseconds"),
+    ("tile", "config_runtime", lambda a: _put(a, 5, -3), "entry 5 is -3; expected positive"),
     ("tile", "config_runtime", lambda a: a[:, None], r"has shape \(12, 1\); expected \(c\)"),
     ("tile", "config_runtime", lambda a: a * 1e15, r"ranges from .*; expected int64"),
     ("tile", "config_runtime_normalizers", lambda a: _put(a, 7, 0), r"entry 7 is 0; expected"),
@@ -222,14 +222,16 @@ WRONG = [
     ("tile", "feature_padding", lambda a: np.array("zero"), r"expected 0 or -1"),
     ("layout", "node_config_ids", lambda a: _put(a, 2, 10), r"holds 10; expected node ids"),
     ("layout", "node_config_ids", lambda a: _put(a, 0, -1), r"holds -1; expected node ids"),
-    ("layout", "node_config_ids", lambda a: _put(a, 0, a[1]), r"names a node twice"),
+    ("layout", "node_config_ids", lambda a: _put(a, 0, a[1]), r"lists a node twice"),
     ("layout", "node_config_feat", lambda a: a[:, :2], r"has shape \(12, 2, 18\).* with nc = 3"),
     ("layout", "node_config_feat", lambda a: a[..., :17], r"expected \(c, nc, 18\)"),
     ("layout", "node_config_feat", lambda a: a[:, 0], r"has shape \(12, 18\)"),
-    ("layout", "node_config_feat", lambda a: _put(a, (0, 0, 0), 6), r"entry \[0, 0, 0\] is 6.0; expected"),
-    ("layout", "node_config_feat", lambda a: _put(a, (0, 0, 0), -2), r"entry \[0, 0, 0\] is -2.0; expected"),
+    ("layout", "node_config_feat", lambda a: _put(a, (0, 0, 0), 6),
+     r"entry \[0, 0, 0\] is 6.0; expected"),
+    ("layout", "node_config_feat", lambda a: _put(a, (0, 0, 0), -2),
+     r"entry \[0, 0, 0\] is -2.0; expected"),
     ("layout", "node_config_feat", lambda a: _put(a, (1, 2, 3), 0.5),
-     r"entry \[1, 2, 3\] is 0.5; expected whole numbers from -1 to 5"),
+     r"entry \[1, 2, 3\] is 0.5; expected integers from -1 to 5"),
     ("layout", "node_splits", lambda a: np.array([0, 7, 3, 10]), r"does not rise"),
     ("layout", "node_splits", lambda a: np.array([0, 11]), r"does not rise from 0 to .*\(10\)"),
     ("layout", "node_splits", lambda a: np.array([-1, 10]), r"does not rise"),
@@ -252,7 +254,7 @@ def test_a_fraction_is_found_in_every_row(row):
   # More rows than are looked at in one go.
   arrays = synthetic.layout_graph(0, num_configs=2500).arrays()
   arrays["node_config_feat"] = _put(arrays["node_config_feat"], (row, 1, 2), 0.5)
-  with pytest.raises(errors.DataError, match=rf"entry \[{row}, 1, 2\] is 0.5; expected whole"):
+  with pytest.raises(errors.DataError, match=rf"entry \[{row}, 1, 2\] is 0.5; expected integers"):
     graphs.graph_from_arrays("p", arrays)
 
 
@@ -272,7 +274,7 @@ def test_each_missing_key_is_named(kind, keys):
 def test_runtimes_without_configurations_are_refused():
   arrays = _arrays("tile")
   del arrays["config_feat"]
-  with pytest.raises(errors.DataError, match="p: config_runtime stands without config_feat"):
+  with pytest.raises(errors.DataError, match="p: has config_runtime, but neither config_feat"):
     graphs.graph_from_arrays("p", arrays)
 
 
@@ -291,7 +293,7 @@ def test_a_graph_without_nodes():
 def test_an_error_says_what_mends_it():
   arrays = _arrays("tile")
   arrays["node_opcode"] = arrays["node_opcode"][:2]
-  with pytest.raises(errors.DataError, match="tpugraphs_rank.cli.featurize.*or download it again"):
+  with pytest.raises(errors.DataError, match="download the file again, or .*-rank featurize"):
     graphs.graph_from_arrays("p", arrays)
 
 
@@ -317,7 +319,7 @@ def test_digests_are_equal_for_equal_configurations_alone(kind):
 
 def test_layouts_of_any_configurations_in_any_order(monkeypatch):
   graph = synthetic.layout_graph(0, num_configs=20)
-  monkeypatch.setattr(graphs, "_BLOCK_NUMBERS", 3 * 18 * 3)
+  monkeypatch.setattr(graphs, "_BLOCK_VALUES", 3 * 18 * 3)
   for rows in (np.arange(20), np.array([7, 3, 3, 19, 0]), np.zeros([0], np.int64)):
     found = graph.layouts(rows)
     assert found.dtype == np.int8 and found.shape == (len(rows), 3, 18)

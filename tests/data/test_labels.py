@@ -74,5 +74,5 @@ def test_the_order_is_total_in_float32_for_long_lists_too():
 
 @pytest.mark.parametrize("runtimes", [[1.0, 0.0], [0.0], [3.0, -1.0]])
 def test_zeros_are_no_measurements(runtimes):
-  with pytest.raises(errors.DataError, match="labels need runtimes above zero.*test splits"):
+  with pytest.raises(errors.DataError, match="labels need positive runtimes.*test splits"):
     labels.make_labels(runtimes)

@@ -200,7 +200,7 @@ def test_what_validation_or_test_holds_is_left_out(real, tmp_path):
   assert sorted(loaded.counts.held_back) == [
       "test_content", "test_shape", "valid_content", "valid_shape"]
   assert loaded.counts.programs == 2
-  assert ("left out 4 programs that validation or test holds, too: test_content, test_shape"
+  assert ("left out 4 programs that are also in validation or test: test_content, test_shape"
           in str(loaded.counts))
   content = _load(real, path, augment_synthetic_held_back="content")
   assert sorted(content.counts.held_back) == ["test_content", "valid_content"]
@@ -236,12 +236,12 @@ def test_known_programs_with_new_configurations(real, tmp_path):
 
 def test_nothing_left(real, tmp_path):
   path = _write(tmp_path / "made", [_graph_of(real.parent, "valid", 0, "copy")])
-  with pytest.raises(errors.DataError, match="no program is left, 1 stand in validation or test"):
+  with pytest.raises(errors.DataError, match="no program is left, because 1 are also in"):
     _load(real, path)
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"target": "other"}, "has target 'other', tile:tiny has 'chip'; measure the synthetic"),
+    ({"target": "other"}, "has target 'other', but tile:tiny has 'chip'; measure the synthetic"),
     ({"hlo_stage": "before_optimization"},
      "has hlo_stage 'before_optimization', .*featurize both")])
 def test_what_does_not_fit(real, tmp_path, changes, message):
@@ -260,13 +260,13 @@ def test_another_target_where_that_is_asked_for(real, tmp_path):
 
 def test_another_kind_padding_or_split(real, tmp_path):
   path = _write(tmp_path / "layouts", [synthetic.layout_graph(3)], name="layout:made")
-  with pytest.raises(errors.CompatibilityError, match="has kind 'layout', tile:tiny has 'tile'"):
+  with pytest.raises(errors.CompatibilityError, match="has kind 'layout', but .* has 'tile'"):
     _load(real, path)
   path = _write(tmp_path / "padded", _made(feature_padding=np.int64(-1)))
   with pytest.raises(errors.CompatibilityError, match="featurize the synthetic .*--padding=0"):
     _load(real, path)
   path = _write(tmp_path / "tested", _made(), split="test")
-  with pytest.raises(errors.ConfigError, match="has the splits test; expected train, or all"):
+  with pytest.raises(errors.ConfigError, match="has the splits test; expected train or all"):
     _load(real, path)
 
 

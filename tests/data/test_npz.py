@@ -74,7 +74,7 @@ def test_a_graph_that_was_read_is_immutable_without_a_copy(tmp_path):
 
 def test_missing_files_and_folders(tmp_path):
   for path in (tmp_path / "gone.npz", tmp_path):
-    with pytest.raises(errors.MissingDataError, match="no file .*tpugraphs_rank.cli.featurize"):
+    with pytest.raises(errors.MissingDataError, match="no file .*tpugraphs-rank featurize"):
       npz.load_graph(path)
 
 
@@ -138,7 +138,7 @@ def test_pickled_objects_are_never_loaded(tmp_path, key):
 def test_a_bare_pickle_is_never_loaded(tmp_path, write):
   with open(tmp_path / "t.npz", "wb") as file:
     write(file, _Malicious(tmp_path / "ran"))
-  with pytest.raises(errors.DataError, match="t.npz holds pickled objects or is no .npz file"):
+  with pytest.raises(errors.DataError, match="t.npz holds pickled objects or is not an .npz file"):
     npz.load_graph(tmp_path / "t.npz")
   assert not (tmp_path / "ran").exists()
 
@@ -256,7 +256,7 @@ def test_blocks_of_what_is_damaged(tmp_path):
 
 @pytest.mark.parametrize("change, said", [
     (lambda raw: raw[:-8], "the array ends before its last row"),
-    (lambda raw: raw + b"1234", "the array goes on after its last row"),
+    (lambda raw: raw + b"1234", "the array continues after its last row"),
     (lambda raw: raw[:6] + b"\x09" + raw[7:], "header of version .9, 0.; expected 1.0 or 2.0"),
 ])
 def test_blocks_of_an_array_that_is_not_as_its_header_says(tmp_path, change, said):

@@ -124,7 +124,7 @@ def test_shapes_tell_in_real_programs():
     for node, roles in zip(graph.node_config_ids, operand_roles.inputs_and_kernels(graph)):
       fit = fits.get(int(graph.node_opcode[node]))
       if fit is not None and roles[0] != roles[1]:
-        numbers = graph.node_feat[[node, *roles]][:, operand_roles._TELLING].astype(int)
+        numbers = graph.node_feat[[node, *roles]][:, operand_roles._RELEVANT].astype(int)
         assert fit(*numbers), (graph.name, node)
         turned = fit(*numbers[[0, 2, 1]])
         told, either = told + (not turned), either + turned

@@ -149,14 +149,14 @@ def test_a_changed_source_is_packed_anew_and_the_log_says_so(descriptor, caplog)
   path = _change(descriptor)
   assert not _is_packed(_load(descriptor, "auto"))
   assert (f"train: read from .npz files: 1 of 3 packed graphs in {_folder(descriptor)} cannot be "
-          f"used: {path.name} has changed since it was packed; `python -m tpugraphs_rank.cli.pack "
+          f"used: {path.name} has changed since it was packed; `tpugraphs-rank pack "
           f"--collection {descriptor} --splits train` packs them") in caplog.text
   caplog.clear()
   caplog.set_level(logging.INFO)
   done = _pack(descriptor)
   assert (done.graphs, done.written) == (3, 1)
   assert [record.getMessage() for record in caplog.records] == [
-      f"{path} has changed since it was packed; it is packed anew"]
+      f"{path} has changed since it was packed; packing it again"]
   found = _load(descriptor, "auto")
   assert _is_packed(found)
   np.testing.assert_array_equal(found[1].config_runtime, npz.load_graph(path).config_runtime)
@@ -175,7 +175,7 @@ def test_another_version_of_the_format_is_packed_anew(descriptor, monkeypatch, c
   _pack(descriptor)
   monkeypatch.setattr(packed_format, "VERSION", 2)
   assert not _is_packed(_load(descriptor, "auto"))
-  assert "is of version 1 of the format; this is version 2" in caplog.text
+  assert "has version 1 of the format; expected version 2" in caplog.text
   assert _pack(descriptor).written == 3 and _is_packed(_load(descriptor, "auto"))
 
 
@@ -185,7 +185,7 @@ def test_a_split_that_is_packed_in_part_is_not_used(descriptor, caplog):
   target.unlink()
   assert not _is_packed(_load(descriptor, "auto"))
   assert f"1 of 3 packed graphs in {_folder(descriptor)} cannot be used: " in caplog.text
-  assert f"{target.stem}.npz is not packed yet; `python" in caplog.text
+  assert f"{target.stem}.npz is not packed yet; `tpugraphs-rank pack" in caplog.text
   assert _pack(descriptor).written == 1 and _is_packed(_load(descriptor, "auto"))
 
 
@@ -211,7 +211,7 @@ def test_a_check_finds_what_opening_does_not(descriptor):
   assert _is_packed(_load(descriptor, "auto"))
   for found in (packed.check(folder, sources), packed.check(folder, ())):
     (problem,) = found
-    assert problem.startswith(f"{target} is damaged: its array 'digests' has another checksum")
+    assert problem.startswith(f"{target} is damaged: the checksum of its array 'digests' is ")
   path = _change(descriptor, index=0)
   (folder / f"{sources[2].stem}.pack").unlink()
   changed, damaged, missing = packed.check(folder, sources)
@@ -279,7 +279,7 @@ def test_removed_sources_and_packed_files_that_are_not_all_there(descriptor):
   name = next(iter(keys["graphs"]))
   changed = {**keys, "graphs": {**keys["graphs"], name: "other"}}
   (folder / "index.json").write_text(json.dumps(changed))
-  with pytest.raises(errors.DataError, match=f"{name}.pack is of another source than .*index.json"):
+  with pytest.raises(errors.DataError, match=f"{name}.pack has another source than .*index.json"):
     _load(descriptor, "auto")
   for content in ("[]", '{"graphs": 3}', '{"graphs": {"a": 1}}'):
     (folder / "index.json").write_text(content)

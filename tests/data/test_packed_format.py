@@ -19,7 +19,7 @@ from tpugraphs_rank.data import packed_format
 DTYPES = st.sampled_from([np.int8, np.uint16, np.uint32, np.int64, np.float32, np.uint64])
 ARRAYS = {"a": np.arange(40, dtype=np.int64), "b": np.arange(12, dtype=np.uint16).reshape(4, 3),
           "none": np.zeros([0, 5], np.float32)}
-MEND = "remove it, and run `python -m tpugraphs_rank.cli.pack` again"
+MEND = "remove it, and run `tpugraphs-rank pack` again"
 
 
 def _write(path, arrays=None, meta=None):
@@ -132,7 +132,7 @@ def test_every_changed_byte_is_found(tmp_path):
       reader = packed_format.Reader(path)
       for use in (lambda: reader.read(inside[place]), reader.verify):
         with pytest.raises(errors.DataError, match=(
-            f"is damaged: its array '{inside[place]}' has another checksum; {MEND}")):
+            f"is damaged: the checksum of its array '{inside[place]}' is wrong; {MEND}")):
           use()
     elif place < 32 or place >= start:
       with pytest.raises(errors.DataError, match=MEND):
@@ -142,7 +142,7 @@ def test_every_changed_byte_is_found(tmp_path):
 def test_another_version_of_the_format(tmp_path, monkeypatch):
   path = _write(tmp_path / "r.pack")
   monkeypatch.setattr(packed_format, "VERSION", packed_format.VERSION + 1)
-  with pytest.raises(errors.DataError, match="is of version 1 of the format; this is version 2"):
+  with pytest.raises(errors.DataError, match="has version 1 of the format; expected version 2"):
     packed_format.Reader(path)
 
 
@@ -150,7 +150,7 @@ def test_a_file_written_anew_is_not_read_with_the_old_table(tmp_path):
   path = _write(tmp_path / "r.pack")
   reader = packed_format.Reader(path)
   os.replace(_write(tmp_path / "other.pack", {"a": np.zeros(40, np.int64)}), path)
-  with pytest.raises(errors.DataError, match="was packed anew while it was in use"):
+  with pytest.raises(errors.DataError, match="was packed again while it was in use"):
     reader.read("a")
   path.unlink()
   with pytest.raises(errors.MissingDataError, match="cannot read .*r.pack"):

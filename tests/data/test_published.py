@@ -50,7 +50,7 @@ def test_programs_are_cut_to_their_indices_in_order_and_with_repeats(tmp_path):
     ({"a": [True]}, "key 'a': expected a list of configuration indices"),
     ({"a": [2 ** 80]}, "key 'a': expected a list of configuration indices"),
     ({"a": {"0": 1}}, "key 'a': expected a list of configuration indices"),
-    ({"a": [12]}, "key 'a' lists configuration 12; the graph has 12"),
+    ({"a": [12]}, "key 'a' lists configuration 12, but the graph has 12"),
     ({"b": [0]}, "no indices for graph a of layout:xla:random valid"),
     ("{", "xla_random.json"),
 ])
@@ -62,7 +62,7 @@ def test_bad_files_are_refused_by_name(tmp_path, values, message):
 
 
 def test_a_missing_file_names_the_command_that_brings_it(tmp_path):
-  with pytest.raises(errors.MissingDataError, match="tpugraphs_rank.cli.download --extras"):
+  with pytest.raises(errors.MissingDataError, match="tpugraphs-rank download --extras"):
     published.restrict(_programs("a"), COLLECTION, tmp_path)
 
 

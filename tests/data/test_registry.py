@@ -81,7 +81,7 @@ def test_an_unknown_name_lists_the_known_ones():
     registry.get_collection("tile:xls")
   message = str(caught.value)
   assert "no collection 'tile:xls' (did you mean 'tile:xla'?)" in message
-  assert all(name in message for name in PUBLIC) and "tpugraphs_rank.cli.make_collection" in message
+  assert all(name in message for name in PUBLIC) and "tpugraphs-rank make-collection" in message
 
 
 def test_an_unknown_split_lists_the_known_ones():
@@ -112,7 +112,7 @@ def test_a_collection_with_a_folder_of_its_own_needs_no_data_root(tmp_path):
 
 def test_the_hint_is_a_command_that_brings_the_data(tmp_path):
   collection = registry.get_collection("layout:nlp:random")
-  command = "python -m tpugraphs_rank.cli.download --collections layout:nlp:random --splits valid"
+  command = "tpugraphs-rank download --collections layout:nlp:random --splits valid"
   hint = collection.fetch_hint("valid", tmp_path)
   assert f"`{command} --data_root {tmp_path}`" in hint
   assert "--data_root" in hint and "TPUGRAPHS_RANK_DATA" in hint
@@ -124,7 +124,7 @@ def test_the_hint_is_a_command_that_brings_the_data(tmp_path):
 def test_the_hint_for_ones_own_data_names_its_archive(tmp_path):
   collection = registry.read_descriptor(_descriptor(
       tmp_path, {**GOOD, "addresses": {"train": "http://host/file.tar"}}))
-  said = f"describes itself in {tmp_path}; check its path and files there"
+  said = f"is in {tmp_path}; check the path and files that it lists"
   assert collection.fetch_hint("train").endswith(f"{said}; its archive is http://host/file.tar")
   assert collection.fetch_hint("test").endswith(said)
   assert not collection.is_public
@@ -173,7 +173,7 @@ def test_all_keys(tmp_path):
 
 @pytest.mark.parametrize("name", ["tile:xla", "tile:xla_cpu"])
 def test_a_name_is_taken_once(tmp_path, name):
-  with pytest.raises(errors.DataError, match=f"the name {name} is taken by another collection"):
+  with pytest.raises(errors.DataError, match=f"another collection is registered as {name}"):
     registry.register_collection(_descriptor(tmp_path, {**GOOD, "name": name}))
 
 
@@ -211,8 +211,8 @@ def test_a_name_is_taken_once(tmp_path, name):
     ({"has_runtimes": {"train": "yes"}}, "expected an object from splits to true or false"),
     ({"addresses": ["http://host"]}, "addresses is ['http://host']; expected an object"),
     ({"metric": 1}, "metric is 1; expected a string"),
-    ({"family_regex": "("}, "family_regex is no regular expression: "),
-    ({"family_regex": 3}, "family_regex is no regular expression: "),
+    ({"family_regex": "("}, "family_regex is not a regular expression: "),
+    ({"family_regex": 3}, "family_regex is not a regular expression: "),
     ({"family_regex": "^(.*)$"}, "family_regex lacks the group (?P<family>...)"),
 ])
 def test_a_wrong_descriptor_is_refused_with_file_and_key(tmp_path, change, said):

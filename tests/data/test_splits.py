@@ -69,7 +69,7 @@ def test_the_seed_divides(whole):
 def test_a_collection_that_is_not_divided_says_how_to_train(whole):
   with pytest.raises(errors.ConfigError, match=(
       "tile:whole is not divided by program; train with --split_by=configuration, or divide it "
-      "with `python -m tpugraphs_rank.cli.make_collection`")):
+      "with `tpugraphs-rank make-collection`")):
     splits.load_programs(_data(whole), "train")
 
 
@@ -285,7 +285,7 @@ def test_files_that_only_look_differently_padded_are_warned_about(tmp_path, capl
     assert len(splits.load_programs(_data(path), "train")) == 2
   (record,) = caplog.records
   assert "look padded with 0 in" in record.getMessage() and "-1 in" in record.getMessage()
-  assert "python -m tpugraphs_rank.cli.describe" in record.getMessage()
+  assert "tpugraphs-rank describe" in record.getMessage()
 
 
 def test_dtypes_of_the_release_and_of_its_readme_load_alike(tmp_path):
@@ -335,7 +335,7 @@ def test_max_graphs_reads_no_more_files_than_it_needs(many, monkeypatch):
     assert sorted(read) == sorted(_names(loaded.programs) + loaded.counts.left_out)
     assert read[-1] in _names(loaded.programs) and len(loaded.programs) == 3
     assert _names(loaded.programs) == sorted(_names(loaded.programs))
-    assert f"3 programs with 36 configurations, drawn with seed {seed} from 12 files" in str(
+    assert f"3 programs with 36 configurations, sampled with seed {seed} from 12 files" in str(
         loaded.counts)
     assert _names(loaded.programs) == _names(
         splits.load_programs(_data(many, max_graphs=3), "train", seed))

@@ -94,7 +94,7 @@ def _other_opcode():
 def test_repeats_of_something_else(tmp_path, other, message):
   first = _write(tmp_path / "1.pb", tuning_pb2.TuningData(modules=[_kernel("a")]))
   second = _write(tmp_path / "2.pb", other)
-  with pytest.raises(errors.DataError, match="2.pb.* is no repeat of .*1.pb.*: " + message):
+  with pytest.raises(errors.DataError, match="2.pb.* is not a repeat of .*1.pb.*: " + message):
     convert.convert_file(first, repeats=[second])
 
 
@@ -124,10 +124,10 @@ def test_written_graphs(tmp_path):
   assert not output.check_free(path, arrays)
   for other in ({"x": np.arange(3)}, {**arrays, "x": np.arange(3, dtype=np.int32)},
                 {**arrays, "x": np.arange(4)}):
-    with pytest.raises(errors.OutputError, match="g.npz exists and holds something else.*--over"):
+    with pytest.raises(errors.OutputError, match="g.npz exists and has other content.*--over"):
       output.check_free(path, other)
   path.write_bytes(b"no archive")
-  with pytest.raises(errors.OutputError, match="holds something else"):
+  with pytest.raises(errors.OutputError, match="has other content"):
     output.check_free(path, arrays)
   (tmp_path / "file").write_bytes(b"")
   with pytest.raises(errors.OutputError, match="cannot write"):

@@ -91,7 +91,7 @@ def test_invalid_programs(module, message):
     graph.graph_arrays(module, source="x.pb")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(module=modules.programs(), seed=st.integers(0, 2**32 - 1))
 def test_renumbering_changes_nothing(module, seed):
   before = graph.graph_arrays(module)
@@ -114,7 +114,7 @@ def test_renumbering_changes_nothing(module, seed):
     np.testing.assert_array_equal(after[key], array, key)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(module=modules.programs())
 def test_graphs_are_valid(module):
   arrays = graph.graph_arrays(module)

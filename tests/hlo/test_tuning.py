@@ -143,5 +143,5 @@ def test_repeats_of_other_runs(change, message):
   first, other = _passes([10, 100], [12, 103])
   tuning.check_same_runs(first, other, "a.pb", "b.pb")
   change(other)
-  with pytest.raises(errors.DataError, match="b.pb is no repeat of a.pb: " + message):
+  with pytest.raises(errors.DataError, match="b.pb is not a repeat of a.pb: " + message):
     tuning.check_same_runs(first, other, "a.pb", "b.pb")
