@@ -1,13 +1,51 @@
 """Settings of all tests."""
 
 import os
+import pathlib
+from typing import NamedTuple
 
 import hypothesis
+import pytest
 
 # TensorFlow is told to be quiet before a test imports it: its notes on CPU features hide failures.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Results of other test runs must not be reused.
+os.environ["TPUGRAPHS_RANK_CACHE"] = ""
 
 # The same examples on every run, so that a failure elsewhere is a failure here; and no deadline,
 # since machines are shared and the first call of a function may compile it.
 hypothesis.settings.register_profile("project", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("project")
+
+
+class TinyRun(NamedTuple):
+  """A run of `tests.training.small_runs`, trained for one epoch.
+
+  Attributes:
+    descriptor: its collection.
+    path: its run directory. Tests that write into it work on a copy.
+  """
+
+  descriptor: pathlib.Path
+  path: pathlib.Path
+
+
+def _tiny_run(folder: pathlib.Path, kind: str) -> TinyRun:
+  from tests.training import small_runs
+  from tpugraphs_rank.training import trainer
+  descriptor = small_runs.collection(folder / "data", kind)
+  trainer.Trainer(small_runs.settings(descriptor, training_epochs=1)).train(folder / "run")
+  return TinyRun(descriptor, folder / "run")
+
+
+@pytest.fixture(scope="session")
+def tiny_tile_run(tmp_path_factory) -> TinyRun:
+  """A tiny run on tiles, trained once for all tests."""
+  return _tiny_run(tmp_path_factory.mktemp("tiny_tile"), "tile")
+
+
+@pytest.fixture(scope="session")
+def tiny_layout_run(tmp_path_factory) -> TinyRun:
+  """A tiny run on layouts, trained once for all tests."""
+  return _tiny_run(tmp_path_factory.mktemp("tiny_layout"), "layout")

@@ -1,15 +1,14 @@
-"""From training to the files of an evaluation, on small made-up collections."""
+"""From training to the files of an evaluation, on small synthetic collections."""
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests import synthetic
+from tests.helpers import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -22,6 +21,7 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.evaluation import comparison
+from tpugraphs_rank.evaluation import run_tables
 from tpugraphs_rank.evaluation import task
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import run as run_lib
@@ -58,10 +58,7 @@ def _train(folder, descriptor, **settings):
 @pytest.fixture(scope="module", autouse=True)
 def _quick_trees():
   with pytest.MonkeyPatch.context() as patch:
-    small = trees.Settings(iterations=10, max_leaf_nodes=4)
-    patch.setattr(trees, "GRID", (small,))
-    # The grid is bound as a default where the function is defined.
-    patch.setattr(trees.tune, "__defaults__", ((small,), *trees.tune.__defaults__[1:]))
+    patch.setattr(trees, "GRID", (trees.Settings(iterations=10, max_leaf_nodes=4),))
     yield
 
 
@@ -77,7 +74,7 @@ def tile(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judged(tile):
+def evaluated(tile):
   return evaluate.evaluate(tile[1], "test")
 
 
@@ -89,9 +86,9 @@ def layout(tmp_path_factory):
   return folder, descriptor
 
 
-def test_an_evaluation_writes_what_it_found(tile, judged):
+def test_an_evaluation_writes_what_it_found(tile, evaluated):
   _, run_dir = tile
-  found = judged
+  found = evaluated
   output = run_dir / "evaluation" / "test"
   assert {path.name for path in output.iterdir()} == {"per_graph.csv", "metrics.json", *PLOTS}
   stored = json.loads((output / "metrics.json").read_text())
@@ -127,8 +124,8 @@ def test_an_evaluation_writes_what_it_found(tile, judged):
 def test_training_programs_are_judged_with_all_their_configurations(tile):
   _, run_dir = tile
   config = dataclasses.replace(run_lib.load_run(run_dir).config.data, duplicates="mean")
-  judged = task.load_task(config, "train").programs
-  assert all(program.choice is None and program.merged is None for program in judged)
+  evaluated = task.load_task(config, "train").programs
+  assert all(program.choice is None and program.merged is None for program in evaluated)
   # Those that train are merged: the synthetic kernels repeat configurations.
   assert all(program.merged is not None for program in splits.load_programs(config, "train"))
 
@@ -154,13 +151,13 @@ def test_families_that_training_never_saw_are_called_so(tile):
       "tile:synthetic valid: families never seen, of groups that training saw (2 programs)\n")
 
 
-def test_what_was_chosen_on_the_split_that_is_judged_is_said(tile, judged, tmp_path):
+def test_what_was_chosen_on_the_split_that_is_judged_is_said(tile, evaluated, tmp_path):
   _, run_dir = tile
   found = evaluate.evaluate(run_dir, "valid", tmp_path, ["random", "boosted_trees"])
   assert found["chosen_on_split"] == ["residual_gnn", "boosted_trees"]
-  assert ("residual_gnn, boosted_trees: checkpoints and hyperparameters were chosen on this split, "
-          "which flatters them\n") in found["text"]
-  assert judged["chosen_on_split"] == [] and "flatters" not in judged["text"]
+  assert ("residual_gnn, boosted_trees: checkpoints and hyperparameters were selected on this split, "
+          "which makes them look better\n") in found["text"]
+  assert evaluated["chosen_on_split"] == [] and "selected on" not in evaluated["text"]
 
 
 def test_each_split_is_read_once(tile, caplog):
@@ -174,15 +171,15 @@ def test_each_split_is_read_once(tile, caplog):
   assert drawn.seen_groups == {
       drawn.collection.group(program.graph.name)
       for program in splits.load_programs(config, "train")}
-  # The trees learn from the programs that were drawn, and are tuned on those that are judged.
+  # The trees learn from the programs that were drawn, and are tuned on those that are evaluated.
   again = task.baseline_scores(dataclasses.replace(drawn, train=None), ["boosted_trees"])
   for one, other in zip(found[0], again["boosted_trees"][0]):
     np.testing.assert_array_equal(one, other)
 
 
-def test_the_same_run_gives_the_same_numbers(tile, judged):
+def test_the_same_run_gives_the_same_numbers(tile, evaluated):
   again = comparison.compare({"residual_gnn": [tile[1]]}, "test", [0]).results()
-  assert again == {key: judged[key] for key in again}
+  assert again == {key: evaluated[key] for key in again}
 
 
 def test_new_configurations_of_known_layouts(layout):
@@ -198,7 +195,7 @@ def test_new_configurations_of_known_layouts(layout):
   assert set(found["noise_ceilings"]) == {f"program{seed}" for seed in range(3)}
   assert all(ceiling["repeated"] and ceiling["repeat_sd_relative"] == 0.0
              for ceiling in found["noise_ceilings"].values())
-  assert "what the noise between repeats of one configuration allows at best" in found["text"]
+  assert "best possible results given the noise between repeats of one configuration" in found["text"]
   config = run_lib.load_run(run_dir).config
   for program in splits.load_programs(config.data, "test", config.training.seed):
     assert len(program.choice) < program.graph.num_configs
@@ -236,7 +233,7 @@ def test_runs_that_cannot_be_compared(tile, tmp_path):
           for seed in range(2)]
   with pytest.raises(errors.ConfigError, match="different data"):
     comparison.compare({"residual_gnn": [run_dir, runs[0]]}, "test", [0], [])
-  with pytest.raises(errors.ConfigError, match="by different seeds"):
+  with pytest.raises(errors.ConfigError, match="with different seeds"):
     comparison.compare({"residual_gnn": runs}, "test", [0], [])
 
 
@@ -245,7 +242,7 @@ def test_splits_without_runtimes_are_a_data_error(tmp_path, tile):
   descriptor = synthetic.write_collection(
       tmp_path, counts=(5, 2, 3), config_runtime=np.zeros(12, np.int64))
   copy = _copy(run_dir, tmp_path / "run", collection=str(descriptor))
-  with pytest.raises(errors.DataError, match="holds no measurements"):
+  with pytest.raises(errors.DataError, match="has no measurements"):
     evaluate.evaluate(copy, "test")
   assert not (copy / "evaluation").exists()
 
@@ -253,8 +250,8 @@ def test_splits_without_runtimes_are_a_data_error(tmp_path, tile):
 def test_the_error_without_runtimes_names_the_split_that_has_some(public_layout, tmp_path):
   root, run_dir, _ = public_layout
   with pytest.raises(errors.DataError, match=(
-      "layout:xla:random test holds no measurements.*evaluate with `--split valid`, or rank it "
-      "without judging: `python -m tpugraphs_rank.cli.predict`")):
+      "layout:xla:random test has no measurements.*evaluate with `--split valid`, or rank it "
+      "without an evaluation: `tpugraphs-rank predict`")):
     evaluate.evaluate(run_dir, "test", tmp_path / "out")
   assert not (tmp_path / "out").exists()
 
@@ -263,11 +260,11 @@ def test_trees_of_published_configurations_are_tuned_on_them(public_layout, monk
   root, run_dir, listed = public_layout
   config = run_lib.load_run(run_dir).config.data
   tuned = []
-  tune = trees.tune
-  monkeypatch.setattr(trees, "tune", lambda train, valid, **options: (
-      tuned.append(valid) or tune(train, valid, **options)))
-  judged = task.load_task(config, "valid")
-  scores, = task.baseline_scores(judged, ["boosted_trees"])["boosted_trees"]
+  tuning_data = trees.tuning_data
+  monkeypatch.setattr(trees, "tuning_data", lambda train, valid, seed: (
+      tuned.append(valid) or tuning_data(train, valid, seed)))
+  evaluated = task.load_task(config, "valid")
+  scores, = task.baseline_scores(evaluated, ["boosted_trees"])["boosted_trees"]
   assert {program.graph.name: program.choice.tolist() for program in tuned[0]} == listed
   assert [score.shape for score in scores] == [(30,)] * len(listed)
 
@@ -283,13 +280,37 @@ def test_mistakes_are_typed_errors(tile, tmp_path):
     evaluate.evaluate(run_dir, "test", tmp_path / "file" / "out", [])
 
 
-def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
-  result = subprocess.run(
-      [sys.executable, "-m", "tpugraphs_rank.cli.evaluate", "--run_dir", str(tmp_path)],
-      capture_output=True, text=True, check=False)
+def test_the_command_prints_tables_and_where_the_files_are(tile, tmp_path):
+  done = commands.run("evaluate", "--run", tile[1], "--split=valid", "--baselines=random",
+                      "--output", tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith("tile:synthetic valid: ")
+  assert f"numbers: {tmp_path}/metrics.json, {tmp_path}/per_graph.csv" in done.stdout
+  assert not list(tile[1].glob("evaluation/valid/*.csv.partial"))
+
+
+def test_run_tables_read_what_the_command_writes(tile, evaluated):
+  _, run_dir = tile
+  frame = run_tables.read_per_graph(run_dir.parent)
+  rows = frame[frame["source"] == "run/evaluation/test"]
+  written = pd.read_csv(run_dir / "evaluation" / "test" / "per_graph.csv")
+  assert len(rows) == len(written) and set(rows["split"]) == {"test"}
+  assert list(frame)[:4] == ["source", "run", "split", "label"]
+  assert set(rows["run"]) == {"run"} and set(rows["ranker"]) == set(written["ranker"])
+  assert list(rows["kendall_tau"]) == pytest.approx(list(written["kendall_tau"]), nan_ok=True)
+  assert run_tables.read_runs(run_dir.parent)["problem"].tolist() == [""]
+
+
+def test_the_command_reports_an_error_in_one_line(tmp_path):
+  result = commands.run("evaluate", "--run_dir", tmp_path)
   assert result.returncode == 1 and not result.stdout
   assert result.stderr.startswith(f"error: {tmp_path} is not a run directory")
   assert result.stderr.count("\n") == 1
+
+
+def test_the_command_in_a_process_of_its_own(tmp_path):
+  result = commands.run_process("evaluate", "--run_dir", tmp_path)
+  assert result.returncode == 1 and result.stderr.startswith("error: ")
 
 
 def test_a_run_of_another_data_root_is_the_same(tile):

@@ -12,6 +12,7 @@ from tpugraphs_rank import metrics
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import comparison_files
 from tpugraphs_rank.evaluation import plots
 from tpugraphs_rank.evaluation import task as task_lib
 
@@ -60,16 +61,17 @@ def test_a_whole_comparison(tmp_path, sizes):
   _history(3).to_csv(tmp_path / "history.csv", index=False)
   comparison = types.SimpleNamespace(
       task=task, models=("gnn",), scores=scores,
-      frames={name: [task.judge(one) for one in found] for name, found in scores.items()},
-      run_dirs={"gnn": [tmp_path, tmp_path / "elsewhere"]})
-  plots.write_all(tmp_path / "plots", comparison)
+      frames={name: [task.evaluate(one) for one in found] for name, found in scores.items()},
+      run_dirs={"gnn": [tmp_path, tmp_path / "elsewhere"]}, per_graph=pd.DataFrame)
+  comparison_files.write(tmp_path / "plots", comparison)
   written = sorted(path.name for path in (tmp_path / "plots").iterdir())
+  written.remove("per_graph.csv")
   assert written == ["rank_against_runtime_gnn.png", "slowdown_against_k.png",
                      "tau_by_family.png", "training_curves.png"]
   assert all(_is_png(tmp_path / "plots" / name) for name in written)
 
 
-def test_families_never_seen_stand_last():
+def test_unseen_families_come_last():
   frame = pd.DataFrame({"family": ["a", "b", "c", "d"], "seen": [False, True, True, False],
                         "kendall_tau": [0.9, 0.1, 0.5, 0.95]})
   assert plots._families(frame) == [("c", True), ("b", True), ("d", False), ("a", False)]
@@ -86,4 +88,5 @@ def test_runtimes_of_unmeasured_graphs_are_refused(tmp_path):
   graph = synthetic.tile_graph(0, config_runtime=np.zeros(12, np.int64))
   frame = pd.DataFrame({"kendall_tau": [0.5]})
   with pytest.raises(errors.DataError, match="no runtimes"):
-    plots.rank_against_runtime(tmp_path / "x.png", [splits.ProgramView(graph)], [np.zeros(12)], frame)
+    plots.rank_against_runtime(
+        tmp_path / "x.png", [splits.ProgramView(graph)], [np.zeros(12)], frame)

@@ -162,11 +162,11 @@ DAMAGES = {
     "history_text": (
         lambda path: (path / "history.csv").write_text(
             (path / "history.csv").read_text().replace("59.0", "many")),
-        "column loss holds more than numbers"),
+        "column loss has values that are no numbers"),
     "history_twice": (
         lambda path: (path / "history.csv").write_text(
             (path / "history.csv").read_text() + "1" + ",0" * 12 + "\n"),
-        "the epochs do not rise"),
+        "the epochs do not increase"),
 }
 
 
@@ -219,7 +219,7 @@ def test_what_is_missing_is_a_problem_of_the_run(folder):
   # The history has the metrics too.
   assert runs.loc["residual-seed0", "problem"] == ""
   assert runs.loc["residual-seed0", "valid_kendall_tau"] == TAUS[0]
-  assert "can score nothing" in runs.loc["residual-seed1", "problem"]
+  assert "cannot score graphs" in runs.loc["residual-seed1", "problem"]
   assert "opa is 'good'; expected a number" in runs.loc["residual-seed2", "problem"]
   (folder / "residual-seed0" / "history.csv").unlink()
   runs = _by_run(run_tables.read_runs(folder))
@@ -240,11 +240,11 @@ def test_a_run_that_was_killed_at_once_is_not_started(tmp_path):
 
 
 def test_a_folder_without_runs_names_the_commands_that_make_some(tmp_path):
-  folders = {tmp_path / "none": "is no folder", tmp_path: "holds no run directory"}
+  folders = {tmp_path / "none": "is no folder", tmp_path: "has no run directory"}
   for folder, problem in folders.items():
     for read in (run_tables.read_runs, run_tables.read_histories, run_tables.read_per_graph):
       with pytest.raises(errors.MissingDataError, match=(
-          rf"{problem}; `./run demo` .* `python -m tpugraphs_rank.cli.train --run_dir .*first`")):
+          rf"{problem}; `tpugraphs-rank demo` .* `tpugraphs-rank train --run_dir .*first`")):
         read(folder)
 
 
@@ -289,7 +289,7 @@ def test_damaged_evaluations_are_reported(folder, caplog):
   with caplog.at_level(logging.WARNING, "tpugraphs_rank"):
     frame = run_tables.read_per_graph(folder)
   assert set(frame["source"]) == {"evaluation"}
-  assert "has no column ranker" in caplog.text and "column opa holds more than" in caplog.text
+  assert "has no column ranker" in caplog.text and "column opa has values that are no" in caplog.text
   problems = _by_run(run_tables.read_runs(folder))["problem"]
   assert "has no column ranker" in problems["more/attention"]
-  assert "column opa holds more than numbers" in problems["residual-seed0"]
+  assert "column opa has values that are no numbers" in problems["residual-seed0"]

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from sklearn import ensemble
+import threadpoolctl
 
 from tests import synthetic
 from tests.data import changed
@@ -70,12 +72,12 @@ def test_merged_configurations_are_fitted_once_with_their_merged_runtime():
   keys = graph.config_keys()
   kept, merged = duplicates.merge(
       keys, np.array([9.0, 4.0, 3.0, 5.0, 6.0]), np.arange(5), "mean")
-  table = trees._table([splits.ProgramView(graph, kept, merged)], 0, 100)
+  table = trees.training_table([splits.ProgramView(graph, kept, merged)], 0, 100)
   assert kept.tolist() == [0, 1, 3]
   np.testing.assert_array_equal(
       table.targets, labels.make_labels(np.array([(9 + 3 + 6) / 3, 4.0, 5.0])).target)
   np.testing.assert_array_equal(
-      table.features, trees._table([splits.ProgramView(graph, kept)], 0, 100).features)
+      table.features, trees.training_table([splits.ProgramView(graph, kept)], 0, 100).features)
 
 
 def test_tuning_picks_the_best_stage_on_validation():
@@ -92,7 +94,7 @@ def test_tuning_picks_the_best_stage_on_validation():
 
 def test_large_graphs_are_thinned(monkeypatch):
   monkeypatch.setattr(trees, "MAX_CONFIGS", 5)
-  table = trees._table(_programs(range(2)) + _programs([9], num_configs=3), 0, 100)
+  table = trees.training_table(_programs(range(2)) + _programs([9], num_configs=3), 0, 100)
   assert len(table.features) == len(table.targets) == 5 + 5 + 3
   # Every graph weighs the same.
   np.testing.assert_allclose(table.weights.sum() / 3, table.weights[-3:].sum())
@@ -107,7 +109,7 @@ def test_many_graphs_share_the_rows():
     assert program.graph is whole.graph
     assert (np.diff(program.indices) > 0).all() and program.indices[-1] < whole.graph.num_configs
   assert len({tuple(program.indices) for program in thinned[:3]}) > 1  # Each graph's own draw.
-  assert len(trees._table(programs, 0, most).targets) == 5 * 3 + 3
+  assert len(trees.training_table(programs, 0, most).targets) == 5 * 3 + 3
   # Two of a graph at least: one alone cannot be ranked.
   assert {len(program.indices) for program in trees.thin(programs, 1, np.random.default_rng(0))
           } == {2}
@@ -124,8 +126,8 @@ def test_thinned_programs_keep_their_choice_and_their_merged_runtimes():
 
 def test_collections_as_small_as_the_bundled_are_not_thinned():
   # 162 kernels train and 33 validate, with 28 configurations each.
-  for count, most in ((162, trees.MAX_ROWS), (162, trees.MAX_TUNED_ROWS),
-                      (33, trees.MAX_JUDGED_ROWS)):
+  for count, most in ((162, trees.MAX_ROWS), (162, trees.MAX_TUNING_ROWS),
+                      (33, trees.MAX_VALIDATION_ROWS)):
     programs = _programs(range(3), num_configs=28) * (count // 3)
     assert trees.thin(programs, most, np.random.default_rng(0)) == programs
 
@@ -133,7 +135,7 @@ def test_collections_as_small_as_the_bundled_are_not_thinned():
 def test_bins_of_few_values_are_the_values():
   edges = trees._edges(np.array([3, 1, 1, 7], np.float32))
   assert edges.tolist() == [(1 + 3) / 2, (3 + 7) / 2]
-  columns = trees._Columns(np.array([1]), [edges])
+  columns = trees.Columns(np.array([1]), [edges])
   # Values beyond those of training, and between them, fall into the nearest bin.
   found = columns.of(np.array([[9, -5], [9, 1], [9, 2.5], [9, 7], [9, 80]], np.float32))
   assert found.dtype == np.uint8 and found.tolist() == [[0], [0], [1], [2], [2]]
@@ -141,7 +143,7 @@ def test_bins_of_few_values_are_the_values():
 
 def test_bins_of_many_values_hold_equally_many():
   values = np.random.default_rng(0).lognormal(size=51_000).astype(np.float32)
-  columns = trees._Columns(np.array([0]), [trees._edges(values)])
+  columns = trees.Columns(np.array([0]), [trees._edges(values)])
   counts = np.bincount(columns.of(values[:, None])[:, 0], minlength=255)
   assert counts.shape == (255,) and abs(counts - 51_000 / 255).max() <= 2
   # Half of the values equal: their quantiles are one edge.
@@ -157,7 +159,7 @@ def test_trees_of_bins_are_those_of_the_values(monkeypatch):
   monkeypatch.setattr(trees, "_BINNED_ROWS", 100)
   binned = trees.fit(train, SMALL)
   assert binned._columns.edges is not None and plain._columns.edges is None
-  assert trees._table(train, 0, trees.MAX_ROWS).features.dtype == np.uint8
+  assert trees.training_table(train, 0, trees.MAX_ROWS).features.dtype == np.uint8
   for one, other in zip(plain.score(test), binned.score(test)):
     np.testing.assert_allclose(one, other, rtol=1e-12)
   for one, other in zip(plain.staged_scores(test), binned.staged_scores(test)):
@@ -167,24 +169,46 @@ def test_trees_of_bins_are_those_of_the_values(monkeypatch):
 def test_tuning_fits_some_programs_of_many(monkeypatch):
   train, valid = _programs(range(10)), _programs(range(30, 33))
   fitted = []
-  table = trees._table
-  monkeypatch.setattr(trees, "_table", lambda programs, *rest: (
+  table = trees.training_table
+  monkeypatch.setattr(trees, "training_table", lambda programs, *rest: (
       fitted.append(programs) or table(programs, *rest)))
   trees.tune(train, valid, (SMALL,))
-  monkeypatch.setattr(trees, "MAX_TUNED_ROWS", 4 * 12)
+  monkeypatch.setattr(trees, "MAX_TUNING_ROWS", 4 * 12)
   trees.tune(train, valid, (SMALL,))
   assert fitted == [train, train[::3]]  # 10 * 12 rows are three times too many, nearly.
 
 
-def test_tuning_judges_no_more_rows_than_it_may(monkeypatch):
+def test_tuning_evaluates_on_a_limited_number_of_rows(monkeypatch):
   train, valid = _programs(range(4)), _programs(range(30, 33))
-  seen = []
-  staged = trees.Trees.staged_scores
-  monkeypatch.setattr(trees, "MAX_JUDGED_ROWS", 3 * 4)
-  monkeypatch.setattr(trees.Trees, "staged_scores", lambda self, programs: (
-      seen.append([len(program.indices) for program in programs]) or staged(self, programs)))
-  trees.tune(train, valid, (SMALL, SMALL))
-  assert seen == [[4, 4, 4]] * 2
+  monkeypatch.setattr(trees, "MAX_VALIDATION_ROWS", 3 * 4)
+  data = trees.tuning_data(train, valid)
+  assert [len(program.indices) for program in data.valid] == [4, 4, 4]
+  assert [len(runtimes) for runtimes in data.runtimes] == [4, 4, 4] and len(data.features) == 12
+
+
+def test_fits_use_one_thread():
+  def threads():
+    return {each["num_threads"] for each in threadpoolctl.threadpool_info()
+            if each["user_api"] == "openmp"}
+  fitted = []
+  fit = ensemble.HistGradientBoostingRegressor.fit
+
+  def recorded(self, *arguments, **options):
+    fitted.append(threads())
+    return fit(self, *arguments, **options)
+
+  before = threads()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(ensemble.HistGradientBoostingRegressor, "fit", recorded)
+    trees.tune(_programs(range(6)), _programs(range(30, 33)), (SMALL, SMALL))
+    trees.fit(_programs(range(6)), SMALL)
+  assert fitted == [{1}] * 3 and threads() == before
+
+
+def test_results_of_parallel_fits_keep_their_order_and_errors_are_raised():
+  assert trees.run_all(lambda value: 2 * value, range(5), "doubling", "number") == [0, 2, 4, 6, 8]
+  with pytest.raises(ZeroDivisionError):
+    trees.run_all(lambda value: 1 // value, [1, 0, 2], "dividing", "number")
 
 
 def test_tile_features_are_what_they_say():

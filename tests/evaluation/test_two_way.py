@@ -133,5 +133,5 @@ def test_what_cannot_be_paired():
     two_way.paired_gains(frame, frame.assign(subset=1), "kendall_tau")
   with pytest.raises(errors.DataError, match="different programs: 2 and 1 over 1 subsets"):
     two_way.paired_gains(frame, frame[:1], "kendall_tau")
-  with pytest.raises(errors.DataError, match="g0 stands twice in subset 0"):
+  with pytest.raises(errors.DataError, match="g0 occurs twice in subset 0"):
     two_way.paired_gains(pd.concat([frame, frame[:1]]), frame, "kendall_tau")

@@ -363,7 +363,7 @@ def run_case(case: Mapping[str, Any], tasks: dict[str, Any]) -> dict[str, Any]:
     result = training.train(folder / "run")
     scores = run_lib.load_run(folder / "run").score_programs(tasks[key].programs)
     before = strategies.done_before(folder)
-  frame = tasks[key].judge(scores)
+  frame = tasks[key].evaluate(scores)
   rows = frame[list(_KEPT)].astype(object).where(frame[list(_KEPT)].notna(), None)
   synthetic = training.counts.get("synthetic")
   return {"case": dict(case), "rows": rows.to_dict("records"), "training": {

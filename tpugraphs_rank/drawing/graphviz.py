@@ -17,7 +17,8 @@ def available() -> bool:
 def arrange(edges: np.ndarray, widths: list[float], heights: list[float]
             ) -> tuple[np.ndarray, list[np.ndarray]] | None:
   """Like `layered.arrange`; None if `dot` fails or takes too long. Lines are Bézier splines."""
-  lines = ["digraph {", "node [shape=box fixedsize=true];", "rankdir=TB; ranksep=0.45;"]
+  lines = ["digraph {", "node [shape=box fixedsize=true];", "rankdir=TB; ranksep=0.45;",
+           "edge [dir=none];"]
   lines += [f"{node} [width={width / _POINTS:.4f} height={height / _POINTS:.4f}];"
             for node, (width, height) in enumerate(zip(widths, heights))]
   lines += [f"{producer} -> {consumer};" for producer, consumer in edges.tolist()]

@@ -150,8 +150,9 @@ def svg(scene: Scene) -> str:
       f'<g fill="none" stroke="{_EDGE}" stroke-width="1.2">']
   parts += [f'<path d="{_path_text(route, scene.splines)}"/>' for route in scene.routes]
   parts.append(f'</g><g fill="{_EDGE}">')
-  parts += [f'<polygon points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in _arrow(route))}"/>'
-            for route in scene.routes]
+  for route in scene.routes:
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in _arrow(route, scene.splines))
+    parts.append(f'<polygon points="{points}"/>')
   parts.append("</g>")
   for box in scene.boxes:
     border, thickness = (_MARK, 2.4) if box.node.configurable else (_BORDER, 0.8)
@@ -197,11 +198,11 @@ def _path_text(route: np.ndarray, splines: bool) -> str:
   return f"M{texts[0]} C{' '.join(texts[1:])}"
 
 
-def _arrow(route: np.ndarray) -> np.ndarray:
+def _arrow(route: np.ndarray, splines: bool) -> np.ndarray:
   """(3, 2) the head of an arrow at the end of a route."""
   tip = route[-1]
   direction = tip - route[-2]
-  if abs(direction[1]) > abs(direction[0]) / 4:  # Lines enter boxes vertically, almost.
+  if not splines and direction[1]:  # Such lines enter boxes vertically, see `_curve`.
     direction = np.array([0.0, np.sign(direction[1])])
   direction = direction / max(float(np.hypot(*direction)), 1e-9)
   side = np.array([-direction[1], direction[0]])
@@ -223,7 +224,7 @@ def _write_png(path: files.PathLike, scene: Scene) -> None:
     points, codes = _curve(route, scene.splines)
     axis.add_patch(patches.PathPatch(path_lib.Path(points, codes), fill=False, edgecolor=_EDGE,
                                      linewidth=1.2))
-    axis.add_patch(patches.Polygon(_arrow(route), color=_EDGE, linewidth=0))
+    axis.add_patch(patches.Polygon(_arrow(route, scene.splines), color=_EDGE, linewidth=0))
   for box in scene.boxes:
     border, thickness = (_MARK, 2.4) if box.node.configurable else (_BORDER, 0.8)
     axis.add_patch(patches.FancyBboxPatch(

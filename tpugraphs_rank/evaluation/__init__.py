@@ -1,1 +1,1 @@
-"""How well a ranker does: a row a graph, aggregates, baselines, intervals, tables and plots."""
+"""Evaluation of rankers: metrics per graph, aggregates, baselines, intervals, tables and plots."""

@@ -1,4 +1,4 @@
-"""Aggregates of a frame of `per_graph.evaluate`, as JSON holds them: no NaN anywhere."""
+"""Aggregates of a frame of `per_graph.evaluate` as JSON values, without NaN."""
 
 from collections.abc import Callable
 import math
@@ -11,18 +11,19 @@ from tpugraphs_rank import metrics
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.evaluation import per_graph
 
-# The collection whose graphs are reported per program too (its families are its programs).
+# The results of this collection include a mean over programs. Its families are its programs.
 _BY_PROGRAM = "tile:xla"
 
 
 def summary(frame: pd.DataFrame) -> dict[str, Any]:
-  """Plain means over the graphs of a frame.
+  """Means over the graphs of a frame.
 
   Returns:
-    `graphs`: how many. `mean`: of each metric, None where no graph has it. `undefined`: for the
-    metrics that graphs lack (one configuration, equal runtimes), how many do. `degenerate_graphs`:
-    graphs whose scores are all equal. `opa_weighted_by_pairs`: the share of correct pairs over all
-    graphs, what TensorFlow Ranking's `OPAMetric` reports.
+    `graphs`: the number of graphs. `mean`: the mean of each metric, None if no graph has it.
+    `undefined`: for each metric the number of graphs without it (they have one configuration or
+    equal runtimes), if there are any. `degenerate_graphs`: the number of graphs whose scores are
+    all equal. `opa_weighted_by_pairs`: the share of correct pairs over all graphs, which is what
+    TensorFlow Ranking's `OPAMetric` reports.
   """
   means = {name: metrics.mean_over_graphs(frame[name].to_numpy(np.float64))
            for name in per_graph.metric_columns(frame)}
@@ -41,11 +42,11 @@ def aggregate(frame: pd.DataFrame, collection: registry.Collection, split: str) 
   """All aggregates of one ranker on one split.
 
   Returns:
-    collection, split, and `summary` of all graphs; `by_family` and `by_group`: the summaries of
-    each; `mean_over_families` and `mean_over_groups`: means of their means, so that a family with
-    many shapes weighs no more than one with few; `seen` and `unseen_groups`: summaries of the
-    graphs whose group has, or has not, a family in training, where that is known and there are
-    such graphs; for the public tile collection `mean_over_programs`.
+    `collection`, `split`, and the `summary` of all graphs. `by_family` and `by_group`: the summary
+    of each family and group. `mean_over_families` and `mean_over_groups`: means of their means, so
+    that all families have equal weight. `seen` and `unseen_groups`: the summaries of the graphs
+    whose group has a family in training and of those whose group has none, if that is known and
+    there are such graphs. For the public tile collection, `mean_over_programs`.
   """
   result = {"collection": collection.name, "split": split, **summary(frame)}
   for column, many in (("family", "families"), ("group", "groups")):
@@ -78,17 +79,18 @@ def unseen(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def parts(frame: pd.DataFrame) -> dict[str, Callable[[pd.DataFrame], pd.DataFrame]]:
-  """The parts of a split that are reported apart, each with the function that selects it.
+  """The parts of a split that are reported separately, each with the function that selects it.
 
-  Keys end the names of results: "" for graphs of groups that training saw (or all, where that is
-  not known), "_unseen_groups" for the others. Parts without a graph are left out.
+  The keys are suffixes of the names of results: "" for graphs of groups that training saw (or for
+  all graphs if that is unknown), "_unseen_groups" for the others. Parts without graphs are left
+  out.
   """
   if frame["seen"].isna().any():
     return {"": lambda other: other}
-  found = {"": seen, "_unseen_groups": unseen}
-  return {suffix: select for suffix, select in found.items() if len(select(frame))}
+  every = {"": seen, "_unseen_groups": unseen}
+  return {suffix: select for suffix, select in every.items() if len(select(frame))}
 
 
 def _number(value: float) -> float | None:
-  """JSON has no NaN: null where no graph has the metric."""
+  """None instead of NaN, which JSON does not have."""
   return None if math.isnan(value) else float(value)

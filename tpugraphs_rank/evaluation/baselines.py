@@ -1,6 +1,7 @@
-"""Rankers that a model must beat: trivial ones, and boosted trees on hand-made features.
+"""Trivial baselines: a random order, the default configuration first, and a size heuristic.
 
-All give scores of the configurations that take part, (c',) float64, higher = predicted faster.
+All return scores of the evaluated configurations, (c',) float64, higher = predicted faster. The
+boosted trees are in `tree_scores`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,64 +18,65 @@ BOOSTED_TREES = "boosted_trees"
 NAMES = (*TRIVIAL, BOOSTED_TREES)
 DETERMINISTIC = ("size_heuristic",)
 
-# Columns of `config_feat`: products over the sides of a tile.
+# Columns of `config_feat`: the products of a tile's sides.
 _KERNEL_VOLUME, _OUTPUT_VOLUME = 7, 15
 
 
 def random(programs: Sequence[splits.ProgramView], seed: int = 0) -> list[np.ndarray]:
   """A random order of each program's configurations.
 
-  It depends on the seed and the graph's name, not on which other graphs there are.
+  The order depends on the seed and the graph's name only, not on the other graphs.
   """
   return [_rng(program.graph, seed).random(len(program.indices)) for program in programs]
 
 
 def default_index(graph: graphs.Graph) -> int | None:
-  """The compiler's (or collector's) default configuration; None where it cannot be told.
+  """The default configuration of the compiler or collector; None if it cannot be identified.
 
   Tile: the first configuration whose runtime equals its normalizer, which is the runtime of the
-  default. Another configuration with exactly the same runtime and a lower index would be taken for
-  it; at nanosecond resolution that hardly happens, and the bundled collections list the default
-  first. Layout: the first row of -1 alone, which leaves every layout to the compiler.
+  default. This would choose another configuration with exactly the same runtime and a lower index,
+  which is unlikely at nanosecond resolution; the bundled collections list the default first.
+  Layout: the first row that contains only -1, which leaves every layout to the compiler.
   """
   if isinstance(graph, graphs.TileGraph):
     if not graph.has_runtimes:
       return None
-    found = np.flatnonzero(graph.config_runtime == graph.config_runtime_normalizers)
+    defaults = np.flatnonzero(graph.config_runtime == graph.config_runtime_normalizers)
   elif isinstance(graph, graphs.LayoutGraph):
-    found = np.flatnonzero(_leaves_all(graph))
+    defaults = np.flatnonzero(_leaves_all(graph))
   else:
     return None
-  return int(found[0]) if found.size else None
+  return int(defaults[0]) if defaults.size else None
 
 
 def _leaves_all(graph: graphs.LayoutGraph, rows: np.ndarray | None = None) -> np.ndarray:
-  """(r,) bool: the configurations, all or `rows` (r,), that leave every layout to the compiler."""
+  """(r,) bool: whether configurations (all, or `rows`) leave every layout to the compiler."""
   return np.concatenate([np.zeros([0], bool), *(
       (block == -1).all(axis=(1, 2)) for block in graph.layout_blocks(rows))])
 
 
 def has_default(program: splits.ProgramView) -> bool:
-  """Whether the default is known and among the program's usable configurations."""
+  """Whether the default is known and among the program's evaluated configurations."""
   return bool(_is_default(program).any())
 
 
-def default_configuration(programs: Sequence[splits.ProgramView], seed: int = 0) -> list[np.ndarray]:
-  """The default (and its repeats) first, the others in random order.
+def default_configuration(programs: Sequence[splits.ProgramView], seed: int = 0
+                          ) -> list[np.ndarray]:
+  """Ranks the default (and its repeats) first, the others in random order.
 
-  Programs without a default (see `has_default`) are ranked at random.
+  Programs without a known default (see `has_default`) are ranked at random.
   """
   return [scores + _is_default(program)
           for program, scores in zip(programs, random(programs, seed))]
 
 
 def size_heuristic(programs: Sequence[splits.ProgramView], seed: int = 0) -> list[np.ndarray]:
-  """Tile: larger blocks first. Layout: fewer constraints first.
+  """Ranks tiles with larger blocks first, and layouts with fewer constraints first.
 
-  Tile: by output elements times reduction elements of a block; among equals, more output elements
-  first. Layout: by the number of tensors whose layout is not left to the compiler; equals tie.
+  Tile: by output elements times reduction elements of a block, then by output elements. Layout: by
+  the number of tensors whose layout is not left to the compiler; equal numbers tie.
   """
-  del seed  # Nothing is random here.
+  del seed  # The order is deterministic.
   return [_size_score(program.graph, program.indices) for program in programs]
 
 
@@ -82,7 +84,7 @@ def _size_score(graph: graphs.Graph, indices: np.ndarray) -> np.ndarray:
   """(c',) float64."""
   if isinstance(graph, graphs.TileGraph):
     output = np.maximum(graph.config_feat[:, _OUTPUT_VOLUME], 1).astype(np.float64)
-    # The product of no sides is stored as 0: nothing is reduced.
+    # 0 is the product of no sides: nothing is reduced.
     kernel = np.maximum(graph.config_feat[:, _KERNEL_VOLUME], 1).astype(np.float64)
     keys = np.unique(np.stack([output * kernel, output], axis=1), axis=0, return_inverse=True)[1]
     return keys.reshape(-1)[indices].astype(np.float64)
@@ -101,10 +103,10 @@ _FUNCTIONS: dict[str, Callable[[Sequence[splits.ProgramView], int], list[np.ndar
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-  """The names, if all are baselines.
+  """Returns the names if all are names of baselines.
 
   Raises:
-    UnknownNameError: one is not; the message lists those there are.
+    UnknownNameError: one is not; the message lists the baselines.
   """
   for name in names:
     if name not in NAMES:
@@ -114,7 +116,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def trivial(name: str, programs: Sequence[splits.ProgramView], seed: int = 0) -> list[np.ndarray]:
-  """Scores of one of TRIVIAL; `trees` has the boosted trees, which must be trained.
+  """Scores of one of TRIVIAL.
 
   Raises:
     UnknownNameError: there is no such baseline.
@@ -126,9 +128,9 @@ def trivial(name: str, programs: Sequence[splits.ProgramView], seed: int = 0) ->
 
 
 def _is_default(program: splits.ProgramView) -> np.ndarray:
-  """(c',) bool: the usable configurations that are the default."""
+  """(c',) bool: which of the evaluated configurations are the default."""
   if isinstance(program.graph, graphs.LayoutGraph):
-    # Told from the row alone; the configurations that take no part are not read.
+    # The row alone decides, so configurations that are not evaluated are not read.
     return _leaves_all(program.graph, program.indices)
   index = default_index(program.graph)
   if index is None:

@@ -12,7 +12,7 @@ from tpugraphs_rank.evaluation import per_graph
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-# Resamples are drawn a block at a time: their indices are integers of 8 bytes.
+# Resamples are drawn in blocks of this many indices, which take 8 bytes each.
 _BLOCK = 4_000_000
 
 
@@ -23,7 +23,7 @@ class Interval:
   Attributes:
     mean: the mean of the values.
     low, high: ends of the percentile interval of the mean.
-    n: how many values (graphs) there are.
+    n: number of values (graphs).
   """
 
   mean: float
@@ -32,7 +32,7 @@ class Interval:
   n: int
 
   def as_dict(self) -> dict[str, float]:
-    """As JSON holds it."""
+    """The attributes as JSON values."""
     return dataclasses.asdict(self)
 
 
@@ -43,21 +43,21 @@ def mean_interval(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Interval:
-  """The mean of values, with a percentile bootstrap interval.
+  """The mean of values with a percentile bootstrap interval.
 
       mean* = mean of n values drawn with replacement;  [low, high] = quantiles of mean*
 
   Args:
-    values: (n,), one a graph; NaN (a graph with nothing to rank) is left out.
-    clusters: for each value its cluster (a family). Then clusters are drawn with replacement, each
-      with all its values: graphs of one family are alike, so that plain intervals are too narrow
-      for a claim about families in general.
-    resamples: how many means are drawn.
-    seed: of the draw.
+    values: (n,), one per graph; NaN (a graph with nothing to rank) is left out.
+    clusters: for each value its cluster (a family). Clusters are then drawn with replacement, each
+      with all its values. Graphs of one family are similar, so intervals over graphs are too narrow
+      for claims about families in general.
+    resamples: number of means that are drawn.
+    seed: seed of the draw.
     level: share of the drawn means inside the interval.
 
   Raises:
-    DataError: no value is left, or one is infinite, or `clusters` has another length.
+    DataError: all values are NaN, one is infinite, or `clusters` has another length.
 
   Source: B. Efron, R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
   """
@@ -65,11 +65,11 @@ def mean_interval(
   names = np.arange(array.size) if clusters is None else np.asarray(clusters)
   if array.ndim != 1 or names.shape != array.shape:
     raise errors.DataError(
-        f"values have shape {array.shape}, clusters {names.shape}; expected (n,), one a graph")
+        f"values have shape {array.shape}, clusters {names.shape}; expected (n,), one per graph")
   defined = ~np.isnan(array)
   array, names = array[defined], names[defined]
   if not array.size or np.isinf(array).any():
-    raise errors.DataError("a bootstrap needs at least one value, and finite ones")
+    raise errors.DataError("a bootstrap needs at least one value, and only finite values")
   _, inverse = np.unique(names, return_inverse=True)
   sums = np.bincount(inverse.reshape(-1), array)
   sizes = np.bincount(inverse.reshape(-1)).astype(np.float64)
@@ -88,22 +88,22 @@ def seed_mean(frames: Sequence[pd.DataFrame], metric: str) -> pd.Series:
   """A metric of each graph, averaged over the frames of several seeds.
 
   Args:
-    frames: of `per_graph.evaluate` on the same graphs.
+    frames: results of `per_graph.evaluate` on the same graphs.
     metric: a column.
 
   Returns:
     (g,) float64, indexed by graph, in the order of the first frame.
 
   Raises:
-    DataError: there is no frame, or frames differ in their graphs.
+    DataError: there is no frame, or the frames differ in their graphs.
   """
   if not frames:
-    raise errors.DataError(f"no frame to average {metric} over; expected one a seed")
+    raise errors.DataError(f"no frame to average {metric} over; expected one per seed")
   columns = [frame.set_index("graph")[metric].astype(np.float64) for frame in frames]
   for column in columns:
     if len(column) != len(columns[0]) or set(column.index) != set(columns[0].index):
       raise errors.DataError(
-          f"frames hold different graphs ({len(columns[0])} and {len(column)}); expected the "
+          f"frames have different graphs ({len(columns[0])} and {len(column)}); expected the "
           "same graphs for each seed and ranker")
   aligned = [column.reindex(columns[0].index) for column in columns]
   return sum(aligned[1:], aligned[0]) / len(aligned)
@@ -117,26 +117,26 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-  """What a model gains over a baseline, graph by graph; positive where the model is better.
+  """The gain of a model over a baseline, graph by graph; positive if the model is better.
 
       gain_g = model_g - baseline_g  (slowdowns: baseline_g - model_g), each averaged over seeds
 
   Args:
-    model: the model's frames, one a seed.
-    baseline: the baseline's frames, one a seed.
+    model: the model's frames, one per seed.
+    baseline: the baseline's frames, one per seed.
     metric: a column of the frames.
     by_family: whether families are resampled instead of graphs.
-    resamples: how many resamples.
-    seed: of the resampling.
+    resamples: number of resamples.
+    seed: seed of the resampling.
 
   Raises:
-    DataError: the frames hold different graphs.
+    DataError: the frames have different graphs.
   """
   ours = seed_mean(model, metric)
   theirs = seed_mean(baseline, metric)
   if set(ours.index) != set(theirs.index):
     raise errors.DataError(
-        f"model and baseline were judged on different graphs ({len(ours)} and {len(theirs)})")
+        f"model and baseline were evaluated on different graphs ({len(ours)} and {len(theirs)})")
   gain = ours - theirs.reindex(ours.index)
   if not per_graph.higher_is_better(metric):
     gain = -gain
@@ -157,14 +157,16 @@ def paired_differences(
 ) -> dict[str, dict[str, Interval]]:
   """`paired_difference` of a model to each baseline: {baseline: {metric: Interval}}.
 
-  A metric that no graph has (nothing to rank) is left out.
+  Metrics that no graph has are left out.
 
   Args:
-    frames_by_model: for each ranker its frames, one a seed.
-    model: the ranker whose gain it is.
-    baselines: the rankers it is compared with; None: all others.
+    frames_by_model: for each ranker its frames, one per seed.
+    model: the ranker whose gains are computed.
+    baselines: the rankers that it is compared with; None: all others.
     metrics: columns of the frames.
-    by_family, resamples, seed: as in `paired_difference`.
+    by_family: as in `paired_difference`.
+    resamples: as in `paired_difference`.
+    seed: as in `paired_difference`.
   """
   names = [name for name in frames_by_model if name != model] if baselines is None else baselines
   defined = [metric for metric in metrics

@@ -1,4 +1,4 @@
-"""Several models, several seeds each, beside the baselines on the same programs."""
+"""Compares models, each with several seeds, with baselines on the same programs."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
@@ -16,7 +16,6 @@ from tpugraphs_rank.evaluation import aggregate
 from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.evaluation import bootstrap
 from tpugraphs_rank.evaluation import noise
-from tpugraphs_rank.evaluation import plots
 from tpugraphs_rank.evaluation import result_tables
 from tpugraphs_rank.evaluation import task as task_lib
 from tpugraphs_rank.training import run as run_lib
@@ -28,17 +27,17 @@ _Part = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 def shown(collection: registry.Collection) -> tuple[str, ...]:
-  """The figures in the table of a terminal, in order; the results hold more."""
+  """The figures in the printed table, in order. The results contain more."""
   return ("opa", "tau", *(f"top{k}_slowdown" for k in collection.slowdown_ks))
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Judged rankers.
+  """Evaluated rankers.
 
   Attributes:
     task: the programs that were ranked.
-    frames: for each ranker one frame a seed, of `per_graph.evaluate`; the models first.
+    frames: for each ranker one frame of `per_graph.evaluate` per seed; the models come first.
     models: names of the models among them.
     run_dirs: for each model its run directories.
     scores: for each ranker, for each seed, for each program its scores (c',).
@@ -54,14 +53,14 @@ class Comparison:
 
   @property
   def parts(self) -> dict[str, _Part]:
-    """The parts that are reported apart, see `aggregate.parts`."""
+    """The parts that are reported separately, see `aggregate.parts`."""
     return aggregate.parts(next(iter(self.frames.values()))[0])
 
   @property
   def chosen_on_split(self) -> list[str]:
-    """The rankers that were chosen by how they rank the split that is judged: it flatters them.
+    """The rankers that were selected on the evaluated split, which makes them look better.
 
-    The best checkpoint of a model and the hyperparameters of the boosted trees are chosen on
+    The best checkpoint of a model and the hyperparameters of the boosted trees are selected on
     validation.
     """
     if self.task.split != "valid":
@@ -70,64 +69,64 @@ class Comparison:
 
   def differences(self, model: str, part: _Part = lambda frame: frame
                   ) -> dict[str, dict[str, bootstrap.Interval]]:
-    """Paired gains of a model over every baseline, with bootstrap intervals over graphs."""
-    frames = {name: [part(frame) for frame in found] for name, found in self.frames.items()}
+    """Paired gains of a model over each baseline, with bootstrap intervals over graphs."""
+    frames = {name: [part(frame) for frame in each] for name, each in self.frames.items()}
     return bootstrap.paired_differences(
         frames, model, [name for name in self.frames if name not in self.models])
 
   def results(self) -> dict[str, Any]:
     """All figures as JSON values: `result_tables.summarise`, and the paired differences."""
-    found = result_tables.summarise(self.frames)
+    results = result_tables.summarise(self.frames)
     for suffix, part in self.parts.items():
-      found[f"paired_differences{suffix}"] = {
+      results[f"paired_differences{suffix}"] = {
           model: {baseline: {metric: interval.as_dict() for metric, interval in metrics.items()}
                   for baseline, metrics in self.differences(model, part).items()}
           for model in self.models}
-    found.update(collection=self.task.collection.name, split=self.task.split,
-                 held_back=self.task.held_back, configurations=self.task.configurations,
-                 chosen_on_split=self.chosen_on_split)
+    results.update(collection=self.task.collection.name, split=self.task.split,
+                   held_back=self.task.held_back, configurations=self.task.configurations,
+                   chosen_on_split=self.chosen_on_split)
     ceilings = self._noise_ceilings()
     if ceilings:
-      found["noise_ceilings"] = {name: ceiling.as_dict() for name, ceiling in ceilings.items()}
-    return found
+      results["noise_ceilings"] = {name: ceiling.as_dict() for name, ceiling in ceilings.items()}
+    return results
 
   def _noise_ceilings(self) -> dict[str, noise.NoiseCeiling]:
-    """Ceilings that repeats allow, where known programs are judged by new configurations."""
+    """The noise ceilings if new configurations of known programs are evaluated; otherwise none."""
     if self.task.held_back != task_lib.NEW_CONFIGURATIONS:
       return {}
     return self.task.noise_ceilings()
 
   def text(self) -> str:
-    """The tables for a terminal."""
+    """The tables to print."""
     results = result_tables.summarise(self.frames)
     blocks = []
     for suffix, part in self.parts.items():
       header, rows = result_tables.rows_of(results, suffix, shown(self.task.collection))
       blocks.append(f"{self.task.collection.name} {self.task.split}: {self._title(suffix)} "
-                    f"({self._judged(suffix, results)})\n{tables.text(header, rows)}")
+                    f"({self._evaluated(suffix, results)})\n{tables.text(header, rows)}")
       for model in self.models:
         header, rows = result_tables.difference_rows(model, self.differences(model, part))
         if rows:
           blocks.append(tables.text(header, rows))
     if self.chosen_on_split:
       blocks.append(f"{', '.join(self.chosen_on_split)}: checkpoints and hyperparameters were "
-                    "chosen on this split, which flatters them\n")
+                    "selected on this split, which makes them look better\n")
     ceilings = self._noise_ceilings()
     if ceilings:
-      blocks.append("what the noise between repeats of one configuration allows at best\n"
+      blocks.append("best possible results given the noise between repeats of one configuration\n"
                     + tables.text(*result_tables.ceiling_rows(ceilings)))
     return "\n".join(blocks)
 
-  def _judged(self, suffix: str, results: Mapping[str, Any]) -> str:
-    """How many programs, and which of their configurations."""
+  def _evaluated(self, suffix: str, results: Mapping[str, Any]) -> str:
+    """The number of programs, and which of their configurations are evaluated."""
     which = "" if self.task.configurations == task_lib.ALL else (
         f", {self.task.configurations} configurations")
     return f"{results[f'graphs{suffix}']} programs{which}"
 
   def _title(self, suffix: str) -> str:
-    """What a part of the split holds back from training."""
+    """Describes what a part of the split holds back from training."""
     known = next(iter(self.frames.values()))[0]["seen"].notna().all()
-    # Without named groups a family is its own: every program is of one never seen.
+    # Without named groups, each family is a group of its own, and no evaluated family was seen.
     grouped = known and self.task.collection.groups
     if not grouped or self.task.held_back != task_lib.NEW_PROGRAMS:
       return self.task.held_back
@@ -136,37 +135,30 @@ class Comparison:
       return _UNSEEN_FAMILIES
     return _TITLES[suffix]
 
-  def write(self, folder: files.PathLike) -> None:
-    """Writes per_graph.csv and the plots into a folder.
-
-    Raises:
-      OutputError: the folder cannot be written.
-    """
-    folder = pathlib.Path(folder)
-    rows = [frame.assign(ranker=name, seed=seed, split=self.task.split)
-            for name, found in self.frames.items()
-            for seed, frame in zip(self.seeds[name], found)]
-    files.write_text(folder / "per_graph.csv", pd.concat(rows).to_csv(index=False))
-    plots.write_all(folder, self)
+  def per_graph(self) -> pd.DataFrame:
+    """All frames with the columns `ranker`, `seed` and `split`, concatenated."""
+    return pd.concat([
+        frame.assign(ranker=name, seed=seed, split=self.task.split)
+        for name, frames in self.frames.items() for seed, frame in zip(self.seeds[name], frames)])
 
 
 def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds: Sequence[int],
             baseline_names: Sequence[str] = baselines.NAMES, data_root: str | None = None,
             strict: bool = False, configurations: str | None = None) -> Comparison:
-  """Judges runs and baselines on one split.
+  """Evaluates runs and baselines on one split.
 
   Args:
-    run_dirs: for each model its run directories, one a seed; all of one collection.
+    run_dirs: for each model its run directories, one per seed; all of one collection.
     split: "valid" or "test".
-    seeds: of the baselines.
-    baseline_names: which baselines.
-    data_root: folder of the public collections, instead of the runs' own.
-    strict: refuse graphs that a run does not fit, instead of warning.
-    configurations: which of a graph's configurations are judged, see `task.load_task`.
+    seeds: seeds of the baselines.
+    baseline_names: names of baselines.
+    data_root: folder of the public collections; None: that of the runs.
+    strict: refuse graphs that a run does not support, instead of warning.
+    configurations: which configurations of a graph are evaluated, see `task.load_task`.
 
   Raises:
     ConfigError: the runs differ in their data; or they divide the configurations of known programs
-      by different seeds, so that what one is tested on another was trained on.
+      with different seeds, so that one run was trained on test data of another.
     DataError: the split has no runtimes.
     TpuGraphsRankError: a run or the data cannot be read.
   """
@@ -177,12 +169,13 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
     if config_lib.differences(run.config.data, every[0].config.data):
       raise errors.ConfigError(
           f"{run.directory.path} and {every[0].directory.path} were trained on different data; "
-          "compare runs of one collection, divided in one way")
+          "compare runs of one collection with the same splits")
     if (run.config.data.split_by == "configuration"
         and run.config.training.seed != every[0].config.training.seed):
       raise errors.ConfigError(
-          f"{run.directory.path} and {every[0].directory.path} divide configurations by different "
-          "seeds, so that one was trained on what the other is tested on; evaluate them one by one")
+          f"{run.directory.path} and {every[0].directory.path} divide configurations with "
+          "different seeds, so that one was trained on test data of the other; evaluate them "
+          "separately")
   config = every[0].config.data
   if data_root is not None:
     config = dataclasses.replace(config, data_root=data_root)
@@ -193,7 +186,7 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
       run.check_collection(task.collection)
       scores.setdefault(model, []).append(run.score_programs(task.programs))
   scores.update(task_lib.baseline_scores(task, baseline_names, seeds))
-  frames = {name: [task.judge(values) for values in found] for name, found in scores.items()}
+  frames = {name: [task.evaluate(values) for values in found] for name, found in scores.items()}
   return Comparison(task, frames, tuple(run_dirs),
                     {model: [run.directory.path for run in found]
                      for model, found in runs.items()}, scores,

@@ -1,4 +1,4 @@
-"""What the noise between repeats of one configuration leaves for any ranker to find."""
+"""The best metrics that any ranker can reach, given the noise between repeated measurements."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from tpugraphs_rank import metrics
 from tpugraphs_rank.metrics import inputs
 
 SIMULATIONS = 200
-# Configurations of one graph that the estimate looks at; it compares each with each.
+# Maximum configurations of a graph that the estimate uses; it compares all pairs.
 MAX_CONFIGURATIONS = 2_000
 _EM_STEPS = 1000
 _ATOMS = 500
@@ -21,22 +21,22 @@ _ATOMS = 500
 
 @dataclasses.dataclass(frozen=True)
 class NoiseCeiling:
-  """The noise of one graph's measurements, and the best that a ranker can do in spite of it.
+  """The noise of a graph's measurements, and the best metrics that a ranker can reach.
 
   Attributes:
-    runs: measurements, repeats included.
-    configurations: distinct configurations.
-    repeated: those that were measured more than once.
+    runs: number of measurements, including repeats.
+    configurations: number of distinct configurations.
+    repeated: number of configurations that were measured more than once.
     runtime_span: max / min - 1 over all measurements.
     repeat_sd_relative: standard deviation of a measurement around its configuration's mean, as a
       fraction of the runtime; None without repeats.
-    between_sd_relative: standard deviation of the true runtimes of distinct configurations, noise
-      taken off; None without repeats.
+    between_sd_relative: standard deviation of the true runtimes of distinct configurations, without
+      the noise; None without repeats.
     repeat_kendall_tau: tau between the first and the second measurement of the repeated
-      configurations, no model involved; both are noisy, so it lies below the ceiling. None with
-      fewer than two.
+      configurations, without a model. Both are noisy, so it is below the ceiling. None with fewer
+      than two repeated configurations.
     kendall_tau, opa: the ceiling, see `noise_ceiling`; None without repeats.
-    kendall_tau_sd: its standard deviation over the simulated lists; None without repeats.
+    kendall_tau_sd: standard deviation of tau over the simulated lists; None without repeats.
   """
 
   runs: int
@@ -51,7 +51,7 @@ class NoiseCeiling:
   opa: float | None = None
 
   def as_dict(self) -> dict[str, Any]:
-    """As JSON holds it."""
+    """The attributes as JSON values."""
     return dataclasses.asdict(self)
 
 
@@ -62,37 +62,37 @@ def noise_ceiling(
     simulations: int = SIMULATIONS,
     seed: int = 0,
 ) -> NoiseCeiling:
-  """Estimates the best tau and OPA that any ranker can expect, given how far repeats scatter.
+  """Estimates the best expected tau and OPA of any ranker from the scatter of repeats.
 
   With l_ij the log runtime of repeat j of configuration i (n_i repeats):
 
     1. Noise: s^2 = sum_ij (l_ij - l_i.)^2 / sum_i (n_i - 1), pooled over the repeated
-       configurations, taken to be the same for all.
+       configurations and assumed to be the same for all.
     2. Truth: the distribution of the true log runtimes m_i is the one under which the observed
        means l_i. ~ N(m_i, s^2 / n_i) are most likely; any shape is allowed (runtimes come in
        clusters), by expectation maximisation over weights of the observed means. Each m_i then has
        a posterior.
-    3. Simulation, many times: draw every m_i from its posterior; each judged measurement is its m_i
-       plus the residual of a random repeat (scaled by sqrt(n_i / (n_i - 1)), since the mean was
-       fitted). The ranker that knows the m_i ranks by them, and guesses where they are equal; its
-       tau and OPA, averaged, are the ceiling. Repeats of one configuration have one score, and
-       count as everywhere: not in tau, as wrong in OPA.
+    3. Simulation, many times: draw every m_i from its posterior. Each evaluated measurement is its
+       m_i plus the residual of a random repeat (scaled by sqrt(n_i / (n_i - 1)), because the mean
+       was fitted). A ranker that knows the m_i ranks by them and guesses if they are equal. The
+       means of its tau and OPA are the ceiling. Repeats of one configuration have one score and
+       count as usual: not at all in tau, and as wrong in OPA.
 
-  An estimate: with 25 repeated of 90 simulated configurations it was off by 0.05 to 0.09 in tau,
-  either way, and 0.2 too high where all configurations were equally fast.
+  This is an estimate: with 25 repeated of 90 simulated configurations, its error was 0.05 to 0.09
+  in tau in either direction, and it was 0.2 too high if all configurations were equally fast.
 
   Args:
     runtimes: (c,) positive, any unit: all measurements of the graph.
-    keys: (c,) equal where the configurations are equal (`graph.config_keys()`).
-    evaluated: (c',) indices of the measurements that are judged; None: all.
-    simulations: how many simulated lists.
-    seed: of the simulation, and of the draw of MAX_CONFIGURATIONS where there are more.
+    keys: (c,) equal for equal configurations (`graph.config_keys()`).
+    evaluated: (c',) indices of the evaluated measurements; None: all.
+    simulations: number of simulated lists.
+    seed: seed of the simulation, and of the draw of MAX_CONFIGURATIONS if there are more.
 
   Raises:
     DataError: a runtime is not positive, or the shapes differ.
 
-  Source: J. Kiefer, J. Wolfowitz, Ann. Math. Statist. 27 (1956) for step 2; the simulation is
-  this project's, and its test compares it with a truth that is known.
+  Source: J. Kiefer, J. Wolfowitz, Ann. Math. Statist. 27 (1956) for step 2. The simulation is
+  this project's own; its test compares it with a known truth.
   """
   measured = inputs.check_runtimes(runtimes)
   groups = np.asarray(keys)
@@ -120,24 +120,24 @@ def noise_ceiling(
       repeat_kendall_tau=_repeat_tau(measured, inverse, sizes))
   rng = np.random.default_rng(seed)
   rows = np.arange(measured.size) if evaluated is None else np.asarray(evaluated, np.int64)
-  judged = np.unique(inverse[rows])
-  if judged.size > MAX_CONFIGURATIONS:
-    judged = np.sort(rng.choice(judged, MAX_CONFIGURATIONS, replace=False))
-    rows = rows[np.isin(inverse[rows], judged)]
+  used = np.unique(inverse[rows])
+  if used.size > MAX_CONFIGURATIONS:
+    used = np.sort(rng.choice(used, MAX_CONFIGURATIONS, replace=False))
+    rows = rows[np.isin(inverse[rows], used)]
   noise = residuals * np.sqrt(repeats / (repeats - 1.0))
-  posterior = _Posterior(means, sizes, within, judged, rng)
-  places = np.searchsorted(judged, inverse[rows])
+  posterior = _Posterior(means, sizes, within, used, rng)
+  places = np.searchsorted(used, inverse[rows])
   taus, accuracies = [], []
   for _ in range(simulations):
     truth = posterior.draw(rng)
-    # Equal truths are ranked by a guess; repeats of one configuration keep one score.
+    # Equal true runtimes are ranked at random; repeats of one configuration have one score.
     ranks = np.empty(truth.size)
     ranks[np.lexsort((rng.random(truth.size), truth))] = np.arange(truth.size)
     simulated = np.exp(truth[places] + rng.choice(noise, rows.size))
     taus.append(metrics.kendall_tau(simulated, -ranks[places]))
     accuracies.append(metrics.opa(simulated, -ranks[places]))
   tau, accuracy = metrics.mean_over_graphs(taus), metrics.mean_over_graphs(accuracies)
-  if judged.size < 2 or not tau.graphs:  # There is nothing to rank.
+  if used.size < 2 or not tau.graphs:  # Nothing to rank.
     return basis
   return dataclasses.replace(
       basis, kendall_tau=tau.mean, kendall_tau_sd=float(np.nanstd(taus)), opa=accuracy.mean)
@@ -154,9 +154,9 @@ def _repeat_tau(measured: np.ndarray, inverse: np.ndarray, sizes: np.ndarray) ->
 
 
 class _Posterior:
-  """Where the true log runtimes of configurations may lie, given their noisy means."""
+  """The distribution of the true log runtimes of configurations, given their noisy means."""
 
-  def __init__(self, means: np.ndarray, sizes: np.ndarray, within: float, judged: np.ndarray,
+  def __init__(self, means: np.ndarray, sizes: np.ndarray, within: float, drawn_for: np.ndarray,
                rng: np.random.Generator):
     """Fits the distribution of the truth to (at most MAX_CONFIGURATIONS) means.
 
@@ -164,10 +164,10 @@ class _Posterior:
       means: (k,) mean log runtimes.
       sizes: (k,) repeats.
       within: variance of one measurement.
-      judged: (j,) the configurations to draw for.
-      rng: draws the configurations that are fitted, where there are too many.
+      drawn_for: (j,) the configurations to draw runtimes of.
+      rng: draws the configurations to fit if there are too many.
     """
-    self._exact = means[judged] if within == 0 else None
+    self._exact = means[drawn_for] if within == 0 else None
     if self._exact is not None:
       return
     fitted = np.arange(means.size)
@@ -189,11 +189,11 @@ class _Posterior:
       weights = (shares / shares.sum(axis=1, keepdims=True)).mean(axis=0)
     log_weights = np.log(np.maximum(weights, 1e-300))
     self._atoms = atoms
-    self._cumulative = np.cumsum(special.softmax(log_likelihood(judged) + log_weights, axis=1),
+    self._cumulative = np.cumsum(special.softmax(log_likelihood(drawn_for) + log_weights, axis=1),
                                  axis=1)
 
   def draw(self, rng: np.random.Generator) -> np.ndarray:
-    """(j,) true log runtimes, one drawn for each judged configuration."""
+    """(j,) true log runtimes, one drawn for each configuration."""
     if self._exact is not None:
       return self._exact
     uniform = rng.random((len(self._cumulative), 1)) * self._cumulative[:, -1:]

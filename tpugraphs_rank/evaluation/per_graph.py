@@ -1,7 +1,8 @@
-"""Metrics of a ranker, one row a graph, and what other measurements of the graph would reach."""
+"""Metrics of a ranker, one row per graph, and the metrics of another measurement of the graph."""
 
 from collections.abc import Iterable, Sequence
-from typing import AbstractSet, Any
+from collections.abc import Set as AbstractSet
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,9 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 
-# Always there, whatever the kind: results are compared by them.
+# Results of all kinds have these, for comparison.
 COMMON_KS = (1, 5, 10)
-# "Among configurations within 3 times of the best", and "pairs more than 5 % apart".
+# Limits of two metrics: configurations within 3 times of the best, and pairs more than 5 % apart.
 WITHIN = 3.0
 GAP = 0.05
 
@@ -27,12 +28,12 @@ OTHER_PASS_COLUMNS = tuple(
 
 
 def slowdown_ks(collection: registry.Collection) -> tuple[int, ...]:
-  """The K of the slowdown columns: the collection's, and always 1, 5 and 10."""
+  """The K of the slowdown columns: those of the collection, and always 1, 5 and 10."""
   return tuple(sorted({*COMMON_KS, *collection.slowdown_ks}))
 
 
 def metric_columns(frame: pd.DataFrame) -> list[str]:
-  """The columns of a frame that can be averaged over graphs: metrics and ceilings."""
+  """The columns of a frame that are averaged over graphs: metrics and ceilings."""
   slowdowns = sorted((name for name in frame.columns if name.startswith("top")),
                      key=lambda name: int(name[len("top"):].partition("_")[0]))
   return [name for name in (*RANKING_COLUMNS, *slowdowns, *OTHER_PASS_COLUMNS)
@@ -45,12 +46,12 @@ def higher_is_better(column: str) -> bool:
 
 
 def runtimes_of(program: splits.ProgramView, raw: bool = False) -> np.ndarray:
-  """The runtimes (c',) float64 that a program's configurations are judged by.
+  """The runtimes (c',) float64 that rank a program's configurations.
 
   Args:
-    program: a graph and its usable configurations.
-    raw: nanoseconds for tiles too, instead of runtimes over normalizers; as measured, whatever
-      was merged.
+    program: a graph and its evaluated configurations.
+    raw: measured nanoseconds, without merging equal configurations and, for tiles, without
+      dividing by the normalizers.
 
   Raises:
     DataError: the graph has no runtimes (the released test splits have none).
@@ -58,14 +59,14 @@ def runtimes_of(program: splits.ProgramView, raw: bool = False) -> np.ndarray:
   graph = program.graph
   if not graph.has_runtimes:
     raise errors.DataError(
-        f"{graph.name} has no runtimes, so no ranking of it can be judged; the released test "
-        "splits hold none: evaluate on valid, or rank the graphs without judging them")
+        f"{graph.name} has no runtimes, so its ranking cannot be evaluated; the released test "
+        "splits have none: evaluate on valid, or rank the graphs without an evaluation")
   runtimes = graph.config_runtime.astype(np.float64) if raw else program.runtimes
   return runtimes if program.choice is None else runtimes[program.choice]
 
 
 def training_groups(collection: registry.Collection, stems: Iterable[str]) -> AbstractSet[str]:
-  """The groups of families that the training graphs of these names belong to."""
+  """The groups of families of the training graphs with these names."""
   return frozenset(collection.group(stem) for stem in stems)
 
 
@@ -76,31 +77,31 @@ def evaluate(
     seen_groups: AbstractSet[str] | None = None,
     raw: bool = False,
 ) -> pd.DataFrame:
-  """Metrics of a ranker's scores, one row a graph.
+  """Metrics of a ranker's scores, one row per graph.
 
   Args:
-    programs: the graphs, and which of their configurations take part.
+    programs: the graphs, and which of their configurations are evaluated.
     scores: for each program (c',), higher = predicted faster.
     collection: names families and groups, and the K of the slowdowns.
-    seen_groups: `training_groups` of the training split; None where it is not known.
-    raw: judge tiles by nanoseconds instead of runtimes over normalizers.
+    seen_groups: `training_groups` of the training split; None if it is unknown.
+    raw: use nanoseconds for tiles instead of runtimes over normalizers.
 
   Returns:
     A frame with the columns
       graph, family, group: names.
-      seen: whether the graph's group has a family in training; None where that is not known.
-      nodes, configurations: sizes; `configurations` counts those that take part.
-      degenerate: whether all scores are equal, so that tau is 0 by decision.
+      seen: whether the graph's group has a family in training; None if that is unknown.
+      nodes, configurations: sizes; `configurations` counts the evaluated ones.
+      degenerate: whether all scores are equal. Tau is then 0 by convention.
       opa, opa_pairs, kendall_tau, kendall_tau_b: see `tpugraphs_rank.metrics`.
       kendall_tau_within3: tau among the configurations within 3 times of the best.
       opa_gap5: OPA over pairs more than 5 % apart.
       top{K}_slowdown: for the collection's K and for 1, 5, 10.
-      best_runtime_ns, median_runtime_ns: over the configurations that take part.
-      other_pass_*: see `other_pass`; there if a graph holds several passes.
-    Metrics are NaN where a graph has nothing to rank.
+      best_runtime_ns, median_runtime_ns: over the evaluated configurations.
+      other_pass_*: see `other_pass`; only if a graph has several passes.
+    Metrics of a graph with nothing to rank are NaN.
 
   Raises:
-    DataError: a graph has no runtimes, or scores do not fit the programs.
+    DataError: a graph has no runtimes, or the scores do not match the programs.
   """
   if len(programs) != len(scores):
     raise errors.DataError(
@@ -140,14 +141,14 @@ def _ranking(runtimes: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
 
 
 def other_pass(program: splits.ProgramView, raw: bool = False) -> dict[str, float]:
-  """What a graph's one measurement reaches as a ranker of another: the noise of the data.
+  """Metrics of one measurement of a graph as a ranker of another, which show the data's noise.
 
-  Each pass of `config_runtime_passes` ranks, each other pass judges; the mean over the ordered
-  pairs of passes. A model is judged by the mean of the passes, which is less noisy than either, so
-  a perfect model may come out slightly above this.
+  For all ordered pairs of passes in `config_runtime_passes`, one pass ranks and the other is the
+  truth; the result is the mean over the pairs. The truth for a model is the mean of the passes,
+  which is less noisy than a pass, so a perfect model may slightly exceed these values.
 
   Returns:
-    OTHER_PASS_COLUMNS; empty where the graph holds no two passes of positive runtimes.
+    OTHER_PASS_COLUMNS; empty if the graph does not have two passes of positive runtimes.
   """
   graph = program.graph
   passes = getattr(graph, "config_runtime_passes", None)
@@ -158,14 +159,14 @@ def other_pass(program: splits.ProgramView, raw: bool = False) -> dict[str, floa
     passes = passes / graph.config_runtime_normalizers
   if program.choice is not None:
     passes = passes[:, program.choice]
-  found: dict[str, list[float]] = {name: [] for name in OTHER_PASS_COLUMNS}
-  for judge, runtimes in enumerate(passes):
+  by_pair: dict[str, list[float]] = {name: [] for name in OTHER_PASS_COLUMNS}
+  for truth, runtimes in enumerate(passes):
     for ranker, other in enumerate(passes):
-      if judge == ranker:
+      if truth == ranker:
         continue
       values = _ranking(runtimes, -other)
       values.update({f"top{k}_slowdown": metrics.topk_slowdown(runtimes, -other, k)
                      for k in COMMON_KS})
       for name in OTHER_PASS_COLUMNS:
-        found[name].append(values[name[len(_OTHER_PASS):]])
-  return {name: float(np.mean(values)) for name, values in found.items()}
+        by_pair[name].append(values[name[len(_OTHER_PASS):]])
+  return {name: float(np.mean(values)) for name, values in by_pair.items()}

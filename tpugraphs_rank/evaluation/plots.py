@@ -1,11 +1,9 @@
 """Plots of training and evaluation, as PNG files.
 
-Figures are made without pyplot: nothing global is touched, and no display is needed.
+Figures are created without pyplot, so they change no global state and need no display.
 """
 
 from collections.abc import Mapping, Sequence
-import pathlib
-from typing import TYPE_CHECKING
 
 import matplotlib
 from matplotlib import axes as axes_lib
@@ -17,14 +15,10 @@ import pandas as pd
 from tpugraphs_rank import files
 from tpugraphs_rank import metrics
 from tpugraphs_rank.data import splits
-from tpugraphs_rank.evaluation import aggregate
 from tpugraphs_rank.evaluation import bootstrap
 from tpugraphs_rank.evaluation import per_graph
 
-if TYPE_CHECKING:  # It imports this module.
-  from tpugraphs_rank.evaluation import comparison as comparison_lib
-
-# Okabe and Ito's colours, which readers with colour blindness tell apart.
+# Okabe and Ito's colours, which readers with colour blindness can distinguish.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 _MARKERS = "osD^vP*X"
 _STYLE = {
@@ -32,7 +26,7 @@ _STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
     "grid.linewidth": 0.6, "legend.frameon": False, "axes.axisbelow": True}
 _DPI = 150
-# Below this share a slowdown stands at the foot of a logarithmic axis, whose zero is nowhere.
+# Smaller slowdowns are drawn at the lower end of a logarithmic axis, which has no zero.
 _FOOT = 1e-4
 _CEILING = "other_pass_kendall_tau"
 _MARKED_KS = (1, 2, 3, 5, 10, 20, 50, 100)
@@ -49,49 +43,13 @@ def _save(figure: figure_lib.Figure, path: files.PathLike) -> None:
     figure.savefig(file, format="png", dpi=_DPI)
 
 
-def write_all(folder: files.PathLike, comparison: "comparison_lib.Comparison") -> None:
-  """Writes all plots of a comparison: training_curves.png, rank_against_runtime_<model>.png,
-  slowdown_against_k.png and tau_by_family.png.
-
-  Raises:
-    OutputError: the folder cannot be written.
-  """
-  folder = pathlib.Path(folder)
-  task = comparison.task
-  histories = {
-      model if len(paths) == 1 else f"{model} seed {seed}": pd.read_csv(path / "history.csv")
-      for model, paths in comparison.run_dirs.items()
-      for seed, path in enumerate(paths) if (path / "history.csv").exists()}
-  if histories:
-    training_curves(folder / "training_curves.png", histories)
-  for model in comparison.models:
-    rank_against_runtime(
-        folder / f"rank_against_runtime_{model}.png", task.programs, comparison.scores[model][0],
-        comparison.frames[model][0], f"{model} on {task.collection.name} {task.split}")
-  first = comparison.frames[comparison.models[0]][0]
-  titles = {"": "seen groups", "_unseen_groups": "unseen groups"}
-  found = aggregate.parts(first)
-  parts = {
-      titles[suffix] if len(found) > 1 else task.held_back:
-      first.index.get_indexer(select(first).index).tolist() for suffix, select in found.items()}
-  slowdown_against_k(
-      folder / "slowdown_against_k.png",
-      [per_graph.runtimes_of(program) for program in task.programs], comparison.scores, parts)
-  means = {
-      name: frames[0].assign(
-          kendall_tau=bootstrap.seed_mean(frames, "kendall_tau").to_numpy())
-      for name, frames in comparison.frames.items()}
-  tau_by_family(folder / "tau_by_family.png", means, f"{task.collection.name} {task.split}",
-                comparison.models)
-
-
 def training_curves(path: files.PathLike, histories: Mapping[str, pd.DataFrame]) -> None:
-  """Loss and OPA against epochs, training and validation, of one or several runs.
+  """Plots loss and OPA of training and validation by epoch, for one or several runs.
 
   Args:
-    path: of the PNG file.
-    histories: for each run's name its `history.csv`. Runs of one name up to the last " seed "
-      share a colour.
+    path: the PNG file.
+    histories: for each run's name its `history.csv`. Runs whose names are equal up to the last
+      " seed " share a colour.
 
   Raises:
     OutputError: the file cannot be written.
@@ -115,7 +73,7 @@ def training_curves(path: files.PathLike, histories: Mapping[str, pd.DataFrame])
           labelled.add((model, part))
     axes[0, 0].set(xlabel="epoch", ylabel="loss (mean over lists)", title="Loss")
     axes[0, 1].set(xlabel="epoch", ylabel="ordered pair accuracy",
-                   title="OPA (training: drawn lists; validation: whole graphs)")
+                   title="OPA (training: sampled lists; validation: whole graphs)")
     for axis in axes[0]:
       axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     figure.legend(loc="outside lower center", ncols=min(2 * len(models), 4))
@@ -126,15 +84,15 @@ def rank_against_runtime(
     path: files.PathLike, programs: Sequence[splits.ProgramView], scores: Sequence[np.ndarray],
     frame: pd.DataFrame, title: str = "", count: int = 6,
 ) -> None:
-  """Predicted rank against runtime: six graphs from the worst tau to the best, and all pooled.
+  """Plots the runtime by predicted rank: some graphs from worst to best tau, and all pooled.
 
   Args:
-    path: of the PNG file.
+    path: the PNG file.
     programs: the graphs.
-    scores: for each (c',), higher = predicted faster.
-    frame: of `per_graph.evaluate` of these scores, in the same order.
-    title: of the whole figure.
-    count: graphs shown one by one; they are evenly spaced in the order of their tau.
+    scores: for each graph (c',), higher = predicted faster.
+    frame: the result of `per_graph.evaluate` for these scores, in the same order.
+    title: title of the figure.
+    count: number of single graphs, evenly spaced in the order of their tau.
 
   Raises:
     DataError: a graph has no runtimes.
@@ -167,7 +125,7 @@ def rank_against_runtime(
 
 def _pooled_ranks(axis: axes_lib.Axes, programs: Sequence[splits.ProgramView],
                   scores: Sequence[np.ndarray], order: np.ndarray) -> None:
-  """Median and quartiles of the relative runtime over all graphs, by relative predicted rank."""
+  """Plots median and quartiles of the relative runtime of all graphs by relative predicted rank."""
   places, ratios = [], []
   for index in order:
     runtimes = per_graph.runtimes_of(programs[index])
@@ -227,15 +185,15 @@ def slowdown_against_k(
     scores_by_ranker: Mapping[str, Sequence[Sequence[np.ndarray]]],
     parts: Mapping[str, Sequence[int]] | None = None, max_k: int = 100,
 ) -> None:
-  """Mean top-K slowdown over graphs against K, a line a ranker.
+  """Plots the mean top-K slowdown over graphs by K, with one line per ranker.
 
   Args:
-    path: of the PNG file.
-    runtimes: for each graph (c',), as `per_graph.runtimes_of`.
+    path: the PNG file.
+    runtimes: for each graph (c',), see `per_graph.runtimes_of`.
     scores_by_ranker: for each ranker, for each seed, for each graph (c',) scores. With several
-      seeds the line is their mean, and the band spans lowest to highest.
-    parts: a panel each: its title, and the indices of its graphs; None: one with all.
-    max_k: the largest K; less where no graph has so many configurations.
+      seeds, the line is their mean and the band reaches from the lowest to the highest.
+    parts: for each panel its title and the indices of its graphs. None: one panel with all graphs.
+    max_k: the largest K, unless no graph has that many configurations.
 
   Raises:
     OutputError: the file cannot be written.
@@ -258,7 +216,7 @@ def slowdown_against_k(
 
 def _slowdown_line(axis: axes_lib.Axes, number: int, label: str | None, lines: np.ndarray
                    ) -> None:
-  """A ranker's line: the mean of its seeds' lines (s, k), and the band that they span."""
+  """Draws the mean of the lines of a ranker's seeds (s, k), and their range as a band."""
   colour = COLOURS[number % len(COLOURS)]
   shown = np.maximum(lines, _FOOT)
   places = np.arange(1, lines.shape[1] + 1)
@@ -280,7 +238,7 @@ def _slowdown_axes(axis: axes_lib.Axes, largest: int) -> None:
   axis.yaxis.set_major_locator(ticker.LogLocator(base=10))
   axis.yaxis.set_major_formatter(ticker.FuncFormatter(
       lambda value, _: f"{'≤ ' if value <= 1.01 * _FOOT else ''}{100 * value:g} %"))
-  axis.set_xlabel("K, configurations that are tried")
+  axis.set_xlabel("K, number of configurations tried")
 
 
 def slowdowns(runtimes: np.ndarray, scores: np.ndarray, largest: int) -> np.ndarray:
@@ -293,13 +251,13 @@ def tau_by_family(
     path: files.PathLike, frames: Mapping[str, pd.DataFrame], title: str = "",
     models: Sequence[str] = (),
 ) -> None:
-  """Mean tau of each family, a mark a ranker; families of groups never seen stand last.
+  """Plots the mean tau of each family, with one marker per ranker. Unseen groups come last.
 
   Args:
-    path: of the PNG file.
+    path: the PNG file.
     frames: for each ranker its frame of `per_graph.evaluate` (or the mean over seeds).
-    title: of the figure.
-    models: the rankers with larger marks.
+    title: title of the figure.
+    models: the rankers with larger markers.
 
   Raises:
     OutputError: the file cannot be written.
@@ -336,7 +294,7 @@ def tau_by_family(
 
 
 def _families(frame: pd.DataFrame) -> list[tuple[str, bool]]:
-  """Families and whether their group was seen: seen ones first, each part by falling tau."""
+  """Families and whether their group was seen: seen ones first, each part by decreasing tau."""
   entries: dict[str, tuple[bool, float]] = {}
   for family, part in frame.groupby("family"):
     known = part["seen"].iloc[0]
@@ -350,12 +308,12 @@ def gain_against_budget(
     panels: Mapping[str, Mapping[str, Sequence[tuple[int, bootstrap.Interval]]]],
     label: str = "gain in Kendall's tau",
 ) -> None:
-  """What arms gain at several budgets, with their intervals; one panel for each part.
+  """Plots the gains of arms at several budgets, with their intervals; one panel per part.
 
   Args:
-    path: of the PNG file.
+    path: the PNG file.
     panels: for each panel's title, for each arm, its budgets (programs) and gains.
-    label: of the gains.
+    label: the label of the gains.
 
   Raises:
     OutputError: the file cannot be written.
@@ -369,7 +327,7 @@ def gain_against_budget(
     for axis, (title, found) in zip(axes[0], panels.items()):
       for arm, points in found.items():
         number = arms.index(arm)
-        # Side by side, so that intervals of one budget do not hide one another.
+        # Next to each other, so that intervals of one budget do not overlap.
         places = [budgets.index(budget) + 0.5 * ((number + 0.5) / len(arms) - 0.5)
                   for budget, _ in points]
         gains = [interval for _, interval in points]

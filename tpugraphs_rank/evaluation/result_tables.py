@@ -1,4 +1,4 @@
-"""Results of several rankers and seeds: a dict that JSON holds, and tables as text."""
+"""Results of several rankers and seeds, as JSON values and as rows of tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from tpugraphs_rank.evaluation import per_graph
 
 Figure = dict[str, float]  # {"mean", "sd", "n"}
 
-# Names of the figures in results, and the columns that they average.
+# Names of the figures in results, and the columns that they are means of.
 FIGURES: Mapping[str, str] = {
     "opa": "opa",
     "tau": "kendall_tau",
@@ -23,7 +23,7 @@ FIGURES: Mapping[str, str] = {
     "top1_slowdown": "top1_slowdown",
     "top5_slowdown": "top5_slowdown",
     "top10_slowdown": "top10_slowdown",
-    "top100_slowdown": "top100_slowdown",  # Of layout collections only.
+    "top100_slowdown": "top100_slowdown",  # Layout collections only.
 }
 TITLES: Mapping[str, str] = {
     "opa": "OPA", "tau": "tau", "tau_within3": "tau ≤ 3x", "opa_gap5": "OPA > 5 %",
@@ -43,35 +43,34 @@ def figures(frames: Sequence[pd.DataFrame], prefix: str = "") -> dict[str, Figur
   """For each of FIGURES: the mean over graphs of each frame, then mean and sd over the frames.
 
   Args:
-    frames: of `per_graph.evaluate`, one a seed.
-    prefix: of the columns, "other_pass_" for the ceiling.
+    frames: results of `per_graph.evaluate`, one per seed.
+    prefix: prefix of the columns, "other_pass_" for the ceiling.
 
   Returns:
-    The figures whose columns are there and defined for some graph.
+    The figures whose columns exist and are defined for at least one graph.
   """
-  found = {}
+  result = {}
   for name, column in FIGURES.items():
     if all(prefix + column in frame for frame in frames):
       means = [metrics.mean_over_graphs(frame[prefix + column].to_numpy(np.float64)).mean
                for frame in frames]
       if np.isfinite(means).all():
-        found[name] = figure(means)
-  return found
+        result[name] = figure(means)
+  return result
 
 
 def summarise(frames_by_model: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, Any]:
   """Results of several rankers on the same graphs.
 
   Args:
-    frames_by_model: for each ranker the frames of `per_graph.evaluate`, one a seed.
+    frames_by_model: for each ranker the frames of `per_graph.evaluate`, one per seed.
 
   Returns:
     {"models": {name: {figure: {"mean", "sd", "n"}}}, "graphs": int} over the graphs of groups that
-    training saw, and the same as "models_unseen_groups" and "graphs_unseen_groups" over those of
-    groups that it did not see. Either is left out where it has no graph. Where it is not known what
-    training saw, "models" holds all graphs. n is the number of seeds. Where the graphs hold several
-    measurements, "other_pass" and "other_pass_unseen_groups" say what one of them reaches as a
-    ranker of another.
+    training saw, and "models_unseen_groups" and "graphs_unseen_groups" over the others. Either part
+    is left out if it has no graphs. If the training groups are unknown, "models" covers all graphs.
+    n is the number of seeds. If the graphs have several measurements, "other_pass" and
+    "other_pass_unseen_groups" are the figures of one measurement as a ranker of another.
   """
   first = next(iter(frames_by_model.values()))[0]
   result: dict[str, Any] = {}
@@ -87,7 +86,7 @@ def summarise(frames_by_model: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str
 
 
 def cell(name: str, value: Figure | None) -> str:
-  """A figure as text: slowdowns in percent, the deviation only where there are several seeds."""
+  """A figure as text: slowdowns in percent; the deviation only if there are several seeds."""
   if value is None:
     return "-"
   scale, digits = (100.0, 2) if name.endswith("slowdown") else (1.0, 3)
@@ -102,12 +101,12 @@ def rows_of(results: Mapping[str, Any], suffix: str = "",
   """Header and rows of a table.
 
   Args:
-    results: of `summarise`, or any dict of its shape.
+    results: the result of `summarise`, or a dict of the same structure.
     suffix: "" or "_unseen_groups".
     figures_shown: names of figures, in order.
 
   Returns:
-    The header, and a row for each ranker; last "other pass", where the results hold it.
+    The header, and one row per ranker; the last row is "other pass" if the results have it.
   """
   header = ["ranker", *(TITLES[name] for name in figures_shown)]
   entries = dict(results[f"models{suffix}"])
@@ -116,21 +115,6 @@ def rows_of(results: Mapping[str, Any], suffix: str = "",
   return header, [
       [ranker, *(cell(name, values.get(name)) for name in figures_shown)]
       for ranker, values in entries.items()]
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """A Markdown table; all columns but the first are aligned to the right."""
-  lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """A table for a terminal; all columns but the first are aligned to the right."""
-  widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
-  lines = [[entry.ljust(width) if column == 0 else entry.rjust(width)
-            for column, (entry, width) in enumerate(zip(line, widths))] for line in (header, *rows)]
-  lines.insert(1, ["-" * width for width in widths])
-  return "\n".join("  ".join(line).rstrip() for line in lines) + "\n"
 
 
 def difference_rows(
@@ -142,35 +126,35 @@ def difference_rows(
   header = [f"gain of {model} over", *(TITLES.get(shown.get(column, column), column)
                                        for column in columns), "graphs"]
   rows = []
-  for baseline, found in differences.items():
+  for baseline, intervals in differences.items():
     cells = []
     for column in columns:
-      interval = found[column]
+      interval = intervals[column]
       slowdown = not per_graph.higher_is_better(column)
       scale, digits = (100.0, 2) if slowdown else (1.0, 3)
       mean, low, high = (f"{scale * value:+.{digits}f}"
                          for value in (interval.mean, interval.low, interval.high))
       cells.append(f"{mean} [{low}, {high}]" + (" %" if slowdown else ""))
-    rows.append([baseline, *cells, str(max(found[column].n for column in columns))])
+    rows.append([baseline, *cells, str(max(intervals[column].n for column in columns))])
   return header, rows
 
 
 def ceiling_rows(ceilings: Mapping[str, noise.NoiseCeiling]) -> tuple[list[str], list[list[str]]]:
-  """Header and rows of a table of noise ceilings, one row a graph."""
+  """Header and rows of a table of noise ceilings, one row per graph."""
   header = ["graph", "runs", "configurations", "repeated", "runtime span", "repeats' sd",
             "between configurations", "tau of repeats", "tau at best", "OPA at best"]
   rows = []
-  for name, found in ceilings.items():
+  for name, ceiling in ceilings.items():
     percent = ["-" if value is None else _percent(value) for value in (
-        found.runtime_span, found.repeat_sd_relative, found.between_sd_relative)]
-    best = "-" if found.kendall_tau is None else (
-        f"{found.kendall_tau:.3f} ± {found.kendall_tau_sd:.3f}")
-    repeats = "-" if found.repeat_kendall_tau is None else f"{found.repeat_kendall_tau:.3f}"
-    rows.append([name, str(found.runs), str(found.configurations), str(found.repeated), *percent,
-                 repeats, best, "-" if found.opa is None else f"{found.opa:.3f}"])
+        ceiling.runtime_span, ceiling.repeat_sd_relative, ceiling.between_sd_relative)]
+    best = "-" if ceiling.kendall_tau is None else (
+        f"{ceiling.kendall_tau:.3f} ± {ceiling.kendall_tau_sd:.3f}")
+    repeats = "-" if ceiling.repeat_kendall_tau is None else f"{ceiling.repeat_kendall_tau:.3f}"
+    rows.append([name, str(ceiling.runs), str(ceiling.configurations), str(ceiling.repeated),
+                 *percent, repeats, best, "-" if ceiling.opa is None else f"{ceiling.opa:.3f}"])
   return header, rows
 
 
 def _percent(value: float) -> str:
-  """A share in percent: two decimals, or two digits where those would be zeros."""
+  """A share in percent: two decimals, or two significant digits if the decimals are zero."""
   return f"{100 * value:.2f} %" if value >= 1e-3 or value == 0 else f"{100 * value:.2g} %"

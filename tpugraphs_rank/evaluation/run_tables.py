@@ -1,7 +1,7 @@
-"""Run directories as tables: one row a run, an epoch, or a graph.
+"""Tables of run directories: one row per run, per epoch, or per graph.
 
-All functions take a folder and look for run directories in and below it. A run directory that is
-damaged or was never finished is a row of `read_runs` like any other, which says so.
+All functions take a folder and search it for run directories. A damaged or unfinished run directory
+is also a row of `read_runs`, whose columns `state` and `problem` describe it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,13 +10,14 @@ import math
 import pathlib
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import run_config
+from tpugraphs_rank.evaluation import run_files
 from tpugraphs_rank.training import run_directory
 
 _logger = logging.getLogger(__name__)
@@ -24,15 +25,13 @@ _logger = logging.getLogger(__name__)
 DONE = ("finished", "stopped_early")
 NOT_STARTED, DAMAGED = "not_started", "damaged"
 
-# A folder with one of these is a run directory, however little else is left of it. metrics.json
-# is none of them: evaluations bear it too.
+# A folder with one of these files is a run directory, even if other files are missing. metrics.json
+# is not listed because evaluations have a file of this name, too.
 _MARKS = ("config.json", "environment.json", "status.json", "history.csv", "normalizer.npz",
           "checkpoints")
 _FIRST = ("run", "collection", "model", "batch_size", "seed")
 _METRICS = "valid_"
-_HISTORY_COLUMNS = ("epoch", "loss", "train_opa", "valid_loss", "valid_opa")
-_PER_GRAPH_COLUMNS = ("ranker", "seed", "graph", "family", "opa", "kendall_tau")
-# These cannot change a result, so that runs which differ in them are repeats of one another.
+# These settings cannot change a result, so runs that differ only in them are repeats.
 _WITHOUT_EFFECT = frozenset(
     name.rpartition(".")[2] for name, field, _ in config_lib.leaves(run_config.RunConfig)
     if not field.metadata["hashed"] and name != "training.initial_checkpoint")
@@ -40,19 +39,19 @@ _SETTINGS = tuple(name.rpartition(".")[2] for name, _, _ in config_lib.leaves(ru
 
 
 def find_runs(folder: files.PathLike) -> list[pathlib.Path]:
-  """The run directories in and below a folder, sorted; hidden folders are passed over.
+  """The run directories in and below a folder, sorted; hidden folders are skipped.
 
   Raises:
-    MissingDataError: there is no such folder, or no run directory in it; the message names the
-      commands that make some.
+    MissingDataError: the folder does not exist or has no run directory; the message names the
+      commands that create some.
   """
   folder = pathlib.Path(folder)
   found = sorted(_walk(folder)) if folder.is_dir() else []
   if not found:
-    problem = "holds no run directory" if folder.is_dir() else "is no folder"
+    problem = "has no run directory" if folder.is_dir() else "is no folder"
     raise errors.MissingDataError(
-        f"{folder} {problem}; `./run demo` trains several runs into runs/demo, and "
-        f"`python -m tpugraphs_rank.cli.train --run_dir {folder / 'first'}` trains one")
+        f"{folder} {problem}; {commands.command('demo')} trains several runs into runs/demo, and "
+        f"{commands.command('train', '--run_dir', str(folder / 'first'))} trains one")
   return found
 
 
@@ -66,22 +65,22 @@ def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def read_runs(folder: files.PathLike) -> pd.DataFrame:
-  """All runs below a folder, one row each.
+  """All runs below a folder, one row per run.
 
   Returns:
     A frame with the columns
       run: path of the run directory, relative to the folder.
-      collection, model, batch_size, seed: what was trained on what.
+      collection, model, batch_size, seed: settings that are always listed.
       every other setting in which the runs differ, by the name of its flag; lists are joined by
-        commas. A setting that came with a later version is at its default for earlier runs.
-      state: as status.json has it: "finished" or "stopped_early" (see DONE), "interrupted",
-        "failed", or "training", at which a run that was killed stays too; otherwise "not_started"
-        or "damaged".
-      epoch, best_epoch: epochs trained, and that of the best checkpoint.
+        commas. Runs of an earlier version have the default of a setting that was added later.
+      state: the state in status.json: "finished" or "stopped_early" (see DONE), "interrupted",
+        "failed", or "training", which is also the state of a killed run; or "not_started" or
+        "damaged".
+      epoch, best_epoch: number of trained epochs, and the epoch of the best checkpoint.
       valid_*: metrics of the best checkpoint on the validation split.
-      seconds: all epochs together.
-      problem: what is damaged or missing, and how to mend it; empty where all is well.
-    What cannot be known of a damaged run is missing (NaN, NA).
+      seconds: total time of all epochs.
+      problem: what is damaged or missing, and the remedy; empty if there is no problem.
+    Values that a damaged run does not have are missing (NaN, NA).
 
   Raises:
     MissingDataError: no runs, see `find_runs`.
@@ -89,20 +88,20 @@ def read_runs(folder: files.PathLike) -> pd.DataFrame:
   folder = pathlib.Path(folder)
   rows, settings = [], []
   for path in find_runs(folder):
-    row, own = _run_row(path)
-    rows.append({"run": path.relative_to(folder).as_posix(), **own, **row})
-    settings.append(own)
-  names = dict.fromkeys(name for own in (dict.fromkeys(_SETTINGS), *settings) for name in own)
-  known = [own for own in settings if own]
+    row, of_run = _run_row(path)
+    rows.append({"run": path.relative_to(folder).as_posix(), **of_run, **row})
+    settings.append(of_run)
+  names = dict.fromkeys(name for each in (dict.fromkeys(_SETTINGS), *settings) for name in each)
+  known = [each for each in settings if each]
   differing = [name for name in names if name not in _FIRST
-               and len({repr(own.get(name)) for own in known}) > 1]
+               and len({repr(each.get(name)) for each in known}) > 1]
   metrics = sorted({name for row in rows for name in row if _is_metric(name)}, key=_metric_order)
   columns = [*_FIRST, *differing, "state", "epoch", "best_epoch", *metrics, "seconds", "problem"]
   return _frame(rows, columns)
 
 
 def _run_row(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-  """What is known of a run, and its settings."""
+  """The columns of a run, and its settings."""
   directory = run_directory.RunDirectory(path)
   problems: list[str] = []
 
@@ -115,7 +114,7 @@ def _run_row(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
   settings, foreign = attempt(({}, ""), _settings, directory)
   status = attempt({}, _status, directory)
-  history = attempt(pd.DataFrame(columns=_HISTORY_COLUMNS), _history, path)
+  history = attempt(pd.DataFrame(columns=run_files.HISTORY_COLUMNS), run_files.read_history, path)
   row: dict[str, Any] = {
       "state": DAMAGED if problems else status.get("state", NOT_STARTED),
       "epoch": status.get("epoch"),
@@ -125,20 +124,20 @@ def _run_row(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
   if foreign:
     problems.append(foreign)
   if row["best_epoch"] and not (directory / "checkpoints" / "best.npz").is_file():
-    problems.append(f"{path} has no checkpoints/best.npz: it can score nothing; train it anew in "
-                    "another --run_dir")
+    problems.append(f"{path} has no checkpoints/best.npz: it cannot score graphs; train it again "
+                    "in another --run_dir")
   row.update(attempt({}, _best_metrics, directory, row, history))
   for evaluation in sorted(path.rglob("per_graph.csv")):
-    attempt(None, _read_per_graph, evaluation)
+    attempt(None, run_files.read_per_graph, evaluation)
   row["problem"] = "; ".join(problems)
   return row, settings
 
 
 def _settings(directory: run_directory.RunDirectory) -> tuple[dict[str, Any], str]:
-  """All settings by the names of their flags, and what keeps this version from using them.
+  """All settings by the names of their flags, and a problem with them ("" if there is none).
 
-  A run of another version may have settings that this one does not know. It cannot be scored here,
-  but its results stand, and are not worth less.
+  A run of another version may have settings that this version does not know. It cannot score
+  graphs, but its results are still valid.
   """
   problem = ""
   values = {name: value for name, _, value in config_lib.leaves(run_config.RunConfig)}
@@ -147,9 +146,9 @@ def _settings(directory: run_directory.RunDirectory) -> tuple[dict[str, Any], st
   except errors.ConfigError as error:
     problem = str(error)
     path = directory / "config.json"
-    for section, settings in _object(files.read_json(path)["config"], path).items():
+    for section, settings in run_files.check_object(files.read_json(path)["config"], path).items():
       values.update((f"{section}.{name}", value)
-                    for name, value in _object(settings, path).items())
+                    for name, value in run_files.check_object(settings, path).items())
   settings = {
       name.rpartition(".")[2]: ",".join(map(str, value)) if isinstance(value, (list, tuple))
       else str(value) if isinstance(value, dict) else value for name, value in values.items()}
@@ -160,18 +159,11 @@ def _settings(directory: run_directory.RunDirectory) -> tuple[dict[str, Any], st
   return {**settings, "collection": about["collection"]}, problem
 
 
-def _object(value: Any, path: pathlib.Path) -> dict[str, Any]:
-  if not isinstance(value, dict):
-    raise errors.RunDirectoryError(
-        f"{path} holds {type(value).__name__}; expected an object: the run directory is damaged")
-  return value
-
-
 def _status(directory: run_directory.RunDirectory) -> dict[str, Any]:
   path = directory / "status.json"
-  status = _object(directory.read_status(), path)
+  status = run_files.check_object(directory.read_status(), path)
   for key in ("epoch", "best_epoch"):
-    if not _is_number(status.get(key, 0)):
+    if not run_files.is_number(status.get(key, 0)):
       raise errors.RunDirectoryError(
           f"{path}: {key} is {status[key]!r}; expected a number: the run directory is damaged")
   return status
@@ -179,70 +171,36 @@ def _status(directory: run_directory.RunDirectory) -> dict[str, Any]:
 
 def _best_metrics(directory: run_directory.RunDirectory, row: Mapping[str, Any],
                   history: pd.DataFrame) -> dict[str, float]:
-  """Validation metrics of the best checkpoint; a run that is not done has them in its history."""
+  """Validation metrics of the best checkpoint, from the history if the run is not done."""
   path = directory / "metrics.json"
   if path.exists():
-    found = _object(_object(files.read_json(path), path).get("metrics"), path)
-    for name, value in found.items():
-      if not _is_number(value):
+    contents = run_files.check_object(files.read_json(path), path)
+    metrics = run_files.check_object(contents.get("metrics"), path)
+    for name, value in metrics.items():
+      if not run_files.is_number(value):
         raise errors.RunDirectoryError(
             f"{path}: {name} is {value!r}; expected a number: the run directory is damaged")
-    return {f"{_METRICS}{name}": float(value) for name, value in found.items()}
+    return {f"{_METRICS}{name}": float(value) for name, value in metrics.items()}
   best = history[history["epoch"] == row["best_epoch"]]
-  found = {} if best.empty else {
+  metrics = {} if best.empty else {
       name: float(value) for name, value in best.iloc[-1].items()
       if _is_metric(name) and name != "valid_loss" and not math.isnan(value)}
-  if row["state"] in DONE and not found:
+  if row["state"] in DONE and not metrics:
     raise errors.RunDirectoryError(f"{path} is missing, though the run is {row['state']}")
-  return found
-
-
-def _history(path: pathlib.Path) -> pd.DataFrame:
-  """The history of a run; no rows where training has not begun.
-
-  Raises:
-    DataError: it is damaged.
-  """
-  path = path / "history.csv"
-  if not path.exists() or not path.stat().st_size:
-    return pd.DataFrame(columns=_HISTORY_COLUMNS)
-  history = _csv(path, _HISTORY_COLUMNS)
-  wrong = [name for name in history if not pd.api.types.is_numeric_dtype(history[name])]
-  if wrong:
-    raise errors.DataError(f"{path}: column {wrong[0]} holds more than numbers; train the run anew")
-  epochs = history["epoch"].to_numpy()
-  if not np.isfinite(epochs).all() or (np.diff(epochs) <= 0).any():
-    raise errors.DataError(f"{path}: the epochs do not rise row by row; train the run anew")
-  return history
-
-
-def _csv(path: pathlib.Path, columns: Sequence[str]) -> pd.DataFrame:
-  """Reads a CSV file that has these columns and others."""
-  try:
-    frame = pd.read_csv(path)
-  except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors.
-    raise errors.DataError(f"{path} cannot be read as CSV: {str(error).strip()}") from error
-  for name in columns:
-    if name not in frame:
-      raise errors.DataError(f"{path} has no column {name}; expected {', '.join(columns)}")
-  return frame
+  return metrics
 
 
 def _frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-  """A frame in which whole numbers stay whole, also where a row lacks them."""
+  """A frame that keeps integers as integers even if some rows have none."""
   frame = pd.DataFrame(rows, columns=list(columns), dtype=object)
   for name in frame:
     known = frame[name].dropna()
     if len(known) and all(isinstance(value, int) and not isinstance(value, bool)
                           for value in known):
       frame[name] = frame[name].astype("Int64")
-    elif len(known) and all(map(_is_number, known)) or name == "seconds":
+    elif len(known) and all(map(run_files.is_number, known)) or name == "seconds":
       frame[name] = frame[name].astype("float64")
   return frame
-
-
-def _is_number(value: Any) -> bool:
-  return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_metric(name: str) -> bool:
@@ -250,22 +208,22 @@ def _is_metric(name: str) -> bool:
 
 
 def _metric_order(name: str) -> tuple[bool, int, str]:
-  """Ranking metrics first, then the slowdowns by their K."""
+  """Sorts ranking metrics first, then slowdowns by K."""
   digits = "".join(character for character in name if character.isdigit())
   return bool(digits), int(digits or 0), name
 
 
 def metric_columns(runs: pd.DataFrame) -> list[str]:
-  """The columns of `read_runs` that hold metrics."""
+  """The columns of `read_runs` that contain metrics."""
   return [name for name in runs if _is_metric(name)]
 
 
 def settings_that_differ(runs: pd.DataFrame, with_seed: bool = False) -> list[str]:
-  """The settings in which the rows of `read_runs` differ, those without effect left out.
+  """The settings in which rows of `read_runs` differ, except those without effect on results.
 
   Args:
-    runs: of `read_runs`, or some of its rows.
-    with_seed: whether the seed counts.
+    runs: the result of `read_runs`, or some of its rows.
+    with_seed: whether the seed counts as a setting.
   """
   known = runs[runs["model"].notna()]
   names = list(runs)[:list(runs).index("state")]  # The order of `read_runs`.
@@ -274,10 +232,9 @@ def settings_that_differ(runs: pd.DataFrame, with_seed: bool = False) -> list[st
 
 
 def labels(runs: pd.DataFrame) -> pd.Series:
-  """A short name for each run's settings: its model, and whatever else differs but the seed.
+  """A short name for each run's settings: its model and all other differing settings but the seed.
 
-  Runs with equal labels are repeats of one another; a damaged run, of which no settings are known,
-  is labelled by its path.
+  Runs with equal labels are repeats. A damaged run without known settings is labelled by its path.
   """
   names = [name for name in settings_that_differ(runs) if name != "model"]
 
@@ -291,21 +248,21 @@ def labels(runs: pd.DataFrame) -> pd.Series:
 
 
 def by_settings(runs: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.DataFrame:
-  """Means and standard deviations over the runs that share settings: over seeds, as a rule.
+  """Means and standard deviations over runs with the same settings, usually over seeds.
 
-  Runs that are not done are counted and not averaged: half a training says little about settings.
+  Unfinished runs are counted but not averaged.
 
   Args:
-    runs: of `read_runs`.
-    keys: columns that tell settings apart; None: model, batch size and every other setting that
-      differs, but for the seed. With fewer keys, runs of different settings are averaged together.
+    runs: the result of `read_runs`.
+    keys: columns that identify the settings. None: model, batch size and all other differing
+      settings except the seed. With fewer keys, runs with different settings are averaged.
 
   Returns:
     A frame with the keys as index (damaged runs without known settings are left out), and the
     columns
-      runs, unfinished: how many are averaged, and how many are not.
-      for each metric its mean, and as `<metric>_sd` the deviation with n - 1 in the denominator,
-        which a single run does not have (NaN).
+      runs, unfinished: number of averaged runs, and of the others.
+      for each metric its mean, and as `<metric>_sd` the standard deviation with n - 1 in the
+        denominator (NaN for a single run).
 
   Raises:
     UnknownNameError: a key is no column of `runs`.
@@ -318,8 +275,8 @@ def by_settings(runs: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.Dat
   for key in keys:
     if key not in runs:
       raise errors.UnknownNameError(
-          f"no column {key!r} in the runs{config_lib.nearest(key, runs)}; there are: "
-          f"{', '.join(map(str, runs))} (settings in which no runs differ have none)")
+          f"no column {key!r} in the runs{config_lib.nearest(key, runs)}; the columns are: "
+          f"{', '.join(map(str, runs))} (settings with the same value in all runs have none)")
   metrics = metric_columns(runs)
   rows = []
   known = runs[runs["model"].notna()]
@@ -337,13 +294,13 @@ def by_settings(runs: pd.DataFrame, keys: Sequence[str] | None = None) -> pd.Dat
 
 
 def read_histories(folder: files.PathLike) -> pd.DataFrame:
-  """The histories of all runs below a folder, one row an epoch of a run.
+  """The histories of all runs below a folder, one row per run and epoch.
 
   Returns:
-    A frame with the columns run, model, batch_size and seed as in `read_runs`, `label` as in
-    `labels`, and those of history.csv: epoch, step, loss, train_opa, valid_loss, valid_opa, ...
-    Runs that have not trained an epoch have no rows; nor have runs with a damaged history, which
-    are logged, and of which `read_runs` says what is wrong.
+    A frame with the columns run, model, batch_size and seed of `read_runs`, the `label` of
+    `labels`, and the columns of history.csv: epoch, step, loss, train_opa, valid_loss, valid_opa
+    and so on. Runs without a trained epoch have no rows. Neither have runs with a damaged history;
+    the log names them, and `read_runs` has the problem.
 
   Raises:
     MissingDataError: no runs, see `find_runs`.
@@ -353,7 +310,7 @@ def read_histories(folder: files.PathLike) -> pd.DataFrame:
   frames = []
   for (_, row), label in zip(runs.iterrows(), labels(runs)):
     try:
-      history = _history(folder / row["run"])
+      history = run_files.read_history(folder / row["run"])
     except errors.TpuGraphsRankError as error:
       _logger.warning("left out: %s", error)
       continue
@@ -361,24 +318,26 @@ def read_histories(folder: files.PathLike) -> pd.DataFrame:
       about = {name: row[name] for name in ("run", "model", "batch_size", "seed")}
       frames.append(history.assign(**about, label=label)[[*about, "label", *history]])
   if not frames:
-    return pd.DataFrame(columns=["run", "model", "batch_size", "seed", "label", *_HISTORY_COLUMNS])
+    return pd.DataFrame(columns=["run", "model", "batch_size", "seed", "label",
+                                 *run_files.HISTORY_COLUMNS])
   return pd.concat(frames, ignore_index=True)
 
 
 def read_per_graph(folder: files.PathLike) -> pd.DataFrame:
-  """All evaluations below a folder (every per_graph.csv), one row a ranker, seed and graph.
+  """All evaluations below a folder (every per_graph.csv), one row per ranker, seed and graph.
 
   Returns:
     A frame with the columns
       source: folder of the evaluation, relative to `folder`.
-      run: the run directory that it lies in and judges, as in `read_runs`; None for an evaluation
-        of several runs.
-      split: "valid" or "test"; None where nothing beside the file says.
-      label: of an evaluation in a run directory, the model's rows: as in `labels`; of all others:
-        the ranker.
-      ranker, seed, graph, family, ...: of per_graph.csv. In a run directory the seed is the run's.
-    Damaged files are left out and logged. No rows where nothing was evaluated (`python -m
-    tpugraphs_rank.cli.evaluate --run_dir RUN` does it).
+      run: the evaluated run directory, which contains the evaluation, as in `read_runs`; None for
+        an evaluation of several runs.
+      split: "valid" or "test"; None if neither the file nor the results next to it name it.
+      label: for the model of an evaluation in a run directory, its label of `labels`; otherwise the
+        ranker.
+      ranker, seed, graph, family, ...: the columns of per_graph.csv. In a run directory, the seed
+        is the run's.
+    Damaged files are left out and logged. There are no rows if no run was evaluated
+    (`tpugraphs-rank evaluate --run_dir RUN` evaluates one).
 
   Raises:
     MissingDataError: no runs, see `find_runs`.
@@ -390,7 +349,7 @@ def read_per_graph(folder: files.PathLike) -> pd.DataFrame:
   frames = []
   for path in sorted(folder.rglob("per_graph.csv")):
     try:
-      frame = _read_per_graph(path)
+      frame = run_files.read_per_graph(path)
     except errors.TpuGraphsRankError as error:
       _logger.warning("left out: %s", error)
       continue
@@ -398,34 +357,16 @@ def read_per_graph(folder: files.PathLike) -> pd.DataFrame:
                        if parent in by_path), (None, None))
     frame.insert(0, "source", path.parent.relative_to(folder).as_posix())
     frame.insert(1, "run", None if row is None else row["run"])
-    frame.insert(2, "split", _split(path.parent))
+    # Files of earlier versions do not have this column.
+    split = (frame.pop("split") if "split" in frame.columns
+             else run_files.split_of(path.parent))
+    frame.insert(2, "split", split)
     frame.insert(3, "label", frame["ranker"])
     if row is not None and not pd.isna(row["seed"]):
-      # Evaluations number the runs that they judge from 0; here it is one, whose seed is known.
+      # Evaluations of earlier versions number the seeds from 0.
       frame["seed"] = row["seed"]
       frame.loc[frame["ranker"] == row["model"], "label"] = label
     frames.append(frame)
   if not frames:
-    return pd.DataFrame(columns=["source", "run", "split", "label", *_PER_GRAPH_COLUMNS])
+    return pd.DataFrame(columns=["source", "run", "split", "label", *run_files.PER_GRAPH_COLUMNS])
   return pd.concat(frames, ignore_index=True)
-
-
-def _read_per_graph(path: pathlib.Path) -> pd.DataFrame:
-  frame = _csv(path, _PER_GRAPH_COLUMNS)
-  for name in ("seed", "opa", "kendall_tau"):
-    if not pd.api.types.is_numeric_dtype(frame[name]):
-      raise errors.DataError(
-          f"{path}: column {name} holds more than numbers; evaluate the run anew")
-  return frame
-
-
-def _split(folder: pathlib.Path) -> str | None:
-  """The split of an evaluation, from the results in its folder or beside it."""
-  for path in (folder / "metrics.json", folder.parent / "results.json"):
-    try:
-      found = files.read_json(path)
-    except errors.TpuGraphsRankError:
-      continue
-    if isinstance(found, dict) and isinstance(found.get("split"), str):
-      return found["split"]
-  return None

@@ -1,9 +1,8 @@
 """Hand-made features of a graph and its configurations, for the boosted trees.
 
-Every configuration column stands twice: as it is, and relative to the mean over the listed
-configurations, since rankings compare configurations of one graph with each other.
+There are two columns for each feature of a configuration: its value, and its difference from the
+mean over the listed configurations, because a ranking compares configurations of one graph.
 """
-
 
 import numpy as np
 
@@ -14,11 +13,11 @@ from tpugraphs_rank.hlo import opcodes
 
 # Columns of `node_feat` (see `tpugraphs_rank.hlo.features`).
 _PARAMETER = 30
-_PARAMETERS = 3  # Operands described one by one.
+_PARAMETERS = 3  # Operands with features of their own.
 _SIDES, _DIMENSIONS, _VOLUME = (
     tile_features.SIDES, tile_features.DIMENSIONS, tile_features.VOLUME)
 _log = tile_features.log2_size
-_BLOCK = 4_000_000  # Tensor layouts looked at together: a large program has 10^8.
+_BLOCK = 4_000_000  # Tensor layouts processed together; a large program has 10^8.
 
 
 def features(graph: graphs.Graph, rows: np.ndarray) -> np.ndarray:
@@ -31,7 +30,8 @@ def features(graph: graphs.Graph, rows: np.ndarray) -> np.ndarray:
         _layout(graph, rows[start:start + size]) for start in range(0, len(rows), size)])
   pooled = _pooled(graph)
   width = configs.shape[1]
-  # The pooled graph is most of it: in double precision, that alone would take twice the result.
+  # Most columns describe the pooled graph; in double precision they alone would take twice the
+  # memory of the result.
   result = np.empty([len(rows), 2 * width + pooled.size], np.float32)
   result[:, :width] = configs
   result[:, width:2 * width] = configs - configs.mean(axis=0)
@@ -40,14 +40,14 @@ def features(graph: graphs.Graph, rows: np.ndarray) -> np.ndarray:
 
 
 def _pooled(graph: graphs.Graph) -> np.ndarray:
-  """(g,) float64: what the graph is, whatever the configuration."""
+  """(g,) float64: features of the graph, the same for all configurations."""
   feat = graph.node_feat.astype(np.float64)
   counts = np.bincount(graph.node_opcode, minlength=graphs.NUM_OPCODES)
   logs = normalize.signed_log(feat)
   result = feat[tile_features.root(graph)]
   operands = np.zeros([_PARAMETERS, _SIDES + 1])
   parameters = np.flatnonzero(graph.node_opcode == opcodes.opcode_id("parameter"))
-  # Parameters of called computations are scalars: the largest of each number is the program's.
+  # Called computations have scalar parameters; the largest one of each number is the program's.
   for number in range(_PARAMETERS):
     same = parameters[feat[parameters, _PARAMETER] == number]
     if same.size:
@@ -65,8 +65,8 @@ def _pooled(graph: graphs.Graph) -> np.ndarray:
 def _tile(graph: graphs.TileGraph) -> np.ndarray:
   """(c, k) float64: `tile_features`, and the steps along reduced axes.
 
-  Sizes of the reduced axes stand nowhere in the node features; the largest side among the
-  candidates comes close.
+  The node features do not include the sizes of the reduced axes. The largest side among the
+  candidates is close to them.
   """
   columns = tile_features.tile_features(graph)
   feat = graph.config_feat.astype(np.float64)
@@ -81,7 +81,7 @@ def _tile(graph: graphs.TileGraph) -> np.ndarray:
 
 
 def _layout(graph: graphs.LayoutGraph, rows: np.ndarray) -> np.ndarray:
-  """(r, k) float64: how many tensors have which sort of layout, by opcode and by size."""
+  """(r, k) float64: the number of tensors with each kind of layout, by size and by opcode."""
   shape = (len(rows), len(graph.node_config_ids), 3, _SIDES)
   tensors = graph.layouts(rows).reshape(shape)
   sorts = np.stack(_layout_sorts(tensors), axis=-1).astype(np.float32)  # (r, nc, 3, 3)
@@ -97,9 +97,9 @@ def _layout(graph: graphs.LayoutGraph, rows: np.ndarray) -> np.ndarray:
 
 
 def _layout_sorts(tensors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(..., 6) -> masks (...): left to the compiler, major to minor in order, any other order."""
+  """(..., 6) -> masks (...): left to the compiler, default major-to-minor order, other order."""
   free = (tensors == -1).all(axis=-1)
-  # In the usual order the axes fall from the last to the first: 3, 2, 1, 0.
+  # In the default order the axes decrease: 3, 2, 1, 0.
   falling = np.ones(free.shape, bool)
   for axis in range(_SIDES - 1):
     here, after = tensors[..., axis], tensors[..., axis + 1]

@@ -1,17 +1,21 @@
-"""Gradient-boosted trees on hand-made features: the baseline that is not trivial.
+"""Gradient-boosted trees on hand-made features: the strongest baseline.
 
-The target of a configuration is its standardised log runtime among those of its graph, with the
-sign of a score; every graph weighs the same.
+The target of a configuration is its standardised log runtime among the configurations of its graph,
+with the sign of a score. All graphs have equal weight.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import logging
-from typing import NamedTuple
+import os
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from sklearn import ensemble
+import threadpoolctl
 import tqdm
 
 from tpugraphs_rank import metrics
@@ -21,20 +25,24 @@ from tpugraphs_rank.evaluation import per_graph
 from tpugraphs_rank.evaluation import tree_features
 
 _logger = logging.getLogger(__name__)
+_Input = TypeVar("_Input")
+_Result = TypeVar("_Result")
 
-# A large collection has millions of configurations, and every one is a row of hundreds of features:
-# those drawn from one graph; and from all graphs, to fit, to fit each of the settings that are
-# tried, and to judge those.
+# Limits for large collections, which have millions of configurations with hundreds of features:
+# configurations of one graph, training rows of a final fit, training rows of a tuning fit, and
+# validation rows.
 MAX_CONFIGS = 512
 MAX_ROWS = 100_000
-MAX_TUNED_ROWS = 30_000
-MAX_JUDGED_ROWS = 50_000
-# Of tables with more rows trees see bins: with weighted rows, scikit-learn looks for every one of the
-# 254 edges of a column by sorting the column again, minutes for each fit. Its bins are as many.
+MAX_TUNING_ROWS = 30_000
+MAX_VALIDATION_ROWS = 50_000
+# Larger tables are binned here instead of in scikit-learn. With weighted rows, scikit-learn sorts a
+# column again for each of its 254 edges, which takes minutes for each fit.
 _BINNED_ROWS = 20_000
 _BINS = 255
-# Every how many trees the validation metric is looked at.
+# Number of trees between two evaluations of the validation metric.
 _STAGE = 25
+# Fits that run at the same time. Each uses one thread, see `one_thread`.
+_PARALLEL_FITS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,26 +57,27 @@ class Settings:
   l2_regularization: float = 1.0
 
 
-# What `tune` tries; the number of trees comes besides.
+# The settings that `tune` compares. It also chooses the number of trees.
 GRID: tuple[Settings, ...] = tuple(
     Settings(iterations=800, max_leaf_nodes=leaves, max_features=share)
     for leaves, share in itertools.product((12, 24, 48), (0.2, 0.4)))
 
 
-class _Columns(NamedTuple):
-  """What trees see of `tree_features.features`.
+class Columns(NamedTuple):
+  """Maps the columns of `tree_features.features` to the input of the trees.
 
   Attributes:
-    kept: (f,) the columns that vary: most of a pooled graph never do, and each costs time in every
-      split.
-    edges: for each of them the upper edges of its bins but the last; None: values as they are.
+    kept: (f,) indices of the columns that vary. Most columns of a pooled graph are constant, and
+      each column costs time in every split.
+    edges: for each kept column the upper edges of its bins except the last. None means that the
+      trees get the values themselves.
   """
 
   kept: np.ndarray
   edges: Sequence[np.ndarray] | None = None
 
   def of(self, features: np.ndarray) -> np.ndarray:
-    """(r, f) float32 values, or uint8 bins, of all columns of `features`."""
+    """(r, f) float32 values or uint8 bins of the kept columns."""
     if self.edges is None:
       return features[:, self.kept]
     bins = np.empty([len(features), len(self.kept)], np.uint8)
@@ -77,24 +86,68 @@ class _Columns(NamedTuple):
     return bins
 
 
-class _Table(NamedTuple):
-  """Rows of configurations: what `columns` makes of them (r, f), targets (r,), weights (r,)."""
+class Table(NamedTuple):
+  """Training rows, one per configuration: features (r, f), targets (r,), and weights (r,)."""
 
   features: np.ndarray
   targets: np.ndarray
   weights: np.ndarray
-  columns: _Columns
+  columns: Columns
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+  """Limits scikit-learn to one OpenMP thread in the calling thread.
+
+  Waiting OpenMP threads spin. If another process occupies a core, the trees of this module then
+  take several times as long and as much CPU time, and for tables of this size a second thread
+  gains little on an idle machine.
+  """
+  with threadpoolctl.threadpool_limits(1, user_api="openmp"):
+    yield
+
+
+def run_all(function: Callable[[_Input], _Result], inputs: Sequence[_Input], description: str,
+            unit: str) -> list[_Result]:
+  """Applies a function to all inputs, a few at a time, and shows the progress.
+
+  Args:
+    function: a fit that uses one thread.
+    inputs: its arguments.
+    description: of the progress bar.
+    unit: of the progress bar.
+
+  Returns:
+    The results, in the order of the inputs.
+  """
+  def limited(value: _Input) -> _Result:
+    with one_thread():
+      return function(value)
+
+  workers = min(_PARALLEL_FITS, os.cpu_count() or 1)
+  with tqdm.tqdm(desc=description, total=len(inputs), unit=unit, disable=None,
+                 leave=False) as progress, concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    futures = [pool.submit(limited, value) for value in inputs]
+    try:
+      for future in concurrent.futures.as_completed(futures):
+        future.result()
+        progress.update()
+    except BaseException:
+      pool.shutdown(cancel_futures=True)
+      raise
+  return [future.result() for future in futures]
 
 
 def thin(programs: Sequence[splits.ProgramView], most: int, rng: np.random.Generator
          ) -> list[splits.ProgramView]:
-  """The same programs, those with many configurations with some of them, drawn, in their order.
+  """Draws some configurations of the programs that have many; keeps their order.
 
   Args:
     programs: the programs.
-    most: configurations of all programs together, about: each keeps at least two and at most
-      MAX_CONFIGS, and programs that have fewer than their share leave the rest unused.
-    rng: draws.
+    most: approximate limit on the configurations of all programs together. Each program keeps
+      between two and MAX_CONFIGS configurations. A program with fewer configurations than its share
+      leaves the rest unused.
+    rng: the source of the draw.
   """
   share = min(MAX_CONFIGS, max(most // max(len(programs), 1), 2))
   thinned = []
@@ -107,37 +160,39 @@ def thin(programs: Sequence[splits.ProgramView], most: int, rng: np.random.Gener
   return thinned
 
 
-def _table(programs: Sequence[splits.ProgramView], seed: int, most: int) -> _Table:
+def training_table(programs: Sequence[splits.ProgramView], seed: int, most: int = MAX_ROWS
+                   ) -> Table:
   """The training rows of all programs, at most about `most`, drawn with the seed."""
   programs = thin(programs, most, np.random.default_rng([seed, 2]))
   targets = [labels.make_labels(per_graph.runtimes_of(program)).target for program in programs]
   weights = np.concatenate([np.full(len(rows), 1.0 / len(rows)) for rows in targets])
-  table = _features(programs)
-  columns = _Columns(np.flatnonzero(np.ptp(table, axis=0) > 0))
+  table = features_of(programs)
+  columns = Columns(np.flatnonzero(np.ptp(table, axis=0) > 0))
   if len(table) > _BINNED_ROWS:
     columns = columns._replace(edges=[_edges(table[:, column]) for column in columns.kept])
-  return _Table(columns.of(table), np.concatenate(targets), weights / weights.mean(), columns)
+  return Table(columns.of(table), np.concatenate(targets), weights / weights.mean(), columns)
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-  """(b - 1,) float64: where one of b <= _BINS bins ends and the next begins, for values (r,)."""
+  """(b - 1,) float64: the edges between b <= _BINS bins of the values (r,)."""
   distinct = np.unique(values).astype(np.float64)
   if len(distinct) <= _BINS:
     return (distinct[1:] + distinct[:-1]) / 2
   return np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
 
 
-def _features(programs: Sequence[splits.ProgramView], columns: _Columns | None = None) -> np.ndarray:
-  """(r, f): the features of all programs' configurations, one after the other."""
-  table = None
+def features_of(programs: Sequence[splits.ProgramView], columns: Columns | None = None
+                ) -> np.ndarray:
+  """(r, f): the features of the configurations of all programs, concatenated."""
+  table = np.empty([0, 0], np.float32)
   start = 0
-  for program in tqdm.tqdm(programs, desc="features of boosted_trees", unit="graph", disable=None,
+  for program in tqdm.tqdm(programs, desc="boosted_trees: features", unit="graph", disable=None,
                            leave=False):
     rows = tree_features.features(program.graph, program.indices)
     if columns is not None:
       rows = columns.of(rows)
-    if table is None:
-      # Filled in place: joined afterwards, all rows would be in memory twice.
+    if not start:
+      # Allocated once: a concatenation would need the memory of all rows twice.
       table = np.empty([sum(len(each.indices) for each in programs), rows.shape[1]], rows.dtype)
     table[start:start + len(rows)] = rows
     start += len(rows)
@@ -148,22 +203,27 @@ class Trees:
   """Fitted trees."""
 
   def __init__(self, settings: Settings, regressor: ensemble.HistGradientBoostingRegressor,
-               columns: _Columns):
+               columns: Columns):
     self.settings = settings
     self._regressor = regressor
     self._columns = columns
 
   def score(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
     """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
-    return [self._regressor.predict(self._columns.of(
-        tree_features.features(program.graph, program.indices)))
-            for program in tqdm.tqdm(programs, desc="scoring with boosted_trees", unit="graph",
-                                     disable=None, leave=False)]
+    with one_thread():
+      return [self._regressor.predict(self._columns.of(
+          tree_features.features(program.graph, program.indices)))
+              for program in tqdm.tqdm(programs, desc="boosted_trees: scores", unit="graph",
+                                       disable=None, leave=False)]
 
   def staged_scores(self, programs: Sequence[splits.ProgramView]) -> Iterator[list[np.ndarray]]:
-    """`score` with the first 1, 2, ... trees."""
+    """The result of `score` with the first 1, 2, ... trees."""
+    yield from self._staged_scores(programs, features_of(programs, self._columns))
+
+  def _staged_scores(self, programs: Sequence[splits.ProgramView], features: np.ndarray
+                     ) -> Iterator[list[np.ndarray]]:
     ends = np.cumsum([len(program.indices) for program in programs])[:-1]
-    for values in self._regressor.staged_predict(_features(programs, self._columns)):
+    for values in self._regressor.staged_predict(features):
       yield np.split(values, ends)
 
 
@@ -172,56 +232,96 @@ def fit(programs: Sequence[splits.ProgramView], settings: Settings = Settings(),
   """Fits trees to the training programs.
 
   Args:
-    programs: of the training split, with runtimes.
+    programs: programs of the training split, with runtimes.
     settings: hyperparameters, for instance those of `tune`.
-    seed: of the features that each split may look at, and of the rows of large graphs.
+    seed: seed of the features that each split may use, and of the rows of large graphs.
 
   Raises:
     DataError: a program has no runtimes.
   """
-  return _fit(_table(programs, seed, MAX_ROWS), settings, seed)
+  return fit_table(training_table(programs, seed), settings, seed)
 
 
-def _fit(table: _Table, settings: Settings, seed: int) -> Trees:
+def fit_table(table: Table, settings: Settings, seed: int) -> Trees:
+  """Fits trees to a table of training rows."""
   regressor = ensemble.HistGradientBoostingRegressor(
       learning_rate=settings.learning_rate, max_iter=settings.iterations,
       max_leaf_nodes=settings.max_leaf_nodes, min_samples_leaf=settings.min_samples_leaf,
       max_features=settings.max_features, l2_regularization=settings.l2_regularization,
       early_stopping=False, random_state=seed)
-  regressor.fit(table.features, table.targets, sample_weight=table.weights)
+  with one_thread():
+    regressor.fit(table.features, table.targets, sample_weight=table.weights)
   return Trees(settings, regressor, table.columns)
 
 
-def tune(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
-         grid: Sequence[Settings] = GRID, seed: int = 0) -> Settings:
-  """Chooses hyperparameters, the number of trees among them, by mean tau on validation.
+class TuningData(NamedTuple):
+  """The rows that tuning uses.
 
-  Args:
-    train: programs to fit; where they have more than MAX_TUNED_ROWS, some of them, evenly spread.
-    valid: programs that judge, by at most about MAX_JUDGED_ROWS of their configurations, drawn
-      with the seed; the test split has no part in this.
-    grid: the settings to try; `iterations` is the largest number of trees.
-    seed: of every fit.
-
-  Returns:
-    The best settings; the first of equals.
+  Attributes:
+    table: training rows.
+    valid: validation programs, thinned.
+    features: the trees' input for the configurations of `valid`.
+    runtimes: for each validation program (c',) its runtimes.
+    seed: the seed of every fit.
   """
-  # Fewer programs rather than fewer configurations of each, which are compared with one another.
+
+  table: Table
+  valid: list[splits.ProgramView]
+  features: np.ndarray
+  runtimes: list[np.ndarray]
+  seed: int
+
+  def parts(self) -> list[Any]:
+    """All values on which the result of tuning depends, for a hash."""
+    return [*self.table[:3], self.features, *self.runtimes, self.seed, _STAGE]
+
+
+def tuning_data(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
+                seed: int = 0) -> TuningData:
+  """Draws the rows of `tune`; the arguments are the same."""
+  # Fewer programs, not fewer configurations of each, because configurations of one program are
+  # compared with one another.
   rows = sum(min(len(program.indices), MAX_CONFIGS, max(MAX_ROWS // len(train), 2))
              for program in train)
-  table = _table(train[::-(-rows // MAX_TUNED_ROWS)], seed, MAX_TUNED_ROWS)
-  valid = thin(valid, MAX_JUDGED_ROWS, np.random.default_rng([seed, 3]))
-  truth = [per_graph.runtimes_of(program) for program in valid]
-  best, best_tau = grid[0], -np.inf
-  for settings in tqdm.tqdm(grid, desc="tuning boosted_trees", unit="setting", disable=None,
-                            leave=False):
-    stages = _fit(table, settings, seed).staged_scores(valid)
-    for count, scores in enumerate(stages, start=1):
+  table = training_table(train[::-(-rows // MAX_TUNING_ROWS)], seed, MAX_TUNING_ROWS)
+  thinned = thin(valid, MAX_VALIDATION_ROWS, np.random.default_rng([seed, 3]))
+  return TuningData(table, thinned, features_of(thinned, table.columns),
+                    [per_graph.runtimes_of(program) for program in thinned], seed)
+
+
+def tune(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
+         grid: Sequence[Settings] | None = None, seed: int = 0) -> Settings:
+  """Chooses hyperparameters and the number of trees by the mean tau on validation.
+
+  Args:
+    train: training programs. If they have more than MAX_TUNING_ROWS configurations, evenly spaced
+      ones among them are used.
+    valid: validation programs. At most about MAX_VALIDATION_ROWS of their configurations are used,
+      drawn with the seed. The test split is never used.
+    grid: the settings to compare; `iterations` is the largest number of trees. None: GRID.
+    seed: seed of every fit.
+
+  Returns:
+    The best settings; the first ones if several are equally good.
+  """
+  return tune_on(tuning_data(train, valid, seed), GRID if grid is None else grid)
+
+
+def tune_on(data: TuningData, grid: Sequence[Settings]) -> Settings:
+  """The result of `tune` on rows that have been drawn."""
+  def best_stage(settings: Settings) -> tuple[float, Settings]:
+    fitted = fit_table(data.table, settings, data.seed)
+    best, best_tau = settings, -np.inf
+    for count, scores in enumerate(fitted._staged_scores(data.valid, data.features), start=1):
       if count % _STAGE and count != settings.iterations:
         continue
-      tau = metrics.mean_over_graphs(
-          [metrics.kendall_tau(runtimes, score) for runtimes, score in zip(truth, scores)]).mean
+      tau = metrics.mean_over_graphs([metrics.kendall_tau(runtimes, score)
+                                      for runtimes, score in zip(data.runtimes, scores)]).mean
       if tau > best_tau:
         best, best_tau = dataclasses.replace(settings, iterations=count), tau
-  _logger.info("boosted_trees: %s, mean tau %.3f on the validation split", best, best_tau)
+    return best_tau, best
+
+  results = run_all(best_stage, grid, "boosted_trees: tuning", "setting")
+  tau, best = max(results, key=lambda result: result[0])
+  _logger.info("boosted_trees: %s, mean tau %.3f on the validation split", best, tau)
   return best

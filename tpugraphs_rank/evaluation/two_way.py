@@ -1,8 +1,7 @@
-"""Paired differences between two ways to train, over programs and training subsets at once.
+"""Paired differences between two training methods, over programs and training subsets at once.
 
-A difference varies with the programs that are judged, of which those of a family are alike, and
-with the subset of programs (and the seed) that was trained on, all of whose judged programs share
-its luck. Neither alone tells how sure a mean is, so both are resampled.
+A difference varies with the evaluated programs, which are similar within a family, and with the
+training subset and seed, which affect all evaluated programs. An interval must resample both.
 """
 
 from collections.abc import Sequence
@@ -15,14 +14,14 @@ from tpugraphs_rank import errors
 from tpugraphs_rank.evaluation import bootstrap
 from tpugraphs_rank.evaluation import per_graph
 
-# More than a plain interval needs: corrected ones end far out in the tails.
+# More than a plain interval needs, because corrected intervals end far out in the tails.
 RESAMPLES = 40_000
 _BLOCK = 4_000_000
 _KEYS = ["graph", "subset"]
 
 
 def corrected_level(comparisons: int, level: float = bootstrap.LEVEL) -> float:
-  """1 - (1 - level) / m: all of m intervals of it hold at once with probability `level` or more.
+  """1 - (1 - level) / m: m intervals of this level all hold with probability `level` or more.
 
   Source: C. Bonferroni (1936); O. Dunn, "Multiple comparisons among means", JASA 56 (1961).
 
@@ -41,21 +40,21 @@ def mean_interval(values: ArrayLike, families: Sequence[str], subsets: Sequence[
 
       mean* = sum_i a_f(i) b_s(i) x_i / sum_i a_f(i) b_s(i);  [low, high] = quantiles of mean*
 
-  where a_f says how often family f was drawn among as many families as there are, with
-  replacement, and b_s how often subset s among the subsets, independently. Resamples in which no
-  value is left are left out. With a single family (or subset) its variation is not known, and the
-  interval is that over the others: with few of either, intervals are too narrow.
+  where a_f is the number of times that family f was drawn, with as many draws with replacement as
+  there are families, and b_s is the same for subset s, independently. Resamples without a value are
+  left out. A single family (or subset) has no known variation, so the interval covers the other
+  factor only. With few families or subsets, intervals are too narrow.
 
   Args:
     values: (n,); NaN (a program with nothing to rank) is left out.
-    families: (n,) of the judged programs.
-    subsets: (n,) of the programs trained on, with their seed.
+    families: (n,) families of the evaluated programs.
+    subsets: (n,) training subsets, including the seed.
     level: share of the resampled means inside the interval.
-    resamples: how many.
-    seed: of the draw.
+    resamples: number of resampled means.
+    seed: seed of the draw.
 
   Raises:
-    DataError: no value is left, one is infinite, or the lengths differ.
+    DataError: all values are NaN, one is infinite, or the lengths differ.
 
   Source: A. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1 (2007), which shows
   that product weights overestimate the variance of such a mean rather than underestimate it.
@@ -68,7 +67,7 @@ def mean_interval(values: ArrayLike, families: Sequence[str], subsets: Sequence[
   defined = ~np.isnan(array)
   array, rows, columns = array[defined], rows[defined], columns[defined]
   if not array.size or np.isinf(array).any():
-    raise errors.DataError("a bootstrap needs at least one value, and finite ones")
+    raise errors.DataError("a bootstrap needs at least one value, and only finite values")
   (_, row), (_, column) = (np.unique(names, return_inverse=True) for names in (rows, columns))
   shape = (row.max() + 1, column.max() + 1)
   sums, sizes = np.zeros(shape), np.zeros(shape)
@@ -89,27 +88,27 @@ def mean_interval(values: ArrayLike, families: Sequence[str], subsets: Sequence[
 
 
 def paired_gains(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> pd.DataFrame:
-  """What one way gains over another, for each program and subset; positive where it is better.
+  """The gain of one method over another, per program and subset; positive if it is better.
 
   Args:
-    ours, theirs: frames of `per_graph.evaluate` with a column `subset`, one row a program and
+    ours, theirs: frames of `per_graph.evaluate` with a column `subset`, one row per program and
       subset. Subsets that only one of them has are left out.
-    metric: a column. Of slowdowns the gain is theirs - ours.
+    metric: a column. For slowdowns, the gain is theirs - ours.
 
   Returns:
     A frame with the columns graph, family, subset, gain.
 
   Raises:
-    DataError: a program stands twice in a subset, both have no subset in common, or they were
-      judged on different programs.
+    DataError: a program occurs twice in a subset, there is no common subset, or the methods were
+      evaluated on different programs.
   """
   common = sorted(set(ours["subset"]) & set(theirs["subset"]))
   if not common:
-    raise errors.DataError("the two ways to train have no subset in common; nothing is paired")
+    raise errors.DataError("the two methods have no subset in common, so there are no pairs")
   ours, theirs = (_indexed(frame[frame["subset"].isin(common)]) for frame in (ours, theirs))
   if set(ours.index) != set(theirs.index):
     raise errors.DataError(
-        f"the two ways to train were judged on different programs: {len(ours)} and {len(theirs)} "
+        f"the two methods were evaluated on different programs: {len(ours)} and {len(theirs)} "
         f"over {len(common)} subsets")
   gain = ours[metric].astype(np.float64) - theirs[metric].reindex(ours.index).astype(np.float64)
   if not per_graph.higher_is_better(metric):
@@ -121,14 +120,14 @@ def _indexed(frame: pd.DataFrame) -> pd.DataFrame:
   frame = frame.set_index(_KEYS)
   if not frame.index.is_unique:
     graph, subset = frame.index[frame.index.duplicated()][0]
-    raise errors.DataError(f"{graph} stands twice in subset {subset}; expected one row each")
+    raise errors.DataError(f"{graph} occurs twice in subset {subset}; expected one row each")
   return frame
 
 
 def paired_interval(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str,
                     level: float = bootstrap.LEVEL, resamples: int = RESAMPLES, seed: int = 0
                     ) -> tuple[bootstrap.Interval, int]:
-  """`mean_interval` of `paired_gains`, and the number of subsets in it."""
+  """The `mean_interval` of `paired_gains`, and the number of common subsets."""
   gains = paired_gains(ours, theirs, metric)
-  found = mean_interval(gains["gain"], gains["family"], gains["subset"], level, resamples, seed)
-  return found, gains["subset"].nunique()
+  interval = mean_interval(gains["gain"], gains["family"], gains["subset"], level, resamples, seed)
+  return interval, gains["subset"].nunique()
