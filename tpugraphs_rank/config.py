@@ -13,6 +13,7 @@ import difflib
 import hashlib
 import json
 import math
+import operator
 import types
 import typing
 from typing import Any, TypeVar
@@ -170,14 +171,17 @@ def _checked(value: Any, hint: Any, field: dataclasses.Field, source: str, name:
       raise errors.ConfigError(
           f"{source}: {name} = {element!r}{nearest(str(element), map(str, choices))}; "
           f"expected one of: {', '.join(map(str, choices))}")
-    for limit, wrong, text in (("minimum", lambda v, m: v < m, "at least"),
-                               ("maximum", lambda v, m: v > m, "at most"),
-                               ("above", lambda v, m: v <= m, "greater than")):
+    for limit, wrong, text in _LIMITS:
       bound = field.metadata.get(limit)
       if bound is not None and wrong(element, bound):
         raise errors.ConfigError(f"{source}: {name} = {element!r}; expected {text} {bound}")
   return converted
 
+
+# For each kind of limit when a value violates it, and the words of the message.
+_LIMITS: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
+    ("minimum", operator.lt, "at least"), ("maximum", operator.gt, "at most"),
+    ("above", operator.le, "greater than"))
 
 _WRONG = object()
 

@@ -65,8 +65,8 @@ class Ranker:
     params = {name: value for name, value in self.get_params().items() if value is not None}
     return f"Ranker({', '.join(f'{name}={value!r}' for name, value in params.items())})"
 
-  def fit(self, graphs: Sequence[graphs_lib.Graph],
-          valid_graphs: Sequence[graphs_lib.Graph] | None = None) -> "Ranker":
+  def fit(self, graphs: Sequence[graphs_lib.ConfiguredGraph],
+          valid_graphs: Sequence[graphs_lib.ConfiguredGraph] | None = None) -> "Ranker":
     """Trains on graphs with runtimes.
 
     Args:
@@ -91,7 +91,7 @@ class Ranker:
     shutil.rmtree(root / "graphs")
     return self
 
-  def predict(self, graph: graphs_lib.Graph, configs: np.ndarray | None = None) -> np.ndarray:
+  def predict(self, graph: graphs_lib.ConfiguredGraph, configs: np.ndarray | None = None) -> np.ndarray:
     """Scores configurations: (c,) float32, higher = faster.
 
     Args:
@@ -103,7 +103,7 @@ class Ranker:
     """
     return self._fitted().score(graph, configs)
 
-  def rank(self, graph: graphs_lib.Graph, k: int = 10) -> np.ndarray:
+  def rank(self, graph: graphs_lib.ConfiguredGraph, k: int = 10) -> np.ndarray:
     """Indices of the best k configurations, fastest first.
 
     Raises:
@@ -111,7 +111,7 @@ class Ranker:
     """
     return self._fitted().rank(graph, k)
 
-  def score(self, graphs: Sequence[graphs_lib.Graph]) -> float:
+  def score(self, graphs: Sequence[graphs_lib.ConfiguredGraph]) -> float:
     """The mean Kendall tau over graphs with runtimes; scikit-learn's searches maximise it.
 
     Raises:
@@ -152,8 +152,8 @@ class Ranker:
     return self.run_
 
 
-def _divide(graphs: Sequence[graphs_lib.Graph], valid: Sequence[graphs_lib.Graph] | None, seed: int
-            ) -> tuple[list[graphs_lib.Graph], list[graphs_lib.Graph]]:
+def _divide(graphs: Sequence[graphs_lib.ConfiguredGraph], valid: Sequence[graphs_lib.ConfiguredGraph] | None, seed: int
+            ) -> tuple[list[graphs_lib.ConfiguredGraph], list[graphs_lib.ConfiguredGraph]]:
   """Training and validation graphs."""
   if valid is not None:
     train, held_out = list(graphs), list(valid)
@@ -172,8 +172,8 @@ def _divide(graphs: Sequence[graphs_lib.Graph], valid: Sequence[graphs_lib.Graph
   return train, held_out
 
 
-def _write_collection(folder: pathlib.Path, train: Sequence[graphs_lib.Graph],
-                      valid: Sequence[graphs_lib.Graph]) -> pathlib.Path:
+def _write_collection(folder: pathlib.Path, train: Sequence[graphs_lib.ConfiguredGraph],
+                      valid: Sequence[graphs_lib.ConfiguredGraph]) -> pathlib.Path:
   """Writes graphs as a collection; returns the path of its descriptor."""
   for split, members in (("train", train), ("valid", valid)):
     for place, graph in enumerate(members):

@@ -185,6 +185,8 @@ def _add(row: reading.ReadRow, expected: dict[str, ExpectedRow]) -> str:
   if len(set(indices)) != length:
     return "repeats an index, so the number of configurations is not clear"
   whole = set(indices) == set(range(length))
+  expected_length: int | None = length
+  count: int | None
   if kind == "tile":
     if length > competition.TILE_K:
       return f"has {length} indices; expected at most {competition.TILE_K} for a tile"
@@ -194,6 +196,6 @@ def _add(row: reading.ReadRow, expected: dict[str, ExpectedRow]) -> str:
       return f"is not a permutation of 0 to {length - 1}"
     count = length
   else:
-    length = count = None
-  expected[row.id] = ExpectedRow(row.id, match[1], kind, length, count)
+    expected_length = count = None
+  expected[row.id] = ExpectedRow(row.id, match[1], kind, expected_length, count)
   return ""

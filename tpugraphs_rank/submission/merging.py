@@ -67,9 +67,9 @@ def merge(parts: Mapping[str, bytes], expectation: expectation_lib.Expectation) 
       if row.id not in expectation.places or row.id in seen:
         continue
       seen.add(row.id)
-      expected = expectation.rows[expectation.places[row.id]]
+      expected_row = expectation.rows[expectation.places[row.id]]
       part_faults += [faults_lib.Fault(row.line, row.id, message)
-                      for message in validation.check_row(row, expected)]
+                      for message in validation.check_row(row, expected_row)]
       if row.id not in chosen:
         chosen[row.id] = (part, row)
       elif chosen[row.id][1].indices == row.indices:
@@ -83,19 +83,19 @@ def merge(parts: Mapping[str, bytes], expectation: expectation_lib.Expectation) 
                for fault in sorted(part_faults, key=lambda fault: fault.line)]
   counts = expectation.count(chosen)
   absent = set()
-  for place, row in enumerate(expectation.rows):
+  for place, expected in enumerate(expectation.rows):
     line = place + 2
-    if not counts[row.collection]:
-      if row.collection not in absent:
-        faults.append(PartFault("", faults_lib.Fault(line, row.collection, (
+    if not counts[expected.collection]:
+      if expected.collection not in absent:
+        faults.append(PartFault("", faults_lib.Fault(line, expected.collection, (
             "no part has a row of this collection; add the part of its run "
             f"({commands.command('predict')} writes it), or give --allow_partial for a file "
             "without it"))))
-      absent.add(row.collection)
-    elif row.id not in chosen:
-      faults.append(PartFault("", faults_lib.Fault(line, row.id, "no part has this row")))
+      absent.add(expected.collection)
+    elif expected.id not in chosen:
+      faults.append(PartFault("", faults_lib.Fault(line, expected.id, "no part has this row")))
   if faults:
     return Merged(b"", tuple(faults), counts, repeats)
   data = rows_lib.render(
-      rows_lib.Row(row.id, chosen[row.id][1].indices) for row in expectation.rows)
+      rows_lib.Row(row.id, chosen[row.id][1].valid_indices) for row in expectation.rows)
   return Merged(data, (), counts, repeats)

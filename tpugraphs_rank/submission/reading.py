@@ -41,6 +41,11 @@ class ReadRow(NamedTuple):
   id: str
   indices: tuple[int | None, ...] | None
 
+  @property
+  def valid_indices(self) -> tuple[int, ...]:
+    """The indices of a row without faults."""
+    return tuple(index for index in self.indices or () if index is not None)
+
 
 class Parsed(NamedTuple):
   """The contents of a file.
@@ -107,7 +112,7 @@ def read(path: files.PathLike) -> tuple[rows_lib.Row, ...]:
     raise errors.DataError(
         f"{path}: {parsed.faults[0]}{more}; write the file again with "
         f"{commands.command('predict')} or {commands.command('submission', 'merge')}")
-  return tuple(rows_lib.Row(row.id, row.indices) for row in parsed.rows)
+  return tuple(rows_lib.Row(row.id, row.valid_indices) for row in parsed.rows)
 
 
 def read_bytes(path: files.PathLike) -> bytes:

@@ -33,7 +33,7 @@ class Row(NamedTuple):
   """
 
   id: str
-  indices: Sequence[int]
+  indices: Sequence[int] | np.ndarray
 
 
 def graph_id(collection: str, stem: str) -> str:

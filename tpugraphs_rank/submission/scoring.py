@@ -84,15 +84,17 @@ def score(data: bytes, split: str = "valid",
   scored: list[GraphScore] = []
   without = dict.fromkeys(present, 0)
   for row, expected in zip(reading.parse(data).rows, expectation.rows):
-    arrays = npz.read_arrays(expected.path, ("config_runtime", "config_runtime_normalizers"))
+    path, count = expected.path, expected.num_configs
+    assert path is not None and count is not None  # Always so in `from_data`.
+    arrays = npz.read_arrays(path, ("config_runtime", "config_runtime_normalizers"))
     if not arrays["config_runtime"].any():
       without[expected.collection] += 1
       continue
     try:
-      value = _score(expected, arrays, row.indices)
+      value = _score(expected.kind, count, arrays, row.valid_indices)
     except errors.DataError as error:
-      raise errors.DataError(f"{expected.path}: {error}") from None
-    scored.append(GraphScore(expected.collection, expected.path.stem, expected.num_configs, value))
+      raise errors.DataError(f"{path}: {error}") from None
+    scored.append(GraphScore(expected.collection, path.stem, count, value))
   if not scored:
     raise errors.DataError(
         f"none of the {len(expectation.rows)} graphs of {', '.join(present)} {split} has runtimes, "
@@ -104,10 +106,10 @@ def score(data: bytes, split: str = "valid",
                          {name: count for name, count in without.items() if count})
 
 
-def _score(expected: expectation_lib.ExpectedRow, arrays: Mapping[str, np.ndarray],
-           indices: Sequence[int]) -> float:
-  scores = metrics.scores_from_ranking(indices, expected.num_configs)
-  if expected.kind == "layout":
+def _score(kind: str, count: int, arrays: Mapping[str, np.ndarray], indices: Sequence[int]
+           ) -> float:
+  scores = metrics.scores_from_ranking(indices, count)
+  if kind == "layout":
     return metrics.layout_competition_score(arrays["config_runtime"], scores)
   if "config_runtime_normalizers" not in arrays:
     raise errors.DataError("key 'config_runtime_normalizers' is missing; download the file again")

@@ -35,15 +35,15 @@ def validate(data: bytes, expectation: expectation_lib.Expectation) -> list[Faul
       faults += [Fault(row.line, row.id, message)
                  for message in check_row(row, expectation.rows[places[row.id]])]
   for place in _misplaced([places[name] for name in lines]):
-    row = expectation.rows[place]
+    name = expectation.rows[place].id
     before = f"after {expectation.rows[place - 1].id}" if place else "first"
-    faults.append(Fault(lines[row.id], row.id, f"out of order; expected {before}"))
+    faults.append(Fault(lines[name], name, f"out of order; expected {before}"))
   line = 1
-  for row in expectation.rows:
-    if row.id in lines:
-      line = lines[row.id]
+  for expected in expectation.rows:
+    if expected.id in lines:
+      line = lines[expected.id]
     else:
-      faults.append(Fault(line + 1, row.id, "the row is missing"))
+      faults.append(Fault(line + 1, expected.id, "the row is missing"))
   return sorted(faults, key=lambda fault: fault.line)
 
 

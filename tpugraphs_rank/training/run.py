@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import logging
-from typing import Any, NamedTuple
+from typing import Any, cast, NamedTuple
 
 import numpy as np
 
@@ -95,7 +95,7 @@ class Run:
             f"{program.graph.name}: scores are not finite; its features may be extreme")
     return scores
 
-  def score(self, graph: graphs.Graph, configs: np.ndarray | None = None) -> np.ndarray:
+  def score(self, graph: graphs.ConfiguredGraph, configs: np.ndarray | None = None) -> np.ndarray:
     """Scores all configurations of a graph, (c,) float32, higher = faster.
 
     The graph needs no runtimes. Equal configurations have equal scores. The setting
@@ -114,10 +114,10 @@ class Run:
       CompatibilityError: as for `score_programs`.
     """
     if configs is not None:
-      graph = graphs.with_configs(graph, configs)
+      graph = cast(graphs.ConfiguredGraph, graphs.with_configs(graph, configs))
     return self.score_programs([splits.ProgramView(graph)])[0]
 
-  def rank(self, graph: graphs.Graph, k: int = 10) -> np.ndarray:
+  def rank(self, graph: graphs.ConfiguredGraph, k: int = 10) -> np.ndarray:
     """The best k configurations of a graph, or all if it has fewer: (k,) int64, best first.
 
     Raises:
@@ -128,8 +128,8 @@ class Run:
       raise errors.ConfigError(f"k is {k}; expected 1 or more")
     return metrics.ranking(self.score(graph))[:k]
 
-  def score_each(self, graphs_: Iterable[graphs.Graph]
-                 ) -> Iterator[tuple[graphs.Graph, np.ndarray]]:
+  def score_each(self, graphs_: Iterable[graphs.ConfiguredGraph]
+                 ) -> Iterator[tuple[graphs.ConfiguredGraph, np.ndarray]]:
     """Scores all configurations of one graph after another, with few graphs in memory.
 
     Yields:
@@ -206,9 +206,10 @@ class Run:
     _logger.warning("%s", message)
 
 
-def _groups(graphs_: Iterable[graphs.Graph]) -> Iterator[list[graphs.Graph]]:
+def _groups(graphs_: Iterable[graphs.ConfiguredGraph]
+            ) -> Iterator[list[graphs.ConfiguredGraph]]:
   """Splits graphs into groups that are scored together and fit into memory."""
-  group: list[graphs.Graph] = []
+  group: list[graphs.ConfiguredGraph] = []
   size = 0
   for graph in graphs_:
     group.append(graph)

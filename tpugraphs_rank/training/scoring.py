@@ -1,7 +1,7 @@
 """Scores of all configurations of many graphs: in batches, or one by one where they are large."""
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 from typing import cast
 
@@ -31,8 +31,8 @@ class Scorer:
     """
     self._model = model
     self._max_configs = config.batch.eval_batch_configs
-    self._forward = None
-    self._streamer = None
+    self._forward: Callable[..., tf.Tensor] | None = None
+    self._streamer: streaming.Streamer | None = None
     if model.kind == "layout" and model.supports_partition:
       self._streamer = streaming.Streamer(
           cast(models.Partitioned, model), config.batch.scoring_megabytes * 2 ** 20)
@@ -55,11 +55,12 @@ class Scorer:
     return [values[place] for values, (_, place) in zip(scores, places)]
 
   def _distinct(self, prepared: Sequence[batches.PreparedGraph]) -> list[np.ndarray]:
-    large = [self._streamer is not None
+    streamer = self._streamer
+    large = [streamer is not None
              and member.graph.num_nodes * len(member.choice) >= _LARGE for member in prepared]
     batched = iter(self._batched(
         [member for member, alone in zip(prepared, large) if not alone]))
-    return [self._streamer(member) if alone else next(batched)
+    return [streamer(member) if streamer is not None and alone else next(batched)
             for member, alone in zip(prepared, large)]
 
   def _batched(self, prepared: Sequence[batches.PreparedGraph]) -> list[np.ndarray]:
@@ -79,9 +80,10 @@ class Scorer:
       self._forward = tf.function(
           lambda arrays: self._model(self._model.select_inputs(arrays)),
           input_signature=[steps.element_spec], autograph=False)
+    forward = self._forward
     parts: list[list[np.ndarray]] = [[] for _ in prepared]
     for arrays in steps:
-      scores = self._forward(arrays).numpy()
+      scores = forward(arrays).numpy()
       for row, (index, picked) in zip(scores, owners.popleft()):
         parts[index].append(row[:len(picked)])
     return [np.concatenate(rows) if rows else np.zeros([0], np.float32) for rows in parts]

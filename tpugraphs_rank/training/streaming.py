@@ -193,7 +193,7 @@ class _ArrangedProgram:
     return np.swapaxes(self.prepared.layouts(rows), 0, 1)[self._order]
 
 
-def _twice_inside(sizes: Sequence[int]) -> int:
+def _twice_inside(sizes: Sequence[int] | np.ndarray) -> int:
   """The sum of the sizes of neighbouring levels."""
   return int(sum(sizes[:-1]) + sum(sizes[1:]))
 
