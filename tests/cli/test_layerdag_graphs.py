@@ -60,7 +60,7 @@ def test_a_file_is_divided(tmp_path):
 
 @pytest.mark.parametrize("arguments, status, said", [
     ([], 1, "error: expected exactly one source of graphs: --collection, --rule or --graphs"),
-    (["--rule", "balanced", "--collection", "tile:xla_cpu"], 1, "error: expected exactly one source"),
+    (["--rule", "balanced", "--collection", "tile:xla_cpu"], 1, "error: expected exactly one sou"),
     (["--rule", "balanced", "--subgraphs", "3"], 1,
      "error: --subgraphs applies to --collection; remove it from a command with --rule\n"),
     (["--collection", "tile:xla_cpu", "--nodes", "9"], 1,
@@ -68,7 +68,7 @@ def test_a_file_is_divided(tmp_path):
     (["--collection", "tile:xla_cpu", "--max_nodes", "1"], 1,
      "error: tile:xla_cpu train, valid, test: none of 281 programs has at most 1 nodes; raise the"),
     (["--collection", "tile:xla", "--data_root", "/nowhere"], 1,
-     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpugraphs-rank d"),
+     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpu"),
     (["--rule", "unbalanced"], 2, "error: flag --rule=unbalanced: value should be one of <balan"),
 ])
 def test_a_mistake_is_one_line(arguments, status, said, tmp_path):

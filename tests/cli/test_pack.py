@@ -65,7 +65,8 @@ def test_a_check(descriptor):
   target.write_bytes(content)
   done = _run("--collection", descriptor, "--check")
   assert done.returncode == 1
-  assert done.stdout.startswith(f"wrong: {target} is damaged: the checksum of 'node_feat'")
+  assert done.stdout.startswith(f"wrong: {target} is damaged: the checksum of "
+                                f"its array 'node_feat' is wrong")
   assert done.stdout.count("\n") == 1
   assert done.stderr == (
       f"error: 1 packed files of {descriptor} cannot be used; remove the damaged ones and run the "
@@ -102,7 +103,7 @@ def test_a_check_of_nothing(descriptor):
     (["--collection", "tile:xla", "--splits", "vaild"], 1,
      "error: collection tile:xla has no split 'vaild' (did you mean 'valid'?)"),
     (["--collection", "tile:xla", "--data_root", "/nowhere"], 1,
-     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpugraphs-rank d"),
+     "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpu"),
     ([], 2, "error: --collection is required (`tpugraphs-rank "),
 ])
 def test_a_mistake_is_one_line(arguments, status, said):

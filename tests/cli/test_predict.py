@@ -1,5 +1,6 @@
 """The predict command."""
 
+import shutil
 
 import pytest
 
@@ -7,7 +8,6 @@ from tests.helpers import commands
 from tests.training import small_runs
 from tpugraphs_rank import submission
 from tpugraphs_rank.data import npz
-from tpugraphs_rank.training import trainer
 
 
 def _predict(*arguments):
@@ -15,11 +15,9 @@ def _predict(*arguments):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("trained")
-  descriptor = small_runs.collection(folder / "data")
-  trainer.Trainer(small_runs.settings(descriptor, training_epochs=1)).train(folder / "run")
-  return descriptor, folder / "run"
+def trained(tiny_tile_run, tmp_path_factory):
+  run_dir = tmp_path_factory.mktemp("trained") / "run"
+  return tiny_tile_run.descriptor, shutil.copytree(tiny_tile_run.path, run_dir)
 
 
 def test_a_part_of_a_submission(trained):

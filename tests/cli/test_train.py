@@ -30,7 +30,7 @@ def test_training_then_another_run_into_the_same_folder(tiny, tmp_path):
   first, *table, last = done.stdout.splitlines()
   assert first == "finished after epoch 1; best epoch 1"
   assert [line.split()[0] for line in table if line.startswith(("kendall", "opa", "top1"))] == [
-      "kendall_tau", "opa", "top1_slowdown"]
+      "kendall_tau", "opa", "top1_slowdown", "top10_slowdown"]
   assert last == f"next: `tpugraphs-rank evaluate --run_dir {run_dir}`"
   assert "I plan: " in done.stderr  # The log.
   assert json.loads((run_dir / "environment.json").read_text())["command"].startswith(
@@ -64,7 +64,7 @@ def test_a_dry_run_takes_one_step_prints_the_plan_and_writes_nothing(tiny, tmp_p
 
 @pytest.mark.parametrize("arguments, status, said", [
     (["--learning_rate=0"], 1, "error: flags: optimizer.learning_rate = 0.0; expected greater"),
-    (["--config=/nowhere.json"], 1, "error: no file /nowhere.json"),
+    (["--config=/nowhere.json"], 1, "error: no settings file /nowhere.json; expected"),
     (["stray"], 2, "error: unexpected argument 'stray'; all options are flags"),
     (["--hiden_width=3"], 2, "error: Unknown command line flag 'hiden_width'. Did you mean: hid"),
     (["--batch_size=many"], 2, "error: flag --batch_size=many: "),

@@ -1,27 +1,25 @@
-"""From zero to a submission, on a made-up tree in the format of the public release.
+"""From zero to a submission, on a synthetic tree in the format of the public release.
 
 download (from a server on this machine) -> describe -> train -> evaluate -> predict -> merge ->
 validate -> score, for all five collections with the release's number of files. One collection goes
-through the command line all the way, as for a user; the others train, are judged and are ranked by
-the functions behind the commands, which saves starting TensorFlow each time.
+through the commands all the way, as for a user; for the others, the functions behind the commands
+train, evaluate and rank. test_pipeline.py has a small version of this.
 """
 
 import functools
 import http.server
 import json
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import threading
 
 import pytest
 
 from tests import public_tree
 from tests import testdata
+from tests.helpers import commands
 from tpugraphs_rank import config as config_lib
-from tpugraphs_rank import recipes as recipe_files
+from tpugraphs_rank import recipes
 from tpugraphs_rank import run_config
 from tpugraphs_rank.cli import evaluate
 from tpugraphs_rank.data import archives
@@ -33,32 +31,24 @@ from tpugraphs_rank.training import prediction
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import trainer
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 ON_COMMAND_LINE = "layout:xla:random"
 WITH_TREES = "tile:xla"
 FEW_TREES = trees.Settings(iterations=40, learning_rate=0.2, max_leaf_nodes=8)
-DESCRIBED = {"tile:xla", "layout:xla:random"}  # More closely than the others.
+DESCRIBED = {"tile:xla", "layout:xla:random"}  # In more detail than the others.
 PUBLISHED = "published_indices"
 COUNTS = {name: registry.get_collection(name).splits for name in public_tree.COLLECTIONS}
-# What makes the recipes quick. Everything else is theirs.
+# Settings that make the recipes fast. Everything else is as in the recipe.
 QUICK = {
     "data.max_graphs": 32, "batch.lists_per_graph": 8, "model.hidden_width": 16,
     "optimizer.warmup_steps": 5, "optimizer.learning_rate": 0.01, "training.epochs": 2,
     "training.validate_every": 2, "training.tensorboard": False}
 
 
-def _recipe(name: str) -> pathlib.Path:
-  return pathlib.Path("experiments", "configs", f"{name.replace(':', '_')}.json")
-
-
-def _run(*arguments: object) -> str:
-  """Runs a command as a user would; its standard output."""
-  done = subprocess.run(
-      [sys.executable, "-m", *map(str, arguments)], cwd=ROOT,
-      env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-      stdin=subprocess.DEVNULL, check=False)
-  assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
-  assert "Traceback" not in done.stderr
+def _run(command: str, *arguments: object) -> str:
+  """Runs a command as a user would; returns its standard output."""
+  done = commands.run(command, *arguments)
+  assert done.returncode == 0, f"{done.args}\n{done.stdout}\n{done.stderr}"
   return done.stdout
 
 
@@ -70,14 +60,14 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module", name="source")
 def fixture_source(tmp_path_factory):
-  """The tree as it was packed."""
+  """The tree before it is packed into archives."""
   folder = tmp_path_factory.mktemp("source")
   public_tree.write_tree(folder, full_size=True)
   return folder
 
 
 def _pack_extras(packed: pathlib.Path) -> list[str]:
-  """Puts the small public files, which have known digests, on the mirror; the flag that asks."""
+  """Puts the small public files, which have known digests, on the mirror; returns the flag."""
   if not testdata.path("eval_indices").is_dir():
     return []
   mirror = "http://mirror/"
@@ -90,7 +80,7 @@ def _pack_extras(packed: pathlib.Path) -> list[str]:
 
 @pytest.fixture(scope="module", name="root")
 def fixture_root(source, tmp_path_factory):
-  """The tree as it was downloaded."""
+  """The downloaded tree."""
   packed = tmp_path_factory.mktemp("packed")
   public_tree.archives(source, packed)
   extras = _pack_extras(packed)
@@ -100,14 +90,14 @@ def fixture_root(source, tmp_path_factory):
   thread.start()
   root = tmp_path_factory.mktemp("root")
   try:
-    _run("tpugraphs_rank.cli.download", "--data_root", root,
+    _run("download", "--data_root", root,
          "--base_url", f"http://127.0.0.1:{server.server_port}/", *extras)
   finally:
     server.shutdown()
     thread.join()
     server.server_close()
   shutil.rmtree(packed)
-  # The published indices are of the real graphs; these are of the made-up ones.
+  # The published indices belong to the real graphs; these belong to the synthetic ones.
   if extras:
     (root / "eval_indices").rename(root / PUBLISHED)
   shutil.copytree(source / "eval_indices", root / "eval_indices")
@@ -122,13 +112,13 @@ def fixture_runs(root, tmp_path_factory):
   for name, run_dir in runs.items():
     if name == ON_COMMAND_LINE:
       quick = [f"--{key.rpartition('.')[2]}={value}" for key, value in QUICK.items()]
-      said = _run("tpugraphs_rank.cli.train", "--config", _recipe(name), "--run_dir", run_dir,
+      output = _run("train", "--config", name.replace(":", "_"), "--run_dir", run_dir,
                   "--data_root", root, *quick)
       # The test split has no runtimes.
-      assert said.endswith(f"tpugraphs_rank.cli.evaluate --run_dir {run_dir} --split valid\n")
+      assert output.endswith(f"`tpugraphs-rank evaluate --run_dir {run_dir} --split valid`\n")
     else:
       config = config_lib.from_dict(
-          run_config.RunConfig, recipe_files.read(ROOT / _recipe(name)), source=_recipe(name))
+          run_config.RunConfig, recipes.read(name.replace(":", "_")), source=name)
       trainer.Trainer(config_lib.override(
           config, {**QUICK, "data.data_root": str(root)}, source="test")).train(run_dir)
   return runs
@@ -139,12 +129,12 @@ def fixture_parts(root, runs):
   """The predictions of each run: {"test": [paths], "valid": [paths]}."""
   parts = {"test": [], "valid": []}
   for name, run_dir in runs.items():
-    # Opened once for both splits: a run traces its model when it first scores.
+    # Loaded once for both splits: a run traces its model when it first scores.
     run = None if name == ON_COMMAND_LINE else run_lib.load_run(run_dir)
     for split, paths in parts.items():
       paths.append(run_dir / f"{split}_part.csv")
       if run is None:
-        _run("tpugraphs_rank.cli.predict", "--run_dir", run_dir, "--split", split, "--output", paths[-1])
+        _run("predict", "--run_dir", run_dir, "--split", split, "--output", paths[-1])
       else:
         prediction.predict(run, collections.load_collection(name, split, root), paths[-1])
   return parts
@@ -155,14 +145,14 @@ def _files(folder: pathlib.Path):
           for path in (folder / "npz").rglob("*") if path.is_file()}
 
 
-def test_the_downloaded_tree_is_the_packed_one(source, root):
+def test_the_downloaded_tree_equals_the_source(source, root):
   found = _files(source)
   assert len(found) == sum(sum(counts.values()) for counts in COUNTS.values())
   assert _files(root) == found
 
 
 @testdata.required
-def test_the_extras_came_with_the_tree(root):
+def test_the_extras_are_downloaded_with_the_tree(root):
   published = {path.name: path.read_bytes() for path in (root / PUBLISHED).iterdir()}
   assert len(published) == 4  # The layout collections.
   for name, content in published.items():
@@ -172,13 +162,13 @@ def test_the_extras_came_with_the_tree(root):
   assert len(list((root / "tpu_raw").iterdir())) == 2
 
 
-def _describe(root, name, wanted, output):
-  text = _run("tpugraphs_rank.cli.describe", "--collection", name, "--splits", ",".join(wanted),
+def _describe(root, name, requested, output):
+  text = _run("describe", "--collection", name, "--splits", ",".join(requested),
               "--data_root", root, "--output", output)
   assert name in text
   splits = json.loads(output.read_text(encoding="utf-8"))["splits"]
-  assert list(splits) == list(wanted)
-  for split in wanted:
+  assert list(splits) == list(requested)
+  for split in requested:
     count = COUNTS[name][split]
     assert splits[split]["graphs"] == count and not splits[split]["damaged"]
     assert splits[split]["runtimes"]["graphs"] == (0 if split == "test" else count)
@@ -199,7 +189,7 @@ def test_describe_finds_the_programs_and_their_quirks(root, tmp_path):
   splits = _describe(root, "layout:xla:random", public_tree.SPLITS, tmp_path / "described.json")
   repeating = [splits[split]["duplicates"] for split in ("train", "valid")]
   assert [found["largest"] for found in repeating] == [public_tree.DEFAULT_REPEATS] * 2
-  # One program of 20 configurations, 19 of them equal, beside the 54.
+  # One program of 20 configurations, 19 of them equal, in addition to the 54.
   assert sum(found["graphs"] for found in repeating) == 55
   assert all(0 < found["relative_sd"] < 2 * public_tree.NOISE for found in repeating)
 
@@ -211,9 +201,9 @@ def test_describe_finds_the_other_collections_whole(root, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", public_tree.COLLECTIONS)
-def test_what_was_trained_ranks_programs_it_never_saw(root, runs, name, monkeypatch):
+def test_a_run_ranks_unseen_programs(root, runs, name, monkeypatch):
   if name == ON_COMMAND_LINE:
-    text = _run("tpugraphs_rank.cli.evaluate", "--run_dir", runs[name], "--split", "valid",
+    text = _run("evaluate", "--run_dir", runs[name], "--split", "valid",
                 "--baselines", "random,size_heuristic")
     found = json.loads((runs[name] / "evaluation" / "valid" / "metrics.json").read_text())
     assert name in text and "residual_gnn" in text
@@ -225,7 +215,7 @@ def test_what_was_trained_ranks_programs_it_never_saw(root, runs, name, monkeypa
     if name == WITH_TREES:
       assert found["rankers"]["boosted_trees"]["mean"]["kendall_tau"] > 0.3
   model, random = found["rankers"]["residual_gnn"], found["rankers"]["random"]
-  # A chance ranking has tau 0; the hidden function is simple, and learned in seconds.
+  # A random ranking has tau 0; the hidden function is simple and learned in seconds.
   assert abs(random["mean"]["kendall_tau"]) < 0.15
   assert model["mean"]["kendall_tau"] > 0.3
   assert model["graphs"] == COUNTS[name]["valid"]
@@ -234,13 +224,13 @@ def test_what_was_trained_ranks_programs_it_never_saw(root, runs, name, monkeypa
 
 def test_the_submission_has_a_valid_row_for_every_test_graph(root, parts, tmp_path):
   submission = tmp_path / "submission.csv"
-  _run("tpugraphs_rank.cli.submission", "merge", "--parts", ",".join(map(str, parts["test"])),
+  _run("submission merge", "--parts", ",".join(map(str, parts["test"])),
        "--output", submission, "--data_root", root)
-  assert "valid: 894 rows" in _run("tpugraphs_rank.cli.submission", "validate", "--submission", submission,
+  assert "valid: 894 rows" in _run("submission validate", "--submission", submission,
                                    "--data_root", root)
   header, *rows = submission.read_text(encoding="ascii").splitlines()
   assert header == "ID,TopConfigs"
-  # Looked at without the framework: what the competition asks for.
+  # Checked without the framework: what the competition requires.
   expected = {}
   for name in public_tree.COLLECTIONS:
     for number, stem in enumerate(public_tree.stems(name, "test")):
@@ -257,14 +247,13 @@ def test_the_submission_has_a_valid_row_for_every_test_graph(root, parts, tmp_pa
   assert not expected
 
 
-def test_a_broken_submission_is_told_and_gives_no_file(root, parts, tmp_path):
+def test_a_broken_submission_is_refused_and_gives_no_file(root, parts, tmp_path):
   broken = tmp_path / "part.csv"
   lines = parts["test"][0].read_text(encoding="ascii").splitlines(keepends=True)
   broken.write_text("".join(lines[:-1]), encoding="ascii")
-  done = subprocess.run(
-      [sys.executable, "-m", "tpugraphs_rank.cli.submission", "merge", "--parts",
-       ",".join(map(str, [broken, *parts["test"][1:]])), "--output", str(tmp_path / "out.csv"),
-       "--data_root", str(root)], cwd=ROOT, capture_output=True, text=True, check=False)
+  done = commands.run(
+      "submission merge", "--parts", ",".join(map(str, [broken, *parts["test"][1:]])), "--output",
+      tmp_path / "out.csv", "--data_root", root)
   assert done.returncode == 1
   assert lines[-1].partition(",")[0] in done.stdout
   assert not (tmp_path / "out.csv").exists()
@@ -272,14 +261,14 @@ def test_a_broken_submission_is_told_and_gives_no_file(root, parts, tmp_path):
 
 def test_the_score_where_runtimes_are_known(root, parts, tmp_path):
   submission = tmp_path / "valid.csv"
-  _run("tpugraphs_rank.cli.submission", "merge", "--parts", ",".join(map(str, parts["valid"])),
+  _run("submission merge", "--parts", ",".join(map(str, parts["valid"])),
        "--output", submission, "--data_root", root, "--split", "valid")
-  _run("tpugraphs_rank.cli.submission", "score", "--submission", submission, "--data_root", root,
+  _run("submission score", "--submission", submission, "--data_root", root,
        "--split", "valid", "--output", tmp_path / "score")
   scored = json.loads((tmp_path / "score" / "score.json").read_text(encoding="utf-8"))
   assert scored["missing"] == []
   means = {name: found["score"] for name, found in scored["collections"].items()}
   assert scored["score"] == pytest.approx(sum(means.values()) / 5)
-  # The best of five tiles is near the best of all; all layouts in order is harder.
+  # The best of five tiles is near the overall best; ordering all layouts is harder.
   assert means.pop("tile:xla") > 0.9
   assert all(mean > 0.3 for mean in means.values())

@@ -1,30 +1,26 @@
 """From a run on real measurements of a TPU to the best configurations of a program's HLO.
 
-The commands that a user types, on the two public raw files.
+The commands that a user runs, on the two public raw files.
 """
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from tests import testdata
+from tests.helpers import commands
 from tpugraphs_rank import metrics
 from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import tuning_pb2
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-pytestmark = testdata.required
+pytestmark = [testdata.required, pytest.mark.slow]
 
 
-def _run(app: str, *arguments: object) -> str:
-  done = subprocess.run(
-      [sys.executable, "-m", f"experiments.{app}", *map(str, arguments)], cwd=ROOT,
-      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+def _run(command: str, *arguments: object) -> str:
+  done = commands.run(command, *arguments)
   assert done.returncode == 0, done.stderr
   return done.stdout
 
@@ -33,7 +29,7 @@ def _trained(folder: pathlib.Path, raw: str, kind: str, *settings: str) -> pathl
   """A run directory of a run on a raw file's measurements."""
   npz = folder / f"{kind}_npz"
   _run("featurize", "--input", testdata.path("tpu_raw") / raw, "--output", npz)
-  _run("make_collection", "--npz", npz, "--name", f"{kind}:mine", "--kind", kind, "--target",
+  _run("make-collection", "--npz", npz, "--name", f"{kind}:mine", "--kind", kind, "--target",
        "tpu_v3")
   _run("train", "--collection", npz / "collection.json", "--run_dir", folder / kind,
        "--split_by=configuration", "--min_configs=16", "--notensorboard", *settings)
@@ -64,7 +60,7 @@ def test_tiles_of_a_kernel(tmp_path):
       if kernel.runs[entry["candidate"]].profile.compute_time_ns > 1]).T
   assert len(runtimes) > 500 and metrics.kendall_tau(runtimes, scores) > 0.6
   earlier = {entry["candidate"]: entry["score"] for entry in program["configurations"]}
-  # The bare HLO of the kernel, as a compiler would hand it over, without any configuration.
+  # The bare HLO of the kernel, as it comes from a compiler, without any configuration.
   bare = tmp_path / "bare.pb"
   bare.write_bytes(kernel.module.SerializeToString())
   program, data = _ranked(
@@ -75,11 +71,11 @@ def test_tiles_of_a_kernel(tmp_path):
       "count": space.combinations, "source": "auto", "tiling": "tpu", "legal": space.combinations,
       "seed": 0}
   assert len(data.runs) == space.combinations and data.module == kernel.module
-  # Every tile that was measured is among those made up, with the score of the measured run.
-  made_up = dict(zip((run.op_config.SerializeToString() for run in data.runs),
+  # Every measured tile is among the generated ones, with the score of the measured run.
+  generated = dict(zip((run.op_config.SerializeToString() for run in data.runs),
                      (entry["score"] for entry in program["configurations"])))
   for index, score in earlier.items():
-    assert made_up[kernel.runs[index].op_config.SerializeToString()] == pytest.approx(
+    assert generated[kernel.runs[index].op_config.SerializeToString()] == pytest.approx(
         score, rel=1e-4, abs=1e-5)
 
 

@@ -133,8 +133,8 @@ def _read(folder: pathlib.Path, kind: str) -> list[_Program]:
   if not paths:
     raise errors.MissingDataError(
         f"--npz {folder} contains no .npz file; "
-        f"{commands.command('featurize', '--input', 'X', '--output', str(folder))} makes them from "
-        "raw .pb files")
+        f"{commands.command('featurize', '--input', 'X', '--output', str(folder))} converts raw "
+        ".pb files to this format")
   programs: list[_Program] = []
   # disable=None: no bar without a terminal, because a bar makes log files unreadable.
   for path in tqdm.tqdm(paths, desc="reading", unit="graph", disable=None):
