@@ -1,6 +1,6 @@
 """What the commands `collect tile`, `collect layout` and `synthesize` share: the whole pipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import pathlib
 from typing import Any
 
@@ -25,8 +25,9 @@ def define_collector_flags(kinds: Sequence[str], left_out: Sequence[str] = ()) -
     kinds: the collectors, "tile" or "layout" or both.
     left_out: names of flags that the command does not have.
   """
-  define = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string,
-            bool: flags.DEFINE_bool}
+  define: dict[Any, Callable[..., Any]] = {
+      int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string,
+      bool: flags.DEFINE_bool, **dict.fromkeys(_LISTS, flags.DEFINE_list)}
   for flag in collector_flags.FLAGS:
     having = [kind for kind in kinds if kind in flag.defaults]
     if having and flag.name not in left_out:
@@ -38,7 +39,7 @@ def define_collector_flags(kinds: Sequence[str], left_out: Sequence[str] = ()) -
       elif defaults:
         listed = ", ".join(f"{value} ({kind})" for kind, value in defaults.items())
         text += f" Default: {listed}."
-      (flags.DEFINE_list if flag.type in _LISTS else define[flag.type])(flag.name, None, text)
+      define[flag.type](flag.name, None, text)
       help_text.describe(flags.FLAGS[flag.name], SECTION, True, flag.name)
 
 

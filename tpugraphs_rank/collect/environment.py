@@ -162,20 +162,20 @@ def _install(where: pathlib.Path) -> None:
               if line and not line.startswith("#"))
   command = [str(where / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check",
              "--no-input", "--no-compile", "--progress-bar", "off", "-r", str(_REQUIREMENTS)]
-  process = subprocess.Popen(command, env=_clean_environment(), stdin=subprocess.DEVNULL, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-  assert process.stdout is not None
   lines = []
-  try:
-    # One more step: unpacking, which pip does last and for all packages together.
-    with tqdm.tqdm(total=total + 1, desc="install", unit="package", disable=None) as bar:
-      for line in process.stdout:
-        lines.append(line.rstrip())
-        if line.startswith(("Collecting ", "Installing collected packages")):
-          bar.update(min(1, bar.total - bar.n))
-    status = process.wait()
-  finally:
-    processes.end_politely(process)
+  with subprocess.Popen(command, env=_clean_environment(), stdin=subprocess.DEVNULL, text=True,
+                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    assert process.stdout is not None
+    try:
+      # One more step: unpacking, which pip does last and for all packages together.
+      with tqdm.tqdm(total=total + 1, desc="install", unit="package", disable=None) as bar:
+        for line in process.stdout:
+          lines.append(line.rstrip())
+          if line.startswith(("Collecting ", "Installing collected packages")):
+            bar.update(min(1, bar.total - bar.n))
+      status = process.wait()
+    finally:
+      processes.end_politely(process)
   if status:
     raise _failed(f"pip could not install {_REQUIREMENTS.name}", lines)
 
