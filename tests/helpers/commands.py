@@ -9,6 +9,7 @@ works as usual. `run_process` runs one as a user does, in a process of its own.
 
 from collections.abc import Sequence
 import contextlib
+import importlib
 import io
 import os
 import pathlib
@@ -17,6 +18,7 @@ import sys
 from typing import Any, NamedTuple
 
 from tpugraphs_rank.cli import __main__ as dispatcher
+from tpugraphs_rank.cli import app
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -58,3 +60,34 @@ def run_process(*words: Any, cwd: pathlib.Path = ROOT, **options: Any
 def _words(words: Sequence[Any]) -> list[str]:
   """The words of a command line; the first may hold several, as in "submission merge"."""
   return [*str(words[0]).split(), *map(str, words[1:])] if words else []
+
+
+def flag_names(name: str) -> set[str]:
+  """The names of a command's flags."""
+  module = importlib.import_module(dispatcher.module_name(name))
+  with app.defined(module.define_flags) as defined:
+    return {flag.name for flag in defined}
+
+
+def problem(words: Sequence[str]) -> str:
+  """What is wrong with a command line in a text: an unknown command or flag; "" if nothing.
+
+  Args:
+    words: the words after the program's name. Upper-case words stand for a reader's own values.
+  """
+  if not words or words[0].isupper() or words[0] in ("--version", "--help"):
+    return ""
+  if any(name.startswith(f"{words[0]} ") for name in dispatcher.COMMANDS) and (
+      len(words) == 1 or words[1].isupper()):
+    return ""  # A group of commands.
+  try:
+    name, rest = dispatcher.find(words)
+  except LookupError as error:
+    return str(error.args[0])
+  known = flag_names(name) | {"help", "helpfull"}
+  for word in rest:
+    if word.startswith("--") and len(word) > 2:
+      flag = word[2:].partition("=")[0]
+      if flag not in known and flag.removeprefix("no") not in known:
+        return f"{name} has no flag --{flag}"
+  return ""

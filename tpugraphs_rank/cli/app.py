@@ -162,9 +162,9 @@ def run_command(name: str, module_name: str, arguments: Sequence[str], positiona
     tensorflow: whether the command needs TensorFlow.
   """
   module = importlib.import_module(module_name)
-  with _defined(module.define_flags) as defined:
+  with defined(module.define_flags) as own:
     if _asks_for_help(arguments):
-      print(help_text.render(name, module.__doc__ or "", positional, defined,
+      print(help_text.render(name, module.__doc__ or "", positional, own,
                              full=not {"-h", "-help", "--help"} & set(arguments)))
       return 0
     return _run(module.main, f"{commands.NAME} {name}", arguments, bool(positional),
@@ -184,10 +184,10 @@ def run(main: Main, define_flags: Callable[[], None] | None = None) -> None:
     define_flags()
   program = f"python -m {script.__spec__.name}" if script.__spec__ else sys.argv[0]
   if _asks_for_help(sys.argv[1:]):
-    defined = [flags.FLAGS[name] for name in flags.FLAGS if name not in known] or [
-        flag for module, found in flags.FLAGS.flags_by_module_dict().items()
-        if not module.startswith("absl") for flag in found]
-    print(help_text.render("", script.__doc__ or "", "", defined, full=True, program=program))
+    own = [flags.FLAGS[name] for name in flags.FLAGS if name not in known] or [
+        flag for module, members in flags.FLAGS.flags_by_module_dict().items()
+        if not module.startswith("absl") for flag in members]
+    print(help_text.render("", script.__doc__ or "", "", own, full=True, program=program))
     sys.exit(0)
   sys.exit(_run(main, program, sys.argv[1:], False, None, ""))
 
@@ -197,7 +197,7 @@ def _asks_for_help(arguments: Sequence[str]) -> bool:
 
 
 @contextlib.contextmanager
-def _defined(define_flags: Callable[[], None]) -> Iterator[list[flags.Flag]]:
+def defined(define_flags: Callable[[], None]) -> Iterator[list[flags.Flag]]:
   """Defines flags for the time of a command; yields them in their order of definition."""
   values = flags.FLAGS
   before = set(values)
