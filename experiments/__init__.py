@@ -1,1 +1,16 @@
-"""Command-line applications, one job each: `python -m experiments.<name> --help`."""
+"""Scripts that reproduce the published results; they are not installed.
+
+Each file in results/ records the command that wrote it. The scripts that write them:
+
+  results/tile_xla_cpu.json, layout_xla_cpu_mixed.json   tpugraphs-rank demo --results FILE
+  results/tpu_kernels.json                               known_programs
+  results/benchmark.json, recipes.json                   benchmark
+  results/layerdag_tpu_tile.json                         layerdag_study
+  results/layerdag_growth.json                           layerdag_benchmark
+  results/augmentation*.json, except _labels             augmentation_study
+  results/augmentation_labels.json                       label_study
+
+`tables` writes the tables of README.md and docs/results from these files. `benchmark_packing`
+measures packed collections, and `bundle_models` copies trained runs into the package. Run a script
+with `python -m experiments.NAME --help` for its flags.
+"""

@@ -1,4 +1,4 @@
-"""Do measured synthetic programs make a ranker better on real ones? Arms, budgets, paired seeds.
+"""Do measured synthetic programs improve a ranker on real ones? Arms, budgets, paired seeds.
 
   python -m experiments.augmentation_study --budgets 10 --seeds 3 --first_seed 100 --split valid \\
     --layerdag_collection runs/layerdag_measured/collection.json --output runs/augmentation_screen
@@ -8,33 +8,34 @@
     --templates_collection runs/templates_measured/collection.json --synthetic_graphs 100 \\
     --output runs/augmentation_study --results results/augmentation.json
 
-A budget is a number of measured real programs; each seed draws them, the same for all arms, and
-initial weights. All arms take the same number of steps and validate on the same real programs; what
-is learned of graphs before comes on top, and is counted apart ("steps before"):
+A budget is a number of measured real programs. Each seed determines the real programs, the same for
+all arms, and the initial weights. All arms take the same number of steps and validate on the same
+real programs. Steps for learning about graphs come in addition and are reported separately ("steps
+before"):
 
-  real                a step has the real lists of the mixed arms, and no others
-  real_oversampled    real lists stand in the place of the synthetic ones
-  layerdag            synthetic lists from --layerdag_collection, beside the real ones
-  layerdag_matched    as many of these as the smallest source has
-  random_graphs       as many from --random_collection
-  templates           as many from --templates_collection
-  layerdag_shuffled   the runtimes of each synthetic program permuted: a control
-  layerdag_distilled  what an ensemble of rankers, trained on the real ones, is sure of, in place of
-                      measured runtimes
+  real                steps contain the real lists of the mixed arms only
+  real_oversampled    further real lists replace the synthetic ones
+  layerdag            real lists, and synthetic lists from --layerdag_collection
+  layerdag_matched    the same with as many synthetic programs as the smallest source has
+  random_graphs       the same number from --random_collection
+  templates           the same number from --templates_collection
+  layerdag_shuffled   control: the runtimes of each synthetic program are permuted
+  layerdag_distilled  confident predictions of an ensemble of rankers, trained on the real programs,
+                      replace the measured runtimes
   layerdag_pretrained half of the steps on synthetic lists alone, then half on real ones alone
-  layerdag_auxiliary  first a second head learns the label of graphs (the mean normalised runtime),
-                      real and synthetic ones; then ranking from real lists alone
-  layerdag_selfsupervised  first the layers learn masked nodes and hidden edges of all real training
+  layerdag_auxiliary  a second head first learns the label of real and synthetic graphs (the mean
+                      normalized runtime); then ranking from real lists alone
+  layerdag_selfsupervised  the layers first learn masked nodes and hidden edges of all real training
                       graphs, without runtimes, and of synthetic ones; then ranking as above
-  real_auxiliary, real_selfsupervised  their controls: the same of real graphs alone
-  layerdag_selfsupervised_measured  the layers learn as above, then the training of layerdag
-  layerdag_only       no real program trains
+  real_auxiliary, real_selfsupervised  controls: the same with real graphs alone
+  layerdag_selfsupervised_measured  self-supervised learning as above, then training as in layerdag
+  layerdag_only       no real programs are used for training
 
-An arm without its collection is left out. Choose among settings and sources on --split valid, and
-with other seeds (--first_seed): what was chosen on the test programs is flattered by them. What is
-done is kept: run it again, with more arms, budgets or seeds and the same --synthetic_graphs, to go
-on. Writes study.md, study.json and plots into --output, and with --results the numbers. Intervals
-hold for all arms, budgets and tasks at once.
+Arms without their collection are skipped. Select settings and sources with --split valid and other
+seeds (--first_seed), because results are optimistic on programs that were used for selection. The
+study keeps finished trainings: run it again with more arms, budgets or seeds, and the same
+--synthetic_graphs, to continue. It writes study.md, study.json and plots to --output, and the
+figures to --results. Intervals hold simultaneously for all arms, budgets and tasks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,20 +58,21 @@ ARMS = tuple(name for name, arm in cases_lib.ARMS.items() if arm.source != cases
 ALL = "all"
 _SOURCES = {cases_lib.LAYERDAG: "layerdag_collection", gains_lib.RANDOM: "random_collection",
             gains_lib.TEMPLATES: "templates_collection"}
-_PART_TITLES = {"all": "all judged programs", "seen": "groups of families that training has",
-                "unseen_groups": "groups of families never seen"}
+_PART_TITLES = {"all": "all evaluated programs", "seen": "families that occur in training",
+                "unseen_groups": "families that do not occur in training"}
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
-  flags.DEFINE_list("tasks", ["tile:xla_cpu"], "Collections of real programs, or descriptors.")
+def define_flags() -> None:
+  """Defines the flags."""
+  flags.DEFINE_list("tasks", ["tile:xla_cpu"], "Collections of real programs, by name or "
+                    "descriptor.")
   flags.DEFINE_list("budgets", ["5", "10", "20", "40", ALL], "Numbers of measured real programs "
-                    "that train; all: every one.")
-  flags.DEFINE_list("arms", list(ARMS), "Which ways to train are compared.")
-  flags.DEFINE_integer("seeds", 3, "How many seeds.", lower_bound=1)
-  flags.DEFINE_integer("first_seed", 0, "The first of them.", lower_bound=0)
-  flags.DEFINE_enum("split", "test", ["test", "valid"], "What is judged; checkpoints are chosen on "
-                    "valid.")
+                    "for training; all: every program.")
+  flags.DEFINE_list("arms", list(ARMS), "The arms to compare.")
+  flags.DEFINE_integer("seeds", 3, "Number of seeds.", lower_bound=1)
+  flags.DEFINE_integer("first_seed", 0, "The first seed.", lower_bound=0)
+  flags.DEFINE_enum("split", "test", ["test", "valid"], "Split to evaluate on. Checkpoints are "
+                    "selected on valid.")
   for name, flag in _SOURCES.items():
     flags.DEFINE_list(flag, [], f"Synthetic programs of the arm {name}: a descriptor for each kind "
                       "of the tasks, tile or layout.")
@@ -82,32 +84,33 @@ def _define_flags() -> None:
                        "smallest source has.", lower_bound=1)
   flags.DEFINE_string("synthetic_held_back", "unseen", "Which twins of validation and test "
                       "programs are left out, as of tpugraphs_rank.cli.train.")
-  flags.DEFINE_boolean("synthetic_any_target", False, "Take synthetic programs that were measured "
-                       "on another machine, too.")
-  flags.DEFINE_string("config", None, "JSON file with further settings of all trainings; otherwise "
-                      "the recipe of the bundled collection of the task's kind, one network.")
-  flags.DEFINE_integer("epochs", 12, "Validations of a training.", lower_bound=1)
-  flags.DEFINE_integer("steps_per_epoch", 80, "Steps between two validations.", lower_bound=1)
-  flags.DEFINE_integer("jobs", 1, "Trainings at a time.", lower_bound=1)
-  flags.DEFINE_boolean("train", True, "Train what is missing; otherwise report on what there is.")
+  flags.DEFINE_boolean("synthetic_any_target", False, "Also use synthetic programs that were "
+                       "measured on another machine.")
+  flags.DEFINE_string("config", None, "Recipe or JSON file with settings of all trainings. "
+                      "Default: the recipe of the bundled collection of the task's kind, one "
+                      "network.")
+  flags.DEFINE_integer("epochs", 12, "Validations per training.", lower_bound=1)
+  flags.DEFINE_integer("steps_per_epoch", 80, "Steps between validations.", lower_bound=1)
+  flags.DEFINE_integer("jobs", 1, "Trainings that run at the same time.", lower_bound=1)
+  flags.DEFINE_boolean("train", True, "Run missing trainings; otherwise report on existing ones.")
   flags.DEFINE_string("output", "runs/augmentation_study", "Folder of the cases and the report.")
-  flags.DEFINE_string("results", None, "Also write the numbers to this file.")
+  flags.DEFINE_string("results", None, "Also write the figures to this file.")
 
 
 def budgets_of(texts: Sequence[str]) -> list[int | None]:
-  """Numbers of programs; None: all of them."""
-  found: list[int | None] = []
+  """Parses numbers of programs; None means all programs."""
+  budgets: list[int | None] = []
   for text in texts:
     if text != ALL and not (text.isdigit() and int(text) > 0):
       raise errors.ConfigError(
           f"--budgets={','.join(texts)}; expected whole numbers of programs, or all")
-    found.append(None if text == ALL else int(text))
-  return found
+    budgets.append(None if text == ALL else int(text))
+  return budgets
 
 
 def settings_of(values: flags.FlagValues) -> dict[str, cases_lib.Settings]:
-  """For each task its settings; sources are those of its kind."""
-  found = {}
+  """The settings of each task, with the sources of its kind."""
+  settings = {}
   for name in values.tasks:
     collection = registry.get_collection(name)
     sources: dict[str, str] = {}
@@ -117,20 +120,20 @@ def settings_of(values: flags.FlagValues) -> dict[str, cases_lib.Settings]:
           if source in sources:
             raise errors.ConfigError(
                 f"--{flag} names two {collection.kind} collections, {sources[source]} and {path}; "
-                "expected one of a kind")
+                "expected one of each kind")
           sources[source] = path
     base = cases_lib.recipe(name, values.config, values.epochs, values.steps_per_epoch, {
         f"augment.{key}": values[key].value for key in (
             "synthetic_share", "synthetic_weight", "synthetic_graphs", "synthetic_held_back",
             "synthetic_any_target")})
-    found[collection.name] = cases_lib.equal_numbers(
+    settings[collection.name] = cases_lib.equal_numbers(
         cases_lib.Settings(base, sources, values.split))
-  return found
+  return settings
 
 
 def report(rows: Sequence[Mapping[str, Any]], trainings: Sequence[Mapping[str, Any]]
            ) -> dict[str, Any]:
-  """Comparisons, means and costs of what was trained, as JSON values."""
+  """Comparisons, means and costs of the trainings, as JSON values."""
   import pandas as pd
 
   frame = pd.DataFrame(rows)
@@ -169,9 +172,9 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def readme_table(results: Mapping[str, Any]) -> str:
-  """One row a task and budget: tau of real programs alone, and what LayerDAG's programs gain.
+  """One row per task and budget: tau with real programs alone, and the gain from LayerDAG programs.
 
-  The groups that training has, and those that it has not, apart where there are both.
+  Seen and unseen groups have separate columns where a task has both.
   """
   several = len({one["task"] for one in results["means"]}) > 1
   parts = [name for name in ("seen", "unseen_groups")
@@ -188,9 +191,9 @@ def readme_table(results: Mapping[str, Any]) -> str:
                   if one["arm"] == cases_lib.LAYERDAG), {})
     row = [f"{task}, {budget}" if several else str(budget)]
     for name in parts:
-      cell = lambda arm: result_tables.cell("tau", by_arm.get(arm, {}).get(name, {}).get("tau"))
       gain = gains.get(name, {}).get(gains_lib.OVERSAMPLED, {}).get("tau")
-      row += [cell(gains_lib.REAL), cell(cases_lib.LAYERDAG), gains_lib.gain_text(gain)]
+      row += [*(result_tables.cell("tau", by_arm.get(arm, {}).get(name, {}).get("tau"))
+                for arm in (gains_lib.REAL, cases_lib.LAYERDAG)), gains_lib.gain_text(gain)]
     rows.append(row)
   return tables.markdown(header, rows)
 
@@ -208,12 +211,13 @@ def _plot(found: Mapping[str, Any], output: pathlib.Path) -> None:
           f"gain in Kendall's tau over {rival.replace('_', ' ')}")
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the study."""
   values = flags.FLAGS
   unknown = sorted(set(values.arms) - set(ARMS))
   if unknown:
     raise errors.ConfigError(
-        f"--arms: no arm {unknown[0]!r}{config_lib.nearest(unknown[0], ARMS)}; there are: "
+        f"--arms: no arm {unknown[0]!r}{config_lib.nearest(unknown[0], ARMS)}; the arms are: "
         f"{', '.join(ARMS)}")
   output = pathlib.Path(values.output)
   tasks = settings_of(values)
@@ -225,7 +229,8 @@ def main(_) -> None:
     cases_lib.run_all(cases, output, values.jobs)
   rows, trainings = cases_lib.read(cases, output)
   if not rows:
-    raise errors.DataError(f"{output} holds no case of this plan yet; run it without --notrain")
+    raise errors.DataError(
+        f"{output} contains no finished training of this study; run it without --notrain")
   found = report(rows, trainings)
   from tpugraphs_rank.training import run_directory
 
@@ -245,9 +250,8 @@ def main(_) -> None:
   if values.results:
     files.write_json(values.results, results)
   print(text)
-  print(f"{len(trainings)} of {len(cases)} cases: {output}/study.md, study.json, plots beside them")
+  print(f"{len(trainings)} of {len(cases)} cases: {output}/study.md, study.json, and plots")
 
 
 if __name__ == "__main__":
-  _define_flags()
-  app.run(main)
+  app.run(main, define_flags)

@@ -1,16 +1,15 @@
-"""Measures how fast layout programs train and score, in CPU seconds, medians of interleaved runs.
+"""Measures training and scoring speed on layout programs: median CPU seconds of interleaved runs.
 
   python -m experiments.benchmark --output runs/benchmark
   python -m experiments.benchmark --output runs/benchmark --parts speedups,streaming --repeats 9
 
-Writes into `--output`: `benchmark.json`, `benchmark.md` (the tables that it prints) and
-`growth.png`. Programs are made up; the coverage of a program is the share of its nodes within one
-hop of a configurable one. "plain" computes every node under every configuration, "exact" what a
-configuration can change, "distinct" each distinct state once. `score_exact` is the first list of a
-program, `score_exact_next` any further one, `score_exact_program` the first and fifteen more.
-Shares are of the least time that this machine's matrix products, or its copies in memory, whichever
-take longer, leave (`benchmarks/limits.py`).
-Nothing else should run meanwhile.
+Writes `benchmark.json`, `benchmark.md` (the tables that it prints) and `growth.png` to `--output`.
+The programs are synthetic. The coverage of a program is the share of its nodes within one hop of a
+configurable node. "plain" computes every node under every configuration, "exact" only what a
+configuration can change, and "distinct" computes each distinct state once. `score_exact` is the
+first list of a program, `score_exact_next` a further list, `score_exact_program` the first list and
+fifteen more. Shares are relative to the least possible time on this machine, which its matrix
+products or memory copies determine (`benchmarks/limits.py`). Run nothing else at the same time.
 """
 
 import json
@@ -28,24 +27,24 @@ from tpugraphs_rank.cli import app
 PARTS = ("speedups", "growth", "streaming", "memory", "packing", "recipes")
 _APP = "experiments.benchmark"
 _NODES, _CONFIGS = 10_000, 16
-# Shares of the nodes within one hop, and the names of the cases; two hops reach 31 % and 81 %.
+# Coverage of each case; two hops reach 31 % and 81 % of the nodes.
 _COVERAGES = {"13_31": 0.13, "47_81": 0.47}
 _AXES = {"nodes": (1_000, 4_000, 20_000, 40_000), "configs": (4, 64), "depth": (1, 4),
          "coverage": (0.05, 0.3, 0.6, 0.9)}
-_COUNTS = (64, 1_000, 4_000)  # Of configurations that are streamed.
-# Numbers of configurations of the growth that are streamed, and up to which all are computed.
+_COUNTS = (64, 1_000, 4_000)  # Numbers of configurations of the streaming part.
+# Streamed numbers of configurations of the growth part, and the largest for "exact".
 _STREAMED, _MOST_EXACT = (1_000, 10_000, 100_000), 10_000
 _WAYS = ("train_plain", "train_exact", "score_plain", "score_exact", "score_exact_next",
          "score_distinct", "batch")
 
 
 def speedups(repeats: int) -> dict[str, Any]:
-  """Plain against exact at 10,000 nodes and 16 configurations, beside the machine's ceilings."""
+  """Plain against exact at 10,000 nodes and 16 configurations, and the machine's limits."""
   from experiments.benchmarks import execution
   from experiments.benchmarks import limits
   from experiments.benchmarks import programs
   cases_ = [(name, width) for name in _COVERAGES for width in (32, 64)]
-  found: dict[str, Any] = {}
+  results: dict[str, Any] = {}
   for name, width in tqdm.tqdm(cases_, desc="speedups", disable=None):
     bench = execution.Bench(
         programs.program(_NODES, _COVERAGES[name], _CONFIGS), width, configs=_CONFIGS)
@@ -54,11 +53,11 @@ def speedups(repeats: int) -> dict[str, Any]:
     ceiling = limits.ceilings(width, bench.rows[1] * _CONFIGS, repeats)
     for way, shares in (("plain", [1.0] * len(bench.shares)), ("exact", bench.shares)):
       work = limits.work(limits.exact_states(shares, _NODES, _CONFIGS), width, _NODES)
-      # A gradient is two products for each one.
+      # A gradient takes twice the products of the forward pass.
       for task, done in (("score", work), ("train", work * 3)):
         entry = times[f"{task}_{way}"]
         entry.update(limits.share(done, entry["cpu_s"], ceiling))
-    found[f"{name}_width{width}"] = {
+    results[f"{name}_width{width}"] = {
         "shares": bench.shares, "times": times, "ceilings": ceiling,
         "train_speedup": ratio("train_plain", "train_exact"),
         "score_speedup": ratio("score_plain", "score_exact_next"),
@@ -66,14 +65,14 @@ def speedups(repeats: int) -> dict[str, Any]:
         "score_speedup_program": execution.PROGRAM_LISTS * ratio(
             "score_plain", "score_exact_program"),
         "batch_share_of_train_step": ratio("batch", "train_exact")}
-  return found
+  return results
 
 
 def growth(repeats: int) -> list[dict[str, Any]]:
-  """All ways over nodes, configurations, coverage and depth, one at a time.
+  """All variants over nodes, configurations, coverage and depth, varied one at a time.
 
-  Beyond 64 configurations, and for `score_distinct`, configurations are those of a search, and are
-  streamed; what would take minutes or gigabytes is left out (None).
+  Above 64 configurations, and for `score_distinct`, the configurations come from a simulated search
+  and are streamed. Points that would take minutes or gigabytes are omitted (None).
   """
   from experiments.benchmarks import execution
   from experiments.benchmarks import programs
@@ -88,8 +87,8 @@ def growth(repeats: int) -> list[dict[str, Any]]:
     layouts = programs.searched_layouts(
         len(graph.node_config_ids), count, np.random.default_rng(1))
     ways = ("distinct", "exact") if streamed and count <= _MOST_EXACT else ("distinct",)
-    found, _ = bench.stream(layouts, 1 if streamed else repeats, ways)
-    times = {f"score_{way}": value for way, value in found.items()}
+    streamed_times, _ = bench.stream(layouts, 1 if streamed else repeats, ways)
+    times = {f"score_{way}": value for way, value in streamed_times.items()}
     if not streamed:
       times.update(bench.compare(repeats))
     rows.append({**point, **{
@@ -99,7 +98,7 @@ def growth(repeats: int) -> list[dict[str, Any]]:
 
 
 def streaming(repeats: int) -> list[dict[str, Any]]:
-  """Exact against distinct states over the number of configurations, random and searched."""
+  """Exact against distinct states over the number of random and searched configurations."""
   from experiments.benchmarks import execution
   from experiments.benchmarks import limits
   from experiments.benchmarks import programs
@@ -110,8 +109,8 @@ def streaming(repeats: int) -> list[dict[str, Any]]:
   rows = []
   pairs = [(kind, count) for kind in ("searched", "random") for count in _COUNTS]
   for kind, count in tqdm.tqdm(pairs, desc="streaming", disable=None):
-    make = programs.searched_layouts if kind == "searched" else programs.random_layouts
-    layouts = make(len(graph.node_config_ids), count, rng)
+    generate = programs.searched_layouts if kind == "searched" else programs.random_layouts
+    layouts = generate(len(graph.node_config_ids), count, rng)
     times, streamers = bench.stream(layouts, max(repeats // 2, 1), ("exact", "distinct", "chosen"))
     states = {"exact": [size * count for size in bench.rows],
               "distinct": streamers["distinct"].states}
@@ -120,8 +119,8 @@ def streaming(repeats: int) -> list[dict[str, Any]]:
       row[f"{way}_per_cpu_s"] = count / value["cpu_s"]
       row[f"{way}_per_wall_s"] = count / value["wall_s"]
       if way in states:
-        found = limits.share(limits.work(states[way], 32), value["cpu_s"], ceiling)
-        row.update({f"{way}_{key}": entry for key, entry in found.items()})
+        shares = limits.share(limits.work(states[way], 32), value["cpu_s"], ceiling)
+        row.update({f"{way}_{key}": entry for key, entry in shares.items()})
     rows.append({
         **row, "distinct_over_exact": times["exact"]["cpu_s"] / times["distinct"]["cpu_s"],
         **execution.costs(bench.rows, count, streamers["exact"], streamers["distinct"])})
@@ -129,9 +128,9 @@ def streaming(repeats: int) -> list[dict[str, Any]]:
 
 
 def packing() -> dict[str, Any]:
-  """Packing and reading a tenth of the largest public shapes; `benchmark_packing` takes them whole.
+  """Packs and reads a tenth of the largest public shapes; `benchmark_packing` uses full size.
 
-  The limit is a copy of what is packed, as it is unpacked.
+  The limit is a copy of the packed data in unpacked form.
   """
   from experiments.benchmarks import limits
   from experiments.benchmarks import packing as packing_lib
@@ -144,16 +143,16 @@ def packing() -> dict[str, Any]:
 
 
 def recipes(repeats: int) -> list[dict[str, Any]]:
-  """A training step of each recipe of the public collections, and the hours that all take."""
+  """The time of a training step of each public recipe, and the hours of the whole training."""
   from experiments.benchmarks import recipes as recipes_lib
   return recipes_lib.measure(repeats)
 
 
 def memory() -> list[dict[str, Any]]:
-  """Peak of memory and speed of `Run.score` on 20,000 nodes, each case in a process of its own.
+  """Peak memory and speed of `Run.score` on 20,000 nodes, each case in a separate process.
 
-  Configurations come from a packed file, mapped into memory: unpacked they would take more than
-  scoring them does.
+  Configurations come from a memory-mapped packed file; unpacked they would need more memory than
+  scoring does.
   """
   from experiments.benchmarks import cases
   rows = []
@@ -163,15 +162,15 @@ def memory() -> list[dict[str, Any]]:
     for kind, count in tqdm.tqdm((("searched", 100_000), ("random", 20_000)), desc="memory",
                                  disable=None):
       path = folder / f"{kind}.pack"
-      made = cases.run(_APP, "program", path, kind, count)
+      packed = cases.run(_APP, "program", path, kind, count)
       rows.append({"nodes": 20_000, "configurations": kind, "count": count,
-                   "unpacked_gb": made["nbytes"] / 1e9, "packed_gb": path.stat().st_size / 1e9,
+                   "unpacked_gb": packed["nbytes"] / 1e9, "packed_gb": path.stat().st_size / 1e9,
                    **cases.run(_APP, "score", folder / "run", path)})
   return rows
 
 
 def one_case(case: str) -> dict[str, Any]:
-  """Makes a run ("run,RUN,DATA"), a program ("program,FILE,KIND,COUNT") or scores ("score,...")."""
+  """Writes a run ("run,RUN,DATA") or a program ("program,FILE,KIND,COUNT"), or scores it."""
   from experiments.benchmarks import public_path
   what, *values = case.split(",")
   if what == "run":
@@ -184,7 +183,7 @@ def one_case(case: str) -> dict[str, Any]:
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
-  """The ratios that matter, at width 32; inference is that of a program, all of it."""
+  """The main ratios at width 32; "inference" is all lists of a program."""
   cases = found.get("speedups", {})
   ratios: dict[str, Any] = {}
   if cases:
@@ -199,7 +198,8 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
   return ratios
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the benchmark."""
   values = flags.FLAGS
   from experiments.benchmarks import report
   from tpugraphs_rank.training import run_directory
@@ -228,14 +228,15 @@ def main(_) -> None:
   print(text)
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the flags."""
   flags.DEFINE_string("output", "runs/benchmark", "Folder of the results.")
-  flags.DEFINE_multi_enum("parts", list(PARTS), list(PARTS), "What is measured.")
-  flags.DEFINE_integer("repeats", 7, "Runs of each way, of which the median counts.", lower_bound=1)
-  flags.DEFINE_string("results", None, "Also write the numbers to this file.")
-  flags.DEFINE_string("case", None, "One case of the memory part: used by this command itself.")
+  flags.DEFINE_multi_enum("parts", list(PARTS), list(PARTS), "The parts to measure.")
+  flags.DEFINE_integer("repeats", 7, "Runs of each variant; the median is reported.",
+                       lower_bound=1)
+  flags.DEFINE_string("results", None, "Also write the figures to this file.")
+  flags.DEFINE_string("case", None, "One case of the memory part; for internal use.")
 
 
 if __name__ == "__main__":
-  _define_flags()
-  app.run(main)
+  app.run(main, define_flags)

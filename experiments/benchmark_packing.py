@@ -3,10 +3,10 @@
   python -m experiments.benchmark_packing --output runs/benchmark_packing
   python -m experiments.benchmark_packing --output runs/benchmark_packing --parts packing,opening
 
-Writes `packing.json` into `--output`, and prints it. `--folder` gets some gigabytes of made-up data,
-which are removed at the end: packing the largest public shapes, opening 200 graphs, and training on
-a collection whose layouts, unpacked, are ten times this machine's memory (its packed files are mostly
-holes). Nothing else should run meanwhile.
+Writes `packing.json` to `--output`, and prints it. `--folder` temporarily holds some gigabytes of
+synthetic data. The parts pack the largest public shapes, open 200 graphs, and train on a collection
+whose unpacked layouts are ten times this machine's memory (its packed files are sparse). Run
+nothing else at the same time.
 """
 
 import json
@@ -21,17 +21,18 @@ from tpugraphs_rank.cli import app
 PARTS = ("packing", "opening", "training")
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the flags."""
   flags.DEFINE_string("output", "runs/benchmark_packing", "Folder of the results.")
-  flags.DEFINE_multi_enum("parts", list(PARTS), list(PARTS), "What is measured.")
-  flags.DEFINE_string("folder", None, "Folder on the disk that is measured; otherwise --output.")
-  flags.DEFINE_float("times_memory", 10.0, "Unpacked size of what is trained on, in sizes of this "
-                     "machine's memory.", lower_bound=0.0)
-  flags.DEFINE_string("case", None, "One case: used by this command itself.")
+  flags.DEFINE_multi_enum("parts", list(PARTS), list(PARTS), "The parts to measure.")
+  flags.DEFINE_string("folder", None, "Folder on the disk to measure. Default: --output.")
+  flags.DEFINE_float("times_memory", 10.0, "Unpacked size of the training collection, as a "
+                     "multiple of this machine's memory.", lower_bound=0.0)
+  flags.DEFINE_string("case", None, "One case; for internal use.")
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the benchmark."""
   values = flags.FLAGS
   from experiments.benchmarks import packing
   if values.case:
@@ -51,5 +52,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-  _define_flags()
-  app.run(main)
+  app.run(main, define_flags)

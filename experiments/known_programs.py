@@ -1,11 +1,11 @@
-"""Several seeds on new configurations of known programs: where there are few programs.
+"""Evaluates rankers on new configurations of known programs, for collections with few programs.
 
   python -m experiments.known_programs --collection graphs/collection.json --output runs/known
 
-Each seed divides the distinct configurations of every program anew, trains on one part and is
-tested on another that it never saw; one table says what that reaches beside the baselines, and what
-the noise between repeats of one configuration allows. Settings come from flags and `--config` as
-for `tpugraphs_rank.cli.train`, with `--split_by=configuration`. Runs that are done are kept.
+Each seed splits the distinct configurations of every program, trains on one side and tests on
+another. A table compares the ranker with the baselines and with the limit that measurement noise
+between repetitions sets. Settings come from flags and `--config` as for `tpugraphs-rank train`,
+with `--split_by=configuration`. Finished runs are kept.
 """
 
 import pathlib
@@ -22,7 +22,8 @@ from tpugraphs_rank.training import parallel as runs_lib
 from tpugraphs_rank.training import run_directory
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the study."""
   values = flags.FLAGS
   output = pathlib.Path(values.output)
   base = config_lib.override(
@@ -31,7 +32,7 @@ def main(_) -> None:
   model, seeds = base.model.model, range(values.seeds)
   directories = runs_lib.train_all(runs_lib.grid(base, [model], seeds), output, values.jobs)
 
-  from tpugraphs_rank.evaluation import comparison  # TensorFlow: after the trainings' own.
+  from tpugraphs_rank.evaluation import comparison  # Imports TensorFlow.
   from tpugraphs_rank.evaluation import result_tables
   frames: dict[str, list[Any]] = {}
   ceilings: dict[str, Any] = {}
@@ -40,28 +41,30 @@ def main(_) -> None:
     for name, found in compared.frames.items():
       frames.setdefault(name, []).extend(found)
     ceilings[str(seed)] = compared.results()["noise_ceilings"]
-  # A baseline may have no ranking in some division, where no default is held back.
-  found = result_tables.summarise(
+  # A baseline may lack a ranking in some splits, where the default configuration is not held back.
+  summary = result_tables.summarise(
       {name: each for name, each in frames.items() if len(each) == len(seeds)})
   results = {**run_directory.environment(), "seeds": list(seeds),
              "collection": compared.task.collection.name, "held_back": compared.task.held_back,
-             **found, "noise_ceilings": ceilings}
+             **summary, "noise_ceilings": ceilings}
   files.write_json(output / "results.json", results)
   if values.results:
     files.write_json(values.results, results)
-  print(f"{compared.task.collection.name}: {compared.task.held_back} ({found['graphs']} programs)")
+  print(f"{compared.task.collection.name}: {compared.task.held_back} "
+        f"({summary['graphs']} programs)")
   shown = comparison.shown(compared.task.collection)
-  print(tables.text(*result_tables.rows_of(found, "", shown)))
+  print(tables.text(*result_tables.rows_of(summary, "", shown)))
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the flags."""
   flags.DEFINE_string("output", "runs/known_programs", "Folder of the runs.")
-  flags.DEFINE_integer("seeds", 3, "Seeds: 0, 1, ...", lower_bound=1)
-  flags.DEFINE_integer("jobs", 0, "Trainings at a time; 0: one a core.", lower_bound=0)
-  flags.DEFINE_string("results", None, "Also write the numbers to this file.")
+  flags.DEFINE_integer("seeds", 3, "Number of seeds: 0, 1, ...", lower_bound=1)
+  flags.DEFINE_integer("jobs", 0, "Trainings that run at the same time; 0: one per core.",
+                       lower_bound=0)
+  flags.DEFINE_string("results", None, "Also write the figures to this file.")
   app.define_config_flags(run_config.RunConfig)
 
 
 if __name__ == "__main__":
-  _define_flags()
-  app.run(main)
+  app.run(main, define_flags)

@@ -1,26 +1,27 @@
-"""Do generated graphs make a surrogate of graph labels better? Arms, label budgets, paired seeds.
+"""Do generated graphs improve a surrogate of graph labels? Arms, label budgets, paired seeds.
 
   python -m experiments.label_study --graphs kernels.npz --output runs/label_study \\
     --results results/augmentation_labels.json
 
-The label of a real kernel is its mean normalised runtime. Graphs are divided by structure; a budget
-is a number of training graphs whose labels are known, drawn with each seed. Graphs without labels
-are free: one LayerDAG learns the structures of all training graphs, never a label. All surrogates
-take the same number of steps and are chosen on the same real validation graphs:
+The label of a real kernel is its mean normalized runtime. Graphs are split by structure. A budget
+is a number of training graphs with known labels, which each seed selects. Graphs without labels may
+always be used: one LayerDAG learns the structures of all training graphs, without labels. All
+surrogates take the same number of steps and are selected on the same real validation graphs:
 
-  real                    half of the graphs of the other arms' steps, all of them real
-  real_oversampled        real graphs in the place of the others
-  layerdag_taught         generated graphs beside real ones, labelled by the surrogates of the two
-                          arms above: of the budget's labels alone
-  layerdag_taught_shuffled  the same with these labels permuted: a control
+  real                    only the real half of the other arms' graphs per step
+  real_oversampled        further real graphs replace the generated ones
+  layerdag_taught         real graphs, and generated graphs labeled by the surrogates of the two
+                          arms above, which know the budget's labels only
+  layerdag_taught_shuffled  control: the same with permuted labels
   layerdag_taught_only    generated graphs alone
-  real_taught             the training graphs without labels, labelled likewise, in their place: a
-                          control that says what generated graphs are worth beside free real ones
-  layerdag_conditioned    with all labels known: graphs of a LayerDAG that was asked for a label,
-                          and that label (with --conditioned)
+  real_taught             control: unlabeled real training graphs, labeled in the same way, replace
+                          the generated ones
+  layerdag_conditioned    with all labels known: graphs that a LayerDAG generated for a label, with
+                          that label (with --conditioned)
 
-What is done is kept: run it again to go on. Writes study.md and study.json into --output, and with
---results the numbers. Intervals hold for all arms, budgets and both measures at once.
+The study keeps finished cases: run it again to continue. It writes study.md and study.json to
+--output, and the figures to --results. Intervals hold simultaneously for all arms, budgets and both
+measures.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,41 +55,42 @@ REAL, OVERSAMPLED = "real", "real_oversampled"
 TAUGHT, SHUFFLED, ONLY = "layerdag_taught", "layerdag_taught_shuffled", "layerdag_taught_only"
 REAL_TAUGHT, CONDITIONED = "real_taught", "layerdag_conditioned"
 ARMS = (REAL, OVERSAMPLED, TAUGHT, SHUFFLED, ONLY, REAL_TAUGHT, CONDITIONED)
-# What each arm is compared with.
+# The arms that each arm is compared with.
 RIVALS: Mapping[str, tuple[str, ...]] = {
     TAUGHT: (REAL, OVERSAMPLED, SHUFFLED, REAL_TAUGHT), SHUFFLED: (REAL, OVERSAMPLED),
     ONLY: (REAL, OVERSAMPLED), REAL_TAUGHT: (REAL, OVERSAMPLED), CONDITIONED: (REAL, OVERSAMPLED)}
-_STRUCTURES, _LABELS = "structures", "conditioned"  # The two generators.
-_MADE, _ROUND = 1, 2  # Seeds of draws.
+_STRUCTURES, _LABELS = "structures", "conditioned"  # Folders of the two generators.
+_SAMPLING, _ROUND = 1, 2  # Seeds.
 
 
-# Defined only when this is the program: other apps use the same flag names.
-def _define_flags() -> None:
-  flags.DEFINE_string("graphs", None, "File of the real labelled graphs.", required=True)
+def define_flags() -> None:
+  """Defines the flags."""
+  flags.DEFINE_string("graphs", None, "File of the real labeled graphs.", required=True)
   flags.DEFINE_string("output", "runs/label_study", "Folder of generators, cases and the report.")
-  flags.DEFINE_string(
-      "config", str(pathlib.Path(__file__).parent / "configs" / "layerdag_tpu_tile.json"),
-      "JSON file with the settings of the generators; conditions are the study's.")
-  flags.DEFINE_list("budgets", ["20", "40", "80", augmentation_study.ALL], "Numbers of labelled "
-                    "training graphs; all: every one.")
-  flags.DEFINE_integer("seeds", 5, "Seeds 0, 1, ... of subsets and surrogates.", lower_bound=1)
-  flags.DEFINE_integer("division", 0, "Seed of the division by structure.", lower_bound=0)
-  flags.DEFINE_boolean("conditioned", False, "Also train a generator that is asked for labels.")
-  flags.DEFINE_float("guidance", 2.0, "Of the conditioned generator.", lower_bound=0.0)
-  flags.DEFINE_integer("batch_size", 32, "Graphs a step of a surrogate.", lower_bound=2)
-  flags.DEFINE_integer("steps_per_epoch", 6, "Steps between two validations.", lower_bound=1)
-  flags.DEFINE_integer("epochs", 30, "Validations of a surrogate's training.", lower_bound=1)
-  flags.DEFINE_integer("width", 64, "Of the surrogates' states.", lower_bound=4)
-  flags.DEFINE_float("learning_rate", 1e-3, "Of the surrogates.", lower_bound=1e-6)
-  flags.DEFINE_string("results", None, "Also write the numbers to this file.")
+  flags.DEFINE_string("config", "layerdag_tpu_tile", "Recipe or JSON file with the settings of the "
+                      "generators; the study sets the conditions.")
+  flags.DEFINE_list("budgets", ["20", "40", "80", augmentation_study.ALL], "Numbers of labeled "
+                    "training graphs; all: every graph.")
+  flags.DEFINE_integer("seeds", 5, "Number of seeds 0, 1, ... of subsets and surrogates.",
+                       lower_bound=1)
+  flags.DEFINE_integer("division", 0, "Seed of the split by structure.", lower_bound=0)
+  flags.DEFINE_boolean("conditioned", False, "Also train a generator that is conditioned on "
+                       "labels.")
+  flags.DEFINE_float("guidance", 2.0, "Guidance of the conditioned generator.", lower_bound=0.0)
+  flags.DEFINE_integer("batch_size", 32, "Graphs per step of a surrogate.", lower_bound=2)
+  flags.DEFINE_integer("steps_per_epoch", 6, "Steps between validations.", lower_bound=1)
+  flags.DEFINE_integer("epochs", 30, "Validations per training of a surrogate.", lower_bound=1)
+  flags.DEFINE_integer("width", 64, "Width of the surrogates' states.", lower_bound=4)
+  flags.DEFINE_float("learning_rate", 1e-3, "Learning rate of the surrogates.", lower_bound=1e-6)
+  flags.DEFINE_string("results", None, "Also write the figures to this file.")
 
 
 class Study(NamedTuple):
-  """What all surrogates share: graphs of each split, generated ones, and sizes of training."""
+  """The common data of all surrogates: graphs of each split, generated graphs, and options."""
 
   parts: Mapping[str, dags_lib.Dags]
-  made: dags_lib.Dags  # No labels.
-  asked: dags_lib.Dags | None  # Labels that were asked for.
+  generated: dags_lib.Dags  # Without labels.
+  conditioned: dags_lib.Dags | None  # With the labels that they were generated for.
   label: str
   options: Any  # surrogate.Options of all arms but REAL.
 
@@ -97,9 +99,9 @@ def generated(folder: pathlib.Path, parts: Mapping[str, dags_lib.Dags], conditio
               path: str, guidance: float) -> dags_lib.Dags:
   """As many graphs as training has, from a generator that is trained, or resumed, in `folder`.
 
-  Those with the structure of a validation or test graph are left out.
+  Graphs with the structure of a validation or test graph are dropped.
   """
-  from tpugraphs_rank.synthesis.layerdag import model as model_lib  # TensorFlow: not for --help.
+  from tpugraphs_rank.synthesis.layerdag import model as model_lib  # Imports TensorFlow.
   from tpugraphs_rank.synthesis.layerdag import sampler
   from tpugraphs_rank.synthesis.layerdag import training
 
@@ -115,60 +117,61 @@ def generated(folder: pathlib.Path, parts: Mapping[str, dags_lib.Dags], conditio
       training.Trainer(config).train(folder / "run")
     model = model_lib.LayerDAG.load(folder / "run" / "model.npz")
     dags_lib.save(folder / "made.npz", model.sample(
-        len(parts["train"]), seed=_MADE, options=sampler.Options(guidance=guidance)))
-  made = dags_lib.load(folder / "made.npz")
+        len(parts["train"]), seed=_SAMPLING, options=sampler.Options(guidance=guidance)))
+  graphs = dags_lib.load(folder / "made.npz")
   known = np.concatenate([parts[split].hashes() for split in ("valid", "test")])
-  return made.take(np.flatnonzero(~np.isin(made.hashes(), known)))
+  return graphs.take(np.flatnonzero(~np.isin(graphs.hashes(), known)))
 
 
 def rows_of(count: int, wanted: int, seed: Sequence[int]) -> np.ndarray:
-  """(wanted,) places of `count` graphs, none more than once oftener than another."""
+  """(wanted,) indices of `count` graphs; all occur equally often, up to one."""
   return mixing.repeated_permutations(count, 0, wanted, seed)
 
 
 def arms(study: Study, budget: int | None, seed: int, predict: Any
          ) -> Iterator[tuple[str, dags_lib.Dags, int]]:
-  """The arms of a budget and seed in order: name, graphs of a round, graphs a step.
+  """The arms of a budget and seed in order: name, graphs of one round, graphs per step.
 
   Args:
     study: the study.
-    budget: labelled training graphs; None: all.
-    seed: draws them.
-    predict: gives labels (g,) of graphs by the surrogates of the arms REAL and OVERSAMPLED, which
-      must be trained when the third arm is asked for.
+    budget: number of labeled training graphs; None: all.
+    seed: seed that selects them.
+    predict: returns labels (g,) of graphs, predicted by the surrogates of the arms REAL and
+      OVERSAMPLED, which must be trained before the third arm is requested.
   """
   train, size = study.parts["train"], study.options.batch_size
   order = np.random.default_rng([seed, 0]).permutation(len(train))
   known = train.take(order[:budget])
-  # Of real and other graphs as many rows as training has graphs, so that each has its turn.
+  # As many rows of real and of other graphs as training has graphs, so that each is used.
   half, whole = len(train), 2 * len(train)
-  drawn = lambda graphs, count: graphs.take(rows_of(len(graphs), count, [seed, _ROUND]))
-  yield REAL, drawn(known, half), size // 2
-  yield OVERSAMPLED, drawn(known, whole), size
+  sampled = lambda graphs, count: graphs.take(rows_of(len(graphs), count, [seed, _ROUND]))
+  yield REAL, sampled(known, half), size // 2
+  yield OVERSAMPLED, sampled(known, whole), size
   labelled = lambda graphs: graphs.with_labels(predict(graphs), [study.label])
-  mixed = lambda graphs: dags_lib.concat([drawn(known, half), drawn(graphs, whole - half)])
-  taught = labelled(study.made)
+  mixed = lambda graphs: dags_lib.concat([sampled(known, half), sampled(graphs, whole - half)])
+  taught = labelled(study.generated)
   yield TAUGHT, mixed(taught), size
   permuted = np.random.default_rng([seed, 3]).permutation(len(taught))
   yield SHUFFLED, mixed(taught.with_labels(taught.y[permuted], taught.y_names)), size
-  yield ONLY, drawn(taught, whole), size
+  yield ONLY, sampled(taught, whole), size
   if len(known) < len(train):
     yield REAL_TAUGHT, mixed(labelled(train.take(order[budget:]))), size
-  elif study.asked is not None:
-    yield CONDITIONED, mixed(study.asked), size
+  elif study.conditioned is not None:
+    yield CONDITIONED, mixed(study.conditioned), size
 
 
 def run(study: Study, budget: int | None, seed: int, folder: pathlib.Path) -> None:
-  """Trains the surrogates of a budget and seed that have not left their file yet."""
+  """Trains the surrogates of a budget and seed that have no result file yet."""
   from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 
-  guesses: list[np.ndarray] = []  # Labels of made and of training graphs, by each teacher.
-  pool = dags_lib.concat([study.made.with_labels(np.zeros(len(study.made)), [study.label]),
-                          study.parts["train"]])
-  places = {value: place for place, value in enumerate(pool.hashes().tolist())}
+  guesses: list[np.ndarray] = []  # Labels of the graphs in `pool`, predicted by each teacher.
+  pool = dags_lib.concat([
+      study.generated.with_labels(np.zeros(len(study.generated)), [study.label]),
+      study.parts["train"]])
+  index = {value: number for number, value in enumerate(pool.hashes().tolist())}
 
   def predict(graphs: dags_lib.Dags) -> np.ndarray:
-    return np.mean(guesses, axis=0)[[places[value] for value in graphs.hashes().tolist()]]
+    return np.mean(guesses, axis=0)[[index[value] for value in graphs.hashes().tolist()]]
 
   for arm, graphs, size in arms(study, budget, seed, predict):
     path = folder / f"{arm}.json"
@@ -189,23 +192,24 @@ def run(study: Study, budget: int | None, seed: int, folder: pathlib.Path) -> No
 
 
 def report(truth: np.ndarray, families: Sequence[str],
-           found: Mapping[int, Mapping[str, Mapping[int, Mapping[str, Any]]]]) -> dict[str, Any]:
+           stored: Mapping[int, Mapping[str, Mapping[int, Mapping[str, Any]]]]) -> dict[str, Any]:
   """Means and comparisons as JSON values.
 
   Args:
     truth: (g,) labels of the test graphs.
     families: (g,) their structures.
-    found: for each budget, arm and seed what its surrogate left.
+    stored: for each budget, arm and seed the stored result of its surrogate.
   """
   means, comparisons = [], []
-  ours = [(budget, arm) for budget, by_arm in found.items() for arm in by_arm if arm in RIVALS]
+  ours = [(budget, arm) for budget, by_arm in stored.items() for arm in by_arm if arm in RIVALS]
   level = two_way.corrected_level(max(len(ours), 1) * len(label_gains.MEASURES))
-  for budget, by_arm in found.items():
+  for budget, by_arm in stored.items():
     for arm, by_seed in by_arm.items():
       each = [one["predictions"] for one in by_seed.values()]
       means.append({
           "budget": budget, "arm": arm, "n_seeds": len(each),
-          "pearson": result_tables.figure([_defined(metrics.pearson(truth, one)) for one in each]),
+          "pearson": result_tables.figure(
+              [_zero_if_nan(metrics.pearson(truth, one)) for one in each]),
           "mae": result_tables.figure([metrics.mean_absolute_error(truth, one) for one in each]),
           "cpu_seconds": float(np.mean([one["cpu_seconds"] for one in by_seed.values()]))})
       rivals = {}
@@ -222,52 +226,53 @@ def report(truth: np.ndarray, families: Sequence[str],
   return {"means": means, "comparisons": comparisons}
 
 
-def _defined(value: float) -> float:
-  """Constant predictions agree as well as chance does."""
+def _zero_if_nan(value: float) -> float:
+  """Counts the undefined correlation of constant predictions as 0, the chance level."""
   return 0.0 if np.isnan(value) else value
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-  """One row a budget and arm: both measures, and gains over each rival."""
+  """One row per budget and arm: both measures, and the gains over each rival."""
   gains = {(one["budget"], one["arm"]): one["gains"] for one in found["comparisons"]}
   rivals = (REAL, OVERSAMPLED, SHUFFLED, REAL_TAUGHT)
-  header = ["labelled graphs", "training", "Pearson", "MAE", *(
+  header = ["labeled graphs", "training", "Pearson", "MAE", *(
       f"{measure}: gain over {rival.replace('_', ' ')}" for rival in rivals
       for measure in ("Pearson", "MAE")), "seeds"]
   rows = []
   for one in found["means"]:
-    mine = gains.get((one["budget"], one["arm"]), {})
+    own = gains.get((one["budget"], one["arm"]), {})
     rows.append([str(one["budget"]), one["arm"].replace("_", " "),
                  result_tables.cell("pearson", one["pearson"]),
                  result_tables.cell("mae", one["mae"]),
-                 *(gains_lib.gain_text(mine.get(rival, {}).get(name)) for rival in rivals
+                 *(gains_lib.gain_text(own.get(rival, {}).get(name)) for rival in rivals
                    for name in label_gains.MEASURES), str(one["n_seeds"])])
   return tables.markdown(header, rows)
 
 
 def readme_table(results: Mapping[str, Any]) -> str:
-  """One row a budget: Pearson of real graphs, and what generated and free real graphs gain."""
+  """One row per budget: Pearson with real graphs, and the gains of generated and real graphs."""
   gains = {(one["budget"], one["arm"]): one["gains"] for one in results["comparisons"]}
   by_cell = {(one["budget"], one["arm"]): one for one in results["means"]}
   rows = []
   for budget in dict.fromkeys(one["budget"] for one in results["means"]):
-    gain = lambda arm, name: gains_lib.gain_text(
-        gains.get((budget, arm), {}).get(OVERSAMPLED, {}).get(name))
     oversampled = by_cell[budget, OVERSAMPLED]["pearson"]
-    rows.append([str(budget), result_tables.cell("pearson", oversampled),
-                 gain(TAUGHT, "pearson"), gain(TAUGHT, "mae"), gain(REAL_TAUGHT, "pearson"),
-                 gain(SHUFFLED, "pearson")])
+    rows.append([str(budget), result_tables.cell("pearson", oversampled), *(
+        gains_lib.gain_text(gains.get((budget, arm), {}).get(OVERSAMPLED, {}).get(name))
+        for arm, name in ((TAUGHT, "pearson"), (TAUGHT, "mae"), (REAL_TAUGHT, "pearson"),
+                          (SHUFFLED, "pearson")))])
   return tables.markdown(
-      ["labelled graphs", "Pearson, real oversampled", "gain of LayerDAG graphs, taught",
-       "the same in MAE", "gain of real graphs, taught", "gain of shuffled labels"], rows)
+      ["labeled graphs", "Pearson, real oversampled", "gain from LayerDAG graphs, predicted labels",
+       "the same in MAE", "gain from real graphs, predicted labels",
+       "gain from shuffled labels"], rows)
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Runs the study."""
   values = flags.FLAGS
   output = pathlib.Path(values.output)
   graphs = dags_lib.load(values.graphs)
   if not graphs.y_names:
-    raise errors.DataError(f"{values.graphs} has no labels; the study is about those")
+    raise errors.DataError(f"{values.graphs} has no labels, which the study needs")
   label = graphs.y_names[0]
   folder_settings.check(output, {
       "graphs": dags_lib.digest(graphs),
@@ -280,7 +285,7 @@ def main(_) -> None:
   budgets = augmentation_study.budgets_of(values.budgets)
   if any(budget is not None and budget > whole for budget in budgets):
     raise errors.ConfigError(
-        f"--budgets={','.join(values.budgets)}; training has {whole} graphs: ask for fewer, or all")
+        f"--budgets={','.join(values.budgets)}; training has {whole} graphs: use fewer, or all")
   from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
   from tpugraphs_rank.training import run_directory
   from tpugraphs_rank.training import runtime
@@ -289,12 +294,13 @@ def main(_) -> None:
   structures = parts["train"].with_labels(np.zeros([whole, 0]), [])
   bare = {**parts, "train": structures,
           "valid": parts["valid"].with_labels(np.zeros([len(parts["valid"]), 0]), [])}
-  made = generated(output / _STRUCTURES, bare, ["size"], values.config, 1.0)
-  asked = generated(output / _LABELS, parts, [label, "size"], values.config, values.guidance
-                    ) if values.conditioned else None
+  unlabeled = generated(output / _STRUCTURES, bare, ["size"], values.config, 1.0)
+  conditioned = generated(output / _LABELS, parts, [label, "size"], values.config, values.guidance
+                          ) if values.conditioned else None
+  if conditioned is not None:
+    conditioned = conditioned.with_labels(conditioned.label(label), [label])
   study = Study(
-      parts, made, asked.with_labels(asked.label(label), [label]) if asked is not None else None,
-      label, surrogate_lib.Options(
+      parts, unlabeled, conditioned, label, surrogate_lib.Options(
           width=values.width, learning_rate=values.learning_rate, batch_size=values.batch_size,
           steps_per_epoch=values.steps_per_epoch, max_epochs=values.epochs,
           patience=values.epochs))
@@ -302,22 +308,22 @@ def main(_) -> None:
   folder_of = lambda budget, seed: output / "cases" / str(budget or whole) / f"seed{seed}"
   for budget, seed in tqdm.tqdm(cases, desc="budgets and seeds", disable=None):
     run(study, budget, seed, folder_of(budget, seed))
-  found: dict[int, dict[str, dict[int, Any]]] = {}
+  stored: dict[int, dict[str, dict[int, Any]]] = {}
   for arm in ARMS:
     for budget, seed in cases:
       path = folder_of(budget, seed) / f"{arm}.json"
       if path.exists():
-        found.setdefault(budget or whole, {}).setdefault(arm, {})[seed] = files.read_json(path)
+        stored.setdefault(budget or whole, {}).setdefault(arm, {})[seed] = files.read_json(path)
   results = {
       **run_directory.environment(), "real_graphs": pathlib.Path(values.graphs).name,
       **{f"{split}_graphs": len(part) for split, part in parts.items()},
-      "test_structures": len(np.unique(parts["test"].wl)), "made_graphs": len(made),
-      "seeds": values.seeds, "division": values.division,
+      "test_structures": len(np.unique(parts["test"].wl)), "made_graphs": len(unlabeled),
+      "seeds": list(range(values.seeds)), "division": values.division,
       "surrogate": {"batch_size": values.batch_size, "epochs": values.epochs,
                     "steps": values.epochs * values.steps_per_epoch, "width": values.width,
                     "learning_rate": values.learning_rate},
       **report(parts["test"].label(label), [str(value) for value in parts["test"].wl.tolist()],
-               {budget: found[budget] for budget in sorted(found)})}
+               {budget: stored[budget] for budget in sorted(stored)})}
   files.write_json(output / "study.json", results)
   text = markdown(results)
   files.write_text(output / "study.md", text)
@@ -327,5 +333,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-  _define_flags()
-  app.run(main)
+  app.run(main, define_flags)

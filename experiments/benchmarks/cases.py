@@ -1,6 +1,6 @@
-"""Cases of a benchmark, each in a process of its own, whose peak of memory is the case's alone.
+"""Runs cases of a benchmark in separate processes, so that each peak of memory is the case's own.
 
-An app of cases takes `--case`, and its last line of output is what it found, as JSON.
+A benchmark takes `--case` and prints its result as JSON on the last line of its output.
 """
 
 import json
@@ -14,14 +14,14 @@ from tpugraphs_rank import errors
 
 
 def run(app: str, *case: Any) -> dict[str, Any]:
-  """What an app finds in a case.
+  """The result of a case.
 
   Args:
-    app: its module.
-    case: given to it joined with commas.
+    app: module of the benchmark.
+    case: arguments of the case, passed joined with commas.
 
   Raises:
-    TpuGraphsRankError: the process failed; with the end of what it said.
+    TpuGraphsRankError: the process failed; the message ends with its output.
   """
   done = subprocess.run([sys.executable, "-m", app, "--case", ",".join(map(str, case))],
                         capture_output=True, text=True, check=False)
@@ -32,9 +32,9 @@ def run(app: str, *case: Any) -> dict[str, Any]:
 
 
 def peak_gb() -> float:
-  """The most memory that this process has had resident, mapped files included, on Linux.
+  """The peak resident memory of this process on Linux, including mapped files.
 
-  Not `getrusage`, which keeps the peak of the process that started this one.
+  `getrusage` is unsuitable: it includes the peak of the parent process.
   """
   status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
   return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024 / 1e9

@@ -1,4 +1,4 @@
-"""Training steps and scoring: plain against exact against distinct states, interleaved."""
+"""Training steps and scoring: plain, exact and distinct-state execution, interleaved."""
 
 from collections.abc import Callable, Mapping, Sequence
 import time
@@ -24,17 +24,17 @@ PROGRAM_LISTS = 16
 
 
 class Counting(streaming.Streamer):
-  """A streamer that counts.
+  """A streamer that counts its work.
 
   Attributes:
     cpu_s: CPU seconds of the last program.
-    called_s: those of them that the model took for its configurations.
-    states: distinct states that it computed at each level.
-    told: groups of nodes times configurations at which states were told apart.
+    called_s: the part of them that the model spent on its configurations.
+    states: number of distinct states computed at each level.
+    deduplicated: number of (group of nodes, configuration) pairs whose states were deduplicated.
   """
 
   def __call__(self, prepared):
-    self.called_s, self.states, self.told = 0.0, 0, 0
+    self.called_s, self.states, self.deduplicated = 0.0, 0, 0
     started = time.process_time()
     scores = super().__call__(prepared)
     self.cpu_s = time.process_time() - started
@@ -50,7 +50,7 @@ class Counting(streaming.Streamer):
   def _deduplicate(self, index, program, start, size):
     levels, layouts = super()._deduplicate(index, program, start, size)
     self.states = self.states + np.array([level.offset[-1] for level in levels])
-    self.told += layouts.shape[1] * sum(index.groups)
+    self.deduplicated += layouts.shape[1] * sum(index.groups)
     return levels, layouts
 
 
@@ -81,11 +81,11 @@ class Bench:
     return [round(rows / self.graph.num_nodes, 4) for rows in self.rows]
 
   def compare(self, repeats: int) -> Times:
-    """One training step, and scoring one list.
+    """Times one training step, and the scoring of one list.
 
-    `train_exact` and `score_exact` do everything; `score_exact_next` is a list of a program whose
-    configuration-free part is there, as for every list but the first; `score_exact_program` is
-    `PROGRAM_LISTS` lists of a program, the first and the others; `batch` makes a batch.
+    `train_exact` and `score_exact` compute everything. `score_exact_next` is a further list of a
+    program, whose configuration-independent part is already computed. `score_exact_program` is
+    `PROGRAM_LISTS` lists of a program, the first and further ones. `batch` assembles a batch.
     """
     ways: dict[str, Callable[[], Any]] = {}
     for name, batch in (("plain", self._plain), ("exact", self._exact)):
@@ -108,7 +108,7 @@ class Bench:
 
   def stream(self, layouts: np.ndarray, repeats: int, ways: tuple[str, ...]
              ) -> tuple[Times, dict[str, Counting]]:
-    """Scoring many configurations: "exact", by "distinct" states, or whichever is "chosen"."""
+    """Scores many configurations: "exact", with "distinct" states, or with the "chosen" method."""
     budget = self.config.batch.scoring_megabytes * 2 ** 20
     graph = graphs.with_configs(self.graph, layouts)
     prepared = batches.prepare(splits.ProgramView(graph), self.normalizer)
@@ -131,21 +131,22 @@ def _score_program(streamer: streaming.Streamer, arrays: Mapping[str, Any]) -> N
 
 def costs(rows: Sequence[int], count: int, exact: Counting, distinct: Counting
           ) -> dict[str, float]:
-  """What `streaming` takes telling apart and distinct states to cost, in states of `config_dependent_part`.
+  """The costs of deduplication and of distinct states, in units of the cost of an exact state.
 
   Args:
-    rows: nodes that depend on the configuration at each level.
-    count: configurations that both have scored.
-    exact: without distinct states.
-    distinct: with them.
+    rows: number of nodes that depend on the configuration at each level.
+    count: number of configurations that both streamers scored.
+    exact: streamer without distinct states.
+    distinct: streamer with distinct states.
   """
   inside = lambda sizes: 2 * sum(sizes) - sizes[0] - sizes[-1]
-  own = exact.called_s / (count * inside(rows))
-  return {"cost_of_telling": (distinct.cpu_s - distinct.called_s) / distinct.told / own,
-          "cost_of_distinct": distinct.called_s / inside(distinct.states) / own}
+  exact_state = exact.called_s / (count * inside(rows))
+  return {"cost_of_telling": ((distinct.cpu_s - distinct.called_s) / distinct.deduplicated
+                              / exact_state),
+          "cost_of_distinct": distinct.called_s / inside(distinct.states) / exact_state}
 
 
 def tensors(batch: batches.Batch) -> tuple[dict[str, tf.Tensor], dict[str, tf.TensorSpec]]:
-  """A batch as a step takes it, and its specification."""
+  """A batch as the input of a step, and its specification."""
   dataset = pipeline.dataset(lambda: iter([batch]))
   return next(iter(dataset)), dataset.element_spec

@@ -1,7 +1,8 @@
-"""What a machine reaches at best, so that each figure stands as a share of a limit.
+"""The limits of a machine, so that measurements can be expressed as a share of them.
 
-A model's work is matrix products and the traffic of their results. Its least time is that of the
-one that takes longer at the rate that this machine reaches for it alone, at the model's shapes.
+A model's work consists of matrix products and the memory traffic of their results. Its least time
+is the longer of the two at the rate that this machine reaches for each alone, at the model's
+shapes.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from experiments.benchmarks import timing
 
-FEATURES = 140  # Of a made-up node: all of them vary.
+FEATURES = 140  # Of a synthetic node, all non-constant.
 _KERNELS = 4  # Of a convolution: the MLP's, the node's own, and one for each direction.
 
 
@@ -30,9 +31,9 @@ def work(states: Sequence[float], width: int, nodes: int = 0) -> Work:
   """The work of scoring: each result of a product or a sum is written once and read once.
 
   Args:
-    states: how many are computed before each convolution, and after the last.
-    width: of the states.
-    nodes: whose features are projected.
+    states: number of states before each convolution, and after the last one.
+    width: width of the states.
+    nodes: number of nodes whose features are projected.
   """
   before, after = sum(states[:-1]), sum(states[1:])
   return Work(2 * width * (before * _KERNELS * width + nodes * FEATURES),
@@ -40,12 +41,12 @@ def work(states: Sequence[float], width: int, nodes: int = 0) -> Work:
 
 
 def exact_states(shares: Sequence[float], nodes: int, configs: int) -> Sequence[float]:
-  """For each level the states that exact scoring computes, from the shares that depend."""
+  """The number of states of exact scoring at each level, from the shares of dependent nodes."""
   return [nodes * (share * configs + 1 - share) for share in shares]
 
 
 def ceilings(width: int, rows: int, repeats: int) -> dict[str, float]:
-  """What this machine reaches: a convolution's widest matrix product, and a copy of states."""
+  """This machine's rates for a convolution's widest matrix product, and for copying states."""
   left = tf.random.normal([rows, width])
   right = tf.random.normal([width, 3 * width])
   source = np.ones([rows, width], np.float32)
@@ -58,7 +59,7 @@ def ceilings(width: int, rows: int, repeats: int) -> dict[str, float]:
 
 
 def share(done: Work, seconds: float, ceiling: dict[str, float]) -> dict[str, Any]:
-  """The least time over the time that was taken, and what binds: "matmul" or "copy"."""
+  """The least possible time as a share of `seconds`, and the limit: "matmul" or "copy"."""
   least = {"matmul": done.flops / ceiling["matmul_gflops"] / 1e9,
            "copy": done.nbytes / ceiling["copy_gb_per_s"] / 1e9}
   binds = max(least, key=least.get)

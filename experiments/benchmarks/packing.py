@@ -1,6 +1,6 @@
-"""Packing, reading, opening, and training on packed collections larger than memory.
+"""Packing, reading, opening, and training on packed collections that are larger than memory.
 
-What has a peak of memory is measured in a process of its own: see `one_case`.
+Everything with a peak of memory is measured in a separate process; see `one_case`.
 """
 
 import itertools
@@ -31,24 +31,23 @@ _APP = "experiments.benchmark_packing"
 # (configurations, configurable nodes, nodes) of the largest public files.
 SHAPES: tuple[tuple[int, int, int], ...] = ((100_040, 121, 2_000), (10_760, 2_251, 15_000))
 OPENED = 200
-_STORED_BYTES = 72  # Of a node in a configuration, in an .npz file.
+_STORED_BYTES = 72  # Per node and configuration in an .npz file.
 _READ = 64
-# Different configurations of a made-up packed graph; most of its rows are the first.
+# Number of distinct configurations of a synthetic packed graph; most rows are the first one.
 _POOL = 1024
-# All layouts of a tensor of rank 4, and the compiler's own choice: 15,625 of three tensors.
+# All layouts of a rank-4 tensor, and the compiler's default: 15,625 combinations of three tensors.
 _LAYOUTS = np.array([(*order, -1, -1) for order in itertools.permutations(range(4))]
                     + [(-1,) * 6], np.float32)
-# Rows that go together, of which one in so many is filled: the others take no space on disk.
+# Rows are grouped in blocks; only one block in `_FILLED` is not sparse.
 _BLOCK_ROWS, _FILLED = 512, 16
 
 
 def packing(folder: pathlib.Path, part: int = 1) -> list[dict[str, Any]]:
-  """Packs files of the largest public shapes, and reads configurations at random.
+  """Packs files of the largest public shapes, and reads random configurations.
 
-  Of the shapes' configurations there is one in `part`.
-
-  `configs_bytes` is what a node takes in a configuration on disk, `file_bytes` the same with the
-  graph shared out; `read_*_ms` are for 64 random configurations.
+  Only one in `part` of the shapes' configurations is used. `configs_bytes` is the size on disk per
+  node and configuration; `file_bytes` is the same including a share of the graph. `read_*_ms` are
+  for 64 random configurations.
   """
   rows = []
   for shape in tqdm.tqdm(SHAPES, desc="packing", disable=None):
@@ -56,26 +55,26 @@ def packing(folder: pathlib.Path, part: int = 1) -> list[dict[str, Any]]:
     source = folder / f"{configs}x{configurable}.npz"
     target = source.with_suffix(packed_graphs.SUFFIX)
     write_source(source, configs, configurable, nodes)
-    found = cases.run(_APP, "pack", source, target)
+    measured = cases.run(_APP, "pack", source, target)
     reader = packed_format.Reader(target)
     graph = packed_graphs.open_graph(reader)
     samples = configs * configurable
-    own = sum(entry.nbytes for name, entry in reader.arrays.items() if name not in (
+    configs_bytes = sum(entry.nbytes for name, entry in reader.arrays.items() if name not in (
         "node_feat", "node_opcode", "edge_index", "node_config_ids"))
     rows.append({
         "configs": configs, "configurable": configurable, "nodes": nodes,
         "unpacked_gb": samples * _STORED_BYTES / 1e9, "npz_gb": source.stat().st_size / 1e9,
-        **found, "configs_bytes": own / samples, "file_bytes": target.stat().st_size / samples,
-        **_reading(graph)})
+        **measured, "configs_bytes": configs_bytes / samples,
+        "file_bytes": target.stat().st_size / samples, **_reading(graph)})
     source.unlink()
     target.unlink()
   return rows
 
 
 def _reading(graph: packed_graphs.PackedLayoutGraph) -> dict[str, float]:
-  """Milliseconds to read 64 random configurations, from memory and from disk."""
+  """Milliseconds to read 64 random configurations, from disk ("cold") and from memory ("warm")."""
   rng = np.random.default_rng(0)
-  found = {}
+  measured = {}
   for name, cold, repeats in (("cold", True, 9), ("warm", False, 101)):
     times = []
     for _ in range(repeats):
@@ -85,20 +84,20 @@ def _reading(graph: packed_graphs.PackedLayoutGraph) -> dict[str, float]:
       before = time.perf_counter()
       graph.layouts(rows)
       times.append(1000 * (time.perf_counter() - before))
-    found[f"read_{name}_ms"] = float(np.median(times))
-    found[f"read_{name}_worst_ms"] = max(times)
-  return found
+    measured[f"read_{name}_ms"] = float(np.median(times))
+    measured[f"read_{name}_worst_ms"] = max(times)
+  return measured
 
 
 def _drop_cache(path: pathlib.Path) -> None:
-  """Asks the system to forget what it keeps of a file in memory."""
+  """Asks the operating system to drop a file from its cache."""
   with open(path, "rb") as file:
     os.fsync(file.fileno())
     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_source(path: pathlib.Path, configs: int, configurable: int, nodes: int) -> None:
-  """Writes an `.npz` file of random layouts of rank 4, some rows at a time."""
+  """Writes an `.npz` file of random rank-4 layouts in chunks."""
   rng = np.random.default_rng(0)
   base = programs.program(nodes, 0.13, 2)
   arrays = base.arrays()
@@ -119,7 +118,7 @@ def write_source(path: pathlib.Path, configs: int, configurable: int, nodes: int
 
 
 def opening(folder: pathlib.Path) -> dict[str, Any]:
-  """Opens a collection of 200 packed graphs, and reads what training asks of all of them."""
+  """Opens a collection of 200 packed graphs, and loads what training needs of all of them."""
   collection = folder / "collection.json"
   files.write_json(collection, {
       "name": "layout:opened", "kind": "layout", "target": "none", "splits": {"all": OPENED}})
@@ -128,7 +127,7 @@ def opening(folder: pathlib.Path) -> dict[str, Any]:
     npz.save_graph(folder / f"g{number}.npz", graph)
   started = time.perf_counter()
   split = collections.load_collection(str(collection), "all", packed="always")
-  packed_in = time.perf_counter() - started
+  pack_seconds = time.perf_counter() - started
   times = []
   for _ in range(5):
     started = time.perf_counter()
@@ -139,26 +138,26 @@ def opening(folder: pathlib.Path) -> dict[str, Any]:
     raise AssertionError("the collection was not read from packed files")
   started = time.perf_counter()
   splits.load(run_config.DataConfig(collection=str(collection), split_by="configuration"), "train")
-  return {"graphs": OPENED, "pack_s": packed_in, "open_s": float(np.median(times)),
+  return {"graphs": OPENED, "pack_s": pack_seconds, "open_s": float(np.median(times)),
           "load_programs_s": time.perf_counter() - started}
 
 
 def training(folder: pathlib.Path, times_memory: float = 10.0) -> dict[str, Any]:
-  """One epoch on a collection that, unpacked, is so many times the memory of this machine.
+  """Trains one epoch on a collection whose unpacked size is a multiple of this machine's memory.
 
-  `batch_share` is the time that making batches takes, of that of the epoch with its tracing and
-  validation.
+  `batch_share` is the time for assembling batches as a share of the time of the epoch, including
+  tracing and validation.
   """
   memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
   unpacked = write_sparse(folder, int(times_memory * memory))
-  found = cases.run(_APP, "train", folder / "collection.json", folder / "run")
-  taken = sum(path.stat().st_blocks * 512 for path in folder.rglob(f"*{packed_graphs.SUFFIX}"))
-  return {"memory_gb": memory / 1e9, "unpacked_gb": unpacked / 1e9, "on_disk_gb": taken / 1e9,
-          **found}
+  measured = cases.run(_APP, "train", folder / "collection.json", folder / "run")
+  on_disk = sum(path.stat().st_blocks * 512 for path in folder.rglob(f"*{packed_graphs.SUFFIX}"))
+  return {"memory_gb": memory / 1e9, "unpacked_gb": unpacked / 1e9, "on_disk_gb": on_disk / 1e9,
+          **measured}
 
 
 class _Sparse:
-  """A file that leaves holes where zeros are written."""
+  """A file that skips blocks of zeros when writing, so that they become holes."""
 
   def __init__(self, file: BinaryIO):
     self._file = file
@@ -175,7 +174,7 @@ class _Sparse:
 
 
 class _Pool(NamedTuple):
-  """The configurations of a made-up program as a packed file has them."""
+  """The configurations of a synthetic program in the format of packed files."""
 
   graph: graphs.LayoutGraph
   dictionary: np.ndarray
@@ -185,27 +184,27 @@ class _Pool(NamedTuple):
 
   @classmethod
   def of(cls, graph: graphs.LayoutGraph) -> "_Pool":
-    pieces, codes = np.unique(
+    dictionary, codes = np.unique(
         graph.node_config_feat.astype(np.int8).reshape(-1, 18), axis=0, return_inverse=True)
     codes = codes.reshape(_POOL, -1).astype(np.uint16)
-    codes[0] = 0  # Most rows: holes.
-    return cls(graph, pieces, codes,
+    codes[0] = 0  # Most rows use this one, as zeros.
+    return cls(graph, dictionary, codes,
                np.array([zlib.crc32(row.data) for row in codes], np.uint32),
-               graphs.row_digests(pieces[codes]))
+               graphs.row_digests(dictionary[codes]))
 
 
 def write_sparse(folder: pathlib.Path, nbytes: int, configs: int = 100_040, nodes: int = 6_000
                  ) -> int:
-  """Writes a packed collection without sources; most of its files are holes.
+  """Writes a packed collection without source files; most of its files are sparse.
 
   Args:
     folder: gets `collection.json`.
-    nbytes: unpacked, at least.
-    configs: of each training graph.
-    nodes: of each graph.
+    nbytes: smallest unpacked size.
+    configs: configurations of each training graph.
+    nodes: nodes of each graph.
 
   Returns:
-    Bytes of the training layouts, were they unpacked.
+    Size in bytes of the unpacked training layouts.
   """
   kinds = [_Pool.of(programs.program(nodes, coverage, _POOL, seed))
            for seed, coverage in enumerate((0.12, 0.15, 0.18))]
@@ -215,7 +214,7 @@ def write_sparse(folder: pathlib.Path, nbytes: int, configs: int = 100_040, node
   with tqdm.tqdm(total=nbytes, desc="writing", unit="B", unit_scale=True, disable=None) as bar:
     while total < nbytes or number < 4:
       kind, name = kinds[number % len(kinds)], f"g{number:04d}"
-      # Few to judge: validation scores all configurations.
+      # Validation scores all configurations, so its graphs have few.
       split, count = ("valid", 64) if number < 2 else ("train", configs)
       _write_packed(folders[split] / f"{name}{packed_graphs.SUFFIX}", kind, count, number)
       keys[split][name] = "made up"
@@ -233,7 +232,7 @@ def write_sparse(folder: pathlib.Path, nbytes: int, configs: int = 100_040, node
 
 
 def _write_packed(path: pathlib.Path, pool: _Pool, configs: int, seed: int) -> None:
-  """A packed graph of some of a pool's configurations, most of them the first."""
+  """Writes a packed graph with configurations of a pool, most of them the first."""
   rng = np.random.default_rng(seed)
   picks = rng.integers(_POOL, size=configs)
   picks[np.arange(configs) // _BLOCK_ROWS % _FILLED > 0] = 0
@@ -260,22 +259,22 @@ def one_case(case: str) -> dict[str, Any]:
   """Packs one file ("pack,SOURCE,TARGET"), or trains ("train,COLLECTION,RUN").
 
   Returns:
-    The seconds, and the peak of this process's resident memory, mapped files included.
+    Seconds, and the peak resident memory of this process, including mapped files.
   """
   what, source, target = case.split(",")
   started = time.perf_counter(), time.process_time()
   if what == "pack":
     packed_graphs.pack_graph(source, target)
-    found: dict[str, Any] = {"wall_s": time.perf_counter() - started[0],
-                             "cpu_s": time.process_time() - started[1]}
+    measured: dict[str, Any] = {"wall_s": time.perf_counter() - started[0],
+                                "cpu_s": time.process_time() - started[1]}
   else:
-    found = _train(source, target)
-  found["peak_gb"] = cases.peak_gb()
-  return found
+    measured = _train(source, target)
+  measured["peak_gb"] = cases.peak_gb()
+  return measured
 
 
 def _train(collection: str, run_dir: str) -> dict[str, Any]:
-  from tpugraphs_rank.training import trainer  # TensorFlow: its memory is no part of packing.
+  from tpugraphs_rank.training import trainer  # Imports TensorFlow, which packing must not.
   config = config_lib.override(run_config.RunConfig(), {
       "data.collection": collection, "data.packed": "auto", "batch.batch_size": 4,
       "batch.max_configs": 16, "batch.lists_per_graph": 1, "batch.config_skew": 1.0,
@@ -283,11 +282,11 @@ def _train(collection: str, run_dir: str) -> dict[str, Any]:
   started = time.perf_counter()
   training_ = trainer.Trainer(config)
   built = time.perf_counter()
-  made = sum(1 for _ in map(training_.stepper.model.arrange, batches.training_batches(
+  count = sum(1 for _ in map(training_.stepper.model.arrange, batches.training_batches(
       training_.train_graphs, config.batch, 0, 1)))
-  drawn = time.perf_counter()
+  batched = time.perf_counter()
   training_.train(run_dir)
   ended = time.perf_counter()
-  return {"graphs": len(training_.train_graphs), "steps": made, "build_s": built - started,
-          "batches_s": drawn - built, "epoch_s": ended - drawn,
-          "batch_share": (drawn - built) / (ended - drawn)}
+  return {"graphs": len(training_.train_graphs), "steps": count, "build_s": built - started,
+          "batches_s": batched - built, "epoch_s": ended - batched,
+          "batch_share": (batched - built) / (ended - batched)}

@@ -1,4 +1,4 @@
-"""Made-up layout programs of any size, and configurations as a search leaves them."""
+"""Synthetic layout programs of any size, with random or searched configurations."""
 
 from collections.abc import Iterator
 
@@ -7,24 +7,24 @@ import numpy as np
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import partition
 
-# Edges a node, close to the public layout programs' and to the bundled ones'.
-_EDGES_A_NODE = 1.6
+# Edges per node, close to those of the public and of the bundled layout programs.
+_EDGES_PER_NODE = 1.6
 _PERMUTATIONS = np.array(
     [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 2, 3], [0, 2, 1, 3], [-1] * 4], np.int8)
 
 
 def program(nodes: int, coverage: float, configs: int, seed: int = 0) -> graphs.LayoutGraph:
-  """A program in which this share of the nodes lies within one hop of a configurable one.
+  """A program with a given share of nodes within one hop of a configurable node.
 
   Args:
-    nodes: how many.
-    coverage: share of the nodes, reached within a hundredth by the number of configurable nodes.
-    configs: random configurations.
-    seed: of everything.
+    nodes: number of nodes.
+    coverage: that share; the number of configurable nodes is chosen to match it within 1 %.
+    configs: number of random configurations.
+    seed: seed of all random choices.
   """
   rng = np.random.default_rng(seed)
-  user = np.repeat(np.arange(1, nodes), 1 + (rng.random(nodes - 1) < _EDGES_A_NODE - 1))
-  # Operands are mostly near: a program's values live shortly.
+  user = np.repeat(np.arange(1, nodes), 1 + (rng.random(nodes - 1) < _EDGES_PER_NODE - 1))
+  # Most operands are near, as in real programs.
   operand = np.maximum(user - 1 - rng.geometric(0.15, len(user)), 0)
   edges = np.unique(np.stack([user, operand], axis=1), axis=0)
   order = rng.permutation(nodes)
@@ -42,13 +42,14 @@ def program(nodes: int, coverage: float, configs: int, seed: int = 0) -> graphs.
 
 
 def covered(edges: np.ndarray, starts: np.ndarray, nodes: int) -> tuple[float, float]:
-  """Shares of the nodes within one and two hops of the starts."""
-  found = partition.hops(nodes, starts, [(edges[:, 1], edges[:, 0]), (edges[:, 0], edges[:, 1])], 2)
-  return float((found <= 1).mean()), float((found <= 2).mean())
+  """Shares of the nodes within one and within two hops of the starts."""
+  distance = partition.hops(
+      nodes, starts, [(edges[:, 1], edges[:, 0]), (edges[:, 0], edges[:, 1])], 2)
+  return float((distance <= 1).mean()), float((distance <= 2).mean())
 
 
 def random_layouts(nodes: int, configs: int, rng: np.random.Generator) -> np.ndarray:
-  """(configs, nodes, 18) int8: each tensor's layout drawn for itself."""
+  """(configs, nodes, 18) int8 layouts, independent for each tensor."""
   layouts = np.full([configs, nodes, 18], -1, np.int8)
   for start in (0, 6, 12):
     layouts[:, :, start:start + 4] = _PERMUTATIONS[
@@ -57,17 +58,17 @@ def random_layouts(nodes: int, configs: int, rng: np.random.Generator) -> np.nda
 
 
 def searched_layouts(nodes: int, configs: int, rng: np.random.Generator) -> np.ndarray:
-  """(configs, nodes, 18) int8: a search from the default, which changes a few nodes at a time.
+  """(configs, nodes, 18) int8 layouts of a search that changes a few nodes at a time.
 
-  Each configuration differs from the best one so far at 1 + Poisson(2) nodes; one in twenty is
-  better and becomes the next one to start from.
+  The search starts from the default layouts. Each configuration differs from the best one so far at
+  1 + Poisson(2) nodes; one in twenty is better and becomes the new best one.
   """
   return next(searched_blocks(nodes, configs, rng, configs))
 
 
 def searched_blocks(nodes: int, configs: int, rng: np.random.Generator, size: int
                     ) -> Iterator[np.ndarray]:
-  """The same, `size` of them at a time."""
+  """The same as `searched_layouts`, in blocks of `size`."""
   best = np.full([nodes, 18], -1, np.int8)
   for first in range(0, configs, size):
     layouts = np.empty([min(size, configs - first), nodes, 18], np.int8)

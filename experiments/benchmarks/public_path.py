@@ -1,4 +1,4 @@
-"""Scoring as a user does it: a run directory, a packed program, and `Run.score`."""
+"""Scoring through the public API: a run directory, a packed program, and `Run.score`."""
 
 from collections.abc import Iterator
 import pathlib
@@ -20,14 +20,14 @@ from tpugraphs_rank.data import packed_graphs
 from tpugraphs_rank.data import packed_layouts
 
 NODES, COVERAGE = 20_000, 0.13
-# Configurations that are scored first, so that the time is that of a program after the first.
+# Configurations that are scored before timing, so that functions are traced.
 _WARM_UP = 64
 _BLOCK = 1_000
 
 
 def write_run(run_dir: pathlib.Path, folder: pathlib.Path) -> None:
-  """Trains for one epoch on four small programs in `folder`: what a run knows costs no time."""
-  from tpugraphs_rank.training import trainer  # TensorFlow: not for the process that packs.
+  """Trains one epoch on four small programs; the quality of the model does not affect its speed."""
+  from tpugraphs_rank.training import trainer  # Imports TensorFlow, which packing must not.
   for number in range(4):
     split = "valid" if number == 3 else "train"
     (folder / split).mkdir(parents=True, exist_ok=True)
@@ -41,16 +41,16 @@ def write_run(run_dir: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def write_program(path: pathlib.Path, kind: str, count: int, nodes: int = NODES) -> int:
-  """Packs a program with so many configurations, some at a time.
+  """Packs a program with many configurations, in blocks.
 
   Args:
-    path: the packed file.
-    kind: of the configurations, "searched" or "random".
-    count: of them.
-    nodes: of the program.
+    path: the packed file to write.
+    kind: kind of the configurations, "searched" or "random".
+    count: number of configurations.
+    nodes: number of nodes.
 
   Returns:
-    Bytes of the layouts, unpacked to one a number.
+    Size in bytes of the unpacked layouts, at one byte per number.
   """
   graph = programs.program(nodes, COVERAGE, 2)
   configurable = len(graph.node_config_ids)

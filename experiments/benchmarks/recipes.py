@@ -1,6 +1,5 @@
-"""How long the recipes of the public collections train, from a step on made-up programs."""
+"""Training time of the recipes of the public collections, from a step on synthetic programs."""
 
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
-from tpugraphs_rank.data import pipeline
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.training import steps
@@ -23,7 +21,6 @@ from tpugraphs_rank.training import steps
 # Mean numbers of nodes (arXiv 2308.13490).
 _NODES = {"tile:xla": 40, "layout:xla:default": 14_105, "layout:xla:random": 14_105,
           "layout:nlp:default": 5_659, "layout:nlp:random": 5_659}
-_FOLDER = pathlib.Path(__file__).resolve().parent.parent / "configs"
 
 
 def _tile(nodes: int, seed: int) -> graphs.TileGraph:
@@ -37,11 +34,11 @@ def _tile(nodes: int, seed: int) -> graphs.TileGraph:
 
 
 def measure(repeats: int) -> list[dict[str, Any]]:
-  """For each recipe a training step, and what all its epochs take by it, without validation."""
+  """For each recipe the time of a training step, and of all steps without validation."""
   rows = []
   for name, nodes in _NODES.items():
-    config = config_lib.from_dict(run_config.RunConfig, recipe_files.read(
-        _FOLDER / f"{name.replace(':', '_')}.json"))
+    config = config_lib.from_dict(
+        run_config.RunConfig, recipe_files.read(name.replace(":", "_")))
     kind = name.partition(":")[0]
     size = config.batch.batch_size
     members = [_tile(nodes, seed) if kind == "tile" else programs.program(nodes, 0.13, 64, seed)

@@ -10,53 +10,53 @@ from tpugraphs_rank import tables
 _AXES = ("nodes", "configs", "coverage", "depth")
 
 
-def tables_of(found: dict[str, Any]) -> list[str]:
-  """Markdown tables of the parts that were measured."""
+def tables_of(results: dict[str, Any]) -> list[str]:
+  """Markdown tables of the measured parts."""
   blocks = []
-  if "speedups" in found:
+  if "speedups" in results:
     header = ["case", "dependent after 1, 2 convolutions", "train", "score", "first list",
               "batch / step", "train: share of limit", "first list: share of limit"]
     shown = lambda entry: f"{100 * entry['share']:.0f} % ({entry['binds']})"
-    blocks.append("Times faster than plain\n\n" + tables.markdown(header, [
+    blocks.append("Speedup over plain execution\n\n" + tables.markdown(header, [
         [name, " / ".join(f"{100 * share:.0f} %" for share in case["shares"][1:]),
          f"{case['train_speedup']:.1f}", f"{case['score_speedup']:.1f}",
          f"{case['score_speedup_first_list']:.1f}", f"{case['batch_share_of_train_step']:.2f}",
          shown(case["times"]["train_exact"]), shown(case["times"]["score_exact"])]
-        for name, case in found["speedups"].items()]))
-  if "streaming" in found:
-    blocks.append("Many configurations, 10,000 nodes\n\n" + _plain(found["streaming"]))
-  if "memory" in found:
-    blocks.append("Memory\n\n" + _plain(found["memory"]))
-  if "packing" in found:
-    blocks.append(f"Packing and reading, {found['packing']['part']}\n\n" + _plain(
-        found["packing"]["shapes"]))
-  if "recipes" in found:
-    blocks.append("Training of the recipes without validation\n\n" + _plain(found["recipes"]))
-  if "growth" in found:
+        for name, case in results["speedups"].items()]))
+  if "streaming" in results:
+    blocks.append("Many configurations, 10,000 nodes\n\n" + _plain(results["streaming"]))
+  if "memory" in results:
+    blocks.append("Memory\n\n" + _plain(results["memory"]))
+  if "packing" in results:
+    blocks.append(f"Packing and reading, {results['packing']['part']}\n\n" + _plain(
+        results["packing"]["shapes"]))
+  if "recipes" in results:
+    blocks.append("Training of the recipes without validation\n\n" + _plain(results["recipes"]))
+  if "growth" in results:
     rows = [{key: value if key in _AXES else "" if value is None else f"{1000 * value:.1f} ms"
              for key, value in row.items() if not key.endswith("_wall")}
-            for row in found["growth"]]
+            for row in results["growth"]]
     blocks.append("Growth, CPU time\n\n" + _plain(rows))
   return blocks
 
 
 def _plain(rows: list[dict[str, Any]]) -> str:
-  """A table of rows of equal keys; rates as whole numbers."""
+  """A table of rows with the same keys; rates are rounded to whole numbers."""
   cell = lambda key, value: (f"{value:,.0f}" if "_per_" in key else
                              f"{value:.2f}" if isinstance(value, float) else str(value))
   return tables.markdown(list(rows[0]), [
       [cell(key, value) for key, value in row.items()] for row in rows])
 
 
-def tables_text(found: dict[str, Any]) -> str:
-  """All tables."""
-  return "\n\n".join(tables_of(found)) + "\n"
+def tables_text(results: dict[str, Any]) -> str:
+  """All tables as one text."""
+  return "\n\n".join(tables_of(results)) + "\n"
 
 
 def speedup_table(results: dict[str, Any]) -> str:
-  """For the README: times faster than the plain formulation, and its further figures."""
-  header = ["reached after 1 / 2 convolutions", "training step", "16 lists of a program",
-            "the first of them", "each further one"]
+  """The published table of speedups over plain execution."""
+  header = ["nodes reached after 1 / 2 convolutions", "training step", "16 lists of a program",
+            "the first list", "each further list"]
   ratios = results["speedup_over_plain"]
   rows = []
   for name in ratios["train"]:
@@ -68,8 +68,8 @@ def speedup_table(results: dict[str, Any]) -> str:
 
 
 def streaming_table(results: dict[str, Any]) -> str:
-  """For the README: configurations a CPU second, and peaks of memory."""
-  header = ["nodes", "configurations", "way", "a CPU second", "peak of memory"]
+  """The published table of configurations per CPU second, and of peak memory."""
+  header = ["nodes", "configurations", "method", "per CPU second", "peak memory"]
   rows = [[f"{10_000:,}", f"{row['count']:,} {row['configurations']}", way,
            f"{row[f'{way}_per_cpu_s']:,.0f}", ""]
           for row in results["streaming"] if row["count"] == 1_000 for way in ("exact", "distinct")]
@@ -79,7 +79,7 @@ def streaming_table(results: dict[str, Any]) -> str:
 
 
 def plot(path: files.PathLike, rows: list[dict[str, Any]]) -> None:
-  """CPU seconds of a training step and of scoring a list, over what grows."""
+  """Plots CPU seconds of a training step and of scoring a list over each varied quantity."""
   base = rows[0]
   drawing = figure.Figure(figsize=(14, 6.5), layout="constrained")
   grid = drawing.subplots(2, len(_AXES), squeeze=False)

@@ -1,4 +1,4 @@
-"""CPU and wall time of several ways to do a thing."""
+"""CPU and wall time of several variants of a task."""
 
 from collections.abc import Callable, Mapping
 import time

@@ -1,16 +1,15 @@
-"""The plan of a study of synthetic programs, what its cases leave, both apps at a small scale."""
+"""Studies of synthetic programs: their plans, their cases, and both programs at a small size."""
 
 import json
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from experiments import augmentation_study
 from tests import synthetic
+from tests.experiments import scripts
+from tests.helpers import commands
 from tests.synthesis.augment import test_gains
 from tests.training import small_runs
 from tpugraphs_rank import config as config_lib
@@ -20,16 +19,15 @@ from tpugraphs_rank.cli import augment_cases as cases_lib
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.synthesis.augment import gains
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-
-def _made(folder: pathlib.Path, count: int, first: int = 50) -> str:
+def _synthetic(folder: pathlib.Path, count: int, first: int = 50) -> str:
   for index in range(count):
-    graph = synthetic.tile_graph(first + index, num_nodes=14 + index, name=f"made.{index}")
+    graph = synthetic.tile_graph(first + index, num_nodes=14 + index, name=f"synthetic.{index}")
     npz.save_graph(folder / "npz" / "train" / f"{graph.name}.npz", graph)
   path = folder / "collection.json"
-  path.write_text(json.dumps({"name": "tile:made", "kind": "tile", "target": "none", "path": "npz",
-                              "splits": {"train": count}}))
+  path.write_text(json.dumps({
+      "name": "tile:synthetic_programs", "kind": "tile", "target": "none", "path": "npz",
+      "splits": {"train": count}}))
   return str(path)
 
 
@@ -41,7 +39,8 @@ def _tiny(tmp_path_factory):
   nested = config_lib.to_dict(config_lib.override(run_config.RunConfig(), small_runs.TINY))
   (folder / "settings.json").write_text(json.dumps(nested))
   return {"folder": folder, "real": real, "config": str(folder / "settings.json"),
-          "layerdag": _made(folder / "layerdag", 4), "random": _made(folder / "random", 3, 70)}
+          "layerdag": _synthetic(folder / "layerdag", 4),
+          "random": _synthetic(folder / "random", 3, 70)}
 
 
 def _settings(tiny, sources=("layerdag",), **changes):
@@ -59,7 +58,7 @@ def _configs(cases):
 # ---- the plan ------------------------------------------------------------------------------------
 
 
-def test_arms_differ_in_what_they_say_and_in_nothing_else(tiny):
+def test_arms_differ_only_in_their_own_settings(tiny):
   settings = cases_lib.equal_numbers(_settings(tiny, ("layerdag", "random")))
   cases = cases_lib.plan({"tile:real": settings}, [3], augmentation_study.ARMS, [7])
   json.dumps(cases)
@@ -69,7 +68,7 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else(tiny):
   assert (reference.data.max_graphs, reference.training.seed) == (3, 7)
   assert reference.augment.synthetic == tiny["layerdag"]
   assert reference.augment.synthetic_graphs is None
-  # As many as the smaller source has.
+  # The number of the smaller source.
   assert configs["layerdag_matched"].augment.synthetic_graphs == 3
   differences = {arm: {line.partition(":")[0] for line in config_lib.differences(reference, config)}
                  for arm, config in configs.items()}
@@ -95,7 +94,7 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else(tiny):
   assert cases_lib.digest(tiny["layerdag"]) != cases_lib.digest(tiny["random"])
 
 
-def test_every_strategy_is_an_arm_of_ones_own_programs():
+def test_every_strategy_has_an_arm_for_user_programs():
   from tpugraphs_rank.synthesis.augment import strategies
 
   assert cases_lib.STRATEGIES == tuple(strategies.STRATEGIES)
@@ -134,7 +133,7 @@ def test_the_recipe_is_that_of_the_kind(tiny):
 # ---- a case --------------------------------------------------------------------------------------
 
 
-def test_a_case_is_done_once_and_belongs_to_its_settings(tiny, tmp_path, monkeypatch):
+def test_a_case_runs_once_and_is_tied_to_its_settings(tiny, tmp_path, monkeypatch):
   ran = []
   cases = cases_lib.plan({"tile:real": _settings(tiny)}, [3], ["real", "layerdag"], [0, 1, 2])
 
@@ -158,7 +157,7 @@ def test_a_case_is_done_once_and_belongs_to_its_settings(tiny, tmp_path, monkeyp
   assert rows[0] == {"task": "tile:real", "budget": 3, "arm": "real", "subset": 0, "graph": "g"}
   assert [(one["arm"], one["n_seeds"], one["seconds"]) for one in cases_lib.costs(trainings)] == [
       ("real", 3, 2.0), ("layerdag", 3, 2.0)]
-  # Other settings are another case; the same programs at another place are not.
+  # Other settings are refused; the same programs in another folder are not.
   other = cases_lib.plan({"tile:real": _settings(tiny, augment_synthetic_weight=0.5)}, [3],
                          ["layerdag"], [0])
   with pytest.raises(errors.RunDirectoryError, match="synthetic_weight: stored 1.0, requested 0.5"):
@@ -168,13 +167,13 @@ def test_a_case_is_done_once_and_belongs_to_its_settings(tiny, tmp_path, monkeyp
       _settings(tiny).base, {cases_lib.LAYERDAG: str(moved / "collection.json")})
   assert cases_lib.is_done(
       tmp_path, cases_lib.plan({"tile:real": settings}, [3], ["layerdag"], [0])[0])
-  (moved / "npz" / "train" / "made.0.npz").write_bytes(b"other")
+  (moved / "npz" / "train" / "synthetic.0.npz").write_bytes(b"other")
   with pytest.raises(errors.RunDirectoryError, match="source: stored '.*', requested '.*'"):
     cases_lib.is_done(
         tmp_path, cases_lib.plan({"tile:real": settings}, [3], ["layerdag"], [0])[0])
 
 
-def test_one_case_trained_and_judged(tiny):
+def test_one_case_is_trained_and_evaluated(tiny):
   cases = cases_lib.plan({"tile:real": _settings(tiny)}, [3], ["layerdag", "layerdag_only"], [1])
   tasks = {}
   first, only = (cases_lib.run_case(case, tasks) for case in cases)
@@ -201,7 +200,7 @@ def _results():
   return augmentation_study.report(rows, trainings)
 
 
-def test_what_was_learned_before_is_told():
+def test_costs_include_the_training_before():
   case = {"task": "tile:x", "budget": 5, "arm": "a", "subset": 0, **dict.fromkeys((
       "seconds", "cpu_seconds", "steps", "real_programs", "synthetic_programs", "held_back",
       "best_epoch"), 1.0)}
@@ -236,18 +235,22 @@ def test_tables():
     assert gains.gain_text(ten["parts"][name]["real_oversampled"]["tau"]) in lines[3]
 
 
-def _run(name, *arguments):
-  return subprocess.run(
-      [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)], cwd=ROOT,
-      env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-      stdin=subprocess.DEVNULL, check=False)
+def _run_in_process(cases, output, number):
+  """Replaces the process that runs cases."""
+  del number
+  tasks = {}
+  for case in cases:
+    path = cases_lib._path(output, case)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(cases_lib.run_case(case, tasks)))
 
 
-def test_the_study(tiny, tmp_path):
+def test_the_study(tiny, tmp_path, monkeypatch):
+  monkeypatch.setattr(cases_lib, "_run_process", _run_in_process)
   arguments = ["--tasks", tiny["real"], "--config", tiny["config"], "--epochs=2",
                "--steps_per_epoch=2", "--budgets=3", "--seeds=1", "--output", tmp_path / "study",
                "--layerdag_collection", tiny["layerdag"], "--arms=real_oversampled,layerdag"]
-  done = _run("augmentation_study", *arguments, "--results", tmp_path / "augmentation.json")
+  done = scripts.run("augmentation_study", *arguments, "--results", tmp_path / "augmentation.json")
   assert done.returncode == 0, done.stderr[-3000:]
   results = json.loads((tmp_path / "augmentation.json").read_text())
   (one,) = results["comparisons"]
@@ -261,14 +264,15 @@ def test_the_study(tiny, tmp_path):
                "gain_over_real_oversampled_tile_synthetic.png"):
     assert (tmp_path / "study" / name).stat().st_size, name
   assert len(list((tmp_path / "study" / "cases").rglob("*.json"))) == 2
-  again = _run("augmentation_study", *arguments, "--notrain")  # Reports on what is there.
+  again = scripts.run("augmentation_study", *arguments, "--notrain")
   assert again.returncode == 0 and "2 of 2 cases" in again.stdout
 
 
-def test_the_app(tiny, tmp_path):
-  done = _run("augment", "--collection", tiny["real"], "--synthetic", tiny["layerdag"], "--config",
-              tiny["config"], "--epochs=2", "--steps_per_epoch=2", "--seeds=1", "--budget=3",
-              "--output", tmp_path / "augment")
+def test_the_command(tiny, tmp_path):
+  done = commands.run(
+      "augment", "--collection", tiny["real"], "--synthetic", tiny["layerdag"], "--config",
+      tiny["config"], "--epochs=2", "--steps_per_epoch=2", "--seeds=1", "--budget=3", "--output",
+      tmp_path / "augment")
   assert done.returncode == 0, done.stderr[-3000:]
   assert ("tile:synthetic test: 4 programs; trained on 3 real programs, 4 synthetic ones (0 left "
           "out, test or validation holds them), 4 steps, 1 seeds") in done.stdout
@@ -280,15 +284,15 @@ def test_the_app(tiny, tmp_path):
   assert (tmp_path / "augment" / "gain.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_mistakes(tiny, tmp_path):
-  failed = _run("augmentation_study", "--tasks", tiny["real"], "--arms=real,layerdga", "--output",
-                tmp_path / "none")
+def test_errors(tiny, tmp_path):
+  failed = scripts.run("augmentation_study", "--tasks", tiny["real"], "--arms=real,layerdga",
+                       "--output", tmp_path / "none")
   assert failed.returncode == 1
-  assert "no arm 'layerdga' (did you mean 'layerdag'?); there are: real, " in failed.stderr
+  assert "no arm 'layerdga' (did you mean 'layerdag'?); the arms are: real, " in failed.stderr
   path = tmp_path / "other.json"
   path.write_text(json.dumps({**json.loads(pathlib.Path(tiny["layerdag"]).read_text()),
                               "target": "other", "path": str(tiny["folder"] / "layerdag/npz")}))
-  failed = _run("augment", "--collection", tiny["real"], "--synthetic", path, "--config",
-                tiny["config"], "--seeds=1", "--output", tmp_path / "bad")
+  failed = commands.run("augment", "--collection", tiny["real"], "--synthetic", path, "--config",
+                        tiny["config"], "--seeds=1", "--output", tmp_path / "bad")
   assert failed.returncode == 1 and "Traceback" not in failed.stderr
   assert "measure the synthetic programs on the machine of the real ones" in failed.stderr

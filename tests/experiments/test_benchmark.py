@@ -1,4 +1,4 @@
-"""The benchmark, at sizes at which it measures nothing but says everything."""
+"""The benchmark at sizes that run in seconds, with all of its outputs."""
 
 import json
 import types
@@ -20,7 +20,7 @@ from tpugraphs_rank.data import packed_graphs
 
 
 @pytest.mark.parametrize("coverage", [0.1, 0.5, 0.9])
-def test_programs_are_covered_as_asked(coverage):
+def test_programs_have_the_requested_coverage(coverage):
   graph = programs.program(3000, coverage, 4, seed=1)
   found, two = programs.covered(graph.edge_index, graph.node_config_ids, 3000)
   assert found == pytest.approx(coverage, abs=0.01) and two > found
@@ -36,7 +36,7 @@ def test_a_search_changes_a_few_nodes_at_a_time():
   assert (random[1:] != random[:-1]).any(axis=2).mean() > 0.9
 
 
-def test_blocks_of_a_search_are_the_search():
+def test_the_blocks_of_a_search_equal_the_whole_search():
   whole = programs.searched_layouts(20, 90, np.random.default_rng(0))
   blocks = list(programs.searched_blocks(20, 90, np.random.default_rng(0), 40))
   assert [len(block) for block in blocks] == [40, 40, 10]
@@ -44,14 +44,14 @@ def test_blocks_of_a_search_are_the_search():
 
 
 @pytest.mark.parametrize("name", benchmark._COVERAGES)
-def test_cases_are_named_by_what_is_reached(name):
+def test_cases_are_named_by_their_coverage(name):
   graph = programs.program(benchmark._NODES, benchmark._COVERAGES[name], 2)
   shares = programs.covered(graph.edge_index, graph.node_config_ids, graph.num_nodes)
   assert [100 * share for share in shares] == pytest.approx(
       [float(number) for number in name.split("_")], abs=2)
 
 
-def test_medians_are_of_interleaved_runs_without_the_first():
+def test_runs_are_interleaved():
   order = []
   times = timing.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
   assert order == ["a", "b"] * 4
@@ -59,7 +59,7 @@ def test_medians_are_of_interleaved_runs_without_the_first():
 
 
 def test_the_work_of_exact_scoring():
-  # All nodes depend: everything times the configurations; none: everything once.
+  # If all nodes depend, every node once per configuration; if none does, every node once.
   assert list(limits.exact_states([1.0, 1.0, 1.0], 10, 3)) == [30, 30, 30]
   assert list(limits.exact_states([0.0, 0.5], 10, 3)) == [10, 20]
   flops, nbytes = limits.work([30, 20, 10], 4)
@@ -69,15 +69,15 @@ def test_the_work_of_exact_scoring():
   assert flops == 10 * 140 * 2 * 4 and nbytes == 10 * 140 * 4
 
 
-def test_what_binds_is_what_takes_longer():
+def test_the_limit_is_the_slower_resource():
   ceiling = {"matmul_gflops": 50.0, "copy_gb_per_s": 10.0}
   assert limits.share(limits.Work(10e9, 1e9), 0.4, ceiling) == {"share": 0.5, "binds": "matmul"}
   assert limits.share(limits.Work(1e9, 1e9), 0.4, ceiling) == {"share": 0.25, "binds": "copy"}
 
 
-def test_costs_are_in_states_of_the_exact_way():
+def test_costs_are_in_units_of_an_exact_state():
   exact = types.SimpleNamespace(called_s=2.0)
-  distinct = types.SimpleNamespace(called_s=1.0, cpu_s=4.0, told=30, states=[5, 10, 20])
+  distinct = types.SimpleNamespace(called_s=1.0, cpu_s=4.0, deduplicated=30, states=[5, 10, 20])
   # (3 + 4) + (4 + 5) states of each of ten configurations in 2 s, 45 distinct ones in 1 s.
   found = execution.costs([3, 4, 5], 10, exact, distinct)
   assert found == pytest.approx({"cost_of_telling": (3 / 30) / (2 / 160),
@@ -92,13 +92,14 @@ def test_a_streamer_counts_the_states_that_it_computes():
   found = streamers["distinct"]
   assert set(times) == {"exact", "distinct"} and 0 < found.called_s <= found.cpu_s
   assert (np.array(bench.rows) <= found.states).all()
-  assert (found.states < 40 * np.array(bench.rows)).all() and found.told > 0
+  assert (found.states < 40 * np.array(bench.rows)).all() and found.deduplicated > 0
   assert found.states[0] == sum(
       len(np.unique(layouts[:, node], axis=0)) for node in range(layouts.shape[1]))
 
 
-@pytest.mark.parametrize("kind", ["searched", "random"])
-def test_the_public_path_scores_what_is_packed(tmp_path, kind):
+@pytest.mark.parametrize("kind", [
+    "searched", pytest.param("random", marks=pytest.mark.slow)])
+def test_the_public_path_scores_packed_programs(tmp_path, kind):
   public_path.write_run(tmp_path / "run", tmp_path / "data")
   nbytes = public_path.write_program(tmp_path / "p.pack", kind, 150, nodes=400)
   graph = packed_graphs.open_graph(packed_format.Reader(tmp_path / "p.pack"))
@@ -110,7 +111,7 @@ def test_the_public_path_scores_what_is_packed(tmp_path, kind):
   assert set(found) == {"per_cpu_s", "per_wall_s", "peak_gb"} and min(found.values()) > 0
 
 
-def test_a_case_runs_in_a_process_of_its_own(tmp_path):
+def test_a_case_runs_in_a_separate_process(tmp_path):
   found = cases.run("experiments.benchmark", "program", tmp_path / "p.pack", "random", 3)
   assert found["nbytes"] > 3 * 18 and (tmp_path / "p.pack").exists()
   with pytest.raises(errors.TpuGraphsRankError, match="score .*gone.* failed:(.|\n)*gone"):
@@ -119,7 +120,7 @@ def test_a_case_runs_in_a_process_of_its_own(tmp_path):
 
 @pytest.fixture(scope="module", name="found")
 def _found():
-  """What the whole benchmark finds, at sizes that take seconds."""
+  """The results of the benchmark at sizes that take seconds."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(benchmark, "_NODES", 300)
     patch.setattr(benchmark, "_CONFIGS", 3)
@@ -155,12 +156,13 @@ def test_the_summary(found):
   json.dumps(found, allow_nan=False)
 
 
-def test_growth_has_every_way_where_it_is_feasible(found):
+def test_growth_has_every_feasible_variant(found):
   base, more, both, distinct = found["growth"]
   assert [row["configs"] for row in found["growth"]] == [3, 4, 20, 30]
   assert all(base[way] > 0 and more[f"{way}_wall"] > 0 for way in benchmark._WAYS)
-  given = lambda row: {way for way in benchmark._WAYS if row[way] is not None}
-  assert given(both) == {"score_exact", "score_distinct"} and given(distinct) == {"score_distinct"}
+  measured = lambda row: {way for way in benchmark._WAYS if row[way] is not None}
+  assert measured(both) == {"score_exact", "score_distinct"}
+  assert measured(distinct) == {"score_distinct"}
 
 
 def test_the_tables_and_the_plot(found, tmp_path):

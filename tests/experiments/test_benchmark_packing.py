@@ -1,9 +1,6 @@
-"""The benchmark of packed collections, at sizes at which it measures nothing but says everything."""
+"""The benchmark of packed collections at sizes that run in seconds."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +8,7 @@ import pytest
 from experiments.benchmarks import cases
 from experiments.benchmarks import packing
 from tests import synthetic
+from tests.experiments import scripts
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import graphs
@@ -23,14 +21,14 @@ from tpugraphs_rank.data import registry
 APP = "experiments.benchmark_packing"
 
 
-def test_a_source_is_a_graph_of_the_shape_asked(tmp_path):
+def test_a_source_has_the_requested_shape(tmp_path):
   packing.write_source(tmp_path / "s.npz", 70, 9, 120)
   graph = npz.load_graph(tmp_path / "s.npz")
   assert graph.node_config_feat.shape == (70, 9, 18) and graph.num_nodes == 120
   assert len(np.unique(graph.config_runtime)) == 70
 
 
-def test_sparse_packed_graphs_are_whole_and_take_little_space(tmp_path):
+def test_sparse_packed_graphs_are_complete_and_small(tmp_path):
   unpacked = packing.write_sparse(tmp_path, 10 ** 8, configs=20_000, nodes=300)
   split = collections.load_collection(str(tmp_path / "collection.json"), "train", packed="auto")
   assert unpacked >= 10 ** 8 and unpacked == sum(
@@ -38,7 +36,7 @@ def test_sparse_packed_graphs_are_whole_and_take_little_space(tmp_path):
   for name in ("train", "valid"):
     folder = packed.folder_of(registry.get_collection(str(tmp_path / "collection.json")), name)
     assert packed.check(folder, ()) == []
-  # What is written by hand is what a graph of these configurations has.
+  # The arrays written here equal those of a graph with these configurations.
   found = split[0]
   rows = np.concatenate([np.arange(500), np.arange(8_100, 8_300), np.arange(19_000, 20_000)])
   plain = graphs.graph_from_arrays("g", {
@@ -57,7 +55,7 @@ def test_sparse_packed_graphs_are_whole_and_take_little_space(tmp_path):
   assert len(np.unique(found.config_keys())) > 500
 
 
-def test_the_cases_run_in_processes_of_their_own(tmp_path):
+def test_cases_run_in_separate_processes(tmp_path):
   npz.save_graph(tmp_path / "g.npz", synthetic.layout_graph(0))
   found = cases.run(APP, "pack", tmp_path / "g.npz", tmp_path / "g.pack")
   assert found["wall_s"] > 0 and found["cpu_s"] > 0 and 0 < found["peak_gb"] < 2
@@ -66,7 +64,7 @@ def test_the_cases_run_in_processes_of_their_own(tmp_path):
     cases.run(APP, "pack", tmp_path / "gone.npz", tmp_path / "g.pack")
 
 
-def test_training_on_what_is_packed(tmp_path):
+def test_training_on_packed_graphs(tmp_path):
   packing.write_sparse(tmp_path, 1, configs=40, nodes=60)
   found = cases.run(APP, "train", tmp_path / "collection.json", tmp_path / "run")
   assert (found["graphs"], found["steps"]) == (2, 1)
@@ -74,14 +72,11 @@ def test_training_on_what_is_packed(tmp_path):
   assert "read from packed files" in (tmp_path / "run" / "train.log").read_text()
 
 
-def test_the_app(tmp_path, monkeypatch):
-  (tmp_path / "sitecustomize.py").write_text(
-      "from experiments.benchmarks import packing\n"
-      "packing.SHAPES, packing.OPENED = ((50, 4, 60),), 2\n")
-  done = subprocess.run(
-      [sys.executable, "-m", "experiments.benchmark_packing", "--output", str(tmp_path / "out"),
-       "--parts", "packing", "--parts", "opening"], capture_output=True, text=True, check=False,
-      env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])})
+def test_the_script(tmp_path, monkeypatch):
+  monkeypatch.setattr(packing, "SHAPES", ((50, 4, 60),))
+  monkeypatch.setattr(packing, "OPENED", 2)
+  done = scripts.run("benchmark_packing", "--output", tmp_path / "out", "--parts", "packing",
+                     "--parts", "opening")
   assert done.returncode == 0, done.stderr
   found = json.loads((tmp_path / "out" / "packing.json").read_text())
   assert json.loads(done.stdout) == {part: found[part] for part in ("packing", "opening")}

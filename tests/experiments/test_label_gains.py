@@ -1,4 +1,4 @@
-"""Gains in Pearson's correlation and mean absolute error, against a plain bootstrap."""
+"""Gains in Pearson's correlation and mean absolute error, compared with a plain bootstrap."""
 
 import numpy as np
 import pytest
@@ -10,15 +10,15 @@ from tpugraphs_rank import metrics
 FAMILIES = ["a", "a", "b", "c", "c", "c", "d", "e"]
 
 
-def _made(noise, seeds=3, seed=0):
+def _predictions(noise, seeds=3, seed=0):
   rng = np.random.default_rng(seed)
   y = np.arange(8.0) ** 1.5
   return y, y + noise * rng.normal(size=[seeds, 8])
 
 
 def test_the_mean_is_that_of_paired_differences():
-  y, ours = _made(0.5)
-  _, theirs = _made(4.0, seed=1)
+  y, ours = _predictions(0.5)
+  _, theirs = _predictions(4.0, seed=1)
   found = label_gains.gains(y, ours, theirs, FAMILIES, resamples=200)
   assert found["pearson"].mean == pytest.approx(np.mean(
       [metrics.pearson(y, one) - metrics.pearson(y, other) for one, other in zip(ours, theirs)]))
@@ -31,13 +31,13 @@ def test_the_mean_is_that_of_paired_differences():
   assert back["pearson"].low == pytest.approx(-found["pearson"].high)
 
 
-def test_the_interval_is_that_of_drawn_structures_and_seeds():
-  y, ours = _made(2.0)
-  _, theirs = _made(3.0, seed=1)
-  found = label_gains.gains(y, ours, theirs, FAMILIES, level=0.8, resamples=4000)
+def test_the_interval_equals_that_of_explicit_resampling():
+  y, ours = _predictions(2.0)
+  _, theirs = _predictions(3.0, seed=1)
+  found = label_gains.gains(y, ours, theirs, FAMILIES, level=0.8, resamples=2000)
   rng = np.random.default_rng(5)
   names, drawn = sorted(set(FAMILIES)), {"pearson": [], "mae": []}
-  for _ in range(4000):
+  for _ in range(2000):
     rows = np.concatenate([np.flatnonzero(np.array(FAMILIES) == name)
                            for name in rng.choice(names, len(names))])
     if len(set(rows.tolist())) < 2:
@@ -50,13 +50,13 @@ def test_the_interval_is_that_of_drawn_structures_and_seeds():
     drawn["mae"].append(-each(metrics.mean_absolute_error))
   for name, values in drawn.items():
     low, high = np.quantile(values, [0.1, 0.9])
-    tolerance = 0.08 * (high - low)
+    tolerance = 0.1 * (high - low)
     assert found[name].low == pytest.approx(low, abs=tolerance), name
     assert found[name].high == pytest.approx(high, abs=tolerance), name
 
 
 def test_constant_predictions_have_no_correlation():
-  y, ours = _made(0.1)
+  y, ours = _predictions(0.1)
   found = label_gains.gains(y, ours, np.full([3, 8], 7.0), FAMILIES, resamples=50)
   assert found["pearson"].mean == pytest.approx(
       np.mean([metrics.pearson(y, one) for one in ours]))
@@ -65,8 +65,8 @@ def test_constant_predictions_have_no_correlation():
 @pytest.mark.parametrize("labels, ours, text", [
     (np.zeros(3), np.zeros([2, 4]), r"predictions \(2, 4\)"),
     (np.zeros(2), np.array([[0.0, np.nan]]), "not finite"),
-    (np.zeros(0), np.zeros([2, 0]), "one graph at least"),
-    (np.zeros(2), np.zeros([0, 2]), "one seed")])
-def test_mistakes(labels, ours, text):
+    (np.zeros(0), np.zeros([2, 0]), "one seed and one graph"),
+    (np.zeros(2), np.zeros([0, 2]), "one seed and")])
+def test_errors(labels, ours, text):
   with pytest.raises(errors.DataError, match=text):
     label_gains.gains(labels, ours, ours, ["a"] * len(labels))

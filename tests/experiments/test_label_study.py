@@ -1,10 +1,6 @@
-"""The arms of the label study, what each may know, and the app at a small scale."""
+"""The label study: the data of each arm, and the script at a small size."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,19 +8,18 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from experiments import label_study
+from tests.experiments import scripts
 from tests.synthesis import small_dags
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
 from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-
-def _study(asked=None):
+def _study(conditioned=None):
   parts = {name: small_dags.graphs(count, seed) for name, count, seed in (
       ("train", 30, 0), ("valid", 12, 1), ("test", 12, 2))}
   graphs = small_dags.graphs(25, 3)
   bare = graphs.with_labels(np.zeros([25, 0]), [])
-  return label_study.Study(parts, bare, asked, "runtime", surrogate_lib.Options(
+  return label_study.Study(parts, bare, conditioned, "runtime", surrogate_lib.Options(
       layers=1, width=8, batch_size=8, max_epochs=2, steps_per_epoch=2, patience=2))
 
 
@@ -32,7 +27,7 @@ def _pairs(graphs):
   return set(zip(graphs.hashes().tolist(), graphs.y[:, 0].tolist()))
 
 
-def test_what_each_arm_knows():
+def test_the_data_of_each_arm():
   study = _study()
   guess = lambda graphs: 100.0 + np.arange(len(graphs))
   found = {name: (graphs, size) for name, graphs, size in label_study.arms(study, 6, 1, guess)}
@@ -40,7 +35,7 @@ def test_what_each_arm_knows():
                          "layerdag_taught_shuffled", "layerdag_taught_only", "real_taught"]
   known = _pairs(found["real"][0])
   assert len(known) == 6 and known < _pairs(study.parts["train"])
-  # As many steps a round in all arms.
+  # All arms take the same number of steps per round.
   assert {len(graphs) / size for graphs, size in found.values()} == {30 / 4}
   for name, (graphs, _) in found.items():
     pairs = _pairs(graphs)
@@ -48,25 +43,25 @@ def test_what_each_arm_knows():
     assert true == (set() if name == "layerdag_taught_only" else known), name
     hashes = {value for value, _ in pairs - true}
     if name.startswith("layerdag"):
-      assert hashes <= set(study.made.hashes().tolist()), name
+      assert hashes <= set(study.generated.hashes().tolist()), name
     elif name == "real_taught":
       assert hashes <= set(study.parts["train"].hashes().tolist())
   taught, shuffled = (found[name][0] for name in ("layerdag_taught", "layerdag_taught_shuffled"))
   assert set(taught.y[:, 0].tolist()) == set(shuffled.y[:, 0].tolist())
   assert (taught.hashes() == shuffled.hashes()).all() and (taught.y != shuffled.y).any()
-  # Another seed draws other graphs.
+  # Another seed selects other graphs.
   (_, other, _), *_ = label_study.arms(study, 6, 2, guess)
   assert _pairs(other) != known
 
 
 def test_all_labels():
-  asked = small_dags.graphs(20, 4)
+  conditioned = small_dags.graphs(20, 4)
   names = [name for name, _, _ in label_study.arms(
-      _study(asked), None, 0, lambda graphs: np.zeros(len(graphs)))]
+      _study(conditioned), None, 0, lambda graphs: np.zeros(len(graphs)))]
   assert names[-1] == "layerdag_conditioned" and "real_taught" not in names
 
 
-def test_a_budget_is_trained_once_and_the_teachers_are_real(tmp_path, monkeypatch):
+def test_a_budget_is_trained_once_with_labels_from_the_real_arms(tmp_path, monkeypatch):
   trained = []
 
   class Fixed:
@@ -88,7 +83,7 @@ def test_a_budget_is_trained_once_and_the_teachers_are_real(tmp_path, monkeypatc
   label_study.run(study, 6, 0, tmp_path)
   label_study.run(study, 6, 0, tmp_path)
   assert [size for _, size in trained] == [4, 8, 8, 8, 8, 8]
-  # Generated graphs have the mean of what the first two predict.
+  # Generated graphs get the mean prediction of the first two surrogates.
   assert set(trained[4][0].y[:, 0].tolist()) == {150.0}
   assert json.loads((tmp_path / "real.json").read_text())["predictions"] == [100.0] * 12
 
@@ -111,7 +106,7 @@ def test_the_report():
       "| 20 | 1.000 ± 0.000 | +0.000 [+0.000, +0.000] | +1.000 [+1.000, +1.000] | - | - |")
 
 
-def test_generated_graphs_like_held_back_ones_are_left_out(tmp_path):
+def test_generated_graphs_with_held_out_structures_are_dropped(tmp_path):
   parts = {"valid": small_dags.graphs(3, 5), "test": small_dags.graphs(2, 6)}
   drawn = dags_lib.concat([parts["test"], small_dags.graphs(4, 7)])
   dags_lib.save(tmp_path / "made.npz", drawn)
@@ -119,23 +114,19 @@ def test_generated_graphs_like_held_back_ones_are_left_out(tmp_path):
   assert len(found) == 4
 
 
-def test_the_app(tmp_path):
+def test_the_script(tmp_path):
   dags_lib.save(tmp_path / "graphs.npz", small_dags.graphs(40, 0))
-  # A generator that was trained before.
+  # The samples of a generator that is already trained.
   dags_lib.save(tmp_path / "study" / "structures" / "made.npz", small_dags.graphs(15, 9))
-  arguments = [sys.executable, "-m", "experiments.label_study", "--graphs",
-               str(tmp_path / "graphs.npz"), "--output", str(tmp_path / "study"), "--budgets=8",
+  arguments = ["--graphs", tmp_path / "graphs.npz", "--output", tmp_path / "study", "--budgets=8",
                "--seeds=1", "--epochs=1", "--steps_per_epoch=1", "--width=8", "--results",
-               str(tmp_path / "results.json")]
-  run = lambda *more: subprocess.run(
-      [*arguments, *more], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-      capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-  done = run()
+               tmp_path / "results.json"]
+  done = scripts.run("label_study", *arguments)
   assert done.returncode == 0, done.stderr[-3000:]
   results = json.loads((tmp_path / "results.json").read_text())
   assert {one["arm"] for one in results["means"]} == set(label_study.ARMS) - {
       "layerdag_conditioned"}
   assert results["made_graphs"] <= 15 and results["surrogate"]["steps"] == 1
   assert (tmp_path / "study" / "study.md").stat().st_size
-  failed = run("--budgets=900")
+  failed = scripts.run("label_study", *arguments, "--budgets=900")
   assert failed.returncode == 1 and "training has" in failed.stderr
