@@ -1,7 +1,7 @@
-"""What settings choose by name: models, losses, validation metrics, poolings, candidate generators.
+"""Models, losses, validation metrics, poolings and candidate generators that settings name.
 
-Each package offers the `register` of its registry: `tpugraphs_rank.models.register("my_gnn", MyGnn)`.
-The built-in entries are listed here as references, so that settings can be checked and described
+Each package offers the `register` of its registry: `tgr.models.register("my_gnn", MyGnn)`. The
+built-in entries are listed here as references, so that settings can be checked and described
 without importing TensorFlow. docs/extending.md shows how to add one of each.
 """
 

@@ -130,9 +130,11 @@ def test_a_space_that_is_almost_used_up():
 
 
 def test_the_nodes_that_the_file_names_are_configured():
-  found = layouts.draw_layouts(small_programs.data_of(small_programs.perceptron(), nodes=[5, 2]), "elements", 50, 0)
+  data = small_programs.data_of(small_programs.perceptron(), nodes=[5, 2])
+  found = layouts.draw_layouts(data, "elements", 50, 0)
   assert found.arrays["node_config_ids"].tolist() == [5, 2]
-  assert layouts.draw_layouts(small_programs.data_of(small_programs.perceptron()), "elements", 50, 0).arrays[
+  data = small_programs.data_of(small_programs.perceptron())
+  assert layouts.draw_layouts(data, "elements", 50, 0).arrays[
       "node_config_ids"].tolist() == [2, 3, 5]
 
 
@@ -155,7 +157,8 @@ def test_the_collector_reads_what_is_drawn():
   nodes = [found.profile(position).module_config.layout_config.nodes for position in range(40)]
   configurations = [tuple(tuple(tuple(tensor.dims) for tensor in node.tensors) for node in listed)
                     for listed in nodes]
-  assert [configurations_lib.from_text(configurations_lib.to_text(one)) for one in configurations] == configurations
+  assert [configurations_lib.from_text(configurations_lib.to_text(one))
+          for one in configurations] == configurations
 
 
 @testdata.required
@@ -183,5 +186,5 @@ def test_programs_without_a_choice():
   small_programs.add(main, "tanh", [4, 6], [p])
   with pytest.raises(errors.DataError, match="mine has no dot, convolution or reshape with more"):
     layouts.draw_layouts(small_programs.data_of(module), "elements", 10, 0, "mine")
-  with pytest.raises(errors.ConfigError, match="at most -1 candidates are wanted"):
+  with pytest.raises(errors.ConfigError, match="the maximum number of candidates is -1"):
     layouts.draw_layouts(small_programs.data_of(small_programs.perceptron()), "elements", -1, 0)

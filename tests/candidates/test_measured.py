@@ -19,7 +19,8 @@ TILES = [(8, 2), (4, 2), (2, 2), (1, 2)]
 
 def _prediction(top_k=4, scores=(4, 3, 2, 1)):
   runs = [modules.tile_run(None, output=tile, kernel=(3,), inputs=(1,)) for tile in TILES]
-  program = programs.HloProgram("p", "f.pb: module 'p'", small_programs.data_of(small_programs.matmul(8, 8, 3), runs))
+  program = programs.HloProgram(
+      "p", "f.pb: module 'p'", small_programs.data_of(small_programs.matmul(8, 8, 3), runs))
   found = programs.find(program, "tile", "", "elements", 9, 0)
   return ranking.rank(program, found, np.array(scores, float), top_k)
 
@@ -102,7 +103,8 @@ def test_where_all_are_equal_tau_is_undefined():
 
 def test_layouts_are_found_by_their_axes():
   runs = [modules.layout_run([[(0, 1)], [], []]), modules.layout_run([[], [(0, 1)], []])]
-  program = programs.HloProgram("p", "f.pb", small_programs.data_of(small_programs.perceptron(), runs, [2, 3, 5]))
+  program = programs.HloProgram(
+      "p", "f.pb", small_programs.data_of(small_programs.perceptron(), runs, [2, 3, 5]))
   found = programs.find(program, "layout", "", "elements", 9, 0)
   prediction = ranking.rank(program, found, np.array([1., 2.]), 5)
   passes = [small_programs.data_of(small_programs.perceptron(), [

@@ -14,7 +14,8 @@ from tpugraphs_rank.hlo import tuning_pb2
 
 
 def test_programs_of_a_file(tmp_path):
-  path = small_programs.write(tmp_path / "two.pb", small_programs.matmul(4, 5, 6, "a"), small_programs.matmul(4, 5, 6, "b"))
+  path = small_programs.write(tmp_path / "two.pb", small_programs.matmul(4, 5, 6, "a"),
+                              small_programs.matmul(4, 5, 6, "b"))
   assert [program.name for program in programs.read(path)] == ["a", "b"]
   [program] = programs.read(path, "b")
   assert program.name == "b" and program.source == f"{path}: module 'b'"
@@ -35,13 +36,15 @@ def test_every_kind_of_dump(tmp_path):
 
 
 def test_a_program_without_a_name_is_called_after_its_file(tmp_path):
-  [program] = programs.read(small_programs.write(tmp_path / "mine.pb", small_programs.matmul(4, 5, 6, "")))
+  [program] = programs.read(
+      small_programs.write(tmp_path / "mine.pb", small_programs.matmul(4, 5, 6, "")))
   assert program.name == "mine"
 
 
 def test_modules_without_a_program_are_skipped(tmp_path, caplog):
   data = tuning_pb2.TuningData(modules=[
-      tuning_pb2.ModuleTuningData(fingerprint=7), small_programs.data_of(small_programs.matmul(4, 5, 6))])
+      tuning_pb2.ModuleTuningData(fingerprint=7),
+      small_programs.data_of(small_programs.matmul(4, 5, 6))])
   (tmp_path / "f.pb").write_bytes(data.SerializeToString())
   assert len(programs.read(tmp_path / "f.pb")) == 1
   assert "a module has no HLO program and is skipped" in caplog.text
@@ -64,7 +67,7 @@ def test_where_candidates_come_from(tmp_path):
   assert _find(_program("tile"), "tile", "").about["source"] == "auto"
   np.savez(tmp_path / "f.npz", **_find(_program("tile"), "tile", "auto").arrays)
   assert _find(measured, "tile", str(tmp_path / "f.npz")).about["given"] == 20
-  with pytest.raises(errors.DataError, match="module 'p' has no tile configurations of its own"):
+  with pytest.raises(errors.DataError, match="module 'p' has no tile configurations in its file"):
     _find(_program("tile"), "tile", "runs")
   program = _program("layout", [modules.layout_run([[(0, 1)]])])
   assert _find(program, "layout", "").count == 1

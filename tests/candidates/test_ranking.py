@@ -8,7 +8,6 @@ import pytest
 from tests.candidates import small_programs
 from tests.hlo import modules
 from tpugraphs_rank import metrics
-from tpugraphs_rank.candidates import candidate_set as found_lib
 from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import ranking
 from tpugraphs_rank.hlo import reading

@@ -67,7 +67,8 @@ def test_layouts_of_a_file(tmp_path):
   np.testing.assert_array_equal(found.arrays["node_config_feat"], LAYOUTS[[0, 1, 3]])
   assert found.arrays["node_config_ids"].tolist() == [2, 3, 5] and found.default == 1
   assert found.about == {"source": str(path), "given": 4, "equal": 1}
-  back = small_programs.data_of(PERCEPTRON.module, [found.profile(p) for p in range(3)], IDS.tolist())
+  back = small_programs.data_of(
+      PERCEPTRON.module, [found.profile(p) for p in range(3)], IDS.tolist())
   np.testing.assert_array_equal(tuning.layout_features(back, range(3)), LAYOUTS[[0, 1, 3]])
 
 
@@ -84,7 +85,7 @@ def test_a_whole_graph_is_of_the_same_program(tmp_path):
   arrays = graph.graph_arrays(PRODUCT.module)
   supplied.from_npz(_save(tmp_path, config_feat=ROWS, **arrays), PRODUCT, "tile")
   arrays = graph.graph_arrays(PERCEPTRON.module)
-  with pytest.raises(errors.DataError, match=r"f.npz: node_opcode is of another program \(6 nodes; "
+  with pytest.raises(errors.DataError, match=r"f.npz: node_opcode belongs to another program \(6 nodes; "
                      r"'product' has 3\)"):
     supplied.from_npz(_save(tmp_path, config_feat=ROWS, **arrays), PRODUCT, "tile")
 
@@ -157,14 +158,14 @@ def test_mistakes_far_down_are_found_where_they_are(tmp_path):
 
 
 def test_files_of_the_other_kind_or_of_none(tmp_path):
-  with pytest.raises(errors.CompatibilityError, match="holds tile configurations; the run ranks "
+  with pytest.raises(errors.CompatibilityError, match="holds tile configurations, but the run ranks "
                      "layouts: give node_config_ids and node_config_feat"):
     supplied.from_npz(_save(tmp_path, config_feat=ROWS), PERCEPTRON, "layout")
-  with pytest.raises(errors.CompatibilityError, match="holds layout configurations; the run ranks"):
+  with pytest.raises(errors.CompatibilityError, match="holds layout configurations, but the run ranks"):
     supplied.from_npz(_save(tmp_path, node_config_feat=LAYOUTS), PRODUCT, "tile")
-  with pytest.raises(errors.DataError, match=r"lacks node_config_ids \(found: node_config_feat\)"):
+  with pytest.raises(errors.DataError, match=r"lacks node_config_ids \(it has: node_config_feat\)"):
     supplied.from_npz(_save(tmp_path, node_config_feat=LAYOUTS), PERCEPTRON, "layout")
-  with pytest.raises(errors.DataError, match=r"lacks config_feat \(found: no known key\)"):
+  with pytest.raises(errors.DataError, match=r"lacks config_feat \(it has: no known key\)"):
     supplied.from_npz(_save(tmp_path, other=ROWS), PRODUCT, "tile")
   with pytest.raises(errors.MissingDataError, match="no file .*none.npz"):
     supplied.from_npz(tmp_path / "none.npz", PRODUCT, "tile")
@@ -202,7 +203,7 @@ def test_runs_of_programs():
 def test_runs_that_are_refused():
   data = small_programs.data_of(PRODUCT.module, [modules.layout_run([])])
   assert not supplied.has_runs(data, "tile")
-  with pytest.raises(errors.DataError, match="mine has no tile configurations of its own; expected "
+  with pytest.raises(errors.DataError, match="mine has no tile configurations in its file; expected "
                      "runs with a tile_size_config; .* --candidates auto"):
     supplied.from_runs(data, "tile", "mine")
   data = small_programs.data_of(PERCEPTRON.module, [modules.layout_run([[(0, 0)]])], [2])

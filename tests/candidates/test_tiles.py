@@ -55,7 +55,8 @@ def test_a_sample_is_seeded_distinct_and_legal():
 
 
 def test_another_name_draws_others():
-  one, other = (_sides(tiles.enumerate_tiles(small_programs.matmul(960, 960, 960, name), "elements", 50, 0))
+  one, other = (_sides(tiles.enumerate_tiles(
+      small_programs.matmul(960, 960, 960, name), "elements", 50, 0))
                 for name in ("one", "other"))
   assert one != other
 
@@ -100,7 +101,7 @@ def test_ranks_beyond_the_columns_keep_their_bounds():
 
 
 def test_kernels_without_a_legal_tile():
-  with pytest.raises(errors.DataError, match="mine: none of the 1 tiles keeps to 2 to 4096 steps"):
+  with pytest.raises(errors.DataError, match="mine: none of the 1 tiles takes 2 to 4096 steps"):
     tiles.enumerate_tiles(small_programs.matmul(1, 1, 1), "xla_cpu", 10, 0, "mine")
-  with pytest.raises(errors.ConfigError, match="at most 0 candidates are wanted; expected 1 or"):
+  with pytest.raises(errors.ConfigError, match="the maximum number of candidates is 0; expected 1"):
     tiles.enumerate_tiles(small_programs.matmul(8, 8, 8), "xla_cpu", 0, 0)

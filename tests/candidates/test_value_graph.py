@@ -15,7 +15,8 @@ def _opcodes(program):
 def test_calls_and_fusions_are_replaced_by_what_they_compute():
   module, main = small_programs.program()
   callee = module.computations.add(id=2, name="callee")
-  a, b = (small_programs.add(callee, "parameter", [4], parameter_number=number) for number in range(2))
+  a, b = (small_programs.add(callee, "parameter", [4], parameter_number=number)
+          for number in range(2))
   small_programs.add(callee, "subtract", [4], [a, b])
   p = small_programs.add(main, "parameter", [4])
   q = small_programs.add(main, "parameter", [4], parameter_number=1)
@@ -31,7 +32,8 @@ def test_calls_and_fusions_are_replaced_by_what_they_compute():
 def test_the_functions_of_reductions_and_loops_are_not_expanded():
   module, main = small_programs.program()
   adder = module.computations.add(id=2, name="add")
-  a, b = (small_programs.add(adder, "parameter", [], parameter_number=number) for number in range(2))
+  a, b = (small_programs.add(adder, "parameter", [], parameter_number=number)
+          for number in range(2))
   small_programs.add(adder, "add", [], [a, b])
   p, zero = small_programs.add(main, "parameter", [3, 4]), small_programs.add(main, "constant", [])
   small_programs.add(main, "reduce", [3], [p, zero], dimensions=[1], called_computation_ids=[2])
@@ -40,7 +42,8 @@ def test_the_functions_of_reductions_and_loops_are_not_expanded():
 
 def test_the_root_of_a_tuple_is_its_largest_array():
   module, main = small_programs.program()
-  small, large = small_programs.add(main, "parameter", [3]), small_programs.add(main, "parameter", [2, 4])
+  small = small_programs.add(main, "parameter", [3])
+  large = small_programs.add(main, "parameter", [2, 4])
   other = small_programs.add(main, "parameter", [8])
   small_programs.add(main, "tuple", [], [small, large, other])
   program = value_graph.Expanded(module)

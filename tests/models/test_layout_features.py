@@ -67,5 +67,6 @@ def test_another_order_of_the_outer_dimensions_moves_no_minor_one():
 @pytest.mark.parametrize("which", ["order", "both", "minor"])
 def test_models_score_with_them(which):
   case = small_batches.Made("layout", model_layout_features=which)
-  assert case.model._config_projection.kernel.shape[0] == {"order": 6, "both": 132, "minor": 3}[which]
+  width = {"order": 6, "both": 132, "minor": 3}[which]
+  assert case.model._config_projection.kernel.shape[0] == width
   assert len({float(score) for score in case.scores(case.prepared())[0]}) > 1

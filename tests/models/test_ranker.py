@@ -67,7 +67,7 @@ def test_the_forward_pass_is_that_of_the_second_implementation(kind, model, chan
 
 
 def _picked(batch, row, member):
-  """The configurations of a batch's list, told from the labels, or else from their features."""
+  """The configurations of a batch's list, recognised by their labels or their features."""
   count = int(batch["config_mask"][row].sum())
   if member.graph.kind == "tile":
     rows = batch["configs"][row, :count]
@@ -80,10 +80,11 @@ def _picked(batch, row, member):
 
 
 def test_late_joining_needs_the_configuration_nowhere_else():
+  config = small_batches.settings(model_model="attention_gnn", model_join="late")
   with pytest.raises(errors.ConfigError, match="model.join = 'late' .*choose join = 'early'"):
-    models.build_model("tile", small_batches.settings(model_model="attention_gnn", model_join="late"))
-  # Layouts know one way to join, at the configurable nodes.
-  models.build_model("layout", small_batches.settings(model_model="attention_gnn", model_join="late"))
+    models.build_model("tile", config)
+  # Layouts always join at the configurable nodes.
+  models.build_model("layout", config)
 
 
 def test_the_configuration_matters(both):
@@ -110,8 +111,8 @@ def test_permuted_configurations_have_permuted_scores(both, data):
 @FEW
 @given(data=st.data())
 def test_the_names_of_nodes_and_the_order_of_edges_do_not_matter(both, data):
-  moved = [both.prepare(changed.relabelled(graph, data.draw(st.permutations(range(graph.num_nodes)))))
-           for graph in both.graphs]
+  moved = [both.prepare(changed.relabelled(
+      graph, data.draw(st.permutations(range(graph.num_nodes))))) for graph in both.graphs]
   for found, expected in zip(both.scores(moved), both.scores(both.prepared())):
     small_batches.close(found, expected)
 
@@ -268,7 +269,7 @@ def test_layouts_without_configurable_nodes_beside_others():
   alone, beside = case.scores([case.prepare(fixed)]), case.scores(
       [case.prepare(fixed), *case.prepared()])
   small_batches.close(beside[0], alone[0])
-  assert np.ptp(alone[0]) < 1e-6  # Nothing tells its configurations apart.
+  assert np.ptp(alone[0]) < 1e-6  # Its configurations do not differ.
 
 
 def test_opcodes_up_to_the_last_are_embedded():

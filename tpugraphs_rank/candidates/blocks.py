@@ -1,7 +1,7 @@
-"""Which block of each value one tile of the result needs, found by walking back from the result.
+"""The block of each value that one tile of the result needs, computed backwards from the result.
 
-A block has a side an axis. Each is known as a function of the tile's sides, so that it is worked
-out once a program and not once a configuration.
+A block has one side per axis. Each side is a function of the tile's sides, so that it is computed
+once per program and not once per configuration.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from tpugraphs_rank.candidates import value_graph
 from tpugraphs_rank.hlo import hlo_pb2
 
-# Opcodes that keep the axes of their operands, though they may cut or lengthen them.
+# Opcodes that keep the axes of their operands, although they may shorten or lengthen them.
 _SAME_AXES = ("concatenate", "dynamic-slice", "pad", "slice")
 
 
@@ -23,8 +23,8 @@ class Side:
   """The side of a block along one axis of a value: min(factor * side of an axis + offset, extent).
 
   Attributes:
-    extent: of the value along this axis.
-    axis: of the tile; -1: the block is as long as the value.
+    extent: length of the value along this axis.
+    axis: axis of the tile; -1: the block is as long as the value.
     factor: see above.
     offset: see above.
   """
@@ -35,17 +35,17 @@ class Side:
   offset: int = 0
 
   def of(self, sides: np.ndarray) -> np.ndarray:
-    """(c,) this side in each of the tiles (c, axes)."""
+    """(c,) this side for each of the tiles (c, axes)."""
     if self.axis < 0:
       return np.full(len(sides), self.extent, np.int64)
     return np.minimum(self.factor * sides[:, self.axis] + self.offset, self.extent)
 
   def within(self, extent: int) -> "Side":
-    """The same along an axis of another value."""
+    """The same side along an axis of another value."""
     return dataclasses.replace(self, extent=extent)
 
-  def seen_through(self, extent: int, size: int, stride: int) -> "Side":
-    """What a window of this size needs to compute the side: (side - 1) * stride + size."""
+  def through_window(self, extent: int, size: int, stride: int) -> "Side":
+    """The input side that a window needs to compute this side: (side - 1) * stride + size."""
     return Side(extent, self.axis, self.factor * stride,
                 (self.offset - 1) * stride + size) if self.axis >= 0 else Side(extent)
 
@@ -54,7 +54,7 @@ Sides = tuple[Side, ...]
 
 
 def whole(shape: value_graph.Shape) -> list[Side]:
-  """The block that is all of a value."""
+  """The block that covers a whole value."""
   return [Side(extent) for extent in shape]
 
 
@@ -63,10 +63,10 @@ class Contraction:
   """A dot, convolution or reduction.
 
   Attributes:
-    number: of its value.
-    axes: those of its first operand that it sums over, ascending; the window of a convolution is
-      not among them.
-    work: multiplications or the like.
+    number: number of its value.
+    axes: axes of its first operand that it sums over, ascending, without the window of a
+      convolution.
+    work: number of multiplications or similar operations.
   """
 
   number: int
@@ -76,22 +76,23 @@ class Contraction:
 
 @dataclasses.dataclass(frozen=True)
 class DotAxes:
-  """The axes of a dot's operands by their part in it; see XLA's DotDimensionNumbers."""
+  """The axes of a dot's operands by their role; see XLA's DotDimensionNumbers."""
 
   batch: tuple[tuple[int, ...], tuple[int, ...]]
   contracting: tuple[tuple[int, ...], tuple[int, ...]]
 
   def free(self, operand: int, rank: int) -> list[int]:
-    """The axes of an operand that are neither batch nor contracted."""
-    taken = (*self.batch[operand], *self.contracting[operand])
-    return [axis for axis in range(rank) if axis not in taken]
+    """The axes of an operand that are neither batch nor contracted axes."""
+    used = (*self.batch[operand], *self.contracting[operand])
+    return [axis for axis in range(rank) if axis not in used]
 
 
 def dot_axes(value: value_graph.Value, shapes: Sequence[value_graph.Shape]) -> DotAxes | None:
-  """The axes of a dot; guessed from the shapes where the file does not say, None if they fit none.
+  """The axes of a dot; inferred from the shapes if the file lacks them; None if nothing fits.
 
-  Files that were stripped to what the features need lack them. Then leading axes are the batch, and
-  of several ways the usual one counts: the first operand's last axes with the second's first.
+  Files that contain only what the features need lack them. Then the leading axes are taken as the
+  batch. If several contractions fit, the usual one is chosen: the last axes of the first operand
+  with the first axes of the second.
   """
   if value.instruction.HasField("dot_dimension_numbers"):
     numbers = value.instruction.dot_dimension_numbers
@@ -105,9 +106,9 @@ def dot_axes(value: value_graph.Value, shapes: Sequence[value_graph.Shape]) -> D
     left, right = (range(len(batch), rank) for rank in ranks)
     for first in reversed(list(itertools.combinations(left, contracted))):
       for second in itertools.combinations(right, contracted):
-        found = DotAxes((batch, batch), (first, second))
-        if _fits(found, value.shape, shapes):
-          return found
+        axes = DotAxes((batch, batch), (first, second))
+        if _fits(axes, value.shape, shapes):
+          return axes
   return None
 
 
@@ -121,7 +122,7 @@ def _fits(axes: DotAxes, result: value_graph.Shape, shapes: Sequence[value_graph
 
 
 def contraction(program: value_graph.Expanded, number: int) -> Contraction | None:
-  """The value as a contraction, or None where it is none."""
+  """The value as a contraction, or None if it is not one."""
   value = program.values[number]
   shapes = [program.values[operand].shape for operand in value.operands]
   if value.opcode == "reduce" and shapes and len(value.shape) + len(
@@ -131,11 +132,11 @@ def contraction(program: value_graph.Expanded, number: int) -> Contraction | Non
   if len(shapes) != 2:
     return None
   if value.opcode == "dot":
-    found = dot_axes(value, shapes)
-    if found is None:
+    dot = dot_axes(value, shapes)
+    if dot is None:
       return None
-    summed = math.prod(shapes[0][axis] for axis in found.contracting[0])
-    return Contraction(number, tuple(sorted(found.contracting[0])), value.volume * summed)
+    summed = math.prod(shapes[0][axis] for axis in dot.contracting[0])
+    return Contraction(number, tuple(sorted(dot.contracting[0])), value.volume * summed)
   if value.opcode == "convolution":
     numbers = value.instruction.convolution_dimension_numbers
     features = shapes[1][numbers.kernel_output_feature_dimension]
@@ -151,15 +152,15 @@ def _grouped(convolution: hlo_pb2.HloInstructionProto) -> bool:
 
 def operand_block(program: value_graph.Expanded, number: int, position: int, block: Sides
                   ) -> Sides | None:
-  """The block of an operand that a block of a value needs; None where there is no telling.
+  """The block of an operand that a block of a value needs; None if it cannot be determined.
 
-  Axes that a contraction sums over are needed whole: it is for the caller to say if they are cut.
+  Axes that a contraction sums over are needed in full; the caller may divide them.
 
   Args:
-    program: with the value.
-    number: of the value.
-    position: of the operand.
-    block: of the value.
+    program: the program.
+    number: number of the value.
+    position: position of the operand.
+    block: block of the value.
   """
   value = program.values[number]
   operand = program.values[value.operands[position]]
@@ -180,13 +181,13 @@ def operand_block(program: value_graph.Expanded, number: int, position: int, blo
     for axis, window in enumerate(value.instruction.window.dimensions):
       needed[axis] = _windowed(block[axis], operand.shape[axis], window)
   elif value.opcode == "dot":
-    found = dot_axes(value, [program.values[other].shape for other in value.operands])
-    if found is None:
+    axes = dot_axes(value, [program.values[other].shape for other in value.operands])
+    if axes is None:
       return None
-    free = [found.free(side, len(program.values[other].shape))
+    free = [axes.free(side, len(program.values[other].shape))
             for side, other in enumerate(value.operands)]
-    first = len(found.batch[0]) + (len(free[0]) if position else 0)
-    for axis, side in zip(found.batch[position], block):
+    first = len(axes.batch[0]) + (len(free[0]) if position else 0)
+    for axis, side in zip(axes.batch[position], block):
       needed[axis] = side
     for axis, side in zip(free[position], block[first:]):
       needed[axis] = side
@@ -205,12 +206,12 @@ def operand_block(program: value_graph.Expanded, number: int, position: int, blo
 
 
 def _windowed(side: Side, extent: int, window: hlo_pb2.WindowDimension) -> Side:
-  if window.base_dilation > 1:  # A transposed convolution: its operand has holes.
+  if window.base_dilation > 1:  # A transposed convolution: zeros are inserted into its operand.
     return Side(extent)
   size = (window.size - 1) * max(window.window_dilation, 1) + 1
-  # The padding is read like the rest.
+  # Padding counts like other elements.
   padded = max(extent + window.padding_low + window.padding_high, 1)
-  return side.seen_through(padded, size, max(window.stride, 1))
+  return side.through_window(padded, size, max(window.stride, 1))
 
 
 def _convolved(instruction: hlo_pb2.HloInstructionProto, shape: value_graph.Shape, block: Sides
@@ -233,7 +234,7 @@ def _convolved(instruction: hlo_pb2.HloInstructionProto, shape: value_graph.Shap
 def _regrouped(value: value_graph.Value, operand: value_graph.Value, block: Sides) -> Sides:
   """The block of a reshape's operand: axes that it neither splits nor joins keep their sides.
 
-  A bitcast keeps the elements where they are, so that their physical order counts.
+  A bitcast keeps the elements in place, so it follows their physical order.
   """
   physical = value.opcode == "bitcast"
   outer = list(reversed(value.layout)) if physical else list(range(len(value.shape)))
@@ -257,33 +258,34 @@ def _regrouped(value: value_graph.Value, operand: value_graph.Value, block: Side
 
 
 def blocks(program: value_graph.Expanded, start: int, block: Sides) -> dict[int, Sides]:
-  """The blocks of all values that a block of one of them needs, by the value's number.
+  """The blocks of all values that a block of one value needs, by the value's number.
 
-  Where several ways lead to a value, that through the earlier operands counts.
+  If several paths lead to a value, the one through earlier operands is used.
   """
-  found: dict[int, Sides] = {}
+  result: dict[int, Sides] = {}
   waiting = [(start, block)]
   while waiting:
     number, needed = waiting.pop()
-    if number in found:
+    if number in result:
       continue
-    found[number] = needed
+    result[number] = needed
     for position in reversed(range(len(program.values[number].operands))):
       inner = operand_block(program, number, position, needed)
       if inner is not None:
         waiting.append((program.values[number].operands[position], inner))
-  return found
+  return result
 
 
-def leaves(program: value_graph.Expanded, found: dict[int, Sides]) -> Iterator[tuple[int, Sides]]:
-  """Those values with a block of which no operand has one: parameters, gathers and the like."""
-  for number, block in found.items():
-    if not any(operand in found for operand in program.values[number].operands):
+def leaves(program: value_graph.Expanded, needed: dict[int, Sides]
+           ) -> Iterator[tuple[int, Sides]]:
+  """The values with a block whose operands have none, such as parameters and gathers."""
+  for number, block in needed.items():
+    if not any(operand in needed for operand in program.values[number].operands):
       yield number, block
 
 
 def first_parameter(program: value_graph.Expanded, number: int) -> int:
-  """The number of the parameter that a value's first operands lead to; very large if to none."""
+  """The number of the parameter that the chain of first operands leads to; very large if none."""
   while program.values[number].operands:
     number = program.values[number].operands[0]
   parameter = program.values[number].parameter

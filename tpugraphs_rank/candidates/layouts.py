@@ -16,9 +16,9 @@ from tpugraphs_rank.hlo import tuning
 from tpugraphs_rank.hlo import tuning_pb2
 
 OPCODES = ("convolution", "dot", "reshape")
-Layout = tuple[int, ...]  # axes, minor to major; empty: the compiler's choice
+Layout = tuple[int, ...]  # Axes, minor to major; empty: the compiler chooses.
 _NEAR_SHARE = 0.5
-_ATTEMPTS = 8  # draws for each candidate that is wanted, before a space counts as used up
+_ATTEMPTS = 8  # Draws per wanted candidate before the space counts as exhausted.
 _BATCH = 256
 
 
@@ -29,8 +29,8 @@ class Site:
   Attributes:
     node: its position in the program, computations then instructions.
     opcode: of the instruction.
-    shapes: of its output, input and kernel, as far as it has them.
-    pairs: for a convolution the batch and feature axes of each, otherwise empty.
+    shapes: of its output, input and kernel, those that it has.
+    pairs: for a convolution, the batch and feature axes of each tensor; otherwise empty.
   """
 
   node: int
@@ -39,10 +39,10 @@ class Site:
   pairs: tuple[tuple[int, int], ...] = ()
 
   def layouts(self, tensor: int, tiling: str) -> list[Layout]:
-    """What can be requested of one tensor; empty where it has one layout only.
+    """The layouts that can be requested for one tensor; empty if it has only one.
 
-    That is any permutation of its axes. On a TPU a convolution's tensors have batch and feature
-    (input and output feature) in the two minor places, and raw data name only these.
+    These are all permutations of its axes. On a TPU, the two minor axes of a convolution's tensors
+    are batch and feature (input and output feature), and raw data name only these two.
     """
     shape = self.shapes[tensor]
     if len(shape) > tuning.DIMS_LENGTH or sum(extent > 1 for extent in shape) < 2:
@@ -54,7 +54,7 @@ class Site:
 
 def instructions(module: hlo_pb2.HloModuleProto) -> list[tuple[
     hlo_pb2.HloInstructionProto, list[hlo_pb2.HloInstructionProto]]]:
-  """Every instruction of a program in the order of its nodes, with its operands."""
+  """The instructions of a program in the order of its nodes, each with its operands."""
   listed = []
   for computation in module.computations:
     named = {instruction.id: instruction for instruction in computation.instructions}
@@ -64,19 +64,19 @@ def instructions(module: hlo_pb2.HloModuleProto) -> list[tuple[
 
 
 def sites(module: hlo_pb2.HloModuleProto, nodes: Sequence[int] | None = None) -> list[Site]:
-  """Where a program's layouts can be requested.
+  """The instructions of a program whose layouts can be requested.
 
   Args:
     module: the program.
-    nodes: these instructions and no others, in this order; None: its dots, convolutions and
-      reshapes of which some tensor has more than one layout.
+    nodes: exactly these instructions, in this order. None: the dots, convolutions and reshapes
+      that have a tensor with more than one layout.
   """
   listed = instructions(module)
-  made = [_site(node, *listed[node]) for node in (
+  candidates = [_site(node, *listed[node]) for node in (
       range(len(listed)) if nodes is None else nodes)
           if nodes is not None or listed[node][0].opcode in OPCODES]
-  return made if nodes is not None else [
-      site for site in made
+  return candidates if nodes is not None else [
+      site for site in candidates
       if any(site.layouts(tensor, tile_spaces.ELEMENTS) for tensor in range(len(site.shapes)))]
 
 
@@ -94,15 +94,15 @@ def _site(node: int, instruction: hlo_pb2.HloInstructionProto,
 
 
 class Requests:
-  """The layouts that can be requested of each tensor of some sites.
+  """The layouts that can be requested for the tensors of some sites.
 
-  A configuration is a row of codes, one a slot (a tensor with more than one layout): 0 requests
-  nothing, k the k-th of the slot's layouts.
+  A slot is a tensor with more than one layout. A configuration is a row of codes, one per slot:
+  0 requests nothing, and k requests the k-th layout of the slot.
 
   Attributes:
     sites: the sites.
     slots: (site, tensor) of each slot.
-    options: for each slot its layouts.
+    options: the layouts of each slot.
   """
 
   def __init__(self, configurable: Sequence[Site], tiling: str) -> None:
@@ -114,7 +114,7 @@ class Requests:
 
   @property
   def combinations(self) -> int:
-    """How many configurations there are, the default among them."""
+    """The number of configurations, including the default."""
     return math.prod(len(options) + 1 for options in self.options)
 
   def features(self, codes: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ class Requests:
     width = tuning.DIMS_LENGTH
     features = np.full([len(codes), len(self.sites), tuning.TENSORS * width],
                        tuning.LAYOUT_PADDING, np.int8)
-    # Most slots share their list of layouts with others.
+    # Most slots have the same list of layouts as others.
     tables: dict[tuple[Layout, ...], np.ndarray] = {}
     for (site, tensor), options, column in zip(self.slots, self.options, codes.T):
       key = tuple(options)
@@ -134,26 +134,26 @@ class Requests:
       features[:, site, width * tensor:width * (tensor + 1)] = tables[key][column]
     return features
 
-  def draw(self, most: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, object]]:
-    """(c, slots) distinct codes, the default first; and how they were found.
+  def draw(self, limit: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, object]]:
+    """(c, slots) distinct codes, the default first; and counts of how they were drawn.
 
-    Where there are no more than `most`, all of them. Otherwise half of them change a few slots of
-    the default, and half request layouts of a share of the slots, which is itself drawn uniformly;
-    equal draws count once.
+    If there are at most `limit` configurations, all are returned. Otherwise half of the draws
+    change a few slots of the default. The other half request layouts for a share of the slots; the
+    share is drawn uniformly. Repeated draws are dropped.
     """
-    if self.combinations <= most:
+    if self.combinations <= limit:
       lengths = [len(options) + 1 for options in self.options]
       codes = np.stack(np.unravel_index(np.arange(self.combinations), lengths), axis=1)
       return codes.astype(np.int16), {"legal": self.combinations}
     sizes = np.array([len(options) for options in self.options])
     default = np.zeros(len(sizes), np.int16)
     chosen, seen = [default], {default.tobytes()}
-    ends = {"near": 1 + round((most - 1) * _NEAR_SHARE), "uniform": most}
+    ends = {"near": 1 + round((limit - 1) * _NEAR_SHARE), "uniform": limit}
     counts: dict[str, object] = {"default": 1}
     repeats = 0
     for kind, end in ends.items():
       before, attempts = len(chosen), 0
-      while len(chosen) < end and attempts < _ATTEMPTS * most:
+      while len(chosen) < end and attempts < _ATTEMPTS * limit:
         rows = _draws(kind, sizes, rng)
         attempts += len(rows)
         repeats += _take(rows, chosen, seen, end)
@@ -162,12 +162,12 @@ class Requests:
 
 
 def _draws(kind: str, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """(batch, slots) codes of one kind."""
+  """(batch, slots) codes of one kind, "near" the default or "uniform"."""
   order = rng.random([_BATCH, len(sizes)])
   if kind == "near":
     most = max(4, len(sizes) // 8)
     count = np.exp(rng.uniform(0, math.log(most + 1), [_BATCH, 1])).astype(int)
-    # Rank of each slot in a random order: the first few change.
+    # Each slot has a rank in a random order, and the first few slots change.
     changed = order.argsort(axis=1).argsort(axis=1) < count
   else:
     changed = order < rng.random([_BATCH, 1])
@@ -175,7 +175,7 @@ def _draws(kind: str, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 
 def _take(rows: np.ndarray, chosen: list[np.ndarray], seen: set[bytes], end: int) -> int:
-  """Appends rows that are new until there are `end`; how many were not new."""
+  """Appends new rows until there are `end`; returns the number of repeated rows."""
   repeats = 0
   for row in rows:
     if len(chosen) == end:
@@ -189,30 +189,30 @@ def _take(rows: np.ndarray, chosen: list[np.ndarray], seen: set[bytes], end: int
   return repeats
 
 
-def draw_layouts(data: tuning_pb2.ModuleTuningData, tiling: str, most: int, seed: int,
+def draw_layouts(data: tuning_pb2.ModuleTuningData, tiling: str, limit: int, seed: int,
                  source: str = "the module") -> candidate_set.Candidates:
   """Layout configurations of a program, the compiler's default first.
 
   Args:
-    data: the program; the nodes that it names are configured, otherwise all that can be.
+    data: the program. If it names nodes, these are configured, otherwise all possible nodes.
     tiling: of the target, see `Site.layouts`.
-    most: how many are wanted.
+    limit: maximum number of configurations.
     seed: of the draws.
-    source: what error messages call the program.
+    source: the program's name in error messages.
 
   Raises:
-    DataError: no instruction has a layout to request.
-    ConfigError: `most` is not positive.
+    DataError: no instruction has a choice of layouts.
+    ConfigError: `limit` is not positive.
   """
-  if most < 1:
-    raise errors.ConfigError(f"at most {most} candidates are wanted; expected 1 or more")
+  if limit < 1:
+    raise errors.ConfigError(f"the maximum number of candidates is {limit}; expected 1 or more")
   configurable = sites(data.module, list(data.config_index_to_node) or None)
   requests = Requests(configurable, tiling)
   if not requests.slots:
     raise errors.DataError(
         f"{source} has no dot, convolution or reshape with more than one layout, so there is "
-        "nothing to choose; give the HLO of a whole program")
-  codes, counts = requests.draw(most, tiles.rng_of(data.module.name, seed))
+        "nothing to choose; use the HLO of a whole program")
+  codes, counts = requests.draw(limit, tiles.rng_of(data.module.name, seed))
   ids = np.array([site.node for site in configurable], np.int64)
   features = requests.features(codes)
   about = {"source": "auto", "tiling": tiling, **counts, "seed": seed}
@@ -222,11 +222,11 @@ def draw_layouts(data: tuning_pb2.ModuleTuningData, tiling: str, most: int, seed
 
 
 def profile_of(features: np.ndarray, configurable: Sequence[Site]) -> candidate_set.Profile:
-  """(nc, 18) layouts as raw data: as many tensors a node as its instruction has."""
-  made = candidate_set.Profile()
-  made.module_config.layout_config.SetInParent()
+  """(nc, 18) layouts as raw data, with as many tensors per node as its instruction has."""
+  profile = candidate_set.Profile()
+  profile.module_config.layout_config.SetInParent()
   for row, site in zip(features.astype(int), configurable):
-    node = made.module_config.layout_config.nodes.add()
+    node = profile.module_config.layout_config.nodes.add()
     for tensor in row.reshape(tuning.TENSORS, -1)[:len(site.shapes)]:
       node.tensors.add(dims=[axis for axis in tensor.tolist() if axis >= 0])
-  return made
+  return profile

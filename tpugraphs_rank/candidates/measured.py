@@ -83,8 +83,8 @@ def compare(ranked: ranked_lib.Ranked, passes: Sequence[tuning_pb2.ModuleTuningD
   matched = [(position, number) for position, number in wanted if number is not None]
   if not defaults or len(matched) < min(2, len(ranked.best)):
     raise errors.DataError(
-        f"{ranked.program.source}: {len(matched)} of the best {len(ranked.best)} configurations and "
-        f"{len(defaults)} defaults were measured; expected two or more and the default (the "
+        f"{ranked.program.source}: {len(matched)} of the best {len(ranked.best)} configurations "
+        f"and {len(defaults)} defaults were measured; expected two or more and the default (the "
         "collector drops configurations that compile to the same program): raise --top_k")
   positions, numbers = (np.array(column) for column in zip(*matched))
   return Measured(ranked, positions, times[:, numbers], float(times[:, defaults[0]].mean()))

@@ -1,18 +1,18 @@
-"""Which tiles a kernel can be cut into, and the bounds that raw data write for a tile.
+"""The tiles of a kernel, and the bounds with which raw data describe a tile.
 
-What the bounds of a tile mean is not written in a file, it follows from the hardware:
+Files do not say what the bounds of a tile mean. It follows from the hardware:
 
 - `tpu` (the public data): a bound counts hardware tiles, 8 x 128 elements of the two minor axes
-  (1,024 of a vector), axis by axis in physical order, major first. Output bounds cut what a kernel
-  iterates over: the result of its largest dot or convolution, otherwise the operand of its largest
-  reduction, otherwise its result. Kernel bounds cut the second operand of the dot or convolution.
-  There are no input bounds. A lone reshape is not tiled.
-- `elements`: output bounds are the sides, in elements, of the result's axes in their own order,
-  kernel bounds those of the axes that the largest contraction sums over, input bounds the block of
-  the first operand that one step touches.
-- `xla_cpu` (the bundled collection): as `elements`; sides divide their axes, and are at least 8
-  where an axis is longer than 15, since the collector's loops have no remainders; a kernel takes 2
-  to 4,096 steps.
+  (1,024 elements of a vector), axis by axis in physical order, major first. Output bounds divide
+  what a kernel iterates over: the result of its largest dot or convolution, otherwise the operand
+  of its largest reduction, otherwise its result. Kernel bounds divide the second operand of the dot
+  or convolution. There are no input bounds. A single reshape is not tiled.
+- `elements`: output bounds are the sides of the result's axes in elements, in the order of the
+  axes. Kernel bounds are those of the axes that the largest contraction sums over. Input bounds are
+  the block of the first operand that one step reads.
+- `xla_cpu` (the bundled collection): as `elements`, but sides divide their axes, because the
+  collector's loops have no remainders. Sides are at least 8 on axes longer than 15. A kernel takes
+  2 to 4,096 steps.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ _SUBLANES, _LANES = 8, 128
 
 
 def tiling_of(target: str | None) -> str:
-  """The meaning of bounds on a target, by its name: `tpu...`, `xla_cpu...` or any other."""
+  """The tiling of a target, by its name: `tpu...`, `xla_cpu...` or any other."""
   name = (target or "").lower()
   return next((tiling for tiling in (TPU, XLA_CPU) if name.startswith(tiling)), ELEMENTS)
 
@@ -43,15 +43,15 @@ class Bound:
   """One entry of a bounds list: a side in units.
 
   Attributes:
-    side: as a function of the tile.
-    unit: elements that the entry counts as one.
+    side: the side as a function of the tile.
+    unit: number of elements that the entry counts as one.
   """
 
   side: blocks.Side
   unit: int = 1
 
   def of(self, sides: np.ndarray) -> np.ndarray:
-    """(c,) the entry in each of the tiles (c, axes)."""
+    """(c,) the entry for each of the tiles (c, axes)."""
     return -(-self.side.of(sides) // self.unit)
 
 
@@ -60,10 +60,10 @@ class TileSpace:
   """The tiles of one kernel.
 
   Attributes:
-    axes: extent of each axis that a tile cuts, in elements.
-    sides: admissible sides of each axis, ascending.
+    axes: extent of each axis that tiles divide, in elements.
+    sides: valid sides of each axis, ascending.
     output, kernel, inputs: entries of the three bounds lists.
-    steps: fewest and most steps (tiles) that a kernel may take; None: no limit.
+    steps: minimum and maximum number of steps (tiles) of a kernel; None: no limit.
   """
 
   axes: tuple[int, ...]
@@ -75,11 +75,11 @@ class TileSpace:
 
   @property
   def combinations(self) -> int:
-    """How many tiles there are if all sides go together."""
+    """The number of combinations of sides."""
     return math.prod(map(len, self.sides))
 
   def is_legal(self, sides: np.ndarray) -> np.ndarray:
-    """(c, axes) tiles to (c,) whether they keep to the number of steps."""
+    """(c, axes) tiles to (c,) whether their number of steps is valid."""
     if self.steps is None:
       return np.ones(len(sides), bool)
     count = np.prod(-(-np.array(self.axes, np.float64) // sides), axis=1)
@@ -93,15 +93,15 @@ class TileSpace:
 
 def tile_space(module: hlo_pb2.HloModuleProto, tiling: str, source: str = "the module"
                ) -> TileSpace:
-  """The tiles that a kernel can be cut into.
+  """The tiles of a kernel.
 
   Args:
     module: the kernel.
     tiling: one of `TILINGS`, see above.
-    source: what error messages call the kernel.
+    source: the kernel's name in error messages.
 
   Raises:
-    DataError: the kernel returns no array, or its shapes contradict one another.
+    DataError: the kernel returns no array, or its shapes are inconsistent.
     UnknownNameError: there is no such tiling.
   """
   if tiling not in TILINGS:
@@ -117,49 +117,50 @@ def tile_space(module: hlo_pb2.HloModuleProto, tiling: str, source: str = "the m
         "dump it again") from None
   if not space.axes or 0 in space.axes:
     raise errors.DataError(
-        f"{source} returns no array with elements, so there is nothing to tile; give the HLO of "
-        "one kernel, or its configurations with --candidates FILE.npz")
+        f"{source} returns no array with elements, so there is nothing to tile; use the HLO of "
+        "one kernel, or supply configurations with --candidates FILE.npz")
   return space
 
 
 def divisors(extent: int) -> tuple[int, ...]:
-  """Sides that divide an axis, ascending: those of at least `MIN_SIDE`, or all of a short axis."""
+  """Sides that divide an axis, ascending: at least `MIN_SIDE`, or any for a short axis."""
   low = [side for side in range(1, math.isqrt(extent) + 1) if extent % side == 0]
   return tuple(side for side in sorted({*low, *(extent // side for side in low)})
                if side >= MIN_SIDE or extent < 2 * MIN_SIDE)
 
 
 def balanced(extent: int) -> tuple[int, ...]:
-  """Sides that cut an axis into k tiles as equal as can be, ceil(extent / k), ascending.
+  """Sides that divide an axis into k tiles as evenly as possible, ceil(extent / k), ascending.
 
-  Divisors are among them, and the measured public kernels have no others; powers of two are added.
+  They include all divisors. The measured public kernels have no other sides. Powers of two are
+  added.
   """
-  found = {1 << power for power in range(extent.bit_length())}
+  sides = {1 << power for power in range(extent.bit_length())}
   side = extent
   while side > 1:
-    found.add(side)
-    side = -(-extent // -(-extent // (side - 1)))  # With the fewest tiles that make it shorter.
-  return tuple(sorted(found))
+    sides.add(side)
+    side = -(-extent // -(-extent // (side - 1)))  # The next smaller side, with the fewest tiles.
+  return tuple(sorted(sides))
 
 
 def _largest(program: value_graph.Expanded, numbers: Sequence[int], opcodes: Sequence[str]
              ) -> blocks.Contraction | None:
-  """The contraction with most work among some values; the first of equals."""
-  found = [contraction for number in numbers if program.values[number].opcode in opcodes
-           for contraction in [blocks.contraction(program, number)] if contraction]
-  return max(found, key=lambda contraction: contraction.work, default=None)
+  """The contraction with the most work among some values; the first if several are equal."""
+  contractions = [contraction for number in numbers if program.values[number].opcode in opcodes
+                  for contraction in [blocks.contraction(program, number)] if contraction]
+  return max(contractions, key=lambda contraction: contraction.work, default=None)
 
 
 def _of_elements(program: value_graph.Expanded, exact: bool) -> TileSpace:
   shape = program.values[program.root].shape
   axes = list(shape)
   output = tuple(blocks.Side(extent, axis) for axis, extent in enumerate(shape))
-  found = blocks.blocks(program, program.root, output)
-  main = _largest(program, sorted(found), ("dot", "convolution", "reduce"))
+  needed_blocks = blocks.blocks(program, program.root, output)
+  main = _largest(program, sorted(needed_blocks), ("dot", "convolution", "reduce"))
   start, block, kernel = program.root, output, []
   if main is not None:
     operand = program.values[main.number].operands[0]
-    inner = blocks.operand_block(program, main.number, 0, found[main.number])
+    inner = blocks.operand_block(program, main.number, 0, needed_blocks[main.number])
     if inner is not None:
       start, sides = operand, list(inner)
       for axis in main.axes:
@@ -180,7 +181,7 @@ def _of_elements(program: value_graph.Expanded, exact: bool) -> TileSpace:
 
 
 def _units(value: value_graph.Value) -> list[int]:
-  """For each axis of an array how many elements of it a hardware tile holds."""
+  """For each axis of an array, the number of its elements in a hardware tile."""
   units = [1] * len(value.shape)
   if len(value.shape) == 1:
     return [_SUBLANES * _LANES]
@@ -218,11 +219,11 @@ def _of_hardware_tiles(program: value_graph.Expanded) -> TileSpace:
     summed = {numbers.kernel_input_feature_dimension: numbers.input_feature_dimension}
     cut = [numbers.kernel_input_feature_dimension, *numbers.kernel_spatial_dimensions]
   else:
-    found = blocks.dot_axes(value, [left.shape, right.shape])
+    dot = blocks.dot_axes(value, [left.shape, right.shape])
     for axis, side in enumerate(blocks.operand_block(program, main.number, 1, tuple(output))):
       kernel[axis] = side
-    summed = dict(zip(found.contracting[1], found.contracting[0]))
-    cut = list(found.contracting[1])
+    summed = dict(zip(dot.contracting[1], dot.contracting[0]))
+    cut = list(dot.contracting[1])
   for axis in cut:
     kernel[axis] = blocks.Side(right.shape[axis], len(axes))
     axes.append(right.shape[axis])
@@ -235,7 +236,7 @@ def _of_hardware_tiles(program: value_graph.Expanded) -> TileSpace:
 def _counted(axes: Sequence[int], units: Sequence[Sequence[int]],
              arrays: Sequence[Sequence[blocks.Side]], output: tuple[Bound, ...],
              kernel: tuple[Bound, ...]) -> TileSpace:
-  """A space whose sides are whole hardware tiles of every array that an axis runs through."""
+  """A space whose sides are whole hardware tiles of every array that has the axis."""
   steps = [1] * len(axes)
   for lengths, sides in zip(units, arrays):
     for unit, side in zip(lengths, sides):

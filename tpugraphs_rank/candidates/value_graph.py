@@ -1,4 +1,4 @@
-"""A program as one graph of values: what fusions and calls compute stands where they are called."""
+"""A program as one graph of values, with fusions and calls replaced by what they compute."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -13,15 +13,15 @@ _INLINED = ("fusion", "call")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Value:
-  """What one instruction of the expanded program computes.
+  """The result of one instruction of the expanded program.
 
   Attributes:
     opcode: such as `"dot"`.
     shape: its dimensions; () for scalars and tuples.
-    layout: its axes from minor to major; descending where the program says nothing.
-    operands: values that it consumes, all with smaller numbers.
-    instruction: what it was made from.
-    parameter: its number, where it is a parameter of the program; otherwise -1.
+    layout: its axes from minor to major; descending if the program does not specify it.
+    operands: the values that it uses, all with smaller numbers.
+    instruction: the original instruction.
+    parameter: its number if it is a parameter of the program; otherwise -1.
   """
 
   opcode: str
@@ -45,7 +45,7 @@ def layout_of(shape: hlo_pb2.ShapeProto) -> Shape:
 
 
 def entry(module: hlo_pb2.HloModuleProto) -> hlo_pb2.HloComputationProto:
-  """The computation that a program starts with: the one it names, or its last."""
+  """The entry computation of a program: the one that it names, or else the last one."""
   for computation in module.computations:
     if computation.id == module.entry_computation_id or (
         module.entry_computation_name and computation.name == module.entry_computation_name):
@@ -54,14 +54,15 @@ def entry(module: hlo_pb2.HloModuleProto) -> hlo_pb2.HloComputationProto:
 
 
 class Expanded:
-  """All values that a program computes, and the one it returns.
+  """All values that a program computes, and the one that it returns.
 
   Attributes:
-    values: in an order in which operands come first.
-    root: the value that the program returns; of a tuple its largest array, the first of equals.
+    values: in an order with operands before their users.
+    root: the value that the program returns. For a tuple, its largest array, the first if several
+      are equal.
 
   Raises:
-    DataError: computations call one another in a circle.
+    DataError: computations call one another recursively.
   """
 
   def __init__(self, module: hlo_pb2.HloModuleProto, source: str = "the module") -> None:
@@ -76,7 +77,7 @@ class Expanded:
 
   def _expand(self, computation: hlo_pb2.HloComputationProto, arguments: Sequence[int] | None,
               callers: tuple[int, ...]) -> int:
-    """Adds a computation's values; the number of what it returns."""
+    """Adds a computation's values; returns the number of its result."""
     if computation.id in callers:
       raise errors.DataError(
           f"{self._source}: computation {computation.name!r} calls itself; expected a program "

@@ -1,11 +1,11 @@
-"""Batches arranged by how far a configuration reaches: exact scoring at a fraction of the work.
+"""Batches arranged by the reach of configurations: exact scoring at a fraction of the work.
 
-After k convolutions the state of a node depends on the configuration only if a configurable node
-lies within k hops. Nodes are put in the order of their distance to the nearest configurable one, so
-that those that depend on the configuration after k convolutions are the first `rows[k]`, and
-messages in that of their senders' distance, so that those that depend on the configuration in
-convolution k are the first `inner[k - 1]`. Everything else is computed once for all configurations.
-The arrangement changes the order of sums and nothing else.
+After k convolutions, the state of a node depends on the configuration only if a configurable node is
+within k hops. Nodes are therefore ordered by their distance to the nearest configurable node: the
+first `rows[k]` are those that depend on the configuration after k convolutions. Messages are
+ordered by the distance of their senders: the first `inner[k]` are those that depend on the
+configuration in convolution k. Everything else is computed once for all configurations. The
+arrangement changes only the order of sums.
 """
 
 from collections.abc import Mapping
@@ -15,38 +15,38 @@ import numpy as np
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 
-# A direction's sender and receiver among the two ends of an edge.
+# The sender and receiver of each direction among the two ends of an edge.
 ENDS: Mapping[str, tuple[str, str]] = {
     "operands": ("source", "target"), "users": ("target", "source")}
 
 
 def directions_of(config: run_config.ModelConfig) -> tuple[str, ...]:
-  """The directions in which messages run."""
+  """The directions in which messages are sent."""
   return tuple(ENDS) if config.directions == "both" else (config.directions,)
 
 
 def hops(num_nodes: int, starts: np.ndarray, edges: list[tuple[np.ndarray, np.ndarray]],
          depth: int) -> np.ndarray:
-  """(num_nodes,) int64: messages that a node is away from the nearest start, at most depth + 1.
+  """(num_nodes,) int64: the number of hops from the nearest start to each node, at most depth + 1.
 
   Args:
-    num_nodes: nodes in all.
+    num_nodes: number of nodes.
     starts: node ids.
     edges: for each direction the senders and the receivers of its messages.
-    depth: distances beyond it are not told apart.
+    depth: larger distances are all reported as depth + 1.
   """
-  found = np.full(num_nodes, depth + 1, np.int64)
-  found[starts] = 0
+  distances = np.full(num_nodes, depth + 1, np.int64)
+  distances[starts] = 0
   for distance in range(1, depth + 1):
     for sender, receiver in edges:
-      reached = receiver[found[sender] == distance - 1]
-      found[reached] = np.minimum(found[reached], distance)
-  return found
+      reached = receiver[distances[sender] == distance - 1]
+      distances[reached] = np.minimum(distances[reached], distance)
+  return distances
 
 
 def edge_weights(sender: np.ndarray, receiver: np.ndarray, num_nodes: int, aggregation: str
                  ) -> np.ndarray:
-  """(m,) float64: the weight of each message, as `ModelConfig.aggregation` says."""
+  """(m,) float64: the weight of each message for a value of `ModelConfig.aggregation`."""
   if aggregation == "sum":
     return np.ones(len(sender))
   received = np.bincount(receiver, minlength=num_nodes)[receiver]
@@ -57,24 +57,29 @@ def edge_weights(sender: np.ndarray, receiver: np.ndarray, num_nodes: int, aggre
 
 
 def arrange(batch: batches.Batch, config: run_config.ModelConfig) -> batches.Batch:
-  """Arranges a batch of `data.batches`, with its segments where it has some.
+  """Arranges a batch of `data.batches` and its segments, if it has any.
 
   Returns:
-    `nodes` (N, F), `opcode`, `component` (N,): node arrays in the new order; `order` (N,): which
-      node of the batch stands where.
-    `num_nodes` (B,), `config_mask`, `reference_mask`, `label_*`: as they were.
-    `configs` (rows[0], T, 18) and `config_sizes` (rows[0], 3): layouts, of the configurable nodes
-      in the new order, and the sizes of their tensors; or, as they were, `graph_configs` (B, T,
-      K): tiles.
-    `rows` (K + 1,) int32: nodes that depend on the configuration after 0, ..., K convolutions.
-    `edges` (m, 2) int32, rows [receiver, sender]: the messages of a convolution, what a node keeps
-      of itself among them; `kernel` (m,) int32: which of the convolution's kernels each goes
-      through, 0 for a node's own, then those of `directions_of`; `weights` (m,) float64; `inner`
-      (K,) int32. `inner_<k>` (inner[k], 2) and `outer_<k>` (m - inner[k], 2) int32: the messages of
-      convolution k that depend on the configuration and the others, rows [receiver, sender] in the
-      tables of `models.states.project`.
-    For segments the same with the prefix "segment_", and `segment_node_ids`: where in the new
-      order of the whole graphs its nodes stand.
+    `nodes` (N, F), `opcode`, `component` (N,): node arrays in the new order. `component` is the
+      graph of each node.
+    `order` (N,): for each position, the node of the batch.
+    `num_nodes` (B,), `config_mask`, `reference_mask`, `label_*`: unchanged.
+    For layouts `configs` (rows[0], T, 18) and `config_sizes` (rows[0], 3): the layouts of the
+      configurable nodes in the new order, and the sizes of their tensors.
+    For tiles `graph_configs` (B, T, K): unchanged.
+    `rows` (K + 1,) int32: number of nodes that depend on the configuration after 0, ..., K
+      convolutions.
+    `edges` (m, 2) int32, rows [receiver, sender]: the messages of a convolution, including that of
+      each node to itself.
+    `kernel` (m,) int32: the kernel of each message: 0 for a node's own state, then those of
+      `directions_of`.
+    `weights` (m,) float64: the weight of each message.
+    `inner` (K,) int32: the number of messages that depend on the configuration.
+    `inner_<k>` (inner[k], 2) and `outer_<k>` (m - inner[k], 2) int32: the messages of convolution k
+      that depend on the configuration, and the others, as rows [receiver, sender] of the tables of
+      `models.states.project`.
+    For segments the same with the prefix "segment_", and `segment_node_ids`: the positions of their
+      nodes in the new order of the whole graphs.
   """
   arranged = _arranged(batch, "", config)
   if "segment_nodes" in batch:
@@ -114,7 +119,8 @@ def _arranged(batch: batches.Batch, prefix: str, config: run_config.ModelConfig)
   arranged.update(_messages(ends, place, distance, config))
   for level, (inner, first) in enumerate(zip(arranged["inner"], arranged["rows"])):
     for name, part, start, senders in (
-        ("inner", slice(None, inner), 0, first), ("outer", slice(inner, None), first, count - first)):
+        ("inner", slice(None, inner), 0, first),
+        ("outer", slice(inner, None), first, count - first)):
       edges = arranged["edges"][part].copy()
       edges[:, 1] += arranged["kernel"][part] * np.int32(senders) - np.int32(start)
       arranged[f"{name}_{level}"] = edges
@@ -130,7 +136,7 @@ def _messages(ends: list[tuple[np.ndarray, np.ndarray]], place: np.ndarray, dist
       for sender, receiver in ends]
   kernel = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part[0]) for part in parts])
   sender, receiver, weights = (np.concatenate(column) for column in zip(*parts))
-  # By receiver among senders of one distance: sums then run through memory once.
+  # Ordered by receiver within one distance of the senders, so that sums access memory in order.
   turn = np.lexsort([place[receiver], distance[sender]])
   return {
       "edges": np.stack([place[receiver], place[sender]], axis=1)[turn],

@@ -76,7 +76,7 @@ def labels(arrays: Mapping[str, tf.Tensor]) -> dict[str, Any]:
 
 
 def to_step(arrays: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-  """The graphs, labels, mask and weights of a batch, as the built-in models and losses take them."""
+  """The graphs, labels, mask and weights of a batch, for the built-in models and losses."""
   make = _without_prefix if "rows" in arrays else graph_tensor
   step = {"graph": make(arrays, ""), **labels(arrays)}
   if "segment_nodes" in arrays:

@@ -1,26 +1,25 @@
 """Contiguous segments of a graph in topological order, for segment dropout."""
 
-
 import numpy as np
 
 
 def levels(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
-  """Longest-path depth of each node: 0 for nodes without operands, above all operands otherwise.
+  """Longest-path depth of each node: 0 without operands, otherwise larger than that of all operands.
 
   Args:
     edge_index: (m, 2) int, row [u, v]: u consumes the output of v.
     num_nodes: n.
 
   Returns:
-    (n,) int64. Nodes on or behind a cycle (malformed graphs) come after all others.
+    (n,) int64. Nodes on or after a cycle (malformed graphs) come after all others.
   """
   edges = np.unique(np.asarray(edge_index).reshape(-1, 2), axis=0)
   edges = edges[np.argsort(edges[:, 1], kind="stable")]
   users = edges[:, 0].tolist()
   first = np.searchsorted(edges[:, 1], np.arange(num_nodes + 1)).tolist()
   waiting = np.bincount(edges[:, 0], minlength=num_nodes).tolist()
-  # Plain lists: programs are deep and narrow, and array operations on one level each would cost far
-  # more than they save.
+  # Plain lists, because programs are deep and narrow: array operations on single levels would be
+  # much slower.
   depth = [-1] * num_nodes
   frontier = [node for node in range(num_nodes) if not waiting[node]]
   level = 0
@@ -38,17 +37,17 @@ def levels(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
 
 
 def topological_order(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
-  """(n,) int64: the nodes with every operand before its users, by level, then by number."""
+  """(n,) int64: the nodes with operands before their users, by level, then by number."""
   return np.argsort(levels(edge_index, num_nodes), kind="stable")
 
 
 def cut_segments(edge_index: np.ndarray, num_nodes: int, max_nodes: int) -> list[np.ndarray]:
-  """Cuts the nodes into contiguous runs of the topological order, as even as can be.
+  """Cuts the nodes into contiguous, evenly sized runs of the topological order.
 
   Args:
     edge_index: (m, 2) int.
     num_nodes: n, at least 1.
-    max_nodes: nodes a segment at most.
+    max_nodes: maximum number of nodes in a segment.
 
   Returns:
     The segments, each an ascending int64 array of node ids.
@@ -60,7 +59,7 @@ def cut_segments(edge_index: np.ndarray, num_nodes: int, max_nodes: int) -> list
 
 def induced_edges(source: np.ndarray, target: np.ndarray, nodes: np.ndarray, num_nodes: int
                   ) -> tuple[np.ndarray, np.ndarray]:
-  """The edges with both ends in `nodes`, with their ends renumbered to positions in `nodes`."""
+  """The edges with both ends in `nodes`, renumbered to positions in `nodes`."""
   position = np.full(num_nodes, -1, np.int64)
   position[nodes] = np.arange(len(nodes))
   source, target = position[source], position[target]

@@ -1,4 +1,4 @@
-"""Means over the graphs of a collection, and over groups of them."""
+"""Means over the graphs of a collection, and over groups of graphs."""
 
 from collections.abc import Iterable, Sequence
 import math
@@ -12,18 +12,18 @@ from tpugraphs_rank import errors
 
 class GraphMean(NamedTuple):
   """The mean of a metric over the graphs for which it is defined."""
-  mean: float  # NaN where no graph is left.
+  mean: float  # NaN if no graph is left.
   graphs: int  # Graphs in the mean.
-  skipped: int  # Graphs for which the metric is NaN: they have nothing to rank.
+  skipped: int  # Graphs for which the metric is NaN because there is nothing to rank.
 
 
 def mean_over_graphs(values: ArrayLike, weights: ArrayLike | None = None) -> GraphMean:
-  """The mean over graphs, without those whose value is NaN, which are counted.
+  """The mean over graphs. Graphs whose value is NaN are left out and counted.
 
       mean = sum_g w_g v_g / sum_g w_g
 
   Args:
-    values: v (g,), one a graph.
+    values: v (g,), one per graph.
     weights: w (g,), >= 0, or None for the plain mean. With `opa_pairs` as weights, the mean of
       `opa` is the share of correct pairs over all graphs, as TensorFlow Ranking reports it.
   Raises:
@@ -33,10 +33,10 @@ def mean_over_graphs(values: ArrayLike, weights: ArrayLike | None = None) -> Gra
   factors = np.ones(array.shape) if weights is None else np.asarray(weights, np.float64)
   if array.ndim != 1 or factors.shape != array.shape:
     raise errors.DataError(
-        f"values have shape {array.shape}, weights {factors.shape}; expected (g,), one a graph")
+        f"values have shape {array.shape}, weights {factors.shape}; expected (g,), one per graph")
   if np.isinf(array).any():
     raise errors.DataError(
-        "a graph's metric is infinite; expected a number, or NaN where it has none")
+        "a graph's metric is infinite; expected a number, or NaN if it is not defined")
   if not (np.isfinite(factors).all() and (factors >= 0).all()):
     raise errors.DataError("weights are negative or not finite; expected numbers of pairs")
   defined = ~np.isnan(array)
@@ -55,20 +55,20 @@ def mean_by_group(
   if not (array.ndim == 1 and names.shape == array.shape == factors.shape):
     raise errors.DataError(
         f"{array.size} values, {names.size} groups and {factors.size} weights; expected one of "
-        "each a graph")
+        "each per graph")
   return {
       name: mean_over_graphs(array[names == name], factors[names == name])
       for name in sorted(set(names.tolist()))}
 
 
 def mean_over_programs(values: ArrayLike, stems: Iterable[str]) -> float:
-  """Mean over programs of the mean over each one's graphs (the public tile collection's report)."""
+  """Mean over programs of the mean over their graphs, as in the public report on tiles."""
   programs = mean_by_group(values, [program_of(stem) for stem in stems])
   return mean_over_graphs([program.mean for program in programs.values()]).mean
 
 
 def program_of(stem: str) -> str:
-  """The program of a public tile graph: its file's stem up to the last underscore.
+  """The program of a public tile graph: the stem of its file up to the last underscore.
 
   `resnet_v1_50_official_batch_128_bf16_6e7a3a1b8dcc` belongs to
   `resnet_v1_50_official_batch_128_bf16`.

@@ -1,4 +1,4 @@
-"""The score of the TpuGraphs competition ("Predict AI Model Runtime"), per graph and in all."""
+"""The score of the TpuGraphs competition ("Predict AI Model Runtime"), per graph and overall."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
@@ -19,13 +19,13 @@ TILE_K = 5
 
 @dataclasses.dataclass(frozen=True)
 class CompetitionScore:
-  """The competition's score and what it is made of.
+  """The competition's score and its components.
 
   Attributes:
-    score: mean of the collections' means; NaN while a collection is missing, since a mean of fewer
-      collections is no competition score.
-    partial: mean of the collections that are there; NaN where there is none.
-    collections: the mean of each collection that is there, in the order of the competition.
+    score: mean of the collections' means; NaN if a collection is missing, because the competition
+      score needs all of them.
+    partial: mean of the collections that are present; NaN if there are none.
+    collections: the mean of each collection that is present, in the order of the competition.
     missing: the collections without a graph to score.
   """
   score: float
@@ -63,11 +63,11 @@ def competition_score(
       score = 1 / n sum_collection 1 / g sum_graph score(graph)
 
   Args:
-    graph_scores: for each collection the scores of its graphs, by `tile_competition_score` or
+    graph_scores: for each collection the scores of its graphs, from `tile_competition_score` or
       `layout_competition_score`. NaN (a graph with nothing to rank) is skipped and counted.
     collections: the names of the n collections that make up the score.
   Raises:
-    UnknownNameError: `graph_scores` names a collection that is not among them.
+    UnknownNameError: `graph_scores` names a collection that is not one of them.
     DataError: a score is infinite.
   """
   for name in graph_scores:

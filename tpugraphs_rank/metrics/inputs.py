@@ -1,4 +1,4 @@
-"""Checks shared by the metrics, and the one definition of a ranking."""
+"""Checks that the metrics share, and the only definition of a ranking."""
 
 import math
 
@@ -12,20 +12,20 @@ def check_runtimes(runtimes: ArrayLike) -> np.ndarray:
   """Runtimes as float64 (c,), any unit: c >= 1, finite and positive.
 
   Raises:
-    DataError: another shape, no configuration, or a value that is no measurement.
+    DataError: wrong shape, no configurations, or a value that is not a measurement.
   """
   return _positive(runtimes, "runtimes", (
-      "a runtime of zero means that it was not measured: the released test splits have none, so "
-      "they can be ranked and submitted but not evaluated"))
+      "a runtime of zero means that it was not measured: the released test splits have no "
+      "runtimes, so they can be ranked and submitted but not evaluated"))
 
 
 def check_normalizers(normalizers: ArrayLike, count: int) -> np.ndarray:
   """Normalizers as float64 (count,), in the unit of the runtimes: finite and positive.
 
   Raises:
-    DataError: another shape, or a value that cannot be divided by.
+    DataError: wrong shape, or a value that is not positive and finite.
   """
-  array = _positive(normalizers, "normalizers", "pass none to compare raw runtimes")
+  array = _positive(normalizers, "normalizers", "pass None to compare raw runtimes")
   if array.shape != (count,):
     raise errors.DataError(
         f"normalizers have shape {array.shape}; expected ({count},), one for each runtime")
@@ -36,9 +36,9 @@ def check_scores(scores: ArrayLike, count: int | None = None) -> np.ndarray:
   """Scores as float64 (c,), higher = predicted faster: c >= 1 and finite.
 
   Args:
-    count: the number of runtimes that the scores belong to; None where there are none.
+    count: the number of runtimes that the scores belong to; None without runtimes.
   Raises:
-    DataError: another shape or length, or NaN or infinity, which have no place in an order.
+    DataError: wrong shape or length, or NaN or infinity, which cannot be ordered.
   """
   array = _vector(scores, "scores")
   if count is not None and array.shape != (count,):
@@ -48,7 +48,7 @@ def check_scores(scores: ArrayLike, count: int | None = None) -> np.ndarray:
   if bad.any():
     raise errors.DataError(
         f"scores hold {int(bad.sum())} values that are not finite, the first at index "
-        f"{int(bad.argmax())} ({array[bad.argmax()]}); a model that gives such scores has diverged")
+        f"{int(bad.argmax())} ({array[bad.argmax()]}); a model with such scores has diverged")
   return array
 
 
@@ -62,7 +62,7 @@ def within_of_best(runtimes: np.ndarray, within: float | None) -> np.ndarray:
   """Mask (c,) of the configurations with runtime <= within * min(runtimes); None keeps all.
 
   Raises:
-    ConfigError: `within` is below 1, so that not even the best configuration is left.
+    ConfigError: `within` is below 1, which would exclude even the best configuration.
   """
   if within is None:
     return np.ones(runtimes.shape, bool)
@@ -74,30 +74,30 @@ def within_of_best(runtimes: np.ndarray, within: float | None) -> np.ndarray:
 
 
 def check_min_gap(min_gap: float) -> float:
-  """The relative gap of a pair, 0 or more; 0.05 asks for runtimes more than 5 % apart."""
+  """Checks the minimum relative gap of a pair: 0.05 means runtimes more than 5 % apart."""
   if not (min_gap >= 0.0 and math.isfinite(min_gap)):
     raise errors.ConfigError(f"min_gap={min_gap!r}; expected a finite number >= 0, such as 0.05")
   return float(min_gap)
 
 
 def ranking(scores: ArrayLike) -> np.ndarray:
-  """Configuration indices (c,), int64, from the one predicted fastest to the slowest.
+  """Configuration indices (c,), int64, from the predicted fastest to the slowest.
 
-  argsort(-scores, stable): equal scores keep the order of their indices. Every consumer of scores
-  ranks with this function, so that a tie is broken the same way in metrics and submissions.
+  argsort(-scores, stable): equal scores keep the order of their indices. All code ranks with this
+  function, so that metrics and submissions break ties in the same way.
   """
   return np.argsort(-check_scores(scores), kind="stable")
 
 
 def scores_from_ranking(indices: ArrayLike, count: int) -> np.ndarray:
-  """Scores (count,), float64, whose `ranking` begins with `indices`: a submission read back.
+  """Scores (count,), float64, whose `ranking` begins with `indices`, for reading a submission.
 
   Args:
-    indices: (k,) distinct configuration indices, best first, k <= count. The configurations
-      that are not listed share the lowest score, 0.
+    indices: (k,) distinct configuration indices, best first, k <= count. Configurations that are
+      not listed share the lowest score, 0.
     count: c, the number of configurations of the graph.
   Raises:
-    DataError: an index is repeated, out of range or no integer.
+    DataError: an index is repeated, out of range or not an integer.
   """
   array = np.asarray(indices)
   if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
@@ -133,6 +133,6 @@ def _vector(values: ArrayLike, name: str) -> np.ndarray:
     raise errors.DataError(f"{name} are not numbers: {error}") from error
   if array.ndim != 1 or array.size == 0:
     raise errors.DataError(
-        f"{name} have shape {array.shape}; expected (c,) with at least one configuration, those of "
-        "one graph")
+        f"{name} have shape {array.shape}; expected (c,), one for each configuration of a graph "
+        "and at least one")
   return array

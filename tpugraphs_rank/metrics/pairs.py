@@ -1,6 +1,6 @@
 """Metrics over pairs of configurations: ordered pair accuracy and Kendall's tau.
 
-All count pairs in O(c log c) time and O(c) memory.
+All functions count pairs in O(c log c) time and O(c) memory.
 """
 
 import math
@@ -16,7 +16,7 @@ TAU_VARIANTS = ("competition", "b")
 
 
 class PairCounts(NamedTuple):
-  """The pairs (i, j) with runtime_i < runtime_j, by the order of their scores."""
+  """Numbers of pairs (i, j) with runtime_i < runtime_j, by the order of their scores."""
   concordant: int  # score_i > score_j: the faster one is ranked before the slower one.
   discordant: int  # score_i < score_j.
   tied: int  # score_i == score_j.
@@ -27,7 +27,7 @@ class PairCounts(NamedTuple):
 
 
 def opa(runtimes: ArrayLike, scores: ArrayLike, *, min_gap: float = 0.0) -> float:
-  """Ordered pair accuracy of one graph: the share of pairs whose faster one has the higher score.
+  """Ordered pair accuracy of one graph: the share of pairs in which the faster one scores higher.
 
       OPA = sum_{y_i (1 + min_gap) < y_j} [s_i > s_j]  /  #{(i, j) : y_i (1 + min_gap) < y_j}
 
@@ -36,11 +36,11 @@ def opa(runtimes: ArrayLike, scores: ArrayLike, *, min_gap: float = 0.0) -> floa
   Args:
     runtimes: y (c,), any unit, positive.
     scores: s (c,), higher = predicted faster.
-    min_gap: only pairs whose slower runtime exceeds the faster one by more than this fraction
-      take part; 0.05 leaves out the pairs that timing noise may have put in either order.
+    min_gap: only pairs whose slower runtime exceeds the faster one by more than this fraction are
+      counted. 0.05 leaves out pairs whose order may be timing noise.
 
   Returns:
-    A number in [0, 1], or NaN where no pair takes part (one configuration, equal runtimes);
+    A number in [0, 1], or NaN if there are no such pairs (one configuration, equal runtimes).
     `mean_over_graphs` skips and counts such graphs.
 
   Raises:
@@ -54,7 +54,7 @@ def opa(runtimes: ArrayLike, scores: ArrayLike, *, min_gap: float = 0.0) -> floa
 
 
 def opa_pairs(runtimes: ArrayLike, *, min_gap: float = 0.0) -> int:
-  """The number of pairs that `opa` divides by: a graph's weight in the pair-weighted mean."""
+  """The number of pairs in the denominator of `opa`: a graph's weight in a pair-weighted mean."""
   runtimes = np.sort(inputs.check_runtimes(runtimes))
   return int(_faster_counts(runtimes, inputs.check_min_gap(min_gap)).sum())
 
@@ -66,26 +66,26 @@ def kendall_tau(
     *,
     within: float | None = None,
 ) -> float:
-  """Kendall's rank correlation of one graph; +1 when the order of the scores is the true one.
+  """Kendall's rank correlation of one graph; +1 if the scores give the true order.
 
-  With C and D the concordant and discordant among the c (c - 1) / 2 pairs, and T_y, T_s the
-  pairs tied in the runtimes and in the scores:
+  C and D are the numbers of concordant and discordant pairs among the c (c - 1) / 2 pairs. T_y and
+  T_s are the numbers of pairs with equal runtimes and with equal scores.
 
       competition:  tau   = (C - D) / (C + D)
       b:            tau_b = (C - D) / sqrt((c (c - 1) / 2 - T_y) (c (c - 1) / 2 - T_s))
 
-  Without ties both equal 2 OPA - 1.
+  Without ties, both equal 2 OPA - 1.
 
   Args:
     runtimes: y (c,), any unit, positive.
     scores: s (c,), higher = predicted faster.
     variant: "competition" (the formula of the TpuGraphs competition) or "b" (what
       `scipy.stats.kendalltau` and the public evaluation script compute).
-    within: only configurations with a runtime of at most `within` times the best take part.
+    within: only configurations with a runtime of at most `within` times the best are used.
 
   Returns:
-    A number in [-1, 1]. Constant scores say nothing about the order: 0, by decision, and
-    `is_degenerate` tells. NaN where there is no order to find (one configuration, equal
+    A number in [-1, 1]. It is defined as 0 for constant scores, which give no order;
+    `is_degenerate` detects this case. NaN if there is nothing to order (one configuration, equal
     runtimes); `mean_over_graphs` skips and counts such graphs.
 
   Raises:
@@ -108,14 +108,14 @@ def kendall_tau(
   if variant == "competition":
     return difference / (counts.concordant + counts.discordant)
   untied_scores = _pairs_of(scores.size) - _tied_pairs(scores)
-  # counts.total is c (c - 1) / 2 - T_y, the pairs of unequal runtimes. Python's integers: the
-  # product needs more than 64 bits from about 100,000 configurations on.
+  # counts.total is c (c - 1) / 2 - T_y, the pairs with different runtimes. Python integers are used
+  # because the product needs more than 64 bits for about 100,000 configurations or more.
   return difference / math.sqrt(counts.total * untied_scores)
 
 
 def is_degenerate(
     runtimes: ArrayLike, scores: ArrayLike, *, within: float | None = None) -> bool:
-  """Whether `kendall_tau` is 0 by decision: runtimes differ, but all scores are equal."""
+  """Whether `kendall_tau` is 0 by definition: runtimes differ, but all scores are equal."""
   runtimes, scores = _restricted(runtimes, scores, within)
   return bool(np.ptp(runtimes) > 0 and np.ptp(scores) == 0)
 
@@ -123,7 +123,7 @@ def is_degenerate(
 def count_pairs(runtimes: np.ndarray, scores: np.ndarray, min_gap: float = 0.0) -> PairCounts:
   """Counts the pairs with runtime_i * (1 + min_gap) < runtime_j; both arrays float64 (c,)."""
   order = np.argsort(runtimes, kind="stable")
-  # In the order of the runtimes, the partners of j that are faster by enough are a prefix.
+  # In order of runtime, the configurations that are sufficiently faster than j form a prefix.
   faster = _faster_counts(runtimes[order], min_gap)
   ranks = np.unique(scores, return_inverse=True)[1].reshape(-1)[order]
   less, equal = _compare_with_prefix(ranks, faster)
@@ -140,7 +140,7 @@ def _restricted(
 
 
 def _faster_counts(ascending: np.ndarray, min_gap: float) -> np.ndarray:
-  """For each of the sorted runtimes (c,), how many are faster by more than `min_gap`."""
+  """For each of the sorted runtimes (c,), the number that are faster by more than `min_gap`."""
   return np.searchsorted((1.0 + min_gap) * ascending, ascending, side="left")
 
 
@@ -155,11 +155,11 @@ def _tied_pairs(values: np.ndarray) -> int:
 
 def _compare_with_prefix(
     values: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Counts, for each j, how many of values[:lengths[j]] are below and equal to values[j].
+  """Counts, for each j, the values in values[:lengths[j]] below and equal to values[j].
 
-  A wavelet matrix, walked for all j at once: the values are sorted stably by one bit after the
-  other, from the highest, and of each prefix the part that agrees with values[j] in all bits so
-  far is a contiguous range [start, stop). About 20 array operations a bit.
+  This traverses a wavelet matrix for all j at once. The values are sorted stably by one bit after
+  another, from the highest. The part of each prefix that agrees with values[j] in all bits so far
+  is a contiguous range [start, stop). It takes about 20 array operations per bit.
 
   Args:
     values: (c,) integers in [0, c).
@@ -178,7 +178,7 @@ def _compare_with_prefix(
     zeros_before = np.concatenate(([0], np.cumsum(1 - ones)))
     zero_start, zero_stop = zeros_before[start], zeros_before[stop]
     goes_right = ((queries >> bit) & 1).astype(bool)
-    # Those with a 0 where values[j] has a 1 are below it, and done with.
+    # Values with a 0 where values[j] has a 1 are below it.
     below += np.where(goes_right, zero_stop - zero_start, 0)
     start = np.where(goes_right, zeros_before[-1] + start - zero_start, zero_start)
     stop = np.where(goes_right, zeros_before[-1] + stop - zero_stop, zero_stop)

@@ -1,7 +1,7 @@
-"""Agreement of predicted labels with true ones: the surrogate of the synthetic-graph study.
+"""Agreement of predicted with true labels, for the surrogate models of generated graphs.
 
 A surrogate trained on synthetic graphs predicts the label of real test graphs (LayerDAG,
-arXiv 2411.02322, section 5). All three take (labels, predictions), each (n,), one a graph.
+arXiv 2411.02322, section 5). All functions take (labels, predictions), each (n,), one per graph.
 """
 
 import math
@@ -13,13 +13,13 @@ from tpugraphs_rank import errors
 
 
 def pearson(labels: ArrayLike, predictions: ArrayLike) -> float:
-  """cov(labels, predictions) / (sd(labels) sd(predictions)); NaN where either is constant."""
+  """cov(labels, predictions) / (sd(labels) sd(predictions)); NaN if either is constant."""
   return _correlation(*_check(labels, predictions))
 
 
 def spearman(labels: ArrayLike, predictions: ArrayLike) -> float:
-  """Pearson's correlation of the ranks, tied values sharing their mean rank; NaN if constant."""
-  import scipy.stats  # Takes seconds to import, which most users of the metrics need not spend.
+  """Pearson's correlation of the ranks; ties share their mean rank. NaN if either is constant."""
+  import scipy.stats  # Its import takes seconds, and most users of the metrics do not need it.
   labels, predictions = _check(labels, predictions)
   return _correlation(scipy.stats.rankdata(labels), scipy.stats.rankdata(predictions))
 
@@ -31,11 +31,11 @@ def mean_absolute_error(labels: ArrayLike, predictions: ArrayLike) -> float:
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-  # np.ptp, not the standard deviation: that of a constant may be a rounding error above zero.
+  # np.ptp, because rounding may make the standard deviation of a constant slightly positive.
   if np.ptp(first) == 0 or np.ptp(second) == 0:
     return math.nan
   first, second = first - first.mean(), second - second.mean()
-  # Scaled first, so that neither sum of squares can leave the range of a float.
+  # Scaled first, so that the sums of squares cannot overflow or underflow.
   first, second = first / np.abs(first).max(), second / np.abs(second).max()
   value = (first @ second) / math.sqrt((first @ first) * (second @ second))
   return float(np.clip(value, -1.0, 1.0))
@@ -46,7 +46,7 @@ def _check(labels: ArrayLike, predictions: ArrayLike) -> tuple[np.ndarray, np.nd
   if first.ndim != 1 or first.size == 0 or first.shape != second.shape:
     raise errors.DataError(
         f"labels have shape {first.shape}, predictions {second.shape}; expected (n,) for both, one "
-        "a graph")
+        "per graph")
   if not (np.isfinite(first).all() and np.isfinite(second).all()):
     raise errors.DataError("labels or predictions are not finite; expected a number for each graph")
   return first, second

@@ -1,5 +1,4 @@
-"""How much slower the best of the K best-scored configurations is than the best of all."""
-
+"""How much slower the fastest of the K best-scored configurations is than the fastest of all."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,16 +13,16 @@ def topk_slowdown(
     k: int,
     normalizers: ArrayLike | None = None,
 ) -> float:
-  """Top-K slowdown of one graph, what is lost by trying only the K best-scored configurations.
+  """Top-K slowdown of one graph: the loss from trying only the K best-scored configurations.
 
       slowdown_K = min_{i in top K} y_i / min_i y_i - 1
 
   Args:
     runtimes: (c,), any unit, positive.
-    scores: (c,), higher = predicted faster; equal scores are taken in the order of their indices.
-    k: how many are tried, >= 1; from c on the slowdown is 0.
-    normalizers: (c,), the unit of the runtimes, positive: y = runtimes / normalizers (tile
-      collections). None compares the raw runtimes.
+    scores: (c,), higher = predicted faster; equal scores are ordered by their indices.
+    k: number of configurations tried, >= 1; the slowdown is 0 for k >= c.
+    normalizers: (c,), in the unit of the runtimes, positive: y = runtimes / normalizers (tile
+      collections). None: the raw runtimes are compared.
 
   Returns:
     A fraction >= 0: 0.05 is 5 % slower than the best.
@@ -35,7 +34,7 @@ def topk_slowdown(
   Source: TpuGraphs paper (arXiv 2308.13490), section 4.
   """
   if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-    raise errors.ConfigError(f"k={k!r}; expected how many configurations are tried, 1 or more")
+    raise errors.ConfigError(f"k={k!r}; expected the number of configurations to try, 1 or more")
   runtimes, scores = inputs.check_pair(runtimes, scores)
   if normalizers is not None:
     runtimes = runtimes / inputs.check_normalizers(normalizers, runtimes.size)

@@ -1,8 +1,8 @@
 """Metrics that can select a checkpoint (the setting `validation_metric`), by name.
 
 `register("ndcg", ndcg, higher_is_better=True)` adds one: a function of (runtimes, scores) of one
-graph that returns a float, or NaN where the metric is not defined. Its value for a split is the mean
-over the graphs where it is defined.
+graph that returns a float, or NaN where the metric is not defined. The value for a split is the
+mean over the graphs where it is defined.
 """
 
 from collections.abc import Callable

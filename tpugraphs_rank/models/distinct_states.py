@@ -66,7 +66,7 @@ def pool(arrays: Mapping[str, tf.Tensor], terms: Mapping[int, tf.Tensor], count:
     groups = arrays[f"group_states_{level}"]
     values = term[:, 0]
     if "sum" in poolings or "mean" in poolings:
-      ones = lambda edges: tf.ones(tf.shape(edges)[:1], values.dtype)
+      ones = lambda edges, dtype=values.dtype: tf.ones(tf.shape(edges)[:1], dtype)
       # Nodes of a group first: there are far fewer states of groups than of nodes.
       of_groups = states.sparse_matmul(to_group, ones(to_group), groups, values)
       parts.setdefault("sum", []).append(

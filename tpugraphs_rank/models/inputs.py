@@ -24,8 +24,8 @@ INPUTS: dict[str, str] = {
     "graph_of_node": "(N,) int32: graph of each node",
     "configs": "tile: (B, T, K) float32, scaled features; layout: (NC, T, 18) int8, the layouts",
     "config_features": "tile: (B, T, K) float32, as configs; layout: (NC, T, 126) float32, one-hot",
-    "config_targets": "(P, 2) int32, [node, row of configs]: the nodes that a configuration concerns;"
-                      " tile: all nodes of its graph (P = N), layout: its own node (P = NC)",
+    "config_targets": "(P, 2) int32, [node, row of configs]: the nodes that a row concerns; for "
+                      "tiles all nodes of the graph (P = N), for layouts one node (P = NC)",
     "config_sizes": "layout only: (NC, 3) float32, roots of the sizes of the nodes' tensors",
     "config_mask": "(B, C) bool: real configurations, not padding",
     "reference_mask": "(B, R) bool: real reference configurations, not padding",

@@ -26,13 +26,13 @@ The contract:
 5.  Graphs. The score does not depend on the other graphs of the batch. Within a graph the model may
     combine nodes in any way. The numbering of the nodes must not matter.
 6.  Masks and padding. Shorter lists are padded to C by repeating a configuration. `config_mask` and
-    `reference_mask` are True for real entries. Scores of padding are ignored but must be finite.
+    `reference_mask` are True for real entries. Scores of padding are ignored, but must be finite.
     Padding must not influence other scores. Nodes and edges are never padded.
-7.  Determinism. Equal weights and inputs give equal scores. Randomness in training (dropout) derives
-    from the input `dropout_seed`, which is present in training only. A resumed run then
+7.  Determinism. Equal weights and inputs give equal scores. Randomness in training (dropout) is
+    derived from the input `dropout_seed`, which is present in training only. A resumed run then
     continues exactly as an uninterrupted one.
-8.  Variables. The first call creates all variables. All of them are trainable: checkpoints store the
-    trainable variables in their order of creation and nothing else. (Layers with moving averages,
+8.  Variables. The first call creates all variables, and all of them are trainable: checkpoints
+    store the trainable variables in their order and nothing else. (Layers with moving averages,
     such as batch normalisation, therefore do not work; layer normalisation does.)
 9.  Regularisation. Losses that Keras layers add (`model.losses`) are added to the training loss.
 

@@ -102,7 +102,7 @@ def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tenso
 
 
 def layout_tensors(which: str) -> np.ndarray:
-  """(w,): the tensor (0 output, 1 input, 2 kernel) that each column of `layout_features` is about."""
+  """(w,): the tensor of each column of `layout_features`: 0 output, 1 input, 2 kernel."""
   entries = np.repeat(np.arange(_TENSORS), graphs.NUM_LAYOUT_FEATURES // _TENSORS * _LAYOUT_VALUES)
   of_tensor = np.arange(_TENSORS)
   return np.concatenate({
@@ -111,7 +111,7 @@ def layout_tensors(which: str) -> np.ndarray:
 
 
 def distinct_layouts(configs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """The distinct layouts of [rows, T, 18]: [k, 1, 18] int32, and the number of each one: [rows, T]."""
+  """The distinct layouts of [rows, T, 18], [k, 1, 18] int32, and the index of each, [rows, T]."""
   flat = tf.reshape(configs, [-1, graphs.NUM_LAYOUT_FEATURES])
   # A layout is a number in base 7, below 2^53, so that sums of floats are exact.
   powers = tf.constant([float(_LAYOUT_VALUES ** place) for place in range(

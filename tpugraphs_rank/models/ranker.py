@@ -6,7 +6,7 @@ configurations may precede; T = R + C.
 
 from collections.abc import Mapping, Sequence
 import functools
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,8 +27,8 @@ from tpugraphs_rank.models import poolings as poolings_lib
 from tpugraphs_rank.models import states as states_lib
 
 # A `GraphTensor` uses the plain path, the arrays of `data.partition` the partitioned one.
-Graph = Union[tfgnn.GraphTensor, Mapping[str, tf.Tensor]]
-View = Union[plain_states.PlainView, partitioned.PartitionedView]
+Graph = tfgnn.GraphTensor | Mapping[str, tf.Tensor]
+View = plain_states.PlainView | partitioned.PartitionedView
 
 
 class Ranker(interface.SegmentTraining, interface.DistinctStates):
@@ -265,7 +265,7 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
     return tf.squeeze(self._score(self._head(joined)), axis=-1)
 
   def _in_order(self, pooled: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
-    """The poolings [B, T, h] in the order of the settings, the sum normalised if they ask for it."""
+    """The poolings [B, T, h] in the order of the settings; the sum normalised if `pool_l2`."""
     normalised = lambda pooling: pooling == "sum" and self._settings.pool_l2
     return [tf.nn.l2_normalize(pooled[pooling], axis=-1) if normalised(pooling)
             else pooled[pooling] for pooling in self._settings.pooling]

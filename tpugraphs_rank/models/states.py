@@ -99,7 +99,7 @@ def sparse_matmul(edges: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor, dense: 
 
 
 def project(hidden: tf.Tensor, self_kernel: Dense, kernels: Mapping[str, Dense]) -> tf.Tensor:
-  """[rows, T, h] through each kernel: [kernels * rows, T * h'], the rows of one kernel after another.
+  """[rows, T, h] through each kernel: [kernels * rows, T * h'], kernel by kernel.
 
   States are projected before they are sent, so that messages are narrow. All projections are in one
   table, so that a single sparse product sums a node's own state and the messages of all directions.

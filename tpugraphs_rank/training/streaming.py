@@ -28,8 +28,8 @@ _MAX_DEDUPLICATED = 8192
 _PILOT = 512
 # Above this many states at a time, more of them only overflow the processor's caches.
 _CACHED_STATES = 100_000
-# Cost of deduplicating one configuration at one group of nodes, and of one distinct state, in states
-# of `config_dependent_part`. Measured once on 10,000 nodes.
+# Cost of deduplicating one configuration at one group of nodes, and of one distinct state, in
+# states of `config_dependent_part`. Measured once on 10,000 nodes.
 _COST_OF_DEDUPLICATION = 0.25
 _COST_OF_DISTINCT = 1.5
 # Bytes of the indices of a state.
