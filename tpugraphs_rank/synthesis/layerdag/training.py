@@ -119,7 +119,8 @@ class Trainer:
       if is_resumed and loop.has_checkpoint:
         loop.resume()
       else:
-        _logger.info("plan: %s", self.plan())
+        _logger.info("plan: %s", ", ".join(
+            f"{name} {value}" for name, value in self.plan().items()))
       return self._run_epochs(directory, loop, stop_after)
 
   def _run_epochs(self, directory: run_directory.RunDirectory,
@@ -144,7 +145,8 @@ class Trainer:
       files.write_json(directory / "metrics.json", {"split": "valid", "metrics": metrics})
       fitter.keep_best()
       model.LayerDAG(self.config, self.generator).save(directory / "model.npz")
-      _logger.info("%s after epoch %d: %s", state, progress.epoch, metrics)
+      _logger.info("%s after epoch %d: %s", state, progress.epoch, ", ".join(
+          f"{name} {value:.4g}" for name, value in metrics.items()))
     return Result(state, progress.epoch, metrics)
 
   def _final_state(self) -> str | None:
