@@ -5,6 +5,8 @@
     table = run.evaluate("test")   # A DataFrame, one row per graph.
     print(table.summary())         # Means with confidence intervals.
     best = run.rank(graph, k=5)    # Indices of configurations, fastest first.
+
+Settings have the names of the flags that `tpugraphs-rank train --help` lists.
 """
 
 from collections.abc import Mapping
