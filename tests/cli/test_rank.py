@@ -79,6 +79,22 @@ def test_results_go_to_the_run_directory(runs, hlo):
   assert [(data.module.name, len(data.runs)) for data in raw.modules] == [("a", 2), ("b", 2)]
 
 
+def test_a_bundled_run_writes_into_the_current_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  bundled = commands.ROOT / "tpugraphs_rank" / "bundled" / "models" / "tile_xla_cpu"
+  before = {path: path.stat().st_mtime_ns for path in bundled.rglob("*")}
+  done = _rank("--run", "bundled:tile_xla_cpu", "--hlo", commands.ROOT / "examples/matmul.hlo.pb",
+               "--top_k=2", "--max_candidates=20")
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-2:] == [
+      "ranking: predictions/matmul.hlo.ranked.json", "to measure: predictions/matmul.hlo.ranked.pb"]
+  [program] = json.loads((tmp_path / "predictions/matmul.hlo.ranked.json").read_text())["programs"]
+  assert program["candidates"]["count"] == 20 and program["candidates"]["tiling"] == "xla_cpu"
+  assert before == {path: path.stat().st_mtime_ns for path in bundled.rglob("*")}
+  unknown = _rank("--run=bundled:tile_xla", "--hlo", commands.ROOT / "examples/matmul.hlo.pb")
+  assert unknown.returncode == 1 and "bundled:tile_xla_cpu" in unknown.stderr
+
+
 @pytest.mark.parametrize("kind", ["tile", "layout"])
 def test_the_ranking_is_the_runs(runs, hlo, kind):
   [result] = rank.rank(runs[kind], hlo / f"{kind}.pb", max_candidates=25, seed=3, target=TARGET)

@@ -9,6 +9,7 @@ works as usual. `run_process` runs one as a user does, in a process of its own.
 
 from collections.abc import Sequence
 import contextlib
+import functools
 import importlib
 import io
 import os
@@ -62,6 +63,7 @@ def _words(words: Sequence[Any]) -> list[str]:
   return [*str(words[0]).split(), *map(str, words[1:])] if words else []
 
 
+@functools.cache
 def flag_names(name: str) -> set[str]:
   """The names of a command's flags."""
   module = importlib.import_module(dispatcher.module_name(name))
