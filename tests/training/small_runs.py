@@ -10,7 +10,11 @@ from tests import synthetic
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.training import checkpoints
+from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import trainer
+from tpugraphs_rank.training import training_data
 
 # Different sizes, and some lists shorter than max_configs, so that there is padding.
 SIZES = {"train": [(5, 12), (9, 6), (3, 9), (12, 4)], "valid": [(4, 8), (7, 11)],
@@ -46,6 +50,41 @@ def settings(path: pathlib.Path, **changes: Any) -> run_config.RunConfig:
       **{name.replace("_", ".", 1): value for name, value in changes.items()}})
 
 
+def data_of(config: run_config.RunConfig) -> training_data.TrainingData:
+  """What a trainer would read, without building a model."""
+  return training_data.load(config, registry.get_collection(config.data.collection))
+
+
+def untrained_run(config: run_config.RunConfig, path: pathlib.Path) -> None:
+  """A run directory whose best weights are the initial ones: enough for scoring, and fast."""
+  training = trainer.Trainer(config)
+  directory = run_directory.RunDirectory(path)
+  directory.open(config, training.about())
+  training.normalizer.save(directory / "normalizer.npz")
+  checkpoints.save(directory / "checkpoints" / "best.npz", training.stepper.best_variables(),
+                   {"epoch": 0, "metrics": {}})
+
+
+_TRAINERS: dict[str, trainer.Trainer] = {}
+
+
+def reused_trainer(config: run_config.RunConfig) -> trainer.Trainer:
+  """A trainer for a `Stub`. Runs that differ in their length or metric only share one.
+
+  Its weights are zero, so that a test sees which weights were restored.
+  """
+  key = json.dumps(config_lib.to_dict(config_lib.override(config, {
+      "training.epochs": 1, "training.patience": 1, "training.validate_every": 1,
+      "training.validation_metric": "opa"})))
+  if key not in _TRAINERS:
+    _TRAINERS[key] = trainer.Trainer(config)
+  training = _TRAINERS[key]
+  training.config = config
+  for variable in training.stepper.model.trainable_variables:
+    variable.assign(np.zeros(variable.shape, np.float32))
+  return training
+
+
 def checkpoint(path: pathlib.Path) -> dict[str, np.ndarray]:
   """The variables in a checkpoint."""
   with np.load(path) as stored:
@@ -70,9 +109,9 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
 
 
 class Stub:
-  """Stands in for what a trainer computes, so that its bookkeeping is tested without tracing.
+  """Replaces what a trainer computes, so that its bookkeeping is tested without tracing.
 
-  Each epoch the weights are set to the epoch's number, and validation finds the given values.
+  Each epoch sets the weights to the epoch's number, and validation returns the next value.
   """
 
   def __init__(self, training: trainer.Trainer, monkeypatch, values: list[float],

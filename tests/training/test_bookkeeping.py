@@ -1,4 +1,4 @@
-"""What a trainer keeps and when it stops, with a stub in the place of all computation."""
+"""What a trainer stores and when it stops, with a stub instead of all computation."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ def tiny(tmp_path_factory):
 
 
 def _train(monkeypatch, config, run_dir, values, stop_after=None, fail_at=0):
-  training = trainer.Trainer(config)
+  training = small_runs.reused_trainer(config)
   stub = small_runs.Stub(training, monkeypatch, values, fail_at)
   return training.train(run_dir, stop_after), stub, training
 
@@ -85,7 +85,7 @@ def test_epochs_between_validations_have_no_validation(tiny, tmp_path, monkeypat
   assert result.best_epoch == 4
 
 
-def test_a_finished_run_is_left_as_it_is(tiny, tmp_path, monkeypatch):
+def test_a_finished_run_is_not_changed(tiny, tmp_path, monkeypatch):
   config = small_runs.settings(tiny, training_epochs=2)
   first, _, _ = _train(monkeypatch, config, tmp_path, [0.1, 0.2])
   before = {path: path.read_bytes() for path in tmp_path.rglob("*")
@@ -96,7 +96,7 @@ def test_a_finished_run_is_left_as_it_is(tiny, tmp_path, monkeypatch):
       first.state, first.epochs, first.best_epoch, first.metrics)
   assert before == {path: path.read_bytes() for path in before}
   for variable in training.stepper.model.trainable_variables:
-    assert (variable.numpy() == 2).all()  # The latest weights are there to go on with.
+    assert (variable.numpy() == 2).all()  # The latest weights were restored.
 
 
 def test_patience_counts_over_interruptions(tiny, tmp_path, monkeypatch):
@@ -111,7 +111,7 @@ def test_patience_counts_over_interruptions(tiny, tmp_path, monkeypatch):
 # ---- what is not finite --------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_step(tiny, tmp_path, monkeypatch):
+def test_a_non_finite_loss_stops_training_and_names_the_step(tiny, tmp_path, monkeypatch):
   config = small_runs.settings(tiny)
   _train(monkeypatch, config, tmp_path, [0.1, 0.2], stop_after=2)
   before = {name: (tmp_path / "checkpoints" / name).read_bytes()
@@ -123,12 +123,12 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(tiny, tmp_path, monk
   assert "the checkpoint after epoch 2 is kept. Lower --learning_rate" in str(caught.value)
   assert before == {name: (tmp_path / "checkpoints" / name).read_bytes() for name in before}
   assert _status(tmp_path)["state"] == "failed" and _status(tmp_path)["epoch"] == 2
-  # It can go on from there, say after a cure of what the machine did.
+  # Training can resume from there.
   result, _, _ = _train(monkeypatch, config, tmp_path, [0.3, 0.4])
   assert (result.state, result.epochs) == ("finished", 4)
 
 
-def test_a_loss_that_is_not_finite_in_the_first_epoch(tiny, tmp_path, monkeypatch):
+def test_a_non_finite_loss_in_the_first_epoch(tiny, tmp_path, monkeypatch):
   with pytest.raises(errors.TrainingError, match=r"^step 1 \(epoch 1\): loss nan"):
     _train(monkeypatch, small_runs.settings(tiny), tmp_path, [], fail_at=1)
   assert not (tmp_path / "checkpoints").exists()
@@ -137,7 +137,7 @@ def test_a_loss_that_is_not_finite_in_the_first_epoch(tiny, tmp_path, monkeypatc
 # ---- what training starts from, and what it refuses ----------------------------------------------
 
 
-def test_fresh_weights_come_from_the_seed(tiny):
+def test_initial_weights_depend_on_the_seed_only(tiny):
   weights = lambda seed: [variable.numpy() for variable in trainer.Trainer(
       small_runs.settings(tiny, training_seed=seed)).stepper.model.trainable_variables]
   one, same, other = weights(1), weights(1), weights(2)
@@ -146,7 +146,7 @@ def test_fresh_weights_come_from_the_seed(tiny):
   assert any(not np.array_equal(ours, theirs) for ours, theirs in zip(one, other))
 
 
-def test_an_initial_checkpoint_and_its_normalizer_then_the_run_itself(
+def test_an_initial_checkpoint_is_used_until_the_run_has_its_own(
     tiny, tmp_path, monkeypatch):
   first = tmp_path / "first"
   _train(monkeypatch, small_runs.settings(tiny, training_epochs=2), first, [0.5, 0.1])
@@ -172,8 +172,8 @@ def test_an_initial_checkpoint_and_its_normalizer_then_the_run_itself(
   assert stub.steps == training.steps_per_epoch  # One epoch was left.
   # Without it, the weights would go on with other features.
   with pytest.raises(errors.RunDirectoryError, match="normalizer.npz is not the feature scaling"):
-    _train(monkeypatch, small_runs.settings(other, training_epochs=3, optimizer_ema_decay=0.9), second,
-           [0.7] * 3)
+    _train(monkeypatch, small_runs.settings(
+        other, training_epochs=3, optimizer_ema_decay=0.9), second, [0.7] * 3)
 
 
 def test_an_initial_checkpoint_of_another_shape(tiny, tmp_path, monkeypatch):
@@ -185,11 +185,12 @@ def test_an_initial_checkpoint_of_another_shape(tiny, tmp_path, monkeypatch):
     trainer.Trainer(small_runs.settings(tiny, training_initial_checkpoint=str(tmp_path / "gone")))
 
 
-def test_another_configuration_is_refused_and_the_run_left_alone(tiny, tmp_path, monkeypatch):
+def test_other_settings_are_refused_and_change_nothing(tiny, tmp_path, monkeypatch):
   _train(monkeypatch, small_runs.settings(tiny, training_epochs=1), tmp_path, [0.5])
   before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
   with pytest.raises(errors.RunDirectoryError, match="training.seed: stored 0, requested 3"):
-    _train(monkeypatch, small_runs.settings(tiny, training_epochs=1, training_seed=3), tmp_path, [0.5])
+    _train(monkeypatch, small_runs.settings(tiny, training_epochs=1, training_seed=3), tmp_path,
+           [0.5])
   assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
@@ -197,7 +198,7 @@ def test_another_configuration_is_refused_and_the_run_left_alone(tiny, tmp_path,
     (lambda path: path.write_bytes(path.read_bytes()[:900]), "latest.npz cannot be read"),
     (lambda path: checkpoints.save(path, {"model": []}, {}), "holds 0 variables of the model"),
 ])
-def test_a_damaged_checkpoint_stops_the_resuming(tiny, tmp_path, monkeypatch, damage, said):
+def test_a_damaged_checkpoint_is_not_resumed(tiny, tmp_path, monkeypatch, damage, said):
   config = small_runs.settings(tiny)
   _train(monkeypatch, config, tmp_path, [0.5], stop_after=1)
   damage(tmp_path / "checkpoints" / "latest.npz")
@@ -210,6 +211,7 @@ def test_changed_training_programs_are_noticed(tmp_path, monkeypatch):
   config = small_runs.settings(collection)
   _train(monkeypatch, config, tmp_path / "run", [0.5], stop_after=1)
   shutil.copy(*sorted((tmp_path / "data" / "train").glob("*.npz"))[:2])
+  small_runs._TRAINERS.clear()  # A new one reads the changed programs.
   with pytest.raises(errors.RunDirectoryError, match="training programs have changed"):
     _train(monkeypatch, config, tmp_path / "run", [0.5] * 4)
 
@@ -235,19 +237,19 @@ def test_settings_that_exclude_one_another(tiny, changes, said):
     trainer.Trainer(small_runs.settings(tiny, **changes))
 
 
-def test_equal_configurations_are_merged_for_training_and_judged_as_they_are(tiny):
-  kept, merged = (trainer.Trainer(small_runs.settings(tiny, data_duplicates=how))
+def test_equal_configurations_are_merged_for_training_only(tiny):
+  kept, merged = (small_runs.data_of(small_runs.settings(tiny, data_duplicates=how))
                   for how in ("keep", "mean"))
   repeated = 0
-  for before, after in zip(kept.train_graphs, merged.train_graphs):
+  for before, after in zip(kept.train, merged.train):
     keys = before.graph.config_keys()
     assert sorted(keys[after.choice]) == sorted(set(keys))
     for index in after.choice:
       assert after.runtimes[index] == pytest.approx(before.runtimes[keys == keys[index]].mean())
     repeated += len(before.choice) - len(after.choice)
   assert repeated == merged.counts["train"].repeats > 0
-  assert merged.plan()["train_configurations"] == 12 + 6 + 9 + 4 - repeated
-  for before, after in zip(kept.valid_graphs, merged.valid_graphs):
+  assert sum(len(member.choice) for member in merged.train) == 12 + 6 + 9 + 4 - repeated
+  for before, after in zip(kept.valid, merged.valid):
     np.testing.assert_array_equal(before.choice, after.choice)
     np.testing.assert_array_equal(before.runtimes, after.runtimes)
 

@@ -16,18 +16,17 @@ from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.training import prediction
 from tpugraphs_rank.training import run as run_lib
-from tpugraphs_rank.training import trainer
 
 
 @pytest.fixture(scope="module", params=["tile", "layout"])
 def trained(request, tmp_path_factory):
-  """The descriptor of a collection whose test split has no runtimes, and a run trained on it."""
+  """The descriptor of a collection whose test split has no runtimes, and a run on it."""
   folder = tmp_path_factory.mktemp(request.param)
   descriptor = small_runs.collection(folder / "data", kind=request.param, splits={
       "train": 4, "valid": 2, "test": None})
   make = synthetic.tile_graph if request.param == "tile" else synthetic.layout_graph
-  # As file names "k.npz" follows "k.b.npz"; one with a single configuration, one named as an
-  # argument of np.savez.
+  # Sorted by file name, "k.npz" comes after "k.b.npz". One graph has a single configuration, and
+  # one has the name of an argument of np.savez.
   for seed, (name, configs) in enumerate([("k.b", 9), ("k", 1), ("file", 4)]):
     graph = make(seed + 40, num_configs=configs, name=name)
     npz.save_graph(folder / "data" / "test" / f"{name}.npz", graph)
@@ -35,7 +34,7 @@ def trained(request, tmp_path_factory):
     graph = npz.load_graph(path)
     zeros = {"config_runtime": np.zeros_like(graph.config_runtime)}
     npz.save_graph(path, dataclasses.replace(graph, **zeros))
-  trainer.Trainer(small_runs.settings(descriptor, training_epochs=1)).train(folder / "run")
+  small_runs.untrained_run(small_runs.settings(descriptor), folder / "run")
   return descriptor, folder / "run"
 
 

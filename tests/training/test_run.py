@@ -1,6 +1,7 @@
-"""Opening runs that are incomplete or damaged; that of whole ones is tested with the trainer."""
+"""Loading runs that are incomplete or damaged. Complete runs are tested with the trainer."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,32 +15,41 @@ from tpugraphs_rank.training import run
 from tpugraphs_rank.training import trainer
 
 
-@pytest.fixture
-def finished(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def stub_run(tmp_path_factory):
   """A run directory that a stub has trained into."""
-  training = trainer.Trainer(small_runs.settings(small_runs.collection(tmp_path / "data"), training_epochs=1))
-  small_runs.Stub(training, monkeypatch, [0.5])
-  training.train(tmp_path / "run")
-  return tmp_path / "run"
+  folder = tmp_path_factory.mktemp("finished")
+  training = trainer.Trainer(small_runs.settings(
+      small_runs.collection(folder / "data"), training_epochs=1))
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    small_runs.Stub(training, monkeypatch, [0.5])
+    training.train(folder / "run")
+  return folder / "run"
 
 
-def test_what_a_run_is_about(finished):
+@pytest.fixture
+def finished(stub_run, tmp_path):
+  """A copy of the run directory, which a test may damage."""
+  return shutil.copytree(stub_run, tmp_path / "run")
+
+
+def test_attributes_of_a_run(finished):
   opened = run.load_run(str(finished))
   assert opened.about == {"collection": "tile:tiny", "kind": "tile", "target": "chip",
                           "hlo_stage": "after_optimization"}
   assert opened.config.training.epochs == 1 and not opened.strict
 
 
-def test_a_folder_that_is_no_run(tmp_path):
+def test_a_folder_that_is_not_a_run(tmp_path):
   for path in (tmp_path, tmp_path / "gone"):
     with pytest.raises(errors.RunDirectoryError, match="is not a run directory: it has no config"):
       run.load_run(path)
 
 
-def test_a_run_without_a_checkpoint_says_how_to_go_on(finished):
+def test_a_run_without_a_checkpoint_names_the_command_that_resumes_it(finished):
   (finished / "checkpoints" / "best.npz").unlink()
   with pytest.raises(errors.RunDirectoryError, match=(
-      f"has no checkpoint yet; resume .*tpugraphs_rank.cli.train --run_dir {finished} --config")):
+      f"has no checkpoint yet; resume .*tpugraphs-rank train --run_dir {finished} --config")):
     run.load_run(finished)
 
 
@@ -54,7 +64,7 @@ def test_a_missing_or_damaged_normalizer(finished):
 
 
 @pytest.mark.parametrize("about", [{}, {"kind": "chain"}, None, []])
-def test_a_run_that_does_not_say_its_kind(finished, about):
+def test_a_run_without_its_kind_is_damaged(finished, about):
   stored = json.loads((finished / "config.json").read_text())
   stored["about"] = about
   (finished / "config.json").write_text(json.dumps(stored))
@@ -62,14 +72,14 @@ def test_a_run_that_does_not_say_its_kind(finished, about):
     run.load_run(finished)
 
 
-def test_a_damaged_checkpoint_is_noticed_when_it_is_needed(finished):
+def test_a_damaged_checkpoint_is_an_error_when_it_is_read(finished):
   path = finished / "checkpoints" / "best.npz"
   path.write_bytes(path.read_bytes()[:500])
   with pytest.raises(errors.RunDirectoryError, match="best.npz cannot be read"):
     run.load_run(finished).score(small_runs.synthetic.tile_graph(0))
 
 
-def test_weights_that_are_not_numbers_give_no_scores(finished):
+def test_non_finite_weights_give_no_scores(finished):
   opened = run.load_run(finished)
   opened.score(small_runs.synthetic.tile_graph(0))
   opened._model.trainable_variables[0].assign(opened._model.trainable_variables[0] * float("nan"))
@@ -77,16 +87,16 @@ def test_weights_that_are_not_numbers_give_no_scores(finished):
     opened.score(small_runs.synthetic.tile_graph(0))
 
 
-def test_configurations_that_the_graph_does_not_hold(tmp_path):
+def test_scoring_other_configurations_than_the_graphs(tmp_path):
   for kind, rows in (("tile", "config_feat"), ("layout", "node_config_feat")):
     descriptor = small_runs.collection(tmp_path / kind, kind)
-    trainer.Trainer(small_runs.settings(descriptor, training_epochs=1)).train(tmp_path / f"{kind}_run")
+    small_runs.untrained_run(small_runs.settings(descriptor), tmp_path / f"{kind}_run")
     opened = run.load_run(tmp_path / f"{kind}_run")
     graph, *_ = collections.load_collection(str(descriptor), "valid")
     configs = getattr(graph, rows)
     scores = opened.score(graph)
     np.testing.assert_allclose(opened.score(graph, configs), scores, rtol=1e-5, atol=1e-6)
-    # One alone, too, and in another order; the graph's own are as they were.
+    # Fewer and in another order; the graph itself does not change.
     np.testing.assert_allclose(opened.score(graph, configs[3:0:-1]), scores[3:0:-1], rtol=1e-4,
                                atol=1e-5)
     assert not graphs.with_configs(graph, configs).has_runtimes and graph.has_runtimes

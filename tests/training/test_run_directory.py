@@ -26,7 +26,7 @@ def opened(tmp_path):
   return directory
 
 
-def test_a_new_directory_gets_its_configuration(opened):
+def test_a_new_directory_stores_its_configuration(opened):
   stored = files.read_json(opened / "config.json")
   assert stored == {"config": config_lib.to_dict(CONFIG), "hash": config_lib.stable_hash(CONFIG),
                     "about": ABOUT}
@@ -36,7 +36,7 @@ def test_a_new_directory_gets_its_configuration(opened):
   assert opened.read_status() == {}
 
 
-def test_the_environment_names_the_versions_that_matter(opened):
+def test_the_environment_lists_the_relevant_versions(opened):
   packages = files.read_json(opened / "environment.json")["packages"]
   assert packages["tensorflow-gnn"] == "1.0.3" and packages["tensorflow-ranking"] == "0.5.5"
   assert packages["tensorflow"].startswith("2.15.")
@@ -59,7 +59,7 @@ def test_a_run_from_before_a_setting_existed_is_resumed_with_its_default(opened)
     opened.open(_changed(data_duplicates="mean"), ABOUT)
 
 
-def test_another_configuration_is_refused_field_by_field(opened):
+def test_other_settings_are_listed_one_by_one(opened):
   with pytest.raises(errors.RunDirectoryError) as caught:
     opened.open(_changed(training_seed=7, model_hidden_width=8, training_threads=3), ABOUT)
   first, *lines, last = str(caught.value).splitlines()
@@ -70,7 +70,7 @@ def test_another_configuration_is_refused_field_by_field(opened):
   assert "Choose another --run_dir" in last and str(opened / "config.json") in last
 
 
-def test_a_foreign_directory_is_refused_and_left_alone(tmp_path):
+def test_a_foreign_directory_is_refused_and_unchanged(tmp_path):
   (tmp_path / "letter.txt").write_text("dear")
   with pytest.raises(errors.RunDirectoryError, match="is not empty and holds no config.json"):
     run_directory.RunDirectory(tmp_path).open(CONFIG, ABOUT)
@@ -81,7 +81,7 @@ def test_an_empty_directory_is_fine(tmp_path):
   assert run_directory.RunDirectory(tmp_path).open(CONFIG, ABOUT) is False
 
 
-def test_a_run_killed_while_it_was_set_up_begins_again(tmp_path, monkeypatch):
+def test_a_run_killed_during_setup_starts_again(tmp_path, monkeypatch):
   directory = run_directory.RunDirectory(tmp_path / "run")
   write = files.write_json
 
@@ -138,7 +138,7 @@ def test_history(opened):
       "epoch,loss,valid_loss\n1,0.1,\n2,0.3333333333333333,2.5\n")
 
 
-def test_what_the_library_logs_is_appended_to_the_log(opened):
+def test_log_messages_are_appended_to_the_log(opened):
   logger = logging.getLogger("tpugraphs_rank.somewhere")
   for number in (1, 2):
     with opened.logging():
@@ -148,12 +148,12 @@ def test_what_the_library_logs_is_appended_to_the_log(opened):
   assert [line.split(" ", 2)[2] for line in lines] == ["INFO line 1", "INFO line 2"]
 
 
-def test_the_command_holds_no_folder_of_this_machine(monkeypatch):
+def test_the_recorded_command_contains_no_folder(monkeypatch):
   monkeypatch.setattr("sys.argv", ["/home/me/bin/tool", "--x", "1"])
   assert not run_directory.environment()["command"].startswith("/")
 
 
-def test_the_commit_is_that_of_the_checkout_or_unknown(monkeypatch):
+def test_the_commit_of_the_checkout_or_unknown(monkeypatch):
   assert run_directory.commit()
   monkeypatch.setenv("PATH", "")
   assert run_directory.commit() == "unknown"

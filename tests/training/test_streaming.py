@@ -1,4 +1,4 @@
-"""Scoring a program in pieces: the same scores, whatever the memory and the way."""
+"""Scoring a program in chunks: the same scores for any memory and execution path."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def _plain(case, prepared):
 
 @pytest.mark.parametrize("distinct", [True, False, None])
 @pytest.mark.parametrize("budget", [1, 20_000, 2 ** 30])
-def test_scores_do_not_depend_on_memory_or_way(case, budget, distinct):
+def test_scores_do_not_depend_on_memory_or_execution_path(case, budget, distinct):
   choice = np.random.default_rng(0).permutation(60)[:50]
   prepared = case.prepare(case.graphs[0], choice)
   found = streaming.Streamer(case.model, budget, distinct)(prepared)
@@ -58,7 +58,7 @@ def test_wider_states_are_counted_as_wider():
                  model_attention_reference=500) > plain
 
 
-def test_less_memory_means_more_pieces(case, monkeypatch):
+def test_less_memory_means_more_chunks(case, monkeypatch):
   prepared = case.prepare(case.graphs[0])
   for distinct in (True, False):
     counts = []
@@ -75,7 +75,7 @@ def test_less_memory_means_more_pieces(case, monkeypatch):
     assert counts[0] > counts[1] > counts[2] == 1
 
 
-def test_states_are_told_apart_where_that_pays():
+def test_states_are_deduplicated_only_where_that_is_faster():
   case = small_batches.Made("layout", sizes=(60,), configs=(4,))
   repeated = synthetic.layout_graph(0, num_nodes=60, num_configs=400, num_config_nodes=2)
   values = np.random.default_rng(0).integers(-1, 6, size=[400, 2, 18])
@@ -98,7 +98,7 @@ def test_programs_of_other_sizes_need_no_new_trace(case):
           for function in streamer._functions.values()} == {1}
 
 
-def test_the_scorer_streams_large_programs_alone(case, monkeypatch):
+def test_the_scorer_streams_only_large_programs(case, monkeypatch):
   monkeypatch.setattr(scoring, "_LARGE", 40 * 60)
   prepared = case.prepared()
   streamed = []
@@ -110,7 +110,7 @@ def test_the_scorer_streams_large_programs_alone(case, monkeypatch):
     small_batches.close(scores, _plain(case, member))
 
 
-def test_no_configuration_is_read_but_those_of_a_piece(monkeypatch):
+def test_only_the_configurations_of_a_chunk_are_read(monkeypatch):
   case = small_batches.Made("layout", sizes=(30,), configs=(50,))
   asked, read = [], batches.PreparedGraph.layouts
   monkeypatch.setattr(batches.PreparedGraph, "layouts",

@@ -1,4 +1,4 @@
-"""Real training of tiny models: it learns, repeats itself and resumes bit by bit, and scores."""
+"""Training of tiny models: it learns, is reproducible, resumes bit-identically, and scores."""
 
 import json
 
@@ -16,7 +16,7 @@ from tpugraphs_rank.training import checkpoints
 from tpugraphs_rank.training import run
 from tpugraphs_rank.training import trainer
 
-# Between them: both models and kinds, both other modes of segments, all that is random in a step.
+# Together: both models and kinds, both modes of segments, everything random in a step.
 CASES = {
     "everything": ("tile", {
         "batch_segment_mode": "backprop", "batch_max_nodes": 4, "batch_edge_drop_rate": 0.2,
@@ -29,7 +29,7 @@ CASES = {
 
 
 class Trained:
-  """A run without interruption, and the trainer that did it."""
+  """A run without interruption, and its trainer."""
 
   def __init__(self, folder, kind, changes):
     self.collection = small_runs.collection(folder / "data", kind)
@@ -45,7 +45,7 @@ def trained(request, tmp_path_factory):
   return Trained(tmp_path_factory.mktemp(request.param), kind, changes)
 
 
-# ---- the run that is left ------------------------------------------------------------------------
+# ---- the run directory ---------------------------------------------------------------------------
 
 
 def test_the_run_directory_is_complete(trained):
@@ -82,7 +82,7 @@ def test_tensorboard_shows_the_history(trained):
     assert found[name] == [(row["epoch"], pytest.approx(row[name], abs=1e-6)) for row in rows]
 
 
-def test_functions_are_traced_once_though_every_shape_varies(trained):
+def test_functions_are_traced_once_for_all_shapes(trained):
   stepper = trained.trainer.stepper
   for function in (stepper.train, stepper.validate, trained.trainer.scorer._forward):
     assert function.experimental_get_tracing_count() == 1
@@ -97,10 +97,10 @@ def test_every_operation_has_a_gpu_kernel(trained):
     assert gpu_kernels.ops_without_gpu_kernels(concrete) == set()
 
 
-def test_interrupted_and_resumed_it_ends_bit_by_bit_the_same(trained, tmp_path):
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(trained, tmp_path):
   interrupted = trainer.Trainer(trained.config).train(tmp_path, stop_after=1)
   assert interrupted.state == "interrupted" and interrupted.epochs == 1
-  # Killed later between the two checkpoints of an epoch, whatever the second epoch's validation.
+  # Killed between the two checkpoints of an epoch.
   training = trainer.Trainer(trained.config)
   checkpoint, save = tmp_path / "checkpoints" / "latest.npz", checkpoints.save
 
@@ -116,7 +116,7 @@ def test_interrupted_and_resumed_it_ends_bit_by_bit_the_same(trained, tmp_path):
   finally:
     checkpoints.save = save
   assert [row["epoch"] for row in small_runs.history(tmp_path)] == [1, 2]
-  # The same trainer need not be used again, but may be: all that counts is in the checkpoint.
+  # The same trainer may be used again: everything that matters is in the checkpoint.
   result = training.train(tmp_path)
   assert (result.state, result.metrics) == ("finished", trained.result.metrics)
   small_runs.assert_same_run(tmp_path, trained.path)
@@ -129,7 +129,7 @@ def _validation(config):
   return splits.load_programs(config.data, "valid", config.training.seed)
 
 
-def test_the_scores_of_a_run_are_those_that_chose_its_checkpoint(trained):
+def test_scores_reproduce_the_validation_of_the_best_checkpoint(trained):
   opened = run.load_run(trained.path)
   programs = _validation(trained.config)
   scores = opened.score_programs(programs)
@@ -142,7 +142,7 @@ def test_the_scores_of_a_run_are_those_that_chose_its_checkpoint(trained):
     assert values.shape == (program.graph.num_configs,) and values.dtype == np.float32
 
 
-def test_scoring_needs_no_runtimes_and_takes_a_choice(trained):
+def test_scoring_without_runtimes_and_of_selected_configurations(trained):
   opened = run.load_run(trained.path)
   program = _validation(trained.config)[0]
   expected = opened.score(program.graph)
@@ -169,7 +169,7 @@ def test_scoring_nothing(trained):
   assert nothing.shape == (0,) and scores.shape == (program.graph.num_configs,)
 
 
-def test_what_does_not_fit_a_run(trained, caplog):
+def test_graphs_that_do_not_fit_a_run(trained, caplog):
   tile = trained.trainer.collection.kind == "tile"
   make = small_runs.synthetic.tile_graph if tile else small_runs.synthetic.layout_graph
   other = small_runs.synthetic.layout_graph if tile else small_runs.synthetic.tile_graph
@@ -211,7 +211,7 @@ def test_a_collection_of_another_target_or_stage(trained, caplog, tmp_path):
 
 @pytest.mark.parametrize("kind, model, split_by", [
     ("tile", "residual_gnn", "configuration"), ("layout", "attention_gnn", "program")])
-def test_it_learns_the_order_of_what_it_trains_on(tmp_path, kind, model, split_by):
+def test_training_learns_the_order_of_the_training_configurations(tmp_path, kind, model, split_by):
   path = small_runs.synthetic.write_collection(
       tmp_path / "data", kind, counts=(2, 1, 1), num_configs=24 if kind == "tile" else 16)
   config = small_runs.settings(
@@ -221,7 +221,7 @@ def test_it_learns_the_order_of_what_it_trains_on(tmp_path, kind, model, split_b
       training_patience=40, training_validate_every=10, batch_eval_batch_configs=32)
   trainer.Trainer(config).train(tmp_path / "run")
   rows = small_runs.history(tmp_path / "run")
-  # The pairs of the training lists, as the steps themselves count them.
+  # The pairs of the training lists, as the steps count them.
   assert 2 * rows[-1]["train_opa"] - 1 > 0.95 > 2 * rows[0]["train_opa"] - 1
   assert rows[-1]["loss"] < rows[0]["loss"]
   programs = splits.load_programs(config.data, "train", config.training.seed)
@@ -229,8 +229,8 @@ def test_it_learns_the_order_of_what_it_trains_on(tmp_path, kind, model, split_b
     assert all(0 < len(program.choice) < program.graph.num_configs for program in programs)
 
 
-def test_an_absurd_learning_rate_stops_by_itself(tmp_path):
-  config = small_runs.settings(small_runs.collection(tmp_path / "data"), optimizer_learning_rate=1e30,
-                         optimizer_warmup_steps=0)
+def test_divergence_stops_training(tmp_path):
+  config = small_runs.settings(small_runs.collection(tmp_path / "data"),
+                               optimizer_learning_rate=1e30, optimizer_warmup_steps=0)
   with pytest.raises(errors.TrainingError, match=r"^step 2 \(epoch 1\): loss .*learning_rate"):
     trainer.Trainer(config).train(tmp_path / "run")

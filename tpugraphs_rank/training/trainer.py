@@ -99,19 +99,12 @@ class Trainer:
     self.counts, self.normalizer = data.counts, data.normalizer
     self.train_graphs, self.valid_graphs = data.train, data.valid
     self.synthetic_graphs = data.synthetic
-    self.steps_per_epoch = self._count_steps()
+    self.steps_per_epoch = data.steps_per_epoch(config)
     self._model = build_model(self.collection.kind, config)
     self.stepper = self._build_stepper()
     self.scorer = scoring.Scorer(self._model, config)
     self._valid_lists = list(self._validation_lists())
     self._load_initial_weights()
-
-  def _count_steps(self) -> int:
-    """Steps per epoch. Only real programs count, so that runs with and without synthetic programs
-    are comparable."""
-    batch = self.config.batch
-    return self.config.training.steps_per_epoch or -(
-        -len(self.train_graphs) * batch.lists_per_graph // batch.batch_size)
 
   def _build_stepper(self) -> steps_lib.Stepper:
     """Creates the model's variables, the optimizer and the functions of a step."""
@@ -205,7 +198,8 @@ class Trainer:
         loop.resume()
       else:
         self.normalizer.save(directory / "normalizer.npz")
-        _logger.info("plan: %s", self.plan())
+        _logger.info("plan: %s", ", ".join(
+            f"{name} {value}" for name, value in self.plan().items()))
       return self._run_epochs(directory, loop, stop_after)
 
   def _check_normalizer(self, directory: run_directory.RunDirectory) -> None:
@@ -233,7 +227,8 @@ class Trainer:
       files.write_json(directory / "metrics.json", {
           "split": "valid", "epoch": progress.best_epoch, "metrics": progress.best_metrics})
       _logger.info("%s after epoch %d; best epoch %d: %s", state, progress.epoch,
-                   progress.best_epoch, progress.best_metrics)
+                   progress.best_epoch, ", ".join(
+                       f"{name} {value:.4f}" for name, value in progress.best_metrics.items()))
     return Result(directory, state, progress.epoch, progress.best_epoch, progress.best_metrics)
 
   def _final_state(self, progress: Progress) -> str | None:

@@ -31,6 +31,13 @@ class TrainingData:
   valid: list[batches.PreparedGraph]
   synthetic: list[batches.PreparedGraph]
 
+  def steps_per_epoch(self, config: run_config.RunConfig) -> int:
+    """Training steps per epoch. Only real programs count, so that runs with and without synthetic
+    programs are comparable."""
+    batch = config.batch
+    return config.training.steps_per_epoch or -(
+        -len(self.train) * batch.lists_per_graph // batch.batch_size)
+
 
 def load(config: run_config.RunConfig, collection: registry.Collection) -> TrainingData:
   """Reads the programs, fits or loads the normalizer, and prepares the graphs.
