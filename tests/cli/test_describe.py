@@ -23,9 +23,9 @@ def test_a_whole_collection(collection, tmp_path):
   output = tmp_path / "out" / "described.json"
   done = _describe("--collection", collection, "--output", output, "--max_configs", 13)
   assert done.returncode == 0 and done.stderr == ""  # No progress bar without a terminal.
-  found = describe.describe(str(collection), list_size=13)
-  assert done.stdout == f"{describe_tables.text(found)}\nnumbers: {output}\n"
-  assert json.loads(output.read_text(encoding="utf-8")) == found.summary()
+  description = describe.describe(str(collection), list_size=13)
+  assert done.stdout == f"{describe_tables.text(description)}\nnumbers: {output}\n"
+  assert json.loads(output.read_text(encoding="utf-8")) == description.summary()
   assert "fewer than 13 configurations" in done.stdout
 
 

@@ -34,47 +34,47 @@ def _make(folder, **settings):
       folder, **{"name": "tile:mine", "kind": "tile", "target": "my_chip", **settings})
 
 
-def _stems(made, split):
-  return [path.stem for path in collections.load_collection(str(made.path), split).paths]
+def _stems(written, split):
+  return [path.stem for path in collections.load_collection(str(written.path), split).paths]
 
 
 def test_undivided(tmp_path):
-  made = _make(_folder(tmp_path / "graphs", 3))
-  assert made.path == tmp_path / "graphs" / "collection.json"
-  assert _stems(made, "all") == ["fam0_0", "fam0_2", "fam1_1"]
-  read = registry.read_descriptor(made.path)
+  written = _make(_folder(tmp_path / "graphs", 3))
+  assert written.path == tmp_path / "graphs" / "collection.json"
+  assert _stems(written, "all") == ["fam0_0", "fam0_2", "fam1_1"]
+  read = registry.read_descriptor(written.path)
   assert read.name == "tile:mine" and read.target == "my_chip" and read.splits == {"all": 3}
   assert read.has_runtimes == {"all": True} and read.padding == 0
-  assert made.command == (
-      f"`tpugraphs-rank train --collection {made.path} --run_dir runs/tile_mine "
+  assert written.command == (
+      f"`tpugraphs-rank train --collection {written.path} --run_dir runs/tile_mine "
       "--split_by=configuration`")
 
 
 def test_divided_with_every_program_once(tmp_path):
-  made = _make(_folder(tmp_path, 20), valid_fraction=0.15, test_fraction=0.25, seed=1)
-  held = {split: _stems(made, split) for split in ("train", "valid", "test")}
+  written = _make(_folder(tmp_path, 20), valid_fraction=0.15, test_fraction=0.25, seed=1)
+  held = {split: _stems(written, split) for split in ("train", "valid", "test")}
   assert {split: len(stems) for split, stems in held.items()} == {
       "train": 12, "valid": 3, "test": 5}
   assert len(set(sum(held.values(), []))) == 20
-  assert made.command == (
-      f"`tpugraphs-rank train --collection {made.path} --run_dir runs/tile_mine`")
+  assert written.command == (
+      f"`tpugraphs-rank train --collection {written.path} --run_dir runs/tile_mine`")
   again = _make(tmp_path, valid_fraction=0.15, test_fraction=0.25, seed=1, overwrite=True)
-  assert again.collection == made.collection
+  assert again.collection == written.collection
   other = _make(tmp_path, valid_fraction=0.15, test_fraction=0.25, seed=2, overwrite=True)
-  assert other.collection != made.collection
+  assert other.collection != written.collection
 
 
 def test_without_a_share_to_test_on(tmp_path):
-  made = _make(_folder(tmp_path, 10), valid_fraction=0.2)
-  assert made.collection.splits == {"train": 8, "valid": 2}
+  written = _make(_folder(tmp_path, 10), valid_fraction=0.2)
+  assert written.collection.splits == {"train": 8, "valid": 2}
 
 
 def test_twins_stand_on_one_side(tmp_path):
   pairs = {f"twin_{seed}": f"fam{seed % 2}_{seed}" for seed in range(6)}
   folder = _folder(tmp_path, 6, twin_of=pairs)
   for seed in range(5):
-    made = _make(folder, valid_fraction=0.2, test_fraction=0.2, seed=seed, overwrite=True)
-    side = {stem: split for split in made.collection.splits for stem in _stems(made, split)}
+    written = _make(folder, valid_fraction=0.2, test_fraction=0.2, seed=seed, overwrite=True)
+    side = {stem: split for split in written.collection.splits for stem in _stems(written, split)}
     assert len(side) == 12 and set(side.values()) == {"train", "valid", "test"}
     assert all(side[name] == side[other] for name, other in pairs.items())
   graphs = [npz.load_graph(path) for path in folder.glob("*.npz")]
@@ -85,24 +85,24 @@ def test_twins_stand_on_one_side(tmp_path):
 def test_a_descriptor_elsewhere_finds_the_graphs_and_subfolders_count(tmp_path):
   npz.save_graph(tmp_path / "graphs" / "a" / "one.npz", synthetic.tile_graph(1))
   npz.save_graph(tmp_path / "graphs" / "b" / "two.npz", synthetic.tile_graph(2))
-  made = _make(tmp_path / "graphs", output=tmp_path / "descriptors" / "mine.json")
-  assert _stems(made, "all") == ["one", "two"]
-  assert json.loads(made.path.read_text())["path"] == "../graphs"
+  written = _make(tmp_path / "graphs", output=tmp_path / "descriptors" / "mine.json")
+  assert _stems(written, "all") == ["one", "two"]
+  assert json.loads(written.path.read_text())["path"] == "../graphs"
 
 
 def test_all_that_is_given_stands_in_the_descriptor(tmp_path):
-  made = _make(_folder(tmp_path, 2, feature_padding=np.int64(-1)),
+  written = _make(_folder(tmp_path, 2, feature_padding=np.int64(-1)),
                hlo_stage="before_optimization", family_regex=r"^(?P<family>[a-z]+\d)_",
                description="D.")
-  read = registry.read_descriptor(made.path)
+  read = registry.read_descriptor(written.path)
   assert (read.hlo_stage, read.description, read.padding) == ("before_optimization", "D.", -1)
   assert read.family("fam1_3") == "fam1"
 
 
 def test_layouts(tmp_path):
   _folder(tmp_path, 3, make=synthetic.layout_graph)
-  made = _make(tmp_path, name="layout:mine:random", kind="layout")
-  assert made.collection.kind == "layout" and made.collection.splits == {"all": 3}
+  written = _make(tmp_path, name="layout:mine:random", kind="layout")
+  assert written.collection.kind == "layout" and written.collection.splits == {"all": 3}
 
 
 def test_the_report_counts(tmp_path):
@@ -174,11 +174,11 @@ def test_an_empty_folder_says_how_to_make_graphs(tmp_path):
 
 
 def test_an_existing_descriptor_stays(tmp_path):
-  made = _make(_folder(tmp_path, 2))
-  before = made.path.read_bytes()
+  written = _make(_folder(tmp_path, 2))
+  before = written.path.read_bytes()
   with pytest.raises(errors.OutputError, match="collection.json exists; .*--overwrite"):
     _make(tmp_path, target="other")
-  assert made.path.read_bytes() == before
+  assert written.path.read_bytes() == before
 
 
 def test_the_command_line(tmp_path):

@@ -67,7 +67,7 @@ def test_parts_to_a_valid_submission_of_894_rows(tree, parts, tmp_path):
   assert sampled.returncode == 0 and sampled.stdout == valid.stdout
 
 
-def test_an_invalid_submission_is_told_line_by_line(tree, parts, tmp_path):
+def test_the_faults_of_an_invalid_submission_name_their_lines(tree, parts, tmp_path):
   path = tmp_path / "bad.csv"
   data = parts["layout:xla:random"].read_bytes()
   lines = data.splitlines(keepends=True)
@@ -133,10 +133,11 @@ def test_the_score_of_collections_whose_runtimes_are_known(tree, tmp_path):
   assert list(rows) == ["collection", "graph", "configurations", "score"] and len(rows) == 14
   assert rows[rows["graph"] == "unet_3d.4x4.bf16"]["configurations"].to_list()[-1] == 481
   means = rows.groupby("collection")["score"].mean()
-  found = pd.read_csv(folder / "per_collection.csv").set_index("collection")
+  by_collection = pd.read_csv(folder / "per_collection.csv").set_index("collection")
   for name in names:
     assert stored["collections"][name]["score"] == pytest.approx(means[name])
-    assert found["score"][name] == pytest.approx(means[name]) and found["graphs"][name] == 7
+    assert by_collection["score"][name] == pytest.approx(means[name])
+    assert by_collection["graphs"][name] == 7
   assert stored["score"] is None and stored["partial"] == pytest.approx(means.mean())
   assert "missing: tile:xla, layout:nlp:default, layout:nlp:random" in done.stdout.splitlines()
   assert f"mean of 2 collections: {means.mean():.4f} (the competition score needs" in done.stdout

@@ -56,7 +56,7 @@ def test_from_a_download_to_a_score(mirror, tmp_path, monkeypatch):
   described = tmp_path / "described.json"
   _run("describe", "--collection", NAME, "--data_root", root, "--output", described)
   splits = json.loads(described.read_text())["splits"]
-  assert {split: found["graphs"] for split, found in splits.items()} == counts
+  assert {split: facts["graphs"] for split, facts in splits.items()} == counts
   assert splits["test"]["runtimes"]["graphs"] == 0
   output = _run("train", "--config", NAME.replace(":", "_"), "--run_dir", run_dir, "--data_root",
                 root, *QUICK)

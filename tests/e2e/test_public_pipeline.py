@@ -146,9 +146,9 @@ def _files(folder: pathlib.Path):
 
 
 def test_the_downloaded_tree_equals_the_source(source, root):
-  found = _files(source)
-  assert len(found) == sum(sum(counts.values()) for counts in COUNTS.values())
-  assert _files(root) == found
+  expected = _files(source)
+  assert len(expected) == sum(sum(counts.values()) for counts in COUNTS.values())
+  assert _files(root) == expected
 
 
 @testdata.required
@@ -178,26 +178,26 @@ def _describe(root, name, requested, output):
 
 def test_describe_finds_the_kernels_and_their_quirks(root, tmp_path):
   # Not the 5,709 of the training split, which take longest.
-  for split, found in _describe(
+  for split, facts in _describe(
       root, "tile:xla", ["valid", "test"], tmp_path / "described.json").items():
     small = public_tree.SMALL_KERNELS[split]
-    assert len(found["fewer_than_5_configurations"]) == len(small)
-    assert found["configurations"]["least"] == min(small)
+    assert len(facts["fewer_than_5_configurations"]) == len(small)
+    assert facts["configurations"]["least"] == min(small)
 
 
 def test_describe_finds_the_programs_and_their_quirks(root, tmp_path):
   splits = _describe(root, "layout:xla:random", public_tree.SPLITS, tmp_path / "described.json")
   repeating = [splits[split]["duplicates"] for split in ("train", "valid")]
-  assert [found["largest"] for found in repeating] == [public_tree.DEFAULT_REPEATS] * 2
+  assert [facts["largest"] for facts in repeating] == [public_tree.DEFAULT_REPEATS] * 2
   # One program of 20 configurations, 19 of them equal, in addition to the 54.
-  assert sum(found["graphs"] for found in repeating) == 55
-  assert all(0 < found["relative_sd"] < 2 * public_tree.NOISE for found in repeating)
+  assert sum(facts["graphs"] for facts in repeating) == 55
+  assert all(0 < facts["relative_sd"] < 2 * public_tree.NOISE for facts in repeating)
 
 
 @pytest.mark.parametrize("name", sorted(set(public_tree.COLLECTIONS) - DESCRIBED))
 def test_describe_finds_the_other_collections_whole(root, tmp_path, name):
-  found = _describe(root, name, ["valid"], tmp_path / "described.json")["valid"]
-  assert found["configurations"]["least"] > public_tree.EVAL_INDICES
+  facts = _describe(root, name, ["valid"], tmp_path / "described.json")["valid"]
+  assert facts["configurations"]["least"] > public_tree.EVAL_INDICES
 
 
 @pytest.mark.parametrize("name", public_tree.COLLECTIONS)
@@ -205,21 +205,21 @@ def test_a_run_ranks_unseen_programs(root, runs, name, monkeypatch):
   if name == ON_COMMAND_LINE:
     text = _run("evaluate", "--run_dir", runs[name], "--split", "valid",
                 "--baselines", "random,size_heuristic")
-    found = json.loads((runs[name] / "evaluation" / "valid" / "metrics.json").read_text())
+    results = json.loads((runs[name] / "evaluation" / "valid" / "metrics.json").read_text())
     assert name in text and "residual_gnn" in text
   else:
     # All baselines on one, with few trees.
     monkeypatch.setattr(trees.tune, "__defaults__", ((FEW_TREES,), *trees.tune.__defaults__[1:]))
-    found = evaluate.evaluate(runs[name], "valid", baselines=(
+    results = evaluate.evaluate(runs[name], "valid", baselines=(
         baselines.NAMES if name == WITH_TREES else ["random", "size_heuristic"]))
     if name == WITH_TREES:
-      assert found["rankers"]["boosted_trees"]["mean"]["kendall_tau"] > 0.3
-  model, random = found["rankers"]["residual_gnn"], found["rankers"]["random"]
+      assert results["rankers"]["boosted_trees"]["mean"]["kendall_tau"] > 0.3
+  model, random = results["rankers"]["residual_gnn"], results["rankers"]["random"]
   # A random ranking has tau 0; the hidden function is simple and learned in seconds.
   assert abs(random["mean"]["kendall_tau"]) < 0.15
   assert model["mean"]["kendall_tau"] > 0.3
   assert model["graphs"] == COUNTS[name]["valid"]
-  assert found["configurations"] == ("all" if name == "tile:xla" else "published")
+  assert results["configurations"] == ("all" if name == "tile:xla" else "published")
 
 
 def test_the_submission_has_a_valid_row_for_every_test_graph(root, parts, tmp_path):
@@ -267,7 +267,7 @@ def test_the_score_where_runtimes_are_known(root, parts, tmp_path):
        "--split", "valid", "--output", tmp_path / "score")
   scored = json.loads((tmp_path / "score" / "score.json").read_text(encoding="utf-8"))
   assert scored["missing"] == []
-  means = {name: found["score"] for name, found in scored["collections"].items()}
+  means = {name: facts["score"] for name, facts in scored["collections"].items()}
   assert scored["score"] == pytest.approx(sum(means.values()) / 5)
   # The best of five tiles is near the overall best; ordering all layouts is harder.
   assert means.pop("tile:xla") > 0.9

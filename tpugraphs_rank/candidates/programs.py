@@ -96,7 +96,7 @@ def find(program: HloProgram, kind: str, source: str, tiling: str, limit: int, s
 
 
 def to_graph(program: HloProgram, candidates: candidate_set.Candidates, padding: int
-             ) -> graphs.Graph:
+             ) -> graphs.ConfiguredGraph:
   """The graph of a program and its candidates, without runtimes.
 
   Args:

@@ -174,7 +174,7 @@ def plan(tasks: Mapping[str, Settings], budgets: Sequence[int | None], arms: Seq
           cases.append({
               "name": f"{folder}/{name}/seed{seed}", "task": task,
               "budget": whole if budget is None else budget, "arm": name, "subset": seed,
-              "split": settings.split, "source": digests.get(arm.source),
+              "split": settings.split, "source": digests.get(arm.source or ""),
               "strategy": arm.strategy,
               "config": config_lib.to_dict(config)})
   return cases

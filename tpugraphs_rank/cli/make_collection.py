@@ -21,6 +21,7 @@ import tqdm
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.data import graphs as graphs_lib
 from tpugraphs_rank.data import npz as npz_lib
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import twins
@@ -139,7 +140,8 @@ def _read(folder: pathlib.Path, kind: str) -> list[_Program]:
   # disable=None: no bar without a terminal, because a bar makes log files unreadable.
   for path in tqdm.tqdm(paths, desc="reading", unit="graph", disable=None):
     graph = npz_lib.load_graph(path)
-    if graph.kind != kind or not graph.num_configs:
+    if (graph.kind != kind or not graph.num_configs
+        or not isinstance(graph, graphs_lib.ConfiguredGraph)):
       raise errors.DataError(
           f"{path} is a {graph.kind or 'bare'} graph with {graph.num_configs} configurations; "
           f"expected --kind {kind} with at least one; move the file elsewhere")

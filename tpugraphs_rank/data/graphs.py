@@ -322,7 +322,7 @@ def row_digests(rows: np.ndarray) -> np.ndarray:
                    for row in rows], np.uint64)
 
 
-def with_configs(graph: Graph, configs: np.ndarray) -> Graph:
+def with_configs(graph: Graph, configs: np.ndarray) -> ConfiguredGraph:
   """The same program with other, unmeasured configurations.
 
   Args:
