@@ -55,7 +55,7 @@ def test_only_the_best_that_were_measured_count():
   result = measured.compare(_prediction(top_k=3), _passes([(20, 0, 10, 5)] * 2))
   assert result.positions.tolist() == [0, 2] and result.runtimes.tolist() == [20, 10]
   assert result.speedup == 40 / 10  # Not 40 / 5: that one was not among the best three.
-  assert measured.table(result).endswith("; 1 could not be told from others")
+  assert measured.table(result).endswith("; 1 compile to the same programs as others")
 
 
 def test_the_default_may_be_among_the_best():

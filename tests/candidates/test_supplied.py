@@ -85,8 +85,8 @@ def test_a_whole_graph_is_of_the_same_program(tmp_path):
   arrays = graph.graph_arrays(PRODUCT.module)
   supplied.from_npz(_save(tmp_path, config_feat=ROWS, **arrays), PRODUCT, "tile")
   arrays = graph.graph_arrays(PERCEPTRON.module)
-  with pytest.raises(errors.DataError, match=r"f.npz: node_opcode belongs to another program \(6 nodes; "
-                     r"'product' has 3\)"):
+  with pytest.raises(errors.DataError, match=r"f.npz: node_opcode belongs to another program "
+                     r"\(6 nodes; 'product' has 3\)"):
     supplied.from_npz(_save(tmp_path, config_feat=ROWS, **arrays), PRODUCT, "tile")
 
 
@@ -158,10 +158,10 @@ def test_mistakes_far_down_are_found_where_they_are(tmp_path):
 
 
 def test_files_of_the_other_kind_or_of_none(tmp_path):
-  with pytest.raises(errors.CompatibilityError, match="holds tile configurations, but the run ranks "
-                     "layouts: give node_config_ids and node_config_feat"):
+  with pytest.raises(errors.CompatibilityError, match="holds tile configurations, but the run "
+                     "ranks layouts; supply node_config_ids and node_config_feat"):
     supplied.from_npz(_save(tmp_path, config_feat=ROWS), PERCEPTRON, "layout")
-  with pytest.raises(errors.CompatibilityError, match="holds layout configurations, but the run ranks"):
+  with pytest.raises(errors.CompatibilityError, match="holds layout configurations, but the run"):
     supplied.from_npz(_save(tmp_path, node_config_feat=LAYOUTS), PRODUCT, "tile")
   with pytest.raises(errors.DataError, match=r"lacks node_config_ids \(it has: node_config_feat\)"):
     supplied.from_npz(_save(tmp_path, node_config_feat=LAYOUTS), PERCEPTRON, "layout")
@@ -203,8 +203,8 @@ def test_runs_of_programs():
 def test_runs_that_are_refused():
   data = small_programs.data_of(PRODUCT.module, [modules.layout_run([])])
   assert not supplied.has_runs(data, "tile")
-  with pytest.raises(errors.DataError, match="mine has no tile configurations in its file; expected "
-                     "runs with a tile_size_config; .* --candidates auto"):
+  with pytest.raises(errors.DataError, match="mine has no tile configurations in its file; "
+                     "expected runs with a tile_size_config; .* --candidates auto"):
     supplied.from_runs(data, "tile", "mine")
   data = small_programs.data_of(PERCEPTRON.module, [modules.layout_run([[(0, 0)]])], [2])
   with pytest.raises(errors.DataError, match="mine: configuration 0, node 2"):

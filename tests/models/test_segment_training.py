@@ -40,7 +40,7 @@ def _segments(prepared, node_ids):
 
 
 def _order(prepared, batch):
-  """The configurations of each list, told from the labels: runtimes are distinct (see below)."""
+  """The configurations of each list, derived from the labels: runtimes are distinct (see below)."""
   found = []
   for row, member in enumerate(prepared):
     by_speed = np.argsort(-batch["label_order"][row])

@@ -211,8 +211,8 @@ def _of_hardware_tiles(program: value_graph.Expanded) -> TileSpace:
   left, right = (program.values[operand] for operand in value.operands)
   output = [blocks.Side(extent, axis) for axis, extent in enumerate(value.shape)]
   axes = list(value.shape)
-  lhs = blocks.operand_block(program, main.number, 0, tuple(output)) or ()
-  lhs, kernel = list(lhs), blocks.whole(right.shape)
+  lhs = list(blocks.operand_block(program, main.number, 0, tuple(output)) or ())
+  kernel = blocks.whole(right.shape)
   if value.opcode == "convolution":
     numbers = value.instruction.convolution_dimension_numbers
     kernel[numbers.kernel_output_feature_dimension] = output[numbers.output_feature_dimension]
@@ -220,7 +220,9 @@ def _of_hardware_tiles(program: value_graph.Expanded) -> TileSpace:
     cut = [numbers.kernel_input_feature_dimension, *numbers.kernel_spatial_dimensions]
   else:
     dot = blocks.dot_axes(value, [left.shape, right.shape])
-    for axis, side in enumerate(blocks.operand_block(program, main.number, 1, tuple(output))):
+    rhs = blocks.operand_block(program, main.number, 1, tuple(output))
+    assert dot is not None and rhs is not None  # Otherwise the dot is not a contraction.
+    for axis, side in enumerate(rhs):
       kernel[axis] = side
     summed = dict(zip(dot.contracting[1], dot.contracting[0]))
     cut = list(dot.contracting[1])
@@ -242,7 +244,7 @@ def _counted(axes: Sequence[int], units: Sequence[Sequence[int]],
     for unit, side in zip(lengths, sides):
       if side.axis >= 0 and (side.factor, side.offset) == (1, 0):
         steps[side.axis] = math.lcm(steps[side.axis], unit)
-  sides = tuple(
+  options = tuple(
       tuple(min(count * step, extent) for count in balanced(-(-extent // step)))
       for extent, step in zip(axes, steps))
-  return TileSpace(tuple(axes), sides, output, kernel, ())
+  return TileSpace(tuple(axes), options, output, kernel, ())

@@ -43,6 +43,7 @@ def enumerate_tiles(module: hlo_pb2.HloModuleProto, tiling: str, limit: int, see
   space = tile_spaces.tile_space(module, tiling, source)
   sides, legal = _sides(space, limit, rng_of(module.name, seed))
   if not len(sides):
+    assert space.steps is not None  # Without a limit on the steps, every tile is legal.
     raise errors.DataError(
         f"{source}: none of the {space.combinations} tiles takes {space.steps[0]} to "
         f"{space.steps[1]} steps; the kernel is too small or too large for the tiling {tiling!r}: "
@@ -55,7 +56,7 @@ def enumerate_tiles(module: hlo_pb2.HloModuleProto, tiling: str, limit: int, see
       getattr(profile.op_config.tile_size_config, name).extend(map(int, entries[position]))
     return profile
 
-  about = {"source": "auto", "tiling": tiling, "legal": legal, "seed": seed}
+  about: dict[str, object] = {"source": "auto", "tiling": tiling, "legal": legal, "seed": seed}
   return candidate_set.Candidates(
       "tile", {"config_feat": feature_rows(*groups)}, profile_of, about)
 

@@ -1,8 +1,8 @@
 """Batches arranged by the reach of configurations: exact scoring at a fraction of the work.
 
-After k convolutions, the state of a node depends on the configuration only if a configurable node is
-within k hops. Nodes are therefore ordered by their distance to the nearest configurable node: the
-first `rows[k]` are those that depend on the configuration after k convolutions. Messages are
+After k convolutions, the state of a node depends on the configuration only if a configurable node
+is within k hops. Nodes are therefore ordered by their distance to the nearest configurable node:
+the first `rows[k]` are those that depend on the configuration after k convolutions. Messages are
 ordered by the distance of their senders: the first `inner[k]` are those that depend on the
 configuration in convolution k. Everything else is computed once for all configurations. The
 arrangement changes only the order of sums.
@@ -98,7 +98,8 @@ def _arranged(batch: batches.Batch, prefix: str, config: run_config.ModelConfig)
   get = lambda key: batch[prefix + key]
   count, depth = len(get("nodes")), config.num_convolutions
   layout = prefix + "config_nodes" in batch
-  ends = [tuple(get(end) for end in ENDS[direction]) for direction in directions_of(config)]
+  ends = [(get(ENDS[direction][0]), get(ENDS[direction][1]))
+          for direction in directions_of(config)]
   # A tile configuration reaches every node at once.
   distance = (hops(count, get("config_nodes"), ends, depth) if layout
               else np.zeros(count, np.int64))

@@ -99,7 +99,7 @@ def dataset(make_batches: Callable[[], Iterator[batches.Batch]]) -> tf.data.Data
   for key, array in next(iter(make_batches())).items():
     if key in _NOT_FOR_STEPS:
       continue
-    shape = [None] * array.ndim
+    shape: list[int | None] = [None] * array.ndim
     if key.endswith(("nodes", "configs")) and array.ndim > 1:
       shape[-1] = array.shape[-1]
     signature[key] = tf.TensorSpec(shape, tf.as_dtype(array.dtype), name=key)

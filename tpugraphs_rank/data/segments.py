@@ -4,7 +4,7 @@ import numpy as np
 
 
 def levels(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
-  """Longest-path depth of each node: 0 without operands, otherwise larger than that of all operands.
+  """Longest-path depth of each node: 0 without operands, otherwise above all of its operands.
 
   Args:
     edge_index: (m, 2) int, row [u, v]: u consumes the output of v.

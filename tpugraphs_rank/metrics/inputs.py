@@ -15,8 +15,8 @@ def check_runtimes(runtimes: ArrayLike) -> np.ndarray:
     DataError: wrong shape, no configurations, or a value that is not a measurement.
   """
   return _positive(runtimes, "runtimes", (
-      "a runtime of zero means that it was not measured: the released test splits have no "
-      "runtimes, so they can be ranked and submitted but not evaluated"))
+      "a runtime of zero means that it was not measured: the released test splits have none, so "
+      "they can be ranked and submitted but not evaluated"))
 
 
 def check_normalizers(normalizers: ArrayLike, count: int) -> np.ndarray:
@@ -133,6 +133,6 @@ def _vector(values: ArrayLike, name: str) -> np.ndarray:
     raise errors.DataError(f"{name} are not numbers: {error}") from error
   if array.ndim != 1 or array.size == 0:
     raise errors.DataError(
-        f"{name} have shape {array.shape}; expected (c,), one for each configuration of a graph "
-        "and at least one")
+        f"{name} have shape {array.shape}; expected (c,) with at least one configuration, those "
+        "of one graph")
   return array

@@ -35,8 +35,8 @@ def topk_slowdown(
   """
   if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
     raise errors.ConfigError(f"k={k!r}; expected the number of configurations to try, 1 or more")
-  runtimes, scores = inputs.check_pair(runtimes, scores)
+  times, checked = inputs.check_pair(runtimes, scores)
   if normalizers is not None:
-    runtimes = runtimes / inputs.check_normalizers(normalizers, runtimes.size)
-  top = inputs.ranking(scores)[:k]
-  return float(runtimes[top].min() / runtimes.min() - 1.0)
+    times = times / inputs.check_normalizers(normalizers, times.size)
+  top = inputs.ranking(checked)[:k]
+  return float(times[top].min() / times.min() - 1.0)

@@ -6,7 +6,7 @@ configurations may precede; T = R + C.
 
 from collections.abc import Mapping, Sequence
 import functools
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -27,8 +27,8 @@ from tpugraphs_rank.models import poolings as poolings_lib
 from tpugraphs_rank.models import states as states_lib
 
 # A `GraphTensor` uses the plain path, the arrays of `data.partition` the partitioned one.
-Graph = tfgnn.GraphTensor | Mapping[str, tf.Tensor]
-View = plain_states.PlainView | partitioned.PartitionedView
+Graph: TypeAlias = "tfgnn.GraphTensor | Mapping[str, tf.Tensor]"
+View: TypeAlias = plain_states.PlainView | partitioned.PartitionedView
 
 
 class Ranker(interface.SegmentTraining, interface.DistinctStates):
@@ -118,7 +118,7 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
         dropout_seed: (2,) int32; without it there is no dropout.
     """
     segment, dropout_seed = batch.get("segment"), batch.get("dropout_seed")
-    view = self._view(batch["graph"])
+    view: Any = self._view(batch["graph"])  # States of one view go to the same view only.
     # Sums over nodes are linear, other poolings are not, and a segment's states replace whole ones.
     split = segment is None and self._sums_only
     embed = lambda states: self._embed(states, dropout_seed, split)

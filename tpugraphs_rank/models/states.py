@@ -23,7 +23,6 @@ from typing import Any
 import tensorflow as tf
 
 Function = Callable[[tf.Tensor], tf.Tensor]
-Dense = tf.keras.layers.Dense
 
 
 class States(abc.ABC):
@@ -41,8 +40,8 @@ class States(abc.ABC):
     """
 
   @abc.abstractmethod
-  def propagate(self, level: int, hidden: tf.Tensor, self_kernel: Dense,
-                kernels: Mapping[str, Dense]) -> tf.Tensor:
+  def propagate(self, level: int, hidden: tf.Tensor, self_kernel: tf.keras.layers.Dense,
+                kernels: Mapping[str, tf.keras.layers.Dense]) -> tf.Tensor:
     """Each node's own projection plus the weighted sum of its neighbours' projections.
 
     Args:
@@ -98,7 +97,8 @@ def sparse_matmul(edges: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor, dense: 
   return multiply(dense)
 
 
-def project(hidden: tf.Tensor, self_kernel: Dense, kernels: Mapping[str, Dense]) -> tf.Tensor:
+def project(hidden: tf.Tensor, self_kernel: tf.keras.layers.Dense,
+            kernels: Mapping[str, tf.keras.layers.Dense]) -> tf.Tensor:
   """[rows, T, h] through each kernel: [kernels * rows, T * h'], kernel by kernel.
 
   States are projected before they are sent, so that messages are narrow. All projections are in one
