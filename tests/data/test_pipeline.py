@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
+
+tf = pytest.importorskip("tensorflow")
 
 from tests.data import test_batches as made
 from tpugraphs_rank.data import batches

@@ -24,6 +24,7 @@ LAYOUT = "tpu_raw/module_tuning_data_layout.pb"
 @pytest.fixture(scope="module", name="xla")
 def _xla():
   """TensorFlow's (hlo_pb2, xla_data_pb2)."""
+  pytest.importorskip("tensorflow")
   return (importlib.import_module("tensorflow.compiler.xla.service.hlo_pb2"),
           importlib.import_module("tensorflow.compiler.xla.xla_data_pb2"))
 
