@@ -24,6 +24,7 @@ SMALL = {
     "train": ("--epochs=1", "--hidden_width=8", "--members=1", "--lists_per_graph=1",
               "--max_graphs=16", "--notensorboard"),
     "evaluate": ("--baselines=random",),
+    "report": ("--baselines=random",),
     "layerdag train": ("--epochs=1", "--width=8", "--validate_every=1"),
     "layerdag sample": ("--count=8", "--batch=8"),
     "layerdag evaluate": ("--seeds=1", "--max_epochs=1", "--drawn=1"),
