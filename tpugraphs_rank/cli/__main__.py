@@ -36,6 +36,8 @@ GROUPS: dict[str, dict[str, Command]] = {
         "train": Command("Train a ranker on a collection; run it again to resume", True),
         "evaluate": Command("Evaluate a run on a split and compare it with baselines", True),
         "predict": Command("Rank every graph of a split and write a part of a submission", True),
+        "compare": Command("Compare runs with each other, graph by graph", True, "RUN RUN ..."),
+        "report": Command("Write an HTML report on a run and its worst graphs", True),
         "demo": Command("Train both rankers on measured kernels and compare with baselines", True),
     },
     "Rank your own program": {
