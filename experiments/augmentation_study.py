@@ -115,7 +115,7 @@ def settings_of(values: flags.FlagValues) -> dict[str, cases_lib.Settings]:
     collection = registry.get_collection(name)
     sources: dict[str, str] = {}
     for source, flag in _SOURCES.items():
-      for path in values[flag].value:
+      for path in values[flag].value or ():
         if registry.get_collection(path).kind == collection.kind:
           if source in sources:
             raise errors.ConfigError(
@@ -187,8 +187,9 @@ def readme_table(results: Mapping[str, Any]) -> str:
   rows = []
   for task, budget in dict.fromkeys((one["task"], one["budget"]) for one in results["means"]):
     by_arm = {one["arm"]: one for one in gains_lib.of(results["means"], task, budget)}
-    gains = next((one["parts"] for one in gains_lib.of(results["comparisons"], task, budget)
-                  if one["arm"] == cases_lib.LAYERDAG), {})
+    gains: Mapping[str, Any] = next(
+        (one["parts"] for one in gains_lib.of(results["comparisons"], task, budget)
+         if one["arm"] == cases_lib.LAYERDAG), {})
     row = [f"{task}, {budget}" if several else str(budget)]
     for name in parts:
       gain = gains.get(name, {}).get(gains_lib.OVERSAMPLED, {}).get("tau")

@@ -216,10 +216,10 @@ def report(truth: np.ndarray, families: Sequence[str],
       for rival in RIVALS.get(arm, ()):
         common = sorted(set(by_seed) & set(by_arm.get(rival, {})))
         if common:
-          predictions = [np.array([side[seed]["predictions"] for seed in common])
-                         for side in (by_seed, by_arm[rival])]
+          own, theirs = (np.array([side[seed]["predictions"] for seed in common])
+                           for side in (by_seed, by_arm[rival]))
           rivals[rival] = {name: interval.as_dict() for name, interval in label_gains.gains(
-              truth, *predictions, families, level).items()}
+              truth, own, theirs, families, level).items()}
       if arm in RIVALS:
         comparisons.append({"task": "labels", "budget": budget, "arm": arm, "level": level,
                             "n_seeds": len(each), "gains": rivals})

@@ -59,7 +59,7 @@ def measure(run_dir: pathlib.Path, sizes: list[int], count: int, repeats: int
   rows = []
   for size in sizes:
     graphs, taken = samples[size], float(np.median(seconds[size]))
-    row = {"nodes_asked": size, "nodes_made": float(graphs.sizes.mean()),
+    row: dict[str, Any] = {"nodes_asked": size, "nodes_made": float(graphs.sizes.mean()),
            "layers_made": float(graphs.depths.mean()), "cpu_s_a_graph": taken / count,
            "graphs_per_cpu_second": count / taken,
            "nodes_per_cpu_second": float(graphs.sizes.sum()) / taken}

@@ -10,7 +10,7 @@ again to continue. It writes study.md and study.json to --output, and the figure
 to --results.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import concurrent.futures
 import json
 import pathlib
@@ -129,11 +129,11 @@ def _command(name: str, *arguments: Any) -> float:
   return time.monotonic() - started
 
 
-def joined(cases: list[Mapping[str, Any]]) -> dict[str, Any]:
+def joined(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """Combines the figures of several splits: means, and statistics over all surrogates together."""
   result: dict[str, Any] = {}
   for key, value in cases[0].items():
-    numbers = [one.get(key) for one in cases]
+    numbers: list[Any] = [one.get(key) for one in cases]
     if isinstance(value, dict) and set(value) == {"mean", "sd", "n"}:
       name = key.rpartition("_")
       entries = [entry[name[0]] for one in cases for entry in one["surrogates"][name[2]]]

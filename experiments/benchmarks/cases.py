@@ -37,4 +37,7 @@ def peak_gb() -> float:
   `getrusage` is unsuitable: it includes the peak of the parent process.
   """
   status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
-  return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024 / 1e9
+  peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+  if peak is None:
+    raise errors.CompatibilityError("/proc/self/status has no VmHWM; this benchmark needs Linux")
+  return int(peak.group(1)) * 1024 / 1e9

@@ -1,6 +1,7 @@
 """Training steps and scoring: plain, exact and distinct-state execution, interleaved."""
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import time
 from typing import Any
 
@@ -93,8 +94,8 @@ class Bench:
       stepper = steps.Stepper(self.model, self.config, 1000, spec)
       score = tf.function(lambda arrays: self.model(self.model.select_inputs(arrays)),
                           input_signature=[spec], autograph=False)
-      ways[f"train_{name}"] = lambda stepper=stepper, arrays=arrays: stepper.train(arrays)
-      ways[f"score_{name}"] = lambda score=score, arrays=arrays: score(arrays)
+      ways[f"train_{name}"] = functools.partial(stepper.train, arrays)
+      ways[f"score_{name}"] = functools.partial(score, arrays)
     streamer = streaming.Streamer(self.model, 2 ** 30, False)
     graph = {key: tf.convert_to_tensor(value) for key, value in self._exact.items()
              if not key.startswith("label_")}
@@ -115,7 +116,7 @@ class Bench:
     chosen: dict[str, bool | None] = {"exact": False, "distinct": True, "chosen": None}
     streamers = {way: Counting(
         self.model, budget, chosen[way]) for way in ways}
-    return timing.interleaved({way: lambda streamer=streamer: streamer(prepared)
+    return timing.interleaved({way: functools.partial(streamer, prepared)
                                for way, streamer in streamers.items()}, repeats), streamers
 
 

@@ -52,8 +52,12 @@ def ceilings(width: int, rows: int, repeats: int) -> dict[str, float]:
   source = np.ones([rows, width], np.float32)
   target = np.empty_like(source)
   product = tf.function(lambda: tf.matmul(left, right))
-  times = timing.interleaved({
-      "product": product, "copy": lambda: [np.copyto(target, source) for _ in range(10)]}, repeats)
+
+  def copy() -> None:
+    for _ in range(10):
+      np.copyto(target, source)
+
+  times = timing.interleaved({"product": product, "copy": copy}, repeats)
   return {"matmul_gflops": 6 * rows * width ** 2 / times["product"]["cpu_s"] / 1e9,
           "copy_gb_per_s": 20 * source.nbytes / times["copy"]["cpu_s"] / 1e9}
 
@@ -62,5 +66,5 @@ def share(done: Work, seconds: float, ceiling: dict[str, float]) -> dict[str, An
   """The least possible time as a share of `seconds`, and the limit: "matmul" or "copy"."""
   least = {"matmul": done.flops / ceiling["matmul_gflops"] / 1e9,
            "copy": done.nbytes / ceiling["copy_gb_per_s"] / 1e9}
-  binds = max(least, key=least.get)
+  binds = max(least, key=least.__getitem__)
   return {"share": least[binds] / seconds, "binds": binds}

@@ -50,8 +50,8 @@ def packing(folder: pathlib.Path, part: int = 1) -> list[dict[str, Any]]:
   for 64 random configurations.
   """
   rows = []
-  for shape in tqdm.tqdm(SHAPES, desc="packing", disable=None):
-    configs, configurable, nodes = shape[0] // part, *shape[1:]
+  for whole, configurable, nodes in tqdm.tqdm(SHAPES, desc="packing", disable=None):
+    configs = whole // part
     source = folder / f"{configs}x{configurable}.npz"
     target = source.with_suffix(packed_graphs.SUFFIX)
     write_source(source, configs, configurable, nodes)
@@ -71,7 +71,7 @@ def packing(folder: pathlib.Path, part: int = 1) -> list[dict[str, Any]]:
   return rows
 
 
-def _reading(graph: packed_graphs.PackedLayoutGraph) -> dict[str, float]:
+def _reading(graph: graphs.ConfiguredGraph) -> dict[str, float]:
   """Milliseconds to read 64 random configurations, from disk ("cold") and from memory ("warm")."""
   rng = np.random.default_rng(0)
   measured = {}

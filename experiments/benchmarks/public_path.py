@@ -81,6 +81,7 @@ def score(run_dir: str, path: str) -> dict[str, Any]:
   """Scores all configurations of a packed program with `Run.score`."""
   run = tpugraphs_rank.load_run(run_dir)
   graph = packed_graphs.open_graph(packed_format.Reader(path))
+  assert isinstance(graph, graphs.LayoutGraph)
   run.score(graph, graph.layouts(np.arange(_WARM_UP)))
   started = time.process_time(), time.perf_counter()
   scores = run.score(graph)

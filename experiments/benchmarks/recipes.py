@@ -1,5 +1,6 @@
 """Training time of the recipes of the public collections, from a step on synthetic programs."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     model.create_variables(arrays)
     stepper = steps.Stepper(model, config, 1000, spec)
     seconds = timing.interleaved(
-        {"step": lambda stepper=stepper, arrays=arrays: stepper.train(arrays)}, repeats)["step"]
-    count = registry.get_collection(name).splits["train"]
+        {"step": functools.partial(stepper.train, arrays)}, repeats)["step"]
+    count = registry.get_collection(name).splits["train"] or 0
     number = -(-count * config.batch.lists_per_graph // size) * config.training.epochs
     rows.append({"recipe": name, "nodes": nodes, "steps": number, **seconds,
                  "hours": number * seconds["cpu_s"] / 3600})

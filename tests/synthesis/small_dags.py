@@ -1,4 +1,4 @@
-"""Small random labelled graphs, whose label depends on their structure."""
+"""Small random labeled graphs, whose label depends on their structure."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from tpugraphs_rank.synthesis.dags import dags as dags_lib
 
 
 def graphs(count, seed=0, opcodes=4, max_nodes=12, chance=0.5):
-  """One root each; the label is the sum of the opcodes along the graph, and noise-free."""
+  """Graphs with one root; the noise-free label depends on the mean opcode and the size."""
   rng = np.random.default_rng(seed)
   parts, labels = [], []
   for _ in range(count):

@@ -4,6 +4,7 @@ import dataclasses
 import html
 import pathlib
 
+from matplotlib import axes as axes_lib
 from matplotlib import figure as figure_lib
 from matplotlib import patches
 from matplotlib import path as path_lib
@@ -209,30 +210,42 @@ def _arrow(route: np.ndarray, splines: bool) -> np.ndarray:
   return np.array([tip, tip - 7 * direction + 3.5 * side, tip - 7 * direction - 3.5 * side])
 
 
-def _write_png(path: files.PathLike, scene: Scene) -> None:
-  inches = scene.width / 72, scene.height / 72
-  # Limited, since a picture of several 100 megapixels helps nobody.
-  dpi = min(_DPI, 20_000 / max(inches))
-  figure = figure_lib.Figure(figsize=inches, facecolor="white")
-  axis = figure.add_axes((0, 0, 1, 1))
+def draw(axis: axes_lib.Axes, scene: Scene, scale: float = 1.0) -> None:
+  """Draws a scene with matplotlib.
+
+  Args:
+    axis: where to draw; its limits become those of the scene.
+    scene: what to draw.
+    scale: size of fonts and lines, in points per unit of the scene.
+  """
   axis.set(xlim=(0, scene.width), ylim=(scene.height, 0))
   axis.axis("off")
-  axis.text(_MARGIN, _MARGIN + 8, scene.view.title, fontsize=14, weight="bold", color="#111827")
-  axis.text(_MARGIN, _MARGIN + 26, scene.view.note, fontsize=_FONT - 2, color="#4b5563",
+  axis.text(_MARGIN, _MARGIN + 8, scene.view.title, fontsize=14 * scale, weight="bold",
+            color="#111827")
+  axis.text(_MARGIN, _MARGIN + 26, scene.view.note, fontsize=(_FONT - 2) * scale, color="#4b5563",
             family="monospace")
   for route in scene.routes:
     points, codes = _curve(route, scene.splines)
     axis.add_patch(patches.PathPatch(path_lib.Path(points, codes), fill=False, edgecolor=_EDGE,
-                                     linewidth=1.2))
+                                     linewidth=1.2 * scale))
     axis.add_patch(patches.Polygon(_arrow(route, scene.splines), color=_EDGE, linewidth=0))
   for box in scene.boxes:
     border, thickness = (_MARK, 2.4) if box.node.configurable else (_BORDER, 0.8)
     axis.add_patch(patches.FancyBboxPatch(
         (box.x - box.width / 2 + 5, box.y - box.height / 2 + 5), box.width - 10, box.height - 10,
-        boxstyle="round,pad=5", facecolor=box.fill, edgecolor=border, linewidth=thickness))
+        boxstyle="round,pad=5", facecolor=box.fill, edgecolor=border,
+        linewidth=thickness * scale))
     for place, (y, line) in enumerate(_text_places(box)):
       colour = _MARK if line in box.node.requests else "#111827" if place == 0 else "#4b5563"
-      axis.text(box.x, y, line, ha="center", fontsize=_FONT - 2, color=colour, family="monospace",
-                weight="bold" if place == 0 else "normal", parse_math=False)
+      axis.text(box.x, y, line, ha="center", fontsize=(_FONT - 2) * scale, color=colour,
+                family="monospace", weight="bold" if place == 0 else "normal", parse_math=False)
+
+
+def _write_png(path: files.PathLike, scene: Scene) -> None:
+  inches = scene.width / 72, scene.height / 72
+  # Limited, since a picture of several 100 megapixels helps nobody.
+  dpi = min(_DPI, 20_000 / max(inches))
+  figure = figure_lib.Figure(figsize=inches, facecolor="white")
+  draw(figure.add_axes((0, 0, 1, 1)), scene)
   with files.atomic_write(path) as file:
     figure.savefig(file, format="png", dpi=dpi)

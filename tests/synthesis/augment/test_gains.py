@@ -1,4 +1,4 @@
-"""Arms of a study of synthetic programs: means, paired gains, corrected intervals, text, plot."""
+"""Gains from synthetic programs: means, paired gains, corrected intervals, text, plot."""
 
 import json
 
@@ -14,7 +14,7 @@ GAINS = {"real": -0.05, "real_oversampled": 0.0, "layerdag": 0.1, "random_graphs
 
 
 def frame(gains=None, budgets=(5, 10), subsets=(0, 1, 2), seen=lambda place: place < 4):
-  """Six programs of six families; each arm's tau is a base plus its gain, and a little noise."""
+  """Six programs of six families; each arm's tau is a base plus its gain plus a little noise."""
   rng = np.random.default_rng(0)
   rows = []
   for budget in budgets:
@@ -31,10 +31,10 @@ def frame(gains=None, budgets=(5, 10), subsets=(0, 1, 2), seen=lambda place: pla
 
 
 def test_means_over_programs_then_over_subsets():
-  made = frame()
-  (entry,) = [one for one in gains_lib.means(made)
+  table = frame()
+  (entry,) = [one for one in gains_lib.means(table)
               if (one["budget"], one["arm"]) == (10, "layerdag")]
-  rows = made[(made["budget"] == 10) & (made["arm"] == "layerdag")]
+  rows = table[(table["budget"] == 10) & (table["arm"] == "layerdag")]
   assert entry["n_seeds"] == 3
   for name, keep in (("all", rows["graph"] != ""), ("seen", rows["graph"] < "g4"),
                      ("unseen_groups", rows["graph"] >= "g4")):
@@ -44,16 +44,16 @@ def test_means_over_programs_then_over_subsets():
 
 
 def test_comparisons():
-  made = frame()
-  found = gains_lib.comparisons(made, resamples=2000)
+  table = frame()
+  found = gains_lib.comparisons(table, resamples=2000)
   assert [(one["budget"], one["arm"]) for one in found] == [
       (5, "layerdag"), (5, "random_graphs"), (10, "layerdag"), (10, "random_graphs")]
   one = found[2]
-  # Four arms with synthetic programs, judged on seen and on unseen groups apart.
+  # Four arms with synthetic programs, each evaluated on seen and on unseen groups.
   assert one["level"] == two_way.corrected_level(8) and one["n_seeds"] == 3
   assert one["programs"] == "seen"
   seen = lambda rows: rows[rows["graph"] < "g4"]
-  cell = lambda arm: made[(made["budget"] == 10) & (made["arm"] == arm)]
+  cell = lambda arm: table[(table["budget"] == 10) & (table["arm"] == arm)]
   for rival, short, gain in (("real", "real", 0.15), ("real_oversampled", "oversampled", 0.1)):
     expected, _ = two_way.paired_interval(
         seen(cell("layerdag")), seen(cell(rival)), "kendall_tau", one["level"], 2000)
@@ -63,18 +63,18 @@ def test_comparisons():
     assert one["parts"]["all"][rival]["top5_slowdown"]["mean"] == pytest.approx(gain / 5, abs=0.01)
     assert one["parts"]["seen"][rival]["tau"]["n"] == 12
     assert one["parts"]["unseen_groups"][rival]["tau"]["n"] == 6
-  # What was not run, and an arm beside itself.
+  # Rivals that did not run, and the arm itself.
   assert one["low_vs_templates"] is one["gain_vs_templates"] is None
   assert found[3]["low_vs_random_graphs"] is None
-  # An arm with other numbers of synthetic programs than the random graphs are.
+  # The arm has another number of synthetic programs than the random graphs.
   assert one["low_vs_random_graphs"] is None and "random_graphs" not in one["parts"]["seen"]
   json.dumps(found, allow_nan=False)
 
 
 def test_an_arm_is_compared_with_its_control():
-  made = frame({"real_oversampled": 0.0, "layerdag_selfsupervised": 0.2,
+  table = frame({"real_oversampled": 0.0, "layerdag_selfsupervised": 0.2,
                 "real_selfsupervised": 0.15}, budgets=(5,))
-  one, other = gains_lib.comparisons(made, resamples=500)
+  one, other = gains_lib.comparisons(table, resamples=500)
   assert one["gain_vs_control"] == pytest.approx(0.05, abs=0.01)
   assert one["low_vs_control"] < one["gain_vs_control"] < one["high_vs_control"]
   assert one["parts"]["all"]["real_selfsupervised"]["tau"]["n"] == 18
@@ -83,37 +83,37 @@ def test_an_arm_is_compared_with_its_control():
 
 
 def test_sources_are_compared_at_equal_numbers():
-  made = frame().replace({"arm": {"layerdag": "layerdag_matched"}})
-  one, other = (entry for entry in gains_lib.comparisons(made, resamples=500)
+  table = frame().replace({"arm": {"layerdag": "layerdag_matched"}})
+  one, other = (entry for entry in gains_lib.comparisons(table, resamples=500)
                 if entry["budget"] == 10)
   assert one["gain_vs_random_graphs"] == pytest.approx(0.04, abs=0.01)
   assert other["arm"] == "random_graphs" and other["gain_vs_random_graphs"] is None
 
 
-def test_arms_that_are_the_same_gain_nothing():
+def test_equal_arms_have_no_gain():
   same = frame({"real": 0.0})
   arms = ("real", "real_oversampled", "layerdag")
-  made = pd.concat([same.assign(arm=arm) for arm in arms])
-  for one in gains_lib.comparisons(made, resamples=200):
+  table = pd.concat([same.assign(arm=arm) for arm in arms])
+  for one in gains_lib.comparisons(table, resamples=200):
     assert one["gain_vs_real"] == one["low_vs_real"] == one["high_vs_oversampled"] == 0.0
 
 
-def test_only_subsets_of_both_are_paired():
-  made = frame()
-  lacking = made[~((made["arm"] == "layerdag") & (made["subset"] == 2))]
+def test_only_common_subsets_are_paired():
+  table = frame()
+  lacking = table[~((table["arm"] == "layerdag") & (table["subset"] == 2))]
   one = gains_lib.comparisons(lacking, resamples=200)[0]
   assert one["n_seeds"] == 2 and one["parts"]["all"]["real"]["tau"]["n"] == 12
-  alone = made[(made["arm"] == "layerdag") | (made["subset"] == 9)]
+  alone = table[(table["arm"] == "layerdag") | (table["subset"] == 9)]
   one = gains_lib.comparisons(alone, resamples=200)[0]
   assert one["n_seeds"] == 0 and one["gain_vs_real"] is None and one["parts"] == {}
 
 
-def test_where_it_is_not_known_what_was_seen():
-  made = frame(seen=lambda place: None)
-  one = gains_lib.comparisons(made, resamples=200)[0]
+def test_it_may_be_unknown_which_groups_were_seen():
+  table = frame(seen=lambda place: None)
+  one = gains_lib.comparisons(table, resamples=200)[0]
   assert one["programs"] == "all" and one["gain_vs_real"] is not None
-  assert set(one["parts"]) == {"all"} and set(gains_lib.means(made)[0]) >= {"all"}
-  assert "seen" not in gains_lib.means(made)[0]
+  assert set(one["parts"]) == {"all"} and set(gains_lib.means(table)[0]) >= {"all"}
+  assert "seen" not in gains_lib.means(table)[0]
 
 
 def test_a_task_without_unseen_groups_has_one_part_and_counts_once():
@@ -130,8 +130,8 @@ def test_a_task_without_unseen_groups_has_one_part_and_counts_once():
 
 
 def test_text():
-  made = frame()
-  averages, compared = gains_lib.means(made), gains_lib.comparisons(made, resamples=500)
+  table = frame()
+  averages, compared = gains_lib.means(table), gains_lib.comparisons(table, resamples=500)
   header, rows = gains_lib.rows_of(
       gains_lib.of(averages, "tile:x", 10), gains_lib.of(compared, "tile:x", 10))
   assert header[:5] == ["training", "tau", "top-1 slowdown", "top-5 slowdown",

@@ -1,4 +1,4 @@
-"""Masked nodes, hidden edges and random pairs, held to what they promise."""
+"""Masked nodes, hidden edges and random pairs."""
 
 import hypothesis
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ def _examples(seeds, sizes):
                   for place, graph in enumerate(graphs)]
 
 
-def test_the_element_type_is_the_column_that_is_set():
+def test_the_element_type_is_the_one_hot_column():
   rows = np.zeros([3, len(features.NODE_FEATURE_NAMES)])
   names = [name for name in features.NODE_FEATURE_NAMES
            if name.startswith("shape_element_type_is_")]
@@ -28,9 +28,9 @@ def test_the_element_type_is_the_column_that_is_set():
 
 
 @hypothesis.given(st.integers(0, 50), st.integers(2, 9), st.floats(0.01, 0.9))
-def test_hidden_pairs_are_edges_and_random_ones_are_none(seed, size, share):
+def test_hidden_pairs_are_edges_and_random_pairs_are_not(seed, size, share):
   _, (one,) = _examples([seed], [size])
-  # An edge that is there twice is hidden as a whole.
+  # All copies of a duplicate edge are hidden.
   one = pretext.Example(one.nodes, one.opcode, one.element_type, np.append(one.source, one.source),
                         np.append(one.target, one.target))
   kept, real, random = pretext.hidden_edges(one, share, np.random.default_rng(seed))
@@ -43,7 +43,7 @@ def test_hidden_pairs_are_edges_and_random_ones_are_none(seed, size, share):
              for source, target in drawn)
 
 
-def test_a_graph_without_edges_hides_none():
+def test_a_graph_without_edges():
   one = pretext.Example(np.zeros([2, 3], np.float32), np.ones(2, np.int32), np.zeros(2, np.int32),
                         np.zeros(0, np.int32), np.zeros(0, np.int32))
   kept, real, random = pretext.hidden_edges(one, 0.5, np.random.default_rng(0))
@@ -51,7 +51,7 @@ def test_a_graph_without_edges_hides_none():
 
 
 @hypothesis.given(st.integers(0, 30), st.floats(0.01, 0.9))
-def test_a_batch_hides_what_it_asks_for_and_nothing_else(seed, share):
+def test_a_batch_hides_exactly_its_targets(seed, share):
   graphs, members = _examples([seed, seed + 1], [4, 7])
   arrays = pretext.batch(members, share, 0.3, np.random.default_rng(seed))
   opcode = np.concatenate([graph.node_opcode for graph in graphs])
@@ -66,16 +66,16 @@ def test_a_batch_hides_what_it_asks_for_and_nothing_else(seed, share):
   np.testing.assert_array_equal(arrays["nodes"][others], nodes[others])
   assert arrays["num_nodes"].tolist() == [4, 7] and arrays["label"].tolist() == [0.0, 1.0]
   assert arrays["num_edges"].sum() == len(arrays["source"]) == len(arrays["target"])
-  # All edges are there: seen, or asked for.
-  asked = arrays["pairs"][arrays["pair_is_edge"] == 1]
+  # Every edge is either visible or a target.
+  targets = arrays["pairs"][arrays["pair_is_edge"] == 1]
   seen = np.stack([arrays["source"], arrays["target"]], axis=1)
   expected = np.concatenate([graph.edge_index[:, ::-1] + start
                              for graph, start in zip(graphs, (0, 4))])
-  assert sorted(map(tuple, np.concatenate([asked, seen]).tolist())) == sorted(
+  assert sorted(map(tuple, np.concatenate([targets, seen]).tolist())) == sorted(
       map(tuple, expected.tolist()))
 
 
-def test_without_shares_the_graphs_stay_as_they_are():
+def test_shares_of_zero_leave_the_graphs_unchanged():
   _, members = _examples([3], [6])
   arrays = pretext.batch(members, 0.0, 0.0, np.random.default_rng(0))
   np.testing.assert_array_equal(arrays["nodes"], members[0].nodes)

@@ -1,4 +1,4 @@
-"""Pre-training on graphs alone: what is read, what is learned, where training goes on from."""
+"""Pre-training on graphs alone: the graphs, the tasks, and training from the result."""
 
 import math
 
@@ -23,13 +23,13 @@ ALL = pretraining.Settings(objectives=pretraining.OBJECTIVES, steps=40, batch_si
 @pytest.fixture(scope="module", name="config")
 def _config(tmp_path_factory):
   path = small_runs.collection(tmp_path_factory.mktemp("real"))
-  synthetic = small_runs.collection(tmp_path_factory.mktemp("made"))
+  synthetic = small_runs.collection(tmp_path_factory.mktemp("synthetic"))
   return small_runs.settings(
       path, model_hidden_width=16, model_num_convolutions=2, data_max_graphs=2,
       augment_synthetic=str(synthetic), augment_synthetic_held_back="content", training_epochs=1)
 
 
-def test_runtimes_of_the_budget_alone_are_looked_at(config):
+def test_only_runtimes_of_the_budget_are_used(config):
   free = pretraining.graphs_of(config, labelled=False)
   assert (len(free.real), len(free.synthetic)) == (4, 4)
   assert all(math.isnan(one.label) for one in free.real + free.synthetic)
@@ -44,7 +44,7 @@ def test_runtimes_of_the_budget_alone_are_looked_at(config):
   assert not pretraining.graphs_of(alone, labelled=False).synthetic
 
 
-def test_the_tasks_are_learned_and_training_goes_on_from_there(config, tmp_path):
+def test_the_tasks_are_learned_and_training_starts_from_the_result(config, tmp_path):
   report = pretraining.pretrain(config, ALL, tmp_path / "first")
   assert report["loss"] < 0.7 * report["first_loss"]
   assert (report["steps"], report["real_graphs"], report["synthetic_graphs"]) == (40, 2, 3)
@@ -54,24 +54,24 @@ def test_the_tasks_are_learned_and_training_goes_on_from_there(config, tmp_path)
   again = pretraining.Pretrainer(config, ALL, pretraining.graphs_of(config, labelled=True))
   variables = again.model.trainable_variables
   fresh = [variable.numpy() for variable in variables]
-  # The same again gives the same weights.
+  # Repeating it gives the same weights.
   assert again.train() == report
   if gpu_kernels.has_gpu_kernels():
     assert not gpu_kernels.ops_without_gpu_kernels(again._step.get_concrete_function())
   training = trainer.Trainer(config_lib.override(config, {
       "augment.synthetic": None, "training.initial_checkpoint": str(tmp_path / "first")}))
-  found = training.stepper.model.trainable_variables
-  for variable, other in zip(found, variables, strict=True):
+  trained = training.stepper.model.trainable_variables
+  for variable, other in zip(trained, variables, strict=True):
     np.testing.assert_array_equal(variable, other)
-  moved = {variable.name for variable, other in zip(found, fresh)
+  moved = {variable.name for variable, other in zip(trained, fresh)
            if not np.array_equal(variable, other)}
-  # What the tasks go through has moved, what only configurations go through has not.
+  # The tasks change the layers that they use, and no layers for configurations.
   assert any("convolution" in name for name in moved) and any("opcodes" in name for name in moved)
   assert not any("score" in name or "configs" in name for name in moved)
 
 
 def _gradients(config):
-  """Whether each variable of the model is reached by the loss of the first step; not traced."""
+  """Whether each variable of the model has a gradient in the first step; not traced."""
   pretrainer = pretraining.Pretrainer(
       config, pretraining.Settings(objectives=pretraining.OBJECTIVES, steps=1, batch_size=4),
       pretraining.graphs_of(config, labelled=True))
@@ -87,7 +87,7 @@ def _gradients(config):
 @pytest.mark.parametrize("changes", [
     {"model_members": 2}, {"model_model": "attention_gnn"}, {"model_join": "late"},
     {"model_residual": "concat", "model_pooling": ["max", "sum"]}])
-def test_every_shape_of_ranker(config, changes):
+def test_every_variable_has_a_gradient(config, changes):
   reached = _gradients(config_lib.override(config, {
       name.replace("_", ".", 1): value for name, value in changes.items()}))
   assert all(value for name, value in reached.items()
@@ -101,25 +101,25 @@ def test_layouts(tmp_path):
   assert all(value for name, value in reached.items() if "convolution" in name)
 
 
-def test_losses_are_their_formulas():
-  """Of heads whose answers are given."""
+def test_losses_equal_their_formulas():
+  """With heads that return fixed outputs."""
   answers = {"opcode": tf.constant([[0.0, 1.0, 0.0], [2.0, 0.0, 0.0]]),
              "edges": tf.constant([0.5, -1.0]), "label": tf.constant([1.0, 5.0, 2.0])}
   arrays = {"masked_opcode": tf.constant([1, 2]), "pair_is_edge": tf.constant([1.0, 0.0]),
             "label": tf.constant([0.0, float("nan"), 4.0])}
 
-  class Given(pretraining._Heads):
+  class Fixed(pretraining._Heads):
     def __call__(self, arrays):
       return answers
 
-  heads = Given.__new__(Given)
+  heads = Fixed.__new__(Fixed)
   opcode = (-1 + math.log(2 + math.e) + math.log(math.exp(2) + 2)) / 2
   edges = (math.log(1 + math.exp(-0.5)) + math.log(1 + math.exp(-1.0))) / 2
   label = (1.0 + 4.0) / 2
   assert float(heads.loss(arrays)) == pytest.approx(opcode + edges + label)
 
 
-def test_nothing_to_learn(config, tmp_path):
+def test_objectives_are_required(config, tmp_path):
   with pytest.raises(errors.ConfigError, match="has no objectives; expected some of: opcode"):
     pretraining.pretrain(config, pretraining.Settings(objectives=()), tmp_path)
 

@@ -1,4 +1,4 @@
-"""Many graphs in one: level order, what is refused, files, vocabularies, splits."""
+"""Files of many graphs: level order, validation, vocabularies, splits."""
 
 import dataclasses
 import time
@@ -27,42 +27,42 @@ def attributed(draw, max_nodes=9, attributes=2):
   return edges, np.array(x)
 
 
-def _made(**changes):
+def _two_graphs(**changes):
   """Two graphs; `changes` replace arrays."""
-  made = dags_lib.canonical(
+  dags = dags_lib.canonical(
       [(DIAMOND, np.array([5, 7, 7, 5])), (np.array([[0, 1]]), np.array([9, 5]))],
       y=np.array([1.5, 2.0]), provenance={"source": "a test"})
-  return dataclasses.replace(made, **changes)
+  return dataclasses.replace(dags, **changes)
 
 
 def _longest_paths(edges, count):
-  """Level by definition: the longest of all paths from a node that nobody consumes."""
+  """Levels by definition: the longest of all paths from a node without consumers."""
   users = {node: [u for u, v in edges if v == node] for node in range(count)}
   deepest = lambda node: max((1 + deepest(user) for user in users[node]), default=0)
   return [deepest(node) for node in range(count)]
 
 
 @given(attributed())
-def test_nodes_stand_in_the_order_of_their_longest_paths(graph):
+def test_nodes_are_stored_in_level_order(graph):
   edges, x = graph
-  made = dags_lib.canonical([graph], ("a", "b"))
+  dags = dags_lib.canonical([graph], ("a", "b"))
   level = _longest_paths(edges.tolist(), len(x))
   order = sorted(range(len(x)), key=level.__getitem__)  # Stable.
-  assert made.level.tolist() == [level[node] for node in order]
-  values = np.stack([words[column] for words, column in zip(made.vocabularies, made.x.T)], axis=1)
+  assert dags.level.tolist() == [level[node] for node in order]
+  values = np.stack([words[column] for words, column in zip(dags.vocabularies, dags.x.T)], axis=1)
   np.testing.assert_array_equal(values, x[order])
   place = {node: index for index, node in enumerate(order)}
-  assert sorted(map(tuple, made.edges(0).tolist())) == sorted(
+  assert sorted(map(tuple, dags.edges(0).tolist())) == sorted(
       {(place[u], place[v]) for u, v in edges.tolist()})
-  assert made.num_operands.tolist() == [len({v for u, v in edges.tolist() if u == node})
+  assert dags.num_operands.tolist() == [len({v for u, v in edges.tolist() if u == node})
                                         for node in order]
-  assert made.num_users.tolist() == [len({u for u, v in edges.tolist() if v == node})
+  assert dags.num_users.tolist() == [len({u for u, v in edges.tolist() if v == node})
                                      for node in order]
-  assert made.depths.tolist() == [max(level) + 1]
+  assert dags.depths.tolist() == [max(level) + 1]
 
 
 @given(attributed(), st.data())
-def test_another_order_of_the_nodes_changes_the_order_within_levels_only(graph, data):
+def test_reordered_nodes_differ_only_within_levels(graph, data):
   edges, x = graph
   order = np.array(data.draw(st.permutations(range(len(x)))))
   moved = np.empty_like(x)
@@ -70,8 +70,8 @@ def test_another_order_of_the_nodes_changes_the_order_within_levels_only(graph, 
   one, other = (dags_lib.canonical([g], ("a", "b")) for g in (graph, (order[edges], moved)))
   np.testing.assert_array_equal(one.wl, other.wl)
   np.testing.assert_array_equal(one.level, other.level)
-  rows = lambda made: sorted(zip(
-      made.level.tolist(), made.x.tolist(), made.num_operands.tolist(), made.num_users.tolist()))
+  rows = lambda dags: sorted(zip(
+      dags.level.tolist(), dags.x.tolist(), dags.num_operands.tolist(), dags.num_users.tolist()))
   assert rows(one) == rows(other)
 
 
@@ -91,18 +91,18 @@ def test_cycles_are_refused(graph):
 
 
 @given(st.lists(attributed(), min_size=1, max_size=4), st.data())
-def test_graphs_do_not_see_each_other(graphs, data):
-  made = dags_lib.canonical(graphs, ("a", "b"), y=np.arange(len(graphs)))
+def test_graphs_are_independent_of_each_other(graphs, data):
+  dags = dags_lib.canonical(graphs, ("a", "b"), y=np.arange(len(graphs)))
   alone = [dags_lib.canonical([graph], ("a", "b"), y=np.array([float(place)]))
            for place, graph in enumerate(graphs)]
-  _equal(made, dags_lib.concat(alone))
+  _equal(dags, dags_lib.concat(alone))
   taken = data.draw(st.lists(st.integers(0, len(graphs) - 1), max_size=6))
-  part = made.take(taken)
+  part = dags.take(taken)
   assert part.y[:, 0].tolist() == taken
   if taken:
     _equal(part, dags_lib.concat([alone[place] for place in taken]).in_vocabularies(
-        made.vocabularies))
-  assert part.hashes().tolist() == made.hashes()[np.array(taken, int)].tolist()
+        dags.vocabularies))
+  assert part.hashes().tolist() == dags.hashes()[np.array(taken, int)].tolist()
 
 
 def _equal(one, other):
@@ -116,39 +116,39 @@ def _equal(one, other):
 
 @settings(max_examples=20)
 @given(graphs=st.lists(attributed(), max_size=3))
-def test_files_return_what_was_saved(tmp_path_factory, graphs):
+def test_saved_graphs_are_loaded_unchanged(tmp_path_factory, graphs):
   path = tmp_path_factory.mktemp("files") / "graphs.npz"
   for y, y_names in ((None, ()), (np.zeros([len(graphs), 2]), ("cost", "size"))):
-    made = dags_lib.canonical(graphs, ("opcode", "type"), y=y, y_names=y_names,
+    dags = dags_lib.canonical(graphs, ("opcode", "type"), y=y, y_names=y_names,
                               provenance={"seed": 3, "options": {"a": [1.5, None]}})
-    dags_lib.save(path, made)
+    dags_lib.save(path, dags)
     again = dags_lib.load(path)
-    _equal(made, again)
-    assert again.provenance == made.provenance
+    _equal(dags, again)
+    assert again.provenance == dags.provenance
 
 
-def test_strings_may_be_what_numbers_stand_for(tmp_path):
+def test_vocabularies_may_contain_strings(tmp_path):
   words = (np.array(["dot", "add"]), np.array([32, 16]))
-  made = dags_lib.canonical([(DIAMOND, np.array([[0, 0], [1, 0], [1, 1], [0, 1]]))],
+  dags = dags_lib.canonical([(DIAMOND, np.array([[0, 0], [1, 0], [1, 1], [0, 1]]))],
                             ("opcode", "bits"), words)
-  dags_lib.save(tmp_path / "a.npz", made)
-  _equal(dags_lib.load(tmp_path / "a.npz"), made)
-  other = made.in_vocabularies((np.array(["add", "dot", "tanh"]), np.array([8, 16, 32])))
+  dags_lib.save(tmp_path / "a.npz", dags)
+  _equal(dags_lib.load(tmp_path / "a.npz"), dags)
+  other = dags.in_vocabularies((np.array(["add", "dot", "tanh"]), np.array([8, 16, 32])))
   assert other.x.tolist() == [[1, 2], [0, 2], [0, 1], [1, 1]]
-  np.testing.assert_array_equal(other.hashes(), made.hashes())
+  np.testing.assert_array_equal(other.hashes(), dags.hashes())
 
 
 def test_a_file_of_one_attribute_and_label_need_not_name_them(tmp_path):
   np.savez(tmp_path / "plain.npz", node_off=[0, 4], edge_off=[0, 4], src=DIAMOND[:, 0],
            dst=DIAMOND[:, 1], x=np.array([4, 9, 9, 2], np.int16), level=[0, 1, 1, 2], y=[2.5])
-  made = dags_lib.load(tmp_path / "plain.npz")
-  assert made.x_names == ("opcode",) and made.y_names == ("runtime",)
-  assert made.vocabularies[0].tolist() == [2, 4, 9] and made.x.tolist() == [[1], [2], [2], [0]]
-  assert made.label().tolist() == made.label("runtime").tolist() == [2.5]
-  # One integer attribute is hashed as it stands.
+  dags = dags_lib.load(tmp_path / "plain.npz")
+  assert dags.x_names == ("opcode",) and dags.y_names == ("runtime",)
+  assert dags.vocabularies[0].tolist() == [2, 4, 9] and dags.x.tolist() == [[1], [2], [2], [0]]
+  assert dags.label().tolist() == dags.label("runtime").tolist() == [2.5]
+  # A single integer attribute is hashed by value.
   expected = twins.graph_hash(np.array([4, 9, 9, 2]), DIAMOND)
-  assert f"{made.wl[0]:016x}" == expected[:16]
-  assert made.provenance == {}
+  assert f"{dags.wl[0]:016x}" == expected[:16]
+  assert dags.provenance == {}
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -178,17 +178,17 @@ def test_a_file_of_one_attribute_and_label_need_not_name_them(tmp_path):
     ({"vocabularies": (np.array([1, 2, 1]),)}, "vocab_opcode contains a duplicate"),
     ({"vocabularies": (np.array([1.0, 2, 3]),)}, "vocab_opcode has .* expected .V,. integers"),
 ])
-def test_what_is_refused(changes, message, tmp_path):
+def test_invalid_arrays_are_refused(changes, message, tmp_path):
   with pytest.raises(errors.DataError, match=message):
-    _made(**changes)
-  arrays = {name: getattr(_made(), name)
+    _two_graphs(**changes)
+  arrays = {name: getattr(_two_graphs(), name)
             for name in ("node_off", "edge_off", "src", "dst", "x", "level", "y", "wl")}
   arrays.update({"x_names": np.array(["opcode"]), "y_names": np.array(["runtime"]),
                  "vocab_opcode": np.array([5, 7, 9])})
   if "vocabularies" in changes:
     changes = {"vocab_opcode": changes["vocabularies"][0]}
   if np.shape(changes.get("x", np.zeros([1, 1]))) == (6,):
-    return  # In a file, one attribute needs no second dimension.
+    return  # In a file, a single attribute may be one-dimensional.
   path = tmp_path / "bad.npz"
   np.savez(path, **{**arrays, **{name: np.array(value) for name, value in changes.items()}})
   with pytest.raises(errors.DataError, match=f"{path}: .*(canonical|names)"):
@@ -196,7 +196,7 @@ def test_what_is_refused(changes, message, tmp_path):
 
 
 def test_nodes_out_of_level_order_are_refused():
-  # Two roots, the second after a node of the next level.
+  # Two roots; the second comes after a node of the next level.
   with pytest.raises(errors.DataError, match="node 2 of graph 0 is 0; expected at least the one"):
     dags_lib.Dags(np.array([0, 3]), np.array([0, 1]), np.array([0]), np.array([1]),
                   np.zeros([3, 1], int), np.array([0, 1, 0]), (np.array([1]),), ("opcode",),
@@ -216,7 +216,7 @@ def test_nodes_out_of_level_order_are_refused():
     ({"provenance": np.array(3)}, "provenance is not a single string"),
 ])
 def test_damaged_files_name_file_and_key(changes, message, tmp_path):
-  arrays = {name: getattr(_made(), name)
+  arrays = {name: getattr(_two_graphs(), name)
             for name in ("node_off", "edge_off", "src", "dst", "x", "level")}
   arrays.update(changes)
   path = tmp_path / "bad.npz"
@@ -225,7 +225,7 @@ def test_damaged_files_name_file_and_key(changes, message, tmp_path):
     dags_lib.load(path)
 
 
-def test_foreign_and_missing_files(tmp_path):
+def test_other_and_missing_files(tmp_path):
   (tmp_path / "text.npz").write_text("no archive")
   with pytest.raises(errors.DataError, match="text.npz"):
     dags_lib.load(tmp_path / "text.npz")
@@ -242,13 +242,13 @@ def test_foreign_and_missing_files(tmp_path):
     ((np.zeros([0, 2]), np.zeros(0, int)), "graph 0 has no nodes"),
     ((np.array([[1, 1]]), np.zeros(2, int)), "graph 0: node 1 is on or behind an edge to itself"),
 ])
-def test_graphs_that_are_none(graph, message):
+def test_invalid_graphs(graph, message):
   with pytest.raises(errors.DataError, match=message):
     dags_lib.canonical([graph])
 
 
 def test_attributes_and_labels_must_agree():
-  one = _made()
+  one = _two_graphs()
   with pytest.raises(errors.DataError, match="no label 'cost' for these graphs; they have: runt"):
     one.label("cost")
   with pytest.raises(errors.DataError, match="they have: none"):
@@ -261,33 +261,33 @@ def test_attributes_and_labels_must_agree():
     dags_lib.concat([one, dataclasses.replace(one, vocabularies=(np.array(["a", "b", "c"]),))])
   with pytest.raises(errors.DataError, match="vocab_opcode lacks 9, which occurs"):
     one.in_vocabularies((np.array([5, 7]),))
-  # What occurs nowhere may be left out.
+  # Values that do not occur may be missing.
   assert one.take([0]).in_vocabularies((np.array([5, 7]),)).x.max() == 1
 
 
 def test_arrays_are_read_only():
   with pytest.raises(ValueError, match="read-only"):
-    _made().x[0] = 1
+    _two_graphs().x[0] = 1
 
 
-def test_no_twin_on_two_sides():
+def test_structural_twins_are_in_the_same_split():
   chains = [(np.stack([np.arange(n - 1), np.arange(1, n)], axis=1), np.zeros(n, int))
             for n in np.repeat(np.arange(2, 22), 3)]
-  made = dags_lib.canonical(chains)
-  parts = dags_lib.split_by_wl(made, {"train": 0.6, "valid": 0.2, "test": 0.2}, seed=1)
+  dags = dags_lib.canonical(chains)
+  parts = dags_lib.split_by_wl(dags, {"train": 0.6, "valid": 0.2, "test": 0.2}, seed=1)
   assert list(parts) == ["train", "valid", "test"]
   assert sorted(np.concatenate(list(parts.values()))) == list(range(60))
   assert [len(part) for part in parts.values()] == [36, 12, 12]
   for name, part in parts.items():
     others = np.concatenate([rows for other, rows in parts.items() if other != name])
-    assert not set(made.wl[part]) & set(made.wl[others])
-  again = dags_lib.split_by_wl(made, {"valid": 0.2, "test": 0.2}, seed=1)
+    assert not set(dags.wl[part]) & set(dags.wl[others])
+  again = dags_lib.split_by_wl(dags, {"valid": 0.2, "test": 0.2}, seed=1)
   assert all(np.array_equal(parts[name], again[name]) for name in parts)
-  other = dags_lib.split_by_wl(made, {"valid": 0.2, "test": 0.2}, seed=2)
+  other = dags_lib.split_by_wl(dags, {"valid": 0.2, "test": 0.2}, seed=2)
   assert not np.array_equal(parts["test"], other["test"])
 
 
-def test_large_graphs_take_a_moment():
+def test_large_graphs_are_fast():
   rng = np.random.default_rng(0)
   ends = np.sort(rng.integers(0, 40_000, [80_000, 2]), axis=1)
   ends = ends[ends[:, 0] != ends[:, 1]]
@@ -300,7 +300,7 @@ def test_large_graphs_take_a_moment():
 
 
 @testdata.required
-def test_real_kernels_are_what_they_were():
+def test_real_kernels_are_read_unchanged():
   real = dags_lib.load(testdata.path("layerdag_tpu_tile/tpu_tile_val.npz"))
   assert len(real) == 630 and real.sizes.max() == 113 and real.depths.max() == 27
   values = real.vocabularies[0][real.x]
@@ -308,5 +308,5 @@ def test_real_kernels_are_what_they_were():
       [(real.edges(graph), values[real.nodes(graph)]) for graph in range(len(real))], y=real.y)
   for name in ("node_off", "x", "level", "y"):
     np.testing.assert_array_equal(getattr(again, name), getattr(real, name))
-  # Our hashes tell the same graphs apart as those of the file.
+  # Our hashes distinguish the same graphs as the hashes in the file.
   assert len(set(zip(again.wl.tolist(), real.wl.tolist()))) == len(set(real.wl.tolist())) == 302

@@ -1,4 +1,4 @@
-"""DAGs of the programs of a collection, and of their operand cones."""
+"""Extraction of DAGs from the programs of a collection, and of operand cones."""
 
 import json
 
@@ -31,7 +31,7 @@ def _values(dags, graph):
           zip(dags.vocabularies, dags.x[dags.nodes(graph)].T)]
 
 
-def test_whole_kernels_with_their_mean_normalised_runtime(kernels):
+def test_whole_kernels_with_their_mean_normalized_runtime(kernels):
   extracted = extraction.extract(str(kernels), attributes=extraction.ATTRIBUTES)
   dags = extracted.dags
   assert (len(dags), extracted.programs, extracted.left_out) == (7, 7, 0)
@@ -43,7 +43,7 @@ def test_whole_kernels_with_their_mean_normalised_runtime(kernels):
     np.testing.assert_allclose(dags.label()[place], expected, rtol=1e-12)
     opcode, element_type, bucket = _values(dags, place)
     assert sorted(opcode.tolist()) == sorted(graph.node_opcode.tolist())
-    # The made graphs have no element type at all.
+    # The synthetic graphs have no element type.
     assert set(element_type.tolist()) == {"other"}
     elements = graph.node_feat[:, 21:27].astype(np.int64).prod(axis=1)
     assert sorted(bucket.tolist()) == sorted(int(n).bit_length() - 1 for n in elements)
@@ -76,7 +76,7 @@ def test_splits_and_layouts_in_seconds(programs):
     extraction.extract(str(programs), ["vald"])
 
 
-def test_a_cap_leaves_out_what_is_larger(tmp_path):
+def test_larger_programs_are_skipped(tmp_path):
   path = synthetic.write_collection(tmp_path, counts=(1, 1, 1), num_nodes=5)
   large = synthetic.tile_graph(9, num_nodes=30, name="family0.0")
   npz.save_graph(tmp_path / "npz" / "train" / "family0.0.npz", large)
@@ -93,7 +93,7 @@ def test_sub_graphs_are_seeded_and_have_no_label(programs):
   dags = extract(3)
   assert len(dags) == 20 and dags.y_names == () and dags.provenance["label"] is None
   assert 3 <= dags.sizes.min() and dags.sizes.max() <= 12
-  # One root each, so connected to it.
+  # Each has one root, so it is connected.
   np.testing.assert_array_equal(np.bincount(dags.graph_of_node[dags.level == 0]), np.ones(20))
   assert extract(3).wl.tolist() == dags.wl.tolist() != extract(4).wl.tolist()
 
@@ -110,7 +110,7 @@ def test_operand_cones(graph, max_nodes, data):
   for node in nodes.tolist():
     operands = {v for u, v in known if u == node}
     assert {v for u, v in kept if u == node} in (operands, set())
-  # Every node but the root is consumed by an earlier one.
+  # Every node except the root is consumed by an earlier one.
   assert {v for _, v in kept} == set(nodes[1:].tolist())
   whole = {root}
   while True:
@@ -122,7 +122,7 @@ def test_operand_cones(graph, max_nodes, data):
     assert set(nodes.tolist()) == whole and kept == {edge for edge in known if edge[0] in whole}
 
 
-def test_what_is_asked_wrongly(kernels):
+def test_wrong_arguments(kernels):
   with pytest.raises(errors.UnknownNameError, match="no attribute 'opcodes' .did you mean 'opc"):
     extraction.extract(str(kernels), attributes=["opcodes"])
   with pytest.raises(errors.UnknownNameError, match="no collection 'tile:xls'"):
@@ -145,7 +145,7 @@ def test_measured_and_unmeasured_graphs_do_not_mix(kernels):
     extraction.extract(str(kernels), ["train", "test"])
 
 
-def test_a_cycle_names_the_program(kernels):
+def test_the_error_of_a_cycle_names_the_program(kernels):
   path = sorted((kernels.parent / "npz" / "train").glob("*.npz"))[1]
   edges = np.array([[1, 2], [2, 3], [3, 1]])
   npz.save_graph(path, synthetic.tile_graph(1, name=path.stem, edge_index=edges))

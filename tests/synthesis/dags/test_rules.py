@@ -1,4 +1,4 @@
-"""The rule-based family: every graph obeys, and what does not is found."""
+"""The rule-based family: its graphs obey the rule, and violations are detected."""
 
 import dataclasses
 import itertools
@@ -18,41 +18,41 @@ from tpugraphs_rank.synthesis.dags import rules
 @settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(2, 5), st.integers(1, 7), st.integers(0, 9))
 def test_every_graph_obeys_and_has_one_root(max_nodes, kinds, max_operands, seed):
-  made = rules.balanced(4, max_nodes, seed, kinds=kinds, max_operands=max_operands)
-  assert rules.obeys(made).graphs.all()
-  assert made.sizes.min() >= max(max_nodes // 2, 1) and made.sizes.max() <= max_nodes
-  assert made.num_operands.max() <= max_operands
-  np.testing.assert_array_equal(np.bincount(made.graph_of_node[made.level == 0]), np.ones(4))
+  graphs = rules.balanced(4, max_nodes, seed, kinds=kinds, max_operands=max_operands)
+  assert rules.obeys(graphs).graphs.all()
+  assert graphs.sizes.min() >= max(max_nodes // 2, 1) and graphs.sizes.max() <= max_nodes
+  assert graphs.num_operands.max() <= max_operands
+  np.testing.assert_array_equal(np.bincount(graphs.graph_of_node[graphs.level == 0]), np.ones(4))
   again = rules.balanced(4, max_nodes, seed, kinds=kinds, max_operands=max_operands)
-  assert again.wl.tolist() == made.wl.tolist()
-  np.testing.assert_array_equal(again.y, made.y)
+  assert again.wl.tolist() == graphs.wl.tolist()
+  np.testing.assert_array_equal(again.y, graphs.y)
 
 
 def test_large_graphs_differ_and_the_rule_is_hard():
-  made = rules.balanced(6, 400, seed=1, min_nodes=400)
-  assert (made.sizes == 400).all() and len(set(made.wl.tolist())) == 6
-  obeyed = rules.obeys(made)
-  # Of nodes with as many operands of random kinds, about a third obey, and no graph.
+  graphs = rules.balanced(6, 400, seed=1, min_nodes=400)
+  assert (graphs.sizes == 400).all() and len(set(graphs.wl.tolist())) == 6
+  obeyed = rules.obeys(graphs)
+  # With operands of random kinds about a third of such nodes obey, and no graph.
   assert obeyed.tested.mean() > 0.25
-  found = rules.by_chance(made)
-  np.testing.assert_array_equal(found.tested, obeyed.tested)
-  # Dealt anew within each graph, the same kinds obey as often as in any random order.
-  mixed = np.random.default_rng(0).permutation(made.x)
-  assert found.nodes[found.tested].mean() == pytest.approx(
-      rules.obeys(dataclasses.replace(made, x=mixed)).nodes[obeyed.tested].mean(), abs=0.05)
-  by_chance = found.summary()
+  shuffled = rules.by_chance(graphs)
+  np.testing.assert_array_equal(shuffled.tested, obeyed.tested)
+  # Shuffled within each graph, the kinds obey as often as in any random order.
+  mixed = np.random.default_rng(0).permutation(graphs.x)
+  assert shuffled.nodes[shuffled.tested].mean() == pytest.approx(
+      rules.obeys(dataclasses.replace(graphs, x=mixed)).nodes[obeyed.tested].mean(), abs=0.05)
+  by_chance = shuffled.summary()
   assert by_chance["nodes_of_two_or_more_operands"] < 0.5 and by_chance["graphs"] == 0
-  assert made.depths.min() > 15
+  assert graphs.depths.min() > 15
 
 
 @given(drawn.dags(), st.integers(2, 3), st.data())
 def test_the_rule_and_the_label_by_definition(graph, kinds, data):
   edges, count = graph
   kind = np.array(data.draw(st.lists(st.integers(0, kinds - 1), min_size=count, max_size=count)))
-  made = dags_lib.canonical([graph[:1] + (kind,), graph[:1] + (kind,)], ("kind",),
+  graphs = dags_lib.canonical([graph[:1] + (kind,), graph[:1] + (kind,)], ("kind",),
                             [np.arange(kinds)])
-  obeyed = rules.obeys(made)
-  rows, column = made.edges(0).tolist(), made.x[made.nodes(0), 0]
+  obeyed = rules.obeys(graphs)
+  rows, column = graphs.edges(0).tolist(), graphs.x[graphs.nodes(0), 0]
   operands = [[v for u, v in rows if u == node] for node in range(count)]
   expected = [
       all(abs(sum(column[v] == one for v in of) - sum(column[v] == other for v in of)) <= 1
@@ -69,10 +69,10 @@ def test_the_rule_and_the_label_by_definition(graph, kinds, data):
 
   longest = lambda node: column[node] + 1 + max(map(longest, operands[node]), default=0)
   np.testing.assert_array_equal(
-      rules.critical_paths(made), [max(map(longest, range(count)))] * 2)
+      rules.critical_paths(graphs), [max(map(longest, range(count)))] * 2)
 
 
-def test_what_is_no_such_graph():
+def test_other_graphs_are_refused():
   other = dags_lib.canonical([(np.array([[0, 1]]), np.array([3, 4]))])
   with pytest.raises(errors.DataError, match="x_names are opcode; expected 'kind'"):
     rules.obeys(other)

@@ -1,4 +1,4 @@
-"""Distances, validity and copies, against their definitions."""
+"""Distances, validity and copies, compared with their definitions."""
 
 import collections
 import math
@@ -27,7 +27,7 @@ def _total_variation(first, second):
                    for key in set(one) | set(other))
 
 
-def _by_hand(dags):
+def _quantities(dags):
   """The same quantities, graph by graph, in plain Python."""
   found = collections.defaultdict(list)
   for graph in range(len(dags)):
@@ -45,8 +45,9 @@ def _by_hand(dags):
 
 
 def test_distances_by_definition():
-  one, other = small_dags.graphs(20, 0), small_dags.graphs(15, 1, opcodes=6, max_nodes=20, chance=0.1)
-  ours, theirs = _by_hand(one), _by_hand(other)
+  one = small_dags.graphs(20, 0)
+  other = small_dags.graphs(15, 1, opcodes=6, max_nodes=20, chance=0.1)
+  ours, theirs = _quantities(one), _quantities(other)
   expected = {f"wasserstein_{name}": _wasserstein(ours[name], theirs[name])
               for name in ("layers", "layer_size", "nodes", "operands", "users")}
   expected["tv_opcode"] = _total_variation(ours["opcode"], theirs["opcode"])
@@ -55,7 +56,7 @@ def test_distances_by_definition():
   assert measures.distances(one, one) == pytest.approx(dict.fromkeys(expected, 0.0))
 
 
-def test_a_distance_that_is_known():
+def test_known_distances():
   chain = lambda length: (np.stack([np.arange(length - 1), np.arange(1, length)], 1),
                           np.zeros(length, int))
   found = measures.distances(dags_lib.canonical([chain(3)] * 4), dags_lib.canonical([chain(5)]))
@@ -67,7 +68,7 @@ def test_a_distance_that_is_known():
   assert measures.distances(alone, alone)["tv_opcode_pairs"] == 0
 
 
-def test_several_attributes_each_have_their_own():
+def test_each_attribute_has_its_own_distances():
   x = np.array([[1, 5], [1, 6], [2, 5], [1, 5]])
   one = dags_lib.canonical([(DIAMOND, x)], ("opcode", "type"))
   other = dags_lib.canonical([(DIAMOND, x[:, [0, 0]])], ("opcode", "type"))
@@ -79,7 +80,7 @@ def test_valid_numbers_of_operands():
   training = dags_lib.canonical([(DIAMOND, np.array([7, 8, 8, 9]))])
   x = [np.array([7, 8, 8, 9]), np.array([7, 8, 9, 9]), np.array([5, 8, 8, 9])]
   found = measures.arity_valid(dags_lib.canonical([(DIAMOND, row) for row in x]), training)
-  # 9 was never seen with an operand, 5 was never seen at all.
+  # In training 9 occurs without operands only, and 5 does not occur.
   expected = [[True] * 4, [True, True, False, True], [False, True, True, True]]
   assert found.nodes.tolist() == sum(expected, [])
   assert found.graphs.tolist() == [True, False, False]
@@ -99,7 +100,7 @@ def test_copies_are_found_in_any_order_of_nodes_and_vocabulary():
     x = np.empty(size, int)
     x[order] = training.x[training.nodes(graph), 0]
     parts.append((order[training.edges(graph)], x))
-  again = dags_lib.canonical(parts)  # Of other vocabularies, where a kind does not occur.
+  again = dags_lib.canonical(parts)  # With other vocabularies, where a kind is missing.
   new = small_dags.graphs(12, 4, max_nodes=16)
   both = dags_lib.concat([again.with_labels(np.zeros(6), ["runtime"]), new])
   large = both.sizes >= 10
@@ -113,17 +114,17 @@ def test_copies_are_found_in_any_order_of_nodes_and_vocabulary():
   assert math.isnan(measures.copies(tiny, training)["copies_of_training"])
 
 
-def test_copies_by_chance_of_pairs_of_twins():
+def test_copies_in_random_splits_of_pairs_of_twins():
   once = small_dags.graphs(60, 5, max_nodes=30)
   real = dags_lib.concat([once, once])
   found = measures.copies_by_chance(real, training_size=100, seed=0)
-  # The twin of a held-back graph is among the 100 of the 119 others: 100 / 119.
+  # The twin of a held-out graph is one of 119 others, 100 of which are for training.
   assert found["copies_of_training_all"] == pytest.approx(100 / 119, abs=0.06)
   assert measures.copies_by_chance(real, 100, 0) == found != measures.copies_by_chance(real, 100, 1)
   assert measures.copies_by_chance(once, 40, 0)["copies_of_training_all"] == 0
 
 
-def test_graphs_of_other_attributes_are_refused():
+def test_graphs_with_other_attributes_are_refused():
   one = small_dags.graphs(3)
   other = dags_lib.canonical([(DIAMOND, np.zeros([4, 2], int))], ("opcode", "type"))
   for call in (measures.distances, measures.arity_valid):

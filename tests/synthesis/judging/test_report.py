@@ -1,4 +1,4 @@
-"""The report on made graphs: what stands in it, and where it comes from."""
+"""The report on synthetic graphs: its figures, its page and its plots."""
 
 import json
 
@@ -22,89 +22,75 @@ def _real(**changes):
       ("train", 40, 0), ("valid", 15, 1), ("test", 15, 2))} | changes
 
 
-def test_numbers_are_those_of_the_measures():
+def test_figures_equal_those_of_the_measures():
   real = _real()
   samples = [small_dags.graphs(30, 3).with_provenance({"graphs_per_cpu_second": 40.0}),
              small_dags.graphs(30, 4, chance=0.2).with_provenance({"graphs_per_cpu_second": 20})]
-  found = report.evaluate(real, samples, [0, 1], options=SMALL)
-  json.dumps(found, allow_nan=False)
+  result = report.evaluate(real, samples, [0, 1], options=SMALL)
+  json.dumps(result, allow_nan=False)
   mean = lambda of: pytest.approx(np.mean([of(one) for one in samples]))
-  assert found["wasserstein_layers"] == mean(
+  assert result["wasserstein_layers"] == mean(
       lambda one: measures.distances(one, real["train"])["wasserstein_layers"])
-  assert found["tv_opcode"] == mean(
+  assert result["tv_opcode"] == mean(
       lambda one: measures.distances(one, real["train"])["tv_opcode"])
-  assert found["arity_valid_graphs"] == mean(
+  assert result["arity_valid_graphs"] == mean(
       lambda one: measures.arity_valid(one, real["train"]).graphs.mean())
-  assert found["copies_of_training"] == mean(
+  assert result["copies_of_training"] == mean(
       lambda one: measures.copies(one, real["train"])["copies_of_training"])
-  assert found["graphs_per_cpu_second"] == 30
+  assert result["graphs_per_cpu_second"] == 30
   for name, count in (("real", 2), ("synthetic", 4), ("shuffled", 4)):
-    entries = found["surrogates"][name]
-    assert found[f"pearson_{name}"]["n"] == len(entries) == count
-    assert found[f"mae_{name}"]["mean"] == pytest.approx(
+    entries = result["surrogates"][name]
+    assert result[f"pearson_{name}"]["n"] == len(entries) == count
+    assert result[f"mae_{name}"]["mean"] == pytest.approx(
         np.mean([entry["mae"] for entry in entries]))
-  assert found["label_correlation"] == pytest.approx(
-      np.mean([entry["pearson"] for entry in found["surrogates"]["requested"]]))
-  assert found["floor"]["test_to_training"] == measures.distances(real["test"], real["train"])
-  assert found["samples"][1]["to_test"] == measures.distances(samples[1], real["test"])
-  page = report.markdown(found)
-  for text in ("30, 30 made graphs; 40 real ones", "| Wasserstein, layer size | ", "n = 4",
+  assert result["label_correlation"] == pytest.approx(
+      np.mean([entry["pearson"] for entry in result["surrogates"]["requested"]]))
+  assert result["floor"]["test_to_training"] == measures.distances(real["test"], real["train"])
+  assert result["samples"][1]["to_test"] == measures.distances(samples[1], real["test"])
+  page = report.markdown(result)
+  for text in ("30, 30 synthetic graphs. Real graphs: 40 for training",
+               "| Wasserstein, layer size | ", "n = 4",
                "| total variation, opcode of consumer and operand | ", "and samples."):
     assert text in page, text
 
 
 def test_without_samples_and_without_labels():
-  found = report.evaluate(_real(), [], [0], options=SMALL)
-  assert found["pearson_real"]["n"] == 1 and found["pearson_synthetic"]["n"] == 0
-  assert found["pearson_synthetic"]["mean"] is None and found["label_correlation"] is None
-  json.dumps(found, allow_nan=False)
-  assert "No made graphs" in report.markdown(found)
+  result = report.evaluate(_real(), [], [0], options=SMALL)
+  assert result["pearson_real"]["n"] == 1 and result["pearson_synthetic"]["n"] == 0
+  assert result["pearson_synthetic"]["mean"] is None and result["label_correlation"] is None
+  json.dumps(result, allow_nan=False)
+  assert "No synthetic graphs" in report.markdown(result)
   sample = small_dags.graphs(20, 3)
   sample = sample.with_labels(np.zeros([20, 0]), ())
-  found = report.evaluate(_real(), [sample], [0], options=SMALL)
-  assert found["pearson_synthetic"] is None and found["surrogates"] == {}
-  assert found["graphs_per_cpu_second"] is None and found["wasserstein_layers"] > 0
-  assert "Surrogates" not in report.markdown(found)
+  result = report.evaluate(_real(), [sample], [0], options=SMALL)
+  assert result["pearson_synthetic"] is None and result["surrogates"] == {}
+  assert result["graphs_per_cpu_second"] is None and result["wasserstein_layers"] > 0
+  assert "Surrogates" not in report.markdown(result)
 
 
 def test_twins_and_the_rule_are_reported():
   family = [rules.balanced(20, 8, seed) for seed in range(4)]
   real = dict(zip(("train", "valid", "test"), family))
   real["test"] = dags_lib.concat([real["test"], real["train"].take([0, 0, 3])])
-  found = report.evaluate(real, [family[3]], [0], options=SMALL)
-  assert found["real"]["test_with_a_twin_in_training"] >= 3
-  assert found["rule_obeyed"]["graphs"] == 1
-  assert "| graphs that obey the rule | 1.000 |" in report.markdown(found)
+  result = report.evaluate(real, [family[3]], [0], options=SMALL)
+  assert result["real"]["test_with_a_twin_in_training"] >= 3
+  assert result["rule_obeyed"]["graphs"] == 1
+  assert "| graphs that obey the rule | 1.000 |" in report.markdown(result)
 
 
-def test_empty_parts_are_refused():
+def test_empty_splits_and_samples_are_refused():
   with pytest.raises(errors.DataError, match="sample 0 has no graphs"):
     report.evaluate(_real(), [small_dags.graphs(5).take([])], [0])
   with pytest.raises(errors.DataError, match="valid has no graphs"):
     report.evaluate(_real(valid=small_dags.graphs(5).take([])), [], [0])
 
 
-def test_plots_are_written_and_nothing_overlaps(tmp_path):
+def test_plots_are_written(tmp_path):
   real = dags_lib.canonical(
       [(np.array([[0, 1], [0, 2], [1, 3], [2, 3]]), np.array([[24, 1], [2, 1], [2, 2], [63, 1]])),
        (np.zeros([0, 2]), np.array([[63, 2]]))], ("opcode", "type"), y=np.array([1.0, 2.0]),
       provenance={"collection": "tile:a"})
-  drawings.distributions(tmp_path / "a.png", {"real": real, "made": real.take([0])})
-  drawings.side_by_side(tmp_path / "b.png", {"real": real, "made": real.take([0])})
+  drawings.distributions(tmp_path / "a.png", {"real": real, "synthetic": real.take([0])})
+  drawings.side_by_side(tmp_path / "b.png", {"real": real, "synthetic": real.take([0])})
   for name in ("a.png", "b.png"):
     assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-  large = small_dags.graphs(3, 0, max_nodes=40)
-  for graph in range(3):
-    x, y = drawings.positions(large, graph)
-    np.testing.assert_array_equal(y, -large.level[large.nodes(graph)])
-    assert len(set(zip(x.tolist(), y.tolist()))) == len(x)
-
-
-def test_neighbours_are_drawn_near_each_other():
-  # Two chains from one root, whose members stand crossed.
-  edges = np.array([[0, 1], [0, 2], [1, 4], [2, 3], [3, 6], [4, 5]])
-  dags = dags_lib.canonical([(edges, np.zeros(7, int))])
-  x, _ = drawings.positions(dags, 0)
-  rows = dags.edges(0)
-  below = rows[rows[:, 0] > 0]
-  np.testing.assert_array_equal(x[below[:, 0]], x[below[:, 1]])

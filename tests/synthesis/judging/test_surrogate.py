@@ -1,4 +1,4 @@
-"""The surrogate: what it can learn, what it must not depend on, what it refuses."""
+"""The surrogate: learning, invariances, early stopping and errors."""
 
 import dataclasses
 
@@ -20,16 +20,16 @@ def trained():
   return surrogate_lib.train(small_dags.graphs(120, 0), small_dags.graphs(30, 1), 0, options=SMALL)
 
 
-def test_it_learns_what_the_structure_says(trained):
+def test_it_learns_labels_that_depend_on_the_structure(trained):
   test = small_dags.graphs(60, 2)
   predicted = trained.predict(test)
   assert metrics.pearson(test.label(), predicted) > 0.9
-  # In the unit of the labels, not of the standardised ones.
+  # Predictions are in the unit of the labels, not standardized.
   assert metrics.mean_absolute_error(test.label(), predicted) < 0.3 * test.label().std()
   assert 1 <= trained.epoch <= trained.epochs <= 80 and trained.valid_pearson > 0.9
 
 
-def test_epochs_of_a_set_number_of_steps_go_on_through_the_rounds():
+def test_epochs_with_a_fixed_number_of_steps_continue_the_permutation():
   graphs, valid, test = small_dags.graphs(40, 0), small_dags.graphs(20, 1), small_dags.graphs(20, 2)
   predict = lambda **changes: surrogate_lib.train(
       graphs, valid, 0, options=dataclasses.replace(SMALL, patience=9, **changes)).predict(test)
@@ -49,13 +49,13 @@ def test_the_same_seed_gives_the_same_surrogate():
   assert np.abs(one - other).max() > 1e-3
 
 
-def test_neither_order_nor_company_matters(trained):
+def test_predictions_do_not_depend_on_node_order_or_batch(trained):
   test = small_dags.graphs(20, 2)
   alone = trained.predict(test)
   order = np.random.default_rng(0).permutation(20)
   again = test.take(np.concatenate([order, order]))
   np.testing.assert_allclose(trained.predict(again), np.tile(alone[order], 2), rtol=1e-4)
-  # Nodes of a level change places, and the numbers of the kinds do, too.
+  # Permute the nodes within levels, and the indices of the kinds.
   moved = []
   for graph in range(20):
     level = test.level[test.nodes(graph)]
@@ -68,14 +68,14 @@ def test_neither_order_nor_company_matters(trained):
   np.testing.assert_allclose(trained.predict(other), alone, rtol=1e-4)
 
 
-def test_many_graphs_are_predicted_in_pieces(trained, monkeypatch):
+def test_many_graphs_are_predicted_in_batches(trained, monkeypatch):
   test = small_dags.graphs(30, 2)
   whole = trained.predict(test)
   monkeypatch.setattr(surrogate_lib, "_NODES", 25)
   np.testing.assert_allclose(trained.predict(test), whole, rtol=1e-4)
 
 
-def test_attributes_that_training_did_not_have_count_nothing(trained):
+def test_unknown_attribute_values_are_ignored(trained):
   test = small_dags.graphs(5, 2)
   unknown = dataclasses.replace(test, x=np.zeros_like(test.x), vocabularies=[np.array([77])])
   other = dataclasses.replace(unknown, vocabularies=[np.array([88])])
@@ -83,7 +83,7 @@ def test_attributes_that_training_did_not_have_count_nothing(trained):
   assert np.isfinite(trained.predict(unknown)).all()
 
 
-def test_logarithms_are_undone():
+def test_predictions_are_labels_when_logarithms_are_learned():
   raise_ = lambda dags: dags.with_labels(np.exp(3 * dags.label()), ["cost", ])
   surrogate = surrogate_lib.train(
       raise_(small_dags.graphs(120, 0)), raise_(small_dags.graphs(30, 1)), 0, "cost",
@@ -93,7 +93,7 @@ def test_logarithms_are_undone():
   assert np.median(surrogate.predict(test) / test.label()) == pytest.approx(1, abs=0.3)
 
 
-def test_it_stops_where_validation_gets_no_better():
+def test_it_stops_when_validation_does_not_improve():
   rng = np.random.default_rng(0)
   valid = small_dags.graphs(30, 1)
   valid = valid.with_labels(rng.permutation(valid.label()), valid.y_names)
@@ -113,10 +113,10 @@ def test_several_attributes():
     surrogate.predict(graphs)
 
 
-def test_what_is_refused():
+def test_errors():
   graphs = small_dags.graphs(10, 0)
   constant = graphs.with_labels(np.ones(10), ["runtime"])
-  with pytest.raises(errors.DataError, match=r"the training graphs .* \[1.0\]; expected two"):
+  with pytest.raises(errors.DataError, match=r"the training graphs .* \[1.0\]; expected at"):
     surrogate_lib.train(constant, graphs, 0)
   with pytest.raises(errors.DataError, match="the validation graphs of the surrogate"):
     surrogate_lib.train(graphs, graphs.take([0]), 0)

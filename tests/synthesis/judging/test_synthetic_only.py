@@ -1,4 +1,4 @@
-"""The synthetic-only protocol."""
+"""Surrogates trained on synthetic graphs only: the protocol and its split."""
 
 import numpy as np
 import pytest
@@ -18,18 +18,18 @@ def _real():
       ("train", 100, 0), ("valid", 25, 1), ("test", 50, 2))}
 
 
-def test_graphs_of_the_same_kind_are_worth_as_much_and_shuffled_ones_nothing():
-  found = synthetic_only.evaluate(_real(), [small_dags.graphs(125, 3)], [4], options=SMALL)
-  assert all(len(entries) == 1 for entries in found)
+def test_graphs_of_the_same_distribution_are_as_good_and_shuffled_labels_useless():
+  result = synthetic_only.evaluate(_real(), [small_dags.graphs(125, 3)], [4], options=SMALL)
+  assert all(len(entries) == 1 for entries in result)
   mean = lambda entries: synthetic_only.summary(entries, "pearson")["mean"]
-  assert mean(found.real) > 0.8 and mean(found.synthetic) > 0.8
-  assert abs(mean(found.shuffled)) < 0.5 and mean(found.requested) > 0.8
-  assert found.synthetic[0].keys() == {
+  assert mean(result.real) > 0.8 and mean(result.synthetic) > 0.8
+  assert abs(mean(result.shuffled)) < 0.5 and mean(result.requested) > 0.8
+  assert result.synthetic[0].keys() == {
       "sample", "seed", "pearson", "spearman", "mae", "valid_pearson", "epoch"}
-  assert [entry["seed"] for entry in found.real] == [4]
+  assert [entry["seed"] for entry in result.real] == [4]
 
 
-def test_nothing_real_reaches_the_synthetic_surrogates(monkeypatch):
+def test_synthetic_surrogates_see_no_real_graphs(monkeypatch):
   real = _real()
   known = {value for part in real.values() for value in part.hashes().tolist()}
   trained_on = []
@@ -48,7 +48,7 @@ def test_nothing_real_reaches_the_synthetic_surrogates(monkeypatch):
   monkeypatch.setattr(surrogate_lib, "train", train)
   sample = small_dags.graphs(60, 3, opcodes=4, max_nodes=20)
   sample = sample.take(np.flatnonzero(~np.isin(sample.hashes(), list(known))))
-  found = synthetic_only.evaluate(real, [sample, sample.take(np.arange(40))], [5])
+  result = synthetic_only.evaluate(real, [sample, sample.take(np.arange(40))], [5])
   assert len(trained_on) == 5
   for place, (training, valid) in enumerate(trained_on[1:]):
     of = sample.take(np.arange(len(sample) if place < 2 else 40))
@@ -57,18 +57,18 @@ def test_nothing_real_reaches_the_synthetic_surrogates(monkeypatch):
     assert not known & set(training.hashes().tolist() + valid.hashes().tolist())
     labels = np.concatenate([training.label(), valid.label()])
     assert sorted(labels.tolist()) == sorted(of.label().tolist())
-    asked = dict(zip(of.hashes().tolist(), of.label().tolist()))
-    kept = np.mean([asked[value] == label for part in (training, valid)
+    requested = dict(zip(of.hashes().tolist(), of.label().tolist()))
+    kept = np.mean([requested[value] == label for part in (training, valid)
                     for value, label in zip(part.hashes().tolist(), part.label().tolist())])
     assert kept > 0.9 if place % 2 == 0 else kept < 0.3
-  # Constant predictions agree as well as chance does.
-  assert [entry["pearson"] for entry in found.shuffled] == [0, 0]
-  assert [entry["sample"] for entry in found.synthetic] == [0, 1]
+  # Constant predictions count as correlation 0.
+  assert [entry["pearson"] for entry in result.shuffled] == [0, 0]
+  assert [entry["sample"] for entry in result.synthetic] == [0, 1]
 
 
-def test_what_was_asked_for_as_one_training_graph_is_stays_on_one_side():
+def test_graphs_with_the_conditions_of_one_training_graph_are_on_one_side():
   training = small_dags.graphs(40, 0).take([*range(40), 0, 1])
-  # Two twins whose labels differ: what either asks for belongs together.
+  # Two structural twins with different labels: graphs for either label belong together.
   labels = training.label() + np.arange(42) * 10.0
   training = training.with_labels(labels, ["runtime"])
   rng = np.random.default_rng(1)
@@ -82,27 +82,27 @@ def test_what_was_asked_for_as_one_training_graph_is_stays_on_one_side():
     assert not set(structure[parts["train"]].tolist()) & set(structure[parts["valid"]].tolist())
     hashes = {name: set(sample.hashes()[rows].tolist()) for name, rows in parts.items()}
     assert not hashes["train"] & hashes["valid"]
-    # Nothing else is left out.
+    # No other graph is dropped.
     left = np.setdiff1d(np.arange(300), np.concatenate(list(parts.values())))
     assert set(sample.hashes()[left].tolist()) <= hashes["train"]
     assert 0.1 < len(parts["valid"]) / 300 <= 0.25
-  # Nothing was asked for: by structure.
+  # Without conditions the split is by structure.
   bare = sample.with_labels(np.zeros([300, 0]), ())
   parts = synthetic_only.split(bare, training, 0)
   assert len(parts["train"]) + len(parts["valid"]) == 300
 
 
-def test_the_summary_by_its_formula():
+def test_the_summary_equals_its_formula():
   entries = [{"mae": value} for value in (1.0, 2.0, 4.0)]
-  found = synthetic_only.summary(entries, "mae")
+  result = synthetic_only.summary(entries, "mae")
   mean = 7 / 3
   expected = np.sqrt(((1 - mean)**2 + (2 - mean)**2 + (4 - mean)**2) / 2)
-  assert found == pytest.approx({"mean": mean, "sd": expected, "n": 3})
+  assert result == pytest.approx({"mean": mean, "sd": expected, "n": 3})
   assert synthetic_only.summary(entries[:1], "mae") == {"mean": 1.0, "sd": 0.0, "n": 1}
   assert synthetic_only.summary([], "mae") == {"mean": None, "sd": None, "n": 0}
 
 
-def test_labels_are_needed():
+def test_labels_are_required():
   real = _real()
   bare = {name: part.with_labels(np.zeros([len(part), 0]), ()) for name, part in real.items()}
   with pytest.raises(errors.DataError, match="the real graphs have no labels"):

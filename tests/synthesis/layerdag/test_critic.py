@@ -1,4 +1,4 @@
-"""Critics: which of several made graphs is kept, and what is refused."""
+"""Critics: which of several generated graphs is selected, and errors."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from tpugraphs_rank.synthesis.layerdag import critic as critic_lib
 from tpugraphs_rank.synthesis.layerdag import sampler
 
 
-class _Says:
-  """A surrogate that predicts what it was told to."""
+class _FixedPredictions:
+  """A surrogate with given predictions."""
 
   def __init__(self, labels):
     self._labels = np.asarray(labels, np.float64)
@@ -24,13 +24,14 @@ class _Says:
     return self._labels[:len(graphs)]
 
 
-def test_the_nearest_in_ranks_of_each_group_is_kept():
+def test_the_nearest_graph_in_ranks_is_selected_from_each_group():
   graphs = small_dags.graphs(6)
-  asked = np.array([1.0, 1.0, 1.0, 100.0, 100.0, 100.0])
-  graphs = graphs.with_labels(asked, ["runtime"])
+  requested = np.array([1.0, 1.0, 1.0, 100.0, 100.0, 100.0])
+  graphs = graphs.with_labels(requested, ["runtime"])
   # Predictions are averaged over the members: 3, 1.5, 60; 2, 4, 3.
   critic = critic_lib.Critic(
-      [_Says([2.0, 1.0, 60.0, 2.0, 5.0, 3.0]), _Says([4.0, 2.0, 60.0, 2.0, 3.0, 3.0])],
+      [_FixedPredictions([2.0, 1.0, 60.0, 2.0, 5.0, 3.0]),
+       _FixedPredictions([4.0, 2.0, 60.0, 2.0, 3.0, 3.0])],
       "runtime", np.array([1.0, 2.0, 3.0, 4.0, 100.0]), tries=3)
   # In ranks 100 is one step from 4, though 60 is nearer to 100 than to 1.
   rank = {1.0: 0.1, 2.0: 0.3, 3.0: 0.5, 4.0: 0.7, 100.0: 0.9}
@@ -49,22 +50,22 @@ def test_equal_labels_share_a_rank():
                              [0.375, 0.375, 0.875, 0.875])
 
 
-def test_a_critic_learns_from_training_graphs_and_repeats_itself():
+def test_a_trained_critic_is_accurate_and_reproducible():
   graphs = small_dags.graphs(120, 0)
   one, same = (critic_lib.Critic.fit(graphs, "runtime", 2, options=test_surrogate.SMALL)
                for _ in range(2))
-  asked = small_dags.graphs(40, 5)
-  np.testing.assert_array_equal(one.label_errors(asked), same.label_errors(asked))
-  # True labels are met better than others' labels.
-  turned = asked.with_labels(np.roll(asked.label(), 1), ["runtime"])
-  assert one.label_errors(asked).mean() < 0.5 * one.label_errors(turned).mean()
+  requested = small_dags.graphs(40, 5)
+  np.testing.assert_array_equal(one.label_errors(requested), same.label_errors(requested))
+  # Errors are smaller for the true labels than for permuted ones.
+  turned = requested.with_labels(np.roll(requested.label(), 1), ["runtime"])
+  assert one.label_errors(requested).mean() < 0.5 * one.label_errors(turned).mean()
 
 
-def test_kept_graphs_answer_what_was_asked():
+def test_selected_graphs_match_the_requested_labels():
   model, dags = test_model.untrained()
   options = sampler.Options(max_nodes=400, max_layers=60)
 
-  class _BySize(_Says):
+  class _BySize(_FixedPredictions):
 
     def predict(self, graphs):
       return graphs.sizes / 100.0
@@ -83,7 +84,7 @@ def test_kept_graphs_answer_what_was_asked():
   np.testing.assert_array_equal(chosen.hashes(), every.hashes()[best])
 
 
-def test_mistakes_are_told():
+def test_errors():
   graphs = test_growth.make(1)
   with pytest.raises(errors.ConfigError, match="0 surrogates that chooses among 2 graphs"):
     critic_lib.Critic.fit(graphs, "runtime", 0)

@@ -1,4 +1,4 @@
-"""Constrained edges keep what they promise, whatever the priorities."""
+"""Constrained edges are valid for any priorities."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ def _layers(draw):
 
 
 @given(_layers())
-def test_free_edges_are_the_likely_ones_and_at_least_one_a_node(layer):
+def test_free_edges_are_the_likely_ones_and_at_least_one_per_node(layer):
   joined = decoding.free(layer)
   likely = layer.priority > 0
   assert joined.any(axis=0).all()
@@ -33,7 +33,7 @@ def test_free_edges_are_the_likely_ones_and_at_least_one_a_node(layer):
 
 
 @given(_layers())
-def test_users_keep_to_their_slots_and_nothing_is_left_that_cannot_be_filled(layer):
+def test_users_respect_their_slots_and_leave_only_fillable_ones(layer):
   joined = decoding.to_users(layer)
   below = layer.operands.sum()
   possible = (layer.slots[layer.front].sum() >= len(layer.operands)
@@ -47,7 +47,7 @@ def test_users_keep_to_their_slots_and_nothing_is_left_that_cannot_be_filled(lay
 
 
 @given(_layers())
-def test_operands_are_as_many_as_asked_for_one_of_them_of_the_layer_before(layer):
+def test_each_node_has_its_operands_with_one_in_the_previous_layer(layer):
   joined = decoding.to_operands(layer)
   possible = (layer.front.any() and (layer.operands >= 1).all()
               and (layer.operands <= len(layer.slots)).all())
@@ -67,7 +67,7 @@ def test_likely_edges_are_kept_where_they_fit():
 
 
 @given(_layers(), st.randoms(use_true_random=False))
-def test_another_order_of_new_nodes_gives_the_same_edges(layer, random):
+def test_the_order_of_new_nodes_does_not_matter(layer, random):
   order = list(range(len(layer.operands)))
   random.shuffle(order)
   distinct = layer._replace(priority=np.argsort(np.argsort(

@@ -1,4 +1,4 @@
-"""The diffusion's closed forms, against sums over everything that can happen."""
+"""The diffusion's closed forms, compared with sums over all outcomes."""
 
 import itertools
 
@@ -60,7 +60,7 @@ def test_one_hot_rows_give_the_posterior(case):
 
 
 @given(_cases(), st.integers(0, 2 ** 31 - 1))
-def test_the_reverse_step_sums_posteriors_over_what_was(case, seed):
+def test_the_reverse_step_sums_posteriors_over_clean_values(case, seed):
   marginal, before, kept = case
   count = len(marginal)
   clean = np.random.default_rng(seed).dirichlet(np.ones(count), size=count)
@@ -72,13 +72,13 @@ def test_the_reverse_step_sums_posteriors_over_what_was(case, seed):
     expected += clean[:, value, None] * posterior
   found = diffusion.reverse(tf.constant(clean), noisy, before, kept, marginal)
   np.testing.assert_allclose(found, expected, atol=1e-12)
-  # Each row with a marginal of its own, which is here the same.
+  # One marginal per row, all equal here.
   rows = diffusion.reverse(tf.constant(clean), noisy, np.full(count, before), np.full(count, kept),
                            np.tile(marginal, [count, 1]))
   np.testing.assert_allclose(rows, expected, atol=1e-12)
 
 
-def test_reversing_the_true_posteriors_gives_back_the_data():
+def test_reversing_with_true_posteriors_recovers_the_data():
   # p(x_0 | x_t) of a known distribution: the chain of reverse steps must end in that distribution,
   # with all spans as with a few.
   marginal, data = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.7, 0.2])
@@ -96,8 +96,8 @@ def test_reversing_the_true_posteriors_gives_back_the_data():
 
 
 def test_the_bound_of_a_distribution_is_its_entropy_for_the_true_posteriors():
-  # Then each KL term averages to the entropy that the span brings: the bound is tight but for the
-  # rest at T, KL(q(x_T | x_0) || m).
+  # Each KL term then averages to the entropy that its span adds: the bound is tight except for the
+  # remainder at T, KL(q(x_T | x_0) || m).
   marginal, data = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.7, 0.2])
   schedule = diffusion.cosine_schedule(5)
   total = 0.0
@@ -108,7 +108,7 @@ def test_the_bound_of_a_distribution_is_its_entropy_for_the_true_posteriors():
       total += joint[value, noisy] * float(diffusion.bound(
           [value], [noisy], clean[None, noisy], schedule[late - 1], schedule[late], marginal)[0])
   assert total >= -(data * np.log(data)).sum() - 1e-9  # A bound of the mean -log p.
-  # By hand: the sum over spans of the mutual information that is lost, I(x_0; x_s) - I(x_0; x_t).
+  # Directly: the sum over spans of the lost mutual information, I(x_0; x_s) - I(x_0; x_t).
   information = []
   for kept in schedule:
     joint = data[:, None] * _transition(kept, marginal)
@@ -119,7 +119,7 @@ def test_the_bound_of_a_distribution_is_its_entropy_for_the_true_posteriors():
   assert total >= information[0] - information[-1] - 1e-9
 
 
-def test_draws_follow_the_probabilities_and_never_take_what_has_none():
+def test_draws_follow_the_probabilities_and_never_have_probability_zero():
   rows = np.tile([0.2, 0.0, 0.8], [20_000, 1]).astype(np.float32)
   drawn = diffusion.draw(rows, np.array([1, 2], np.int32)).numpy()
   share = np.bincount(drawn, minlength=3) / len(drawn)

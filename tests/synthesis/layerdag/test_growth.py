@@ -1,4 +1,4 @@
-"""The steps of growth, against what the graph itself says."""
+"""The steps of growth, compared with the properties of the graph."""
 
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -29,7 +29,7 @@ directions = pytest.mark.parametrize("direction", settings.DIRECTIONS)
 
 
 @directions
-@hypothesis_settings(deadline=None, max_examples=30)
+@hypothesis_settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 10 ** 6))
 def test_growth_keeps_the_graph(direction, seed):
   dags = make(seed)
@@ -51,9 +51,9 @@ def test_growth_keeps_the_graph(direction, seed):
 
 
 @directions
-@hypothesis_settings(deadline=None, max_examples=30)
+@hypothesis_settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 10 ** 6))
-def test_steps_say_what_a_prefix_lacks(direction, seed):
+def test_steps_contain_the_open_slots_of_each_prefix(direction, seed):
   dags = make(seed)
   kinds = growth.Kinds.of(dags)
   for graph in growth.order_graphs(dags, kinds, direction):
@@ -90,7 +90,7 @@ def test_steps_say_what_a_prefix_lacks(direction, seed):
 
 
 @directions
-def test_a_batch_is_its_graphs_one_after_the_other(direction):
+def test_a_batch_concatenates_its_graphs(direction):
   dags = make(3)
   grown = growth.order_graphs(dags, growth.Kinds.of(dags), direction)
   single = [growth.unroll(graph, direction, whole_prefixes=True) for graph in grown]
@@ -120,7 +120,7 @@ def test_a_batch_is_its_graphs_one_after_the_other(direction):
     assert set(map(tuple, edges.tolist())) == set(map(tuple, own.tolist()))
 
 
-def test_kinds_are_the_pairs_that_were_seen():
+def test_kinds_are_the_pairs_that_occur_in_training():
   kinds = growth.Kinds(np.array([0, 0, 2]), np.array([1, 3, 0]))
   found = kinds.index(np.array([0, 0, 2, 2, 1, 0]), np.array([3, 1, 0, 1, 0, 7]))
   np.testing.assert_array_equal(found, [1, 0, 2, -1, -1, -1])

@@ -1,4 +1,4 @@
-"""Training runs of LayerDAG: resumed where they were left, and only with what they began with."""
+"""Training runs of LayerDAG: resuming, and refusal to resume with other settings or graphs."""
 
 import json
 
@@ -23,7 +23,7 @@ def _config(tmp_path, **changes):
                              fit__validate_every=2, network__dropout=0.1, **changes)
 
 
-def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
   config = _config(tmp_path)
   whole = training.Trainer(config).train(tmp_path / "whole")
   part = training.Trainer(config).train(tmp_path / "parts", stop_after=2)
@@ -41,7 +41,7 @@ def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(tmp_path):
   assert len(rows) == 5 and rows[0].startswith("epoch,step,sizes_loss,nodes_loss,edges_loss")
   stored = json.loads((tmp_path / "whole" / "metrics.json").read_text())["metrics"]
   assert stored["valid_sizes"] == whole.metrics["valid_sizes"]
-  # Done already: nothing is trained, nothing is lost.
+  # A finished run is not trained again.
   again = training.Trainer(config).train(tmp_path / "whole")
   assert again == whole
 
@@ -57,14 +57,14 @@ def test_a_directory_of_another_run_is_refused(tmp_path):
     training.Trainer(config).train(tmp_path / "run")
 
 
-def test_graphs_must_be_named_and_there():
+def test_the_graphs_must_be_set_and_exist():
   with pytest.raises(errors.ConfigError, match="--graphs FILE.npz.*layerdag graphs"):
     training.Trainer(test_model.small())
   with pytest.raises(errors.MissingDataError, match="no file .*none.npz"):
     training.Trainer(test_model.small(data__graphs="none.npz"))
 
 
-def test_twins_stay_on_one_side_of_the_division(tmp_path):
+def test_structural_twins_are_on_the_same_side_of_the_split(tmp_path):
   one = test_growth.make(1, count=6)
   dags_lib.save(tmp_path / "graphs.npz", one.take([0, 1, 2, 3, 4, 5] * 3))
   trainer = training.Trainer(_config(tmp_path))

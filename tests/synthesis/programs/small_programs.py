@@ -1,4 +1,4 @@
-"""Programs that several tests need, and what they compute, by NumPy."""
+"""Programs that several tests use, and a NumPy implementation of programs."""
 
 from collections.abc import Sequence
 
@@ -54,7 +54,7 @@ _FUNCTIONS = {"exponential": np.exp, "tanh": np.tanh, "negate": np.negative, "ad
 
 
 def by_numpy(program: programs.RunnableProgram, operands: Sequence[np.ndarray]) -> np.ndarray:
-  """The result, one whole array after the other, in float64."""
+  """The result of a program in float64, one array at a time."""
   given = iter(operands)
   values: list[np.ndarray] = []
   for node in program.nodes:

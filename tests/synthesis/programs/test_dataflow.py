@@ -26,10 +26,10 @@ def _kernels():
     ("matmul_bias_relu", [
         "parameter/f32", "parameter/f32", "dot/f32[0, 1]", "parameter/f32", "broadcast/f32[3]",
         "add/f32[2, 4]", "constant/f32", "maximum/f32[5, 6]"]),
-    # The combiner of the reduction is in its name, its initial value is gone.
+    # The name contains the combiner of the reduction; the initial value is removed.
     ("reduce_norm_major", [
         "parameter/f32", "multiply/f32[0]", "reduce-add/f32[1]", "sqrt/f32[2]"]),
-    # Operations of called computations (here jnp.where) take the place of the call.
+    # Called computations (here jnp.where) are inlined.
     ("elementwise_select", [
         "parameter/s32", "parameter/s32", "compare/pred[0, 1]", "subtract/s32[0, 1]",
         "add/s32[0, 1]", "select/s32[2, 3, 4]"]),
@@ -37,10 +37,10 @@ def _kernels():
         "parameter/f32", "multiply/f32[0]", "reduce-add/f32[1]", "constant/f32",
         "divide/f32[2, 3]", "constant/f32", "add/f32[4, 5]", "rsqrt/f32[6]", "broadcast/f32[7]",
         "multiply/f32[0, 8]", "parameter/f32", "broadcast/f32[10]", "multiply/f32[9, 11]"])])
-def test_what_only_spells_a_program_out_is_gone(kernels, family, expected):
+def test_details_of_notation_are_removed(kernels, family, expected):
   found = dataflow.of_graph(kernels[family])
   types = {node.type for node in found} - {"pred"}
-  # The catalogue has each family in several types, and one without conversions.
+  # The catalogue has each family in several types; one of them has no conversions.
   if types == {expected[0].partition("/")[2].partition("[")[0]}:
     assert _words(found) == expected
   else:
@@ -62,7 +62,7 @@ def test_every_bundled_kernel_has_a_dataflow_graph():
   assert found.x_names == dataflow.ATTRIBUTES
 
 
-def test_there_and_back():
+def test_dags_are_converted_back():
   given = [program.dataflow() for program in small_programs.ALL]
   there = dataflow.as_dags(given)
   back = dataflow.from_dags(there)
@@ -79,7 +79,7 @@ def test_other_attributes_are_refused():
     dataflow.from_dags(other)
 
 
-def test_max_nodes_leaves_out_and_says_so():
+def test_larger_graphs_are_skipped_and_counted():
   assert dataflow.extract("tile:xla_cpu", max_nodes=4).provenance["left_out"] > 0
   with pytest.raises(errors.DataError, match="raise max_nodes"):
     dataflow.extract("tile:xla_cpu", max_nodes=1)

@@ -1,4 +1,4 @@
-"""From dataflow graphs to programs: valid whatever comes in, true to what fits already."""
+"""From dataflow graphs to programs: always valid, and unrepaired where the graph allows it."""
 
 import hypothesis
 from hypothesis import strategies as st
@@ -15,17 +15,17 @@ from tpugraphs_rank.synthesis.programs import realization
 from tpugraphs_rank.synthesis.programs import subgraphs
 
 Node = nodes_lib.Node
-# Nothing but the graph decides.
+# Limits that refuse no graph.
 _LENIENT = realization.Limits(repaired=10.0, elements=2 ** 62, work=1e30)
 
 
-def _made(nodes, seed=0, limits=realization.Limits()):
-  return realization.realize(nodes, "made", 3, np.random.default_rng(seed), limits)
+def _realized(nodes, seed=0, limits=realization.Limits()):
+  return realization.realize(nodes, "synthetic", 3, np.random.default_rng(seed), limits)
 
 
 @st.composite
 def _graphs(draw):
-  """Random graphs of known operations with one result: arities are valid, nothing else is."""
+  """Random graphs of known operations with one result; only the arities are valid."""
   count = draw(st.integers(2, 14))
   nodes = []
   unused = []
@@ -48,14 +48,14 @@ def _graphs(draw):
 
 
 @hypothesis.given(_graphs(), st.integers(0, 3))
-@hypothesis.settings(max_examples=300)
-def test_any_graph_is_realised_or_refused(nodes, seed):
-  outcome = _made(nodes, seed, _LENIENT)
+@hypothesis.settings(max_examples=150)
+def test_any_graph_is_realized_or_refused(nodes, seed):
+  outcome = _realized(nodes, seed, _LENIENT)
   assert outcome.nodes == len(nodes)
   if outcome.program is None:
     assert outcome.refused in realization.REFUSALS
     return
-  # The constructor of a program has checked every node against its operands.
+  # The constructor of a program validates every node.
   assert outcome.refused == ""
   program = outcome.program
   used = {operand for node in program.nodes for operand in node.operands}
@@ -75,9 +75,9 @@ def test_any_graph_is_realised_or_refused(nodes, seed):
 
 @hypothesis.given(st.sampled_from(ops.KINDS), st.integers(2, 30), st.integers(0, 999))
 @hypothesis.settings(max_examples=150)
-def test_without_repairs_the_program_is_the_graph(kind, size, seed):
+def test_a_program_without_repairs_equals_its_graph(kind, size, seed):
   nodes = controls.typed_random(kind, size, np.random.default_rng(seed))
-  outcome = _made(nodes, seed, _LENIENT)
+  outcome = _realized(nodes, seed, _LENIENT)
   assert outcome.program is not None and not sum(outcome.repairs.values())
   without_size = lambda found: dataflow.as_dags(
       [[node._replace(bucket=0, type="" if node.operation == ops.CONSTANT else node.type)
@@ -89,9 +89,9 @@ def test_without_repairs_the_program_is_the_graph(kind, size, seed):
         node.bucket for node in outcome.program.dataflow() if node.operation != ops.CONSTANT)
 
 
-def test_real_kernels_need_next_to_no_repairs():
+def test_real_kernels_need_almost_no_repairs():
   graphs = dataflow.from_dags(dataflow.extract("tile:xla_cpu"))
-  outcomes = [_made(nodes, number) for number, nodes in enumerate(graphs)]
+  outcomes = [_realized(nodes, number) for number, nodes in enumerate(graphs)]
   assert all(outcome.program is not None for outcome in outcomes)
   assert np.mean([outcome.repaired for outcome in outcomes]) < 0.01
   nodes = sum(outcome.nodes for outcome in outcomes)
@@ -99,8 +99,8 @@ def test_real_kernels_need_next_to_no_repairs():
 
 
 @pytest.mark.parametrize("program", small_programs.ALL, ids=lambda program: program.stem)
-def test_programs_written_by_hand_realise_without_repairs(program):
-  outcome = _made(program.dataflow(), limits=_LENIENT)
+def test_handwritten_programs_need_no_repairs(program):
+  outcome = _realized(program.dataflow(), limits=_LENIENT)
   assert outcome.repairs == dict.fromkeys(realization.REPAIRS, 0)
 
 
@@ -116,26 +116,26 @@ _P = Node("parameter", "f32", 12, ())
     ([_P, Node("negate", "f32", 40, (0,))], "size"),
     ([_P, Node("transpose", "f32", 1, (0,)), Node("convert", "f32", 1, (1,)),
       Node("xor", "f32", 1, (2,))], "repairs")])
-def test_what_is_refused(nodes, why):
-  outcome = _made(nodes, limits=realization.Limits(repaired=0.2, elements=2 ** 20))
+def test_refusals(nodes, why):
+  outcome = _realized(nodes, limits=realization.Limits(repaired=0.2, elements=2 ** 20))
   assert (outcome.program, outcome.refused) == (None, why)
 
 
 @pytest.mark.parametrize("nodes, repairs", [
-    # A logarithm of whole numbers.
+    # A logarithm of integers.
     ([Node("parameter", "s32", 12, ()), Node("parameter", "s32", 12, ()),
       Node("add", "s32", 12, (0, 1)), Node("log", "s32", 12, (2,))], {"type": 4}),
-    # Nothing decides what is selected.
+    # A select without a predicate.
     ([_P, _P._replace(), Node("select", "f32", 12, (0, 1))], {"operand": 1}),
-    # A reduction cannot be added to what it reduces.
+    # A reduction and its input have different shapes.
     ([_P, Node("reduce-add", "f32", 12, (0,)), Node("add", "f32", 12, (0, 1))], {"operand": 1}),
     # A conversion to the same type.
     ([_P, Node("convert", "f32", 12, (0,))], {"operation": 1}),
-    # A transposition has nothing to move in a vector, that is all there is room for.
+    # The result has room for a vector only, which cannot be transposed.
     ([_P, _P, Node("add", "f32", 12, (0, 1)), Node("reduce-add", "f32", 0, (2,)),
       Node("transpose", "f32", 0, (3,)), Node("broadcast", "f32", 12, (4,))], None)])
 def test_repairs_are_counted(nodes, repairs):
-  outcome = _made(nodes, limits=_LENIENT)
+  outcome = _realized(nodes, limits=_LENIENT)
   assert outcome.program is not None
   found = {kind: count for kind, count in outcome.repairs.items() if count}
   if repairs is not None:
@@ -143,33 +143,34 @@ def test_repairs_are_counted(nodes, repairs):
   assert outcome.repaired == pytest.approx(sum(found.values()) / len(nodes))
 
 
-def test_what_does_not_fit_costs_as_little_as_it_can():
-  # A vector cannot be broadcast from an array of two axes: the product in front of it stays.
+def test_repairs_lose_as_few_nodes_as_possible():
+  # A vector cannot be broadcast from an array of two axes; the product before it is kept.
   chain = [_P, _P, Node("dot", "f32", 12, (0, 1)), Node("broadcast", "f32", 3, (2,))]
-  outcome = _made(chain, limits=_LENIENT)
+  outcome = _realized(chain, limits=_LENIENT)
   assert outcome.repairs == {"type": 0, "operand": 0, "operation": 1, "left_out": 0}
-  # One array cannot be both operands of a product that is not square: the given one is replaced.
+  # One array cannot be both operands of a non-square product; the parameter is replaced.
   taken = [_P, _P, Node("add", "f32", 12, (0, 1)), Node("tanh", "f32", 12, (2,)),
            Node("dot", "f32", 12, (0, 3)), _P, Node("add", "f32", 12, (4, 5))]
-  outcome = _made(taken, limits=_LENIENT)
+  outcome = _realized(taken, limits=_LENIENT)
   assert outcome.repairs["left_out"] == 0 and sum(outcome.repairs.values()) <= 1
-  # Of three arrays without a predicate one goes: not the one that is computed.
+  # Of three arrays without a predicate a parameter is dropped, not the computed array.
   select = [_P, Node("tanh", "f32", 12, (0,)), _P, _P, Node("select", "f32", 12, (1, 2, 3))]
-  assert _made(select, limits=_LENIENT).repairs == {
+  assert _realized(select, limits=_LENIENT).repairs == {
       "type": 0, "operand": 1, "operation": 0, "left_out": 1}
 
 
-def test_the_best_of_several_tries_is_taken():
+def test_the_best_of_several_tries_is_selected():
   graphs = dataflow.from_dags(dataflow.extract(
       "layout:xla_cpu:mixed", ("valid",), sampling=subgraphs.Sampling(1, 15, 40, sites=3)))
-  repairs = [[sum(_made(nodes, number, realization.Limits(repaired=10.0, tries=tries)).repairs.values())
-              for number, nodes in enumerate(graphs)] for tries in (1, 6)]
+  limits = [realization.Limits(repaired=10.0, tries=tries) for tries in (1, 6)]
+  repairs = [[sum(_realized(nodes, number, limit).repairs.values())
+              for number, nodes in enumerate(graphs)] for limit in limits]
   assert np.mean(repairs[1]) < np.mean(repairs[0])
 
 
 @pytest.mark.parametrize("elements, expected", [
     (0, ["dot", "reshape", "reshape", "dot"]), (2 ** 10, ["dot", "dot"]), (2 ** 20, [])])
-def test_sites_are_counted_by_their_largest_tensor_of_two_axes(elements, expected):
+def test_sites_need_a_large_tensor_with_two_axes(elements, expected):
   node = programs.Node
   nodes = [node("parameter", (), "f32", (64, 32)), node("parameter", (), "f32", (32, 4)),
            node("dot", (0, 1), "f32", (64, 4), "ak,kb->ab"), node("reshape", (2,), "f32", (16, 16)),
@@ -181,24 +182,24 @@ def test_sites_are_counted_by_their_largest_tensor_of_two_axes(elements, expecte
 
 def test_few_sites_are_refused():
   nodes = small_programs.BIAS.dataflow()
-  assert _made(nodes, limits=realization.Limits(sites=2)).refused == "sites"
-  # The graph has the site; the program's tensors are too small for it.
+  assert _realized(nodes, limits=realization.Limits(sites=2)).refused == "sites"
+  # The graph has a site, but the program's tensors are too small.
   lost = realization.Limits(sites=1, site_elements=2 ** 20)
-  assert _made(nodes, limits=lost).refused == "lost_sites"
-  assert _made(nodes, limits=realization.Limits(sites=1)).refused == ""
+  assert _realized(nodes, limits=lost).refused == "lost_sites"
+  assert _realized(nodes, limits=realization.Limits(sites=1)).refused == ""
 
 
 def test_a_missed_size_is_no_repair():
-  # Both operands of a sum have its shape, whatever they ask for.
-  outcome = _made([Node("parameter", "f32", 10, ()), Node("parameter", "f32", 12, ()),
+  # Both operands of a sum have its shape, whatever size they request.
+  outcome = _realized([Node("parameter", "f32", 10, ()), Node("parameter", "f32", 12, ()),
                    Node("add", "f32", 12, (0, 1))])
   assert sum(outcome.repairs.values()) == 0 and outcome.missed_buckets == 1
 
 
 def test_the_same_seed_gives_the_same_program():
   nodes = small_programs.BIAS.dataflow()
-  assert _made(nodes, 5).program == _made(nodes, 5).program
-  assert _made(nodes, 5).program != _made(nodes, 6).program
+  assert _realized(nodes, 5).program == _realized(nodes, 5).program
+  assert _realized(nodes, 5).program != _realized(nodes, 6).program
 
 
 @pytest.mark.parametrize("kind", ops.KINDS)
@@ -209,5 +210,5 @@ def test_controls_are_of_the_kind_and_size_and_need_no_repair(make, kind):
     nodes = make(kind, size, rng)
     assert nodes_lib.kind(nodes) == kind
     assert len(nodes) == max(size, {"reduce": 2, "transpose": 2}.get(kind, 3))
-    outcome = _made(nodes, size, _LENIENT)
+    outcome = _realized(nodes, size, _LENIENT)
     assert outcome.program is not None and not sum(outcome.repairs.values()), nodes

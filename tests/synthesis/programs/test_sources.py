@@ -1,4 +1,4 @@
-"""Many programs of one source, and the account of it."""
+"""Many programs from one source, and the statistics of their realization."""
 
 import itertools
 import json
@@ -18,39 +18,39 @@ _BAD = [Node("parameter", "f32", 4, ()), Node("sort", "f32", 4, (0,))]
 
 
 def test_graphs_are_tried_until_there_are_enough():
-  made = sources.realize_graphs(itertools.cycle([_BAD, _GOOD]), 5, "mine", 0)
-  assert len(made.programs) == 5 and made.graphs == 10
-  assert made.refused == {"operation": 5} and made.realized_share == 0.5
-  assert [program.stem for program in made.programs] == [
+  realized = sources.realize_graphs(itertools.cycle([_BAD, _GOOD]), 5, "mine", 0)
+  assert len(realized.programs) == 5 and realized.graphs == 10
+  assert realized.refused == {"operation": 5} and realized.realized_share == 0.5
+  assert [program.stem for program in realized.programs] == [
       f"mine_dot.{number}.f32" for number in (1, 3, 5, 7, 9)]
-  report = made.report()
+  report = realized.report()
   assert report["kinds"] == {"dot": 5} and report["nodes"] == 5 * (len(_BAD) + len(_GOOD))
 
 
-def test_graphs_of_few_sites_were_never_meant_to_be_programs():
+def test_graphs_with_few_sites_do_not_count_as_refused():
   limits = realization.Limits(sites=1)
   vector = [Node("parameter", "f32", 3, ()), Node("negate", "f32", 3, (0,))]
-  made = sources.realize_graphs(iter([_GOOD, vector, _BAD, vector]), 9, "mine", 0, limits)
-  assert made.refused == {"sites": 2, "operation": 1} and made.realized_share == 0.5
-  assert made.report()["sites"] == 1.0
+  realized = sources.realize_graphs(iter([_GOOD, vector, _BAD, vector]), 9, "mine", 0, limits)
+  assert realized.refused == {"sites": 2, "operation": 1} and realized.realized_share == 0.5
+  assert realized.report()["sites"] == 1.0
   small = realization.Limits(sites=1, site_elements=2 ** 20)
   with pytest.raises(errors.DataError, match="'lost_sites': 201"):
     sources.realize_graphs(itertools.repeat(_GOOD), 1, "mine", 0, small)
 
 
-def test_numbers_tell_several_calls_apart():
-  made = sources.realize_graphs(itertools.repeat(_GOOD), 2, "mine", 0, first_number=100)
-  assert [program.stem for program in made.programs] == ["mine_dot.100.f32", "mine_dot.101.f32"]
+def test_names_of_several_calls_are_distinct():
+  realized = sources.realize_graphs(itertools.repeat(_GOOD), 2, "mine", 0, first_number=100)
+  assert [program.stem for program in realized.programs] == ["mine_dot.100.f32", "mine_dot.101.f32"]
 
 
-def test_a_program_that_is_there_already_is_no_second_one():
+def test_repeated_programs_are_dropped():
   vector = [Node("parameter", "f32", 3, ()), Node("negate", "f32", 3, (0,))]
-  made = sources.realize_graphs(iter([vector] * 40), 40, "mine", 0)
-  assert made.refused["repeated"] + len(made.programs) == 40
-  assert made.realized_share == 1.0
+  realized = sources.realize_graphs(iter([vector] * 40), 40, "mine", 0)
+  assert realized.refused["repeated"] + len(realized.programs) == 40
+  assert realized.realized_share == 1.0
 
 
-def test_hardly_any_program_is_an_error():
+def test_too_few_programs_are_an_error():
   with pytest.raises(errors.DataError, match="of 201 graphs 0 became programs"):
     sources.realize_graphs(itertools.repeat(_BAD), 3, "mine", 0)
 
@@ -58,10 +58,10 @@ def test_hardly_any_program_is_an_error():
 @pytest.mark.parametrize("source", sources.CONTROLS)
 def test_controls_match_kinds_and_sizes(source):
   wanted = sources.targets(small_programs.ALL)
-  made = sources.realize_controls(source, wanted, 3)
-  assert sources.targets(made.programs) == wanted
-  assert sources.realize_controls(source, wanted, 3).programs == made.programs
-  assert sources.realize_controls(source, wanted, 4).programs != made.programs
+  realized = sources.realize_controls(source, wanted, 3)
+  assert sources.targets(realized.programs) == wanted
+  assert sources.realize_controls(source, wanted, 3).programs == realized.programs
+  assert sources.realize_controls(source, wanted, 4).programs != realized.programs
   later = sources.realize_controls(source, wanted, 3, first_number=1000).programs
   assert min(int(program.stem.split(".")[1]) for program in later) == 1000
 
@@ -70,9 +70,9 @@ def test_controls_match_kinds_and_sizes(source):
 def test_controls_of_layout_programs_match_sites_too(source):
   limits = sources.LIMITS["layout"]
   wanted = [sources.Target(kind, 24, 4) for kind in ("dot", "reduce", "convolution")] * 2
-  made = sources.realize_controls(source, wanted, 3, limits)
-  assert sources.targets(made.programs, limits) == wanted
-  assert made.repaired < 0.02
+  realized = sources.realize_controls(source, wanted, 3, limits)
+  assert sources.targets(realized.programs, limits) == wanted
+  assert realized.repaired < 0.02
 
 
 def test_an_unknown_source():
@@ -80,10 +80,10 @@ def test_an_unknown_source():
     sources.realize_controls("guess", [sources.Target("dot", 3)], 0)
 
 
-def test_files_there_and_back(tmp_path):
-  made = sources.realize_graphs(itertools.repeat(_GOOD), 3, "mine", 0)
-  value = json.loads(json.dumps(sources.as_json(made, {"source": "mine"})))
-  assert sources.from_json(value, "here") == made.programs
+def test_a_file_of_programs_is_read_back(tmp_path):
+  realized = sources.realize_graphs(itertools.repeat(_GOOD), 3, "mine", 0)
+  value = json.loads(json.dumps(sources.as_json(realized, {"source": "mine"})))
+  assert sources.from_json(value, "here") == realized.programs
   assert value["source"] == "mine" and value["realisation"]["programs"] == 3
   with pytest.raises(errors.DataError, match="there holds no programs"):
     sources.from_json([], "there")
@@ -97,7 +97,7 @@ def test_files_there_and_back(tmp_path):
     ({"operands": [0]}, "has 2 operands, not 1"),
     ({"equation": "ak,kb->ba"}, "axis . is"),
     ({"equation": ""}, "no equation")])
-def test_a_damaged_program_says_where(change, match):
+def test_errors_name_the_damaged_node(change, match):
   value = json.loads(json.dumps(small_programs.MATMUL.to_json()))
   value["nodes"][2].update(change)
   with pytest.raises(errors.DataError, match=match):
@@ -105,6 +105,6 @@ def test_a_damaged_program_says_where(change, match):
 
 
 @pytest.mark.parametrize("value", [{}, {"stem": "a_b.1.f32", "nodes": [3]}, None])
-def test_no_program(value):
+def test_values_that_are_not_programs(value):
   with pytest.raises(errors.DataError, match="no program|expected stem"):
     programs.RunnableProgram.from_json(value)

@@ -57,7 +57,7 @@ def confident(scores: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray
   return kept, np.round(_TYPICAL_NS * np.exp(-_SPREAD * mean[kept])).astype(np.int64)
 
 
-def teach(collection: str, teachers: Sequence[Callable[[graphs.Graph], np.ndarray]],
+def teach(collection: str, teachers: Sequence[Callable[[graphs.ConfiguredGraph], np.ndarray]],
           output: pathlib.Path, margin: float = 1.0) -> int:
   """Writes a collection with the teachers' runtimes; measured runtimes are not read.
 
@@ -93,7 +93,8 @@ def teach(collection: str, teachers: Sequence[Callable[[graphs.Graph], np.ndarra
   return taught
 
 
-def _taught(graph: graphs.Graph, kept: np.ndarray, runtimes: np.ndarray) -> graphs.Graph:
+def _taught(graph: graphs.ConfiguredGraph, kept: np.ndarray, runtimes: np.ndarray
+            ) -> graphs.ConfiguredGraph:
   """The program with only the configurations `kept`, which get these runtimes."""
   arrays = graph.arrays()
   # Remove all measured runtimes.
@@ -101,6 +102,6 @@ def _taught(graph: graphs.Graph, kept: np.ndarray, runtimes: np.ndarray) -> grap
   if isinstance(graph, graphs.TileGraph):
     arrays.update(config_feat=graph.config_feat[kept],
                   config_runtime_normalizers=np.full(len(kept), runtimes.max(), np.int64))
-  else:
+  elif isinstance(graph, graphs.LayoutGraph):
     arrays["node_config_feat"] = graph.layouts(kept).astype(np.float32)
   return graphs.graph_from_arrays(graph.name, {**arrays, "config_runtime": runtimes})

@@ -221,7 +221,7 @@ class Pretrainer:
             "held_out_graphs": len(self._held_out), "loss": float(np.mean(last)),
             "first_loss": losses[0], "held_out": held_out}
 
-  def evaluate(self, members: Sequence[pretext.Example]) -> dict[str, dict[str, float]]:
+  def evaluate(self, members: Sequence[pretext.Example]) -> dict[str, dict[str, float | None]]:
     """Evaluates the first network on graphs, with the same random choices each time.
 
     Graphs are held out at random, so structural twins of some may have been trained on.

@@ -144,15 +144,15 @@ class Dags:
           f"{', '.join(self.y_names) or 'none'}; write the file with labels")
     return self.y[:, 0 if name is None else self.y_names.index(name)]
 
-  def take(self, indices: Sequence[int]) -> "Dags":
+  def take(self, indices: Sequence[int] | np.ndarray) -> "Dags":
     """The graphs at these indices, in this order; an index may occur more than once."""
-    indices = np.asarray(indices)
-    indices = np.arange(len(self))[indices] if indices.size else np.zeros([0], np.int64)
-    nodes, node_off = _rows(self.node_off, indices)
-    edges, edge_off = _rows(self.edge_off, indices)
+    chosen = np.asarray(indices)
+    chosen = np.arange(len(self))[chosen] if chosen.size else np.zeros([0], np.int64)
+    nodes, node_off = _rows(self.node_off, chosen)
+    edges, edge_off = _rows(self.edge_off, chosen)
     return dataclasses.replace(
         self, node_off=node_off, edge_off=edge_off, src=self.src[edges], dst=self.dst[edges],
-        x=self.x[nodes], level=self.level[nodes], y=self.y[indices], wl=self.wl[indices])
+        x=self.x[nodes], level=self.level[nodes], y=self.y[chosen], wl=self.wl[chosen])
 
   def with_labels(self, y: np.ndarray, y_names: Sequence[str]) -> "Dags":
     """The same graphs with these labels, (G, T) or (G,)."""
@@ -397,7 +397,7 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Dags:
   if y.ndim != 2:
     raise errors.DataError(f"y has shape {y.shape}; expected (G, T)")
   result = Dags(
-      *(arrays[key] for key in ("node_off", "edge_off", "src", "dst")), x, arrays["level"],
+      arrays["node_off"], arrays["edge_off"], arrays["src"], arrays["dst"], x, arrays["level"],
       vocabularies, x_names, y, _names(arrays, "y_names", y.shape[1], DEFAULT_LABEL),
       arrays.get("wl", np.zeros([graphs], np.uint64)), _provenance(arrays))
   return result if "wl" in arrays else dataclasses.replace(result, wl=result.hashes())

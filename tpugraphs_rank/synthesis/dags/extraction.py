@@ -97,7 +97,7 @@ def extract(collection: str, splits: Sequence[str] | None = None,
     for graph in collections.load_collection(described, split, data_root):
       programs += 1
       before = len(extracted)
-      if subgraphs:
+      if subgraphs and max_nodes:
         extracted += _cones(graph, attributes, subgraphs, max_nodes, rng)
       elif not max_nodes or graph.num_nodes <= max_nodes:
         extracted.append((graph.edge_index, _attributes(graph, attributes)))
@@ -204,7 +204,7 @@ _LABELS = {"tile": "mean over configurations of runtime / normalizer",
            "layout": "mean over configurations of seconds"}
 
 
-def _label(graph: graphs.Graph) -> float | None:
+def _label(graph: graphs.ConfiguredGraph) -> float | None:
   if not graph.has_runtimes:
     return None
   mean = float(graph.relative_runtime.mean())

@@ -1,33 +1,34 @@
-"""Plots that compare synthetic graphs with real ones: distributions, and drawings by level.
+"""Plots that compare synthetic graphs with real ones: distributions, and drawings of graphs.
 
 Figures do not use pyplot, so they change no global state and need no display.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
-from matplotlib import axes as axes_lib
 from matplotlib import figure as figure_lib
-from matplotlib import lines as lines_lib
 from matplotlib import ticker
 import numpy as np
 
 from tpugraphs_rank import files
-from tpugraphs_rank.hlo import opcodes
+from tpugraphs_rank.drawing import scenes
+from tpugraphs_rank.drawing import views
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.dags import views as dags_views
 from tpugraphs_rank.synthesis.judging import measures
 
 # The palette of Okabe and Ito, which readers with color blindness can distinguish.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
-_OTHER = "#BBBBBB"
-_STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False,
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+_STYLE: dict[Any, Any] = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False,
           "axes.spines.right": False, "legend.frameon": False, "axes.axisbelow": True}
-_DPI = 150
+_DPI = 200
 _TITLES = {"layers": "levels of a graph", "layer_size": "nodes of a level",
            "nodes": "nodes of a graph", "operands": "operands of a node",
            "users": "users of a node"}
 _BARS = 20
-_SWEEPS = 4  # Passes of ordering within levels, alternating down and up; more change little.
+# Size of a drawn graph, and limits of its height / width and of its nodes.
+_CELL_INCHES, _MAX_ASPECT, _MAX_DRAWN_NODES = 4.0, 2.0, 60
 
 
 def distributions(path: files.PathLike, samples: Mapping[str, dags_lib.Dags]) -> None:
@@ -47,13 +48,13 @@ def distributions(path: files.PathLike, samples: Mapping[str, dags_lib.Dags]) ->
   with matplotlib.rc_context(_STYLE):
     figure = figure_lib.Figure(figsize=(10, 5.2 + 2.4 * (len(first.x_names) - 1)),
                                layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, len(first.x_names)])
+    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=[1, len(first.x_names)]))
     for axis, (quantity, title) in zip(top.subplots(1, len(_TITLES), sharey=True),
                                        _TITLES.items()):
-      for colour, (name, of) in zip(_COLOURS, quantities.items()):
+      for color, (name, of) in zip(_COLORS, quantities.items()):
         values = np.sort(of[quantity])
         axis.step(values, np.arange(1, len(values) + 1) / len(values), where="post",
-                  color=colour, label=name)
+                  color=color, label=name)
       axis.set(xlabel=title, ylim=(0, 1.02))
       axis.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
     top.axes[0].set_ylabel("share of at most x")
@@ -65,100 +66,44 @@ def distributions(path: files.PathLike, samples: Mapping[str, dags_lib.Dags]) ->
                 / len(dags.x) for name, dags in graphs.items()}
       order = np.argsort(-next(iter(shares.values())), kind="stable")[:_BARS]
       width = 0.8 / len(shares)
-      for place, (colour, share) in enumerate(zip(_COLOURS, shares.values())):
+      for place, (color, share) in enumerate(zip(_COLORS, shares.values())):
         axis.bar(np.arange(len(order)) + place * width - 0.4 + width / 2, share[order], width,
-                 color=colour)
+                 color=color)
       axis.set(ylabel=f"share of nodes by {attribute}")
-      axis.set_xticks(range(len(order)), _words(first, column)[order], rotation=60, ha="right",
-                      fontsize=7)
+      axis.set_xticks(range(len(order)), dags_views.attribute_names(first, column)[order],
+                      rotation=60, ha="right", fontsize=7)
     _save(figure, path)
 
 
 def side_by_side(path: files.PathLike, rows: Mapping[str, dags_lib.Dags]) -> None:
-  """Draws graphs: one row per sample, roots at the top, one line per level.
+  """Draws graphs in a grid with one row per sample, in the style of `tpugraphs_rank.drawing`.
 
   Args:
     path: the PNG file to write.
-    rows: graphs to draw, by row title; rows of equal length look best.
+    rows: graphs to draw, by row title; rows of equal length look best. Large graphs are cut.
 
   Raises:
     DataError: the rows have different attributes.
     OutputError: the file cannot be written.
   """
-  graphs = dict(zip(rows, dags_lib.in_common_vocabularies(list(rows.values()))))
-  every = dags_lib.concat([dags.with_labels(np.zeros([len(dags), 0]), ())
-                           for dags in graphs.values()])
-  counts = np.bincount(every.x[:, 0], minlength=len(every.vocabularies[0]))
-  common = np.argsort(-counts, kind="stable")[:len(_COLOURS)]
-  colours = np.full(len(counts), _OTHER, object)
-  colours[common] = _COLOURS[:len(common)]
-  columns = max(map(len, graphs.values()))
-  with matplotlib.rc_context(_STYLE):
-    figure = figure_lib.Figure(figsize=(2.2 * columns, 2.9 * len(graphs) + 0.5),
-                               layout="constrained")
-    axes = figure.subplots(len(graphs), columns, squeeze=False)
-    for row, (title, dags) in zip(axes, graphs.items()):
-      for place, axis in enumerate(row):
-        axis.axis("off")
-        if place < len(dags):
-          draw(axis, dags, place, colours)
-          label = (f", {dags.y_names[0]} {dags.y[place, 0]:.3g}" if dags.y_names else "")
-          axis.set_title(f"{title if place == 0 else ''}\n{dags.sizes[place]} nodes{label}",
-                         fontsize=8)
-    words = _words(every, 0)
-    shown = [(words[kind], colours[kind]) for kind in common if counts[kind]]
-    shown += [("other", _OTHER)] * (np.count_nonzero(counts) > len(shown))
-    figure.legend(
-        handles=[lines_lib.Line2D([], [], marker="o", linestyle="", color=colour, label=word)
-                 for word, colour in shown],
-        loc="outside lower center", ncols=len(shown), fontsize=8)
-    _save(figure, path)
-
-
-def draw(axis: axes_lib.Axes, dags: dags_lib.Dags, graph: int, colours: Sequence[str]) -> None:
-  """Draws one graph; `colours` has one color for each value of the first attribute."""
-  x, y = positions(dags, graph)
-  for user, operand in dags.edges(graph):
-    axis.plot([x[user], x[operand]], [y[user], y[operand]], color="#00000040", linewidth=0.6,
-              zorder=1)
-  kinds = dags.x[dags.nodes(graph), 0]
-  axis.scatter(x, y, s=float(np.clip(700 / len(x), 5, 40)), c=[colours[kind] for kind in kinds],
-               zorder=2, linewidths=0)
-  axis.margins(0.08)
-
-
-def positions(dags: dags_lib.Dags, graph: int) -> tuple[np.ndarray, np.ndarray]:
-  """(n,) x and (n,) y coordinates of a graph's nodes, by level, with few edge crossings.
-
-  The nodes of a level are evenly spaced and ordered by the mean position of their neighbors
-  (Sugiyama's layering with barycenters).
-  """
-  level = dags.level[dags.nodes(graph)]
-  users, operands = dags.edges(graph).T
-  position = np.zeros(len(level))
-  members = [np.flatnonzero(level == depth) for depth in range(level.max() + 1)]
-  for nodes in members:
-    position[nodes] = (np.arange(len(nodes)) + 0.5) / len(nodes)
-  for sweep in range(_SWEEPS):
-    # Down by the users, up by the operands; each level uses the new positions of earlier levels.
-    ends, neighbors = (operands, users) if sweep % 2 == 0 else (users, operands)
-    count = np.maximum(np.bincount(ends, minlength=len(level)), 1)
-    isolated = np.bincount(ends, minlength=len(level)) == 0
-    for nodes in members if sweep % 2 == 0 else members[::-1]:
-      total = np.bincount(ends, weights=position[neighbors], minlength=len(level))
-      wanted = np.where(isolated, position, total / count)[nodes]
-      position[nodes[np.argsort(wanted, kind="stable")]] = (
-          np.arange(len(nodes)) + 0.5) / len(nodes)
-  return position, -level.astype(np.float64)
-
-
-def _words(dags: dags_lib.Dags, column: int) -> np.ndarray:
-  """Display names of an attribute's values."""
-  words = dags.vocabularies[column]
-  # Only files extracted from collections use this project's opcode numbers.
-  if dags.x_names[column] == "opcode" and "collection" in dags.provenance:
-    return np.array([opcodes.opcode_name(number) for number in words])
-  return words.astype(str)
+  dags_lib.common_vocabularies(list(rows.values()))
+  grid = [[scenes.arrange(views.limit(
+      dags_views.view(dags, graph, f"{title}, {dags.sizes[graph]} nodes"), _MAX_DRAWN_NODES))
+           for graph in range(len(dags))] for title, dags in rows.items()]
+  columns = max(map(len, grid))
+  heights = [min(max((scene.height / scene.width for scene in row), default=0.1), _MAX_ASPECT)
+             * _CELL_INCHES for row in grid]
+  size = columns * _CELL_INCHES, sum(heights)
+  figure = figure_lib.Figure(figsize=size, facecolor="white")
+  bottom = size[1]
+  for row, height in zip(grid, heights):
+    bottom -= height
+    for column, scene in enumerate(row):
+      inches = 0.95 * min(_CELL_INCHES / scene.width, height / scene.height)
+      box = (column * _CELL_INCHES / size[0], (bottom + height - inches * scene.height) / size[1],
+             inches * scene.width / size[0], inches * scene.height / size[1])
+      scenes.draw(figure.add_axes(box), scene, 72 * inches)
+  _save(figure, path)
 
 
 def _save(figure: figure_lib.Figure, path: files.PathLike) -> None:

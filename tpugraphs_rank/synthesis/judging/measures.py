@@ -1,8 +1,8 @@
 """Similarity of synthetic graphs to real ones: distances, validity, copies, diversity.
 
 All measures except `arity_valid` and the copies compare a sample with a reference, and are 0 for
-the reference itself. Between two samples of real graphs they are above 0; that value is the floor to
-compare with.
+the reference itself. Between two samples of real graphs they are above 0; that value is the floor
+to compare with.
 """
 
 from typing import NamedTuple
@@ -52,11 +52,12 @@ def distances(graphs: dags_lib.Dags, reference: dags_lib.Dags) -> dict[str, floa
   result = {f"wasserstein_{name}": float(scipy.stats.wasserstein_distance(ours[name], theirs[name]))
             for name in ours}
   for column, (name, words) in enumerate(zip(graphs.x_names, graphs.vocabularies)):
-    ours, theirs = graphs.x[:, column], reference.x[:, column]
-    result[f"tv_{name}"] = _total_variation(ours, theirs, len(words))
-    pairs = [kind[dags.flat_src].astype(np.int64) * len(words) + kind[dags.flat_dst]
-             for dags, kind in ((graphs, ours), (reference, theirs))]
-    result[f"tv_{name}_pairs"] = _total_variation(*pairs, len(words)**2)
+    kinds, reference_kinds = graphs.x[:, column], reference.x[:, column]
+    result[f"tv_{name}"] = _total_variation(kinds, reference_kinds, len(words))
+    pairs, reference_pairs = (
+        kind[dags.flat_src].astype(np.int64) * len(words) + kind[dags.flat_dst]
+        for dags, kind in ((graphs, kinds), (reference, reference_kinds)))
+    result[f"tv_{name}_pairs"] = _total_variation(pairs, reference_pairs, len(words)**2)
   return result
 
 

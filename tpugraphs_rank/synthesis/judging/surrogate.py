@@ -212,8 +212,8 @@ class _Inputs:
     self.index, self.count = index, len(first)
     # Store the encoded attributes in the graphs, so that `take` selects them, too.
     self._graphs = dataclasses.replace(
-        graphs, x=x, vocabularies=[np.arange(x[:, column].max(initial=0) + 1)
-                                   for column in range(x.shape[1])]).take(first)
+        graphs, x=x, vocabularies=tuple(
+            np.arange(x[:, column].max(initial=0) + 1) for column in range(x.shape[1]))).take(first)
     self._sizes = self._graphs.sizes
 
   def chunks(self, nodes: int) -> list[np.ndarray]:

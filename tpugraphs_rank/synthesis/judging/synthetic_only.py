@@ -93,8 +93,9 @@ def split(graphs: dags_lib.Dags, training: dags_lib.Dags, seed: int) -> dict[str
   A generator knows its training graphs, and a graph generated under the conditions of one of them
   often resembles it. A random split would therefore reward surrogates that memorize single training
   graphs, and stop them far too late. So all graphs that were generated under the conditions of one
-  training graph, or of its structural twins, are on the same side. Validation graphs that also occur
-  among the training graphs are dropped. Labels of real validation or test graphs are not used.
+  training graph, or of its structural twins, are on the same side. Validation graphs that also
+  occur among the training graphs are dropped. Labels of real validation or test graphs are not
+  used.
 
   Args:
     graphs: synthetic graphs, whose labels are the requested ones.

@@ -205,8 +205,9 @@ class Fitter:
       arrays = self.generator.batch([self._train[row] for row in rows], conditions)
       if config.network.condition_noise:
         noise = config.network.condition_noise * rng.normal(size=[len(rows), len(scalars)])
-        # Conditions that are left open stay open.
-        arrays["scalar"] += (noise[arrays["graph"]] * arrays["specified"][:, scalars]).astype(np.float32)
+        # Unspecified conditions stay 0.
+        noise = noise[arrays["graph"]] * arrays["specified"][:, scalars]
+        arrays["scalar"] += noise.astype(np.float32)
       yield arrays
 
   def _step(self, name: str) -> Callable[..., tf.Tensor]:

@@ -138,19 +138,18 @@ def unroll(graph: OrderedGraph, direction: str, whole_prefixes: bool = False,
   edges_to = np.zeros([count, steps], np.int32)
   np.add.at(edges_to, (graph.old, graph.layer[graph.new]), 1)
   edges_up_to = np.cumsum(edges_to, axis=1)
-  candidate_step, candidate_node, candidate_slots = [], [], []
+  steps_of, nodes_of, slots_of = [], [], []
   numbers = np.zeros([steps, 4], np.int32)
   for step in range(1, steps):
     before = slice(first[step])
     slots, is_candidate, room = candidates(
         graph.operands[before], edges_up_to[before, step - 1], direction)
     node = np.flatnonzero(is_candidate)
-    candidate_step.append(np.full(len(node), step))
-    candidate_node.append(node)
-    candidate_slots.append(slots[node])
+    steps_of.append(np.full(len(node), step))
+    nodes_of.append(node)
+    slots_of.append(slots[node])
     numbers[step] = first[step], room[first[step - 1]:].sum(), room.sum(), step
-  candidate_step = _joined(candidate_step)
-  candidate_node = _joined(candidate_node)
+  candidate_step, candidate_node = _joined(steps_of), _joined(nodes_of)
   pair_candidate = np.repeat(np.arange(len(candidate_step)), size[candidate_step])
   # Index within the nodes of a candidate's step.
   within = np.arange(len(pair_candidate)) - np.repeat(
@@ -168,7 +167,7 @@ def unroll(graph: OrderedGraph, direction: str, whole_prefixes: bool = False,
       "edges": np.stack([graph.old, graph.new], axis=1),
       "size": size, "counts": numbers,
       "candidate_step": candidate_step, "candidate_node": candidate_node,
-      "candidate_slots": np.minimum(_joined(candidate_slots), MAX_SLOTS),
+      "candidate_slots": np.minimum(_joined(slots_of), MAX_SLOTS),
       "candidate_gap": np.minimum(candidate_step - graph.layer[candidate_node], MAX_GAP),
       "pairs": np.stack([pair_candidate, pair_new], axis=1), "linked": linked,
       "layer_pairs": np.concatenate(layer_pairs)}

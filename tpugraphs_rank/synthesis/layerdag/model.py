@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
@@ -27,6 +26,7 @@ from tpugraphs_rank.synthesis.layerdag import generator as generator_lib
 from tpugraphs_rank.synthesis.layerdag import networks as modules_lib
 from tpugraphs_rank.synthesis.layerdag import sampler
 from tpugraphs_rank.synthesis.layerdag import settings
+from tpugraphs_rank.training import epochs
 
 _BUNDLED = (pathlib.Path(__file__).resolve().parents[2] / "bundled" / "layerdag_tile_xla_cpu"
             / "model.npz")
@@ -72,11 +72,9 @@ class LayerDAG:
     self._generator = generator_lib.Generator(
         self.config, generator_lib.Facts.of(train, self.config))
     fitter = fitting.Fitter(self._generator, train, valid)
-    with tqdm.tqdm(total=self.config.fit.epochs, unit="epoch", desc="LayerDAG",
-                   disable=None) as bar:
+    with epochs.step_bar(self.config.fit.epochs * fitter.steps_per_epoch, label="LayerDAG") as bar:
       while not fitter.finished:
-        fitter.epoch()
-        bar.update()
+        fitter.epoch(bar.update)
     fitter.keep_best()
     return self
 

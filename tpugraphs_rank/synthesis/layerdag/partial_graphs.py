@@ -163,8 +163,8 @@ class PartialGraphs:
       rows = np.flatnonzero(stays)
       number = np.cumsum(stays) - 1
       self._edges = number[self._edges[stays[self._edges[:, 1]]]]
-      self._x, self._graph, self._level, self._done = (
-          values[rows] for values in (self._x, self._graph, self._level, self._done))
+      self._x, self._graph = self._x[rows], self._graph[rows]
+      self._level, self._done = self._level[rows], self._done[rows]
       take = lambda values: tf.gather(values, rows) if len(values) else values
       self.states = {name: take(values) for name, values in self.states.items()}
       self.rounds = {name: list(map(take, values)) for name, values in self.rounds.items()}

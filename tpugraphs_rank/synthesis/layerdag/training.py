@@ -81,12 +81,12 @@ class Trainer:
     return {"kind": "layerdag", "digests": digests}
 
   def plan(self) -> dict[str, Any]:
-    """What training will do, in numbers."""
+    """Figures about the training: numbers of graphs, parameters and epochs."""
     facts = self.generator.facts
     return {
         "train_graphs": len(self.train_graphs), "valid_graphs": len(self.valid_graphs),
         "train_nodes": len(self.train_graphs.x), "kinds": len(facts.kinds),
-        "most_nodes": facts.max_nodes, "most_layers": facts.max_layers, "widest": facts.max_width,
+        "max_nodes": facts.max_nodes, "max_layers": facts.max_layers, "max_width": facts.max_width,
         "conditions": list(facts.conditions.names),
         "parameters": {name: sum(int(tf.size(variable)) for variable in variables)
                        for name, variables in self.generator.variables.items()},

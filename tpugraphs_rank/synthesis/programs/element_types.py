@@ -54,16 +54,16 @@ def assign(nodes: Sequence[nodes_lib.Node]) -> Types:
       for operand in operands:
         restrict(operand, ops.NUMBERS)
     elif operation == ops.SELECT:
-      predicates[place] = _first(nodes, operands, "pred")
-      if predicates[place] is not None:
-        restrict(predicates[place], frozenset({"pred"}))
-        operands.remove(predicates[place])
+      predicates[place] = predicate = _first(nodes, operands, "pred")
+      if predicate is not None:
+        restrict(predicate, frozenset({"pred"}))
+        operands.remove(predicate)
       join([place, *operands])
     elif operation == ops.GATHER:
-      indices[place] = _first(nodes, operands, "s32")
-      if indices[place] is not None:
-        restrict(indices[place], frozenset({"s32"}))
-        operands.remove(indices[place])
+      indices[place] = rows = _first(nodes, operands, "s32")
+      if rows is not None:
+        restrict(rows, frozenset({"s32"}))
+        operands.remove(rows)
       join([place, *operands[:1]])
     elif operation in (ops.DOT, ops.CONVOLUTION):
       join(operands)

@@ -96,9 +96,10 @@ class RunnableProgram:
       DataError: a part is missing or invalid.
     """
     try:
-      nodes = [Node(**{key: tuple(part) if isinstance(part, list) else part
-                       for key, part in node.items()}) for node in value["nodes"]]
-      return cls(str(value["stem"]), tuple(nodes))
+      fields: list[dict[str, Any]] = [
+          {key: tuple(part) if isinstance(part, list) else part for key, part in node.items()}
+          for node in value["nodes"]]
+      return cls(str(value["stem"]), tuple(Node(**node) for node in fields))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
       raise errors.DataError(
           f"not a program: {error}; expected stem and nodes, as "
@@ -134,7 +135,7 @@ def work(nodes: Sequence[Node]) -> float:
   """An estimate of the arithmetic operations that a program executes."""
   total = 0.0
   for node in nodes:
-    size = elements(node.shape)
+    size: float = elements(node.shape)
     if node.operation in operations.REDUCTIONS:
       size = elements(nodes[node.operands[0]].shape)
     elif node.operation == operations.DOT:

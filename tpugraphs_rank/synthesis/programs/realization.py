@@ -204,7 +204,8 @@ class _Realizer:
         if decides is None:
           # Its shape, like that of every added operand, is set when the operand is placed.
           decides = self._add(ops.PARAMETER, "pred", ())
-          others = sorted(others, key=lambda one, user=place: -self._lost(user, [one]))[:2]
+          lost = {operand: self._lost(place, [operand]) for operand in others}
+          others = sorted(others, key=lost.__getitem__, reverse=True)[:2]
           self.repairs["operand"] += 1
         if len(others) < 2:
           others.append(self._add(ops.CONSTANT, self._types[place], ()))
