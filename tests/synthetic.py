@@ -1,4 +1,4 @@
-"""Small made-up graphs and collections, for tests that need structure and not truth."""
+"""Small synthetic graphs and collections, for tests that need structure but no real data."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""The real data that is not in the repository: where TPUGRAPHS_TESTDATA names its folder."""
+"""Real data outside the repository, in the folder that TPUGRAPHS_TESTDATA names."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Graphs that are others but for names and order."""
+"""Copies of graphs with other names, node order or configurations."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Directed graphs that `hypothesis` draws."""
+"""Strategies of `hypothesis` for directed graphs."""
 
 from hypothesis import strategies as st
 import numpy as np

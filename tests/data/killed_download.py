@@ -1,12 +1,12 @@
-"""Downloads in processes of their own, killed at a chosen step. Run by test_download.py.
+"""Runs downloads in child processes and kills them at a chosen step. test_download.py runs it.
 
     python -m tests.data.killed_download ADDRESS FOLDER EXPECTED RUNS
 
-A step is an operation on a file, or a piece of a file that is read, received or unpacked. Each of
-the runs, "7" or "7,3", starts with nothing: it is killed at step 7, and then, where more steps are
-named, run and killed again; at last it is run to its end. "all" stands for "1", "2", ... until a
-run ends by itself. Prints how many runs were killed; fails where one ends in another tree than
-EXPECTED.
+A step is an operation on a file, or a chunk of a file that is read, received or unpacked. Each of
+the runs, "7" or "7,3", starts with an empty folder. It is killed at step 7; if more steps are
+listed, it is run and killed again; finally it runs to its end. "all" means "1", "2", ... until a
+run ends by itself. Prints the number of killed runs; fails if a run ends with a tree that differs
+from EXPECTED.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,13 @@ from tpugraphs_rank.data import archives
 from tpugraphs_rank.data import download
 from tpugraphs_rank.data import transfer
 
-GRAPHS = 3  # Of the archive at ADDRESS.
+GRAPHS = 3  # Graphs in the archive at ADDRESS.
 
 _STEPS = ("open", "os.", "shutil.", "fcntl.", "tempfile.")
 
 
 def _kill_at(step: int) -> None:
-  """From now on this process dies by SIGKILL just before that step."""
+  """Makes this process kill itself with SIGKILL just before that step."""
   left = itertools.count(step - 1, -1)
 
   def count() -> None:
@@ -51,7 +51,7 @@ def _kill_at(step: int) -> None:
 
 
 def _killed(remotes: Sequence[archives.Remote], root: pathlib.Path, step: int) -> bool:
-  """Downloads in a process of its own; whether it came as far as the step that kills it."""
+  """Downloads in a child process; returns whether it reached the step that kills it."""
   process = os.fork()
   if process == 0:
     try:
@@ -68,7 +68,7 @@ def _killed(remotes: Sequence[archives.Remote], root: pathlib.Path, step: int) -
 
 
 def tree(root: pathlib.Path) -> dict[str, bytes]:
-  """Content of all files but records and locks."""
+  """The content of all files except records and locks."""
   return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*")
           if path.is_file() and not (path.parent.name == "downloads" and
                                      path.suffix in (".json", ".lock"))}
@@ -80,16 +80,16 @@ def _plans(runs: str) -> Iterator[str]:
 
 def main() -> None:
   address, folder, expected, runs = sys.argv[1:]
-  # A killed process takes nothing with it that it has written; only a power cut would.
+  # Data that a killed process has written is not lost, so syncing is not needed here.
   os.sync = lambda: None
   os.fsync = lambda _: None
   transfer._FIRST_WAIT = 0.0
   archive, = archives.collection_archives(["layout:xla:random"], ["valid"], base_url=address)
-  # Of few graphs, so that there are not too many steps.
+  # Few graphs, to limit the number of steps.
   remotes = [dataclasses.replace(archive, graphs=GRAPHS),
              archives.Remote("small.json", f"{address}small.json", pathlib.PurePosixPath(
                  "eval_indices/small.json"), is_archive=False)]
-  # What is imported on first use is imported once, not in every process.
+  # Import lazily imported modules once, not in every child process.
   download.download(remotes, pathlib.Path(folder) / "warm", parallel=1)
   killed = 0
   for plan in _plans(runs):
@@ -97,13 +97,13 @@ def main() -> None:
     ended = not [_killed(remotes, root, int(step)) for step in plan.split(",")][0]
     killed += not ended
     download.download(remotes, root, parallel=1)
-    found = tree(root)
-    assert found == tree(pathlib.Path(expected)), f"another tree after {plan}: {sorted(found)}"
+    actual = tree(root)
+    assert actual == tree(pathlib.Path(expected)), f"another tree after {plan}: {sorted(actual)}"
     leftovers = {path.name for path in (root / "downloads").iterdir()}
     names = {"npz_layout_xla_random_valid.tar", "small.json"}
     allowed = {f"{name}{suffix}" for name in names for suffix in (".json", ".lock")}
     assert leftovers <= allowed, f"after {plan}: {leftovers - allowed}"
-    assert all(brought.was_complete for brought in download.download(remotes, root))
+    assert all(result.was_complete for result in download.download(remotes, root))
     shutil.rmtree(root)
     if runs == "all" and ended:
       break

@@ -21,7 +21,7 @@ SIZES = [(6, 7), (3, 4), (8, 9), (1, 2)]  # Nodes and configurations.
 
 
 def _distinct(graph):
-  """The same graph with runtimes that tell its configurations apart."""
+  """The same graph with distinct runtimes for its configurations."""
   arrays = dict(graph.arrays(), config_runtime=np.arange(graph.num_configs) * 7 + 1000)
   return batches.graphs.graph_from_arrays(graph.name, arrays)
 
@@ -88,7 +88,7 @@ def test_prepared_graphs():
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_the_order_by_runtime_is_of_the_usable_configurations(kind):
+def test_the_order_by_runtime_covers_usable_configurations_only(kind):
   graph = MAKERS[kind](0, num_configs=9)
   normalizer = normalize.Normalizer.fit([graph])
   merged = np.arange(9.0)[::-1]
@@ -186,7 +186,7 @@ def test_skew_prefers_fast_configurations():
 
 
 @pytest.mark.parametrize("mode", ["full", "drop", "backprop"])
-def test_noise_on_node_features_and_nothing_else(mode):
+def test_noise_affects_node_features_only(mode):
   members = _prepared("tile", max_nodes=3)[:3]
   draw = lambda noise: batches.training_batch(
       members, _config(segment_mode=mode, feature_noise=noise), np.random.default_rng(0))
@@ -206,7 +206,7 @@ def test_noise_on_node_features_and_nothing_else(mode):
 
 
 @pytest.mark.parametrize("size, lists", [(3, 2), (8, 1), (1, 3), (16, 4)])
-def test_an_epoch_holds_each_graph_as_often_as_asked(size, lists):
+def test_an_epoch_has_each_graph_the_requested_number_of_times(size, lists):
   config = _config(batch_size=size, lists_per_graph=lists)
   epoch = list(batches.training_batches(PREPARED["tile"], config, seed=0, epoch=1))
   sizes = [len(batch["num_nodes"]) for batch in epoch]
@@ -216,7 +216,7 @@ def test_an_epoch_holds_each_graph_as_often_as_asked(size, lists):
   assert counts == {nodes: lists for nodes, _ in SIZES}
 
 
-def test_an_epoch_is_that_of_its_seed_and_number():
+def test_an_epoch_depends_on_seed_and_number_only():
   config = _config(batch_size=3, edge_drop_rate=0.3, config_skew=1.0, feature_noise=0.1)
   make = lambda seed, epoch: list(
       batches.training_batches(PREPARED["layout"], config, seed, epoch))
@@ -256,7 +256,7 @@ def test_scoring_covers_every_configuration_once(kind, max_configs, reference, m
                   for c in range(member.graph.num_configs)}
 
 
-def test_scoring_takes_usable_configurations_alone():
+def test_scoring_uses_usable_configurations_only():
   members = _prepared("layout", [np.array([5, 1]), np.zeros([0], np.int64), None, None])[:2]
   ((batch, owners),) = batches.scoring_batches(members, 10, 3)
   assert [(index, picked.tolist()) for index, picked in owners] == [(0, [5, 1])]

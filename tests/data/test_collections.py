@@ -1,4 +1,4 @@
-"""Splits as lazy sequences, and what is said when their files are not as described."""
+"""Splits are lazy sequences, and errors explain files that differ from the description."""
 
 import pathlib
 import shutil
@@ -33,7 +33,7 @@ def test_the_graphs_of_a_split_in_the_order_of_their_names(descriptor):
   assert isinstance(part, collections.Split) and part.paths == split.paths[1:]
 
 
-def test_files_are_read_when_they_are_asked_for_and_not_before(descriptor):
+def test_files_are_read_on_access_only(descriptor):
   split = collections.load_collection(str(descriptor), "train")
   _damage(split.paths[2])
   again = collections.load_collection(str(descriptor), "train")  # Finds them without opening them.
@@ -43,7 +43,7 @@ def test_files_are_read_when_they_are_asked_for_and_not_before(descriptor):
     again[2]
 
 
-def test_each_access_reads_anew(descriptor):
+def test_each_access_reads_the_file_again(descriptor):
   split = collections.load_collection(str(descriptor), "valid")
   assert split[0] is not split[0]
 
@@ -57,7 +57,7 @@ def test_a_graph_of_another_kind(descriptor):
   assert str(split.paths[0]) in str(caught.value)
 
 
-def test_the_number_of_files_must_be_the_stated_one(descriptor):
+def test_the_number_of_files_must_match_the_description(descriptor):
   folder = descriptor.parent / "npz" / "train"
   next(folder.glob("*.npz")).unlink()
   with pytest.raises(errors.DataError, match=(
@@ -77,7 +77,7 @@ def test_the_remedy_for_one_file_too_many_is_not_a_download(descriptor):
   assert str(caught.value).endswith("move the files that do not belong there elsewhere")
 
 
-def test_a_split_that_is_to_hold_no_graph(tmp_path):
+def test_a_split_described_as_empty(tmp_path):
   empty = registry.Collection(
       name="tile:none", kind="tile", target="t", splits={"train": 1, "test": 0}, folder=tmp_path)
   assert list(collections.load_collection(empty, "test")) == []
@@ -85,14 +85,14 @@ def test_a_split_that_is_to_hold_no_graph(tmp_path):
     collections.load_collection(empty, "train")
 
 
-def test_missing_files_of_ones_own(descriptor):
+def test_missing_files_of_a_users_collection(descriptor):
   shutil.rmtree(descriptor.parent / "npz" / "valid")
   with pytest.raises(errors.MissingDataError, match=(
       "no data of tile:synthetic valid at .*check the path and files")):
     collections.load_collection(str(descriptor), "valid")
 
 
-def test_missing_public_data_names_the_command_that_fetches_it(tmp_path, monkeypatch):
+def test_missing_public_data_names_the_download_command(tmp_path, monkeypatch):
   monkeypatch.setenv("TPUGRAPHS_RANK_DATA", str(tmp_path / "variable"))
   for argument, root in ((None, tmp_path / "variable"), (tmp_path / "a", tmp_path / "a")):
     with pytest.raises(errors.MissingDataError) as caught:

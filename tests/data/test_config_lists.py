@@ -117,7 +117,7 @@ def test_shares_are_of_the_distinct_configurations():
   assert [len(np.unique(keys[side])) for side in (train, valid, test)] == [60, 10, 30]
 
 
-def test_the_division_is_the_seeds():
+def test_the_division_depends_on_the_seed():
   keys = np.arange(30)
   split = lambda seed: [side.tolist() for side in config_lists.split_configs(keys, 0.5, 0.2, seed)]
   assert split(1) == split(1) and split(1) != split(2)

@@ -118,7 +118,7 @@ def test_every_number_of_a_split(tmp_path, kind):
   assert split["stored_dtypes"] == {key: {array.dtype.name: 4} for key, array in stored[0].items()}
 
 
-def test_how_far_apart_repeats_are(tmp_path):
+def test_the_spread_of_repeats(tmp_path):
   graph = changed.with_configs(synthetic.layout_graph(0), [0, 0, 0, 1, 1])
   graph = graphs.graph_from_arrays("g", {
       **graph.arrays(), "config_runtime": np.array([90, 100, 110, 300, 100])})
@@ -147,7 +147,7 @@ def test_a_split_without_runtimes(tmp_path):
   assert only["duplicates"]["rows"] == 1 and only["duplicates"]["relative_sd"] is None
 
 
-def test_dtypes_are_those_of_the_files_and_padding_is_stated_or_found(tmp_path):
+def test_dtypes_of_the_files_and_declared_and_observed_padding(tmp_path):
   graph = synthetic.tile_graph(0, name="a")
   path = _write(tmp_path, "tile", {"train": [graph]}, splits={"train": 3})
   released = {key: array for key, array in graph.arrays().items() if key != "feature_padding"}
@@ -172,7 +172,7 @@ def _with_opcodes(name, numbers):
                               node_opcode=np.array(numbers, np.uint8))
 
 
-def test_opcodes_and_those_that_training_lacks(tmp_path):
+def test_opcodes_and_those_not_in_training(tmp_path):
   path = _write(tmp_path, "tile", {
       "train": [_with_opcodes("a", [2, 2, 34]), _with_opcodes("b", [2, 2])],
       "valid": [_with_opcodes("c", [34, 63])], "test": [_with_opcodes("d", [63, 24, 24, 2])]})
@@ -235,7 +235,7 @@ def _damaged_file(path, how):
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "flipped", "key", "kind", "pickle"])
-def test_a_damaged_file_is_named_with_its_error_and_reading_goes_on(tmp_path, how):
+def test_a_damaged_file_is_reported_and_reading_continues(tmp_path, how):
   path = synthetic.write_collection(tmp_path, counts=(3, 2, 1))
   victim = sorted((tmp_path / "npz" / "train").glob("*.npz"))[1]
   _damaged_file(victim, how)
@@ -262,7 +262,7 @@ def test_too_few_and_too_many_files(tmp_path):
   assert _summary(path, splits=["train"])["problems"] == ["train has 2 of 3 graphs"]
 
 
-def test_listed_files_that_are_not_there(tmp_path):
+def test_listed_files_that_do_not_exist(tmp_path):
   npz.save_graph(tmp_path / "a.npz", synthetic.tile_graph(0))
   collection = registry.Collection(
       name="tile:listed", kind="tile", target="t", splits={"train": None, "test": None},
@@ -280,7 +280,7 @@ def _zeros(path):
   return graph.name
 
 
-def test_graphs_without_the_runtimes_that_they_should_have(tmp_path):
+def test_graphs_that_lack_runtimes(tmp_path):
   path = synthetic.write_collection(tmp_path, counts=(4, 2, 1))
   stated = json.loads(path.read_text())
   names = [_zeros(file) for file in sorted((tmp_path / "npz" / "train").glob("*.npz"))[1:]]
@@ -390,7 +390,7 @@ def test_a_collection_that_has_no_graphs_by_design(tmp_path):
 # ---- memory --------------------------------------------------------------------------------------
 
 
-def test_one_graph_is_held_at_a_time(tmp_path, monkeypatch):
+def test_only_one_graph_is_in_memory(tmp_path, monkeypatch):
   path = synthetic.write_collection(tmp_path, counts=(4, 2, 1))
   alive, most = weakref.WeakSet(), []
   load_graph = npz.load_graph
@@ -435,7 +435,7 @@ def test_a_large_layout_takes_about_twice_its_size(tmp_path):
 # ---- real measurements ---------------------------------------------------------------------------
 
 
-def test_the_bundled_collection_is_whole():
+def test_the_bundled_collection_is_complete():
   found = describe.describe("tile:xla_cpu").summary()
   assert found["problems"] == []
   for split, there in found["splits"].items():

@@ -1,4 +1,4 @@
-"""Downloads under a data root: verified, unpacked, known again; killed anywhere, side by side."""
+"""Downloads: verifying, unpacking, records, interruption at any step, parallel downloads."""
 
 import collections
 import dataclasses
@@ -79,7 +79,7 @@ def _digest(content):
   return hashlib.sha256(content).hexdigest()
 
 
-# ---- what there is -------------------------------------------------------------------------------
+# ---- available downloads -------------------------------------------------------------------------
 
 
 def test_the_addresses_are_the_registered_ones():
@@ -114,7 +114,7 @@ def test_each_archive_once_and_from_the_mirror():
                            "module_tuning_data_layout.pb")
 
 
-def test_the_extras_lie_where_they_are_looked_for():
+def test_the_extra_files_are_downloaded_to_where_they_are_read():
   found = {str(remote.place): remote for remote in archives.extra_files()}
   assert set(found) == {
       "tpu_raw/module_tuning_data_layout.pb", "tpu_raw/op_tuning_data.pb",
@@ -135,15 +135,15 @@ def test_the_extras_lie_where_they_are_looked_for():
      "base_url 'mirror/x' is not an address; expected http"),
     ({"collections": ["tile:xla"], "base_url": "file:///x"}, errors.ConfigError, "not an address"),
 ])
-def test_what_there_is_not(arguments, error, said):
+def test_invalid_arguments(arguments, error, said):
   with pytest.raises(error, match=said):
     archives.collection_archives(**arguments)
 
 
-# ---- bringing and verifying ----------------------------------------------------------------------
+# ---- downloading and verifying -------------------------------------------------------------------
 
 
-def test_brought_then_verified(server, tmp_path, caplog):
+def test_downloaded_then_verified(server, tmp_path, caplog):
   caplog.set_level(logging.INFO)
   brought, = download.download(remotes(server), tmp_path)
   content = server.files[NAME]
@@ -173,11 +173,11 @@ def test_an_archive_that_is_kept_is_verified_too(server, tmp_path):
   with pytest.raises(errors.DataError, match="recorded at the first download.*renamed to .*tar."):
     download.download(remotes(server), tmp_path, keep_archives=True)
   assert not path.exists()
-  # Without it, the tree itself counts.
+  # Without the archive, only the tree is verified.
   assert download.download(remotes(server), tmp_path, keep_archives=True)[0].was_complete
 
 
-def test_an_archive_put_there_by_hand_is_taken(server, tmp_path):
+def test_an_archive_placed_by_hand_is_used(server, tmp_path):
   (tmp_path / "downloads").mkdir()
   (tmp_path / "downloads" / NAME).write_bytes(server.files[NAME])
   server.files.clear()
@@ -188,7 +188,7 @@ def test_an_archive_put_there_by_hand_is_taken(server, tmp_path):
 @pytest.mark.parametrize("change", [
     lambda path: path.write_bytes(path.read_bytes()[:-1] + b"!"),
     lambda path: path.write_bytes(b"")])
-def test_a_changed_graph_is_told_and_stays(server, tmp_path, change):
+def test_a_changed_graph_is_reported_and_stays(server, tmp_path, change):
   download.download(remotes(server), tmp_path)
   path = tmp_path / FOLDER / "g3.npz"
   change(path)
@@ -204,7 +204,7 @@ def test_a_changed_graph_is_told_and_stays(server, tmp_path, change):
   assert data(tmp_path) == GOOD
 
 
-def test_missing_graphs_are_brought_again(server, tmp_path, caplog):
+def test_missing_graphs_are_downloaded_again(server, tmp_path, caplog):
   download.download(remotes(server), tmp_path)
   (tmp_path / FOLDER / "g1.npz").unlink()
   (tmp_path / FOLDER / "mine.npz").write_bytes(b"mine")
@@ -257,7 +257,7 @@ def test_a_file_with_a_published_digest(server, tmp_path):
   assert data(tmp_path) == {"eval_indices/small.json": b"[]"}
 
 
-def test_a_file_without_a_published_digest_is_held_to_its_first_download(server, tmp_path):
+def test_a_file_without_a_published_checksum_is_compared_with_its_first_download(server, tmp_path):
   server.files["small.json"] = b"{}"
   remote = archives.Remote("small.json", f"{server.address}small.json", pathlib.PurePosixPath(
       "eval_indices/small.json"), is_archive=False)
@@ -296,7 +296,7 @@ def test_a_harmful_archive_leaves_nothing(server, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"no archive", archive(GOOD)[:300_000], b""])
-def test_a_damaged_archive_is_set_aside_and_brought_anew(server, tmp_path, content):
+def test_a_damaged_archive_is_renamed_and_downloaded_again(server, tmp_path, content):
   good = server.files[NAME]
   server.files[NAME] = content
   with pytest.raises(errors.DataError, match=rf"renamed to .*{NAME}.rejected: run the same "):
@@ -307,7 +307,7 @@ def test_a_damaged_archive_is_set_aside_and_brought_anew(server, tmp_path, conte
   assert data(tmp_path) == GOOD
 
 
-def test_files_in_the_way_stay_and_the_archive_is_not_lost(server, tmp_path):
+def test_conflicting_files_and_the_archive_are_kept(server, tmp_path):
   (tmp_path / FOLDER).mkdir(parents=True)
   (tmp_path / FOLDER / "g2.npz").write_bytes(b"mine")
   with pytest.raises(errors.DataError, match="g2.npz exists, and .* differs .* move it away"):
@@ -322,7 +322,7 @@ def test_files_in_the_way_stay_and_the_archive_is_not_lost(server, tmp_path):
 @pytest.mark.parametrize("held, said", [
     (contents(count=5), f"holds 5 graphs in {FOLDER}; expected 7"),
     (contents(count=8), f"holds 8 graphs in {FOLDER}; expected 7"),
-    # What is elsewhere, or no graph, is not one of the seven.
+    # Files elsewhere and files that are not graphs do not count.
     ({**contents(count=6), f"{FOLDER}/more/g6.npz": b"x"}, f"holds 6 graphs in {FOLDER}; expected"),
     ({**contents(count=6), f"{FOLDER}/README": b"x"}, f"holds 6 graphs in {FOLDER}; expected 7"),
     ({}, "holds no files"),
@@ -330,7 +330,7 @@ def test_files_in_the_way_stay_and_the_archive_is_not_lost(server, tmp_path):
      f"'{FOLDER.replace('valid', 'test')}/g0.npz' is not in {FOLDER}/"),
     ({**GOOD, "npz/tile/xla/train/g.npz": b"x"}, f"'npz/tile/xla/train/g.npz' is not in {FOLDER}/"),
 ])
-def test_an_archive_of_other_graphs_is_set_aside_and_can_be_mended(server, tmp_path, held, said):
+def test_an_archive_of_other_graphs_is_renamed_and_can_be_replaced(server, tmp_path, held, said):
   server.files[NAME] = archive(held)
   with pytest.raises(errors.DataError) as caught:
     download.download(remotes(server), tmp_path)
@@ -338,14 +338,14 @@ def test_an_archive_of_other_graphs_is_set_aside_and_can_be_mended(server, tmp_p
   assert str(path) in str(caught.value) and said in str(caught.value)
   assert f"renamed to {path}.rejected: run the same command again" in str(caught.value)
   assert not data(tmp_path) and left(tmp_path) == [f"{NAME}.lock", f"{NAME}.rejected"]
-  # Nothing is on record, so that a good one can come from anywhere.
+  # There is no record, so a valid archive may come from anywhere.
   server.files.clear()
   path.write_bytes(archive(GOOD))
   assert not download.download(remotes(server), tmp_path)[0].was_complete
   assert data(tmp_path) == GOOD
 
 
-def test_a_record_of_a_short_archive_is_forgotten(server, tmp_path, caplog):
+def test_a_record_of_an_incomplete_archive_is_removed(server, tmp_path, caplog):
   short = {name: GOOD[name] for name in list(GOOD)[:5]}
   server.files[NAME] = archive(short)
   whole, = remotes(server)
@@ -359,12 +359,12 @@ def test_a_record_of_a_short_archive_is_forgotten(server, tmp_path, caplog):
   assert download.download([whole], tmp_path)[0].was_complete
 
 
-def test_more_than_graphs_may_lie_in_the_place(server, tmp_path):
+def test_the_place_may_contain_other_files(server, tmp_path):
   server.files[NAME] = archive({**GOOD, f"{FOLDER}/README": b"x"})
   assert download.download(remotes(server), tmp_path)[0].files == 8
 
 
-def test_a_number_of_raw_files_that_is_another_is_told(server, tmp_path, caplog):
+def test_a_different_number_of_raw_files_is_logged(server, tmp_path, caplog):
   folder = "pb" + FOLDER.removeprefix("npz")
   name = "pb" + NAME.removeprefix("npz")
   raw = remotes(server, raw=True)
@@ -393,7 +393,7 @@ def test_an_archive_of_another_digest_is_never_removed(server, tmp_path, keep):
   assert f"{NAME} from {server.address}{NAME} has SHA-256 {_digest(other)}; expected " in said
   assert f"renamed to {path}.rejected: run the same command again" in said
   assert f"remove {path}.json and {tmp_path / FOLDER}, and rename it back to {path}" in said
-  # What is there is verified, and nobody's archive goes for that.
+  # The existing files are verified, and the user's archive is kept.
   assert download.download(remotes(server), tmp_path, keep_archives=keep)[0].was_complete
   rejected = path.with_name(f"{NAME}.rejected")
   assert rejected.read_bytes() == other
@@ -405,14 +405,14 @@ def test_an_archive_of_another_digest_is_never_removed(server, tmp_path, keep):
   assert data(tmp_path) == contents(seed=1) and path.exists() == keep
 
 
-def test_an_archive_of_the_right_digest_is_not_kept_beside_its_files(server, tmp_path):
+def test_a_valid_archive_of_unpacked_files_is_removed(server, tmp_path):
   download.download(remotes(server), tmp_path)
   (tmp_path / "downloads" / NAME).write_bytes(server.files[NAME])
   assert download.download(remotes(server), tmp_path)[0].was_complete
   assert left(tmp_path) == [f"{NAME}.json", f"{NAME}.lock"]
 
 
-def test_what_was_set_aside_goes_with_the_next_success(server, tmp_path, caplog):
+def test_the_next_success_removes_rejected_files(server, tmp_path, caplog):
   caplog.set_level(logging.INFO)
   good = server.files[NAME]
   for content in (b"no archive", b"no archive", b"neither"):
@@ -420,7 +420,7 @@ def test_what_was_set_aside_goes_with_the_next_success(server, tmp_path, caplog)
     with pytest.raises(errors.DataError, match="renamed to"):
       download.download(remotes(server), tmp_path)
   folder = tmp_path / "downloads"
-  # The same content once; another is not replaced, and other files' stay.
+  # Equal content is kept once; other content and other files' leftovers are kept.
   assert left(tmp_path) == [f"{NAME}.lock", f"{NAME}.rejected", f"{NAME}.rejected2"]
   assert (folder / f"{NAME}.rejected").read_bytes() == b"no archive"
   assert (folder / f"{NAME}.rejected2").read_bytes() == b"neither"
@@ -432,7 +432,7 @@ def test_what_was_set_aside_goes_with_the_next_success(server, tmp_path, caplog)
     assert f"removed {folder / NAME}.rejected{suffix}, which was rejected earlier" in caplog.text
 
 
-# ---- several -------------------------------------------------------------------------------------
+# ---- several downloads ---------------------------------------------------------------------------
 
 
 def _all_splits(server):
@@ -451,7 +451,7 @@ def test_several_at_a_time(server, tmp_path, parallel):
   assert [item.remote for item in brought] == wanted and data(tmp_path) == expected
 
 
-def test_they_are_brought_side_by_side(server, tmp_path):
+def test_downloads_run_in_parallel(server, tmp_path):
   wanted, _ = _all_splits(server)
   together = threading.Barrier(3, timeout=20)  # It breaks, which is an error, unless three meet.
   met = []
@@ -467,7 +467,7 @@ def test_they_are_brought_side_by_side(server, tmp_path):
   assert sorted(met[:3]) == [0, 1, 2]
 
 
-def test_a_failure_does_not_keep_the_others_from_being_brought(server, tmp_path):
+def test_a_failure_does_not_stop_the_others(server, tmp_path):
   wanted, expected = _all_splits(server)
   server.files["npz_layout_xla_random_train.tar"] = b"no archive"
   with pytest.raises(errors.DataError, match="random_train.tar is damaged or not a tar archive"):
@@ -486,7 +486,7 @@ def _but(expected, split):
   return {name: content for name, content in expected.items() if f"/{split}/" not in name}
 
 
-def test_a_missing_archive_does_not_keep_the_others_from_being_brought(server, tmp_path):
+def test_a_missing_archive_does_not_stop_the_others(server, tmp_path):
   wanted, expected = _all_splits(server)
   del server.files["npz_layout_xla_random_test.tar"]
   with pytest.raises(errors.MissingDataError) as caught:
@@ -496,7 +496,7 @@ def test_a_missing_archive_does_not_keep_the_others_from_being_brought(server, t
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-def test_a_server_that_refuses_to_tell_sizes(server, tmp_path, status, caplog):
+def test_a_server_that_does_not_report_sizes(server, tmp_path, status, caplog):
   caplog.set_level(logging.INFO)
   wanted, expected = _all_splits(server)
   server.head_status = status
@@ -505,7 +505,7 @@ def test_a_server_that_refuses_to_tell_sizes(server, tmp_path, status, caplog):
   assert "the servers do not report the size of 3 of 3 files" in caplog.text
 
 
-def test_what_is_complete_is_verified_without_a_server_beside_what_is_not(tmp_path, caplog):
+def test_complete_files_are_verified_without_a_server(tmp_path, caplog):
   caplog.set_level(logging.INFO)
   with file_server.FileServer({}) as server:
     wanted, expected = _all_splits(server)
@@ -523,7 +523,7 @@ def test_what_is_complete_is_verified_without_a_server_beside_what_is_not(tmp_pa
   assert "random_train.tar: verified, 69 files" in caplog.text
 
 
-def test_a_damaged_record_does_not_keep_the_others_from_being_brought(server, tmp_path):
+def test_a_damaged_record_does_not_stop_the_others(server, tmp_path):
   wanted, expected = _all_splits(server)
   (tmp_path / "downloads").mkdir()
   record = tmp_path / "downloads" / "npz_layout_xla_random_train.tar.json"
@@ -556,7 +556,7 @@ def _free(monkeypatch, free):
 
 @pytest.mark.parametrize("keep, parallel, archives_at_once", [
     (False, 1, 1), (False, 2, 2), (False, 9, 3), (True, 1, 3)])
-def test_archives_at_work_and_all_trees_must_fit(
+def test_archives_in_progress_and_all_trees_must_fit(
     server, tmp_path, monkeypatch, keep, parallel, archives_at_once):
   wanted, expected = _all_splits(server)
   sizes = sorted(len(server.files[remote.name]) for remote in wanted)
@@ -570,7 +570,7 @@ def test_archives_at_work_and_all_trees_must_fit(
   assert data(tmp_path) == expected
 
 
-def test_what_has_arrived_needs_no_more_space(server, tmp_path, monkeypatch):
+def test_received_data_needs_no_more_space(server, tmp_path, monkeypatch):
   size = len(server.files[NAME])
   server.faults[NAME] = [Fault(cut=300_000), *[Fault(cut=0)] * 6]
   with pytest.raises(errors.MissingDataError):
@@ -587,7 +587,7 @@ def test_what_has_arrived_needs_no_more_space(server, tmp_path, monkeypatch):
 
 def test_space_is_checked_again_before_unpacking(server, tmp_path, monkeypatch, caplog):
   caplog.set_level(logging.INFO)
-  server.head_status = 405  # So that no size is known beforehand.
+  server.head_status = 405  # No size is known in advance.
   _free(monkeypatch, sum(map(len, GOOD.values())) - 1)
   with pytest.raises(errors.OutputError, match=f"are needed .to unpack {NAME}"):
     download.download(remotes(server), tmp_path)
@@ -599,13 +599,13 @@ def test_space_is_checked_again_before_unpacking(server, tmp_path, monkeypatch, 
   assert data(tmp_path) == GOOD and not server.gets()  # It had arrived.
 
 
-def test_a_data_root_that_cannot_be(server, tmp_path):
+def test_an_impossible_data_root(server, tmp_path):
   (tmp_path / "file").write_bytes(b"")
   with pytest.raises(errors.OutputError, match="cannot create the folder .*--data_root"):
     download.download(remotes(server), tmp_path / "file")
 
 
-# ---- what is here --------------------------------------------------------------------------------
+# ---- states --------------------------------------------------------------------------------------
 
 
 def test_states(server, tmp_path):
@@ -629,17 +629,17 @@ def test_states(server, tmp_path):
   assert look() == ("downloaded", size, 0)
 
 
-def test_no_work_is_done_twice_in_one_process(server, tmp_path):
+def test_a_repeated_remote_is_downloaded_once(server, tmp_path):
   assert len(download.download(remotes(server) * 2, tmp_path)) == 2
   assert len(server.gets()) == 1
 
 
-# ---- killed --------------------------------------------------------------------------------------
+# ---- killed downloads ----------------------------------------------------------------------------
 
 
 @pytest.fixture
 def small(tmp_path):
-  """A server of an archive of few pieces and of a file, and the tree that they make."""
+  """A server with a small archive and a file, and the expected tree in `expected`."""
   held = contents(count=killed_download.GRAPHS, size=30_000)
   with file_server.FileServer({NAME: archive(held), "small.json": b"{}" * 500}) as served:
     for name, content in {**held, "eval_indices/small.json": b"{}" * 500}.items():
@@ -663,7 +663,7 @@ def test_killed_at_every_step_and_run_again(small, tmp_path):
   assert _killed(small, tmp_path, "all") > 50
 
 
-def test_killed_again_and_again(small, tmp_path):
+def test_killed_repeatedly(small, tmp_path):
   rng = np.random.default_rng(0)
   plans = [",".join(map(str, rng.integers(1, 80, 3))) for _ in range(12)]
   assert _killed(small, tmp_path, " ".join(plans)) > 8

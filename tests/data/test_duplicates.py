@@ -33,7 +33,7 @@ def test_counts(pairs):
       for value in values), rel=1e-6, abs=1e-12)
 
 
-def test_without_runtimes_nothing_is_said_of_how_far_they_are_apart():
+def test_without_runtimes_there_is_no_spread():
   found = duplicates.count(np.array([3, 3, 1, 3]), np.zeros(4))
   assert (found.distinct, found.rows, found.largest) == (2, 2, 3)
   assert (found.squares, found.freedom) == (0.0, 0)
@@ -68,12 +68,12 @@ def test_merged(how, pairs, data):
   np.testing.assert_array_equal(merged[alone], runtimes[alone])
 
 
-def test_the_runtimes_that_were_given_stay_as_they_were():
+def test_the_runtimes_passed_in_are_unchanged():
   runtimes = np.array([4.0, 2.0])
   duplicates.merge(np.array([0, 0]), runtimes, np.array([0, 1]), "mean")
   assert runtimes.tolist() == [4.0, 2.0]
 
 
-def test_an_unknown_way():
+def test_an_unknown_rule():
   with pytest.raises(ValueError, match="by 'keep'; expected mean, minimum or first"):
     duplicates.merge(np.array([0]), np.ones(1), np.array([0]), "keep")

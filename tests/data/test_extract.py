@@ -1,4 +1,4 @@
-"""Unpacking: nothing leaves the folder, nothing is replaced, and it can be ended and repeated."""
+"""Unpacking stays inside the folder, replaces nothing, and can be interrupted and repeated."""
 
 import hashlib
 import io
@@ -52,7 +52,7 @@ def _tree(root):
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_the_tree_and_what_is_told_of_it(tmp_path, mode):
+def test_the_tree_and_its_record(tmp_path, mode):
   seen = []
   told = []
   members = _extract(_good(tmp_path / "x.tar", mode), tmp_path / "root", check_space=told.append,
@@ -65,7 +65,7 @@ def test_the_tree_and_what_is_told_of_it(tmp_path, mode):
   assert not (tmp_path / "root" / "downloads" / "x.unpacking").exists()
 
 
-def test_names_are_cleaned_and_modes_owners_and_times_not_taken_over(tmp_path):
+def test_names_are_cleaned_and_modes_owners_and_times_ignored(tmp_path):
   folder = tarfile.TarInfo("./npz/")
   folder.type, folder.mode = tarfile.DIRTYPE, 0o000
   members = _extract(_tar(tmp_path / "x.tar", [
@@ -108,7 +108,7 @@ LINK = {"type": tarfile.SYMTYPE, "linkname": "../outside"}
     ([_member("npz/\u202eb")], "unprintable characters"),
     ([_member("./downloads/x.unpacking/npz/a", b"{}")], "is in downloads/"),
 ])
-def test_what_an_archive_must_not_hold(tmp_path, members, said):
+def test_forbidden_members(tmp_path, members, said):
   (tmp_path / "outside").mkdir()
   good = _member("npz/good")
   for index, placed in enumerate(([good, *members], [*members, good])):
@@ -123,7 +123,7 @@ def test_what_an_archive_must_not_hold(tmp_path, members, said):
 
 @pytest.mark.parametrize("name", [
     "npz/tile/xlb/a", "npz/tile/xla2/a", "npz/tile/XLA/a", "npz/layout/xla/a", "npz/tile/a", "a"])
-def test_what_is_not_in_the_place_of_the_archive_is_refused(tmp_path, name):
+def test_files_outside_the_place_are_rejected(tmp_path, name):
   archive = _tar(tmp_path / "x.tar", [_member("npz/tile/xla/a/b"), _member(name)])
   with pytest.raises(extract.ArchiveError) as caught:
     _extract(archive, tmp_path / "root", place="npz/tile/xla")
@@ -157,13 +157,13 @@ def test_a_sparse_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("npz/a", "npz/a/b"), ("npz/a/b", "npz/a")])
-def test_a_file_and_a_folder_of_one_name(tmp_path, names):
+def test_a_file_and_a_folder_of_the_same_name(tmp_path, names):
   with pytest.raises(extract.ArchiveError, match="x.tar: a file and a folder have the same name"):
     _extract(_tar(tmp_path / "x.tar", [_member(name) for name in names]), tmp_path / "root")
   assert not _tree(tmp_path / "root")
 
 
-def test_a_file_in_the_way_of_a_folder(tmp_path):
+def test_a_file_with_the_name_of_a_folder(tmp_path):
   (tmp_path / "root").mkdir()
   (tmp_path / "root" / "npz").write_bytes(b"mine")
   with pytest.raises(errors.DataError, match="npz/tile.*: a file has the name of one of its "):
@@ -172,7 +172,7 @@ def test_a_file_in_the_way_of_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("depth", ["npz", "npz/tile/xla"])
-def test_links_that_were_there_are_not_written_through(tmp_path, depth):
+def test_existing_links_are_not_followed(tmp_path, depth):
   link = tmp_path / "root" / depth
   link.parent.mkdir(parents=True)
   (tmp_path / "outside").mkdir()
@@ -198,7 +198,7 @@ def test_nothing_is_replaced(tmp_path, make):
   assert _tree(tmp_path / "root") == before
 
 
-def test_what_is_there_already_stays_the_very_same_file(tmp_path):
+def test_existing_equal_files_are_not_touched(tmp_path):
   path = tmp_path / "root" / "npz/tile/xla/train/a.npz"
   path.parent.mkdir(parents=True)
   path.write_bytes(CONTENTS["npz/tile/xla/train/a.npz"])
@@ -264,7 +264,7 @@ def test_without_space_nothing_is_written(tmp_path):
   assert not _tree(tmp_path / "root")
 
 
-def test_a_full_disc_leaves_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
   class Full(io.BytesIO):
     def write(self, _):
       raise OSError(28, "No space left on device")
@@ -285,7 +285,7 @@ def test_stopping_leaves_nothing_but_another_call_does(tmp_path):
   assert _tree(tmp_path / "root") == CONTENTS
 
 
-def test_contents_reach_the_disc_before_names_do(tmp_path, monkeypatch):
+def test_contents_reach_the_disk_before_names(tmp_path, monkeypatch):
   seen = []
   monkeypatch.setattr(os, "sync", lambda: seen.append(_tree(tmp_path / "root")))
   _extract(_good(tmp_path / "x.tar"), tmp_path / "root")

@@ -1,4 +1,4 @@
-"""Graphs: canonical, immutable, and everything that breaks the format refused by key."""
+"""Graphs are canonical and immutable, and format errors name the key."""
 
 import dataclasses
 
@@ -112,7 +112,7 @@ def test_no_configurations_and_no_configurable_nodes():
   assert empty.config_keys().shape == (0,)
   fixed = synthetic.layout_graph(0, num_configs=3, node_config_ids=np.zeros([0], np.int64),
                                  node_config_feat=np.zeros([3, 0, 18], np.float32))
-  np.testing.assert_array_equal(fixed.config_keys(), [0, 0, 0])  # Nothing tells them apart.
+  np.testing.assert_array_equal(fixed.config_keys(), [0, 0, 0])  # All configurations are equal.
 
 
 # ---- immutable -----------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_relative_runtime():
 
 @pytest.mark.parametrize("kind", MAKERS)
 @given(picks=st.lists(st.integers(0, 4), min_size=1, max_size=12))
-def test_config_keys_tell_configurations_apart_and_count_from_the_first(kind, picks):
+def test_config_keys_distinguish_configurations_and_count_from_0(kind, picks):
   source = MAKERS[kind](3, num_configs=5)
   key = {"tile": "config_feat", "layout": "node_config_feat"}[kind]
   graph = MAKERS[kind](3, num_configs=len(picks), **{key: getattr(source, key)[picks]})
@@ -290,7 +290,7 @@ def test_a_graph_without_nodes():
         "edge_index": np.zeros([0, 2])})
 
 
-def test_an_error_says_what_mends_it():
+def test_an_error_states_the_remedy():
   arrays = _arrays("tile")
   arrays["node_opcode"] = arrays["node_opcode"][:2]
   with pytest.raises(errors.DataError, match="download the file again, or .*-rank featurize"):
@@ -301,7 +301,7 @@ def test_an_error_says_what_mends_it():
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_the_order_of_the_runtimes_keeps_equal_ones_as_they_stand(kind):
+def test_the_order_of_the_runtimes_is_stable(kind):
   runtimes = np.array([30, 10, 30, 20, 10])
   more = {"config_runtime_normalizers": np.array([10, 10, 1, 10, 10])} if kind == "tile" else {}
   graph = MAKERS[kind](0, num_configs=5, config_runtime=runtimes, **more)
@@ -310,7 +310,7 @@ def test_the_order_of_the_runtimes_keeps_equal_ones_as_they_stand(kind):
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_digests_are_equal_for_equal_configurations_alone(kind):
+def test_digests_are_equal_for_equal_configurations_only(kind):
   graph = MAKERS[kind](0, num_configs=40)
   digests, keys = graph.config_digests(), graph.config_keys()
   assert digests.dtype == np.uint64 and len(np.unique(keys)) > 1

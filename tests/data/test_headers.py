@@ -35,7 +35,7 @@ def test_of_both_versions_of_the_header(tmp_path):
   assert headers.read_headers(tmp_path / "a.npz") == {"a1": expected, "a2": expected}
 
 
-def test_of_fortran_order_and_of_what_is_no_array(tmp_path):
+def test_fortran_order_and_members_that_are_not_arrays(tmp_path):
   np.savez(tmp_path / "a.npz", a=np.asfortranarray(np.zeros([2, 3])))
   with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
     archive.writestr("notes.txt", "hello")
@@ -54,7 +54,7 @@ def test_damage(tmp_path):
       headers.read_headers(path)
 
 
-def test_a_member_that_is_no_array_names_its_key(tmp_path):
+def test_a_member_that_is_not_an_array_is_named(tmp_path):
   for content in (b"", b"\x93NUMPY\x09\x00", b"\x93NUMPY\x01\x00\x04\x00oops", b"hello world"):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
       archive.writestr("config_runtime.npy", content)

@@ -73,6 +73,6 @@ def test_the_order_is_total_in_float32_for_long_lists_too():
 
 
 @pytest.mark.parametrize("runtimes", [[1.0, 0.0], [0.0], [3.0, -1.0]])
-def test_zeros_are_no_measurements(runtimes):
+def test_zeros_are_not_measurements(runtimes):
   with pytest.raises(errors.DataError, match="labels need positive runtimes.*test splits"):
     labels.make_labels(runtimes)

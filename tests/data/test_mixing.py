@@ -1,4 +1,4 @@
-"""Which synthetic programs train, how lists are drawn from both sides, and what they weigh."""
+"""Synthetic programs in training: selection, sampling of lists from both sides, and weights."""
 
 import collections
 import dataclasses
@@ -32,7 +32,7 @@ def test_any_part_of_the_sequence_of_permutations(count, start, size, seed):
     assert sorted(whole[turn * count:(turn + 1) * count]) == list(range(count))
 
 
-def test_the_two_sides_go_round_in_orders_of_their_own():
+def test_the_two_sides_have_independent_permutations():
   one, other = (mixing.repeated_permutations(50, 0, 50, [3, side]) for side in (1, 2))
   again = mixing.repeated_permutations(50, 50, 100, [3, 1])
   assert list(one) != list(other) and list(one) != list(again)
@@ -116,7 +116,7 @@ def test_the_share_of_synthetic_lists(share, size, expected):
       assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_steps_follow_from_the_real_programs_alone():
+def test_steps_depend_on_the_real_programs_only():
   without, no_weights = _drawn(5, 0, batch_batch_size=4, batch_lists_per_graph=3)
   assert set(map(type, no_weights)) == {type(None)}
   for made_count in (2, 9):
@@ -135,7 +135,7 @@ def test_without_synthetic_programs_nothing_changes():
       np.testing.assert_array_equal(one[key], other[key])
 
 
-def test_a_set_number_of_steps_goes_round_the_real_programs():
+def test_a_fixed_number_of_steps_repeats_the_real_programs():
   names, weights = _drawn(5, 0, epochs=2, training_steps_per_epoch=7, batch_batch_size=3)
   assert len(names) == 14 and weights == [None] * 14
   counts = collections.Counter(name for step in names for name in step)
@@ -187,7 +187,7 @@ def _graph_of(folder, split, index, name, shapes_of=None):
   return npz.graphs.graph_from_arrays(name, arrays)
 
 
-def test_what_validation_or_test_holds_is_left_out(real, tmp_path):
+def test_programs_of_validation_or_test_are_left_out(real, tmp_path):
   folder = real.parent
   copies = [
       _graph_of(folder, "valid", 0, "valid_content"),
@@ -221,7 +221,7 @@ def test_what_validation_or_test_holds_is_left_out(real, tmp_path):
     assert sorted(found.counts.held_back) == expected
 
 
-def test_a_test_split_that_is_not_there_is_said_and_passed_over(real, tmp_path, caplog):
+def test_a_missing_test_split_is_logged_and_skipped(real, tmp_path, caplog):
   for file in (real.parent / "test").glob("*.npz"):
     file.unlink()
   assert len(_load(real, _write(tmp_path / "made", _made())).programs) == 5
@@ -246,13 +246,13 @@ def test_nothing_left(real, tmp_path):
     ({"target": "other"}, "has target 'other', but tile:tiny has 'chip'; measure the synthetic"),
     ({"hlo_stage": "before_optimization"},
      "has hlo_stage 'before_optimization', .*featurize both")])
-def test_what_does_not_fit(real, tmp_path, changes, message):
+def test_incompatible_collections(real, tmp_path, changes, message):
   path = _write(tmp_path / "made", _made(), **changes)
   with pytest.raises(errors.CompatibilityError, match=message):
     _load(real, path)
 
 
-def test_another_target_where_that_is_asked_for(real, tmp_path):
+def test_another_target_on_request(real, tmp_path):
   path = _write(tmp_path / "made", _made(), target="other")
   assert len(_load(real, path, augment_synthetic_any_target=True).programs) == 5
   path = _write(tmp_path / "late", _made(), target="other", hlo_stage="before_optimization")
@@ -299,7 +299,7 @@ def test_shuffled_runtimes(real, tmp_path):
   np.testing.assert_array_equal(again[0].runtimes, shuffled[0].runtimes)
 
 
-def test_features_are_scaled_by_what_trains():
+def test_features_are_scaled_by_the_training_programs():
   real, other = ([splits.ProgramView(synthetic.tile_graph(i))] for i in (1, 2))
   config = small_runs.settings("tile:none", augment_synthetic="made")
   assert mixing.training_programs(config, real, other) == real + other

@@ -1,4 +1,4 @@
-"""Feature scaling: fitted as the formula says, kept in a file, damaged files said so."""
+"""Feature scaling: the formula, storage in a file, and errors for damaged files."""
 
 import io
 
@@ -15,7 +15,7 @@ from tpugraphs_rank.data import tile_features
 LIMIT = 6.0
 
 
-def test_configurations_held_back_have_no_part_in_the_scaling():
+def test_held_back_configurations_do_not_affect_the_scaling():
   graph = synthetic.tile_graph(0)
   feat = graph.config_feat.copy()
   feat[7] *= 1000
@@ -37,7 +37,7 @@ def test_signed_log(value):
   assert normalize.signed_log(np.array([value]))[0] == pytest.approx(_signed_log(value), rel=1e-12)
 
 
-def test_signed_log_of_what_features_hold():
+def test_signed_log_of_feature_values():
   np.testing.assert_allclose(
       normalize.signed_log(np.array([-1, 0, 1, 127, 1023])), [-1, 0, 1, 7, 10])
 
@@ -57,7 +57,7 @@ def test_fit_and_scale_as_the_formula_says():
   assert scaling(rows).dtype == np.float32
 
 
-def test_what_is_scaled_far_out_is_cut():
+def test_extreme_values_are_clipped():
   scaling = normalize.Scaling.fit(np.array([[0.0], [1.0]]))
   np.testing.assert_array_equal(
       scaling(np.array([[1e30], [-1e30]])), np.array([[LIMIT], [-LIMIT]], np.float32))
@@ -104,7 +104,7 @@ def test_fit_on_graphs():
   assert fitted.feature_padding == 0
 
 
-def test_rows_are_signed_logs_with_what_tiles_mean_behind():
+def test_rows_are_signed_logs_followed_by_tile_features():
   graph = synthetic.tile_graph(0)
   np.testing.assert_allclose(normalize.node_rows(graph), normalize.signed_log(graph.node_feat))
   rows = normalize.tile_rows(graph)
@@ -124,7 +124,7 @@ def test_relative_sizes_are_roots_of_shares():
   np.testing.assert_array_equal(normalize.relative_sizes(empty), np.zeros(3))
 
 
-def test_layouts_are_categories_and_not_scaled():
+def test_layouts_are_not_scaled():
   fitted = normalize.Normalizer.fit([synthetic.layout_graph(0)])
   assert fitted.configs.columns.shape == (0,)
 

@@ -1,4 +1,4 @@
-"""Graphs in files: round trip, and every kind of damage one typed error that names file and key."""
+"""Graphs in files: round trips, and typed errors that name file and key for any damage."""
 
 import io
 import os
@@ -49,7 +49,7 @@ def test_round_trip(tmp_path, which):
     np.testing.assert_array_equal(stored[key], expected[key])
 
 
-def test_what_is_stored_is_what_the_release_stores(tmp_path):
+def test_the_stored_arrays_match_the_release(tmp_path):
   npz.save_graph(tmp_path / "t.npz", GRAPHS["tile"])
   npz.save_graph(tmp_path / "l.npz", GRAPHS["layout"])
   kinds = {}
@@ -85,7 +85,7 @@ def test_missing_files_and_folders(tmp_path):
     ("config_feat", lambda a: a * np.nan, r"entry \[0, 0\] is nan"),
     ("node_opcode", lambda a: np.array(["a", "b", "c"]), r"has dtype <U1"),
 ])
-def test_what_breaks_the_format_is_said_with_file_and_key(tmp_path, key, change, said):
+def test_format_errors_name_file_and_key(tmp_path, key, change, said):
   arrays = GRAPHS["tile"].arrays()
   arrays[key] = change(arrays[key])
   path = tmp_path / "t.npz"
@@ -95,7 +95,7 @@ def test_what_breaks_the_format_is_said_with_file_and_key(tmp_path, key, change,
   assert str(caught.value).startswith(f"{path}: ") and key in str(caught.value)
 
 
-def test_a_missing_key_is_said_with_the_file(tmp_path):
+def test_a_missing_key_is_reported_with_the_file(tmp_path):
   arrays = GRAPHS["layout"].arrays()
   del arrays["edge_index"]
   np.savez(tmp_path / "l.npz", **arrays)
@@ -192,7 +192,7 @@ def test_corrupted_bytes_give_a_valid_graph_or_a_typed_error(tmp_path, which, sa
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_every_byte_of_the_bookkeeping_corrupted(tmp_path, save):
+def test_every_byte_of_the_headers_corrupted(tmp_path, save):
   # Where the structure of the archive and of its arrays stands, random positions seldom fall.
   content = _bytes(GRAPHS["tile"], save)
   directory = content.index(b"PK\x01\x02")
@@ -241,7 +241,7 @@ def test_blocks_of_rows_are_the_array(tmp_path_factory, shape, dtype, block, ord
         for start in range(0, shape[0], max(block // max(row, 1), 1))]
 
 
-def test_blocks_of_what_is_damaged(tmp_path):
+def test_blocks_of_a_damaged_array(tmp_path):
   path = tmp_path / "a.npz"
   np.savez_compressed(path, x=np.random.default_rng(0).random(5000))
   content = path.read_bytes()

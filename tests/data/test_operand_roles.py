@@ -1,4 +1,4 @@
-"""Which operand of a product is its input: told by shapes, whatever the order of the nodes."""
+"""The input of a product follows from shapes, whatever the order of the nodes."""
 
 import functools
 import pathlib
@@ -79,7 +79,7 @@ def test_operands_of_a_convolution(image, swapped):
     ([[3, 3, 8, 8], [3, 5, 8, 8], [3, 3, 8, 8]], (3, 5), ()),  # Only the window.
     ([[5, 4, 6, 8], [5, 4, 8, 6], [5, 4, 6, 6]], (5, 4), ()),  # Only the output's features.
     ([[1, 2, 2, 32], [3, 3, 1, 32], [1, 2, 2, 32]], (3, 3), [("feature_group_count", 32)])])
-def test_what_tells_a_kernel(shapes, window, groups, swapped):
+def test_how_a_kernel_is_recognised(shapes, window, groups, swapped):
   found, expected = _convolution(shapes, swapped, window, groups, **_NHWC)
   assert found == expected
 
@@ -98,7 +98,7 @@ def test_a_product_as_a_convolution(swapped):
     ("dot", [[8, 4, 2], [8, 2], [8, 4]]),  # The kernel might have no axis of its own, or the input.
     ("dot", [[5, 7], [3], [2, 2]]),  # Nonsense.
     ("convolution", [[5, 7], [3], [2, 2]]), ("gather", [[5, 7], [3], [2, 2]])])
-def test_the_larger_is_the_input_where_shapes_do_not_tell(opcode, shapes, swapped):
+def test_the_larger_is_the_input_if_shapes_are_ambiguous(opcode, shapes, swapped):
   found, expected = _product(opcode, shapes, swapped)
   assert found == expected
 
@@ -115,7 +115,7 @@ def _bundled(split):
   return [npz.load_graph(path) for path in sorted((_BUNDLED / split).glob("*.npz"))]
 
 
-def test_shapes_tell_in_real_programs():
+def test_shapes_decide_in_real_programs():
   """Every product fits in one order at least, most in one alone, and that is the one taken."""
   fits = {opcodes.opcode_id("dot"): operand_roles._fits_dot,
           opcodes.opcode_id("convolution"): operand_roles._fits_convolution}

@@ -1,4 +1,4 @@
-"""Packed collections: when they are made, when they are used, and when not."""
+"""Packed collections: when they are written, when they are used, and when not."""
 
 import fcntl
 import json
@@ -83,7 +83,7 @@ def test_a_packed_split_holds_the_same_graphs_in_the_same_order(descriptor, capl
 
 
 @pytest.mark.parametrize("how", ["auto", "never"])
-def test_nothing_is_packed_or_said_where_nobody_asked(descriptor, caplog, how):
+def test_nothing_is_packed_or_logged_without_a_request(descriptor, caplog, how):
   caplog.set_level(logging.INFO)
   assert not _is_packed(_load(descriptor, how))
   assert not _folder(descriptor).exists() and caplog.text == ""
@@ -144,7 +144,7 @@ def test_the_programs_of_a_split(descriptor):
 # ---- changed, interrupted, damaged ---------------------------------------------------------------
 
 
-def test_a_changed_source_is_packed_anew_and_the_log_says_so(descriptor, caplog):
+def test_a_changed_source_is_packed_again_and_logged(descriptor, caplog):
   _pack(descriptor)
   path = _change(descriptor)
   assert not _is_packed(_load(descriptor, "auto"))
@@ -170,7 +170,7 @@ def test_a_copy_of_the_same_content_is_no_change(descriptor):
   assert _is_packed(_load(descriptor, "auto")) and _pack(descriptor).written == 0
 
 
-def test_another_version_of_the_format_is_packed_anew(descriptor, monkeypatch, caplog):
+def test_another_version_of_the_format_is_packed_again(descriptor, monkeypatch, caplog):
   caplog.set_level(logging.INFO)
   _pack(descriptor)
   monkeypatch.setattr(packed_format, "VERSION", 2)
@@ -189,7 +189,7 @@ def test_a_split_that_is_packed_in_part_is_not_used(descriptor, caplog):
   assert _pack(descriptor).written == 1 and _is_packed(_load(descriptor, "auto"))
 
 
-def test_a_truncated_file_is_not_used_and_is_packed_anew(descriptor, caplog):
+def test_a_truncated_file_is_packed_again(descriptor, caplog):
   _pack(descriptor)
   target = next(_folder(descriptor).glob("*.pack"))
   content = target.read_bytes()
@@ -200,7 +200,7 @@ def test_a_truncated_file_is_not_used_and_is_packed_anew(descriptor, caplog):
   assert target.read_bytes() == content and _is_packed(_load(descriptor, "auto"))
 
 
-def test_a_check_finds_what_opening_does_not(descriptor):
+def test_a_check_finds_damage_that_opening_does_not(descriptor):
   folder = _pack(descriptor).folder
   sources = collections.load_collection(str(descriptor), "train").paths
   assert packed.check(folder, sources) == [] == packed.check(folder, ())
@@ -219,7 +219,7 @@ def test_a_check_finds_what_opening_does_not(descriptor):
   assert missing.startswith("cannot read ") and sources[2].stem in missing
 
 
-def test_a_damaged_source_says_so_itself(descriptor):
+def test_a_damaged_source_is_reported(descriptor):
   _pack(descriptor)
   path = collections.load_collection(str(descriptor), "train").paths[0]
   path.write_bytes(path.read_bytes()[:-30])
@@ -237,7 +237,7 @@ def test_a_graph_of_another_kind(descriptor):
   assert not list(_folder(descriptor).glob("*.pack"))
 
 
-def test_two_files_of_one_name(tmp_path):
+def test_two_files_of_the_same_name(tmp_path):
   for name in ("a/g", "b/g"):
     npz.save_graph(tmp_path / f"{name}.npz", synthetic.tile_graph(0))
   collection = registry.Collection(
@@ -256,7 +256,7 @@ def test_a_folder_that_cannot_be_written(descriptor, tmp_path):
 # ---- without the sources -------------------------------------------------------------------------
 
 
-def test_packed_files_stand_for_sources_that_were_removed(descriptor):
+def test_packed_files_replace_removed_sources(descriptor):
   expected = _load(descriptor, "never")
   names = [graph.name for graph in expected]
   _pack(descriptor)
@@ -272,7 +272,7 @@ def test_packed_files_stand_for_sources_that_were_removed(descriptor):
     _load(descriptor, "auto", "valid")
 
 
-def test_removed_sources_and_packed_files_that_are_not_all_there(descriptor):
+def test_removed_sources_and_missing_packed_files(descriptor):
   folder = _pack(descriptor).folder
   shutil.rmtree(_load(descriptor, "never").paths[0].parent)
   keys = json.loads((folder / "index.json").read_text())
@@ -350,7 +350,7 @@ def test_a_process_that_is_killed_leaves_nothing_half_done(tmp_path):
   assert _pack(descriptor).written == 3 and _is_packed(_load(descriptor, "auto"))
 
 
-def test_it_waits_for_the_graph_that_another_process_is_at(descriptor):
+def test_it_waits_for_a_graph_that_another_process_packs(descriptor):
   names = [path.stem for path in collections.load_collection(str(descriptor), "train").paths]
   folder = _folder(descriptor)
   folder.mkdir(parents=True)

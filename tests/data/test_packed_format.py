@@ -1,4 +1,4 @@
-"""Files of mapped arrays: round trip, and every kind of damage one typed error."""
+"""Files of mapped arrays: round trips, and typed errors for any damage."""
 
 import io
 import os
@@ -61,7 +61,7 @@ def test_rows_in_any_order(tmp_path_factory, count, width, dtype, data):
 
 
 @given(cuts=st.lists(st.integers(0, 20), max_size=4))
-def test_blocks_of_rows_make_the_array_that_they_are_of(cuts):
+def test_blocks_of_rows_make_up_the_array(cuts):
   rows = np.arange(60, dtype=np.int64).reshape(20, 3)
   made = []
   for blocks in ([rows], np.split(rows, sorted(cuts))):
@@ -89,13 +89,13 @@ def test_blocks_that_end_in_an_error_leave_the_file_as_it_was(tmp_path):
       tmp_path / "s.pack", {name: ARRAYS[name] for name in "ab"}).read_bytes()
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
   for path in (tmp_path / "gone.pack", tmp_path):
     with pytest.raises(errors.MissingDataError, match=f"cannot read {path}: "):
       packed_format.Reader(path)
 
 
-def test_a_file_cut_off_anywhere_is_refused_when_it_is_opened(tmp_path):
+def test_opening_a_truncated_file_fails(tmp_path):
   path = _write(tmp_path / "r.pack")
   content = path.read_bytes()
   for length in range(len(content)):
@@ -146,7 +146,7 @@ def test_another_version_of_the_format(tmp_path, monkeypatch):
     packed_format.Reader(path)
 
 
-def test_a_file_written_anew_is_not_read_with_the_old_table(tmp_path):
+def test_a_replaced_file_is_not_read_with_the_old_table(tmp_path):
   path = _write(tmp_path / "r.pack")
   reader = packed_format.Reader(path)
   os.replace(_write(tmp_path / "other.pack", {"a": np.zeros(40, np.int64)}), path)

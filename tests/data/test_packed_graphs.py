@@ -1,4 +1,4 @@
-"""Packed graphs are the graphs that they were made of."""
+"""Packed graphs are equal to the graphs in the .npz files."""
 
 import dataclasses
 import pickle
@@ -84,7 +84,7 @@ def test_any_graph_and_any_rows(tmp_path_factory, seed, kind, configs, data):
     np.testing.assert_array_equal(found, plain.layouts(np.array(rows, np.int64)))
 
 
-def test_what_is_read_is_not_kept(tmp_path):
+def test_arrays_are_not_kept_in_memory(tmp_path):
   packed, plain = _packed(tmp_path, synthetic.layout_graph(0))
   assert packed.node_feat is not packed.node_feat and plain.node_feat is plain.node_feat
   assert packed.node_opcode is packed.node_opcode  # But a byte a node.
@@ -98,7 +98,7 @@ def test_what_is_read_is_not_kept(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, np.int64])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_layouts_stored_in_any_way(tmp_path, monkeypatch, dtype, order, save):
+def test_layouts_with_any_dtype_and_order(tmp_path, monkeypatch, dtype, order, save):
   graph = synthetic.layout_graph(0, num_configs=25)
   monkeypatch.setattr(packed_graphs, "_BLOCK_BYTES", 1000)
   arrays = graph.arrays()
@@ -148,7 +148,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_breaks_the_format_is_refused_as_where_it_is_read(tmp_path, case):
+def test_format_errors_are_the_same_as_for_npz_files(tmp_path, case):
   key, change = WRONG[case]
   arrays = synthetic.layout_graph(0).arrays()
   arrays[key] = change(arrays[key])
@@ -161,7 +161,7 @@ def test_what_breaks_the_format_is_refused_as_where_it_is_read(tmp_path, case):
   assert [path.name for path in tmp_path.iterdir()] == ["g.npz"]
 
 
-def test_a_number_that_is_none(tmp_path):
+def test_an_invalid_value(tmp_path):
   arrays = synthetic.layout_graph(0).arrays()
   arrays["node_config_feat"] = np.full_like(arrays["node_config_feat"], np.nan)
   np.savez(tmp_path / "g.npz", **arrays)

@@ -1,4 +1,4 @@
-"""Layouts as codes: the same numbers come out, whichever way they are coded."""
+"""Encoded layouts decode to the same numbers with every encoding."""
 
 from hypothesis import given
 from hypothesis import settings
@@ -40,7 +40,7 @@ def _random(rng, configs, nodes, pieces, width):
 @settings(max_examples=30)
 @given(layouts=ANY, dtype=st.sampled_from([np.int8, np.float32, np.float64, np.int64]),
        cuts=st.lists(st.integers(0, 12), max_size=3), picked=ROWS)
-def test_what_is_written_is_read(tmp_path_factory, layouts, dtype, cuts, picked):
+def test_round_trip(tmp_path_factory, layouts, dtype, cuts, picked):
   reader = _write(tmp_path_factory.getbasetemp() / "l.pack", layouts.astype(dtype), cuts)
   read = packed_layouts.PackedLayouts(reader)
   for rows in (np.arange(len(layouts)), [row for row in picked if row < len(layouts)]):
@@ -53,7 +53,7 @@ def test_what_is_written_is_read(tmp_path_factory, layouts, dtype, cuts, picked)
     (256, 18, (18, np.uint8)), (257, 18, (18, np.uint16)), (65_536, 18, (18, np.uint16)),
     # Too many layouts of three tensors, and few of one, then many, then too many.
     (256, 6, (6, np.uint8)), (257, 6, (6, np.uint16)), (65_537, 6, (1, np.uint8))])
-def test_the_fewest_bytes_for_which_there_are_codes(tmp_path, pieces, width, coded):
+def test_the_smallest_sufficient_encoding_is_used(tmp_path, pieces, width, coded):
   layouts = _random(np.random.default_rng(0), 3000, 40, pieces, width)
   reader = _write(tmp_path / "l.pack", layouts, [100, 2000])
   assert (reader.arrays["dictionary"].shape[1], reader.arrays["codes"].dtype) == coded
@@ -83,7 +83,7 @@ def test_the_file_does_not_depend_on_the_blocks(tmp_path):
     np.testing.assert_array_equal(one.read(name), other.read(name))
 
 
-def test_a_damaged_row_is_found_by_whoever_asks_for_it(tmp_path):
+def test_a_damaged_row_is_found_on_access(tmp_path):
   layouts = _random(np.random.default_rng(0), 30, 4, 20, 18)
   entry = _write(tmp_path / "l.pack", layouts).arrays["codes"]
   content = bytearray((tmp_path / "l.pack").read_bytes())
@@ -110,7 +110,7 @@ def test_a_damaged_dictionary_is_found(tmp_path):
     read(np.array([0]))
 
 
-def test_a_configuration_that_is_not_there(tmp_path):
+def test_a_configuration_that_does_not_exist(tmp_path):
   read = packed_layouts.PackedLayouts(_write(tmp_path / "l.pack", np.zeros([3, 2, 18], np.int8)))
   with pytest.raises(IndexError):
     read(np.array([3]))

@@ -75,7 +75,7 @@ def test_one_specification_that_fixes_the_feature_widths_alone(kind, mode):
     assert spec.shape.as_list() == (fixed if wide else [None] * everything[0][key].ndim), key
 
 
-def test_each_pass_begins_anew():
+def test_each_pass_starts_again():
   passes = []
 
   def make():

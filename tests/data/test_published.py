@@ -34,7 +34,7 @@ def test_which_splits_have_published_indices():
   assert len(found) == 4
 
 
-def test_programs_are_cut_to_their_indices_in_order_and_with_repeats(tmp_path):
+def test_programs_are_restricted_to_their_indices_in_order_with_repeats(tmp_path):
   _write(tmp_path, {"b": [3, 3, 0], "a": [11], "not_there": [0]})
   restricted = published.restrict(_programs("a", "b"), COLLECTION, tmp_path)
   assert [program.graph.name for program in restricted] == ["a", "b"]
@@ -61,7 +61,7 @@ def test_bad_files_are_refused_by_name(tmp_path, values, message):
   assert message in str(caught.value) and str(path) in str(caught.value)
 
 
-def test_a_missing_file_names_the_command_that_brings_it(tmp_path):
+def test_a_missing_file_names_the_download_command(tmp_path):
   with pytest.raises(errors.MissingDataError, match="tpugraphs-rank download --extras"):
     published.restrict(_programs("a"), COLLECTION, tmp_path)
 

@@ -1,4 +1,4 @@
-"""Odd but allowed: nodes without edges, and the padding that features show."""
+"""Allowed irregularities: nodes without edges, and the padding derived from features."""
 
 import pathlib
 
@@ -35,7 +35,7 @@ def test_the_padding_of_a_real_program(padding):
   assert quirks.observed_padding(_graph(features.node_features(module, padding))) == padding
 
 
-def test_every_bundled_graph_shows_what_it_states():
+def test_the_observed_padding_of_bundled_graphs_is_the_declared_one():
   for split in ("train", "valid", "test"):
     for graph in collections.load_collection("tile:xla_cpu", split):
       assert quirks.observed_padding(graph) == graph.feature_padding == 0
@@ -54,7 +54,7 @@ def _with_layouts(*layouts):
   return _graph(node_feat)
 
 
-def test_full_layouts_do_not_tell():
+def test_full_layouts_show_no_padding():
   full = [5, 4, 3, 2, 1, 0]
   assert quirks.observed_padding(_with_layouts(full, full[::-1])) is None
   assert quirks.observed_padding(_with_layouts(full, [4, 3, 2, 1, 0, 0])) == 0

@@ -1,4 +1,4 @@
-"""The table of collections, descriptors, and where data is looked for."""
+"""The table of collections, descriptors, and the location of data."""
 
 import json
 import pathlib
@@ -110,7 +110,7 @@ def test_a_collection_with_a_folder_of_its_own_needs_no_data_root(tmp_path):
   assert collection.location("/elsewhere") == tmp_path / "c" / "graphs"
 
 
-def test_the_hint_is_a_command_that_brings_the_data(tmp_path):
+def test_the_hint_is_a_download_command(tmp_path):
   collection = registry.get_collection("layout:nlp:random")
   command = "tpugraphs-rank download --collections layout:nlp:random --splits valid"
   hint = collection.fetch_hint("valid", tmp_path)
@@ -121,7 +121,7 @@ def test_the_hint_is_a_command_that_brings_the_data(tmp_path):
   assert f"`{command}`" in collection.fetch_hint("valid")
 
 
-def test_the_hint_for_ones_own_data_names_its_archive(tmp_path):
+def test_the_hint_for_a_users_data_names_its_archive(tmp_path):
   collection = registry.read_descriptor(_descriptor(
       tmp_path, {**GOOD, "addresses": {"train": "http://host/file.tar"}}))
   said = f"is in {tmp_path}; check the path and files that it lists"
@@ -172,7 +172,7 @@ def test_all_keys(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tile:xla", "tile:xla_cpu"])
-def test_a_name_is_taken_once(tmp_path, name):
+def test_a_name_is_registered_once(tmp_path, name):
   with pytest.raises(errors.DataError, match=f"another collection is registered as {name}"):
     registry.register_collection(_descriptor(tmp_path, {**GOOD, "name": name}))
 

@@ -66,7 +66,7 @@ def test_the_seed_divides(whole):
   assert choose(1) == choose(1) and choose(1) != choose(2)
 
 
-def test_a_collection_that_is_not_divided_says_how_to_train(whole):
+def test_an_undivided_collection_states_how_to_train(whole):
   with pytest.raises(errors.ConfigError, match=(
       "tile:whole is not divided by program; train with --split_by=configuration, or divide it "
       "with `tpugraphs-rank make-collection`")):
@@ -115,7 +115,7 @@ def test_zero_runtimes_do_not_train(tmp_path):
     splits.load_programs(_data(path), "train")
 
 
-def test_max_graphs_draws_training_programs_by_the_seed(divided):
+def test_max_graphs_samples_training_programs_by_the_seed(divided):
   draw = lambda seed, split="train": _names(
       splits.load_programs(_data(divided, max_graphs=2), split, seed))
   everything = _names(splits.load_programs(_data(divided), "train"))
@@ -151,7 +151,7 @@ def repeating(tmp_path_factory):
 
 @pytest.mark.parametrize("how, first, second", [
     ("mean", (40 + 10 + 70) / 3, (7 + 5) / 2), ("minimum", 10, 5), ("first", 40, 7)])
-def test_training_takes_one_of_equal_configurations(repeating, caplog, how, first, second):
+def test_training_merges_equal_configurations(repeating, caplog, how, first, second):
   with caplog.at_level(logging.INFO, "tpugraphs_rank"):
     (program,) = splits.load_programs(_data(repeating, duplicates=how), "train")
   assert program.choice.tolist() == program.indices.tolist() == [0, 1, 2, 5, 6, 7, 9, 10, 11]
@@ -161,7 +161,7 @@ def test_training_takes_one_of_equal_configurations(repeating, caplog, how, firs
   assert "1 programs with 9 configurations" in caplog.text
 
 
-def test_equal_configurations_are_kept_unless_something_else_is_asked_for(repeating, caplog):
+def test_equal_configurations_are_kept_by_default(repeating, caplog):
   assert run_config.DataConfig().duplicates == "keep"
   with caplog.at_level(logging.INFO, "tpugraphs_rank"):
     (program,) = splits.load_programs(_data(repeating), "train")
@@ -172,7 +172,7 @@ def test_equal_configurations_are_kept_unless_something_else_is_asked_for(repeat
 
 @pytest.mark.parametrize("split", ["valid", "test"])
 @pytest.mark.parametrize("how", run_config.DUPLICATES)
-def test_what_is_judged_is_never_merged(repeating, split, how):
+def test_evaluated_configurations_are_never_merged(repeating, split, how):
   (program,) = splits.load_programs(_data(repeating, duplicates=how), split)
   assert program.choice is None and program.merged is None
   # By configuration too: repeats stand on one side, and only training's are merged.
@@ -203,7 +203,7 @@ def test_a_graph_without_repeats_is_the_same_however_they_are_treated(divided):
 # ---- what is counted -----------------------------------------------------------------------------
 
 
-def test_one_line_counts_what_is_odd(tmp_path):
+def test_one_line_counts_irregularities(tmp_path):
   edges = np.array([[3, 2], [2, 1]])  # Of six nodes, 0, 4 and 5 stand alone.
   graphs = [
       _repeating(0, "a", edge_index=edges),
@@ -225,7 +225,7 @@ def test_one_line_counts_what_is_odd(tmp_path):
       "configurations: c")
 
 
-def test_nothing_odd_is_a_short_line(tmp_path):
+def test_a_regular_split_is_a_short_line(tmp_path):
   npz.save_graph(tmp_path / "train" / "a.npz", synthetic.tile_graph(
       0, config_feat=np.diag(np.arange(1, 25))[:12]))
   path = tmp_path / "c.json"
@@ -234,7 +234,7 @@ def test_nothing_odd_is_a_short_line(tmp_path):
       "tile:even train: 1 programs with 12 configurations")
 
 
-def test_many_left_out_are_counted_and_the_first_are_named():
+def test_programs_left_out_are_counted_and_some_are_listed():
   counts = splits.Counts("tile:c train", 30, 2, "keep", programs=7, configurations=70,
                          left_out=[f"k{index:02}" for index in range(23)])
   assert str(counts).endswith(
@@ -270,7 +270,7 @@ def test_both_paddings_load(tmp_path, padding, caplog):
   assert not caplog.records
 
 
-def test_files_that_state_different_paddings_are_refused(tmp_path):
+def test_files_that_declare_different_paddings_are_rejected(tmp_path):
   path = _two(tmp_path, _padded(0, 0), _padded(1, -1))
   with pytest.raises(errors.DataError, match=(
       r"tile:p train: graphs differ in feature_padding: 0 in .*k0.npz, -1 in .*k1.npz; .*featurize "
@@ -278,7 +278,7 @@ def test_files_that_state_different_paddings_are_refused(tmp_path):
     splits.load_programs(_data(path), "train")
 
 
-def test_files_that_only_look_differently_padded_are_warned_about(tmp_path, caplog):
+def test_files_that_look_differently_padded_cause_a_warning(tmp_path, caplog):
   # Public files do not state their padding.
   path = _two(tmp_path, _padded(0, 0), _padded(1, -1, stated=False))
   with caplog.at_level(logging.WARNING, "tpugraphs_rank"):
@@ -342,12 +342,12 @@ def test_max_graphs_reads_no_more_files_than_it_needs(many, monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [8, 9, 12, 99])
-def test_max_graphs_above_what_is_there_takes_all(many, limit):
+def test_max_graphs_above_the_number_of_programs_uses_all(many, limit):
   assert _names(splits.load_programs(_data(many, max_graphs=limit), "train", 5)) == _names(
       splits.load_programs(_data(many), "train"))
 
 
-def test_by_configuration_the_same_programs_are_drawn_for_all_splits(many):
+def test_by_configuration_all_splits_have_the_same_programs(many):
   # Others would hold no configurations of programs that training knows.
   sides = [_names(splits.load_programs(
       _data(many, max_graphs=3, split_by="configuration"), split, 2))
@@ -356,7 +356,7 @@ def test_by_configuration_the_same_programs_are_drawn_for_all_splits(many):
 
 
 @pytest.mark.parametrize("listed", ["", ', "files": {"train": [], "test": []}'])
-def test_an_empty_split_says_so(tmp_path, listed):
+def test_an_empty_split_is_an_error(tmp_path, listed):
   path = tmp_path / "c.json"
   path.write_text('{"name": "tile:e", "kind": "tile", "target": "t", '
                   '"splits": {"train": 0, "test": 0}' + listed + "}")

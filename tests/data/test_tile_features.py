@@ -1,4 +1,4 @@
-"""What a tile means for its kernel: by formulas, and from its own row and the graph alone."""
+"""Tile features follow their formulas, and depend on their own row and the graph only."""
 
 import math
 
@@ -97,7 +97,7 @@ def test_lane_waste():
       [[0, math.log2(32 / 24), math.log2(128 / 24)], [0, 0, 0], [3, 4, 7]])
 
 
-def test_lanes_of_the_tile_stand_behind_its_sides():
+def test_lane_columns_follow_the_sides():
   tile = np.array([_tile((8, 24), (4,), (16, 4))])
   columns = tile_features.tile_features(_kernel((64, 96), tile))
   expected = [tile_features.lane_waste(np.array([side], np.float64))[0]
@@ -107,7 +107,7 @@ def test_lanes_of_the_tile_stand_behind_its_sides():
 
 @settings(max_examples=20)
 @given(data=st.data())
-def test_a_row_depends_on_its_own_configuration_and_the_graph_alone(data):
+def test_a_row_depends_on_its_configuration_and_the_graph_only(data):
   graph = synthetic.tile_graph(data.draw(st.integers(0, 5)))
   expected = tile_features.tile_features(graph)
   rows = data.draw(st.lists(st.integers(0, graph.num_configs - 1), min_size=1, max_size=20))

@@ -1,4 +1,4 @@
-"""One file over HTTP, from servers and over connections that fail in every way."""
+"""Transfers of one file over HTTP, with servers and connections that fail in every way."""
 
 import base64
 import hashlib
@@ -64,7 +64,7 @@ def test_an_empty_file(server, tmp_path):
   assert _fetch(server, tmp_path / "a") == b""
 
 
-def test_a_broken_connection_is_resumed_where_it_broke(server, tmp_path):
+def test_a_broken_connection_is_resumed(server, tmp_path):
   server.faults["a.tar"] = [Fault(cut=200_000), Fault(cut=150_000)]
   assert _fetch(server, tmp_path / "a") == CONTENT
   first, second, third = _ranges(server)
@@ -76,7 +76,7 @@ def test_a_broken_connection_is_resumed_where_it_broke(server, tmp_path):
   assert [request.headers.get("If-Range") for request in server.gets()] == [None, tag, tag]
 
 
-def test_a_later_call_goes_on(server, tmp_path):
+def test_a_later_call_resumes(server, tmp_path):
   server.faults["a.tar"] = [Fault(cut=200_000), *[Fault(cut=0)] * 6]
   with pytest.raises(errors.MissingDataError):
     transfer.fetch(server.address + "a.tar", tmp_path / "a")
@@ -89,7 +89,7 @@ def test_a_later_call_goes_on(server, tmp_path):
   assert _ranges(server) == [f"bytes={len(have)}-"]
 
 
-def test_what_is_complete_but_not_renamed_needs_no_server(server, tmp_path):
+def test_a_complete_partial_file_needs_no_server(server, tmp_path):
   stop = threading.Event()
   with pytest.raises(transfer.Stopped):
     transfer.fetch(server.address + "a.tar", tmp_path / "a", stop=stop,
@@ -101,7 +101,7 @@ def test_what_is_complete_but_not_renamed_needs_no_server(server, tmp_path):
 
 @pytest.mark.parametrize("validator, second", [
     ("etag", "resumed"), ("date", "resumed"), ("weak", "resumed"), ("", "anew")])
-def test_only_what_names_the_version_lets_it_be_resumed(server, tmp_path, validator, second):
+def test_only_a_known_version_is_resumed(server, tmp_path, validator, second):
   server.validator = validator
   server.faults["a.tar"] = [Fault(cut=300_000)]
   assert _fetch(server, tmp_path / "a") == CONTENT
@@ -111,7 +111,7 @@ def test_only_what_names_the_version_lets_it_be_resumed(server, tmp_path, valida
 
 
 @pytest.mark.parametrize("ignores", ["ranges", "once"])
-def test_a_server_that_ignores_the_range_sends_it_anew(server, tmp_path, ignores):
+def test_a_server_that_ignores_the_range_sends_the_whole_file(server, tmp_path, ignores):
   server.ranges = ignores == "once"
   server.faults["a.tar"] = [Fault(cut=300_000), Fault(ignore_range=True)]
   assert _fetch(server, tmp_path / "a") == CONTENT
@@ -131,7 +131,7 @@ def test_a_file_that_changes_between_attempts_is_never_mixed(server, tmp_path, v
   assert _fetch(server, tmp_path / "a") == OTHER
 
 
-def test_ended_between_two_versions(server, tmp_path, monkeypatch):
+def test_interrupted_between_two_versions(server, tmp_path, monkeypatch):
   server.faults["a.tar"] = [Fault(cut=300_000), *[Fault(cut=0)] * 6]
   with pytest.raises(errors.MissingDataError):
     transfer.fetch(server.address + "a.tar", tmp_path / "a")
@@ -151,19 +151,19 @@ def test_ended_between_two_versions(server, tmp_path, monkeypatch):
 @pytest.mark.parametrize("headers", [
     {"Content-Range": "bytes 5-499999/500000"}, {"Content-Range": "bytes 0-499999/500000"},
     {"Content-Range": "bytes 5"}, {"Content-Range": ""}, {"ETag": '"another"'}])
-def test_a_part_that_was_not_asked_for_is_dropped(server, tmp_path, headers):
+def test_an_unrequested_part_is_discarded(server, tmp_path, headers):
   server.faults["a.tar"] = [Fault(cut=300_000), Fault(headers=headers)]
   assert _fetch(server, tmp_path / "a") == CONTENT
   assert _ranges(server)[-1] is None
 
 
-def test_a_part_of_a_file_of_another_size_is_dropped(server, tmp_path):
+def test_a_part_of_a_file_of_another_size_is_discarded(server, tmp_path):
   server.faults["a.tar"] = [Fault(cut=327_680), Fault(
       headers={"Content-Range": "bytes 327680-499999/600000"})]
   assert _fetch(server, tmp_path / "a") == CONTENT
 
 
-def test_a_range_that_the_server_has_not_starts_anew(server, tmp_path):
+def test_an_unavailable_range_starts_again(server, tmp_path):
   server.faults["a.tar"] = [Fault(cut=300_000), Fault(status=416)]
   assert _fetch(server, tmp_path / "a") == CONTENT
   assert _ranges(server)[-1] is None
@@ -215,7 +215,7 @@ def test_a_refusal_is_final(server, tmp_path, status):
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_passing_failure_is_tried_again(server, tmp_path, status):
+def test_a_temporary_failure_is_retried(server, tmp_path, status):
   server.faults["a.tar"] = [Fault(status=status)] * 5
   assert _fetch(server, tmp_path / "a") == CONTENT
   server.faults["a.tar"] = [Fault(status=status)] * 6
@@ -223,7 +223,7 @@ def test_a_passing_failure_is_tried_again(server, tmp_path, status):
     transfer.fetch(server.address + "a.tar", tmp_path / "b")
 
 
-def test_attempts_are_counted_anew_where_one_comes_further(server, tmp_path):
+def test_progress_resets_the_attempts(server, tmp_path):
   # Eight breaks, each a piece further.
   server.faults["a.tar"] = [Fault(cut=2 * transfer._CHUNK)] + [Fault(cut=70_000)] * 5 + [
       Fault(status=500)] * 4
@@ -246,7 +246,7 @@ def test_waits_grow_and_follow_the_server(server, tmp_path, monkeypatch):
   assert waits == [20.0, 40.0, 60.0, 7.0, 60.0]
 
 
-def test_a_stalled_connection_is_given_up_and_resumed(server, tmp_path, monkeypatch):
+def test_a_stalled_connection_is_dropped_and_resumed(server, tmp_path, monkeypatch):
   monkeypatch.setattr(transfer, "_TIMEOUT", (1, 0.2))
   server.faults["a.tar"] = [Fault(cut=200_000), Fault(stall=1.0)]
   assert _fetch(server, tmp_path / "a") == CONTENT
@@ -276,7 +276,7 @@ def test_no_such_host(tmp_path):
   assert said != str(caught.value) and "HTTPConnection" not in said and "object at" not in said
 
 
-def test_why_a_connection_broke_is_said_in_a_word(server, tmp_path, monkeypatch, caplog):
+def test_the_reason_of_a_broken_connection_is_short(server, tmp_path, monkeypatch, caplog):
   caplog.set_level(logging.INFO)
   monkeypatch.setattr(transfer, "_TIMEOUT", (1, 0.2))
   server.faults["a.tar"] = [Fault(stall=1.0), Fault(cut=200_000)]
@@ -287,7 +287,7 @@ def test_why_a_connection_broke_is_said_in_a_word(server, tmp_path, monkeypatch,
   assert cut.count("IncompleteRead") == 1 and "ProtocolError" not in cut
 
 
-def test_an_encoding_that_was_not_asked_for_is_refused(server, tmp_path):
+def test_an_unrequested_encoding_is_rejected(server, tmp_path):
   server.faults["a.tar"] = [Fault(headers={"Content-Encoding": "gzip"})]
   with pytest.raises(errors.MissingDataError, match="encoding 'gzip', which was not requested"):
     transfer.fetch(server.address + "a.tar", tmp_path / "a")
@@ -298,7 +298,7 @@ def _md5(content):
       hashlib.md5(content, usedforsecurity=False).digest()).decode()}
 
 
-def test_the_digest_that_a_server_states_is_held_to(server, tmp_path):
+def test_the_checksum_that_a_server_states_is_verified(server, tmp_path):
   server.faults["a.tar"] = [Fault(headers=_md5(CONTENT), cut=300_000)]
   assert _fetch(server, tmp_path / "a") == CONTENT
   server.faults["a.tar"] = [Fault(headers=_md5(OTHER), cut=300_000)]
@@ -308,11 +308,11 @@ def test_the_digest_that_a_server_states_is_held_to(server, tmp_path):
   assert (tmp_path / "b.rejected").read_bytes() == CONTENT
   (tmp_path / "b.rejected").unlink()
   (tmp_path / "a").unlink()
-  assert _fetch(server, tmp_path / "b") == CONTENT  # Anew, with nothing of the rejected one.
+  assert _fetch(server, tmp_path / "b") == CONTENT  # A new download, which reuses nothing of the rejected one.
   assert _ranges(server)[-1] is None
 
 
-def test_a_full_disc(server, tmp_path, monkeypatch):
+def test_a_full_disk(server, tmp_path, monkeypatch):
   class Full:
     def __enter__(self):
       return self
@@ -328,7 +328,7 @@ def test_a_full_disc(server, tmp_path, monkeypatch):
     transfer.fetch(server.address + "a.tar", tmp_path / "a")
 
 
-def test_stopping_keeps_what_arrived(server, tmp_path):
+def test_stopping_keeps_the_received_data(server, tmp_path):
   stop = threading.Event()
   with pytest.raises(transfer.Stopped):
     transfer.fetch(server.address + "a.tar", tmp_path / "a", stop=stop,

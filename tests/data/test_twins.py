@@ -1,4 +1,4 @@
-"""Structural twins: found whatever the order of the nodes, and kept on one side of a split."""
+"""Structural twins are detected for any order of the nodes, and stay on one side of a split."""
 
 import itertools
 import pathlib
@@ -59,11 +59,11 @@ def test_the_order_of_nodes_and_edges_does_not_matter(graph, data):
 
 @given(labelled(5), labelled(5))
 def test_equal_hashes_are_isomorphic_graphs(one, other):
-  # Weisfeiler-Lehman cannot tell all graphs apart, but all that are as small as these.
+  # Weisfeiler-Lehman cannot distinguish all graphs, but it can for graphs of this size.
   assert (twins.graph_hash(*one) == twins.graph_hash(*other)) == _isomorphic(one, other)
 
 
-def test_what_makes_a_difference():
+def test_differences_that_matter():
   graph = synthetic.tile_graph(0, num_nodes=8)
   arrays = (graph.node_opcode, graph.edge_index)
   base = twins.graph_hash(*arrays)
@@ -81,7 +81,7 @@ def test_what_makes_a_difference():
   assert twins.graph_hash(*arrays, swapped) != twins.graph_hash(*arrays, feat)
 
 
-def test_nodes_far_apart_tell_graphs_apart():
+def test_distant_nodes_distinguish_graphs():
   # Two chains of 20 nodes with one node of another opcode, at different places.
   chain = np.stack([np.arange(1, 20), np.arange(19)], axis=1)
   at = lambda place: np.where(np.arange(20) == place, 1, 0)
@@ -133,12 +133,12 @@ def test_twins_stay_together_and_no_split_is_empty(hashes, valid, test, seed):
     assert len(held) <= max(round(fraction * len(hashes)), 1) or len(set(held)) == 1
 
 
-def test_shares_are_met_where_nothing_hinders():
+def test_shares_are_met_if_possible():
   sides = twins.divide([str(number) for number in range(100)], {"test": 0.15, "valid": 0.1}, 0)
   assert [sides.count(split) for split in ("train", "valid", "test")] == [75, 10, 15]
 
 
-def test_the_draw_is_the_seeds():
+def test_the_draw_depends_on_the_seed():
   hashes = [str(number) for number in range(40)]
   draws = {tuple(twins.divide(hashes, {"valid": 0.2}, seed)) for seed in range(6)}
   assert len(draws) == 6

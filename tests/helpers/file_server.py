@@ -1,4 +1,4 @@
-"""A loopback HTTP server of files, with the faults that real servers and connections have."""
+"""A local HTTP server of files, with the faults that real servers and connections have."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -13,14 +13,14 @@ _PIECE = 1 << 14
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-  """What goes wrong with one GET.
+  """The fault of one GET.
 
   Attributes:
-    cut: the connection ends after so many bytes of the body.
-    status: answered instead of the file.
-    ignore_range: the whole file is sent, whatever part was asked for.
+    cut: bytes of the body after which the connection ends.
+    status: status to send instead of the file.
+    ignore_range: send the whole file, whatever part was requested.
     stall: seconds before the first byte of the body.
-    headers: replace or extend the answer's own.
+    headers: headers that replace or extend the normal ones.
   """
 
   cut: int | None = None
@@ -46,19 +46,19 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class FileServer:
-  """Serves `files` under `address`, while the block lasts.
+  """Serves `files` at `address` inside a `with` block.
 
   Attributes:
     files: content by path, without a leading slash. May be changed at any time.
-    faults: for each path the faults of its next GETs, first come first served.
-    ranges: whether parts are served at all.
-    validator: "etag", "weak", "date" or "": how the version of a file is named.
-    lengths: whether the length is told; otherwise the body comes in chunks.
-    head_status: what HEAD is answered, where not 200.
-    pace: seconds between two pieces of a body.
-    requests: all there were.
-    sent: bytes of bodies that were sent.
-    on_sent: called with `sent` after each piece.
+    faults: the faults of the next GETs of each path, in order.
+    ranges: whether the server supports ranges.
+    validator: "etag", "weak", "date" or "": how the server identifies the version of a file.
+    lengths: whether the server sends the length; otherwise the body is chunked.
+    head_status: status of HEAD requests.
+    pace: seconds between two chunks of a body.
+    requests: all requests.
+    sent: total bytes of bodies sent.
+    on_sent: called with `sent` after each chunk.
   """
 
   def __init__(self, files: dict[str, bytes]):
@@ -96,14 +96,14 @@ class FileServer:
     name = hashlib.sha256(content).hexdigest()
     return {
         "etag": {"ETag": f'"{name}"'},
-        # One second per version, so that no two have one.
+        # Each version has its own second.
         "weak": {"ETag": f'W/"{name}"', "Last-Modified": _date(int(name[:6], 16))},
         "date": {"Last-Modified": _date(int(name[:6], 16))},
         "": {},
     }[self.validator]
 
   def answer(self, request: Request, fault: Fault) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body, as RFC 9110 has them but for the fault."""
+    """Status, headers and body according to RFC 9110, except for the fault."""
     if fault.status is not None:
       return fault.status, dict(fault.headers), b"no"
     content = self.files.get(request.path.lstrip("/"))
@@ -113,7 +113,7 @@ class FileServer:
     names = [headers.get("ETag"), headers.get("Last-Modified")]
     status = 200
     asked = request.headers.get("Range")
-    # If-Range holds where it names the version that is served, strongly.
+    # If-Range is true if it identifies the served version by a strong validator.
     condition = request.headers.get("If-Range")
     same = condition is None or condition in names and not condition.startswith("W/")
     if asked and self.ranges and same and not fault.ignore_range:

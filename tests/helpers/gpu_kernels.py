@@ -1,4 +1,4 @@
-"""Which operations of a TensorFlow function have no GPU kernel."""
+"""Finds the operations of a TensorFlow function that have no GPU kernel."""
 
 from collections.abc import Iterator
 import functools
@@ -12,7 +12,7 @@ _DEVICES = ("GPU", "DEFAULT")
 
 
 def ops_without_gpu_kernels(concrete_function: Any) -> set[str]:
-  """Operations in a function, and in all it calls, that a GPU would leave to the CPU.
+  """Operations in a function, and in all functions that it calls, that would run on the CPU.
 
   Asks TensorFlow's registry of kernels. TensorFlow's packages for Linux are built with CUDA and
   register the GPU kernels on a machine without a GPU too; `has_gpu_kernels` tells of others.

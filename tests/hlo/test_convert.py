@@ -1,4 +1,4 @@
-"""Whole raw files to graphs: names, kinds, what is skipped, repeats."""
+"""Conversion of raw files to graphs: names, kinds, skipped programs, repeats."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_a_kernel_in_a_file_of_its_own(tmp_path):
   assert [(g.name, g.kind) for g in made.graphs] == [("a", "tile")]
 
 
-def test_layout_program_and_bare_programs_bear_the_stem_of_the_file(tmp_path):
+def test_layout_and_bare_programs_are_named_after_the_file(tmp_path):
   program = modules.measured([modules.layout_run([[]], is_default=True)], nodes=[1])
   [graph] = convert.convert_file(_write(tmp_path / "unet.4x4.pb", program), -1).graphs
   assert (graph.name, graph.kind) == ("unet.4x4", "layout")

@@ -162,7 +162,7 @@ def test_tuple_types_and_types_without_a_column():
     assert _nonzero(module) == EMPTY
 
 
-def test_root_flag_is_of_the_own_computation():
+def test_the_root_flag_refers_to_the_instructions_computation():
   module = hlo_pb2.HloModuleProto(computations=[
       modules.tiny().computations[0], modules.tiny().computations[0]])
   module.computations[1].root_id = 11

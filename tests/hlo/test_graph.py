@@ -37,7 +37,7 @@ def test_no_edges():
   assert edges.shape == (0, 2) and edges.dtype == np.int64
 
 
-def test_ids_of_each_computation_may_start_anew():
+def test_ids_may_restart_in_each_computation():
   module = _module(
       ("first", 1, 2, [(1, [], []), (2, [1], [])]),
       ("second", 2, 2, [(1, [], []), (2, [1], [1])]))

@@ -1,4 +1,4 @@
-"""Which message a raw file holds, and files that hold none."""
+"""Detection of the message type of raw files, and rejection of other files."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Which runs count, their normalizer, configurations and repeated measurements."""
+"""Valid runs, their normalizer, configurations and repeated measurements."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tpugraphs_rank.hlo import tuning_pb2
 from . import modules
 
 
-def test_tile_runs_that_count():
+def test_valid_tile_runs():
   runs = [
       modules.tile_run(time_ns=None),
       modules.tile_run(time_ns=500, is_default=True, error=True),
@@ -119,7 +119,7 @@ def test_repeated_measurements_are_averaged():
   assert made.arrays["config_runtime_passes"].dtype == np.int64
 
 
-def test_a_run_counts_only_if_valid_in_every_measurement():
+def test_a_run_must_be_valid_in_every_measurement():
   passes = _passes([10, 100, 7, 5], [12, 1, 8, 6], [14, 90, 9, 7])
   passes[2].runs[2].error = True
   made = tuning.tile_arrays(passes)

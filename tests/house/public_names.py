@@ -1,6 +1,6 @@
 """The public names, as the golden file lists them.
 
-    python -m tests.house.public_names   # writes tests/golden/public_names.txt anew
+    python -m tests.house.public_names   # writes tests/golden/public_names.txt again
 """
 
 import importlib

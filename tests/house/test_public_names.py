@@ -10,8 +10,8 @@ def test_the_public_names_are_those_of_the_golden_file():
   golden = set(public_names.GOLDEN.read_text(encoding="utf-8").split())
   actual = set(public_names.public_names())
   assert actual == golden, (
-      f"new: {sorted(actual - golden)}; gone: {sorted(golden - actual)}. If this is meant, write "
-      "the golden file anew with `./run python -m tests.house.public_names` and say so in "
+      f"new: {sorted(actual - golden)}; removed: {sorted(golden - actual)}. If this is intended, "
+      "update the golden file with `./run python -m tests.house.public_names` and mention it in "
       "CHANGELOG.md")
 
 
