@@ -1,10 +1,9 @@
-"""From the passes' records to raw files, to graphs, to a collection's folder."""
+"""From the records of the passes to raw files, to graphs, to a collection."""
 
 from collections.abc import Callable
 import os
 import pathlib
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -31,10 +30,10 @@ from tpugraphs_rank.hlo import output as hlo_output
 from tpugraphs_rank.hlo import tuning_pb2
 
 COUNT = 44
-ENCODER = "encoder.4x96x96x4x1.forward"      # trained on
-BOTTLENECK = "bottleneck.2x24x48x2.forward"  # validated on
-UNET = "unet.1x48x12x2.forward"              # tested on
-GRU = "gru.96x5x96.forward"                  # tested on
+ENCODER = "encoder.4x96x96x4x1.forward"      # train
+BOTTLENECK = "bottleneck.2x24x48x2.forward"  # valid
+UNET = "unet.1x48x12x2.forward"              # test
+GRU = "gru.96x5x96.forward"                  # test
 
 
 def _store(output: pathlib.Path, stem: str, number: int, **values: Any) -> None:
@@ -42,39 +41,39 @@ def _store(output: pathlib.Path, stem: str, number: int, **values: Any) -> None:
                    small_layouts.record(stem, number, COUNT, **values))
 
 
-def _featurised(collected: pathlib.Path, npz: pathlib.Path) -> None:
-  """What `tpugraphs_rank.cli.featurize` does with both passes."""
+def _featurize(collected: pathlib.Path, npz: pathlib.Path) -> None:
+  """Featurizes both passes, as `tpugraphs-rank featurize` does."""
   for path in sorted((collected / "pass1").glob("*.pb")):
     converted = convert.convert_file(path, 0, [collected / "pass2" / path.name])
     for graph in converted.graphs:
       hlo_output.write_graph(npz / f"{path.stem}.npz", graph.arrays)
 
 
-def test_raw_files_featurise_to_what_was_measured(tmp_path: pathlib.Path) -> None:
+def test_featurized_raw_files_hold_the_measurements(tmp_path: pathlib.Path) -> None:
   for number in (1, 2):
     _store(tmp_path, UNET, number)
   report = raw.write(tmp_path, [UNET], passes=2)
   assert report["programs"][UNET]["sites"] == ["dot", "reshape"]
   assert report["programs"][UNET]["kinds"] == ["default"] + ["random"] * (COUNT - 1)
   assert report["dates"] == ["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"]
-  _featurised(tmp_path, tmp_path / "npz")
-  found = graph_files.read(tmp_path / "npz" / f"{UNET}.npz", graph_files.LAYOUT_KEYS)
-  assert list(found["node_config_ids"]) == [site.node for site in small_layouts.SITES]
+  _featurize(tmp_path, tmp_path / "npz")
+  arrays = graph_files.read(tmp_path / "npz" / f"{UNET}.npz", graph_files.LAYOUT_KEYS)
+  assert list(arrays["node_config_ids"]) == [site.node for site in small_layouts.SITES]
   steps = 100_000 + 1000 * np.arange(COUNT)
-  assert (found["config_runtime_passes"] == [steps + 1, steps + 2]).all()
-  assert (found["config_runtime_normalizers"] == found["config_runtime"][0]).all()
-  rows = found["node_config_feat"].reshape(COUNT, len(small_layouts.SITES), 3, 6)
+  assert (arrays["config_runtime_passes"] == [steps + 1, steps + 2]).all()
+  assert (arrays["config_runtime_normalizers"] == arrays["config_runtime"][0]).all()
+  rows = arrays["node_config_feat"].reshape(COUNT, len(small_layouts.SITES), 3, 6)
   for row, configuration in zip(rows, small_layouts.configurations(COUNT)):
     for node, layouts in zip(row, configuration):
       expected = np.full((3, 6), -1)
       for tensor, minor_to_major in enumerate(layouts):
         expected[tensor, :len(minor_to_major)] = minor_to_major
       assert (node == expected).all()
-  assert list(assemble.constraints(found)) == [
-      configurations.constraints(made) for made in small_layouts.configurations(COUNT)]
+  assert list(assemble.constraints(arrays)) == [
+      configurations.constraints(expected) for expected in small_layouts.configurations(COUNT)]
 
 
-def test_raw_files_hold_the_program_by_its_name(tmp_path: pathlib.Path) -> None:
+def test_raw_files_hold_the_program_with_its_name(tmp_path: pathlib.Path) -> None:
   for number in (1, 2):
     _store(tmp_path, UNET, number)
   raw.write(tmp_path, [UNET], passes=2)
@@ -105,7 +104,7 @@ def test_repeated_passes_hold_the_faster_times(tmp_path: pathlib.Path) -> None:
   for number in (1, 2):
     _store(tmp_path, UNET, number)
   assert raw.agreement(tmp_path, UNET, 2) == 1
-  # Slower from its middle on, and of two configurations another program or other numbers.
+  # The repetitions are slower in their second half; two configurations are no longer usable.
   for number in (3, 4):
     record = small_layouts.record(UNET, number, COUNT, statuses={5: "mismatch"},
                                  programs={6: "another"})
@@ -113,7 +112,7 @@ def test_repeated_passes_hold_the_faster_times(tmp_path: pathlib.Path) -> None:
       if "runtime_ns" in entry:
         entry["runtime_ns"] += 50 if index >= 20 else -50
     files.write_json(plans.record_path(tmp_path, UNET, number), record)
-    if number == 3:  # alone it does not count
+    if number == 3:  # One repetition alone is not used.
       assert len(raw.usable(raw.read_passes(tmp_path, UNET, 2))["entries"]) == COUNT
   records = raw.read_passes(tmp_path, UNET, 2)
   choice = raw.usable(records)
@@ -121,12 +120,12 @@ def test_repeated_passes_hold_the_faster_times(tmp_path: pathlib.Path) -> None:
   left = [index for index in range(COUNT) if index not in (5, 6)]
   for number, record in enumerate(records, 1):
     assert record["total_s"] == 4.0 and record["date"] == f"2026-01-0{number + 2}T00:00:00+00:00"
-    # A repeat of the record's making takes two nanoseconds more.
-    assert [found[number - 1]["runtime_ns"] for found in choice["entries"]] == [
+    # The records of the repetitions have two nanoseconds more in each runtime.
+    assert [by_pass[number - 1]["runtime_ns"] for by_pass in choice["entries"]] == [
         100_000 + 1000 * index + number + (0 if index >= 20 else 2 - 50) for index in left]
 
 
-def test_a_failed_repeat_leaves_the_passes_as_they_were(tmp_path: pathlib.Path) -> None:
+def test_a_failed_repetition_is_not_used(tmp_path: pathlib.Path) -> None:
   for number in (1, 2, 3):
     _store(tmp_path, UNET, number)
   before = raw.read_passes(tmp_path, UNET, 2)
@@ -137,7 +136,7 @@ def test_a_failed_repeat_leaves_the_passes_as_they_were(tmp_path: pathlib.Path) 
 
 
 def test_failed_unfinished_and_defaultless_programs_are_reported(tmp_path: pathlib.Path) -> None:
-  _store(tmp_path, UNET, 1)  # the second pass did not get there
+  _store(tmp_path, UNET, 1)  # The second pass is missing.
   _store(tmp_path, GRU, 1)
   _store(tmp_path, GRU, 2, statuses={0: "mismatch"})
   files.write_json(plans.record_path(tmp_path, ENCODER, 1),
@@ -150,7 +149,7 @@ def test_failed_unfinished_and_defaultless_programs_are_reported(tmp_path: pathl
 
 
 def _collected(folder: pathlib.Path, stems: list[str], flat: str = "") -> None:
-  """Both passes of some programs, written and featurised; `flat` has nothing but noise."""
+  """Writes and featurizes both passes of some programs; the runtimes of `flat` are noise."""
   for stem in stems:
     for number in (1, 2):
       _store(folder, stem, number, step_ns=0 if stem == flat else 1000,
@@ -158,7 +157,7 @@ def _collected(folder: pathlib.Path, stems: list[str], flat: str = "") -> None:
   report = raw.write(folder, stems, 2)
   report.update(machine=protocol.machine(), versions={}, seed=0, protocol={})
   files.write_json(folder / "report.json", report)
-  _featurised(folder, folder / "npz")
+  _featurize(folder, folder / "npz")
 
 
 def test_assembly(tmp_path: pathlib.Path) -> None:
@@ -173,8 +172,8 @@ def test_assembly(tmp_path: pathlib.Path) -> None:
   assert collection.groups == {"attention": ("encoder",), "convolution": ("bottleneck", "unet"),
                                "recurrent": ("gru",)}
   assert [collection.family(stem) for stem in stems[:2]] == ["encoder", "bottleneck"]
-  found = {path.stem: path.parent.name for path in (output / "npz").glob("*/*.npz")}
-  assert found == {ENCODER: "train", BOTTLENECK: "valid", UNET: "test", GRU: "test"}
+  splits = {path.stem: path.parent.name for path in (output / "npz").glob("*/*.npz")}
+  assert splits == {ENCODER: "train", BOTTLENECK: "valid", UNET: "test", GRU: "test"}
   assert measurement["semantics"] == "relayout-copies"
   assert measurement["gates"]["families"]["resnet"]["lost_to_tau"] == 1
   assert measurement["drawn"] == {
@@ -184,7 +183,7 @@ def test_assembly(tmp_path: pathlib.Path) -> None:
   summary = measurement["splits"]["valid"]
   arrays = graph_files.read(output / "npz" / "valid" / f"{BOTTLENECK}.npz", graph_files.LAYOUT_KEYS)
   assert summary["tau_between_passes"]["lowest"] == 1
-  # The default is the fastest of what the record makes up.
+  # The default is the fastest in the artificial records.
   assert summary["slowdown_of_default"]["highest"] == 0
   assert summary["tau_of_fewest_constraints_first"]["mean"] == round(
       gates.kendall_tau_b(assemble.constraints(arrays), np.arange(COUNT)), 4)
@@ -201,7 +200,7 @@ def test_assembly(tmp_path: pathlib.Path) -> None:
   assert left == {name: content for name, content in kept.items() if name != f"{GRU}.npz"}
 
 
-def test_one_graph_in_two_splits_is_refused(tmp_path: pathlib.Path) -> None:
+def test_one_graph_in_two_splits_is_rejected(tmp_path: pathlib.Path) -> None:
   _collected(tmp_path, [ENCODER, UNET])
   (tmp_path / "npz" / f"{UNET}.npz").write_bytes((tmp_path / "npz" / f"{ENCODER}.npz").read_bytes())
   with pytest.raises(errors.DataError, match=r"\(train\) and unet.*\(test\) are the same graph"):
@@ -215,29 +214,21 @@ def test_assembly_names_what_is_missing(tmp_path: pathlib.Path) -> None:
     assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "layout:mine:mixed")
 
 
-def test_assembly_of_nothing_worth_keeping(tmp_path: pathlib.Path) -> None:
+def test_assembly_fails_if_no_program_passes_the_gates(tmp_path: pathlib.Path) -> None:
   _collected(tmp_path, [UNET], flat=UNET)
   with pytest.raises(errors.DataError, match="none of the 1 programs.*passes the gates"):
     assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "layout:mine:mixed")
 
 
-# What stands in for a measuring process: writes its record, fails, or hangs.
+# Replaces a measuring process: moves its prepared record into place, fails, or hangs.
 _STAND_IN = """
-import pathlib, sys, time
-from tests.collect.layout import small_layouts
-from tpugraphs_rank.collect.common import plans
-from tpugraphs_rank import files
-output, stem, number = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-with open(output / "log", "a") as log:
-  log.write(f"{stem} {number}\\n")
-if stem.startswith("unet"):
-  sys.exit(3)
-if stem.startswith("gru"):
-  time.sleep(60)
-record = small_layouts.record(stem, number, step_ns=0 if stem.startswith("mixer") else 1000)
-files.write_json(plans.record_path(output, stem, number), record)
+echo "$2 $3" >>"$1/log"
+case $2 in
+  unet*) exit 3 ;;
+  gru*) exec sleep 60 ;;
+esac
+mv "$1/prepared.$2.$3" "$4"
 """
-ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(name="measured")
@@ -251,8 +242,12 @@ def _measured(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     values = dict(zip(command[3::2], command[4::2]))
     assert command[1:3] == ["-m", "tpugraphs_rank.collect.layout.measure"]
     assert all(env[name] == value for name, value in protocol.LAYOUT_ENVIRONMENT.items())
-    return start([sys.executable, "-c", _STAND_IN, values["--output"], values["--program"],
-                  values["--pass_number"]], cwd=ROOT, stderr=subprocess.DEVNULL)
+    output, stem, number = values["--output"], values["--program"], values["--pass_number"]
+    files.write_json(pathlib.Path(output) / f"prepared.{stem}.{number}", small_layouts.record(
+        stem, int(number), step_ns=0 if stem.startswith("mixer") else 1000))
+    (pathlib.Path(output) / "measured").mkdir(exist_ok=True)
+    path = plans.record_path(pathlib.Path(output), stem, int(number))
+    return start(["sh", "-c", _STAND_IN, "sh", output, stem, number, str(path)])
 
   monkeypatch.setattr(processes.subprocess, "Popen", stand_in)
 
@@ -264,7 +259,7 @@ def _measured(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
   return started
 
 
-def test_a_collection_goes_on_where_it_stopped(
+def test_a_collection_resumes(
     tmp_path: pathlib.Path, measured: Callable[[], list[str]]) -> None:
   collect.run(tmp_path, [ENCODER, BOTTLENECK], 2, [], float("inf"), 60)
   assert measured() == [f"{ENCODER} 1", f"{ENCODER} 2", f"{BOTTLENECK} 1", f"{BOTTLENECK} 2"]
@@ -273,7 +268,7 @@ def test_a_collection_goes_on_where_it_stopped(
   assert measured() == [f"{BOTTLENECK} 2"]
 
 
-def test_several_programs_are_measured_at_a_time(
+def test_several_programs_are_measured_at_the_same_time(
     tmp_path: pathlib.Path, measured: Callable[[], list[str]]) -> None:
   stems = [program.stem for program in catalogue.programs(["encoder", "mixer", "lstm"])][:5]
   stems = [stem for stem in stems if not stem.startswith("mixer")]
@@ -283,7 +278,7 @@ def test_several_programs_are_measured_at_a_time(
 
 
 @pytest.mark.parametrize("cores", ["0,0", "99999"])
-def test_cores_that_cannot_be_used_are_refused(
+def test_unusable_cores_are_rejected(
     tmp_path: pathlib.Path, cores: str, capsys: pytest.CaptureFixture) -> None:
   with pytest.raises(SystemExit):
     collect.main(["--output", str(tmp_path / "out"), f"--cores={cores}"])
@@ -301,7 +296,7 @@ def test_a_stopped_collection_leaves_no_process_and_no_record(
 
   def fails(*arguments: Any) -> bool:
     if len(arguments) and arguments[1] == GRU:
-      return run_pass(*arguments)  # Sleeps for a minute.
+      return run_pass(*arguments)  # Hangs.
     while not started:
       time.sleep(0.01)
     raise KeyboardInterrupt
@@ -318,7 +313,7 @@ def test_a_stopped_collection_leaves_no_process_and_no_record(
 
 def test_passes_that_disagree_are_repeated(
     tmp_path: pathlib.Path, measured: Callable[[], list[str]]) -> None:
-  mixer = "mixer.8x64x64x2.forward"  # the stand-in measures nothing but ties of it
+  mixer = "mixer.8x64x64x2.forward"  # All of its runtimes are equal.
   collect.run(tmp_path, [mixer, ENCODER], 2, [], float("inf"), 60)
   assert measured() == [*(f"{mixer} {number}" for number in (1, 2, 3, 4)),
                         f"{ENCODER} 1", f"{ENCODER} 2"]
@@ -327,12 +322,12 @@ def test_passes_that_disagree_are_repeated(
 def test_a_program_that_fails_or_hangs_does_not_end_the_collection(
     tmp_path: pathlib.Path, measured: Callable[[], list[str]]) -> None:
   start = time.monotonic()
-  collect.run(tmp_path, [UNET, GRU, ENCODER], 2, [], float("inf"), 5)
+  collect.run(tmp_path, [UNET, GRU, ENCODER], 2, [], float("inf"), 2)
   assert time.monotonic() - start < 50
   assert measured() == [f"{UNET} 1", f"{GRU} 1", f"{ENCODER} 1", f"{ENCODER} 2"]
   failed = [files.read_json(plans.record_path(tmp_path, stem, 1))["failed"]
             for stem in (UNET, GRU)]
-  assert "status 3" in failed[0] and "longer than 5 s" in failed[1]
+  assert "status 3" in failed[0] and "longer than 2 s" in failed[1]
 
 
 def test_compiled_programs_do_not_outlive_their_passes(
@@ -344,7 +339,7 @@ def test_compiled_programs_do_not_outlive_their_passes(
   assert measured() and not cache.exists()
 
 
-def test_no_program_is_begun_once_the_time_is_used_up(
+def test_no_program_is_started_after_the_time_is_used_up(
     tmp_path: pathlib.Path, measured: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch) -> None:
   now = [0.0]
@@ -356,7 +351,7 @@ def test_no_program_is_begun_once_the_time_is_used_up(
     return run_pass(*arguments)
 
   monkeypatch.setattr(collect, "run_pass", slow)
-  # A program takes 20 s: after two of them 10 s are left, too few for the third.
+  # A program takes 20 s. After two programs 10 s remain, too few for the third.
   stems = [program.stem for program in catalogue.programs(["encoder", "mixer", "lstm"])][:3]
   collect.run(tmp_path, stems, 2, [], 50, 60)
   assert len(measured()) == 4
