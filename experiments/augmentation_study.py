@@ -141,21 +141,21 @@ def report(rows: Sequence[Mapping[str, Any]], trainings: Sequence[Mapping[str, A
           "costs": cases_lib.costs(trainings)}
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def markdown(results: Mapping[str, Any]) -> str:
   """All tables of a report: for each task, budget and part of the programs, one row an arm."""
   blocks = []
-  if found["comparisons"]:
-    level = found["comparisons"][0]["level"]
+  if results["comparisons"]:
+    level = results["comparisons"][0]["level"]
     blocks.append(
         f"Gains are paired by program and seed; intervals of {100 * level:.2f} %, over families of "
-        f"programs and over seeds, hold together at 95 % ({len(found['comparisons'])} "
+        f"programs and over seeds, hold simultaneously at 95 % ({len(results['comparisons'])} "
         "comparisons).\n")
-    fewest = min(one["n_seeds"] for one in found["comparisons"])
+    fewest = min(one["n_seeds"] for one in results["comparisons"])
     if fewest < cases_lib.FEW_SEEDS:
       blocks.append(f"With {fewest} seeds, intervals are too narrow: they say little about how "
                     "much trainings differ.\n")
-  for task, budget in dict.fromkeys((one["task"], one["budget"]) for one in found["means"]):
-    averages, compared = (gains_lib.of(found[key], task, budget)
+  for task, budget in dict.fromkeys((one["task"], one["budget"]) for one in results["means"]):
+    averages, compared = (gains_lib.of(results[key], task, budget)
                           for key in ("means", "comparisons"))
     for name, title in _PART_TITLES.items():
       header, table = gains_lib.rows_of(averages, compared, name, tuple(gains_lib.RIVALS))
@@ -167,7 +167,7 @@ def markdown(found: Mapping[str, Any]) -> str:
       [one["task"], str(one["budget"]), one["arm"], str(one["n_seeds"]),
        *(f"{one[key]:.0f}" for key in ("seconds", "cpu_seconds", "steps", "steps_before",
                                        "real_programs", "synthetic_programs", "held_back"))]
-      for one in found["costs"]]))
+      for one in results["costs"]]))
   return "\n".join(blocks)
 
 
@@ -199,12 +199,12 @@ def readme_table(results: Mapping[str, Any]) -> str:
   return tables.markdown(header, rows)
 
 
-def _plot(found: Mapping[str, Any], output: pathlib.Path) -> None:
+def _plot(results: Mapping[str, Any], output: pathlib.Path) -> None:
   from tpugraphs_rank.evaluation import plots
 
-  for task in dict.fromkeys(one["task"] for one in found["comparisons"]):
+  for task in dict.fromkeys(one["task"] for one in results["comparisons"]):
     for rival in gains_lib.BASELINES:
-      panels = {title: gains_lib.gain_series(found["comparisons"], task, rival, name=name)
+      panels = {title: gains_lib.gain_series(results["comparisons"], task, rival, name=name)
                 for name, title in _PART_TITLES.items()}
       plots.gain_against_budget(
           output / f"gain_over_{rival}_{task.replace(':', '_')}.png",
@@ -232,7 +232,7 @@ def main(argv: list[str]) -> None:
   if not rows:
     raise errors.DataError(
         f"{output} contains no finished training of this study; run it without --notrain")
-  found = report(rows, trainings)
+  figures = report(rows, trainings)
   from tpugraphs_rank.training import run_directory
 
   results = {
@@ -243,11 +243,11 @@ def main(argv: list[str]) -> None:
           "synthetic": {source: {"name": registry.get_collection(path).name,
                                  "digest": cases_lib.digest(path)}
                         for source, path in settings.sources.items()}}
-          for name, settings in tasks.items()}, **found}
+          for name, settings in tasks.items()}, **figures}
   files.write_json(output / "study.json", results)
-  text = markdown(found)
+  text = markdown(figures)
   files.write_text(output / "study.md", text)
-  _plot(found, output)
+  _plot(figures, output)
   if values.results:
     files.write_json(values.results, results)
   print(text)

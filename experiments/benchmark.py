@@ -182,18 +182,18 @@ def one_case(case: str) -> dict[str, Any]:
   return public_path.score(*values)
 
 
-def summary(found: dict[str, Any]) -> dict[str, Any]:
+def summary(results: dict[str, Any]) -> dict[str, Any]:
   """The main ratios at width 32; "inference" is all lists of a program."""
-  cases = found.get("speedups", {})
+  cases = results.get("speedups", {})
   ratios: dict[str, Any] = {}
   if cases:
     for key, entry in (("train", "train_speedup"), ("inference", "score_speedup_program"),
                        ("inference_first_list", "score_speedup_first_list"),
                        ("inference_next_list", "score_speedup")):
       ratios[key] = {name: cases[f"{name}_width32"][entry] for name in _COVERAGES}
-  if "streaming" in found:
+  if "streaming" in results:
     ratios["distinct_state"] = next(
-        row["distinct_over_exact"] for row in found["streaming"]
+        row["distinct_over_exact"] for row in results["streaming"]
         if row["configurations"] == "searched" and row["count"] == 1_000)
   return ratios
 
@@ -208,23 +208,23 @@ def main(argv: list[str]) -> None:
   if values.case:
     print(json.dumps(one_case(values.case)))
     return
-  found: dict[str, Any] = {**run_directory.environment(), "repeats": values.repeats}
+  results: dict[str, Any] = {**run_directory.environment(), "repeats": values.repeats}
   measure = {"speedups": lambda: speedups(values.repeats),
              "growth": lambda: growth(max(values.repeats // 2, 1)),
              "streaming": lambda: streaming(values.repeats), "memory": memory,
              "packing": packing,
              "recipes": lambda: recipes(values.repeats)}
   for part in values.parts:
-    found[part] = measure[part]()
-  found["speedup_over_plain"] = summary(found)
+    results[part] = measure[part]()
+  results["speedup_over_plain"] = summary(results)
   folder = pathlib.Path(values.output)
-  files.write_json(folder / "benchmark.json", found)
+  files.write_json(folder / "benchmark.json", results)
   if values.results:
-    files.write_json(values.results, found)
-  text = report.tables_text(found)
+    files.write_json(values.results, results)
+  text = report.tables_text(results)
   files.write_text(folder / "benchmark.md", text)
-  if "growth" in found:
-    report.plot(folder / "growth.png", found["growth"])
+  if "growth" in results:
+    report.plot(folder / "growth.png", results["growth"])
   print(text)
 
 

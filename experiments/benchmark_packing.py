@@ -39,16 +39,16 @@ def main(argv: list[str]) -> None:
     print(json.dumps(packing.one_case(values.case)))
     return
   from tpugraphs_rank.training import run_directory
-  found = run_directory.environment()
+  results = run_directory.environment()
   output = pathlib.Path(values.output)
   output.mkdir(parents=True, exist_ok=True)
   for part in values.parts:
     with tempfile.TemporaryDirectory(dir=values.folder or output) as name:
       folder = pathlib.Path(name)
-      found[part] = (packing.training(folder, values.times_memory) if part == "training"
+      results[part] = (packing.training(folder, values.times_memory) if part == "training"
                      else getattr(packing, part)(folder))
-  files.write_json(output / "packing.json", found)
-  print(json.dumps({part: found[part] for part in values.parts}, indent=2))
+  files.write_json(output / "packing.json", results)
+  print(json.dumps({part: results[part] for part in values.parts}, indent=2))
 
 
 if __name__ == "__main__":

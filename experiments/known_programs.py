@@ -38,8 +38,8 @@ def main(argv: list[str]) -> None:
   ceilings: dict[str, Any] = {}
   for seed in seeds:
     compared = comparison.compare({model: [directories[f"{model}-seed{seed}"]]}, "test", [seed])
-    for name, found in compared.frames.items():
-      frames.setdefault(name, []).extend(found)
+    for name, each_frame in compared.frames.items():
+      frames.setdefault(name, []).extend(each_frame)
     ceilings[str(seed)] = compared.results()["noise_ceilings"]
   # A baseline may lack a ranking in some splits, where the default configuration is not held back.
   summary = result_tables.summarise(

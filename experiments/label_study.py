@@ -49,6 +49,7 @@ from tpugraphs_rank.evaluation import result_tables
 from tpugraphs_rank.evaluation import two_way
 from tpugraphs_rank.synthesis.augment import gains as gains_lib
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.judging import measures
 from tpugraphs_rank.synthesis.layerdag import settings as settings_lib
 
 REAL, OVERSAMPLED = "real", "real_oversampled"
@@ -105,7 +106,7 @@ def generated(folder: pathlib.Path, parts: Mapping[str, dags_lib.Dags], conditio
   from tpugraphs_rank.synthesis.layerdag import sampler
   from tpugraphs_rank.synthesis.layerdag import training
 
-  if not (folder / "made.npz").exists():
+  if not (folder / "synthetic.npz").exists():
     for split in ("train", "valid"):
       dags_lib.save(folder / f"{split}.npz", parts[split])
     stored = recipes.read(path)
@@ -116,9 +117,9 @@ def generated(folder: pathlib.Path, parts: Mapping[str, dags_lib.Dags], conditio
     if not (folder / "run" / "model.npz").exists():
       training.Trainer(config).train(folder / "run")
     model = model_lib.LayerDAG.load(folder / "run" / "model.npz")
-    dags_lib.save(folder / "made.npz", model.sample(
+    dags_lib.save(folder / "synthetic.npz", model.sample(
         len(parts["train"]), seed=_SAMPLING, options=sampler.Options(guidance=guidance)))
-  graphs = dags_lib.load(folder / "made.npz")
+  graphs = dags_lib.load(folder / "synthetic.npz")
   known = np.concatenate([parts[split].hashes() for split in ("valid", "test")])
   return graphs.take(np.flatnonzero(~np.isin(graphs.hashes(), known)))
 
@@ -209,7 +210,7 @@ def report(truth: np.ndarray, families: Sequence[str],
       means.append({
           "budget": budget, "arm": arm, "n_seeds": len(each),
           "pearson": result_tables.figure(
-              [_zero_if_nan(metrics.pearson(truth, one)) for one in each]),
+              [measures.zero_if_nan(metrics.pearson(truth, one)) for one in each]),
           "mae": result_tables.figure([metrics.mean_absolute_error(truth, one) for one in each]),
           "cpu_seconds": float(np.mean([one["cpu_seconds"] for one in by_seed.values()]))})
       rivals = {}
@@ -226,20 +227,15 @@ def report(truth: np.ndarray, families: Sequence[str],
   return {"means": means, "comparisons": comparisons}
 
 
-def _zero_if_nan(value: float) -> float:
-  """Counts the undefined correlation of constant predictions as 0, the chance level."""
-  return 0.0 if np.isnan(value) else value
-
-
-def markdown(found: Mapping[str, Any]) -> str:
+def markdown(results: Mapping[str, Any]) -> str:
   """One row per budget and arm: both measures, and the gains over each rival."""
-  gains = {(one["budget"], one["arm"]): one["gains"] for one in found["comparisons"]}
+  gains = {(one["budget"], one["arm"]): one["gains"] for one in results["comparisons"]}
   rivals = (REAL, OVERSAMPLED, SHUFFLED, REAL_TAUGHT)
   header = ["labeled graphs", "training", "Pearson", "MAE", *(
       f"{measure}: gain over {rival.replace('_', ' ')}" for rival in rivals
       for measure in ("Pearson", "MAE")), "seeds"]
   rows = []
-  for one in found["means"]:
+  for one in results["means"]:
     own = gains.get((one["budget"], one["arm"]), {})
     rows.append([str(one["budget"]), one["arm"].replace("_", " "),
                  result_tables.cell("pearson", one["pearson"]),

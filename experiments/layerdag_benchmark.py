@@ -53,7 +53,7 @@ def measure(run_dir: pathlib.Path, sizes: list[int], count: int, repeats: int
   for turn in range(repeats + 1):
     for size in sizes:
       started = time.process_time()
-      samples[size] = model.sample(count, {"size": size}, turn, options)
+      samples[size] = model.sample(count, {"size": np.array(size)}, turn, options)
       if turn:
         seconds[size].append(time.process_time() - started)
   rows = []

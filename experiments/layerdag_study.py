@@ -93,7 +93,7 @@ def case(folder: pathlib.Path, parts: Mapping[str, pathlib.Path], variant: str,
   change = VARIANTS[variant]
   # Variants that change only the sampling use the networks of the main recipe.
   run = folder / (variant if change.get("train") else MAIN) / "run"
-  generated, report = folder / variant / "made.npz", folder / variant / "report"
+  generated, report = folder / variant / "synthetic.npz", folder / variant / "report"
   timing = run.parent / "train_seconds.json"
   if not (run / "model.npz").exists():
     seconds = _command("train", "--config", values.config, "--graphs", parts["train"],
@@ -199,21 +199,21 @@ def main(argv: list[str]) -> None:
   done: dict[str, list[dict[str, Any]]] = {}
   for place, (name, _, _) in enumerate(jobs):
     done.setdefault(name, []).append(reports[place])
-  found = {name: joined(cases) for name, cases in done.items()}
+  figures = {name: joined(cases) for name, cases in done.items()}
   # Variants ran on the first split only, so they are compared with the main recipe on that split.
   compared = {MAIN: joined(done[MAIN][:1])} | {
-      name: numbers for name, numbers in found.items() if name != MAIN}
+      name: numbers for name, numbers in figures.items() if name != MAIN}
   results = {**run_directory.environment(), "divisions": values.divisions,
              "seeds": list(range(values.seeds)),
              "guidance": values.guidance, "times": values.times, "tries": values.tries,
              **{name: values[name].value for name in _SPANS},
              "real_graphs": pathlib.Path(values.graphs).name,
-             "config": recipes.read(values.config), **found[MAIN],
+             "config": recipes.read(values.config), **figures[MAIN],
              "each_division": [{key: one.get(key) for key in _KEPT} for one in done[MAIN]],
              "variants_on_division_0": compared}
   files.write_json(output / "study.json", results)
-  text = ("All divisions\n\n" + markdown({MAIN: found[MAIN]})
-          + ("\nThe first division\n\n" + markdown(compared) if len(compared) > 1 else ""))
+  text = ("All splits\n\n" + markdown({MAIN: figures[MAIN]})
+          + ("\nThe first split\n\n" + markdown(compared) if len(compared) > 1 else ""))
   files.write_text(output / "study.md", text)
   if values.results:
     files.write_json(values.results, results)

@@ -43,10 +43,10 @@ class Counting(streaming.Streamer):
 
   def call(self, name, *arguments):
     started = time.process_time()
-    found = super().call(name, *arguments)
+    result = super().call(name, *arguments)
     if name != "config_independent_part":
       self.called_s += time.process_time() - started
-    return found
+    return result
 
   def _deduplicate(self, index, program, start, size):
     levels, layouts = super()._deduplicate(index, program, start, size)

@@ -7,7 +7,7 @@ import itertools
 import os
 import pathlib
 import time
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, cast, NamedTuple
 import zipfile
 import zlib
 
@@ -58,6 +58,7 @@ def packing(folder: pathlib.Path, part: int = 1) -> list[dict[str, Any]]:
     measured = cases.run(_APP, "pack", source, target)
     reader = packed_format.Reader(target)
     graph = packed_graphs.open_graph(reader)
+    assert isinstance(graph, packed_graphs.PackedLayoutGraph)
     samples = configs * configurable
     configs_bytes = sum(entry.nbytes for name, entry in reader.arrays.items() if name not in (
         "node_feat", "node_opcode", "edge_index", "node_config_ids"))
@@ -71,7 +72,7 @@ def packing(folder: pathlib.Path, part: int = 1) -> list[dict[str, Any]]:
   return rows
 
 
-def _reading(graph: graphs.ConfiguredGraph) -> dict[str, float]:
+def _reading(graph: packed_graphs.PackedLayoutGraph) -> dict[str, float]:
   """Milliseconds to read 64 random configurations, from disk ("cold") and from memory ("warm")."""
   rng = np.random.default_rng(0)
   measured = {}
@@ -217,7 +218,7 @@ def write_sparse(folder: pathlib.Path, nbytes: int, configs: int = 100_040, node
       # Validation scores all configurations, so its graphs have few.
       split, count = ("valid", 64) if number < 2 else ("train", configs)
       _write_packed(folders[split] / f"{name}{packed_graphs.SUFFIX}", kind, count, number)
-      keys[split][name] = "made up"
+      keys[split][name] = "synthetic"
       number += 1
       if split == "train":
         unpacked = count * kind.codes.shape[1] * _STORED_BYTES
@@ -239,7 +240,7 @@ def _write_packed(path: pathlib.Path, pool: _Pool, configs: int, seed: int) -> N
   runtimes = 1_000_000 + 1_000 * picks + rng.integers(100, size=configs)
   _, first, keys = np.unique(picks, return_index=True, return_inverse=True)
   with files.atomic_write(path) as file:
-    writer = packed_format.Writer(_Sparse(file))
+    writer = packed_format.Writer(cast(BinaryIO, _Sparse(file)))
     for name in ("node_opcode", "edge_index", "node_config_ids"):
       writer.add(name, getattr(pool.graph, name))
     writer.add("node_feat", pool.graph.node_feat + np.float32(seed))
@@ -251,7 +252,7 @@ def _write_packed(path: pathlib.Path, pool: _Pool, configs: int, seed: int) -> N
     writer.add("code_checks", pool.checks[picks])
     writer.add("digests", pool.digests[picks])
     writer.add("keys", np.argsort(np.argsort(first))[keys].astype(np.uint32))
-    writer.finish({"kind": "layout", "feature_padding": 0, "source": "made up",
+    writer.finish({"kind": "layout", "feature_padding": 0, "source": "synthetic",
                    "has_runtimes": True})
 
 

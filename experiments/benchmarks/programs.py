@@ -35,7 +35,7 @@ def program(nodes: int, coverage: float, configs: int, seed: int = 0) -> graphs.
     low, high = (middle, high) if share < coverage else (low, middle)
   chosen = np.sort(order[:low])
   return graphs.LayoutGraph(
-      name=f"made_up.{nodes}.{coverage:g}", node_feat=rng.random([nodes, 140], np.float32),
+      name=f"synthetic.{nodes}.{coverage:g}", node_feat=rng.random([nodes, 140], np.float32),
       node_opcode=rng.integers(0, 100, nodes).astype(np.uint8), edge_index=edges,
       config_runtime=np.arange(configs) + 1000, node_config_ids=chosen,
       node_config_feat=random_layouts(len(chosen), configs, rng))

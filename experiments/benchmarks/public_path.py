@@ -54,9 +54,10 @@ def write_program(path: pathlib.Path, kind: str, count: int, nodes: int = NODES)
   """
   graph = programs.program(nodes, COVERAGE, 2)
   configurable = len(graph.node_config_ids)
-  measured = graphs.graph_from_arrays(graph.name, {
+  arrays: dict[str, Any] = {
       **graph.arrays(), "config_runtime": np.arange(count) + 1000,
-      "node_config_feat": graphs.Unread((count, configurable, 18), np.dtype(np.int8))})
+      "node_config_feat": graphs.Unread((count, configurable, 18), np.dtype(np.int8))}
+  measured = graphs.graph_from_arrays(graph.name, arrays)
 
   def blocks() -> Iterator[np.ndarray]:
     rng = np.random.default_rng(1)
@@ -73,7 +74,7 @@ def write_program(path: pathlib.Path, kind: str, count: int, nodes: int = NODES)
     writer.add("order", np.arange(count, dtype=np.uint32))
     packed_layouts.write(writer, configurable, blocks)
     writer.finish({"kind": "layout", "feature_padding": graph.feature_padding,
-                   "source": "made up", "has_runtimes": True})
+                   "source": "synthetic", "has_runtimes": True})
   return count * configurable * 18
 
 

@@ -28,7 +28,7 @@ def _tile(nodes: int, seed: int) -> graphs.TileGraph:
   rng = np.random.default_rng(seed)
   base = programs.program(nodes, 0.2, 2, seed)
   return graphs.TileGraph(
-      name=f"made_up.{seed}", node_feat=base.node_feat, node_opcode=base.node_opcode,
+      name=f"synthetic.{seed}", node_feat=base.node_feat, node_opcode=base.node_opcode,
       edge_index=base.edge_index, config_runtime=rng.permutation(64) + 1000,
       config_feat=rng.integers(1, 128, [64, 24]).astype(np.float32),
       config_runtime_normalizers=np.full(64, 1000))

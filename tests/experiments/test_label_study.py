@@ -109,7 +109,7 @@ def test_the_report():
 def test_generated_graphs_with_held_out_structures_are_dropped(tmp_path):
   parts = {"valid": small_dags.graphs(3, 5), "test": small_dags.graphs(2, 6)}
   drawn = dags_lib.concat([parts["test"], small_dags.graphs(4, 7)])
-  dags_lib.save(tmp_path / "made.npz", drawn)
+  dags_lib.save(tmp_path / "synthetic.npz", drawn)
   found = label_study.generated(tmp_path, parts, ["size"], "unused", 1.0)
   assert len(found) == 4
 
@@ -117,7 +117,7 @@ def test_generated_graphs_with_held_out_structures_are_dropped(tmp_path):
 def test_the_script(tmp_path):
   dags_lib.save(tmp_path / "graphs.npz", small_dags.graphs(40, 0))
   # The samples of a generator that is already trained.
-  dags_lib.save(tmp_path / "study" / "structures" / "made.npz", small_dags.graphs(15, 9))
+  dags_lib.save(tmp_path / "study" / "structures" / "synthetic.npz", small_dags.graphs(15, 9))
   arguments = ["--graphs", tmp_path / "graphs.npz", "--output", tmp_path / "study", "--budgets=8",
                "--seeds=1", "--epochs=1", "--steps_per_epoch=1", "--width=8", "--results",
                tmp_path / "results.json"]

@@ -94,7 +94,7 @@ def teach(collection: str, teachers: Sequence[Callable[[graphs.ConfiguredGraph],
 
 
 def _taught(graph: graphs.ConfiguredGraph, kept: np.ndarray, runtimes: np.ndarray
-            ) -> graphs.ConfiguredGraph:
+            ) -> graphs.Graph:
   """The program with only the configurations `kept`, which get these runtimes."""
   arrays = graph.arrays()
   # Remove all measured runtimes.

@@ -67,6 +67,7 @@ class Distilled:
       trainer.Trainer(alone, first_weights=config.training.seed + 7919 * (number + 1)).train(
           directory)
       runs.append(run_lib.load_run(directory).score)
+    assert config.augment.synthetic is not None  # Strategies are for trainings that have it.
     distillation.teach(config.augment.synthetic, runs, folder / "taught", self.margin)
     return config_lib.override(config, {
         "augment.synthetic": str(folder / "taught" / "collection.json"),

@@ -48,7 +48,8 @@ def distributions(path: files.PathLike, samples: Mapping[str, dags_lib.Dags]) ->
   with matplotlib.rc_context(_STYLE):
     figure = figure_lib.Figure(figsize=(10, 5.2 + 2.4 * (len(first.x_names) - 1)),
                                layout="constrained")
-    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=[1, len(first.x_names)]))
+    panels: Any = figure.subfigures(2, 1, height_ratios=[1, len(first.x_names)])
+    top, bottom = panels
     for axis, (quantity, title) in zip(top.subplots(1, len(_TITLES), sharey=True),
                                        _TITLES.items()):
       for color, (name, of) in zip(_COLORS, quantities.items()):

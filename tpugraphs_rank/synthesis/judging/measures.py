@@ -5,6 +5,7 @@ the reference itself. Between two samples of real graphs they are above 0; that 
 to compare with.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -116,6 +117,11 @@ def copies_by_chance(real: dags_lib.Dags, training_size: int, seed: int) -> dict
     shares.append((_mean(copied[large[rest]]), _mean(copied)))
   first, second = np.mean(shares, axis=0)
   return {"copies_of_training": float(first), "copies_of_training_all": float(second)}
+
+
+def zero_if_nan(correlation: float) -> float:
+  """Counts the undefined correlation of constant predictions as 0, the chance level."""
+  return 0.0 if math.isnan(correlation) else correlation
 
 
 def _mean(values: np.ndarray) -> float:

@@ -7,7 +7,6 @@ makes even shuffled labels correlate. Imports TensorFlow.
 
 from collections.abc import Mapping, Sequence
 import logging
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank.data import twins
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.judging import measures
 from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 from tpugraphs_rank.synthesis.layerdag import conditions as conditions_lib
 
@@ -72,7 +72,7 @@ def evaluate(real: Mapping[str, dags_lib.Dags], synthetic: Sequence[dags_lib.Dag
       requested = graphs.label(label)
       predicted = surrogate.predict(graphs)
       result.requested.append({"sample": sample, "seed": seed, **{
-          name: _zero_if_nan(_MEASURES[name](requested, predicted))
+          name: measures.zero_if_nan(_MEASURES[name](requested, predicted))
           for name in ("pearson", "spearman")}})
       sides = split(graphs, real["train"], seed)
       order = np.random.default_rng([seed, 2]).permutation(len(graphs))
@@ -148,11 +148,6 @@ def _test(surrogate: surrogate_lib.Surrogate, test: dags_lib.Dags, label: str, *
           ) -> dict[str, Any]:
   predicted = surrogate.predict(test)
   return {**about,
-          **{name: _zero_if_nan(measure(test.label(label), predicted))
+          **{name: measures.zero_if_nan(measure(test.label(label), predicted))
              for name, measure in _MEASURES.items()},
           "valid_pearson": surrogate.valid_pearson, "epoch": surrogate.epoch}
-
-
-def _zero_if_nan(value: float) -> float:
-  """Counts the undefined correlation of constant predictions as 0, the chance level."""
-  return 0.0 if math.isnan(value) else value

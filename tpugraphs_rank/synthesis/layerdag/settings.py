@@ -7,7 +7,6 @@ from tpugraphs_rank.config import setting
 # The orders in which a graph can grow.
 DIRECTIONS = ("users_first", "operands_first")
 ENCODERS = ("causal", "bidirectional")
-MODULES = ("sizes", "nodes", "edges")
 
 
 @dataclasses.dataclass(frozen=True)
