@@ -118,10 +118,10 @@ def _nearest(name: str, known: Sequence[str]) -> str:
   from tpugraphs_rank import config  # Only for a mistake: the list of commands needs no modules.
   # A user may write an underscore, or only the second word of a command.
   wanted = name.replace("_", "-")
-  close = config.nearest(wanted, known)
+  by_second_word = {known_name.rpartition(" ")[2]: known_name for known_name in known}
+  close = "" if wanted in by_second_word else config.nearest(wanted, known)
   if close:
     return close
-  by_second_word = {known_name.rpartition(" ")[2]: known_name for known_name in known}
   close = config.nearest(wanted, by_second_word)
   for word, meant in by_second_word.items():
     close = close.replace(repr(word), repr(meant))

@@ -1,4 +1,4 @@
-"""Compares runs with each other, graph by graph: paired differences with intervals.
+"""Compare runs with each other, graph by graph.
 
   tpugraphs-rank compare runs/first runs/second
   tpugraphs-rank compare --runs runs/first,runs/second --split valid --json differences.json

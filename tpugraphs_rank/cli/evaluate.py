@@ -1,4 +1,4 @@
-"""Evaluates a run on a split, compares it with baselines, and writes tables and plots.
+"""Evaluate a run on a split and compare it with baselines.
 
   tpugraphs-rank evaluate --run_dir runs/first
   tpugraphs-rank evaluate --run_dir runs/first --split valid --baselines random

@@ -1,4 +1,4 @@
-"""Writes an HTML report on a run: metrics, training curves, families, and the worst graphs.
+"""Write an HTML report on a run and its worst graphs.
 
   tpugraphs-rank report --run_dir runs/first
   tpugraphs-rank report --run_dir runs/first --compare runs/second,runs/third --output report.html
