@@ -183,7 +183,7 @@ def test_runs_of_kernels_measured_or_not():
   found = supplied.from_runs(data, "tile")
   np.testing.assert_array_equal(
       found.arrays["config_feat"], np.stack([_row(output=(8, 4)), _row(output=(4, 4))]))
-  # The default is equal to the first run, which stands for both.
+  # The default equals the first run, which represents both.
   assert found.default == 0 and found.about == {"source": "runs", "given": 5, "equal": 1}
   assert [found.index(position) for position in range(2)] == [0, 1]
   assert found.profile(1).op_config == runs[1].op_config

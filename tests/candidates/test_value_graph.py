@@ -67,7 +67,7 @@ def test_a_program_that_names_no_entry_starts_with_its_last_computation():
   assert _opcodes(value_graph.Expanded(module)) == ["parameter", "tanh"]
 
 
-def test_layouts_are_descending_unless_told():
+def test_layouts_are_descending_unless_specified():
   shape = hlo_pb2.ShapeProto(dimensions=[2, 3, 4])
   assert value_graph.layout_of(shape) == (2, 1, 0)
   shape.layout.minor_to_major.extend([0, 2, 1])

@@ -1,6 +1,6 @@
 """The forward pass once more: plain loops over nodes, edges and configurations, in float64.
 
-Slow and obvious, to hold the real one to. Takes the weights out of a `Ranker` and nothing else.
+Slow and simple, for comparison with the real one. It uses only the weights of a `Ranker`.
 """
 
 from collections.abc import Sequence
@@ -91,7 +91,7 @@ class Reference:
         joined = _dense(model._config_projection, one_hot.reshape(-1))
         if self._config.layout_join == "sized":
           volumes = prepared.graph.node_feat[:, 28].astype(np.float64)
-          # The larger is the input: shapes of made-up products allow no order, see `operand_roles`.
+          # The larger one is the input: the shapes of random products do not determine it.
           operands = sorted((int(v) for u, v in prepared.graph.edge_index if u == node),
                             key=lambda operand: (-volumes[operand], operand)) or [node]
           tensors = [node, operands[0], operands[min(1, len(operands) - 1)]]

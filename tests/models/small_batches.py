@@ -1,4 +1,4 @@
-"""Small models with random weights, and their scores without tracing anything."""
+"""Small models with random weights, and their scores computed eagerly."""
 
 from collections.abc import Sequence
 
@@ -25,13 +25,13 @@ def settings(**changes) -> run_config.RunConfig:
       **SMALL, **{name.replace("_", ".", 1): value for name, value in changes.items()}})
 
 
-class Made:
+class Case:
   """A model whose variables are drawn at random, its normalizer and some graphs."""
 
   def __init__(self, kind: str, sizes: Sequence[int] = (6, 3, 8),
                configs: Sequence[int] = (7, 4, 9), members: Sequence[graphs.Graph] = (),
                seed: int = 0, **changes):
-    """Makes graphs of these numbers of nodes and configurations, or takes `members`."""
+    """Makes graphs with these numbers of nodes and configurations, or uses `members`."""
     self.kind = kind
     self.config = settings(**changes)
     self.graphs = list(members) or [
@@ -56,12 +56,12 @@ class Made:
   def scores(self, prepared: Sequence[batches.PreparedGraph], max_configs: int = 100,
              max_lists: int = 8) -> list[np.ndarray]:
     """Scores of the usable configurations of each graph."""
-    pieces: list[list[np.ndarray]] = [[] for _ in prepared]
+    parts: list[list[np.ndarray]] = [[] for _ in prepared]
     for batch, owners in batches.scoring_batches(
         prepared, max_configs, self.model.reference_size, max_lists):
       for row, (index, picked) in zip(self.forward(batch), owners):
-        pieces[index].append(row[:len(picked)])
-    return [np.concatenate(parts) for parts in pieces]
+        parts[index].append(row[:len(picked)])
+    return [np.concatenate(rows) for rows in parts]
 
   def forward(self, batch: batches.Batch) -> np.ndarray:
     """Scores (B, C) of a batch, padding included."""
@@ -69,6 +69,6 @@ class Made:
 
 
 def close(found, expected, digits: float = 1e-5) -> None:
-  """Equal within float32's rounding of sums as large as the scores are."""
+  """Equal up to the float32 rounding of sums of the scores' magnitude."""
   scale = max(np.abs(expected).max(), 1.0)
   np.testing.assert_allclose(found, expected, rtol=digits, atol=digits * scale)

@@ -14,7 +14,7 @@ from tpugraphs_rank.training import steps as steps_lib
 @pytest.mark.parametrize("kind", ["tile", "layout"])
 @pytest.mark.parametrize("model", ["residual_gnn", "attention_gnn"])
 def test_scores_are_the_mean_of_the_members(kind, model):
-  case = small_batches.Made(kind, model_model=model, model_members=3)
+  case = small_batches.Case(kind, model_model=model, model_members=3)
   assert isinstance(case.model, models.Ensemble)
   assert case.model.kind == kind
   batch, _ = next(batches.scoring_batches(case.prepared(), 5, case.model.reference_size))
@@ -30,7 +30,7 @@ def test_one_member_is_a_plain_ranker():
 
 
 def test_the_loss_is_the_mean_of_the_members_losses():
-  case = small_batches.Made("tile", model_members=2, loss_l2_regularization=0.0)
+  case = small_batches.Case("tile", model_members=2, loss_l2_regularization=0.0)
   arrays = batches.training_batch(case.prepared(), case.config.batch, np.random.default_rng(0))
   spec = {key: tf.TensorSpec(value.shape, value.dtype) for key, value in arrays.items()}
   stepper = steps_lib.Stepper(case.model, case.config, 10, spec)
@@ -44,7 +44,7 @@ def test_the_loss_is_the_mean_of_the_members_losses():
 
 def test_members_start_from_different_weights():
   model = models.build_model("tile", small_batches.settings(model_members=2))
-  case = small_batches.Made("tile")
+  case = small_batches.Case("tile")
   batch, _ = next(batches.scoring_batches(case.prepared(), 5, 0))
   model.create_variables(batch)
   first, second = (member._node_projection.kernel.numpy() for member in model.members)

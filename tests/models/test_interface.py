@@ -58,7 +58,7 @@ def _plain(model, batch):
 
 
 def _case(name, kind, **changes):
-  return small_batches.Made(kind, sizes=(25, 4, 40), configs=(6, 5, 7), model_model=name, **changes)
+  return small_batches.Case(kind, sizes=(25, 4, 40), configs=(6, 5, 7), model_model=name, **changes)
 
 
 @pytest.mark.parametrize("kind, members", [("tile", 1), ("layout", 2)])
@@ -107,7 +107,7 @@ def test_dropout_differs_between_members_and_depends_on_the_seed():
 
 @pytest.mark.parametrize("kind", ["tile", "layout"])
 def test_every_input_has_its_documented_shape(kind):
-  case = small_batches.Made(kind)
+  case = small_batches.Case(kind)
   ((batch, _),) = batches.scoring_batches(case.prepared(), 100, 2)
   sizes = {"N": len(batch["nodes"]), "M": len(batch["source"]), "B": len(batch["num_nodes"]),
            "F": batch["nodes"].shape[1], "C": batch["config_mask"].shape[1],

@@ -6,11 +6,11 @@ import tensorflow as tf
 from tpugraphs_rank.models import layers
 
 
-def test_a_dense_layer_beside_a_table_is_that_of_the_concatenation():
+def test_a_dense_layer_with_a_table_equals_one_of_the_concatenation():
   rng = np.random.default_rng(0)
   features, table = rng.normal(size=[6, 3]), rng.normal(size=[4, 2])
   row = np.array([3, 0, 0, 2, 1, 3])
-  layer = layers.dense(5, 0.1, layers.DenseBesideTable, dtype="float64")
+  layer = layers.dense(5, 0.1, layers.DenseWithTable, dtype="float64")
   layer([features, table, row])
   layer.bias.assign(rng.normal(size=5))
   found = layer([features, table, row])

@@ -39,18 +39,18 @@ def test_features_are_those_of_loops(configs):
 
 
 @given(CONFIGS, st.integers(1, 3))
-def test_layouts_are_told_apart_and_put_back(configs, repeats):
+def test_distinct_layouts_restore_the_original(configs, repeats):
   configs = np.tile(configs, [1, repeats, 1])
-  different, place = (value.numpy() for value in layers.different_layouts(configs))
-  assert len(different) == len(np.unique(configs.reshape(-1, 18), axis=0))
-  np.testing.assert_array_equal(different[:, 0][place].reshape(configs.shape), configs)
+  distinct, place = (value.numpy() for value in layers.distinct_layouts(configs))
+  assert len(distinct) == len(np.unique(configs.reshape(-1, 18), axis=0))
+  np.testing.assert_array_equal(distinct[:, 0][place].reshape(configs.shape), configs)
 
 
 @pytest.mark.parametrize("place", range(18))
 def test_layouts_that_differ_in_one_number_are_different(place):
   configs = np.full([1, 7, 18], 5, np.int8)
   configs[0, :, place] = range(-1, 6)
-  assert layers.different_layouts(configs)[0].shape[0] == 7
+  assert layers.distinct_layouts(configs)[0].shape[0] == 7
 
 
 def test_row_major_is_no_other_order():
@@ -66,7 +66,7 @@ def test_another_order_of_the_outer_dimensions_moves_no_minor_one():
 
 @pytest.mark.parametrize("which", ["order", "both", "minor"])
 def test_models_score_with_them(which):
-  case = small_batches.Made("layout", model_layout_features=which)
+  case = small_batches.Case("layout", model_layout_features=which)
   width = {"order": 6, "both": 132, "minor": 3}[which]
   assert case.model._config_projection.kernel.shape[0] == width
   assert len({float(score) for score in case.scores(case.prepared())[0]}) > 1

@@ -70,7 +70,7 @@ def _models(draw):
 def _compare(kind, changes, mode, edge_drop_rate, seed, floatx, tolerance):
   tf.keras.backend.set_floatx(floatx)
   try:
-    case = small_batches.Made(kind, seed=seed % 100, **SIZES, **changes)
+    case = small_batches.Case(kind, seed=seed % 100, **SIZES, **changes)
     for variable in case.model.trainable_variables:
       variable.assign(variable / 2)  # Float32 overflows where attention meets large sums.
     config = dataclasses.replace(
@@ -124,7 +124,7 @@ def test_nodes_stand_in_the_order_of_their_distance_to_a_configurable_one(
 
 
 def test_messages_stand_for_rows_of_the_tables_of_each_part():
-  case = small_batches.Made("layout", model_num_convolutions=2, **SIZES)
+  case = small_batches.Case("layout", model_num_convolutions=2, **SIZES)
   ((batch, _),) = batches.scoring_batches(case.prepared(), 20, 0)
   arranged = case.model.arrange(batch)
   count = len(arranged["nodes"])

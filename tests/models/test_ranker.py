@@ -27,7 +27,7 @@ MODELS = ("residual_gnn", "attention_gnn")
 def both(request):
   """Each model on each kind of graph."""
   model, kind = request.param
-  return small_batches.Made(kind, model_model=model)
+  return small_batches.Case(kind, model_model=model)
 
 
 # ---- against the second implementation -----------------------------------------------------------
@@ -51,7 +51,7 @@ CASES = [(kind, model, changes) for kind in KINDS for model in MODELS for change
 
 @pytest.mark.parametrize("kind, model, changes", CASES)
 def test_the_forward_pass_is_that_of_the_second_implementation(kind, model, changes):
-  case = small_batches.Made(kind, sizes=(6, 3), configs=(5, 3), model_model=model, **changes)
+  case = small_batches.Case(kind, sizes=(6, 3), configs=(5, 3), model_model=model, **changes)
   slow = reference.Reference(case.model, case.config.model)
   # With a reference list, as in scoring.
   prepared = case.prepared()
@@ -182,7 +182,7 @@ def test_the_graph_matters_and_each_kind_of_edge(both):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_makes_scores_depend_on_the_list_in_training(kind):
-  case = small_batches.Made(kind, model_model="attention_gnn", batch_max_configs=4)
+  case = small_batches.Case(kind, model_model="attention_gnn", batch_max_configs=4)
   member = case.prepared()[2]
   slow = reference.Reference(case.model, case.config.model)
   alone, together = slow.scores(member, [0]), slow.scores(member, [0, 1, 2])
@@ -191,7 +191,7 @@ def test_attention_makes_scores_depend_on_the_list_in_training(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_reference_list_is_never_longer_than_asked_and_of_the_whole_graph(kind):
-  case = small_batches.Made(kind, model_model="attention_gnn")
+  case = small_batches.Case(kind, model_model="attention_gnn")
   assert case.model.reference_size == 4
   choice = np.array([1, 2, 5])
   part, whole = case.prepare(case.graphs[2], choice=choice), case.prepare(case.graphs[2])
@@ -200,7 +200,7 @@ def test_the_reference_list_is_never_longer_than_asked_and_of_the_whole_graph(ki
       batches.reference_list(part, 4), batches.reference_list(whole, 4))
   # A configuration is scored the same whichever others are asked for.
   small_batches.close(case.scores([part])[0], case.scores([whole])[0][choice])
-  assert small_batches.Made(kind).model.reference_size == 0
+  assert small_batches.Case(kind).model.reference_size == 0
 
 
 # ---- no copies of node features ------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_node_features_are_not_copied_for_every_configuration(kind, model, join)
   nodes, configs, width = 120, 30, 4
   arrays = small_batches.MAKERS[kind](0, num_nodes=nodes, num_configs=configs).arrays()
   arrays["node_feat"] = np.random.default_rng(0).integers(0, 99, [nodes, 140])  # All columns vary.
-  case = small_batches.Made(
+  case = small_batches.Case(
       kind, members=[graphs.graph_from_arrays("g", arrays)], model_model=model, model_join=join,
       model_hidden_width=width, batch_max_configs=configs)
   member = case.prepared()[0]
@@ -262,18 +262,18 @@ def test_one_node_and_no_edges(both):
   assert scores.shape == (3,) and np.isfinite(scores).all()
 
 
-def test_layouts_without_configurable_nodes_beside_others():
-  case = small_batches.Made("layout")
+def test_layouts_without_configurable_nodes_in_a_batch_with_others():
+  case = small_batches.Case("layout")
   fixed = synthetic.layout_graph(7, num_configs=3, node_config_ids=np.zeros([0], np.int64),
                                  node_config_feat=np.zeros([3, 0, 18], np.float32))
-  alone, beside = case.scores([case.prepare(fixed)]), case.scores(
+  alone, together = case.scores([case.prepare(fixed)]), case.scores(
       [case.prepare(fixed), *case.prepared()])
-  small_batches.close(beside[0], alone[0])
+  small_batches.close(together[0], alone[0])
   assert np.ptp(alone[0]) < 1e-6  # Its configurations do not differ.
 
 
 def test_opcodes_up_to_the_last_are_embedded():
-  case = small_batches.Made("tile")
+  case = small_batches.Case("tile")
   arrays = case.graphs[0].arrays()
   arrays["node_opcode"] = np.full_like(arrays["node_opcode"], 127)
   (scores,) = case.scores([case.prepare(graphs.graph_from_arrays("g", arrays))])
@@ -284,7 +284,7 @@ def test_opcodes_up_to_the_last_are_embedded():
     {}, {"model_residual": "concat", "model_pooling": ["sum", "max"]}, {"model_layer_norm": True}])
 def test_nodes_without_configurations_are_those_under_the_mean_configuration(changes):
   """Tiles whose scaled numbers are all 0, joined early, add nothing to the nodes."""
-  case = small_batches.Made("tile", **changes)
+  case = small_batches.Case("tile", **changes)
   batch, _ = next(batches.scoring_batches(case.prepared(), 3, 0))
   batch["configs"] = np.zeros_like(batch["configs"])
   graph = pipeline.graph_tensor(batch)

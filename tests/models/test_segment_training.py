@@ -20,7 +20,7 @@ SETTINGS = {"batch_max_configs": 4, "batch_max_nodes": 3}
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request):
   model, kind = request.param
-  return small_batches.Made(kind, sizes=(7, 5), configs=(4, 4), model_model=model,
+  return small_batches.Case(kind, sizes=(7, 5), configs=(4, 4), model_model=model,
                    model_aggregation="symmetric", **SETTINGS)
 
 
@@ -150,7 +150,7 @@ def test_a_segment_without_edges_to_the_rest_has_the_full_pass_scores():
   # hand: one chain each.
   arrays = synthetic.tile_graph(0, num_nodes=6, num_configs=4).arrays()
   arrays["edge_index"] = np.array([[1, 0], [2, 1], [4, 3], [5, 4]])
-  case = small_batches.Made("tile", members=[graphs.graph_from_arrays("g", arrays)], **SETTINGS)
+  case = small_batches.Case("tile", members=[graphs.graph_from_arrays("g", arrays)], **SETTINGS)
   config = dataclasses.replace(case.config.batch, segment_mode="backprop")
   member = dataclasses.replace(case.prepared()[0], segments=(np.arange(3), np.arange(3, 6)))
   draw = lambda config: batches.training_batch([member], config, np.random.default_rng(3))
@@ -175,7 +175,7 @@ def test_every_segment_is_drawn_and_by_the_seed(case):
 
 def test_segments_without_configurable_nodes_train_too():
   graph = synthetic.layout_graph(0, num_nodes=6, num_configs=3, num_config_nodes=1)
-  case = small_batches.Made("layout", members=[graph], batch_max_nodes=1)
+  case = small_batches.Case("layout", members=[graph], batch_max_nodes=1)
   for mode in ("drop", "backprop"):
     for seed in range(4):
       batch = _batch(case, mode, seed)[1]

@@ -1,4 +1,4 @@
-"""Scoring each distinct state once: the same scores, and no state twice."""
+"""Deduplicated states: the same scores, and no state is computed twice."""
 
 import itertools
 
@@ -23,14 +23,14 @@ def _arranged(case, graph):
 
 
 def _parts(case, arranged):
-  """Scores by `own_part` and by `distinct_part`, and the index."""
+  """Scores without and with deduplicated states, the index and its states."""
   graph = pipeline.to_step(arranged)["graph"]
   kept = case.model.config_independent_part(graph)
   index = state_index.StateIndex(arranged, case.config.model.num_convolutions)
-  told = index.deduplicate(arranged["configs"])
-  listed = index.arrays(told, arranged["configs"], case.model.pooled_levels)
+  levels = index.deduplicate(arranged["configs"])
+  arrays = index.arrays(levels, arranged["configs"], case.model.pooled_levels)
   return (case.model.config_dependent_part(graph, kept).numpy(),
-          case.model.distinct_states_part(graph, kept, listed).numpy(), index, told)
+          case.model.distinct_states_part(graph, kept, arrays).numpy(), index, levels)
 
 
 def _graph(seed, num_nodes, num_config_nodes, num_configs, repeats):
@@ -51,12 +51,12 @@ def _graph(seed, num_nodes, num_config_nodes, num_configs, repeats):
        st.sampled_from(["add", "concat", "none"]),
        st.lists(st.sampled_from(["mean", "sum", "max"]), min_size=1, unique=True),
        st.sampled_from([1, 2]), st.sampled_from(["add", "sized"]))
-def test_scores_are_those_of_every_configuration_for_itself(
+def test_scores_equal_those_without_deduplication(
     seed, nodes, config_nodes, configs, repeats, depth, aggregation, directions, residual, pooling,
     members, join):
   tf.keras.backend.set_floatx("float64")
   try:
-    case = small_batches.Made(
+    case = small_batches.Case(
         "layout", seed=seed % 50, model_num_convolutions=depth, model_aggregation=aggregation,
         model_directions=directions, model_residual=residual, model_pooling=pooling,
         model_members=members, model_layout_join=join)
@@ -71,10 +71,10 @@ def test_scores_are_those_of_every_configuration_for_itself(
 
 
 def test_each_distinct_neighbourhood_is_one_state():
-  case = small_batches.Made("layout", model_num_convolutions=2)
+  case = small_batches.Case("layout", model_num_convolutions=2)
   graph = _graph(3, 14, 4, 9, 2)
   arranged = _arranged(case, graph)
-  _, _, index, told = _parts(case, arranged)
+  _, _, index, levels = _parts(case, arranged)
   layouts = arranged["configs"]
   # By hand: what a node sees after k convolutions is the layouts within k hops.
   senders = {v: {v} for v in range(graph.num_nodes)}
@@ -90,12 +90,12 @@ def test_each_distinct_neighbourhood_is_one_state():
     assert index.groups[level] == len(set(supports.values()))
     seen = [len({layouts[list(support), config].tobytes() for config in range(layouts.shape[1])})
             for support in dict.fromkeys(supports.values())]
-    assert len(told[level].example) == sum(seen)
-    assert told[level].offset[-1] == sum(
+    assert len(levels[level].example) == sum(seen)
+    assert levels[level].offset[-1] == sum(
         seen[list(dict.fromkeys(supports.values())).index(supports[v])] for v in range(rows))
 
 
-def test_layouts_that_differ_anywhere_are_told_apart():
+def test_layouts_that_differ_anywhere_have_different_hashes():
   values = np.array(list(itertools.product([-1, 0, 5], repeat=5)), np.int8)
   layouts = np.full([2, len(values) * 18, 18], -1, np.int8)
   for place in range(18):
@@ -111,26 +111,26 @@ def test_layouts_that_differ_anywhere_are_told_apart():
 
 @pytest.mark.parametrize("configs", [1, 3])
 def test_a_graph_without_configurable_nodes(configs):
-  case = small_batches.Made("layout")
+  case = small_batches.Case("layout")
   graph = synthetic.layout_graph(0, num_nodes=5, num_config_nodes=0, num_configs=configs)
-  own, distinct, _, told = _parts(case, _arranged(case, graph))
-  assert [level.offset[-1] for level in told] == [0, 0, 0]
+  own, distinct, _, levels = _parts(case, _arranged(case, graph))
+  assert [level.offset[-1] for level in levels] == [0, 0, 0]
   np.testing.assert_array_equal(own, distinct)
 
 
 
-def test_states_of_two_groups_that_fall_together_are_told_apart_again():
+def test_colliding_states_of_two_groups_are_separated():
   graph = _graph(1, 12, 3, 6, 2)
-  index = state_index.StateIndex(_arranged(small_batches.Made("layout"), graph), 2)
+  index = state_index.StateIndex(_arranged(small_batches.Case("layout"), graph), 2)
   level = index._levels[0]
   hashes = state_index._hash(np.swapaxes(graph.layouts(np.arange(12)), 0, 1), index._salts)
   expected = state_index._deduplicate(level, hashes)
-  fallen = hashes.copy()
-  fallen[1, 5] = hashes[0, 0]  # A state of the second node with the key of one of the first's.
-  told = state_index._deduplicate(level, fallen)
-  assert (np.diff(told.first) > 0).all()
-  assert (told.state[:-1].max(axis=1) < told.state[1:].min(axis=1)).all()
+  collided = hashes.copy()
+  collided[1, 5] = hashes[0, 0]  # A state of the second node with the key of one of the first's.
+  separated = state_index._deduplicate(level, collided)
+  assert (np.diff(separated.first) > 0).all()
+  assert (separated.state[:-1].max(axis=1) < separated.state[1:].min(axis=1)).all()
   # What is the same within a group is as before, but for the one that was changed.
   same = lambda found, row: found.state[row][:, None] == found.state[row][None, :]
   for row in (0, 2):
-    np.testing.assert_array_equal(same(told, row), same(expected, row))
+    np.testing.assert_array_equal(same(separated, row), same(expected, row))

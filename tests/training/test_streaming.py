@@ -13,7 +13,7 @@ from tpugraphs_rank.training import streaming
 
 @pytest.fixture(scope="module", params=["residual_gnn", "attention_gnn"])
 def case(request):
-  return small_batches.Made("layout", sizes=(40, 12), configs=(60, 9), model_model=request.param,
+  return small_batches.Case("layout", sizes=(40, 12), configs=(60, 9), model_model=request.param,
                    model_members=2)
 
 
@@ -34,7 +34,7 @@ def test_scores_do_not_depend_on_memory_or_execution_path(case, budget, distinct
 @pytest.mark.parametrize("kind", small_batches.MAKERS)
 @pytest.mark.parametrize("size, budget, large", [(1, 1, 1), (7, 1, 10 ** 9), (40, 512, 1)])
 def test_equal_configurations_have_equal_scores(monkeypatch, kind, size, budget, large):
-  case = small_batches.Made(kind, sizes=(40,), configs=(60,), batch_eval_batch_configs=size,
+  case = small_batches.Case(kind, sizes=(40,), configs=(60,), batch_eval_batch_configs=size,
                    batch_scoring_megabytes=budget)
   monkeypatch.setattr(scoring, "_LARGE", large)
   rows = np.random.default_rng(0).permutation([*range(60), *range(30), 0, 0])
@@ -49,7 +49,7 @@ def test_equal_configurations_have_equal_scores(monkeypatch, kind, size, budget,
 
 
 def test_wider_states_are_counted_as_wider():
-  numbers = lambda **changes: small_batches.Made("layout", **changes).model.numbers_per_state
+  numbers = lambda **changes: small_batches.Case("layout", **changes).model.numbers_per_state
   plain = numbers(model_num_convolutions=3)
   assert plain == 8 * small_batches.SMALL["model.hidden_width"]
   assert numbers(model_num_convolutions=3, model_residual="concat") > plain
@@ -76,7 +76,7 @@ def test_less_memory_means_more_chunks(case, monkeypatch):
 
 
 def test_states_are_deduplicated_only_where_that_is_faster():
-  case = small_batches.Made("layout", sizes=(60,), configs=(4,))
+  case = small_batches.Case("layout", sizes=(60,), configs=(4,))
   repeated = synthetic.layout_graph(0, num_nodes=60, num_configs=400, num_config_nodes=2)
   values = np.random.default_rng(0).integers(-1, 6, size=[400, 2, 18])
   different = synthetic.layout_graph(0, num_nodes=60, num_config_nodes=2, num_configs=400,
@@ -111,7 +111,7 @@ def test_the_scorer_streams_only_large_programs(case, monkeypatch):
 
 
 def test_only_the_configurations_of_a_chunk_are_read(monkeypatch):
-  case = small_batches.Made("layout", sizes=(30,), configs=(50,))
+  case = small_batches.Case("layout", sizes=(30,), configs=(50,))
   asked, read = [], batches.PreparedGraph.layouts
   monkeypatch.setattr(batches.PreparedGraph, "layouts",
                       lambda self, rows: asked.append(len(rows)) or read(self, rows))
