@@ -1,26 +1,23 @@
-"""The demo from the command line, on a small made-up collection: trains, judges, writes, goes on."""
+"""The demo on a small synthetic collection: trains, evaluates, writes its files, resumes."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from tests import synthetic
+from tests.helpers import commands
+from tpugraphs_rank.evaluation import trees
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODELS = {"residual_gnn", "attention_gnn"}
 BASELINES = {"random", "default_configuration", "size_heuristic", "boosted_trees"}
 
 
-def _demo(folder: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
-  return subprocess.run(
-      [sys.executable, "-m", "tpugraphs_rank.cli.demo", "--output", str(folder / "demo"), "--seeds", "1",
-       "--config", str(folder / "settings.json"), *flags],
-      cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-      stdin=subprocess.DEVNULL, check=False)
+def _demo(folder: pathlib.Path, *flags: str) -> commands.Result:
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(trees, "GRID", (trees.Settings(iterations=10, max_leaf_nodes=4),))
+    return commands.run("demo", "--output", folder / "demo", "--seeds=1",
+                        "--config", folder / "settings.json", *flags)
 
 
 @pytest.fixture(name="folder", scope="module")
@@ -33,7 +30,7 @@ def _folder(tmp_path_factory) -> pathlib.Path:
   return folder
 
 
-def test_demo_trains_judges_and_goes_on(folder: pathlib.Path):
+def test_demo_trains_evaluates_and_resumes(folder: pathlib.Path):
   done = _demo(folder, "--results", str(folder / "results.json"))
   assert done.returncode == 0, done.stderr
   results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
@@ -50,6 +47,9 @@ def test_demo_trains_judges_and_goes_on(folder: pathlib.Path):
   for name in MODELS | BASELINES:
     assert name in done.stdout
   assert len(list((folder / "demo" / "evaluation").glob("*.png"))) >= 4
+  assert f"report:  {folder}/demo/report.html" in done.stdout
+  report = (folder / "demo" / "report.html").read_text(encoding="utf-8")
+  assert all(name in report for name in MODELS | BASELINES)
 
   before = (folder / "demo" / "residual_gnn-seed0" / "checkpoints" / "latest.npz").stat().st_mtime_ns
   again = _demo(folder)

@@ -21,6 +21,8 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank.training import run_directory
 
 _DONE = (run_directory.FINISHED, run_directory.STOPPED_EARLY)
+# Seconds between two looks at how far the runs are.
+_POLL_SECONDS = 1.0
 # Seconds that an ended process has to leave by itself.
 _PATIENCE = 10.0
 
@@ -46,16 +48,26 @@ def train_all(configs: Mapping[str, run_config.RunConfig], folder: pathlib.Path,
   waiting = {name: config for name, config in configs.items()
              if not _is_done(folder / name, config)}
   processes = _Processes()
-  with tqdm.tqdm(total=len(configs), initial=len(configs) - len(waiting), unit="run",
-                 desc="training", disable=None) as bar, _sigterm_raises():
+  trained = {name: _epochs(folder / name) if name in waiting else config.training.epochs
+             for name, config in configs.items()}
+  with tqdm.tqdm(total=sum(config.training.epochs for config in configs.values()),
+                 initial=sum(trained.values()), unit="epoch", desc=f"training {len(configs)} runs",
+                 disable=None) as bar, _sigterm_raises():
     with concurrent.futures.ThreadPoolExecutor(jobs or _cores()) as pool:
       futures = {pool.submit(_train, folder / name, config, processes): name
                  for name, config in waiting.items()}
       try:
-        for future in concurrent.futures.as_completed(futures):
-          seconds = future.result()
-          bar.update()
-          tqdm.tqdm.write(f"trained {futures[future]} in {seconds:.0f} s", file=sys.stderr)
+        pending = set(futures)
+        while pending:
+          done, pending = concurrent.futures.wait(
+              pending, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED)
+          trained.update((futures[future], _epochs(folder / futures[future]))
+                         for future in pending)
+          for future in done:
+            seconds, name = future.result(), futures[future]
+            trained[name] = configs[name].training.epochs  # It may have stopped early.
+            tqdm.tqdm.write(f"trained {name} in {seconds:.0f} s", file=sys.stderr)
+          bar.update(sum(trained.values()) - bar.n)
       except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         processes.end()
@@ -136,6 +148,14 @@ def _is_done(path: pathlib.Path, config: run_config.RunConfig) -> bool:
     return False
   directory.open(config, {})
   return directory.read_status().get("state") in _DONE
+
+
+def _epochs(path: pathlib.Path) -> int:
+  """The number of epochs that a run has been trained for, as far as its directory tells."""
+  try:
+    return int(run_directory.RunDirectory(path).read_status().get("epoch", 0))
+  except (errors.TpuGraphsRankError, TypeError, ValueError):
+    return 0
 
 
 def _train(path: pathlib.Path, config: run_config.RunConfig, processes: _Processes) -> float:
