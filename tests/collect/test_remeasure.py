@@ -1,4 +1,4 @@
-"""Chosen configurations measured again; the passes, which need JAX, are replaced here."""
+"""Chosen configurations are measured; the passes, which need JAX, are replaced here."""
 
 import base64
 import pathlib
@@ -31,7 +31,7 @@ PROGRAM = "mixer.8x6x4x1.forward"
 
 
 def _kernel(*sides: list[int], name: str = STEM) -> tuning_pb2.ModuleTuningData:
-  """The product with runs of tiles (rows, columns, depth)."""
+  """A product with runs for tiles (rows, columns, depth)."""
   runs = [modules.tile_run(None, output=(rows, columns), kernel=(depth,), inputs=(rows, depth))
           for rows, columns, depth in sides]
   return small_programs.data_of(small_programs.matmul(64, 64, 32, name), runs)
@@ -55,7 +55,7 @@ def test_tiles_of_the_runs_after_the_default() -> None:
     modules.tile_run(None, output=(16,), kernel=(64, 32)),
     modules.tile_run(None, output=(16, 16)),
 ])
-def test_bounds_that_are_no_tile_of_the_kernel(run: tuning_pb2.ConfigProfile) -> None:
+def test_bounds_that_do_not_fit_the_kernel(run: tuning_pb2.ConfigProfile) -> None:
   data = _kernel((16, 64, 32))
   data.runs.append(run)
   with pytest.raises(errors.DataError, match=rf"{STEM}: run 1 has output_bounds .*; expected "
@@ -63,7 +63,7 @@ def test_bounds_that_are_no_tile_of_the_kernel(run: tuning_pb2.ConfigProfile) ->
     remeasure.tiles_of(data)
 
 
-def test_what_is_drawn_for_a_kernel_can_be_measured() -> None:
+def test_sampled_tiles_can_be_measured() -> None:
   data = _kernel()
   found = tiles.enumerate_tiles(data.module, "xla_cpu", 1000, 0)
   data.runs.extend(found.profile(position) for position in range(found.count))
@@ -97,7 +97,7 @@ def _ranked(data: tuning_pb2.ModuleTuningData, kind: str, top_k: int) -> ranking
 
 
 def _fake_tile_passes(monkeypatch: pytest.MonkeyPatch, module: hlo_pb2.HloModuleProto) -> list[int]:
-  """Passes in which a tile takes as many microseconds as it has columns; counts the calls."""
+  """Replaces the passes: a tile takes as many microseconds as it has columns. Counts the calls."""
   calls: list[int] = []
 
   def run_passes(output: pathlib.Path, passes: int, cores: list[int]) -> None:
@@ -168,7 +168,7 @@ def test_a_kernel_that_fails(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
 
 
 def _layout_data() -> tuning_pb2.ModuleTuningData:
-  """Four configurations of the program of `made_layouts`."""
+  """Four configurations of the program of `small_layouts`."""
   data = small_programs.data_of(hlo_pb2.HloModuleProto.FromString(small_layouts.module(PROGRAM)),
                       nodes=[site.node for site in small_layouts.SITES])
   for chosen in small_layouts.configurations(5)[1:]:
@@ -184,7 +184,7 @@ def test_layouts_of_the_runs_after_the_default() -> None:
   assert [layout_sampling.from_text(entry["layouts"]) for entry in first["configurations"]] == (
       small_layouts.configurations(5))
   data = _layout_data()
-  data.runs.append(data.runs[0])  # Equal ones count once, and so does the default.
+  data.runs.append(data.runs[0])  # Duplicates and the default are measured once.
   data.runs.append(modules.layout_run(small_layouts.configurations(1)[0], None, is_default=True))
   assert remeasure.first_record(data) == first
 
@@ -215,7 +215,7 @@ def test_layouts_from_a_ranking_to_the_comparison(
   assert passes[0].config_index_to_node == prediction.program.data.config_index_to_node
   result = measured.compare(prediction, passes)
   assert len(result.runtimes) == 4 and result.tau == 1.0  # Later configurations take longer.
-  # What is there is not measured again.
+  # Existing records are not measured again.
   remeasure.remeasure(tmp_path / "f.pb", tmp_path / "out")
   assert len(commands) == 2
   Done.returncode = 3
@@ -224,7 +224,7 @@ def test_layouts_from_a_ranking_to_the_comparison(
     remeasure.remeasure(tmp_path / "f.pb", tmp_path / "out")
 
 
-def test_what_is_drawn_for_a_program_keeps_to_its_nodes() -> None:
+def test_sampled_layouts_can_be_measured() -> None:
   data = _layout_data()
   found = layouts.draw_layouts(data, "xla_cpu", 30, 0)
   drawn = small_programs.data_of(data.module, [found.profile(position) for position in range(30)],

@@ -1,4 +1,4 @@
-"""Chosen configurations, compiled and timed. Needs the collector's JAX."""
+"""Chosen configurations are compiled and timed. Needs the collector's JAX."""
 
 import pathlib
 
@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def modules_of_this_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-  """The passes are processes of their own."""
+  """The passes are separate processes."""
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
@@ -66,7 +66,7 @@ def test_layouts(tmp_path: pathlib.Path) -> None:
              for run in measured.runs]
     assert set(texts[1:]) <= {configurations.to_text(one) for one in chosen}
     assert all(run.profile.compute_time_ns > 0 for run in measured.runs)
-  # Nodes that are not the collector's are refused, in the pass that finds out.
+  # The first pass rejects nodes that differ from the collector's.
   del data.config_index_to_node[-1]
   for run in data.runs:
     del run.module_config.layout_config.nodes[-1]

@@ -1,4 +1,4 @@
-"""Gates and splits."""
+"""The quality gates and the splits."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def test_tau_b_is_scipys(levels: int) -> None:
   assert gates.kendall_tau_b(a, b) == pytest.approx(expected)
 
 
-def test_tau_b_of_nothing_but_ties() -> None:
+def test_tau_b_is_0_if_one_side_has_only_ties() -> None:
   assert gates.kendall_tau_b(np.ones(5), np.arange(5)) == 0
 
 
@@ -50,7 +50,7 @@ def test_ratio_is_that_of_the_means() -> None:
   assert quality.tau == 1
 
 
-def test_losses_are_counted_by_family() -> None:
+def test_kernels_are_counted_by_family() -> None:
   steep = 100 * np.arange(1, 31)
   good = gates.assess(np.stack([steep, steep]), gates.TILE)
   flat = gates.assess(np.full((2, 30), 5), gates.TILE)
@@ -74,7 +74,7 @@ def test_no_shape_of_a_family_is_in_two_splits() -> None:
   assert set(assigned) == set(_hashes())
 
 
-def test_unseen_groups_are_only_tested_on_and_the_others_are_shared_out() -> None:
+def test_unseen_groups_are_only_in_test_and_the_others_are_split() -> None:
   assigned = splits.split(_hashes(), catalogue.UNSEEN_GROUPS, seed=0)
   families: dict[str, set] = {}
   counts = {"train": 0, "valid": 0, "test": 0}
@@ -91,7 +91,7 @@ def test_unseen_groups_are_only_tested_on_and_the_others_are_shared_out() -> Non
   assert counts["test"] / total == pytest.approx(splits.TEST_SHARE, abs=0.04)
 
 
-def test_splits_depend_on_the_seed_alone() -> None:
+def test_splits_depend_only_on_the_seed() -> None:
   hashes = _hashes()
   backwards = dict(reversed(list(hashes.items())))
   first = splits.split(hashes, catalogue.UNSEEN_GROUPS, seed=0)
@@ -108,7 +108,7 @@ def test_one_graph_stays_in_one_split() -> None:
     assert assigned[one] == assigned[other]
 
 
-def test_a_graph_in_a_seen_and_an_unseen_group_is_refused() -> None:
+def test_a_graph_in_a_seen_and_an_unseen_group_is_rejected() -> None:
   hashes = _hashes()
   hashes["matmul.256x256x256.f32"] = hashes["softmax.384x768.f32"]
   with pytest.raises(errors.DataError, match="same graph"):

@@ -1,4 +1,4 @@
-"""What both collectors share: output folders that keep their settings, prepared processes."""
+"""Output folders that keep their settings, and processes that must be prepared."""
 
 import pathlib
 
@@ -33,7 +33,7 @@ def test_a_folder_keeps_its_settings_and_its_kernels(tmp_path: pathlib.Path) -> 
       _store(tmp_path, MATMUL, **changed)
 
 
-def test_measuring_refuses_an_unprepared_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_needs_a_prepared_process(monkeypatch: pytest.MonkeyPatch) -> None:
   for name, value in protocol.ENVIRONMENT.items():
     monkeypatch.setenv(name, value)
   monkeypatch.setenv("NPROC", "7")

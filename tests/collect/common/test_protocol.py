@@ -8,7 +8,7 @@ from tpugraphs_rank.collect.common import protocol
 
 
 class Bench:
-  """Calls that advance a clock of their own instead of working."""
+  """Calls that advance an artificial clock instead of working."""
 
   def __init__(self, costs: list[int]) -> None:
     self.now = 0
@@ -26,9 +26,9 @@ class Bench:
     return self.now
 
 
-def test_minimum_over_rounds_ignores_slow_spells() -> None:
+def test_minimum_over_rounds_ignores_slow_phases() -> None:
   bench = Bench([100_000, 2_000_000, 9_000_000])
-  bench.slow = 20  # the machine is three times slower at first
+  bench.slow = 20  # The machine is three times slower at first.
   best = protocol.time_interleaved(bench.calls, protocol.Protocol(), np.random.default_rng(0),
                                    bench.clock)
   assert best == [100_000, 2_000_000, 9_000_000]
@@ -38,12 +38,12 @@ def test_rounds_are_interleaved_and_bounded() -> None:
   settings = protocol.Protocol(sample_ns=1, budget_ns=50, min_rounds=3, max_rounds=10)
   bench = Bench([1, 10, 100])
   protocol.time_interleaved(bench.calls, settings, np.random.default_rng(0), bench.clock)
-  log = bench.log[6:]  # after two calls of each
+  log = bench.log[6:]  # After two calls of each.
   for number in range(3):
     assert sorted(log[3 * number:3 * number + 3]) == [0, 1, 2]
-  assert log.count(0) == 10  # as often as allowed
-  assert log.count(1) == 5   # until its budget was spent
-  assert log.count(2) == 3   # slow ones take part in the first rounds all the same
+  assert log.count(0) == 10  # The maximum.
+  assert log.count(1) == 5   # Until its budget is used up.
+  assert log.count(2) == 3   # Slow calls take part in the first rounds too.
 
 
 def test_nothing_to_time() -> None:

@@ -1,4 +1,4 @@
-"""Records of a layout measurement, as the collector's passes write them."""
+"""Artificial records of a layout measurement, as the collector's passes write them."""
 
 import base64
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ SITES = [configurations_lib.Site(2, "dot", ((8, 4), (8, 6), (6, 4))),
 
 def module(name: str = "jit_program", rows: int = 8) -> bytes:
   """HLO of a product and a reshape of it."""
-  made = hlo_pb2.HloModuleProto(name=name, entry_computation_id=1)
-  computation = made.computations.add(name="main", id=1, root_id=14)
+  proto = hlo_pb2.HloModuleProto(name=name, entry_computation_id=1)
+  computation = proto.computations.add(name="main", id=1, root_id=14)
 
   def add(identity: int, opcode: str, dimensions: Sequence[int], operands: Sequence[int] = (),
           **fields: Any) -> None:
@@ -28,25 +28,25 @@ def module(name: str = "jit_program", rows: int = 8) -> bytes:
   add(12, "parameter", (6, 4), parameter_number=1)
   add(13, "dot", (rows, 4), (11, 12))
   add(14, "reshape", (2, rows // 2, 4), (13,))
-  return made.SerializeToString()
+  return proto.SerializeToString()
 
 
 def configurations(count: int) -> list[configurations_lib.Configuration]:
-  """The default, then others that are all different."""
-  made = [configurations_lib.default(SITES)]
+  """The default and other configurations, all different."""
+  result = [configurations_lib.default(SITES)]
   orders = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
   flat = [(), (0, 1), (1, 0)]
   for number in range(1, count):
     dot = (flat[number % 3], flat[number // 3 % 3], flat[number // 9 % 3])
-    made.append((dot, (orders[number // 27 % 6], ())))
-  assert len(set(made)) == count
-  return made
+    result.append((dot, (orders[number // 27 % 6], ())))
+  assert len(set(result)) == count
+  return result
 
 
 def record(stem: str, pass_number: int, count: int = 44, step_ns: int = 1000,
            statuses: dict[int, str] | None = None,
            programs: dict[int, str] | None = None, rows: int = 8) -> dict[str, Any]:
-  """A pass's record; configuration i takes 100 + i steps and as many ns as the pass's number.
+  """The record of a pass; configuration i takes 100 + i steps plus the number of the pass in ns.
 
   Args:
     stem: the program.
@@ -65,7 +65,7 @@ def record(stem: str, pass_number: int, count: int = 44, step_ns: int = 1000,
         "optimised_hlo": (programs or {}).get(index, f"program {index}")}
     if entry["status"] == "ok":
       entry["runtime_ns"] = 100_000 + step_ns * index + pass_number
-      if pass_number == 1:  # which drew them
+      if pass_number == 1:  # The first pass samples them.
         entry["kind"] = "random" if index else "default"
     entries.append(entry)
   return {"stem": stem, "pass": pass_number, "seed": 0, "compile_s": 1.0, "total_s": 2.0,

@@ -1,4 +1,4 @@
-"""The bundled layout collection keeps what its README promises."""
+"""The bundled layout collection is consistent with its README and its report."""
 
 import pathlib
 import re
@@ -28,13 +28,13 @@ def _programs() -> Programs:
 
 
 def _each(programs: Programs):
-  return [(stem, program) for found in programs.values() for stem, program in found.items()]
+  return [(stem, program) for by_stem in programs.values() for stem, program in by_stem.items()]
 
 
 def test_the_registry_knows_it(programs: Programs) -> None:
   collection = registry.get_collection("layout:xla_cpu:mixed")
   assert collection.kind == "layout" and collection.hlo_stage == "before_optimization"
-  assert collection.splits == {split: len(found) for split, found in programs.items()}
+  assert collection.splits == {split: len(by_stem) for split, by_stem in programs.items()}
   assert sum(collection.splits.values()) >= 60
   assert collection.location() == FOLDER / "npz"
   families = {collection.family(stem) for stem, _ in _each(programs)}
@@ -82,29 +82,29 @@ def test_layouts_are_permutations_of_their_instruction(programs: Programs) -> No
 
 
 def test_splits_are_by_family(programs: Programs) -> None:
-  for split, found in programs.items():
-    for stem in found:
+  for split, by_stem in programs.items():
+    for stem in by_stem:
       assert catalogue.parse_stem(stem).definition.split == split
   assemble.check_graphs(dict(_each(programs)))
 
 
 def test_the_number_of_constraints_is_far_from_the_best(programs: Programs) -> None:
-  for split, found in programs.items():
+  for split, by_stem in programs.items():
     taus = [gates.kendall_tau_b(assemble.constraints(program), program["config_runtime"])
-            for program in found.values()]
+            for program in by_stem.values()]
     assert 0 < np.mean(taus) < 0.7, split
 
 
 def test_the_report_is_that_of_the_data(programs: Programs) -> None:
   measurement = files.read_json(FOLDER / "measurement.json")
   assert measurement["semantics"] == "relayout-copies"
-  for split, found in programs.items():
+  for split, by_stem in programs.items():
     summary = measurement["splits"][split]
-    assert summary["programs"] == len(found)
-    taus = [gates.kendall_tau_b(*program["config_runtime_passes"]) for program in found.values()]
+    assert summary["programs"] == len(by_stem)
+    taus = [gates.kendall_tau_b(*program["config_runtime_passes"]) for program in by_stem.values()]
     assert summary["tau_between_passes"]["mean"] == pytest.approx(np.mean(taus), abs=1e-4)
     assert summary["configurations"] == sum(
-        len(program["config_runtime"]) for program in found.values())
+        len(program["config_runtime"]) for program in by_stem.values())
   assert sum(entry["share"] for entry in measurement["drawn"].values()) == pytest.approx(
       1, abs=1e-3)
 

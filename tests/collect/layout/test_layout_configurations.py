@@ -1,4 +1,4 @@
-"""Which layouts a program is measured under."""
+"""The layouts that a program is measured under."""
 
 import collections
 import math
@@ -58,7 +58,7 @@ def test_configurations_are_permutations_of_slots(
 
 
 @hypothesis.given(SITES, SEEDS)
-def test_text_holds_a_whole_configuration(sites: list[configurations.Site], seed: int) -> None:
+def test_text_round_trip(sites: list[configurations.Site], seed: int) -> None:
   drawn = configurations.random(sites, np.random.default_rng(seed))
   assert configurations.from_text(configurations.to_text(drawn)) == drawn
 
@@ -74,7 +74,7 @@ def test_random_configurations_constrain_different_shares() -> None:
             for _ in range(400)]
   low, high = configurations.RANDOM_SHARE
   assert np.mean(shares) == pytest.approx((low + high) / 2, abs=0.05)
-  # Much wider than one share for all would be, sqrt(p (1 - p) / slots) or about 0.05.
+  # Much wider than with a fixed share: sqrt(p (1 - p) / slots), about 0.05.
   assert np.std(shares) > 0.8 * (high - low) / math.sqrt(12)
 
 
@@ -92,7 +92,7 @@ def test_mutations_are_mostly_small_and_clear_requests_too() -> None:
 
 
 class Bench:
-  """Counts configurations by their constraints: the more, the slower, but for one layout."""
+  """Artificial timings: more constraints are slower, except for one layout."""
 
   def __init__(self, programs: int = 10 ** 9) -> None:
     self.programs = programs
@@ -114,7 +114,7 @@ class Bench:
     return 1000 + 10 * configurations.constraints(configuration) - 30 * good
 
 
-def test_a_search_draws_each_kind_its_share() -> None:
+def test_a_search_uses_each_method_for_its_share() -> None:
   bench = Bench()
   search = configurations.Search(MANY, 101, np.random.default_rng(0), bench)
   search.run()
@@ -136,7 +136,7 @@ def test_a_search_climbs() -> None:
 
 
 @pytest.mark.parametrize("programs", [1, 5, 40])
-def test_a_search_ends_when_most_draws_are_the_same_program(programs: int) -> None:
+def test_a_search_ends_when_most_samples_are_the_same_program(programs: int) -> None:
   bench = Bench(programs)
   search = configurations.Search(MANY, 60, np.random.default_rng(0), bench)
   search.run()
@@ -149,16 +149,16 @@ def test_a_search_ends_when_all_configurations_are_tried() -> None:
   bench = Bench()
   search = configurations.Search(sites, 50, np.random.default_rng(0), bench)
   search.run()
-  assert len(bench.asked) == len(search.kinds) == 3  # nothing, (0, 1), (1, 0)
+  assert len(bench.asked) == len(search.kinds) == 3  # No request, (0, 1), (1, 0).
 
 
-def test_without_a_default_nothing_is_drawn() -> None:
+def test_without_a_usable_default_nothing_is_sampled() -> None:
   search = configurations.Search(MANY, 50, np.random.default_rng(0), lambda _: (False, math.inf))
   search.run()
   assert not search.kinds
 
 
-def test_draws_depend_on_program_seed_and_purpose() -> None:
+def test_samples_depend_on_program_seed_and_purpose() -> None:
   draws = {tuple(configurations.program_rng(*key).integers(1 << 30, size=4))
            for key in (("a", 0, "x"), ("a", 0, "y"), ("a", 1, "x"), ("b", 0, "x"))}
   assert len(draws) == 4

@@ -22,7 +22,7 @@ from tpugraphs_rank.collect.layout import builders  # pylint: disable=wrong-impo
 from tpugraphs_rank.collect.layout import sites as sites_lib  # pylint: disable=wrong-import-position
 from tpugraphs_rank.collect.layout.builders import blocks  # pylint: disable=wrong-import-position
 
-# family -> a small shape, and the shape of the model's output.
+# family -> (a small shape, the shape of the model's output)
 SMALL: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "resnet": ((2, 8, 4, 2), (2, 10)),
     "separable": ((2, 8, 4, 1), (2, 10)),
@@ -98,7 +98,7 @@ def _traced(family: str, mode: str) -> tuple[sites_lib.Traced, list[np.ndarray]]
 
 
 def _plain(module: bytes) -> hlo_pb2.HloModuleProto:
-  """The program without its number in this process and the lines that it was traced from."""
+  """The program without its process-dependent number and its source lines."""
   parsed = hlo_pb2.HloModuleProto.FromString(module)
   parsed.DiscardUnknownFields()
   parsed.ClearField("id")
@@ -120,8 +120,8 @@ def test_training_steps_down_the_gradient_of_the_error(family: str) -> None:
   loss, *weights = jax.jit(training)(*arguments)
   error = lambda values: float(jnp.mean(jnp.square(values - arguments[-1])))
   assert loss == pytest.approx(error(predicted), rel=1e-5)
-  # The step is -rate * gradient, so that along it the error falls by |step|^2 / rate; measured
-  # over a small part of the step, where the error is nearly straight.
+  # The step is -rate * gradient, so the error decreases along it by |step|^2 / rate. This is
+  # checked on a small part of the step, where the error is nearly linear.
   part = 1e-3
   steps = [np.asarray(new, np.float64) - old for new, old in zip(weights, arguments)]
   squared = sum(float((step ** 2).sum()) for step in steps)
@@ -152,7 +152,7 @@ def test_sites_are_the_instructions_of_their_equations(family: str, mode: str) -
     assert tuple(instruction.shape.dimensions) == site.shapes[0]
     operands = [tuple(by_id[operand].shape.dimensions) for operand in instruction.operand_ids]
     assert operands == list(site.shapes[1:])
-  # All products and convolutions of the entry are sites, but for those of vectors.
+  # All products and convolutions of the entry are sites, except for those of vectors.
   heavy = [instruction for instruction in instructions
            if instruction.opcode in ("dot", "convolution")]
   assert sum(site.opcode != "reshape" for site in sites) >= 0.9 * len(heavy)
@@ -176,11 +176,11 @@ def test_requests_change_the_program_and_not_its_numbers(family: str, mode: str)
   compiled = lowered.compile()
   assert measure.agrees([np.asarray(array) for array in compiled(*arguments)], expected)
   assert protocol.normalised_hlo(compiled.as_text()) != protocol.normalised_hlo(plain.as_text())
-  # What is featurised is the program without requests, whatever is measured.
+  # The program without requests is featurized, whatever is measured.
   assert _plain(sites_lib.module_bytes(traced.lower({}))) == _plain(module)
 
 
-def test_requests_are_honoured() -> None:
+def test_requests_are_respected() -> None:
   x = np.zeros((8, 6, 4), np.float32)
   traced = sites_lib.Traced(lambda a: [jnp.sin(a.reshape(48, 4))], [x])
   assert (traced.opcodes, traced.shapes) == (["reshape"], [((48, 4), (8, 6, 4))])
@@ -202,7 +202,7 @@ def test_equations_of_inner_functions_are_found() -> None:
   assert np.allclose(result, program(*map(jnp.asarray, arrays))[0])
 
 
-def test_weights_are_handed_out_in_order() -> None:
+def test_weights_are_provided_in_order() -> None:
   drawing = blocks.Weights(rng=_rng())
   first = [drawing.kernel(3, 4), drawing.scale(5), drawing.shift(5), drawing.experts(2, 3, 4)]
   again = blocks.Weights(drawing.arrays)

@@ -1,4 +1,4 @@
-"""Made programs under requested layouts: what is measured, and what is refused. Needs JAX."""
+"""Synthetic programs under requested layouts: measured and rejected ones. Needs JAX."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ jax = pytest.importorskip(
 from tpugraphs_rank.collect.tile.builders import synthetic  # pylint: disable=wrong-import-position
 
 Node = programs.Node
-# Products, a reshape between them, and nothing that compiles to the same whatever is asked for.
+# Products with a reshape between them; every request changes the compiled program.
 CHAIN = programs.RunnableProgram("hand_dot.20.f32", (
     Node("parameter", (), "f32", (24, 16)), Node("parameter", (), "f32", (16, 40)),
     Node("dot", (0, 1), "f32", (24, 40), "ak,kb->ab"), Node("tanh", (2,), "f32", (24, 40)),
@@ -42,8 +42,8 @@ def test_sites_are_the_products_and_reshapes_and_layouts_change_no_number():
   assert sorted(site.opcode for site in bench.sites) == ["dot"] * 4 + ["reshape"] * 2
   rng = configurations.program_rng(CHAIN.stem, 0, "arguments")
   arguments = synthetic.inputs(CHAIN, rng, averaging=True)
-  found = np.asarray(jax.jit(synthetic.whole(CHAIN))(*arguments))
-  np.testing.assert_allclose(found, small_programs.by_numpy(CHAIN, arguments), rtol=1e-5)
+  result = np.asarray(jax.jit(synthetic.whole(CHAIN))(*arguments))
+  np.testing.assert_allclose(result, small_programs.by_numpy(CHAIN, arguments), rtol=1e-5)
   assert bench.compile(configurations.default(bench.sites))[0]
   draws = np.random.default_rng(0)
   for _ in range(8):
@@ -52,10 +52,10 @@ def test_sites_are_the_products_and_reshapes_and_layouts_change_no_number():
   assert sum(entry["status"] == "ok" for entry in bench.entries) > 2
 
 
-def test_numbers_of_a_product_are_averages():
+def test_operands_of_products_are_scaled_to_averages():
   weights = synthetic.inputs(CHAIN, np.random.default_rng(3), averaging=True)
   plain = synthetic.inputs(CHAIN, np.random.default_rng(3))
-  # The second operand of each product, by the length of its sum.
+  # The second operand of each product is divided by the length of its sum.
   for place, length in enumerate([1, 16, 80, 32, 16]):
     np.testing.assert_allclose(weights[place] * length, plain[place], rtol=1e-6)
   image, kernel = synthetic.inputs(
@@ -77,7 +77,7 @@ def test_both_passes_measure_the_same_configurations(monkeypatch):
     (small_programs.BIAS, "few sites: layouts can be requested for 1 instructions"),
     (CONSTANT, "constant: the result is 9.0 everywhere"),
     (CHAIN, "few configurations: 5 of .* expected 24 or more")])
-def test_what_is_refused(program, match):
+def test_rejected_programs(program, match):
   with pytest.raises(errors.DataError, match=match):
     measure.measure(program, 5, 5, 0, 1, QUICK)
 

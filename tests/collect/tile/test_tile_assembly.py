@@ -1,4 +1,4 @@
-"""From a pass's records to `.pb`, and from featurised kernels to a collection's folder."""
+"""From the records of the passes to `.pb` files, and from featurized kernels to a collection."""
 
 import base64
 import pathlib
@@ -32,7 +32,7 @@ def _module(name: str) -> bytes:
 
 def _record(kernel: geometry.Kernel, number: int, statuses: dict[int, str] | None = None,
             equal: dict[int, int] | None = None) -> dict[str, Any]:
-  """What a pass measured; configuration i takes about (i + 1) microseconds."""
+  """The record of a pass; configuration i takes about (i + 1) microseconds."""
   configurations: list[dict[str, Any]] = []
   for index, chosen in enumerate(configurations_lib.sample(kernel, COUNT, 0)):
     entry: dict[str, Any] = {
@@ -91,7 +91,7 @@ def test_bad_configurations_are_dropped_in_every_pass(tmp_path: pathlib.Path) ->
 
 
 def test_failed_unfinished_and_defaultless_kernels_are_reported(tmp_path: pathlib.Path) -> None:
-  _store(tmp_path, SOFTMAX, 1)  # the second pass did not get there
+  _store(tmp_path, SOFTMAX, 1)  # The second pass is missing.
   _store(tmp_path, MATMUL, 1, statuses={0: "mismatch"})
   _store(tmp_path, MATMUL, 2)
   gather = geometry.Kernel("gather_rows", (960, 384, 1920), "f32")
@@ -130,8 +130,8 @@ STEMS = [f"matmul.{m}x256x256.f32" for m in (64, 128, 192, 256, 320, 384)] + [
     "softmax.384x768.f32", "softmax.384x768.bf16", "transpose_10.96x192.f32"]
 
 
-def _featurised(folder: pathlib.Path, stem: str, flat: bool = False) -> None:
-  """Writes an npz as the featuriser does, of a graph that the stem alone decides."""
+def _write_featurized(folder: pathlib.Path, stem: str, flat: bool = False) -> None:
+  """Writes a featurized graph that depends only on the stem."""
   rng = np.random.default_rng(list(stem.encode()))
   times = 1000 + (np.arange(COUNT) if flat else 1000 * np.arange(COUNT))
   passes = np.stack([times, times + 2]).astype(np.int64)
@@ -152,23 +152,23 @@ def _collected(folder: pathlib.Path, stems: list[str]) -> None:
       "failed": {}, "unfinished": [], "dates": [], "machine": protocol.machine(),
       "versions": {}, "seed": 0, "protocol": {}})
   for stem in stems:
-    _featurised(folder / "npz", stem)
+    _write_featurized(folder / "npz", stem)
 
 
 def test_assembly(tmp_path: pathlib.Path) -> None:
   _collected(tmp_path, STEMS)
-  _featurised(tmp_path / "npz", STEMS[0], flat=True)
+  _write_featurized(tmp_path / "npz", STEMS[0], flat=True)
   output = tmp_path / "bundle"
   measurement = assemble.assemble(tmp_path, tmp_path / "npz", output, "tile:mine", seed=0)
   descriptor = files.read_json(output / "collection.json")
   assert descriptor["name"] == "tile:mine"
   assert descriptor["groups"] == {"matmul": ["matmul"], "normalisation": ["softmax"],
                                   "transpose": ["transpose_10"]}
-  found = {split: sorted(path.stem for path in (output / "npz" / split).glob("*.npz"))
+  by_split = {split: sorted(path.stem for path in (output / "npz" / split).glob("*.npz"))
            for split in descriptor["splits"]}
-  assert {split: len(stems) for split, stems in found.items()} == descriptor["splits"]
-  assert sorted(sum(found.values(), [])) == sorted(STEMS[1:])
-  assert set(STEMS[6:]) < set(found["test"])
+  assert {split: len(stems) for split, stems in by_split.items()} == descriptor["splits"]
+  assert sorted(sum(by_split.values(), [])) == sorted(STEMS[1:])
+  assert set(STEMS[6:]) < set(by_split["test"])
   assert measurement["gates"]["families"]["matmul"]["lost_to_ratio"] == 1
   assert measurement["gates"]["configurations_dropped"] == {"mismatch": len(STEMS)}
   assert measurement["splits"]["train"]["tau_between_passes"]["mean"] == 1
@@ -178,9 +178,9 @@ def test_assembly(tmp_path: pathlib.Path) -> None:
   _collected(tmp_path, STEMS[:4] + STEMS[6:])
   assemble.assemble(tmp_path, tmp_path / "npz", output, "tile:mine", seed=0)
   left = {path.stem for path in output.rglob("*.npz")}
-  assert left == set(STEMS[:4] + STEMS[6:])  # nothing stale
+  assert left == set(STEMS[:4] + STEMS[6:])  # Nothing is left of the first.
   again = (output / "npz" / "test" / f"{STEMS[6]}.npz").relative_to(output)
-  assert (output / again).read_bytes() == first[again]  # same arrays, same bytes
+  assert (output / again).read_bytes() == first[again]  # The same arrays give the same bytes.
 
 
 def test_assembly_names_what_is_missing(tmp_path: pathlib.Path) -> None:
@@ -197,8 +197,8 @@ def test_assembly_names_what_is_missing(tmp_path: pathlib.Path) -> None:
     assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "tile:mine", seed=0)
 
 
-def test_assembly_of_nothing_worth_keeping(tmp_path: pathlib.Path) -> None:
+def test_assembly_fails_if_no_kernel_passes_the_gates(tmp_path: pathlib.Path) -> None:
   _collected(tmp_path, STEMS[:1])
-  _featurised(tmp_path / "npz", STEMS[0], flat=True)
+  _write_featurized(tmp_path / "npz", STEMS[0], flat=True)
   with pytest.raises(errors.DataError, match="passes the gates"):
     assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "tile:mine", seed=0)

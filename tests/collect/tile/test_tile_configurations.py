@@ -1,4 +1,4 @@
-"""Kernels, tiles and the catalogue: everything that is decided before anything is measured."""
+"""Kernels, tiles and the catalogue: everything that precedes the measurement."""
 
 import math
 
@@ -17,8 +17,8 @@ def test_stem_round_trip() -> None:
 
 
 @pytest.mark.parametrize("stem", ["matmul", "matmul.8x8.", "matmul.8xax8.f32", "a.b.c.d", ""])
-def test_names_that_are_no_kernels(stem: str) -> None:
-  with pytest.raises(errors.DataError, match="no kernel name"):
+def test_names_that_do_not_name_kernels(stem: str) -> None:
+  with pytest.raises(errors.DataError, match="not the name of a kernel"):
     geometry.parse_stem(stem)
 
 
@@ -43,7 +43,7 @@ def test_blocks_of_a_strided_convolution_hold_the_halo() -> None:
   assert kernel.iterations(tile) == 3 * 2 * 2 * 2
 
 
-def test_transposed_blocks_lie_as_in_the_operand() -> None:
+def test_transposed_blocks_have_the_axes_of_the_operand() -> None:
   kernel = geometry.Kernel("transpose_120", (64, 96, 160), "f32")
   assert kernel.output_axes == (96, 160, 64)
   assert kernel.input_bounds(geometry.Tile((8, 16, 32), ())) == (32, 8, 16)
@@ -51,7 +51,7 @@ def test_transposed_blocks_lie_as_in_the_operand() -> None:
 
 def test_divisors_and_sides() -> None:
   assert configurations.divisors(12) == (1, 2, 3, 4, 6, 12)
-  assert configurations.sides(12) == (1, 2, 3, 4, 6, 12)  # too short to cut into eights
+  assert configurations.sides(12) == (1, 2, 3, 4, 6, 12)  # Too short for sides of 8.
   assert configurations.sides(48) == (8, 12, 16, 24, 48)
   assert configurations.sides(17) == (17,)
   with pytest.raises(errors.ConfigError):
@@ -69,14 +69,14 @@ def test_default_is_the_largest_tile_that_fits_the_first_level_cache() -> None:
 
 
 def test_default_where_nothing_fits() -> None:
-  # 4,096 steps leave blocks of at least 16,384 elements: more than the cache holds.
+  # With 4,096 steps, blocks have at least 16,384 elements, more than the cache holds.
   kernel = geometry.Kernel("elementwise_chain", (8192, 8192), "f32")
   default = configurations.default_tile(kernel)
   assert kernel.working_set(default) == 2 * 4 * 16384
 
 
 def test_kernels_that_cannot_be_tiled_have_no_default() -> None:
-  primes = geometry.Kernel("elementwise_gate", (4099, 4099), "f32")  # only the whole
+  primes = geometry.Kernel("elementwise_gate", (4099, 4099), "f32")  # Only the whole.
   with pytest.raises(errors.ConfigError, match="no tile"):
     configurations.default_tile(primes)
 

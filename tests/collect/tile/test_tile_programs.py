@@ -1,4 +1,4 @@
-"""Every family computes what NumPy says, untiled and in blocks. Needs the collector's JAX."""
+"""Every family computes the same as NumPy, untiled and tiled. Needs the collector's JAX."""
 
 from collections.abc import Callable
 
@@ -107,7 +107,7 @@ EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
     "gather_bag": ((40, 32, 16, 8), lambda table, index: table[index].sum(1)),
 }
 
-# Every family in every element type that the catalogue measures it in.
+# Every family in all of its element types in the catalogue.
 CASES = sorted({(kernel.family, kernel.dtype) for kernel in catalogue.kernels()})
 
 
@@ -126,7 +126,7 @@ def test_family(family: str, dtype: str) -> None:
   assert result.shape == kernel.output_axes
   assert protocol.agrees(result, expected_of(*wide).astype(result.dtype), dtype)
   tiles = configurations.sample(kernel, 4, seed=1)
-  tiles.append(configurations.admissible(kernel)[-1])  # two steps, the fewest
+  tiles.append(configurations.admissible(kernel)[-1])  # Two steps, the minimum.
   for tile in tiles:
     compiled = jax.jit(program.tiled(tile)).lower(*operands).compile()
     assert protocol.agrees(np.asarray(compiled(*operands)), result, dtype), tile

@@ -1,4 +1,4 @@
-"""Made programs run: untiled and tiled they compute what NumPy does, and their HLO is the graph."""
+"""Synthetic programs run: they compute the same as NumPy, and their HLO is the graph. Needs JAX."""
 
 import numpy as np
 import pytest
@@ -27,20 +27,20 @@ def test_reference_and_tiles_agree_with_numpy(program):
   tolerance = protocol.TOLERANCE[kernel.dtype] * max(1, np.abs(expected).max())
   np.testing.assert_allclose(result.astype(np.float64), expected, atol=tolerance, rtol=0)
   for tile in configurations.sample(kernel, 6, 0):
-    found = np.asarray(jax.jit(built.tiled(tile))(*operands))
-    np.testing.assert_allclose(found.astype(np.float64), expected, atol=tolerance, rtol=0)
+    result = np.asarray(jax.jit(built.tiled(tile))(*operands))
+    np.testing.assert_allclose(result.astype(np.float64), expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("kind", operations.KINDS)
 def test_random_programs_agree_with_themselves_in_blocks(kind):
   rng = np.random.default_rng(3)
-  # Small arrays, so that this is quick; bfloat16 is left out, as chains of it amplify rounding.
+  # Small arrays keep this fast. There is no bfloat16, because chains of it amplify rounding errors.
   tried = 0
   while tried < 4:
     nodes = [node._replace(bucket=min(node.bucket, 12), type="f32" if node.type == "bf16"
                            else node.type)
              for node in controls.typed_random(kind, int(rng.integers(2, 14)), rng)]
-    program = realization.realize(nodes, "made", tried, rng).program
+    program = realization.realize(nodes, "synthetic", tried, rng).program
     kernel = blocks.SyntheticKernel(program)
     built = synthetic.build(kernel)
     operands = built.inputs(np.random.default_rng(0))
