@@ -12,6 +12,7 @@ do.
 """
 
 import importlib
+import os
 from typing import Any, TYPE_CHECKING
 
 from tpugraphs_rank import errors
@@ -81,6 +82,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
   if name not in _LAZY:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  # If this imports TensorFlow, its start-up messages would hide everything else.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   module, _, attribute = _LAZY[name].partition(":")
   value: Any = importlib.import_module(module)
   if attribute:

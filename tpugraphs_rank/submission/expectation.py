@@ -99,9 +99,9 @@ def from_data(names: Sequence[str | registry.Collection] = COLLECTIONS, split: s
   """
   expected: list[ExpectedRow] = []
   for name in names:
-    found = collections.load_collection(name, split, data_root)
-    collection = found.collection
-    for path in sorted(found.paths, key=lambda path: path.stem):
+    members = collections.load_collection(name, split, data_root)
+    collection = members.collection
+    for path in sorted(members.paths, key=lambda path: path.stem):
       count = num_configs(path, collection.kind)
       expected.append(ExpectedRow(
           rows_lib.graph_id(collection.name, path.stem), collection.name, collection.kind,
@@ -127,17 +127,17 @@ def num_configs(path: files.PathLike, kind: str) -> int:
     MissingDataError: there is no such file.
     DataError: it is damaged, of another kind, its arrays disagree, or it has no configurations.
   """
-  found = headers.read_headers(path)
+  arrays = headers.read_headers(path)
   features = _CONFIG_KEYS[kind]
   for key in ("config_runtime", features):
-    if key not in found or not found[key].shape:
+    if key not in arrays or not arrays[key].shape:
       raise errors.DataError(
           f"{path} lacks the key {key!r} of a {kind} graph (found: "
-          f"{', '.join(sorted(found)) or 'none'}); download it again, or move it elsewhere")
-  count = found["config_runtime"].shape[0]
-  if found[features].shape[0] != count:
+          f"{', '.join(sorted(arrays)) or 'none'}); download it again, or move it elsewhere")
+  count = arrays["config_runtime"].shape[0]
+  if arrays[features].shape[0] != count:
     raise errors.DataError(
-        f"{path}: config_runtime has {count} entries, {features} has {found[features].shape[0]}; "
+        f"{path}: config_runtime has {count} entries, {features} has {arrays[features].shape[0]}; "
         "expected one for each configuration in both: download the file again")
   if not count:
     raise errors.DataError(f"{path} has no configurations, so there is nothing to rank in it")
