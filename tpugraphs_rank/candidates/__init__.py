@@ -9,3 +9,9 @@ from tpugraphs_rank import registries
 register = registries.CANDIDATES.register
 get = registries.CANDIDATES.get
 names = registries.CANDIDATES.names
+
+__all__ = [
+    "get",
+    "names",
+    "register",
+]

@@ -14,6 +14,13 @@ register = registries.LOSSES.register
 get = registries.LOSSES.get
 names = registries.LOSSES.names
 
+__all__ = [
+    "combined_loss",
+    "get",
+    "names",
+    "register",
+]
+
 
 def combined_loss(losses: Sequence[str], weights: Sequence[float]
                   ) -> Callable[[Mapping[str, Any], Any], Any]:

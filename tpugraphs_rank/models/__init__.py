@@ -18,3 +18,19 @@ from tpugraphs_rank.models.ranker import Ranker
 
 register = registries.MODELS.register
 names = registries.MODELS.names
+
+__all__ = [
+    "DistinctStates",
+    "Ensemble",
+    "INPUTS",
+    "Partitioned",
+    "Ranker",
+    "RankingModel",
+    "SegmentTraining",
+    "add_configs",
+    "build_model",
+    "names",
+    "neighbour_mean",
+    "poolings",
+    "register",
+]
