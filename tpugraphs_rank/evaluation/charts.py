@@ -30,14 +30,14 @@ class Series:
   """
 
   name: str
-  x: Sequence[float]
-  y: Sequence[float]
+  x: Sequence[float] | np.ndarray
+  y: Sequence[float] | np.ndarray
   colour: int = 0
   dashed: bool = False
   points: bool = False
   marked: float | None = None
-  low: Sequence[float] | None = None
-  high: Sequence[float] | None = None
+  low: Sequence[float] | np.ndarray | None = None
+  high: Sequence[float] | np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +65,13 @@ class _Scale:
     self._start, self._end = start, end
 
   def __call__(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
-    values = np.asarray(values, np.float64)
+    array = np.asarray(values, np.float64)
     if self.axis.log:
-      values = np.log(np.maximum(values, self.low))
-      share = (values - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+      logs = np.log(np.maximum(array, self.low))
+      share = (logs - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
     else:
-      share = (values - self.low) / (self.high - self.low)
-    return self._start + share * (self._end - self._start)
+      share = (array - self.low) / (self.high - self.low)
+    return np.asarray(self._start + share * (self._end - self._start))
 
   def ticks(self) -> list[float]:
     """Round values inside the scale."""

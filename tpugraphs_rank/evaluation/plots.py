@@ -4,6 +4,7 @@ Figures are created without pyplot, so they change no global state and need no d
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib import axes as axes_lib
@@ -105,7 +106,8 @@ def rank_against_runtime(
   with matplotlib.rc_context(_STYLE):
     rows = -(-len(chosen) // 3)
     figure = figure_lib.Figure(figsize=(11.5, 1.0 + 2.6 * max(rows, 1)), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(2.3, 1))
+    panels: Any = figure.subfigures(1, 2, width_ratios=(2.3, 1))
+    left, right = panels
     axes = left.subplots(rows, 3, squeeze=False)
     for axis in axes.flat[len(chosen):]:
       axis.set_visible(False)

@@ -146,9 +146,9 @@ def _metric_tables(comparison: comparison_lib.Comparison) -> list[dict[str, Any]
       cells = [name]
       for column in columns:
         interval = _interval([select(frame) for frame in frames], column)
-        cells.append("-" if interval is None else
-                     f"{_shown(interval.mean, column)} [{_shown(interval.low, column)}, "
-                     f"{_shown(interval.high, column)}]")
+        cells.append("-" if interval is None else _safe(
+            f'{_shown(interval.mean, column)}<small>{_shown(interval.low, column)} to '
+            f"{_shown(interval.high, column)}</small>"))
       rows.append({"cells": cells, "model": name in comparison.models})
     graphs = len(select(next(iter(comparison.frames.values()))[0]))
     part = f", {comparison_files.PART_TITLES[suffix]}" if len(parts) > 1 else ""
@@ -160,12 +160,12 @@ def _metric_tables(comparison: comparison_lib.Comparison) -> list[dict[str, Any]
       differences = bootstrap.paired_differences(
           {name: [select(frame) for frame in frames]
            for name, frames in comparison.frames.items()}, model, others)
-      header, cells = result_tables.difference_rows(model, differences)
-      if cells:
+      header, difference_cells = result_tables.difference_rows(model, differences)
+      if difference_cells:
         tables.append({"title": f"Gain of {model}{part}, paired by graph",
                        "header": ["over", *header[1:]],
                        "rows": [{"cells": row, "model": row[0] in comparison.models}
-                                for row in cells]})
+                                for row in difference_cells]})
   return tables
 
 
@@ -309,7 +309,8 @@ def _settings(comparison: comparison_lib.Comparison) -> dict[str, Any]:
   values = [dict((name, value) for name, _, value in config_lib.leaves(config))
             for config in configs]
   defaults = {name: value for name, _, value in config_lib.leaves(run_config.RunConfig)}
-  main, rest = [], []
+  main: list[dict[str, Any]] = []
+  rest: list[dict[str, Any]] = []
   for name, default in defaults.items():
     of_runs = [each.get(name) for each in values]
     texts = [_setting(value) for value in of_runs]

@@ -20,11 +20,12 @@ _log = tile_features.log2_size
 _BLOCK = 4_000_000  # Tensor layouts processed together; a large program has 10^8.
 
 
-def features(graph: graphs.Graph, rows: np.ndarray) -> np.ndarray:
+def features(graph: graphs.ConfiguredGraph, rows: np.ndarray) -> np.ndarray:
   """(r, f) float32 features of the configurations `rows` (r,) of a graph."""
   if isinstance(graph, graphs.TileGraph):
     configs = _tile(graph)[rows]
   else:
+    assert isinstance(graph, graphs.LayoutGraph)
     size = max(_BLOCK // (3 * max(len(graph.node_config_ids), 1)), 1)
     configs = np.concatenate([
         _layout(graph, rows[start:start + size]) for start in range(0, len(rows), size)])
