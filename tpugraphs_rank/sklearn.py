@@ -91,7 +91,8 @@ class Ranker:
     shutil.rmtree(root / "graphs")
     return self
 
-  def predict(self, graph: graphs_lib.ConfiguredGraph, configs: np.ndarray | None = None) -> np.ndarray:
+  def predict(self, graph: graphs_lib.ConfiguredGraph, configs: np.ndarray | None = None
+              ) -> np.ndarray:
     """Scores configurations: (c,) float32, higher = faster.
 
     Args:
@@ -152,7 +153,8 @@ class Ranker:
     return self.run_
 
 
-def _divide(graphs: Sequence[graphs_lib.ConfiguredGraph], valid: Sequence[graphs_lib.ConfiguredGraph] | None, seed: int
+def _divide(graphs: Sequence[graphs_lib.ConfiguredGraph],
+            valid: Sequence[graphs_lib.ConfiguredGraph] | None, seed: int
             ) -> tuple[list[graphs_lib.ConfiguredGraph], list[graphs_lib.ConfiguredGraph]]:
   """Training and validation graphs."""
   if valid is not None:

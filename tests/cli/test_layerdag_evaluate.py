@@ -19,7 +19,8 @@ def test_a_report(tmp_path):
   dags.save(tmp_path / "real.npz", real)
   dags.save(tmp_path / "synthetic.npz", sample.with_provenance({"graphs_per_cpu_second": 50.5}))
   done = _run("--real", tmp_path / "real.npz", "--synthetic", tmp_path / "synthetic.npz",
-              "--seeds", 1, "--max_epochs", 1, "--drawn", 3, "--split_seed", 2, "--output", tmp_path / "report",
+              "--seeds", 1, "--max_epochs", 1, "--drawn", 3, "--split_seed", 2,
+              "--output", tmp_path / "report",
               "--results", tmp_path / "results" / "synthetic.json")
   assert done.returncode == 0, done.stderr
   page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")

@@ -308,7 +308,8 @@ def test_the_checksum_that_a_server_states_is_verified(server, tmp_path):
   assert (tmp_path / "b.rejected").read_bytes() == CONTENT
   (tmp_path / "b.rejected").unlink()
   (tmp_path / "a").unlink()
-  assert _fetch(server, tmp_path / "b") == CONTENT  # A new download, which reuses nothing of the rejected one.
+  # A new download reuses nothing of the rejected file.
+  assert _fetch(server, tmp_path / "b") == CONTENT
   assert _ranges(server)[-1] is None
 
 

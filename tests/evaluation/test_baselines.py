@@ -46,7 +46,8 @@ def test_the_default_of_a_tile_is_where_runtime_and_normalizer_agree():
   assert baselines.default_index(graph) == 1
   scores = baselines.default_configuration([splits.ProgramView(graph)], 3)[0]
   assert metrics.ranking(scores)[0] == 1
-  orders = {tuple(metrics.ranking(baselines.default_configuration([splits.ProgramView(graph)], s)[0]))
+  orders = {tuple(metrics.ranking(
+      baselines.default_configuration([splits.ProgramView(graph)], s)[0]))
             for s in range(50)}
   assert len(orders) == 6  # All orders of the other three.
 

@@ -64,7 +64,8 @@ def test_undefined_graphs_are_left_out_and_undefined_figures_too():
 
 def test_cells():
   assert result_tables.cell("tau", {"mean": 0.7654, "sd": 0.0123, "n": 3}) == "0.765 ± 0.012"
-  assert result_tables.cell("top1_slowdown", {"mean": 0.0856, "sd": 0.01, "n": 3}) == "8.56 ± 1.00 %"
+  figure = {"mean": 0.0856, "sd": 0.01, "n": 3}
+  assert result_tables.cell("top1_slowdown", figure) == "8.56 ± 1.00 %"
   assert result_tables.cell("opa", {"mean": 0.5, "sd": 0.0, "n": 1}) == "0.500"
   assert result_tables.cell("opa", None) == "-"
 

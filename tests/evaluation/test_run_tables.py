@@ -289,7 +289,8 @@ def test_damaged_evaluations_are_reported(folder, caplog):
   with caplog.at_level(logging.WARNING, "tpugraphs_rank"):
     frame = run_tables.read_per_graph(folder)
   assert set(frame["source"]) == {"evaluation"}
-  assert "has no column ranker" in caplog.text and "column opa has values that are no" in caplog.text
+  assert "has no column ranker" in caplog.text
+  assert "column opa has values that are no" in caplog.text
   problems = _by_run(run_tables.read_runs(folder))["problem"]
   assert "has no column ranker" in problems["more/attention"]
   assert "column opa has values that are no numbers" in problems["residual-seed0"]

@@ -62,7 +62,8 @@ def test_scoring_needs_no_runtimes():
   graph = synthetic.tile_graph(50)
   hidden = synthetic.tile_graph(
       50, config_runtime=np.zeros(12, np.int64), config_runtime_normalizers=np.zeros(12, np.int64))
-  np.testing.assert_array_equal(*ranker.score([splits.ProgramView(graph), splits.ProgramView(hidden)]))
+  views = [splits.ProgramView(graph), splits.ProgramView(hidden)]
+  np.testing.assert_array_equal(*ranker.score(views))
   with pytest.raises(errors.DataError, match="no runtimes"):
     trees.fit([splits.ProgramView(hidden)], SMALL)
 

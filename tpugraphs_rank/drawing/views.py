@@ -86,7 +86,7 @@ def from_graph(graph: graphs.Graph, config: int | None = None) -> View:
   note = "orange border: configurable" if config is None and configurable else ""
   if config is not None:
     note = f"configuration {config}"
-  if config is not None and graph.has_runtimes:
+  if config is not None and isinstance(graph, graphs.ConfiguredGraph) and graph.has_runtimes:
     note += f", {graph.config_runtime[config] / 1e6:.4g} ms"
   if config is not None and isinstance(graph, graphs.TileGraph):
     note += f"; tile: {_tile_bounds(graph, config)}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import logging
-from typing import Any, cast, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -114,7 +114,7 @@ class Run:
       CompatibilityError: as for `score_programs`.
     """
     if configs is not None:
-      graph = cast(graphs.ConfiguredGraph, graphs.with_configs(graph, configs))
+      graph = graphs.with_configs(graph, configs)
     return self.score_programs([splits.ProgramView(graph)])[0]
 
   def rank(self, graph: graphs.ConfiguredGraph, k: int = 10) -> np.ndarray:
