@@ -8,6 +8,7 @@ from tests import synthetic
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.hlo import features
 from tpugraphs_rank.synthesis.augment import pretext
+from tpugraphs_rank.synthesis.dags import node_types
 
 
 def _examples(seeds, sizes):
@@ -23,7 +24,7 @@ def test_the_element_type_is_the_one_hot_column():
            if name.startswith("shape_element_type_is_")]
   rows[0, features.NODE_FEATURE_NAMES.index(names[0])] = 1
   rows[2, features.NODE_FEATURE_NAMES.index(names[7])] = 1
-  assert pretext.element_types(rows).tolist() == [0, len(names), 7]
+  assert node_types.indices(rows).tolist() == [0, len(names), 7]
   assert pretext.NUM_TYPES == len(names) + 1
 
 

@@ -10,15 +10,11 @@ import numpy as np
 
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
-from tpugraphs_rank.hlo import features
+from tpugraphs_rank.synthesis.dags import node_types
 
 # Opcode of masked nodes. Real opcodes end at 120.
 MASKED_OPCODE = graphs.NUM_OPCODES - 1
-_TYPE_PREFIX = "shape_element_type_is_"
-_TYPE_COLUMNS = [column for column, name in enumerate(features.NODE_FEATURE_NAMES)
-                 if name.startswith(_TYPE_PREFIX)]
-# Number of element types; the last index means none of the listed types.
-NUM_TYPES = len(_TYPE_COLUMNS) + 1
+NUM_TYPES = len(node_types.NAMES)
 _TRIES = 8
 
 
@@ -48,14 +44,8 @@ def example(graph: graphs.Graph, normalizer: normalize.Normalizer, label: float 
   """Scales a graph's features; its configurations and runtimes are not used."""
   return Example(
       normalizer.nodes(normalize.node_rows(graph)), graph.node_opcode.astype(np.int32),
-      element_types(graph.node_feat), graph.edge_index[:, 1].astype(np.int32),
+      node_types.indices(graph.node_feat).astype(np.int32), graph.edge_index[:, 1].astype(np.int32),
       graph.edge_index[:, 0].astype(np.int32), float("nan") if label is None else float(label))
-
-
-def element_types(node_feat: np.ndarray) -> np.ndarray:
-  """(n,) int32 element types from features (n, 140), as indices into the listed types."""
-  one_hot = node_feat[:, _TYPE_COLUMNS] > 0
-  return np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), NUM_TYPES - 1).astype(np.int32)
 
 
 def masked_nodes(count: int, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -19,16 +19,11 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.hlo import features
 from tpugraphs_rank.synthesis.dags import dags
+from tpugraphs_rank.synthesis.dags import node_types
 
 _logger = logging.getLogger(__name__)
 
 ATTRIBUTES = ("opcode", "element_type", "shape_bucket")
-_TYPE_PREFIX = "shape_element_type_is_"
-_TYPE_COLUMNS = [column for column, name in enumerate(features.NODE_FEATURE_NAMES)
-                 if name.startswith(_TYPE_PREFIX)]
-# Element types that XLA added after the format was defined have no column.
-_TYPE_NAMES = np.array([features.NODE_FEATURE_NAMES[column][len(_TYPE_PREFIX):]
-                        for column in _TYPE_COLUMNS] + ["other"])
 _ELEMENTS_COLUMN = features.NODE_FEATURE_NAMES.index("shape_dimensions_product")
 _MIN_SUBGRAPH = 3
 
@@ -186,14 +181,13 @@ def _cones(graph: graphs.Graph, attributes: Sequence[str], count: int, max_nodes
 
 
 def _attributes(graph: graphs.Graph, attributes: Sequence[str]) -> np.ndarray:
-  """(n, F) int64 attributes; element types are indices into `_TYPE_NAMES`."""
+  """(n, F) int64 attributes; element types are indices into `node_types.NAMES`."""
   columns = []
   for name in attributes:
     if name == "opcode":
       columns.append(graph.node_opcode.astype(np.int64))
     elif name == "element_type":
-      one_hot = graph.node_feat[:, _TYPE_COLUMNS]
-      columns.append(np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), len(_TYPE_COLUMNS)))
+      columns.append(node_types.indices(graph.node_feat))
     else:
       # frexp gives a mantissa in [0.5, 1), so powers of two are exact, and the exponent of 0 is 0.
       columns.append(np.frexp(graph.node_feat[:, _ELEMENTS_COLUMN])[1].astype(np.int64) - 1)
@@ -219,7 +213,7 @@ def _in_words(attributes: Sequence[str], extracted: Sequence[tuple[np.ndarray, n
   vocabularies, columns = [], []
   for name, column in zip(attributes, rows.T):
     words, indices = np.unique(column, return_inverse=True)
-    vocabularies.append(_TYPE_NAMES[words] if name == "element_type" else words)
+    vocabularies.append(node_types.NAMES[words] if name == "element_type" else words)
     columns.append(indices.reshape(-1))
   indexed = np.stack(columns, axis=1)
   ends = np.cumsum([len(x) for _, x in extracted])[:-1]

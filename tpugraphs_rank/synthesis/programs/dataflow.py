@@ -20,15 +20,13 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.hlo import features
 from tpugraphs_rank.hlo import opcodes
 from tpugraphs_rank.synthesis.dags import dags
+from tpugraphs_rank.synthesis.dags import node_types
 from tpugraphs_rank.synthesis.programs import nodes as nodes_lib
 from tpugraphs_rank.synthesis.programs import subgraphs as subgraphs_lib
 
 _logger = logging.getLogger(__name__)
 
 ATTRIBUTES = ("operation", "element_type", "shape_bucket")
-_TYPE_PREFIX = "shape_element_type_is_"
-_TYPES = [(column, name[len(_TYPE_PREFIX):]) for column, name in enumerate(
-    features.NODE_FEATURE_NAMES) if name.startswith(_TYPE_PREFIX)]
 _DIMENSIONS = [features.NODE_FEATURE_NAMES.index(f"shape_dimensions_{axis}") for axis in range(6)]
 _ELEMENTS = features.NODE_FEATURE_NAMES.index("shape_dimensions_product")
 
@@ -142,7 +140,7 @@ class _Reader:
   def __init__(self, graph: graphs.Graph):
     self._name = graph.name
     self._opcodes = [opcodes.opcode_name(int(number)) for number in graph.node_opcode]
-    self._types = _types(graph.node_feat)
+    self._types = node_types.NAMES[node_types.indices(graph.node_feat)].tolist()
     self._shapes = [tuple(int(size) for size in row if size > 0)
                     for row in graph.node_feat[:, _DIMENSIONS]]
     self._buckets = [nodes_lib.bucket_of(round(float(count)))
@@ -248,9 +246,3 @@ class _Reader:
     if opcode != "reduce":
       return opcode
     return f"reduce-{self._opcodes[min(self._operands[node])]}"
-
-
-def _types(node_feat: np.ndarray) -> list[str]:
-  columns = [column for column, _ in _TYPES]
-  one_hot = node_feat[:, columns] > 0
-  return [_TYPES[row.argmax()][1] if row.any() else "other" for row in one_hot]
