@@ -84,7 +84,7 @@ def test_splits_that_are_not_there_are_left_out_unless_they_are_named(descriptor
     pack.pack(str(descriptor), ["test"])
   with pytest.raises(errors.MissingDataError, match="no file .*test/index.json"):
     pack.check(str(descriptor), ["test"])
-  # Packed ones stand for those that were removed.
+  # Packed files replace the removed ones.
   shutil.rmtree(descriptor.parent / "npz")
   assert pack.check(str(descriptor)) == []
   with pytest.raises(errors.MissingDataError, match="no data of layout:synthetic train at "):

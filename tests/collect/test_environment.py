@@ -138,7 +138,7 @@ def test_modules_see_this_package_and_no_other_of_this_environment(
 
 def test_a_signal_ends_the_collector_too(own: pathlib.Path, tmp_path: pathlib.Path) -> None:
   pid = tmp_path / "pid"
-  # Stands for the collector's Python: notes its process and sleeps.
+  # Replaces the collector's Python: records its process and sleeps.
   (own / "bin" / "python").write_text(f'#!/bin/sh\necho $$ >"{pid}.new"\n'
                                       f'mv "{pid}.new" "{pid}"\nexec sleep 60\n')
   program = "from tpugraphs_rank.collect import environment; environment.run('any')"

@@ -31,7 +31,7 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def folder(written, tmp_path):
-  """A copy to spoil: writing the files anew waits for the disk, again and again."""
+  """A copy that a test may damage: writing the files again for each test would be slow."""
   return pathlib.Path(shutil.copytree(written, tmp_path / "runs"))
 
 

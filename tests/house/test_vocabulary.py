@@ -82,3 +82,13 @@ def test_no_private_vocabulary():
 def test_the_check_finds_words():
   assert _PATTERN.search("The states are told apart here")
   assert not _PATTERN.search("The states are distinguished, side by side")
+
+
+# Folders of one machine, and hosts of package registries.
+_PLACES = re.compile(r"(?<![\w.}])/(root|work|opt|tmp)/|pypi\.org|pythonhosted\.org")
+
+
+def test_no_file_names_a_machines_folders_or_a_registry():
+  result = subprocess.run(["git", "grep", "-nIP", _PLACES.pattern, "--", ":!tests/house"], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+  assert not result.stdout, result.stdout

@@ -1,4 +1,4 @@
-"""Layers that compute less than what they stand for."""
+"""Layers that compute less than the plain layers that they replace."""
 
 import numpy as np
 import tensorflow as tf
