@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from tests.candidates import small_programs
+from tests.helpers import registrations
 from tests.hlo import modules
+from tpugraphs_rank import candidates
 from tpugraphs_rank import errors
+from tpugraphs_rank.candidates import generators
 from tpugraphs_rank.candidates import programs
+from tpugraphs_rank.candidates import supplied
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.hlo import graph as hlo_graph
 from tpugraphs_rank.hlo import hlo_pb2
@@ -98,3 +102,22 @@ def test_graphs(kind, padding, tmp_path):
   np.testing.assert_array_equal(graph.config_feat, found.arrays["config_feat"])
   npz.save_graph(tmp_path / "p.npz", graph)
   assert npz.load_graph(tmp_path / "p.npz").num_configs == 20
+
+
+def test_a_registered_generator_makes_the_candidates():
+  requests = []
+
+  def first_two(request):
+    requests.append(request)
+    rows = generators.auto(request).arrays["config_feat"][:2]
+    return supplied.from_arrays({"config_feat": rows}, request.data, request.kind)
+
+  program = programs.HloProgram(
+      "p", "f.pb", small_programs.data_of(small_programs.matmul(4, 8, 8)))
+  with registrations.undone():
+    candidates.register("first_two", first_two)
+    assert programs.is_generator("first_two")
+    assert programs.find(program, "tile", "first_two", "elements", 9, 3).count == 2
+  assert (requests[0].kind, requests[0].limit, requests[0].seed) == ("tile", 9, 3)
+  with pytest.raises(errors.UnknownNameError, match="generator 'atuo'; expected one of: auto"):
+    programs.find(program, "tile", "atuo", "elements", 9, 0)

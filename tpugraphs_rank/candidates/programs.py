@@ -85,11 +85,13 @@ def find(program: HloProgram, kind: str, source: str, tiling: str, limit: int, s
     seed: of a generator's random choices.
 
   Raises:
+    UnknownNameError: there is neither a generator nor a file of this name.
     TpuGraphsRankError: as `tiles.enumerate_tiles`, `layouts.draw_layouts`, `supplied.from_runs` and
       `supplied.from_npz`.
   """
   source = source or (RUNS if supplied.has_runs(program.data, kind) else AUTO)
-  if not is_generator(source):
+  is_file = source.endswith(".npz") or pathlib.Path(source).exists()
+  if is_file and not is_generator(source):
     return supplied.from_npz(source, program.data, kind)
   return registries.CANDIDATES.get(source)(
       generators.Request(program.data, kind, tiling, limit, seed, program.source))
