@@ -119,5 +119,5 @@ def test_a_registered_generator_makes_the_candidates():
     assert programs.is_generator("first_two")
     assert programs.find(program, "tile", "first_two", "elements", 9, 3).count == 2
   assert (requests[0].kind, requests[0].limit, requests[0].seed) == ("tile", 9, 3)
-  with pytest.raises(errors.UnknownNameError, match="generator 'atuo'; expected one of: auto"):
+  with pytest.raises(errors.UnknownNameError, match="'atuo'; expected one of: auto"):
     programs.find(program, "tile", "atuo", "elements", 9, 0)

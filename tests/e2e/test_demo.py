@@ -51,7 +51,8 @@ def test_demo_trains_evaluates_and_resumes(folder: pathlib.Path):
   report = (folder / "demo" / "report.html").read_text(encoding="utf-8")
   assert all(name in report for name in MODELS | BASELINES)
 
-  before = (folder / "demo" / "residual_gnn-seed0" / "checkpoints" / "latest.npz").stat().st_mtime_ns
+  checkpoints = folder / "demo" / "residual_gnn-seed0" / "checkpoints"
+  before = (checkpoints / "latest.npz").stat().st_mtime_ns
   again = _demo(folder)
   assert again.returncode == 0, again.stderr
   after = (folder / "demo" / "residual_gnn-seed0" / "checkpoints" / "latest.npz").stat().st_mtime_ns

@@ -75,7 +75,7 @@ def problem(words: Sequence[str]) -> str:
   """What is wrong with a command line in a text: an unknown command or flag; "" if nothing.
 
   Args:
-    words: the words after the program's name. Upper-case words are placeholders for the reader's values.
+    words: the words after the program's name. Upper-case words are placeholders.
   """
   if not words or words[0].isupper() or words[0] in ("--version", "--help"):
     return ""
