@@ -1,5 +1,6 @@
 """The rank command, from the command line to the files."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -34,6 +35,15 @@ def runs(tiny_tile_run, tiny_layout_run, tmp_path_factory):
   folder = tmp_path_factory.mktemp("runs")
   return {kind: shutil.copytree(run.path, folder / kind)
           for kind, run in (("tile", tiny_tile_run), ("layout", tiny_layout_run))}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded():
+  """Keeps loaded runs: loading one again would trace its model again, which takes seconds."""
+  load = functools.cache(run_lib.load_run)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(run_lib, "load_run", lambda path, strict=False: load(str(path), strict))
+    yield
 
 
 @pytest.fixture(scope="module")
