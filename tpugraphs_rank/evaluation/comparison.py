@@ -19,6 +19,8 @@ from tpugraphs_rank.evaluation import noise
 from tpugraphs_rank.evaluation import result_tables
 from tpugraphs_rank.evaluation import task as task_lib
 from tpugraphs_rank.training import run as run_lib
+from tpugraphs_rank.training import run_directory
+from tpugraphs_rank.training import runtime
 
 _TITLES = {"": "seen families, shapes never seen",
            "_unseen_groups": "groups of families never seen"}
@@ -162,6 +164,9 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
     DataError: the split has no runtimes.
     TpuGraphsRankError: a run or the data cannot be read.
   """
+  first = run_directory.RunDirectory(next(iter(run_dirs.values()))[0])
+  # Without a limit, TensorFlow starts one thread per core for each kind of work.
+  runtime.limit_threads(first.read_config().training.threads)
   runs = {model: [run_lib.load_run(path, strict) for path in paths]
           for model, paths in run_dirs.items()}
   every = [run for found in runs.values() for run in found]
