@@ -293,9 +293,9 @@ def test_large_graphs_are_fast():
   ends = ends[ends[:, 0] != ends[:, 1]]
   seconds = []
   for _ in range(3):
-    start = time.perf_counter()
+    start = time.process_time()
     dags_lib.canonical([(ends, rng.integers(0, 9, 40_000))])
-    seconds.append(time.perf_counter() - start)
+    seconds.append(time.process_time() - start)
   assert min(seconds) < 2  # 0.25 s on an idle core.
 
 
