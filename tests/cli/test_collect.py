@@ -1,4 +1,4 @@
-"""The commands `collect tile`, `collect layout` and `collect remeasure`, with the measuring replaced.
+"""The commands `collect tile`, `collect layout` and `collect remeasure`; nothing is measured here.
 
 tests/collect tests the collector itself; the real pipeline runs in tests/house/test_wheel.py.
 """

@@ -1,4 +1,4 @@
-"""The synthesize command: from a collection to programs, controls like them, and their measurement."""
+"""The synthesize command: programs like those of a collection, controls, and the measurement."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ from tpugraphs_rank.synthesis.programs import sources
 SMALL = {"data": {"conditions": ["root", "size"]},
          "network": {"width": 16, "encoder_layers": 1, "node_layers": 1, "heads": 2,
                      "edge_width": 8, "node_steps": 4, "edge_steps": 4},
-         "fit": {"epochs": 20, "batch_graphs": 16, "learning_rate": 0.01, "tensorboard": False}}
+         "fit": {"epochs": 12, "batch_graphs": 16, "learning_rate": 0.01, "tensorboard": False}}
 
 
 def _run(*arguments):
@@ -28,9 +28,8 @@ def _run(*arguments):
 def _kernels(tmp_path_factory):
   """The folder of six programs like the bundled kernels, the arguments, and the output."""
   folder = tmp_path_factory.mktemp("kernels")
-  (folder / "small.json").write_text(json.dumps(
-      {**SMALL, "fit": {**SMALL["fit"], "epochs": 60}}))
-  arguments = ["--config", folder / "small.json", "--count", 6, "--max_nodes", 40]
+  (folder / "small.json").write_text(json.dumps(SMALL))
+  arguments = ["--config", folder / "small.json", "--count", 6, "--max_nodes", 20]
   done = _run(*arguments, "--output", folder / "programs")
   assert done.returncode == 0, done.stderr
   return folder / "programs", arguments, done.stdout

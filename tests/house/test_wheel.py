@@ -125,11 +125,11 @@ def test_programs_are_generated(installed: Installed) -> None:
   settings = {"data": {"conditions": ["root", "size"]},
               "network": {"width": 16, "encoder_layers": 1, "node_layers": 1, "heads": 2,
                           "edge_width": 8, "node_steps": 4, "edge_steps": 4},
-              "fit": {"epochs": 20, "batch_graphs": 16, "learning_rate": 0.01,
+              "fit": {"epochs": 12, "batch_graphs": 16, "learning_rate": 0.01,
                       "tensorboard": False}}
   (installed.cwd / "small.json").write_text(json.dumps(settings))
   installed.succeeds("synthesize", "--output=like_mine", "--count=3", "--generate_only",
-                     "--config=small.json", "--max_nodes=30")
+                     "--config=small.json", "--max_nodes=20")
   stored = json.loads((installed.cwd / "like_mine" / "programs.json").read_text())
   assert len(stored["programs"]) == 3
 
