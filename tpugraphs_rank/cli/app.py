@@ -38,9 +38,11 @@ _PLUGIN = "training.plugin"
 
 def define_config_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines `--config` and one flag for each setting of a configuration class."""
+  listed = [name for name in recipes.names()
+            if name.startswith("layerdag") == ("LayerDag" in config_class.__name__)]
   flags.DEFINE_string(
       "config", None, "Recipe (by name) or JSON file with settings. Flags override it. Recipes: "
-      + ", ".join(recipes.names()) + ".", flag_values=values)
+      + ", ".join(listed) + ".", flag_values=values)
   titles = config_lib.section_titles(config_class)
   for name, field, value in config_lib.leaves(config_class):
     leaf = name.rpartition(".")[2]
@@ -201,13 +203,9 @@ def defined(define_flags: Callable[[], None]) -> Iterator[list[flags.Flag]]:
   """Defines flags for the time of a command; yields them in their order of definition."""
   values = flags.FLAGS
   before = set(values)
-  order: list[flags.Flag] = []
   try:
     define_flags()
-    mine = {id(values[name]): values[name] for name in values if name not in before}
-    for found in values.flags_by_module_dict().values():
-      order += [flag for flag in found if mine.pop(id(flag), None) is not None]
-    yield [*order, *mine.values()]
+    yield [values[name] for name in values if name not in before]
   finally:
     for name in [name for name in values if name not in before]:
       delattr(values, name)

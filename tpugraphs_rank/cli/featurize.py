@@ -113,7 +113,7 @@ def _log_summary(converted: convert.Converted, written: int) -> None:
 def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_multi_string(
-      "input", None, "A raw .pb file, or a folder of them. Repeatable.",
+      "input", None, "A raw .pb file, or a folder of them.",
       required=True)
   flags.DEFINE_string("output", None, "Folder of the .npz files.", required=True)
   flags.DEFINE_enum(
@@ -123,7 +123,7 @@ def define_flags() -> None:
   flags.DEFINE_multi_string(
       "repeat", [],
       "Another measurement of the same programs and runs: a file, or a folder if there are several "
-      "input files. Repeatable. config_runtime becomes the mean over all measurements, and "
+      "input files. config_runtime becomes the mean over all measurements, and "
       "config_runtime_passes keeps each.")
   flags.DEFINE_bool("overwrite", False, "Replace existing files with other content.")
 

@@ -1,6 +1,7 @@
 """The text of `--help`: usage, description, and the flags under their section headings."""
 
 from collections.abc import Iterable, Sequence
+import re
 import shutil
 import textwrap
 
@@ -21,6 +22,7 @@ _BY_NAME = {
     "repeat": "PATH", "config": "NAME|FILE", "collection": "NAME|FILE", "synthetic": "NAME|FILE",
     "plugin": "MODULE|FILE", "module": "NAME", "name": "NAME", "model": "NAME", "base_url": "URL",
     "model_options": "JSON"}
+_REPEATABLE = "; repeat this option to specify a list of values"
 # Attributes that `describe` sets on a flag.
 _SECTION, _COMMON, _SETTING = "help_section", "help_common", "help_setting"
 
@@ -57,6 +59,8 @@ def render(name: str, docstring: str, arguments: str, defined: Sequence[flags.Fl
                     *(f"--{flag.name}={_metavariable(flag)}" for flag in required), "[flags]"])
   sections: dict[str, list[flags.Flag]] = {COMMAND_SECTION: []}
   for flag in defined:
+    if (flag.help or "").startswith("Alias for --"):
+      continue  # The help of the other flag mentions it.
     sections.setdefault(getattr(flag, _SECTION, COMMAND_SECTION), []).append(flag)
   has_common = any(getattr(flag, _COMMON, False) for flag in defined)
   shown = lambda flag: full or not has_common or getattr(flag, _COMMON, True)
@@ -78,6 +82,10 @@ def _entry(flag: flags.Flag, full: bool) -> Iterable[str]:
   """The lines on one flag."""
   head = f"  --[no]{flag.name}" if flag.boolean else f"  --{flag.name}={_metavariable(flag)}"
   text = " ".join((flag.help or "").split())
+  # What absl appends and prepends.
+  if text.endswith(_REPEATABLE):
+    text = text.removesuffix(_REPEATABLE).removesuffix(" Repeatable.") + " Repeatable."
+  text = re.sub(r"^<[^>]*>: ", "", text).replace(" (a comma separated list)", "")
   if _is_required(flag):
     text += " Required."
   elif not hasattr(flag, _SETTING):
@@ -96,7 +104,7 @@ def _default(flag: flags.Flag) -> str:
   if flag.boolean or flag.default in (None, "", []):
     return ""
   value = flag.default
-  return f" Default: {','.join(map(str, value)) if isinstance(value, list) else value}."
+  return f" Default: {', '.join(map(str, value)) if isinstance(value, list) else value}."
 
 
 def _is_required(flag: flags.Flag) -> bool:

@@ -12,6 +12,7 @@ stay in one split. Without fractions the collection stays whole, for training wi
 import dataclasses
 import os
 import pathlib
+import shlex
 from typing import Any
 
 from absl import flags
@@ -171,7 +172,7 @@ def _described(split: str, programs: list[_Program]) -> str:
 
 
 def _command(collection: registry.Collection, path: pathlib.Path, programs: list[_Program]) -> str:
-  words = ["--collection", str(path), "--run_dir", f"runs/{collection.name.replace(':', '_')}"]
+  words = ["--collection", shlex.quote(str(path)), "--run_dir", f"runs/{collection.name.replace(':', '_')}"]
   if registry.WHOLE in collection.splits:
     words.append("--split_by=configuration")
     enough = sum(program.distinct_configs >= _FEW_CONFIGS for program in programs)

@@ -5,6 +5,8 @@
   tpugraphs-rank train --run_dir runs/third --config layout_xla_random --dry_run
 """
 
+import shlex
+
 from absl import flags
 
 from tpugraphs_rank import commands
@@ -39,7 +41,7 @@ def main(argv: list[str]) -> None:
   print(tables.text(("validation metric", "best epoch"),
                     [(name, f"{value:.4f}") for name, value in result.metrics.items()]))
   print("next: " + commands.command(
-      "evaluate", "--run_dir", values.run_dir, *_split(config.data)))
+      "evaluate", "--run_dir", shlex.quote(values.run_dir), *_split(config.data)))
 
 
 def _split(config: run_config.DataConfig) -> list[str]:
