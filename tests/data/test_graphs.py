@@ -9,7 +9,9 @@ import pytest
 
 from tests import synthetic
 from tpugraphs_rank import errors
+from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import splits
 
 MAKERS = {"tile": synthetic.tile_graph, "layout": synthetic.layout_graph}
 # As the public README says; the released files differ from it.
@@ -329,3 +331,23 @@ def test_layouts_of_any_configurations_in_any_order(monkeypatch):
         min(3, len(rows) - start) for start in range(0, len(rows), 3)]
     np.testing.assert_array_equal(np.concatenate([found[:0], *blocks]), found)
   assert sum(map(len, graph.layout_blocks())) == 20
+
+
+# ---- representation ------------------------------------------------------------------------------
+
+
+def test_the_repr_is_one_short_line():
+  graph = synthetic.tile_graph(0, num_nodes=6, num_configs=12, name="kernel")
+  edges = len(graph.edge_index)
+  assert repr(graph) == f"<TileGraph kernel: 6 nodes, {edges} edges, 12 configurations>"
+  unmeasured = graphs.with_configs(graph, graph.config_feat[:2])
+  assert repr(unmeasured) == (
+      f"<TileGraph kernel: 6 nodes, {edges} edges, 2 configurations, no runtimes>")
+  bare = graphs.Graph("p", graph.node_feat, graph.node_opcode, graph.edge_index)
+  assert repr(bare) == f"<Graph p: 6 nodes, {edges} edges>"
+  assert repr(splits.ProgramView(graph, np.array([1, 2]))) == (
+      "<ProgramView kernel: 2 configurations>")
+  split = collections.load_collection("tile:xla_cpu", "test")
+  assert repr(split) == f"<Split tile:xla_cpu test: {len(split)} graphs>"
+  assert repr(split.collection).startswith("<Collection tile:xla_cpu: train ")
+  assert "\n" not in repr(split.collection) and len(repr(split.collection)) < 100
