@@ -55,7 +55,8 @@ def test_demo_trains_evaluates_and_resumes(folder: pathlib.Path):
   before = (checkpoints / "latest.npz").stat().st_mtime_ns
   again = _demo(folder)
   assert again.returncode == 0, again.stderr
-  assert checkpoint.stat().st_mtime_ns == before  # Finished runs are not changed.
+  after = (checkpoints / "latest.npz").stat().st_mtime_ns
+  assert after == before  # Finished runs are not changed.
 
 
 def test_a_run_of_other_settings_is_not_overwritten(folder: pathlib.Path):
