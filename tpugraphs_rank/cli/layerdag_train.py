@@ -39,6 +39,6 @@ def main(argv: list[str]) -> None:
   print(f"{result.state} after epoch {result.epochs}\n")
   print(tables.text(("metric", "last epoch"),
                     [(name, f"{value:.4g}") for name, value in result.metrics.items()]))
-  print("next: " + commands.command("layerdag", "sample", "--run_dir",
-                                    shlex.quote(values.run_dir), "--count",
-                                    "100", "--output", "samples.npz"))
+  print("next: " + commands.command(
+      "layerdag", "sample", "--run_dir", shlex.quote(values.run_dir), "--count", "100",
+      "--output", "samples.npz"))

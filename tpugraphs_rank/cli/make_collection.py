@@ -172,7 +172,8 @@ def _described(split: str, programs: list[_Program]) -> str:
 
 
 def _command(collection: registry.Collection, path: pathlib.Path, programs: list[_Program]) -> str:
-  words = ["--collection", shlex.quote(str(path)), "--run_dir", f"runs/{collection.name.replace(':', '_')}"]
+  words = ["--collection", shlex.quote(str(path)), "--run_dir",
+           f"runs/{collection.name.replace(':', '_')}"]
   if registry.WHOLE in collection.splits:
     words.append("--split_by=configuration")
     enough = sum(program.distinct_configs >= _FEW_CONFIGS for program in programs)
