@@ -65,6 +65,7 @@ def test_the_page_works(folder, monkeypatch):
 
 
 def test_a_custom_model_resumes_and_is_scored_by_the_plain_path(folder, monkeypatch):
+  from tests.training import small_runs
   import tpugraphs_rank as tgr
   from tpugraphs_rank.data import batches
   from tpugraphs_rank.data import splits
@@ -77,10 +78,13 @@ def test_a_custom_model_resumes_and_is_scored_by_the_plain_path(folder, monkeypa
   whole = tgr.train(COLLECTION[1], folder / "whole", **settings)
   tgr.train(COLLECTION[1], folder / "halves", stop_after=1, **settings)
   resumed = tgr.train(COLLECTION[1], folder / "halves", **settings)
+  for name, values in small_runs.checkpoint(folder / "whole/checkpoints/latest.npz").items():
+    np.testing.assert_array_equal(
+        small_runs.checkpoint(folder / "halves/checkpoints/latest.npz")[name], values)
   monkeypatch.chdir("/")  # The run directory knows where the plugin is.
   assert tgr.load_run(folder / "halves").config.training.plugin == (
       str(folder / "graph_sage.py"),)
-  graph = tgr.load_collection(folder / COLLECTION[1], "test")[0]
+  graph = tgr.load_collection(str(folder / COLLECTION[1]), "test")[0]
   scores = resumed.score(graph)
   np.testing.assert_array_equal(scores, whole.score(graph))
   prepared = batches.prepare(splits.ProgramView(graph), resumed.normalizer)
