@@ -1,8 +1,8 @@
-"""A made-up tree of the five public TpuGraphs collections, in their exact format.
+"""A synthetic tree of the five public TpuGraphs collections, in their exact format.
 
-Names, numbers of files, keys, shapes, dtypes and quirks are those of the public release; only the
-graphs are small, and made up. Runtimes follow a hidden function of graph and configuration that a
-ranker can learn, with noise of 0.4 %.
+Names, numbers of files, keys, shapes, dtypes and irregularities are those of the public release;
+only the graphs are small and synthetic. Runtimes follow a hidden function of graph and
+configuration that a ranker can learn, with noise of 0.4 %.
 
   root = tmp_path
   public_tree.write_tree(root, collections=["layout:xla:random"])    # all its files: 1 s
@@ -13,13 +13,13 @@ with its validation split `<root>/eval_indices/<source>_<search>.json`. All five
 about 10 s. A file is the same whichever others are written; another seed gives other numbers in
 files of the same names.
 
-What the release is known for, and where it is to be found here:
+Irregularities of the release, and where this tree has them:
 
-- the test splits' `config_runtime` is zero throughout; their stems are hashes, without program;
+- `config_runtime` of the test splits is all zero; their stems are hashes without program names;
 - tile: training kernels 0, 1, 2, validation kernels 0 and 1, test kernels 0, 1, 2 have 2, 3 or 4
   configurations; every 11th kernel repeats configurations;
 - layout: training program 0 has 20 configurations of which 19 are equal; test programs have 1,000
-  configurations, but for test program 2 of xla:default and 5 of nlp:random, which have 1,001;
+  configurations, except test program 2 of xla:default and 5 of nlp:random, which have 1,001;
 - xla:random: 54 of the 76 programs of train and valid repeat the default configuration 40 times;
   `unet_3d.4x4.bf16` (valid) has 481 configurations, and its evaluation indices repeat them;
 - every fifth graph has isolated nodes; feature column 1 is zero everywhere.
@@ -49,7 +49,7 @@ DEFAULT_REPEATS = 40
 REPEATING_TRAIN = range(1, 49)
 ONE_CONFIG_MORE = {"layout:xla:default": 2, "layout:nlp:random": 5}
 NOISE = 0.004
-# (nodes, configurable nodes, configurations) of what `full_size` makes large.
+# (nodes, configurable nodes, configurations) of the graphs that `full_size` enlarges.
 FULL_TILE = (120, 0, 6000)
 FULL_LAYOUT_CONFIGS = (400, 8, 100_040)
 FULL_LAYOUT_NODES = (10_000, 2251, 1000)
@@ -84,15 +84,15 @@ def write_tree(root: pathlib.Path, seed: int = 0, collections: Sequence[str] = C
                splits: Sequence[str] = SPLITS,
                counts: Mapping[str, int] | None = None,
                full_size: bool = False) -> list[pathlib.Path]:
-  """Writes the tree, with evaluation indices for what is validated.
+  """Writes the tree, with evaluation indices for the validation splits.
 
   Args:
-    root: folder that gets `npz/` and `eval_indices/`.
-    seed: of every number in the files.
-    collections: which collections.
-    splits: which splits.
-    counts: for a split the files of each collection at most, the first ones; otherwise all.
-      `load_collection` refuses a public split with fewer files than the release has.
+    root: folder for `npz/` and `eval_indices/`.
+    seed: seed of all numbers in the files.
+    collections: the collections to write.
+    splits: the splits to write.
+    counts: maximum number of files per collection for a split; default: all files.
+      `load_collection` rejects a public split with fewer files than the release has.
     full_size: give the last training kernel of tile:xla the configurations of a large one
       (`FULL_TILE`), the last training program of nlp:random those of the largest
       (`FULL_LAYOUT_CONFIGS`), and the last test program of xla:default the configurable nodes of
@@ -127,10 +127,10 @@ def write_tree(root: pathlib.Path, seed: int = 0, collections: Sequence[str] = C
 def archives(root: pathlib.Path, target: pathlib.Path) -> dict[str, pathlib.Path]:
   """Packs a tree's splits as the public archives, such as `npz_layout_xla_random_valid.tar`.
 
-  The members are the files, named from `npz/` on; the same tree gives the same bytes.
+  Members have paths from `npz/` on. The same tree gives the same bytes.
 
   Returns:
-    The archives in `target` by their names, of the splits that `root` has.
+    The archives in `target` by name, one per split in `root`.
   """
   target.mkdir(parents=True, exist_ok=True)
   packed = {}
@@ -146,7 +146,7 @@ def archives(root: pathlib.Path, target: pathlib.Path) -> dict[str, pathlib.Path
 
 
 def stems(collection: str, split: str) -> list[str]:
-  """The names of a split's graphs; as many as the release has."""
+  """The names of a split's graphs, as many as in the release."""
   count = registry.get_collection(collection).splits[split]
   if split == "test":
     return [hashlib.md5(f"{collection}:{number}".encode()).hexdigest() for number in range(count)]
@@ -163,7 +163,7 @@ def stems(collection: str, split: str) -> list[str]:
 
 def graph_arrays(collection: str, split: str, number: int, seed: int = 0, large: bool = False
                  ) -> dict[str, np.ndarray]:
-  """The arrays of the graph at that place of a split, by npz key, in the released dtypes."""
+  """The arrays of the graph at this position of a split, by npz key, in the released dtypes."""
   rng = _rng(seed, collection, split, number)
   if collection == "tile:xla":
     arrays = _tile_arrays(rng, split, number, large and split == "train")
@@ -205,7 +205,7 @@ def _nlp_programs() -> list[str]:
 
 
 def _save(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-  """As np.savez_compressed, which is twice as slow on small files, and the same bytes each time."""
+  """Like np.savez_compressed, but deterministic, and twice as fast for small files."""
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
     for key, array in arrays.items():
       with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
@@ -213,7 +213,7 @@ def _save(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-  """Without what differs from machine to machine and from run to run."""
+  """Removes the metadata that differs between machines and runs."""
   member.mtime = member.uid = member.gid = 0
   member.uname = member.gname = ""
   member.mode = 0o644
@@ -246,7 +246,7 @@ def _node_arrays(rng: np.random.Generator, num_nodes: int, isolated: bool) -> di
 
 
 def _measured(rng: np.random.Generator, cost: np.ndarray) -> np.ndarray:
-  """What a noisy clock makes of it: whole nanoseconds."""
+  """Adds the noise of a measurement, and rounds to nanoseconds."""
   return np.maximum(1, cost * (1 + NOISE * rng.standard_normal(cost.shape))).astype(np.int64)
 
 
@@ -283,7 +283,7 @@ def _tile_arrays(rng: np.random.Generator, split: str, number: int, large: bool
 
 def _layout_arrays(rng: np.random.Generator, collection: str, split: str, number: int, large: bool
                    ) -> dict[str, np.ndarray]:
-  """A program. Each configurable node has an output dimension that had better be minor-most."""
+  """A program. Each configurable node is faster if one output dimension is minor-most."""
   num_nodes, num_configurable = int(rng.integers(12, 25)), int(rng.integers(3, 6))
   repeats = 0
   if split == "test":

@@ -1,4 +1,4 @@
-"""The made-up public tree is what the public release is, but for the size of its graphs."""
+"""The synthetic public tree matches the public release, except for the size of its graphs."""
 
 import json
 import re
