@@ -88,11 +88,11 @@ def layout(tmp_path_factory):
 
 def test_an_evaluation_writes_what_it_found(tile, evaluated):
   _, run_dir = tile
-  found = evaluated
+  results = evaluated
   output = run_dir / "evaluation" / "test"
   assert {path.name for path in output.iterdir()} == {"per_graph.csv", "metrics.json", *PLOTS}
   stored = json.loads((output / "metrics.json").read_text())
-  assert stored == {key: value for key, value in found.items() if key != "text"}
+  assert stored == {key: value for key, value in results.items() if key != "text"}
   rankers = ["residual_gnn", *baselines.NAMES]
   assert list(stored["rankers"]) == list(stored["models"]) == rankers
   rows = pd.read_csv(output / "per_graph.csv")
@@ -132,12 +132,12 @@ def test_training_programs_are_judged_with_all_their_configurations(tile):
 
 def test_the_table_names_every_ranker(tile):
   _, run_dir = tile
-  found = evaluate.evaluate(run_dir, "valid", run_dir.parent / "elsewhere", ["random"])
+  results = evaluate.evaluate(run_dir, "valid", run_dir.parent / "elsewhere", ["random"])
   assert (run_dir.parent / "elsewhere" / "metrics.json").exists()
-  lines = found["text"].splitlines()
+  lines = results["text"].splitlines()
   assert lines[0] == "tile:synthetic valid: seen families, shapes never seen (2 programs)"
   assert [line.split()[0] for line in lines[3:5]] == ["residual_gnn", "random"]
-  assert "gain of residual_gnn over" in found["text"]
+  assert "gain of residual_gnn over" in results["text"]
   assert "gain" not in evaluate.evaluate(run_dir, "valid", None, [])["text"]
 
 
@@ -153,11 +153,11 @@ def test_families_that_training_never_saw_are_called_so(tile):
 
 def test_what_was_chosen_on_the_split_that_is_judged_is_said(tile, evaluated, tmp_path):
   _, run_dir = tile
-  found = evaluate.evaluate(run_dir, "valid", tmp_path, ["random", "boosted_trees"])
-  assert found["chosen_on_split"] == ["residual_gnn", "boosted_trees"]
+  results = evaluate.evaluate(run_dir, "valid", tmp_path, ["random", "boosted_trees"])
+  assert results["chosen_on_split"] == ["residual_gnn", "boosted_trees"]
   assert ("residual_gnn, boosted_trees: checkpoints and hyperparameters were selected on this "
           "split, "
-          "which makes them look better\n") in found["text"]
+          "which makes them look better\n") in results["text"]
   assert evaluated["chosen_on_split"] == [] and "selected on" not in evaluated["text"]
 
 
@@ -166,7 +166,7 @@ def test_each_split_is_read_once(tile, caplog):
   config = dataclasses.replace(run_lib.load_run(run_dir).config.data, max_graphs=3)
   with caplog.at_level("INFO", logger=splits.__name__):
     drawn = task.load_task(config, "valid")
-    found = task.baseline_scores(drawn, ["boosted_trees"])["boosted_trees"]
+    scores = task.baseline_scores(drawn, ["boosted_trees"])["boosted_trees"]
   assert [message.partition(":")[2].partition(":")[0] for message in caplog.messages] == [
       "synthetic valid", "synthetic train"]
   assert drawn.seen_groups == {
@@ -174,7 +174,7 @@ def test_each_split_is_read_once(tile, caplog):
       for program in splits.load_programs(config, "train")}
   # The trees learn from the programs that were drawn, and are tuned on those that are evaluated.
   again = task.baseline_scores(dataclasses.replace(drawn, train=None), ["boosted_trees"])
-  for one, other in zip(found[0], again["boosted_trees"][0]):
+  for one, other in zip(scores[0], again["boosted_trees"][0]):
     np.testing.assert_array_equal(one, other)
 
 
@@ -187,17 +187,18 @@ def test_new_configurations_of_known_layouts(layout):
   folder, descriptor = layout
   run_dir = _train(folder / "run", descriptor,
                    **{"data.split_by": "configuration", "training.epochs": 1})
-  found = evaluate.evaluate(run_dir, "test")
-  assert found["held_back"] == "new configurations of known programs"
-  assert "layout:synthetic test: new configurations of known programs (3 programs)" in found["text"]
+  results = evaluate.evaluate(run_dir, "test")
+  assert results["held_back"] == "new configurations of known programs"
+  assert ("layout:synthetic test: new configurations of known programs (3 programs)"
+          in results["text"])
   # Whether a default is among the test configurations is up to the seed.
-  assert set(found["models"]) | {"default_configuration"} == {"residual_gnn", *baselines.NAMES}
+  assert set(results["models"]) | {"default_configuration"} == {"residual_gnn", *baselines.NAMES}
   # One configurable node has 27 layouts at most: 40 configurations hold repeats.
-  assert set(found["noise_ceilings"]) == {f"program{seed}" for seed in range(3)}
+  assert set(results["noise_ceilings"]) == {f"program{seed}" for seed in range(3)}
   assert all(ceiling["repeated"] and ceiling["repeat_sd_relative"] < 1e-12
-             for ceiling in found["noise_ceilings"].values())
+             for ceiling in results["noise_ceilings"].values())
   assert ("best possible results given the noise between repeats of one configuration"
-          in found["text"])
+          in results["text"])
   config = run_lib.load_run(run_dir).config
   for program in splits.load_programs(config.data, "test", config.training.seed):
     assert len(program.choice) < program.graph.num_configs
@@ -207,15 +208,15 @@ def test_whole_layouts_never_seen(layout):
   folder, descriptor = layout
   run_dir = _train(folder / "programs", descriptor,
                    **{"model.model": "attention_gnn", "training.epochs": 1})
-  found = evaluate.evaluate(run_dir, "test", None, ["size_heuristic"])
+  results = evaluate.evaluate(run_dir, "test", None, ["size_heuristic"])
   rows = pd.read_csv(run_dir / "evaluation" / "test" / "per_graph.csv")
   assert {"top1_slowdown", "top10_slowdown", "top100_slowdown"} <= set(rows)
-  assert "noise_ceilings" not in found
+  assert "noise_ceilings" not in results
   # Every program is a family of its own here, so that none was seen.
   assert not rows["seen"].any()
-  assert set(found["models_unseen_groups"]) == {"attention_gnn", "size_heuristic"}
-  assert "models" not in found
-  assert "layout:synthetic test: programs that training never saw (2 programs)" in found["text"]
+  assert set(results["models_unseen_groups"]) == {"attention_gnn", "size_heuristic"}
+  assert "models" not in results
+  assert "layout:synthetic test: programs that training never saw (2 programs)" in results["text"]
 
 
 def test_several_runs_beside_each_other(tile, tmp_path):
@@ -344,10 +345,10 @@ def public_layout(tmp_path_factory):
 
 def test_validation_of_a_public_layout_collection_is_on_the_published_indices(public_layout):
   root, run_dir, listed = public_layout
-  found = evaluate.evaluate(run_dir, "valid", root / "published", ["random"])
-  assert found["configurations"] == "published"
-  assert "7 programs, published configurations" in found["text"]
-  assert "top-100 slowdown" in found["text"]
+  results = evaluate.evaluate(run_dir, "valid", root / "published", ["random"])
+  assert results["configurations"] == "published"
+  assert "7 programs, published configurations" in results["text"]
+  assert "top-100 slowdown" in results["text"]
   rows = pd.read_csv(root / "published" / "per_graph.csv")
   rows = rows[rows["ranker"] == "residual_gnn"].set_index("graph")
   run = run_lib.load_run(run_dir)

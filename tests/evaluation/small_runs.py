@@ -67,7 +67,7 @@ def write_evaluation(folder: pathlib.Path, rankers: dict[str, int], split: str =
   Args:
     folder: of the evaluation.
     rankers: for each ranker its number of seeds; all score at random.
-    split: what is judged.
+    split: the evaluated split.
     results: the file that names the split; None: metrics.json in the folder.
   """
   rng = np.random.default_rng(len(rankers))

@@ -27,35 +27,35 @@ def _frame(**changes):
 
 
 def test_means_are_their_formulas():
-  found = aggregate.aggregate(_frame(), COLLECTION, "test")
-  assert found["collection"] == "tile:made_up" and found["split"] == "test"
-  assert found["graphs"] == 4 and found["degenerate_graphs"] == 1
-  assert found["mean"]["kendall_tau"] == pytest.approx((1.0 + 0.0 - 0.5) / 3)
-  assert found["mean"]["top1_slowdown"] == pytest.approx(0.6 / 4)
-  assert found["undefined"] == {"opa": 1, "kendall_tau": 1}
-  assert found["opa_weighted_by_pairs"] == pytest.approx((10 + 15 + 15) / 100)
-  assert found["by_family"]["a"]["mean"]["opa"] == 0.75
-  assert found["by_group"]["letters"]["graphs"] == 3
-  assert found["mean_over_families"]["top1_slowdown"] == pytest.approx((0.1 + 0.0 + 0.4) / 3)
-  assert found["mean_over_groups"]["kendall_tau"] == pytest.approx((0.5 - 0.5) / 2)
-  assert found["seen"]["graphs"] == 3 and found["seen"]["mean"]["opa"] == 0.75
-  assert found["unseen_groups"]["graphs"] == 1
-  assert "mean_over_programs" not in found
+  result = aggregate.aggregate(_frame(), COLLECTION, "test")
+  assert result["collection"] == "tile:made_up" and result["split"] == "test"
+  assert result["graphs"] == 4 and result["degenerate_graphs"] == 1
+  assert result["mean"]["kendall_tau"] == pytest.approx((1.0 + 0.0 - 0.5) / 3)
+  assert result["mean"]["top1_slowdown"] == pytest.approx(0.6 / 4)
+  assert result["undefined"] == {"opa": 1, "kendall_tau": 1}
+  assert result["opa_weighted_by_pairs"] == pytest.approx((10 + 15 + 15) / 100)
+  assert result["by_family"]["a"]["mean"]["opa"] == 0.75
+  assert result["by_group"]["letters"]["graphs"] == 3
+  assert result["mean_over_families"]["top1_slowdown"] == pytest.approx((0.1 + 0.0 + 0.4) / 3)
+  assert result["mean_over_groups"]["kendall_tau"] == pytest.approx((0.5 - 0.5) / 2)
+  assert result["seen"]["graphs"] == 3 and result["seen"]["mean"]["opa"] == 0.75
+  assert result["unseen_groups"]["graphs"] == 1
+  assert "mean_over_programs" not in result
 
 
 def test_what_no_graph_has_is_null():
-  found = aggregate.aggregate(_frame(), COLLECTION, "test")
-  assert found["by_family"]["b"]["mean"]["opa"] is None
-  assert found["by_family"]["b"]["opa_weighted_by_pairs"] is None
+  result = aggregate.aggregate(_frame(), COLLECTION, "test")
+  assert result["by_family"]["b"]["mean"]["opa"] is None
+  assert result["by_family"]["b"]["opa_weighted_by_pairs"] is None
   # A family without the metric has no part in the mean over families.
-  assert found["mean_over_families"]["opa"] == pytest.approx((0.75 + 0.25) / 2)
-  json.dumps(found, allow_nan=False)
+  assert result["mean_over_families"]["opa"] == pytest.approx((0.75 + 0.25) / 2)
+  json.dumps(result, allow_nan=False)
 
 
 def test_the_public_tile_collection_is_reported_per_program():
-  found = aggregate.aggregate(
+  result = aggregate.aggregate(
       _frame(), registry.get_collection("tile:xla"), "valid")
-  assert found["mean_over_programs"]["kendall_tau"] == pytest.approx((0.5 - 0.5) / 2)
+  assert result["mean_over_programs"]["kendall_tau"] == pytest.approx((0.5 - 0.5) / 2)
 
 
 def test_parts():
@@ -69,7 +69,7 @@ def test_parts():
 @pytest.mark.parametrize("unknown", [None, math.nan])
 def test_where_training_is_not_known_there_is_one_part(unknown):
   frame = _frame(seen=[unknown] * 4)
-  found = aggregate.aggregate(frame, COLLECTION, "test")
-  assert "seen" not in found and "unseen_groups" not in found
+  result = aggregate.aggregate(frame, COLLECTION, "test")
+  assert "seen" not in result and "unseen_groups" not in result
   assert {suffix: len(select(frame)) for suffix, select in aggregate.parts(frame).items()} == {
       "": 4}

@@ -20,20 +20,20 @@ def _frame(taus, slowdowns=None, names=None, families=None):
 
 def test_an_interval_is_that_of_a_plain_loop():
   values = np.random.default_rng(3).exponential(size=40)
-  found = bootstrap.mean_interval(values, resamples=4000)
+  result = bootstrap.mean_interval(values, resamples=4000)
   rng = np.random.default_rng(9)
   means = [rng.choice(values, 40).mean() for _ in range(4000)]
-  assert found.mean == values.mean() and found.n == 40
-  assert found.low == pytest.approx(np.quantile(means, 0.025), abs=0.02)
-  assert found.high == pytest.approx(np.quantile(means, 0.975), abs=0.02)
+  assert result.mean == values.mean() and result.n == 40
+  assert result.low == pytest.approx(np.quantile(means, 0.025), abs=0.02)
+  assert result.high == pytest.approx(np.quantile(means, 0.975), abs=0.02)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
   rng = np.random.default_rng(0)
   covered = 0
   for seed in range(200):
-    found = bootstrap.mean_interval(rng.normal(size=50), resamples=400, seed=seed)
-    covered += found.low <= 0.0 <= found.high
+    result = bootstrap.mean_interval(rng.normal(size=50), resamples=400, seed=seed)
+    covered += result.low <= 0.0 <= result.high
   assert 0.88 <= covered / 200 <= 0.99
 
 
@@ -80,15 +80,15 @@ def test_a_gain_is_positive_where_the_model_is_better():
 
 def test_seeds_are_averaged_before_graphs_are_resampled():
   seeds = [_frame([0.0, 1.0]), _frame([1.0, 0.0])]
-  found = bootstrap.paired_difference(seeds, [_frame([0.0, 0.0])], "kendall_tau")
-  assert (found.mean, found.low, found.high, found.n) == (0.5, 0.5, 0.5, 2)
+  result = bootstrap.paired_difference(seeds, [_frame([0.0, 0.0])], "kendall_tau")
+  assert (result.mean, result.low, result.high, result.n) == (0.5, 0.5, 0.5, 2)
 
 
 def test_graphs_are_paired_by_name():
   model = _frame([0.9, 0.1], names=["a", "b"], families=["x", "y"])
   baseline = _frame([0.0, 0.8], names=["b", "a"], families=["y", "x"])
-  found = bootstrap.paired_difference([model], [baseline], "kendall_tau", by_family=True)
-  assert found.mean == pytest.approx(0.1) and found.high == pytest.approx(0.1)
+  result = bootstrap.paired_difference([model], [baseline], "kendall_tau", by_family=True)
+  assert result.mean == pytest.approx(0.1) and result.high == pytest.approx(0.1)
   other = _frame([0.0, 0.8], names=["b", "c"])
   with pytest.raises(errors.DataError, match="different graphs"):
     bootstrap.paired_difference([model], [other], "kendall_tau")
@@ -100,8 +100,8 @@ def test_graphs_are_paired_by_name():
 
 def test_a_model_against_all_others():
   frames = {"model": [_frame([0.9, 0.7])], "a": [_frame([0.1, 0.1])], "b": [_frame([0.9, 0.9])]}
-  found = bootstrap.paired_differences(frames, "model")
-  assert list(found) == ["a", "b"] and list(found["a"]) == ["kendall_tau", "top1_slowdown"]
-  assert found["a"]["kendall_tau"].mean == pytest.approx(0.7)
-  assert found["b"]["kendall_tau"].mean == pytest.approx(-0.1)
+  result = bootstrap.paired_differences(frames, "model")
+  assert list(result) == ["a", "b"] and list(result["a"]) == ["kendall_tau", "top1_slowdown"]
+  assert result["a"]["kendall_tau"].mean == pytest.approx(0.7)
+  assert result["b"]["kendall_tau"].mean == pytest.approx(-0.1)
   assert list(bootstrap.paired_differences(frames, "model", ["b"], ["kendall_tau"])) == ["b"]

@@ -33,53 +33,53 @@ def _best_tau(truth, repeats, runs=40):
 ])
 def test_the_ceiling_is_that_of_a_ranker_who_knows(name, truth):
   repeats = np.where(np.arange(90) < 30, 2, 1)
-  found = [noise.noise_ceiling(*_measured(truth, repeats, seed), simulations=20, seed=seed)
+  result = [noise.noise_ceiling(*_measured(truth, repeats, seed), simulations=20, seed=seed)
            for seed in range(4)]
-  assert np.mean([one.kendall_tau for one in found]) == pytest.approx(
+  assert np.mean([one.kendall_tau for one in result]) == pytest.approx(
       _best_tau(truth, repeats), abs=0.1), name
-  assert np.mean([one.repeat_sd_relative for one in found]) == pytest.approx(NOISE, rel=0.2)
-  assert np.mean([one.between_sd_relative for one in found]) == pytest.approx(
+  assert np.mean([one.repeat_sd_relative for one in result]) == pytest.approx(NOISE, rel=0.2)
+  assert np.mean([one.between_sd_relative for one in result]) == pytest.approx(
       truth.std(), rel=0.3)
-  assert all(one.kendall_tau_sd < 0.1 and 0.5 < one.opa <= 1.0 for one in found)
-  assert found[0].runs == 120 and found[0].configurations == 90 and found[0].repeated == 30
+  assert all(one.kendall_tau_sd < 0.1 and 0.5 < one.opa <= 1.0 for one in result)
+  assert result[0].runs == 120 and result[0].configurations == 90 and result[0].repeated == 30
 
 
 def test_where_all_are_equal_little_is_to_be_found():
   truth = np.zeros(90)
-  found = [noise.noise_ceiling(*_measured(truth, 2, seed), simulations=20).kendall_tau
+  result = [noise.noise_ceiling(*_measured(truth, 2, seed), simulations=20).kendall_tau
            for seed in range(4)]
-  assert np.mean(found) < 0.3
+  assert np.mean(result) < 0.3
 
 
 def test_exact_repeats_leave_nothing_to_noise():
   runtimes, keys = _measured(np.arange(5) * 0.1, 2, 0, sd=0.0)
-  found = noise.noise_ceiling(runtimes, keys)
-  assert found.kendall_tau == 1.0 and found.kendall_tau_sd == 0.0
-  assert found.repeat_kendall_tau == 1.0
-  assert found.repeat_sd_relative == pytest.approx(0.0, abs=1e-9)
+  result = noise.noise_ceiling(runtimes, keys)
+  assert result.kendall_tau == 1.0 and result.kendall_tau_sd == 0.0
+  assert result.repeat_kendall_tau == 1.0
+  assert result.repeat_sd_relative == pytest.approx(0.0, abs=1e-9)
 
 
 def test_repeats_judge_each_other():
   #                  a    a    b    b    c    c    d
   runtimes = np.array([100, 130, 110, 120, 140, 150, 90])
-  found = noise.noise_ceiling(runtimes, np.array([0, 0, 1, 1, 2, 2, 3]), simulations=3)
-  assert found.repeat_kendall_tau == pytest.approx((2 - 1) / 3)
-  assert found.runtime_span == pytest.approx(150 / 90 - 1)
+  result = noise.noise_ceiling(runtimes, np.array([0, 0, 1, 1, 2, 2, 3]), simulations=3)
+  assert result.repeat_kendall_tau == pytest.approx((2 - 1) / 3)
+  assert result.runtime_span == pytest.approx(150 / 90 - 1)
   logs = np.log(runtimes)
   within = sum((logs[i] - logs[i + 1]) ** 2 / 2 for i in (0, 2, 4)) / 3
-  assert found.repeat_sd_relative == pytest.approx(np.sqrt(within))
+  assert result.repeat_sd_relative == pytest.approx(np.sqrt(within))
 
 
 def test_without_repeats_there_is_no_estimate():
-  found = noise.noise_ceiling([100, 150], [0, 1])
-  assert found == noise.NoiseCeiling(2, 2, 0, 0.5)
-  assert found.as_dict()["kendall_tau"] is None
+  result = noise.noise_ceiling([100, 150], [0, 1])
+  assert result == noise.NoiseCeiling(2, 2, 0, 0.5)
+  assert result.as_dict()["kendall_tau"] is None
 
 
 def test_one_configuration_has_nothing_to_rank():
-  found = noise.noise_ceiling([100, 150, 120], [7, 7, 7])
-  assert found.kendall_tau is None and found.repeat_sd_relative > 0
-  assert found.repeat_kendall_tau is None
+  result = noise.noise_ceiling([100, 150, 120], [7, 7, 7])
+  assert result.kendall_tau is None and result.repeat_sd_relative > 0
+  assert result.repeat_kendall_tau is None
 
 
 def test_only_the_judged_measurements_are_simulated():
@@ -95,8 +95,8 @@ def test_many_configurations_are_thinned(monkeypatch):
   monkeypatch.setattr(noise, "MAX_CONFIGURATIONS", 20)
   monkeypatch.setattr(noise, "_ATOMS", 10)
   runtimes, keys = _measured(np.arange(100) * 0.1, 2, 0)
-  found = noise.noise_ceiling(runtimes, keys, simulations=5)
-  assert found.configurations == 100 and found.kendall_tau > 0.8
+  result = noise.noise_ceiling(runtimes, keys, simulations=5)
+  assert result.configurations == 100 and result.kendall_tau > 0.8
 
 
 def test_bad_input_is_a_data_error():

@@ -42,16 +42,16 @@ def test_a_row_is_its_formulas():
   assert not [name for name in frame if name.startswith("other_pass")]
 
 
-def test_tiles_are_judged_over_their_normalizers_unless_raw():
+def test_tiles_are_evaluated_over_their_normalizers_unless_raw():
   graph = synthetic.tile_graph(
       1, num_configs=2, config_runtime=np.array([100, 300]),
       config_runtime_normalizers=np.array([100, 600]), name="cat.1")
-  judge = lambda raw: per_graph.evaluate(
+  metrics_of = lambda raw: per_graph.evaluate(
       [splits.ProgramView(graph)], [np.array([1.0, 0.0])], COLLECTION, raw=raw).iloc[0]
-  assert judge(False)["kendall_tau"] == -1.0 and judge(True)["kendall_tau"] == 1.0
-  assert judge(False)["top1_slowdown"] == (100 / 100) / (300 / 600) - 1
-  assert judge(False)["best_runtime_ns"] == 100  # Nanoseconds in either case.
-  assert judge(False)["seen"] is None
+  assert metrics_of(False)["kendall_tau"] == -1.0 and metrics_of(True)["kendall_tau"] == 1.0
+  assert metrics_of(False)["top1_slowdown"] == (100 / 100) / (300 / 600) - 1
+  assert metrics_of(False)["best_runtime_ns"] == 100  # Nanoseconds in either case.
+  assert metrics_of(False)["seen"] is None
 
 
 def test_only_the_usable_configurations_take_part():

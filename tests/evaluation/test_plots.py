@@ -61,7 +61,7 @@ def test_a_whole_comparison(tmp_path, sizes):
   _history(3).to_csv(tmp_path / "history.csv", index=False)
   comparison = types.SimpleNamespace(
       task=task, models=("gnn",), scores=scores,
-      frames={name: [task.evaluate(one) for one in found] for name, found in scores.items()},
+      frames={name: [task.evaluate(one) for one in result] for name, result in scores.items()},
       run_dirs={"gnn": [tmp_path, tmp_path / "elsewhere"]}, per_graph=pd.DataFrame)
   comparison_files.write(tmp_path / "plots", comparison)
   written = sorted(path.name for path in (tmp_path / "plots").iterdir())

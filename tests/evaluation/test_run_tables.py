@@ -274,7 +274,7 @@ def test_evaluations_of_one_run_and_of_several(folder):
   assert list(part["kendall_tau"]) == pytest.approx(list(joint["kendall_tau"]))
   part = parts["residual-seed2/evaluation/valid"]
   assert set(part["run"]) == {"residual-seed2"} and set(part["split"]) == {"valid"}
-  assert set(part["seed"]) == {2}  # The run's, not its number among the runs that were judged.
+  assert set(part["seed"]) == {2}  # The run's, not its number among the evaluated runs.
   assert set(part["label"]) == {"residual_gnn, batch_size=8", "random"}
   assert parts["else/where"]["split"].isna().all()
 

@@ -138,8 +138,8 @@ def test_bins_of_few_values_are_the_values():
   assert edges.tolist() == [(1 + 3) / 2, (3 + 7) / 2]
   columns = trees.Columns(np.array([1]), [edges])
   # Values beyond those of training, and between them, fall into the nearest bin.
-  found = columns.of(np.array([[9, -5], [9, 1], [9, 2.5], [9, 7], [9, 80]], np.float32))
-  assert found.dtype == np.uint8 and found.tolist() == [[0], [0], [1], [2], [2]]
+  result = columns.of(np.array([[9, -5], [9, 1], [9, 2.5], [9, 7], [9, 80]], np.float32))
+  assert result.dtype == np.uint8 and result.tolist() == [[0], [0], [1], [2], [2]]
 
 
 def test_bins_of_many_values_hold_equally_many():
@@ -222,7 +222,7 @@ def test_tile_features_are_what_they_say():
   part = tree_features.features(graph, rows)
   np.testing.assert_array_equal(part[:, 3], features[rows, 3])
   # Relative columns are relative to the listed configurations.
-  width = (features == features[0]).all(axis=0)[::-1].argmin()  # Pooled columns stand last.
+  width = (features == features[0]).all(axis=0)[::-1].argmin()  # Pooled columns are last.
   relative = features[:, :-width][:, features[:, :-width].shape[1] // 2:]
   np.testing.assert_allclose(relative.mean(axis=0), 0, atol=1e-4)
 
@@ -239,13 +239,13 @@ def test_layout_sorts():
 @pytest.mark.parametrize("make", [synthetic.tile_graph, synthetic.layout_graph])
 def test_features_are_those_of_the_parts(make):
   graph, rows = make(3), np.array([7, 2, 2])
-  found = tree_features.features(graph, rows)
+  result = tree_features.features(graph, rows)
   configs = (tree_features._tile(graph)[rows] if isinstance(graph, graphs.TileGraph)
              else tree_features._layout(graph, rows))
   pooled = tree_features._pooled(graph)
-  np.testing.assert_array_equal(found, np.concatenate(
+  np.testing.assert_array_equal(result, np.concatenate(
       [configs, configs - configs.mean(axis=0), [pooled] * 3], axis=1).astype(np.float32))
-  assert found.dtype == np.float32
+  assert result.dtype == np.float32
 
 
 def test_layout_features_in_blocks_are_the_same(monkeypatch):

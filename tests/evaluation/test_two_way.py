@@ -35,23 +35,23 @@ def _cdf(means, point):
 def test_an_interval_is_that_of_all_resamples(families, subsets, level):
   values = np.array([0.3, -1.2, 0.9, 2.0, -0.4, 0.75])
   means = _brute_force(values, families, subsets)
-  found = two_way.mean_interval(values, families, subsets, level, resamples=20_000)
-  assert found.mean == pytest.approx(values.mean()) and found.n == 6
-  for point, share in ((found.low, (1 - level) / 2), (found.high, (1 + level) / 2)):
+  result = two_way.mean_interval(values, families, subsets, level, resamples=20_000)
+  assert result.mean == pytest.approx(values.mean()) and result.n == 6
+  for point, share in ((result.low, (1 - level) / 2), (result.high, (1 + level) / 2)):
     up_to, below = _cdf(means, point)
     assert below - 0.015 <= share <= up_to + 0.015
 
 
 def test_zero_differences_give_a_zero_interval():
-  found = two_way.mean_interval(np.zeros(12), list("aabbccddeeff"), [0, 1] * 6)
-  assert (found.mean, found.low, found.high) == (0.0, 0.0, 0.0)
+  result = two_way.mean_interval(np.zeros(12), list("aabbccddeeff"), [0, 1] * 6)
+  assert (result.mean, result.low, result.high) == (0.0, 0.0, 0.0)
 
 
 def test_it_is_wider_than_either_way_alone_and_repeats_itself():
   rng = np.random.default_rng(1)
   families, subsets = (grid.reshape(-1) for grid in np.meshgrid(range(10), range(8)))
   values = rng.normal(size=10)[families] + rng.normal(size=8)[subsets]
-  width = lambda found: found.high - found.low
+  width = lambda result: result.high - result.low
   both = two_way.mean_interval(values, families, subsets)
   assert two_way.mean_interval(values, families, subsets) == both
   assert two_way.mean_interval(values, families, subsets, seed=1) != both
@@ -80,8 +80,8 @@ def test_intervals_cover_the_truth_at_least_as_often_as_they_say():
   for trial in range(200):
     values = (rng.normal(0, 1, 25)[families] + rng.normal(0, 1, 12)[subsets]
               + rng.normal(0, 1, families.size))
-    found = two_way.mean_interval(values, families, subsets, 0.9, 400, seed=trial)
-    two_ways += found.low <= 0 <= found.high
+    result = two_way.mean_interval(values, families, subsets, 0.9, 400, seed=trial)
+    two_ways += result.low <= 0 <= result.high
     plain = two_way.mean_interval(values, np.arange(values.size), np.zeros(values.size), 0.9, 400)
     one_way += plain.low <= 0 <= plain.high
   assert 0.83 <= two_ways / 200 <= 0.97
@@ -96,8 +96,8 @@ def test_the_corrected_level():
 
 
 def test_nan_is_left_out_and_nothing_is_refused():
-  found = two_way.mean_interval([1.0, np.nan, 3.0], ["a", "b", "c"], [0, 0, 1])
-  assert found.n == 2 and found.mean == 2.0
+  result = two_way.mean_interval([1.0, np.nan, 3.0], ["a", "b", "c"], [0, 0, 1])
+  assert result.n == 2 and result.mean == 2.0
   for values, message in (([np.nan], "at least one value"), ([np.inf], "finite")):
     with pytest.raises(errors.DataError, match=message):
       two_way.mean_interval(values, ["a"], [0])
@@ -123,8 +123,8 @@ def test_gains_are_paired_by_program_and_subset():
       {(0, "g0"): 0.1, (0, "g1"): 0.3, (1, "g0"): 0.6, (1, "g1"): 0.7})
   slower = two_way.paired_gains(ours, theirs, "top1_slowdown")
   assert slower["gain"].tolist() == pytest.approx([0.0, 0.0, 0.0, -0.1])
-  found, subsets = two_way.paired_interval(ours, theirs, "kendall_tau", resamples=100)
-  assert found.mean == pytest.approx(1.7 / 4) and subsets == 2
+  result, subsets = two_way.paired_interval(ours, theirs, "kendall_tau", resamples=100)
+  assert result.mean == pytest.approx(1.7 / 4) and subsets == 2
 
 
 def test_what_cannot_be_paired():

@@ -169,7 +169,7 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
   runtime.limit_threads(first.read_config().training.threads)
   runs = {model: [run_lib.load_run(path, strict) for path in paths]
           for model, paths in run_dirs.items()}
-  every = [run for found in runs.values() for run in found]
+  every = [run for each in runs.values() for run in each]
   for run in every:
     if config_lib.differences(run.config.data, every[0].config.data):
       raise errors.ConfigError(
@@ -186,14 +186,14 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
     config = dataclasses.replace(config, data_root=data_root)
   task = task_lib.load_task(config, split, every[0].config.training.seed, configurations)
   scores: dict[str, list[task_lib.Scores]] = {}
-  for model, found in runs.items():
-    for run in found:
+  for model, each in runs.items():
+    for run in each:
       run.check_collection(task.collection)
       scores.setdefault(model, []).append(run.score_programs(task.programs))
   scores.update(task_lib.baseline_scores(task, baseline_names, seeds))
-  frames = {name: [task.evaluate(values) for values in found] for name, found in scores.items()}
+  frames = {name: [task.evaluate(values) for values in each] for name, each in scores.items()}
   return Comparison(task, frames, tuple(run_dirs),
-                    {model: [run.directory.path for run in found]
-                     for model, found in runs.items()}, scores,
+                    {model: [run.directory.path for run in each]
+                     for model, each in runs.items()}, scores,
                     {name: [run.config.training.seed for run in runs[name]] if name in runs
                      else list(seeds) for name in scores})

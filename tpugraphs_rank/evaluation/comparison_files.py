@@ -57,7 +57,7 @@ def histories(comparison: comparison_lib.Comparison) -> dict[str, pd.DataFrame]:
 def parts(comparison: comparison_lib.Comparison) -> dict[str, list[int]]:
   """For the title of each part of the split the indices of its graphs."""
   first = comparison.frames[comparison.models[0]][0]
-  found = aggregate.parts(first)
+  chosen = aggregate.parts(first)
   return {
-      PART_TITLES[suffix] if len(found) > 1 else comparison.task.held_back:
-      first.index.get_indexer(select(first).index).tolist() for suffix, select in found.items()}
+      PART_TITLES[suffix] if len(chosen) > 1 else comparison.task.held_back:
+      first.index.get_indexer(select(first).index).tolist() for suffix, select in chosen.items()}

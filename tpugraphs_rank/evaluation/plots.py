@@ -320,14 +320,14 @@ def gain_against_budget(
   Raises:
     OutputError: the file cannot be written.
   """
-  budgets = sorted({budget for arms in panels.values() for found in arms.values()
-                    for budget, _ in found})
-  arms = list(dict.fromkeys(arm for found in panels.values() for arm in found))
+  budgets = sorted({budget for arms in panels.values() for by_arm in arms.values()
+                    for budget, _ in by_arm})
+  arms = list(dict.fromkeys(arm for by_arm in panels.values() for arm in by_arm))
   with matplotlib.rc_context(_STYLE):
     columns = max(len(panels), 1)
     figure, axes = _figure(1, columns, 1.2 + 3.4 * columns, 3.6, sharey=True)
-    for axis, (title, found) in zip(axes[0], panels.items()):
-      for arm, points in found.items():
+    for axis, (title, by_arm) in zip(axes[0], panels.items()):
+      for arm, points in by_arm.items():
         number = arms.index(arm)
         # Next to each other, so that intervals of one budget do not overlap.
         places = [budgets.index(budget) + 0.5 * ((number + 0.5) / len(arms) - 0.5)

@@ -46,13 +46,13 @@ def find_runs(folder: files.PathLike) -> list[pathlib.Path]:
       commands that create some.
   """
   folder = pathlib.Path(folder)
-  found = sorted(_walk(folder)) if folder.is_dir() else []
-  if not found:
+  paths = sorted(_walk(folder)) if folder.is_dir() else []
+  if not paths:
     problem = "has no run directory" if folder.is_dir() else "is no folder"
     raise errors.MissingDataError(
         f"{folder} {problem}; {commands.command('demo')} trains several runs into runs/demo, and "
         f"{commands.command('train', '--run_dir', str(folder / 'first'))} trains one")
-  return found
+  return paths
 
 
 def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
