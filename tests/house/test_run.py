@@ -141,13 +141,12 @@ def test_an_unknown_task_lists_the_others(project):
   assert "no task dmeo" in result.stderr and "\ndemo " in result.stderr
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
-def test_the_documents_name_tasks_that_exist(name):
-  path = ROOT / name
-  if not path.exists():
-    pytest.skip(f"no {name} yet")
-  named = set(re.findall(r"\./run ([a-z][a-z-]*)", path.read_text(encoding="utf-8")))
-  assert {"demo", "test"} <= named <= set(TASKS)
+def test_the_documents_name_tasks_that_exist():
+  for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"),
+               *(ROOT / "tpugraphs_rank").rglob("*.md")]:
+    named = set(re.findall(r"\./run ([a-z][a-z-]*)", path.read_text(encoding="utf-8")))
+    assert named <= set(TASKS), path
+    assert path.parent != ROOT or named >= {"demo", "test"}, path
 
 
 def test_the_first_suitable_python_makes_the_environment_once(project):
