@@ -114,7 +114,7 @@ def test_budgets_and_seeds(tiny):
   assert len({case["name"] for case in cases}) == 8
   assert cases[2]["name"] == "tile_real/all/real/seed0"
   assert cases[2]["config"]["data"]["max_graphs"] is None
-  with pytest.raises(errors.ConfigError, match="a budget of 7 programs: tile:real has 6 training"):
+  with pytest.raises(errors.ConfigError, match="7 programs: tile:real has only 6 training"):
     cases_lib.plan({"tile:real": _settings(tiny)}, [7], ["real"], [0])
   assert augmentation_study.budgets_of(["5", "all"]) == [5, None]
   with pytest.raises(errors.ConfigError, match="--budgets=5,some; expected whole numbers"):
@@ -221,7 +221,7 @@ def test_tables():
   json.dumps(found, allow_nan=False)
   text = augmentation_study.markdown(found)
   assert "intervals of 99.38 %" in text and "With 3 seeds, intervals are too narrow" in text
-  assert "## tile:x, 10 programs: groups of families never seen" in text
+  assert "## tile:x, 10 programs: families that do not occur in training" in text
   assert "| tile:x | 5 | real | 1 | 30 | 20 | 960 | 0 | 5 | 0 | 0 |" in text
   lines = augmentation_study.readme_table(found).splitlines()
   assert lines[0] == (
@@ -274,12 +274,12 @@ def test_the_command(tiny, tmp_path):
       tiny["config"], "--epochs=2", "--steps_per_epoch=2", "--seeds=1", "--budget=3", "--output",
       tmp_path / "augment")
   assert done.returncode == 0, done.stderr[-3000:]
-  assert ("tile:synthetic test: 4 programs; trained on 3 real programs, 4 synthetic ones (0 left "
-          "out, test or validation holds them), 4 steps, 1 seeds") in done.stdout
+  assert "tile:synthetic test: 4 programs. Training used 3 real" in done.stdout
+  assert "(0 synthetic ones were left out" in " ".join(done.stdout.split())
   for name in ("real ", "real, oversampled", "real + synthetic"):
     assert f"\n{name}" in done.stdout
   assert "The synthetic programs" in done.stdout or "No gain is shown" in done.stdout
-  assert "1 seeds say little" in done.stdout
+  assert "1 seeds do not show how much trainings vary" in done.stdout
   assert json.loads((tmp_path / "augment" / "results.json").read_text())["comparisons"]
   assert (tmp_path / "augment" / "gain.png").read_bytes().startswith(b"\x89PNG")
 
@@ -295,4 +295,4 @@ def test_errors(tiny, tmp_path):
   failed = commands.run("augment", "--collection", tiny["real"], "--synthetic", path, "--config",
                         tiny["config"], "--seeds=1", "--output", tmp_path / "bad")
   assert failed.returncode == 1 and "Traceback" not in failed.stderr
-  assert "measure the synthetic programs on the machine of the real ones" in failed.stderr
+  assert "measure the synthetic programs on the hardware of the real ones" in failed.stderr
