@@ -21,9 +21,6 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.cli import app
 
-_CHECK = flags.DEFINE_boolean(
-    "check", False, "Write nothing. Exit with status 1 if a page differs from the results.")
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # The function that formats the table between <!-- table NAME --> and <!-- end of table -->.
@@ -91,7 +88,14 @@ def check_complete(texts: Iterable[str]) -> None:
         "with <!-- table NAME --> and <!-- end of table -->")
 
 
+def define_flags() -> None:
+  """Defines the script's flags."""
+  flags.DEFINE_boolean(
+      "check", False, "Write nothing. Exit with status 1 if a page differs from the results.")
+
+
 def main(_) -> int:
+  check = flags.FLAGS.check
   texts = {path: path.read_text(encoding="utf-8") for path in pages()}
   check_complete(texts.values())
   changed = []
@@ -99,9 +103,9 @@ def main(_) -> int:
     rendered = render(text, ROOT / "results", path.name)
     if rendered != text:
       changed.append(str(path.relative_to(ROOT)))
-      if not _CHECK.value:
+      if not check:
         files.write_text(path, rendered)
-  if _CHECK.value and changed:
+  if check and changed:
     print(f"{', '.join(changed)}: tables differ from results/; run `./run tables` to update them")
     return 1
   print(f"updated {', '.join(changed)}" if changed else "all tables agree with results/")
@@ -109,4 +113,4 @@ def main(_) -> int:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, define_flags)

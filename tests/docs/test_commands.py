@@ -5,7 +5,6 @@ command that several pages show runs once. Commands that need the network or hou
 text, are checked: the command and all of its flags exist.
 """
 
-import functools
 import importlib.util
 import json
 import pathlib
@@ -113,7 +112,7 @@ def _check(words: list[str]) -> None:
   elif words[:2] == ["python", "-m"]:
     assert importlib.util.find_spec(words[2]), words[2]
   elif words[0] == pages.NAME:
-    _check_command(words[1:])
+    assert not commands.problem(words[1:])
   else:
     assert words[0] in ("pip", "uv", "pyenv", "mkdocs", "tensorboard"), words
 
@@ -124,29 +123,7 @@ def _check_task(words: list[str]) -> None:
   tasks = re.findall(r"^#: ([a-z-]+) ", (ROOT / "run").read_text(encoding="utf-8"), re.MULTILINE)
   assert words[0] in tasks, f"./run has no task {words[0]}"
   if words[0] == pages.NAME:
-    _check_command(words[1:])
+    assert not commands.problem(words[1:])
   for path in words[1:]:
     if path.startswith("tests/"):
       assert (ROOT / path).exists(), path
-
-
-def _check_command(words: list[str]) -> None:
-  words = [word for word in words if word not in ("...",)]
-  if not words or words[0] in ("COMMAND", "--version", "--help"):
-    return
-  if len(words) == 1 and any(name.startswith(f"{words[0]} ") for name in dispatcher.COMMANDS):
-    return  # A group of commands.
-  name, arguments = dispatcher.find(words)
-  known = _help(name)
-  for word in arguments:
-    if re.match(r"--\w", word):
-      flag = word[2:].partition("=")[0]
-      assert re.search(rf"--(\[no\])?{re.escape(flag.removeprefix('no'))}\b|--{re.escape(flag)}\b",
-                       known), f"{name} has no flag --{flag}"
-
-
-@functools.lru_cache
-def _help(name: str) -> str:
-  result = commands.run(name, "--helpfull")
-  assert result.returncode == 0, result.stderr
-  return result.stdout + "--help --helpfull"
