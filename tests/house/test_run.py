@@ -112,8 +112,8 @@ def project(tmp_path):
   return Project(tmp_path)
 
 
-MADE = ["venv .venv", "pip", "pip"]
-TESTED = ["task -m pytest -m not slow -x"]
+CREATED = ["venv .venv", "pip", "pip"]
+TESTED = ["task -m pytest -m not slow -n auto --maxprocesses 4 --dist loadfile -x"]
 
 
 def test_it_is_executable_and_parses():
@@ -156,7 +156,7 @@ def test_the_first_suitable_python_makes_the_environment_once(project):
   result = project.run("test", "-x")
   assert result.returncode == 0, result.stderr
   assert "making .venv" in result.stderr and "made .venv in" in result.stderr
-  assert project.logged() == MADE + TESTED
+  assert project.logged() == CREATED + TESTED
   assert project.run("test", "-x").stderr == ""
   assert project.logged() == TESTED
 
@@ -164,7 +164,7 @@ def test_the_first_suitable_python_makes_the_environment_once(project):
 def test_python_runs_where_the_caller_is(project, tmp_path):
   project.python("python3", "3.11")
   assert project.run("python", "script.py", cwd=tmp_path).returncode == 0
-  assert project.logged() == MADE + ["task script.py"]
+  assert project.logged() == CREATED + ["task script.py"]
 
 
 def test_tasks_run_their_programs(project, tmp_path):
@@ -198,7 +198,7 @@ def test_the_environment_is_rebuilt_when_necessary(project, change):
   else:
     variables["PYTHON"] = str(other)
   assert project.run("test", "-x", **variables).returncode == 0
-  assert project.logged() == MADE + TESTED
+  assert project.logged() == CREATED + TESTED
   # The chosen Python stays in use when PYTHON is no longer set.
   assert project.run("test", "-x").returncode == 0
   assert project.logged() == TESTED
@@ -210,7 +210,7 @@ def test_a_failed_installation_is_repeated(project):
   assert result.returncode != 0
   assert project.logged() == ["venv .venv", "pip"]
   assert project.run("test", "-x").returncode == 0
-  assert project.logged() == MADE + TESTED
+  assert project.logged() == CREATED + TESTED
 
 
 def test_two_at_once_make_one_environment(project):
@@ -220,7 +220,7 @@ def test_two_at_once_make_one_environment(project):
       subprocess.Popen(command, env=project.environment(PIP_SECONDS="1"), stdin=subprocess.DEVNULL)
       for _ in range(2)]
   assert [process.wait(timeout=60) for process in runs] == [0, 0]
-  assert project.logged() == MADE + TESTED + TESTED
+  assert project.logged() == CREATED + TESTED + TESTED
 
 
 def test_a_killed_builder_leaves_no_lock(project):
@@ -235,7 +235,7 @@ def test_a_killed_builder_leaves_no_lock(project):
   process.kill()
   process.wait()
   assert project.run("test", "-x").returncode == 0
-  assert project.logged()[-4:] == MADE + TESTED
+  assert project.logged()[-4:] == CREATED + TESTED
 
 
 @pytest.mark.parametrize("folder", [
@@ -244,7 +244,7 @@ def test_a_killed_builder_leaves_no_lock(project):
 def test_pythons_of_pyenv_and_uv_need_not_be_on_the_path(project, folder):
   project.python("python3", "3.11", folder)
   assert project.run("test", "-x").returncode == 0
-  assert project.logged() == MADE + TESTED
+  assert project.logged() == CREATED + TESTED
 
 
 @pytest.mark.parametrize("on_path", [True, False])
@@ -261,7 +261,7 @@ def test_uv_provides_a_python_where_there_is_none(project, on_path):
   assert "getting Python 3.11" in result.stderr
   installed = [] if on_path else ["venv scratch", "pip uv"]
   assert project.logged() == installed + [
-      "uv python install 3.11", "uv python find --system 3.11"] + MADE + TESTED
+      "uv python install 3.11", "uv python find --system 3.11"] + CREATED + TESTED
 
 
 def test_a_chosen_python_is_not_replaced_by_uv(project):
