@@ -221,7 +221,7 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _node_arrays(rng: np.random.Generator, num_nodes: int, isolated: bool) -> dict[str, np.ndarray]:
-  """Nodes in the order operands first, the last one the root; isolated nodes stand first."""
+  """Nodes with operands first and the root last; isolated nodes precede all others."""
   ids = np.array([opcodes.opcode_id(name) for name in _OPCODES])
   # Every graph has instructions that may be configured: one in four.
   opcode = rng.choice(ids, num_nodes)

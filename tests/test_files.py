@@ -1,4 +1,4 @@
-"""Files are complete or absent, and what cannot be read or written is said in one typed error."""
+"""Files are complete or absent, and failures to read or write raise one typed error."""
 
 import concurrent.futures
 import errno

@@ -1,4 +1,4 @@
-"""Small programs, made by hand."""
+"""Small handwritten programs."""
 
 from collections.abc import Sequence
 import pathlib
@@ -12,7 +12,7 @@ KERNELS = pathlib.Path(__file__).parent / "data" / "measured_kernels.pb"
 
 def add(computation: hlo_pb2.HloComputationProto, opcode: str, shape: Sequence[int],
         operands: Sequence[int] = (), **fields: Any) -> int:
-  """Appends an instruction, which becomes the root; its id."""
+  """Appends an instruction, which becomes the root; returns its id."""
   number = 100 * computation.id + len(computation.instructions)
   computation.instructions.add(
       id=number, name=f"{opcode}.{number}", opcode=opcode, operand_ids=operands,
@@ -32,7 +32,7 @@ def program(name: str = "made") -> tuple[hlo_pb2.HloModuleProto, hlo_pb2.HloComp
 
 def matmul(m: int, n: int, k: int, name: str = "product", numbered: bool = True
            ) -> hlo_pb2.HloModuleProto:
-  """[m, k] x [k, n]; without `numbered` the dot does not say which axes it contracts."""
+  """[m, k] x [k, n]; without `numbered` the dot does not specify which axes it contracts."""
   module, main = program(name)
   left = add(main, "parameter", [m, k])
   right = add(main, "parameter", [k, n], parameter_number=1)
@@ -44,7 +44,7 @@ def matmul(m: int, n: int, k: int, name: str = "product", numbered: bool = True
 
 def perceptron(batch: int = 4, width: int = 6, name: str = "perceptron"
                ) -> hlo_pb2.HloModuleProto:
-  """Two dots with a reshape between them; node 2 and 5 are dots, 3 a reshape."""
+  """Two dots (nodes 2 and 5) with a reshape (node 3) between them."""
   module, main = program(name)
   x = add(main, "parameter", [batch, width])
   w = add(main, "parameter", [width, 2 * width], parameter_number=1)

@@ -1,4 +1,4 @@
-"""Which tiles there are, against the collector's own rules and against measurements on a TPU."""
+"""The tiles of a kernel, compared with the collector's rules and measurements on a TPU."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ MODULES = {data.module.name: data for data in reading.read_raw(small_programs.KE
 
 
 def _all_tiles(space):
-  """Every legal tile, each its sides."""
+  """The sides of every legal tile."""
   tile = np.array(list(itertools.product(*space.sides)))
   return tile[space.is_legal(tile)]
 
@@ -143,7 +143,7 @@ def test_the_collectors_limits():
 @pytest.mark.parametrize("target, tiling", [
     ("tpu_v3", "tpu"), ("TPU v5e", "tpu"), ("xla_cpu:AMD EPYC", "xla_cpu"), ("my_chip", "elements"),
     ("", "elements"), (None, "elements")])
-def test_the_target_tells_what_bounds_mean(target, tiling):
+def test_the_target_determines_the_tiling(target, tiling):
   assert tile_spaces.tiling_of(target) == tiling
 
 

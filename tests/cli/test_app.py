@@ -71,7 +71,7 @@ def test_plugins_are_loaded_before_the_file_is_read(tmp_path, request):
 # ---- help ----------------------------------------------------------------------------------------
 
 
-def test_the_short_help_groups_the_common_settings_and_says_how_to_get_the_rest():
+def test_the_short_help_groups_the_common_settings_and_mentions_helpfull():
   short = commands.run("train", "--help").stdout
   full = commands.run("train", "--helpfull").stdout
   headings = [line for line in short.splitlines() if line and not line.startswith(" ")]
@@ -162,7 +162,7 @@ def test_the_command_line_is_recorded_in_its_installed_form(run):
   assert not names.running().startswith("tpugraphs-rank try")
 
 
-def test_a_command_that_needs_tensorflow_says_how_to_get_it(run, monkeypatch):
+def test_a_command_that_needs_tensorflow_explains_how_to_install_it(run, monkeypatch):
   real = importlib.util.find_spec
   monkeypatch.setattr(importlib.util, "find_spec",
                       lambda name, *rest: None if name == "tensorflow" else real(name, *rest))
@@ -179,7 +179,7 @@ def test_a_command_that_needs_tensorflow_says_how_to_get_it(run, monkeypatch):
 # ---- logs ----------------------------------------------------------------------------------------
 
 
-def test_logs_go_to_the_standard_error_and_warnings_only_once(run):
+def test_logs_go_to_stderr_and_warnings_appear_once(run):
   logger = logging.getLogger("tpugraphs_rank.somewhere")
   root = logging.getLogger("tpugraphs_rank")
   before = dataclasses.astuple(_State.of(root))

@@ -21,7 +21,7 @@ STEM = "encoder.4x96x96x4x1.forward"
 
 @pytest.fixture(name="started")
 def _started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-  """Replaces the collector by one that writes records of one program; returns its arguments."""
+  """Replaces the collector with a stub that records one program; returns its arguments."""
   arguments: list[list[str]] = []
 
   def run(module: str, *words: str) -> None:

@@ -1,4 +1,4 @@
-"""The download command, killed at work and run several times at the same time."""
+"""The download command: interrupted, killed, and run in several processes at the same time."""
 
 import hashlib
 import os
@@ -56,14 +56,14 @@ def test_downloaded_listed_and_verified(server, tmp_path):
   assert (code, output) == (0, f"verified {lib.NAME}: 7 files in {tmp_path / lib.FOLDER}\n")
   assert hashlib.sha256(server.files[lib.NAME]).hexdigest() in log
   assert "complete, 7 files" in _run(server, tmp_path, *VALID, "--list")[1]
-  # Without a server, sizes are unknown; what is here is not.
+  # Without a server, remote sizes are unknown, but local files are listed.
   del server.files[lib.NAME]
   code, output, _ = _run(server, tmp_path, *VALID, "--list")
   assert code == 0 and f"?     {lib.FOLDER}  complete, 7 files" in output
   assert output.splitlines()[-1].startswith(f"1 of unknown size: cannot fetch {server.address}")
 
 
-def test_a_listing_says_which_files_the_server_has_not(server, tmp_path):
+def test_a_listing_reports_files_that_the_server_lacks(server, tmp_path):
   code, output, _ = _run(server, tmp_path, "--collections=layout:xla:random", "--list")
   assert code == 0
   sizes = {line.split()[0]: line.split()[1] for line in output.splitlines()[1:4]}
@@ -106,7 +106,7 @@ def test_extras(server, tmp_path):
   assert lib.data(tmp_path) == wanted and output.count("downloaded ") == 6
 
 
-def test_killed_while_it_arrives_and_run_again(server, tmp_path):
+def test_killed_during_the_transfer_and_run_again(server, tmp_path):
   server.pace = 0.02
   partial = tmp_path / "downloads" / f"{lib.NAME}.partial"
   # Sent bytes may wait in buffers on a busy machine; only the stored bytes count.

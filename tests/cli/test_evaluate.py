@@ -86,7 +86,7 @@ def layout(tmp_path_factory):
   return folder, descriptor
 
 
-def test_an_evaluation_writes_what_it_found(tile, evaluated):
+def test_an_evaluation_writes_its_results(tile, evaluated):
   _, run_dir = tile
   results = evaluated
   output = run_dir / "evaluation" / "test"
@@ -121,12 +121,12 @@ def test_an_evaluation_writes_what_it_found(tile, evaluated):
   assert gain["low"] <= gain["mean"] <= gain["high"] and gain["n"] == 3
 
 
-def test_training_programs_are_judged_with_all_their_configurations(tile):
+def test_training_programs_are_evaluated_with_all_their_configurations(tile):
   _, run_dir = tile
   config = dataclasses.replace(run_lib.load_run(run_dir).config.data, duplicates="mean")
   evaluated = task.load_task(config, "train").programs
   assert all(program.choice is None and program.merged is None for program in evaluated)
-  # Those that train are merged: the synthetic kernels repeat configurations.
+  # For training they are merged: the synthetic kernels repeat configurations.
   assert all(program.merged is not None for program in splits.load_programs(config, "train"))
 
 
@@ -141,7 +141,7 @@ def test_the_table_names_every_ranker(tile):
   assert "gain" not in evaluate.evaluate(run_dir, "valid", None, [])["text"]
 
 
-def test_families_that_training_never_saw_are_called_so(tile):
+def test_unseen_families_are_labelled_as_such(tile):
   _, run_dir = tile
   compared = comparison.compare({"residual_gnn": [run_dir]}, "valid", [0], ["random"])
   assert compared.task.seen_families == {"family0", "family1", "family2"}
@@ -151,7 +151,7 @@ def test_families_that_training_never_saw_are_called_so(tile):
       "tile:synthetic valid: families never seen, of groups that training saw (2 programs)\n")
 
 
-def test_what_was_chosen_on_the_split_that_is_judged_is_said(tile, evaluated, tmp_path):
+def test_rankers_that_were_chosen_on_the_evaluated_split_are_reported(tile, evaluated, tmp_path):
   _, run_dir = tile
   results = evaluate.evaluate(run_dir, "valid", tmp_path, ["random", "boosted_trees"])
   assert results["chosen_on_split"] == ["residual_gnn", "boosted_trees"]
@@ -172,7 +172,7 @@ def test_each_split_is_read_once(tile, caplog):
   assert drawn.seen_groups == {
       drawn.collection.group(program.graph.name)
       for program in splits.load_programs(config, "train")}
-  # The trees learn from the programs that were drawn, and are tuned on those that are evaluated.
+  # The trees learn from the sampled programs, and are tuned on the evaluated ones.
   again = task.baseline_scores(dataclasses.replace(drawn, train=None), ["boosted_trees"])
   for one, other in zip(scores[0], again["boosted_trees"][0]):
     np.testing.assert_array_equal(one, other)
@@ -191,9 +191,9 @@ def test_new_configurations_of_known_layouts(layout):
   assert results["held_back"] == "new configurations of known programs"
   assert ("layout:synthetic test: new configurations of known programs (3 programs)"
           in results["text"])
-  # Whether a default is among the test configurations is up to the seed.
+  # Whether a default is among the test configurations depends on the seed.
   assert set(results["models"]) | {"default_configuration"} == {"residual_gnn", *baselines.NAMES}
-  # One configurable node has 27 layouts at most: 40 configurations hold repeats.
+  # One configurable node has at most 27 layouts, so 40 configurations contain repeats.
   assert set(results["noise_ceilings"]) == {f"program{seed}" for seed in range(3)}
   assert all(ceiling["repeated"] and ceiling["repeat_sd_relative"] < 1e-12
              for ceiling in results["noise_ceilings"].values())
@@ -204,7 +204,7 @@ def test_new_configurations_of_known_layouts(layout):
     assert len(program.choice) < program.graph.num_configs
 
 
-def test_whole_layouts_never_seen(layout):
+def test_unseen_layout_programs(layout):
   folder, descriptor = layout
   run_dir = _train(folder / "programs", descriptor,
                    **{"model.model": "attention_gnn", "training.epochs": 1})
@@ -212,14 +212,14 @@ def test_whole_layouts_never_seen(layout):
   rows = pd.read_csv(run_dir / "evaluation" / "test" / "per_graph.csv")
   assert {"top1_slowdown", "top10_slowdown", "top100_slowdown"} <= set(rows)
   assert "noise_ceilings" not in results
-  # Every program is a family of its own here, so that none was seen.
+  # Every program is its own family here, so none was seen.
   assert not rows["seen"].any()
   assert set(results["models_unseen_groups"]) == {"attention_gnn", "size_heuristic"}
   assert "models" not in results
   assert "layout:synthetic test: programs that training never saw (2 programs)" in results["text"]
 
 
-def test_several_runs_beside_each_other(tile, tmp_path):
+def test_several_runs_in_one_evaluation(tile, tmp_path):
   _, run_dir = tile
   other = _copy(run_dir, tmp_path / "run", seed=1)
   compared = comparison.compare({"residual_gnn": [run_dir, other]}, "test", [0, 1], ["random"])
@@ -283,7 +283,7 @@ def test_mistakes_are_typed_errors(tile, tmp_path):
     evaluate.evaluate(run_dir, "test", tmp_path / "file" / "out", [])
 
 
-def test_the_command_prints_tables_and_where_the_files_are(tile, tmp_path):
+def test_the_command_prints_tables_and_the_paths_of_its_files(tile, tmp_path):
   done = commands.run("evaluate", "--run", tile[1], "--split=valid", "--baselines=random",
                       "--output", tmp_path)
   assert done.returncode == 0, done.stderr
@@ -325,7 +325,7 @@ def test_a_run_of_another_data_root_is_the_same(tile):
 
 @pytest.fixture(scope="module")
 def public_layout(tmp_path_factory):
-  """A data root with the public xla:random collection in small, and a run trained on it."""
+  """A data root with a small version of the public xla:random collection, and a run on it."""
   root = tmp_path_factory.mktemp("public")
   folder = root / "npz" / "layout" / "xla" / "random"
   names = {}
@@ -343,7 +343,7 @@ def public_layout(tmp_path_factory):
   return root, run_dir, listed
 
 
-def test_validation_of_a_public_layout_collection_is_on_the_published_indices(public_layout):
+def test_validation_of_a_public_layout_collection_uses_the_published_indices(public_layout):
   root, run_dir, listed = public_layout
   results = evaluate.evaluate(run_dir, "valid", root / "published", ["random"])
   assert results["configurations"] == "published"
@@ -365,7 +365,7 @@ def test_validation_of_a_public_layout_collection_is_on_the_published_indices(pu
   assert set(pd.read_csv(root / "all" / "per_graph.csv")["configurations"]) == {12}
 
 
-def test_published_indices_are_asked_for_where_there_are_none(tile, public_layout, tmp_path):
+def test_requesting_published_indices_where_none_exist_is_an_error(tile, public_layout, tmp_path):
   with pytest.raises(errors.ConfigError, match="no evaluation indices are published for"):
     evaluate.evaluate(tile[1], "test", tmp_path, [], configurations="published")
   root, run_dir, _ = public_layout

@@ -64,12 +64,12 @@ def test_divided_with_every_program_once(tmp_path):
   assert other.collection != written.collection
 
 
-def test_without_a_share_to_test_on(tmp_path):
+def test_without_a_test_fraction(tmp_path):
   written = _make(_folder(tmp_path, 10), valid_fraction=0.2)
   assert written.collection.splits == {"train": 8, "valid": 2}
 
 
-def test_twins_stand_on_one_side(tmp_path):
+def test_twins_are_in_one_split(tmp_path):
   pairs = {f"twin_{seed}": f"fam{seed % 2}_{seed}" for seed in range(6)}
   folder = _folder(tmp_path, 6, twin_of=pairs)
   for seed in range(5):
@@ -78,7 +78,7 @@ def test_twins_stand_on_one_side(tmp_path):
     assert len(side) == 12 and set(side.values()) == {"train", "valid", "test"}
     assert all(side[name] == side[other] for name, other in pairs.items())
   graphs = [npz.load_graph(path) for path in folder.glob("*.npz")]
-  # They are twins indeed, and no others are.
+  # They are twins, and no other programs are.
   assert len({twins.graph_hash(graph.node_opcode, graph.edge_index) for graph in graphs}) == 6
 
 
@@ -90,7 +90,7 @@ def test_a_descriptor_elsewhere_finds_the_graphs_and_subfolders_count(tmp_path):
   assert json.loads(written.path.read_text())["path"] == "../graphs"
 
 
-def test_all_that_is_given_stands_in_the_descriptor(tmp_path):
+def test_the_descriptor_holds_all_flags(tmp_path):
   written = _make(_folder(tmp_path, 2, feature_padding=np.int64(-1)),
                hlo_stage="before_optimization", family_regex=r"^(?P<family>[a-z]+\d)_",
                description="D.")
@@ -167,7 +167,7 @@ def test_settings_that_do_not_fit(tmp_path, settings, error, said):
   assert not (tmp_path / "collection.json").exists()
 
 
-def test_an_empty_folder_says_how_to_make_graphs(tmp_path):
+def test_the_error_for_an_empty_folder_explains_how_to_make_graphs(tmp_path):
   with pytest.raises(errors.MissingDataError, match=(
       "contains no .npz file; `tpugraphs-rank featurize --input X --output .*` converts")):
     _make(tmp_path)

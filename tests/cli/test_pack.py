@@ -77,7 +77,7 @@ def test_a_check(descriptor):
   assert pack.check(str(descriptor)) == []
 
 
-def test_splits_that_are_not_there_are_left_out_unless_they_are_named(descriptor):
+def test_missing_splits_are_skipped_unless_they_are_named(descriptor):
   shutil.rmtree(descriptor.parent / "npz" / "test")
   assert [done.graphs for done in pack.pack(str(descriptor))] == [3, 2]
   with pytest.raises(errors.MissingDataError, match="no data of layout:synthetic test at "):

@@ -69,7 +69,7 @@ def test_from_a_dump_to_the_best(runs, hlo, tmp_path, kind, fields):
   assert [entry["rank"] for entry in program["configurations"]] == [1, 2, 3, 4]
   scores = [entry["score"] for entry in program["configurations"]]
   assert scores == sorted(scores, reverse=True) and fields in program["configurations"][0]
-  # The raw file is ranked as it stands, to the same scores in the same order.
+  # Ranking the raw file itself gives the same scores in the same order.
   again = _rank("--run_dir", runs[kind], "--hlo", as_raw, "--top_k=4", "--output", tmp_path / "2")
   assert again.returncode == 0, again.stderr
   [program] = json.loads((tmp_path / "2" / f"{kind}.ranked.ranked.json").read_text())["programs"]
@@ -106,7 +106,7 @@ def test_a_bundled_run_writes_into_the_current_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["tile", "layout"])
-def test_the_ranking_is_the_runs(runs, hlo, kind):
+def test_the_ranking_equals_that_of_the_run(runs, hlo, kind):
   [result] = rank.rank(runs[kind], hlo / f"{kind}.pb", max_candidates=25, seed=3, target=TARGET)
   graph = programs.to_graph(result.program, result.candidates, 0)
   run = run_lib.load_run(runs[kind])
@@ -173,7 +173,7 @@ def test_candidates_of_the_file_itself(runs, tmp_path):
 
 
 def _collector(source, folder):
-  """Instead of the collector: a tile takes as many ns as it has rows."""
+  """Replaces the collector: a tile takes as many ns as it has rows."""
   data = tuning_pb2.TuningData.FromString(source.read_bytes())
   for module in data.modules:
     module.runs.add(is_default=True).op_config.tile_size_config.output_bounds.append(32)

@@ -62,7 +62,7 @@ def test_parts_to_a_valid_submission_of_894_rows(tree, parts, tmp_path):
   valid = _run("validate", "--submission", output, "--data_root", tree)
   assert valid.returncode == 0 and valid.stderr == ""
   assert valid.stdout.splitlines() == [*lines[:-1], f"{output} is valid: 894 rows"]
-  # Itself is a sample that it satisfies.
+  # The file is valid when it is its own sample.
   sampled = _run("validate", "--submission", output, "--sample", output)
   assert sampled.returncode == 0 and sampled.stdout == valid.stdout
 

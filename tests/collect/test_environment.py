@@ -46,7 +46,7 @@ def _folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
   return tmp_path / "environment"
 
 
-def test_in_a_checkout_it_is_there_and_elsewhere_in_the_users_data(
+def test_it_is_in_the_checkout_or_in_the_users_data_folder(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.delenv(environment.VARIABLE, raising=False)
   assert environment.folder() == ROOT / ".venv-collect"
@@ -70,7 +70,7 @@ def _installed(folder: pathlib.Path) -> int:
   return len(log)
 
 
-def test_it_is_made_once_and_again_for_other_requirements(folder: pathlib.Path) -> None:
+def test_it_is_created_once_and_again_for_other_requirements(folder: pathlib.Path) -> None:
   for _ in range(2):
     assert environment.python() == folder / "bin" / "python" and _installed(folder) == 1
   assert (folder / "complete").exists() and not (folder / "incomplete").exists()
@@ -94,7 +94,7 @@ def test_a_failed_installation_is_reported_and_repeated(folder: pathlib.Path) ->
   assert environment.python().exists() and _installed(folder) == 2
 
 
-def test_a_folder_that_is_no_environment_is_left_alone(folder: pathlib.Path) -> None:
+def test_a_folder_that_is_not_an_environment_is_left_alone(folder: pathlib.Path) -> None:
   folder.mkdir()
   (folder / "thesis.tex").write_text("years of work")
   with pytest.raises(errors.OutputError, match="is not a Python environment"):
@@ -175,7 +175,7 @@ def test_the_measuring_code_needs_only_the_packages_of_its_environment() -> None
   assert done.returncode == 0, done.stderr
 
 
-def test_programs_outside_the_catalogues_are_refused_before_anything_is_made(
+def test_programs_outside_the_catalogues_are_refused_before_anything_is_created(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
   from tests.candidates import small_programs
   from tests.hlo import modules

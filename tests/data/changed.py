@@ -8,7 +8,7 @@ from tpugraphs_rank.data import graphs
 
 
 def relabelled(graph: graphs.Graph, order: Sequence[int]) -> graphs.Graph:
-  """The same graph with node i called order[i], its edges in another order."""
+  """The same graph with node i renamed to order[i], and its edges in another order."""
   order = np.array(order)
   arrays = graph.arrays()
   arrays.pop("node_splits", None)

@@ -13,12 +13,12 @@ from tpugraphs_rank.data import segments
 
 
 def longest_path(edges, node):
-  """Edges on the longest way from `node` down to a node without operands."""
+  """Edges on the longest path from `node` down to a node without operands."""
   return max((1 + longest_path(edges, v) for u, v in edges if u == node), default=0)
 
 
 def on_or_behind_a_cycle(edges, count):
-  """Nodes that can never be computed: whose operands cannot all come first."""
+  """Nodes that can never be computed, because their operands cannot all precede them."""
   done = set()
   while True:
     ready = {node for node in range(count) if node not in done
@@ -61,7 +61,7 @@ def test_segments_are_contiguous_even_and_cover_every_node_once(graph, max_nodes
   cut = segments.cut_segments(edges, count, max_nodes)
   sizes = [len(segment) for segment in cut]
   assert max(sizes) <= max_nodes and min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
-  assert len(cut) == -(-count // max_nodes)  # As few as can be.
+  assert len(cut) == -(-count // max_nodes)  # The minimum.
   assert sorted(np.concatenate(cut).tolist()) == list(range(count))
   order = segments.topological_order(edges, count).tolist()
   start = 0

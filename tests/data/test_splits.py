@@ -60,7 +60,7 @@ def test_by_configuration_of_a_divided_collection_uses_its_training_programs(div
   assert _names(programs) == _names(splits.load_programs(_data(divided), "train"))
 
 
-def test_the_seed_divides(whole):
+def test_the_split_depends_on_the_seed(whole):
   choose = lambda seed: [program.choice.tolist() for program in splits.load_programs(
       _data(whole, split_by="configuration"), "train", seed)]
   assert choose(1) == choose(1) and choose(1) != choose(2)
@@ -175,7 +175,7 @@ def test_equal_configurations_are_kept_by_default(repeating, caplog):
 def test_evaluated_configurations_are_never_merged(repeating, split, how):
   (program,) = splits.load_programs(_data(repeating, duplicates=how), split)
   assert program.choice is None and program.merged is None
-  # By configuration too: repeats stand on one side, and only training's are merged.
+  # By configuration, too, repeats are on one side, and only those in training are merged.
   data = _data(repeating, duplicates=how, split_by="configuration")
   sides = {name: splits.load_programs(data, name)[0] for name in ("train", "valid", "test")}
   keys = program.graph.config_keys()
@@ -204,7 +204,7 @@ def test_a_graph_without_repeats_is_the_same_however_they_are_treated(divided):
 
 
 def test_one_line_counts_irregularities(tmp_path):
-  edges = np.array([[3, 2], [2, 1]])  # Of six nodes, 0, 4 and 5 stand alone.
+  edges = np.array([[3, 2], [2, 1]])  # Nodes 0, 4 and 5 of six have no edges.
   graphs = [
       _repeating(0, "a", edge_index=edges),
       synthetic.tile_graph(1, num_configs=7, name="b", config_feat=np.diag(np.arange(1, 25))[:7]),
@@ -288,7 +288,7 @@ def test_files_that_look_differently_padded_cause_a_warning(tmp_path, caplog):
   assert "tpugraphs-rank describe" in record.getMessage()
 
 
-def test_dtypes_of_the_release_and_of_its_readme_load_alike(tmp_path):
+def test_dtypes_of_the_release_and_of_its_readme_give_equal_graphs(tmp_path):
   released, readme = tmp_path / "released", tmp_path / "readme"
   graph = synthetic.tile_graph(0)
   path = _two(released, graph)
@@ -348,7 +348,7 @@ def test_max_graphs_above_the_number_of_programs_uses_all(many, limit):
 
 
 def test_by_configuration_all_splits_have_the_same_programs(many):
-  # Others would hold no configurations of programs that training knows.
+  # Other programs would have no configurations in training.
   sides = [_names(splits.load_programs(
       _data(many, max_graphs=3, split_by="configuration"), split, 2))
            for split in ("train", "valid", "test")]

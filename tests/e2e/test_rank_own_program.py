@@ -26,7 +26,7 @@ def _run(command: str, *arguments: object) -> str:
 
 
 def _trained(folder: pathlib.Path, raw: str, kind: str, *settings: str) -> pathlib.Path:
-  """A run directory of a run on a raw file's measurements."""
+  """The directory of a run that was trained on a raw file's measurements."""
   npz = folder / f"{kind}_npz"
   _run("featurize", "--input", testdata.path("tpu_raw") / raw, "--output", npz)
   _run("make-collection", "--npz", npz, "--name", f"{kind}:mine", "--kind", kind, "--target",
@@ -37,7 +37,7 @@ def _trained(folder: pathlib.Path, raw: str, kind: str, *settings: str) -> pathl
 
 
 def _ranked(folder: pathlib.Path, hlo: pathlib.Path, *arguments: object):
-  """What rank writes of the one program: JSON, and raw data read back."""
+  """The output of rank for the only program: JSON, and the raw data read back."""
   _run("rank", "--hlo", hlo, "--output", folder, *arguments)
   [program] = json.loads((folder / f"{hlo.stem}.ranked.json").read_text())["programs"]
   [data] = reading.read_raw(folder / f"{hlo.stem}.ranked.pb").modules

@@ -62,7 +62,7 @@ def test_layouts_of_a_program(tmp_path):
   results, rows, _ = _evaluated(
       tmp_path, "module_tuning_data_layout.pb", "layout", "layout:tpu:program", "--epochs=2",
       "--batch_size=1", "--max_configs=8", "--hidden_width=16", "--segment_mode=drop")
-  # Its runtimes span 1.6 %, much of it noise: only that training and evaluation work counts.
+  # Its runtimes span 1.6 %, much of it noise, so this only tests that training and evaluation work.
   (row,) = rows
   assert row["graph"] == "module_tuning_data_layout" and int(row["nodes"]) == 3163
   assert -1 <= float(row["kendall_tau"]) <= 1 and float(row["top1_slowdown"]) < 0.017

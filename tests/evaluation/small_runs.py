@@ -23,7 +23,7 @@ METRICS = ("kendall_tau", "opa", "top1_slowdown", "top5_slowdown", "top10_slowdo
 
 def write_run(path: pathlib.Path, state: str = "finished", epochs: int = 4, tau: float = 0.8,
               **settings: Any) -> run_directory.RunDirectory:
-  """Writes the run directory of a training that went like this.
+  """Writes the run directory of a training with this outcome.
 
   Args:
     path: the run directory.

@@ -43,7 +43,7 @@ def test_means_are_their_formulas():
   assert "mean_over_programs" not in result
 
 
-def test_what_no_graph_has_is_null():
+def test_a_metric_without_values_is_null():
   result = aggregate.aggregate(_frame(), COLLECTION, "test")
   assert result["by_family"]["b"]["mean"]["opa"] is None
   assert result["by_family"]["b"]["opa_weighted_by_pairs"] is None

@@ -52,7 +52,7 @@ def test_the_default_of_a_tile_is_where_runtime_and_normalizer_agree():
   assert len(orders) == 6  # All orders of the other three.
 
 
-def test_repeats_of_the_default_stand_first_too():
+def test_repeats_of_the_default_come_first_too():
   graph = _tile([300, 200, 100, 210], 200)
   feat = graph.config_feat.copy()
   feat[3] = feat[1]
@@ -64,7 +64,7 @@ def test_repeats_of_the_default_stand_first_too():
 @pytest.mark.parametrize("graph", [
     _tile([300, 200], 150), _tile([0, 0], 0), synthetic.layout_graph(0, num_config_nodes=5)],
                          ids=["no equal", "no runtimes", "layout"])
-def test_where_no_default_can_be_told_the_order_is_random(graph):
+def test_the_order_is_random_where_the_default_is_unknown(graph):
   program = splits.ProgramView(graph)
   assert baselines.default_index(graph) is None and not baselines.has_default(program)
   np.testing.assert_array_equal(

@@ -28,7 +28,7 @@ def test_an_interval_is_that_of_a_plain_loop():
   assert result.high == pytest.approx(np.quantile(means, 0.975), abs=0.02)
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say():
+def test_intervals_have_their_nominal_coverage():
   rng = np.random.default_rng(0)
   covered = 0
   for seed in range(200):

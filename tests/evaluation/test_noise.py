@@ -1,4 +1,4 @@
-"""The noise ceiling against a truth that is known."""
+"""The noise ceiling, compared with a known truth."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def _best_tau(truth, repeats, runs=40):
     ("spread", np.random.default_rng(1).normal(0, 2 * NOISE, 90)),
     ("far apart", np.random.default_rng(2).normal(0, 0.1, 90)),
 ])
-def test_the_ceiling_is_that_of_a_ranker_who_knows(name, truth):
+def test_the_ceiling_is_the_score_of_a_ranker_that_knows_the_truth(name, truth):
   repeats = np.where(np.arange(90) < 30, 2, 1)
   result = [noise.noise_ceiling(*_measured(truth, repeats, seed), simulations=20, seed=seed)
            for seed in range(4)]
@@ -44,7 +44,7 @@ def test_the_ceiling_is_that_of_a_ranker_who_knows(name, truth):
   assert result[0].runs == 120 and result[0].configurations == 90 and result[0].repeated == 30
 
 
-def test_where_all_are_equal_little_is_to_be_found():
+def test_equal_configurations_leave_little_to_gain():
   truth = np.zeros(90)
   result = [noise.noise_ceiling(*_measured(truth, 2, seed), simulations=20).kendall_tau
            for seed in range(4)]
@@ -59,7 +59,7 @@ def test_exact_repeats_leave_nothing_to_noise():
   assert result.repeat_sd_relative == pytest.approx(0.0, abs=1e-9)
 
 
-def test_repeats_judge_each_other():
+def test_repeats_rank_each_other():
   #                  a    a    b    b    c    c    d
   runtimes = np.array([100, 130, 110, 120, 140, 150, 90])
   result = noise.noise_ceiling(runtimes, np.array([0, 0, 1, 1, 2, 2, 3]), simulations=3)
@@ -82,7 +82,7 @@ def test_one_configuration_has_nothing_to_rank():
   assert result.repeat_kendall_tau is None
 
 
-def test_only_the_judged_measurements_are_simulated():
+def test_only_the_evaluated_measurements_are_simulated():
   truth = np.concatenate([np.zeros(20), np.arange(1, 21) * 0.1])
   runtimes, keys = _measured(truth, 2, 0)
   clear = noise.noise_ceiling(runtimes, keys, np.flatnonzero(keys >= 20), simulations=10)

@@ -1,4 +1,4 @@
-"""Rows a graph, against the formulas."""
+"""Rows per graph, compared with the formulas."""
 
 import math
 

@@ -24,7 +24,7 @@ def test_a_figure_is_over_seeds():
   assert result_tables.figure([1.0, 2.0, 3.0]) == {"mean": 2.0, "sd": 1.0, "n": 3}
 
 
-def test_results_keep_unseen_groups_apart():
+def test_results_keep_unseen_groups_separate():
   results = result_tables.summarise({
       "gnn": [_frame([0.5, 0.7, 0.1]), _frame([0.7, 0.9, 0.3])],
       "random": [_frame([0.0, 0.0, 0.0])]})
@@ -47,7 +47,7 @@ def test_results_of_one_part():
   assert unknown["models"]["gnn"]["tau"]["mean"] == pytest.approx(1.3 / 3)
 
 
-def test_the_other_pass_stands_last():
+def test_the_other_pass_comes_last():
   frame = _frame([0.5, 0.7, 0.1], other_pass_kendall_tau=[0.9, 1.0, 0.8])
   results = result_tables.summarise({"gnn": [frame]})
   assert results["other_pass"] == {"tau": {"mean": pytest.approx(0.95), "sd": 0.0, "n": 1}}

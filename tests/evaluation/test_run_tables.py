@@ -18,7 +18,7 @@ TAUS = {0: 0.7, 1: 0.8, 2: 0.84}
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-  """Two models, three seeds of one of them, and a run that is still going on."""
+  """Two models, three seeds of one of them, and a run that is still training."""
   folder = tmp_path_factory.mktemp("written")
   for seed, tau in TAUS.items():
     small_runs.write_run(folder / f"residual-seed{seed}", tau=tau, seed=seed)
@@ -39,7 +39,7 @@ def _by_run(runs: pd.DataFrame) -> pd.DataFrame:
   return runs.set_index("run")
 
 
-def test_one_row_a_run(folder):
+def test_one_row_per_run(folder):
   runs = run_tables.read_runs(folder)
   assert list(runs["run"]) == [
       "more/attention", "more/going", "residual-seed0", "residual-seed1", "residual-seed2"]
@@ -56,7 +56,7 @@ def test_one_row_a_run(folder):
   assert runs["seed"].dtype == "Int64" and runs["valid_top10_slowdown"].dtype == "float64"
 
 
-def test_a_run_that_goes_on_has_the_metrics_of_its_best_epoch_so_far(folder):
+def test_a_run_in_training_has_the_metrics_of_its_best_epoch_so_far(folder):
   row = _by_run(run_tables.read_runs(folder)).loc["more/going"]
   assert (row["state"], row["epoch"], row["best_epoch"]) == ("training", 2, 1)
   assert row["valid_kendall_tau"] == 0.3 and "valid_loss" not in row
@@ -80,7 +80,7 @@ def test_every_setting_that_differs_is_a_column(folder):
   assert run_tables.settings_that_differ(runs[runs["run"] == "wide"]) == []
 
 
-def test_labels_tell_settings_apart_and_not_seeds(folder):
+def test_labels_distinguish_settings_but_not_seeds(folder):
   runs = run_tables.read_runs(folder)
   assert list(run_tables.labels(runs)) == 2 * ["attention_gnn, batch_size=16"] + 3 * [
       "residual_gnn, batch_size=8"]
@@ -107,7 +107,7 @@ def test_unfinished_runs_are_counted_and_not_averaged(folder):
   assert (row["runs"], row["unfinished"]) == (0, 1) and np.isnan(row["valid_kendall_tau"])
 
 
-def test_runs_of_other_settings_are_not_averaged_together_unless_asked(folder):
+def test_runs_with_other_settings_are_averaged_together_only_on_request(folder):
   small_runs.write_run(folder / "fast", tau=0.5, learning_rate=0.01, max_graphs=9)
   runs = run_tables.read_runs(folder)
   table = run_tables.by_settings(runs)
@@ -179,7 +179,7 @@ def test_damaged_runs_are_listed_with_what_is_wrong(folder, damage, caplog):
   assert row["state"] == "damaged"
   assert pd.Series([row["problem"]]).str.contains(message).all(), row["problem"]
   assert len(runs) == 5 and (_by_run(runs).drop("residual-seed1")["problem"] == "").all()
-  # Of a damaged run no average, and no history that cannot be trusted; the others are as before.
+  # A damaged run has no average and no unreliable history; the other runs are unaffected.
   assert run_tables.by_settings(runs).loc[("residual_gnn", 8), "runs"] == 2
   assert len(run_tables.labels(runs)) == 5
   with caplog.at_level(logging.WARNING, "tpugraphs_rank"):

@@ -31,7 +31,7 @@ def _mean_tau(programs, scores):
 @pytest.mark.parametrize("make,sizes", [
     (synthetic.tile_graph, {"num_configs": 16}),
     (synthetic.layout_graph, {"num_configs": 30, "num_config_nodes": 2})])
-def test_trees_rank_what_they_never_saw(make, sizes):
+def test_trees_rank_unseen_programs(make, sizes):
   train, test = _programs(range(25), make, **sizes), _programs(range(100, 108), make, **sizes)
   ranker = trees.fit(train, SMALL)
   assert _mean_tau(test, ranker.score(test)) > 0.6
@@ -40,7 +40,7 @@ def test_trees_rank_what_they_never_saw(make, sizes):
   assert (ranker.score(test)[0] != trees.fit(train, SMALL, seed=1).score(test)[0]).any()
 
 
-def test_only_usable_configurations_are_learnt_from_and_scored():
+def test_only_usable_configurations_are_used_for_fitting_and_scored():
   program = splits.ProgramView(synthetic.tile_graph(0), np.array([1, 4, 7]))
   hidden = splits.ProgramView(
       synthetic.tile_graph(0, config_runtime=_shuffled(program.graph.config_runtime, [1, 4, 7])),
@@ -212,7 +212,7 @@ def test_results_of_parallel_fits_keep_their_order_and_errors_are_raised():
     trees.run_all(lambda value: 1 // value, [1, 0, 2], "dividing", "number")
 
 
-def test_tile_features_are_what_they_say():
+def test_tile_features_have_their_documented_meaning():
   graph = synthetic.tile_graph(0)
   features = tree_features.features(graph, np.arange(12))
   assert features.dtype == np.float32 and np.isfinite(features).all()

@@ -47,7 +47,7 @@ def test_zero_differences_give_a_zero_interval():
   assert (result.mean, result.low, result.high) == (0.0, 0.0, 0.0)
 
 
-def test_it_is_wider_than_either_way_alone_and_repeats_itself():
+def test_it_is_wider_than_either_one_way_interval_and_is_reproducible():
   rng = np.random.default_rng(1)
   families, subsets = (grid.reshape(-1) for grid in np.meshgrid(range(10), range(8)))
   values = rng.normal(size=10)[families] + rng.normal(size=8)[subsets]
@@ -72,8 +72,8 @@ def test_blocks_change_little(monkeypatch):
   assert parts.high == pytest.approx(whole.high, abs=0.05)
 
 
-def test_intervals_cover_the_truth_at_least_as_often_as_they_say():
-  """Families, subsets and their meeting each add an error; the truth is 0."""
+def test_intervals_have_at_least_their_nominal_coverage():
+  """Families, subsets and their interaction each add an error; the truth is 0."""
   rng = np.random.default_rng(0)
   families, subsets = (grid.reshape(-1) for grid in np.meshgrid(range(25), range(12)))
   two_ways = one_way = 0
@@ -95,7 +95,7 @@ def test_the_corrected_level():
     two_way.corrected_level(0)
 
 
-def test_nan_is_left_out_and_nothing_is_refused():
+def test_nan_is_skipped_and_bad_input_is_refused():
   result = two_way.mean_interval([1.0, np.nan, 3.0], ["a", "b", "c"], [0, 0, 1])
   assert result.n == 2 and result.mean == 2.0
   for values, message in (([np.nan], "at least one value"), ([np.inf], "finite")):

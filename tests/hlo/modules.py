@@ -7,7 +7,7 @@ from tpugraphs_rank.hlo import opcodes
 from tpugraphs_rank.hlo import tuning_pb2
 
 INT64 = st.integers(-2**63, 2**63 - 1)
-# Mostly the small numbers of real programs, sometimes ones whose product leaves 64 bits.
+# Mostly the small numbers of real programs, sometimes ones whose product exceeds 64 bits.
 NUMBER = st.one_of(st.integers(0, 300), st.integers(0, 300), INT64)
 
 
@@ -33,7 +33,7 @@ def tile_run(time_ns=100, is_default=False, kernel=(), output=(), inputs=(), **m
 
 
 def layout_run(nodes, time_ns=100, is_default=False, **more):
-  """A run of a program; `nodes` holds a list of tensors a node, each a list of dims."""
+  """A run of a program; `nodes` holds a list of tensors per node, each a list of dims."""
   run = tuning_pb2.ConfigProfile(is_default=is_default, **more)
   run.module_config.layout_config.SetInParent()
   for tensors in nodes:
@@ -99,7 +99,7 @@ def _instructions(draw, instruction_id, earlier, computation_ids):
 
 @st.composite
 def programs(draw):
-  """Random modules: operands come from before, in the same computation; so do callees."""
+  """Random modules. Operands and callees come before the instruction that uses them."""
   module = hlo_pb2.HloModuleProto(name="random")
   ids = draw(st.lists(st.integers(0, 2**40), min_size=12, max_size=12, unique=True))
   called = []

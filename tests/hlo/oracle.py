@@ -1,4 +1,4 @@
-"""The featurizer a second time: slow, column by column, on TensorFlow's protobuf classes.
+"""A second, slow featurizer: column by column, on TensorFlow's protobuf classes.
 
 Written from the description of the format alone and sharing no code with the package. Numbers are
 unbounded integers until `_float` wraps them to 64 bits and casts them.

@@ -1,4 +1,4 @@
-"""Node features against values written by hand."""
+"""Node features, compared with handwritten values."""
 
 import numpy as np
 import pytest
@@ -133,7 +133,7 @@ def test_products_wrap_at_64_bits_and_are_cast_once():
   dimensions.extend([2**32, 2**32])
   assert features.node_features(module)[0, 28] == 0
   del dimensions[:]
-  # Half-way between two float32 values and one more: a detour over float64 would lose the one.
+  # Half-way between two float32 values and one more: rounding to float64 first would lose the one.
   dimensions.append(2**60 + 2**36 + 1)
   assert features.node_features(module)[0, 21] == 2.0**60 + 2.0**37
 

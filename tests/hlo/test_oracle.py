@@ -1,4 +1,4 @@
-"""The featurizer against `oracle.py`, on the real files and on random programs."""
+"""The featurizer, compared with `oracle.py` on the real files and on random programs."""
 
 import csv
 import importlib

@@ -131,7 +131,7 @@ def test_programs_that_jax_writes(name, kind, opcodes, edges, shapes):
   assert raw.kind == kind
   [module] = raw.modules
   instructions = [i for c in module.module.computations for i in c.instructions]
-  assert min(i.id for i in instructions) > 2**32  # The computation's id stands in the high bits.
+  assert min(i.id for i in instructions) > 2**32  # The computation's id is in the high bits.
   assert [i.opcode for i in instructions] == opcodes
   arrays = graph.graph_arrays(module.module)
   np.testing.assert_array_equal(arrays["edge_index"], edges)

@@ -75,7 +75,7 @@ def test_tau_b_is_scipys(graph):
   elif np.ptp(scores) == 0:
     assert value == 0.0
   else:
-    # SciPy knows no better direction: higher scores mean lower runtimes here.
+    # SciPy has no notion of better: higher scores mean lower runtimes here.
     assert value == pytest.approx(scipy.stats.kendalltau(-runtimes, scores).statistic, abs=1e-12)
 
 
@@ -117,7 +117,7 @@ def test_only_the_order_of_scores_and_runtimes_matters(graph):
 def test_negated_scores_negate_tau(graph):
   runtimes, scores = graph
   for variant in metrics.TAU_VARIANTS:
-    np.testing.assert_array_equal(  # Not assert_equal: it tells 0.0 from -0.0.
+    np.testing.assert_array_equal(  # Not assert_equal: it distinguishes 0.0 from -0.0.
         metrics.kendall_tau(runtimes, -scores, variant),
         -metrics.kendall_tau(runtimes, scores, variant))
   concordant, discordant, tied = brute_force(runtimes, scores)

@@ -1,4 +1,4 @@
-"""The forward pass once more: plain loops over nodes, edges and configurations, in float64.
+"""A second forward pass: plain loops over nodes, edges and configurations, in float64.
 
 Slow and simple, for comparison with the real one. It uses only the weights of a `Ranker`.
 """
@@ -43,7 +43,7 @@ class Reference:
     Args:
       prepared: a `PreparedGraph`.
       picked: configurations of the list.
-      reference: configurations that stand before it.
+      reference: configurations that precede it.
       segment: nodes whose states come from a pass over them and the edges among them alone.
     """
     rows = [*reference, *picked]

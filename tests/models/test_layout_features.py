@@ -1,4 +1,4 @@
-"""What the network sees of layouts, against loops over their numbers."""
+"""Features of layouts, compared with loops over their numbers."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +53,7 @@ def test_layouts_that_differ_in_one_number_are_different(place):
   assert layers.distinct_layouts(configs)[0].shape[0] == 7
 
 
-def test_row_major_is_no_other_order():
+def test_row_major_does_not_count_as_another_order():
   configs = np.array([[[2, 1, 0, -1, -1, -1] + [0, 1] + [-1] * 4 + [-1] * 6]], np.int8)
   order = layers.layout_features(configs, "order", tf.float32).numpy()
   assert order.tolist() == [[[1, 1, 0, 0, 1, 0]]]

@@ -109,7 +109,7 @@ def _row_repeated(draw, data):
   place, name = _pick(draw, lines)
   to = draw(st.integers(1, len(lines)))
   lines.insert(to, lines[place])
-  # The one that stands later is the one too many.
+  # The later one is the extra one.
   return Corrupted("row repeated", _joined(lines), [(max(to, place + (to <= place)) + 1, name)])
 
 
@@ -168,7 +168,7 @@ def _entry_changed(draw, data):
   elif kind == "beyond":
     entries[at] = str(draw(st.integers(expected.num_configs, 10**20)))
   elif kind == "repeated":
-    entries[at] = entries[at - 1]  # No row has but one.
+    entries[at] = entries[at - 1]  # Every row has at least two.
   elif kind == "dropped":
     del entries[at]
   elif kind == "inserted":

@@ -1,4 +1,4 @@
-"""Parts make one valid file, or it is said which part stands in the way."""
+"""Merging parts gives one valid file, or names the parts that prevent it."""
 
 import hypothesis
 from hypothesis import strategies as st
@@ -40,7 +40,7 @@ def test_any_distribution_of_rows_over_parts_merges_to_the_same_file(data, draws
 def test_a_merged_file_is_valid(corrupted, other):
   merged = submission.merge({"a": corrupted.data, "b": other}, E)
   assert bool(merged.data) == (not merged.faults)
-  if merged.data:  # Rows out of order or alike are mended.
+  if merged.data:  # Rows that are out of order or repeated are repaired.
     assert small_submissions.is_valid(merged.data)
 
 
@@ -81,7 +81,7 @@ def test_missing_rows_and_collections_are_named():
 def test_collections_that_parts_mention():
   assert merging.mentioned([HEADER + LINES[7], HEADER + LINES[0], b"\xff\0"], E.collections) == (
       "tile:xla", "layout:nlp:default")
-  # Not a collection whose name merely begins alike.
+  # A collection whose name merely begins in the same way does not count.
   assert merging.mentioned([HEADER + b"tile:xla_cpu:a,0\n"], ("tile:xla", "tile:xla_cpu")) == (
       "tile:xla_cpu",)
   assert merging.mentioned([b""], E.collections) == ()

@@ -1,4 +1,4 @@
-"""Reading alone: what the form of a file says, whatever is expected of it."""
+"""Reading: the faults of a file's format, independent of the expected rows."""
 
 import hypothesis
 from hypothesis import strategies as st

@@ -118,7 +118,7 @@ def test_a_non_finite_loss_stops_training_and_names_the_step(tiny, tmp_path, mon
             for name in ("best.npz", "latest.npz")}
   with pytest.raises(errors.TrainingError) as caught:
     _train(monkeypatch, config, tmp_path, [0.3, 0.4], fail_at=2)
-  # Three steps an epoch: the second of the third epoch.
+  # Three steps per epoch: the second of the third epoch.
   assert str(caught.value).startswith("step 8 (epoch 3): loss nan, gradient norm 2.0; ")
   assert "the checkpoint after epoch 2 is kept. Lower --learning_rate" in str(caught.value)
   assert before == {name: (tmp_path / "checkpoints" / name).read_bytes() for name in before}
@@ -170,7 +170,7 @@ def test_an_initial_checkpoint_is_used_until_the_run_has_its_own(
   _train(monkeypatch, config, second, [0.5, 0.6, 0.7], stop_after=2)
   _, stub, training = _train(monkeypatch, config, second, [0.7] * 3)
   assert stub.steps == training.steps_per_epoch  # One epoch was left.
-  # Without it, the weights would go on with other features.
+  # Without this check, training would continue with other features.
   with pytest.raises(errors.RunDirectoryError, match="normalizer.npz is not the feature scaling"):
     _train(monkeypatch, small_runs.settings(
         other, training_epochs=3, optimizer_ema_decay=0.9), second, [0.7] * 3)

@@ -1,4 +1,4 @@
-"""Checkpoints: all or nothing, and whatever is wrong is one typed error."""
+"""Checkpoints load completely or not at all, and every problem is one typed error."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_a_damaged_checkpoint_assigns_nothing(stored):
     {"model/0000": np.zeros(2), "state": np.array("not json")},
     {"model/0000": np.array([object()], object), "state": np.array("{}")},
 ])
-def test_what_is_no_checkpoint(tmp_path, arrays):
+def test_files_that_are_not_checkpoints(tmp_path, arrays):
   np.savez(tmp_path / "c.npz", **arrays)
   with pytest.raises(errors.RunDirectoryError, match="c.npz cannot be read"):
     checkpoints.restore(tmp_path / "c.npz", {"model": [tf.Variable(np.zeros(2))]})

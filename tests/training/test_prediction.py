@@ -120,7 +120,7 @@ def test_unseen_opcodes_are_warned_about_once_or_refused(trained, tmp_path, capl
     list(run_lib.load_run(run_dir, strict=True).score_each(strange))
 
 
-def test_nothing_is_left_of_a_prediction_that_failed(trained, tmp_path):
+def test_a_failed_prediction_leaves_nothing(trained, tmp_path):
   descriptor, run_dir = trained
   folder = tmp_path / "data"
   split = collections.load_collection(str(descriptor), "test")
@@ -140,7 +140,7 @@ def test_nothing_is_left_of_a_prediction_that_failed(trained, tmp_path):
       set(before) - {run_dir / "predictions"})
 
 
-def test_names_that_cannot_stand_in_a_file_are_refused_before_scoring(trained, tmp_path):
+def test_invalid_names_are_refused_before_scoring(trained, tmp_path):
   descriptor, run_dir = trained
   values = json.loads(descriptor.read_text())
   graph = npz.load_graph(next((descriptor.parent / "test").iterdir()))

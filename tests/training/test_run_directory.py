@@ -1,4 +1,4 @@
-"""The run directory: whose it is, and what its files hold."""
+"""The run directory: which settings it belongs to, and the content of its files."""
 
 import logging
 

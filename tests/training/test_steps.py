@@ -52,7 +52,7 @@ def _adam(values, gradient, rate, step, moments):
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_clipping_adam_and_averaging(tmp_path, decay):
-  """Steps on gradients that are given, against the formulas."""
+  """Steps on given gradients, compared with the formulas."""
   config = small_runs.settings(small_runs.collection(tmp_path), optimizer_ema_decay=decay,
                          optimizer_clip_norm=0.5, optimizer_schedule="constant",
                          optimizer_warmup_steps=2, optimizer_learning_rate=0.1)
@@ -65,9 +65,9 @@ def test_clipping_adam_and_averaging(tmp_path, decay):
   for step in (1, 2, 3):
     gradients = [rng.normal(size=value.shape) for value in values]
     norm = math.sqrt(sum((gradient ** 2).sum() for gradient in gradients))
-    clipped, found_norm = tf.clip_by_global_norm(
+    clipped, actual_norm = tf.clip_by_global_norm(
         [tf.constant(gradient, tf.float32) for gradient in gradients], 0.5)
-    assert float(found_norm) == pytest.approx(norm, rel=1e-5)
+    assert float(actual_norm) == pytest.approx(norm, rel=1e-5)
     stepper._update(clipped)
     rate = 0.1 * min(step / 2, 1)
     average_decay = min(decay, (1 + step) / (10 + step))

@@ -14,7 +14,7 @@ from tpugraphs_rank.collect.tile import splits
 
 
 @pytest.mark.parametrize("levels", [4, 1000])
-def test_tau_b_is_scipys(levels: int) -> None:
+def test_tau_b_equals_scipys(levels: int) -> None:
   rng = np.random.default_rng(levels)
   a, b = rng.integers(0, levels, (2, 40))
   expected = scipy.stats.kendalltau(a, b, variant="b").statistic

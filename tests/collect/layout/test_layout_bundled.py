@@ -50,7 +50,7 @@ def test_every_program_passes_the_gates(programs: Programs) -> None:
     assert (program["config_runtime_normalizers"] == runtime[0]).all(), stem
 
 
-def test_the_default_stands_first_and_alone(programs: Programs) -> None:
+def test_the_default_comes_first_and_occurs_once(programs: Programs) -> None:
   for stem, program in _each(programs):
     constrained = assemble.constraints(program)
     assert constrained[0] == 0 and (constrained[1:] > 0).all(), stem
@@ -95,7 +95,7 @@ def test_the_number_of_constraints_is_far_from_the_best(programs: Programs) -> N
     assert 0 < np.mean(taus) < 0.7, split
 
 
-def test_the_report_is_that_of_the_data(programs: Programs) -> None:
+def test_the_report_matches_the_data(programs: Programs) -> None:
   measurement = files.read_json(FOLDER / "measurement.json")
   assert measurement["semantics"] == "relayout-copies"
   for split, by_stem in programs.items():

@@ -8,7 +8,7 @@ from tpugraphs_rank.collect.common import graph_files
 from tpugraphs_rank.collect.layout import catalogue
 
 
-def test_names_say_what_a_program_is() -> None:
+def test_names_encode_the_program() -> None:
   programs = catalogue.programs()
   assert len({program.stem for program in programs}) == len(programs) >= 100
   for program in programs:
@@ -23,12 +23,12 @@ def test_other_names_are_refused(stem: str) -> None:
     catalogue.parse_stem(stem)
 
 
-def test_an_unknown_family_is_answered_with_the_known_ones() -> None:
+def test_the_error_for_an_unknown_family_lists_the_known_ones() -> None:
   with pytest.raises(errors.UnknownNameError, match="'resnets'.*the families are.*resnet"):
     catalogue.programs(["unet", "resnets"])
 
 
-def test_any_beginning_holds_every_family_alike() -> None:
+def test_every_prefix_contains_all_families_equally() -> None:
   programs = catalogue.programs(seed=3)
   families = len(catalogue.FAMILIES)
   for count in range(1, len(programs) + 1):
