@@ -58,9 +58,10 @@ def test_evaluate_gives_a_row_per_graph_and_a_summary(trained):
 
 def test_predict_writes_what_the_command_writes(trained, tmp_path):
   run = trained[1]
-  made = run.predict("test", tmp_path / "part.csv")
-  assert made.part == tmp_path / "part.csv" and len(made.part.read_text().splitlines()) == 3
-  scores = made.load()
+  prediction = run.predict("test", tmp_path / "part.csv")
+  assert prediction.part == tmp_path / "part.csv"
+  assert len(prediction.part.read_text().splitlines()) == 3
+  scores = prediction.load()
   graph = tgr.load_collection(str(trained[0]), "test")[0]
   np.testing.assert_allclose(scores[graph.name], run.score(graph), rtol=1e-5, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Configurations: round trip, clear refusals, order of the sources, hash, differences."""
+"""Configurations: round trip, error messages, precedence of sources, hash, differences."""
 
 import collections
 import dataclasses
@@ -120,18 +120,18 @@ def test_paths_and_verbosity_are_not_hashed():
 def test_the_hash_is_the_same_in_another_process():
   code = ("from tpugraphs_rank import config, run_config\n"
           "print(config.stable_hash(run_config.RunConfig()))")
-  found = {
+  actual = {
       subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, text=True,
                      capture_output=True, env={"PYTHONHASHSEED": seed}).stdout.strip()
       for seed in ("1", "2")}
-  assert found == {config.stable_hash(run_config.RunConfig())}
+  assert actual == {config.stable_hash(run_config.RunConfig())}
 
 
 def test_the_hash_does_not_depend_on_the_order_of_fields():
   one = dataclasses.make_dataclass("C", [("a", int, 1), ("b", int, 2)], frozen=True)
   other = dataclasses.make_dataclass("C", [("b", int, 2), ("a", int, 1)], frozen=True)
   assert config.stable_hash(one()) == config.stable_hash(other())
-  # Run directories keep this number: what it is made of must not change.
+  # Run directories store this hash, so its inputs must not change.
   assert config.stable_hash(one()) == "43258cff783fe703"
 
 
@@ -259,7 +259,7 @@ def test_defaults_then_the_file_then_the_flags(tmp_path):
   assert (asked.model.hidden_width, asked.training.epochs) == (8, 9)  # The file over the defaults.
   assert asked.training.seed == 7  # The flag over the file.
   assert asked.model.opcode_width == run_config.ModelConfig().opcode_width
-  # A flag that says the default was given, too.
+  # A flag that repeats the default overrides the file, too.
   default = run_config.ModelConfig().hidden_width
   assert _resolved(f"--config={path}", f"--hidden_width={default}").model.hidden_width == default
 

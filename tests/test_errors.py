@@ -1,4 +1,4 @@
-"""Typed errors: one base, and the builtin that those catch who do not know this package."""
+"""Typed errors: one base class, and a built-in one for callers that do not know this package."""
 
 import inspect
 
@@ -19,8 +19,8 @@ BUILTINS = {
 
 
 def test_the_list_of_errors_is_complete():
-  found = {name for name, value in vars(errors).items() if inspect.isclass(value)}
-  assert found == {"TpuGraphsRankError", *BUILTINS}
+  actual = {name for name, value in vars(errors).items() if inspect.isclass(value)}
+  assert actual == {"TpuGraphsRankError", *BUILTINS}
 
 
 @pytest.mark.parametrize("name", sorted(BUILTINS))

@@ -36,14 +36,14 @@ def _split(root, collection, split):
 
 
 def _repeats(graph):
-  """How often the most frequent configuration stands in the graph."""
+  """How often the most frequent configuration occurs in the graph."""
   return np.bincount(graph.config_keys()).max()
 
 
 @pytest.mark.parametrize("collection", public_tree.COLLECTIONS)
 @pytest.mark.parametrize("split", public_tree.SPLITS)
 def test_all_files_are_there_with_the_released_keys_shapes_and_dtypes(root, collection, split):
-  graphs = _split(root, collection, split)  # Which counts them.
+  graphs = _split(root, collection, split)  # Loading checks their number.
   assert [path.stem for path in graphs.paths] == sorted(public_tree.stems(collection, split))
   for path in graphs.paths[:40]:
     with np.load(path, allow_pickle=False) as stored:
@@ -54,8 +54,8 @@ def test_all_files_are_there_with_the_released_keys_shapes_and_dtypes(root, coll
     for key, (*shape, dtype) in wanted.items():
       assert arrays[key].dtype == dtype, key
       assert arrays[key].shape == tuple(
-          sizes.setdefault(length, found) if isinstance(length, str) else length
-          for length, found in zip(shape, arrays[key].shape)), key
+          sizes.setdefault(length, actual) if isinstance(length, str) else length
+          for length, actual in zip(shape, arrays[key].shape)), key
     assert (arrays["node_feat"][:, 1] == 0).all()
     edges = arrays["edge_index"]
     assert (edges[:, 0] > edges[:, 1]).all()  # Users follow operands.

@@ -1,4 +1,4 @@
-"""Blocks of operands, against which elements a tile of the result really depends on."""
+"""Blocks of operands, compared with the elements that a tile of the result depends on."""
 
 import itertools
 
@@ -14,7 +14,7 @@ from tpugraphs_rank.hlo import hlo_pb2
 
 
 def _needed(function, shapes, position, starts, tile):
-  """Lengths of the box of those elements of an operand that change a tile of the result."""
+  """Sides of the bounding box of the operand's elements that affect a tile of the result."""
   rng = np.random.default_rng(0)
   operands = [rng.normal(size=shape) for shape in shapes]
   cut = tuple(slice(start, start + side) for start, side in zip(starts, tile))
@@ -30,15 +30,15 @@ def _needed(function, shapes, position, starts, tile):
 
 
 def _block(opcode, shape, operand_shapes, tile, position=0, **fields):
-  """What `operand_block` says of a program of one instruction."""
+  """`operand_block` of a program with one instruction."""
   module, main = small_programs.program()
   ids = [small_programs.add(main, "parameter", operand, parameter_number=number)
          for number, operand in enumerate(operand_shapes)]
   small_programs.add(main, opcode, shape, ids, **fields)
   program = value_graph.Expanded(module)
   sides = tuple(blocks.Side(extent, axis) for axis, extent in enumerate(shape))
-  found = blocks.operand_block(program, program.root, position, sides)
-  return found and tuple(int(side.of(np.array([tile]))[0]) for side in found)
+  actual = blocks.operand_block(program, program.root, position, sides)
+  return actual and tuple(int(side.of(np.array([tile]))[0]) for side in actual)
 
 
 def test_broadcast():
@@ -60,7 +60,7 @@ def test_elementwise(opcode):
   assert _block(opcode, [4, 6], [(4, 6)], (2, 3)) == (2, 3)
 
 
-def test_summed_axes_are_needed_whole():
+def test_summed_axes_are_needed_in_full():
   want = _needed(lambda x: x.sum(axis=1), [(4, 3, 5)], 0, (1, 0), (2, 3))
   assert _block("reduce", [4, 5], [(4, 3, 5)], (2, 3), dimensions=[1]) == want == (2, 3, 3)
 
@@ -85,9 +85,9 @@ def test_dot(position):
     ("abcdk,kn->abcdn", (2, 3, 4, 5, 6), (6, 7)),
     ("mkl,kln->mn", (2, 3, 4), (3, 4, 5)),
     ("k,kn->n", (3,), (3, 4)),
-    ("mk,kn->mn", (4, 4), (4, 4)),  # Of several ways the usual one.
+    ("mk,kn->mn", (4, 4), (4, 4)),  # Several contractions fit; the usual one is chosen.
 ])
-def test_dots_that_do_not_say_what_they_contract(equation, left, right):
+def test_dots_without_contraction_dimensions(equation, left, right):
   inputs, output = equation.split("->")
   names = inputs.split(",")
   lengths = dict(zip("".join(names), (*left, *right)))
@@ -95,11 +95,11 @@ def test_dots_that_do_not_say_what_they_contract(equation, left, right):
   ids = [small_programs.add(main, "parameter", shape) for shape in (left, right)]
   small_programs.add(main, "dot", [lengths[name] for name in output], ids)
   program = value_graph.Expanded(module)
-  found = blocks.dot_axes(program.values[program.root], [left, right])
+  actual = blocks.dot_axes(program.values[program.root], [left, right])
   batch = [name for name in names[0] if name in names[1] and name in output]
   summed = [name for name in names[0] if name in names[1] and name not in output]
-  assert found.batch == tuple(tuple(operand.index(name) for name in batch) for operand in names)
-  assert found.contracting == tuple(
+  assert actual.batch == tuple(tuple(operand.index(name) for name in batch) for operand in names)
+  assert actual.contracting == tuple(
       tuple(operand.index(name) for name in summed) for operand in names)
 
 
@@ -138,7 +138,7 @@ def test_depthwise_convolution():
                 convolution_dimension_numbers=small_programs.convolution_numbers()) == (1, 4, 5, 4)
 
 
-def test_padding_is_read_like_the_rest_and_holes_need_the_whole():
+def test_padding_counts_as_elements_and_dilated_inputs_are_needed_in_full():
   window = hlo_pb2.Window(dimensions=[
       hlo_pb2.WindowDimension(size=3, stride=1, window_dilation=1, base_dilation=1, padding_low=1,
                               padding_high=1),
@@ -160,7 +160,7 @@ def test_reduce_window():
 @pytest.mark.parametrize("result, operand, tile, block", [
     ((4, 6), (4, 1, 6), (2, 3), (2, 1, 3)),
     ((1, 4, 6), (4, 6), (1, 2, 3), (2, 3)),
-    ((4, 6), (4, 2, 3), (2, 3), (2, 2, 3)),  # A split axis: both parts whole.
+    ((4, 6), (4, 2, 3), (2, 3), (2, 2, 3)),  # A split axis: both parts in full.
     ((4, 2, 3), (4, 6), (2, 1, 3), (2, 6)),
     ((2, 3, 4, 5), (6, 20), (1, 1, 1, 1), (6, 20)),
     ((4, 6), (24,), (2, 3), (24,)),
@@ -182,8 +182,8 @@ def test_a_reshape_needs_no_more_than_its_block(data):
       if int(np.prod(other)) == volume] or [(volume,)]))
   tile = tuple(data.draw(st.integers(1, side)) for side in cuts)
   want = _needed(lambda x: x.reshape(cuts), [tuple(shape)], 0, (0,) * len(cuts), tile)
-  found = _block("reshape", cuts, [tuple(shape)], tile)
-  assert all(ours >= theirs for ours, theirs in zip(found, want))
+  actual = _block("reshape", cuts, [tuple(shape)], tile)
+  assert all(ours >= theirs for ours, theirs in zip(actual, want))
 
 
 def test_a_bitcast_keeps_the_physical_order():
@@ -194,8 +194,8 @@ def test_a_bitcast_keeps_the_physical_order():
   small_programs.add(main, "bitcast", [3, 2, 4], [x])
   program = value_graph.Expanded(module)
   sides = tuple(blocks.Side(extent, axis) for axis, extent in enumerate((3, 2, 4)))
-  found = blocks.operand_block(program, program.root, 0, sides)
-  assert [(side.extent, side.axis) for side in found] == [(2, 1), (3, 0), (4, 2)]
+  actual = blocks.operand_block(program, program.root, 0, sides)
+  assert [(side.extent, side.axis) for side in actual] == [(2, 1), (3, 0), (4, 2)]
 
 
 @pytest.mark.parametrize("opcode, shape, operand, block", [
@@ -216,5 +216,5 @@ def test_contractions(opcode, shapes, work, axes):
   ids = [small_programs.add(main, "parameter", shape) for shape in shapes]
   small_programs.add(main, opcode, [4, 6], ids, dimensions=[2] if opcode == "reduce" else [])
   program = value_graph.Expanded(module)
-  found = blocks.contraction(program, program.root)
-  assert (found and (found.work, found.axes)) == (work and (work, axes))
+  actual = blocks.contraction(program, program.root)
+  assert (actual and (actual.work, actual.axes)) == (work and (work, axes))

@@ -33,8 +33,8 @@ def _rows(candidates):
 
 
 def test_sites_are_dots_convolutions_and_reshapes():
-  found = layouts.sites(small_programs.perceptron(4, 6))
-  assert [(site.node, site.opcode, site.shapes) for site in found] == [
+  actual = layouts.sites(small_programs.perceptron(4, 6))
+  assert [(site.node, site.opcode, site.shapes) for site in actual] == [
       (2, "dot", ((4, 12), (4, 6), (6, 12))), (3, "reshape", ((8, 6), (4, 12))),
       (5, "dot", ((8, 3), (8, 6), (6, 3)))]
 
@@ -48,7 +48,7 @@ def test_nodes_are_counted_across_computations():
   assert [site.node for site in layouts.sites(module)] == [1, 3]
 
 
-def test_tensors_with_one_layout_are_no_choice():
+def test_tensors_with_one_layout_offer_no_choice():
   module, main = small_programs.program()
   vector = small_programs.add(main, "parameter", [24])
   small_programs.add(main, "reshape", [1, 24], [vector])  # No tensor has a choice: no site.
@@ -73,25 +73,25 @@ def test_small_spaces_are_enumerated():
   module, main = small_programs.program()
   p = small_programs.add(main, "parameter", [4, 6])
   small_programs.add(main, "reshape", [2, 2, 6], [p])
-  found = layouts.draw_layouts(small_programs.data_of(module), "elements", 100, seed=0)
+  actual = layouts.draw_layouts(small_programs.data_of(module), "elements", 100, seed=0)
   expected = {(one, two) for one in [(), *itertools.permutations(range(3))]
               for two in [(), *itertools.permutations(range(2))]}
   rows = [tuple(tuple(axis for axis in tensor if axis >= 0) for tensor in row[0])
-          for row in _rows(found).tolist()]
+          for row in _rows(actual).tolist()]
   assert len(rows) == len(expected) == 7 * 3
   assert {row[:2] for row in rows} == expected and {row[2] for row in rows} == {()}
-  assert rows[0] == ((), (), ()) and found.default == 0
-  assert found.about == {"source": "auto", "tiling": "elements", "legal": 21, "seed": 0}
+  assert rows[0] == ((), (), ()) and actual.default == 0
+  assert actual.about == {"source": "auto", "tiling": "elements", "legal": 21, "seed": 0}
 
 
 @given(st.integers(1, 60), st.integers(0, 5), st.sampled_from(["tpu", "elements"]))
-def test_what_is_drawn(most, seed, tiling):
-  found = layouts.draw_layouts(small_programs.data_of(_convolution()), tiling, most, seed)
-  rows = _rows(found)
-  assert found.count == min(most, math.prod(
+def test_draws_are_distinct_and_begin_with_the_default(most, seed, tiling):
+  actual = layouts.draw_layouts(small_programs.data_of(_convolution()), tiling, most, seed)
+  rows = _rows(actual)
+  assert actual.count == min(most, math.prod(
       len(layouts.sites(_convolution())[0].layouts(tensor, tiling)) + 1 for tensor in range(3)))
-  assert (rows[0] == -1).all() and found.default == 0
-  assert len(np.unique(found.arrays["node_config_feat"], axis=0)) == found.count
+  assert (rows[0] == -1).all() and actual.default == 0
+  assert len(np.unique(actual.arrays["node_config_feat"], axis=0)) == actual.count
   for row in rows.reshape(-1, 3, 6).tolist():
     for tensor, dims in enumerate(row):
       named = tuple(axis for axis in dims if axis >= 0)
@@ -99,15 +99,15 @@ def test_what_is_drawn(most, seed, tiling):
       assert not named or named in layouts.sites(_convolution())[0].layouts(tensor, tiling)
 
 
-def test_half_are_near_the_default_and_half_are_anywhere():
+def test_half_are_near_the_default_and_half_are_uniform():
   chain, main = small_programs.program("chain")
   x = small_programs.add(main, "parameter", [4, 6])
   for _ in range(40):  # 80 slots
     x = small_programs.add(main, "reshape", [6, 4] if len(main.instructions) % 2 else [4, 6], [x])
-  found = layouts.draw_layouts(small_programs.data_of(chain), "elements", 401, seed=3)
-  assert {key: found.about[key] for key in ("default", "near", "uniform")} == {
+  actual = layouts.draw_layouts(small_programs.data_of(chain), "elements", 401, seed=3)
+  assert {key: actual.about[key] for key in ("default", "near", "uniform")} == {
       "default": 1, "near": 200, "uniform": 200}
-  requests = (_rows(found)[..., 0] >= 0).sum(axis=(1, 2))
+  requests = (_rows(actual)[..., 0] >= 0).sum(axis=(1, 2))
   assert requests[0] == 0 and 1 <= requests[1:201].min() and requests[1:201].max() <= 80 // 8
   # The share of the 80 slots is uniform: mean 40, deviation 80 / sqrt(12), of the mean of 200 1.6.
   assert abs(requests[201:].mean() - 40) < 5 * 1.7
@@ -117,22 +117,22 @@ def test_half_are_near_the_default_and_half_are_anywhere():
 def test_draws_are_seeded_and_counted():
   data = small_programs.data_of(_convolution())
   first, again, other = (layouts.draw_layouts(data, "elements", 300, seed) for seed in (1, 1, 2))
-  np.testing.assert_array_equal(*(found.arrays["node_config_feat"] for found in (first, again)))
+  np.testing.assert_array_equal(*(actual.arrays["node_config_feat"] for actual in (first, again)))
   assert first.about == again.about
-  assert not np.array_equal(*(found.arrays["node_config_feat"] for found in (first, other)))
+  assert not np.array_equal(*(actual.arrays["node_config_feat"] for actual in (first, other)))
   assert first.about["near"] + first.about["uniform"] + 1 == first.count == 300
 
 
 def test_a_space_that_is_almost_used_up():
   # 27 configurations, of which 26 are wanted: most draws are equal to an earlier one.
-  found = layouts.draw_layouts(small_programs.data_of(_convolution()), "tpu", 26, seed=0)
-  assert found.count == 26 and found.about["equal_draws"] > 0
+  actual = layouts.draw_layouts(small_programs.data_of(_convolution()), "tpu", 26, seed=0)
+  assert actual.count == 26 and actual.about["equal_draws"] > 0
 
 
 def test_the_nodes_that_the_file_names_are_configured():
   data = small_programs.data_of(small_programs.perceptron(), nodes=[5, 2])
-  found = layouts.draw_layouts(data, "elements", 50, 0)
-  assert found.arrays["node_config_ids"].tolist() == [5, 2]
+  actual = layouts.draw_layouts(data, "elements", 50, 0)
+  assert actual.arrays["node_config_ids"].tolist() == [5, 2]
   data = small_programs.data_of(small_programs.perceptron())
   assert layouts.draw_layouts(data, "elements", 50, 0).arrays[
       "node_config_ids"].tolist() == [2, 3, 5]
@@ -141,20 +141,20 @@ def test_the_nodes_that_the_file_names_are_configured():
 @pytest.mark.parametrize("tiling", ["tpu", "elements"])
 def test_raw_data_read_back_as_the_same_features(tiling):
   for module in (small_programs.perceptron(), _convolution()):
-    found = layouts.draw_layouts(small_programs.data_of(module), tiling, 40, seed=0)
+    actual = layouts.draw_layouts(small_programs.data_of(module), tiling, 40, seed=0)
     data = tuning_pb2.ModuleTuningData(
-        module=module, config_index_to_node=found.arrays["node_config_ids"].tolist(),
-        runs=[found.profile(position) for position in range(found.count)])
+        module=module, config_index_to_node=actual.arrays["node_config_ids"].tolist(),
+        runs=[actual.profile(position) for position in range(actual.count)])
     np.testing.assert_array_equal(
-        tuning.layout_features(data, range(found.count)), found.arrays["node_config_feat"])
+        tuning.layout_features(data, range(actual.count)), actual.arrays["node_config_feat"])
     # As many tensors as the instruction has, and no more.
     lengths = [len(node.tensors) for node in data.runs[0].module_config.layout_config.nodes]
     assert lengths == [len(site.shapes) for site in layouts.sites(module)]
 
 
-def test_the_collector_reads_what_is_drawn():
-  found = layouts.draw_layouts(small_programs.data_of(_convolution()), "xla_cpu", 40, seed=0)
-  nodes = [found.profile(position).module_config.layout_config.nodes for position in range(40)]
+def test_the_collector_reads_drawn_layouts():
+  actual = layouts.draw_layouts(small_programs.data_of(_convolution()), "xla_cpu", 40, seed=0)
+  nodes = [actual.profile(position).module_config.layout_config.nodes for position in range(40)]
   configurations = [tuple(tuple(tuple(tensor.dims) for tensor in node.tensors) for node in listed)
                     for listed in nodes]
   assert [configurations_lib.from_text(configurations_lib.to_text(one))
@@ -165,18 +165,18 @@ def test_the_collector_reads_what_is_drawn():
 def test_layouts_measured_on_a_tpu_are_among_the_choices():
   [program] = programs.read(testdata.path("tpu_raw") / "module_tuning_data_layout.pb")
   nodes = [int(node) for node in program.data.config_index_to_node]
-  found = layouts.sites(program.data.module, nodes)
-  assert [site.opcode for site in found].count("convolution") == 53
+  actual = layouts.sites(program.data.module, nodes)
+  assert [site.opcode for site in actual].count("convolution") == 53
   checked = 0
   for run in program.data.runs:
-    for site, node in zip(found, run.module_config.layout_config.nodes):
+    for site, node in zip(actual, run.module_config.layout_config.nodes):
       for tensor, config in enumerate(node.tensors):
         if site.opcode == "convolution":
           assert tuple(config.dims) in site.layouts(tensor, "tpu")
           checked += 1
   assert checked == 3 * 53 * sum(run.HasField("module_config") for run in program.data.runs)
-  # But for reshapes of scalars, which have nothing to choose, the same nodes would be found.
-  assert {site.node for site in found if any(len(shape) > 1 for shape in site.shapes)} == {
+  # The same nodes would be chosen, except for reshapes of scalars, which offer no choice.
+  assert {site.node for site in actual if any(len(shape) > 1 for shape in site.shapes)} == {
       site.node for site in layouts.sites(program.data.module)}
 
 

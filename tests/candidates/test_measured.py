@@ -1,4 +1,4 @@
-"""Predicted against measured."""
+"""The comparison of predicted and measured runtimes."""
 
 import json
 import math
@@ -21,16 +21,16 @@ def _prediction(top_k=4, scores=(4, 3, 2, 1)):
   runs = [modules.tile_run(None, output=tile, kernel=(3,), inputs=(1,)) for tile in TILES]
   program = programs.HloProgram(
       "p", "f.pb: module 'p'", small_programs.data_of(small_programs.matmul(8, 8, 3), runs))
-  found = programs.find(program, "tile", "", "elements", 9, 0)
-  return ranking.rank(program, found, np.array(scores, float), top_k)
+  actual = programs.find(program, "tile", "", "elements", 9, 0)
+  return ranking.rank(program, actual, np.array(scores, float), top_k)
 
 
 def _passes(times, default=40, order=(2, 0, 1, 3)):
-  """Two measurements, in another order than the prediction; `times` of both, by tile."""
+  """Two measurements in a different order than the prediction; `times` holds both, by tile."""
   passes = []
   for one in times:
     runs = [modules.tile_run(default, output=(8, 8), kernel=(3,), is_default=True)]
-    # The collector works out the input bounds itself.
+    # The collector computes the input bounds itself.
     runs += [modules.tile_run(one[index], output=TILES[index], kernel=(3,), inputs=(5,))
              for index in order if one[index]]
     passes.append(small_programs.data_of(small_programs.matmul(8, 8, 3), runs))
@@ -42,11 +42,11 @@ def test_figures():
   assert result.positions.tolist() == [0, 1, 2, 3]
   assert result.passes.tolist() == [[20, 10, 30, 50], [22, 10, 32, 20]]
   assert result.runtimes.tolist() == [21, 10, 31, 35]
-  # Of six pairs one is predicted the wrong way round: (5 - 1) / 6.
+  # One of six pairs is predicted in the wrong order: (5 - 1) / 6.
   assert result.tau == pytest.approx((5 - 1) / 6)
   assert result.tau_of_passes == pytest.approx(
       metrics.kendall_tau(np.array([20, 10, 30, 50]), -np.array([22., 10, 32, 20])))
-  # Between the passes, the pairs of the last with the first and the third: (4 - 2) / 6.
+  # The passes disagree on two pairs, the last with the first and with the third: (4 - 2) / 6.
   assert result.tau_of_passes == pytest.approx((4 - 2) / 6)
   assert result.default == 40 and result.speedup == 40 / 10
 
@@ -101,12 +101,12 @@ def test_where_all_are_equal_tau_is_undefined():
   assert not math.isnan(measured.to_json(result)["speedup_over_default"])
 
 
-def test_layouts_are_found_by_their_axes():
+def test_layouts_are_matched_by_their_axes():
   runs = [modules.layout_run([[(0, 1)], [], []]), modules.layout_run([[], [(0, 1)], []])]
   program = programs.HloProgram(
       "p", "f.pb", small_programs.data_of(small_programs.perceptron(), runs, [2, 3, 5]))
-  found = programs.find(program, "layout", "", "elements", 9, 0)
-  prediction = ranking.rank(program, found, np.array([1., 2.]), 5)
+  actual = programs.find(program, "layout", "", "elements", 9, 0)
+  prediction = ranking.rank(program, actual, np.array([1., 2.]), 5)
   passes = [small_programs.data_of(small_programs.perceptron(), [
       modules.layout_run([[], [], []], 9, is_default=True),
       modules.layout_run([[(0, 1)], [], []], 7), modules.layout_run([[], [(0, 1)], []], 6)],

@@ -39,7 +39,7 @@ def test_every_kind_of_dump(tmp_path):
     assert program.data.module == module
 
 
-def test_a_program_without_a_name_is_called_after_its_file(tmp_path):
+def test_a_program_without_a_name_is_named_after_its_file(tmp_path):
   [program] = programs.read(
       small_programs.write(tmp_path / "mine.pb", small_programs.matmul(4, 5, 6, "")))
   assert program.name == "mine"
@@ -64,7 +64,7 @@ def _find(program, kind, wanted):
   return programs.find(program, kind, wanted, "elements", 20, 0)
 
 
-def test_where_candidates_come_from(tmp_path):
+def test_sources_of_candidates(tmp_path):
   measured = _program("tile", [modules.tile_run(None, output=(2, 2))])
   assert _find(measured, "tile", "").about["source"] == "runs"
   assert _find(measured, "tile", "auto").about["source"] == "auto"
@@ -76,7 +76,7 @@ def test_where_candidates_come_from(tmp_path):
   program = _program("layout", [modules.layout_run([[(0, 1)]])])
   assert _find(program, "layout", "").count == 1
   assert _find(program, "layout", "auto").about["source"] == "auto"
-  # Tile runs are no layouts: there are none of this kind.
+  # Tile runs are not layouts, so there are no runs of this kind.
   assert _find(measured, "layout", "").about["source"] == "auto"
 
 
@@ -84,27 +84,27 @@ def test_where_candidates_come_from(tmp_path):
 @pytest.mark.parametrize("padding", [0, -1])
 def test_graphs(kind, padding, tmp_path):
   program = _program(kind)
-  found = _find(program, kind, "auto")
-  graph = programs.to_graph(program, found, padding)
+  actual = _find(program, kind, "auto")
+  graph = programs.to_graph(program, actual, padding)
   assert graph.kind == kind and graph.name == "p" and graph.num_configs == 20
   assert not graph.has_runtimes and graph.feature_padding == padding
   for key, array in hlo_graph.graph_arrays(program.data.module, padding).items():
     np.testing.assert_array_equal(graph.arrays()[key], array)
   if kind == "layout":
-    np.testing.assert_array_equal(graph.node_config_ids, found.arrays["node_config_ids"])
-    # A byte a number, of which the graph makes no copy.
-    layouts = found.arrays["node_config_feat"]
+    np.testing.assert_array_equal(graph.node_config_ids, actual.arrays["node_config_ids"])
+    # One byte per number, which the graph does not copy.
+    layouts = actual.arrays["node_config_feat"]
     assert layouts.dtype == np.int8 and np.shares_memory(graph.compact, layouts)
     np.testing.assert_array_equal(graph.layouts(np.arange(20)), layouts)
     assert graph.nbytes == layouts.nbytes + sum(
         array.nbytes for key, array in graph.arrays().items() if key != "node_config_feat")
     return
-  np.testing.assert_array_equal(graph.config_feat, found.arrays["config_feat"])
+  np.testing.assert_array_equal(graph.config_feat, actual.arrays["config_feat"])
   npz.save_graph(tmp_path / "p.npz", graph)
   assert npz.load_graph(tmp_path / "p.npz").num_configs == 20
 
 
-def test_a_registered_generator_makes_the_candidates():
+def test_a_registered_generator_provides_the_candidates():
   requests = []
 
   def first_two(request):

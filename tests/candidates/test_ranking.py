@@ -16,10 +16,10 @@ from tpugraphs_rank.hlo import reading
 def _ranked(kind="tile", runs=(), top_k=3, nodes=(), scores=None):
   module = small_programs.matmul(4, 6, 8) if kind == "tile" else small_programs.perceptron()
   program = programs.HloProgram("p", "f.pb", small_programs.data_of(module, runs, nodes))
-  found = programs.find(program, kind, "", "elements", 20, 0)
+  actual = programs.find(program, kind, "", "elements", 20, 0)
   if scores is None:
-    scores = np.random.default_rng(0).permutation(found.count) / 8
-  return ranking.rank(program, found, np.asarray(scores), top_k)
+    scores = np.random.default_rng(0).permutation(actual.count) / 8
+  return ranking.rank(program, actual, np.asarray(scores), top_k)
 
 
 RUNS = [modules.tile_run(9, output=(2, 2)), modules.tile_run(9, output=(4, 2), kernel=(8,)),
@@ -27,7 +27,7 @@ RUNS = [modules.tile_run(9, output=(2, 2)), modules.tile_run(9, output=(4, 2), k
         modules.tile_run(9, output=(2, 6))]
 
 
-def test_the_order_is_that_of_every_ranking():
+def test_the_order_equals_the_ranking_of_the_metrics():
   result = _ranked()
   assert result.order.tolist() == metrics.ranking(result.scores).tolist()
   assert result.best == result.order[:3].tolist()
@@ -116,7 +116,7 @@ def test_table_of_layouts():
       "   2  1.0000          1  0                                    default"]
 
 
-def test_tables_name_a_few_nodes_only():
+def test_tables_list_only_a_few_nodes():
   runs = [modules.layout_run([[(0, 1)]] * 5)]
   result = _ranked("layout", runs, nodes=[2, 3, 5, 0, 1])
   assert ranking.table(result).splitlines()[-1].endswith("2: 01  3: 01  5: 01  and 2 nodes more")

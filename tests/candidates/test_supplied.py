@@ -1,4 +1,4 @@
-"""Candidates of files: what they become, and every mistake in them."""
+"""Candidates from files: conversion, and an error for every kind of mistake."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ ROWS = np.stack([_row((16,), (8, 4), (8, 16)), _row((4,), (8, 8)), _row((16,), (
 
 
 def _layouts(*configurations):
-  """(c, 3, 18): for each configuration its nodes' layouts, of the perceptron's nodes 2, 3, 5."""
+  """(c, 3, 18) layouts of the perceptron's nodes 2, 3 and 5 under each configuration."""
   feat = np.full([len(configurations), 3, 3, 6], -1, np.float32)
   for c, nodes in enumerate(configurations):
     for k, tensors in enumerate(nodes):
@@ -51,28 +51,28 @@ def _save(folder, **arrays):
 
 def test_tiles_of_a_file(tmp_path):
   path = _save(tmp_path, config_feat=ROWS)
-  found = supplied.from_npz(path, PRODUCT, "tile")
-  np.testing.assert_array_equal(found.arrays["config_feat"], ROWS[[0, 1, 3]])
-  assert found.about == {"source": str(path), "given": 4, "equal": 1}
-  assert [found.index(position) for position in range(found.count)] == [0, 1, 3]
+  actual = supplied.from_npz(path, PRODUCT, "tile")
+  np.testing.assert_array_equal(actual.arrays["config_feat"], ROWS[[0, 1, 3]])
+  assert actual.about == {"source": str(path), "given": 4, "equal": 1}
+  assert [actual.index(position) for position in range(actual.count)] == [0, 1, 3]
   np.testing.assert_array_equal(
-      tuning.tile_features([found.profile(position) for position in range(3)]), ROWS[[0, 1, 3]])
-  assert tuning.has_tile_size_config(found.profile(2))  # Though its bounds are empty.
-  assert found.default is None
+      tuning.tile_features([actual.profile(position) for position in range(3)]), ROWS[[0, 1, 3]])
+  assert tuning.has_tile_size_config(actual.profile(2))  # Even though its bounds are empty.
+  assert actual.default is None
 
 
 def test_layouts_of_a_file(tmp_path):
   path = _save(tmp_path, node_config_ids=IDS, node_config_feat=LAYOUTS, config_runtime=np.zeros(4))
-  found = supplied.from_npz(path, PERCEPTRON, "layout")
-  np.testing.assert_array_equal(found.arrays["node_config_feat"], LAYOUTS[[0, 1, 3]])
-  assert found.arrays["node_config_ids"].tolist() == [2, 3, 5] and found.default == 1
-  assert found.about == {"source": str(path), "given": 4, "equal": 1}
+  actual = supplied.from_npz(path, PERCEPTRON, "layout")
+  np.testing.assert_array_equal(actual.arrays["node_config_feat"], LAYOUTS[[0, 1, 3]])
+  assert actual.arrays["node_config_ids"].tolist() == [2, 3, 5] and actual.default == 1
+  assert actual.about == {"source": str(path), "given": 4, "equal": 1}
   back = small_programs.data_of(
-      PERCEPTRON.module, [found.profile(p) for p in range(3)], IDS.tolist())
+      PERCEPTRON.module, [actual.profile(p) for p in range(3)], IDS.tolist())
   np.testing.assert_array_equal(tuning.layout_features(back, range(3)), LAYOUTS[[0, 1, 3]])
 
 
-def test_what_is_made_can_be_given_back(tmp_path):
+def test_written_candidates_can_be_read_again(tmp_path):
   one = tiles.enumerate_tiles(PRODUCT.module, "elements", 100, 0)
   again = supplied.from_npz(_save(tmp_path, **one.arrays), PRODUCT, "tile")
   assert [again.profile(p) for p in range(100)] == [one.profile(p) for p in range(100)]
@@ -81,7 +81,7 @@ def test_what_is_made_can_be_given_back(tmp_path):
   assert [again.profile(p) for p in range(100)] == [one.profile(p) for p in range(100)]
 
 
-def test_a_whole_graph_is_of_the_same_program(tmp_path):
+def test_a_whole_graph_must_be_of_the_same_program(tmp_path):
   arrays = graph.graph_arrays(PRODUCT.module)
   supplied.from_npz(_save(tmp_path, config_feat=ROWS, **arrays), PRODUCT, "tile")
   arrays = graph.graph_arrays(PERCEPTRON.module)
@@ -126,7 +126,7 @@ def test_tiles_that_are_refused(tmp_path, rows, said):
     (np.array([2, -3, 5]), LAYOUTS, "-3 is configured, but"),
     (np.array([2, 3, 3]), LAYOUTS, "a node is configured twice"),
     (IDS, _changed(LAYOUTS, (1, 2, 7), 0.5), r"node_config_feat entry \[1, 2, 7\] is 0.5"),
-    # Padded with 0, as configurations are not.
+    # Padded with 0; configurations must be padded with -1.
     (IDS, _layouts([], [[], [(1, 0, 0, 0, 0, 0)]]), r"configuration 1, node 3 \(reshape\): layout "
      r"\[1, 0, 0, 0, 0, 0\] of its output; expected distinct axes from 0 to 1, minor to major, "
      "then -1"),
@@ -145,7 +145,7 @@ def test_layouts_that_are_refused(tmp_path, ids, rows, said):
     supplied.from_npz(path, PERCEPTRON, "layout")
 
 
-def test_mistakes_far_down_are_found_where_they_are(tmp_path):
+def test_mistakes_are_reported_with_their_row(tmp_path):
   rows = np.repeat(LAYOUTS[:1], 2500, axis=0)
   rows[2300, 1, 0] = 7
   with pytest.raises(errors.DataError, match=r"configuration 2300, node 3 \(reshape\): .* \[7,"):
@@ -180,24 +180,24 @@ def test_runs_of_kernels_measured_or_not():
           modules.tile_run(None, output=(2, 2), error=True), modules.layout_run([])]
   data = small_programs.data_of(PRODUCT.module, runs)
   assert supplied.has_runs(data, "tile") and supplied.has_runs(data, "layout")
-  found = supplied.from_runs(data, "tile")
+  actual = supplied.from_runs(data, "tile")
   np.testing.assert_array_equal(
-      found.arrays["config_feat"], np.stack([_row(output=(8, 4)), _row(output=(4, 4))]))
+      actual.arrays["config_feat"], np.stack([_row(output=(8, 4)), _row(output=(4, 4))]))
   # The default equals the first run, which represents both.
-  assert found.default == 0 and found.about == {"source": "runs", "given": 5, "equal": 1}
-  assert [found.index(position) for position in range(2)] == [0, 1]
-  assert found.profile(1).op_config == runs[1].op_config
-  assert not found.profile(1).HasField("profile")
+  assert actual.default == 0 and actual.about == {"source": "runs", "given": 5, "equal": 1}
+  assert [actual.index(position) for position in range(2)] == [0, 1]
+  assert actual.profile(1).op_config == runs[1].op_config
+  assert not actual.profile(1).HasField("profile")
 
 
 def test_runs_of_programs():
   runs = [modules.layout_run([[(0, 1)], [], []]), modules.layout_run([[], [], []], is_default=True),
           modules.layout_run([[(0, 1)], [()], []])]
   data = small_programs.data_of(PERCEPTRON.module, runs, IDS.tolist())
-  found = supplied.from_runs(data, "layout")
-  np.testing.assert_array_equal(found.arrays["node_config_feat"], _layouts([[(0, 1)]], []))
-  assert found.default == 1 and found.count == 2
-  assert found.profile(0).module_config == runs[0].module_config
+  actual = supplied.from_runs(data, "layout")
+  np.testing.assert_array_equal(actual.arrays["node_config_feat"], _layouts([[(0, 1)]], []))
+  assert actual.default == 1 and actual.count == 2
+  assert actual.profile(0).module_config == runs[0].module_config
 
 
 def test_runs_that_are_refused():
@@ -221,12 +221,12 @@ def test_real_runs(name, kind, tmp_path):
   path = testdata.path("tpu_raw") / name
   featurised = {graph.name: graph.arrays for graph in convert.convert_file(path).graphs}
   for program in programs.read(path):
-    found = supplied.from_runs(program.data, kind)
+    actual = supplied.from_runs(program.data, kind)
     arrays = featurised[program.name if kind == "tile" else path.stem]
     key = "config_feat" if kind == "tile" else "node_config_feat"
     measured = {row.tobytes() for row in arrays[key] + np.float32(0)}
-    assert measured <= {row.tobytes() for row in found.arrays[key] + np.float32(0)}
-    # The measured graph can be given as the candidates of its own program.
+    assert measured <= {row.tobytes() for row in actual.arrays[key] + np.float32(0)}
+    # The measured graph can be supplied as the candidates of its own program.
     again = supplied.from_npz(_save(tmp_path, **arrays), program.data, kind)
     assert again.count == len(measured)
     assert npz.read_arrays(tmp_path / "f.npz", [key])[key].shape[0] == again.about["given"]

@@ -24,27 +24,27 @@ def _sides(candidates):
 
 
 def test_all_tiles_in_order():
-  found = tiles.enumerate_tiles(small_programs.matmul(6, 5, 3), "elements", 1000, seed=0)
-  assert _sides(found) == list(itertools.product((1, 2, 3, 4, 6), (1, 2, 3, 4, 5), (1, 2, 3)))
-  assert found.about == {"source": "auto", "tiling": "elements", "legal": 75, "seed": 0}
-  assert found.default is None and found.kind == "tile" and found.count == 75
+  actual = tiles.enumerate_tiles(small_programs.matmul(6, 5, 3), "elements", 1000, seed=0)
+  assert _sides(actual) == list(itertools.product((1, 2, 3, 4, 6), (1, 2, 3, 4, 5), (1, 2, 3)))
+  assert actual.about == {"source": "auto", "tiling": "elements", "legal": 75, "seed": 0}
+  assert actual.default is None and actual.kind == "tile" and actual.count == 75
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 300),
        st.sampled_from(["tpu", "elements"]))
 def test_features_are_those_of_the_raw_data(m, n, k, tiling):
-  found = tiles.enumerate_tiles(small_programs.matmul(m, n, k), tiling, 30, seed=1)
+  actual = tiles.enumerate_tiles(small_programs.matmul(m, n, k), tiling, 30, seed=1)
   np.testing.assert_array_equal(
-      found.arrays["config_feat"], tuning.tile_features(_profiles(found)))
-  assert found.arrays["config_feat"].dtype == np.float32
-  assert len(np.unique(found.arrays["config_feat"], axis=0)) == found.count
+      actual.arrays["config_feat"], tuning.tile_features(_profiles(actual)))
+  assert actual.arrays["config_feat"].dtype == np.float32
+  assert len(np.unique(actual.arrays["config_feat"], axis=0)) == actual.count
 
 
 def test_a_sample_is_seeded_distinct_and_legal():
   kernel = small_programs.matmul(960, 960, 960)
   space = tile_spaces.tile_space(kernel, "xla_cpu")
   draws = [tiles.enumerate_tiles(kernel, "xla_cpu", 50, seed) for seed in (1, 1, 2)]
-  sets = [_sides(found) for found in draws]
+  sets = [_sides(actual) for actual in draws]
   assert sets[0] == sets[1] != sets[2]
   for sides in sets:
     assert len(set(sides)) == 50 and space.is_legal(np.array(sides)).all()
@@ -54,15 +54,15 @@ def test_a_sample_is_seeded_distinct_and_legal():
   assert set(sets[0]) < set(_sides(every))
 
 
-def test_another_name_draws_others():
+def test_another_name_gives_other_tiles():
   one, other = (_sides(tiles.enumerate_tiles(
       small_programs.matmul(960, 960, 960, name), "elements", 50, 0))
                 for name in ("one", "other"))
   assert one != other
 
 
-def test_each_tile_is_drawn_as_often_as_any_other():
-  kernel = small_programs.matmul(4, 4, 4)  # 3 sides an axis: 27 tiles, of which 9 are drawn.
+def test_tiles_are_sampled_uniformly():
+  kernel = small_programs.matmul(4, 4, 4)  # 3 sides per axis: 27 tiles, of which 9 are drawn.
   counts = np.zeros([4, 4, 4], int)
   for seed in range(300):
     for sides in _sides(tiles.enumerate_tiles(kernel, "elements", 9, seed)):
@@ -85,8 +85,8 @@ def test_spaces_that_are_too_large_to_enumerate(monkeypatch):
 
 def test_the_last_hardware_tile_need_not_be_full():
   # Eleven rows are two hardware tiles of eight, one of them partly empty.
-  found = tiles.enumerate_tiles(small_programs.matmul(11, 128, 128), "tpu", 100, 0)
-  assert [sides[0] for sides in _sides(found)] == [1, 2]
+  actual = tiles.enumerate_tiles(small_programs.matmul(11, 128, 128), "tpu", 100, 0)
+  assert [sides[0] for sides in _sides(actual)] == [1, 2]
 
 
 def test_ranks_beyond_the_columns_keep_their_bounds():
@@ -94,10 +94,10 @@ def test_ranks_beyond_the_columns_keep_their_bounds():
   shape = [1, 2, 1, 1, 1, 1, 1, 3]
   p = small_programs.add(main, "parameter", shape)
   small_programs.add(main, "tanh", shape, [p])
-  found = tiles.enumerate_tiles(module, "elements", 100, 0)
+  actual = tiles.enumerate_tiles(module, "elements", 100, 0)
   np.testing.assert_array_equal(
-      found.arrays["config_feat"], tuning.tile_features(_profiles(found)))
-  assert len(_sides(found)[0]) == 8
+      actual.arrays["config_feat"], tuning.tile_features(_profiles(actual)))
+  assert len(_sides(actual)[0]) == 8
 
 
 def test_kernels_without_a_legal_tile():

@@ -65,8 +65,8 @@ def test_bounds_that_do_not_fit_the_kernel(run: tuning_pb2.ConfigProfile) -> Non
 
 def test_sampled_tiles_can_be_measured() -> None:
   data = _kernel()
-  found = tiles.enumerate_tiles(data.module, "xla_cpu", 1000, 0)
-  data.runs.extend(found.profile(position) for position in range(found.count))
+  actual = tiles.enumerate_tiles(data.module, "xla_cpu", 1000, 0)
+  data.runs.extend(actual.profile(position) for position in range(actual.count))
   chosen = remeasure.tiles_of(data)
   assert set(chosen) == set(configurations_lib.admissible(geometry.parse_stem(STEM)))
 
@@ -92,8 +92,8 @@ def test_kinds_of_runs() -> None:
 
 def _ranked(data: tuning_pb2.ModuleTuningData, kind: str, top_k: int) -> ranking.Ranked:
   program = programs.HloProgram(data.module.name, "f.pb", data)
-  found = programs.find(program, kind, "", "xla_cpu", 20, 0)
-  return ranking.rank(program, found, -np.arange(found.count, dtype=float), top_k)
+  actual = programs.find(program, kind, "", "xla_cpu", 20, 0)
+  return ranking.rank(program, actual, -np.arange(actual.count, dtype=float), top_k)
 
 
 def _fake_tile_passes(monkeypatch: pytest.MonkeyPatch, module: hlo_pb2.HloModuleProto) -> list[int]:
@@ -226,8 +226,8 @@ def test_layouts_from_a_ranking_to_the_comparison(
 
 def test_sampled_layouts_can_be_measured() -> None:
   data = _layout_data()
-  found = layouts.draw_layouts(data, "xla_cpu", 30, 0)
-  drawn = small_programs.data_of(data.module, [found.profile(position) for position in range(30)],
+  actual = layouts.draw_layouts(data, "xla_cpu", 30, 0)
+  drawn = small_programs.data_of(data.module, [actual.profile(position) for position in range(30)],
                        list(data.config_index_to_node))
   assert len(remeasure.first_record(drawn)["configurations"]) == 30
 

@@ -1,4 +1,4 @@
-"""Batches: the arrays against the graphs that they hold, list by list."""
+"""Batches: their arrays, compared with the graphs list by list."""
 
 import collections
 import dataclasses
@@ -44,18 +44,18 @@ def _config(**changes):
 
 
 def _picked(batch, row, member):
-  """The order labels of a list, and for each place the configurations that may stand there."""
+  """The order labels of a list, and for each position the configurations that it may hold."""
   count = int(batch["config_mask"][row].sum())
   order = batch["label_order"][row, :count]
-  # Which of the graph's configurations these are, the features must say; some have the same.
-  found = [[c for c in range(member.graph.num_configs)
+  # The features identify the configurations; some configurations have equal features.
+  actual = [[c for c in range(member.graph.num_configs)
             if np.array_equal(member.configs([c])[0], features)]
            for features in _configs(batch, row, member)[:count]]
-  return order, found
+  return order, actual
 
 
 def _configs(batch, row, member):
-  """(C, ...) the configurations of a list as they stand in the batch."""
+  """(C, ...) the configurations of a list, as stored in the batch."""
   if member.graph.kind == "tile":
     return batch["configs"][row]
   start = int(batch["num_config_nodes"][:row].sum())
@@ -131,7 +131,7 @@ def test_every_list_holds_its_graph_and_its_labels(kind, members, seed, max_conf
     size = min(max_configs, member.graph.num_configs)
     mask = batch["config_mask"][row]
     assert mask[:size].all() and not mask[size:].any()
-    # The order of the labels is that of the runtimes of the configurations that stand there.
+    # The labels have the same order as the runtimes of the list's configurations.
     order, matches = _picked(batch, row, member)
     assert len(set(order)) == size and order.min() >= 0
     rank = np.argsort(np.argsort(order))
@@ -142,7 +142,7 @@ def test_every_list_holds_its_graph_and_its_labels(kind, members, seed, max_conf
 
 
 def _choices(matches):
-  """Ways to tell which configurations stand in a list, where some have equal features."""
+  """Possible assignments of configurations to a list; some have equal features."""
   picked = [[]]
   for options in matches:
     picked = [[*start, option] for start in picked for option in options if option not in start]

@@ -34,15 +34,15 @@ def _write(folder, kind, graphs_by_split, **stated):
   return path
 
 
-def _problems(found):
-  return [problem.text for problem in found.problems]
+def _problems(description):
+  return [problem.text for problem in description.problems]
 
 
 def _summary(path, **options):
-  found = describe.describe(str(path), **options)
-  summary = found.summary()
+  description = describe.describe(str(path), **options)
+  summary = description.summary()
   assert json.loads(json.dumps(summary, allow_nan=False)) == summary  # JSON holds all of it.
-  assert summary["problems"] == _problems(found)
+  assert summary["problems"] == _problems(description)
   return summary
 
 
@@ -65,14 +65,15 @@ def test_every_number_of_a_split(tmp_path, kind):
   make = MAKERS[kind]
   members = [make(seed, num_nodes=5 + seed, num_configs=(3, 12, 40, 31)[seed], name=f"g{seed}")
              for seed in range(4)]
-  # Nodes 0 and 1 of the third stand alone; the fourth has one configuration, 31 times.
+  # Nodes 0 and 1 of the third have no edges; the fourth has one configuration, 31 times.
   members[2] = graphs.graph_from_arrays("g2", {
       **members[2].arrays(), "edge_index": np.array([[3, 2], [4, 3], [5, 4], [6, 5]])})
   members[3] = changed.with_configs(members[3], [0] * 31)
-  found = _summary(_write(tmp_path, kind, {"train": members}, has_runtimes={"train": True}))
-  split = found["splits"]["train"]
+  description = _summary(_write(tmp_path, kind, {"train": members}, has_runtimes={"train": True}))
+  split = description["splits"]["train"]
   groups = [_groups(graph) for graph in members]
-  assert found["kind"] == kind and found["target"] == "chip" and found["problems"] == []
+  assert description["kind"] == kind and description["target"] == "chip"
+  assert description["problems"] == []
   assert (split["graphs"], split["files"], split["expected"]) == (4, 4, 4)
   assert split["damaged"] == {} and split["missing"] == []
   assert split["nodes"] == _range([5, 6, 7, 8])
@@ -138,10 +139,10 @@ def test_a_split_without_runtimes(tmp_path):
   assert runtimes == {"graphs": 0, "expected": False, "without": [], "least_ns": None,
                       "greatest_ns": None, "spread": None, "normalizers": None}
   path = _write(tmp_path / "more", "tile", {"test": [*members, measured]})
-  found = _summary(path)["splits"]["test"]
-  assert found["runtimes"]["graphs"] == 1 and found["runtimes"]["expected"] is None
-  assert found["runtimes"]["least_ns"] == measured.config_runtime.min()
-  # Repeats without runtimes say nothing about how far apart those are.
+  description = _summary(path)["splits"]["test"]
+  assert description["runtimes"]["graphs"] == 1 and description["runtimes"]["expected"] is None
+  assert description["runtimes"]["least_ns"] == measured.config_runtime.min()
+  # Without runtimes, repeats have no spread.
   repeated = changed.with_configs(members[0], [0, 0, 1])
   only = _summary(_write(tmp_path / "only", "tile", {"test": [repeated]}))["splits"]["test"]
   assert only["duplicates"]["rows"] == 1 and only["duplicates"]["relative_sd"] is None
@@ -176,9 +177,9 @@ def test_opcodes_and_those_not_in_training(tmp_path):
   path = _write(tmp_path, "tile", {
       "train": [_with_opcodes("a", [2, 2, 34]), _with_opcodes("b", [2, 2])],
       "valid": [_with_opcodes("c", [34, 63])], "test": [_with_opcodes("d", [63, 24, 24, 2])]})
-  found = _summary(path)
+  description = _summary(path)
   name = opcodes.opcode_name
-  assert found["opcodes"] == [
+  assert description["opcodes"] == [
       {"id": 2, "name": name(2), "nodes": 5, "share": 5 / 11,
        "splits": {"train": 4, "valid": 0, "test": 1}},
       {"id": 24, "name": name(24), "nodes": 2, "share": 2 / 11,
@@ -187,9 +188,9 @@ def test_opcodes_and_those_not_in_training(tmp_path):
        "splits": {"train": 1, "valid": 1, "test": 0}},
       {"id": 63, "name": name(63), "nodes": 2, "share": 2 / 11,
        "splits": {"train": 0, "valid": 1, "test": 1}}]
-  assert found["opcodes_not_in_train"] == {
+  assert description["opcodes_not_in_train"] == {
       "valid": {name(63): 1}, "test": {name(24): 2, name(63): 1}}
-  # Without training nobody knows.
+  # Unknown without the training split.
   assert _summary(path, splits=["valid", "test"])["opcodes_not_in_train"] is None
 
 
@@ -201,15 +202,16 @@ def test_twins_of_earlier_splits(tmp_path):
   path = _write(tmp_path, "layout", {
       "train": train, "valid": [rename(same, "v0"), larger, synthetic.layout_graph(9, name="v2")],
       "test": [rename(same, "x0")]})
-  found = _summary(path)
-  assert found["twins"] == [
+  description = _summary(path)
+  assert description["twins"] == [
       {"of": "valid", "in": "train", "graphs": 2, "with_equal_features": 1,
        "examples": [["v0", "t1"], ["v1", "t2"]]},
       {"of": "test", "in": "train", "graphs": 1, "with_equal_features": 1,
        "examples": [["x0", "t1"]]},
       {"of": "test", "in": "valid", "graphs": 1, "with_equal_features": 1,
        "examples": [["x0", "v0"]]}]
-  assert [found["splits"][split]["structures"] for split in ("train", "valid", "test")] == [3, 3, 1]
+  assert [description["splits"][split]["structures"]
+          for split in ("train", "valid", "test")] == [3, 3, 1]
 
 
 # ---- what is wrong -------------------------------------------------------------------------------
@@ -241,12 +243,12 @@ def test_a_damaged_file_is_reported_and_reading_continues(tmp_path, how):
   _damaged_file(victim, how)
   with pytest.raises(errors.DataError) as caught:
     list(collections.load_collection(str(path), "train"))
-  found = _summary(path)
-  train = found["splits"]["train"]
+  description = _summary(path)
+  train = description["splits"]["train"]
   assert train["damaged"] == {str(victim): str(caught.value)} and victim.name in str(caught.value)
   assert (train["graphs"], train["files"], train["expected"]) == (2, 3, 3)
-  assert train["nodes"]["total"] == 12 and found["splits"]["valid"]["graphs"] == 2
-  assert found["problems"] == ["train has 1 damaged file"]
+  assert train["nodes"]["total"] == 12 and description["splits"]["valid"]["graphs"] == 2
+  assert description["problems"] == ["train has 1 damaged file"]
 
 
 def test_too_few_and_too_many_files(tmp_path):
@@ -254,11 +256,11 @@ def test_too_few_and_too_many_files(tmp_path):
   next((tmp_path / "npz" / "train").glob("*.npz")).unlink()
   npz.save_graph(tmp_path / "npz" / "valid" / "stray.npz", synthetic.tile_graph(0))
   shutil.rmtree(tmp_path / "npz" / "test")
-  found = _summary(path)
-  assert found["problems"] == [
+  description = _summary(path)
+  assert description["problems"] == [
       "train has 2 of 3 graphs", "valid has 3 graphs instead of 2", "test has 0 of 1 graph"]
-  assert found["splits"]["test"]["missing"] == [str(tmp_path / "npz" / "test")]
-  assert found["splits"]["test"]["nodes"] is None
+  assert description["splits"]["test"]["missing"] == [str(tmp_path / "npz" / "test")]
+  assert description["splits"]["test"]["nodes"] is None
   assert _summary(path, splits=["train"])["problems"] == ["train has 2 of 3 graphs"]
 
 
@@ -267,10 +269,10 @@ def test_listed_files_that_do_not_exist(tmp_path):
   collection = registry.Collection(
       name="tile:listed", kind="tile", target="t", splits={"train": None, "test": None},
       folder=tmp_path, files={"train": ("a.npz", "gone.npz"), "test": ("x.npz", "y.npz", "z.npz")})
-  found = describe.describe(collection)
-  assert _problems(found) == [f"train lacks {tmp_path / 'gone.npz'}",
+  description = describe.describe(collection)
+  assert _problems(description) == [f"train lacks {tmp_path / 'gone.npz'}",
                               f"test lacks {tmp_path / 'x.npz'} and 2 more"]
-  assert found.summary()["splits"]["train"]["missing"] == [str(tmp_path / "gone.npz")]
+  assert description.summary()["splits"]["train"]["missing"] == [str(tmp_path / "gone.npz")]
 
 
 def _zeros(path):
@@ -289,11 +291,11 @@ def test_graphs_that_lack_runtimes(tmp_path):
       ({"train": True, "valid": True, "test": False}, [
           f"train has 3 graphs without runtimes: {names[0]} and 2 more"]),
       ({"test": True}, [f"test has 1 graph without runtimes: {_only(tmp_path / 'npz' / 'test')}"]),
-      ({}, [])):  # Not stated: nobody knows.
+      ({}, [])):  # Not stated, so unknown.
     path.write_text(json.dumps({**stated, "has_runtimes": has_runtimes}))
-    found = _summary(path)
-    assert found["problems"] == problems
-    assert found["splits"]["train"]["runtimes"]["without"] == (
+    description = _summary(path)
+    assert description["problems"] == problems
+    assert description["splits"]["train"]["runtimes"]["without"] == (
         names if has_runtimes.get("train") else [])
 
 
@@ -318,10 +320,10 @@ def _own(tmp_path, wrong):
   for split, kinds in wrong.items():
     for kind in kinds:
       WRONG[kind](tmp_path / "npz" / split)
-  found = describe.describe(str(path))
-  assert {(problem.split, problem.kind) for problem in found.problems} == {
+  description = describe.describe(str(path))
+  assert {(problem.split, problem.kind) for problem in description.problems} == {
       (split, kind) for split, kinds in wrong.items() for kind in kinds}
-  return found
+  return description
 
 
 HINT = "the descriptor of collection "
@@ -344,10 +346,10 @@ ZEROS = ("move away the graphs without runtimes of {}, or set has_runtimes to fa
         ZEROS.format("train"), HINT]),
 ])
 def test_remedies_depend_on_the_problems(tmp_path, wrong, steps):
-  found = _own(tmp_path, wrong).remedies()
-  assert len(found) == len(steps)
+  description = _own(tmp_path, wrong).remedies()
+  assert len(description) == len(steps)
   assert all(HINT in step if expected == HINT else step == expected
-             for step, expected in zip(found, steps))
+             for step, expected in zip(description, steps))
 
 
 def test_the_remedies_for_a_public_collection_list_all_faulty_splits(tmp_path):
@@ -356,14 +358,14 @@ def test_the_remedies_for_a_public_collection_list_all_faulty_splits(tmp_path):
   WRONG["damaged"](folder / "train")
   WRONG["too few"](folder / "test")
   WRONG["no runtimes"](folder / "valid")
-  found = describe.describe("layout:xla:default", data_root=tmp_path)
-  damaged, zeros, bring = found.remedies(tmp_path)
+  description = describe.describe("layout:xla:default", data_root=tmp_path)
+  damaged, zeros, download = description.remedies(tmp_path)
   assert damaged == "move away the damaged files of train"
   assert zeros == "move away the graphs without runtimes of valid"
-  assert bring.startswith(
+  assert download.startswith(
       "download it with `tpugraphs-rank download --collections layout:xla:default "
       f"--splits train,valid,test --data_root {tmp_path}`")
-  assert "--data_root" not in found.remedies()[2].partition("`, ")[0]
+  assert "--data_root" not in description.remedies()[2].partition("`, ")[0]
 
 
 def test_no_splits(tmp_path):
@@ -383,8 +385,8 @@ def test_nothing_at_all_is_missing_data(tmp_path):
 def test_a_collection_that_has_no_graphs_by_design(tmp_path):
   empty = registry.Collection(
       name="tile:none", kind="tile", target="t", splits={"train": 0}, folder=tmp_path)
-  found = describe.describe(empty)
-  assert found.problems == [] and found.summary()["splits"]["train"]["graphs"] == 0
+  description = describe.describe(empty)
+  assert description.problems == [] and description.summary()["splits"]["train"]["graphs"] == 0
 
 
 # ---- memory --------------------------------------------------------------------------------------
@@ -423,12 +425,12 @@ def test_a_large_layout_takes_about_twice_its_size(tmp_path):
       name="layout:large:x", kind="layout", target="t", splits={"train": 1}, folder=tmp_path)
   tracemalloc.start()
   try:
-    found = describe.describe(collection).summary()["splits"]["train"]
+    description = describe.describe(collection).summary()["splits"]["train"]
     _, peak = tracemalloc.get_traced_memory()
   finally:
     tracemalloc.stop()
-  assert found["distinct_configurations"]["total"] == distinct
-  assert found["duplicates"]["rows"] == count - distinct
+  assert description["distinct_configurations"]["total"] == distinct
+  assert description["duplicates"]["rows"] == count - distinct
   assert peak < 2.2 * size
 
 
@@ -436,24 +438,25 @@ def test_a_large_layout_takes_about_twice_its_size(tmp_path):
 
 
 def test_the_bundled_collection_is_complete():
-  found = describe.describe("tile:xla_cpu").summary()
-  assert found["problems"] == []
-  for split, there in found["splits"].items():
+  description = describe.describe("tile:xla_cpu").summary()
+  assert description["problems"] == []
+  for split, there in description["splits"].items():
     assert there["graphs"] == there["expected"] == len(
         collections.load_collection("tile:xla_cpu", split))
     assert there["feature_padding"] == {
         key: {"0": there["graphs"]} for key in ("declared", "observed")}
     assert there["one_distinct_configuration"] == [] and there["runtimes"]["expected"] is True
-  # Held-back families may share their structure with training's; no program is there twice.
-  assert [(entry["of"], entry["in"], entry["with_equal_features"]) for entry in found["twins"]] == [
+  # Held-back families may share their structure with training's; no program occurs twice.
+  assert [(entry["of"], entry["in"], entry["with_equal_features"])
+          for entry in description["twins"]] == [
       ("valid", "train", 0), ("test", "train", 0), ("test", "valid", 0)]
 
 
 def test_the_quirks_of_the_release(tmp_path):
   public_tree.write_tree(tmp_path, collections=["layout:xla:random"])
-  found = _summary("layout:xla:random", data_root=tmp_path)
-  splits = found["splits"]
-  assert found["problems"] == []
+  description = _summary("layout:xla:random", data_root=tmp_path)
+  splits = description["splits"]
+  assert description["problems"] == []
   assert [splits[split]["graphs"] for split in registry.SPLITS] == [69, 7, 8]
   # Training program 0 holds 19 equal configurations, and 54 others hold the default 40 times.
   repeats = [splits[split]["duplicates"] for split in ("train", "valid")]

@@ -83,8 +83,8 @@ def _digest(content):
 
 
 def test_the_addresses_are_the_registered_ones():
-  found = archives.collection_archives(archives.downloadable_collections())
-  assert len(found) == 15 and {remote.address for remote in found} == {
+  actual = archives.collection_archives(archives.downloadable_collections())
+  assert len(actual) == 15 and {remote.address for remote in actual} == {
       address for name in archives.downloadable_collections()
       for address in registry.get_collection(name).addresses.values()}
   remote = archives.collection_archives(["tile:xla"], ["test"])[0]
@@ -105,9 +105,9 @@ def test_raw_archives_mirror_the_tree():
 
 
 def test_each_archive_once_and_from_the_mirror():
-  found = archives.collection_archives(
+  actual = archives.collection_archives(
       ["tile:xla", "tile:xla"], ["test", "valid", "test"], base_url="https://mirror/tpu")
-  assert [remote.address for remote in found] == [
+  assert [remote.address for remote in actual] == [
       "https://mirror/tpu/npz_tile_xla_test.tar", "https://mirror/tpu/npz_tile_xla_valid.tar"]
   extra = archives.extra_files("http://mirror/tpu/")[0]
   assert extra.address == ("http://mirror/tpu/tpu_graphs/process_data/tensorflow_ops/testdata/"
@@ -115,12 +115,12 @@ def test_each_archive_once_and_from_the_mirror():
 
 
 def test_the_extra_files_are_downloaded_to_where_they_are_read():
-  found = {str(remote.place): remote for remote in archives.extra_files()}
-  assert set(found) == {
+  actual = {str(remote.place): remote for remote in archives.extra_files()}
+  assert set(actual) == {
       "tpu_raw/module_tuning_data_layout.pb", "tpu_raw/op_tuning_data.pb",
       *(f"eval_indices/{source}_{search}.json" for source in ("nlp", "xla")
         for search in ("default", "random"))}
-  for remote in found.values():
+  for remote in actual.values():
     assert remote.address.startswith("https://raw.githubusercontent.com/google-research-datasets/"
                                      "tpu_graphs/ddd187c583cd3b0c72fb5adada905ad7b7532794/")
     assert len(remote.sha256) == 64 and not remote.is_archive
@@ -229,7 +229,7 @@ def test_a_file_that_the_publisher_changed_is_not_used(server, tmp_path):
   server.files[NAME] = archive(GOOD)
   download.download(remotes(server), tmp_path)
   assert data(tmp_path) == GOOD
-  # The way out that the message names.
+  # The remedy that the message names.
   server.files[NAME] = archive(contents(seed=1))
   shutil.rmtree(tmp_path / "npz")
   record.unlink()
@@ -397,7 +397,7 @@ def test_an_archive_of_another_digest_is_never_removed(server, tmp_path, keep):
   assert download.download(remotes(server), tmp_path, keep_archives=keep)[0].was_complete
   rejected = path.with_name(f"{NAME}.rejected")
   assert rejected.read_bytes() == other
-  # The way out that the message names.
+  # The remedy that the message names.
   path.with_name(f"{NAME}.json").unlink()
   shutil.rmtree(tmp_path / FOLDER)
   rejected.rename(path)

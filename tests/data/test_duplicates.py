@@ -23,20 +23,20 @@ def test_counts(pairs):
   groups = collections.defaultdict(list)
   for key, runtime in pairs:
     groups[key].append(runtime)
-  found = duplicates.count(keys, runtimes)
-  assert found.distinct == len(groups)
-  assert found.rows == len(pairs) - len(groups)
-  assert found.largest == max(map(len, groups.values()), default=0)
-  assert found.freedom == sum(len(values) - 1 for values in groups.values())
-  assert found.squares == pytest.approx(sum(
+  actual = duplicates.count(keys, runtimes)
+  assert actual.distinct == len(groups)
+  assert actual.rows == len(pairs) - len(groups)
+  assert actual.largest == max(map(len, groups.values()), default=0)
+  assert actual.freedom == sum(len(values) - 1 for values in groups.values())
+  assert actual.squares == pytest.approx(sum(
       (value / np.mean(values) - 1) ** 2 for values in groups.values() if len(values) > 1
       for value in values), rel=1e-6, abs=1e-12)
 
 
 def test_without_runtimes_there_is_no_spread():
-  found = duplicates.count(np.array([3, 3, 1, 3]), np.zeros(4))
-  assert (found.distinct, found.rows, found.largest) == (2, 2, 3)
-  assert (found.squares, found.freedom) == (0.0, 0)
+  actual = duplicates.count(np.array([3, 3, 1, 3]), np.zeros(4))
+  assert (actual.distinct, actual.rows, actual.largest) == (2, 2, 3)
+  assert (actual.squares, actual.freedom) == (0.0, 0)
 
 
 def test_a_graph_without_configurations():

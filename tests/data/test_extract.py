@@ -54,14 +54,14 @@ def _tree(root):
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_the_tree_and_its_record(tmp_path, mode):
   seen = []
-  told = []
-  members = _extract(_good(tmp_path / "x.tar", mode), tmp_path / "root", check_space=told.append,
+  checked = []
+  members = _extract(_good(tmp_path / "x.tar", mode), tmp_path / "root", check_space=checked.append,
                      progress=lambda *at: seen.append(at))
   assert _tree(tmp_path / "root") == CONTENTS
   assert members == {path: extract.Member(len(content), hashlib.sha256(content).hexdigest())
                      for path, content in CONTENTS.items()}
   assert list(members) == list(CONTENTS)
-  assert told == [700 + 1024] and seen == [(700, 1724), (1724, 1724)]
+  assert checked == [700 + 1024] and seen == [(700, 1724), (1724, 1724)]
   assert not (tmp_path / "root" / "downloads" / "x.unpacking").exists()
 
 
@@ -73,9 +73,9 @@ def test_names_are_cleaned_and_modes_owners_and_times_ignored(tmp_path):
       _member("./npz//a", b"1", mode=0o4777, mtime=12, uid=12345)][1:]), tmp_path / "root")
   assert list(members) == ["npz/a"]
   (tmp_path / "ordinary").write_bytes(b"")
-  made, ordinary = (tmp_path / "root/npz/a").stat(), (tmp_path / "ordinary").stat()
-  assert (made.st_mode, made.st_uid) == (ordinary.st_mode, ordinary.st_uid)
-  assert made.st_mtime > 1_000_000
+  extracted, ordinary = (tmp_path / "root/npz/a").stat(), (tmp_path / "ordinary").stat()
+  assert (extracted.st_mode, extracted.st_uid) == (ordinary.st_mode, ordinary.st_uid)
+  assert extracted.st_mtime > 1_000_000
 
 
 LINK = {"type": tarfile.SYMTYPE, "linkname": "../outside"}
@@ -129,7 +129,7 @@ def test_files_outside_the_place_are_rejected(tmp_path, name):
     _extract(archive, tmp_path / "root", place="npz/tile/xla")
   assert f"member '{name}' is not in npz/tile/xla/, where this archive's" in str(caught.value)
   assert not _tree(tmp_path / "root")
-  assert len(_extract(archive, tmp_path / "root")) == 2  # The place is all that is wrong.
+  assert len(_extract(archive, tmp_path / "root")) == 2  # Only the location is wrong.
 
 
 def test_files_can_be_refused_before_the_first_is_written(tmp_path):
@@ -143,7 +143,7 @@ def test_files_can_be_refused_before_the_first_is_written(tmp_path):
 
 
 def test_a_sparse_file_is_refused(tmp_path):
-  # Python writes none: this is the header of GNU tar's, a map of one piece and the true size.
+  # Python cannot write one. This is the header of GNU tar: a map of one segment, the true size.
   member = tarfile.TarInfo("npz/huge")
   member.size = 512
   header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
@@ -187,7 +187,7 @@ def test_existing_links_are_not_followed(tmp_path, depth):
     lambda path: path.mkdir(), lambda path: path.symlink_to(path.parents[5] / "outside"),
     lambda path: path.symlink_to("nowhere")])
 def test_nothing_is_replaced(tmp_path, make):
-  # Behind the link is what the archive holds; it is a link all the same.
+  # The link leads to the same content as in the archive, but it is still a link.
   (tmp_path / "outside").write_bytes(CONTENTS["npz/tile/xla/train/a.npz"])
   path = tmp_path / "root" / "npz/tile/xla/train/a.npz"
   path.parent.mkdir(parents=True)
@@ -227,13 +227,13 @@ def test_a_damaged_archive_is_refused_or_harmless(place, damage, mode):
     except extract.ArchiveError:
       assert not _tree(folder / "root")
     else:
-      # Cut in what fills up an archive, or a change of content that only a digest can tell.
-      found = _tree(folder / "root")
+      # Truncated padding, or changed content that only a digest can detect.
+      actual = _tree(folder / "root")
       if damage == "cut":
-        assert found == CONTENTS
+        assert actual == CONTENTS
         assert mode != "w" or place >= 3 * 512 + 1024 + 1024 + 512
       else:
-        assert {path: len(content) for path, content in found.items()} == {
+        assert {path: len(content) for path, content in actual.items()} == {
             path: len(content) for path, content in CONTENTS.items()}
     assert {path.name for path in folder.iterdir()} == {"x.tar", "root"}
   finally:
@@ -275,7 +275,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
   assert not _tree(tmp_path / "root")
 
 
-def test_stopping_leaves_nothing_but_another_call_does(tmp_path):
+def test_a_stopped_call_leaves_nothing_and_the_next_one_completes(tmp_path):
   stop = threading.Event()
   stop.set()
   with pytest.raises(transfer.Stopped):

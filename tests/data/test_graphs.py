@@ -14,7 +14,7 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import splits
 
 MAKERS = {"tile": synthetic.tile_graph, "layout": synthetic.layout_graph}
-# As the public README says; the released files differ from it.
+# According to the public README; the released files differ from it.
 README_DTYPES = {
     "node_feat": np.float32, "node_opcode": np.int32, "edge_index": np.int64,
     "node_config_ids": np.int64, "node_config_feat": np.float32, "config_feat": np.float32,
@@ -194,7 +194,7 @@ def _put(array, index, value, dtype=None):
 
 
 WRONG = [
-    # kind, key, what becomes of its array, what the message says of it
+    # kind, key, change of its array, expected message
     ("tile", "node_feat", lambda a: a[:, :139], r"has shape \(6, 139\); expected \(n, 140\)"),
     ("tile", "node_feat", lambda a: a[0], r"has shape \(140,\); expected \(n, 140\)"),
     ("tile", "node_feat", lambda a: _put(a, (2, 30), np.nan), r"entry \[2, 30\] is nan"),
@@ -253,7 +253,7 @@ def test_one_clear_error_that_names_the_key(kind, key, change, said):
 
 @pytest.mark.parametrize("row", [0, 1023, 1024, 2499])
 def test_a_fraction_is_found_in_every_row(row):
-  # More rows than are looked at in one go.
+  # More rows than are checked at a time.
   arrays = synthetic.layout_graph(0, num_configs=2500).arrays()
   arrays["node_config_feat"] = _put(arrays["node_config_feat"], (row, 1, 2), 0.5)
   with pytest.raises(errors.DataError, match=rf"entry \[{row}, 1, 2\] is 0.5; expected integers"):
@@ -299,7 +299,7 @@ def test_an_error_states_the_remedy():
     graphs.graph_from_arrays("p", arrays)
 
 
-# ---- what is asked of configurations -------------------------------------------------------------
+# ---- configurations ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -323,13 +323,13 @@ def test_layouts_of_any_configurations_in_any_order(monkeypatch):
   graph = synthetic.layout_graph(0, num_configs=20)
   monkeypatch.setattr(graphs, "_BLOCK_VALUES", 3 * 18 * 3)
   for rows in (np.arange(20), np.array([7, 3, 3, 19, 0]), np.zeros([0], np.int64)):
-    found = graph.layouts(rows)
-    assert found.dtype == np.int8 and found.shape == (len(rows), 3, 18)
-    np.testing.assert_array_equal(found, graph.node_config_feat[rows])
+    actual = graph.layouts(rows)
+    assert actual.dtype == np.int8 and actual.shape == (len(rows), 3, 18)
+    np.testing.assert_array_equal(actual, graph.node_config_feat[rows])
     blocks = list(graph.layout_blocks(rows))
     assert [len(block) for block in blocks] == [
         min(3, len(rows) - start) for start in range(0, len(rows), 3)]
-    np.testing.assert_array_equal(np.concatenate([found[:0], *blocks]), found)
+    np.testing.assert_array_equal(np.concatenate([actual[:0], *blocks]), actual)
   assert sum(map(len, graph.layout_blocks())) == 20
 
 

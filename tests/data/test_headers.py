@@ -19,14 +19,14 @@ from tpugraphs_rank.data import npz
     npst.arrays(st.sampled_from(["f4", "i8", "u1", "U3", "?"]),
                 npst.array_shapes(min_dims=0, min_side=0, max_side=3)), max_size=3),
     st.booleans())
-def test_headers_are_those_of_the_arrays(tmp_path_factory, arrays, compressed):
+def test_headers_match_the_arrays(tmp_path_factory, arrays, compressed):
   path = tmp_path_factory.mktemp("arrays") / "a.npz"
   (np.savez_compressed if compressed else np.savez)(path, **arrays)
   assert headers.read_headers(path) == {
       key: (array.shape, array.dtype) for key, array in arrays.items()}
 
 
-def test_of_both_versions_of_the_header(tmp_path):
+def test_both_versions_of_the_header(tmp_path):
   with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
     for version in ((1, 0), (2, 0)):
       with archive.open(f"a{version[0]}.npy", "w") as member:
@@ -78,10 +78,10 @@ def test_arrays_of_some_keys(tmp_path):
   path = tmp_path / "a.npz"
   np.savez(path, a=np.zeros(1), b=np.ones(2), c=np.ones(3))
   assert sorted(npz.read_arrays(path)) == ["a", "b", "c"]
-  found = npz.read_arrays(path, ("b", "z"))
-  assert list(found) == ["b"] and found["b"].tolist() == [1, 1]
+  actual = npz.read_arrays(path, ("b", "z"))
+  assert list(actual) == ["b"] and actual["b"].tolist() == [1, 1]
   data = bytearray(path.read_bytes())
-  data[data.rindex(np.ones(3).tobytes())] ^= 255  # Damage in what is not asked for is not met.
+  data[data.rindex(np.ones(3).tobytes())] ^= 255  # Damage in an array that is not read.
   path.write_bytes(data)
   assert list(npz.read_arrays(path, ("a",))) == ["a"]
   with pytest.raises(errors.DataError, match="key 'c' cannot be read"):

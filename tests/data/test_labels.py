@@ -14,19 +14,20 @@ RUNTIMES = st.lists(st.sampled_from([1.0, 1.5, 2.0, 7.0, 1e9, 3e-5]), min_size=1
 
 @given(RUNTIMES, st.none() | st.integers(0, 9))
 def test_never_negative_and_faster_is_higher(runtimes, seed):
-  made = labels.make_labels(runtimes, None if seed is None else np.random.default_rng(seed))
+  actual = labels.make_labels(runtimes, None if seed is None else np.random.default_rng(seed))
   for key in ("relevance", "order", "target"):
-    assert getattr(made, key).dtype == np.float32 and getattr(made, key).shape == (len(runtimes),)
-  assert made.relevance.min() >= 0 and made.order.min() >= 0
+    values = getattr(actual, key)
+    assert values.dtype == np.float32 and values.shape == (len(runtimes),)
+  assert actual.relevance.min() >= 0 and actual.order.min() >= 0
   for i, y_i in enumerate(runtimes):
     for j, y_j in enumerate(runtimes):
       if y_i < y_j:
-        assert made.relevance[i] > made.relevance[j]
-        assert made.order[i] > made.order[j]
-        assert made.target[i] > made.target[j]
+        assert actual.relevance[i] > actual.relevance[j]
+        assert actual.order[i] > actual.order[j]
+        assert actual.target[i] > actual.target[j]
       elif y_i == y_j:
-        assert made.relevance[i] == made.relevance[j] and made.target[i] == made.target[j]
-        assert i == j or made.order[i] != made.order[j]
+        assert actual.relevance[i] == actual.relevance[j] and actual.target[i] == actual.target[j]
+        assert i == j or actual.order[i] != actual.order[j]
 
 
 @given(RUNTIMES)

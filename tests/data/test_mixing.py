@@ -50,7 +50,7 @@ def _write(folder, graphs, **changes):
   return path
 
 
-def _made(count=5, **changes):
+def _synthetic_graphs(count=5, **changes):
   return [synthetic.tile_graph(100 + i, num_nodes=13 + i, num_configs=7 + i, name=f"made{i}",
                                **changes) for i in range(count)]
 
@@ -79,21 +79,21 @@ def _prepared(graphs):
   return [batches.prepare(splits.ProgramView(graph), normalizer) for graph in graphs]
 
 
-def _drawn(real_count, made_count, epochs=3, **changes):
+def _drawn(real_count, synthetic_count, epochs=3, **changes):
   """For each step of several epochs the names of the graphs in it, and its weights."""
   graphs = [synthetic.tile_graph(i, num_nodes=3 + i) for i in range(real_count)]
-  prepared = _prepared(graphs + _made(made_count))
+  prepared = _prepared(graphs + _synthetic_graphs(synthetic_count))
   real, other = prepared[:real_count], prepared[real_count:]
   by_nodes = {member.graph.num_nodes: member.name for member in (*real, *other)}
   config = small_runs.settings("tile:none", **(
-      {"augment_synthetic": "made"} if made_count else {}), **changes)
-  found = [[], []]
+      {"augment_synthetic": "made"} if synthetic_count else {}), **changes)
+  actual = [[], []]
   for epoch in range(1, epochs + 1):
     steps = list(mixing.epoch_batches(real, other, config, epoch))
     for batch in steps:
-      found[0].append([by_nodes[count] for count in batch["num_nodes"]])
-      found[1].append(batch.get(batches.WEIGHT))
-  return found
+      actual[0].append([by_nodes[count] for count in batch["num_nodes"]])
+      actual[1].append(batch.get(batches.WEIGHT))
+  return actual
 
 
 @pytest.mark.parametrize("share, size, expected", [
@@ -107,7 +107,7 @@ def test_the_share_of_synthetic_lists(share, size, expected):
         [True] * expected)
     assert weight.dtype == np.float32
     assert list(weight) == [1.0] * (size - expected) + [0.25] * expected
-  # Over epochs too, no program of a side comes more than once more often than another.
+  # Over several epochs, too, the numbers of uses of two programs of a side differ by at most 1.
   for side in (True, False):
     counts = collections.Counter(
         name for step in names for name in step if name.startswith("made") == side)
@@ -119,8 +119,8 @@ def test_the_share_of_synthetic_lists(share, size, expected):
 def test_steps_depend_on_the_real_programs_only():
   without, no_weights = _drawn(5, 0, batch_batch_size=4, batch_lists_per_graph=3)
   assert set(map(type, no_weights)) == {type(None)}
-  for made_count in (2, 9):
-    mixed, _ = _drawn(5, made_count, batch_batch_size=4, batch_lists_per_graph=3)
+  for synthetic_count in (2, 9):
+    mixed, _ = _drawn(5, synthetic_count, batch_batch_size=4, batch_lists_per_graph=3)
     assert len(mixed) == len(without) == 3 * 4
     assert {len(step) for step in mixed} == {4}
 
@@ -157,10 +157,10 @@ def test_a_real_share_without_a_real_list_is_refused(share, size):
 def test_the_training_programs_of_a_collection_or_all_of_an_undivided_one(real, tmp_path):
   for split in ("train", "all"):
     if split == "train":
-      path = _write(tmp_path / split, _made())
+      path = _write(tmp_path / split, _synthetic_graphs())
     else:
       (tmp_path / split).mkdir()
-      for graph in _made():
+      for graph in _synthetic_graphs():
         npz.save_graph(tmp_path / split / f"{graph.name}.npz", graph)
       path = tmp_path / split / "collection.json"
       path.write_text(json.dumps({"name": "tile:made", "kind": "tile", "target": "chip",
@@ -173,12 +173,12 @@ def test_the_training_programs_of_a_collection_or_all_of_an_undivided_one(real, 
 
 
 def test_a_budget_of_real_programs_does_not_limit_the_synthetic_ones(real, tmp_path):
-  path = _write(tmp_path / "made", _made())
+  path = _write(tmp_path / "made", _synthetic_graphs())
   assert len(_load(real, path, data_max_graphs=1).programs) == 5
 
 
 def _graph_of(folder, split, index, name, shapes_of=None):
-  """A copy of a graph of the real collection, in other shapes if that is asked for."""
+  """A copy of a graph of the real collection, in other shapes if requested."""
   path = sorted((folder / split).glob("*.npz"))[index]
   graph = npz.load_graph(path)
   arrays = {key: np.array(value) for key, value in graph.arrays().items()}
@@ -195,7 +195,7 @@ def test_programs_of_validation_or_test_are_left_out(real, tmp_path):
       _graph_of(folder, "valid", 1, "valid_shape", 3.0),
       _graph_of(folder, "test", 1, "test_shape", 3.0),
       _graph_of(folder, "train", 0, "train_content"),
-      *_made(1)]
+      *_synthetic_graphs(1)]
   path = _write(tmp_path / "made", copies)
   loaded = _load(real, path)
   assert _names(loaded) == ["made0", "train_content"]
@@ -216,15 +216,15 @@ def test_programs_of_validation_or_test_are_left_out(real, tmp_path):
   for rule, expected in (
       ("unseen", ["test_content", "test_shape", "valid_content"]),
       ("structure", ["test_content", "test_shape", "valid_content", "valid_shape"])):
-    # Also at a budget that draws no twin.
-    found = _load(real, path, augment_synthetic_held_back=rule, data_max_graphs=1)
-    assert sorted(found.counts.held_back) == expected
+    # Also with a budget whose sample contains no twin.
+    actual = _load(real, path, augment_synthetic_held_back=rule, data_max_graphs=1)
+    assert sorted(actual.counts.held_back) == expected
 
 
 def test_a_missing_test_split_is_logged_and_skipped(real, tmp_path, caplog):
   for file in (real.parent / "test").glob("*.npz"):
     file.unlink()
-  assert len(_load(real, _write(tmp_path / "made", _made())).programs) == 5
+  assert len(_load(real, _write(tmp_path / "made", _synthetic_graphs())).programs) == 5
   assert "synthetic programs are not compared with tile:tiny test: no data of" in caplog.text
 
 
@@ -247,15 +247,16 @@ def test_nothing_left(real, tmp_path):
     ({"hlo_stage": "before_optimization"},
      "has hlo_stage 'before_optimization', .*featurize both")])
 def test_incompatible_collections(real, tmp_path, changes, message):
-  path = _write(tmp_path / "made", _made(), **changes)
+  path = _write(tmp_path / "made", _synthetic_graphs(), **changes)
   with pytest.raises(errors.CompatibilityError, match=message):
     _load(real, path)
 
 
 def test_another_target_on_request(real, tmp_path):
-  path = _write(tmp_path / "made", _made(), target="other")
+  path = _write(tmp_path / "made", _synthetic_graphs(), target="other")
   assert len(_load(real, path, augment_synthetic_any_target=True).programs) == 5
-  path = _write(tmp_path / "late", _made(), target="other", hlo_stage="before_optimization")
+  path = _write(tmp_path / "late", _synthetic_graphs(), target="other",
+                hlo_stage="before_optimization")
   with pytest.raises(errors.CompatibilityError, match="has hlo_stage"):
     _load(real, path, augment_synthetic_any_target=True)
 
@@ -264,10 +265,10 @@ def test_another_kind_padding_or_split(real, tmp_path):
   path = _write(tmp_path / "layouts", [synthetic.layout_graph(3)], name="layout:made")
   with pytest.raises(errors.CompatibilityError, match="has kind 'layout', but .* has 'tile'"):
     _load(real, path)
-  path = _write(tmp_path / "padded", _made(feature_padding=np.int64(-1)))
+  path = _write(tmp_path / "padded", _synthetic_graphs(feature_padding=np.int64(-1)))
   with pytest.raises(errors.CompatibilityError, match="featurize the synthetic .*--padding=0"):
     _load(real, path)
-  path = _write(tmp_path / "tested", _made(), split="test")
+  path = _write(tmp_path / "tested", _synthetic_graphs(), split="test")
   with pytest.raises(errors.ConfigError, match="has the splits test; expected train or all"):
     _load(real, path)
 
@@ -285,7 +286,7 @@ def test_a_bad_descriptor(real, tmp_path, text, error, message):
 
 
 def test_shuffled_runtimes(real, tmp_path):
-  path = _write(tmp_path / "made", _made())
+  path = _write(tmp_path / "made", _synthetic_graphs())
   plain, shuffled = (_load(real, path, augment_synthetic_shuffled=value).programs
                      for value in (False, True))
   changed = 0

@@ -42,7 +42,7 @@ def test_signed_log_of_feature_values():
       normalize.signed_log(np.array([-1, 0, 1, 127, 1023])), [-1, 0, 1, 7, 10])
 
 
-def test_fit_and_scale_as_the_formula_says():
+def test_fit_and_scale_follow_the_formula():
   rows = np.array([[0, 1, 5, -1], [2, 1, 8, -1], [7, 1, 12, 3]], np.float64)
   scaling = normalize.Scaling.fit(rows)
   np.testing.assert_array_equal(scaling.columns, [0, 2, 3])  # Column 1 never varies.
@@ -78,11 +78,11 @@ def test_blocks_give_the_mean_and_the_deviation_of_all_rows_to_the_last_bit(
   rng = np.random.default_rng(seed)
   rows = rng.normal(size=(count, width)) * 10 ** rng.uniform(-3, 9, width)
   blocks = np.split(rows, sorted(cuts))
-  found = normalize.Scaling.fit_blocks(lambda: blocks)
+  actual = normalize.Scaling.fit_blocks(lambda: blocks)
   kept = rows.std(axis=0) > 1e-6
-  np.testing.assert_array_equal(found.columns, np.flatnonzero(kept))
-  np.testing.assert_array_equal(found.mean, rows.mean(axis=0)[kept])
-  np.testing.assert_array_equal(found.deviation, rows.std(axis=0)[kept])
+  np.testing.assert_array_equal(actual.columns, np.flatnonzero(kept))
+  np.testing.assert_array_equal(actual.mean, rows.mean(axis=0)[kept])
+  np.testing.assert_array_equal(actual.deviation, rows.std(axis=0)[kept])
 
 
 def test_nothing_varies():

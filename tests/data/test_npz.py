@@ -193,7 +193,7 @@ def test_corrupted_bytes_give_a_valid_graph_or_a_typed_error(tmp_path, which, sa
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_every_byte_of_the_headers_corrupted(tmp_path, save):
-  # Where the structure of the archive and of its arrays stands, random positions seldom fall.
+  # Random positions seldom hit the bytes with the structure of the archive and of its arrays.
   content = _bytes(GRAPHS["tile"], save)
   directory = content.index(b"PK\x01\x02")
   structure = [*range(0, 160), *range(directory, directory + 60), *range(len(content) - 22,
@@ -206,7 +206,7 @@ def test_every_byte_of_the_headers_corrupted(tmp_path, save):
 
 
 def _check(path, content):
-  """Reading gives a graph that holds together, or DataError with the file's name."""
+  """Reading returns a consistent graph, or raises a DataError with the file's name."""
   path.write_bytes(content)
   try:
     graph = npz.load_graph(path)
@@ -233,10 +233,10 @@ def test_blocks_of_rows_are_the_array(tmp_path_factory, shape, dtype, block, ord
   save(path, x=array, y=np.zeros(3))
   blocks = _rows(path, block_bytes=block)
   np.testing.assert_array_equal(np.concatenate([array[:0], *blocks]), array)
-  assert all(found.dtype == dtype for found in blocks)
+  assert all(actual.dtype == dtype for actual in blocks)
   if array.flags.c_contiguous:
     row = array[:1].nbytes
-    assert [len(found) for found in blocks] == [
+    assert [len(actual) for actual in blocks] == [
         min(max(block // max(row, 1), 1), shape[0] - start)
         for start in range(0, shape[0], max(block // max(row, 1), 1))]
 
@@ -259,7 +259,7 @@ def test_blocks_of_a_damaged_array(tmp_path):
     (lambda raw: raw + b"1234", "the array continues after its last row"),
     (lambda raw: raw[:6] + b"\x09" + raw[7:], "header of version .9, 0.; expected 1.0 or 2.0"),
 ])
-def test_blocks_of_an_array_that_is_not_as_its_header_says(tmp_path, change, said):
+def test_blocks_of_an_array_that_contradicts_its_header(tmp_path, change, said):
   file = io.BytesIO()
   np.lib.format.write_array(file, np.arange(30))
   with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:

@@ -1,4 +1,4 @@
-"""The input of a product follows from shapes, whatever the order of the nodes."""
+"""Shapes determine the input of a product, for any order of the nodes."""
 
 import functools
 import pathlib
@@ -22,7 +22,7 @@ _BUNDLED = pathlib.Path(tpugraphs_rank.__file__).parent / "bundled" / "layout_xl
 
 
 def _product(opcode, shapes, swapped, extra=()):
-  """Of nodes 0 and 1, the input first unless `swapped`; `extra` are columns of the product."""
+  """A product of nodes 0 and 1, the input first unless `swapped`; `extra` sets its columns."""
   order = [1, 0, 2] if swapped else [0, 1, 2]
   node_feat = np.zeros([3, len(features.NODE_FEATURE_NAMES)], np.float32)
   for node, shape in zip(order, shapes):
@@ -42,15 +42,15 @@ _AXES = st.tuples(st.integers(0, 2), st.integers(1, 2), st.integers(1, 2), st.in
 
 @given(_AXES, st.permutations(range(2, 10)), st.booleans(), st.randoms(use_true_random=False))
 def test_operands_of_a_dot(counts, lengths, swapped, random):
-  """Batch axes, then the input's own, then the kernel's; those summed over lie anywhere."""
+  """Batch axes, then the input's own, then the kernel's; summed axes are anywhere."""
   ends = np.cumsum(counts)
   batch, own, others, summed = (
       lengths[end - count:end] for end, count in zip(ends, counts))
   left, right = [*batch, *own, *summed], [*batch, *others, *summed]
   random.shuffle(left)
   random.shuffle(right)
-  found, expected = _product("dot", [left, right, [*batch, *own, *others]], swapped)
-  assert found == expected
+  actual, expected = _product("dot", [left, right, [*batch, *own, *others]], swapped)
+  assert actual == expected
 
 
 _NHWC = {"kernel_input_feature_dim": 2, "kernel_output_feature_dim": 3, "kernel_spatial_dims_1": 1,
@@ -68,29 +68,29 @@ def _convolution(shapes, swapped, window=(), groups=(), **numbers):
 @pytest.mark.parametrize("image", [2, 4, 32])
 def test_operands_of_a_convolution(image, swapped):
   """Whether the kernel is the larger one or the smaller."""
-  found, expected = _convolution(
+  actual, expected = _convolution(
       [[1, image, image, 16], [3, 3, 16, 24], [1, image, image, 24]], swapped, (3, 3), **_NHWC)
-  assert found == expected
+  assert actual == expected
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("shapes, window, groups", [
-    ([[1, 1, 1, 16], [1, 1, 16, 16], [1, 1, 1, 16]], (1, 1), ()),  # Only the input's features tell.
+    ([[1, 1, 1, 16], [1, 1, 16, 16], [1, 1, 1, 16]], (1, 1), ()),  # Decided by features.
     ([[3, 3, 8, 8], [3, 5, 8, 8], [3, 3, 8, 8]], (3, 5), ()),  # Only the window.
     ([[5, 4, 6, 8], [5, 4, 8, 6], [5, 4, 6, 6]], (5, 4), ()),  # Only the output's features.
     ([[1, 2, 2, 32], [3, 3, 1, 32], [1, 2, 2, 32]], (3, 3), [("feature_group_count", 32)])])
 def test_how_a_kernel_is_recognised(shapes, window, groups, swapped):
-  found, expected = _convolution(shapes, swapped, window, groups, **_NHWC)
-  assert found == expected
+  actual, expected = _convolution(shapes, swapped, window, groups, **_NHWC)
+  assert actual == expected
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_product_as_a_convolution(swapped):
-  """As TPUs compute them: without a window, features alone tell."""
-  found, expected = _convolution(
+  """As TPUs compute them: without a window, only the features decide."""
+  actual, expected = _convolution(
       [[4, 16], [16, 16], [4, 16]], swapped, input_feature_dim=1, kernel_output_feature_dim=1,
       output_feature_dim=1)
-  assert found == expected
+  assert actual == expected
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -99,8 +99,8 @@ def test_a_product_as_a_convolution(swapped):
     ("dot", [[5, 7], [3], [2, 2]]),  # Nonsense.
     ("convolution", [[5, 7], [3], [2, 2]]), ("gather", [[5, 7], [3], [2, 2]])])
 def test_the_larger_is_the_input_if_shapes_are_ambiguous(opcode, shapes, swapped):
-  found, expected = _product(opcode, shapes, swapped)
-  assert found == expected
+  actual, expected = _product(opcode, shapes, swapped)
+  assert actual == expected
 
 
 def test_fewer_operands():
@@ -116,10 +116,10 @@ def _bundled(split):
 
 
 def test_shapes_decide_in_real_programs():
-  """Every product fits in one order at least, most in one alone, and that is the one taken."""
+  """Every product fits in at least one order, most in only one, which is then used."""
   fits = {opcodes.opcode_id("dot"): operand_roles._fits_dot,
           opcodes.opcode_id("convolution"): operand_roles._fits_convolution}
-  told, either = 0, 0
+  determined, either = 0, 0
   for graph in _bundled("valid"):
     for node, roles in zip(graph.node_config_ids, operand_roles.inputs_and_kernels(graph)):
       fit = fits.get(int(graph.node_opcode[node]))
@@ -127,8 +127,8 @@ def test_shapes_decide_in_real_programs():
         numbers = graph.node_feat[[node, *roles]][:, operand_roles._RELEVANT].astype(int)
         assert fit(*numbers), (graph.name, node)
         turned = fit(*numbers[[0, 2, 1]])
-        told, either = told + (not turned), either + turned
-  assert told > 2 * either
+        determined, either = determined + (not turned), either + turned
+  assert determined > 2 * either
 
 
 @given(st.integers(0, 2), st.integers(0, 2 ** 32 - 1))

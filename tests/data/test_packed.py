@@ -72,13 +72,14 @@ def test_a_packed_split_holds_the_same_graphs_in_the_same_order(descriptor, capl
   done = _pack(descriptor)
   assert (done.graphs, done.written) == (3, 3)
   assert done.nbytes == sum(path.stat().st_size for path in done.folder.glob("*.pack"))
-  found = _load(descriptor, "auto")
-  assert _is_packed(found) and not _is_packed(plain)
-  assert [graph.name for graph in found] == [graph.name for graph in plain]
-  for one, other in zip(found, plain):
+  actual = _load(descriptor, "auto")
+  assert _is_packed(actual) and not _is_packed(plain)
+  assert [graph.name for graph in actual] == [graph.name for graph in plain]
+  for one, other in zip(actual, plain):
     for key, array in other.arrays().items():
       np.testing.assert_array_equal(one.arrays()[key], array)
-  assert found.paths == plain.paths and _is_packed(found[1:]) and found[1:][0].name == found[1].name
+  assert actual.paths == plain.paths and _is_packed(actual[1:])
+  assert actual[1:][0].name == actual[1].name
   assert f"{plain.collection.name} train: read from packed files in {done.folder}" in caplog.text
 
 
@@ -135,7 +136,7 @@ def test_the_programs_of_a_split(descriptor):
     said = ", read from packed files"
     assert said in str(both[0].counts) and said not in str(both[1].counts)
     assert str(both[0].counts).replace(said, "") == str(both[1].counts)
-    for one, other in zip(*(found.programs for found in both), strict=True):
+    for one, other in zip(*(actual.programs for actual in both), strict=True):
       assert one.graph.name == other.graph.name
       np.testing.assert_array_equal(one.indices, other.indices)
       np.testing.assert_array_equal(one.runtimes, other.runtimes)
@@ -157,9 +158,9 @@ def test_a_changed_source_is_packed_again_and_logged(descriptor, caplog):
   assert (done.graphs, done.written) == (3, 1)
   assert [record.getMessage() for record in caplog.records] == [
       f"{path} has changed since it was packed; packing it again"]
-  found = _load(descriptor, "auto")
-  assert _is_packed(found)
-  np.testing.assert_array_equal(found[1].config_runtime, npz.load_graph(path).config_runtime)
+  actual = _load(descriptor, "auto")
+  assert _is_packed(actual)
+  np.testing.assert_array_equal(actual[1].config_runtime, npz.load_graph(path).config_runtime)
 
 
 def test_a_copy_of_the_same_content_is_no_change(descriptor):
@@ -209,8 +210,8 @@ def test_a_check_finds_damage_that_opening_does_not(descriptor):
   content[packed_format.Reader(target).arrays["digests"].offset] ^= 1
   target.write_bytes(content)
   assert _is_packed(_load(descriptor, "auto"))
-  for found in (packed.check(folder, sources), packed.check(folder, ())):
-    (problem,) = found
+  for actual in (packed.check(folder, sources), packed.check(folder, ())):
+    (problem,) = actual
     assert problem.startswith(f"{target} is damaged: the checksum of its array 'digests' is ")
   path = _change(descriptor, index=0)
   (folder / f"{sources[2].stem}.pack").unlink()
@@ -262,9 +263,9 @@ def test_packed_files_replace_removed_sources(descriptor):
   _pack(descriptor)
   shutil.rmtree(expected.paths[0].parent)
   for how in ("auto", "always"):
-    found = _load(descriptor, how)
-    assert _is_packed(found) and [graph.name for graph in found] == names
-    assert [path.stem for path in found.paths] == names
+    actual = _load(descriptor, how)
+    assert _is_packed(actual) and [graph.name for graph in actual] == names
+    assert [path.stem for path in actual.paths] == names
   with pytest.raises(errors.MissingDataError, match="no data of .* train at "):
     _load(descriptor, "never")
   with pytest.raises(errors.MissingDataError, match="no data of .* valid at "):
@@ -371,7 +372,7 @@ def test_it_waits_for_a_graph_that_another_process_packs(descriptor):
   assert _is_packed(_load(descriptor, "auto"))
 
 
-def test_the_lock_is_of_one_graph(tmp_path):
+def test_each_graph_has_its_own_lock(tmp_path):
   with packed._Locks(tmp_path) as locks, locks.hold("a", False) as one, locks.hold("b", False) as b:
     assert one and b
   with open(tmp_path / ".lock", "ab") as file:

@@ -19,7 +19,7 @@ from tpugraphs_rank.data import packed_format
 DTYPES = st.sampled_from([np.int8, np.uint16, np.uint32, np.int64, np.float32, np.uint64])
 ARRAYS = {"a": np.arange(40, dtype=np.int64), "b": np.arange(12, dtype=np.uint16).reshape(4, 3),
           "none": np.zeros([0, 5], np.float32)}
-MEND = "remove it, and run `tpugraphs-rank pack` again"
+REMEDY = "remove it, and run `tpugraphs-rank pack` again"
 
 
 def _write(path, arrays=None, meta=None):
@@ -40,9 +40,9 @@ def test_round_trip(tmp_path_factory, data):
   assert reader.meta == meta and list(reader.arrays) == list(arrays)
   reader.verify()
   for name, array in arrays.items():
-    for found in (reader.read(name), reader.mapped(name)):
-      assert found.dtype == array.dtype and not found.flags.writeable
-      np.testing.assert_array_equal(found, array)
+    for actual in (reader.read(name), reader.mapped(name)):
+      assert actual.dtype == array.dtype and not actual.flags.writeable
+      np.testing.assert_array_equal(actual, array)
     assert reader.arrays[name].offset % 64 == 0 and reader.arrays[name].nbytes == array.nbytes
 
 
@@ -52,9 +52,9 @@ def test_rows_in_any_order(tmp_path_factory, count, width, dtype, data):
   path = _write(tmp_path_factory.getbasetemp() / "w.pack", {"before": np.arange(99), "x": array})
   rows = np.array(data.draw(st.lists(st.integers(-count, count - 1), max_size=20)), np.int64)
   reader = packed_format.Reader(path)
-  found = reader.rows("x", rows)
-  assert found.dtype == dtype
-  np.testing.assert_array_equal(found, array[rows])
+  actual = reader.rows("x", rows)
+  assert actual.dtype == dtype
+  np.testing.assert_array_equal(actual, array[rows])
   for row in (count, -count - 1) if width else ():
     with pytest.raises(IndexError):
       reader.rows("x", np.array([0, row]))
@@ -63,14 +63,14 @@ def test_rows_in_any_order(tmp_path_factory, count, width, dtype, data):
 @given(cuts=st.lists(st.integers(0, 20), max_size=4))
 def test_blocks_of_rows_make_up_the_array(cuts):
   rows = np.arange(60, dtype=np.int64).reshape(20, 3)
-  made = []
+  contents = []
   for blocks in ([rows], np.split(rows, sorted(cuts))):
     file = io.BytesIO()
     writer = packed_format.Writer(file)
     writer.add_blocks("rows", np.uint16, (3,), blocks)
     writer.finish({})
-    made.append(file.getvalue())
-  assert made[0] == made[1]
+    contents.append(file.getvalue())
+  assert contents[0] == contents[1]
 
 
 def test_blocks_that_end_in_an_error_leave_the_file_as_it_was(tmp_path):
@@ -100,7 +100,7 @@ def test_opening_a_truncated_file_fails(tmp_path):
   content = path.read_bytes()
   for length in range(len(content)):
     path.write_bytes(content[:length])
-    with pytest.raises(errors.DataError, match=MEND) as caught:
+    with pytest.raises(errors.DataError, match=REMEDY) as caught:
       packed_format.Reader(path)
     assert str(path) in str(caught.value)
   path.write_bytes(content + b"x")
@@ -132,10 +132,10 @@ def test_every_changed_byte_is_found(tmp_path):
       reader = packed_format.Reader(path)
       for use in (lambda: reader.read(inside[place]), reader.verify):
         with pytest.raises(errors.DataError, match=(
-            f"is damaged: the checksum of its array '{inside[place]}' is wrong; {MEND}")):
+            f"is damaged: the checksum of its array '{inside[place]}' is wrong; {REMEDY}")):
           use()
     elif place < 32 or place >= start:
-      with pytest.raises(errors.DataError, match=MEND):
+      with pytest.raises(errors.DataError, match=REMEDY):
         packed_format.Reader(path)
 
 

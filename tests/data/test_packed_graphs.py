@@ -45,24 +45,24 @@ def _packed(folder, graph, name="g.1"):
 
 def _assert_same(packed, plain):
   for field in dataclasses.fields(plain):
-    found, expected = getattr(packed, field.name), getattr(plain, field.name)
+    actual, expected = getattr(packed, field.name), getattr(plain, field.name)
     if isinstance(expected, np.ndarray):
-      assert found.dtype == expected.dtype and not found.flags.writeable, field.name
-      np.testing.assert_array_equal(found, expected, err_msg=field.name)
+      assert actual.dtype == expected.dtype and not actual.flags.writeable, field.name
+      np.testing.assert_array_equal(actual, expected, err_msg=field.name)
     else:
-      assert found == expected, field.name
+      assert actual == expected, field.name
   for name in ("kind", "num_nodes", "num_configs", "has_runtimes"):
     assert getattr(packed, name) == getattr(plain, name), name
   assert packed.arrays().keys() == plain.arrays().keys()
   np.testing.assert_array_equal(packed.relative_runtime, plain.relative_runtime)
   for name in ("config_keys", "config_digests", "config_rows", "runtime_order"):
-    found, expected = getattr(packed, name)(), getattr(plain, name)()
-    assert found.dtype == expected.dtype
-    np.testing.assert_array_equal(found, expected, err_msg=name)
+    actual, expected = getattr(packed, name)(), getattr(plain, name)()
+    assert actual.dtype == expected.dtype
+    np.testing.assert_array_equal(actual, expected, err_msg=name)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_field_and_every_answer(tmp_path, case):
+def test_every_field_and_every_method(tmp_path, case):
   kind, changes = CASES[case]
   packed, plain = _packed(tmp_path, MAKERS[kind](0, **{"num_configs": 3, **changes}))
   assert isinstance(packed, type(plain)) and packed.name == "g.1"
@@ -79,15 +79,15 @@ def test_any_graph_and_any_rows(tmp_path_factory, seed, kind, configs, data):
   _assert_same(packed, plain)
   if kind == "layout":
     rows = data.draw(st.lists(st.integers(0, configs - 1), max_size=20))
-    found = packed.layouts(np.array(rows, np.int64))
-    assert found.dtype == np.int8
-    np.testing.assert_array_equal(found, plain.layouts(np.array(rows, np.int64)))
+    actual = packed.layouts(np.array(rows, np.int64))
+    assert actual.dtype == np.int8
+    np.testing.assert_array_equal(actual, plain.layouts(np.array(rows, np.int64)))
 
 
 def test_arrays_are_not_kept_in_memory(tmp_path):
   packed, plain = _packed(tmp_path, synthetic.layout_graph(0))
   assert packed.node_feat is not packed.node_feat and plain.node_feat is plain.node_feat
-  assert packed.node_opcode is packed.node_opcode  # But a byte a node.
+  assert packed.node_opcode is packed.node_opcode  # Except for one byte per node.
   assert packed.nbytes == sum(getattr(plain, name).nbytes for name in (
       "node_feat", "node_opcode", "edge_index", "config_runtime"))
 
@@ -124,14 +124,14 @@ def test_packing_and_reading_never_hold_the_layouts(tmp_path, monkeypatch):
     packed = packed_graphs.open_graph(packed_format.Reader(tmp_path / "g.pack"))
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
-    found = packed.layouts(np.arange(0, count, 100))
+    actual = packed.layouts(np.arange(0, count, 100))
     reading = tracemalloc.get_traced_memory()[1] - before
   finally:
     tracemalloc.stop()
   # A few blocks, digests of rows, and what it takes to read a zip file.
   assert packing < 0.25 * unpacked
-  # 40 of 4,000 configurations: a byte a number, their codes and indices to them.
-  assert reading < 4 * found.nbytes
+  # 40 of 4,000 configurations: one byte per number, their codes and indices.
+  assert reading < 4 * actual.nbytes
   assert (tmp_path / "g.pack").stat().st_size < 2 * count * nodes + 30 * count + 60_000
 
 
@@ -155,9 +155,9 @@ def test_format_errors_are_the_same_as_for_npz_files(tmp_path, case):
   np.savez(tmp_path / "g.npz", **arrays)
   with pytest.raises(errors.DataError) as expected:
     npz.load_graph(tmp_path / "g.npz")
-  with pytest.raises(errors.DataError) as found:
+  with pytest.raises(errors.DataError) as actual:
     packed_graphs.pack_graph(tmp_path / "g.npz", tmp_path / "g.pack")
-  assert str(found.value) == str(expected.value)
+  assert str(actual.value) == str(expected.value)
   assert [path.name for path in tmp_path.iterdir()] == ["g.npz"]
 
 

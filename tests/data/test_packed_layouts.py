@@ -26,14 +26,15 @@ def _write(path, layouts, cuts=()):
   return packed_format.Reader(path)
 
 
-def _random(rng, configs, nodes, pieces, width):
-  """Layouts whose pieces of `width` numbers are drawn from `pieces` different ones."""
-  values = rng.choice(7 ** min(width, 6), pieces, replace=False)
+def _random(rng, configs, nodes, distinct_count, width):
+  """Layouts whose rows of `width` numbers are drawn from `distinct_count` different ones."""
+  values = rng.choice(7 ** min(width, 6), distinct_count, replace=False)
   known = values[:, None] // 7 ** np.arange(min(width, 6)) % 7 - 1
-  known = np.concatenate([known, np.full((pieces, width - known.shape[1]), -1)], axis=1)
-  # Each piece occurs, whatever is drawn.
+  known = np.concatenate([known, np.full((distinct_count, width - known.shape[1]), -1)], axis=1)
+  # Each distinct row occurs, whatever is drawn.
   places = configs * nodes * 18 // width
-  picks = np.concatenate([np.arange(pieces), rng.integers(pieces, size=places - pieces)])
+  picks = np.concatenate([
+      np.arange(distinct_count), rng.integers(distinct_count, size=places - distinct_count)])
   return known[picks].astype(np.int8).reshape(configs, nodes, 18)
 
 
@@ -44,17 +45,17 @@ def test_round_trip(tmp_path_factory, layouts, dtype, cuts, picked):
   reader = _write(tmp_path_factory.getbasetemp() / "l.pack", layouts.astype(dtype), cuts)
   read = packed_layouts.PackedLayouts(reader)
   for rows in (np.arange(len(layouts)), [row for row in picked if row < len(layouts)]):
-    found = read(rows)
-    assert found.dtype == np.int8
-    np.testing.assert_array_equal(found, layouts[np.array(rows, np.int64)])
+    actual = read(rows)
+    assert actual.dtype == np.int8
+    np.testing.assert_array_equal(actual, layouts[np.array(rows, np.int64)])
 
 
-@pytest.mark.parametrize("pieces, width, coded", [
+@pytest.mark.parametrize("distinct_count, width, coded", [
     (256, 18, (18, np.uint8)), (257, 18, (18, np.uint16)), (65_536, 18, (18, np.uint16)),
     # Too many layouts of three tensors, and few of one, then many, then too many.
     (256, 6, (6, np.uint8)), (257, 6, (6, np.uint16)), (65_537, 6, (1, np.uint8))])
-def test_the_smallest_sufficient_encoding_is_used(tmp_path, pieces, width, coded):
-  layouts = _random(np.random.default_rng(0), 3000, 40, pieces, width)
+def test_the_smallest_sufficient_encoding_is_used(tmp_path, distinct_count, width, coded):
+  layouts = _random(np.random.default_rng(0), 3000, 40, distinct_count, width)
   reader = _write(tmp_path / "l.pack", layouts, [100, 2000])
   assert (reader.arrays["dictionary"].shape[1], reader.arrays["codes"].dtype) == coded
   assert reader.arrays["codes"].shape == (3000, 40 * 18 // coded[0])
@@ -87,7 +88,7 @@ def test_a_damaged_row_is_found_on_access(tmp_path):
   layouts = _random(np.random.default_rng(0), 30, 4, 20, 18)
   entry = _write(tmp_path / "l.pack", layouts).arrays["codes"]
   content = bytearray((tmp_path / "l.pack").read_bytes())
-  # A code of the same dictionary: wrong, and of the right form.
+  # A code of the same dictionary: wrong but well-formed.
   place = entry.offset + 7 * 4 + 2
   content[place] = (content[place] + 1) % 20
   (tmp_path / "l.pack").write_bytes(content)

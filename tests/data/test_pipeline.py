@@ -5,18 +5,18 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from tests.data import test_batches as made
+from tests.data import test_batches as small
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import pipeline
 
 
 def _batch(kind, mode="full", seed=0):
-  members = made._prepared(kind, max_nodes=3)
+  members = small._prepared(kind, max_nodes=3)
   return batches.training_batch(
-      members, made._config(segment_mode=mode), np.random.default_rng(seed))
+      members, small._config(segment_mode=mode), np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("kind", made.MAKERS)
+@pytest.mark.parametrize("kind", small.MAKERS)
 def test_the_graph_tensor_holds_the_batch(kind):
   batch = _batch(kind)
   step = pipeline.to_step(batch)
@@ -54,21 +54,21 @@ def test_segments_are_a_graph_of_their_own_with_the_batchs_lists():
 
 
 def test_scoring_batches_have_no_labels():
-  batch, _ = next(batches.scoring_batches(made.PREPARED["tile"], 4, 2))
+  batch, _ = next(batches.scoring_batches(small.PREPARED["tile"], 4, 2))
   assert not set(pipeline.to_step(batch)) & set(batches.LABELS)
 
 
 @pytest.mark.parametrize("mode", ["full", "drop", "backprop"])
-@pytest.mark.parametrize("kind", made.MAKERS)
+@pytest.mark.parametrize("kind", small.MAKERS)
 def test_one_specification_that_fixes_the_feature_widths_alone(kind, mode):
   everything = [_batch(kind, mode, seed) for seed in range(3)]
   dataset = pipeline.dataset(lambda: iter(everything))
-  for expected, found in zip(everything, dataset):
-    # Which nodes a dropped graph kept is for tests and debugging; no step asks.
-    assert expected.keys() - {"node_ids"} == found.keys()
-    for key in found:
-      np.testing.assert_array_equal(found[key], expected[key])
-      assert found[key].dtype == expected[key].dtype
+  for expected, actual in zip(everything, dataset):
+    # The kept nodes of a dropped graph are for tests and debugging; no step reads them.
+    assert expected.keys() - {"node_ids"} == actual.keys()
+    for key in actual:
+      np.testing.assert_array_equal(actual[key], expected[key])
+      assert actual[key].dtype == expected[key].dtype
   for key, spec in dataset.element_spec.items():
     wide = key.endswith(("nodes", "configs")) and everything[0][key].ndim > 1
     fixed = [None] * (everything[0][key].ndim - 1) + [everything[0][key].shape[-1]]

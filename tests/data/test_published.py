@@ -28,10 +28,10 @@ def _programs(*names, num_configs=12):
 
 
 def test_which_splits_have_published_indices():
-  found = {(name, split) for name in registry.collection_names() for split in registry.SPLITS
+  actual = {(name, split) for name in registry.collection_names() for split in registry.SPLITS
            if published.is_published(registry.get_collection(name), split)}
-  assert found == {(name, "valid") for name in published.COLLECTIONS}
-  assert len(found) == 4
+  assert actual == {(name, "valid") for name in published.COLLECTIONS}
+  assert len(actual) == 4
 
 
 def test_programs_are_restricted_to_their_indices_in_order_with_repeats(tmp_path):

@@ -60,7 +60,7 @@ def test_bytes_of_an_element(column, size):
 
 
 def _named(graph):
-  """The single columns by what they mean; they stand last, in this order."""
+  """The single columns by name; they are the last ones, in this order."""
   names = ["kernel", "output", "input", "work", "output_steps", "input_steps", "more_input_steps",
            "bytes"]
   columns = tile_features.tile_features(graph)
@@ -70,17 +70,17 @@ def _named(graph):
 
 def test_volumes_steps_and_bytes():
   tiles = [_tile((8, 16), (4,), (8, 4)), _tile((64, 128), (), (64, 128))]
-  found, columns = _named(_kernel((64, 128), np.array(tiles), BF16))
+  actual, columns = _named(_kernel((64, 128), np.array(tiles), BF16))
   log2 = math.log2
-  np.testing.assert_allclose(found["output"], [log2(8 * 16), log2(64 * 128)])
-  np.testing.assert_allclose(found["kernel"], [log2(4), 0])
-  np.testing.assert_allclose(found["work"], [log2(8 * 16 * 4), log2(64 * 128)])
+  np.testing.assert_allclose(actual["output"], [log2(8 * 16), log2(64 * 128)])
+  np.testing.assert_allclose(actual["kernel"], [log2(4), 0])
+  np.testing.assert_allclose(actual["work"], [log2(8 * 16 * 4), log2(64 * 128)])
   # Blocks along each axis: 64/8 and 128/16, or one.
   np.testing.assert_allclose(columns[:, 13:15], [[log2(8), log2(8)], [0, 0]])
-  np.testing.assert_allclose(found["output_steps"], [log2(8) + log2(8), 0])
-  np.testing.assert_allclose(found["input_steps"], [log2(64 * 128 / (8 * 4)), 0])
+  np.testing.assert_allclose(actual["output_steps"], [log2(8) + log2(8), 0])
+  np.testing.assert_allclose(actual["input_steps"], [log2(64 * 128 / (8 * 4)), 0])
   np.testing.assert_allclose(
-      found["bytes"], [log2(2 * (8 * 16 + 8 * 4)), log2(2 * (64 * 128 + 64 * 128))])
+      actual["bytes"], [log2(2 * (8 * 16 + 8 * 4)), log2(2 * (64 * 128 + 64 * 128))])
 
 
 def test_sides_from_the_minor_one():
@@ -122,8 +122,8 @@ def test_a_row_depends_on_its_configuration_and_the_graph_only(data):
 @given(st.lists(st.lists(st.sampled_from([-1.0, 0.0, 1.0, 7.0, 4096.0, 2.0 ** 31]), min_size=24,
                          max_size=24), min_size=1, max_size=4))
 def test_finite_whatever_the_bounds(rows):
-  found = tile_features.tile_features(_kernel((8, 16), np.array(rows)))
-  assert found.shape[0] == len(rows) and np.isfinite(found).all()
+  actual = tile_features.tile_features(_kernel((8, 16), np.array(rows)))
+  assert actual.shape[0] == len(rows) and np.isfinite(actual).all()
 
 
 def test_no_configurations():

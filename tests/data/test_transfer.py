@@ -69,7 +69,7 @@ def test_a_broken_connection_is_resumed(server, tmp_path):
   assert _fetch(server, tmp_path / "a") == CONTENT
   first, second, third = _ranges(server)
   starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in (second, third)]
-  # What the client had not read when the connection broke comes again: less than one of its pieces.
+  # Data that the client had not read when the connection broke is sent again: less than a chunk.
   assert first is None and 200_000 - transfer._CHUNK <= starts[0] <= 200_000
   assert starts[0] + 150_000 - transfer._CHUNK <= starts[1] <= starts[0] + 150_000
   tag = f'"{hashlib.sha256(CONTENT).hexdigest()}"'
@@ -106,7 +106,7 @@ def test_only_a_known_version_is_resumed(server, tmp_path, validator, second):
   server.faults["a.tar"] = [Fault(cut=300_000)]
   assert _fetch(server, tmp_path / "a") == CONTENT
   assert (_ranges(server)[1] is None) == (second == "anew")
-  if validator == "weak":  # Its modification time is asked by, not the weak tag.
+  if validator == "weak":  # The request has the modification time, not the weak tag.
     assert server.gets()[1].headers["If-Range"].endswith("GMT")
 
 
@@ -142,7 +142,7 @@ def test_interrupted_between_two_versions(server, tmp_path, monkeypatch):
     raise transfer.Stopped()
 
   with monkeypatch.context() as patched:
-    patched.setattr(transfer, "_append", end)  # The new version is written down, no byte of it.
+    patched.setattr(transfer, "_append", end)  # The new version is recorded, but none of its bytes.
     with pytest.raises(transfer.Stopped):
       transfer.fetch(server.address + "a.tar", tmp_path / "a")
   assert _fetch(server, tmp_path / "a") == OTHER
@@ -182,7 +182,7 @@ def test_leftovers_of_another_file_are_not_used(server, tmp_path):
       version.write_text(stored)
     assert _fetch(server, tmp_path / "a") == CONTENT, stored
     assert _ranges(server)[-1] is None
-  # The same way, but good, they are: so the test above can fail.
+  # Valid leftovers are used in the same situation, so the test above can fail.
   partial.write_bytes(CONTENT[:14])
   version.write_text(json.dumps(good))
   assert _fetch(server, tmp_path / "a") == CONTENT
@@ -224,7 +224,7 @@ def test_a_temporary_failure_is_retried(server, tmp_path, status):
 
 
 def test_progress_resets_the_attempts(server, tmp_path):
-  # Eight breaks, each a piece further.
+  # Eight breaks, each one chunk further.
   server.faults["a.tar"] = [Fault(cut=2 * transfer._CHUNK)] + [Fault(cut=70_000)] * 5 + [
       Fault(status=500)] * 4
   assert _fetch(server, tmp_path / "a") == CONTENT
@@ -258,7 +258,7 @@ def test_no_server(tmp_path):
     address = server.address + "a.tar"
   with pytest.raises(errors.MissingDataError) as caught:
     transfer.fetch(address, tmp_path / "a")
-  # Once, and not with all that wraps it.
+  # The reason appears once, without the exceptions that wrap it.
   assert str(caught.value).startswith(
       f"cannot fetch {address}: no connection: Connection refused (attempts in a row: 6); ")
   assert "\n" not in str(caught.value) and "HTTPConnectionPool" not in str(caught.value)
@@ -357,8 +357,8 @@ def test_the_size_of_a_remote_file(server):
 def test_digests(tmp_path):
   (tmp_path / "f").write_bytes(CONTENT * 5)
   seen = []
-  found = transfer.digest(tmp_path / "f", lambda *at: seen.append(at))
-  assert found == hashlib.sha256(CONTENT * 5).hexdigest()
+  actual = transfer.digest(tmp_path / "f", lambda *at: seen.append(at))
+  assert actual == hashlib.sha256(CONTENT * 5).hexdigest()
   assert seen == [(1 << 20, 2_500_000), (2 << 20, 2_500_000), (2_500_000, 2_500_000)]
   with pytest.raises(errors.MissingDataError, match="cannot read .*gone: No such file"):
     transfer.digest(tmp_path / "gone")

@@ -29,7 +29,7 @@ def labelled(draw, max_nodes=9):
 
 
 def _relabelled(opcodes, edges, order):
-  """The same graph with node i called order[i], its edges in another order."""
+  """The same graph with node i renamed to order[i], and its edges in another order."""
   order = np.array(order)
   again = np.empty_like(opcodes)
   again[order] = opcodes
@@ -72,7 +72,7 @@ def test_differences_that_matter():
   other = graph.node_opcode.copy()
   other[3] += 1
   assert twins.graph_hash(other, graph.edge_index) != base
-  # Shapes stand in the features: with them, a kernel in two shapes is two graphs.
+  # Features include shapes: with them, a kernel in two shapes is two graphs.
   feat = graph.node_feat.copy()
   feat[2, 21] += 1
   assert twins.graph_hash(*arrays, feat) != twins.graph_hash(*arrays, graph.node_feat)
@@ -85,8 +85,8 @@ def test_distant_nodes_distinguish_graphs():
   # Two chains of 20 nodes with one node of another opcode, at different places.
   chain = np.stack([np.arange(1, 20), np.arange(19)], axis=1)
   at = lambda place: np.where(np.arange(20) == place, 1, 0)
-  found = {twins.graph_hash(at(place), chain) for place in range(20)}
-  assert len(found) == 20
+  actual = {twins.graph_hash(at(place), chain) for place in range(20)}
+  assert len(actual) == 20
 
 
 def test_the_dtypes_do_not_matter():
@@ -101,7 +101,7 @@ def test_the_same_in_every_process_and_version():
           "print(twins.graph_hash(np.array([1, 2, 2]), np.array([[2, 0], [2, 1]])))")
   printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True,
                            capture_output=True, text=True).stdout.strip()
-  # Which programs stand on which side follows from it: it must not change.
+  # The splits depend on this hash, so it must not change.
   assert printed == GOLDEN
 
 

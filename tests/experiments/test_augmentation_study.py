@@ -217,19 +217,19 @@ def test_costs_include_the_training_before():
 
 
 def test_tables():
-  found = _results()
-  json.dumps(found, allow_nan=False)
-  text = augmentation_study.markdown(found)
+  actual = _results()
+  json.dumps(actual, allow_nan=False)
+  text = augmentation_study.markdown(actual)
   assert "intervals of 99.38 %" in text and "With 3 seeds, intervals are too narrow" in text
   assert "## tile:x, 10 programs: families that do not occur in training" in text
   assert "| tile:x | 5 | real | 1 | 30 | 20 | 960 | 0 | 5 | 0 | 0 |" in text
-  lines = augmentation_study.readme_table(found).splitlines()
+  lines = augmentation_study.readme_table(actual).splitlines()
   assert lines[0] == (
       "| measured real programs | seen groups: tau, real | seen groups: real + LayerDAG "
       "| seen groups: gain over oversampled | unseen groups: tau, real "
       "| unseen groups: real + LayerDAG | unseen groups: gain over oversampled |")
   assert [line.split(" | ")[0] for line in lines[2:]] == ["| 5", "| 10"]
-  (ten,) = [one for one in found["comparisons"]
+  (ten,) = [one for one in actual["comparisons"]
             if (one["budget"], one["arm"]) == (10, "layerdag")]
   for name in ("seen", "unseen_groups"):
     assert gains.gain_text(ten["parts"][name]["real_oversampled"]["tau"]) in lines[3]

@@ -22,8 +22,8 @@ from tpugraphs_rank.data import packed_graphs
 @pytest.mark.parametrize("coverage", [0.1, 0.5, 0.9])
 def test_programs_have_the_requested_coverage(coverage):
   graph = programs.program(3000, coverage, 4, seed=1)
-  found, two = programs.covered(graph.edge_index, graph.node_config_ids, 3000)
-  assert found == pytest.approx(coverage, abs=0.01) and two > found
+  actual, two = programs.covered(graph.edge_index, graph.node_config_ids, 3000)
+  assert actual == pytest.approx(coverage, abs=0.01) and two > actual
   assert graph.node_config_feat.shape == (4, len(graph.node_config_ids), 18)
 
 
@@ -79,8 +79,8 @@ def test_costs_are_in_units_of_an_exact_state():
   exact = types.SimpleNamespace(called_s=2.0)
   distinct = types.SimpleNamespace(called_s=1.0, cpu_s=4.0, deduplicated=30, states=[5, 10, 20])
   # (3 + 4) + (4 + 5) states of each of ten configurations in 2 s, 45 distinct ones in 1 s.
-  found = execution.costs([3, 4, 5], 10, exact, distinct)
-  assert found == pytest.approx({"cost_of_telling": (3 / 30) / (2 / 160),
+  actual = execution.costs([3, 4, 5], 10, exact, distinct)
+  assert actual == pytest.approx({"cost_of_telling": (3 / 30) / (2 / 160),
                                  "cost_of_distinct": (1 / 45) / (2 / 160)})
 
 
@@ -89,11 +89,11 @@ def test_a_streamer_counts_the_states_that_it_computes():
   bench = execution.Bench(graph, configs=2)
   layouts = programs.searched_layouts(len(graph.node_config_ids), 40, np.random.default_rng(0))
   times, streamers = bench.stream(layouts, 1, ("exact", "distinct"))
-  found = streamers["distinct"]
-  assert set(times) == {"exact", "distinct"} and 0 < found.called_s <= found.cpu_s
-  assert (np.array(bench.rows) <= found.states).all()
-  assert (found.states < 40 * np.array(bench.rows)).all() and found.deduplicated > 0
-  assert found.states[0] == sum(
+  actual = streamers["distinct"]
+  assert set(times) == {"exact", "distinct"} and 0 < actual.called_s <= actual.cpu_s
+  assert (np.array(bench.rows) <= actual.states).all()
+  assert (actual.states < 40 * np.array(bench.rows)).all() and actual.deduplicated > 0
+  assert actual.states[0] == sum(
       len(np.unique(layouts[:, node], axis=0)) for node in range(layouts.shape[1]))
 
 
@@ -107,19 +107,19 @@ def test_the_public_path_scores_packed_programs(tmp_path, kind):
   if kind == "searched":
     np.testing.assert_array_equal(graph.layouts(np.arange(150)), programs.searched_layouts(
         len(graph.node_config_ids), 150, np.random.default_rng(1)))
-  found = public_path.score(str(tmp_path / "run"), str(tmp_path / "p.pack"))
-  assert set(found) == {"per_cpu_s", "per_wall_s", "peak_gb"} and min(found.values()) > 0
+  actual = public_path.score(str(tmp_path / "run"), str(tmp_path / "p.pack"))
+  assert set(actual) == {"per_cpu_s", "per_wall_s", "peak_gb"} and min(actual.values()) > 0
 
 
 def test_a_case_runs_in_a_separate_process(tmp_path):
-  found = cases.run("experiments.benchmark", "program", tmp_path / "p.pack", "random", 3)
-  assert found["nbytes"] > 3 * 18 and (tmp_path / "p.pack").exists()
+  actual = cases.run("experiments.benchmark", "program", tmp_path / "p.pack", "random", 3)
+  assert actual["nbytes"] > 3 * 18 and (tmp_path / "p.pack").exists()
   with pytest.raises(errors.TpuGraphsRankError, match="score .*gone.* failed:(.|\n)*gone"):
     cases.run("experiments.benchmark", "score", tmp_path / "gone", tmp_path / "p.pack")
 
 
-@pytest.fixture(scope="module", name="found")
-def _found():
+@pytest.fixture(scope="module", name="actual")
+def _actual():
   """The results of the benchmark at sizes that take seconds."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(benchmark, "_NODES", 300)
@@ -129,16 +129,16 @@ def _found():
     patch.setattr(benchmark, "_STREAMED", (20, 30))
     patch.setattr(benchmark, "_MOST_EXACT", 20)
     patch.setattr(benchmark, "_COUNTS", (1_000,))
-    found = {"speedups": benchmark.speedups(1), "growth": benchmark.growth(1),
+    actual = {"speedups": benchmark.speedups(1), "growth": benchmark.growth(1),
              "streaming": benchmark.streaming(1)}
-    found["memory"] = [{"nodes": 20_000, "configurations": "searched", "count": 100_000,
+    actual["memory"] = [{"nodes": 20_000, "configurations": "searched", "count": 100_000,
                         "per_cpu_s": 2345.6, "peak_gb": 1.234}]
-    found["speedup_over_plain"] = benchmark.summary(found)
-  return found
+    actual["speedup_over_plain"] = benchmark.summary(actual)
+  return actual
 
 
-def test_the_summary(found):
-  case, ratios = found["speedups"]["13_31_width32"], found["speedup_over_plain"]
+def test_the_summary(actual):
+  case, ratios = actual["speedups"]["13_31_width32"], actual["speedup_over_plain"]
   times = case["times"]
   assert ratios["train"]["13_31"] == pytest.approx(
       times["train_plain"]["cpu_s"] / times["train_exact"]["cpu_s"])
@@ -147,30 +147,30 @@ def test_the_summary(found):
   assert ratios["inference_next_list"]["13_31"] == case["score_speedup"]
   assert ratios["inference"]["13_31"] == pytest.approx(
       16 * times["score_plain"]["cpu_s"] / times["score_exact_program"]["cpu_s"])
-  searched, random = found["streaming"]
+  searched, random = actual["streaming"]
   assert (searched["configurations"], random["configurations"]) == ("searched", "random")
   assert ratios["distinct_state"] == pytest.approx(
       searched["distinct_per_cpu_s"] / searched["exact_per_cpu_s"])
   for entry in (times["train_exact"], times["score_plain"]):
     assert 0 < entry["share"] and entry["binds"] in ("matmul", "copy")
-  json.dumps(found, allow_nan=False)
+  json.dumps(actual, allow_nan=False)
 
 
-def test_growth_has_every_feasible_variant(found):
-  base, more, both, distinct = found["growth"]
-  assert [row["configs"] for row in found["growth"]] == [3, 4, 20, 30]
+def test_growth_has_every_feasible_variant(actual):
+  base, more, both, distinct = actual["growth"]
+  assert [row["configs"] for row in actual["growth"]] == [3, 4, 20, 30]
   assert all(base[way] > 0 and more[f"{way}_wall"] > 0 for way in benchmark._WAYS)
   measured = lambda row: {way for way in benchmark._WAYS if row[way] is not None}
   assert measured(both) == {"score_exact", "score_distinct"}
   assert measured(distinct) == {"score_distinct"}
 
 
-def test_the_tables_and_the_plot(found, tmp_path):
-  text = report.tables_text(found)
+def test_the_tables_and_the_plot(actual, tmp_path):
+  text = report.tables_text(actual)
   assert "| 13_31_width32 |" in text and "| searched | 1000 |" in text.replace(",", "")
-  report.plot(tmp_path / "growth.png", found["growth"])
+  report.plot(tmp_path / "growth.png", actual["growth"])
   assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
-  speedup = f"{found['speedup_over_plain']['train']['13_31']:.1f}x"
-  assert speedup in report.speedup_table(found)
+  speedup = f"{actual['speedup_over_plain']['train']['13_31']:.1f}x"
+  assert speedup in report.speedup_table(actual)
   assert "| 20,000 | 100,000 searched | `Run.score` | 2,346 | 1.23 GB |" in (
-      report.streaming_table(found))
+      report.streaming_table(actual))

@@ -19,22 +19,22 @@ def _predictions(noise, seeds=3, seed=0):
 def test_the_mean_is_that_of_paired_differences():
   y, ours = _predictions(0.5)
   _, theirs = _predictions(4.0, seed=1)
-  found = label_gains.gains(y, ours, theirs, FAMILIES, resamples=200)
-  assert found["pearson"].mean == pytest.approx(np.mean(
+  actual = label_gains.gains(y, ours, theirs, FAMILIES, resamples=200)
+  assert actual["pearson"].mean == pytest.approx(np.mean(
       [metrics.pearson(y, one) - metrics.pearson(y, other) for one, other in zip(ours, theirs)]))
-  assert found["mae"].mean == pytest.approx(np.mean(
+  assert actual["mae"].mean == pytest.approx(np.mean(
       [metrics.mean_absolute_error(y, other) - metrics.mean_absolute_error(y, one)
        for one, other in zip(ours, theirs)]))
-  assert found["mae"].low > 0 and found["mae"].n == 8
+  assert actual["mae"].low > 0 and actual["mae"].n == 8
   back = label_gains.gains(y, theirs, ours, FAMILIES, resamples=200)
-  assert back["mae"].mean == pytest.approx(-found["mae"].mean)
-  assert back["pearson"].low == pytest.approx(-found["pearson"].high)
+  assert back["mae"].mean == pytest.approx(-actual["mae"].mean)
+  assert back["pearson"].low == pytest.approx(-actual["pearson"].high)
 
 
 def test_the_interval_equals_that_of_explicit_resampling():
   y, ours = _predictions(2.0)
   _, theirs = _predictions(3.0, seed=1)
-  found = label_gains.gains(y, ours, theirs, FAMILIES, level=0.8, resamples=2000)
+  actual = label_gains.gains(y, ours, theirs, FAMILIES, level=0.8, resamples=2000)
   rng = np.random.default_rng(5)
   names, drawn = sorted(set(FAMILIES)), {"pearson": [], "mae": []}
   for _ in range(2000):
@@ -51,14 +51,14 @@ def test_the_interval_equals_that_of_explicit_resampling():
   for name, values in drawn.items():
     low, high = np.quantile(values, [0.1, 0.9])
     tolerance = 0.1 * (high - low)
-    assert found[name].low == pytest.approx(low, abs=tolerance), name
-    assert found[name].high == pytest.approx(high, abs=tolerance), name
+    assert actual[name].low == pytest.approx(low, abs=tolerance), name
+    assert actual[name].high == pytest.approx(high, abs=tolerance), name
 
 
 def test_constant_predictions_have_no_correlation():
   y, ours = _predictions(0.1)
-  found = label_gains.gains(y, ours, np.full([3, 8], 7.0), FAMILIES, resamples=50)
-  assert found["pearson"].mean == pytest.approx(
+  actual = label_gains.gains(y, ours, np.full([3, 8], 7.0), FAMILIES, resamples=50)
+  assert actual["pearson"].mean == pytest.approx(
       np.mean([metrics.pearson(y, one) for one in ours]))
 
 

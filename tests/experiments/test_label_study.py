@@ -30,14 +30,14 @@ def _pairs(graphs):
 def test_the_data_of_each_arm():
   study = _study()
   guess = lambda graphs: 100.0 + np.arange(len(graphs))
-  found = {name: (graphs, size) for name, graphs, size in label_study.arms(study, 6, 1, guess)}
-  assert list(found) == ["real", "real_oversampled", "layerdag_taught",
+  actual = {name: (graphs, size) for name, graphs, size in label_study.arms(study, 6, 1, guess)}
+  assert list(actual) == ["real", "real_oversampled", "layerdag_taught",
                          "layerdag_taught_shuffled", "layerdag_taught_only", "real_taught"]
-  known = _pairs(found["real"][0])
+  known = _pairs(actual["real"][0])
   assert len(known) == 6 and known < _pairs(study.parts["train"])
   # All arms take the same number of steps per round.
-  assert {len(graphs) / size for graphs, size in found.values()} == {30 / 4}
-  for name, (graphs, _) in found.items():
+  assert {len(graphs) / size for graphs, size in actual.values()} == {30 / 4}
+  for name, (graphs, _) in actual.items():
     pairs = _pairs(graphs)
     true = {pair for pair in pairs if pair[1] < 100}
     assert true == (set() if name == "layerdag_taught_only" else known), name
@@ -46,7 +46,7 @@ def test_the_data_of_each_arm():
       assert hashes <= set(study.generated.hashes().tolist()), name
     elif name == "real_taught":
       assert hashes <= set(study.parts["train"].hashes().tolist())
-  taught, shuffled = (found[name][0] for name in ("layerdag_taught", "layerdag_taught_shuffled"))
+  taught, shuffled = (actual[name][0] for name in ("layerdag_taught", "layerdag_taught_shuffled"))
   assert set(taught.y[:, 0].tolist()) == set(shuffled.y[:, 0].tolist())
   assert (taught.hashes() == shuffled.hashes()).all() and (taught.y != shuffled.y).any()
   # Another seed selects other graphs.
@@ -90,11 +90,11 @@ def test_a_budget_is_trained_once_with_labels_from_the_real_arms(tmp_path, monke
 
 def test_the_report():
   truth, families = np.arange(6.0), list("aabbcc")
-  found = {20: {arm: {seed: {"predictions": (truth + shift + seed).tolist(), "cpu_seconds": 2.0}
+  actual = {20: {arm: {seed: {"predictions": (truth + shift + seed).tolist(), "cpu_seconds": 2.0}
                       for seed in (0, 1)}
                 for arm, shift in (("real", 3.0), ("real_oversampled", 2.0),
                                    ("layerdag_taught", 1.0))}}
-  result = label_study.report(truth, families, found)
+  result = label_study.report(truth, families, actual)
   json.dumps(result, allow_nan=False)
   (one,) = result["comparisons"]
   assert one["arm"] == "layerdag_taught" and one["level"] == pytest.approx(1 - 0.05 / 2)
@@ -110,8 +110,8 @@ def test_generated_graphs_with_held_out_structures_are_dropped(tmp_path):
   parts = {"valid": small_dags.graphs(3, 5), "test": small_dags.graphs(2, 6)}
   drawn = dags_lib.concat([parts["test"], small_dags.graphs(4, 7)])
   dags_lib.save(tmp_path / "synthetic.npz", drawn)
-  found = label_study.generated(tmp_path, parts, ["size"], "unused", 1.0)
-  assert len(found) == 4
+  actual = label_study.generated(tmp_path, parts, ["size"], "unused", 1.0)
+  assert len(actual) == 4
 
 
 def test_the_script(tmp_path):

@@ -28,17 +28,17 @@ def _division(synthetic, real, layers):
 
 
 def test_splits_are_combined_over_all_surrogates():
-  found = layerdag_study.joined([_division([0.2, 0.4], [0.5], 1.0), _division([0.6], [0.7], 3.0)])
-  assert found["pearson_synthetic"] == {
+  actual = layerdag_study.joined([_division([0.2, 0.4], [0.5], 1.0), _division([0.6], [0.7], 3.0)])
+  assert actual["pearson_synthetic"] == {
       "mean": pytest.approx(0.4), "sd": pytest.approx(np.std([0.2, 0.4, 0.6], ddof=1)), "n": 3}
-  assert found["pearson_real"]["mean"] == pytest.approx(0.6)
-  assert found["wasserstein_layers"] == 2.0
-  assert "tv_opcode" not in found and "label" not in found
+  assert actual["pearson_real"]["mean"] == pytest.approx(0.6)
+  assert actual["wasserstein_layers"] == 2.0
+  assert "tv_opcode" not in actual and "label" not in actual
   table = layerdag_study.readme_table({
-      **found, "variants_on_division_0": {"main": found, "no_guidance": {"train_minutes": 5.3}}})
+      **actual, "variants_on_division_0": {"main": actual, "no_guidance": {"train_minutes": 5.3}}})
   assert table.splitlines()[0] == "|  | all divisions | first division | no guidance |"
   assert table.splitlines()[-1].endswith("| - | - | 5 |")
-  text = layerdag_study.markdown({"main": found, "other": {}})
+  text = layerdag_study.markdown({"main": actual, "other": {}})
   assert "| pearson_synthetic | 0.400 ± 0.200 | - |" in text
   assert "| wasserstein_layers | 2.000 | - |" in text
 

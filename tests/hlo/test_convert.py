@@ -30,20 +30,20 @@ def test_kernels(tmp_path):
   no_program.ClearField("module")
   path = _write(tmp_path / "x.pb", tuning_pb2.TuningData(
       modules=[_kernel("a"), no_config, _kernel("b"), no_program, modules.measured([])]))
-  made = convert.convert_file(path)
-  assert [(g.name, g.kind, g.runs, g.valid_runs) for g in made.graphs] == [
+  converted = convert.convert_file(path)
+  assert [(g.name, g.kind, g.runs, g.valid_runs) for g in converted.graphs] == [
       ("a", "tile", 2, 2), ("b", "tile", 2, 2)]
-  assert made.skipped == [
+  assert converted.skipped == [
       ("no_config", "1 of its 3 runs lack a tile_size_config"),
       ("module 3", "it has no HLO program"), ("tiny", "it has no runs")]
-  assert made.graphs[0].arrays.keys() == {
+  assert converted.graphs[0].arrays.keys() == {
       "node_feat", "node_opcode", "edge_index", "feature_padding", "config_feat",
       "config_runtime", "config_runtime_normalizers"}
 
 
 def test_a_kernel_in_a_file_of_its_own(tmp_path):
-  made = convert.convert_file(_write(tmp_path / "x.pb", _kernel("a")))
-  assert [(g.name, g.kind) for g in made.graphs] == [("a", "tile")]
+  converted = convert.convert_file(_write(tmp_path / "x.pb", _kernel("a")))
+  assert [(g.name, g.kind) for g in converted.graphs] == [("a", "tile")]
 
 
 def test_layout_and_bare_programs_are_named_after_the_file(tmp_path):

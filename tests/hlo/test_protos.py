@@ -43,12 +43,12 @@ TUNING = {
 
 def _messages(file) -> dict:
   """Every message of a file descriptor, nested ones too, by its bare name."""
-  found, queue = {}, list(file.message_types_by_name.values())
+  actual, queue = {}, list(file.message_types_by_name.values())
   while queue:
     message = queue.pop()
-    found[message.name] = message
+    actual[message.name] = message
     queue.extend(message.nested_types)
-  return found
+  return actual
 
 
 def _fields(message) -> dict:

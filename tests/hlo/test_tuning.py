@@ -20,23 +20,23 @@ def test_valid_tile_runs():
       modules.tile_run(time_ns=90, is_default=True),
       modules.tile_run(time_ns=0, is_default=True),
   ]
-  made = tuning.tile_arrays([modules.measured(runs)])
-  assert (made.total, made.valid) == (7, 3)
-  assert made.arrays["config_runtime"].tolist() == [2, 70, 90]
+  actual = tuning.tile_arrays([modules.measured(runs)])
+  assert (actual.total, actual.valid) == (7, 3)
+  assert actual.arrays["config_runtime"].tolist() == [2, 70, 90]
   # The first valid default run's.
-  assert made.arrays["config_runtime_normalizers"].tolist() == [70, 70, 70]
-  assert made.arrays.keys() == {"config_feat", "config_runtime", "config_runtime_normalizers"}
-  assert made.arrays["config_feat"].dtype == np.float32
-  assert made.arrays["config_runtime"].dtype == np.int64
-  assert made.arrays["config_runtime_normalizers"].dtype == np.int64
+  assert actual.arrays["config_runtime_normalizers"].tolist() == [70, 70, 70]
+  assert actual.arrays.keys() == {"config_feat", "config_runtime", "config_runtime_normalizers"}
+  assert actual.arrays["config_feat"].dtype == np.float32
+  assert actual.arrays["config_runtime"].dtype == np.int64
+  assert actual.arrays["config_runtime_normalizers"].dtype == np.int64
 
 
 def test_tile_bounds():
   run = modules.tile_run(
       is_default=True, kernel=[2, 3, 4, 5, 6, 7, 8], output=[], inputs=[9, -1])
   run.op_config.tile_size_config.iteration_bounds.extend([11, 12])  # not a feature
-  made = tuning.tile_arrays([modules.measured([run])])
-  np.testing.assert_array_equal(made.arrays["config_feat"], [[
+  actual = tuning.tile_arrays([modules.measured([run])])
+  np.testing.assert_array_equal(actual.arrays["config_feat"], [[
       2, 3, 4, 5, 6, 7, 2 + 3 + 4 + 5 + 6 + 7 + 8, 2 * 3 * 4 * 5 * 6 * 7 * 8,
       0, 0, 0, 0, 0, 0, 0, 0,  # empty: the product is 0 too
       9, -1, 0, 0, 0, 0, 9 - 1, 9 * -1]])
@@ -44,8 +44,8 @@ def test_tile_bounds():
 
 def test_tile_products_wrap_at_64_bits():
   run = modules.tile_run(is_default=True, kernel=[2**62, 2])
-  made = tuning.tile_arrays([modules.measured([run])])
-  assert made.arrays["config_feat"][0, 7] == -2.0**63
+  actual = tuning.tile_arrays([modules.measured([run])])
+  assert actual.arrays["config_feat"][0, 7] == -2.0**63
 
 
 def test_layout_runs_and_rows():
@@ -57,24 +57,24 @@ def test_layout_runs_and_rows():
       modules.layout_run([[], []], error=True),
       tuning_pb2.ConfigProfile(),
   ]
-  made = tuning.layout_arrays([modules.measured(runs, nodes=[1, 0])], node_count=2)
-  assert (made.total, made.valid) == (5, 2)
+  actual = tuning.layout_arrays([modules.measured(runs, nodes=[1, 0])], node_count=2)
+  assert (actual.total, actual.valid) == (5, 2)
   pad = [-1] * 6
-  np.testing.assert_array_equal(made.arrays["node_config_feat"], [
+  np.testing.assert_array_equal(actual.arrays["node_config_feat"], [
       [[1, 0, -1, -1, -1, -1] + pad + pad, pad * 3],
       [[1, 0, -1, -1, -1, -1] + [0, -1, -1, -1, -1, -1] + [3, 2, 1, -1, -1, -1],
        pad + [5, 4, 3, 2, 1, 0] + pad]])
-  assert made.arrays["node_config_feat"].dtype == np.float32
-  assert made.arrays["node_config_ids"].tolist() == [1, 0]
-  assert made.arrays["node_config_ids"].dtype == np.int64
-  assert made.arrays["config_runtime"].tolist() == [30, 20]
-  assert made.arrays["config_runtime_normalizers"].tolist() == [20, 20]
+  assert actual.arrays["node_config_feat"].dtype == np.float32
+  assert actual.arrays["node_config_ids"].tolist() == [1, 0]
+  assert actual.arrays["node_config_ids"].dtype == np.int64
+  assert actual.arrays["config_runtime"].tolist() == [30, 20]
+  assert actual.arrays["config_runtime_normalizers"].tolist() == [20, 20]
 
 
 def test_layout_of_a_program_without_configurable_nodes():
-  made = tuning.layout_arrays([modules.measured([modules.layout_run([], is_default=True)])], 2)
-  assert made.arrays["node_config_feat"].shape == (1, 0, 18)
-  assert made.arrays["node_config_ids"].shape == (0,)
+  actual = tuning.layout_arrays([modules.measured([modules.layout_run([], is_default=True)])], 2)
+  assert actual.arrays["node_config_feat"].shape == (1, 0, 18)
+  assert actual.arrays["node_config_ids"].shape == (0,)
 
 
 @pytest.mark.parametrize("runs", [
@@ -100,8 +100,8 @@ def test_configurations_that_do_not_fit(runs, nodes, message):
 
 def test_hidden_runtimes_stay_zero():
   runs = [modules.layout_run([], time_ns=0, is_default=True), modules.layout_run([], time_ns=0)]
-  made = tuning.layout_arrays([modules.measured(runs)], 2)
-  assert made.arrays["config_runtime"].tolist() == [0, 0]
+  actual = tuning.layout_arrays([modules.measured(runs)], 2)
+  assert actual.arrays["config_runtime"].tolist() == [0, 0]
 
 
 def _passes(*times):
@@ -111,21 +111,21 @@ def _passes(*times):
 
 
 def test_repeated_measurements_are_averaged():
-  made = tuning.tile_arrays(_passes([10, 100, 7], [12, 103, 8]))
-  assert made.arrays["config_runtime"].tolist() == [11, 102, 8]  # 101.5 and 7.5: to even
-  assert made.arrays["config_runtime_normalizers"].tolist() == [11, 11, 11]
+  actual = tuning.tile_arrays(_passes([10, 100, 7], [12, 103, 8]))
+  assert actual.arrays["config_runtime"].tolist() == [11, 102, 8]  # 101.5 and 7.5: to even
+  assert actual.arrays["config_runtime_normalizers"].tolist() == [11, 11, 11]
   np.testing.assert_array_equal(
-      made.arrays["config_runtime_passes"], [[10, 100, 7], [12, 103, 8]])
-  assert made.arrays["config_runtime_passes"].dtype == np.int64
+      actual.arrays["config_runtime_passes"], [[10, 100, 7], [12, 103, 8]])
+  assert actual.arrays["config_runtime_passes"].dtype == np.int64
 
 
 def test_a_run_must_be_valid_in_every_measurement():
   passes = _passes([10, 100, 7, 5], [12, 1, 8, 6], [14, 90, 9, 7])
   passes[2].runs[2].error = True
-  made = tuning.tile_arrays(passes)
-  assert made.valid == 2
-  assert made.arrays["config_runtime"].tolist() == [12, 6]
-  assert made.arrays["config_feat"][:, 8].tolist() == [0, 3]
+  actual = tuning.tile_arrays(passes)
+  assert actual.valid == 2
+  assert actual.arrays["config_runtime"].tolist() == [12, 6]
+  assert actual.arrays["config_feat"][:, 8].tolist() == [0, 3]
   passes[1].runs[0].error = True
   with pytest.raises(errors.DataError, match="is_default"):
     tuning.tile_arrays(passes)

@@ -122,7 +122,7 @@ def _loss_and_gradient(name, step, scores):
 
 # Distinct runtimes, since ListMLE draws the order of ties.
 RUNTIMES = st.lists(st.integers(1, 1000), min_size=2, max_size=9, unique=True)
-# A score means nothing by itself: a list's may lie anywhere.
+# Only differences of scores matter, so the scores of a list may have any offset.
 OFFSETS = st.sampled_from([0.0, 40.0, -40.0, 500.0, -500.0])
 
 
@@ -141,15 +141,15 @@ def lists(draw, count=3):
 def test_the_formula_with_and_without_padding(name, drawn, extra, junk):
   runtimes, scores = drawn
   width = max(map(len, runtimes)) + extra
-  found, gradient = _loss_and_gradient(
+  actual, gradient = _loss_and_gradient(
       name, _step(runtimes, width, abs(junk)), _padded(scores, width, junk))
   expected = [FORMULAS[name](y, s) for y, s in zip(runtimes, scores)]
-  # Of float32 scores about 500 three digits are lost, before the loss is asked.
-  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+  # Float32 scores of about 500 have lost three digits before the loss sees them.
+  np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
   for row, y in enumerate(runtimes):
     assert (gradient[row, len(y):] == 0).all()
     alone, alone_gradient = _loss_and_gradient(name, _step([y]), _padded([scores[row]], len(y)))
-    np.testing.assert_allclose(found[row], alone[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(actual[row], alone[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(gradient[row, :len(y)], alone_gradient[0], rtol=1e-3, atol=1e-5)
 
 
@@ -189,7 +189,7 @@ def test_descent_learns_the_order(name):
   scores = 1e-3 * np.array([[3.0, 1.0, 4.0, 0.0, 2.0]])
   for _ in range(300):
     scores -= 0.3 * _loss_and_gradient(name, _step([runtimes]), scores)[1]
-  # The NDCG is after the top of the list.
+  # NDCG mostly rewards the top of the list.
   top = 1 if name == "approx_ndcg" else 5
   assert np.argsort(-scores[0])[:top].tolist() == np.argsort(runtimes)[:top].tolist()
 
@@ -208,11 +208,11 @@ def test_confident_scores_have_finite_losses_and_gradients(name, spread):
 
 def test_scores_far_apart_are_scaled_in_the_likelihood():
   runtimes, scores = [3.0, 1.0, 2.0], [0.0, 500.0, 100.0]
-  found, gradient = _loss_and_gradient("list_mle", _step([runtimes], 5), _padded([scores], 5))
+  actual, gradient = _loss_and_gradient("list_mle", _step([runtimes], 5), _padded([scores], 5))
   near, near_gradient = _loss_and_gradient(
       "list_mle", _step([runtimes], 5), _padded([[0.0, 50.0, 10.0]], 5))
-  assert found[0] == pytest.approx(list_mle(runtimes, [0.0, 50.0, 10.0]), abs=1e-6)
-  assert found[0] == pytest.approx(near[0], abs=1e-6)
+  assert actual[0] == pytest.approx(list_mle(runtimes, [0.0, 50.0, 10.0]), abs=1e-6)
+  assert actual[0] == pytest.approx(near[0], abs=1e-6)
   np.testing.assert_allclose(gradient, near_gradient * 50 / 500, atol=1e-8)
 
 
@@ -226,17 +226,17 @@ def test_one_configuration_or_equal_runtimes_do_no_harm(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_randomness_within_tensorflow_ranking_changes_nothing(name):
-  # It shuffles ties in every call; there are none but those among padding.
+  # It shuffles ties in every call; the only ties are among padding.
   rng = np.random.default_rng(0)
   runtimes = [rng.permutation(n).astype(float) + 1 for n in (9, 4, 2)]
   scores = rng.normal(size=[3, 12]).astype(np.float32)
-  found = []
+  actual = []
   for seed in range(4):
     tf.random.set_seed(seed)
-    found.append(_loss_and_gradient(name, _step(runtimes, 12), scores))
-  for loss, gradient in found[1:]:
-    np.testing.assert_array_equal(loss, found[0][0])
-    np.testing.assert_array_equal(gradient, found[0][1])
+    actual.append(_loss_and_gradient(name, _step(runtimes, 12), scores))
+  for loss, gradient in actual[1:]:
+    np.testing.assert_array_equal(loss, actual[0][0])
+    np.testing.assert_array_equal(gradient, actual[0][1])
 
 
 # ---- why labels are never negative ---------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_the_randomness_within_tensorflow_ranking_changes_nothing(name):
 
 @pytest.mark.parametrize("implementation", [
     tfr.losses_impl.ListMLELoss(name=None), tfr.losses_impl.PairwiseLogisticLoss(name=None)])
-def test_negative_labels_would_learn_nothing_and_nobody_would_say_so(implementation):
+def test_negative_labels_would_silently_learn_nothing(implementation):
   runtimes = np.array([[3.0, 1.0, 2.0]], np.float32)
   gradients = {}
   for key, labels in (("negative", -runtimes),

@@ -68,7 +68,7 @@ class Case:
     return self.model(pipeline.to_step(self.model.arrange(batch))).numpy()
 
 
-def close(found, expected, digits: float = 1e-5) -> None:
+def close(actual, expected, digits: float = 1e-5) -> None:
   """Equal up to the float32 rounding of sums of the scores' magnitude."""
   scale = max(np.abs(expected).max(), 1.0)
-  np.testing.assert_allclose(found, expected, rtol=digits, atol=digits * scale)
+  np.testing.assert_allclose(actual, expected, rtol=digits, atol=digits * scale)

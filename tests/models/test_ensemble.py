@@ -34,12 +34,12 @@ def test_the_loss_is_the_mean_of_the_members_losses():
   arrays = batches.training_batch(case.prepared(), case.config.batch, np.random.default_rng(0))
   spec = {key: tf.TensorSpec(value.shape, value.dtype) for key, value in arrays.items()}
   stepper = steps_lib.Stepper(case.model, case.config, 10, spec)
-  found = float(stepper.validate({key: tf.constant(value) for key, value in arrays.items()}))
+  actual = float(stepper.validate({key: tf.constant(value) for key, value in arrays.items()}))
   step = pipeline.to_step(arrays)
   own = [float(tf.reduce_mean(stepper._loss(step, member(step))))
          for member in case.model.members]
   assert own[0] != pytest.approx(own[1], rel=1e-3)
-  assert found == pytest.approx(np.mean(own), rel=1e-5)
+  assert actual == pytest.approx(np.mean(own), rel=1e-5)
 
 
 def test_members_start_from_different_weights():

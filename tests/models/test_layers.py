@@ -13,9 +13,9 @@ def test_a_dense_layer_with_a_table_equals_one_of_the_concatenation():
   layer = layers.dense(5, 0.1, layers.DenseWithTable, dtype="float64")
   layer([features, table, row])
   layer.bias.assign(rng.normal(size=5))
-  found = layer([features, table, row])
+  actual = layer([features, table, row])
   joined = np.concatenate([features, table[row]], axis=1)
-  np.testing.assert_allclose(found, joined @ layer.kernel + layer.bias, rtol=1e-12)
+  np.testing.assert_allclose(actual, joined @ layer.kernel + layer.bias, rtol=1e-12)
   # One kernel, as of the plain layer: the same checkpoints, and the same penalty.
   assert [tuple(variable.shape) for variable in layer.trainable_variables] == [(5, 5), (5,)]
   np.testing.assert_allclose(layer.losses[0], 0.1 * tf.reduce_sum(layer.kernel ** 2))

@@ -20,7 +20,7 @@ SIZES = {"sizes": (25, 4, 40), "configs": (6, 5, 7)}
 
 def _both(model, batch, dropout_seed=None):
   """Scores and gradients of the batch, plain and partitioned."""
-  found = []
+  actual = []
   for arrays in (batch, model.arrange(batch)):
     step = pipeline.to_step(arrays)
     weights = np.linspace(-1, 1, step["mask"].shape[1])
@@ -30,10 +30,10 @@ def _both(model, batch, dropout_seed=None):
       scores = model(step)
       total = tf.reduce_sum(scores * tf.cast(weights, scores.dtype))
     gradients = tape.gradient(total, model.trainable_variables)
-    found.append((scores.numpy(), [
+    actual.append((scores.numpy(), [
         None if gradient is None else tf.convert_to_tensor(gradient).numpy()
         for gradient in gradients]))
-  return found
+  return actual
 
 
 def _check(plain, exact, tolerance):
@@ -106,7 +106,7 @@ def test_in_single_precision_they_differ_by_rounding(kind, model, mode):
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2 ** 20), st.integers(1, 12), st.integers(0, 4), st.integers(0, 3),
        st.sampled_from(["both", "operands", "users"]))
-def test_nodes_stand_in_the_order_of_their_distance_to_a_configurable_one(
+def test_nodes_are_ordered_by_their_distance_to_a_configurable_one(
     seed, nodes, starts, depth, directions):
   rng = np.random.default_rng(seed)
   starts = rng.choice(nodes, min(starts, nodes), replace=False)
@@ -114,16 +114,16 @@ def test_nodes_stand_in_the_order_of_their_distance_to_a_configurable_one(
   messages = [pair for name, pair in (("operands", (ends[0], ends[1])),
                                       ("users", (ends[1], ends[0])))
               if directions in ("both", name)]
-  found = partition.hops(nodes, starts, messages, depth)
+  actual = partition.hops(nodes, starts, messages, depth)
   reached = set(starts.tolist())
   for distance in range(depth + 1):
-    assert set(np.flatnonzero(found <= distance).tolist()) == reached
+    assert set(np.flatnonzero(actual <= distance).tolist()) == reached
     reached |= {int(b) for sender, receiver in messages
                 for a, b in zip(sender, receiver) if int(a) in reached}
-  assert found.max(initial=0) <= depth + 1
+  assert actual.max(initial=0) <= depth + 1
 
 
-def test_messages_stand_for_rows_of_the_tables_of_each_part():
+def test_messages_refer_to_rows_of_the_tables_of_each_part():
   case = small_batches.Case("layout", model_num_convolutions=2, **SIZES)
   ((batch, _),) = batches.scoring_batches(case.prepared(), 20, 0)
   arranged = case.model.arrange(batch)

@@ -55,15 +55,15 @@ def test_the_forward_pass_is_that_of_the_second_implementation(kind, model, chan
   slow = reference.Reference(case.model, case.config.model)
   # With a reference list, as in scoring.
   prepared = case.prepared()
-  for member, found in zip(prepared, case.scores(prepared, max_configs=4)):
+  for member, actual in zip(prepared, case.scores(prepared, max_configs=4)):
     first = batches.reference_list(member, case.model.reference_size) if (
         case.model.reference_size) else ()
-    small_batches.close(found, slow.scores(member, range(member.graph.num_configs), first))
+    small_batches.close(actual, slow.scores(member, range(member.graph.num_configs), first))
   # Without, as in training: the list itself is what attention looks at.
   batch = batches.training_batch(prepared, case.config.batch, np.random.default_rng(0))
-  for row, member, found in zip(range(2), prepared, case.forward(batch)):
+  for row, member, actual in zip(range(2), prepared, case.forward(batch)):
     listed = _picked(batch, row, member)
-    small_batches.close(found[:len(listed)], slow.scores(member, listed))
+    small_batches.close(actual[:len(listed)], slow.scores(member, listed))
 
 
 def _picked(batch, row, member):
@@ -104,8 +104,8 @@ def test_permuted_configurations_have_permuted_scores(both, data):
   orders = [data.draw(st.permutations(range(len(scores)))) for scores in expected]
   moved = [both.prepare(changed.with_configs(graph, order))
            for graph, order in zip(both.graphs, orders)]
-  for found, scores, order in zip(both.scores(moved), expected, orders):
-    small_batches.close(found, scores[order])
+  for actual, scores, order in zip(both.scores(moved), expected, orders):
+    small_batches.close(actual, scores[order])
 
 
 @FEW
@@ -113,8 +113,8 @@ def test_permuted_configurations_have_permuted_scores(both, data):
 def test_the_names_of_nodes_and_the_order_of_edges_do_not_matter(both, data):
   moved = [both.prepare(changed.relabelled(
       graph, data.draw(st.permutations(range(graph.num_nodes))))) for graph in both.graphs]
-  for found, expected in zip(both.scores(moved), both.scores(both.prepared())):
-    small_batches.close(found, expected)
+  for actual, expected in zip(both.scores(moved), both.scores(both.prepared())):
+    small_batches.close(actual, expected)
 
 
 def test_a_batch_of_graphs_is_the_graphs_one_by_one(both):
@@ -123,23 +123,23 @@ def test_a_batch_of_graphs_is_the_graphs_one_by_one(both):
   for member, scores in zip(prepared, together):
     (alone,) = both.scores([member])
     small_batches.close(scores, alone)
-  for found, expected in zip(both.scores(prepared[::-1], max_lists=2), together[::-1]):
-    small_batches.close(found, expected)
+  for actual, expected in zip(both.scores(prepared[::-1], max_lists=2), together[::-1]):
+    small_batches.close(actual, expected)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_a_list_is_scored_the_same_however_it_is_cut(both, size):
   prepared = both.prepared()
-  for found, expected in zip(both.scores(prepared, max_configs=size), both.scores(prepared)):
-    small_batches.close(found, expected)
+  for actual, expected in zip(both.scores(prepared, max_configs=size), both.scores(prepared)):
+    small_batches.close(actual, expected)
 
 
 def test_repeats_of_configurations_change_no_score(both):
   for graph, member in zip(both.graphs, both.prepared()):
     rows = [*range(graph.num_configs), 0, 0, graph.num_configs - 1]
     (expected,) = both.scores([member])
-    (found,) = both.scores([both.prepare(changed.with_configs(graph, rows))])
-    small_batches.close(found, expected[rows])
+    (actual,) = both.scores([both.prepare(changed.with_configs(graph, rows))])
+    small_batches.close(actual, expected[rows])
 
 
 def test_padding_changes_no_score(both):
@@ -147,11 +147,11 @@ def test_padding_changes_no_score(both):
   expected = both.forward(batch)
   mask = batch["config_mask"]
   assert not mask.all()  # There is padding.
-  # What stands in the padding does not matter, nor does more of it.
+  # Neither the content nor the amount of padding matters.
   wider = {key: _widened(key, value, both.kind, mask) for key, value in batch.items()}
-  found = both.forward(wider)
+  actual = both.forward(wider)
   for row in range(len(mask)):
-    small_batches.close(found[row, :mask[row].sum()], expected[row, :mask[row].sum()])
+    small_batches.close(actual[row, :mask[row].sum()], expected[row, :mask[row].sum()])
 
 
 def _widened(key, value, kind, mask):
@@ -173,8 +173,8 @@ def test_the_graph_matters_and_each_kind_of_edge(both):
   arrays = graph.arrays()
   arrays["edge_index"] = arrays["edge_index"][:, ::-1]
   cut = graphs.graph_from_arrays("g", arrays)
-  (found,) = both.scores([both.prepare(cut)])
-  assert np.abs(found - expected).max() > 1e-3
+  (actual,) = both.scores([both.prepare(cut)])
+  assert np.abs(actual - expected).max() > 1e-3
 
 
 # ---- attention -----------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_attention_makes_scores_depend_on_the_list_in_training(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_reference_list_is_never_longer_than_asked_and_of_the_whole_graph(kind):
+def test_the_reference_list_has_at_most_the_requested_length_and_covers_the_graph(kind):
   case = small_batches.Case(kind, model_model="attention_gnn")
   assert case.model.reference_size == 4
   choice = np.array([1, 2, 5])
@@ -198,7 +198,7 @@ def test_the_reference_list_is_never_longer_than_asked_and_of_the_whole_graph(ki
   assert len(batches.reference_list(part, 2)) == 2
   np.testing.assert_array_equal(
       batches.reference_list(part, 4), batches.reference_list(whole, 4))
-  # A configuration is scored the same whichever others are asked for.
+  # The score of a configuration does not depend on which others are scored.
   small_batches.close(case.scores([part])[0], case.scores([whole])[0][choice])
   assert small_batches.Case(kind).model.reference_size == 0
 
@@ -207,7 +207,7 @@ def test_the_reference_list_is_never_longer_than_asked_and_of_the_whole_graph(ki
 
 
 class _Sizes:
-  """The numbers of elements of all tensors that operations give, while this is entered."""
+  """Records the sizes of all tensors that operations return inside its `with` block."""
 
   def __enter__(self):
     from tensorflow.python.framework import op_callbacks  # pylint: disable=import-outside-toplevel

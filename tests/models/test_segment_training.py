@@ -1,4 +1,4 @@
-"""Segment dropout: what takes part in the scores, and what in the gradient."""
+"""Segment dropout: which nodes affect the scores, and which the gradient."""
 
 import dataclasses
 
@@ -41,13 +41,13 @@ def _segments(prepared, node_ids):
 
 def _order(prepared, batch):
   """The configurations of each list, derived from the labels: runtimes are distinct (see below)."""
-  found = []
+  actual = []
   for row, member in enumerate(prepared):
     by_speed = np.argsort(-batch["label_order"][row])
     order = np.empty(len(by_speed), np.int64)
     order[by_speed] = np.argsort(member.runtimes)
-    found.append(order.tolist())
-  return found
+    actual.append(order.tolist())
+  return actual
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,14 +58,14 @@ def _distinct_runtimes(case):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_backprop_scores_with_the_segments_states_from_a_pass_of_its_own(case, seed):
+def test_backprop_scores_with_the_segments_states_from_a_separate_pass(case, seed):
   prepared, batch = _batch(case, "backprop", seed)
   slow = reference.Reference(case.model, case.config.model)
-  pieces = _segments(prepared, batch["segment_node_ids"])
-  for found, member, piece, order in zip(
-      case.forward(batch), prepared, pieces, _order(prepared, batch)):
-    assert 0 < len(piece) <= 3 and any(np.array_equal(piece, cut) for cut in member.segments)
-    small_batches.close(found, slow.scores(member, order, segment=piece))
+  cut = _segments(prepared, batch["segment_node_ids"])
+  for actual, member, part, order in zip(
+      case.forward(batch), prepared, cut, _order(prepared, batch)):
+    assert 0 < len(part) <= 3 and any(np.array_equal(part, cut) for cut in member.segments)
+    small_batches.close(actual, slow.scores(member, order, segment=part))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -73,19 +73,19 @@ def test_drop_scores_the_segment_alone(case, seed):
   prepared, batch = _batch(case, "drop", seed)
   scores = case.forward(batch)
   slow = reference.Reference(case.model, case.config.model)
-  pieces = _segments(prepared, batch["node_ids"])
-  for found, member, piece, order in zip(scores, prepared, pieces, _order(prepared, batch)):
-    small_batches.close(found, slow.scores(_cut(member, piece), order))
+  cut = _segments(prepared, batch["node_ids"])
+  for actual, member, part, order in zip(scores, prepared, cut, _order(prepared, batch)):
+    small_batches.close(actual, slow.scores(_cut(member, part), order))
 
 
-def _cut(member, piece):
-  """The graph that a segment alone is, made the slow way."""
-  position = {node: place for place, node in enumerate(piece)}
+def _cut(member, part):
+  """The graph of one segment alone, built in a slow and obvious way."""
+  position = {node: place for place, node in enumerate(part)}
   feeds = zip(member.source.tolist(), member.target.tolist())
   edges = [(position[v], position[u]) for v, u in feeds if v in position and u in position]
   arrays = member.graph.arrays()
   for key in ("node_feat", "node_opcode"):
-    arrays[key] = arrays[key][piece]
+    arrays[key] = arrays[key][part]
   arrays.pop("node_splits", None)
   arrays["edge_index"] = np.array([(u, v) for v, u in edges]).reshape(-1, 2)
   config_nodes = member.config_nodes
@@ -95,7 +95,7 @@ def _cut(member, piece):
     arrays["node_config_feat"] = arrays["node_config_feat"][:, inside]
     config_nodes = np.array(arrays["node_config_ids"], np.int32)
   return dataclasses.replace(
-      member, graph=graphs.graph_from_arrays("cut", arrays), nodes=member.nodes[piece],
+      member, graph=graphs.graph_from_arrays("cut", arrays), nodes=member.nodes[part],
       source=np.array([v for v, _ in edges], np.int32),
       target=np.array([u for _, u in edges], np.int32), config_nodes=config_nodes)
 
@@ -109,9 +109,9 @@ def test_backprop_gives_gradients_to_the_segments_nodes_alone(case):
   with tf.GradientTape() as tape:
     scores = model(step)
     total = tf.reduce_sum(scores * weights)
-  found = tape.gradient(total, variables)
+  actual = tape.gradient(total, variables)
 
-  # By hand: every node's states are numbers, but for those of the segments.
+  # By hand: the states of all nodes outside the segments are constants.
   embed = lambda graph: model._view(graph).embed(
       lambda states: model._embed(states, None, split=False))[0]
   states = embed(step["graph"]).numpy()
@@ -128,7 +128,7 @@ def test_backprop_gives_gradients_to_the_segments_nodes_alone(case):
   with tf.GradientTape() as tape:
     whole = tape.gradient(tf.reduce_sum(model({"graph": step["graph"]}) * weights), variables)
   different = 0
-  for variable, ours, theirs, all_nodes in zip(variables, found, expected, whole):
+  for variable, ours, theirs, all_nodes in zip(variables, actual, expected, whole):
     assert (ours is None) == (theirs is None), variable.name
     if ours is not None:
       small_batches.close(tf.convert_to_tensor(ours).numpy(), tf.convert_to_tensor(theirs).numpy())
@@ -141,8 +141,8 @@ def test_backprop_gives_gradients_to_the_segments_nodes_alone(case):
 def test_a_segment_that_is_the_whole_graph_changes_nothing(case, mode):
   prepared, batch = _batch(case, mode, max_nodes=100)
   slow = reference.Reference(case.model, case.config.model)
-  for found, member, order in zip(case.forward(batch), prepared, _order(prepared, batch)):
-    small_batches.close(found, slow.scores(member, order))
+  for actual, member, order in zip(case.forward(batch), prepared, _order(prepared, batch)):
+    small_batches.close(actual, slow.scores(member, order))
 
 
 def test_a_segment_without_edges_to_the_rest_has_the_full_pass_scores():
@@ -166,10 +166,10 @@ def test_every_segment_is_drawn_and_by_the_seed(case):
     prepared, batch = _batch(case, "drop", seed)
     again = _batch(case, "drop", seed)[1]
     np.testing.assert_array_equal(batch["node_ids"], again["node_ids"])
-    for index, piece in enumerate(_segments(prepared, batch["node_ids"])):
-      drawn.setdefault(index, set()).add(tuple(piece))
+    for index, part in enumerate(_segments(prepared, batch["node_ids"])):
+      drawn.setdefault(index, set()).add(tuple(part))
   for index, member in enumerate(prepared):
-    assert drawn[index] == {tuple(piece.tolist()) for piece in member.segments}
+    assert drawn[index] == {tuple(part.tolist()) for part in member.segments}
     assert len(drawn[index]) > 1
 
 
@@ -186,7 +186,7 @@ def test_segments_without_configurable_nodes_train_too():
 
 
 @pytest.mark.parametrize("mode", ["full", "drop", "backprop"])
-def test_dropped_edges_take_part_nowhere(case, mode):
+def test_dropped_edges_have_no_effect(case, mode):
   counts = {"source": [], "segment_source": []}
   for seed in range(12):
     batch = _batch(case, mode, seed, edge_drop_rate=0.5)[1]

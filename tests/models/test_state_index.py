@@ -130,7 +130,7 @@ def test_colliding_states_of_two_groups_are_separated():
   separated = state_index._deduplicate(level, collided)
   assert (np.diff(separated.first) > 0).all()
   assert (separated.state[:-1].max(axis=1) < separated.state[1:].min(axis=1)).all()
-  # What is the same within a group is as before, but for the one that was changed.
-  same = lambda found, row: found.state[row][:, None] == found.state[row][None, :]
+  # Within a group, equality is as before, except for the changed state.
+  same = lambda actual, row: actual.state[row][:, None] == actual.state[row][None, :]
   for row in (0, 2):
     np.testing.assert_array_equal(same(separated, row), same(expected, row))

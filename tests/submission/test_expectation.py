@@ -122,20 +122,20 @@ def _sample(tmp_path, data):
 
 def test_a_complete_sample_determines_all_but_the_range_of_full_tile_rows(tmp_path, whole):
   data = submission.render(submission.Row(row.id, range(row.length)) for row in whole.rows)
-  for found in (_sample(tmp_path, data), _sample(tmp_path, b"\xef\xbb\xbf" + data.replace(
+  for actual in (_sample(tmp_path, data), _sample(tmp_path, b"\xef\xbb\xbf" + data.replace(
       b"\n", b"\r\n")[:-2])):
-    assert found.places == whole.places and found.collections == whole.collections
-    for ours, theirs in zip(found.rows, whole.rows):
+    assert actual.places == whole.places and actual.collections == whole.collections
+    for ours, theirs in zip(actual.rows, whole.rows):
       assert (ours.collection, ours.kind, ours.length) == (
           theirs.collection, theirs.kind, theirs.length)
       unknown = theirs.kind == "tile" and theirs.length == 5
       assert ours.num_configs == (None if unknown else theirs.num_configs)
-    assert not submission.validate(data, found)
+    assert not submission.validate(data, actual)
 
 
 def test_a_sample_of_placeholders_determines_the_ids(tmp_path):
-  found = _sample(tmp_path, b"ID,TopConfigs\nlayout:nlp:random:b:c,0;1;2;3;4\ntile:xla:a,4;2\n")
-  assert found.rows == (
+  actual = _sample(tmp_path, b"ID,TopConfigs\nlayout:nlp:random:b:c,0;1;2;3;4\ntile:xla:a,4;2\n")
+  assert actual.rows == (
       submission.ExpectedRow("layout:nlp:random:b:c", "layout:nlp:random", "layout", None, None),
       submission.ExpectedRow("tile:xla:a", "tile:xla", "tile", 2, None))
 

@@ -84,7 +84,7 @@ def test_a_name_that_is_accepted_reads_back(stem):
     return
   parsed = submission.parse(submission.render([row]))
   assert not parsed.faults
-  assert [(found.id, found.indices) for found in parsed.rows] == [(f"tile:mine:{stem}", (1, 0))]
+  assert [(actual.id, actual.indices) for actual in parsed.rows] == [(f"tile:mine:{stem}", (1, 0))]
 
 
 def test_row_lengths():

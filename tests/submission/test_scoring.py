@@ -1,4 +1,4 @@
-"""The competition's score of a file, against its formula written out."""
+"""The competition's score of a file, compared with its formula."""
 
 import itertools
 
@@ -65,10 +65,10 @@ def test_scores_are_the_competitions_formula(tile, layout):
       ("tile:made", "k2"): 2 - 5.0 / 5.0,
       ("layout:made:up", "p1"): _tau(RUNTIMES["p1"], [1, 3, 0, 4, 2, 5]),
       ("layout:made:up", "p2"): _tau(RUNTIMES["p2"], [2, 0, 1])}
-  found = {(graph.collection, graph.graph): graph.score for graph in result.graphs}
-  assert np.isnan(found.pop(("layout:made:up", "p3")))  # Equal runtimes: nothing to rank.
-  assert found == {key: pytest.approx(value) for key, value in expected.items()}
-  assert found["tile:made", "k1"] < 1 and found["layout:made:up", "p2"] == -1
+  actual = {(graph.collection, graph.graph): graph.score for graph in result.graphs}
+  assert np.isnan(actual.pop(("layout:made:up", "p3")))  # Equal runtimes: nothing to rank.
+  assert actual == {key: pytest.approx(value) for key, value in expected.items()}
+  assert actual["tile:made", "k1"] < 1 and actual["layout:made:up", "p2"] == -1
   assert [graph.configurations for graph in result.graphs] == [7, 2, 6, 3, 3]
 
   tile_mean = (expected["tile:made", "k1"] + expected["tile:made", "k2"]) / 2

@@ -32,8 +32,8 @@ def _synthetic(folder, kind="tile", count=3):
 
 def test_the_weighted_mean_of_losses():
   losses, weights = [3.0, 5.0, 2.0], [1.0, 0.5, 0.25]
-  found = steps.weighted_mean(tf.constant(losses), tf.constant(weights))
-  assert float(found) == pytest.approx(
+  actual = steps.weighted_mean(tf.constant(losses), tf.constant(weights))
+  assert float(actual) == pytest.approx(
       sum(weight * loss for weight, loss in zip(weights, losses)) / sum(weights), rel=1e-6)
   assert float(steps.weighted_mean(tf.constant(losses), None)) == pytest.approx(10 / 3, rel=1e-6)
 
@@ -57,13 +57,13 @@ def test_weights_enter_the_gradient_list_by_list(tmp_path):
     with tf.GradientTape() as tape:
       _, loss = training.stepper._scores_and_loss(
           tensors, pipeline.labels(tensors), training=True)
-    found = tape.gradient(loss, variables, unconnected_gradients="zero")
-    return [tf.convert_to_tensor(value).numpy() for value in found]
+    actual = tape.gradient(loss, variables, unconnected_gradients="zero")
+    return [tf.convert_to_tensor(value).numpy() for value in actual]
 
   each = [gradient(np.eye(3)[place]) for place in range(3)]
-  for place, found in enumerate(gradient(weights)):
+  for place, actual in enumerate(gradient(weights)):
     expected = sum(w * one[place] for w, one in zip(weights, each)) / sum(weights)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
   assert any(np.abs(one[0]).max() > 0 for one in each)
 
 

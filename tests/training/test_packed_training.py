@@ -31,7 +31,7 @@ def runs(request, tmp_path_factory):
   """A run on the .npz files, and one on packed files."""
   folder = tmp_path_factory.mktemp("runs")
   descriptor = small_runs.collection(folder / "data", kind=request.param.partition(" ")[0])
-  found = {}
+  actual = {}
   for how in ("never", "always"):
     config = small_runs.settings(
         descriptor, data_packed=how, training_epochs=2, **SETTINGS[request.param])
@@ -39,8 +39,8 @@ def runs(request, tmp_path_factory):
     graphs = [member.graph for member in (*training.train_graphs, *training.valid_graphs)]
     assert {isinstance(graph, packed_graphs._PackedGraph) for graph in graphs} == {how == "always"}
     training.train(folder / how)
-    found[how] = folder / how
-  return found
+    actual[how] = folder / how
+  return actual
 
 
 def test_the_same_weights(runs):
@@ -52,9 +52,9 @@ def test_the_same_weights(runs):
 
 
 def test_the_same_evaluation(runs):
-  found = {how: evaluate.evaluate(path, "valid", baselines=baselines.TRIVIAL)
+  actual = {how: evaluate.evaluate(path, "valid", baselines=baselines.TRIVIAL)
            for how, path in runs.items()}
-  assert found["never"] == found["always"]
+  assert actual["never"] == actual["always"]
   csv = [(path / "evaluation" / "valid" / "per_graph.csv").read_text() for path in runs.values()]
   assert csv[0] == csv[1] and "size_heuristic" in csv[0]
 
@@ -70,7 +70,7 @@ def test_the_same_features_for_boosted_trees(runs):
 def test_the_same_prediction(runs):
   done = {how: predict.predict(path, "test") for how, path in runs.items()}
   assert done["never"].part.read_bytes() == done["always"].part.read_bytes()
-  scores = [npz.read_arrays(found.scores) for found in done.values()]
+  scores = [npz.read_arrays(actual.scores) for actual in done.values()]
   assert scores[0].keys() == scores[1].keys() and len(scores[0]) == 2
   for name in scores[0]:
     np.testing.assert_array_equal(scores[0][name], scores[1][name])
@@ -85,6 +85,6 @@ def test_a_run_resumes_with_either_kind_of_files(runs, tmp_path):
 
 
 def test_packed_and_unpacked_runs_can_be_compared(runs):
-  found = comparison.compare({"a": [runs["never"]], "b": [runs["always"]]}, "valid", [0], [])
-  for one, other in zip(found.scores["a"][0], found.scores["b"][0], strict=True):
+  actual = comparison.compare({"a": [runs["never"]], "b": [runs["always"]]}, "valid", [0], [])
+  for one, other in zip(actual.scores["a"][0], actual.scores["b"][0], strict=True):
     np.testing.assert_array_equal(one, other)

@@ -27,8 +27,8 @@ def _plain(case, prepared):
 def test_scores_do_not_depend_on_memory_or_execution_path(case, budget, distinct):
   choice = np.random.default_rng(0).permutation(60)[:50]
   prepared = case.prepare(case.graphs[0], choice)
-  found = streaming.Streamer(case.model, budget, distinct)(prepared)
-  small_batches.close(found, _plain(case, prepared))
+  actual = streaming.Streamer(case.model, budget, distinct)(prepared)
+  small_batches.close(actual, _plain(case, prepared))
 
 
 @pytest.mark.parametrize("kind", small_batches.MAKERS)
@@ -39,13 +39,13 @@ def test_equal_configurations_have_equal_scores(monkeypatch, kind, size, budget,
   monkeypatch.setattr(scoring, "_LARGE", large)
   rows = np.random.default_rng(0).permutation([*range(60), *range(30), 0, 0])
   prepared = case.prepare(changed.with_configs(case.graphs[0], rows), np.arange(1, len(rows)))
-  (found,) = scoring.Scorer(case.model, case.config)([prepared])
+  (actual,) = scoring.Scorer(case.model, case.config)([prepared])
   (whole,) = scoring.Scorer(case.model, case.config)([case.prepare(case.graphs[0])])
-  small_batches.close(found, whole[rows[1:]])
+  small_batches.close(actual, whole[rows[1:]])
   keys = prepared.graph.config_keys()[1:]
-  assert len(np.unique(found)) <= len(np.unique(keys)) < len(found)
+  assert len(np.unique(actual)) <= len(np.unique(keys)) < len(actual)
   for key in keys:
-    assert len(np.unique(found[keys == key])) == 1
+    assert len(np.unique(actual[keys == key])) == 1
 
 
 def test_wider_states_are_counted_as_wider():
@@ -104,9 +104,9 @@ def test_the_scorer_streams_only_large_programs(case, monkeypatch):
   streamed = []
   monkeypatch.setattr(streaming.Streamer, "__call__", lambda self, member, real=(
       streaming.Streamer.__call__): streamed.append(member.name) or real(self, member))
-  found = scoring.Scorer(case.model, case.config)([*prepared, prepared[0]])
+  actual = scoring.Scorer(case.model, case.config)([*prepared, prepared[0]])
   assert streamed == ["g0", "g0"]
-  for scores, member in zip(found, [*prepared, prepared[0]]):
+  for scores, member in zip(actual, [*prepared, prepared[0]]):
     small_batches.close(scores, _plain(case, member))
 
 

@@ -16,7 +16,7 @@ from tpugraphs_rank.training import checkpoints
 from tpugraphs_rank.training import run
 from tpugraphs_rank.training import trainer
 
-# Together: both models and kinds, both modes of segments, everything random in a step.
+# Together these cover both models and kinds, both segment modes, and all randomness of a step.
 CASES = {
     "everything": ("tile", {
         "batch_segment_mode": "backprop", "batch_max_nodes": 4, "batch_edge_drop_rate": 0.2,
@@ -72,14 +72,14 @@ def test_tensorboard_shows_the_history(trained):
     assert not (trained.path / "tensorboard").exists()
     return
   (events,) = (trained.path / "tensorboard").iterdir()
-  found = {}
+  actual = {}
   for record in tf.data.TFRecordDataset(str(events)):
     event = tf.compat.v1.Event.FromString(record.numpy())
     for value in event.summary.value:
-      found.setdefault(value.tag, []).append((event.step, float(tf.make_ndarray(value.tensor))))
+      actual.setdefault(value.tag, []).append((event.step, float(tf.make_ndarray(value.tensor))))
   rows = small_runs.history(trained.path)
   for name in ("loss", "valid_kendall_tau"):
-    assert found[name] == [(row["epoch"], pytest.approx(row[name], abs=1e-6)) for row in rows]
+    assert actual[name] == [(row["epoch"], pytest.approx(row[name], abs=1e-6)) for row in rows]
 
 
 def test_functions_are_traced_once_for_all_shapes(trained):

@@ -29,9 +29,9 @@ def test_a_registered_metric_is_computed_where_it_is_selected():
   try:
     graphs = [synthetic.tile_graph(seed, num_configs=3) for seed in range(2)]
     scores = [np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, np.nan])]
-    found = validation.ranking_metrics(_prepared(graphs[:1]), scores[:1], "last_score")
-    assert found["last_score"] == 3.0
-    assert set(found) == {*validation.STANDARD, "last_score"}
+    actual = validation.ranking_metrics(_prepared(graphs[:1]), scores[:1], "last_score")
+    assert actual["last_score"] == 3.0
+    assert set(actual) == {*validation.STANDARD, "last_score"}
     assert not validation.higher_is_better("last_score")
   finally:
     registries.VALIDATION_METRICS.unregister("last_score")
@@ -42,22 +42,22 @@ def test_means_over_graphs_of_the_usable_configurations():
                        [None, np.array([1, 4, 6, 9]), np.array([0, 2, 3])])
   rng = np.random.default_rng(0)
   scores = [rng.normal(size=len(member.choice)) for member in prepared]
-  found = validation.ranking_metrics(prepared, scores)
+  actual = validation.ranking_metrics(prepared, scores)
   lists = [(member.runtimes[member.choice], score) for member, score in zip(prepared, scores)]
   expected = {"kendall_tau": np.mean([metrics.kendall_tau(*pair) for pair in lists]),
               "opa": np.mean([metrics.opa(*pair) for pair in lists]),
               **{f"top{k}_slowdown": np.mean([metrics.topk_slowdown(*pair, k) for pair in lists])
                  for k in (1, 5, 10)}}
-  assert found == pytest.approx(expected)
+  assert actual == pytest.approx(expected)
 
 
 def test_runtimes_are_relative_to_the_normalizers():
   graph = synthetic.tile_graph(
       0, num_configs=3, config_runtime=np.array([10, 20, 30]),
       config_runtime_normalizers=np.array([1, 10, 30]))
-  found = validation.ranking_metrics(_prepared([graph]), [np.array([0.0, 1.0, 2.0])])
-  assert found["kendall_tau"] == 1.0 and found["opa"] == 1.0  # 10, 2 and 1 times the default.
-  assert found["top1_slowdown"] == 0.0
+  actual = validation.ranking_metrics(_prepared([graph]), [np.array([0.0, 1.0, 2.0])])
+  assert actual["kendall_tau"] == 1.0 and actual["opa"] == 1.0  # 10, 2 and 1 times the default.
+  assert actual["top1_slowdown"] == 0.0
 
 
 def test_graphs_without_a_pair_to_order_are_left_out():
@@ -66,5 +66,5 @@ def test_graphs_without_a_pair_to_order_are_left_out():
   other = synthetic.tile_graph(1, num_configs=3, config_runtime=np.array([1, 2, 3]),
                                config_runtime_normalizers=np.array([1, 1, 1]))
   scores = [np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0])]
-  found = validation.ranking_metrics(_prepared([equal, other]), scores)
-  assert found["kendall_tau"] == 1.0 and found["opa"] == 1.0
+  actual = validation.ranking_metrics(_prepared([equal, other]), scores)
+  assert actual["kendall_tau"] == 1.0 and actual["opa"] == 1.0

@@ -82,7 +82,7 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) or "none"
   if isinstance(value, dict):
     return json.dumps(value)
-  return "none" if value is None else str(value)
+  return "none" if value in (None, "") else str(value)
 
 
 def _is_optional_int(config_class: type, name: str) -> bool:
@@ -100,7 +100,7 @@ def config_from_flags(config_class: type, values: flags.FlagValues = flags.FLAGS
   Raises:
     ConfigError: an unknown setting or a wrong value; the message names the file or the flag.
   """
-  changes = _given_settings(config_class, values)
+  changes = _settings_from_flags(config_class, values)
   resolved = config_class()
   if values.config:
     # Plugins first: the file may name models and losses that only they register.
@@ -111,7 +111,7 @@ def config_from_flags(config_class: type, values: flags.FlagValues = flags.FLAGS
   return config_lib.override(resolved, changes, source="flags")
 
 
-def _given_settings(config_class: type, values: flags.FlagValues) -> dict[str, Any]:
+def _settings_from_flags(config_class: type, values: flags.FlagValues) -> dict[str, Any]:
   """The settings that the command line has, by dotted name."""
   changes: dict[str, Any] = {}
   for name, _, value in config_lib.leaves(config_class):

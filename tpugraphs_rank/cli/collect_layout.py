@@ -1,8 +1,8 @@
 """Measure programs under many layouts; make a collection.
 
-    tpugraphs-rank collect layout --output build/layout --cores 0,1
-    tpugraphs-rank collect layout --output build/trial --limit 3
-    tpugraphs-rank collect layout --output build/mine --synthetic programs.json
+  tpugraphs-rank collect layout --output build/layout --cores 0,1
+  tpugraphs-rank collect layout --output build/trial --limit 3
+  tpugraphs-rank collect layout --output build/mine --synthetic programs.json
 
 Compiles each program of the catalogue (or each synthetic program) with XLA under many combinations
 of requested layouts, times all of them in independent passes, featurizes the programs, and keeps

@@ -1,6 +1,6 @@
 """Measure the configurations in a raw file.
 
-    tpugraphs-rank collect remeasure --input matmul.ranked.pb --output build/measured
+  tpugraphs-rank collect remeasure --input matmul.ranked.pb --output build/measured
 
 Reads a raw file whose runs name configurations, measured or not, as `tpugraphs-rank rank` writes
 it, and writes OUTPUT/pass1.pb and OUTPUT/pass2.pb with the runtimes of two passes. The default

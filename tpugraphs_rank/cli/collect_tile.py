@@ -1,8 +1,8 @@
 """Measure kernels under many tile sizes; make a collection.
 
-    tpugraphs-rank collect tile --output build/tile
-    tpugraphs-rank collect tile --output build/trial --limit 6
-    tpugraphs-rank collect tile --output build/mine --synthetic programs.json
+  tpugraphs-rank collect tile --output build/tile
+  tpugraphs-rank collect tile --output build/trial --limit 6
+  tpugraphs-rank collect tile --output build/mine --synthetic programs.json
 
 Compiles each kernel of the catalogue (or each synthetic program) with XLA under many tile sizes,
 times all of them in independent passes, featurizes the kernels, and keeps those whose passes agree.

@@ -1,8 +1,8 @@
 """Generate programs like those of a collection; measure them.
 
-    tpugraphs-rank synthesize --output build/like_mine --count 100
-    tpugraphs-rank synthesize --output build/like_mine --collection layout:xla_cpu:mixed --count 60
-    tpugraphs-rank synthesize --output build/like_mine --collection mine.json --generate_only
+  tpugraphs-rank synthesize --output build/like_mine --count 100
+  tpugraphs-rank synthesize --output build/like_mine --collection layout:xla_cpu:mixed --count 60
+  tpugraphs-rank synthesize --output build/like_mine --collection mine.json --generate_only
 
 A LayerDAG learns the dataflow graphs of the collection's training programs; runtimes are not
 needed. It learns whole kernels, and sampled sub-graphs of layout programs, which are large. Graphs

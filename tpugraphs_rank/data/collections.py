@@ -88,8 +88,8 @@ def find_files(collection: registry.Collection, split: str,
     listed = [folder / file for file in collection.files.get(split, ())]
     return ([path for path in listed if path.is_file()],
             [path for path in listed if not path.is_file()])
-  found = sorted(folder.glob("*.npz"))
-  return found, [] if found or collection.splits[split] == 0 else [folder]
+  existing = sorted(folder.glob("*.npz"))
+  return existing, [] if existing or collection.splits[split] == 0 else [folder]
 
 
 def _folder(collection: registry.Collection, split: str, data_root: files.PathLike | None

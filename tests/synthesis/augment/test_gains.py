@@ -45,10 +45,10 @@ def test_means_over_programs_then_over_subsets():
 
 def test_comparisons():
   table = frame()
-  found = gains_lib.comparisons(table, resamples=2000)
-  assert [(one["budget"], one["arm"]) for one in found] == [
+  actual = gains_lib.comparisons(table, resamples=2000)
+  assert [(one["budget"], one["arm"]) for one in actual] == [
       (5, "layerdag"), (5, "random_graphs"), (10, "layerdag"), (10, "random_graphs")]
-  one = found[2]
+  one = actual[2]
   # Four arms with synthetic programs, each evaluated on seen and on unseen groups.
   assert one["level"] == two_way.corrected_level(8) and one["n_seeds"] == 3
   assert one["programs"] == "seen"
@@ -65,10 +65,10 @@ def test_comparisons():
     assert one["parts"]["unseen_groups"][rival]["tau"]["n"] == 6
   # Rivals that did not run, and the arm itself.
   assert one["low_vs_templates"] is one["gain_vs_templates"] is None
-  assert found[3]["low_vs_random_graphs"] is None
+  assert actual[3]["low_vs_random_graphs"] is None
   # The arm has another number of synthetic programs than the random graphs.
   assert one["low_vs_random_graphs"] is None and "random_graphs" not in one["parts"]["seen"]
-  json.dumps(found, allow_nan=False)
+  json.dumps(actual, allow_nan=False)
 
 
 def test_an_arm_is_compared_with_its_control():
@@ -118,10 +118,10 @@ def test_it_may_be_unknown_which_groups_were_seen():
 
 def test_a_task_without_unseen_groups_has_one_part_and_counts_once():
   other = frame(seen=lambda place: True).assign(task="layout:x")
-  found = gains_lib.comparisons(pd.concat([frame(), other]), resamples=200)
-  by_task = {task: [one for one in found if one["task"] == task]
+  actual = gains_lib.comparisons(pd.concat([frame(), other]), resamples=200)
+  by_task = {task: [one for one in actual if one["task"] == task]
              for task in ("tile:x", "layout:x")}
-  assert {one["level"] for one in found} == {two_way.corrected_level(4 * 2 + 4)}
+  assert {one["level"] for one in actual} == {two_way.corrected_level(4 * 2 + 4)}
   assert {one["programs"] for one in by_task["tile:x"]} == {"seen"}
   assert {one["programs"] for one in by_task["layout:x"]} == {"all"}
   assert {tuple(one["parts"]) for one in by_task["layout:x"]} == {("all",)}

@@ -61,9 +61,9 @@ def test_a_labeled_collection_can_be_loaded(tmp_path):
       len(graph.config_feat)) * 1e-3
   taught = distillation.teach("tile:xla_cpu", [by_first_column, by_first_column], tmp_path)
   described = registry.get_collection(str(tmp_path / "collection.json"))
-  found = list(collections.load_collection(described, "train"))
-  assert len(found) == taught == 162 and described.target.startswith("xla_cpu:")
-  for graph in found[:5]:
+  actual = list(collections.load_collection(described, "train"))
+  assert len(actual) == taught == 162 and described.target.startswith("xla_cpu:")
+  for graph in actual[:5]:
     assert (np.diff(graph.config_runtime) >= 0).all()
     assert (np.diff(graph.config_feat[:, 8]) >= 0).all()
 
@@ -74,11 +74,11 @@ def test_labeled_layouts_are_those_of_the_program(tmp_path):
       axis=1).astype(float)
   taught = distillation.teach("layout:xla_cpu:mixed", [by_count, by_count], tmp_path)
   described = registry.get_collection(str(tmp_path / "collection.json"))
-  found = list(collections.load_collection(described, "train"))
-  assert len(found) == taught > 50 and described.kind == "layout"
+  actual = list(collections.load_collection(described, "train"))
+  assert len(actual) == taught > 50 and described.kind == "layout"
   originals = {graph.name: graph for graph in collections.load_collection(
       "layout:xla_cpu:mixed", "train")}
-  for graph in found[:5]:
+  for graph in actual[:5]:
     original = originals[graph.name]
     assert graph.config_runtime_passes is None
     np.testing.assert_array_equal(graph.node_config_ids, original.node_config_ids)

@@ -29,19 +29,19 @@ def _total_variation(first, second):
 
 def _quantities(dags):
   """The same quantities, graph by graph, in plain Python."""
-  found = collections.defaultdict(list)
+  actual = collections.defaultdict(list)
   for graph in range(len(dags)):
     level = dags.level[dags.nodes(graph)].tolist()
     kind = dags.vocabularies[0][dags.x[dags.nodes(graph), 0]].tolist()
     edges = dags.edges(graph).tolist()
-    found["layers"].append(max(level) + 1)
-    found["nodes"].append(len(level))
-    found["layer_size"] += list(collections.Counter(level).values())
-    found["operands"] += [sum(u == node for u, _ in edges) for node in range(len(level))]
-    found["users"] += [sum(v == node for _, v in edges) for node in range(len(level))]
-    found["opcode"] += kind
-    found["pairs"] += [(kind[u], kind[v]) for u, v in edges]
-  return found
+    actual["layers"].append(max(level) + 1)
+    actual["nodes"].append(len(level))
+    actual["layer_size"] += list(collections.Counter(level).values())
+    actual["operands"] += [sum(u == node for u, _ in edges) for node in range(len(level))]
+    actual["users"] += [sum(v == node for _, v in edges) for node in range(len(level))]
+    actual["opcode"] += kind
+    actual["pairs"] += [(kind[u], kind[v]) for u, v in edges]
+  return actual
 
 
 def test_distances_by_definition():
@@ -59,12 +59,12 @@ def test_distances_by_definition():
 def test_known_distances():
   chain = lambda length: (np.stack([np.arange(length - 1), np.arange(1, length)], 1),
                           np.zeros(length, int))
-  found = measures.distances(dags_lib.canonical([chain(3)] * 4), dags_lib.canonical([chain(5)]))
-  assert found["wasserstein_layers"] == found["wasserstein_nodes"] == 2
-  assert found["wasserstein_layer_size"] == found["tv_opcode"] == found["tv_opcode_pairs"] == 0
+  actual = measures.distances(dags_lib.canonical([chain(3)] * 4), dags_lib.canonical([chain(5)]))
+  assert actual["wasserstein_layers"] == actual["wasserstein_nodes"] == 2
+  assert actual["wasserstein_layer_size"] == actual["tv_opcode"] == actual["tv_opcode_pairs"] == 0
   alone = dags_lib.canonical([(np.zeros([0, 2]), np.array([1]))])
-  found = measures.distances(alone, dags_lib.canonical([chain(2)]))
-  assert found["tv_opcode"] == found["tv_opcode_pairs"] == 1
+  actual = measures.distances(alone, dags_lib.canonical([chain(2)]))
+  assert actual["tv_opcode"] == actual["tv_opcode_pairs"] == 1
   assert measures.distances(alone, alone)["tv_opcode_pairs"] == 0
 
 
@@ -72,22 +72,22 @@ def test_each_attribute_has_its_own_distances():
   x = np.array([[1, 5], [1, 6], [2, 5], [1, 5]])
   one = dags_lib.canonical([(DIAMOND, x)], ("opcode", "type"))
   other = dags_lib.canonical([(DIAMOND, x[:, [0, 0]])], ("opcode", "type"))
-  found = measures.distances(one, other)
-  assert found["tv_opcode"] == 0 and found["tv_type"] == 1 and found["tv_type_pairs"] == 1
+  actual = measures.distances(one, other)
+  assert actual["tv_opcode"] == 0 and actual["tv_type"] == 1 and actual["tv_type_pairs"] == 1
 
 
 def test_valid_numbers_of_operands():
   training = dags_lib.canonical([(DIAMOND, np.array([7, 8, 8, 9]))])
   x = [np.array([7, 8, 8, 9]), np.array([7, 8, 9, 9]), np.array([5, 8, 8, 9])]
-  found = measures.arity_valid(dags_lib.canonical([(DIAMOND, row) for row in x]), training)
+  actual = measures.arity_valid(dags_lib.canonical([(DIAMOND, row) for row in x]), training)
   # In training 9 occurs without operands only, and 5 does not occur.
   expected = [[True] * 4, [True, True, False, True], [False, True, True, True]]
-  assert found.nodes.tolist() == sum(expected, [])
-  assert found.graphs.tolist() == [True, False, False]
+  assert actual.nodes.tolist() == sum(expected, [])
+  assert actual.graphs.tolist() == [True, False, False]
   one, other = small_dags.graphs(9, 0), small_dags.graphs(9, 1)
   pairs = lambda dags: list(zip(dags.x[:, 0].tolist(), dags.num_operands.tolist()))
-  found = measures.arity_valid(one, other)
-  assert found.nodes.tolist() == [pair in set(pairs(other)) for pair in pairs(one)]
+  actual = measures.arity_valid(one, other)
+  assert actual.nodes.tolist() == [pair in set(pairs(other)) for pair in pairs(one)]
 
 
 def test_copies_are_found_in_any_order_of_nodes_and_vocabulary():
@@ -104,10 +104,10 @@ def test_copies_are_found_in_any_order_of_nodes_and_vocabulary():
   new = small_dags.graphs(12, 4, max_nodes=16)
   both = dags_lib.concat([again.with_labels(np.zeros(6), ["runtime"]), new])
   large = both.sizes >= 10
-  found = measures.copies(both, training)
-  assert found["copies_of_training_all"] == 6 / 18
-  assert found["copies_of_training"] == large[:6].sum() / large.sum()
-  assert found["distinct"] == found["distinct_all"] == 1
+  actual = measures.copies(both, training)
+  assert actual["copies_of_training_all"] == 6 / 18
+  assert actual["copies_of_training"] == large[:6].sum() / large.sum()
+  assert actual["distinct"] == actual["distinct_all"] == 1
   twice = measures.copies(dags_lib.concat([new, new]), training)
   assert twice["distinct_all"] == twice["distinct"] == 0.5
   tiny = dags_lib.canonical([(np.zeros([0, 2]), np.array([1]))])
@@ -117,10 +117,11 @@ def test_copies_are_found_in_any_order_of_nodes_and_vocabulary():
 def test_copies_in_random_splits_of_pairs_of_twins():
   once = small_dags.graphs(60, 5, max_nodes=30)
   real = dags_lib.concat([once, once])
-  found = measures.copies_by_chance(real, training_size=100, seed=0)
+  actual = measures.copies_by_chance(real, training_size=100, seed=0)
   # The twin of a held-out graph is one of 119 others, 100 of which are for training.
-  assert found["copies_of_training_all"] == pytest.approx(100 / 119, abs=0.06)
-  assert measures.copies_by_chance(real, 100, 0) == found != measures.copies_by_chance(real, 100, 1)
+  assert actual["copies_of_training_all"] == pytest.approx(100 / 119, abs=0.06)
+  assert measures.copies_by_chance(real, 100, 0) == actual
+  assert measures.copies_by_chance(real, 100, 1) != actual
   assert measures.copies_by_chance(once, 40, 0)["copies_of_training_all"] == 0
 
 

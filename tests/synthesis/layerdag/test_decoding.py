@@ -74,7 +74,7 @@ def test_the_order_of_new_nodes_does_not_matter(layer, random):
       layer.priority, axis=None, kind="stable")).reshape(layer.priority.shape) - 5.5)
   moved = distinct._replace(priority=distinct.priority[:, order], operands=distinct.operands[order])
   for decode in (decoding.free, decoding.to_users, decoding.to_operands):
-    found, other = decode(distinct), decode(moved)
-    assert (found is None) == (other is None)
-    if found is not None:
-      np.testing.assert_array_equal(found[:, order], other)
+    actual, other = decode(distinct), decode(moved)
+    assert (actual is None) == (other is None)
+    if actual is not None:
+      np.testing.assert_array_equal(actual[:, order], other)

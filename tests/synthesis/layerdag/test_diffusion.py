@@ -43,8 +43,8 @@ def test_noise_over_two_spans_is_noise_over_both(case):
   marginal, before, kept = case
   product = _transition(before, marginal) @ _transition(kept / before, marginal)
   np.testing.assert_allclose(product, _transition(kept, marginal), atol=1e-12)
-  found = diffusion.noised(np.arange(len(marginal)), kept, tf.constant(marginal))
-  np.testing.assert_allclose(found, _transition(kept, marginal), atol=1e-12)
+  actual = diffusion.noised(np.arange(len(marginal)), kept, tf.constant(marginal))
+  np.testing.assert_allclose(actual, _transition(kept, marginal), atol=1e-12)
 
 
 @given(_cases())
@@ -54,9 +54,9 @@ def test_one_hot_rows_give_the_posterior(case):
   span = _transition(kept / before, marginal)
   for clean, noisy in itertools.product(range(count), range(count)):
     joint = _transition(before, marginal)[clean] * span[:, noisy]  # q(x_s | x_0) q(x_t | x_s)
-    found = diffusion.reverse(
+    actual = diffusion.reverse(
         tf.one_hot([clean], count, dtype=tf.float64), [noisy], before, kept, marginal)[0]
-    np.testing.assert_allclose(found, joint / joint.sum(), atol=1e-12)
+    np.testing.assert_allclose(actual, joint / joint.sum(), atol=1e-12)
 
 
 @given(_cases(), st.integers(0, 2 ** 31 - 1))
@@ -70,8 +70,8 @@ def test_the_reverse_step_sums_posteriors_over_clean_values(case, seed):
     posterior = diffusion.reverse(
         tf.one_hot([value] * count, count, dtype=tf.float64), noisy, before, kept, marginal)
     expected += clean[:, value, None] * posterior
-  found = diffusion.reverse(tf.constant(clean), noisy, before, kept, marginal)
-  np.testing.assert_allclose(found, expected, atol=1e-12)
+  actual = diffusion.reverse(tf.constant(clean), noisy, before, kept, marginal)
+  np.testing.assert_allclose(actual, expected, atol=1e-12)
   # One marginal per row, all equal here.
   rows = diffusion.reverse(tf.constant(clean), noisy, np.full(count, before), np.full(count, kept),
                            np.tile(marginal, [count, 1]))

@@ -43,8 +43,8 @@ def test_the_averages_of_the_best_validation_are_selected(average):
         best[name], kept[name] = row[f"valid_{name}"], expected[name]
   fitter.keep_best()
   for name, of in variables.items():
-    for found, value in zip(_weights(of), kept[name]):
-      np.testing.assert_allclose(found, value, atol=1e-5)
+    for actual, value in zip(_weights(of), kept[name]):
+      np.testing.assert_allclose(actual, value, atol=1e-5)
   # Validation uses the averages, too.
   draws = {"sizes": 1}
   for name in variables:

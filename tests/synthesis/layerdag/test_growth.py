@@ -122,5 +122,5 @@ def test_a_batch_concatenates_its_graphs(direction):
 
 def test_kinds_are_the_pairs_that_occur_in_training():
   kinds = growth.Kinds(np.array([0, 0, 2]), np.array([1, 3, 0]))
-  found = kinds.index(np.array([0, 0, 2, 2, 1, 0]), np.array([3, 1, 0, 1, 0, 7]))
-  np.testing.assert_array_equal(found, [1, 0, 2, -1, -1, -1])
+  actual = kinds.index(np.array([0, 0, 2, 2, 1, 0]), np.array([3, 1, 0, 1, 0, 7]))
+  np.testing.assert_array_equal(actual, [1, 0, 2, -1, -1, -1])

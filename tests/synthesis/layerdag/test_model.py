@@ -69,9 +69,9 @@ def test_sampling_and_training_compute_the_same_states(direction, encoder, opera
     rows = [np.flatnonzero(arrays["graph"] == graph)[state.layer] for graph in state.active]
     np.testing.assert_array_equal(now["counts"], arrays["counts"][rows])
     for name, (_, expected) in whole.items():
-      ((_, found),) = sampler._contexts(
+      ((_, actual),) = sampler._contexts(
           name, states[name], {key: tf.constant(value) for key, value in now.items()})
-      np.testing.assert_allclose(found, expected.numpy()[rows], atol=2e-5)
+      np.testing.assert_allclose(actual, expected.numpy()[rows], atol=2e-5)
       compared += len(rows)
     size = arrays["size"][rows]
     state.close(size)
@@ -185,7 +185,7 @@ def test_the_order_within_a_layer_only_permutes_the_results(direction, encoder):
       graph, x=graph.x[order], operands=graph.operands[order],
       old=place[graph.old].astype(np.int32), new=place[graph.new].astype(np.int32))
   requested = conditions.values(dags.take([2]), generator.facts.conditions.names)
-  found = []
+  actual = []
   for one in (graph, moved):
     arrays = generator.batch([generator.unroll(one)], requested)
     tensors = {key: tf.constant(value) for key, value in arrays.items()}
@@ -194,9 +194,9 @@ def test_the_order_within_a_layer_only_permutes_the_results(direction, encoder):
     _, of_nodes = nodes.encode(tensors)
     time = tf.fill([len(arrays["size"])], 3)
     logits = nodes.clean(tensors["x"], time, of_nodes, tensors)
-    found.append([sizes.logits(context).numpy(), *(part.numpy() for part in logits)])
-  np.testing.assert_allclose(found[0][0], found[1][0], atol=2e-5)
-  for whole, other in zip(found[0][1:], found[1][1:]):
+    actual.append([sizes.logits(context).numpy(), *(part.numpy() for part in logits)])
+  np.testing.assert_allclose(actual[0][0], actual[1][0], atol=2e-5)
+  for whole, other in zip(actual[0][1:], actual[1][1:]):
     np.testing.assert_allclose(whole[order], other, atol=2e-5)
 
 
@@ -250,14 +250,14 @@ def test_other_and_damaged_files_are_refused(tmp_path):
 def test_conditions_are_encoded_as_ranks_with_a_mask():
   table = np.array([[1.0, 5.0], [2.0, 9.0], [3.0, 20.0]])
   known = conditions.Conditions(("runtime", "size"), table, 4)
-  found = known.encode(np.array([[2.0, np.nan], [-7.0, 9.0], [np.nan, 100.0]]))
+  actual = known.encode(np.array([[2.0, np.nan], [-7.0, 9.0], [np.nan, 100.0]]))
   # The second of three values is the median; the ends are the quantiles 0.5/4 and 3.5/4.
-  assert found["scalar"][0, 0] == pytest.approx(0.0)
-  assert found["scalar"][1, 0] == pytest.approx(-1.1503494, abs=1e-6)
-  assert found["scalar"][2, 1] == pytest.approx(1.1503494, abs=1e-6)
-  np.testing.assert_array_equal(found["specified"], [[1, 0], [1, 1], [0, 1]])
-  np.testing.assert_array_equal(found["target"], [0, 9, 100])
-  assert found["scalar"][0, 1] == 0 and found["category"].tolist() == [-1, -1, -1]
+  assert actual["scalar"][0, 0] == pytest.approx(0.0)
+  assert actual["scalar"][1, 0] == pytest.approx(-1.1503494, abs=1e-6)
+  assert actual["scalar"][2, 1] == pytest.approx(1.1503494, abs=1e-6)
+  np.testing.assert_array_equal(actual["specified"], [[1, 0], [1, 1], [0, 1]])
+  np.testing.assert_array_equal(actual["target"], [0, 9, 100])
+  assert actual["scalar"][0, 1] == 0 and actual["category"].tolist() == [-1, -1, -1]
   assert growth.MAX_COUNT > 100
 
 
@@ -291,8 +291,8 @@ def test_fitting_again_starts_from_scratch_and_is_reproducible():
 def test_guidance_extrapolates_from_unconditional_to_conditional_logits():
   model, _ = untrained(data__conditions=("runtime",))
   sampler = sampler_lib.Sampler(model.generator, sampler_lib.Options(guidance=3.0))
-  found = sampler._guided([tf.constant([1.0, 5.0]), tf.constant([2.0, 4.0])])
-  np.testing.assert_allclose(found, [2.0 + 3.0 * (1.0 - 2.0), 4.0 + 3.0 * (5.0 - 4.0)])
+  actual = sampler._guided([tf.constant([1.0, 5.0]), tf.constant([2.0, 4.0])])
+  np.testing.assert_allclose(actual, [2.0 + 3.0 * (1.0 - 2.0), 4.0 + 3.0 * (5.0 - 4.0)])
   assert float(sampler_lib.Sampler(model.generator)._guided([tf.constant(7.0)])) == 7.0
 
 
@@ -308,8 +308,8 @@ def test_conditions_use_the_vocabulary_of_the_model():
 def test_unspecified_conditions_come_from_all_matching_graphs():
   table = np.stack([np.repeat([4.0, 9.0], 40), np.arange(80.0)], axis=1)
   known = conditions.Conditions(("size", "runtime"), table, 4)
-  found = conditions.sample_conditions(known, 500, {"size": 4}, np.random.default_rng(0))
-  assert (found[:, 0] == 4).all() and set(found[:, 1]) == set(np.arange(40.0))
+  actual = conditions.sample_conditions(known, 500, {"size": 4}, np.random.default_rng(0))
+  assert (actual[:, 0] == 4).all() and set(actual[:, 1]) == set(np.arange(40.0))
 
 
 def test_inconsistent_settings_are_refused():

@@ -38,14 +38,14 @@ def _kernels():
         "divide/f32[2, 3]", "constant/f32", "add/f32[4, 5]", "rsqrt/f32[6]", "broadcast/f32[7]",
         "multiply/f32[0, 8]", "parameter/f32", "broadcast/f32[10]", "multiply/f32[9, 11]"])])
 def test_details_of_notation_are_removed(kernels, family, expected):
-  found = dataflow.of_graph(kernels[family])
-  types = {node.type for node in found} - {"pred"}
+  actual = dataflow.of_graph(kernels[family])
+  types = {node.type for node in actual} - {"pred"}
   # The catalogue has each family in several types; one of them has no conversions.
   if types == {expected[0].partition("/")[2].partition("[")[0]}:
-    assert _words(found) == expected
+    assert _words(actual) == expected
   else:
     operations = [word.partition("/")[0] for word in expected]
-    assert [node.operation for node in found if node.operation != "convert"] == operations
+    assert [node.operation for node in actual if node.operation != "convert"] == operations
 
 
 @pytest.mark.parametrize("family, kind", [
@@ -57,9 +57,9 @@ def test_kinds(kernels, family, kind):
 
 
 def test_every_bundled_kernel_has_a_dataflow_graph():
-  found = dataflow.extract("tile:xla_cpu", ("train", "valid"))
-  assert len(found) == 195 and found.provenance["left_out"] == 0
-  assert found.x_names == dataflow.ATTRIBUTES
+  actual = dataflow.extract("tile:xla_cpu", ("train", "valid"))
+  assert len(actual) == 195 and actual.provenance["left_out"] == 0
+  assert actual.x_names == dataflow.ATTRIBUTES
 
 
 def test_dags_are_converted_back():

@@ -79,9 +79,9 @@ def test_a_program_without_repairs_equals_its_graph(kind, size, seed):
   nodes = controls.typed_random(kind, size, np.random.default_rng(seed))
   outcome = _realized(nodes, seed, _LENIENT)
   assert outcome.program is not None and not sum(outcome.repairs.values())
-  without_size = lambda found: dataflow.as_dags(
+  without_size = lambda actual: dataflow.as_dags(
       [[node._replace(bucket=0, type="" if node.operation == ops.CONSTANT else node.type)
-        for node in found]])
+        for node in actual]])
   np.testing.assert_array_equal(without_size(nodes).hashes(),
                                 without_size(outcome.program.dataflow()).hashes())
   if not outcome.missed_buckets:
@@ -137,10 +137,10 @@ def test_refusals(nodes, why):
 def test_repairs_are_counted(nodes, repairs):
   outcome = _realized(nodes, limits=_LENIENT)
   assert outcome.program is not None
-  found = {kind: count for kind, count in outcome.repairs.items() if count}
+  actual = {kind: count for kind, count in outcome.repairs.items() if count}
   if repairs is not None:
-    assert found == repairs
-  assert outcome.repaired == pytest.approx(sum(found.values()) / len(nodes))
+    assert actual == repairs
+  assert outcome.repaired == pytest.approx(sum(actual.values()) / len(nodes))
 
 
 def test_repairs_lose_as_few_nodes_as_possible():

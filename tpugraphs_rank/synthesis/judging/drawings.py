@@ -95,7 +95,8 @@ def side_by_side(path: files.PathLike, rows: Mapping[str, dags_lib.Dags]) -> Non
   heights = [min(max((scene.height / scene.width for scene in row), default=0.1), _MAX_ASPECT)
              * _CELL_INCHES for row in grid]
   size = columns * _CELL_INCHES, sum(heights)
-  figure = figure_lib.Figure(figsize=size, facecolor="white", layout="none")
+  figure = figure_lib.Figure(figsize=size, facecolor="white")
+  figure.set_layout_engine("none")  # Whatever the user's settings say.
   bottom = size[1]
   for row, height in zip(grid, heights):
     bottom -= height
