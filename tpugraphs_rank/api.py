@@ -1,4 +1,4 @@
-"""The Python API: what the commands do, with the same words. Imports TensorFlow.
+"""The Python API: the functions behind the commands, under the same names. Imports TensorFlow.
 
     import tpugraphs_rank as tgr
     run = tgr.train("tile:xla_cpu", "runs/a", model="attention_gnn", seed=1)

@@ -174,7 +174,7 @@ def run_command(name: str, module_name: str, arguments: Sequence[str], positiona
 
 
 def run(main: Main, define_flags: Callable[[], None] | None = None) -> None:
-  """Runs a script that is no installed command, and exits with its status.
+  """Runs a script that is not an installed command, and exits with its status.
 
   Args:
     main: as that of a command.

@@ -48,8 +48,8 @@ def define_flags() -> None:
   flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list in the loss.")
   flags.DEFINE_boolean("synthetic_any_target", False, "Also use synthetic programs that were "
                        "measured on another machine.")
-  flags.DEFINE_enum("split", "test", ["test", "valid"], "Split to evaluate on. The validation "
-                    "split has already selected the checkpoints.")
+  flags.DEFINE_enum("split", "test", ["test", "valid"], "Split to evaluate on. Checkpoints "
+                    "were already selected on the validation split.")
   flags.DEFINE_string("config", None, "Recipe (by name) or JSON file with further settings. By "
                       "default the recipe of the bundled collection of the same kind, with one "
                       "network.")

@@ -9,9 +9,9 @@ of requested layouts, times all of them in independent passes, featurizes the pr
 those whose passes agree. OUTPUT/collection/collection.json is an ordinary collection: pass it to
 `train --collection`.
 
-The collector runs in an environment of its own, with JAX; the first use makes it. The whole
-catalogue takes about five hours on one core. --time_budget limits the time: the order is such that
-the first programs include all families. The same command resumes.
+The collector runs in its own environment with JAX, which is created on first use. The whole
+catalogue takes about five hours on one core. --time_budget limits the time: programs are ordered so
+that the first ones include all families. The same command resumes.
 """
 
 from absl import flags

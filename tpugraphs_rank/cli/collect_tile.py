@@ -8,7 +8,7 @@ Compiles each kernel of the catalogue (or each synthetic program) with XLA under
 times all of them in independent passes, featurizes the kernels, and keeps those whose passes agree.
 OUTPUT/collection/collection.json is an ordinary collection: pass it to `train --collection`.
 
-The collector runs in an environment of its own, with JAX; the first use makes it. The whole
+The collector runs in its own environment with JAX, which is created on first use. The whole
 catalogue takes half an hour on two cores. After an interruption, the same command resumes.
 """
 

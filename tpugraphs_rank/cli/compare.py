@@ -115,7 +115,7 @@ def to_csv(results: Mapping[str, Any]) -> str:
 def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_list("runs", [], "Run directories, separated by commas, in addition to those "
-                    "without a flag.")
+                    "given without a flag.")
   flags.DEFINE_enum("split", "test", ["valid", "test"], "The split to evaluate.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections. Default: the runs'.")
   flags.DEFINE_bool("by_family", False, "Resample families instead of graphs. Intervals are wider "

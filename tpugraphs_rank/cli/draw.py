@@ -7,8 +7,8 @@
 
 The input is an .npz graph, an HLO program (HloProto, HloModuleProto, or a measured program), or a
 file of generated graphs. Data flows from top to bottom. Configurable nodes have an orange border;
-with `--configuration` they show the layouts that it requests. Of a large program, a neighbourhood
-is drawn: choose its centre with `--around`.
+with `--configuration` they show the layouts that it requests. For a large program, only a
+neighbourhood is drawn; `--around` chooses its centre.
 """
 
 import pathlib
@@ -51,7 +51,7 @@ def read(path: pathlib.Path, graph: int = 0, configuration: int | None = None,
     return views.from_graph(npz.load_graph(path), configuration)
   if configuration is not None:
     raise errors.ConfigError(
-        f"--configuration needs an .npz graph, which lists configurations; {path} is none")
+        f"--configuration needs an .npz graph, which lists configurations; {path} is not one")
   program = programs.read(path, module)[0]
   return views.from_module(program.data.module, program.source)
 
@@ -76,7 +76,8 @@ def define_flags() -> None:
                       "name of its instruction.")
   flags.DEFINE_integer("radius", 3, "Edges from the centre to the end of the neighbourhood.",
                        lower_bound=0)
-  flags.DEFINE_integer("max_nodes", 120, "Of larger programs, a neighbourhood is drawn.",
+  flags.DEFINE_integer("max_nodes", 120, "Maximum nodes of a full drawing. For larger programs, "
+                       "only a neighbourhood is drawn.",
                        lower_bound=1)
   flags.DEFINE_integer("graph", 0, "Index in a file of generated graphs.", lower_bound=0)
   flags.DEFINE_string("module", None, "Name of the program in a file with several. Default: the "

@@ -4,10 +4,10 @@
   tpugraphs-rank pack --collection graphs/collection.json --splits train,valid
   tpugraphs-rank pack --collection layout:nlp:random --check
 
-From packed files, training reads only what a step needs. After an interruption the command resumes;
-run again, it packs what has changed. Training, evaluation and prediction use the packed files (see
-their flag --packed). The files are stored in `packed/` next to the graphs, or in the folder that
---output names (--packed_root of those commands).
+From packed files, training reads only what a step needs. The command resumes after an interruption.
+Run it again to pack graphs that have changed. Training, evaluation and prediction use the packed
+files (see their flag --packed). The files are stored in `packed/` next to the graphs, or in the
+folder that --output names (--packed_root of those commands).
 
 --check packs nothing: it compares all checksums. Its exit status is 1 if a file is damaged, missing
 or belongs to another source.

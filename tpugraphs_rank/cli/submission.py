@@ -14,7 +14,7 @@ _DATA = ("data_root", "collections", "split")
 
 
 def define_data_flags(default_split: str) -> None:
-  """Defines the flags that say which graphs a submission ranks."""
+  """Defines the flags that select the graphs that a submission ranks."""
   flags.DEFINE_string("data_root", None, "Folder of the public collections. By default the "
                       f"environment variable {registry.DATA_ROOT_VARIABLE}, then the platform's "
                       "folder for user data.")
@@ -24,7 +24,7 @@ def define_data_flags(default_split: str) -> None:
 
 
 def define_expectation_flags() -> None:
-  """Defines the flags that say which rows must be in a submission."""
+  """Defines the flags that determine which rows must be in a submission."""
   flags.DEFINE_string("sample", None, "A sample submission to use instead of the data: its IDs in "
                       "its order, and what its lists reveal about the graphs.")
   flags.DEFINE_bool("allow_partial", False, "Accept a file that lacks some of the collections.")

@@ -6,7 +6,7 @@
 Reads the parts that `tpugraphs-rank predict` writes and writes one file with all rows in order. An
 invalid file is never written: the command prints the faults instead, with part, line and ID.
 
-The data (--data_root) or a sample submission (--sample) says which rows must be in the file.
+The data (--data_root) or a sample submission (--sample) determines which rows must be in the file.
 """
 
 from absl import flags

@@ -4,7 +4,7 @@
 
 Prints each fault as `line N: ID: message`. The exit status is 0 only if there is none.
 
-The data (--data_root) or a sample submission (--sample) says which rows must be in the file.
+The data (--data_root) or a sample submission (--sample) determines which rows must be in the file.
 """
 
 from absl import flags

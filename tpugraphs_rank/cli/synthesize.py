@@ -8,7 +8,7 @@ A LayerDAG learns the dataflow graphs of the collection's training programs; run
 needed. It learns whole kernels, and sampled sub-graphs of layout programs, which are large. Graphs
 are sampled from it, and each becomes a runnable program with new shapes. The collector then
 compiles the programs and times them on this CPU, under many tile sizes or many requested layouts,
-in an environment of its own, which the first use makes. OUTPUT/collection/collection.json is an
+in its own environment, which is created on first use. OUTPUT/collection/collection.json is an
 ordinary collection.
 
 OUTPUT/programs.json holds the programs, with a report of the graphs that were rejected and
@@ -51,7 +51,7 @@ def define_flags() -> None:
       "collection", "tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections.")
   flags.DEFINE_integer("count", 100, "Number of programs.", lower_bound=1)
-  flags.DEFINE_bool("generate_only", False, "Write the programs, and do not measure them.")
+  flags.DEFINE_bool("generate_only", False, "Write the programs without measuring them.")
   flags.DEFINE_enum(
       "source", "layerdag", ["layerdag", *sources.CONTROLS], "How the graphs are generated.")
   flags.DEFINE_string(
@@ -63,7 +63,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
       "config", None, "Recipe (by name) or JSON file with the settings of the generator. Default: "
       "the recipe for the collection's kind, " + " or ".join(_RECIPES.values()) + ".")
-  flags.DEFINE_integer("seed", 0, "Seed of everything that is random.", lower_bound=0)
+  flags.DEFINE_integer("seed", 0, "Seed of all random choices.", lower_bound=0)
   flags.DEFINE_integer(
       "first_number", 0, "Number of the first graph, which is part of the programs' names.",
       lower_bound=0)
