@@ -27,8 +27,6 @@ from absl import flags
 from tpugraphs_rank import files
 from tpugraphs_rank.cli import runs
 
-_BASELINES = ("random", "default_configuration", "size_heuristic", "boosted_trees")
-
 
 def default_output(run_dir: files.PathLike, split: str) -> pathlib.Path:
   """The folder of an evaluation's files: in the run directory, or elsewhere if that is bundled."""
@@ -36,7 +34,7 @@ def default_output(run_dir: files.PathLike, split: str) -> pathlib.Path:
 
 
 def evaluate(run_dir: files.PathLike, split: str, output: files.PathLike | None = None,
-             baselines: Sequence[str] = _BASELINES, data_root: str | None = None,
+             baselines: Sequence[str] = runs.BASELINES, data_root: str | None = None,
              strict: bool = False, configurations: str | None = None) -> dict[str, Any]:
   """Evaluates a run and baselines on a split, and writes the files listed above.
 
@@ -86,9 +84,7 @@ def define_flags() -> None:
   flags.DEFINE_enum("split", "test", ["valid", "test"], "The split to evaluate.")
   flags.DEFINE_string("output", None, "Folder of the results. Default: evaluation/<split> in the "
                       "run directory.")
-  flags.DEFINE_list("baselines", list(_BASELINES),
-                    "Baselines to compare with, separated by commas. Empty: none.")
-  flags.DEFINE_string("data_root", None, "Folder of the public collections. Default: the run's.")
+  runs.define_baseline_flags()
   runs.define_strict_flag("graphs")
   flags.DEFINE_enum(
       "configurations", None, ["all", "published"], "Which configurations of a graph to evaluate. "

@@ -16,11 +16,9 @@ from tpugraphs_rank import files
 from tpugraphs_rank.cli import compare
 from tpugraphs_rank.cli import runs
 
-_BASELINES = ("random", "default_configuration", "size_heuristic", "boosted_trees")
-
 
 def report(run_dir: files.PathLike, output: files.PathLike, others: Sequence[files.PathLike] = (),
-           split: str = "test", baselines: Sequence[str] = _BASELINES,
+           split: str = "test", baselines: Sequence[str] = runs.BASELINES,
            data_root: str | None = None) -> None:
   """Evaluates runs and writes the page.
 
@@ -58,9 +56,7 @@ def define_flags() -> None:
   flags.DEFINE_enum("split", "test", ["valid", "test"], "The split to evaluate.")
   flags.DEFINE_string("output", None, "The HTML file. Default: report.html in the run directory, "
                       "or in the current folder for a bundled run.")
-  flags.DEFINE_list("baselines", list(_BASELINES),
-                    "Baselines to compare with, separated by commas. Empty: none.")
-  flags.DEFINE_string("data_root", None, "Folder of the public collections. Default: the run's.")
+  runs.define_baseline_flags()
 
 
 def main(argv: list[str]) -> None:

@@ -5,6 +5,8 @@ import pathlib
 from absl import flags
 
 BUNDLED = "bundled:"
+# The baselines that commands compare with by default.
+BASELINES = ("random", "default_configuration", "size_heuristic", "boosted_trees")
 
 
 def define_run_flag() -> None:
@@ -13,6 +15,13 @@ def define_run_flag() -> None:
       "run_dir", None, "Directory of a trained run, or the name of a bundled one, such as "
       "bundled:tile_xla_cpu. --run is the same.", required=True)
   flags.DEFINE_alias("run", "run_dir")
+
+
+def define_baseline_flags() -> None:
+  """Defines `--baselines` and `--data_root` for a command that compares runs with baselines."""
+  flags.DEFINE_list("baselines", list(BASELINES),
+                    "Baselines to compare with, separated by commas. Empty: none.")
+  flags.DEFINE_string("data_root", None, "Folder of the public collections. Default: the run's.")
 
 
 def define_strict_flag(what: str) -> None:

@@ -1,9 +1,13 @@
 """The quality gates: a kernel or program is kept if its passes agree and its runtimes differ."""
 
-from collections.abc import Iterable
+import collections
+from collections.abc import Iterable, Mapping
 import dataclasses
+from typing import Any
 
 import numpy as np
+
+from tpugraphs_rank import errors
 
 REASONS = ("configurations", "tau", "ratio")
 
@@ -81,6 +85,41 @@ def assess(passes: np.ndarray, limits: Limits) -> Quality:
   elif ratio < limits.ratio:
     failed = "ratio"
   return Quality(count, tau, ratio, failed)
+
+
+def assess_all(items: Mapping[str, Mapping[str, np.ndarray]], limits: Limits, source: str
+               ) -> tuple[dict[str, Quality], list[str]]:
+  """Applies the gates to all kernels or programs.
+
+  Args:
+    items: arrays of each stem, with `config_runtime_passes`.
+    limits: the gates.
+    source: what the items are and where they come from, for the message.
+
+  Returns:
+    The quality of each stem, and the stems that pass the gates.
+
+  Raises:
+    DataError: none passes the gates.
+  """
+  qualities = {stem: assess(arrays["config_runtime_passes"], limits)
+               for stem, arrays in items.items()}
+  kept = [stem for stem in items if not qualities[stem].failed_gate]
+  if not kept:
+    raise errors.DataError(f"none of the {len(items)} {source} passes the gates")
+  return qualities, kept
+
+
+def count_dropped(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+  """Counts the configurations that measuring dropped, by reason.
+
+  Args:
+    entries: entries of a measurement report.
+  """
+  dropped: collections.Counter[str] = collections.Counter()
+  for entry in entries:
+    dropped.update(entry["dropped"])
+  return dict(dropped)
 
 
 def count_by_family(qualities: Iterable[tuple[str, Quality]]) -> dict[str, dict[str, int]]:

@@ -1,11 +1,12 @@
 """The plan in a collector's output folder, and the records of its measurements."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 import pathlib
 from typing import Any
 
+from tpugraphs_rank import config
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import folder_settings
@@ -38,6 +39,27 @@ def store(output: pathlib.Path, plan: dict[str, Any], fixed: Sequence[str], item
     plan = {**plan, items: plan[items] + [
         entry for entry in stored[items] if entry["stem"] not in planned]}
   files.write_json(path, plan)
+
+
+def chosen_families(families: Iterable[str] | None, known: Iterable[str], what: str) -> list[str]:
+  """The families of a catalogue to use.
+
+  Args:
+    families: names of families; None: all.
+    known: the families of the catalogue.
+    what: what a family has in common with others, "kernel" or "model"; used in the message.
+
+  Raises:
+    UnknownNameError: the catalogue does not have a family.
+  """
+  listed = list(known)
+  names = listed if families is None else list(families)
+  for name in names:
+    if name not in listed:
+      raise errors.UnknownNameError(
+          f"unknown {what} family {name!r}{config.nearest(name, listed)}; the families are "
+          f"{', '.join(sorted(listed))}")
+  return names
 
 
 def record_path(output: pathlib.Path, stem: str, pass_number: int) -> pathlib.Path:

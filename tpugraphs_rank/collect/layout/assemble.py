@@ -111,11 +111,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   report = files.read_json(collected / "report.json")
   programs = graph_files.read_all(npz, report["programs"], graph_files.LAYOUT_KEYS,
                                   [collected / "pass1", collected / "pass2"])
-  qualities = {stem: gates.assess(program["config_runtime_passes"], gates.LAYOUT)
-               for stem, program in programs.items()}
-  kept = [stem for stem in programs if not qualities[stem].failed_gate]
-  if not kept:
-    raise errors.DataError(f"none of the {len(programs)} programs in {npz} passes the gates")
+  qualities, kept = gates.assess_all(programs, gates.LAYOUT, f"programs in {npz}")
   check_graphs({stem: programs[stem] for stem in kept})
   definitions = {stem: catalogue.parse_stem(stem).definition for stem in programs}
   graph_files.write_splits(output / "npz", programs,
@@ -129,9 +125,6 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
       members.append(family)
   by_split = {split: [stem for stem in kept if definitions[stem].split == split]
               for split in graph_files.SPLITS}
-  dropped: collections.Counter = collections.Counter()
-  for entry in report["programs"].values():
-    dropped.update(entry["dropped"])
   measurement = {
       "semantics": SEMANTICS,
       "machine": report["machine"], "versions": report["versions"], "dates": report["dates"],
@@ -140,7 +133,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
           "lowest_tau_between_passes": gates.LAYOUT.tau,
           "fewest_configurations": gates.LAYOUT.configurations,
           "failed_to_measure": report["failed"], "not_measured": report["unfinished"],
-          "configurations_dropped": dict(dropped),
+          "configurations_dropped": gates.count_dropped(report["programs"].values()),
           "families": gates.count_by_family(
               (catalogue.parse_stem(stem).family, qualities[stem]) for stem in sorted(qualities))},
       "drawn": _kinds(report, programs, kept),

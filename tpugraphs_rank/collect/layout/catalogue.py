@@ -9,8 +9,8 @@ import re
 
 import numpy as np
 
-from tpugraphs_rank import config
 from tpugraphs_rank import errors
+from tpugraphs_rank.collect.common import plans
 
 MODES = ("forward", "training")
 
@@ -281,12 +281,7 @@ def programs(families: Iterable[str] | None = None, count: int | None = None,
   Raises:
     UnknownNameError: the catalogue does not have a family.
   """
-  names = list(FAMILIES) if families is None else list(families)
-  for name in names:
-    if name not in FAMILIES:
-      raise errors.UnknownNameError(
-          f"unknown model family {name!r}{config.nearest(name, FAMILIES)}; the families are "
-          f"{', '.join(sorted(FAMILIES))}")
+  names = plans.chosen_families(families, FAMILIES, "model")
   rng = np.random.default_rng(seed)
   queues = []
   for name in names:

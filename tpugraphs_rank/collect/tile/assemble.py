@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
@@ -72,11 +71,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   report = files.read_json(collected / "report.json")
   kernels = graph_files.read_all(npz, report["kernels"], graph_files.TILE_KEYS,
                                  [collected / "pass1.pb", collected / "pass2.pb"])
-  qualities = {stem: gates.assess(arrays["config_runtime_passes"], gates.TILE)
-               for stem, arrays in kernels.items()}
-  kept = [stem for stem in kernels if not qualities[stem].failed_gate]
-  if not kept:
-    raise errors.DataError(f"none of the {len(kernels)} kernels in {npz} passes the gates")
+  qualities, kept = gates.assess_all(kernels, gates.TILE, f"kernels in {npz}")
   hashes = {stem: twins.graph_hash(kernels[stem]["node_opcode"], kernels[stem]["edge_index"],
                                    kernels[stem]["node_feat"]) for stem in kept}
   assigned = splits.split(hashes, catalogue.UNSEEN_GROUPS, seed)
@@ -94,10 +89,6 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   def group_of(stem: str) -> str:
     return geometry.parse_stem(stem).definition.group
 
-  dropped: dict[str, int] = {}
-  for entry in report["kernels"].values():
-    for reason, count in entry["dropped"].items():
-      dropped[reason] = dropped.get(reason, 0) + count
   measurement = {
       "machine": report["machine"], "versions": report["versions"], "dates": report["dates"],
       "seed": report["seed"], "split_seed": seed, "protocol": report["protocol"],
@@ -105,7 +96,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
           "lowest_tau_between_passes": gates.TILE.tau, "lowest_ratio": gates.TILE.ratio,
           "fewest_configurations": gates.TILE.configurations,
           "failed_to_measure": report["failed"], "not_measured": report["unfinished"],
-          "configurations_dropped": dropped,
+          "configurations_dropped": gates.count_dropped(report["kernels"].values()),
           "families": gates.count_by_family(
               (geometry.parse_stem(stem).family, qualities[stem]) for stem in sorted(qualities))},
       "all_measured": _summary(sorted(qualities), kernels, qualities),

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tpugraphs_rank import config
-from tpugraphs_rank import errors
+from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.tile import geometry
 
 # family -> "shape:type[,type] ..."
@@ -114,12 +113,7 @@ def kernels(families: Iterable[str] | None = None, count: int | None = None,
   Raises:
     UnknownNameError: the catalogue does not have a family.
   """
-  names = list(SHAPES) if families is None else list(families)
-  for name in names:
-    if name not in SHAPES:
-      raise errors.UnknownNameError(
-          f"unknown kernel family {name!r}{config.nearest(name, SHAPES)}; the families are "
-          f"{', '.join(sorted(SHAPES))}")
+  names = plans.chosen_families(families, SHAPES, "kernel")
   listed = [geometry.Kernel(name, tuple(map(int, shape.split("x"))), dtype)
            for name in names
            for shape, dtypes in (entry.split(":") for entry in SHAPES[name].split())
