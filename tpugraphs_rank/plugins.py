@@ -7,8 +7,8 @@ my_file.py` runs that file. A run directory stores what `load` returns, so that 
 scored later from any folder.
 """
 
-
 from collections.abc import Iterable, Iterator
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -16,6 +16,7 @@ import importlib.util
 import os
 import pathlib
 import sys
+import sysconfig
 import traceback
 import types
 from typing import Any, Generic, TypeVar
@@ -245,5 +246,51 @@ class _ImportErrors:
     raise errors.ConfigError(
         f"the plugin {self._plugin} cannot be imported: {type(error).__name__}: {error} "
         f"({where})") from error
+
+
+# Code under these folders is not the user's.
+_LIBRARIES = (pathlib.Path(__file__).resolve().parent,
+              *(pathlib.Path(sysconfig.get_path(name)).resolve()
+                for name in ("stdlib", "purelib", "platlib")))
+
+
+@contextlib.contextmanager
+def calling(what: str) -> Iterator[None]:
+  """Turns what a user's code raises during the block into a ConfigError.
+
+  Other exceptions are raised as they are, because they are faults of this package.
+
+  Args:
+    what: the code that is called, such as "the model 'my_gnn'". The message begins with it and
+      names the line of the user's file.
+  """
+  try:
+    yield
+  except errors.TpuGraphsRankError:
+    raise
+  except Exception as error:
+    every = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, TypeError) and len(every) == 2:  # The call did not get into a function.
+      raise errors.ConfigError(f"{what} cannot be called: {error}") from error
+    frames = [frame for frame in every if _is_user_code(frame.filename)]
+    if not frames:
+      raise
+    raise errors.ConfigError(
+        f"{what} fails: {type(error).__name__}: {_text_of(error)} "
+        f"({frames[-1].filename}:{frames[-1].lineno})") from error
+
+
+def _is_user_code(filename: str) -> bool:
+  path = pathlib.Path(filename).resolve()
+  return path.is_file() and not any(path.is_relative_to(folder) for folder in _LIBRARIES)
+
+
+def _text_of(error: BaseException) -> str:
+  """The message of an exception, without what Keras adds to it."""
+  text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+  parts = text.split("\n\n")
+  if parts[0].startswith("Exception encountered when calling layer") and len(parts) > 1:
+    return parts[1].strip()
+  return text.strip()
 
 

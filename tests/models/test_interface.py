@@ -68,8 +68,8 @@ def test_every_way_of_scoring_equals_the_plain_path(name, kind, members):
   model, prepared = case.model, case.prepared()
   ((batch, rows),) = batches.scoring_batches(prepared, 100, model.reference_size)
   expected = _plain(model, batch)
-  found = np.mean([scores.numpy() for scores in model.member_scores(model.arrange(batch))], axis=0)
-  small_batches.close(found, expected)
+  actual = np.mean([scores.numpy() for scores in model.member_scores(model.arrange(batch))], axis=0)
+  small_batches.close(actual, expected)
   scores = scoring.Scorer(model, case.config)(prepared)  # In short lists.
   for row, (index, picked) in zip(expected, rows):
     small_batches.close(scores[index], row[:len(picked)])
@@ -128,9 +128,17 @@ def test_every_input_has_its_documented_shape(kind):
 
 
 def test_wrong_models_are_refused():
-  class Nameless(models.RankingModel):
+  class Nameless(PlainModel):
     def required_inputs(self):
       return ("node",)
+
+  class OneString(PlainModel):
+    def required_inputs(self):
+      return "nodes"
+
+  class Silent(models.RankingModel):
+    def required_inputs(self):
+      return ("nodes",)
 
   class Narrow(PlainModel):
     def call(self, batch):
@@ -142,11 +150,18 @@ def test_wrong_models_are_refused():
       self.counter = tf.Variable(0.0, trainable=False)
 
   for name, model in (("nameless", Nameless), ("narrow", Narrow), ("counting", Counting),
-                      ("no_model", lambda *arguments: None)):
+                      ("one_string", OneString), ("silent", Silent),
+                      ("no_arguments", lambda: None), ("no_model", lambda *arguments: None)):
     models.register(name, model)
   config = lambda name, **changes: small_batches.settings(model_model=name, **changes)
   with pytest.raises(errors.UnknownNameError, match="unknown model input 'node'.*: nodes, "):
     models.build_model("tile", config("nameless"))
+  with pytest.raises(errors.ConfigError, match="returns 'nodes'; expected a list or tuple"):
+    models.build_model("tile", config("one_string"))
+  with pytest.raises(errors.ConfigError, match="'silent' lacks the method call; Silent must"):
+    models.build_model("tile", config("silent"))
+  with pytest.raises(errors.ConfigError, match="'no_arguments' cannot be called: .* arguments"):
+    models.build_model("tile", config("no_arguments"))
   with pytest.raises(errors.ConfigError, match="expected a class derived from"):
     models.build_model("tile", config("no_model"))
   with pytest.raises(errors.ConfigError, match="'plain' cannot limit gradients"):
@@ -159,6 +174,26 @@ def test_wrong_models_are_refused():
     models.build_model("tile", config("narrow")).create_variables(batch)
   with pytest.raises(errors.ConfigError, match="not trainable"):
     models.build_model("tile", config("counting")).create_variables(batch)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda model, batch: None, "returns scores of type NoneType; expected a float32 tensor"),
+    (lambda model, batch: tf.ones([3, 7], tf.int32), "type int32; expected a float32 tensor"),
+    (lambda model, batch: batch["opcode"], r"fails: KeyError: opcode \(.*test_interface.py:\d+\); "
+     "add 'opcode' to what required_inputs returns"),
+    (lambda model, batch: 1 // 0, r"fails: ZeroDivisionError: .* \(.*test_interface.py:\d+\)$"),
+])
+def test_a_model_that_fails_is_named_with_its_line(call, message):
+  class Failing(PlainModel):
+    def call(self, batch):
+      return call(self, batch)
+
+  models.register("failing", Failing, replace=True)
+  case = _case("plain", "tile")
+  ((batch, _),) = batches.scoring_batches(case.prepared(), 100, 0)
+  model = models.build_model("tile", small_batches.settings(model_model="failing"))
+  with pytest.raises(errors.ConfigError, match=f"the model 'failing' .*{message}"):
+    model.create_variables(batch)
 
 
 def test_settings_of_a_custom_model_are_hashed_and_passed_on():

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from tests import synthetic
+from tests.helpers import registrations
+from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank import registries
 from tpugraphs_rank.data import batches
@@ -35,6 +37,19 @@ def test_a_registered_metric_is_computed_where_it_is_selected():
     assert not validation.higher_is_better("last_score")
   finally:
     registries.VALIDATION_METRICS.unregister("last_score")
+
+
+@pytest.mark.parametrize(("function", "message"), [
+    (lambda runtimes, scores: None, "returns NoneType; expected a number"),
+    (lambda runtimes, scores: scores, "returns ndarray; expected a number"),
+    (lambda runtimes, scores: scores[99], r"fails: IndexError: .*test_validation.py:\d+\)$"),
+])
+def test_a_wrong_metric_is_named(function, message):
+  with registrations.undone():
+    metrics.register("mine", function, higher_is_better=True)
+    with pytest.raises(errors.ConfigError, match="the validation metric 'mine' " + message):
+      validation.ranking_metrics(
+          _prepared([synthetic.tile_graph(0, num_configs=3)]), [np.arange(3.0)], "mine")
 
 
 def test_means_over_graphs_of_the_usable_configurations():

@@ -8,6 +8,7 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import plugins
 from tpugraphs_rank import registries
 from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import generators
@@ -86,6 +87,7 @@ def find(program: HloProgram, kind: str, source: str, tiling: str, limit: int, s
 
   Raises:
     UnknownNameError: there is neither a generator nor a file of this name.
+    ConfigError: a plugin's generator fails or returns something else.
     TpuGraphsRankError: as `tiles.enumerate_tiles`, `layouts.draw_layouts`, `supplied.from_runs` and
       `supplied.from_npz`.
   """
@@ -93,8 +95,17 @@ def find(program: HloProgram, kind: str, source: str, tiling: str, limit: int, s
   is_file = source.endswith(".npz") or pathlib.Path(source).exists()
   if is_file and not is_generator(source):
     return supplied.from_npz(source, program.data, kind)
-  return registries.CANDIDATES.get(source)(
-      generators.Request(program.data, kind, tiling, limit, seed, program.source))
+  generator = registries.CANDIDATES.get(source)
+  with plugins.calling(f"the candidate generator {source!r}"):
+    candidates = generator(
+        generators.Request(program.data, kind, tiling, limit, seed, program.source))
+  if not isinstance(candidates, candidate_set.Candidates) or candidates.kind != kind:
+    returned = (f"{candidates.kind} candidates" if isinstance(candidates, candidate_set.Candidates)
+                else type(candidates).__name__)
+    raise errors.ConfigError(
+        f"the candidate generator {source!r} returns {returned}; expected {kind} candidates, for "
+        "example from candidates.supplied.from_arrays")
+  return candidates
 
 
 def to_graph(program: HloProgram, candidates: candidate_set.Candidates, padding: int

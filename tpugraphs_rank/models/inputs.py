@@ -43,7 +43,10 @@ def select(arrays: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def check_names(names: Sequence[str]) -> None:
-  """Raises UnknownNameError unless all names are inputs."""
+  """Raises UnknownNameError unless all names are inputs; ConfigError if they are no list."""
+  if not isinstance(names, (list, tuple)):
+    raise errors.ConfigError(
+        f"required_inputs returns {names!r}; expected a list or tuple of names")
   for name in names:
     if name not in INPUTS:
       raise errors.UnknownNameError(

@@ -50,6 +50,7 @@ from typing import Any
 import tensorflow as tf
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import plugins
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.models import inputs as inputs_lib
@@ -155,7 +156,23 @@ class RankingModel(tf.keras.Model):
     Raises:
       ConfigError: the model breaks a clause of the interface that shows at once.
     """
-    scores = self(self.select_inputs(arrays))
+    selected = self.select_inputs(arrays)
+    try:
+      with plugins.calling(f"the model {self.name!r}"):
+        scores = self(selected)
+    except errors.ConfigError as error:
+      cause = error.__cause__
+      for name in inputs_lib.INPUTS:
+        # Keras raises the KeyError again, with its own text around the key.
+        if isinstance(cause, KeyError) and name not in selected and (
+            f"\n\n{name}\n\n" in str(cause.args[0]) or name == cause.args[0]):
+          raise errors.ConfigError(
+              f"{error}; add {name!r} to what required_inputs returns") from cause
+      raise
+    if not tf.is_tensor(scores) or scores.dtype != tf.float32:
+      kind = scores.dtype.name if tf.is_tensor(scores) else type(scores).__name__
+      raise errors.ConfigError(
+          f"the model {self.name!r} returns scores of type {kind}; expected a float32 tensor")
     expected = tuple(arrays["config_mask"].shape)
     if tuple(scores.shape) != expected:
       raise errors.ConfigError(

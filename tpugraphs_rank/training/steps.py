@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tpugraphs_rank import losses
 from tpugraphs_rank import models
+from tpugraphs_rank import plugins
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import pipeline
 from tpugraphs_rank.training import averaging
@@ -55,7 +56,8 @@ class Stepper:
                        training: bool) -> tuple[tf.Tensor, tf.Tensor]:
     seed = tf.stack([tf.cast(self._seed, tf.int32), tf.cast(self.optimizer.iterations, tf.int32)
                      ]) if training else None
-    scores = self.model.member_scores(arrays, training, seed)
+    with plugins.calling(f"the model {self.model.name!r}"):
+      scores = self.model.member_scores(arrays, training, seed)
     losses_of_members = [
         weighted_mean(self._loss(step, member), step.get("weight")) for member in scores]
     count = len(scores)

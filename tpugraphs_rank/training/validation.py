@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tpugraphs_rank import errors
+from tpugraphs_rank import plugins
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.metrics import validation
 
@@ -32,12 +34,25 @@ def ranking_metrics(prepared: Sequence[batches.PreparedGraph], scores: Sequence[
     prepared: the graphs.
     scores: for each graph the scores of its usable configurations.
     selected: the setting `validation_metric`.
+
+  Raises:
+    ConfigError: a registered metric fails or returns no number.
   """
   metrics: dict[str, float] = {}
   for name in metric_names(selected):
     function = validation.get(name).function
-    values = [float(function(member.runtimes[member.choice], score))
+    values = [_value(name, function, member.runtimes[member.choice], score)
               for member, score in zip(prepared, scores)]
     defined = [value for value in values if np.isfinite(value)]
     metrics[name] = float(np.mean(defined)) if defined else 0.0
   return metrics
+
+
+def _value(name: str, function: validation.Function, runtimes: np.ndarray, scores: np.ndarray
+           ) -> float:
+  with plugins.calling(f"the validation metric {name!r}"):
+    value = function(runtimes, scores)
+  if value is None or isinstance(value, str) or np.ndim(value):
+    raise errors.ConfigError(
+        f"the validation metric {name!r} returns {type(value).__name__}; expected a number")
+  return float(value)
