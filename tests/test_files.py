@@ -155,17 +155,17 @@ def test_non_json_values_are_not_written(tmp_path, value):
   assert files.read_json(path) == 1
 
 
-@pytest.mark.parametrize("content, said", [
+@pytest.mark.parametrize("content, message", [
     (b'{"a": 1,\n "b" 2}', "line 2 column 6"),
     (b"", "line 1 column 1"),
     (b'"\xff"', "utf-8"),
 ])
-def test_json_errors_name_the_file_and_the_position(tmp_path, content, said):
+def test_json_errors_name_the_file_and_the_position(tmp_path, content, message):
   path = tmp_path / "v.json"
   path.write_bytes(content)
   with pytest.raises(errors.DataError) as caught:
     files.read_json(path)
-  assert str(path) in str(caught.value) and said in str(caught.value)
+  assert str(path) in str(caught.value) and message in str(caught.value)
 
 
 def test_a_missing_json_file(tmp_path):

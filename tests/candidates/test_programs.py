@@ -121,3 +121,16 @@ def test_a_registered_generator_provides_the_candidates():
   assert (requests[0].kind, requests[0].limit, requests[0].seed) == ("tile", 9, 3)
   with pytest.raises(errors.UnknownNameError, match="'atuo'; expected one of: auto"):
     programs.find(program, "tile", "atuo", "elements", 9, 0)
+
+
+@pytest.mark.parametrize(("generator", "message"), [
+    (lambda request: None, "returns NoneType; expected tile candidates"),
+    (lambda request: request.tiles, r"fails: AttributeError: .*test_programs.py:\d+\)$"),
+])
+def test_a_wrong_generator_is_named(generator, message):
+  program = programs.HloProgram(
+      "p", "f.pb", small_programs.data_of(small_programs.matmul(4, 8, 8)))
+  with registrations.undone():
+    candidates.register("mine", generator)
+    with pytest.raises(errors.ConfigError, match="the candidate generator 'mine' " + message):
+      programs.find(program, "tile", "mine", "elements", 9, 0)

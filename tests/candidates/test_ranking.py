@@ -97,7 +97,7 @@ def test_json_of_layouts():
 def test_table_of_tiles():
   lines = ranking.table(_ranked(runs=RUNS, scores=[1, 3, 4, 2], top_k=2)).splitlines()
   assert lines == [
-      "p: best 2 of 4 candidates, the default is number 1",
+      "p: best 2 of 4 candidates; the default has rank 1",
       "rank   score  candidate  kernel  output  input",
       "   1  4.0000          2  -       1x3     1x8    default",
       "   2  3.0000          1  8       4x2     -"]
@@ -110,7 +110,7 @@ def test_table_of_layouts():
   lines = ranking.table(ranking.rank(result.program, result.candidates, np.array([2., 1.]), 2)
                        ).splitlines()
   assert lines == [
-      "p: best 2 of 2 candidates, the default is number 2",
+      "p: best 2 of 2 candidates; the default has rank 2",
       "rank   score  candidate  requests  node: output/input/kernel",
       "   1  2.0000          0  3         2: 01//10  3: /10",
       "   2  1.0000          1  0                                    default"]
@@ -119,4 +119,4 @@ def test_table_of_layouts():
 def test_tables_list_only_a_few_nodes():
   runs = [modules.layout_run([[(0, 1)]] * 5)]
   result = _ranked("layout", runs, nodes=[2, 3, 5, 0, 1])
-  assert ranking.table(result).splitlines()[-1].endswith("2: 01  3: 01  5: 01  and 2 nodes more")
+  assert ranking.table(result).splitlines()[-1].endswith("2: 01  3: 01  5: 01  and 2 more nodes")

@@ -96,7 +96,7 @@ def _changed(array, index, value):
   return array
 
 
-@pytest.mark.parametrize("rows, said", [
+@pytest.mark.parametrize("rows, message", [
     (ROWS[:, :23], r"config_feat has shape \(4, 23\); expected \(c, 24\)"),
     (ROWS[:0], r"config_feat has shape \(0, 24\); expected"),
     (ROWS[0], r"config_feat has shape \(24,\)"),
@@ -110,12 +110,12 @@ def _changed(array, index, value):
     (_changed(ROWS, (3, 7), 1), r"row 3 has kernel_bounds \[\] with sum and product \[0.0, 1.0\]; "
      r"expected \[0, 0\]"),
 ])
-def test_tiles_that_are_refused(tmp_path, rows, said):
-  with pytest.raises(errors.DataError, match=f"f.npz: .*{said}"):
+def test_tiles_that_are_refused(tmp_path, rows, message):
+  with pytest.raises(errors.DataError, match=f"f.npz: .*{message}"):
     supplied.from_npz(_save(tmp_path, config_feat=rows), PRODUCT, "tile")
 
 
-@pytest.mark.parametrize("ids, rows, said", [
+@pytest.mark.parametrize("ids, rows, message", [
     (IDS[None], LAYOUTS, r"node_config_ids has shape \(1, 3\); expected \(nc,\)"),
     (IDS[:2], LAYOUTS, r"node_config_feat has shape \(4, 3, 18\); expected \(c, 2, 18\), as "
      "node_config_ids names 2 nodes"),
@@ -139,9 +139,9 @@ def test_tiles_that_are_refused(tmp_path, rows, said):
     (IDS, _layouts([[], [(), (), (0,)]]), r"node 3 \(reshape\): layout \[0, -1, .* of its kernel; "
      "expected only -1, as there is no such tensor"),
 ])
-def test_layouts_that_are_refused(tmp_path, ids, rows, said):
+def test_layouts_that_are_refused(tmp_path, ids, rows, message):
   path = _save(tmp_path, node_config_ids=ids, node_config_feat=rows)
-  with pytest.raises(errors.DataError, match=f"f.npz: .*{said}"):
+  with pytest.raises(errors.DataError, match=f"f.npz: .*{message}"):
     supplied.from_npz(path, PERCEPTRON, "layout")
 
 

@@ -52,7 +52,7 @@ def test_damage_and_missing_graphs_end_in_status_1_after_the_table(collection, t
   assert _describe("--collection", collection, "--splits", "valid").returncode == 0
 
 
-@pytest.mark.parametrize("arguments, status, said", [
+@pytest.mark.parametrize("arguments, status, message", [
     (["--collection", "tile:xls"], 1, "error: no collection 'tile:xls' (did you mean 'tile:xla'?)"),
     (["--collection", "tile:xla_cpu", "--splits", "vaild"], 1,
      "error: collection tile:xla_cpu has no split 'vaild' (did you mean 'valid'?)"),
@@ -63,7 +63,7 @@ def test_damage_and_missing_graphs_end_in_status_1_after_the_table(collection, t
     ([], 2, "error: --collection is required (`tpugraphs-rank "),
     (["--collection", "tile:xla_cpu", "--max_configs", "0"], 2, "error: flag --max_configs=0: "),
 ])
-def test_a_mistake_is_one_line(arguments, status, said):
+def test_a_mistake_is_one_line(arguments, status, message):
   done = _describe(*arguments)
   assert done.returncode == status and done.stdout == ""
-  assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+  assert done.stderr.startswith(message) and done.stderr.count("\n") == 1

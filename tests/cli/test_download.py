@@ -168,7 +168,7 @@ def test_two_processes_share_the_work(server, tmp_path):
   assert len(server.gets()) == 1 and lib.data(tmp_path) == lib.GOOD
 
 
-@pytest.mark.parametrize("arguments, status, said", [
+@pytest.mark.parametrize("arguments, status, message", [
     (["--collections=tile:xls"], 1, "error: no collection 'tile:xls' (did you mean 'tile:xla'?)"),
     (["--collections=tile:xla_cpu"], 1, "error: collection tile:xla_cpu has no public archives"),
     (["--splits=vaild"], 1, "error: collection layout:nlp:default has no split 'vaild'"),
@@ -176,11 +176,11 @@ def test_two_processes_share_the_work(server, tmp_path):
     (["--splits="], 1, "error: nothing to download"),
     (["--base_url=mirror"], 1, "error: base_url 'mirror' is not an address"),
     (["--collections=tile:xla"], 1,
-     "I the servers do not report the size of 3 of 3 files\nerror: 3 of 3 failed:\n"),
+     "the servers do not report the size of 3 of 3 files\nerror: 3 of 3 failed:\n"),
     (["--parallel=0"], 2, "error: flag --parallel=0: "),
     (["tile:xla"], 2, "error: unexpected argument 'tile:xla'"),
 ])
-def test_mistakes(server, tmp_path, arguments, status, said):
+def test_mistakes(server, tmp_path, arguments, status, message):
   code, output, log = _run(server, tmp_path / "root", *arguments)
-  assert (code, output) == (status, "") and log.startswith(said), log
+  assert (code, output) == (status, "") and log.startswith(message), log
   assert not lib.data(tmp_path)

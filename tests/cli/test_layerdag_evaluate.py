@@ -42,16 +42,16 @@ def test_a_report(tmp_path):
   assert results["real"]["test"] == len(expected["test"])
 
 
-@pytest.mark.parametrize("arguments, said", [
+@pytest.mark.parametrize("arguments, message", [
     ([], "error: expected either --real, or --train, --valid and --test: the files of"),
     (["--real", "a.npz", "--test", "b.npz"], "error: expected either --real, or --train"),
     (["--train", "a.npz"], "error: expected either --real, or --train"),
     (["--real", "/nowhere/a.npz"], "error: no file /nowhere/a.npz"),
 ])
-def test_a_mistake_is_one_line(arguments, said, tmp_path):
+def test_a_mistake_is_one_line(arguments, message, tmp_path):
   done = _run("--output", tmp_path / "out", *arguments)
   assert done.returncode == 1 and done.stdout == ""
-  assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+  assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
   assert not (tmp_path / "out").exists()
 
 

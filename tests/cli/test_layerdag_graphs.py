@@ -58,7 +58,7 @@ def test_a_file_is_divided(tmp_path):
     assert part.provenance["split"] == split and part.provenance["rule"] == "balanced"
 
 
-@pytest.mark.parametrize("arguments, status, said", [
+@pytest.mark.parametrize("arguments, status, message", [
     ([], 1, "error: expected exactly one source of graphs: --collection, --rule or --graphs"),
     (["--rule", "balanced", "--collection", "tile:xla_cpu"], 1, "error: expected exactly one sou"),
     (["--rule", "balanced", "--subgraphs", "3"], 1,
@@ -71,8 +71,8 @@ def test_a_file_is_divided(tmp_path):
      "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpu"),
     (["--rule", "unbalanced"], 2, "error: flag --rule=unbalanced: value should be one of <balan"),
 ])
-def test_a_mistake_is_one_line(arguments, status, said, tmp_path):
+def test_a_mistake_is_one_line(arguments, status, message, tmp_path):
   done = _run("--output", tmp_path / "graphs.npz", *arguments)
   assert done.returncode == status and done.stdout == ""
-  assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+  assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
   assert not list(tmp_path.iterdir())

@@ -130,7 +130,7 @@ def test_without_runtimes_a_collection_can_be_scored_but_not_divided(tmp_path):
   assert _make(tmp_path).collection.has_runtimes == {"all": False}
 
 
-@pytest.mark.parametrize("damage, error, said", [
+@pytest.mark.parametrize("damage, error, message", [
     (lambda path: path.write_bytes(b"PK"), errors.DataError, "x.npz holds pickled objects or is"),
     (lambda path: npz.save_graph(path, synthetic.layout_graph(0)), errors.DataError,
      "x.npz is a layout graph with 12 configurations; expected --kind tile"),
@@ -142,15 +142,15 @@ def test_without_runtimes_a_collection_can_be_scored_but_not_divided(tmp_path):
     (lambda path: npz.save_graph(path.parent / "sub" / "fam0_0.npz", synthetic.tile_graph(0)),
      errors.DataError, "fam0_0.npz and .*fam0_0.npz have the same name"),
 ])
-def test_graphs_that_do_not_fit(tmp_path, damage, error, said):
+def test_graphs_that_do_not_fit(tmp_path, damage, error, message):
   _folder(tmp_path, 2)
   damage(tmp_path / "x.npz")
-  with pytest.raises(error, match=said):
+  with pytest.raises(error, match=message):
     _make(tmp_path)
   assert not (tmp_path / "collection.json").exists()
 
 
-@pytest.mark.parametrize("settings, error, said", [
+@pytest.mark.parametrize("settings, error, message", [
     ({"test_fraction": 0.2}, errors.ConfigError, "--test_fraction without --valid_fraction"),
     ({"valid_fraction": 0.0}, errors.ConfigError, "expected shares above 0"),
     ({"valid_fraction": 0.6, "test_fraction": 0.4}, errors.ConfigError, "leave programs"),
@@ -161,8 +161,8 @@ def test_graphs_that_do_not_fit(tmp_path, damage, error, said):
     ({"valid_fraction": 0.2, "test_fraction": 0.2}, errors.DataError,
      "2 programs with 2 different structures cannot be divided"),
 ])
-def test_settings_that_do_not_fit(tmp_path, settings, error, said):
-  with pytest.raises(error, match=said):
+def test_settings_that_do_not_fit(tmp_path, settings, error, message):
+  with pytest.raises(error, match=message):
     _make(_folder(tmp_path, 2), **settings)
   assert not (tmp_path / "collection.json").exists()
 

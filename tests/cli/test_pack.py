@@ -43,7 +43,7 @@ def test_a_whole_collection_and_again_after_a_change(descriptor):
   npz.save_graph(path, synthetic.layout_graph(50))
   done = _run("--collection", descriptor)
   assert done.returncode == 0 and done.stdout == lines(0, 1, 0)
-  assert done.stderr == f"I {path} has changed since it was packed; packing it again\n"
+  assert done.stderr == f"{path} has changed since it was packed; packing it again\n"
 
 
 def test_some_splits_elsewhere(descriptor, tmp_path):
@@ -98,7 +98,7 @@ def test_a_check_of_nothing(descriptor):
     pack.check(str(descriptor))
 
 
-@pytest.mark.parametrize("arguments, status, said", [
+@pytest.mark.parametrize("arguments, status, message", [
     (["--collection", "tile:xls"], 1, "error: no collection 'tile:xls' (did you mean 'tile:xla'?)"),
     (["--collection", "tile:xla", "--splits", "vaild"], 1,
      "error: collection tile:xla has no split 'vaild' (did you mean 'valid'?)"),
@@ -106,7 +106,7 @@ def test_a_check_of_nothing(descriptor):
      "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpu"),
     ([], 2, "error: --collection is required (`tpugraphs-rank "),
 ])
-def test_a_mistake_is_one_line(arguments, status, said):
+def test_a_mistake_is_one_line(arguments, status, message):
   done = _run(*arguments)
   assert done.returncode == status and done.stdout == ""
-  assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+  assert done.stderr.startswith(message) and done.stderr.count("\n") == 1

@@ -39,14 +39,14 @@ def test_another_split_and_place(trained, tmp_path):
   assert done.returncode == 0 and len(submission.read(tmp_path / "p.csv")) == 2
 
 
-@pytest.mark.parametrize("arguments, status, said", [
+@pytest.mark.parametrize("arguments, status, message", [
     ([], 2, "error: "),
     (["--run_dir", "{run}", "--split=tst"], 2, "error: flag --split=tst: "),
     (["--run_dir", "/gone"], 1, "error: /gone is not a run directory"),
     (["--run_dir", "{run}", "--split=all"], 1, "error: collection tile:tiny has no split 'all'"),
     (["--run_dir", "{run}", "test"], 2, "error: unexpected argument 'test'"),
 ])
-def test_a_mistake_is_one_line(trained, arguments, status, said):
+def test_a_mistake_is_one_line(trained, arguments, status, message):
   done = _predict(*(argument.format(run=trained[1]) for argument in arguments))
   assert done.returncode == status and done.stdout == ""
-  assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+  assert done.stderr.startswith(message) and done.stderr.count("\n") == 1

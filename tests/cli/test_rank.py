@@ -147,7 +147,7 @@ def test_another_target_and_unseen_opcodes(runs, hlo, tmp_path, caplog):
   strange = small_programs.write(tmp_path / "strange.pb", module)
   rank.rank(runs["tile"], strange, target="other_chip")
   assert "target 'other_chip'" in caplog.text and f"trained on '{TARGET}'" in caplog.text
-  assert "opcodes that training never saw (cosine): made" in caplog.text
+  assert "made has opcodes that training never saw: cosine;" in caplog.text
   caplog.clear()
   rank.rank(runs["tile"], hlo / "tile.pb", target=TARGET, strict=True)
   assert caplog.text == ""
@@ -210,7 +210,7 @@ def test_a_program_that_the_collector_does_not_know(runs, hlo, tmp_path):
   assert "best 10 of" in done.stdout and (tmp_path / "tile.ranked.pb").exists()
 
 
-@pytest.mark.parametrize("arguments, status, said", [
+@pytest.mark.parametrize("arguments, status, message", [
     (["--run_dir", "{run}"], 2, "error: --hlo is required"),
     (["--run_dir", "{run}", "--hlo", "/gone.pb"], 1, "error: no file /gone.pb"),
     (["--run_dir", "/gone", "--hlo", "{hlo}/tile.pb"], 1, "error: /gone is not a run directory"),
@@ -222,11 +222,11 @@ def test_a_program_that_the_collector_does_not_know(runs, hlo, tmp_path):
      "error: {hlo}/two.pb has no module 'c'; its modules: a, b"),
     (["--run_dir", "{run}", "--hlo", "{hlo}/tile.pb", "auto"], 2, "error: unexpected argument"),
 ])
-def test_a_mistake_is_one_line(runs, hlo, arguments, status, said):
+def test_a_mistake_is_one_line(runs, hlo, arguments, status, message):
   fill = lambda text: text.format(run=runs["tile"], hlo=hlo)
   done = _rank(*map(fill, arguments))
   assert done.returncode == status and done.stdout == ""
-  assert done.stderr.startswith(fill(said)) and done.stderr.count("\n") == 1
+  assert done.stderr.startswith(fill(message)) and done.stderr.count("\n") == 1
 
 
 def test_an_output_that_cannot_be_written(runs, hlo, tmp_path):

@@ -156,7 +156,7 @@ def test_a_test_split_cannot_be_scored(tree, parts):
   assert not list(parts["layout:xla:random"].parent.glob("*.score"))
 
 
-@pytest.mark.parametrize("arguments, status, said", [
+@pytest.mark.parametrize("arguments, status, message", [
     (["valdate"], 2, "error: unknown command 'submission valdate' (did you mean 'submission val"),
     (["score", "--submission", "s.csv", "--sample", "t.csv"], 2,
      "error: Unknown command line flag 'sample'"),
@@ -172,10 +172,10 @@ def test_a_test_split_cannot_be_scored(tree, parts):
     (["validate", "--submission", "{part}", "--collections", "tile:xla_cpu", "--allow_partial"], 1,
      "error: no row belongs to tile:xla_cpu; give --collections"),
 ])
-def test_a_mistake_is_one_line(parts, arguments, status, said):
+def test_a_mistake_is_one_line(parts, arguments, status, message):
   done = _run(*(str(argument).format(part=parts["layout:xla:random"]) for argument in arguments))
   assert done.returncode == status and done.stdout == ""
-  assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+  assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
 
 
 def test_joining_and_checking_import_no_tensorflow():

@@ -32,7 +32,7 @@ def test_training_then_another_run_into_the_same_folder(tiny, tmp_path):
   assert [line.split()[0] for line in table if line.startswith(("kendall", "opa", "top1"))] == [
       "kendall_tau", "opa", "top1_slowdown", "top10_slowdown"]
   assert last == f"next: `tpugraphs-rank evaluate --run_dir {run_dir}`"
-  assert "I plan: " in done.stderr  # The log.
+  assert "plan: " in done.stderr  # The log.
   assert json.loads((run_dir / "environment.json").read_text())["command"].startswith(
       "tpugraphs-rank train --run_dir")
   before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
@@ -62,17 +62,17 @@ def test_a_dry_run_takes_one_step_prints_the_plan_and_writes_nothing(tiny, tmp_p
   assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("arguments, status, said", [
+@pytest.mark.parametrize("arguments, status, message", [
     (["--learning_rate=0"], 1, "error: flags: optimizer.learning_rate = 0.0; expected greater"),
     (["--config=/nowhere.json"], 1, "error: no settings file /nowhere.json; expected"),
     (["stray"], 2, "error: unexpected argument 'stray'; all options are flags"),
     (["--hiden_width=3"], 2, "error: Unknown command line flag 'hiden_width'. Did you mean: hid"),
     (["--batch_size=many"], 2, "error: flag --batch_size=many: "),
 ])
-def test_a_mistake_is_one_line(tmp_path, arguments, status, said):
+def test_a_mistake_is_one_line(tmp_path, arguments, status, message):
   done = _train("--run_dir", tmp_path / "run", *arguments)
   assert done.returncode == status and done.stdout == ""
-  assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+  assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
   assert not (tmp_path / "run").exists()
 
 

@@ -76,7 +76,7 @@ def test_prepared_graphs():
   np.testing.assert_array_equal(member.layouts(rows), graph.node_config_feat[rows])
   assert member.configs(rows).dtype == np.int8 and member.name == graph.name
   np.testing.assert_array_equal(member.choice, np.arange(graph.num_configs))
-  assert [len(piece) for piece in member.segments] == [3, 3, 2]
+  assert [len(segment) for segment in member.segments] == [3, 3, 2]
   tile = synthetic.tile_graph(0)
   normalizer = normalize.Normalizer.fit([tile])
   member = batches.prepare(splits.ProgramView(tile, np.array([2, 0])), normalizer)

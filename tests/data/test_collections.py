@@ -104,7 +104,7 @@ def test_missing_public_data_names_the_download_command(tmp_path, monkeypatch):
             f"{where}`") in message
 
 
-def test_public_data_is_found_below_the_data_root(tmp_path, monkeypatch):
+def test_public_data_is_read_below_the_data_root(tmp_path, monkeypatch):
   folder = tmp_path / "npz" / "layout" / "xla" / "random" / "test"
   for index in range(8):
     npz.save_graph(folder / f"g{index}.npz", synthetic.layout_graph(index, num_configs=3))

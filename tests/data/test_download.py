@@ -126,7 +126,7 @@ def test_the_extra_files_are_downloaded_to_where_they_are_read():
     assert len(remote.sha256) == 64 and not remote.is_archive
 
 
-@pytest.mark.parametrize("arguments, error, said", [
+@pytest.mark.parametrize("arguments, error, detail", [
     ({"collections": ["tile:xls"]}, errors.UnknownNameError, "did you mean 'tile:xla'"),
     ({"collections": ["tile:xla_cpu"]}, errors.ConfigError,
      "tile:xla_cpu has no public archives; collections with public archives: layout:nlp:default, "),
@@ -135,8 +135,8 @@ def test_the_extra_files_are_downloaded_to_where_they_are_read():
      "base_url 'mirror/x' is not an address; expected http"),
     ({"collections": ["tile:xla"], "base_url": "file:///x"}, errors.ConfigError, "not an address"),
 ])
-def test_invalid_arguments(arguments, error, said):
-  with pytest.raises(error, match=said):
+def test_invalid_arguments(arguments, error, detail):
+  with pytest.raises(error, match=detail):
     archives.collection_archives(**arguments)
 
 
@@ -319,7 +319,7 @@ def test_conflicting_files_and_the_archive_are_kept(server, tmp_path):
   assert data(tmp_path) == GOOD and not server.requests
 
 
-@pytest.mark.parametrize("held, said", [
+@pytest.mark.parametrize("held, detail", [
     (contents(count=5), f"holds 5 graphs in {FOLDER}; expected 7"),
     (contents(count=8), f"holds 8 graphs in {FOLDER}; expected 7"),
     # Files elsewhere and files that are not graphs do not count.
@@ -330,12 +330,12 @@ def test_conflicting_files_and_the_archive_are_kept(server, tmp_path):
      f"'{FOLDER.replace('valid', 'test')}/g0.npz' is not in {FOLDER}/"),
     ({**GOOD, "npz/tile/xla/train/g.npz": b"x"}, f"'npz/tile/xla/train/g.npz' is not in {FOLDER}/"),
 ])
-def test_an_archive_of_other_graphs_is_renamed_and_can_be_replaced(server, tmp_path, held, said):
+def test_an_archive_of_other_graphs_is_renamed_and_can_be_replaced(server, tmp_path, held, detail):
   server.files[NAME] = archive(held)
   with pytest.raises(errors.DataError) as caught:
     download.download(remotes(server), tmp_path)
   path = tmp_path / "downloads" / NAME
-  assert str(path) in str(caught.value) and said in str(caught.value)
+  assert str(path) in str(caught.value) and detail in str(caught.value)
   assert f"renamed to {path}.rejected: run the same command again" in str(caught.value)
   assert not data(tmp_path) and left(tmp_path) == [f"{NAME}.lock", f"{NAME}.rejected"]
   # There is no record, so a valid archive may come from anywhere.
@@ -389,10 +389,10 @@ def test_an_archive_of_another_digest_is_never_removed(server, tmp_path, keep):
   path.write_bytes(other)
   with pytest.raises(errors.DataError) as caught:
     download.download(remotes(server), tmp_path, keep_archives=keep)
-  said = str(caught.value)
-  assert f"{NAME} from {server.address}{NAME} has SHA-256 {_digest(other)}; expected " in said
-  assert f"renamed to {path}.rejected: run the same command again" in said
-  assert f"remove {path}.json and {tmp_path / FOLDER}, and rename it back to {path}" in said
+  detail = str(caught.value)
+  assert f"{NAME} from {server.address}{NAME} has SHA-256 {_digest(other)}; expected " in detail
+  assert f"renamed to {path}.rejected: run the same command again" in detail
+  assert f"remove {path}.json and {tmp_path / FOLDER}, and rename it back to {path}" in detail
   # The existing files are verified, and the user's archive is kept.
   assert download.download(remotes(server), tmp_path, keep_archives=keep)[0].was_complete
   rejected = path.with_name(f"{NAME}.rejected")

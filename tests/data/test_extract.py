@@ -81,7 +81,7 @@ def test_names_are_cleaned_and_modes_owners_and_times_ignored(tmp_path):
 LINK = {"type": tarfile.SYMTYPE, "linkname": "../outside"}
 
 
-@pytest.mark.parametrize("members, said", [
+@pytest.mark.parametrize("members, message", [
     ([_member("../evil")], "'../evil' has a path outside the folder"),
     ([_member("npz/../../evil")], "has a path outside the folder"),
     ([_member("npz/a/../b")], "has a path outside the folder"),
@@ -108,14 +108,14 @@ LINK = {"type": tarfile.SYMTYPE, "linkname": "../outside"}
     ([_member("npz/\u202eb")], "unprintable characters"),
     ([_member("./downloads/x.unpacking/npz/a", b"{}")], "is in downloads/"),
 ])
-def test_forbidden_members(tmp_path, members, said):
+def test_forbidden_members(tmp_path, members, message):
   (tmp_path / "outside").mkdir()
   good = _member("npz/good")
   for index, placed in enumerate(([good, *members], [*members, good])):
     root = tmp_path / f"root{index}"
     with pytest.raises(extract.ArchiveError) as caught:
       _extract(_tar(tmp_path / "x.tar", placed), root)
-    assert said in str(caught.value) and str(tmp_path / "x.tar") in str(caught.value)
+    assert message in str(caught.value) and str(tmp_path / "x.tar") in str(caught.value)
     assert not _tree(root)  # Not even the good ones.
   assert {path.name for path in tmp_path.iterdir()} == {"outside", "x.tar", "root0", "root1"}
   assert not list((tmp_path / "outside").iterdir())

@@ -241,18 +241,18 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("kind, key, change, said", WRONG)
-def test_one_clear_error_that_names_the_key(kind, key, change, said):
+@pytest.mark.parametrize("kind, key, change, detail", WRONG)
+def test_one_clear_error_that_names_the_key(kind, key, change, detail):
   arrays = _arrays(kind)
   arrays[key] = change(np.asarray(arrays[key]))
-  with pytest.raises(errors.DataError, match=said) as caught:
+  with pytest.raises(errors.DataError, match=detail) as caught:
     graphs.graph_from_arrays("kernel_7", arrays)
   message = str(caught.value)
   assert message.startswith("kernel_7: ") and key in message and "\n" not in message
 
 
 @pytest.mark.parametrize("row", [0, 1023, 1024, 2499])
-def test_a_fraction_is_found_in_every_row(row):
+def test_a_fraction_is_detected_in_every_row(row):
   # More rows than are checked at a time.
   arrays = synthetic.layout_graph(0, num_configs=2500).arrays()
   arrays["node_config_feat"] = _put(arrays["node_config_feat"], (row, 1, 2), 0.5)

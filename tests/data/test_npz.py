@@ -78,19 +78,19 @@ def test_missing_files_and_folders(tmp_path):
       npz.load_graph(path)
 
 
-@pytest.mark.parametrize("key, change, said", [
+@pytest.mark.parametrize("key, change, message", [
     ("node_feat", lambda a: a[:, :7], r"has shape \(3, 7\)"),
     ("edge_index", lambda a: a + 99, r"row 0 is"),
     ("config_runtime", lambda a: np.array([1, 0, 2]), r"entry 1 is 0 while others"),
     ("config_feat", lambda a: a * np.nan, r"entry \[0, 0\] is nan"),
     ("node_opcode", lambda a: np.array(["a", "b", "c"]), r"has dtype <U1"),
 ])
-def test_format_errors_name_file_and_key(tmp_path, key, change, said):
+def test_format_errors_name_file_and_key(tmp_path, key, change, message):
   arrays = GRAPHS["tile"].arrays()
   arrays[key] = change(arrays[key])
   path = tmp_path / "t.npz"
   np.savez(path, **arrays)
-  with pytest.raises(errors.DataError, match=said) as caught:
+  with pytest.raises(errors.DataError, match=message) as caught:
     npz.load_graph(path)
   assert str(caught.value).startswith(f"{path}: ") and key in str(caught.value)
 
@@ -254,17 +254,18 @@ def test_blocks_of_a_damaged_array(tmp_path):
     _rows(path, "y")
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, message", [
     (lambda raw: raw[:-8], "the array ends before its last row"),
     (lambda raw: raw + b"1234", "the array continues after its last row"),
     (lambda raw: raw[:6] + b"\x09" + raw[7:], "header of version .9, 0.; expected 1.0 or 2.0"),
 ])
-def test_blocks_of_an_array_that_contradicts_its_header(tmp_path, change, said):
+def test_blocks_of_an_array_that_contradicts_its_header(tmp_path, change, message):
   file = io.BytesIO()
   np.lib.format.write_array(file, np.arange(30))
   with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
     archive.writestr("x.npy", change(file.getvalue()))
-  with pytest.raises(errors.DataError, match=f"a.npz: key 'x' cannot be read .ValueError: {said}"):
+  with pytest.raises(
+      errors.DataError, match=f"a.npz: key 'x' cannot be read .ValueError: {message}"):
     _rows(tmp_path / "a.npz")
 
 

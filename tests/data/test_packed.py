@@ -133,9 +133,9 @@ def test_the_programs_of_a_split(descriptor):
     both = [splits.load(run_config.DataConfig(
         collection=str(descriptor), packed=how, **settings), "train", 3) for how in (
             "auto", "never")]
-    said = ", read from packed files"
-    assert said in str(both[0].counts) and said not in str(both[1].counts)
-    assert str(both[0].counts).replace(said, "") == str(both[1].counts)
+    message = ", read from packed files"
+    assert message in str(both[0].counts) and message not in str(both[1].counts)
+    assert str(both[0].counts).replace(message, "") == str(both[1].counts)
     for one, other in zip(*(actual.programs for actual in both), strict=True):
       assert one.graph.name == other.graph.name
       np.testing.assert_array_equal(one.indices, other.indices)

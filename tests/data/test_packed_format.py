@@ -116,7 +116,7 @@ def test_a_file_that_was_never_completed(tmp_path):
     packed_format.Reader(path)
 
 
-def test_every_changed_byte_is_found(tmp_path):
+def test_every_changed_byte_is_detected(tmp_path):
   path = _write(tmp_path / "r.pack")
   content = path.read_bytes()
   covered = set()

@@ -84,7 +84,7 @@ def test_the_file_does_not_depend_on_the_blocks(tmp_path):
     np.testing.assert_array_equal(one.read(name), other.read(name))
 
 
-def test_a_damaged_row_is_found_on_access(tmp_path):
+def test_a_damaged_row_is_detected_on_access(tmp_path):
   layouts = _random(np.random.default_rng(0), 30, 4, 20, 18)
   entry = _write(tmp_path / "l.pack", layouts).arrays["codes"]
   content = bytearray((tmp_path / "l.pack").read_bytes())
@@ -100,7 +100,7 @@ def test_a_damaged_row_is_found_on_access(tmp_path):
     read(np.array([1, 7]))
 
 
-def test_a_damaged_dictionary_is_found(tmp_path):
+def test_a_damaged_dictionary_is_detected(tmp_path):
   layouts = _random(np.random.default_rng(0), 30, 4, 20, 18)
   entry = _write(tmp_path / "l.pack", layouts).arrays["dictionary"]
   content = bytearray((tmp_path / "l.pack").read_bytes())

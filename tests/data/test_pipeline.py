@@ -88,7 +88,7 @@ def test_each_pass_starts_again():
   assert len(passes) == 3  # One for the widths.
 
 
-def test_an_error_while_a_batch_is_made_is_not_swallowed():
+def test_an_error_during_batching_is_not_swallowed():
   def make():
     yield _batch("tile")
     raise ValueError("made badly")

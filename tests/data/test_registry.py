@@ -124,9 +124,9 @@ def test_the_hint_is_a_download_command(tmp_path):
 def test_the_hint_for_a_users_data_names_its_archive(tmp_path):
   collection = registry.read_descriptor(_descriptor(
       tmp_path, {**GOOD, "addresses": {"train": "http://host/file.tar"}}))
-  said = f"is in {tmp_path}; check the path and files that it lists"
-  assert collection.fetch_hint("train").endswith(f"{said}; its archive is http://host/file.tar")
-  assert collection.fetch_hint("test").endswith(said)
+  expected = f"is in {tmp_path}; check the path and files that it lists"
+  assert collection.fetch_hint("train").endswith(f"{expected}; its archive is http://host/file.tar")
+  assert collection.fetch_hint("test").endswith(expected)
   assert not collection.is_public
 
 
@@ -177,7 +177,7 @@ def test_a_name_is_registered_once(tmp_path, name):
     registry.register_collection(_descriptor(tmp_path, {**GOOD, "name": name}))
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, expected", [
     ({"kindd": "tile"}, "unknown key 'kindd' (did you mean 'kind'?); known: "),
     ({"folder": "/x"}, "unknown key 'folder'"),
     ({"name": None}, "key 'name' is missing"),
@@ -215,14 +215,14 @@ def test_a_name_is_registered_once(tmp_path, name):
     ({"family_regex": 3}, "family_regex is not a regular expression: "),
     ({"family_regex": "^(.*)$"}, "family_regex lacks the group (?P<family>...)"),
 ])
-def test_a_wrong_descriptor_is_refused_with_file_and_key(tmp_path, change, said):
+def test_a_wrong_descriptor_is_refused_with_file_and_key(tmp_path, change, expected):
   values = {key: value for key, value in {**GOOD, **change}.items() if value is not None}
   path = _descriptor(tmp_path, values)
   for read in (registry.read_descriptor, registry.register_collection,
                lambda path: registry.get_collection(str(path))):
     with pytest.raises(errors.DataError) as caught:
       read(path)
-    assert str(caught.value).startswith(f"{path}: ") and said in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ") and expected in str(caught.value)
 
 
 @pytest.mark.parametrize("values", [[], "tile:mine", None, 3])

@@ -68,7 +68,7 @@ def test_a_broken_connection_is_resumed(server, tmp_path):
   server.faults["a.tar"] = [Fault(cut=200_000), Fault(cut=150_000)]
   assert _fetch(server, tmp_path / "a") == CONTENT
   first, second, third = _ranges(server)
-  starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in (second, third)]
+  starts = [int(header.removeprefix("bytes=").rstrip("-")) for header in (second, third)]
   # Data that the client had not read when the connection broke is sent again: less than a chunk.
   assert first is None and 200_000 - transfer._CHUNK <= starts[0] <= 200_000
   assert starts[0] + 150_000 - transfer._CHUNK <= starts[1] <= starts[0] + 150_000
@@ -271,9 +271,10 @@ def test_no_server(tmp_path):
 def test_no_such_host(tmp_path):
   with pytest.raises(errors.MissingDataError) as caught:
     transfer.fetch("http://nowhere.invalid/a.tar", tmp_path / "a")
-  said = str(caught.value).removeprefix(
+  message = str(caught.value).removeprefix(
       "cannot fetch http://nowhere.invalid/a.tar: no connection: ")
-  assert said != str(caught.value) and "HTTPConnection" not in said and "object at" not in said
+  assert message != str(caught.value)
+  assert "HTTPConnection" not in message and "object at" not in message
 
 
 def test_the_reason_of_a_broken_connection_is_short(server, tmp_path, monkeypatch, caplog):

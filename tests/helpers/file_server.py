@@ -112,12 +112,12 @@ class FileServer:
     headers = self._validators(content)
     names = [headers.get("ETag"), headers.get("Last-Modified")]
     status = 200
-    asked = request.headers.get("Range")
+    requested_range = request.headers.get("Range")
     # If-Range is true if it identifies the served version by a strong validator.
     condition = request.headers.get("If-Range")
     same = condition is None or condition in names and not condition.startswith("W/")
-    if asked and self.ranges and same and not fault.ignore_range:
-      start = int(asked.removeprefix("bytes=").rstrip("-"))
+    if requested_range and self.ranges and same and not fault.ignore_range:
+      start = int(requested_range.removeprefix("bytes=").rstrip("-"))
       if start >= len(content):
         return 416, {"Content-Range": f"bytes */{len(content)}"}, b""
       status = 206
@@ -167,11 +167,11 @@ class FileServer:
           self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
 
-      def _send(self, piece):
-        self.wfile.write(piece if outer.lengths else b"%x\r\n%s\r\n" % (len(piece), piece))
+      def _send(self, chunk):
+        self.wfile.write(chunk if outer.lengths else b"%x\r\n%s\r\n" % (len(chunk), chunk))
         self.wfile.flush()
         with outer._lock:
-          outer.sent += len(piece)
+          outer.sent += len(chunk)
         outer.on_sent(outer.sent)
 
       def log_message(self, *_):

@@ -284,7 +284,7 @@ def test_without_a_suitable_python_it_lists_the_pythons_and_the_remedies(project
     assert text in result.stderr
 
 
-def test_without_any_python_it_says_so(project):
+def test_without_any_python_the_message_states_this(project):
   assert "no Python at all" in project.run("demo").stderr
 
 

@@ -67,7 +67,7 @@ def test_competition_tau_is_its_definition(graph):
 
 
 @hypothesis.given(graphs(min_size=2))
-def test_tau_b_is_scipys(graph):
+def test_tau_b_equals_scipys(graph):
   runtimes, scores = graph
   value = metrics.kendall_tau(runtimes, scores, "b")
   if np.ptp(runtimes) == 0:

@@ -194,15 +194,15 @@ def test_other_settings_are_refused_and_change_nothing(tiny, tmp_path, monkeypat
   assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("damage, said", [
+@pytest.mark.parametrize("damage, message", [
     (lambda path: path.write_bytes(path.read_bytes()[:900]), "latest.npz cannot be read"),
     (lambda path: checkpoints.save(path, {"model": []}, {}), "holds 0 variables of the model"),
 ])
-def test_a_damaged_checkpoint_is_not_resumed(tiny, tmp_path, monkeypatch, damage, said):
+def test_a_damaged_checkpoint_is_not_resumed(tiny, tmp_path, monkeypatch, damage, message):
   config = small_runs.settings(tiny)
   _train(monkeypatch, config, tmp_path, [0.5], stop_after=1)
   damage(tmp_path / "checkpoints" / "latest.npz")
-  with pytest.raises(errors.RunDirectoryError, match=said):
+  with pytest.raises(errors.RunDirectoryError, match=message):
     _train(monkeypatch, config, tmp_path, [0.5] * 4)
 
 
@@ -225,15 +225,15 @@ def test_graphs_without_runtimes_do_not_train(tmp_path):
     trainer.Trainer(small_runs.settings(collection))
 
 
-@pytest.mark.parametrize("changes, said", [
+@pytest.mark.parametrize("changes, message", [
     ({"loss_losses": ["list_mle", "mse"]}, "names 2 losses, loss.loss_weights gives 1 weights"),
     ({"loss_losses": [], "loss_loss_weights": []}, "loss.losses is empty"),
     ({"model_pooling": []}, "model.pooling is empty"),
     ({"data_train_fraction": 0.6, "data_valid_fraction": 0.4}, "leave no configurations to test"),
     ({"model_model": "attention_gnn", "model_join": "late"}, "model.join = 'late'"),
 ])
-def test_settings_that_exclude_one_another(tiny, changes, said):
-  with pytest.raises(errors.ConfigError, match=said):
+def test_settings_that_exclude_one_another(tiny, changes, message):
+  with pytest.raises(errors.ConfigError, match=message):
     trainer.Trainer(small_runs.settings(tiny, **changes))
 
 

@@ -40,15 +40,15 @@ def test_a_group_alone(stored):
   np.testing.assert_array_equal(fresh[0].numpy(), model[0].numpy())
 
 
-@pytest.mark.parametrize("shapes, said", [
+@pytest.mark.parametrize("shapes, message", [
     (((2, 3),), "holds 2 variables of the model; this model has 1: .*another model"),
     (((2, 3), (), (4,)), "holds 2 variables of the model; this model has 3"),
     (((2, 3), (1,)), r"stored with shape \(\), expected \(1,\): .*another model"),
     (((3, 2), ()), r"stored with shape \(2, 3\), expected \(3, 2\)"),
 ])
-def test_another_models_checkpoint_assigns_nothing(stored, shapes, said):
+def test_another_models_checkpoint_assigns_nothing(stored, shapes, message):
   fresh = _variables(5.0, shapes)
-  with pytest.raises(errors.RunDirectoryError, match=said):
+  with pytest.raises(errors.RunDirectoryError, match=message):
     checkpoints.restore(stored[0], {"model": fresh})
   assert all((variable.numpy() == 5.0).all() for variable in fresh)
 

@@ -104,7 +104,7 @@ def test_a_directory_that_cannot_be_written(tmp_path):
       run_directory.RunDirectory(path).open(CONFIG, ABOUT)
 
 
-@pytest.mark.parametrize("content, error, said", [
+@pytest.mark.parametrize("content, error, message", [
     (None, errors.RunDirectoryError, "is not a run directory: it has no config.json"),
     ("{", errors.RunDirectoryError, "config.json is not valid JSON"),
     ("[]", errors.RunDirectoryError, "lacks the key 'config'"),
@@ -113,10 +113,10 @@ def test_a_directory_that_cannot_be_written(tmp_path):
     ('{"config": {"model": {"hidden_width": "wide"}}}', errors.ConfigError,
      "config.json: model.hidden_width = 'wide' is not a whole number"),
 ])
-def test_a_damaged_configuration(tmp_path, content, error, said):
+def test_a_damaged_configuration(tmp_path, content, error, message):
   if content is not None:
     (tmp_path / "config.json").write_text(content)
-  with pytest.raises(error, match=said) as caught:
+  with pytest.raises(error, match=message) as caught:
     run_directory.RunDirectory(tmp_path).read_config()
   assert str(tmp_path) in str(caught.value)
 

@@ -112,8 +112,8 @@ def test_the_scorer_streams_only_large_programs(case, monkeypatch):
 
 def test_only_the_configurations_of_a_chunk_are_read(monkeypatch):
   case = small_batches.Case("layout", sizes=(30,), configs=(50,))
-  asked, read = [], batches.PreparedGraph.layouts
+  rows_read, read = [], batches.PreparedGraph.layouts
   monkeypatch.setattr(batches.PreparedGraph, "layouts",
-                      lambda self, rows: asked.append(len(rows)) or read(self, rows))
+                      lambda self, rows: rows_read.append(len(rows)) or read(self, rows))
   streaming.Streamer(case.model, 30_000, False)(case.prepare(case.graphs[0]))
-  assert max(asked) < 50 and sum(asked) >= 50
+  assert max(rows_read) < 50 and sum(rows_read) >= 50

@@ -97,11 +97,11 @@ class Bench:
   def __init__(self, programs: int = 10 ** 9) -> None:
     self.programs = programs
     self.seen: set = set()
-    self.asked: list[configurations.Configuration] = []
+    self.requested: list[configurations.Configuration] = []
 
   def __call__(self, configuration: configurations.Configuration) -> tuple[bool, float]:
-    assert configuration not in self.asked
-    self.asked.append(configuration)
+    assert configuration not in self.requested
+    self.requested.append(configuration)
     digest = hash(configuration) % self.programs
     if digest in self.seen:
       return False, math.inf
@@ -118,7 +118,7 @@ def test_a_search_uses_each_method_for_its_share() -> None:
   bench = Bench()
   search = configurations.Search(MANY, 101, np.random.default_rng(0), bench)
   search.run()
-  assert bench.asked[0] == configurations.default(MANY)
+  assert bench.requested[0] == configurations.default(MANY)
   assert collections.Counter(search.kinds) == {
       "default": 1, **{kind: 100 * share for kind, share in configurations.SHARES.items()}}
   assert list(dict.fromkeys(search.kinds)) == ["default", *configurations.SHARES]
@@ -129,7 +129,7 @@ def test_a_search_climbs() -> None:
   search = configurations.Search(MANY, 401, np.random.default_rng(0), bench)
   search.run()
   times = {kind: [Bench.time(configuration)
-                  for configuration, drawn in zip(bench.asked, search.kinds) if drawn == kind]
+                  for configuration, drawn in zip(bench.requested, search.kinds) if drawn == kind]
            for kind in configurations.SHARES}
   assert min(times["climb"]) < min(times["near"]) - 30
   assert np.mean(times["descent"][-20:]) < np.mean(times["descent"][:20]) - 30
@@ -141,7 +141,7 @@ def test_a_search_ends_when_most_samples_are_the_same_program(programs: int) -> 
   search = configurations.Search(MANY, 60, np.random.default_rng(0), bench)
   search.run()
   assert len(search.kinds) == len(bench.seen) <= programs
-  assert len(bench.asked) <= 180
+  assert len(bench.requested) <= 180
 
 
 def test_a_search_ends_when_all_configurations_are_tried() -> None:
@@ -149,7 +149,7 @@ def test_a_search_ends_when_all_configurations_are_tried() -> None:
   bench = Bench()
   search = configurations.Search(sites, 50, np.random.default_rng(0), bench)
   search.run()
-  assert len(bench.asked) == len(search.kinds) == 3  # No request, (0, 1), (1, 0).
+  assert len(bench.requested) == len(search.kinds) == 3  # No request, (0, 1), (1, 0).
 
 
 def test_without_a_usable_default_nothing_is_sampled() -> None:
