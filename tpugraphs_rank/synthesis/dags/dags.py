@@ -21,10 +21,8 @@ from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import segments
 from tpugraphs_rank.data import twins
 from tpugraphs_rank.synthesis.dags import checks
+from tpugraphs_rank.synthesis.dags import file_fields
 
-# Names used for files that do not name their only attribute or their only label.
-DEFAULT_ATTRIBUTE = "opcode"
-DEFAULT_LABEL = "runtime"
 # Split of the graphs that generators are evaluated on; training gets the rest.
 SHARES = {"valid": 0.2, "test": 0.2}
 _REMEDY = "write the file again, with graphs from `tpugraphs_rank.synthesis.dags.dags.canonical`"
@@ -202,7 +200,7 @@ class Dags:
 
 
 def canonical(graphs: Sequence[tuple[np.ndarray, np.ndarray]],
-              x_names: Sequence[str] = (DEFAULT_ATTRIBUTE,),
+              x_names: Sequence[str] = (file_fields.DEFAULT_ATTRIBUTE,),
               vocabularies: Sequence[np.ndarray] | None = None,
               y: np.ndarray | None = None, y_names: Sequence[str] = (),
               wl: np.ndarray | None = None, provenance: Mapping[str, Any] | None = None,
@@ -261,13 +259,13 @@ def canonical(graphs: Sequence[tuple[np.ndarray, np.ndarray]],
   local = flat - node_off[graph_of_edge][:, None]
   x = np.concatenate([np.zeros([0, len(x_names)], np.int64), *features])[order]
   if vocabularies is None:
-    vocabularies, x = _vocabularies_of(x)
+    vocabularies, x = file_fields.vocabularies_of(x)
   y = np.zeros([len(graphs), 0]) if y is None else np.asarray(y, np.float64)
   y = y[:, None] if y.ndim == 1 else y
   result = Dags(
       node_off, _offsets(np.bincount(graph_of_edge, minlength=len(graphs))), local[:, 0],
       local[:, 1], x, level[order], tuple(vocabularies), tuple(x_names), y,
-      tuple(y_names) or (DEFAULT_LABEL,) * (y.shape[1] == 1),
+      tuple(y_names) or (file_fields.DEFAULT_LABEL,) * (y.shape[1] == 1),
       np.zeros([len(graphs)], np.uint64) if wl is None else wl, dict(provenance or {}))
   return result if wl is not None else dataclasses.replace(result, wl=result.hashes())
 
@@ -375,65 +373,11 @@ def load(path: files.PathLike) -> Dags:
 
 
 def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Dags:
-  for key in ("node_off", "edge_off", "src", "dst", "x", "level"):
-    if key not in arrays:
-      raise errors.DataError(f"key {key} is missing; the file holds: {', '.join(arrays) or 'none'}")
-  x = arrays["x"]
-  x = x[:, None] if x.ndim == 1 else x
-  if x.ndim != 2:
-    raise errors.DataError(f"x has shape {x.shape}; expected (N, F)")
-  x_names = _names(arrays, "x_names", x.shape[1], DEFAULT_ATTRIBUTE)
-  present = [name for name in x_names if f"vocab_{name}" in arrays]
-  if not present:
-    vocabularies, x = _vocabularies_of(checks.canonical_array("x", x, np.int64, 2))
-  elif len(present) < len(x_names):
-    raise errors.DataError(f"key vocab_{next(n for n in x_names if n not in present)} is missing; "
-                           "expected a vocabulary for every attribute, or for none")
-  else:
-    vocabularies = tuple(arrays[f"vocab_{name}"] for name in x_names)
-  graphs = max(arrays["node_off"].size - 1, 0)
-  y = arrays.get("y", np.zeros([graphs, 0]))
-  y = y[:, None] if y.ndim == 1 else y
-  if y.ndim != 2:
-    raise errors.DataError(f"y has shape {y.shape}; expected (G, T)")
-  result = Dags(
-      arrays["node_off"], arrays["edge_off"], arrays["src"], arrays["dst"], x, arrays["level"],
-      vocabularies, x_names, y, _names(arrays, "y_names", y.shape[1], DEFAULT_LABEL),
-      arrays.get("wl", np.zeros([graphs], np.uint64)), _provenance(arrays))
-  return result if "wl" in arrays else dataclasses.replace(result, wl=result.hashes())
-
-
-def _names(arrays: Mapping[str, np.ndarray], key: str, count: int, default: str
-           ) -> tuple[str, ...]:
-  if key not in arrays:
-    if count > 1:
-      raise errors.DataError(f"key {key} is missing; expected the names of {count} columns")
-    return (default,) * count
-  names = arrays[key]
-  if names.dtype.kind != "U" or names.shape != (count,):
-    raise errors.DataError(
-        f"{key} has shape {names.shape} and dtype {names.dtype}; expected {count} strings")
-  return tuple(names.tolist())
-
-
-def _provenance(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  if "provenance" not in arrays:
-    return {}
-  stored = arrays["provenance"]
-  try:
-    value = json.loads(stored.item()) if stored.dtype.kind == "U" and stored.size == 1 else None
-  except ValueError:
-    value = None
-  if not isinstance(value, dict):
-    raise errors.DataError("provenance is not a single string with a JSON object")
-  return value
-
-
-def _vocabularies_of(x: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-  """The distinct values of each column, and the columns as indices into them."""
-  distinct = [np.unique(column, return_inverse=True) for column in x.T]
-  return (tuple(words for words, _ in distinct),
-          np.stack([indices.reshape(-1) for _, indices in distinct], axis=1))
+  fields = file_fields.parse(arrays)
+  if "wl" in fields:
+    return Dags(**fields)
+  result = Dags(**fields, wl=np.zeros([max(arrays["node_off"].size - 1, 0)], np.uint64))
+  return dataclasses.replace(result, wl=result.hashes())
 
 
 def _codes(words: np.ndarray) -> np.ndarray:
