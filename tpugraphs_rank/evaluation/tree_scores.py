@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 CACHE_VARIABLE = "TPUGRAPHS_RANK_CACHE"
 # The scores of a seed are the means of this many fits. Models are averages of several networks too.
 _MEMBERS = 3
-# Scores of more configurations are not kept: computing the hash of their features takes long.
+# Scores of more configurations are not kept: hashing their features would be slow.
 _MAX_CACHED_ROWS = 200_000
 # To be changed when the features or the targets of the trees change their meaning.
 _VERSION = 1
