@@ -12,6 +12,7 @@ from tpugraphs_rank.synthesis.programs import nodes as nodes_lib
 from tpugraphs_rank.synthesis.programs import operations as ops
 from tpugraphs_rank.synthesis.programs import programs
 from tpugraphs_rank.synthesis.programs import realization
+from tpugraphs_rank.synthesis.programs import realizer
 from tpugraphs_rank.synthesis.programs import subgraphs
 
 Node = nodes_lib.Node
@@ -101,7 +102,7 @@ def test_real_kernels_need_almost_no_repairs():
 @pytest.mark.parametrize("program", small_programs.ALL, ids=lambda program: program.stem)
 def test_handwritten_programs_need_no_repairs(program):
   outcome = _realized(program.dataflow(), limits=_LENIENT)
-  assert outcome.repairs == dict.fromkeys(realization.REPAIRS, 0)
+  assert outcome.repairs == dict.fromkeys(realizer.REPAIRS, 0)
 
 
 _P = Node("parameter", "f32", 12, ())

@@ -13,6 +13,7 @@ from tpugraphs_rank.synthesis.programs import nodes as nodes_lib
 from tpugraphs_rank.synthesis.programs import operations
 from tpugraphs_rank.synthesis.programs import programs
 from tpugraphs_rank.synthesis.programs import realization
+from tpugraphs_rank.synthesis.programs import realizer
 
 Graph = list[nodes_lib.Node]
 CONTROLS: dict[str, Callable[..., Graph]] = {
@@ -94,7 +95,7 @@ def realize_graphs(graphs: Iterator[Graph], count: int, source: str, seed: int,
   Raises:
     DataError: almost no graph becomes a program.
   """
-  result = RealizedPrograms([], 0, {}, dict.fromkeys(realization.REPAIRS, 0), 0, 0, 0.0)
+  result = RealizedPrograms([], 0, {}, dict.fromkeys(realizer.REPAIRS, 0), 0, 0, 0.0)
   shares: list[float] = []
   seen = set()
   for number, graph in enumerate(graphs, first_number):
