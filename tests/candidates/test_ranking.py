@@ -113,7 +113,7 @@ def test_table_of_layouts():
       "p: best 2 of 2 candidates; the default has rank 2",
       "rank   score  candidate  requests  node: output/input/kernel",
       "   1  2.0000          0  3         2: 01//10  3: /10",
-      "   2  1.0000          1  0                                    default"]
+      "   2  1.0000          1  0         -                          default"]
 
 
 def test_tables_list_only_a_few_nodes():

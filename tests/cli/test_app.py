@@ -51,6 +51,14 @@ def test_a_recipe_is_named_without_its_path():
     _config("--config=tile_xla_cp")
 
 
+def test_a_folder_is_no_settings_file(tmp_path, monkeypatch):
+  with pytest.raises(errors.MissingDataError, match="is a folder; .* --config .*config.json"):
+    _config("--config", tmp_path)
+  (tmp_path / "tile_xla_cpu").mkdir()
+  monkeypatch.chdir(tmp_path)
+  assert _config("--config=tile_xla_cpu").data.collection == "tile:xla_cpu"
+
+
 def test_plugins_are_loaded_before_the_file_is_read(tmp_path, request):
   for name in ("one", "two"):
     request.addfinalizer(
@@ -187,7 +195,7 @@ def test_logs_go_to_stderr_and_warnings_appear_once(run):
     for _ in range(2):
       logger.info("working")
       logger.warning("unseen opcodes")
-  assert run(main) == (0, "I working\nW unseen opcodes\nI working\n")
+  assert run(main) == (0, "working\nwarning: unseen opcodes\nworking\n")
   assert dataclasses.astuple(_State.of(root)) == before
 
 
@@ -211,4 +219,4 @@ def test_a_log_line_does_not_break_a_progress_bar(run):
       bar.update()
   _, text = run(main)
   [line] = [line for line in text.replace("\r", "\n").splitlines() if "a line" in line]
-  assert line == "I a line"
+  assert line == "a line"

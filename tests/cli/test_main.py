@@ -115,3 +115,15 @@ def test_in_a_process_of_its_own(tmp_path):
     failed = subprocess.run([*command, "trian"], capture_output=True, text=True, cwd=tmp_path,
                             env=environment, check=False)
     assert failed.returncode == 2 and "did you mean 'train'" in failed.stderr
+
+
+def test_a_reader_that_closes_the_output_is_no_error(tmp_path):
+  reading, writing = os.pipe()
+  os.close(reading)
+  try:
+    done = subprocess.run([sys.executable, "-m", "tpugraphs_rank.cli", "train", "--help"],
+                          stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": str(commands.ROOT)}, check=False)
+  finally:
+    os.close(writing)
+  assert (done.returncode, done.stderr) == (141, "")

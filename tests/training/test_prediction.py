@@ -115,7 +115,7 @@ def test_unseen_opcodes_are_warned_about_once_or_refused(trained, tmp_path, capl
   with caplog.at_level(logging.WARNING):
     assert len(list(run_lib.load_run(run_dir).score_each(strange))) == 5
   warnings = [record.getMessage() for record in caplog.records]
-  assert len(warnings) == 1 and warnings[0].startswith("2 of 5 graphs have opcodes that training ")
+  assert len(warnings) == 1 and warnings[0].startswith("2 of 5 graphs (")
   with pytest.raises(errors.CompatibilityError, match="opcodes that training never saw"):
     list(run_lib.load_run(run_dir, strict=True).score_each(strange))
 

@@ -115,7 +115,7 @@ def table(ranked: Ranked) -> str:
     rows.append([str(place), f"{ranked.scores[position]:.4f}", str(candidates.index(position)),
                  *_shown(candidates, position), mark])
   align = tables.RIGHT * 3 + tables.LEFT * (len(header) - 3)
-  default = (f", the default is number {ranked.rank_of_default}" if ranked.rank_of_default else "")
+  default = (f"; the default has rank {ranked.rank_of_default}" if ranked.rank_of_default else "")
   head = f"{ranked.program.name}: best {len(ranked.best)} of {candidates.count} candidates{default}"
   return f"{head}\n{tables.text(header, rows, align, rule=False).rstrip()}"
 
@@ -135,5 +135,6 @@ def _shown(candidates: candidate_set.Candidates, position: int) -> list[str]:
       for node, tensors in zip(candidates.arrays["node_config_ids"].tolist(), config["layouts"])
       if any(tensors)]
   count = sum(bool(layout) for tensors in config["layouts"] for layout in tensors)
-  more = f"  and {len(requests) - _SHOWN_NODES} nodes more" if len(requests) > _SHOWN_NODES else ""
-  return [str(count), "  ".join(requests[:_SHOWN_NODES]) + more]
+  more = len(requests) - _SHOWN_NODES
+  rest = f"  and {more} more node{'s' * (more > 1)}" if more > 0 else ""
+  return [str(count), ("  ".join(requests[:_SHOWN_NODES]) or "-") + rest]

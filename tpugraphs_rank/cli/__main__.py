@@ -10,6 +10,8 @@ commands is printed without importing any. A command's module has
 """
 
 from collections.abc import Sequence
+import os
+import select
 import sys
 from typing import NamedTuple
 
@@ -136,8 +138,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   Returns:
     The exit status: 0, what the command returns, 1 after a typed error, 2 after wrong arguments,
-    130 after an interruption.
+    130 after an interruption, 141 if the reader of the output has closed it, as `head` does.
   """
+  try:
+    status = _run(argv)
+    sys.stdout.flush()
+    return status
+  except BrokenPipeError:
+    if not _output_is_closed():
+      raise  # It was another pipe.
+    # Nobody reads the rest. Without this, Python would complain about it when it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
+def _output_is_closed() -> bool:
+  poll = select.poll()
+  try:
+    poll.register(sys.stdout.fileno(), 0)
+  except (OSError, ValueError):  # Not a file, as in a test or a notebook.
+    return False
+  return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _run(argv: Sequence[str] | None) -> int:
+  """Runs a command, and leaves a closed output to the caller."""
   words = list(sys.argv[1:] if argv is None else argv)
   if not words or words[0] in ("help", "-h", "--help", "-help", "--helpfull"):
     print(overview())

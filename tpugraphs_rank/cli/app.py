@@ -273,6 +273,14 @@ class _ProgressHandler(logging.Handler):
       self.handleError(record)
 
 
+class _Format(logging.Formatter):
+  """Marks warnings, and leaves what a command reports about its progress as it is."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    text = super().format(record)
+    return f"warning: {text}" if record.levelno >= logging.WARNING else text
+
+
 def _first_time() -> Callable[[logging.LogRecord], bool]:
   """A filter that passes each warning once: several runs may log the same one."""
   seen = set()
@@ -294,7 +302,7 @@ def _logs() -> Iterator[None]:
   logger = logging.getLogger("tpugraphs_rank")
   before = logger.level, logger.propagate
   handler = _ProgressHandler()
-  handler.setFormatter(logging.Formatter("%(levelname).1s %(message)s"))
+  handler.setFormatter(_Format())
   handler.addFilter(_first_time())
   logger.addHandler(handler)
   logger.setLevel(logging.INFO)

@@ -79,8 +79,8 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
         + (f"{candidates} holds the candidates of one" if is_file else
            "a raw file holds the layouts of one") + ": choose it with --module NAME")
   if target is None:
-    _log.info("assuming that %s is for the run's target, %r; --target checks it", hlo,
-              run.about.get("target"))
+    _log.info("no --target: assuming that %s is for the hardware of the run's measurements, %s",
+              hlo, run.about.get("target"))
   else:
     run.check_target(target)
   if tiling == _FROM_TARGET:

@@ -202,12 +202,14 @@ def neighbourhood(view: View, centre: int, radius: int) -> View:
 def limit(view: View, most: int) -> View:
   """The view itself, or the largest neighbourhood of its centre with at most `most` nodes.
 
-  The centre is the first configurable node, or else the last node.
+  The centre is the first configurable node, or else the first dot or convolution, or else the last
+  node. The last node of a training step is a tuple with hundreds of operands.
   """
   if len(view.nodes) <= most:
     return view
-  centre = next((place for place, node in enumerate(view.nodes) if node.configurable),
-                len(view.nodes) - 1)
+  candidates = [place for place, node in enumerate(view.nodes) if node.configurable] or [
+      place for place, node in enumerate(view.nodes) if node.opcode in ("dot", "convolution")]
+  centre = candidates[0] if candidates else len(view.nodes) - 1
   cut = neighbourhood(view, centre, 0)
   for radius in range(1, len(view.nodes)):
     larger = neighbourhood(view, centre, radius)

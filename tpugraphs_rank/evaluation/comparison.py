@@ -173,12 +173,12 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
   for run in every:
     if config_lib.differences(run.config.data, every[0].config.data):
       raise errors.ConfigError(
-          f"{run.directory.path} and {every[0].directory.path} were trained on different data; "
+          f"{run.directory} and {every[0].directory} were trained on different data; "
           "compare runs of one collection with the same splits")
     if (run.config.data.split_by == "configuration"
         and run.config.training.seed != every[0].config.training.seed):
       raise errors.ConfigError(
-          f"{run.directory.path} and {every[0].directory.path} divide configurations with "
+          f"{run.directory} and {every[0].directory} divide configurations with "
           "different seeds, so that one was trained on test data of the other; evaluate them "
           "separately")
   config = every[0].config.data

@@ -323,5 +323,6 @@ def tune_on(data: TuningData, grid: Sequence[Settings]) -> Settings:
 
   results = run_all(best_stage, grid, "boosted_trees: tuning", "setting")
   tau, best = max(results, key=lambda result: result[0])
-  _logger.info("boosted_trees: %s, mean tau %.3f on the validation split", best, tau)
+  _logger.info("boosted_trees: mean tau %.3f on the validation split with %s", tau, ", ".join(
+      f"{name} {value}" for name, value in dataclasses.asdict(best).items()))
   return best

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import logging
+import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,9 +125,9 @@ class Run:
       ConfigError: k is not positive.
       CompatibilityError: as for `score_programs`.
     """
-    if k < 1:
-      raise errors.ConfigError(f"k is {k}; expected 1 or more")
-    return metrics.ranking(self.score(graph))[:k]
+    if not isinstance(k, numbers.Integral) or k < 1:
+      raise errors.ConfigError(f"k is {k!r}; expected a whole number from 1")
+    return metrics.ranking(self.score(graph))[:int(k)]
 
   def score_each(self, graphs_: Iterable[graphs.ConfiguredGraph]
                  ) -> Iterator[tuple[graphs.ConfiguredGraph, np.ndarray]]:
@@ -164,15 +165,19 @@ class Run:
 
   def _unseen(self, graph: graphs.Graph) -> _UnseenOpcodes:
     """The opcodes of a graph that training never saw; an error if the run cannot score it."""
+    if not isinstance(graph, graphs.Graph):
+      raise errors.DataError(
+          f"{type(graph).__name__} is no graph; expected one, such as an element of "
+          "tpugraphs_rank.load_collection(...)")
     if graph.kind != self.about["kind"] or not graph.num_configs:
       kind = graph.kind or "bare"
       raise errors.CompatibilityError(
           f"{graph.name} is a {kind} graph with {graph.num_configs} configurations; the run "
-          f"{self.directory.path} scores {self.about['kind']} graphs with at least one")
+          f"{self.directory} scores {self.about['kind']} graphs with at least one")
     if graph.feature_padding != self.normalizer.feature_padding:
       raise errors.CompatibilityError(
           f"{graph.name} has feature_padding {graph.feature_padding}; the run "
-          f"{self.directory.path} was trained on {self.normalizer.feature_padding}: featurize it "
+          f"{self.directory} was trained on {self.normalizer.feature_padding}: featurize it "
           f"with --padding={self.normalizer.feature_padding}")
     return _UnseenOpcodes(graph.name, normalize.unseen_opcodes(self.normalizer, graph))
 
@@ -183,8 +188,12 @@ class Run:
       names = ", ".join(opcodes.opcode_name(number)
                         for number in sorted({n for numbers in affected.values() for n in numbers}))
       listed = ", ".join(list(affected)[:3]) + (", ..." if len(affected) > 3 else "")
-      self._warn(f"{len(affected)} of {len(unseen)} graphs have opcodes that training never saw "
-                     f"({names}): {listed}; their ranking may be no better than chance")
+      if len(unseen) == 1:
+        subject, whose = f"{listed} has", "its"
+      else:
+        subject, whose = f"{len(affected)} of {len(unseen)} graphs ({listed}) have", "their"
+      self._warn(f"{subject} opcodes that training never saw: {names}; {whose} ranking may be no "
+                 "better than chance")
 
   def check_collection(self, collection: registry.Collection) -> None:
     """Warns, or raises where `strict`, if a collection has another target or HLO stage."""
@@ -192,12 +201,12 @@ class Run:
       value = getattr(collection, key)
       if self.about.get(key) != value:
         self._warn(f"collection {collection.name} has {key} {value!r}; the run "
-                       f"{self.directory.path} was trained on {self.about.get(key)!r}")
+                       f"{self.directory} was trained on {self.about.get(key)!r}")
 
   def check_target(self, target: str) -> None:
     """Warns, or raises where `strict`, if a program is for another target."""
     if self.about.get("target") != target:
-      self._warn(f"the program is for the target {target!r}; the run {self.directory.path} was "
+      self._warn(f"the program is for the target {target!r}; the run {self.directory} was "
                      f"trained on {self.about.get('target')!r}: the ranking may not transfer")
 
   def _warn(self, message: str) -> None:
