@@ -49,6 +49,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
+from tpugraphs_rank.cli import augment
 from tpugraphs_rank.cli import augment_cases as cases_lib
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.evaluation import result_tables
@@ -71,27 +72,15 @@ def define_flags() -> None:
   flags.DEFINE_list("arms", list(ARMS), "The arms to compare.")
   flags.DEFINE_integer("seeds", 3, "Number of seeds.", lower_bound=1)
   flags.DEFINE_integer("first_seed", 0, "The first seed.", lower_bound=0)
-  flags.DEFINE_enum("split", "test", ["test", "valid"], "Split to evaluate on. Checkpoints are "
-                    "selected on valid.")
   for name, flag in _SOURCES.items():
     flags.DEFINE_list(flag, [], f"Synthetic programs of the arm {name}: a descriptor for each kind "
                       "of the tasks, tile or layout.")
-  flags.DEFINE_float("synthetic_share", 0.5, "Share of each step's lists that is synthetic.",
-                     lower_bound=0.01, upper_bound=1.0)
-  flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list's loss.")
+  augment.define_training_flags()
   flags.DEFINE_integer("synthetic_graphs", None, "Synthetic programs of each arm, drawn with the "
                        "seed; otherwise all, and in arms of matched numbers as many as the "
                        "smallest source has.", lower_bound=1)
   flags.DEFINE_string("synthetic_held_back", "unseen", "Which twins of validation and test "
-                      "programs are left out, as of tpugraphs_rank.cli.train.")
-  flags.DEFINE_boolean("synthetic_any_target", False, "Also use synthetic programs that were "
-                       "measured on another machine.")
-  flags.DEFINE_string("config", None, "Recipe or JSON file with settings of all trainings. "
-                      "Default: the recipe of the bundled collection of the task's kind, one "
-                      "network.")
-  flags.DEFINE_integer("epochs", 12, "Validations per training.", lower_bound=1)
-  flags.DEFINE_integer("steps_per_epoch", 80, "Steps between validations.", lower_bound=1)
-  flags.DEFINE_integer("jobs", 1, "Trainings that run at the same time.", lower_bound=1)
+                      "programs are left out, as for `tpugraphs-rank train`.")
   flags.DEFINE_boolean("train", True, "Run missing trainings; otherwise report on existing ones.")
   flags.DEFINE_string("output", "runs/augmentation_study", "Folder of the cases and the report.")
   flags.DEFINE_string("results", None, "Also write the figures to this file.")

@@ -28,6 +28,23 @@ _NAMES = {gains.REAL: "real", gains.OVERSAMPLED: "real, oversampled"}
 _WITH = "real + synthetic"
 
 
+def define_training_flags() -> None:
+  """Defines the flags of trainings with synthetic programs, which studies have too."""
+  flags.DEFINE_float("synthetic_share", 0.5, "Share of each step's lists that is synthetic.",
+                     lower_bound=0.01, upper_bound=1.0)
+  flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list in the loss.")
+  flags.DEFINE_boolean("synthetic_any_target", False, "Also use synthetic programs that were "
+                       "measured on another machine.")
+  flags.DEFINE_enum("split", "test", ["test", "valid"], "Split to evaluate on. Checkpoints "
+                    "were already selected on the validation split.")
+  flags.DEFINE_string("config", None, "Recipe (by name) or JSON file with further settings. By "
+                      "default the recipe of the bundled collection of the same kind, with one "
+                      "network.")
+  flags.DEFINE_integer("epochs", 12, "Number of validations in a training.", lower_bound=1)
+  flags.DEFINE_integer("steps_per_epoch", 80, "Steps between two validations.", lower_bound=1)
+  flags.DEFINE_integer("jobs", 1, "Trainings to run at the same time.", lower_bound=1)
+
+
 def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_string("collection", "tile:xla_cpu", "The real programs: name of a collection, or "
@@ -43,19 +60,7 @@ def define_flags() -> None:
       "labels that an ensemble agrees on. pretrained: before the real ones. auxiliary: the network "
       "first learns their mean runtime. selfsupervised: it first learns the contents of real and "
       "synthetic graphs, without runtimes. selfsupervised_measured: the same, then with runtimes.")
-  flags.DEFINE_float("synthetic_share", 0.5, "Share of each step's lists that is synthetic.",
-                     lower_bound=0.01, upper_bound=1.0)
-  flags.DEFINE_float("synthetic_weight", 1.0, "Weight of a synthetic list in the loss.")
-  flags.DEFINE_boolean("synthetic_any_target", False, "Also use synthetic programs that were "
-                       "measured on another machine.")
-  flags.DEFINE_enum("split", "test", ["test", "valid"], "Split to evaluate on. Checkpoints "
-                    "were already selected on the validation split.")
-  flags.DEFINE_string("config", None, "Recipe (by name) or JSON file with further settings. By "
-                      "default the recipe of the bundled collection of the same kind, with one "
-                      "network.")
-  flags.DEFINE_integer("epochs", 12, "Number of validations in a training.", lower_bound=1)
-  flags.DEFINE_integer("steps_per_epoch", 80, "Steps between two validations.", lower_bound=1)
-  flags.DEFINE_integer("jobs", 1, "Trainings to run at the same time.", lower_bound=1)
+  define_training_flags()
   flags.DEFINE_string("output", "runs/augment", "Folder of the trainings and the report.")
 
 
