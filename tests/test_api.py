@@ -33,6 +33,20 @@ def test_train_returns_a_run_that_ranks(trained):
   assert list(run.history["epoch"]) == [1, 2]
 
 
+def test_arguments_of_wrong_types_and_sizes(trained, tmp_path):
+  descriptor, run = trained
+  graph = tgr.load_collection(descriptor, "test")[0]
+  for k in (0, 2.5, "3"):
+    with pytest.raises(errors.ConfigError, match="expected a whole number from 1"):
+      run.rank(graph, k)
+  with pytest.raises(errors.DataError, match="list is no graph; expected one, such as"):
+    run.score([graph])
+  with pytest.raises(errors.ConfigError, match="configurations is 'best'; expected 'all'"):
+    run.evaluate("test", "best")
+  with pytest.raises(errors.UnknownNameError, match="no split None"):
+    run.evaluate(None)
+
+
 def test_a_finished_run_is_only_loaded(trained):
   descriptor, run = trained
   before = (run.directory / "checkpoints" / "latest.npz").read_bytes()
@@ -81,6 +95,7 @@ def test_settings_are_named_as_flags(tmp_path):
     ({"hiden_width": 8}, "unknown setting 'hiden_width' (did you mean 'hidden_width'?)"),
     ({"hidden_width": "wide"}, "model.hidden_width = 'wide' is not a whole number"),
     ({"model": "residual"}, "did you mean 'residual_gnn'?"),
+    ({"model": "mine"}, "A plugin (--plugin) registers further names"),
 ])
 def test_wrong_settings_are_refused_before_anything_is_written(tmp_path, settings, message):
   with pytest.raises(errors.ConfigError) as caught:

@@ -11,6 +11,7 @@ import typing
 from absl import flags
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
 import pytest
 
 from tpugraphs_rank import config
@@ -138,7 +139,7 @@ def test_the_hash_does_not_depend_on_the_order_of_fields():
 # ---- refusals ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("values, said", [
+@pytest.mark.parametrize("values, message", [
     ({"frist": {}}, "unknown setting 'frist' (did you mean 'first'?)"),
     ({"first": {"widht": 3}}, "unknown setting 'first.widht' (did you mean 'width'?)"),
     ({"zzzzz": 1}, "unknown setting 'zzzzz'; known here: first, limit, path, quiet"),
@@ -165,16 +166,27 @@ def test_the_hash_does_not_depend_on_the_order_of_fields():
     ({"limit": "many"}, "limit = 'many' is not a whole number or null"),
     ({"path": 3}, "path = 3 is not a string or null"),
 ])
-def test_wrong_values_are_refused(values, said):
+def test_wrong_values_are_refused(values, message):
   with pytest.raises(errors.ConfigError) as caught:
     config.from_dict(Top, values, source="settings.json")
   assert str(caught.value).startswith("settings.json: ")
-  assert said in str(caught.value)
+  assert message in str(caught.value)
 
 
 def test_whole_numbers_are_valid_floats():
   rate = config.from_dict(Top, {"first": {"rate": 2}}).first.rate
   assert rate == 2.0 and isinstance(rate, float)
+
+
+def test_numpy_numbers_are_numbers():
+  first = config.from_dict(Top, {"first": {
+      "width": np.int64(4), "rate": np.float32(0.5), "sizes": np.array([3, 1])}}).first
+  assert (first.width, first.rate, first.sizes) == (4, 0.5, (3, 1))
+  assert all(type(number) is int for number in (first.width, *first.sizes))
+  with pytest.raises(errors.ConfigError, match="first.width = 4.0 is not a whole number"):
+    config.from_dict(Top, {"first": {"width": 4.0}})
+  with pytest.raises(errors.ConfigError, match="is not a whole number"):
+    config.from_dict(Top, {"first": {"width": np.float64(4)}})
 
 
 def test_limits_are_inclusive():
@@ -240,9 +252,9 @@ def test_without_flags_the_defaults_apply():
     ("--model=attention_gnn", "model.model", "attention_gnn"),
 ])
 def test_each_kind_of_flag(flag, name, expected):
-  asked = _resolved(flag)
-  assert asked == config.override(run_config.RunConfig(), {name: expected})
-  assert dict((leaf, value) for leaf, _, value in config.leaves(asked))[name] == expected
+  resolved = _resolved(flag)
+  assert resolved == config.override(run_config.RunConfig(), {name: expected})
+  assert dict((leaf, value) for leaf, _, value in config.leaves(resolved))[name] == expected
 
 
 def test_every_setting_has_a_flag_whose_help_states_its_default():
@@ -255,10 +267,10 @@ def test_every_setting_has_a_flag_whose_help_states_its_default():
 def test_defaults_then_the_file_then_the_flags(tmp_path):
   path = tmp_path / "settings.json"
   path.write_text(json.dumps({"model": {"hidden_width": 8}, "training": {"seed": 5, "epochs": 9}}))
-  asked = _resolved(f"--config={path}", "--seed=7")
-  assert (asked.model.hidden_width, asked.training.epochs) == (8, 9)  # The file over the defaults.
-  assert asked.training.seed == 7  # The flag over the file.
-  assert asked.model.opcode_width == run_config.ModelConfig().opcode_width
+  resolved = _resolved(f"--config={path}", "--seed=7")
+  assert (resolved.model.hidden_width, resolved.training.epochs) == (8, 9)  # The file's.
+  assert resolved.training.seed == 7  # The flag over the file.
+  assert resolved.model.opcode_width == run_config.ModelConfig().opcode_width
   # A flag that repeats the default overrides the file, too.
   default = run_config.ModelConfig().hidden_width
   assert _resolved(f"--config={path}", f"--hidden_width={default}").model.hidden_width == default
@@ -277,16 +289,16 @@ def test_a_comment_in_the_file_is_left_out(tmp_path):
   assert _resolved("--config", str(path)).training.seed == 5
 
 
-@pytest.mark.parametrize("flag, said", [
+@pytest.mark.parametrize("flag, message", [
     ("--learning_rate=0", "flags: optimizer.learning_rate = 0.0; expected greater than 0.0"),
     ("--head_widths=8,x", "--head_widths=8,x: expected a comma-separated list like 64"),
     ("--model=gnn", "expected one of: residual_gnn, attention_gnn"),
     ("--pooling=mean,median", "expected one of: mean, sum, max"),
 ])
-def test_a_wrong_value_names_the_flag(flag, said):
+def test_a_wrong_value_names_the_flag(flag, message):
   with pytest.raises(errors.ConfigError) as caught:
     _resolved(flag)
-  assert said in str(caught.value)
+  assert message in str(caught.value)
 
 
 def test_a_wrong_type_or_an_unknown_flag_is_refused_by_the_parser():
@@ -296,16 +308,16 @@ def test_a_wrong_type_or_an_unknown_flag_is_refused_by_the_parser():
     _resolved("--hiden_width=3")
 
 
-@pytest.mark.parametrize("text, error, said", [
+@pytest.mark.parametrize("text, error, message", [
     ('{"modle": {}}', errors.ConfigError, "unknown setting 'modle' (did you mean 'model'?)"),
     ("{", errors.DataError, "is not valid JSON"),
     ("[]", errors.ConfigError, "expected an object"),
     (None, errors.MissingDataError, "no settings file"),
 ])
-def test_a_wrong_file_is_named(tmp_path, text, error, said):
+def test_a_wrong_file_is_named(tmp_path, text, error, message):
   path = tmp_path / "settings.json"
   if text is not None:
     path.write_text(text)
   with pytest.raises(error) as caught:
     _resolved(f"--config={path}")
-  assert str(path) in str(caught.value) and said in str(caught.value)
+  assert str(path) in str(caught.value) and message in str(caught.value)

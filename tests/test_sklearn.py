@@ -57,6 +57,9 @@ def test_parameters():
 @pytest.mark.parametrize("graphs, error, message", [
     (GRAPHS[:1], errors.DataError, "0 training and 1 validation graphs"),
     ([GRAPHS[0], synthetic.layout_graph(1)], errors.DataError, "of the kinds layout, tile"),
+    (GRAPHS[0], errors.DataError, "expected a list of graphs, not TileGraph"),
+    ("tile:xla_cpu", errors.DataError, "expected a list of graphs, not str"),
+    (["a.npz"], errors.DataError, "expected a list of graphs, not list"),
 ])
 def test_graphs_that_cannot_be_fitted(graphs, error, message):
   with pytest.raises(error, match=message):

@@ -164,19 +164,23 @@ def _checked(value: Any, hint: Any, field: dataclasses.Field, source: str, name:
         f"{source}: {name} = {value!r} is not {_describe(hint)}")
   elements = converted if isinstance(converted, tuple) else (converted,)
   choices = choices_of(field)
+  is_open = callable(field.metadata.get("choices"))
   for element in elements:
     if element is None:
       continue
     if choices and element not in choices:
       raise errors.ConfigError(
           f"{source}: {name} = {element!r}{nearest(str(element), map(str, choices))}; "
-          f"expected one of: {', '.join(map(str, choices))}")
+          f"expected one of: {', '.join(map(str, choices))}{_MORE if is_open else ''}")
     for limit, wrong, text in _LIMITS:
       bound = field.metadata.get(limit)
       if bound is not None and wrong(element, bound):
         raise errors.ConfigError(f"{source}: {name} = {element!r}; expected {text} {bound}")
   return converted
 
+
+# Where choices are a function, plugins may add names.
+_MORE = ". A plugin (--plugin) registers further names"
 
 # For each kind of limit when a value violates it, and the words of the message.
 _LIMITS: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
@@ -187,6 +191,8 @@ _WRONG = object()
 
 
 def _converted(value: Any, hint: Any) -> Any:
+  if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+    value = value.tolist()  # NumPy's numbers and arrays as Python's.
   origin = typing.get_origin(hint)
   if origin in (typing.Union, types.UnionType):
     for option in typing.get_args(hint):

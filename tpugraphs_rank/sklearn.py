@@ -157,6 +157,13 @@ def _divide(graphs: Sequence[graphs_lib.ConfiguredGraph],
             valid: Sequence[graphs_lib.ConfiguredGraph] | None, seed: int
             ) -> tuple[list[graphs_lib.ConfiguredGraph], list[graphs_lib.ConfiguredGraph]]:
   """Training and validation graphs."""
+  for members in (graphs, valid):
+    if members is not None and (isinstance(members, str) or not isinstance(members, Sequence)
+                                or not all(isinstance(member, graphs_lib.Graph)
+                                           for member in members)):
+      raise errors.DataError(
+          f"expected a list of graphs, not {type(members).__name__}; "
+          "list(tpugraphs_rank.load_collection(...)) is one")
   if valid is not None:
     train, held_out = list(graphs), list(valid)
   else:

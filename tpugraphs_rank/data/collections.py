@@ -107,7 +107,7 @@ def missing_error(collection: registry.Collection, split: str, missing: pathlib.
       f"{collection.fetch_hint(split, data_root)}")
 
 
-def load_collection(name: str | registry.Collection, split: str,
+def load_collection(name: files.PathLike | registry.Collection, split: str,
                     data_root: files.PathLike | None = None, packed: str = "never",
                     packed_root: files.PathLike | None = None) -> Split:
   """Finds the graphs of a split. They are read one at a time, on access.

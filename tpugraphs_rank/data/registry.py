@@ -104,7 +104,7 @@ class Collection:
     """Raises UnknownNameError, which lists the valid names, if there is no such split."""
     if split not in self.splits:
       raise errors.UnknownNameError(
-          f"collection {self.name} has no split {split!r}{config.nearest(split, self.splits)}; "
+          f"collection {self.name} has no split {split!r}{config.nearest(str(split), self.splits)}; "
           f"it has: {', '.join(self.splits)}")
 
   @property
@@ -171,7 +171,7 @@ def collection_names() -> tuple[str, ...]:
   return tuple(sorted({*_COLLECTIONS, *_BUNDLED_DESCRIPTORS}))
 
 
-def get_collection(name: str | Collection) -> Collection:
+def get_collection(name: str | os.PathLike[str] | Collection) -> Collection:
   """The collection with this name, or the one that the JSON descriptor at this path describes.
 
   Raises:
@@ -180,6 +180,7 @@ def get_collection(name: str | Collection) -> Collection:
   """
   if isinstance(name, Collection):
     return name
+  name = os.fspath(name)
   if name in _COLLECTIONS:
     return _COLLECTIONS[name]
   if name in _BUNDLED_DESCRIPTORS:
@@ -221,6 +222,10 @@ def read_descriptor(path: files_lib.PathLike) -> Collection:
     DataError: a key is unknown, missing or wrong; the message names file and key.
   """
   path = pathlib.Path(path)
+  if not path.exists() and not path.is_absolute():
+    raise errors.MissingDataError(
+        f"no file {path} in {pathlib.Path.cwd()}; a run stores the path of its collection as it "
+        "was written, so work in the folder where the run was trained, or check the path")
   values = files_lib.read_json(path)
   try:
     return collection_from_dict(values, path.resolve().parent)

@@ -98,6 +98,9 @@ def load_task(config: run_config.DataConfig, split: str, seed: int = 0,
   """
   collection = registry.get_collection(config.collection)
   available = config.split_by == "program" and published.is_published(collection, split)
+  if configurations not in (None, ALL, PUBLISHED):
+    raise errors.ConfigError(
+        f"configurations is {configurations!r}; expected {ALL!r}, {PUBLISHED!r} or None")
   if configurations is None:
     configurations = PUBLISHED if available else ALL
   if configurations == PUBLISHED and not available:

@@ -71,7 +71,8 @@ def read_raw(path: files.PathLike) -> RawFile:
   except FileNotFoundError:
     raise errors.MissingDataError(f"no file {path}; expected {_EXPECTED}") from None
   except OSError as error:
-    raise errors.MissingDataError(f"cannot read {path}: {error.strerror}") from error
+    raise errors.MissingDataError(
+        f"cannot read {path}: {error.strerror}; expected a file with {_EXPECTED}") from error
   return parse_raw(data, str(path))
 
 

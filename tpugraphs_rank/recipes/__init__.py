@@ -22,7 +22,11 @@ def path(name_or_path: files.PathLike) -> pathlib.Path:
     MissingDataError: there is no such file or recipe.
   """
   file = pathlib.Path(name_or_path)
-  if file.exists():
+  if file.is_dir() and str(name_or_path) not in names():
+    raise errors.MissingDataError(
+        f"{name_or_path} is a folder; expected the path of a JSON file or the name of a recipe. "
+        f"The settings of a run are in its config.json: --config {file / 'config.json'}")
+  if file.is_file():
     return file
   if str(name_or_path) in names():
     return _FOLDER / f"{name_or_path}.json"

@@ -121,7 +121,11 @@ class EpochLoop(Generic[ProgressT]):
                   name) as bar:
       while not final_state() and progress.epoch < end:
         bar.set_description(f"{name} epoch {progress.epoch + 1}/{self._epochs}")
-        row = epoch(bar.update)
+        try:
+          row = epoch(bar.update)
+        except KeyboardInterrupt:
+          self._note_interrupt()
+          raise
         bar.set_postfix({key: f"{row[key]:.4f}" for key in shown if row.get(key) is not None})
         if writer is not None:
           with writer.as_default(step=progress.epoch):
@@ -131,6 +135,14 @@ class EpochLoop(Generic[ProgressT]):
     if writer is not None:
       writer.close()
     return final_state() or run_directory.INTERRUPTED
+
+  def _note_interrupt(self) -> None:
+    """Changes the state in status.json, whose other values belong to the latest checkpoint."""
+    status = self._directory.read_status()
+    if status.get("state") == run_directory.TRAINING:
+      self._directory.write_status(**{**status, "state": run_directory.INTERRUPTED})
+    _logger.info("interrupted; the same command resumes training after epoch %d",
+                 status.get("epoch", 0))
 
   def save(self, state: str, **figures: Any) -> None:
     """Writes the latest checkpoint, the history and the status."""

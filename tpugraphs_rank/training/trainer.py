@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import itertools
 import logging
+import numbers
 import time
 from typing import Any
 
@@ -182,9 +183,13 @@ class Trainer:
       stop_after: stop after this many epochs in this call, to resume later.
 
     Raises:
+      ConfigError: `stop_after` is not a positive whole number.
       RunDirectoryError: the directory holds another run, or is damaged.
       TrainingError: a loss or gradient is not finite; the latest checkpoint is kept.
     """
+    if stop_after is not None and (not isinstance(stop_after, numbers.Integral) or stop_after < 1):
+      raise errors.ConfigError(f"stop_after is {stop_after!r}; expected a whole number from 1, or "
+                               "None")
     directory = run_directory.RunDirectory(run_dir)
     is_resumed = directory.open(self.config, self.about())
     loop = epochs_lib.EpochLoop(
@@ -270,7 +275,7 @@ class Trainer:
     """Takes the steps of an epoch; returns its row of history without validation."""
     # TensorFlow's own random operations (TensorFlow Ranking shuffles ties among padding) change no
     # result, so a resumed run need not seed them again. Seeding them in every epoch would make
-    # TensorFlow optimise its functions again, which takes longer than many an epoch.
+    # TensorFlow optimise its functions again, which can take longer than an epoch.
     progress = loop.progress
     epoch, count = progress.epoch + 1, 0
     sums = {"loss": 0.0, "gradient_norm": 0.0, "correct": 0.0, "pairs": 0.0}
