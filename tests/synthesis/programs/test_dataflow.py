@@ -75,7 +75,7 @@ def test_dags_are_converted_back():
 
 def test_other_attributes_are_refused():
   other = dags.canonical([(np.array([[0, 1]]), np.array([0, 1]))])
-  with pytest.raises(errors.DataError, match="--dataflow|operation, element_type"):
+  with pytest.raises(errors.DataError, match="dataflow graphs have operation, element_type"):
     dataflow.from_dags(other)
 
 

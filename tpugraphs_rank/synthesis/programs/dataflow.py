@@ -12,6 +12,7 @@ import logging
 
 import numpy as np
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import collections
@@ -118,7 +119,8 @@ def from_dags(generated: dags.Dags) -> list[list[nodes_lib.Node]]:
   if generated.x_names != ATTRIBUTES:
     raise errors.DataError(
         f"these graphs have the attributes {', '.join(generated.x_names)}; dataflow graphs have "
-        f"{', '.join(ATTRIBUTES)}: extract them with --dataflow")
+        f"{', '.join(ATTRIBUTES)}: use a generator of dataflow graphs, such as the one that "
+        f"{commands.command('synthesize')} trains if --model is not set")
   dataflows = []
   for number in range(len(generated)):
     x = generated.x[generated.nodes(number)]
