@@ -12,7 +12,9 @@ from tests.helpers import gpu_kernels
 from tests.synthesis.layerdag import test_growth
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
+from tpugraphs_rank.hlo import opcodes
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.dags import views
 from tpugraphs_rank.synthesis.layerdag import conditions
 from tpugraphs_rank.synthesis.layerdag import fitting
 from tpugraphs_rank.synthesis.layerdag import generator as generator_lib
@@ -208,6 +210,18 @@ def test_a_saved_model_is_loaded_unchanged(tmp_path):
   options = sampler_lib.Options(max_nodes=400, max_layers=60)
   np.testing.assert_array_equal(loaded.sample(4, options=options).x,
                                 model.sample(4, options=options).x)
+
+
+def test_samples_name_the_collection_whose_opcodes_they_have(tmp_path):
+  model, _ = untrained()
+  model.generator.facts = dataclasses.replace(model.generator.facts, collection="tile:xla_cpu")
+  model.save(tmp_path / "model.npz")
+  samples = model_lib.LayerDAG.load(tmp_path / "model.npz").sample(
+      2, options=sampler_lib.Options(max_nodes=400, max_layers=60))
+  assert samples.provenance["collection"] == "tile:xla_cpu"
+  words = samples.vocabularies[0]
+  np.testing.assert_array_equal(views.attribute_names(samples, 0),
+                                [opcodes.opcode_name(number) for number in words])
 
 
 def test_samples_have_the_requested_labels():

@@ -32,6 +32,8 @@ class Facts:
     max_layers: layers of the deepest graph.
     max_width: nodes of the widest layer.
     degree: mean number of edges that connect a new node, without first layers.
+    collection: the collection of the training graphs, whose opcodes are those of `hlo.opcodes`; ""
+      if they come from elsewhere.
   """
 
   x_names: tuple[str, ...]
@@ -43,6 +45,7 @@ class Facts:
   max_layers: int
   max_width: int
   degree: float
+  collection: str = ""
 
   @classmethod
   def of(cls, dags: dags_lib.Dags, config: settings.LayerDagConfig) -> "Facts":
@@ -66,7 +69,7 @@ class Facts:
         conditions_lib.Conditions.of(dags, config.data.conditions),
         tuple(count / count.sum() for count in counts), int(dags.sizes.max()),
         max(map(len, layers)), max(int(sizes.max()) for sizes in layers),
-        max(len(dags.src) / max(joined, 1), 0.1))
+        max(len(dags.src) / max(joined, 1), 0.1), str(dags.provenance.get("collection", "")))
 
   def arrays(self) -> Arrays:
     """All facts as arrays for a file; the names within "numbers" are part of the file format."""
@@ -75,7 +78,8 @@ class Facts:
         "conditions": self.conditions.table, "numbers": np.array(json.dumps({
             "x_names": self.x_names, "conditions": self.conditions.names,
             "most_nodes": self.max_nodes, "most_layers": self.max_layers,
-            "widest": self.max_width, "degree": self.degree}))}
+            "widest": self.max_width, "degree": self.degree,
+            **({"collection": self.collection} if self.collection else {})}))}
     for place, (words, marginal) in enumerate(zip(self.vocabularies, self.marginals)):
       arrays[f"vocabulary_{place}"], arrays[f"marginal_{place}"] = words, marginal
     return arrays
@@ -92,7 +96,8 @@ class Facts:
         conditions_lib.Conditions(
             tuple(numbers["conditions"]), arrays["conditions"], len(words[0])),
         tuple(arrays[f"marginal_{place}"] for place in range(count)),
-        *(numbers[name] for name in ("most_nodes", "most_layers", "widest", "degree")))
+        *(numbers[name] for name in ("most_nodes", "most_layers", "widest", "degree")),
+        numbers.get("collection", ""))
 
 
 class Generator:

@@ -118,6 +118,7 @@ class LayerDAG:
         [(graph.edges, graph.x) for graph in generated], generator.facts.x_names,
         generator.facts.vocabularies, requested, generator.facts.conditions.names,
         provenance={
+            **({"collection": generator.facts.collection} if generator.facts.collection else {}),
             "made_by": "tpugraphs_rank LayerDAG", "model": self.hash(), "seed": seed,
             "options": dataclasses.asdict(options), "given_up": restarts,
             "tries": tries, "cut_nodes": sum(graph.cut for graph in generated)})
@@ -214,4 +215,7 @@ def bundled() -> LayerDAG:
 
   Its conditions are `runtime`, the mean normalized runtime of a kernel, and `size`.
   """
-  return LayerDAG.load(_BUNDLED)
+  model = LayerDAG.load(_BUNDLED)
+  # The file was written before files of models named their collection.
+  model.generator.facts = dataclasses.replace(model.generator.facts, collection="tile:xla_cpu")
+  return model
