@@ -104,7 +104,8 @@ class Collection:
     """Raises UnknownNameError, which lists the valid names, if there is no such split."""
     if split not in self.splits:
       raise errors.UnknownNameError(
-          f"collection {self.name} has no split {split!r}{config.nearest(str(split), self.splits)}; "
+          f"collection {self.name} has no split {split!r}"
+          f"{config.nearest(str(split), self.splits)}; "
           f"it has: {', '.join(self.splits)}")
 
   @property
