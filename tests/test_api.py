@@ -150,6 +150,10 @@ def test_the_bundled_models_are_complete_runs():
     run = tgr.load_run(f"bundled:{name}")
     assert run.config.data.collection and len(run.history)
     assert files.read_json(run.directory / "metrics.json")["metrics"]
+    assert files.read_json(run.directory / "evaluation" / "test" / "metrics.json")
+    stored = files.read_json(run.directory / "model.json")
+    assert stored["recipe"] == name and stored["collection"] == run.config.data.collection
+    assert len(stored["collection_sha256"]) == 64
 
 
 def test_an_evaluation_is_a_data_frame():

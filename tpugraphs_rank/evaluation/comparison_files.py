@@ -10,6 +10,7 @@ from tpugraphs_rank.evaluation import bootstrap
 from tpugraphs_rank.evaluation import comparison as comparison_lib
 from tpugraphs_rank.evaluation import per_graph
 from tpugraphs_rank.evaluation import plots
+from tpugraphs_rank.evaluation import run_files
 
 PER_GRAPH = "per_graph.csv"
 PART_TITLES = {"": "seen groups", "_unseen_groups": "unseen groups"}
@@ -49,7 +50,7 @@ def write(folder: files.PathLike, comparison: comparison_lib.Comparison) -> None
 def histories(comparison: comparison_lib.Comparison) -> dict[str, pd.DataFrame]:
   """For the name of each run its history; runs without one are left out."""
   return {
-      model if len(paths) == 1 else f"{model} seed {seed}": pd.read_csv(path / "history.csv")
+      model if len(paths) == 1 else f"{model} seed {seed}": run_files.read_history(path)
       for model, paths in comparison.run_dirs.items()
       for seed, path in enumerate(paths) if (path / "history.csv").exists()}
 

@@ -25,6 +25,7 @@ from tpugraphs_rank.evaluation import comparison_files
 from tpugraphs_rank.evaluation import per_graph
 from tpugraphs_rank.evaluation import plots
 from tpugraphs_rank.evaluation import result_tables
+from tpugraphs_rank.evaluation import run_files
 from tpugraphs_rank.training import run_directory
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
@@ -180,7 +181,7 @@ def _curves(comparison: comparison_lib.Comparison) -> list[dict[str, Any]]:
       for path in comparison.run_dirs[model]:
         if not (path / "history.csv").exists():
           continue
-        history = pd.read_csv(path / "history.csv")
+        history = run_files.read_history(path)
         best = _best_epoch(path)
         if train in history:
           series.append(charts.Series(f"{model}, training", history["epoch"].to_list(),
