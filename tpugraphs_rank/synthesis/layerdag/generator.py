@@ -96,7 +96,7 @@ class Facts:
         conditions_lib.Conditions(
             tuple(numbers["conditions"]), arrays["conditions"], len(words[0])),
         tuple(arrays[f"marginal_{place}"] for place in range(count)),
-        *(numbers[name] for name in ("most_nodes", "most_layers", "widest", "degree")),
+        numbers["most_nodes"], numbers["most_layers"], numbers["widest"], numbers["degree"],
         numbers.get("collection", ""))
 
 
