@@ -12,7 +12,7 @@ def configure(seed: int, threads: int) -> None:
   tf.keras.utils.set_random_seed(seed)
   tf.config.experimental.enable_op_determinism()
   if not limit_threads(threads):
-    _logger.info("TensorFlow is already running, so its number of threads is unchanged")
+    _logger.debug("TensorFlow is already running, so its number of threads is unchanged")
 
 
 def limit_threads(threads: int) -> bool:
