@@ -169,10 +169,11 @@ class RankingModel(tf.keras.Model):
           raise errors.ConfigError(
               f"{error}; add {name!r} to what required_inputs returns") from cause
       raise
-    if not tf.is_tensor(scores) or scores.dtype != tf.float32:
+    float_type = tf.keras.backend.floatx()
+    if not tf.is_tensor(scores) or scores.dtype != float_type:
       kind = scores.dtype.name if tf.is_tensor(scores) else type(scores).__name__
       raise errors.ConfigError(
-          f"the model {self.name!r} returns scores of type {kind}; expected a float32 tensor")
+          f"the model {self.name!r} returns scores of type {kind}; expected a {float_type} tensor")
     expected = tuple(arrays["config_mask"].shape)
     if tuple(scores.shape) != expected:
       raise errors.ConfigError(
