@@ -34,6 +34,15 @@ class PrimitiveType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     F8E4M3B11FNUZ: _ClassVar[PrimitiveType]
     F8E5M2FNUZ: _ClassVar[PrimitiveType]
     F8E4M3FNUZ: _ClassVar[PrimitiveType]
+    S2: _ClassVar[PrimitiveType]
+    U2: _ClassVar[PrimitiveType]
+    F8E4M3: _ClassVar[PrimitiveType]
+    F8E3M4: _ClassVar[PrimitiveType]
+    S1: _ClassVar[PrimitiveType]
+    U1: _ClassVar[PrimitiveType]
+    F4E2M1FN: _ClassVar[PrimitiveType]
+    F8E8M0FNU: _ClassVar[PrimitiveType]
+    BUFFER: _ClassVar[PrimitiveType]
 PRIMITIVE_TYPE_INVALID: PrimitiveType
 PRED: PrimitiveType
 S8: PrimitiveType
@@ -60,6 +69,15 @@ U4: PrimitiveType
 F8E4M3B11FNUZ: PrimitiveType
 F8E5M2FNUZ: PrimitiveType
 F8E4M3FNUZ: PrimitiveType
+S2: PrimitiveType
+U2: PrimitiveType
+F8E4M3: PrimitiveType
+F8E3M4: PrimitiveType
+S1: PrimitiveType
+U1: PrimitiveType
+F4E2M1FN: PrimitiveType
+F8E8M0FNU: PrimitiveType
+BUFFER: PrimitiveType
 
 class LayoutProto(_message.Message):
     __slots__ = ("minor_to_major",)
