@@ -9,6 +9,8 @@ import stat
 import threading
 import time
 
+from hypothesis import given
+from hypothesis import strategies
 import pytest
 
 from tpugraphs_rank import errors
@@ -166,6 +168,69 @@ def test_json_errors_name_the_file_and_the_position(tmp_path, content, message):
   with pytest.raises(errors.DataError) as caught:
     files.read_json(path)
   assert str(path) in str(caught.value) and message in str(caught.value)
+
+
+@pytest.mark.parametrize("content, value", [
+    (b'\xef\xbb\xbf{"data": {"seed": 1}}', {"data": {"seed": 1}}),
+    (b"[" * 64 + b"]" * 64, None),
+    (b'"\\ud83d\\ude00"', "\U0001f600"),
+    (b"9" * 100, int("9" * 100)),
+    (b"[1e308, -0.0, 1E-400]", [1e308, -0.0, 0.0]),
+])
+def test_unusual_json_that_is_valid(tmp_path, content, value):
+  path = tmp_path / "v.json"
+  path.write_bytes(content)
+  read = files.read_json(path)
+  assert value is None or read == value
+
+
+@pytest.mark.parametrize("content, message", [
+    (b'{"a": 1, "b": {"c": 1, "d": 2, "c": 3}}', "the key 'c' occurs twice in one object"),
+    (b'{"a": NaN}', "NaN is not a JSON number"),
+    (b"[-Infinity]", "-Infinity is not a JSON number"),
+    (b"[1e999]", "the number 1e999 is too large"),
+    (b"[-" + b"9" * 5000 + b"]", "the number -9+\\.\\.\\. has 5000 digits; expected at most 100"),
+    (b"[" * 65 + b"]" * 65, "nested more than 64 deep"),
+    (b'{"a":' * 65 + b"1" + b"}" * 65, "nested more than 64 deep"),
+    (b"[" * 100_000, "nested more than 64 deep"),
+    (b'["\\ud800"]', "half a Unicode character"),
+    ('{"a": 1}'.encode("utf-16"), "UTF-16; save it as UTF-8"),
+], ids=lambda value: str(value)[:20])
+def test_json_that_is_refused(tmp_path, content, message):
+  path = tmp_path / "v.json"
+  path.write_bytes(content)
+  with pytest.raises(errors.DataError, match=f"v.json is not valid JSON: .*{message}"):
+    files.read_json(path)
+
+
+def test_large_and_special_files_are_not_read(tmp_path, monkeypatch):
+  (tmp_path / "v.json").write_bytes(b"[1]")
+  monkeypatch.setattr(files, "MAX_JSON_BYTES", 2)
+  with pytest.raises(errors.DataError, match="has 3 bytes; expected a JSON file of at most 2"):
+    files.read_json(tmp_path / "v.json")
+  os.mkfifo(tmp_path / "pipe")
+  with pytest.raises(errors.DataError, match="pipe is not a regular file"):
+    files.read_json(tmp_path / "pipe")
+
+
+@given(strategies.recursive(
+    strategies.none() | strategies.booleans() | strategies.integers() | strategies.text()
+    | strategies.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: strategies.lists(inner) | strategies.dictionaries(strategies.text(), inner)))
+def test_whatever_json_can_hold_is_read_back(value):
+  assert files.parse_json(json.dumps(value), "v") == value
+
+
+@given(strategies.binary(max_size=30))
+def test_any_bytes_are_read_or_refused(data):
+  try:
+    expected = json.loads(data.decode("utf-8").removeprefix("\ufeff"))
+  except ValueError:
+    expected = errors.DataError
+  try:
+    assert files.parse_json(data, "v") == expected
+  except errors.DataError as error:
+    assert str(error).startswith("v is not valid JSON: ")
 
 
 def test_a_missing_json_file(tmp_path):

@@ -1,8 +1,14 @@
-"""Atomic writing of files: under a temporary name, which is renamed once the file is complete."""
+"""Atomic writing of files: under a temporary name, which is renamed once the file is complete.
 
+Also the only reader of JSON in the package, because the files may come from anywhere.
+"""
+
+import codecs
+import collections
 from collections.abc import Iterator
 import contextlib
 import json
+import math
 import os
 import pathlib
 import secrets
@@ -11,6 +17,11 @@ from typing import Any, BinaryIO
 from tpugraphs_rank import errors
 
 PathLike = str | os.PathLike[str]
+
+# Limits of the JSON that is read.
+MAX_JSON_BYTES = 256 * 2**20
+MAX_JSON_DEPTH = 64
+MAX_JSON_DIGITS = 100
 
 
 @contextlib.contextmanager
@@ -57,18 +68,117 @@ def write_json(path: PathLike, value: Any) -> None:
 
 
 def read_json(path: PathLike) -> Any:
-  """Reads a JSON file.
+  """Reads a JSON file; see `parse_json` for what is accepted.
 
   Raises:
-    MissingDataError: there is no such file.
-    DataError: it is not JSON; the message names the line and the column.
+    MissingDataError: there is no such file, or it cannot be read.
+    DataError: it is not valid JSON, or has more than MAX_JSON_BYTES.
   """
   path = pathlib.Path(path)
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
+    # A pipe or a device may never end.
+    if not path.is_dir() and path.exists() and not path.is_file():
+      raise errors.DataError(f"{path} is not a regular file; expected a JSON file")
+    size = path.stat().st_size
+    if size > MAX_JSON_BYTES:
+      raise errors.DataError(
+          f"{path} has {size:,} bytes; expected a JSON file of at most {MAX_JSON_BYTES:,}")
+    data = path.read_bytes()
   except FileNotFoundError:
     raise errors.MissingDataError(f"no file {path}") from None
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise errors.DataError(f"{path} is not valid JSON: {error}") from error
   except OSError as error:
     raise errors.MissingDataError(f"cannot read {path}: {error.strerror}") from error
+  except ValueError as error:
+    if isinstance(error, errors.TpuGraphsRankError):
+      raise
+    raise errors.MissingDataError(f"no file {str(path)!r}: {error}") from None
+  return parse_json(data, str(path))
+
+
+def parse_json(text: str | bytes, source: str) -> Any:
+  """Parses JSON that somebody else may have written.
+
+  A byte order mark at the beginning is ignored. Stricter than `json.loads`: a key may occur only
+  once in an object; numbers must be finite and have at most MAX_JSON_DIGITS digits; lists and
+  objects may be nested MAX_JSON_DEPTH deep; strings must be valid Unicode.
+
+  Args:
+    text: the JSON text; bytes are UTF-8.
+    source: name of the file, and of the key if it is a part of one, for error messages.
+
+  Raises:
+    DataError: the text is anything else; the message names the source and the place.
+  """
+  try:
+    if isinstance(text, bytes):
+      if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise ValueError("it is encoded in UTF-16; save it as UTF-8")
+      text = text.decode("utf-8")
+    value = json.loads(
+        text.removeprefix("\ufeff"), object_pairs_hook=_unique_keys, parse_constant=_no_constant,
+        parse_int=_short_int, parse_float=_finite)
+    _check_depth(value)
+    if "\\ud" in text.lower():
+      _check_unicode(value)
+  except RecursionError:
+    raise errors.DataError(f"{source} is not valid JSON: {_TOO_DEEP}") from None
+  except ValueError as error:
+    raise errors.DataError(f"{source} is not valid JSON: {error}") from None
+  return value
+
+
+_TOO_DEEP = f"lists or objects are nested more than {MAX_JSON_DEPTH} deep"
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  values = dict(pairs)
+  if len(values) < len(pairs):
+    counts = collections.Counter(key for key, _ in pairs)
+    repeated = next(key for key, count in counts.items() if count > 1)
+    raise ValueError(f"the key {_shortened(repeated)!r} occurs twice in one object; keep one")
+  return values
+
+
+def _no_constant(name: str) -> Any:
+  raise ValueError(f"{name} is not a JSON number; expected finite numbers")
+
+
+def _short_int(digits: str) -> int:
+  count = len(digits.removeprefix("-"))
+  if count > MAX_JSON_DIGITS:
+    raise ValueError(f"the number {_shortened(digits)} has {count} digits; expected at most "
+                     f"{MAX_JSON_DIGITS}")
+  return int(digits)
+
+
+def _finite(digits: str) -> float:
+  value = float(digits)
+  if not math.isfinite(value):
+    raise ValueError(f"the number {_shortened(digits)} is too large; expected finite numbers")
+  return value
+
+
+def _shortened(text: str) -> str:
+  return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _check_unicode(value: Any) -> None:
+  """Raises ValueError if a string holds half a character, which cannot be written or printed."""
+  try:
+    json.dumps(value, ensure_ascii=False).encode("utf-8")
+  except UnicodeEncodeError as error:
+    raise ValueError(
+        f"a string holds {error.object[error.start]!r}, which is half a Unicode character"
+        ) from None
+
+
+def _check_depth(value: Any) -> None:
+  """Raises ValueError if lists and objects are nested too deeply; does not recurse."""
+  level = [value]
+  for _ in range(MAX_JSON_DEPTH):
+    level = [inner for outer in level if isinstance(outer, (dict, list))
+             for inner in (outer.values() if isinstance(outer, dict) else outer)
+             if isinstance(inner, (dict, list))]
+    if not level:
+      return
+  raise ValueError(_TOO_DEEP)

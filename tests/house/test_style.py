@@ -1,6 +1,7 @@
 """The linter and the type checker, which pyproject.toml configures, find nothing."""
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -18,6 +19,16 @@ def _run(*command: str) -> None:
 def test_the_linter_finds_nothing():
   pytest.importorskip("ruff", reason="ruff is not installed")
   _run("ruff", "check", "--output-format=concise", ".")
+
+
+def test_one_function_parses_json():
+  """`files.parse_json` refuses what would crash later, so nothing else parses JSON of others."""
+  # A configuration is converted to plain values by way of JSON.
+  allowed = {"files.py", "config.py"}
+  package = ROOT / "tpugraphs_rank"
+  for path in package.rglob("*.py"):
+    if str(path.relative_to(package)) not in allowed:
+      assert not re.search(r"\bjson\.loads?\(", path.read_text(encoding="utf-8")), path
 
 
 def test_the_types_agree(request):

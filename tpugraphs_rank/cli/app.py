@@ -18,6 +18,7 @@ import tqdm
 from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank import recipes
 from tpugraphs_rank.cli import help_text
 
@@ -141,10 +142,10 @@ def _parsed_list(flag: str, values: list[str], default: tuple) -> list[Any]:
 
 def _parsed_json(flag: str, value: str) -> Any:
   try:
-    return json.loads(value)
-  except json.JSONDecodeError:
+    return files.parse_json(value, f"--{flag}")
+  except errors.DataError as error:
     raise errors.ConfigError(
-        f"--{flag}={value}: expected a JSON object, such as '{{\"name\": 1}}'") from None
+        f"{error}; expected a JSON object, such as '{{\"name\": 1}}'") from None
 
 
 # ---- running a command ---------------------------------------------------------------------------

@@ -154,7 +154,7 @@ class Reader:
     table = file.read(length)
     if zlib.crc32(table) != crc32:
       self.fail("is damaged: the checksum of its table is wrong")
-    stored = json.loads(table)
+    stored = files.parse_json(table, f"{self.path}: table")
     return stored["meta"], {
         name: Entry(np.dtype(entry["dtype"]), tuple(entry["shape"]), entry["offset"],
                     entry["crc32"]) for name, entry in stored["arrays"].items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,24 @@ def save(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]],
          state: Mapping[str, Any]) -> None:
   """Writes groups of variables, in order, and a JSON state, atomically.
 
+  Numbers of the state that are not finite become null.
+
   Raises:
     OutputError: the file cannot be written.
   """
   arrays = {f"{group}/{index:04d}": variable.numpy()
             for group, members in variables.items() for index, variable in enumerate(members)}
   with files.atomic_write(path) as file:
-    np.savez(file, state=np.array(json.dumps(state)), **arrays)
+    np.savez(file, state=np.array(json.dumps(_finite(dict(state)), allow_nan=False)), **arrays)
+
+
+def _finite(value: Any) -> Any:
+  """A JSON value with null instead of numbers that JSON lacks, such as an undefined loss."""
+  if isinstance(value, dict):
+    return {key: _finite(each) for key, each in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(each) for each in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
@@ -39,7 +51,9 @@ def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
   """
   try:
     stored = npz.read_arrays(path)
-    state = json.loads(str(stored["state"]))
+    state = files.parse_json(str(stored["state"]), f"{path}: state")
+    if not isinstance(state, dict):
+      raise errors.DataError(f"{path}: state is not a JSON object")
     values = {}
     for group, members in variables.items():
       count = sum(key.startswith(f"{group}/") for key in stored)
@@ -48,7 +62,7 @@ def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
             f"{path} holds {count} variables of the {group}; this model has {len(members)}: it is "
             "the checkpoint of another model")
       values[group] = [stored[f"{group}/{index:04d}"] for index in range(count)]
-  except (errors.DataError, errors.MissingDataError, KeyError, json.JSONDecodeError) as error:
+  except (errors.DataError, errors.MissingDataError, KeyError) as error:
     raise errors.RunDirectoryError(
         f"{path} cannot be read ({error}); the checkpoint is missing or damaged: train again into "
         "an empty --run_dir") from error

@@ -1,12 +1,12 @@
 """Reads the fields of `dags.Dags` from the arrays of an `.npz` file."""
 
 from collections.abc import Mapping
-import json
 from typing import Any
 
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank.synthesis.dags import checks
 
 # Names used for files that do not name their only attribute or their only label.
@@ -76,8 +76,9 @@ def _provenance(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {}
   stored = arrays["provenance"]
   try:
-    value = json.loads(stored.item()) if stored.dtype.kind == "U" and stored.size == 1 else None
-  except ValueError:
+    value = files.parse_json(stored.item(), "provenance") if (
+        stored.dtype.kind == "U" and stored.size == 1) else None
+  except errors.DataError:
     value = None
   if not isinstance(value, dict):
     raise errors.DataError("provenance is not a single string with a JSON object")

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
 from tpugraphs_rank.synthesis.layerdag import conditions as conditions_lib
 from tpugraphs_rank.synthesis.layerdag import growth
@@ -87,7 +88,7 @@ class Facts:
   @classmethod
   def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Facts":
     """Reads what `arrays` returned; raises KeyError where an array is missing."""
-    numbers = json.loads(str(arrays["numbers"]))
+    numbers = files.parse_json(str(arrays["numbers"]), "numbers")
     count = len(numbers["x_names"])
     words = tuple(arrays[f"vocabulary_{place}"] for place in range(count))
     return cls(

@@ -192,7 +192,8 @@ class LayerDAG:
     arrays = npz.read_arrays(path)
     try:
       config = config_lib.from_dict(
-          settings.LayerDagConfig, json.loads(str(arrays["config"])), source=str(path))
+          settings.LayerDagConfig, files.parse_json(str(arrays["config"]), f"{path}: config"),
+          source=str(path))
       model = cls(config, generator_lib.Generator(
           config, generator_lib.Facts.from_arrays(arrays)))
       for name, variables in model.generator.variables.items():
