@@ -8,6 +8,7 @@ from tpugraphs_rank import errors
 
 BUILTINS = {
     "DataError": ValueError,
+    "LimitError": ValueError,
     "MissingDataError": FileNotFoundError,
     "UnknownNameError": KeyError,
     "ConfigError": ValueError,

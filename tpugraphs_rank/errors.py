@@ -14,6 +14,10 @@ class DataError(TpuGraphsRankError, ValueError):
   """A data file is damaged or violates its format; the message names the file and the key."""
 
 
+class LimitError(DataError):
+  """Reading an input would take more memory or time than a limit allows; the message names it."""
+
+
 class MissingDataError(TpuGraphsRankError, FileNotFoundError):
   """Requested data is missing; the message names the command that provides it."""
 

@@ -9,6 +9,7 @@ from tpugraphs_rank.hlo import tuning_pb2
 INT64 = st.integers(-2**63, 2**63 - 1)
 # Mostly the small numbers of real programs, sometimes ones whose product exceeds 64 bits.
 NUMBER = st.one_of(st.integers(0, 300), st.integers(0, 300), INT64)
+EXTENT = st.one_of(st.integers(0, 300), st.integers(0, 300), st.integers(0, 2**63 - 1))
 
 
 def tiny(name="tiny", computation_name="main"):
@@ -65,7 +66,7 @@ def _instructions(draw, instruction_id, earlier, computation_ids):
       dynamic_slice_sizes=draw(numbers(4)))
   if draw(st.booleans()):
     instruction.shape.element_type = draw(st.integers(0, 30))
-    instruction.shape.dimensions.extend(draw(numbers(9)))
+    instruction.shape.dimensions.extend(draw(numbers(9, EXTENT)))
     for _ in range(draw(st.integers(0, 3))):
       instruction.shape.tuple_shapes.add(element_type=hlo_pb2.F32, dimensions=[3])
     instruction.shape.layout.minor_to_major.extend(draw(numbers(8)))

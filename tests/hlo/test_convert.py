@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests import testdata
 from tpugraphs_rank import errors
 from tpugraphs_rank.hlo import convert
 from tpugraphs_rank.hlo import hlo_pb2
@@ -67,6 +68,41 @@ def test_errors_name_file_and_program(tmp_path):
     convert.convert_file(path)
 
 
+def test_damaged_programs_are_reported_and_the_others_converted(tmp_path):
+  bad, worse = _kernel("bad"), _kernel("worse")
+  bad.runs[0].is_default = False
+  worse.runs[0].op_config.tile_size_config.output_bounds.append(-8)
+  path = _write(tmp_path / "x.pb", tuning_pb2.TuningData(modules=[bad, _kernel("good"), worse]))
+  converted = convert.convert_file(path, strict=False)
+  assert [graph.name for graph in converted.graphs] == ["good"]
+  assert [name for name, _ in converted.failed] == ["bad", "worse"]
+  assert "module 'worse' (number 2): run 0 has output_bounds" in str(converted.failed[1][1])
+  # A file in which every program is damaged is an error.
+  path = _write(tmp_path / "y.pb", tuning_pb2.TuningData(modules=[bad, worse]))
+  with pytest.raises(errors.DataError, match="module 'bad'"):
+    convert.convert_file(path, strict=False)
+
+
+@testdata.required
+@pytest.mark.parametrize("name, message", [
+    ("one_kernel_without_default", r"module 'bad' \(number 1\): none of its 4 valid runs"),
+    ("td_negative_bounds", r"module 'k': run 2 has output_bounds \[-8, 8\]"),
+    ("unbounded_dynamic_dim", r"'Arg_0.1' has shape f32\[\?,64\], whose dimension 0 has no known"),
+    ("hostile/negative_dimension", r"'i1' has shape f32\[\?,8\], whose dimension 0 has no known")])
+def test_damaged_files_from_the_field(name, message):
+  path = testdata.path("field_cases") / f"{name}.pb"
+  with pytest.raises(errors.DataError, match=message):
+    convert.convert_file(path)
+
+
+@testdata.required
+def test_one_kernel_without_a_default_loses_no_other():
+  path = testdata.path("field_cases") / "one_kernel_without_default.pb"
+  converted = convert.convert_file(path, strict=False)
+  assert [graph.name for graph in converted.graphs] == ["good"]
+  assert [name for name, _ in converted.failed] == ["bad"]
+
+
 def test_repeats(tmp_path):
   first = _write(tmp_path / "1.pb", tuning_pb2.TuningData(modules=[_kernel("a", (50, 60))]))
   other = _kernel("a", (52, 70))
@@ -112,6 +148,25 @@ def test_unique_names():
   taken = {"a"}
   assert convert.unique_names(["a", "b"], taken) == ["a_2", "b"]
   assert taken == {"a", "a_2", "b"}
+
+
+def test_long_names_are_cut_and_stay_distinct(tmp_path):
+  long = ["a" * 251, "a" * 250 + "b", "a" * 5000]
+  stems = convert.unique_names([*long, long[0]])
+  assert len(set(stems)) == 4 and stems[3] == f"{stems[0]}_2"
+  for stem in stems:
+    assert stem.startswith("a" * 190) and len(stem) <= 210
+    output.write_graph(tmp_path / f"{stem}.npz", {"x": np.arange(3)})
+  assert convert.unique_names(["a" * 200]) == ["a" * 200]
+
+
+def test_names_are_escaped_in_messages(tmp_path):
+  kernel = _kernel("\x1b[31mk\nERROR forged\u202e")
+  kernel.runs[0].is_default = False
+  with pytest.raises(errors.DataError) as caught:
+    convert.convert_file(_write(tmp_path / "x.pb", tuning_pb2.TuningData(modules=[kernel])))
+  assert str(caught.value).isprintable()
+  assert r"module '\x1b[31mk\nERROR forged\u202e'" in str(caught.value)
 
 
 def test_written_graphs(tmp_path):

@@ -84,7 +84,13 @@ def test_unknown_opcodes_are_counted():
     (_module(("f", 9, 5, [(4, [], [])]), ("main", 1, 1, [(1, [], [9])])),
      "has called computation id 9"),
     (_module(("main", 1, 1, [(1, [], []), (1, [], [])])), "'main' has two instructions with id 1"),
-    (_module(("main", 1, 2, [(1, [], []), (2, [2], [])])), "position 1 consumes its own output"),
+    (_module(("main", 1, 2, [(1, [], []), (2, [2], [])])), "'i2' of computation 'main' consumes"),
+    (_module(("main", 1, 2, [(1, [2], []), (2, [3], []), (3, [1], [])])), "consumes its own"),
+    (_module(("main", 1, 1, [(1, [], [1])])), "computation 'main' calls itself"),
+    (_module(("f", 9, 5, [(5, [], [1])]), ("main", 1, 1, [(1, [], [9])])), "calls itself"),
+    (_module(("f", 9, 5, [(5, [], [])]), ("g", 9, 6, [(6, [], [])]),
+             ("main", 1, 1, [(1, [], [9])])),
+     "'i1' calls computation id 9, which several computations have"),
 ])
 def test_invalid_programs(module, message):
   with pytest.raises(errors.DataError, match="x.pb.*" + message):

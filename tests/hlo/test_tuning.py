@@ -33,13 +33,33 @@ def test_valid_tile_runs():
 
 def test_tile_bounds():
   run = modules.tile_run(
-      is_default=True, kernel=[2, 3, 4, 5, 6, 7, 8], output=[], inputs=[9, -1])
+      is_default=True, kernel=[2, 3, 4, 5, 6, 7, 8], output=[], inputs=[9, 2])
   run.op_config.tile_size_config.iteration_bounds.extend([11, 12])  # not a feature
   actual = tuning.tile_arrays([modules.measured([run])])
   np.testing.assert_array_equal(actual.arrays["config_feat"], [[
       2, 3, 4, 5, 6, 7, 2 + 3 + 4 + 5 + 6 + 7 + 8, 2 * 3 * 4 * 5 * 6 * 7 * 8,
       0, 0, 0, 0, 0, 0, 0, 0,  # empty: the product is 0 too
-      9, -1, 0, 0, 0, 0, 9 - 1, 9 * -1]])
+      9, 2, 0, 0, 0, 0, 9 + 2, 9 * 2]])
+
+
+def test_negative_bounds_are_refused():
+  runs = [modules.tile_run(is_default=True), modules.tile_run(output=[8, -8])]
+  with pytest.raises(errors.DataError, match=r"k.pb: run 1 has output_bounds \[8, -8\]; expected"):
+    tuning.tile_arrays([modules.measured(runs)], "k.pb")
+  runs[1].error = True  # A failed run is not used.
+  assert tuning.tile_arrays([modules.measured(runs)]).valid == 1
+  runs = [modules.layout_run([[[0, -1]]], is_default=True)]
+  with pytest.raises(errors.DataError, match=r"run 0, node 0 has layout \[0, -1\]; expected axes"):
+    tuning.layout_arrays([modules.measured(runs, nodes=[0])], node_count=1)
+
+
+def test_two_default_configurations_are_refused():
+  runs = [modules.tile_run(is_default=True, output=[8]), modules.tile_run(output=[16]),
+          modules.tile_run(is_default=True, output=[8])]
+  assert tuning.tile_arrays([modules.measured(runs)]).valid == 3  # One of them, measured twice.
+  runs[1].is_default = True
+  with pytest.raises(errors.DataError, match="k.pb: runs 0 and 1 are both marked is_default"):
+    tuning.tile_arrays([modules.measured(runs)], "k.pb")
 
 
 def test_tile_products_wrap_at_64_bits():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 import dataclasses
+import hashlib
 import logging
 import pathlib
 import re
@@ -9,6 +10,7 @@ import re
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.hlo import graph
 from tpugraphs_rank.hlo import reading
@@ -20,6 +22,10 @@ _log = logging.getLogger(__name__)
 TILE = "tile"
 LAYOUT = "layout"
 BARE = "bare"
+
+# A file system allows 255 bytes. The suffix .npz, the numbers of repeated names and what a
+# temporary name adds need some of them.
+_LONGEST_STEM = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +56,19 @@ class Converted:
     source: the raw file.
     file_kind: its message type, such as `TuningData`.
     graphs: its programs, in the order of the file.
-    skipped: name and reason of each skipped program.
+    skipped: name and reason of each program that is skipped because it is not a measured kernel.
+    failed: name and error of each damaged program.
   """
   source: str
   file_kind: str
   graphs: list[Graph]
   skipped: list[tuple[str, str]]
+  failed: list[tuple[str, errors.TpuGraphsRankError]] = dataclasses.field(default_factory=list)
 
 
 def convert_file(
-    path: files.PathLike, padding: int = 0, repeats: Sequence[files.PathLike] = ()) -> Converted:
+    path: files.PathLike, padding: int = 0, repeats: Sequence[files.PathLike] = (),
+    strict: bool = True) -> Converted:
   """Reads a raw file and featurizes every program in it.
 
   Args:
@@ -67,11 +76,14 @@ def convert_file(
     padding: 0 or -1, see `features.node_features`.
     repeats: further measurements of the same programs and runs, in the same order. Runtimes are
       averaged over all measurements.
+    strict: whether the first damaged program of a file raises. Otherwise it is reported in
+      `failed`, and the other programs are converted; only a file in which every program is damaged
+      raises.
 
   Raises:
     MissingDataError: a file does not exist or cannot be read.
-    DataError: a file is damaged, a program has no valid default run, or a repeat has other programs
-      or runs; the message names file and program.
+    DataError: a file is damaged, a program is damaged or has no valid default run, or a repeat has
+      other programs or runs; the message names file and program.
     ConfigError: `padding` is neither 0 nor -1.
   """
   raw = reading.read_raw(path)
@@ -79,24 +91,35 @@ def convert_file(
   for other in others:
     _check_same_programs(raw, other)
   stem = pathlib.Path(path).stem
-  graphs, skipped = [], []
+  converted = Converted(raw.source, raw.kind, [], [])
   for index, module in enumerate(raw.modules):
     passes = [module, *(other.modules[index] for other in others)]
     label = _label(raw, index)
+    name = module.module.name or f"module {index}"
     reason = _reason_to_skip(raw, passes)
     if reason:
       _log.warning("%s is skipped: %s", label, reason)
-      skipped.append((module.module.name or f"module {index}", reason))
+      converted.skipped.append((name, reason))
       continue
-    arrays = graph.graph_arrays(module.module, padding, label)
-    for other, repeated in zip(others, passes[1:]):
-      _check_same_graph(module, repeated, arrays, padding, label, _label(other, index))
-    graphs.append(_with_runs(raw, passes, arrays, label, stem))
-  return Converted(raw.source, raw.kind, graphs, skipped)
+    try:
+      arrays = graph.graph_arrays(module.module, padding, label)
+      for other, repeated in zip(others, passes[1:]):
+        _check_same_graph(module, repeated, arrays, padding, label, _label(other, index))
+      converted.graphs.append(_with_runs(raw, passes, arrays, label, stem))
+    except errors.DataError as error:
+      if strict:
+        raise
+      converted.failed.append((name, error))
+  if converted.failed and not converted.graphs:
+    raise converted.failed[0][1]
+  return converted
 
 
 def unique_names(names: Iterable[str], taken: set[str] | None = None) -> list[str]:
   """File stems for names: replaces path characters, and appends `_2`, `_3`, ... to repeats.
+
+  A name that is too long for a file is cut. It ends with a hash of the whole name, so that
+  different names have different stems.
 
   Args:
     names: any strings.
@@ -109,6 +132,9 @@ def unique_names(names: Iterable[str], taken: set[str] | None = None) -> list[st
     # Keep only characters that every file system allows. A leading dot would hide the file.
     stem = re.sub(r"[^A-Za-z0-9._\-]", "_", name)
     stem = re.sub(r"^\.+", lambda dots: "_" * len(dots.group()), stem) or "module"
+    if len(stem) > _LONGEST_STEM:
+      digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+      stem = f"{stem[:_LONGEST_STEM - len(digest) - 1]}_{digest}"
     candidate, number = stem, 1
     while candidate.lower() in taken:
       number += 1
@@ -120,7 +146,8 @@ def unique_names(names: Iterable[str], taken: set[str] | None = None) -> list[st
 
 def _label(raw: reading.RawFile, index: int) -> str:
   name = raw.modules[index].module.name
-  return f"{raw.source}: module {name!r}" + (f" (number {index})" if len(raw.modules) > 1 else "")
+  number = f" (number {index})" if len(raw.modules) > 1 else ""
+  return f"{raw.source}: module {escaping.quoted(name)}{number}"
 
 
 def _is_tile(raw: reading.RawFile, module: tuning_pb2.ModuleTuningData) -> bool:

@@ -3,9 +3,12 @@
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank.hlo import features
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import opcodes
+from tpugraphs_rank.hlo import order
+from tpugraphs_rank.hlo import shapes
 
 # A computation whose name contains one of these words ends a segment of `node_splits`. The small
 # computations that fusions and reductions call do not.
@@ -27,12 +30,13 @@ def graph_arrays(
     `node_splits` (1, S) int64 and the scalar `feature_padding`, int64.
 
   Raises:
-    DataError: there are no instructions, or an id refers to nothing that exists.
+    DataError: there are no instructions, a dimension has no known size, or as `edge_index`.
   """
   if not any(computation.instructions for computation in module.computations):
     raise errors.DataError(
         f"{source} has no instructions; expected a HloModuleProto with at least one computation; "
         "dump the program again")
+  shapes.check(module, source)
   return {
       "node_feat": features.node_features(module, padding),
       "node_opcode": node_opcodes(module),
@@ -67,55 +71,46 @@ def edge_index(
   A node has an edge to each distinct operand and to the root of each distinct called computation.
 
   Raises:
-    DataError: an operand, a root or a called computation does not exist, an id occurs twice in a
-      computation, or an instruction consumes its own output.
+    DataError: an operand, a root or a called computation does not exist, an id occurs twice, an
+      instruction consumes its own output, or a computation calls itself.
   """
   # Look up ids in the instruction's own computation first: some versions of XLA restart the
   # numbering in each computation.
-  positions: list[dict[int, int]] = []
-  everywhere: dict[int, int] = {}
-  node = 0
-  for computation in module.computations:
-    local: dict[int, int] = {}
-    for instruction in computation.instructions:
-      if instruction.id in local:
-        raise errors.DataError(
-            f"{source}: computation {computation.name!r} has two instructions with id "
-            f"{instruction.id}; expected distinct ids; dump the program again")
-      local[instruction.id] = everywhere[instruction.id] = node
-      node += 1
-    positions.append(local)
-  roots = {
-      computation.id: local.get(computation.root_id)
-      for computation, local in zip(module.computations, positions)}
+  order.check_calls(module, source)
+  computations = order.computation_positions(module, source)
+  starts = np.cumsum([0] + [len(c.instructions) for c in module.computations]).tolist()
+  all_positions = [order.instruction_positions(c, source) for c in module.computations]
+  everywhere = {key: start + position for start, local in zip(starts, all_positions)
+                for key, position in local.items()}
+  roots = [local.get(computation.root_id)
+           for computation, local in zip(module.computations, all_positions)]
 
   consumers: list[int] = []
   producers: list[int] = []
-  node = 0
-  for computation, local in zip(module.computations, positions):
-    for instruction in computation.instructions:
+  for computation, start, local in zip(module.computations, starts, all_positions):
+    is_ordered = True
+    for position, instruction in enumerate(computation.instructions):
       for operand in instruction.operand_ids:
-        producer = local.get(operand)
-        if producer is None:
-          producer = everywhere.get(operand)
+        inside = local.get(operand)
+        producer = everywhere.get(operand) if inside is None else start + inside
         if producer is None:
           raise _dangling(source, instruction, f"operand id {operand}", "instruction")
-        consumers.append(node)
+        is_ordered &= inside is None or inside < position
+        consumers.append(start + position)
         producers.append(producer)
       for called in instruction.called_computation_ids:
-        root = roots.get(called)
-        if root is None:
+        where = computations.get(called)
+        root = None if where is None else roots[where]
+        if where is None or root is None:
           raise _dangling(source, instruction, f"called computation id {called}",
                           "computation that has a root instruction")
-        consumers.append(node)
-        producers.append(root)
-      node += 1
+        consumers.append(start + position)
+        producers.append(starts[where] + root)
+    if not is_ordered:  # Only then, the computation can have a cycle.
+      order.operands_first(computation, local, source)
 
+  node = starts[-1]
   u, v = np.asarray(consumers, np.int64), np.asarray(producers, np.int64)
-  if np.any(u == v):
-    raise errors.DataError(
-        f"{source}: the instruction at position {u[u == v][0]} consumes its own output; expected "
-        "a program without cycles; dump the program again")
   # Sorting and deduplicating is much faster with one number per edge.
   keys = np.unique(u * node + v)
   return np.stack([keys // node, keys % node], axis=1) if len(keys) else np.empty((0, 2), np.int64)
@@ -137,5 +132,6 @@ def _dangling(
     source: str, instruction: hlo_pb2.HloInstructionProto, what: str, expected: str,
 ) -> errors.DataError:
   return errors.DataError(
-      f"{source}: instruction {instruction.name or instruction.id!r} has {what}, but the module "
-      f"has no such {expected}; the file is truncated or damaged: dump or download it again")
+      f"{source}: instruction {escaping.quoted(instruction.name or str(instruction.id))} has "
+      f"{what}, but the module has no such {expected}; the file is truncated or damaged: dump or "
+      "download it again")

@@ -49,8 +49,10 @@ def tile_arrays(passes: Sequence[Module], source: str = "the module") -> Runs:
     nanoseconds; with several passes also `config_runtime_passes` (p, c) int64.
 
   Raises:
-    DataError: no default run is valid, or the passes differ in their runs.
+    DataError: no default run is valid, default runs have different configurations, a bound is
+      negative, or the passes differ in their runs.
   """
+  check_bounds(passes[0].runs, source)
   valid = _valid_runs(passes, _is_valid_tile_run, source)
   config_feat = tile_features([passes[0].runs[index] for index in valid])
   return Runs(
@@ -73,8 +75,9 @@ def layout_arrays(
     passes also `config_runtime_passes` (p, c) int64.
 
   Raises:
-    DataError: no default run is valid, a configuration does not fit the program, only some runs
-      have a runtime, or the passes differ in their runs.
+    DataError: no default run is valid, default runs have different configurations, a
+      configuration does not fit the program, only some runs have a runtime, or the passes differ
+      in their runs.
   """
   ids = np.array(passes[0].config_index_to_node, np.uint64)
   if np.any(ids >= node_count):
@@ -103,6 +106,26 @@ def tile_features(runs: Sequence[Run]) -> np.ndarray:
       axis=1).astype(np.float32)
 
 
+def check_bounds(runs: Sequence[Run], source: str = "the module") -> None:
+  """Refuses tiles with a negative side.
+
+  Args:
+    runs: runs of a kernel, measured or not. Failed runs (`error`) are not checked.
+    source: name of the program in error messages.
+
+  Raises:
+    DataError: a bound is negative; the message names the run.
+  """
+  for index, run in enumerate(runs):
+    tile = run.op_config.tile_size_config
+    for name in TILE_BOUNDS:
+      bounds = getattr(tile, name)
+      if bounds and min(bounds) < 0 and not run.error:
+        raise errors.DataError(
+            f"{source}: run {index} has {name} {list(bounds[:BOUNDS_LENGTH])}; expected sides of "
+            "0 or more; mark the run as failed with error = true, or measure it again")
+
+
 def has_tile_size_config(run: Run) -> bool:
   """Whether a run configures the tile size, possibly with empty bounds."""
   return run.op_config.HasField("tile_size_config")
@@ -117,7 +140,8 @@ def layout_features(module: Module, runs: Sequence[int], source: str = "the modu
     source: name of the program in error messages.
 
   Raises:
-    DataError: a run configures another number of nodes, or more tensors than a node can have.
+    DataError: a run configures another number of nodes, or more tensors than a node can have, or
+      an axis is negative.
   """
   node_count = len(module.config_index_to_node)
   # Ten thousand runs of hundreds of nodes have few distinct node configurations, so decode each
@@ -180,12 +204,25 @@ def _valid_runs(
   valid = [
       index for index, runs in enumerate(zip(*(module.runs for module in passes)))
       if all(is_valid(run) for run in runs)]
-  if not any(passes[0].runs[index].is_default for index in valid):
+  defaults = [index for index in valid if passes[0].runs[index].is_default]
+  _check_defaults(passes[0], defaults, source)
+  if not defaults:
     raise errors.DataError(
         f"{source}: none of its {len(valid)} valid runs (of {len(passes[0].runs)}) is marked "
         "is_default; expected one, because its runtime is the normalizer; measure the compiler's "
         "default configuration as well")
   return valid
+
+
+def _check_defaults(module: Module, defaults: Sequence[int], source: str) -> None:
+  """A default may be measured more than once, but there is only one default configuration."""
+  for index in defaults[1:]:
+    first, other = module.runs[defaults[0]], module.runs[index]
+    if first.op_config != other.op_config or first.module_config != other.module_config:
+      raise errors.DataError(
+          f"{source}: runs {defaults[0]} and {index} are both marked is_default, but have "
+          "different configurations; expected one default, because its runtime is the normalizer; "
+          "mark only the configuration that the compiler chooses itself")
 
 
 def _runtime_arrays(
@@ -221,5 +258,9 @@ def _node_row(node: tuning_pb2.LayoutConfig.NodeLayoutConfig, source: str) -> np
   row = np.full((TENSORS, DIMS_LENGTH), LAYOUT_PADDING, np.float32)
   for tensor, config in zip(row, node.tensors):
     dims = config.dims[:DIMS_LENGTH]
+    if dims and min(dims) < 0:
+      raise errors.DataError(
+          f"{source} has layout {list(dims)}; expected axes, 0 or more, minor to major; the file is "
+          "damaged: measure or download it again")
     tensor[:len(dims)] = dims
   return row.ravel()
