@@ -5,9 +5,10 @@ Also the only reader of JSON in the package, because the files may come from any
 
 import codecs
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import contextlib
 import json
+import logging
 import math
 import os
 import pathlib
@@ -22,6 +23,39 @@ PathLike = str | os.PathLike[str]
 MAX_JSON_BYTES = 256 * 2**20
 MAX_JSON_DEPTH = 64
 MAX_JSON_DIGITS = 100
+
+# Files that operating systems and file managers add to folders, in lower case.
+_COMPANIONS = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+
+
+def is_companion(path: PathLike) -> bool:
+  """Whether an operating system or file manager added this file to a folder, judging by its name.
+
+  macOS adds `.DS_Store`, and `._NAME` next to a file `NAME` on foreign disks and in archives, where
+  it may also collect them in `__MACOSX`. Windows adds `Thumbs.db` and `desktop.ini`.
+  """
+  path = pathlib.PurePath(path)
+  return (path.name.startswith("._") or path.name.lower() in _COMPANIONS
+          or "__MACOSX" in path.parts)
+
+
+def without_companions(paths: Iterable[pathlib.Path], logger: logging.Logger,
+                       place: PathLike) -> list[pathlib.Path]:
+  """The paths that are no companion files. A log line counts the others.
+
+  Args:
+    paths: files of a folder.
+    logger: where to log the number.
+    place: the folder, for the log.
+  """
+  kept, passed_over = [], []
+  for path in paths:
+    (passed_over if is_companion(path) else kept).append(path)
+  if passed_over:
+    names = ", ".join([*sorted(path.name for path in passed_over)[:3], "..."][:len(passed_over)])
+    logger.info("%s: passed over %d %s of the operating system (%s)", place, len(passed_over),
+                "file" if len(passed_over) == 1 else "files", names)
+  return kept
 
 
 @contextlib.contextmanager

@@ -74,16 +74,16 @@ def test_command_line(tmp_path):
 def test_names_are_unique_across_inputs(tmp_path):
   first = _kernels(tmp_path / "a.pb", ["k", "k", "m/../n"])
   second = _kernels(tmp_path / "b.pb", ["k"])
-  written = featurize.featurize([first, second], str(tmp_path / "out"))
+  written = featurize.featurize([first, second], str(tmp_path / "out")).written
   assert [path.name for path in written] == ["k.npz", "k_2.npz", "m_.._n.npz", "k_3.npz"]
   assert _stems(tmp_path / "out") == sorted(path.name for path in written)
 
 
 def test_running_again_leaves_equal_files_alone(tmp_path):
   path = _kernels(tmp_path / "a.pb", ["k"])
-  [graph] = featurize.featurize([path], str(tmp_path / "out"))
+  [graph] = featurize.featurize([path], str(tmp_path / "out")).written
   before = graph.stat().st_mtime_ns
-  assert featurize.featurize([path], str(tmp_path / "out")) == [graph]
+  assert featurize.featurize([path], str(tmp_path / "out")).written == [graph]
   assert graph.stat().st_mtime_ns == before
 
 
@@ -106,7 +106,7 @@ def test_folders_and_repeats(tmp_path):
   (tmp_path / "1" / "notes.txt").write_bytes(b"no program")
   written = featurize.featurize(
       [str(tmp_path / "1")], str(tmp_path / "out"),
-      repeats=[str(tmp_path / "2"), str(tmp_path / "3")])
+      repeats=[str(tmp_path / "2"), str(tmp_path / "3")]).written
   assert [path.name for path in written] == ["a.npz", "b.npz"]
   with np.load(written[0], allow_pickle=False) as graph:
     assert graph["config_runtime"].tolist() == [52, 70]
@@ -119,7 +119,7 @@ def test_folders_and_repeats(tmp_path):
 
 def test_bare_program(tmp_path):
   (tmp_path / "jit_f.pb").write_bytes(_module().SerializeToString())
-  [path] = featurize.featurize([str(tmp_path / "jit_f.pb")], str(tmp_path / "out"))
+  [path] = featurize.featurize([str(tmp_path / "jit_f.pb")], str(tmp_path / "out")).written
   with np.load(path, allow_pickle=False) as graph:
     assert path.name == "jit_f.npz" and "node_splits" in graph.files
     assert not any(key.startswith("config") for key in graph.files)
@@ -142,3 +142,83 @@ def test_bad_inputs(tmp_path):
   with pytest.raises(errors.DataError, match="a.pb is truncated"):
     featurize.featurize([path], str(tmp_path / "out"))
   assert not (tmp_path / "out").exists()
+
+
+def _without_default(path, name="bad"):
+  """A file of kernels; the last one, `name`, has no default configuration."""
+  _kernels(path, ["good", name])
+  tuning = tuning_pb2.TuningData.FromString(path.read_bytes())
+  for run in tuning.modules[1].runs:
+    run.is_default = False
+  path.write_bytes(tuning.SerializeToString())
+  return str(path)
+
+
+def test_a_damaged_program_is_skipped(tmp_path):
+  path = _without_default(tmp_path / "a.pb")
+  done = _run("--input", path, "--output", str(tmp_path / "out"))
+  assert done.returncode == 3
+  assert "warning: skipped: " in done.stderr and "module 'bad'" in done.stderr
+  assert "is marked is_default" in done.stderr and "skipped files and programs: 1" in done.stderr
+  assert _stems(tmp_path / "out") == ["good.npz"]
+  strict = _run("--input", path, "--output", str(tmp_path / "strict"), "--strict")
+  assert strict.returncode == 1 and strict.stderr.startswith("error: ")
+  assert not (tmp_path / "strict").exists()
+
+
+def test_a_damaged_file_of_a_folder_is_skipped(tmp_path):
+  _kernels(tmp_path / "in" / "a.pb", ["k"])
+  (tmp_path / "in" / "b.pb").write_bytes(b"no protobuf")
+  _kernels(tmp_path / "in" / "c.pb", ["m"])
+  arguments = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+  done = _run(*arguments)
+  assert done.returncode == 3 and done.stderr.count("b.pb") == 1
+  assert _stems(tmp_path / "out") == ["k.npz", "m.npz"]
+  # --strict stops at the damaged file, after the one before it.
+  assert _run(*arguments[:-1], str(tmp_path / "strict"), "--strict").returncode == 1
+  assert _stems(tmp_path / "strict") == ["k.npz"]
+
+
+def test_nothing_but_damaged_inputs_is_an_error(tmp_path):
+  for name in ("a.pb", "b.pb"):
+    (tmp_path / name).write_bytes(b"no protobuf")
+  done = _run("--input", str(tmp_path), "--output", str(tmp_path / "out"))
+  assert done.returncode == 1 and "error: " in done.stderr
+  # A kernel without runs gives no graph.
+  tuning = tuning_pb2.TuningData()
+  tuning.modules.add(module=_module("k"))
+  (tmp_path / "k.pb").write_bytes(tuning.SerializeToString())
+  done = _run("--input", str(tmp_path / "k.pb"), "--output", str(tmp_path / "out"))
+  assert done.returncode == 1
+  assert "error: no graph was written, because all programs were skipped" in done.stderr
+  assert "module 'k': it has no runs" in done.stderr
+  assert not (tmp_path / "out").exists()
+
+
+# The first bytes of the file in which macOS keeps the attributes of another.
+_APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
+
+
+def test_companion_files_are_passed_over_and_counted(tmp_path):
+  _kernels(tmp_path / "k.pb", ["k"])
+  for name in ("._k.pb", ".DS_Store", "Thumbs.db"):
+    (tmp_path / name).write_bytes(_APPLE_DOUBLE)
+  done = _run("--input", str(tmp_path), "--output", str(tmp_path / "out"))
+  assert done.returncode == 0, done.stderr
+  assert "passed over 3 files of the operating system (.DS_Store, ._k.pb, Thumbs.db)" in (
+      done.stderr)
+  assert _stems(tmp_path / "out") == ["k.npz"]
+  done = _run("--input", str(tmp_path / "._k.pb"), "--output", str(tmp_path / "out"))
+  assert done.returncode == 1 and "expected a raw protobuf, such as k.pb" in done.stderr
+
+
+@testdata.required
+@pytest.mark.parametrize("name, status, message", [
+    ("macos_folder", 0, "passed over 1 file of the operating system (._k.pb)"),
+    ("one_kernel_without_default.pb", 3, "module 'bad' (number 1): none of its 4 valid runs"),
+])
+def test_field_cases(tmp_path, name, status, message):
+  done = _run("--input", str(testdata.path("field_cases") / name),
+              "--output", str(tmp_path / "out"))
+  assert done.returncode == status and message in done.stderr
+  assert len(_stems(tmp_path / "out")) == 1

@@ -54,6 +54,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "pack": Command("Pack a collection into memory-mapped files for training"),
         "submission merge": Command("Merge parts into one submission"),
         "submission validate": Command("List every fault of a submission"),
+        "submission fix": Command("Write the canonical form of a submission"),
         "submission score": Command("Compute the competition score of a submission"),
     },
     "Measure programs on this CPU": {
@@ -137,8 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: the words after the program's name; None: those of this process.
 
   Returns:
-    The exit status: 0, what the command returns, 1 after a typed error, 2 after wrong arguments,
-    130 after an interruption, 141 if the reader of the output has closed it, as `head` does.
+    The exit status: 0, what the command returns (3 if it skipped some of its inputs), 1 after a
+    typed error, 2 after wrong arguments, 130 after an interruption, 141 if the reader of the output
+    has closed it, as `head` does.
   """
   try:
     status = _run(argv)

@@ -30,6 +30,9 @@ flags.disclaim_key_flags()
 
 Main = Callable[[list[str]], Any]
 
+# The exit status of a command that skipped some of its inputs and worked on the others.
+SOME_SKIPPED = 3
+
 # The setting that imports a user's modules.
 _PLUGIN = "training.plugin"
 

@@ -88,7 +88,7 @@ def collect(kind: str, output: pathlib.Path, arguments: Sequence[str], name: str
                   *arguments)
   suffix = ".pb" if kind == "tile" else ""
   raw = [str(measured / f"pass{number}{suffix}") for number in range(1, passes + 1)]
-  featurize.featurize([raw[0]], str(npz), repeats=raw[1:], overwrite=True)
+  featurize.featurize([raw[0]], str(npz), repeats=raw[1:], overwrite=True, strict=True)
   if synthetic:
     return assemble_synthetic.assemble(measured, npz, collection, name)
   if kind == "tile":

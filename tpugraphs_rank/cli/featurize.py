@@ -5,9 +5,13 @@
 
 A TuningData file gives one graph per kernel, named after the kernel's module. A ModuleTuningData,
 HloModuleProto or HloProto file gives one graph, named after the file.
+
+A damaged file or program is reported and skipped, and the others are converted. The exit status is
+3 if any was skipped, and 1 if no graph is left. --strict stops at the first damaged one.
 """
 
 from collections.abc import Sequence
+import dataclasses
 import logging
 import pathlib
 
@@ -15,18 +19,35 @@ from absl import flags
 import tqdm
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.cli import app
 from tpugraphs_rank.hlo import convert
 from tpugraphs_rank.hlo import output as hlo_output
 
+# The files of a folder that are converted.
+_SUFFIXES = (".pb",)
 # XLA's dump folder holds these next to the programs.
 _NOT_PROGRAMS = "-memory-usage-report.pb"
 
 _log = logging.getLogger("tpugraphs_rank.featurize")
 
 
+@dataclasses.dataclass(frozen=True)
+class Featurized:
+  """The result of `featurize`.
+
+  Attributes:
+    written: the graph files in order, both new and unchanged ones.
+    skipped: what was skipped, one sentence each: a file, or a program of a file.
+  """
+
+  written: list[pathlib.Path]
+  skipped: list[str]
+
+
 def featurize(
     inputs: Sequence[str], output: str, padding: int = 0, repeats: Sequence[str] = (),
-    overwrite: bool = False) -> list[pathlib.Path]:
+    overwrite: bool = False, strict: bool = False) -> Featurized:
   """Converts files and folders of files to graphs in the folder `output`.
 
   Args:
@@ -36,13 +57,13 @@ def featurize(
     repeats: further measurements of all inputs. Each is a file if there is one input file,
       otherwise a folder with as many files, which are paired with the inputs in order.
     overwrite: whether files with other content may be replaced.
-
-  Returns:
-    The graph files in order, both new and unchanged ones.
+    strict: whether the first damaged file or program raises. Otherwise it is skipped.
 
   Raises:
-    TpuGraphsRankError: the message says what is wrong and how to fix it. Graphs of earlier inputs
-      stay; no graph of the failing input is written.
+    DataError, MissingDataError: an input is damaged, and `strict`; or no graph is left.
+    OutputError: a file exists with other content, or cannot be written. Graphs of earlier inputs
+      stay; none of this input is written.
+    ConfigError: the repeats do not match the inputs.
   """
   paths = _files_of(inputs, "--input")
   passes = [_files_of([repeat], "--repeat") for repeat in repeats]
@@ -52,10 +73,24 @@ def featurize(
           f"--repeat {repeat} has {len(repeated)} files and --input has {len(paths)}; expected "
           "equal numbers in the same order: give a folder with a repeat of every input file")
   written: list[pathlib.Path] = []
+  skipped: list[str] = []
+  first_error: errors.TpuGraphsRankError | None = None
   taken: set[str] = set()
   # disable=None: no bar without a terminal, because a bar makes log files unreadable.
   for index, path in enumerate(tqdm.tqdm(paths, desc="featurize", unit="file", disable=None)):
-    converted = convert.convert_file(path, padding, [repeated[index] for repeated in passes])
+    try:
+      converted = convert.convert_file(
+          path, padding, [repeated[index] for repeated in passes], strict)
+    except (errors.DataError, errors.MissingDataError) as error:
+      if strict or len(paths) == 1:
+        raise
+      first_error = first_error or error
+      _skip(skipped, str(error))
+      continue
+    for _, problem in converted.failed:
+      _skip(skipped, str(problem))
+    # The conversion has already logged these.
+    skipped += [f"{path}: module {name!r}: {reason}" for name, reason in converted.skipped]
     names = convert.unique_names([graph.name for graph in converted.graphs], taken)
     targets = [pathlib.Path(output) / f"{name}.npz" for name in names]
     pending = [
@@ -66,7 +101,15 @@ def featurize(
         hlo_output.write_graph(target, graph.arrays)
     written += targets
     _log_summary(converted, sum(pending))
-  return written
+  if not written:
+    raise first_error or errors.DataError(
+        f"no graph was written, because all programs were skipped; the first: {skipped[0]}")
+  return Featurized(written, skipped)
+
+
+def _skip(skipped: list[str], problem: str) -> None:
+  _log.warning("skipped: %s", problem)
+  skipped.append(problem)
 
 
 def _files_of(places: Sequence[str], flag: str) -> list[pathlib.Path]:
@@ -74,12 +117,18 @@ def _files_of(places: Sequence[str], flag: str) -> list[pathlib.Path]:
   paths: list[pathlib.Path] = []
   for place in map(pathlib.Path, places):
     if not place.is_dir():
+      if files.is_companion(place):
+        raise errors.DataError(
+            f"{flag} {place} is a file that the operating system added, not a program; expected a "
+            f"raw protobuf, such as {place.name.removeprefix('._')}")
       paths.append(place)
       continue
-    candidates = sorted(path for path in place.glob("*.pb") if path.is_file())
+    found = files.without_companions(
+        sorted(path for path in place.iterdir() if path.is_file()), _log, place)
+    candidates = [path for path in found if path.name.endswith(_SUFFIXES)]
     programs = [path for path in candidates if not path.name.endswith(_NOT_PROGRAMS)]
     if len(programs) < len(candidates):
-      _log.info("%s: skipped %d *%s files, which hold no program", place,
+      _log.info("%s: passed over %d *%s files, which hold no program", place,
                 len(candidates) - len(programs), _NOT_PROGRAMS)
     if not programs:
       raise errors.MissingDataError(
@@ -99,7 +148,7 @@ def _log_summary(converted: convert.Converted, written: int) -> None:
       "(%d excluded), %d programs skipped",
       converted.source, converted.file_kind, len(graphs), written, len(graphs) - written,
       sum(len(g.arrays["node_opcode"]) for g in graphs), valid, runs, runs - valid,
-      len(converted.skipped))
+      len(converted.skipped) + len(converted.failed))
   unknown: dict[str, int] = {}
   for graph in graphs:
     for opcode, count in graph.unknown_opcodes.items():
@@ -126,9 +175,17 @@ def define_flags() -> None:
       "input files. config_runtime becomes the mean over all measurements, and "
       "config_runtime_passes keeps each.")
   flags.DEFINE_bool("overwrite", False, "Replace existing files with other content.")
+  flags.DEFINE_bool("strict", False, "Stop at the first damaged file or program, instead of "
+                    "skipping it.")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
   """Runs the command."""
   values = flags.FLAGS
-  featurize(values.input, values.output, int(values.padding), values.repeat, values.overwrite)
+  result = featurize(values.input, values.output, int(values.padding), values.repeat,
+                     values.overwrite, values.strict)
+  if not result.skipped:
+    return 0
+  _log.warning("graphs in %s: %d; skipped files and programs: %d (exit status %d)",
+               values.output, len(result.written), len(result.skipped), app.SOME_SKIPPED)
+  return app.SOME_SKIPPED
