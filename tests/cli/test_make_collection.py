@@ -197,3 +197,23 @@ def test_the_command_line(tmp_path):
   failed = run()
   assert failed.returncode == 1 and failed.stdout == ""
   assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+
+
+def test_graphs_that_do_not_fit_are_left_out(tmp_path):
+  _folder(tmp_path, 3)
+  (tmp_path / "damaged.npz").write_bytes(b"PK")
+  npz.save_graph(tmp_path / "layout.npz", synthetic.layout_graph(0))
+  (tmp_path / "._fam0_0.npz").write_bytes(b"\x00\x05\x16\x07")
+  arguments = ["make-collection", "--npz", tmp_path, "--name=tile:mine", "--kind=tile",
+               "--target=t"]
+  done = commands.run(*arguments)
+  assert done.returncode == 3
+  assert "passed over 1 file of the operating system (._fam0_0.npz)" in done.stderr
+  assert "warning: skipped: " in done.stderr and done.stderr.count("damaged.npz") == 1
+  assert "layout.npz is a layout graph with 12 configurations; expected --kind tile" in done.stderr
+  assert registry.read_descriptor(tmp_path / "collection.json").splits == {"all": 3}
+  assert commands.run(*arguments, "--overwrite", "--strict").returncode == 1
+  # Nothing is left.
+  for path in tmp_path.glob("fam*.npz"):
+    path.unlink()
+  assert commands.run(*arguments, "--overwrite").returncode == 1

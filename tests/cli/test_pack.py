@@ -110,3 +110,28 @@ def test_a_mistake_is_one_line(arguments, status, message):
   done = _run(*arguments)
   assert done.returncode == status and done.stdout == ""
   assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+def test_a_damaged_graph_is_skipped(descriptor):
+  first, second, _ = collections.load_collection(str(descriptor), "train").paths
+  content = first.read_bytes()
+  first.write_bytes(content[:100])
+  (first.parent / f"._{first.name}").write_bytes(b"\x00\x05\x16\x07")
+  done = _run("--collection", descriptor)
+  assert done.returncode == 3
+  assert "warning: skipped: " in done.stderr and str(first) in done.stderr
+  assert f"{_folder(descriptor, 'train')}: 2 graphs, 2 of them packed now" in done.stdout
+  # The split cannot be used yet; the others can.
+  with pytest.raises(errors.DataError, match=f"{first.name} cannot be read"):
+    packed.open_split(_folder(descriptor, "train"),
+                      collections.load_collection(str(descriptor), "train").paths)
+  assert not (_folder(descriptor, "train") / "index.json").exists()
+  assert _run("--collection", descriptor, "--strict").returncode == 1
+  first.write_bytes(content)
+  assert _run("--collection", descriptor).returncode == 0
+  assert collections.load_collection(str(descriptor), "train", packed="always").packs is not None
+  # A split without a sound graph is an error.
+  first.write_bytes(b"")
+  for path in collections.load_collection(str(descriptor), "test").paths:
+    path.write_bytes(b"")
+  assert _run("--collection", descriptor, "--splits=test").returncode == 1

@@ -7,9 +7,13 @@ Writes the descriptor that `tpugraphs-rank train --collection` takes. With fract
 are divided into train, valid and test. Programs of the same structure (equal opcodes and edges)
 stay in one split. Without fractions the collection stays whole, for training with
 --split_by=configuration.
+
+A damaged graph, or one of another kind, is reported and left out. The exit status is then 3.
+--strict stops at the first one.
 """
 
 import dataclasses
+import logging
 import os
 import pathlib
 import shlex
@@ -22,6 +26,7 @@ import tqdm
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import graphs as graphs_lib
 from tpugraphs_rank.data import npz as npz_lib
 from tpugraphs_rank.data import registry
@@ -29,6 +34,8 @@ from tpugraphs_rank.data import twins
 
 # With fewer distinct configurations, a share of them is too small to evaluate a ranking.
 _FEW_CONFIGS = 16
+
+_log = logging.getLogger("tpugraphs_rank.make_collection")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +59,21 @@ class Written:
     collection: the collection that it describes.
     report: one line on each split.
     command: the command that trains on it.
+    skipped: the error of each graph that was left out.
   """
 
   path: pathlib.Path
   collection: registry.Collection
   report: tuple[str, ...]
   command: str
+  skipped: tuple[errors.TpuGraphsRankError, ...] = ()
 
 
 def make_collection(
     npz: files.PathLike, name: str, kind: str, target: str,
     output: files.PathLike | None = None, valid_fraction: float | None = None,
     test_fraction: float | None = None, seed: int = 0, overwrite: bool = False,
-    **optional: Any) -> Written:
+    strict: bool = True, **optional: Any) -> Written:
   """Reads and validates every graph of a folder, and writes their collection's descriptor.
 
   Args:
@@ -77,10 +86,12 @@ def make_collection(
     test_fraction: share of the programs to test on; None: none.
     seed: of the division.
     overwrite: whether an existing descriptor may be replaced.
+    strict: whether a graph that is damaged or of another kind raises. Otherwise it is left out.
     **optional: further keys of the descriptor, such as `hlo_stage`.
 
   Raises:
-    TpuGraphsRankError: a graph is damaged or of another kind, or the settings do not fit.
+    TpuGraphsRankError: a graph is damaged or of another kind (if `strict`, or if no graph is left),
+      or the settings do not fit.
   """
   folder = pathlib.Path(npz)
   path = pathlib.Path(output) if output is not None else folder / "collection.json"
@@ -89,7 +100,7 @@ def make_collection(
     raise errors.ConfigError(f"--name {name} is a registered collection; choose another name")
   if path.exists() and not overwrite:
     raise errors.OutputError(f"{path} exists; choose another --output, or add --overwrite")
-  programs = _read(folder, kind)
+  programs, skipped = _read(folder, kind, strict)
   measured = programs[0].has_runtimes
   if fractions:
     if not measured:
@@ -111,7 +122,7 @@ def make_collection(
   collection = registry.collection_from_dict(values, path.resolve().parent)
   files.write_json(path, values)
   report = tuple(_described(split, members) for split, members in splits.items())
-  return Written(path, collection, report, _command(collection, path, programs))
+  return Written(path, collection, report, _command(collection, path, programs), tuple(skipped))
 
 
 def _fractions(valid: float | None, test: float | None) -> dict[str, float]:
@@ -129,23 +140,30 @@ def _fractions(valid: float | None, test: float | None) -> dict[str, float]:
   return fractions
 
 
-def _read(folder: pathlib.Path, kind: str) -> list[_Program]:
-  """All graphs below the folder, by name; they agree in kind, padding and having runtimes."""
-  paths = sorted(folder.rglob("*.npz"), key=lambda path: (path.stem, path))
+def _read(folder: pathlib.Path, kind: str, strict: bool
+          ) -> tuple[list[_Program], list[errors.TpuGraphsRankError]]:
+  """All graphs below the folder, by name, and the errors of those that are left out.
+
+  The graphs agree in kind, padding and having runtimes.
+  """
+  paths = files.without_companions(
+      sorted(folder.rglob("*.npz"), key=lambda path: (path.stem, path)), _log, folder)
   if not paths:
     raise errors.MissingDataError(
         f"--npz {folder} contains no .npz file; "
         f"{commands.command('featurize', '--input', 'X', '--output', str(folder))} converts raw "
         ".pb files to this format")
   programs: list[_Program] = []
+  skipped: list[errors.TpuGraphsRankError] = []
   # disable=None: no bar without a terminal, because a bar makes log files unreadable.
   for path in tqdm.tqdm(paths, desc="reading", unit="graph", disable=None):
-    graph = npz_lib.load_graph(path)
-    if (graph.kind != kind or not graph.num_configs
-        or not isinstance(graph, graphs_lib.ConfiguredGraph)):
-      raise errors.DataError(
-          f"{path} is a {graph.kind or 'bare'} graph with {graph.num_configs} configurations; "
-          f"expected --kind {kind} with at least one; move the file elsewhere")
+    try:
+      graph = _checked(path, kind)
+    except errors.DataError as error:
+      if strict:
+        raise
+      skipped.append(error)
+      continue
     programs.append(_Program(
         path, twins.graph_hash(graph.node_opcode, graph.edge_index), graph.feature_padding,
         graph.num_configs, len(np.unique(graph.config_keys())), graph.has_runtimes))
@@ -159,7 +177,20 @@ def _read(folder: pathlib.Path, kind: str) -> list[_Program]:
         raise errors.DataError(
             f"{first.path} has {noun} {getattr(first, key)}, {path} has {getattr(last, key)}; "
             "expected the same in all graphs of a collection")
-  return programs
+  if not programs:
+    raise skipped[0]
+  return programs, skipped
+
+
+def _checked(path: pathlib.Path, kind: str) -> graphs_lib.ConfiguredGraph:
+  """Reads a graph; raises DataError if it is damaged or of another kind."""
+  graph = npz_lib.load_graph(path)
+  if (graph.kind != kind or not graph.num_configs
+      or not isinstance(graph, graphs_lib.ConfiguredGraph)):
+    raise errors.DataError(
+        f"{path} is a {graph.kind or 'bare'} graph with {graph.num_configs} configurations; "
+        f"expected --kind {kind} with at least one; move the file elsewhere")
+  return graph
 
 
 def _described(split: str, programs: list[_Program]) -> str:
@@ -202,17 +233,22 @@ def define_flags() -> None:
                       "a file's stem, for results by family.")
   flags.DEFINE_string("description", None, "One sentence about the collection.")
   flags.DEFINE_bool("overwrite", False, "Replace an existing descriptor.")
+  flags.DEFINE_bool("strict", False, "Stop at the first graph that is damaged or of another kind, "
+                    "instead of leaving it out.")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
   """Runs the command."""
   values = flags.FLAGS
   optional = {key: values[key].value for key in ("hlo_stage", "family_regex", "description")
               if values[key].value is not None}
   written = make_collection(
       values.npz, values.name, values.kind, values.target, values.output, values.valid_fraction,
-      values.test_fraction, values.seed, values.overwrite, **optional)
+      values.test_fraction, values.seed, values.overwrite, values.strict, **optional)
+  for error in written.skipped:
+    _log.warning("skipped: %s", error)
   print(f"{written.path}: {written.collection.name}")
   for line in written.report:
     print(f"  {line}")
   print(f"next: {written.command}")
+  return app.SOME_SKIPPED if written.skipped else 0

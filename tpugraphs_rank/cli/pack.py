@@ -9,25 +9,33 @@ Run it again to pack graphs that have changed. Training, evaluation and predicti
 files (see their flag --packed). The files are stored in `packed/` next to the graphs, or in the
 folder that --output names (--packed_root of those commands).
 
+A damaged graph is reported and skipped, and the others are packed. The exit status is then 3, and
+the split is read from its .npz files until the graph is replaced and packed. --strict stops at the
+first damaged graph.
+
 --check packs nothing: it compares all checksums. Its exit status is 1 if a file is damaged, missing
 or belongs to another source.
 """
 
 from collections.abc import Sequence
+import logging
 
 from absl import flags
 
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import packed
 from tpugraphs_rank.data import registry
 
+_log = logging.getLogger("tpugraphs_rank.pack")
+
 
 def pack(name: str, splits: Sequence[str] | None = None,
-         data_root: files.PathLike | None = None, output: files.PathLike | None = None
-         ) -> list[packed.Packed]:
+         data_root: files.PathLike | None = None, output: files.PathLike | None = None,
+         strict: bool = True) -> list[packed.Packed]:
   """Packs splits of a collection.
 
   Args:
@@ -35,6 +43,7 @@ def pack(name: str, splits: Sequence[str] | None = None,
     splits: the splits; None: those that have files.
     data_root: folder of the public collections.
     output: folder of packed collections, instead of `packed` next to the graphs.
+    strict: whether the first damaged graph raises, see `packed.pack`.
 
   Raises:
     UnknownNameError: no such collection or split.
@@ -46,7 +55,7 @@ def pack(name: str, splits: Sequence[str] | None = None,
   for split in _present_splits(collection, splits, data_root):
     sources = collections.load_collection(collection, split, data_root).paths
     folder = packed.folder_of(collection, split, data_root, output)
-    done.append(packed.pack(collection, split, sources, folder))
+    done.append(packed.pack(collection, split, sources, folder, strict))
   return done
 
 
@@ -101,9 +110,10 @@ def define_flags() -> None:
   flags.DEFINE_string("output", None, "Folder of packed collections. By default packed/ next to "
                       "the graphs.")
   flags.DEFINE_bool("check", False, "Pack nothing; compare all checksums.")
+  flags.DEFINE_bool("strict", False, "Stop at the first damaged graph, instead of skipping it.")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
   """Runs the command."""
   values = flags.FLAGS
   arguments = (values.collection, values.splits, values.data_root, values.output)
@@ -116,7 +126,12 @@ def main(argv: list[str]) -> None:
           f"{len(problems)} packed files of {values.collection} cannot be used; remove the damaged "
           "ones and run the same command without --check")
     print("all checksums match")
-    return
-  for done in pack(*arguments):
+    return 0
+  packs = pack(*arguments, strict=values.strict)
+  for done in packs:
     print(f"{done.folder}: {done.graphs} graphs, {done.written} of them packed now, "
           f"{done.nbytes / 1e6:,.1f} MB")
+  failed = [error for done in packs for error in done.failed]
+  for error in failed:
+    _log.warning("skipped: %s", error)
+  return app.SOME_SKIPPED if failed else 0

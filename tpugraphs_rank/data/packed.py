@@ -38,15 +38,17 @@ class Packed(NamedTuple):
 
   Attributes:
     folder: the folder of the split's packed graphs.
-    graphs: number of graphs.
+    graphs: number of packed graphs.
     written: number of graphs packed by this call.
     nbytes: total size of the packed graphs, in bytes.
+    failed: the error of each graph that could not be packed. The split cannot be used then.
   """
 
   folder: pathlib.Path
   graphs: int
   written: int
   nbytes: int
+  failed: tuple[errors.DataError, ...] = ()
 
 
 def folder_of(collection: registry.Collection, split: str,
@@ -146,7 +148,7 @@ def _open_current(source: pathlib.Path, target: pathlib.Path) -> packed_format.R
 
 
 def pack(collection: registry.Collection, split: str, sources: Sequence[pathlib.Path],
-         folder: pathlib.Path) -> Packed:
+         folder: pathlib.Path, strict: bool = True) -> Packed:
   """Packs the graphs that are not packed yet or have changed.
 
   It may be interrupted, and several processes may call it at the same time.
@@ -156,6 +158,8 @@ def pack(collection: registry.Collection, split: str, sources: Sequence[pathlib.
     split: the split.
     sources: its `.npz` files.
     folder: as `folder_of` returns it.
+    strict: whether the first damaged source raises. Otherwise the others are packed, and only a
+      split without a sound source raises.
 
   Raises:
     DataError: a source is damaged or of another kind, or two sources have the same name.
@@ -169,6 +173,7 @@ def pack(collection: registry.Collection, split: str, sources: Sequence[pathlib.
         "same packed file; rename one of them")
   keys: dict[str, str] = {}
   written, nbytes = 0, 0
+  failed: list[errors.DataError] = []
   with _Locks(folder) as locks, tqdm.tqdm(
       total=len(sources), desc=f"packing {collection.name} {split}", unit="graph", disable=None,
       leave=False) as bar:
@@ -181,15 +186,25 @@ def pack(collection: registry.Collection, split: str, sources: Sequence[pathlib.
           if not held:
             busy.append(source)
             continue
-          reader, new = _packed(collection, source, _target(folder, source))
+          try:
+            reader, new = _packed(collection, source, _target(folder, source))
+          except errors.DataError as error:
+            if strict:
+              raise
+            failed.append(error)
+            bar.update()
+            continue
         keys[source.stem] = reader.meta["source"]
         written += new
         nbytes += reader.path.stat().st_size
         bar.update()
       waiting = busy
-    files.write_json(folder / _INDEX, {
-        "collection": collection.name, "split": split, "graphs": dict(sorted(keys.items()))})
-  return Packed(folder, len(sources), written, nbytes)
+    if failed and not keys:
+      raise failed[0]
+    if not failed:  # The index states that the split is complete.
+      files.write_json(folder / _INDEX, {
+          "collection": collection.name, "split": split, "graphs": dict(sorted(keys.items()))})
+  return Packed(folder, len(keys), written, nbytes, tuple(failed))
 
 
 def _packed(collection: registry.Collection, source: pathlib.Path, target: pathlib.Path
