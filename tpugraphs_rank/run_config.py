@@ -62,6 +62,9 @@ class DataConfig:
       "are packed first), or never. The results are the same.", choices=PACKED, hashed=False)
   packed_root: str | None = setting(
       None, "Folder of packed collections. Default: packed/ next to the graphs.", hashed=False)
+  partial: bool = setting(
+      False, "If graphs of the collection are missing, use those that exist. The log and the "
+      "reports state how many are missing.", hashed=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The submission commands: what they print, write and return."""
 
 import json
+import random
 import subprocess
 import sys
 
@@ -8,11 +9,19 @@ import pandas as pd
 import pytest
 
 from tests import public_tree
+from tests import testdata
 from tests.helpers import commands
 from tpugraphs_rank import submission
+from tpugraphs_rank.submission import public_graphs
 
 SIZES = {"tile:xla": 844, "layout:xla:default": 8, "layout:xla:random": 8,
          "layout:nlp:default": 17, "layout:nlp:random": 17}
+
+
+@pytest.fixture(autouse=True)
+def _no_data(monkeypatch, tmp_path):
+  """The data of the developer must not be used."""
+  monkeypatch.setenv("TPUGRAPHS_RANK_DATA", str(tmp_path / "no_data"))
 
 
 def _run(command, *arguments):
@@ -62,9 +71,13 @@ def test_parts_to_a_valid_submission_of_894_rows(tree, parts, tmp_path):
   valid = _run("validate", "--submission", output, "--data_root", tree)
   assert valid.returncode == 0 and valid.stderr == ""
   assert valid.stdout.splitlines() == [*lines[:-1], f"{output} is valid: 894 rows"]
-  # The file is valid when it is its own sample.
+  # The file is valid when it is its own sample, and against both.
   sampled = _run("validate", "--submission", output, "--sample", output)
-  assert sampled.returncode == 0 and sampled.stdout == valid.stdout
+  assert sampled.returncode == 0 and sampled.stdout.splitlines() == [
+      *lines[:-1], "numbers of configurations of 894 graphs: 894 unknown",
+      f"{output} is valid: 894 rows"]
+  both = _run("validate", "--submission", output, "--sample", output, "--data_root", tree)
+  assert both.returncode == 0 and both.stdout == valid.stdout
 
 
 def test_the_faults_of_an_invalid_submission_name_their_lines(tree, parts, tmp_path):
@@ -97,6 +110,99 @@ def test_an_invalid_file_is_never_written(tree, parts, tmp_path):
       f"{other}: line 2: {name}: conflicts with {parts['layout:xla:default']}, line 2, which ranks "
       "the graph differently; leave one of the two parts out"]
   assert done.stderr == f"error: 1 fault; {output} was not written\n"
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+  """The competition's sample: its IDs in its order, with its lists, which are placeholders."""
+  path = tmp_path_factory.mktemp("official") / "sample_submission.csv"
+  submission.write(path, [
+      submission.Row(name, range(5 if name.startswith("tile:") else 1000))
+      for name in public_graphs.configurations()])
+  return path
+
+
+def _real_rows():
+  """A ranking of each of the 894 test graphs; as many of the kernels are small as really are."""
+  rng = random.Random(0)
+  small = iter([size for size, number in public_graphs.SMALL_KERNELS["tile:xla"].items()
+                for _ in range(number)])
+  for name, count in public_graphs.configurations().items():
+    count = next(small, 30) if count is None else count
+    yield name, rng.sample(range(count), count)
+
+
+@testdata.required
+def test_the_official_sample_is_as_these_tests_build_it(official):
+  assert official.read_bytes() == testdata.path("tpugraphs_npz/sample_submission.csv").read_bytes()
+
+
+def test_the_official_sample_is_a_placeholder(official):
+  for arguments in ([], ["--sample", official]):
+    done = _run("validate", "--submission", official, *arguments)
+    assert done.returncode == 1 and done.stderr == ""
+    faults, counts = done.stdout.splitlines()[:4], done.stdout.splitlines()[4:]
+    assert faults[0].startswith("line 3: tile:xla: 843 rows list 5 indices or more, but 827 of ")
+    assert faults[1:3] == [
+        f"line {line}: {name}: 1000 indices; expected all 1001 of its 1001 configurations"
+        for line, name in ((859, "layout:xla:random:937ee0eb0d5d6151b7b8252933b5c1c9"),
+                           (878, "layout:nlp:default:3a0c5517a87df8d82fd637b83298a3ba"))]
+    assert faults[3].startswith("warning: line 2: all rows of tile:xla, layout:xla:default, ")
+    assert [line.split() for line in counts[:5]] == [
+        [name, str(count), "of", str(count), "rows"] for name, count in SIZES.items()]
+    assert counts[5:] == [
+        "numbers of configurations of 894 graphs: 51 from the published facts, 843 unknown",
+        f"{official} is invalid: 3 faults on 3 lines"]
+
+
+@pytest.mark.parametrize("order", ["sample", "collection", "reversed", "shuffled"])
+@pytest.mark.parametrize("as_written_by", ["this project", "another program"])
+def test_a_real_submission_is_valid_in_any_order(official, tmp_path, order, as_written_by):
+  own = as_written_by == "this project"
+  rows = [(name, ranking[:5] if own and name.startswith("tile:") else ranking)
+          for name, ranking in _real_rows()]
+  canonical = submission.render(
+      submission.Row(name, ranking[:5] if name.startswith("tile:") else ranking)
+      for name, ranking in rows)
+  if order == "shuffled":
+    random.Random(1).shuffle(rows)
+  elif order != "sample":
+    rows.sort(reverse=order == "reversed")
+  path, fixed = tmp_path / "submission.csv", tmp_path / "fixed.csv"
+  data = submission.render(submission.Row(name, ranking) for name, ranking in rows)
+  path.write_bytes(data if own else b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n")[:-2])
+  for arguments in ([], ["--sample", official]):
+    done = _run("validate", "--submission", path, *arguments)
+    assert done.returncode == 0, done.stdout
+    *_, verdict = [line for line in done.stdout.splitlines() if " is valid: " in line]
+    assert verdict == f"{path} is valid: 894 rows" + ("" if own else ", 4 warnings")
+    strict = _run("validate", "--submission", path, "--strict", *arguments)
+    assert strict.returncode == (0 if own else 1)
+  done = _run("fix", "--submission", path, "--output", fixed, "--sample", official)
+  assert done.returncode == 0 and fixed.read_bytes() == canonical
+  assert done.stdout.splitlines()[-1] == f"{fixed}: 894 rows, " + (
+      "unchanged" if path.read_bytes() == canonical else "in the canonical form")
+  merged = tmp_path / "merged.csv"
+  done = _run("merge", "--parts", path, "--output", merged, "--sample", official)
+  assert done.returncode == 0 and merged.read_bytes() == canonical
+  assert done.stdout.count("warning: ") == (0 if own else 4)
+  done = _run("validate", "--submission", fixed, "--strict", "--sample", official)
+  assert done.returncode == 0
+
+
+def test_a_file_with_faults_is_not_fixed(official, tmp_path):
+  path = tmp_path / "bad.csv"
+  rows = [submission.Row(name, ranking) for name, ranking in _real_rows()]
+  data = submission.render(rows).replace(b"\n", b"\r\n").splitlines(keepends=True)
+  path.write_bytes(b"".join([*data[:7], data[6], *data[7:-1]]))
+  done = _run("fix", "--submission", path, "--output", tmp_path / "f.csv", "--sample", official)
+  assert done.returncode == 1 and not (tmp_path / "f.csv").exists()
+  repeated, missing, *warnings = done.stdout.splitlines()
+  assert repeated == f"line 8: {rows[5].id}: the ID already appears on line 7; expected it once"
+  assert missing == f"line 896: {rows[-1].id}: the row is missing"
+  assert [line.partition(": ")[0] for line in warnings] == ["warning"] * 2
+  assert done.stderr == (f"error: 2 faults, whose correction is not clear; {tmp_path / 'f.csv'} "
+                         f"was not written: correct them in {path}\n")
 
 
 def test_fewer_collections_only_on_request(tree, parts, tmp_path):
@@ -162,8 +268,12 @@ def test_a_test_split_cannot_be_scored(tree, parts):
      "error: Unknown command line flag 'sample'"),
     (["merge", "--output", "s.csv"], 2, "error: --parts is required"),
     (["validate", "--submission", "/gone.csv"], 1, "error: no file /gone.csv; `"),
-    (["validate", "--submission", "{part}", "--sample", "{part}", "--split", "test"], 1,
-     "error: --sample and --split; the sample alone defines the rows"),
+    (["validate", "--submission", "{part}", "--sample", "{part}", "--partial"], 1,
+     "error: --sample and --partial; the sample alone defines the rows"),
+    (["validate", "--submission", "{part}", "--sample", "{part}", "--collections", "tile:xla"], 1,
+     "error: sample {part} has no row of tile:xla; it has: layout:xla:random; check --collections"),
+    (["fix", "--submission", "{part}", "--output", "{part}"], 1,
+     "error: --output is the file that is read, {part}; choose another name"),
     (["validate", "--submission", "{part}", "--sample", "/gone.csv"], 1, "error: no file /gone"),
     (["validate", "--submission", "{part}", "--data_root", "/gone"], 1,
      "error: no data of tile:xla test at /gone/npz/tile/xla/test"),
@@ -175,12 +285,13 @@ def test_a_test_split_cannot_be_scored(tree, parts):
 def test_a_mistake_is_one_line(parts, arguments, status, message):
   done = _run(*(str(argument).format(part=parts["layout:xla:random"]) for argument in arguments))
   assert done.returncode == status and done.stdout == ""
-  assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+  assert done.stderr.startswith(message.format(part=parts["layout:xla:random"]))
+  assert done.stderr.count("\n") == 1
 
 
 def test_joining_and_checking_import_no_tensorflow():
   code = ("import sys; from tpugraphs_rank.cli import submission_merge, submission_validate, "
-          "submission_score; print('tensorflow' in sys.modules)")
+          "submission_fix, submission_score; print('tensorflow' in sys.modules)")
   done = subprocess.run([sys.executable, "-c", code], cwd=commands.ROOT, capture_output=True,
                         text=True, check=True)
   assert done.stdout == "False\n"

@@ -41,22 +41,81 @@ def valid(draw: st.DrawFn) -> bytes:
       for row in EXPECTATION.rows)
 
 
-def is_valid(data: bytes, expected: submission.Expectation = EXPECTATION) -> bool:
-  """The slow and obvious check: whether `data` is a file that a writer could have written."""
-  lines = data.split(b"\n")
-  if lines[0] != b"ID,TopConfigs" or lines[-1] != b"" or len(lines) != len(expected.rows) + 2:
+def is_valid(data: bytes, expected: submission.Expectation = EXPECTATION, strict: bool = False
+             ) -> bool:
+  """The slow and obvious check: whether `data` is a file that a writer could have written.
+
+  The rows may be in any order. Without `strict`, the writer may also be a program that writes a
+  byte order mark, CR LF, quotes, empty lines, no last newline or more of the ranking of a tile.
+  """
+  if not strict:
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    data += b"" if data.endswith(b"\n") else b"\n"
+  header, *lines = data.split(b"\n")
+  if lines[-1:] != [b""]:
     return False
-  for line, row in zip(lines[1:], expected.rows):
-    start = f"{row.id},".encode()
-    if not line.startswith(start):
-      return False
-    names = {str(index).encode(): index for index in range(row.num_configs)}
-    entries = line[len(start):].split(b";")
-    if any(entry not in names for entry in entries):
-      return False
-    if len(entries) != row.length or len(set(entries)) != len(entries):
+  lines = lines[:-1]
+  if not strict:
+    header, *lines = map(_plain, [header, *lines])
+    lines = [line for line in lines if line]
+  fields = [line.split(b",") for line in lines]
+  by_id = {row.id.encode(): row for row in expected.rows}
+  if header != b"ID,TopConfigs" or any(len(row) != 2 for row in fields) or (
+      sorted(by_id) != sorted(name for name, _ in fields)):
+    return False
+  for name, body in fields:
+    row = by_id[name]
+    names = {str(index).encode() for index in range(row.num_configs)}
+    entries = body.split(b";")
+    longest = row.num_configs if row.kind == "tile" and not strict else row.length
+    if not set(entries) <= names or len(set(entries)) != len(entries) or not (
+        row.length <= len(entries) <= longest):
       return False
   return True
+
+
+def _plain(line: bytes) -> bytes:
+  """A line without CR, and its two fields without quotes."""
+  line = line.removesuffix(b"\r")
+  fields = line.split(b",")
+  inner = [field[1:-1] if len(field) > 1 and field[:1] == field[-1:] == b'"' else field
+           for field in fields]
+  return line if len(fields) != 2 or any(b'"' in field for field in inner) else b",".join(inner)
+
+
+class Harmless(NamedTuple):
+  """A file that is valid with warnings, and its canonical form."""
+
+  data: bytes
+  canonical: bytes
+
+
+@st.composite
+def harmless(draw: st.DrawFn) -> Harmless:
+  """A valid file as other programs write it, in any order of its rows."""
+  canonical = draw(valid())
+  rng = random.Random(draw(st.integers(0, 2**32)))
+  rows = _lines(canonical)[1:]
+  if draw(st.booleans()):
+    for place, expected in enumerate(EXPECTATION.rows):
+      if expected.kind == "tile":
+        rest = set(range(expected.num_configs)) - set(
+            map(int, rows[place].partition(",")[2].split(";")))
+        more = rng.sample(sorted(rest), rng.randint(0, len(rest)))
+        rows[place] += "".join(f";{index}" for index in more)
+  if draw(st.booleans()):
+    rng.shuffle(rows)
+  lines = ["ID,TopConfigs", *rows]
+  if draw(st.booleans()):
+    lines = [",".join(f'"{field}"' if rng.random() < 0.5 else field for field in line.split(","))
+             for line in lines]
+  if draw(st.booleans()):
+    lines.insert(rng.randint(1, len(lines)), "")
+  ends = draw(st.sampled_from([("\n",), ("\r\n",), ("\n", "\r\n")]))
+  data = "".join(line + rng.choice(ends) for line in lines)
+  if draw(st.booleans()):
+    data = data.removesuffix("\n")
+  return Harmless((draw(st.sampled_from(["", "\ufeff"])) + data).encode(), canonical)
 
 
 class Corrupted(NamedTuple):
@@ -113,18 +172,6 @@ def _row_repeated(draw, data):
   return Corrupted("row repeated", _joined(lines), [(max(to, place + (to <= place)) + 1, name)])
 
 
-def _row_moved(draw, data):
-  lines = _lines(data)
-  place, name = _pick(draw, lines)
-  line = lines.pop(place)
-  to = draw(st.integers(1, len(lines)).filter(lambda to: to != place))
-  lines.insert(to, line)
-  where = [(to + 1, name)]
-  if abs(to - place) == 1:  # Either of two neighbours may be said to be misplaced.
-    where.append((place + 1, lines[place].partition(",")[0]))
-  return Corrupted("row moved", _joined(lines), where)
-
-
 def _id_changed(draw, data):
   lines = _lines(data)
   place, name = _pick(draw, lines)
@@ -139,8 +186,8 @@ def _id_changed(draw, data):
 def _header_changed(draw, data):
   header = draw(st.sampled_from([
       "id,topconfigs", "ID;TopConfigs", "ID,TopConfigs,", "ID, TopConfigs", " ID,TopConfigs",
-      '"ID","TopConfigs"', "ID,TopConfig", "ID\tTopConfigs", "", ",", "ID", "\ufeffID,TopConfigs",
-      "ID,TopConfigs\r", "ID,TopConfigs\0", "ID,TopConfigs "]))
+      '"ID,TopConfigs"', '"ID",TopConfigs"', "ID,TopConfig", "ID\tTopConfigs", "", ",", "ID",
+      "\ufeff\ufeffID,TopConfigs", "ID,TopConfigs\0", "ID,TopConfigs "]))
   return Corrupted(f"header {header!r}", _joined([header, *_lines(data)[1:]]), [(1, "")])
 
 
@@ -172,7 +219,7 @@ def _entry_changed(draw, data):
   elif kind == "dropped":
     del entries[at]
   elif kind == "inserted":
-    entries.insert(at, str(draw(st.integers(0, expected.num_configs - 1))))
+    entries.insert(at, draw(st.sampled_from(entries)))
   else:
     entries += entries[-1:] * draw(st.integers(1, 5))
   lines[place] = f"{name},{';'.join(entries)}"
@@ -196,9 +243,9 @@ def _row_wrapped(draw, data):
   body = lines[place].partition(",")[2]
   lines[place] = draw(st.sampled_from([
       f" {name},{body}", f"{name},{body} ", f"{name} ,{body}", f"{name}, {body}", f"{name},{body};",
-      f"{name},;{body}", f'"{name}",{body}', f'{name},"{body}"', f'"{name}","{body}"',
+      f"{name},;{body}", f'"{name},{body}', f'{name},{body}"', f'"{name}" ,"{body}"',
       f'"{name},{body}"', f"'{name}','{body}'", f"{name},{body},", f"{name},[{body}]", f"{name},",
-      name, f",{body}", f"{name},{body}\r", f"\ufeff{name},{body}", f"0,{name},{body}",
+      name, f",{body}", f'"""{name}""",{body}', f"\ufeff{name},{body}", f"0,{name},{body}",
       f"{name},{body},{body}", f"{name}\u200b,{body}", f"#{name},{body}"]))
   return Corrupted(f"row is {lines[place]!r}", _joined(lines), [(place + 1, name)])
 
@@ -216,14 +263,12 @@ def _byte_inserted(draw, data):
 
 def _line_end_changed(draw, data):
   lines = data.split(b"\n")[:-1]
-  kind = draw(st.sampled_from(["CRLF", "all CRLF", "CR", "none", "all CR"]))
+  kind = draw(st.sampled_from(["CR", "CR CR LF", "none", "all CR"]))
   place = draw(st.integers(0, len(lines) - 2))
   name = lines[place].partition(b",")[0].decode() if place else ""
-  if kind == "all CRLF":
-    return Corrupted(kind, data.replace(b"\n", b"\r\n"), [(1, "")])
   if kind == "all CR":
     return Corrupted(kind, data.replace(b"\n", b"\r"), [(1, "")])
-  end = {"CRLF": b"\r\n", "CR": b"\r", "none": b""}[kind]
+  end = {"CR": b"\r", "CR CR LF": b"\r\r\n", "none": b""}[kind]
   before, after = b"\n".join(lines[:place + 1]), b"\n".join(lines[place + 1:])
   return Corrupted(f"{kind} after line {place + 1}", before + end + after + b"\n",
                    [(place + 1, name)])
@@ -232,12 +277,12 @@ def _line_end_changed(draw, data):
 def _blank_line(draw, data):
   lines = _lines(data)
   to = draw(st.integers(0, len(lines)))
-  lines.insert(to, draw(st.sampled_from(["", " ", "\t", "\u00a0"])))
+  lines.insert(to, draw(st.sampled_from([" ", "\t", "\u00a0", ";", ","])))
   return Corrupted(f"blank line {to + 1}", _joined(lines), [(to + 1, "")])
 
 
 def _cut_short(draw, data):
-  size = draw(st.integers(0, len(data) - 1))
+  size = draw(st.integers(0, len(data) - 2))
   line = data[:size].count(b"\n") + 1
   # The line that is cut, or the first that is gone.
   name = "" if line == 1 else _lines(data)[line - 1].partition(",")[0]
@@ -245,7 +290,7 @@ def _cut_short(draw, data):
 
 
 def _encoded(draw, data):
-  encoding = draw(st.sampled_from(["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"]))
+  encoding = draw(st.sampled_from(["utf-16", "utf-16-le", "utf-16-be", "utf-32"]))
   return Corrupted(encoding, data.decode().encode(encoding), [(1, "")])
 
 
@@ -256,6 +301,6 @@ def _twice(draw, data):
                                                    (len(_lines(data)) + 2, first.id)])
 
 
-_KINDS = (_row_deleted, _row_repeated, _row_moved, _id_changed, _header_changed, _header_deleted,
+_KINDS = (_row_deleted, _row_repeated, _id_changed, _header_changed, _header_deleted,
           _header_again, _entry_changed, _separator_changed, _row_wrapped, _byte_inserted,
           _line_end_changed, _blank_line, _cut_short, _encoded, _twice)

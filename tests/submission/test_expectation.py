@@ -1,5 +1,6 @@
 """What must be in a submission, from the data or from a sample."""
 
+import collections as collections_lib
 import json
 import zipfile
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests import public_tree
 from tests import synthetic
+from tests import testdata
 from tests.submission import small_submissions
 from tpugraphs_rank import errors
 from tpugraphs_rank import submission
@@ -15,6 +17,7 @@ from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.submission import expectation as expectation_lib
+from tpugraphs_rank.submission import public_graphs
 
 
 @pytest.fixture(scope="module")
@@ -120,41 +123,128 @@ def _sample(tmp_path, data):
   return submission.from_sample(tmp_path / "sample.csv")
 
 
-def test_a_complete_sample_determines_all_but_the_range_of_full_tile_rows(tmp_path, whole):
+def test_a_sample_determines_the_ids_and_nothing_else(tmp_path, whole):
   data = submission.render(submission.Row(row.id, range(row.length)) for row in whole.rows)
   for actual in (_sample(tmp_path, data), _sample(tmp_path, b"\xef\xbb\xbf" + data.replace(
       b"\n", b"\r\n")[:-2])):
-    assert actual.places == whole.places and actual.collections == whole.collections
+    assert list(actual.places) == list(whole.places)
+    assert actual.collections == whole.collections and not actual.small
     for ours, theirs in zip(actual.rows, whole.rows):
-      assert (ours.collection, ours.kind, ours.length) == (
-          theirs.collection, theirs.kind, theirs.length)
-      unknown = theirs.kind == "tile" and theirs.length == 5
-      assert ours.num_configs == (None if unknown else theirs.num_configs)
+      assert ours == submission.ExpectedRow(
+          theirs.id, theirs.collection, theirs.kind, None, None)
     assert not submission.validate(data, actual)
 
 
-def test_a_sample_of_placeholders_determines_the_ids(tmp_path):
-  actual = _sample(tmp_path, b"ID,TopConfigs\nlayout:nlp:random:b:c,0;1;2;3;4\ntile:xla:a,4;2\n")
+@pytest.mark.parametrize("indices", [b"4;2", b"0;1;0", b"0;1;2;3;4;5;6", b"x;y", b"", b'"7"'])
+def test_the_lists_of_a_sample_are_not_used(tmp_path, indices):
+  actual = _sample(tmp_path, b"ID,TopConfigs\nlayout:nlp:random:b:c,%b\ntile:xla:a,%b\n" % (
+      indices, indices))
   assert actual.rows == (
       submission.ExpectedRow("layout:nlp:random:b:c", "layout:nlp:random", "layout", None, None),
-      submission.ExpectedRow("tile:xla:a", "tile:xla", "tile", 2, None))
+      submission.ExpectedRow("tile:xla:a", "tile:xla", "tile", None, None))
 
 
 @pytest.mark.parametrize("data, message", [
     (b"", "line 1: the file is empty"),
     (b"ID,TopConfigs\n", "has no rows"),
     (b"id,rank\ntile:xla:a,0\n", "line 1: the header is"),
-    (b"ID,TopConfigs\ntile:xla:a,0;x\n", "line 2: tile:xla:a: entry 2, 'x'"),
     (b"ID,TopConfigs\ntile:xla:a,0\ntile:xla:a,0\n", "line 3: tile:xla:a: appears twice"),
-    (b"ID,TopConfigs\ntile:xla:a,0;1;0;1;0\n", "line 2: tile:xla:a: repeats an index"),
-    (b"ID,TopConfigs\ntile:xla:a,0;1;2;3;4;5\n", "has 6 indices; expected at most 5 for a tile"),
-    (b"ID,TopConfigs\nlayout:xla:random:a,0;1;2;3;4;6\n", "is not a permutation of 0 to 5"),
     (b"ID,TopConfigs\nlayout:xla:random,0\n", "expected an ID tile:<source>:<stem> or layout:"),
     (b"ID,TopConfigs\nkernel,0\n", "expected an ID"),
 ])
 def test_a_faulty_sample_is_refused(tmp_path, data, message):
   with pytest.raises(errors.DataError, match=f"sample .*sample.csv.*{message}.*--data_root"):
     _sample(tmp_path, data)
+
+
+def test_the_data_completes_a_sample_as_far_as_it_exists(tree, tmp_path, whole):
+  rows = list(reversed(whole.rows))
+  (tmp_path / "sample.csv").write_bytes(
+      submission.render(submission.Row(row.id, range(5)) for row in rows))
+  both = submission.from_sample(tmp_path / "sample.csv", data_root=tree)
+  assert both.rows == tuple(rows) and "894 from the data" in both.knowledge()
+  gone = [row for row in rows if row.path.stem.startswith("a")]
+  copy = tmp_path / "copy"
+  for row in rows:
+    if row not in gone:
+      target = copy / row.path.relative_to(tree)
+      target.parent.mkdir(parents=True, exist_ok=True)
+      target.symlink_to(row.path)
+  part = submission.from_sample(tmp_path / "sample.csv", data_root=copy)
+  for row, known in zip(part.rows, rows, strict=True):
+    assert row.num_configs == (None if known in gone else known.num_configs)
+  assert part.knowledge() == (f"numbers of configurations of 894 graphs: {894 - len(gone)} from "
+                              f"the data, {len(gone)} unknown")
+
+
+def test_a_data_folder_without_the_graphs_of_the_sample_is_refused(tree, tmp_path):
+  path = tmp_path / "sample.csv"
+  path.write_bytes(b"ID,TopConfigs\ntile:xla:a,0\n")
+  with pytest.raises(errors.MissingDataError, match="has no test graph of tile:xla; check --data"):
+    submission.from_sample(path, data_root=tmp_path)
+  with pytest.raises(errors.DataError, match="no test graph in .* is in the sample .*same version"):
+    submission.from_sample(path, data_root=tree)
+
+
+def test_the_published_facts_about_the_test_graphs():
+  known = public_graphs.configurations()
+  by_collection = collections_lib.Counter(name.rpartition(":")[0] for name in known)
+  assert by_collection == {"tile:xla": 844, "layout:xla:default": 8, "layout:xla:random": 8,
+                           "layout:nlp:default": 17, "layout:nlp:random": 17}
+  layout = collections_lib.Counter(
+      count for name, count in known.items() if name.startswith("layout:"))
+  assert layout == {1000: 48, 1001: 2}
+  assert {name for name, count in known.items() if count == 1001} == {
+      "layout:nlp:default:3a0c5517a87df8d82fd637b83298a3ba",
+      "layout:xla:random:937ee0eb0d5d6151b7b8252933b5c1c9"}
+  assert sum(public_graphs.SMALL_KERNELS["tile:xla"].values()) == 844 - 828
+
+
+@testdata.required
+def test_the_published_facts_agree_with_the_public_files(tmp_path):
+  folder = testdata.path("tpugraphs_npz")
+  known = public_graphs.configurations()
+  sample = submission.parse((folder / "sample_submission.csv").read_bytes())
+  assert [row.id for row in sample.rows] == list(known)
+  (tmp_path / "npz").symlink_to(folder)
+  read = [row for row in submission.expect(data_root=tmp_path).rows if row.path]
+  assert len(read) == 5 and all(known[row.id] == row.num_configs for row in read)
+
+
+@pytest.mark.parametrize("data_root", [None, "partly"])
+def test_without_the_data_the_published_facts_are_expected(tmp_path, monkeypatch, data_root):
+  monkeypatch.setenv(registry.DATA_ROOT_VARIABLE, str(tmp_path / "nothing"))
+  known = public_graphs.configurations()
+  if data_root:
+    data_root = tmp_path / data_root
+    stem = next(name for name in known if known[name] is None).rpartition(":")[2]
+    npz.save_graph(data_root / "npz" / "tile" / "xla" / "test" / f"{stem}.npz",
+                   synthetic.tile_graph(1, num_configs=3, name=stem))
+  names = ["tile:xla"] if data_root else expectation_lib.COLLECTIONS
+  actual = submission.expect(names, data_root=data_root)
+  assert actual.small == public_graphs.SMALL_KERNELS
+  assert len(actual.rows) == (844 if data_root else 894)
+  for row in actual.rows:
+    if row.path:
+      assert row.path.stem == stem and (row.num_configs, row.length) == (3, 3)
+    else:
+      assert row.num_configs == known[row.id]
+      assert row.length == (None if row.num_configs is None else
+                            5 if row.kind == "tile" else row.num_configs)
+  order = [(actual.collections.index(row.collection), row.id) for row in actual.rows]
+  assert order == sorted(order)
+  with pytest.raises(errors.MissingDataError):  # Which graphs another split has is not known.
+    submission.expect(names, "valid", data_root)
+
+
+def test_the_graphs_that_exist(tmp_path):
+  public_tree.write_tree(tmp_path, collections=["layout:xla:default"], splits=["test"],
+                         counts={"test": 3})
+  with pytest.raises(errors.DataError, match="3 of the 8 .*the 3 graphs that exist: --partial"):
+    submission.expect(["layout:xla:default"], data_root=tmp_path)
+  actual = submission.expect(["layout:xla:default"], data_root=tmp_path, partial=True)
+  assert len(actual.rows) == 3 and actual.rows == submission.from_data(
+      ["layout:xla:default"], data_root=tmp_path, partial=True).rows
 
 
 def test_selecting_some_collections_of_an_expectation():

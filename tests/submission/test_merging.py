@@ -40,8 +40,18 @@ def test_any_distribution_of_rows_over_parts_merges_to_the_same_file(data, draws
 def test_a_merged_file_is_valid(corrupted, other):
   merged = submission.merge({"a": corrupted.data, "b": other}, E)
   assert bool(merged.data) == (not merged.faults)
-  if merged.data:  # Rows that are out of order or repeated are repaired.
-    assert small_submissions.is_valid(merged.data)
+  if merged.data:
+    assert small_submissions.is_valid(merged.data, strict=True)
+
+
+@hypothesis.given(small_submissions.harmless())
+def test_a_merged_file_is_canonical(harmless):
+  merged = submission.merge({"a.csv": harmless.data}, E)
+  assert merged.data == harmless.canonical and merged.faults == ()
+  warnings = submission.check(harmless.data, E).warnings
+  assert merged.warnings == tuple(("a.csv", warning) for warning in warnings)
+  strict = submission.merge({"a.csv": harmless.data}, E, strict=True)
+  assert strict.faults == merged.warnings and bool(strict.data) == (not strict.faults)
 
 
 def test_a_conflict_names_both_parts_and_the_line():
@@ -57,14 +67,32 @@ def test_a_conflict_names_both_parts_and_the_line():
 def test_faults_name_their_part():
   merged = submission.merge({
       "a.csv": WHOLE.replace(b"2,1;0\n", b"2,1;1\n"),
-      "b.csv": HEADER + b"tile:xla:bert_7d,0\n" + LINES[4].replace(b"\n", b"\r\n") + LINES[4]}, E)
+      "b.csv": HEADER + b"tile:xla:bert_7d,0\n" + LINES[4].replace(b";", b"; ", 1) + LINES[4]}, E)
   assert [str(fault) for fault in merged.faults] == [
       "a.csv: line 3: tile:xla:alexnet_2: index 1 is repeated at entries 1 and 2; expected each at "
       "most once, and short lists without padding",
       "b.csv: line 2: tile:xla:bert_7d: unknown ID (did you mean 'tile:xla:bert_7c'?); it is not "
       "among the made-up graphs",
-      f"b.csv: line 3: {E.rows[4].id}: ends with CR LF; expected LF only (Unix line ends)",
+      f"b.csv: line 3: {E.rows[4].id}: entry 2, ' 6', has whitespace around it; expected whole "
+      "numbers such as 0 or 17, separated by ';'",
       f"b.csv: line 4: {E.rows[4].id}: the ID already appears on line 3; expected it once"]
+
+
+def test_parts_that_list_more_of_the_same_ranking_agree():
+  longer = LINES[3].replace(b"\n", b";9;8\n")
+  merged = submission.merge({"a.csv": HEADER + longer, "b.csv": WHOLE}, E)
+  assert merged.data == WHOLE and merged.repeats == 1
+
+
+def test_rows_that_cannot_all_be_right_are_found_over_all_parts():
+  rows = tuple(submission.ExpectedRow(f"tile:a:k{place}", "tile:a", "tile", None, None)
+               for place in range(3))
+  expected = submission.Expectation(rows, "a sample", {"tile:a": {2: 1}})
+  parts = {f"{place}.csv": HEADER + f"tile:a:k{place},4;3;2;1;0\n".encode() for place in range(3)}
+  (fault,) = submission.merge(parts, expected).faults
+  assert fault.part == "0.csv" and "3 rows list 5 indices or more, but 2 of these" in str(fault)
+  parts["2.csv"] = HEADER + b"tile:a:k2,1;0\n"
+  assert submission.merge(parts, expected).faults == ()
 
 
 def test_missing_rows_and_collections_are_named():

@@ -31,7 +31,7 @@ def test_the_format_equals_the_golden_file_byte_for_byte(tmp_path):
 
 
 def test_the_golden_file_is_valid_and_reads_back():
-  assert small_submissions.is_valid(GOLDEN.read_bytes())
+  assert small_submissions.is_valid(GOLDEN.read_bytes(), strict=True)
   assert submission.validate(GOLDEN.read_bytes(), small_submissions.EXPECTATION) == []
   for read, written in zip(submission.read(GOLDEN), _golden_rows(), strict=True):
     assert read.id == written.id

@@ -82,6 +82,23 @@ def test_scores_are_the_competitions_formula(tile, layout):
       "without_runtimes": {}}
 
 
+def test_any_valid_file_has_the_score_of_its_canonical_form(tile, layout):
+  header, k1, *rows = FILE.decode().splitlines()
+  k1 = '"{}",{};4;5'.format(*k1.split(","))
+  other = "\ufeff" + "\r\n".join([header, *reversed(rows), k1])
+  assert submission.score(other.encode(), "valid", [tile, layout]) == (
+      submission.score(FILE, "valid", [tile, layout]))
+
+
+def test_the_graphs_that_exist_are_scored(tile):
+  (tile.folder / "valid" / "k2.npz").unlink()
+  data = FILE[:FILE.index(b"tile:made:k2")]
+  with pytest.raises(errors.DataError, match="1 of the 2 graphs .*the one that exists: --partial"):
+    submission.score(data, "valid", [tile])
+  result = submission.score(data, "valid", [tile], partial=True)
+  assert [graph.graph for graph in result.graphs] == ["k1"]
+
+
 def test_collections_that_are_not_in_the_file_are_missing(tile, layout):
   result = submission.score(b"".join(FILE.splitlines(keepends=True)[:3]), "valid", [tile, layout])
   stored = result.as_dict()
@@ -107,9 +124,10 @@ def test_a_file_without_any_measured_graph_is_refused(tmp_path):
 
 def test_faulty_files_and_other_collections_are_not_scored(tile, layout):
   with pytest.raises(errors.DataError, match=(
-      r"not valid for valid: line 2: tile:made:k1: no newline at the end.* \(and 1 more\); "
+      r"not valid for valid: line 2: tile:made:k1: 4 indices; expected the best 5 .* "
+      r"\(and 1 more\); "
       "`tpugraphs-rank submission validate --split valid` lists all faults")):
-    submission.score(FILE[:FILE.index(b"\ntile:made:k2")], "valid", [tile])
+    submission.score(FILE[:FILE.index(b";1\ntile:made:k2")], "valid", [tile])
   with pytest.raises(errors.DataError, match="no row of tile:made; name its collections with"):
     submission.score(FILE[:14] + FILE[FILE.index(b"layout"):], "valid", [tile])
 

@@ -1,4 +1,4 @@
-"""What the commands `submission merge`, `validate` and `score` share."""
+"""What the commands `submission merge`, `validate`, `fix` and `score` share."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,8 +10,6 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.submission import expectation as expectation_lib
 from tpugraphs_rank.submission import merging
 
-_DATA = ("data_root", "collections", "split")
-
 
 def define_data_flags(default_split: str) -> None:
   """Defines the flags that select the graphs that a submission ranks."""
@@ -21,34 +19,53 @@ def define_data_flags(default_split: str) -> None:
   flags.DEFINE_string("split", None, f"The split that is ranked. Default: {default_split}.")
   flags.DEFINE_list("collections", list(expectation_lib.COLLECTIONS),
                     "The collections in the file, in this order: names or descriptors.")
+  flags.DEFINE_bool("partial", False, "If graphs of a collection are missing, expect only those "
+                    "that exist.")
 
 
-def define_expectation_flags() -> None:
-  """Defines the flags that determine which rows must be in a submission."""
-  flags.DEFINE_string("sample", None, "A sample submission to use instead of the data: its IDs in "
-                      "its order, and what its lists reveal about the graphs.")
+def define_expectation_flags(strict: bool = True) -> None:
+  """Defines the flags that determine which rows must be in a submission.
+
+  Args:
+    strict: whether to define `--strict`.
+  """
+  flags.DEFINE_string("sample", None, "A sample submission, whose IDs the file must have. Its "
+                      "lists are not used: the numbers of configurations are those of the data, "
+                      "as far as it exists, and otherwise the published ones.")
   flags.DEFINE_bool("allow_partial", False, "Accept a file that lacks some of the collections.")
+  if strict:
+    flags.DEFINE_bool("strict", False, "Treat warnings as faults: CR LF, a byte order mark, "
+                      "quotes, empty lines, a missing last newline, tile rows of more than five "
+                      "indices, lists that are placeholders.")
 
 
 def expected_rows(values: flags.FlagValues, parts: Iterable[bytes]
                  ) -> tuple[submission.Expectation, Sequence[str]]:
   """The rows that must be in the file, and the collections that --allow_partial leaves out."""
+  by_name = {collection.name: collection
+             for collection in map(registry.get_collection, values.collections)}
+  split = values.split or "test"
   if values.sample:
-    clash = next((flag for flag in _DATA if values[flag].present), None)
-    if clash:
+    if values.partial:
       raise errors.ConfigError(
-          f"--sample and --{clash}; the sample alone defines the rows: give one of them")
-    whole = submission.from_sample(values.sample)
-    names = _wanted(values, parts, whole.collections)
-    expectation = whole.only(names)
+          "--sample and --partial; the sample alone defines the rows: give one of them")
+    whole = submission.from_sample(
+        values.sample, list(by_name.values()), split, values.data_root)
     known: Sequence[str] = whole.collections
+    if values["collections"].present:
+      known = [name for name in by_name if name in known]
+      lacking = [name for name in by_name if name not in known]
+      if lacking:
+        raise errors.DataError(
+            f"sample {values.sample} has no row of {', '.join(lacking)}; it has: "
+            f"{', '.join(whole.collections)}; check --collections")
+    names = _wanted(values, parts, known)
+    expectation = whole.only(names)
   else:
-    by_name = {collection.name: collection
-               for collection in map(registry.get_collection, values.collections)}
-    names = _wanted(values, parts, tuple(by_name))
-    expectation = submission.from_data(
-        [by_name[name] for name in names], values.split or "test", values.data_root)
     known = tuple(by_name)
+    names = _wanted(values, parts, known)
+    expectation = submission.expect(
+        [by_name[name] for name in names], split, values.data_root, values.partial)
   return expectation, [name for name in known if name not in names]
 
 
@@ -71,6 +88,12 @@ def print_counts(counts: Mapping[str, int], expectation: submission.Expectation)
   width = max(map(len, expected))
   for name, count in expected.items():
     print(f"{name:<{width}}  {counts[name]:5d} of {count:5d} rows")
+
+
+def print_knowledge(expectation: submission.Expectation) -> None:
+  """Prints where the numbers of configurations come from, unless all are those of the data."""
+  if not all(row.path for row in expectation.rows):
+    print(expectation.knowledge())
 
 
 def print_left_out(names: Sequence[str]) -> None:

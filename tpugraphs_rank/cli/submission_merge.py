@@ -3,10 +3,12 @@
   tpugraphs-rank submission merge --output submission.csv \\
     --parts runs/a/submission_part.csv,runs/b/submission_part.csv
 
-Reads the parts that `tpugraphs-rank predict` writes and writes one file with all rows in order. An
-invalid file is never written: the command prints the faults instead, with part, line and ID.
+Reads the parts that `tpugraphs-rank predict` writes and writes one file with all rows in the
+canonical form: in the order of the sample (--sample), or else by collection and name. An invalid
+file is never written: the command prints the faults instead, with part, line and ID.
 
-The data (--data_root) or a sample submission (--sample) determines which rows must be in the file.
+The data (--data_root) or a sample submission (--sample) determines which rows must be in the file;
+without both, the published IDs of the test splits do.
 """
 
 from absl import flags
@@ -31,7 +33,9 @@ def main(argv: list[str]) -> int:
   values = flags.FLAGS
   parts = {path: reading.read_bytes(path) for path in values.parts}
   expectation, left_out = shared.expected_rows(values, parts.values())
-  merged = submission.merge(parts, expectation)
+  merged = submission.merge(parts, expectation, values.strict)
+  for warning in merged.warnings:
+    print(f"warning: {warning}")
   if merged.faults:
     for fault in merged.faults:
       print(fault)

@@ -2,8 +2,9 @@
 
   tpugraphs-rank submission score --submission valid.csv --split valid
 
-Needs runtimes, which the released test splits lack. Writes score.json, per_collection.csv and
-per_graph.csv into --output.
+Needs runtimes, which the released test splits lack. Takes every file that is valid according to
+`tpugraphs-rank submission validate`. Writes score.json, per_collection.csv and per_graph.csv into
+--output.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,7 +36,8 @@ def main(argv: list[str]) -> int:
   values = flags.FLAGS
   path = pathlib.Path(values.submission)
   split = values.split or "valid"
-  result = submission.score(reading.read_bytes(path), split, values.collections, values.data_root)
+  result = submission.score(reading.read_bytes(path), split, values.collections, values.data_root,
+                            values.partial)
   folder = pathlib.Path(values.output or path.with_name(f"{path.stem}.score"))
   stored = {"split": split, **result.as_dict()}
   means = result.competition.collections

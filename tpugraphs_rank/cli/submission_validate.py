@@ -1,14 +1,24 @@
 """List every fault of a submission.
 
   tpugraphs-rank submission validate --submission submission.csv --data_root data
+  tpugraphs-rank submission validate --submission submission.csv --sample sample_submission.csv
 
 Prints each fault as `line N: ID: message`. The exit status is 0 only if there is none.
 
-The data (--data_root) or a sample submission (--sample) determines which rows must be in the file.
+Rows are matched by ID: any order is valid. What every reader of CSV files accepts, such as CR LF,
+is a warning; --strict makes it a fault, and `tpugraphs-rank submission fix` removes it.
+
+The data (--data_root) or a sample submission (--sample) determines which rows must be in the file;
+without both, the published IDs of the test splits do. Of a sample, only the IDs are used. The
+numbers of configurations come from the data. Without it, those of the layout graphs are known; for
+tile kernels it is known how many have fewer than five, but not which.
 """
+
+import shlex
 
 from absl import flags
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import submission
 from tpugraphs_rank.cli import submission as shared
 from tpugraphs_rank.submission import reading
@@ -26,16 +36,25 @@ def main(argv: list[str]) -> int:
   values = flags.FLAGS
   data = reading.read_bytes(values.submission)
   expectation, left_out = shared.expected_rows(values, [data])
-  faults = submission.validate(data, expectation)
-  for fault in faults:
+  findings = submission.check(data, expectation)
+  if values.strict:
+    findings = findings.strict()
+  for fault in findings.faults:
     print(fault)
+  for warning in findings.warnings:
+    print(f"warning: {warning}")
   ids = {row.id for row in submission.parse(data).rows}
   shared.print_counts(expectation.count(ids), expectation)
+  shared.print_knowledge(expectation)
   shared.print_left_out(left_out)
-  if faults:
-    lines = len({fault.line for fault in faults})
-    print(f"{values.submission} is invalid: {shared.counted(len(faults), 'fault')} on "
+  if findings.faults:
+    lines = len({fault.line for fault in findings.faults})
+    print(f"{values.submission} is invalid: {shared.counted(len(findings.faults), 'fault')} on "
           f"{shared.counted(lines, 'line')}")
     return 1
-  print(f"{values.submission} is valid: {shared.counted(len(expectation.rows), 'row')}")
+  warnings = f", {shared.counted(len(findings.warnings), 'warning')}" if findings.warnings else ""
+  print(f"{values.submission} is valid: {shared.counted(len(expectation.rows), 'row')}{warnings}")
+  if findings.warnings:
+    print(commands.command("submission", "fix", "--submission", shlex.quote(values.submission),
+                           "--output", "FILE") + " writes the canonical form")
   return 0

@@ -27,14 +27,17 @@ class Split(Sequence[graphs.ConfiguredGraph]):
     split: "train", "valid", "test", or "all" for a collection that is not divided by program.
     paths: the files.
     packs: the packed graphs that are read instead of `paths`, in the same order; or None.
+    missing: number of graphs that the split should also have; not 0 only if it was loaded with
+      `partial`.
   """
 
   def __init__(self, collection: registry.Collection, split: str, paths: Sequence[pathlib.Path],
-               packs: Sequence[packed_format.Reader] | None = None):
+               packs: Sequence[packed_format.Reader] | None = None, missing: int = 0):
     self.collection = collection
     self.split = split
     self.paths: tuple[pathlib.Path, ...] = tuple(paths)
     self.packs = None if packs is None else tuple(packs)
+    self.missing = missing
 
   def __repr__(self) -> str:
     return f"<Split {self.collection.name} {self.split}: {len(self)} graphs>"
@@ -88,7 +91,7 @@ def find_files(collection: registry.Collection, split: str,
     listed = [folder / file for file in collection.files.get(split, ())]
     return ([path for path in listed if path.is_file()],
             [path for path in listed if not path.is_file()])
-  existing = sorted(folder.glob("*.npz"))
+  existing = files.without_companions(sorted(folder.glob("*.npz")), _logger, folder)
   return existing, [] if existing or collection.splits[split] == 0 else [folder]
 
 
@@ -100,16 +103,32 @@ def _folder(collection: registry.Collection, split: str, data_root: files.PathLi
 
 
 def missing_error(collection: registry.Collection, split: str, missing: pathlib.Path,
-                  data_root: files.PathLike | None = None) -> errors.MissingDataError:
-  """The error to raise if a split, or one of its files, does not exist."""
+                  data_root: files.PathLike | None = None, others: int = 0
+                  ) -> errors.MissingDataError:
+  """The error to raise if a split, or one of its files, does not exist.
+
+  Args:
+    collection: the collection.
+    split: its split.
+    missing: the file or folder.
+    data_root: as in `load_collection`.
+    others: number of graphs of the split that exist.
+  """
   return errors.MissingDataError(
       f"no data of {collection.name} {split} at {missing}; "
-      f"{collection.fetch_hint(split, data_root)}")
+      f"{collection.fetch_hint(split, data_root)}{_partial_hint(others)}")
+
+
+def _partial_hint(count: int) -> str:
+  """How to work with the existing graphs of an incomplete split; "" if there are none."""
+  return "" if not count else (
+      "; or work with the " + (f"{count} graphs that exist" if count > 1 else "one that exists") +
+      ": --partial (partial=True in Python)")
 
 
 def load_collection(name: files.PathLike | registry.Collection, split: str,
                     data_root: files.PathLike | None = None, packed: str = "never",
-                    packed_root: files.PathLike | None = None) -> Split:
+                    packed_root: files.PathLike | None = None, partial: bool = False) -> Split:
   """Finds the graphs of a split. They are read one at a time, on access.
 
   Args:
@@ -121,10 +140,13 @@ def load_collection(name: files.PathLike | registry.Collection, split: str,
       whole split is packed in its current state; or "always", which packs what is missing first.
       Packed graphs load only the data that is accessed, and are otherwise the same.
     packed_root: folder of the packed collections. Default: `packed` next to the graphs.
+    partial: whether to take the graphs that exist if others are missing. The log and `missing` of
+      the result state their number.
 
   Raises:
     UnknownNameError: no such collection or split.
-    MissingDataError: the files do not exist; the message says which command downloads them.
+    MissingDataError: the files do not exist; the message says which command downloads them. With
+      `partial`, only if none exists.
     DataError: the number of files differs from the one that the collection states.
   """
   collection = registry.get_collection(name)
@@ -134,12 +156,17 @@ def load_collection(name: files.PathLike | registry.Collection, split: str,
   if missing and not paths and packed != "never" and packed_lib.is_there(folder):
     packs = packed_lib.open_split(folder, ())
     paths = [reader.path for reader in packs]
-  elif missing:
-    raise missing_error(collection, split, missing[0], data_root)
+  elif missing and not (partial and paths):
+    raise missing_error(collection, split, missing[0], data_root, len(paths))
   expected = collection.splits[split]
-  if expected is not None and len(paths) != expected:
+  absent = max(len(missing) if paths else 0, (expected or 0) - len(paths))
+  if absent and partial:
+    _logger.warning("%s %s is partial: %d of its %d graphs are missing in %s", collection.name,
+                    split, absent, len(paths) + absent, _folder(collection, split, data_root))
+  elif expected is not None and len(paths) != expected:
     holds, remedy = (
-        (f"{len(paths)} of the", collection.fetch_hint(split, data_root))
+        (f"{len(paths)} of the",
+         collection.fetch_hint(split, data_root) + _partial_hint(len(paths)))
         if len(paths) < expected else
         (f"{len(paths)} graphs, not the", "move the files that do not belong there elsewhere"))
     raise errors.DataError(
@@ -156,6 +183,7 @@ def load_collection(name: files.PathLike | registry.Collection, split: str,
       else:
         words = ["pack", "--collection", name if isinstance(name, str) else collection.name,
                  "--splits", split]
+        words += ["--partial"] * bool(absent)
         for flag, value in (("--data_root", data_root), ("--output", packed_root)):
           if value:
             words += [flag, shlex.quote(str(value))]
@@ -163,4 +191,4 @@ def load_collection(name: files.PathLike | registry.Collection, split: str,
                         error, commands.command(*words))
   if packs is not None:
     _logger.info("%s %s: read from packed files in %s", collection.name, split, folder)
-  return Split(collection, split, paths, packs)
+  return Split(collection, split, paths, packs, absent)

@@ -175,7 +175,8 @@ def _read(config: run_config.RunConfig, collection: registry.Collection, split: 
     return
   try:
     stored = collections.load_collection(
-        collection, split, config.data.data_root, config.data.packed, config.data.packed_root)
+        collection, split, config.data.data_root, config.data.packed, config.data.packed_root,
+        config.data.partial)
   except errors.MissingDataError as error:
     _logger.warning("synthetic programs are not compared with %s %s: %s", collection.name, split,
                     error)

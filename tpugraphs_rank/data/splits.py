@@ -24,6 +24,8 @@ _logger = logging.getLogger(__name__)
 
 # Maximum number of graph names that a log line lists.
 _MAX_NAMES = 20
+# A ranking needs two configurations.
+_RANKED = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +69,12 @@ class Counts:
     list_size: configurations of a full list; None: unknown.
     sample_seed: the seed that selected the programs; None: all files were read.
     packed: whether packed files were read.
+    missing: number of graphs of the split that do not exist, with `partial`.
     programs: programs used.
     configurations: configurations used.
     repeats: configurations equal to an earlier one of the same program and side.
     programs_with_repeats: programs with such configurations.
+    equal_runtimes: programs whose configurations all have the same runtime: nothing to rank.
     short_lists: programs with fewer configurations than a full list.
     isolated_nodes: nodes without an edge.
     programs_with_isolated_nodes: programs with such nodes.
@@ -85,10 +89,12 @@ class Counts:
   list_size: int | None = None
   sample_seed: int | None = None
   packed: bool = False
+  missing: int = 0
   programs: int = 0
   configurations: int = 0
   repeats: int = 0
   programs_with_repeats: int = 0
+  equal_runtimes: int = 0
   short_lists: int = 0
   isolated_nodes: int = 0
   programs_with_isolated_nodes: int = 0
@@ -101,10 +107,15 @@ class Counts:
       parts[0] += f", sampled with seed {self.sample_seed} from {self.files} files"
     if self.packed:
       parts[0] += ", read from packed files"
+    if self.missing:
+      parts.append(f"partial: {self.missing} of {self.files + self.missing} graphs are missing")
     if self.repeats:
       parts.append(f"{self.repeats} repeated configurations in {self.programs_with_repeats} "
                    "programs " + ("(kept)" if self.duplicates == "keep" else
                       f"(merged: {self.duplicates} runtime)"))
+    if self.equal_runtimes:
+      parts.append(f"{self.equal_runtimes} programs have nothing to rank, because the runtimes of "
+                   "all their configurations are equal")
     if self.short_lists:
       parts.append(f"{self.short_lists} programs have fewer configurations than a list of "
                    f"{self.list_size}")
@@ -170,7 +181,7 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
   by_configuration = config.split_by == "configuration"
   source = collections.load_collection(
       collection, _stored_split(collection, split, by_configuration), config.data_root,
-      config.packed, config.packed_root)
+      config.packed, config.packed_root, config.partial)
   # Each of the three sides needs a configuration.
   least = max(config.min_configs, len(registry.SPLITS)) if by_configuration else config.min_configs
   # If divided by configuration, every split has the programs sampled for training.
@@ -178,12 +189,13 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
            else None)
   counts = Counts(f"{collection.name} {split}", len(source), least,
                   config.duplicates if split == "train" else "keep", list_size,
-                  packed=source.packs is not None)
+                  packed=source.packs is not None, missing=source.missing)
   order = np.arange(len(source))
   if limit is not None and limit < len(source):
     order = np.random.default_rng([seed, 1]).permutation(len(source))
     counts.sample_seed = seed
   programs: dict[int, ProgramView] = {}
+  most = 0
   paddings: dict[str, dict[Any, str]] = containers.defaultdict(dict)
   for index in tqdm.tqdm(order, desc=f"reading {counts.name}", unit="graph", disable=None,
                          leave=False):
@@ -191,7 +203,9 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
       break
     graph, path = source[index], source.paths[index]
     keys = graph.config_keys()
-    if int(keys.max(initial=-1)) + 1 < least:  # Keys are numbered from 0.
+    distinct = int(keys.max(initial=-1)) + 1  # Keys are numbered from 0.
+    most = max(most, distinct)
+    if distinct < least:
       counts.left_out.append(graph.name)
       continue
     if is_held_back is not None and is_held_back(graph):
@@ -220,10 +234,25 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
         "in validation or test; supply other programs, or see --synthetic_held_back")
   if not programs:
     raise errors.DataError(
-        f"{collection.name} {split}: no program has {least} distinct configurations "
-        f"or more ({len(source)} programs read); lower --min_configs")
+        f"{collection.name} {split}: no program has {least} distinct configurations or more; the "
+        f"{len(source)} programs read have at most {most}; "
+        f"{_how_to_use_fewer(most, by_configuration)}")
   _check_paddings(counts.name, paddings)
+  if counts.equal_runtimes == counts.programs:
+    _logger.warning(
+        "%s: there is nothing to rank: in each of the %d programs, the runtimes of all "
+        "configurations are equal; measure again, with a finer clock or more repetitions",
+        counts.name, counts.programs)
   return Loaded([programs[index] for index in sorted(programs)], counts)
+
+
+def _how_to_use_fewer(most: int, by_configuration: bool) -> str:
+  """The remedy if no program has enough distinct configurations; `most` is the largest number."""
+  needed = len(registry.SPLITS) if by_configuration else _RANKED
+  if most >= needed:
+    return f"lower --min_configs to {most}"
+  purpose = "dividing its configurations" if by_configuration else "a ranking"
+  return f"{purpose} needs {needed}, so measure more configurations of each program"
 
 
 def _stored_split(collection: registry.Collection, split: str, by_configuration: bool) -> str:
@@ -247,6 +276,8 @@ def _counted(program: ProgramView, keys: np.ndarray, counts: Counts) -> ProgramV
   if repeats and counts.duplicates != "keep":
     program = ProgramView(program.graph, *duplicates.merge(
         keys, program.runtimes, indices, counts.duplicates))
+  runtimes = program.runtimes[program.indices]
+  counts.equal_runtimes += bool((runtimes == runtimes[0]).all())
   isolated = quirks.isolated_nodes(program.graph)
   used = len(program.indices)
   counts.programs += 1

@@ -140,7 +140,8 @@ def _training(config: run_config.DataConfig, collection: registry.Collection, se
       stems = [program.graph.name for program in train]
     else:
       stems = [path.stem for path in collections.load_collection(
-          collection, stored, config.data_root, config.packed, config.packed_root).paths]
+          collection, stored, config.data_root, config.packed, config.packed_root,
+          config.partial).paths]
   except errors.MissingDataError as error:
     _logger.warning("seen and unseen groups cannot be distinguished: %s", error)
     return None, None

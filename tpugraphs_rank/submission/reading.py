@@ -1,9 +1,13 @@
-"""Reads submissions byte by byte: everything that `rows.render` would not write is a fault.
+"""Reads submissions byte by byte: everything that `rows.render` would not write is reported.
+
+What every reader of CSV files understands in the same way is a warning: CR LF, a byte order mark,
+double quotes around a field, empty lines, a missing last newline. Everything else is a fault.
 
 Reading does not stop at a fault. It uses the likely meaning of a faulty row (the ID without quotes,
 the index without its leading zero), so that one mistake is not reported five times.
 """
 
+import codecs
 import collections
 import pathlib
 import re
@@ -23,8 +27,12 @@ _DIGITS = re.compile(r"[0-9]+")
 _MOST_DIGITS = 18
 _SEPARATOR = "has a separator other than ';'"
 _ROW_START = re.compile(r"\W*(?:tile|layout):")
+# A line of two fields, each with or without the quotes of RFC 4180.
+_FIELDS = re.compile(r'(?P<first>"?)(?P<id>[^",]*)(?P=first),'
+                     r'(?P<second>"?)(?P<body>[^",]*)(?P=second)')
 _QUOTES = ('"', "'")
 _BYTE_ORDER_MARK = "\ufeff"
+_EMPTY_LINE = "empty line; the canonical form has none"
 
 
 class ReadRow(NamedTuple):
@@ -53,19 +61,25 @@ class Parsed(NamedTuple):
   Attributes:
     rows: in the order of the file.
     faults: faults of the format. Which rows are expected is not known here.
+    warnings: what differs from the canonical form without changing the meaning; one of each kind.
   """
 
   rows: tuple[ReadRow, ...]
   faults: tuple[Fault, ...]
+  warnings: tuple[Fault, ...] = ()
 
 
 def parse(data: bytes) -> Parsed:
   """Reads the rows of a submission and all faults of its format. Never raises."""
   rows: list[ReadRow] = []
   faults: list[Fault] = []
+  warnings = faults_lib.Collected()
   if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
     faults.append(Fault(1, "", "the file is UTF-16; save it as UTF-8"))
     data = data.decode("utf-16", "replace").encode("utf-8")
+  if data.startswith(codecs.BOM_UTF8):
+    warnings.add(1, "", "the file begins with a byte order mark; the canonical form has none")
+    data = data.removeprefix(codecs.BOM_UTF8)
   if not data.strip():
     return Parsed((), (*faults, Fault(
         1, "", f"the file is empty; expected the header {rows_lib.HEADER} and one row per graph")))
@@ -74,12 +88,14 @@ def parse(data: bytes) -> Parsed:
   if ends:
     lines.pop()
   for number, line in enumerate(lines, 1):
-    text, problems = _text(line)
+    text, problems, notes = _text(line)
     name = ""
     if number == 1 and not _ROW_START.match(text):
       if text != rows_lib.HEADER:
         problems.append(
             f"the header is {faults_lib.shown(text)!r}; expected {rows_lib.HEADER!r}")
+    elif not text:
+      notes.append(_EMPTY_LINE)
     elif not text.strip():
       problems.append("blank line; expected a row")
     elif text == rows_lib.HEADER:
@@ -91,11 +107,12 @@ def parse(data: bytes) -> Parsed:
       name, indices = _row(text, problems)
       rows.append(ReadRow(number, name, indices))
     faults += [Fault(number, name, problem) for problem in problems]
+    for note in notes:
+      warnings.add(number, name, note)
   if not ends:
     last = rows[-1].id if rows and rows[-1].line == len(lines) else ""
-    faults.append(Fault(len(lines), last, (
-        "no newline at the end; the file may be truncated")))
-  return Parsed(tuple(rows), tuple(faults))
+    warnings.add(len(lines), last, "no newline at the end; the file may be truncated")
+  return Parsed(tuple(rows), tuple(faults), warnings.faults())
 
 
 def read(path: files.PathLike) -> tuple[rows_lib.Row, ...]:
@@ -131,9 +148,9 @@ def read_bytes(path: files.PathLike) -> bytes:
     raise errors.MissingDataError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _text(line: bytes) -> tuple[str, list[str]]:
-  """A line as text without invalid characters, and the faults that they are."""
-  problems = []
+def _text(line: bytes) -> tuple[str, list[str], list[str]]:
+  """A line as text without quotes and invalid characters, the faults, and the warnings."""
+  problems, notes = [], []
   try:
     text = line.decode("utf-8")
   except UnicodeDecodeError as error:
@@ -141,7 +158,7 @@ def _text(line: bytes) -> tuple[str, list[str]]:
                     "not UTF-8; save the file as UTF-8")
     text = line.decode("utf-8", "replace")
   if text.endswith("\r"):
-    problems.append("ends with CR LF; expected LF only (Unix line ends)")
+    notes.append("ends with CR LF; the canonical form has LF (Unix line ends)")
     text = text[:-1]
   for character, name in ((_BYTE_ORDER_MARK, "a byte order mark; save the file as UTF-8 without"),
                           ("\0", "NUL bytes; the file is damaged"),
@@ -149,7 +166,11 @@ def _text(line: bytes) -> tuple[str, list[str]]:
     if character in text:
       problems.append(f"contains {name}")
       text = text.replace(character, "")
-  return text, problems
+  fields = _FIELDS.fullmatch(text) if '"' in text else None
+  if fields:
+    notes.append("has quotes around a field; the canonical form has none")
+    text = f"{fields['id']},{fields['body']}"
+  return text, problems, notes
 
 
 def _row(text: str, problems: list[str]) -> tuple[str, tuple[int | None, ...] | None]:

@@ -34,7 +34,7 @@ class SubmissionScore:
 
   Attributes:
     competition: the score and its parts; `missing` lists the collections without a scored graph.
-    graphs: one entry per graph with runtimes, in the order of the file.
+    graphs: one entry per graph with runtimes, by collection and name.
     without_runtimes: for each collection of the file the number of graphs without runtimes.
   """
 
@@ -56,7 +56,7 @@ class SubmissionScore:
 
 def score(data: bytes, split: str = "valid",
           names: Sequence[str | registry.Collection] = expectation_lib.COLLECTIONS,
-          data_root: files.PathLike | None = None) -> SubmissionScore:
+          data_root: files.PathLike | None = None, partial: bool = False) -> SubmissionScore:
   """Scores a submission, or a part of one, for a split whose runtimes are known.
 
   Args:
@@ -64,6 +64,7 @@ def score(data: bytes, split: str = "valid",
     split: the split that it ranks.
     names: the collections that the score consists of.
     data_root: as for `load_collection`.
+    partial: whether to score the graphs that exist if the split is incomplete.
 
   Raises:
     DataError: the file has faults or mentions none of the collections, or no graph has runtimes.
@@ -74,7 +75,8 @@ def score(data: bytes, split: str = "valid",
   if not present:
     raise errors.DataError(
         f"the submission has no row of {', '.join(known)}; name its collections with --collections")
-  expectation = expectation_lib.from_data([known[name] for name in present], split, data_root)
+  expectation = expectation_lib.from_data(
+      [known[name] for name in present], split, data_root, partial)
   faults = validation.validate(data, expectation)
   if faults:
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -83,7 +85,8 @@ def score(data: bytes, split: str = "valid",
         f"{commands.command('submission', 'validate', '--split', split)} lists all faults")
   scored: list[GraphScore] = []
   without = dict.fromkeys(present, 0)
-  for row, expected in zip(reading.parse(data).rows, expectation.rows):
+  rows = {row.id: row for row in reading.parse(data).rows}
+  for expected in expectation.rows:
     path, count = expected.path, expected.num_configs
     assert path is not None and count is not None  # Always so in `from_data`.
     arrays = npz.read_arrays(path, ("config_runtime", "config_runtime_normalizers"))
@@ -91,7 +94,8 @@ def score(data: bytes, split: str = "valid",
       without[expected.collection] += 1
       continue
     try:
-      value = _score(expected.kind, count, arrays, row.valid_indices)
+      value = _score(expected.kind, count, arrays,
+                     validation.canonical(rows[expected.id], expected))
     except errors.DataError as error:
       raise errors.DataError(f"{path}: {error}") from None
     scored.append(GraphScore(expected.collection, path.stem, count, value))
