@@ -51,7 +51,8 @@ class Evaluation(pd.DataFrame):
 
     Returns:
       One row per metric that at least one graph has; the columns are `mean`, `low` and `high` (the
-      ends of the interval) and `graphs` (the number of graphs that have the metric).
+      ends of the interval; NaN for a single graph or family) and `graphs` (the number of graphs
+      that have the metric).
     """
     rows = {}
     for name in per_graph.metric_columns(self):
@@ -60,8 +61,9 @@ class Evaluation(pd.DataFrame):
         interval = bootstrap.mean_interval(values, list(self["family"]) if by_family else None)
         rows[name] = {"mean": interval.mean, "low": interval.low, "high": interval.high,
                       "graphs": int((~pd.isna(values)).sum())}
-    return pd.DataFrame.from_dict(rows, orient="index",
-                                  columns=["mean", "low", "high", "graphs"])
+    summary = pd.DataFrame.from_dict(rows, orient="index",
+                                     columns=["mean", "low", "high", "graphs"])
+    return summary.astype({"mean": float, "low": float, "high": float})  # None becomes NaN.
 
 
 class Run(run_lib.Run):
@@ -109,7 +111,7 @@ class Run(run_lib.Run):
     """
     data = self._data(data_root)
     graphs = collections.load_collection(
-        data.collection, split, data.data_root, data.packed, data.packed_root)
+        data.collection, split, data.data_root, data.packed, data.packed_root, data.partial)
     return prediction.predict(self, graphs, output, self.directory.output_folder)
 
   @property

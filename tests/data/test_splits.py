@@ -87,8 +87,38 @@ def test_small_programs_are_left_out_and_counted(divided, caplog):
     kept = splits.load_programs(_data(divided, min_configs=limit), "train")
   assert _names(kept) == [name for name, count in counts.items() if count >= limit]
   assert f"left out {len(counts) - len(kept)} of 4 programs" in caplog.text
-  with pytest.raises(errors.DataError, match="no program has 99 distinct .*lower --min_configs"):
+  most = max(counts.values())
+  with pytest.raises(errors.DataError, match=f"at most {most}; lower --min_configs to {most}$"):
     splits.load_programs(_data(divided, min_configs=99), "train")
+  assert splits.load_programs(_data(divided, min_configs=most), "train")  # The remedy works.
+
+
+@pytest.mark.parametrize("split_by, count, message", [
+    ("program", 1, "have at most 1; a ranking needs 2, so measure more configurations"),
+    ("configuration", 2, "have at most 2; dividing its configurations needs 3, so measure more"),
+])
+def test_too_few_configurations_to_rank(tmp_path, split_by, count, message):
+  npz.save_graph(tmp_path / "train" / "a.npz", synthetic.tile_graph(0, num_configs=count))
+  path = tmp_path / "c.json"
+  path.write_text('{"name": "tile:few", "kind": "tile", "target": "t", "splits": {"train": 1}}')
+  with pytest.raises(errors.DataError, match=message):
+    splits.load(_data(path, split_by=split_by), "train")
+
+
+def test_programs_with_equal_runtimes_are_counted(tmp_path, caplog):
+  for seed in range(3):
+    npz.save_graph(tmp_path / "train" / f"{seed}.npz", synthetic.tile_graph(
+        seed, config_runtime=np.full(12, 7), config_runtime_normalizers=np.full(12, 7)))
+  path = tmp_path / "c.json"
+  path.write_text('{"name": "tile:equal", "kind": "tile", "target": "t", "splits": {"train": 3}}')
+  counts = splits.load(_data(path), "train").counts
+  assert counts.equal_runtimes == 3
+  assert "3 programs have nothing to rank, because the runtimes of all" in str(counts)
+  assert "tile:equal train: there is nothing to rank: in each of the 3 programs" in caplog.text
+  caplog.clear()
+  npz.save_graph(tmp_path / "train" / "0.npz", synthetic.tile_graph(0))
+  assert splits.load(_data(path), "train").counts.equal_runtimes == 2
+  assert not caplog.text
 
 
 def test_every_side_of_every_program_has_a_configuration(tmp_path):

@@ -60,7 +60,14 @@ def test_clusters_are_drawn_whole():
 
 def test_graphs_with_nothing_to_rank_are_left_out():
   assert bootstrap.mean_interval([1.0, math.nan, 1.0]) == bootstrap.Interval(1.0, 1.0, 1.0, 2)
-  assert bootstrap.mean_interval([2.0]).as_dict() == {"mean": 2.0, "low": 2.0, "high": 2.0, "n": 1}
+
+
+def test_one_graph_or_family_has_no_interval():
+  expected = {"mean": 2.0, "low": None, "high": None, "n": 1}
+  assert bootstrap.mean_interval([2.0]).as_dict() == expected
+  assert bootstrap.mean_interval([math.nan, 2.0]).as_dict() == expected
+  assert bootstrap.mean_interval([1.0, 3.0], ["a", "a"]).as_dict() == {**expected, "n": 2}
+  assert bootstrap.mean_interval([1.0, 3.0], ["a", "b"]).low == 1.0
 
 
 @pytest.mark.parametrize("values,clusters", [

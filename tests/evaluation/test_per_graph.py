@@ -11,7 +11,9 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import aggregate
 from tpugraphs_rank.evaluation import per_graph
+from tpugraphs_rank.evaluation import result_tables
 
 COLLECTION = registry.Collection(
     name="tile:made_up", kind="tile", target="none", splits={"test": 2},
@@ -52,6 +54,24 @@ def test_tiles_are_evaluated_over_their_normalizers_unless_raw():
   assert metrics_of(False)["top1_slowdown"] == (100 / 100) / (300 / 600) - 1
   assert metrics_of(False)["best_runtime_ns"] == 100  # Nanoseconds in either case.
   assert metrics_of(False)["seen"] is None
+
+
+def test_equal_runtimes_everywhere_give_no_metrics(caplog):
+  equal = [splits.ProgramView(_tile(name, [100] * 3)) for name in ("cat.1", "dog.1")]
+  scores = [np.array([3.0, 2.0, 1.0])] * 2
+  frame = per_graph.evaluate(equal, scores, COLLECTION, {"pairs"})
+  assert frame[per_graph.metric_columns(frame)].isna().all().all()
+  assert frame["configurations"].tolist() == [3, 3]
+  assert "tile:made_up: there is nothing to rank, so all metrics are undefined" in caplog.text
+  summary = aggregate.aggregate(frame, COLLECTION, "test")
+  assert set(summary["mean"].values()) == {None}
+  assert result_tables.figures([frame]) == {}
+  # One graph with an order is enough.
+  caplog.clear()
+  other = splits.ProgramView(_tile("emu.1", [100, 200, 300]))
+  frame = per_graph.evaluate([*equal, other], [*scores, scores[0]], COLLECTION, {"pairs"})
+  assert frame["kendall_tau"].isna().tolist() == [True, True, False] and not caplog.text
+  assert frame["top1_slowdown"].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_only_the_usable_configurations_take_part():

@@ -83,3 +83,11 @@ def test_graphs_without_a_pair_to_order_are_left_out():
   scores = [np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0])]
   actual = validation.ranking_metrics(_prepared([equal, other]), scores)
   assert actual["kendall_tau"] == 1.0 and actual["opa"] == 1.0
+
+
+@pytest.mark.parametrize("count", [3, 1])
+def test_equal_runtimes_everywhere_give_no_metric(count):
+  graph = synthetic.tile_graph(0, num_configs=count, config_runtime=np.full(count, 7),
+                               config_runtime_normalizers=np.full(count, 7))
+  actual = validation.ranking_metrics(_prepared([graph]), [np.arange(float(count))])
+  assert set(actual) == set(validation.STANDARD) and set(actual.values()) == {None}

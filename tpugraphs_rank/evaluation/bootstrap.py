@@ -22,16 +22,17 @@ class Interval:
 
   Attributes:
     mean: the mean of the values.
-    low, high: ends of the percentile interval of the mean.
+    low, high: ends of the percentile interval of the mean; None if there is only one value (or one
+      cluster of values), which says nothing about the uncertainty.
     n: number of values (graphs).
   """
 
   mean: float
-  low: float
-  high: float
+  low: float | None
+  high: float | None
   n: int
 
-  def as_dict(self) -> dict[str, float]:
+  def as_dict(self) -> dict[str, float | None]:
     """The attributes as JSON values."""
     return dataclasses.asdict(self)
 
@@ -71,6 +72,8 @@ def mean_interval(
   if not array.size or np.isinf(array).any():
     raise errors.DataError("a bootstrap needs at least one value, and only finite values")
   _, inverse = np.unique(names, return_inverse=True)
+  if not inverse.any():  # A single cluster.
+    return Interval(float(array.mean()), None, None, int(array.size))
   sums = np.bincount(inverse.reshape(-1), array)
   sizes = np.bincount(inverse.reshape(-1)).astype(np.float64)
   rng = np.random.default_rng(seed)

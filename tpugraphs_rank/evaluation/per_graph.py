@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from tpugraphs_rank import metrics
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
+
+_logger = logging.getLogger(__name__)
 
 # Results of all kinds have these, for comparison.
 COMMON_KS = (1, 5, 10)
@@ -98,7 +102,8 @@ def evaluate(
       top{K}_slowdown: for the collection's K and for 1, 5, 10.
       best_runtime_ns, median_runtime_ns: over the evaluated configurations.
       other_pass_*: see `other_pass`; only if a graph has several passes.
-    Metrics of a graph with nothing to rank are NaN.
+    Metrics of a graph with nothing to rank are NaN, except that a slowdown is 0. If no graph has
+    anything to rank, all metrics are NaN, and a warning says so.
 
   Raises:
     DataError: a graph has no runtimes, or the scores do not match the programs.
@@ -127,7 +132,14 @@ def evaluate(
         "median_runtime_ns": float(np.median(nanoseconds)),
         **other_pass(program, raw)}
     rows.append(row)
-  return pd.DataFrame(rows)
+  frame = pd.DataFrame(rows)
+  if rows and not frame["opa_pairs"].any():
+    # Slowdowns of 0 would look like perfect rankings.
+    frame[metric_columns(frame)] = math.nan
+    _logger.warning(
+        "%s: there is nothing to rank, so all metrics are undefined: in each of the %d graphs, the "
+        "runtimes of all evaluated configurations are equal", collection.name, len(rows))
+  return frame
 
 
 def _ranking(runtimes: np.ndarray, scores: np.ndarray) -> dict[str, Any]:

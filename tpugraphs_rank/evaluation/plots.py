@@ -333,9 +333,9 @@ def gain_against_budget(
         places = [budgets.index(budget) + 0.5 * ((number + 0.5) / len(arms) - 0.5)
                   for budget, _ in points]
         gains = [interval for _, interval in points]
-        axis.errorbar(places, [gain.mean for gain in gains],
-                      [[gain.mean - gain.low for gain in gains],
-                       [gain.high - gain.mean for gain in gains]],
+        ends = [[0.0 if end is None else abs(end - gain.mean) for end, gain in zip(each, gains)]
+                for each in ([gain.low for gain in gains], [gain.high for gain in gains])]
+        axis.errorbar(places, [gain.mean for gain in gains], ends,
                       fmt=_MARKERS[number % len(_MARKERS)], capsize=2, markersize=5, linewidth=1,
                       color=COLOURS[number % len(COLOURS)], label=arm.replace("_", " "))
       axis.axhline(0.0, color="black", linewidth=0.8)

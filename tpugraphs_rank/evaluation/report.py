@@ -99,6 +99,12 @@ def _interval(frames: Sequence[pd.DataFrame], column: str) -> bootstrap.Interval
   return bootstrap.mean_interval(values.to_numpy()) if values.notna().any() else None
 
 
+def _ends(interval: bootstrap.Interval, column: str) -> str:
+  if interval.low is None or interval.high is None:
+    return "one graph: no interval" if interval.n == 1 else "no interval"
+  return f"{_shown(interval.low, column)} to {_shown(interval.high, column)}"
+
+
 def _tiles(comparison: comparison_lib.Comparison, model: str) -> list[dict[str, str]]:
   tiles = []
   for column in _columns(comparison):
@@ -106,8 +112,7 @@ def _tiles(comparison: comparison_lib.Comparison, model: str) -> list[dict[str, 
     if interval is not None:
       tiles.append({"name": f"{model}: {_title(column)}" if len(comparison.models) > 1
                     else _title(column), "value": _shown(interval.mean, column),
-                    "interval": f"{_shown(interval.low, column)} to "
-                    f"{_shown(interval.high, column)}"})
+                    "interval": _ends(interval, column)})
   return tiles
 
 
@@ -116,8 +121,10 @@ def _tau_chart(comparison: comparison_lib.Comparison) -> str:
                for name, frames in comparison.frames.items()}
   known = {name: interval for name, interval in intervals.items() if interval is not None}
   return charts.interval_chart(
-      list(known), [each.mean for each in known.values()], [each.low for each in known.values()],
-      [each.high for each in known.values()], charts.Axis("mean tau over graphs"))
+      list(known), [each.mean for each in known.values()],
+      *([each.mean if end(each) is None else end(each) for each in known.values()]
+        for end in (lambda each: each.low, lambda each: each.high)),
+      charts.Axis("mean tau over graphs"))
 
 
 def _slowdown_chart(comparison: comparison_lib.Comparison) -> str:
@@ -148,8 +155,7 @@ def _metric_tables(comparison: comparison_lib.Comparison) -> list[dict[str, Any]
       for column in columns:
         interval = _interval([select(frame) for frame in frames], column)
         cells.append("-" if interval is None else _safe(
-            f'{_shown(interval.mean, column)}<small>{_shown(interval.low, column)} to '
-            f"{_shown(interval.high, column)}</small>"))
+            f"{_shown(interval.mean, column)}<small>{_ends(interval, column)}</small>"))
       rows.append({"cells": cells, "model": name in comparison.models})
     graphs = len(select(next(iter(comparison.frames.values()))[0]))
     part = f", {comparison_files.PART_TITLES[suffix]}" if len(parts) > 1 else ""

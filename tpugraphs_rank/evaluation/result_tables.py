@@ -132,9 +132,10 @@ def difference_rows(
       interval = intervals[column]
       slowdown = not per_graph.higher_is_better(column)
       scale, digits = (100.0, 2) if slowdown else (1.0, 3)
-      mean, low, high = (f"{scale * value:+.{digits}f}"
-                         for value in (interval.mean, interval.low, interval.high))
-      cells.append(f"{mean} [{low}, {high}]" + (" %" if slowdown else ""))
+      text = f"{scale * interval.mean:+.{digits}f}"
+      if interval.low is not None and interval.high is not None:
+        text += f" [{scale * interval.low:+.{digits}f}, {scale * interval.high:+.{digits}f}]"
+      cells.append(text + (" %" if slowdown else ""))
     rows.append([baseline, *cells, str(max(intervals[column].n for column in columns))])
   return header, rows
 

@@ -171,16 +171,20 @@ def _status(directory: run_directory.RunDirectory) -> dict[str, Any]:
 
 def _best_metrics(directory: run_directory.RunDirectory, row: Mapping[str, Any],
                   history: pd.DataFrame) -> dict[str, float]:
-  """Validation metrics of the best checkpoint, from the history if the run is not done."""
+  """Validation metrics of the best checkpoint, from the history if the run is not done.
+
+  Undefined metrics are left out.
+  """
   path = directory / "metrics.json"
   if path.exists():
     contents = run_files.check_object(files.read_json(path), path)
     metrics = run_files.check_object(contents.get("metrics"), path)
-    for name, value in metrics.items():
+    known = {name: value for name, value in metrics.items() if value is not None}
+    for name, value in known.items():
       if not run_files.is_number(value):
         raise errors.RunDirectoryError(
             f"{path}: {name} is {value!r}; expected a number: the run directory is damaged")
-    return {f"{_METRICS}{name}": float(value) for name, value in metrics.items()}
+    return {f"{_METRICS}{name}": float(value) for name, value in known.items()}
   best = history[history["epoch"] == row["best_epoch"]]
   metrics = {} if best.empty else {
       name: float(value) for name, value in best.iloc[-1].items()

@@ -70,6 +70,8 @@ def mean_interval(values: ArrayLike, families: Sequence[str], subsets: Sequence[
     raise errors.DataError("a bootstrap needs at least one value, and only finite values")
   (_, row), (_, column) = (np.unique(names, return_inverse=True) for names in (rows, columns))
   shape = (row.max() + 1, column.max() + 1)
+  if shape == (1, 1):
+    return bootstrap.Interval(float(array.mean()), None, None, int(array.size))
   sums, sizes = np.zeros(shape), np.zeros(shape)
   np.add.at(sums, (row, column), array)
   np.add.at(sizes, (row, column), 1.0)

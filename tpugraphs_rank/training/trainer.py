@@ -21,6 +21,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import element_types
 from tpugraphs_rank.data import mixing
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import pipeline
@@ -28,6 +29,7 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.models import build_model
 from tpugraphs_rank.training import checkpoints
 from tpugraphs_rank.training import epochs as epochs_lib
+from tpugraphs_rank.training import evidence_files
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import runtime
 from tpugraphs_rank.training import scoring
@@ -47,14 +49,14 @@ class Result:
     state: "finished" (all epochs), "stopped_early" or "interrupted".
     epochs: total epochs trained.
     best_epoch: the epoch of the best checkpoint, from 1.
-    metrics: validation metrics of the best checkpoint.
+    metrics: validation metrics of the best checkpoint; None if not defined.
   """
 
   run_dir: run_directory.RunDirectory
   state: str
   epochs: int
   best_epoch: int
-  metrics: dict[str, float]
+  metrics: dict[str, float | None]
 
 
 @dataclasses.dataclass
@@ -63,7 +65,7 @@ class Progress(epochs_lib.Progress):
 
   best_epoch: int = 0
   best_value: float | None = None
-  best_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+  best_metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
 
 
 class Trainer:
@@ -100,6 +102,8 @@ class Trainer:
     self.counts, self.normalizer = data.counts, data.normalizer
     self.train_graphs, self.valid_graphs = data.train, data.valid
     self.synthetic_graphs = data.synthetic
+    self._element_types = element_types.of_all(
+        member.graph for member in (*data.train, *data.synthetic))
     self.steps_per_epoch = data.steps_per_epoch(config)
     self._model = build_model(self.collection.kind, config)
     self.stepper = self._build_stepper()
@@ -149,15 +153,16 @@ class Trainer:
     """What the run is about, for its directory."""
     collection = self.collection
     return {"collection": collection.name, "kind": collection.kind, "target": collection.target,
-            "hlo_stage": collection.hlo_stage}
+            "hlo_stage": collection.hlo_stage, "element_types": self._element_types}
 
   def plan(self) -> dict[str, Any]:
     """What training will do, in numbers."""
     synthetic = {} if not self.synthetic_graphs else {
         "synthetic_programs": len(self.synthetic_graphs),
         "synthetic_lists_a_step": mixing.synthetic_lists(self.config)}
+    about = {key: value for key, value in self.about().items() if key != "element_types"}
     return {
-        **self.about(),
+        **about,
         "train_programs": len(self.train_graphs),
         **synthetic,
         "valid_programs": len(self.valid_graphs),
@@ -233,7 +238,7 @@ class Trainer:
           "split": "valid", "epoch": progress.best_epoch, "metrics": progress.best_metrics})
       _logger.info("%s after epoch %d; best epoch %d: %s", state, progress.epoch,
                    progress.best_epoch, ", ".join(
-                       f"{name} {value:.4f}" for name, value in progress.best_metrics.items()))
+                       f"{name} {_shown(value)}" for name, value in progress.best_metrics.items()))
     return Result(directory, state, progress.epoch, progress.best_epoch, progress.best_metrics)
 
   def _final_state(self, progress: Progress) -> str | None:
@@ -308,17 +313,23 @@ class Trainer:
     name = self.config.training.validation_metric
     with self.stepper.average.applied():
       valid_losses = [float(self.stepper.validate(arrays)) for arrays in self._valid_lists]
-      metrics = validation.ranking_metrics(
-          self.valid_graphs, self.scorer(self.valid_graphs), name)
+      scores = self.scorer(self.valid_graphs)
+    metrics = validation.ranking_metrics(self.valid_graphs, scores, name)
     row["valid_loss"] = float(np.mean(valid_losses))
     row.update({f"valid_{name}": value for name, value in metrics.items()})
     sign = 1.0 if validation.higher_is_better(name) else -1.0
-    value = metrics[name]
-    if progress.best_value is None or sign * value > sign * progress.best_value:
+    value, best = metrics[name], progress.best_value
+    # Without a metric, the latest checkpoint is kept.
+    if best is None or value is not None and sign * value > sign * best:
       progress.best_epoch, progress.best_value = progress.epoch, value
       progress.best_metrics = metrics
       checkpoints.save(directory / "checkpoints" / "best.npz", self.stepper.best_variables(),
                        {"epoch": progress.epoch, "metrics": metrics})
+      evidence_files.write(directory, evidence_files.of_prepared(self.valid_graphs, scores))
+
+
+def _shown(value: float | None) -> str:
+  return "undefined" if value is None else f"{value:.4f}"
 
 
 def check(config: run_config.RunConfig) -> None:

@@ -24,11 +24,12 @@ def higher_is_better(name: str) -> bool:
 
 
 def ranking_metrics(prepared: Sequence[batches.PreparedGraph], scores: Sequence[np.ndarray],
-                    selected: str = STANDARD[0]) -> dict[str, float]:
+                    selected: str = STANDARD[0]) -> dict[str, float | None]:
   """Means of the metrics over graphs.
 
   A graph for which a metric is not defined is left out of its mean: those without a pair of unequal
-  runtimes have no OPA and no Kendall's tau. Without any graph the value is 0.
+  runtimes have no OPA and no Kendall's tau. The value is None without any graph, and for all
+  metrics if no graph has a pair of unequal runtimes.
 
   Args:
     prepared: the graphs.
@@ -38,13 +39,14 @@ def ranking_metrics(prepared: Sequence[batches.PreparedGraph], scores: Sequence[
   Raises:
     ConfigError: a registered metric fails or returns no number.
   """
-  metrics: dict[str, float] = {}
+  metrics: dict[str, float | None] = {}
+  runtimes = [member.runtimes[member.choice] for member in prepared]
+  has_order = any(np.ptp(values) > 0 for values in runtimes)
   for name in metric_names(selected):
     function = validation.get(name).function
-    values = [_value(name, function, member.runtimes[member.choice], score)
-              for member, score in zip(prepared, scores)]
+    values = [_value(name, function, times, score) for times, score in zip(runtimes, scores)]
     defined = [value for value in values if np.isfinite(value)]
-    metrics[name] = float(np.mean(defined)) if defined else 0.0
+    metrics[name] = float(np.mean(defined)) if defined and has_order else None
   return metrics
 
 

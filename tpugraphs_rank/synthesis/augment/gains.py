@@ -149,13 +149,15 @@ def _intervals(ours: pd.DataFrame, theirs: pd.DataFrame, level: float, resamples
 # ---- as text -------------------------------------------------------------------------------------
 
 
-def gain_text(interval: Mapping[str, float] | None, metric: str = "tau") -> str:
+def gain_text(interval: Mapping[str, float | None] | None, metric: str = "tau") -> str:
   """A gain and its interval, like "+0.060 [+0.030, +0.080]"; slowdowns in percentage points."""
   if interval is None:
     return "-"
   scale, digits, unit = (100.0, 1, " %") if metric.endswith("slowdown") else (1.0, 3, "")
-  mean, low, high = (f"{scale * interval[end]:+.{digits}f}" for end in ("mean", "low", "high"))
-  return f"{mean} [{low}, {high}]{unit}"
+  mean, low, high = (
+      "" if interval[end] is None else f"{scale * interval[end]:+.{digits}f}"
+      for end in ("mean", "low", "high"))
+  return f"{mean} [{low}, {high}]{unit}" if low and high else f"{mean}{unit}"
 
 
 def rows_of(averages: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[str, Any]],
