@@ -129,6 +129,22 @@ def test_unwritable_paths_raise_an_output_error(tmp_path, write):
   assert isinstance(caught.value, OSError)
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "a" * 251 + ".npz", "\u00e4" * 127, "a" * 200])
+def test_a_long_name_leaves_room_for_a_temporary_one(tmp_path, name):
+  files.write_text(tmp_path / name, "x")
+  assert _names(tmp_path) == [name]
+
+
+def test_the_error_says_what_to_change(tmp_path):
+  (tmp_path / "file").touch()
+  for path, message in (
+      (tmp_path / ("a" * 256), "aaa... has 256 bytes; choose a name of at most 255"),
+      (tmp_path / "file" / "x", "a file is where a folder is expected; choose another output"),
+      (tmp_path, "choose another name for the file")):
+    with pytest.raises(errors.OutputError, match=message):
+      files.write_text(path, "x")
+
+
 def test_a_folder_at_the_files_path(tmp_path):
   (tmp_path / "taken").mkdir()
   with pytest.raises(errors.OutputError, match="cannot write .*taken"):

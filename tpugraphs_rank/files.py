@@ -7,6 +7,7 @@ import codecs
 import collections
 from collections.abc import Iterable, Iterator
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -18,6 +19,9 @@ from typing import Any, BinaryIO
 from tpugraphs_rank import errors
 
 PathLike = str | os.PathLike[str]
+
+# Bytes of a file's name that the usual file systems allow.
+_LONGEST_NAME = 255
 
 # Limits of the JSON that is read.
 MAX_JSON_BYTES = 256 * 2**20
@@ -71,7 +75,7 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # `tempfile` would create files that only the owner can read. The mode of an ordinary file
     # follows the process's umask, and reading the umask would change it for other threads.
-    handle = open(path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial"), "xb")
+    handle = open(path.with_name(_partial_name(path.name)), "xb")
     with handle:
       yield handle
       handle.flush()
@@ -81,13 +85,36 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
   except errors.TpuGraphsRankError:
     raise
   except OSError as error:
-    raise errors.OutputError(
-        f"cannot write {path}: {error.strerror or error}; choose an output folder that you can "
-        "write to and that has free space") from error
+    raise errors.OutputError(f"cannot write {path}: {_problem(path, error)}") from error
   finally:
     if handle is not None:
       with contextlib.suppress(OSError):
         os.unlink(handle.name)
+
+
+def _partial_name(name: str) -> str:
+  """A temporary name that is no longer than a file system allows, if `name` itself is not."""
+  end = f".{secrets.token_hex(8)}.partial"
+  # Cut bytes, not characters: the limit is on bytes.
+  start = os.fsencode(name)[:_LONGEST_NAME - len(end) - 1]
+  return f".{start.decode('utf-8', 'ignore')}{end}"
+
+
+def _problem(path: pathlib.Path, error: OSError) -> str:
+  """What is wrong with an output, and the remedy."""
+  text = error.strerror or str(error)
+  match error.errno:
+    case errno.ENAMETOOLONG:
+      longest = max(path.parts, key=lambda part: len(os.fsencode(part)))
+      return (f"{text}: {longest[:20]}... has {len(os.fsencode(longest))} bytes; choose a name of "
+              f"at most {_LONGEST_NAME}, and a shorter path")
+    case errno.ENOSPC | errno.EDQUOT:
+      return f"{text}; free some space, or choose an output folder on another disk"
+    case errno.ENOTDIR | errno.EEXIST:
+      return f"{text}: a file is where a folder is expected; choose another output folder"
+    case errno.EISDIR:
+      return f"{text}; choose another name for the file"
+  return f"{text}; choose an output folder that you can write to"
 
 
 def write_text(path: PathLike, text: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests import synthetic
+from tests import testdata
 from tests.helpers import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank.cli import make_collection
@@ -165,6 +166,38 @@ def test_settings_that_do_not_fit(tmp_path, settings, error, message):
   with pytest.raises(error, match=message):
     _make(_folder(tmp_path, 2), **settings)
   assert not (tmp_path / "collection.json").exists()
+
+
+def test_what_training_cannot_use_is_a_warning(tmp_path):
+  run = lambda: commands.run("make-collection", "--npz", tmp_path, "--name=tile:mine",
+                             "--kind=tile", "--target=t", "--overwrite")
+  for seed in range(2):
+    npz.save_graph(tmp_path / f"{seed}.npz", synthetic.tile_graph(
+        seed, config_runtime=np.full(12, 7), config_runtime_normalizers=np.full(12, 7)))
+  done = run()
+  assert done.returncode == 0 and "2 of 2 programs have nothing to rank" in done.stderr
+  npz.save_graph(tmp_path / "1.npz", synthetic.tile_graph(1, num_configs=1))
+  done = run()
+  assert "1 of 2 programs have nothing to rank" in done.stderr
+  assert "training will leave out 1 of 2 programs, which have fewer than 3 distinct" in done.stderr
+
+
+def test_a_wrong_folder(tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(errors.MissingDataError, match="file is a file; expected a folder"):
+    _make(tmp_path / "file")
+  with pytest.raises(errors.MissingDataError, match="none does not exist; expected a folder"):
+    _make(tmp_path / "none")
+
+
+@testdata.required
+def test_field_cases(tmp_path):
+  for name, warning in (("equal_runtimes", "10 of 10 programs have nothing to rank"),
+                        ("single_config", "will leave out 4 of 4 programs")):
+    done = commands.run(
+        "make-collection", "--npz", testdata.path("field_cases") / name, "--name=tile:mine",
+        "--kind=tile", "--target=t", "--output", tmp_path / f"{name}.json")
+    assert done.returncode == 0 and warning in done.stderr
 
 
 def test_the_error_for_an_empty_folder_explains_how_to_make_graphs(tmp_path):

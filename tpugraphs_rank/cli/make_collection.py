@@ -48,6 +48,7 @@ class _Program:
   configs: int
   distinct_configs: int
   has_runtimes: bool
+  equal_runtimes: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +122,7 @@ def make_collection(
       "has_runtimes": dict.fromkeys(splits, measured), "padding": programs[0].padding, **optional}
   collection = registry.collection_from_dict(values, path.resolve().parent)
   files.write_json(path, values)
+  _warn_of_nothing_to_rank(folder, programs, divided=bool(fractions))
   report = tuple(_described(split, members) for split, members in splits.items())
   return Written(path, collection, report, _command(collection, path, programs), tuple(skipped))
 
@@ -148,6 +150,9 @@ def _read(folder: pathlib.Path, kind: str, strict: bool
   """
   paths = files.without_companions(
       sorted(folder.rglob("*.npz"), key=lambda path: (path.stem, path)), _log, folder)
+  if not folder.is_dir():
+    what = "is a file" if folder.exists() else "does not exist"
+    raise errors.MissingDataError(f"--npz {folder} {what}; expected a folder of .npz graphs")
   if not paths:
     raise errors.MissingDataError(
         f"--npz {folder} contains no .npz file; "
@@ -166,7 +171,9 @@ def _read(folder: pathlib.Path, kind: str, strict: bool
       continue
     programs.append(_Program(
         path, twins.graph_hash(graph.node_opcode, graph.edge_index), graph.feature_padding,
-        graph.num_configs, len(np.unique(graph.config_keys())), graph.has_runtimes))
+        graph.num_configs, len(np.unique(graph.config_keys())), graph.has_runtimes,
+        graph.has_runtimes and graph.num_configs > 1
+        and bool(np.ptp(graph.relative_runtime) == 0)))
     first, last = programs[0], programs[-1]
     if len(programs) > 1 and programs[-2].path.stem == path.stem:
       raise errors.DataError(
@@ -191,6 +198,19 @@ def _checked(path: pathlib.Path, kind: str) -> graphs_lib.ConfiguredGraph:
         f"{path} is a {graph.kind or 'bare'} graph with {graph.num_configs} configurations; "
         f"expected --kind {kind} with at least one; move the file elsewhere")
   return graph
+
+
+def _warn_of_nothing_to_rank(folder: pathlib.Path, programs: list[_Program], divided: bool) -> None:
+  """Warns of what would only show in training."""
+  equal = sum(program.equal_runtimes for program in programs)
+  if equal:
+    _log.warning("%s: %d of %d programs have nothing to rank, because the runtimes of all their "
+                 "configurations are equal", folder, equal, len(programs))
+  needed = 2 if divided else len(registry.SPLITS)
+  few = sum(program.distinct_configs < needed for program in programs)
+  if few and programs[0].has_runtimes:
+    _log.warning("%s: training will leave out %d of %d programs, which have fewer than %d distinct "
+                 "configurations", folder, few, len(programs), needed)
 
 
 def _described(split: str, programs: list[_Program]) -> str:

@@ -79,8 +79,9 @@ def divide(hashes: Sequence[str], fractions: dict[str, float], seed: int) -> lis
   if len(sets) <= len(fractions):
     raise errors.DataError(
         f"{len(hashes)} programs with {len(sets)} different structures cannot be divided into "
-        f"train, {', '.join(fractions)}: twins must stay together; collect more programs, or leave "
-        "the collection undivided and hold back configurations instead")
+        f"train, {', '.join(fractions)}: twins must stay together; collect more programs; or "
+        "leave the collection undivided (no fractions), and hold back configurations: train with "
+        "--split_by=configuration")
   order = [sets[place] for place in np.random.default_rng(seed).permutation(len(sets))]
   result = ["train"] * len(hashes)
   for number, (split, fraction) in enumerate(fractions.items()):
