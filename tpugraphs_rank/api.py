@@ -70,7 +70,8 @@ class Run(run_lib.Run):
   """A trained run. `score` and `rank` take a graph; `evaluate` and `predict` a split's name."""
 
   def evaluate(self, split: str = "test", configurations: str | None = None,
-               data_root: files.PathLike | None = None) -> Evaluation:
+               data_root: files.PathLike | None = None, partial: bool | None = None
+               ) -> Evaluation:
     """Scores a split of the run's collection and computes all metrics. Writes nothing.
 
     Args:
@@ -78,6 +79,7 @@ class Run(run_lib.Run):
       configurations: "all", or "published" for those of the published layout results. Default:
         the published ones, where there are any.
       data_root: folder of the public collections. Default: the run's.
+      partial: use the graphs that exist if others are missing. Default: as the run was trained.
 
     Returns:
       One row per graph; `summary()` computes means.
@@ -87,13 +89,14 @@ class Run(run_lib.Run):
       UnknownNameError: there is no such split.
       MissingDataError: the graphs are not on this machine.
     """
-    data = self._data(data_root)
+    data = self._data(data_root, partial)
     task = task_lib.load_task(data, split, self.config.training.seed, configurations)
     self.check_collection(task.collection)
     return Evaluation(task.evaluate(self.score_programs(task.programs)))
 
   def predict(self, split: str = "test", output: files.PathLike | None = None,
-              data_root: files.PathLike | None = None) -> prediction.Prediction:
+              data_root: files.PathLike | None = None, partial: bool | None = None
+              ) -> prediction.Prediction:
     """Scores a split of the run's collection, and writes the scores and a part of a submission.
 
     The graphs need no runtimes. The files go to the run directory; those of a bundled run go to
@@ -103,13 +106,14 @@ class Run(run_lib.Run):
       split: a split of the run's collection.
       output: the CSV file of the submission's part. Default: `submission_part.csv`.
       data_root: folder of the public collections. Default: the run's.
+      partial: use the graphs that exist if others are missing. Default: as the run was trained.
 
     Raises:
       UnknownNameError: there is no such split.
       MissingDataError: the graphs are not on this machine.
       OutputError: a file cannot be written.
     """
-    data = self._data(data_root)
+    data = self._data(data_root, partial)
     graphs = collections.load_collection(
         data.collection, split, data.data_root, data.packed, data.packed_root, data.partial)
     return prediction.predict(self, graphs, output, self.directory.output_folder)
@@ -126,8 +130,11 @@ class Run(run_lib.Run):
       raise errors.MissingDataError(f"no file {path}")
     return pd.read_csv(path)
 
-  def _data(self, data_root: files.PathLike | None) -> run_config.DataConfig:
-    changes = {} if data_root is None else {"data_root": os.fspath(data_root)}
+  def _data(self, data_root: files.PathLike | None, partial: bool | None
+            ) -> run_config.DataConfig:
+    changes: dict[str, Any] = {} if data_root is None else {"data_root": os.fspath(data_root)}
+    if partial is not None:
+      changes["partial"] = partial
     return config_lib.override(self.config.data, changes)
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import tables
+from tpugraphs_rank.cli import runs as runs_lib
 
 
 def label_runs(run_dirs: Sequence[files.PathLike]) -> dict[str, list[files.PathLike]]:
@@ -47,7 +48,7 @@ def label_runs(run_dirs: Sequence[files.PathLike]) -> dict[str, list[files.PathL
 
 
 def compare(run_dirs: Sequence[files.PathLike], split: str = "test", data_root: str | None = None,
-            by_family: bool = False) -> dict[str, Any]:
+            by_family: bool = False, partial: bool | None = None) -> dict[str, Any]:
   """Compares the first run with the others.
 
   Args:
@@ -55,6 +56,7 @@ def compare(run_dirs: Sequence[files.PathLike], split: str = "test", data_root: 
     split: "valid" or "test".
     data_root: folder of the public collections. None: that of the runs.
     by_family: whether to resample families instead of graphs for the intervals.
+    partial: use the graphs that exist if others are missing; None: as the runs were trained.
 
   Returns:
     `collection`, `split`, `model` (the first one), `runs` (by model), `means` (by model and metric:
@@ -73,7 +75,7 @@ def compare(run_dirs: Sequence[files.PathLike], split: str = "test", data_root: 
   from tpugraphs_rank.evaluation import bootstrap
   from tpugraphs_rank.evaluation import comparison
   from tpugraphs_rank.evaluation import result_tables
-  compared = comparison.compare(models, split, [0], [], data_root)
+  compared = comparison.compare(models, split, [0], [], data_root, partial=partial)
   first = compared.models[0]
   columns = [result_tables.FIGURES[name] for name in comparison.shown(compared.task.collection)]
   differences = bootstrap.paired_differences(
@@ -81,7 +83,7 @@ def compare(run_dirs: Sequence[files.PathLike], split: str = "test", data_root: 
   return {
       "collection": compared.task.collection.name, "split": split, "model": first,
       "runs": {name: list(map(str, paths)) for name, paths in models.items()},
-      "graphs": len(compared.task.programs),
+      "graphs": len(compared.task.programs), "missing_graphs": compared.task.missing,
       "means": {name: result_tables.figures(frames) for name, frames in compared.frames.items()},
       "differences": {name: {metric: interval.as_dict() for metric, interval in each.items()}
                       for name, each in differences.items()}}
@@ -98,7 +100,8 @@ def text(results: Mapping[str, Any]) -> str:
   header = ["model", *(result_tables.TITLES[figure] for figure in figures)]
   intervals = {name: {metric: bootstrap.Interval(**values) for metric, values in each.items()}
                for name, each in results["differences"].items()}
-  return (f"{results['collection']} {results['split']} ({results['graphs']} programs)\n"
+  missing = f", {results['missing_graphs']} are missing" if results["missing_graphs"] else ""
+  return (f"{results['collection']} {results['split']} ({results['graphs']} programs{missing})\n"
           + tables.text(header, rows) + "\n"
           + tables.text(*result_tables.difference_rows(results["model"], intervals)))
 
@@ -118,6 +121,7 @@ def define_flags() -> None:
                     "given without a flag.")
   flags.DEFINE_enum("split", "test", ["valid", "test"], "The split to evaluate.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections. Default: the runs'.")
+  runs_lib.define_partial_flag()
   flags.DEFINE_bool("by_family", False, "Resample families instead of graphs. Intervals are wider "
                     "and hold for new families.")
   flags.DEFINE_string("json", None, "Write the results to this JSON file.")
@@ -127,7 +131,8 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
   """Runs the command."""
   values = flags.FLAGS
-  results = compare([*argv[1:], *values.runs], values.split, values.data_root, values.by_family)
+  results = compare([*argv[1:], *values.runs], values.split, values.data_root, values.by_family,
+                    values.partial)
   if values.json:
     files.write_json(values.json, results)
   if values.csv:

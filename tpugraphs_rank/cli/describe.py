@@ -3,6 +3,7 @@
   tpugraphs-rank describe --collection tile:xla
   tpugraphs-rank describe --collection graphs/collection.json --splits train,valid
   tpugraphs-rank describe --collection layout:nlp:random --output described.json
+  tpugraphs-rank describe --collection layout:xla:default --partial
 
 Use it for a first look at a collection and to check a download. For each split it prints the number
 of files, damaged files with their errors, sizes, runtimes, repeated configurations, dtypes,
@@ -10,7 +11,7 @@ opcodes, structural twins in other splits, and the disk space and memory needed.
 writes all numbers as JSON. The command reads every graph, one at a time.
 
 The exit status is 1 if a file is damaged or lacks the runtimes that its split should have, or if a
-split has the wrong number of graphs.
+split has the wrong number of graphs. With --partial, missing graphs are listed and are no problem.
 """
 
 from absl import flags
@@ -29,6 +30,7 @@ def define_flags() -> None:
   flags.DEFINE_list("splits", None, "Splits, comma-separated. By default all.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections. By default "
                       "TPUGRAPHS_RANK_DATA, then the data folder of this platform.")
+  flags.DEFINE_bool("partial", False, "Describe the graphs that exist, and list what is missing.")
   flags.DEFINE_string("output", None, "JSON file for all numbers.")
   flags.DEFINE_integer("max_configs", run_config.BatchConfig().max_configs, "List length in "
                        "training: the command counts graphs with fewer configurations.",
@@ -39,7 +41,7 @@ def main(argv: list[str]) -> None:
   """Runs the command."""
   values = flags.FLAGS
   description = describe.describe(values.collection, values.splits, values.data_root,
-                                  values.max_configs)
+                                  values.max_configs, values.partial)
   print(describe_tables.text(description))
   if values.output:
     files.write_json(values.output, description.summary())

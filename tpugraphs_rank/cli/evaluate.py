@@ -15,6 +15,7 @@ Writes these files into `--output` (by default `<run_dir>/evaluation/<split>`):
   slowdown_against_k.png           slowdown of the best of K, for the model and the baselines
   tau_by_family.png                tau of each family, for the model and the baselines
 
+A run of an older version also gets its `calibration.json`, which `tpugraphs-rank rank` reads.
 `tpugraphs-rank report` makes an HTML page of the same results.
 """
 
@@ -35,7 +36,8 @@ def default_output(run_dir: files.PathLike, split: str) -> pathlib.Path:
 
 def evaluate(run_dir: files.PathLike, split: str, output: files.PathLike | None = None,
              baselines: Sequence[str] = runs.BASELINES, data_root: str | None = None,
-             strict: bool = False, configurations: str | None = None) -> dict[str, Any]:
+             strict: bool = False, configurations: str | None = None,
+             partial: bool | None = None) -> dict[str, Any]:
   """Evaluates a run and baselines on a split, and writes the files listed above.
 
   Args:
@@ -47,6 +49,7 @@ def evaluate(run_dir: files.PathLike, split: str, output: files.PathLike | None 
     strict: refuse graphs that the run does not support, instead of warning.
     configurations: "all", "published" (those of the published layout figures), or None: the
       published ones if there are any.
+    partial: evaluate the graphs that exist if others are missing; None: as the run was trained.
 
   Returns:
     The contents of metrics.json, and the tables to print as "text".
@@ -64,10 +67,11 @@ def evaluate(run_dir: files.PathLike, split: str, output: files.PathLike | None 
   config = run_directory.RunDirectory(run_dir).read_config()
   # These import TensorFlow, which the errors above do not need.
   from tpugraphs_rank.evaluation import aggregate
+  from tpugraphs_rank.evaluation import calibrating
   from tpugraphs_rank.evaluation import comparison
   from tpugraphs_rank.evaluation import comparison_files
   compared = comparison.compare({config.model.model: [run_dir]}, split, [config.training.seed],
-                                baselines, data_root, strict, configurations)
+                                baselines, data_root, strict, configurations, partial)
   folder = pathlib.Path(output) if output else default_output(run_dir, split)
   results = compared.results()
   results["rankers"] = {
@@ -75,6 +79,7 @@ def evaluate(run_dir: files.PathLike, split: str, output: files.PathLike | None 
       for name, frames in compared.frames.items()}
   comparison_files.write(folder, compared)
   files.write_json(folder / "metrics.json", results)
+  calibrating.complete(run_dir, data_root)
   return {**results, "text": compared.text()}
 
 
@@ -85,6 +90,7 @@ def define_flags() -> None:
   flags.DEFINE_string("output", None, "Folder of the results. Default: evaluation/<split> in the "
                       "run directory.")
   runs.define_baseline_flags()
+  runs.define_partial_flag()
   runs.define_strict_flag("graphs")
   flags.DEFINE_enum(
       "configurations", None, ["all", "published"], "Which configurations of a graph to evaluate. "
@@ -96,7 +102,7 @@ def main(argv: list[str]) -> None:
   """Runs the command."""
   values = flags.FLAGS
   results = evaluate(values.run_dir, values.split, values.output, values.baselines,
-                     values.data_root, values.strict, values.configurations)
+                     values.data_root, values.strict, values.configurations, values.partial)
   folder = values.output or default_output(values.run_dir, values.split)
   print(results["text"])
   print(f"numbers: {folder}/metrics.json, {folder}/per_graph.csv")

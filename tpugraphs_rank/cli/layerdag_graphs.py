@@ -36,7 +36,8 @@ from tpugraphs_rank.synthesis.dags import rules
 
 # The flags that apply to one source only.
 _FLAGS_OF_SOURCE: dict[str, tuple[str, ...]] = {
-    "collection": ("splits", "attributes", "max_nodes", "subgraphs", "data_root"),
+    "collection": ("splits", "attributes", "max_nodes", "subgraphs", "data_root",
+                   "partial"),
     "rule": ("count", "nodes", "min_nodes"), "graphs": ()}
 
 
@@ -63,6 +64,8 @@ def define_flags() -> None:
                        "and the division.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections. By default "
                       "TPUGRAPHS_RANK_DATA, then the data folder of this platform.")
+  flags.DEFINE_bool("partial", False, "If graphs of the collection are missing, use those that "
+                    "exist.")
 
 
 def summary(graphs: dags.Dags) -> str:
@@ -87,7 +90,7 @@ def main(argv: list[str]) -> None:
   else:
     graphs, programs, count = extraction.extract(
         values.collection, values.splits, values.attributes, values.max_nodes, values.subgraphs,
-        values.seed, values.data_root)
+        values.seed, values.data_root, values.partial)
     left_out = f"{count} of {programs} programs left out"
   output = pathlib.Path(values.output)
   parts = {output: graphs}

@@ -2,6 +2,7 @@
 
   tpugraphs-rank pack --collection layout:nlp:random
   tpugraphs-rank pack --collection graphs/collection.json --splits train,valid
+  tpugraphs-rank pack --collection layout:xla:default --partial
   tpugraphs-rank pack --collection layout:nlp:random --check
 
 From packed files, training reads only what a step needs. The command resumes after an interruption.
@@ -35,7 +36,7 @@ _log = logging.getLogger("tpugraphs_rank.pack")
 
 def pack(name: str, splits: Sequence[str] | None = None,
          data_root: files.PathLike | None = None, output: files.PathLike | None = None,
-         strict: bool = True) -> list[packed.Packed]:
+         strict: bool = True, partial: bool = False) -> list[packed.Packed]:
   """Packs splits of a collection.
 
   Args:
@@ -44,6 +45,7 @@ def pack(name: str, splits: Sequence[str] | None = None,
     data_root: folder of the public collections.
     output: folder of packed collections, instead of `packed` next to the graphs.
     strict: whether the first damaged graph raises, see `packed.pack`.
+    partial: whether to pack the graphs that exist if others are missing.
 
   Raises:
     UnknownNameError: no such collection or split.
@@ -53,7 +55,7 @@ def pack(name: str, splits: Sequence[str] | None = None,
   collection = registry.get_collection(name)
   done = []
   for split in _present_splits(collection, splits, data_root):
-    sources = collections.load_collection(collection, split, data_root).paths
+    sources = collections.load_collection(collection, split, data_root, partial=partial).paths
     folder = packed.folder_of(collection, split, data_root, output)
     done.append(packed.pack(collection, split, sources, folder, strict))
   return done
@@ -109,6 +111,7 @@ def define_flags() -> None:
                       "TPUGRAPHS_RANK_DATA, then the data folder of this platform.")
   flags.DEFINE_string("output", None, "Folder of packed collections. By default packed/ next to "
                       "the graphs.")
+  flags.DEFINE_bool("partial", False, "If graphs are missing, pack those that exist.")
   flags.DEFINE_bool("check", False, "Pack nothing; compare all checksums.")
   flags.DEFINE_bool("strict", False, "Stop at the first damaged graph, instead of skipping it.")
 
@@ -127,7 +130,7 @@ def main(argv: list[str]) -> int:
           "ones and run the same command without --check")
     print("all checksums match")
     return 0
-  packs = pack(*arguments, strict=values.strict)
+  packs = pack(*arguments, strict=values.strict, partial=values.partial)
   for done in packs:
     print(f"{done.folder}: {done.graphs} graphs, {done.written} of them packed now, "
           f"{done.nbytes / 1e6:,.1f} MB")

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 def predict(run_dir: files.PathLike, split: str, output: files.PathLike | None = None,
-            data_root: str | None = None, strict: bool = False) -> "prediction.Prediction":
+            data_root: str | None = None, strict: bool = False, partial: bool | None = None
+            ) -> "prediction.Prediction":
   """Scores every graph of a split of a run's collection.
 
   Args:
@@ -36,6 +37,7 @@ def predict(run_dir: files.PathLike, split: str, output: files.PathLike | None =
     output: the CSV file, instead of the one in the run directory.
     data_root: folder of the public collections, instead of the run's.
     strict: whether to refuse graphs that do not fit the run, instead of warning.
+    partial: whether to score the graphs that exist if others are missing; None: as the run.
 
   Raises:
     MissingDataError, DataError: as `load_collection`, or a graph is damaged.
@@ -45,7 +47,8 @@ def predict(run_dir: files.PathLike, split: str, output: files.PathLike | None =
   from tpugraphs_rank.training import run_directory
   data = run_directory.RunDirectory(run_dir).read_config().data
   collection = collections.load_collection(
-      data.collection, split, data_root or data.data_root, data.packed, data.packed_root)
+      data.collection, split, data_root or data.data_root, data.packed, data.packed_root,
+      data.partial if partial is None else partial)
   # TensorFlow: only once there is something to score.
   from tpugraphs_rank.training import prediction
   from tpugraphs_rank.training import run as run_lib
@@ -60,12 +63,14 @@ def define_flags() -> None:
                     f"The split to rank; {registry.WHOLE}: a collection that is not divided.")
   flags.DEFINE_string("output", None, "The CSV file. By default one in the run directory.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections. By default the run's.")
+  runs.define_partial_flag()
   runs.define_strict_flag("graphs")
 
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
   values = flags.FLAGS
-  done = predict(values.run_dir, values.split, values.output, values.data_root, values.strict)
+  done = predict(values.run_dir, values.split, values.output, values.data_root, values.strict,
+                 values.partial)
   print(f"scores:  {done.scores}")
   print(f"ranking: {done.part} ({len(done.rows)} rows)")

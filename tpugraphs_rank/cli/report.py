@@ -19,7 +19,7 @@ from tpugraphs_rank.cli import runs
 
 def report(run_dir: files.PathLike, output: files.PathLike, others: Sequence[files.PathLike] = (),
            split: str = "test", baselines: Sequence[str] = runs.BASELINES,
-           data_root: str | None = None) -> None:
+           data_root: str | None = None, partial: bool | None = None) -> None:
   """Evaluates runs and writes the page.
 
   Args:
@@ -29,6 +29,7 @@ def report(run_dir: files.PathLike, output: files.PathLike, others: Sequence[fil
     split: "valid" or "test".
     baselines: names of baselines.
     data_root: folder of the public collections. None: that of the run.
+    partial: use the graphs that exist if others are missing; None: as the run was trained.
 
   Raises:
     ConfigError: the runs differ in their data.
@@ -45,7 +46,8 @@ def report(run_dir: files.PathLike, output: files.PathLike, others: Sequence[fil
   # These import TensorFlow, which the errors above do not need.
   from tpugraphs_rank.evaluation import comparison
   from tpugraphs_rank.evaluation import report as report_lib
-  report_lib.write(output, comparison.compare(models, split, [seed], baselines, data_root))
+  report_lib.write(output, comparison.compare(
+      models, split, [seed], baselines, data_root, partial=partial))
 
 
 def define_flags() -> None:
@@ -57,11 +59,13 @@ def define_flags() -> None:
   flags.DEFINE_string("output", None, "The HTML file. Default: report.html in the run directory, "
                       "or in the current folder for a bundled run.")
   runs.define_baseline_flags()
+  runs.define_partial_flag()
 
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
   values = flags.FLAGS
   output = pathlib.Path(values.output or runs.results_folder(values.run_dir) / "report.html")
-  report(values.run_dir, output, values.compare, values.split, values.baselines, values.data_root)
+  report(values.run_dir, output, values.compare, values.split, values.baselines, values.data_root,
+         values.partial)
   print(f"report: {output}")

@@ -24,6 +24,12 @@ def define_baseline_flags() -> None:
   flags.DEFINE_string("data_root", None, "Folder of the public collections. Default: the run's.")
 
 
+def define_partial_flag() -> None:
+  """Defines `--partial` for a command that reads the collection of a run."""
+  flags.DEFINE_bool("partial", None, "If graphs of the collection are missing, use those that "
+                    "exist. Default: as the run was trained.")
+
+
 def define_strict_flag(what: str) -> None:
   """Defines `--strict` for a command that scores programs or graphs."""
   flags.DEFINE_bool("strict", False, f"Refuse {what} that do not fit the run (another target, or "

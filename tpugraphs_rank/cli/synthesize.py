@@ -50,6 +50,8 @@ def define_flags() -> None:
   flags.DEFINE_string(
       "collection", "tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections.")
+  flags.DEFINE_bool("partial", False, "If graphs of the collection are missing, use those that "
+                    "exist.")
   flags.DEFINE_integer("count", 100, "Number of programs.", lower_bound=1)
   flags.DEFINE_bool("generate_only", False, "Write the programs without measuring them.")
   flags.DEFINE_enum(
@@ -183,7 +185,7 @@ def _train(output: pathlib.Path, kind: str, values: flags.FlagValues) -> None:
   sampling = subgraphs.Sampling(count, values.min_nodes, values.max_nodes or 50,
                                 sources.LIMITS[kind].sites, values.seed) if count else None
   extracted = dataflow.extract(values.collection, ("train",), values.max_nodes or 120,
-                               values.data_root, sampling)
+                               values.data_root, sampling, values.partial)
   dags.save(graphs, extracted)
   print(f"{len(extracted)} dataflow graphs of {values.collection} "
         f"({extracted.provenance['left_out']} programs left out); training a generator",

@@ -29,6 +29,7 @@ from tpugraphs_rank.metrics import competition
 # A tile submission lists this many configurations per kernel.
 TOP = competition.TILE_K
 _EXAMPLES = 5
+_TOO_FEW = "too few"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,9 +159,9 @@ class SplitFacts:
     if self.expected is not None and self.files > self.expected:
       note("too many", f"has {self.files} graphs instead of {self.expected}")
     elif self.expected is not None and self.files < self.expected:
-      note("too few", f"has {self.files} of {counted(self.expected, 'graph')}")
+      note(_TOO_FEW, f"has {self.files} of {counted(self.expected, 'graph')}")
     elif self.missing:
-      note("too few", f"lacks {_first(self.missing)}")
+      note(_TOO_FEW, f"lacks {_first(self.missing)}")
     if self.damaged:
       note("damaged", f"has {counted(len(self.damaged), 'damaged file')}")
     if self.without_runtimes:
@@ -263,17 +264,26 @@ class Description:
     folder: the folder of its graphs.
     splits: the described splits.
     list_size: configurations of a full list.
+    partial: whether missing graphs are no problem.
   """
 
   collection: registry.Collection
   folder: pathlib.Path
   splits: tuple[SplitFacts, ...]
   list_size: int
+  partial: bool = False
 
   @property
   def problems(self) -> list[Problem]:
     """All problems; empty if there are none."""
-    return [problem for split in self.splits for problem in split.problems]
+    return [problem for split in self.splits for problem in split.problems
+            if not self.partial or problem.kind != _TOO_FEW]
+
+  @property
+  def missing(self) -> list[str]:
+    """One text for each split that lacks graphs."""
+    return [problem.text for split in self.splits for problem in split.problems
+            if problem.kind == _TOO_FEW]
 
   def remedies(self, data_root: files.PathLike | None = None) -> list[str]:
     """Steps that solve the problems, in this order.
@@ -291,9 +301,11 @@ class Description:
     if faulty("no runtimes"):
       steps.append(f"move away the graphs without runtimes of {faulty('no runtimes')}" + (
           "" if self.collection.is_public else ", or set has_runtimes to false in the descriptor"))
-    lacking = faulty("too few", "damaged", "no runtimes")
+    lacking = faulty(_TOO_FEW, "damaged", "no runtimes")
     if lacking:
       steps.append(self.collection.fetch_hint(lacking, data_root))
+    if faulty(_TOO_FEW):
+      steps.append("or describe the graphs that exist: --partial")
     return steps
 
   def summary(self) -> dict[str, Any]:
@@ -307,14 +319,15 @@ class Description:
     of graphs with few configurations, nodes without edges, dtypes as stored, feature padding as
     declared and as observed ("None": not declared, or unclear), distinct structures, and bytes. The
     collection has: "opcodes", the opcodes that do not occur in training, "twins" of graphs in an
-    earlier split, and "problems".
+    earlier split, "missing" graphs, and "problems".
     """
     return {
         "collection": self.collection.name, "kind": self.collection.kind,
         "target": self.collection.target, "folder": str(self.folder),
         "splits": {split.name: split.summary(self.list_size) for split in self.splits},
         "opcodes": self._opcodes(), "opcodes_not_in_train": self._unseen_opcodes(),
-        "twins": self._twins(), "problems": [problem.text for problem in self.problems]}
+        "twins": self._twins(), "missing": self.missing,
+        "problems": [problem.text for problem in self.problems]}
 
   def _opcode_counts(self) -> dict[str, np.ndarray]:
     return {split.name: sum((graph.opcode_counts for graph in split.graphs),
@@ -357,7 +370,8 @@ class Description:
 
 
 def describe(name: str | registry.Collection, splits: Sequence[str] | None = None,
-             data_root: files.PathLike | None = None, list_size: int = 32) -> Description:
+             data_root: files.PathLike | None = None, list_size: int = 32,
+             partial: bool = False) -> Description:
   """Reads every graph of a collection, one at a time. Damaged files are recorded and skipped.
 
   Args:
@@ -365,6 +379,7 @@ def describe(name: str | registry.Collection, splits: Sequence[str] | None = Non
     splits: the splits to describe; None: all.
     data_root: as in `load_collection`.
     list_size: configurations of a full list in training.
+    partial: whether missing graphs are no problem, as long as some exist.
 
   Raises:
     UnknownNameError: no such collection or split.
@@ -385,7 +400,7 @@ def describe(name: str | registry.Collection, splits: Sequence[str] | None = Non
   total = sum(len(paths) for paths, _ in located.values())
   with tqdm.tqdm(total=total, unit="graph", desc=f"reading {collection.name}", disable=None) as bar:
     facts = tuple(_split_facts(collection, split, *located[split], bar.update) for split in chosen)
-  return Description(collection, collection.location(data_root), facts, list_size)
+  return Description(collection, collection.location(data_root), facts, list_size, partial)
 
 
 def _split_facts(collection: registry.Collection, split: str, paths: Sequence[pathlib.Path],

@@ -20,7 +20,9 @@ def text(description: describe.Description) -> str:
       f"{summary['collection']} ({summary['kind']}, {summary['target']}) in {summary['folder']}",
       tables.text(["", *splits], _rows(splits), rule=False).rstrip(),
       "Ranges are minimum / median / maximum over graphs, followed by the total.",
-      _dtypes(splits), _opcodes(summary), _twins(summary["twins"]), _damaged(splits)]
+      _dtypes(splits), _opcodes(summary), _twins(summary["twins"]), _damaged(splits),
+      f"Missing: {'; '.join(description.missing)}." if description.partial and description.missing
+      else ""]
   return "\n\n".join(part for part in parts if part) + "\n"
 
 

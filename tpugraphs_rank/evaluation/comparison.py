@@ -69,6 +69,14 @@ class Comparison:
       return []
     return [name for name in self.frames if name in (*self.models, baselines.BOOSTED_TREES)]
 
+  @property
+  def incomplete(self) -> str:
+    """States that graphs of the split are missing; "" if none is."""
+    if not self.task.missing:
+      return ""
+    return (f"partial: {self.task.missing} graphs of {self.task.collection.name} {self.task.split} "
+            "are missing, so these are not the figures of the whole split")
+
   def differences(self, model: str, part: _Part = lambda frame: frame
                   ) -> dict[str, dict[str, bootstrap.Interval]]:
     """Paired gains of a model over each baseline, with bootstrap intervals over graphs."""
@@ -86,7 +94,7 @@ class Comparison:
           for model in self.models}
     results.update(collection=self.task.collection.name, split=self.task.split,
                    held_back=self.task.held_back, configurations=self.task.configurations,
-                   chosen_on_split=self.chosen_on_split)
+                   chosen_on_split=self.chosen_on_split, missing_graphs=self.task.missing)
     ceilings = self._noise_ceilings()
     if ceilings:
       results["noise_ceilings"] = {name: ceiling.as_dict() for name, ceiling in ceilings.items()}
@@ -110,6 +118,8 @@ class Comparison:
         header, rows = result_tables.difference_rows(model, self.differences(model, part))
         if rows:
           blocks.append(tables.text(header, rows))
+    if self.task.missing:
+      blocks.append(f"{self.incomplete}\n")
     if self.chosen_on_split:
       blocks.append(f"{', '.join(self.chosen_on_split)}: checkpoints and hyperparameters were "
                     "selected on this split, which makes them look better\n")
@@ -146,7 +156,8 @@ class Comparison:
 
 def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds: Sequence[int],
             baseline_names: Sequence[str] = baselines.NAMES, data_root: str | None = None,
-            strict: bool = False, configurations: str | None = None) -> Comparison:
+            strict: bool = False, configurations: str | None = None, partial: bool | None = None
+            ) -> Comparison:
   """Evaluates runs and baselines on one split.
 
   Args:
@@ -157,6 +168,7 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
     data_root: folder of the public collections; None: that of the runs.
     strict: refuse graphs that a run does not support, instead of warning.
     configurations: which configurations of a graph are evaluated, see `task.load_task`.
+    partial: use the graphs that exist if others are missing; None: as the runs were trained.
 
   Raises:
     ConfigError: the runs differ in their data; or they divide the configurations of known programs
@@ -184,6 +196,8 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
   config = every[0].config.data
   if data_root is not None:
     config = dataclasses.replace(config, data_root=data_root)
+  if partial is not None:
+    config = dataclasses.replace(config, partial=partial)
   task = task_lib.load_task(config, split, every[0].config.training.seed, configurations)
   scores: dict[str, list[task_lib.Scores]] = {}
   for model, each in runs.items():

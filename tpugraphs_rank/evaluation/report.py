@@ -55,7 +55,7 @@ def render(comparison: comparison_lib.Comparison) -> str:
   model = comparison.models[0]
   environment_of_runs = run_directory.environment()
   commit = environment_of_runs["commit"]
-  notes = []
+  notes = [f"{comparison.incomplete}."] if comparison.incomplete else []
   if comparison.chosen_on_split:
     notes.append(f"{', '.join(comparison.chosen_on_split)}: checkpoints and hyperparameters were "
                  "selected on this split, which makes them look better.")

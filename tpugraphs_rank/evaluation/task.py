@@ -47,6 +47,7 @@ class Task:
     configurations: ALL or PUBLISHED (those that the published layout figures are computed on).
     train: the training programs, if they had to be read to list them.
     seen_families: families in training; None if the training split is missing.
+    missing: number of graphs of the split that do not exist, if `partial` allows that.
   """
 
   config: run_config.DataConfig
@@ -58,6 +59,7 @@ class Task:
   configurations: str = ALL
   train: tuple[splits.ProgramView, ...] | None = None
   seen_families: AbstractSet[str] | None = None
+  missing: int = 0
 
   @property
   def held_back(self) -> str:
@@ -114,15 +116,16 @@ def load_task(config: run_config.DataConfig, split: str, seed: int = 0,
         f"{collection.name} {split} has no measurements, so its rankings cannot be evaluated; "
         f"{instead}rank it without an evaluation: {commands.command('predict')}")
   # Training may merge equal configurations; evaluation always uses them as published.
-  programs = splits.load_programs(
-      dataclasses.replace(config, duplicates="keep"), split, seed)
+  loaded = splits.load(dataclasses.replace(config, duplicates="keep"), split, seed)
+  _logger.info("%s", loaded.counts)
+  programs = loaded.programs
   if configurations == PUBLISHED:
     programs = published.restrict(programs, collection, config.data_root)
   stems, train = _training(config, collection, seed)
   seen_groups, seen_families = (None, None) if stems is None else (
       per_graph.training_groups(collection, stems), {collection.family(stem) for stem in stems})
   return Task(config, collection, split, seed, tuple(programs), seen_groups, configurations, train,
-              seen_families)
+              seen_families, loaded.counts.missing)
 
 
 def _training(config: run_config.DataConfig, collection: registry.Collection, seed: int

@@ -44,8 +44,8 @@ class Extracted(NamedTuple):
 
 def extract(collection: str, splits: Sequence[str] | None = None,
             attributes: Sequence[str] = ("opcode",), max_nodes: int | None = None,
-            subgraphs: int = 0, seed: int = 0, data_root: files.PathLike | None = None
-            ) -> Extracted:
+            subgraphs: int = 0, seed: int = 0, data_root: files.PathLike | None = None,
+            partial: bool = False) -> Extracted:
   """Extracts DAGs from the programs of a collection.
 
   Attributes: `opcode` is the id (`hlo.opcodes`); `element_type` is the name of the output's type;
@@ -60,7 +60,7 @@ def extract(collection: str, splits: Sequence[str] | None = None,
     subgraphs: number of operand cones to take from each program (see `operand_cone`) in place of
       the program, at random roots, with 3 nodes or more; 0: the programs themselves.
     seed: seed for the choice of the roots.
-    data_root: see `data.collections.load_collection`.
+    data_root, partial: see `data.collections.load_collection`.
 
   Returns:
     The graphs. Whole programs have the label `runtime`: the mean over the configurations of
@@ -89,7 +89,7 @@ def extract(collection: str, splits: Sequence[str] | None = None,
   labels: list[float | None] = []
   programs = left_out = 0
   for split in splits:
-    for graph in collections.load_collection(described, split, data_root):
+    for graph in collections.load_collection(described, split, data_root, partial=partial):
       programs += 1
       before = len(extracted)
       if subgraphs and max_nodes:

@@ -43,7 +43,7 @@ def of_graph(graph: graphs.Graph) -> list[nodes_lib.Node]:
 
 def extract(collection: str, splits: Sequence[str] = ("train",),
             max_nodes: int | None = None, data_root: files.PathLike | None = None,
-            sampling: subgraphs_lib.Sampling | None = None) -> dags.Dags:
+            sampling: subgraphs_lib.Sampling | None = None, partial: bool = False) -> dags.Dags:
   """Extracts the dataflow graphs of a collection's programs, with `ATTRIBUTES` as attributes.
 
   Args:
@@ -54,6 +54,7 @@ def extract(collection: str, splits: Sequence[str] = ("train",),
     data_root: see `data.collections.load_collection`.
     sampling: take sub-graphs of each program, whatever its size, in place of the program; programs
       without suitable sub-graphs count as skipped.
+    partial: see `data.collections.load_collection`.
 
   Raises:
     UnknownNameError: the collection or a split does not exist.
@@ -66,7 +67,7 @@ def extract(collection: str, splits: Sequence[str] = ("train",),
   left_out: list[str] = []
   rng = np.random.default_rng(sampling.seed if sampling else 0)
   for split in splits:
-    for graph in collections.load_collection(described, split, data_root):
+    for graph in collections.load_collection(described, split, data_root, partial=partial):
       try:
         nodes = of_graph(graph)
       except errors.DataError as error:
