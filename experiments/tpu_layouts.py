@@ -203,8 +203,10 @@ class Study:
     from tpugraphs_rank.evaluation import per_graph
     from tpugraphs_rank.evaluation import result_tables
     frame = per_graph.evaluate(targets, scores, registry.get_collection(config.data.collection))
-    used = sum(len(splits.load(config.data, side, seed).programs[0].indices)
-               for side in ("train", "valid"))
+    used = 0
+    for side in ("train", "valid"):
+      (program,) = splits.load(config.data, side, seed).programs
+      used += len(np.unique(program.graph.config_keys()[program.indices]))
     return {"figures": {name: figure["mean"]
                         for name, figure in result_tables.figures([frame]).items()},
             "has_default": baselines.has_default(targets[0]),
