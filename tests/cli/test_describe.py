@@ -52,6 +52,27 @@ def test_damage_and_missing_graphs_end_in_status_1_after_the_table(collection, t
   assert _describe("--collection", collection, "--splits", "valid").returncode == 0
 
 
+def test_missing_graphs_are_no_problem_if_partial(collection, tmp_path):
+  first, second, _ = sorted((collection.parent / "npz" / "train").glob("*.npz"))
+  second.unlink()
+  for path in (collection.parent / "npz" / "test").iterdir():
+    path.unlink()
+  refused = _describe("--collection", collection)
+  assert refused.returncode == 1 and refused.stderr.endswith(
+      "; or describe the graphs that exist: --partial\n")
+  output = tmp_path / "described.json"
+  done = _describe("--collection", collection, "--partial", "--output", output)
+  assert done.returncode == 0 and done.stderr == ""
+  missing = ["train has 2 of 3 graphs", "test has 0 of 1 graph"]
+  assert f"\nMissing: {'; '.join(missing)}.\n" in done.stdout
+  stored = json.loads(output.read_text(encoding="utf-8"))
+  assert stored["missing"] == missing and stored["problems"] == []
+  first.write_bytes(first.read_bytes()[:-30])
+  damaged = _describe("--collection", collection, "--partial")
+  assert damaged.returncode == 1 and damaged.stderr.startswith(
+      "error: tile:synthetic: train has 1 damaged file; move away the damaged files of train; ")
+
+
 @pytest.mark.parametrize("arguments, status, message", [
     (["--collection", "tile:xls"], 1, "error: no collection 'tile:xls' (did you mean 'tile:xla'?)"),
     (["--collection", "tile:xla_cpu", "--splits", "vaild"], 1,

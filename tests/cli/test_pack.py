@@ -54,6 +54,20 @@ def test_some_splits_elsewhere(descriptor, tmp_path):
   assert not (descriptor.parent / "packed").exists()
 
 
+def test_the_graphs_that_exist(descriptor):
+  next((descriptor.parent / "npz" / "train").iterdir()).unlink()
+  done = _run("--collection", descriptor)
+  assert done.returncode == 1
+  assert done.stderr.endswith("; or work with the 2 graphs that exist: --partial (partial=True in "
+                              "Python)\n")
+  done = _run("--collection", descriptor, "--partial")
+  assert done.returncode == 0 and done.stdout.splitlines()[0].startswith(
+      f"{_folder(descriptor, 'train')}: 2 graphs, 2 of them packed now, ")
+  assert done.stderr.startswith("warning: layout:synthetic train is partial: 1 of its 3 graphs are ")
+  split = collections.load_collection(str(descriptor), "train", packed="auto", partial=True)
+  assert split.packs is not None and len(split) == 2 and split.missing == 1
+
+
 def test_a_check(descriptor):
   pack.pack(str(descriptor))
   assert pack.check(str(descriptor)) == []

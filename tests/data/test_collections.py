@@ -1,5 +1,6 @@
 """Splits are lazy sequences, and errors explain files that differ from the description."""
 
+import json
 import pathlib
 import shutil
 
@@ -64,6 +65,34 @@ def test_the_number_of_files_must_match_the_description(descriptor):
       "holds 2 of the 3 graphs of tile:synthetic train .`tpugraphs-rank describe` lists missing "
       "and damaged files.; .*check the path and files")):
     collections.load_collection(str(descriptor), "train")
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_the_graphs_that_exist(descriptor, listed, caplog):
+  folder = descriptor.parent / "npz" / "train"
+  names = sorted(path.name for path in folder.iterdir())
+  values = json.loads(descriptor.read_text())
+  if listed:
+    values["files"] = {split: [f"{split}/{path.name}" for path in
+                               sorted((folder.parent / split).iterdir())]
+                       for split in values["splits"]}
+    values["splits"]["train"] = None  # The list is known, and so is what is missing.
+    descriptor.write_text(json.dumps(values))
+  (folder / names[1]).unlink()
+  with pytest.raises(errors.TpuGraphsRankError, match=(
+      r"; or work with the 2 graphs that exist: --partial \(partial=True in Python\)$")):
+    collections.load_collection(str(descriptor), "train")
+  split = collections.load_collection(str(descriptor), "train", partial=True)
+  assert [path.name for path in split.paths] == [names[0], names[2]] and split.missing == 1
+  assert caplog.messages == [
+      "tile:synthetic train is partial: 1 of its 3 graphs are missing in "
+      f"{folder.parent if listed else folder}"]
+  assert collections.load_collection(str(descriptor), "valid", partial=True).missing == 0
+  for name in (names[0], names[2]):
+    (folder / name).unlink()
+  with pytest.raises(errors.MissingDataError) as caught:  # Nothing is not a part.
+    collections.load_collection(str(descriptor), "train", partial=True)
+  assert "--partial" not in str(caught.value)
 
 
 def test_the_remedy_for_one_file_too_many_is_not_a_download(descriptor):

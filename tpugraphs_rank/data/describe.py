@@ -303,9 +303,8 @@ class Description:
           "" if self.collection.is_public else ", or set has_runtimes to false in the descriptor"))
     lacking = faulty(_TOO_FEW, "damaged", "no runtimes")
     if lacking:
-      steps.append(self.collection.fetch_hint(lacking, data_root))
-    if faulty(_TOO_FEW):
-      steps.append("or describe the graphs that exist: --partial")
+      steps.append(self.collection.fetch_hint(lacking, data_root) + (
+          "; or describe the graphs that exist: --partial" if faulty(_TOO_FEW) else ""))
     return steps
 
   def summary(self) -> dict[str, Any]:
