@@ -76,7 +76,7 @@ def test_networks(tree, tmp_path, monkeypatch):
   for place in (*results["across"].values(), *results["known"]["unet3d"].values()):
     assert set(place["rankers"]) == {"residual_gnn"}
   # One network ranks both searches of the other program.
-  assert len(list((tmp_path / "out" / "runs").glob("unet3d-100-residual_gnn-*"))) == 1
+  assert len(list((tmp_path / "out" / "runs").glob("unet3d-99-residual_gnn-*"))) == 1
 
 
 def test_wrong_arguments(tree, tmp_path):
