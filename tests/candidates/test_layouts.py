@@ -54,19 +54,19 @@ def test_tensors_with_one_layout_offer_no_choice():
   small_programs.add(main, "reshape", [1, 24], [vector])  # No tensor has a choice: no site.
   small_programs.add(main, "reshape", [4, 6], [vector])
   [site] = layouts.sites(module)
-  assert site.node == 2 and site.layouts(0, "elements") == [(0, 1), (1, 0)]
-  assert site.layouts(1, "elements") == []
+  assert site.node == 2 and site.layouts(0, "elements") == ((0, 1), (1, 0))
+  assert site.layouts(1, "elements") == ()
   seven = layouts.Site(0, "reshape", ((2,) * 7, (2,) * 6))
-  assert seven.layouts(0, "elements") == [] and len(seven.layouts(1, "elements")) == 720
+  assert seven.layouts(0, "elements") == () and len(seven.layouts(1, "elements")) == 720
 
 
 def test_layouts_of_a_convolution():
   [site] = layouts.sites(_convolution())
-  every = list(itertools.permutations(range(4)))
+  every = tuple(itertools.permutations(range(4)))
   assert [site.layouts(tensor, "xla_cpu") for tensor in range(3)] == [every] * 3
   # Batch and feature of output and input, input and output feature of the kernel.
   assert [site.layouts(tensor, "tpu") for tensor in range(3)] == [
-      [(0, 3), (3, 0)], [(0, 3), (3, 0)], [(2, 3), (3, 2)]]
+      ((0, 3), (3, 0)), ((0, 3), (3, 0)), ((2, 3), (3, 2))]
 
 
 def test_small_spaces_are_enumerated():

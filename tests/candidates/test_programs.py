@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests import testdata
 from tests.candidates import small_programs
 from tests.helpers import registrations
 from tests.hlo import modules
@@ -25,6 +26,38 @@ def test_programs_of_a_file(tmp_path):
   assert program.name == "b" and program.source == f"{path}: module 'b'"
   with pytest.raises(errors.UnknownNameError, match="two.pb has no module 'c'; its modules: a, b$"):
     programs.read(path, "c")
+
+
+def test_modules_of_one_name(tmp_path):
+  path = small_programs.write(tmp_path / "three.pb", small_programs.matmul(4, 5, 6, "same"),
+                              small_programs.matmul(7, 8, 9, "other"),
+                              small_programs.matmul(10, 11, 12, "same"))
+  assert [program.name for program in programs.read(path)] == ["same#1", "other", "same#2"]
+  with pytest.raises(errors.ConfigError, match="has 2 modules named 'same'.*--module 'same#1' to "):
+    programs.read(path, "same")
+  [program] = programs.read(path, "same#2")
+  assert program.data.module == small_programs.matmul(10, 11, 12, "same")
+  assert program.source == f"{path}: module 'same#2'"
+  with pytest.raises(errors.UnknownNameError, match="no module 'same#3'; its modules: same#1, oth"):
+    programs.read(path, "same#3")
+
+
+@testdata.required
+def test_modules_of_one_name_from_the_field():
+  path = testdata.path("field_cases") / "two_modules_same_name.pb"
+  with pytest.raises(errors.ConfigError, match="has 2 modules named 'same'"):
+    programs.read(path, "same")
+  [program] = programs.read(path, "same#2")
+  assert list(program.data.module.computations[0].instructions[0].shape.dimensions) == [128, 128]
+
+
+def test_names_of_modules_are_escaped(tmp_path):
+  path = small_programs.write(tmp_path / "two.pb", small_programs.matmul(4, 5, 6, "\x1b[2Jx\ny"),
+                              small_programs.matmul(4, 5, 6, "b"))
+  assert programs.read(path)[0].source == f"{path}: module '\\x1b[2Jx\\ny'"
+  with pytest.raises(errors.UnknownNameError) as caught:
+    programs.read(path, "\x1b[31m")
+  assert str(caught.value).isprintable()
 
 
 def test_every_kind_of_dump(tmp_path):

@@ -6,6 +6,7 @@ once per program and not once per configuration.
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -14,8 +15,16 @@ import numpy as np
 from tpugraphs_rank.candidates import value_graph
 from tpugraphs_rank.hlo import hlo_pb2
 
+# Larger than every extent, padded or not. A side that grows faster than this covers its axis.
+_WHOLE = 1 << 34
+
 # Opcodes that keep the axes of their operands, although they may shorten or lengthen them.
 _SAME_AXES = ("concatenate", "dynamic-slice", "pad", "slice")
+# Opcodes that move elements or combine several. All others compute each element from the elements
+# at the same place in operands of the same shape, except for those of which nothing is known.
+_MOVING = (*_SAME_AXES, "bitcast", "broadcast", "convolution", "dot", "reduce", "reduce-window",
+           "reshape", "transpose")
+_UNKNOWN = ("gather", "scatter", "sort", "while")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +47,11 @@ class Side:
     """(c,) this side for each of the tiles (c, axes)."""
     if self.axis < 0:
       return np.full(len(sides), self.extent, np.int64)
-    return np.minimum(self.factor * sides[:, self.axis] + self.offset, self.extent)
+    column = sides[:, self.axis]
+    # The longest side below the extent, so that no product exceeds 64 bits.
+    longest = max((self.extent - self.offset) // self.factor, 0)
+    return np.where(column > longest, self.extent,
+                    self.factor * np.minimum(column, longest) + self.offset)
 
   def within(self, extent: int) -> "Side":
     """The same side along an axis of another value."""
@@ -46,8 +59,12 @@ class Side:
 
   def through_window(self, extent: int, size: int, stride: int) -> "Side":
     """The input side that a window needs to compute this side: (side - 1) * stride + size."""
-    return Side(extent, self.axis, self.factor * stride,
-                (self.offset - 1) * stride + size) if self.axis >= 0 else Side(extent)
+    if self.axis < 0:
+      return Side(extent)
+    # Both numbers may grow from window to window, but above the extent they make no difference.
+    first = min((self.factor + self.offset - 1) * stride + size, _WHOLE)
+    factor = min(self.factor * stride, _WHOLE)
+    return Side(extent, self.axis, factor, first - factor)
 
 
 Sides = tuple[Side, ...]
@@ -94,31 +111,45 @@ def dot_axes(value: value_graph.Value, shapes: Sequence[value_graph.Shape]) -> D
   batch. If several contractions fit, the usual one is chosen: the last axes of the first operand
   with the first axes of the second.
   """
+  if len(shapes) != 2:
+    return None
   if value.instruction.HasField("dot_dimension_numbers"):
     numbers = value.instruction.dot_dimension_numbers
     return DotAxes(
         (tuple(numbers.lhs_batch_dimensions), tuple(numbers.rhs_batch_dimensions)),
         (tuple(numbers.lhs_contracting_dimensions), tuple(numbers.rhs_contracting_dimensions)))
-  ranks = [len(shape) for shape in shapes]
-  double = sum(ranks) - len(value.shape)  # batch axes + 2 * contracted axes
+  return _inferred(value.shape, *shapes)
+
+
+@functools.lru_cache(maxsize=4096)
+def _inferred(result: value_graph.Shape, left: value_graph.Shape, right: value_graph.Shape
+              ) -> DotAxes | None:
+  """The axes of a dot whose shapes are known; see `dot_axes`."""
+  double = len(left) + len(right) - len(result)  # batch axes + 2 * contracted axes
   for contracted in range(1, double // 2 + 1):
-    batch = tuple(range(double - 2 * contracted))
-    left, right = (range(len(batch), rank) for rank in ranks)
-    for first in reversed(list(itertools.combinations(left, contracted))):
-      for second in itertools.combinations(right, contracted):
-        axes = DotAxes((batch, batch), (first, second))
-        if _fits(axes, value.shape, shapes):
-          return axes
+    batch = double - 2 * contracted
+    if batch > min(len(left), len(right), len(result)) or not (
+        left[:batch] == right[:batch] == result[:batch]):
+      continue
+    free = len(left) - batch - contracted
+    firsts = _choices(left, batch, contracted, result[batch:batch + free])
+    seconds: dict[value_graph.Shape, tuple[int, ...]] = {}
+    for axes in _choices(right, batch, contracted, result[batch + free:]):
+      seconds.setdefault(tuple(right[axis] for axis in axes), axes)
+    for axes in reversed(firsts):
+      other = seconds.get(tuple(left[axis] for axis in axes))
+      if other is not None:
+        both = tuple(range(batch))
+        return DotAxes((both, both), (axes, other))
   return None
 
 
-def _fits(axes: DotAxes, result: value_graph.Shape, shapes: Sequence[value_graph.Shape]) -> bool:
-  lengths = [[shape[axis] for axis in chosen] for kind in (axes.batch, axes.contracting)
-             for shape, chosen in zip(shapes, kind)]
-  free = [[shape[axis] for axis in axes.free(operand, len(shape))]
-          for operand, shape in enumerate(shapes)]
-  return (lengths[0] == lengths[1] and lengths[2] == lengths[3]
-          and (*lengths[0], *free[0], *free[1]) == result)
+def _choices(shape: value_graph.Shape, batch: int, contracted: int, free: value_graph.Shape
+             ) -> list[tuple[int, ...]]:
+  """The axes after the batch that can be contracted, so that the others have the given lengths."""
+  return [axes for axes in itertools.combinations(range(batch, len(shape)), contracted)
+          if tuple(extent for axis, extent in enumerate(shape)
+                   if axis >= batch and axis not in axes) == free]
 
 
 def contraction(program: value_graph.Expanded, number: int) -> Contraction | None:
@@ -137,7 +168,7 @@ def contraction(program: value_graph.Expanded, number: int) -> Contraction | Non
       return None
     summed = math.prod(shapes[0][axis] for axis in dot.contracting[0])
     return Contraction(number, tuple(sorted(dot.contracting[0])), value.volume * summed)
-  if value.opcode == "convolution":
+  if value.opcode == "convolution" and value.instruction.HasField("convolution_dimension_numbers"):
     numbers = value.instruction.convolution_dimension_numbers
     features = shapes[1][numbers.kernel_output_feature_dimension]
     work = value.volume * math.prod(shapes[1]) // max(features, 1)
@@ -164,6 +195,9 @@ def operand_block(program: value_graph.Expanded, number: int, position: int, blo
   """
   value = program.values[number]
   operand = program.values[value.operands[position]]
+  is_elementwise = operand.shape == value.shape and value.opcode not in _UNKNOWN
+  if value.opcode not in _MOVING:
+    return block if is_elementwise else None
   needed: list[Side] = whole(operand.shape)
   if value.opcode == "broadcast":
     for axis, source in enumerate(value.instruction.dimensions):
@@ -191,14 +225,16 @@ def operand_block(program: value_graph.Expanded, number: int, position: int, blo
       needed[axis] = side
     for axis, side in zip(free[position], block[first:]):
       needed[axis] = side
-  elif value.opcode == "convolution" and position == 0:
+  elif value.opcode == "convolution":
+    if position or contraction(program, number) is None:
+      return None
     return _convolved(value.instruction, operand.shape, block)
   elif value.opcode in _SAME_AXES and len(operand.shape) == len(value.shape) and (
       position == 0 or value.opcode == "concatenate"):
     joined = value.instruction.dimensions if value.opcode == "concatenate" else ()
     needed = [Side(extent) if axis in joined else side.within(extent)
               for axis, (extent, side) in enumerate(zip(operand.shape, block))]
-  elif operand.shape == value.shape and value.opcode not in ("gather", "scatter", "sort", "while"):
+  elif is_elementwise:
     return block
   else:
     return None
@@ -246,12 +282,14 @@ def _regrouped(value: value_graph.Value, operand: value_graph.Value, block: Side
     return tuple(needed)
   while outer and inner:
     ours, theirs = [outer.pop()], [inner.pop()]
-    while True:
-      gap = (math.prod(value.shape[axis] for axis in ours)
-             - math.prod(operand.shape[axis] for axis in theirs))
-      if gap == 0:
-        break
-      (theirs if gap > 0 else ours).append((inner if gap > 0 else outer).pop())
+    our_size, their_size = value.shape[ours[0]], operand.shape[theirs[0]]
+    while our_size != their_size:
+      if our_size > their_size:
+        theirs.append(inner.pop())
+        their_size *= operand.shape[theirs[-1]]
+      else:
+        ours.append(outer.pop())
+        our_size *= value.shape[ours[-1]]
     if len(ours) == len(theirs) == 1:
       needed[theirs[0]] = block[ours[0]]
   return tuple(needed)
@@ -282,11 +320,3 @@ def leaves(program: value_graph.Expanded, needed: dict[int, Sides]
   for number, block in needed.items():
     if not any(operand in needed for operand in program.values[number].operands):
       yield number, block
-
-
-def first_parameter(program: value_graph.Expanded, number: int) -> int:
-  """The number of the parameter that the chain of first operands leads to; very large if none."""
-  while program.values[number].operands:
-    number = program.values[number].operands[0]
-  parameter = program.values[number].parameter
-  return parameter if parameter >= 0 else 1 << 30

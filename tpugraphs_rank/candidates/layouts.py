@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 import dataclasses
+import functools
+import hashlib
 import itertools
 import math
 
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.candidates import tiles
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import limits
+from tpugraphs_rank.hlo import shapes
 from tpugraphs_rank.hlo import tuning
 from tpugraphs_rank.hlo import tuning_pb2
 
@@ -19,7 +24,9 @@ OPCODES = ("convolution", "dot", "reshape")
 Layout = tuple[int, ...]  # Axes, minor to major; empty: the compiler chooses.
 _NEAR_SHARE = 0.5
 _ATTEMPTS = 8  # Draws per wanted candidate before the space counts as exhausted.
-_BATCH = 256
+_BATCH = 256  # Configurations drawn at a time, with at most _BATCH_SLOTS requests.
+_BATCH_SLOTS = 1 << 22
+_MANY = 1 << 62
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Site:
   shapes: tuple[tuple[int, ...], ...]
   pairs: tuple[tuple[int, int], ...] = ()
 
-  def layouts(self, tensor: int, tiling: str) -> list[Layout]:
+  def layouts(self, tensor: int, tiling: str) -> tuple[Layout, ...]:
     """The layouts that can be requested for one tensor; empty if it has only one.
 
     These are all permutations of its axes. On a TPU, the two minor axes of a convolution's tensors
@@ -46,10 +53,16 @@ class Site:
     """
     shape = self.shapes[tensor]
     if len(shape) > tuning.DIMS_LENGTH or sum(extent > 1 for extent in shape) < 2:
-      return []
+      return ()
     if self.pairs and tiling == tile_spaces.TPU:
-      return list(itertools.permutations(self.pairs[tensor]))
-    return list(itertools.permutations(range(len(shape))))
+      return _permutations(self.pairs[tensor])
+    return _permutations(tuple(range(len(shape))))
+
+
+@functools.lru_cache(maxsize=1024)
+def _permutations(axes: tuple[int, ...]) -> tuple[Layout, ...]:
+  """All orders of some axes. There are up to 720, which all tensors of a rank share."""
+  return tuple(itertools.permutations(axes))
 
 
 def instructions(module: hlo_pb2.HloModuleProto) -> list[tuple[
@@ -63,16 +76,27 @@ def instructions(module: hlo_pb2.HloModuleProto) -> list[tuple[
   return listed
 
 
-def sites(module: hlo_pb2.HloModuleProto, nodes: Sequence[int] | None = None) -> list[Site]:
+def sites(module: hlo_pb2.HloModuleProto, nodes: Sequence[int] | None = None,
+          source: str = "the module") -> list[Site]:
   """The instructions of a program whose layouts can be requested.
 
   Args:
     module: the program.
     nodes: exactly these instructions, in this order. None: the dots, convolutions and reshapes
       that have a tensor with more than one layout.
+    source: the program's name in error messages.
+
+  Raises:
+    DataError: there is no instruction with one of the numbers, or a convolution names axes that
+      its tensors lack.
   """
   listed = instructions(module)
-  candidates = [_site(node, *listed[node]) for node in (
+  for node in nodes or ():
+    if not 0 <= node < len(listed):
+      raise errors.DataError(
+          f"{source}: instruction {node} is configured, but the program has instructions 0 to "
+          f"{len(listed) - 1}; supply configurations of this program")
+  candidates = [_site(node, *listed[node], source) for node in (
       range(len(listed)) if nodes is None else nodes)
           if nodes is not None or listed[node][0].opcode in OPCODES]
   return candidates if nodes is not None else [
@@ -81,16 +105,23 @@ def sites(module: hlo_pb2.HloModuleProto, nodes: Sequence[int] | None = None) ->
 
 
 def _site(node: int, instruction: hlo_pb2.HloInstructionProto,
-          operands: Sequence[hlo_pb2.HloInstructionProto]) -> Site:
-  shapes = tuple(tuple(value.shape.dimensions)
-                 for value in (instruction, *operands[:tuning.TENSORS - 1]))
+          operands: Sequence[hlo_pb2.HloInstructionProto], source: str) -> Site:
+  tensors = tuple(tuple(value.shape.dimensions)
+                  for value in (instruction, *operands[:tuning.TENSORS - 1]))
   pairs: tuple[tuple[int, int], ...] = ()
-  if instruction.opcode == "convolution" and len(shapes) == tuning.TENSORS:
+  if instruction.opcode == "convolution" and len(tensors) == tuning.TENSORS:
     c = instruction.convolution_dimension_numbers
     pairs = ((c.output_batch_dimension, c.output_feature_dimension),
              (c.input_batch_dimension, c.input_feature_dimension),
              (c.kernel_input_feature_dimension, c.kernel_output_feature_dimension))
-  return Site(node, instruction.opcode, shapes, pairs)
+    for tensor, pair, shape in zip(("output", "input", "kernel"), pairs, tensors):
+      if len(set(pair)) < len(pair) or not all(0 <= axis < len(shape) for axis in pair):
+        raise errors.DataError(
+            f"{source}: the convolution "
+            f"{escaping.quoted(instruction.name or str(instruction.id))} has the batch and feature "
+            f"axes {list(pair)} of its {tensor}, which has {len(shape)} axes; the file is damaged: "
+            "dump the program again")
+  return Site(node, instruction.opcode, tensors, pairs)
 
 
 class Requests:
@@ -114,8 +145,13 @@ class Requests:
 
   @property
   def combinations(self) -> int:
-    """The number of configurations, including the default."""
-    return math.prod(len(options) + 1 for options in self.options)
+    """The number of configurations, including the default; 2^62 if there are more."""
+    count = 1
+    for options in self.options:
+      count *= len(options) + 1
+      if count >= _MANY:  # The whole product of a large program has millions of digits.
+        return _MANY
+    return count
 
   def features(self, codes: np.ndarray) -> np.ndarray:
     """(c, slots) codes to `node_config_feat`, (c, nc, 18) int8."""
@@ -123,9 +159,9 @@ class Requests:
     features = np.full([len(codes), len(self.sites), tuning.TENSORS * width],
                        tuning.LAYOUT_PADDING, np.int8)
     # Most slots have the same list of layouts as others.
-    tables: dict[tuple[Layout, ...], np.ndarray] = {}
+    tables: dict[int, np.ndarray] = {}  # By identity: equal lists are the same object.
     for (site, tensor), options, column in zip(self.slots, self.options, codes.T):
-      key = tuple(options)
+      key = id(options)
       if key not in tables:
         table = np.full([len(options) + 1, width], tuning.LAYOUT_PADDING, np.int8)
         for row, layout in enumerate(options, 1):
@@ -147,7 +183,7 @@ class Requests:
       return codes.astype(np.int16), {"legal": self.combinations}
     sizes = np.array([len(options) for options in self.options])
     default = np.zeros(len(sizes), np.int16)
-    chosen, seen = [default], {default.tobytes()}
+    chosen, seen = [default], {_key(default)}
     ends = {"near": 1 + round((limit - 1) * _NEAR_SHARE), "uniform": limit}
     counts: dict[str, object] = {"default": 1}
     repeats = 0
@@ -163,15 +199,22 @@ class Requests:
 
 def _draws(kind: str, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """(batch, slots) codes of one kind, "near" the default or "uniform"."""
-  order = rng.random([_BATCH, len(sizes)])
+  batch = max(1, min(_BATCH, _BATCH_SLOTS // len(sizes)))
+  order = rng.random([batch, len(sizes)])
   if kind == "near":
     most = max(4, len(sizes) // 8)
-    count = np.exp(rng.uniform(0, math.log(most + 1), [_BATCH, 1])).astype(int)
-    # Each slot has a rank in a random order, and the first few slots change.
-    changed = order.argsort(axis=1).argsort(axis=1) < count
+    count = np.exp(rng.uniform(0, math.log(most + 1), [batch, 1])).astype(int)
+    # Each slot has a place in a random order, and the first few slots change.
+    last = np.sort(order, axis=1)[np.arange(batch), np.minimum(count[:, 0], len(sizes)) - 1]
+    changed = order <= last[:, None]
   else:
-    changed = order < rng.random([_BATCH, 1])
-  return np.where(changed, rng.integers(1, sizes + 1, [_BATCH, len(sizes)]), 0).astype(np.int16)
+    changed = order < rng.random([batch, 1])
+  return np.where(changed, rng.integers(1, sizes + 1, [batch, len(sizes)]), 0).astype(np.int16)
+
+
+def _key(row: np.ndarray) -> bytes:
+  """Equal for equal rows, and shorter than a row of a large program."""
+  return hashlib.sha256(row.tobytes()).digest()
 
 
 def _take(rows: np.ndarray, chosen: list[np.ndarray], seen: set[bytes], end: int) -> int:
@@ -180,7 +223,7 @@ def _take(rows: np.ndarray, chosen: list[np.ndarray], seen: set[bytes], end: int
   for row in rows:
     if len(chosen) == end:
       break
-    key = row.tobytes()
+    key = _key(row)
     if key in seen:
       repeats += 1
       continue
@@ -201,17 +244,24 @@ def draw_layouts(data: tuning_pb2.ModuleTuningData, tiling: str, limit: int, see
     source: the program's name in error messages.
 
   Raises:
-    DataError: no instruction has a choice of layouts.
+    DataError: no instruction has a choice of layouts, a dimension has no known size, or as `sites`.
+    LimitError: the candidates would need too much memory; see `hlo.limits`.
     ConfigError: `limit` is not positive.
   """
   if limit < 1:
     raise errors.ConfigError(f"the maximum number of candidates is {limit}; expected 1 or more")
-  configurable = sites(data.module, list(data.config_index_to_node) or None)
+  shapes.check(data.module, source)
+  configurable = sites(data.module, list(data.config_index_to_node) or None, source)
   requests = Requests(configurable, tiling)
   if not requests.slots:
     raise errors.DataError(
         f"{source} has no dot, convolution or reshape with more than one layout, so there is "
         "nothing to choose; use the HLO of a whole program")
+  count = min(limit, requests.combinations)
+  limits.check(
+      count * len(configurable) * tuning.TENSORS * tuning.DIMS_LENGTH, limits.LAYOUT_BYTES,
+      f"{source}: the size in bytes of {count:,} candidates for its {len(configurable):,} "
+      "configurable instructions", "lower --max_candidates")
   codes, counts = requests.draw(limit, tiles.rng_of(data.module.name, seed))
   ids = np.array([site.node for site in configurable], np.int64)
   features = requests.features(codes)

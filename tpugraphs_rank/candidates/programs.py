@@ -1,5 +1,6 @@
 """Your own programs: read from any XLA dump or raw file, with candidates, as graphs to score."""
 
+import collections
 import dataclasses
 import logging
 import pathlib
@@ -7,6 +8,7 @@ import pathlib
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import plugins
 from tpugraphs_rank import registries
@@ -28,7 +30,8 @@ class HloProgram:
   """A program whose configurations are to be ranked.
 
   Attributes:
-    name: of its module, or of the file if the module has none.
+    name: of its module, or of the file if the module has none. Several modules of one name have
+      the names `NAME#1`, `NAME#2`, ... in the order of the file.
     source: its name in error messages.
     data: its module, and its runs if the file has any.
   """
@@ -43,28 +46,54 @@ def read(path: files.PathLike, module: str | None = None) -> list[HloProgram]:
 
   Args:
     path: a `HloProto`, `HloModuleProto`, `TuningData` or `ModuleTuningData` file.
-    module: the name of the only program to return; None: all programs.
+    module: the name of the only program to return; None: all programs. The second of several
+      modules of one name is `NAME#2`.
 
   Raises:
     MissingDataError, DataError: as `reading.read_raw`, or the file has no program.
     UnknownNameError: there is no program of this name.
+    ConfigError: several modules have this name.
   """
   raw = reading.read_raw(path)
-  programs = []
+  found: list[tuple[str, tuning_pb2.ModuleTuningData]] = []
   for data in raw.modules:
     if data.HasField("module"):
-      name = data.module.name or pathlib.Path(path).stem
-      programs.append(HloProgram(name, f"{raw.source}: module {name!r}", data))
+      found.append((data.module.name or pathlib.Path(path).stem, data))
     else:
       _log.warning("%s: a module has no HLO program and is skipped", raw.source)
+  if not found:
+    raise errors.DataError(
+        f"{raw.source} has no HLO program; expected at least one module with a program; dump or "
+        "measure it again")
+  names = _distinct_names([name for name, _ in found])
+  programs = [
+      HloProgram(name, f"{raw.source}: module {escaping.quoted(name)}", data)
+      for name, (_, data) in zip(names, found)]
   if module is None:
     return programs
   chosen = [program for program in programs if program.name == module]
-  if not chosen:
-    names = [program.name for program in programs]
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    raise errors.UnknownNameError(f"{raw.source} has no module {module!r}; its modules: {shown}")
-  return chosen[:1]
+  if chosen:
+    return chosen
+  same = [name for name, (own, _) in zip(names, found) if own == module]
+  if same:
+    raise errors.ConfigError(
+        f"{raw.source} has {len(same)} modules named {escaping.quoted(module)}; expected one; "
+        f"choose it with --module '{escaping.shown(same[0])}' to '{escaping.shown(same[-1])}', in "
+        "the order of the file")
+  shown = ", ".join(map(escaping.shown, names[:20])) + (", ..." if len(names) > 20 else "")
+  raise errors.UnknownNameError(
+      f"{raw.source} has no module {escaping.quoted(module)}; its modules: {shown}")
+
+
+def _distinct_names(names: list[str]) -> list[str]:
+  """The names, with `#1`, `#2`, ... after those that occur more than once."""
+  count = collections.Counter(names)
+  seen: collections.Counter[str] = collections.Counter()
+  distinct = []
+  for name in names:
+    seen[name] += 1
+    distinct.append(f"{name}#{seen[name]}" if count[name] > 1 else name)
+  return distinct
 
 
 def is_generator(name: str) -> bool:

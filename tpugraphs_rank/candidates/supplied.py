@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import layouts
@@ -48,13 +49,15 @@ def from_runs(data: tuning_pb2.ModuleTuningData, kind: str, source: str = "the m
         f"{'tile_size_config' if kind == 'tile' else 'layout_config'}; generate candidates with "
         "--candidates auto")
   if kind == "tile":
+    tuning.check_bounds(data.runs, source)
     arrays = {"config_feat": tuning.tile_features([data.runs[index] for index in chosen])}
     rows = arrays["config_feat"]
   else:
     ids = np.array(data.config_index_to_node, np.uint64)
     rows = tuning.layout_features(data, chosen, source)
     _check_nodes(ids, data, source)
-    _check_layouts(rows, layouts.sites(data.module, [int(node) for node in ids]), source)
+    _check_layouts(rows, layouts.sites(data.module, [int(node) for node in ids], source),
+                   source)
     arrays = {"node_config_ids": ids.astype(np.int64), "node_config_feat": rows}
   kept, group = distinct_rows.find(rows)
   indices = np.array(chosen)[kept]
@@ -155,7 +158,8 @@ def _check_same_program(stored: Mapping[str, np.ndarray], data: tuning_pb2.Modul
   ours, theirs = graph.node_opcodes(data.module), np.ravel(stored["node_opcode"])
   if not np.array_equal(ours, theirs):
     raise _fail(path, "node_opcode", f"belongs to another program ({len(theirs)} nodes; "
-                f"{data.module.name!r} has {len(ours)}); supply configurations of this one")
+                f"{escaping.quoted(data.module.name)} has {len(ours)}); supply configurations of "
+                "this one")
 
 
 def _tiles(rows: np.ndarray, path: files.PathLike) -> candidate_set.Candidates:
@@ -213,7 +217,7 @@ def _layouts(ids: np.ndarray, rows: np.ndarray, data: tuning_pb2.ModuleTuningDat
                 "configuration")
   _check_nodes(ids, data, str(path))
   ids = ids.astype(np.int64)
-  configurable = layouts.sites(data.module, ids.tolist())
+  configurable = layouts.sites(data.module, ids.tolist(), str(path))
   _check_layouts(rows, configurable, str(path))
   rows = rows.astype(np.int8)
   kept, _ = distinct_rows.find(rows)
@@ -231,8 +235,8 @@ def _check_nodes(ids: np.ndarray, data: tuning_pb2.ModuleTuningData, source: str
   wrong = ids[(ids < 0) | (ids >= count)]
   if len(wrong):
     raise errors.DataError(
-        f"{source}: {int(wrong[0])} is configured, but {data.module.name!r} has nodes 0 to "
-        f"{count - 1}; supply configurations of this program")
+        f"{source}: {int(wrong[0])} is configured, but {escaping.quoted(data.module.name)} has "
+        f"nodes 0 to {count - 1}; supply configurations of this program")
   if len(np.unique(ids)) != len(ids):
     raise errors.DataError(f"{source}: a node is configured twice; expected distinct nodes")
 

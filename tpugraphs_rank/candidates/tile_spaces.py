@@ -22,6 +22,7 @@ import math
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank.candidates import axis_checks
 from tpugraphs_rank.candidates import blocks
 from tpugraphs_rank.candidates import value_graph
 from tpugraphs_rank.hlo import hlo_pb2
@@ -101,20 +102,18 @@ def tile_space(module: hlo_pb2.HloModuleProto, tiling: str, source: str = "the m
     source: the kernel's name in error messages.
 
   Raises:
-    DataError: the kernel returns no array, or its shapes are inconsistent.
+    DataError: the kernel returns no array, a dimension has no known size, or an instruction does
+      not fit its shapes.
+    LimitError: the kernel is too large to be expanded; see `hlo.limits`.
     UnknownNameError: there is no such tiling.
   """
   if tiling not in TILINGS:
     raise errors.UnknownNameError(
         f"unknown tiling {tiling!r}; expected one of {', '.join(TILINGS)}")
   program = value_graph.Expanded(module, source)
-  try:
-    space = _of_hardware_tiles(program) if tiling == TPU else _of_elements(
-        program, exact=tiling == XLA_CPU)
-  except IndexError:
-    raise errors.DataError(
-        f"{source}: an instruction names axes that its operands lack; expected a valid program; "
-        "dump it again") from None
+  axis_checks.check(program)
+  space = _of_hardware_tiles(program) if tiling == TPU else _of_elements(
+      program, exact=tiling == XLA_CPU)
   if not space.axes or 0 in space.axes:
     raise errors.DataError(
         f"{source} returns no array with elements, so there is nothing to tile; use the HLO of "
@@ -172,7 +171,7 @@ def _of_elements(program: value_graph.Expanded, exact: bool) -> TileSpace:
       block = tuple(sides)
   reached = [(number, needed) for number, needed in
              blocks.leaves(program, blocks.blocks(program, start, block)) if needed]
-  inputs = min(reached, key=lambda leaf: blocks.first_parameter(program, leaf[0]),
+  inputs = min(reached, key=lambda leaf: program.first_parameters[leaf[0]],
                default=(start, block))[1]
   return TileSpace(
       tuple(axes), tuple((divisors if exact else balanced)(extent) for extent in axes),

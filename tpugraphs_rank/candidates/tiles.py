@@ -1,5 +1,6 @@
 """Tile candidates of a kernel: all tiles that its space admits, or a seeded sample of them."""
 
+from collections.abc import Sequence
 import hashlib
 
 import numpy as np
@@ -9,11 +10,12 @@ from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.data import distinct_rows
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import limits
 from tpugraphs_rank.hlo import tuning
 
 # Spaces of at most this many tiles are enumerated, so that the number of legal tiles is known.
 _ENUMERATED = 1 << 20
-_DRAWS = 1 << 16  # Tiles sampled at a time from larger spaces.
+_DRAWS = 1 << 16  # Tiles sampled at a time from larger spaces, or enumerated at a time.
 _ROUNDS = 16
 
 
@@ -30,22 +32,26 @@ def enumerate_tiles(module: hlo_pb2.HloModuleProto, tiling: str, limit: int, see
   Args:
     module: the kernel.
     tiling: what bounds mean, see `tile_spaces`.
-    limit: maximum number of tiles. If there are more, they are sampled uniformly.
+    limit: maximum number of tiles, of which at most `limits.CANDIDATES` are generated. If there are
+      more, they are sampled uniformly.
     seed: of the sample.
     source: the kernel's name in error messages.
 
   Raises:
-    DataError: there is nothing to tile, or no tile is legal.
+    DataError: there is nothing to tile, no tile is legal, or as `tile_spaces.tile_space`.
     ConfigError: `limit` is not positive.
   """
   if limit < 1:
     raise errors.ConfigError(f"the maximum number of candidates is {limit}; expected 1 or more")
   space = tile_spaces.tile_space(module, tiling, source)
+  limit = min(limit, limits.CANDIDATES)
   sides, legal = _sides(space, limit, rng_of(module.name, seed))
   if not len(sides):
     assert space.steps is not None  # Without a limit on the steps, every tile is legal.
+    tried = (f"the {space.combinations}" if legal is not None else
+             f"{_ROUNDS * _DRAWS} random tiles of the {space.combinations}")
     raise errors.DataError(
-        f"{source}: none of the {space.combinations} tiles takes {space.steps[0]} to "
+        f"{source}: none of {tried} tiles takes {space.steps[0]} to "
         f"{space.steps[1]} steps; the kernel is too small or too large for the tiling {tiling!r}: "
         "choose another with --tiling, or supply configurations with --candidates FILE.npz")
   groups = [_entries(bounds, sides) for bounds in (space.kernel, space.output, space.inputs)]
@@ -78,18 +84,28 @@ def feature_rows(*groups: np.ndarray) -> np.ndarray:
   return np.concatenate(columns, axis=1).astype(np.float32)
 
 
+def _positions(numbers: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+  """(c, axes) positions in `sides` of the tiles with these numbers, in lexicographic order."""
+  positions = np.empty([len(numbers), len(lengths)], np.int64)
+  for axis in reversed(range(len(lengths))):  # `np.unravel_index` is limited to 32 axes.
+    numbers, positions[:, axis] = np.divmod(numbers, lengths[axis])
+  return positions
+
+
 def _sides(space: tile_spaces.TileSpace, limit: int, rng: np.random.Generator
            ) -> tuple[np.ndarray, int | None]:
   """(c, axes) legal tiles in lexicographic order; and their total number, None if unknown."""
   lengths = [len(options) for options in space.sides]
   if space.combinations <= _ENUMERATED:
-    chosen = np.stack(np.unravel_index(np.arange(space.combinations), lengths), axis=1)
-    sides = space.tiles(chosen)
-    sides = sides[space.is_legal(sides)]
-    legal = len(sides)
+    # Only the numbers of legal tiles are kept first: a tile can have dozens of axes.
+    numbers = np.concatenate([
+        block[space.is_legal(space.tiles(_positions(block, lengths)))]
+        for start in range(0, space.combinations, _DRAWS)
+        for block in [np.arange(start, min(start + _DRAWS, space.combinations))]])
+    legal = len(numbers)
     if legal > limit:
-      sides = sides[np.sort(rng.choice(legal, limit, replace=False))]
-    return sides, legal
+      numbers = numbers[np.sort(rng.choice(legal, limit, replace=False))]
+    return space.tiles(_positions(numbers, lengths)), legal
   drawn = np.zeros([0, len(lengths)], np.int64)
   for _ in range(_ROUNDS):
     chosen = rng.integers(0, lengths, size=[_DRAWS, len(lengths)])

@@ -21,7 +21,7 @@ INFERRED_RANK = 8
 # Tiles that one call generates, whatever limit its caller sets.
 CANDIDATES = 1 << 20
 # Bytes of the layout features of all candidates of one program.
-LAYOUT_BYTES = 1 << 30
+LAYOUT_BYTES = 1 << 29
 
 
 def check(value: int, limit: int, what: str, remedy: str) -> None:

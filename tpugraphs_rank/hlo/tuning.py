@@ -260,7 +260,7 @@ def _node_row(node: tuning_pb2.LayoutConfig.NodeLayoutConfig, source: str) -> np
     dims = config.dims[:DIMS_LENGTH]
     if dims and min(dims) < 0:
       raise errors.DataError(
-          f"{source} has layout {list(dims)}; expected axes, 0 or more, minor to major; the file is "
-          "damaged: measure or download it again")
+          f"{source} has layout {list(dims)}; expected axes, 0 or more, minor to major; the file "
+          "is damaged: measure or download it again")
     tensor[:len(dims)] = dims
   return row.ravel()
