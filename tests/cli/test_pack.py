@@ -63,7 +63,7 @@ def test_the_graphs_that_exist(descriptor):
   done = _run("--collection", descriptor, "--partial")
   assert done.returncode == 0 and done.stdout.splitlines()[0].startswith(
       f"{_folder(descriptor, 'train')}: 2 graphs, 2 of them packed now, ")
-  assert done.stderr.startswith("warning: layout:synthetic train is partial: 1 of its 3 graphs are ")
+  assert done.stderr.startswith("warning: layout:synthetic train is partial: 1 of its 3 graphs ")
   split = collections.load_collection(str(descriptor), "train", packed="auto", partial=True)
   assert split.packs is not None and len(split) == 2 and split.missing == 1
 

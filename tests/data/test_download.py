@@ -7,6 +7,7 @@ import io
 import logging
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -493,6 +494,46 @@ def test_a_missing_archive_does_not_stop_the_others(server, tmp_path):
     download.download(wanted, tmp_path)
   assert str(caught.value).startswith(f"cannot fetch {wanted[2].address}: the server answers 404")
   assert data(tmp_path) == _but(expected, "test")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+  """The names that were asked for; only 127.0.0.1 is known."""
+  names = []
+  resolve = socket.getaddrinfo
+
+  def getaddrinfo(host, *arguments, **options):
+    if host == "127.0.0.1":
+      return resolve(host, *arguments, **options)
+    names.append(host)
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+  monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+  for name in ("http_proxy", "HTTP_PROXY"):
+    monkeypatch.delenv(name, raising=False)
+  return names
+
+
+def test_a_host_that_cannot_be_resolved_ends_everything_at_once(tmp_path, asked, caplog):
+  caplog.set_level(logging.INFO)
+  every = archives.collection_archives(
+      archives.downloadable_collections(), registry.SPLITS, base_url="http://nowhere.invalid/")
+  with pytest.raises(transfer.HostError, match="the name nowhere.invalid cannot be resolved"):
+    download.download(every, tmp_path, parallel=3)
+  assert 1 <= len(asked) <= 3 < len(every)
+  assert not [message for message in caplog.messages if "next attempt" in message]
+  asked.clear()
+  sizes, failures = download.remote_sizes(every, parallel=1)
+  assert sizes == [None] * len(every) and len(failures) == len(asked) == 1
+
+
+def test_a_host_that_disappears_stops_the_others(server, tmp_path, asked, monkeypatch):
+  (archived,) = remotes(server)
+  gone = dataclasses.replace(archived, address="http://nowhere.invalid/a.tar", name="a.tar")
+  monkeypatch.setattr(transfer, "remote_size", lambda *_, **__: None)  # As if it were there.
+  with pytest.raises(transfer.HostError, match="the name nowhere.invalid cannot"):
+    download.download([gone, archived], tmp_path, parallel=1)
+  assert asked == ["nowhere.invalid"] * transfer._ATTEMPTS and not server.gets()
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])

@@ -275,6 +275,14 @@ def test_no_such_host(tmp_path):
       "cannot fetch http://nowhere.invalid/a.tar: no connection: ")
   assert message != str(caught.value)
   assert "HTTPConnection" not in message and "object at" not in message
+  assert isinstance(caught.value, transfer.HostError)
+  assert "; the name nowhere.invalid cannot be resolved: check the network, " in message
+
+
+def test_no_such_proxy(tmp_path, monkeypatch):
+  monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
+  with pytest.raises(transfer.HostError, match="the name of the proxy cannot be resolved"):
+    transfer.remote_size("http://192.0.2.1/a.tar", attempts=1)
 
 
 def test_the_reason_of_a_broken_connection_is_short(server, tmp_path, monkeypatch, caplog):

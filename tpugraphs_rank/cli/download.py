@@ -57,7 +57,7 @@ def listing(remotes: Sequence[archives.Remote], data_root: files.PathLike, paral
   total = f"{_files(len(remotes))}, {_amount(sum(known))}" if known else _files(len(remotes))
   lines.append(f"{total}; data root {data_root}")
   if failures:
-    lines.append(f"{len(failures)} of unknown size: {failures[0]}")
+    lines.append(f"{sizes.count(None)} of unknown size: {failures[0]}")
   return lines
 
 

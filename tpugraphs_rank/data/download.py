@@ -26,6 +26,7 @@ import pathlib
 import shutil
 import threading
 from typing import Any
+import urllib.parse
 
 import tqdm
 
@@ -66,15 +67,23 @@ def remote_sizes(remotes: Sequence[archives.Remote], parallel: int = 4,
                  ) -> tuple[list[int | None], list[errors.MissingDataError]]:
   """Asks the servers once for the sizes of remotes.
 
+  A host whose name cannot be resolved is not asked again.
+
   Returns:
     The size of each in bytes, None if unknown; and the errors that occurred.
   """
   failures: list[errors.MissingDataError] = []
+  unresolved: set[str | None] = set()
 
   def size_of(remote: archives.Remote) -> int | None:
+    host = urllib.parse.urlsplit(remote.address).hostname
+    if host in unresolved:
+      return None
     try:
       return transfer.remote_size(remote.address, stop, attempts=1)
     except errors.MissingDataError as error:
+      if isinstance(error, transfer.HostError):
+        unresolved.add(host)
       failures.append(error)
       return None
 
@@ -88,7 +97,8 @@ def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, para
   """Downloads files and archives to the data root. Verifies existing files byte by byte.
 
   You can kill it at any time, and the next call resumes. Several processes can run it at once and
-  share the work. If one download fails, the others continue; the error lists all failures.
+  share the work. If one download fails, the others continue; the error lists all failures. Only if
+  the name of a host cannot be resolved, nothing else is tried.
 
   Args:
     remotes: the files to download.
@@ -100,6 +110,7 @@ def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, para
     The remotes with their verified state, in the order of `remotes`.
 
   Raises:
+    HostError: the name of a server cannot be resolved.
     MissingDataError: a server cannot be reached or has no such file.
     DataError: a checksum differs from the recorded or published one; an archive is damaged, has
       forbidden members or a wrong number of graphs; or an unpacked file was changed.
@@ -115,8 +126,11 @@ def download(remotes: Sequence[archives.Remote], data_root: files.PathLike, para
     ) from error
   stop = threading.Event()
   waiting = _waiting(remotes, root)
-  sizes, _ = remote_sizes(
+  sizes, failures = remote_sizes(
       [state.remote for state in waiting if state.status != "downloaded"], parallel, stop)
+  for failure in failures:
+    if isinstance(failure, transfer.HostError):
+      raise failure
   known = iter(sizes)
   check_space(root, waiting, [
       state.received if state.status == "downloaded" else next(known) for state in waiting],
@@ -173,16 +187,28 @@ def _amount(size: int) -> str:
 
 def _run_in_parallel(actions: Sequence[Callable[[], Any]], parallel: int, stop: threading.Event
                      ) -> list[Any]:
-  """The results of all actions. Raises one error for all failures, after the others are done."""
+  """The results of all actions. Raises one error for all failures, after the others are done.
+
+  If the name of a host cannot be resolved, the others stop.
+  """
+  def guarded(action: Callable[[], Any]) -> Any:
+    try:
+      return action()
+    except transfer.HostError:
+      stop.set()
+      raise
+
   with concurrent.futures.ThreadPoolExecutor(max(1, parallel)) as pool:
     try:
-      futures = [pool.submit(action) for action in actions]
+      futures = [pool.submit(guarded, action) for action in actions]
       concurrent.futures.wait(futures)
     except BaseException:  # Ctrl-C, even while threads start: they stop at their next chunk.
       stop.set()
       pool.shutdown(cancel_futures=True)
       raise
   failures = [error for error in (future.exception() for future in futures) if error is not None]
+  if any(isinstance(error, transfer.HostError) for error in failures):
+    failures = [error for error in failures if not isinstance(error, transfer.Stopped)]
   for error in failures:
     if len(failures) == 1 or not isinstance(error, errors.TpuGraphsRankError):
       raise error

@@ -11,8 +11,10 @@ import itertools
 import logging
 import os
 import pathlib
+import socket
 import threading
 from typing import Any
+import urllib.parse
 
 import requests
 
@@ -41,12 +43,22 @@ class Stopped(Exception):
   """The caller's event requested a stop; the data received so far is kept."""
 
 
-class _TemporaryError(Exception):
-  """An attempt failed, but the next one may succeed."""
+class HostError(errors.MissingDataError):
+  """The name of a host cannot be resolved, so that no file can be fetched from it."""
 
-  def __init__(self, problem: str, wait: float | None = None):
+
+class _TemporaryError(Exception):
+  """An attempt failed, but the next one may succeed.
+
+  Attributes:
+    wait: seconds that the server asks to wait; None: not stated.
+    unresolved: the host whose name could not be resolved; "" if another problem occurred.
+  """
+
+  def __init__(self, problem: str, wait: float | None = None, unresolved: str = ""):
     super().__init__(problem)
     self.wait = wait
+    self.unresolved = unresolved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +138,7 @@ def remote_size(address: str, stop: threading.Event | None = None, attempts: int
     attempts: maximum number of attempts.
 
   Raises:
+    HostError: the name of the server cannot be resolved.
     MissingDataError: there is no such file, or the server cannot be reached.
     Stopped: `stop` was set.
   """
@@ -156,6 +169,7 @@ def fetch(address: str, path: files.PathLike, progress: Progress | None = None,
     stop: another thread can set it to stop the transfer.
 
   Raises:
+    HostError: the name of the server cannot be resolved, in several attempts in a row.
     MissingDataError: the server rejects the request, or several attempts in a row made no progress.
     DataError: the file does not have the MD5 that the server states; it is renamed.
     OutputError: the file cannot be written.
@@ -216,6 +230,12 @@ def _with_retries(action: Callable[[requests.Session], Any], address: str,
         if received() > furthest:
           failures, furthest = 0, received()
         failures += 1
+        if failures == attempts and error.unresolved:
+          raise HostError(
+              f"cannot fetch {address}: {error}; {kept}the name {error.unresolved} cannot be "
+              "resolved: check the network, its name server and the variables HTTP_PROXY and "
+              "HTTPS_PROXY, or give another --base_url; archives that you put into "
+              "downloads/ under the data root yourself are used, too") from error
         if failures == attempts:
           raise errors.MissingDataError(
               f"cannot fetch {address}: {error} (attempts in a row: {failures}); {kept}check the "
@@ -291,7 +311,29 @@ def _request(session: requests.Session, method: str, address: str, headers: Any
     return session.request(method, address, headers=headers, stream=True, timeout=_TIMEOUT,
                            allow_redirects=True)
   except requests.RequestException as error:
-    raise _TemporaryError(f"no connection: {_why(error)}") from error
+    raise _TemporaryError(
+        f"no connection: {_why(error)}", unresolved=_unresolved(error, address)) from error
+
+
+def _unresolved(error: requests.RequestException, address: str) -> str:
+  """The host whose name could not be resolved; "" if the error has another cause."""
+  if not any(isinstance(cause, socket.gaierror) for cause in _causes(error)):
+    return ""
+  if isinstance(error, requests.exceptions.ProxyError):
+    return "of the proxy"
+  return urllib.parse.urlsplit(address).hostname or address
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+  """An error and all errors that it wraps."""
+  waiting: list[Any] = [error]
+  seen: set[int] = set()
+  while waiting:
+    cause = waiting.pop()
+    if isinstance(cause, BaseException) and id(cause) not in seen:
+      seen.add(id(cause))
+      yield cause
+      waiting += [getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args]
 
 
 def _why(error: BaseException) -> str:
