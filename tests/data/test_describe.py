@@ -14,6 +14,7 @@ from tests.data import changed
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import describe
+from tpugraphs_rank.data import describe_tables
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import registry
@@ -83,6 +84,9 @@ def test_every_number_of_a_split(tmp_path, kind):
   assert split["configurable_nodes"] == (_range([3, 3, 3, 3]) if kind == "layout" else None)
   assert split["isolated_nodes"] == {"nodes": 2, "graphs": 1}
   assert split["one_distinct_configuration"] == ["g3"]
+  assert split["equal_runtimes"] == [
+      graph.name for graph, each in zip(members, groups)
+      if len(each) > 1 and len({value for values in each for value in values}) == 1]
   assert split["fewer_than_5_configurations"] == ["g0"]
   assert split["fewer_configurations_than_a_list"] == {
       "list_size": 32, "graphs": ["g0", "g1", "g3"]}
@@ -474,3 +478,15 @@ def test_the_quirks_of_the_release(tmp_path):
   assert [splits[split]["runtimes"]["graphs"] for split in registry.SPLITS] == [69, 7, 0]
   assert splits["train"]["isolated_nodes"]["graphs"] == len(range(0, 69, 5))
   assert splits["valid"]["configurations"]["least"] == 481
+
+
+def test_equal_runtimes_are_counted(tmp_path):
+  members = [synthetic.tile_graph(seed, name=f"g{seed}") for seed in range(2)]
+  members[1] = graphs.graph_from_arrays("g1", {
+      **members[1].arrays(), "config_runtime": np.full(12, 7),
+      "config_runtime_normalizers": np.full(12, 9)})
+  description = describe.describe(str(_write(tmp_path, "tile", {"train": members})))
+  assert description.summary()["splits"]["train"]["equal_runtimes"] == ["g1"]
+  (line,) = [line for line in describe_tables.text(description).splitlines()
+             if line.startswith("equal runtimes, nothing to rank")]
+  assert line.split()[-2:] == ["1", "graph"]

@@ -187,6 +187,7 @@ class SplitFacts:
         "runtimes": self._runtimes(),
         "duplicates": self._duplicates(),
         "one_distinct_configuration": several(lambda graph: distinct(graph) == 1),
+        "equal_runtimes": several(lambda graph: graph.spread == 1 and distinct(graph) > 1),
         f"fewer_than_{TOP}_configurations": several(lambda graph: graph.configurations < TOP),
         "fewer_configurations_than_a_list": {
             "list_size": list_size,

@@ -44,6 +44,7 @@ def _rows(splits: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
       ("most frequent configuration", lambda s: _most(s["duplicates"])),
       ("relative sd of repeats", lambda s: _percent(s["duplicates"]["relative_sd"])),
       ("one distinct configuration", lambda s: _graphs(s["one_distinct_configuration"])),
+      ("equal runtimes, nothing to rank", lambda s: _graphs(s["equal_runtimes"])),
       (f"fewer than {describe.TOP} configurations",
        lambda s: _graphs(s[f"fewer_than_{describe.TOP}_configurations"])),
       (f"fewer than {_list_size(splits)} configurations",
