@@ -50,3 +50,8 @@ CANDIDATES: Registry[Any] = Registry("candidate generator", {
     "auto": "tpugraphs_rank.candidates.generators:auto",
     "runs": "tpugraphs_rank.candidates.generators:runs",
 })
+
+# Functions of (content of a file, its name in messages) that return a serialised HloModuleProto.
+CONVERTERS: Registry[Any] = Registry("program converter", {
+    "stablehlo": "tpugraphs_rank.collect.stablehlo:to_hlo",
+})

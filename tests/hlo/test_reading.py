@@ -1,5 +1,9 @@
 """Detection of the message type of raw files, and rejection of other files."""
 
+import bz2
+import gzip
+import lzma
+import os
 import pathlib
 
 from hypothesis import given
@@ -10,6 +14,8 @@ import pytest
 
 from tests import testdata
 from tpugraphs_rank import errors
+from tpugraphs_rank import registries
+from tpugraphs_rank.hlo import compression
 from tpugraphs_rank.hlo import graph
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import reading
@@ -87,19 +93,100 @@ def test_a_program_cut_between_computations_is_refused():
 
 @pytest.mark.parametrize("data,message", [
     (b"", "is empty"),
-    (b"\x00\x01\x02garbage\xff\xfe", "is truncated or has another format"),
-    (b"hello world, this is text", "is truncated or has another format"),
-    (b"\x0a\x03abc", "is truncated or has another format"),
-    (b"HloModule jit_f, entry_computation_layout={}\n", "is HLO text.*xla_dump_hlo_as_proto.*jax"),
-    (b"\n  HloModule jit_f", "is HLO text"),
-    (b"module @jit_f attributes {}", "is StableHLO"),
-    (b"\x1f\x8b\x08\x00", "is compressed.*gunzip"),
-    (b"PK\x03\x04rest", "is a zip archive"),
+    (b"\x00\x01\x02garbage\xff\xfe", "is cut off or has an unknown format"),
+    (b"hello world, this is text", "is text, but neither HLO nor StableHLO"),
+    (b"\x0a\x03abc", "is cut off or has an unknown format"),
+    (b"\x1f\x8b\x08\x00", "is cut off: its gzip data does not end"),
 ])
 def test_other_content(data, message):
   with pytest.raises(errors.DataError, match="(?s)x.pb " + message) as info:
     reading.parse_raw(data, "x.pb")
-  assert "expected a TuningData, ModuleTuningData, HloModuleProto or HloProto" in str(info.value)
+  assert message.startswith(("is empty", "is cut off:")) or (
+      "expected an HLO program (protobuf or text), a StableHLO program, or raw data" in
+      str(info.value))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, bz2.compress])
+def test_compressed_files_of_every_kind(compress):
+  messages = {kind: message.SerializeToString()
+              for kind, message in _messages(modules.tiny()).items()}
+  messages["HLO text"] = b"HloModule m\nENTRY e {\n  p = f32[] parameter(0)\n}\n"
+  for kind, data in messages.items():
+    assert reading.parse_raw(compress(data), "x") == reading.parse_raw(data, "x")
+    assert reading.parse_raw(compress(data), "x").kind == kind
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_hlo_text(encoding):
+  text = "\n// A comment.\nHloModule m\r\nENTRY e {\r\n  ROOT p = f32[2] parameter(0)\r\n}\r\n"
+  raw = reading.parse_raw(text.encode(encoding), "x.txt")
+  assert (raw.kind, raw.has_runs, raw.modules[0].module.name) == ("HLO text", False, "m")
+  with pytest.raises(errors.DataError, match="x.txt: line 2, column 1 of the HLO text: expected at"):
+    reading.parse_raw("HloModule m\n".encode(encoding), "x.txt")
+
+
+def test_snapshots():
+  snapshot = hlo_pb2.HloSnapshot(
+      hlo=hlo_pb2.HloProto(hlo_module=modules.tiny()), execution_platform="Host")
+  # Fields 2 and 3 are the arguments and the result.
+  data = snapshot.SerializeToString() + b"\x12\x02\x10\x0b\x1a\x02\x10\x0b"
+  raw = reading.parse_raw(data, "x.pb")
+  assert (raw.kind, raw.has_runs, len(raw.modules)) == ("HloSnapshot", False, 1)
+  assert raw.modules[0].module == modules.tiny() and not raw.modules[0].runs
+
+
+@testdata.required
+def test_a_real_snapshot():
+  raw = reading.read_raw(testdata.path("field_cases") / "hlo_snapshot.pb")
+  assert raw.kind == "HloSnapshot"
+  [module] = raw.modules
+  assert [i.opcode for i in module.module.computations[0].instructions] == [
+      "parameter", "parameter", "dot"]
+
+
+@pytest.mark.parametrize("content", [
+    b"module @jit_f {\n}", b"\xef\xbb\xbf#loc = loc(unknown)\nmodule {\n}", b"ML\xefR\x01"])
+def test_stablehlo_goes_to_the_converter(content, monkeypatch):
+  received = []
+
+  def convert(data, source):
+    received.append((data, source))
+    return modules.tiny().SerializeToString()
+
+  monkeypatch.setitem(registries.CONVERTERS._values, "stablehlo", convert)
+  raw = reading.parse_raw(content, "x.mlir")
+  assert (raw.kind, raw.has_runs, raw.modules[0].module) == ("StableHLO", False, modules.tiny())
+  # The compiler does not expect a byte order mark.
+  assert received == [(content.removeprefix(b"\xef\xbb\xbf"), "x.mlir")]
+
+
+def test_stablehlo_without_a_program(monkeypatch):
+  monkeypatch.setitem(registries.CONVERTERS._values, "stablehlo", lambda data, source: b"")
+  with pytest.raises(errors.DataError, match="x.mlir is MLIR without a program"):
+    reading.parse_raw(b"module {}", "x.mlir")
+
+
+@pytest.mark.parametrize("name,stem", [
+    ("f.hlo.pb", "f.hlo"), ("f.hlo.pb.gz", "f.hlo"), ("a/f.pb.xz", "f"), ("f.txt", "f"),
+    ("m.1.f.txt", "m.1.f"), ("f", "f"), (".gz", ".gz"), ("f.mlir.bz2", "f")])
+def test_stems(name, stem):
+  assert reading.stem(name) == stem
+
+
+def test_special_files_are_refused(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  with pytest.raises(errors.MissingDataError, match="pipe: it is a pipe or device"):
+    reading.read_raw(tmp_path / "pipe")
+  with pytest.raises(errors.MissingDataError, match="/dev/zero: it is a pipe or device"):
+    reading.read_raw("/dev/zero")
+
+
+def test_a_file_above_the_limit(tmp_path, monkeypatch):
+  monkeypatch.setattr(compression, "MAX_BYTES", 1 << 20)
+  path = tmp_path / "big.pb"
+  path.write_bytes(bytes((3 << 20) + 1))
+  with pytest.raises(errors.LimitError, match="big.pb has 3 MiB; the limit for a program is 1 MiB"):
+    reading.read_raw(path)
 
 
 @settings(max_examples=60, deadline=None)

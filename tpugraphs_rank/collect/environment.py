@@ -82,17 +82,42 @@ def run(module: str, *arguments: str) -> None:
     KeyboardInterrupt: the module was interrupted.
   """
   command = [str(python()), "-m", module, *arguments]
-  with tempfile.TemporaryDirectory(prefix="tpugraphs_rank-") as holder:
-    (pathlib.Path(holder) / _PACKAGE.name).symlink_to(_PACKAGE, target_is_directory=True)
-    # Safe path: a file in the current folder must not hide a package of the same name.
-    status = processes.run(
-        command, {**_clean_environment(), "PYTHONPATH": holder, "PYTHONSAFEPATH": "1"})
+  with _variables() as variables:
+    status = processes.run(command, variables)
   if status == 130:
     raise KeyboardInterrupt
   if status:
     raise errors.OutputError(
         f"the collector ended with status {status} (its messages are above); its measurements are "
         "kept, and the same command resumes")
+
+
+def output_of(module: str, *arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
+  """Runs a short program of the collector in its environment, and captures what it prints.
+
+  Args:
+    module: name of the module.
+    arguments: its command-line arguments.
+    seconds: time after which it is ended.
+
+  Raises:
+    OutputError: the environment cannot be made.
+    subprocess.TimeoutExpired: the time is over.
+  """
+  command = [str(python()), "-m", module, *arguments]
+  with _variables() as variables, processes.sigterm_raises():
+    return subprocess.run(
+        command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        errors="replace", timeout=seconds, check=False)
+
+
+@contextlib.contextmanager
+def _variables() -> Iterator[dict[str, str]]:
+  """The variables of a process in the environment, from which it can import this package."""
+  with tempfile.TemporaryDirectory(prefix="tpugraphs_rank-") as holder:
+    (pathlib.Path(holder) / _PACKAGE.name).symlink_to(_PACKAGE, target_is_directory=True)
+    # Safe path: a file in the current folder must not hide a package of the same name.
+    yield {**_clean_environment(), "PYTHONPATH": holder, "PYTHONSAFEPATH": "1"}
 
 
 # Variables with which this process's environment would affect another Python.

@@ -1,19 +1,29 @@
-"""Reads raw protobuf files: detects the message type, and returns programs and measurements.
+"""Reads programs and measurements from every kind of file that people have.
 
-A protobuf file does not state its message type, and most bytes parse as several types. The content
-distinguishes them: the opcodes of an HLO program are at another depth in each message, and a
-program that is read at the wrong depth has none.
+- **Raw data and HLO as protobufs**: `TuningData`, `ModuleTuningData`, `HloModuleProto`,
+  `HloProto` and `HloSnapshot`. A protobuf file does not state its message type, and most bytes
+  parse as several types. The content distinguishes them: the opcodes of an HLO program are at
+  another depth in each message, and a program that is read at the wrong depth has none.
+- **HLO text**, which XLA dumps and JAX prints. See `tpugraphs_rank.hlo.text`.
+- **StableHLO**, as text or bytecode. JAX's compiler converts it, in the collector's environment.
+
+All of them may be compressed with gzip, xz or bzip2. Names of files have no influence.
 """
 
 import dataclasses
 import pathlib
+import stat
 from typing import TypeVar
 
 from google.protobuf import message as protobuf_message
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import registries
+from tpugraphs_rank.hlo import compression
+from tpugraphs_rank.hlo import file_types
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import text as hlo_text
 from tpugraphs_rank.hlo import tuning_pb2
 
 _MessageT = TypeVar("_MessageT", bound=protobuf_message.Message)
@@ -22,21 +32,17 @@ TUNING_DATA = "TuningData"
 MODULE_TUNING_DATA = "ModuleTuningData"
 HLO_MODULE = "HloModuleProto"
 HLO = "HloProto"
+HLO_SNAPSHOT = "HloSnapshot"
+HLO_TEXT = "HLO text"
+STABLEHLO = "StableHLO"
 
-_EXPECTED = "a TuningData, ModuleTuningData, HloModuleProto or HloProto protobuf"
-_HOW_TO_DUMP = (
-    "dump it as a protobuf instead: set "
-    "XLA_FLAGS='--xla_dump_to=FOLDER --xla_dump_hlo_as_proto' and take a .hlo.pb file of FOLDER, "
-    "or in JAX write the bytes of jax.jit(f).lower(x).compiler_ir('hlo')"
-    ".as_serialized_hlo_module_proto()")
-# First bytes of files that users pass by mistake, and the remedy for each.
-_MISTAKES = (
-    (b"HloModule", "is HLO text", _HOW_TO_DUMP),
-    (b"module @", "is StableHLO (MLIR) text", _HOW_TO_DUMP),
-    (b"ML\xefR", "is MLIR bytecode", _HOW_TO_DUMP),
-    (b"\x1f\x8b", "is compressed", "unpack it first: gunzip FILE"),
-    (b"PK\x03\x04", "is a zip archive (as .npz files are)", "pass the raw .pb file"),
-)
+# Endings of the names of programs, and of compressed files.
+SUFFIXES = (".hlo.pb", ".hlo.txt", ".pb", ".hlo", ".txt", ".mlir", ".mlirbc", ".stablehlo")
+COMPRESSED_SUFFIXES = (".gz", ".xz", ".bz2")
+
+_EXPECTED = (
+    "an HLO program (protobuf or text), a StableHLO program, or raw data (TuningData or "
+    "ModuleTuningData)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +51,8 @@ class RawFile:
 
   Attributes:
     source: its name in error messages.
-    kind: its message type: `TuningData`, `ModuleTuningData`, `HloModuleProto` or `HloProto`.
+    kind: what it is: `TuningData`, `ModuleTuningData`, `HloModuleProto`, `HloProto`,
+      `HloSnapshot`, `HLO text` or `StableHLO`.
     modules: its programs. A plain HLO program is a `ModuleTuningData` without runs.
   """
   source: str
@@ -58,21 +65,47 @@ class RawFile:
     return self.kind in (TUNING_DATA, MODULE_TUNING_DATA)
 
 
+def stem(path: files.PathLike) -> str:
+  """The name of a file without the ending of its type: `f` for `f.hlo.pb.gz`; `a.b` for `a.b.txt`.
+
+  `.hlo.pb` keeps its `.hlo`, as it always did: `f.hlo.pb` gives `f.hlo`.
+  """
+  name = pathlib.PurePath(path).name
+  for suffix in COMPRESSED_SUFFIXES:
+    name = name[:-len(suffix)] if name.endswith(suffix) and name != suffix else name
+  return pathlib.PurePath(name).stem
+
+
 def read_raw(path: files.PathLike) -> RawFile:
-  """Reads a `.pb` file.
+  """Reads a file with programs.
 
   Raises:
     MissingDataError: there is no such file, or it cannot be read.
-    DataError: it is not one of the four message types, or it is truncated.
+    DataError: it holds nothing that can be read as a program, or it is cut off or damaged.
+    LimitError: it is larger than `compression.MAX_BYTES`, or unpacks to more.
+    OutputError: it is StableHLO, and the environment that converts it cannot be made.
   """
   path = pathlib.Path(path)
   try:
+    status = path.stat()
+    # A pipe or a device may never end.
+    if not stat.S_ISREG(status.st_mode):
+      what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+      raise errors.MissingDataError(
+          f"cannot read {path}: it is {what}; expected a file with {_EXPECTED}")
+    if status.st_size > compression.MAX_BYTES:
+      raise errors.LimitError(
+          f"{path} has {status.st_size >> 20:,} MiB; the limit for a program is "
+          f"{compression.MAX_BYTES >> 20} MiB; check that it is the right file")
     data = path.read_bytes()
+  except errors.TpuGraphsRankError:
+    raise
   except FileNotFoundError:
     raise errors.MissingDataError(f"no file {path}; expected {_EXPECTED}") from None
-  except OSError as error:
+  except (OSError, ValueError) as error:  # ValueError: a null character in the name.
+    reason = getattr(error, "strerror", None) or error
     raise errors.MissingDataError(
-        f"cannot read {path}: {error.strerror}; expected a file with {_EXPECTED}") from error
+        f"cannot read {path}: {reason}; expected a file with {_EXPECTED}") from error
   return parse_raw(data, str(path))
 
 
@@ -85,19 +118,47 @@ def parse_raw(data: bytes, source: str = "the input") -> RawFile:
   """
   if not data:
     raise errors.DataError(f"{source} is empty; expected {_EXPECTED}; write or download it again")
-  start = data[:64].lstrip()
-  for prefix, what, remedy in _MISTAKES:
-    if start.startswith(prefix):
-      raise errors.DataError(f"{source} {what}; expected {_EXPECTED}; {remedy}")
+  data = compression.unpack(data, source)
+  text = file_types.decode(data)
+  if text is not None and file_types.is_hlo(text):
+    module = hlo_text.parse(text, source)
+    return RawFile(source, HLO_TEXT, (tuning_pb2.ModuleTuningData(module=module),))
+  if data.startswith(file_types.MLIR_BYTECODE) or text is not None and file_types.is_mlir(text):
+    # Without the byte order mark, which the converter does not expect.
+    return _convert(data if text is None else text.encode(), source)
 
-  raw = _as_hlo_module(data, source) or _as_one_module(data, source) or _as_tuning(data, source)
+  raw = (_as_hlo_module(data, source) or _as_snapshot(data, source)
+         or _as_one_module(data, source) or _as_tuning(data, source))
   if raw is None:
-    raise errors.DataError(
-        f"{source} is truncated or has another format; expected {_EXPECTED} that holds an HLO "
-        "program; compare its size with the original's, and download or dump it again")
+    raise _refusal(data, text, source)
   for module in raw.modules:
     _check_complete(module.module, source)
   return raw
+
+
+def _convert(data: bytes, source: str) -> RawFile:
+  """Converts StableHLO. A registry names the converter, which needs a package above this one."""
+  module = _parse(hlo_pb2.HloModuleProto, registries.CONVERTERS.get("stablehlo")(data, source))
+  if module is None or not _is_program(module):
+    raise errors.DataError(f"{source} is MLIR without a program; expected a function `main` with "
+                           f"operations of StableHLO; {file_types.HOW_TO_EXPORT}")
+  return RawFile(source, STABLEHLO, (tuning_pb2.ModuleTuningData(module=module),))
+
+
+def _refusal(data: bytes, text: str | None, source: str) -> errors.DataError:
+  """Says what a file is that holds no program."""
+  described = file_types.describe(data, text)
+  if described is not None:
+    what, remedy = described
+    return errors.DataError(f"{source} is {what}; expected {_EXPECTED}; {remedy}")
+  if text is not None:
+    shown = " ".join(text[:60].split())
+    return errors.DataError(
+        f"{source} is text, but neither HLO nor StableHLO: it starts with {shown!r}; expected "
+        f"{_EXPECTED}; HLO text starts with `HloModule`, StableHLO with `module`")
+  return errors.DataError(
+      f"{source} is cut off or has an unknown format; expected {_EXPECTED}; compare its size with "
+      "the original's, and download or dump it again")
 
 
 def _parse(message_type: type[_MessageT], data: bytes) -> _MessageT | None:
@@ -124,6 +185,17 @@ def _as_hlo_module(data: bytes, source: str) -> RawFile | None:
   if module is None or not _is_program(module):
     return None
   return RawFile(source, HLO_MODULE, (tuning_pb2.ModuleTuningData(module=module),))
+
+
+def _as_snapshot(data: bytes, source: str) -> RawFile | None:
+  # A snapshot has its program where TuningData has the first one; only a snapshot has a platform.
+  snapshot = _parse(hlo_pb2.HloSnapshot, data)
+  if snapshot is None or not snapshot.execution_platform:
+    return None
+  if not _is_program(snapshot.hlo.hlo_module):
+    return None
+  module = tuning_pb2.ModuleTuningData(module=snapshot.hlo.hlo_module)
+  return RawFile(source, HLO_SNAPSHOT, (module,))
 
 
 def _as_one_module(data: bytes, source: str) -> RawFile | None:

@@ -1,0 +1,50 @@
+"""Converts StableHLO to HLO, with JAX's compiler in the collector's environment."""
+
+import logging
+import pathlib
+import subprocess
+import tempfile
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.collect import environment
+
+_CONVERTER = "tpugraphs_rank.collect.common.stablehlo_to_hlo"
+# The conversion of a program with 10,000 operations takes a few seconds.
+_SECONDS = 300.0
+_SHOWN_LINES = 4
+
+_log = logging.getLogger("tpugraphs_rank.collect")
+
+
+def to_hlo(content: bytes, source: str) -> bytes:
+  """Converts a program; its functions become computations, and `main` the entry.
+
+  Args:
+    content: StableHLO as text or bytecode, or a portable artifact (as `jax.export` and PyTorch
+      write it).
+    source: its name in messages.
+
+  Returns:
+    A serialised `HloModuleProto`.
+
+  Raises:
+    DataError: it is not valid StableHLO; the message has the compiler's.
+    OutputError: the collector's environment cannot be made.
+  """
+  _log.info("%s is StableHLO; converting it to HLO with JAX in %s", source, environment.folder())
+  with tempfile.TemporaryDirectory(prefix="tpugraphs_rank-") as folder:
+    program, result = pathlib.Path(folder) / "program", pathlib.Path(folder) / "result"
+    program.write_bytes(content)
+    try:
+      done = environment.output_of(_CONVERTER, str(program), str(result), seconds=_SECONDS)
+    except subprocess.TimeoutExpired:
+      raise errors.LimitError(
+          f"{source}: converting its StableHLO took more than {_SECONDS:.0f} s, the limit; export "
+          "the program as HLO instead") from None
+    if done.returncode == 0 and result.exists():
+      return result.read_bytes()
+  lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+  shown = " | ".join(lines[:_SHOWN_LINES]) or f"status {done.returncode}"
+  raise errors.DataError(
+      f"{source} is MLIR, but JAX cannot convert it to HLO: {shown[:600]}; expected StableHLO with "
+      "a function `main` and static shapes; export the program again, or export it as HLO")
