@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies
 import pytest
 
+from tests import testdata
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import recipes
 
 
 def _names(folder):
@@ -247,6 +249,14 @@ def test_any_bytes_are_read_or_refused(data):
     assert files.parse_json(data, "v") == expected
   except errors.DataError as error:
     assert str(error).startswith("v is not valid JSON: ")
+
+
+@testdata.required
+def test_field_cases():
+  folder = testdata.path("field_cases")
+  assert recipes.read(folder / "config_with_bom.json") == {"data": {"collection": "tile:xla_cpu"}}
+  with pytest.raises(errors.DataError, match="the number 1000.* digits; expected at most 100"):
+    recipes.read(folder / "hostile" / "config_huge_lr.json")
 
 
 def test_a_missing_json_file(tmp_path):
