@@ -1,5 +1,6 @@
 """The featurize command, from the command line to the files."""
 
+import gzip
 import pathlib
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_bare_program(tmp_path):
 
 def test_bad_inputs(tmp_path):
   (tmp_path / "empty").mkdir()
-  with pytest.raises(errors.MissingDataError, match="--input .*empty contains no .pb file"):
+  with pytest.raises(errors.MissingDataError, match="--input: .*empty contains no program"):
     featurize.featurize([str(tmp_path / "empty")], str(tmp_path / "out"))
   with pytest.raises(errors.MissingDataError, match="no file"):
     featurize.featurize([str(tmp_path / "none.pb")], str(tmp_path / "out"))
@@ -139,7 +140,7 @@ def test_bad_inputs(tmp_path):
     featurize.featurize([path], str(tmp_path / "file"))
   data = pathlib.Path(path).read_bytes()
   pathlib.Path(path).write_bytes(data[:-3])
-  with pytest.raises(errors.DataError, match="a.pb is truncated"):
+  with pytest.raises(errors.DataError, match="a.pb is cut off"):
     featurize.featurize([path], str(tmp_path / "out"))
   assert not (tmp_path / "out").exists()
 
@@ -195,6 +196,28 @@ def test_nothing_but_damaged_inputs_is_an_error(tmp_path):
   assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_xla_has_dumped(tmp_path):
+  folder = tmp_path / "dump"
+  folder.mkdir()
+  program = _module().SerializeToString()
+  (folder / "module_0000.f.before_optimizations.hlo.pb").write_bytes(program)
+  (folder / "module_0000.f.before_optimizations.txt").write_text("HloModule f\n")
+  (folder / "module_0001.g.hlo.pb.gz").write_bytes(gzip.compress(program))
+  (folder / "module_0000.f-memory-usage-report.pb").write_bytes(b"no program")
+  (folder / "module_0000.f-buffer-assignment.txt").write_text("BufferAssignment:\n")
+  (folder / "module_0000.f.debug_options").write_text("xla_dump_to: x\n")
+  (folder / "module_0002.h.txt").write_text(
+      "HloModule h\n\nENTRY main {\n  ROOT p = f32[8]{0} parameter(0)\n}\n")
+  done = _run("--input", str(folder), "--output", str(tmp_path / "out"))
+  assert done.returncode == 0, done.stderr
+  assert _stems(tmp_path / "out") == [
+      "module_0000.f.before_optimizations.hlo.npz", "module_0001.g.hlo.npz",
+      "module_0002.h.npz"]
+  assert "passed over 1 file (module_0000.f.before_optimizations.txt), which are also there" in (
+      done.stderr)
+  assert "passed over 3 files (module_0000.f-buffer-assignment.txt, " in done.stderr
+
+
 # The first bytes of the file in which macOS keeps the attributes of another.
 _APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
 
@@ -209,7 +232,7 @@ def test_companion_files_are_passed_over_and_counted(tmp_path):
       done.stderr)
   assert _stems(tmp_path / "out") == ["k.npz"]
   done = _run("--input", str(tmp_path / "._k.pb"), "--output", str(tmp_path / "out"))
-  assert done.returncode == 1 and "expected a raw protobuf, such as k.pb" in done.stderr
+  assert done.returncode == 1 and "expected a program, such as k.pb" in done.stderr
 
 
 @testdata.required

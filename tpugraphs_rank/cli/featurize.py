@@ -1,10 +1,11 @@
-"""Convert raw protobufs (measurements or HLO) to .npz graphs.
+"""Convert raw measurements and HLO programs to .npz graphs.
 
   tpugraphs-rank featurize --input kernels.pb --output graphs/
   tpugraphs-rank featurize --input pass1/ --repeat pass2/ --output graphs/
 
-A TuningData file gives one graph per kernel, named after the kernel's module. A ModuleTuningData,
-HloModuleProto or HloProto file gives one graph, named after the file.
+A TuningData file gives one graph per kernel, named after the kernel's module. Every other file
+gives one graph, named after the file: ModuleTuningData, HLO as a protobuf or as text, StableHLO.
+Files may be compressed. Of a folder that XLA has dumped, each program is taken once.
 
 A damaged file or program is reported and skipped, and the others are converted. The exit status is
 3 if any was skipped, and 1 if no graph is left. --strict stops at the first damaged one.
@@ -22,12 +23,8 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.hlo import convert
+from tpugraphs_rank.hlo import folders
 from tpugraphs_rank.hlo import output as hlo_output
-
-# The files of a folder that are converted.
-_SUFFIXES = (".pb",)
-# XLA's dump folder holds these next to the programs.
-_NOT_PROGRAMS = "-memory-usage-report.pb"
 
 _log = logging.getLogger("tpugraphs_rank.featurize")
 
@@ -51,7 +48,7 @@ def featurize(
   """Converts files and folders of files to graphs in the folder `output`.
 
   Args:
-    inputs: `.pb` files, or folders of them (without subfolders).
+    inputs: files with programs, or folders of them (without subfolders).
     output: the folder; it is created if it does not exist.
     padding: 0 or -1, see `tpugraphs_rank.hlo.features.node_features`.
     repeats: further measurements of all inputs. Each is a file if there is one input file,
@@ -113,30 +110,22 @@ def _skip(skipped: list[str], problem: str) -> None:
 
 
 def _files_of(places: Sequence[str], flag: str) -> list[pathlib.Path]:
-  """The files themselves, and the sorted `.pb` files of the folders."""
+  """The files themselves, and the sorted programs of the folders."""
   paths: list[pathlib.Path] = []
   for place in map(pathlib.Path, places):
     if not place.is_dir():
       if files.is_companion(place):
         raise errors.DataError(
             f"{flag} {place} is a file that the operating system added, not a program; expected a "
-            f"raw protobuf, such as {place.name.removeprefix('._')}")
+            f"program, such as {place.name.removeprefix('._')}")
       paths.append(place)
       continue
-    found = files.without_companions(
-        sorted(path for path in place.iterdir() if path.is_file()), _log, place)
-    candidates = [path for path in found if path.name.endswith(_SUFFIXES)]
-    programs = [path for path in candidates if not path.name.endswith(_NOT_PROGRAMS)]
-    if len(programs) < len(candidates):
-      _log.info("%s: passed over %d *%s files, which hold no program", place,
-                len(candidates) - len(programs), _NOT_PROGRAMS)
-    if not programs:
-      raise errors.MissingDataError(
-          f"{flag} {place} contains no .pb file; expected raw protobufs directly in this folder: "
-          "give the folder that contains them, or the files themselves")
-    paths += programs
+    try:
+      paths += folders.programs(place)
+    except errors.MissingDataError as error:
+      raise errors.MissingDataError(f"{flag}: {error}") from None
   if not paths:
-    raise errors.ConfigError(f"{flag} names no file; expected a .pb file or a folder of them")
+    raise errors.ConfigError(f"{flag} names no file; expected a program or a folder of programs")
   return paths
 
 
@@ -162,8 +151,8 @@ def _log_summary(converted: convert.Converted, written: int) -> None:
 def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_multi_string(
-      "input", None, "A raw .pb file, or a folder of them.",
-      required=True)
+      "input", None, "A raw protobuf, an HLO program (protobuf or text) or a StableHLO program, "
+      "also compressed; or a folder of them.", required=True)
   flags.DEFINE_string("output", None, "Folder of the .npz files.", required=True)
   flags.DEFINE_enum(
       "padding", "0", ["0", "-1"],

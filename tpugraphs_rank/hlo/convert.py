@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 import dataclasses
 import hashlib
 import logging
-import pathlib
 import re
 
 import numpy as np
@@ -90,7 +89,7 @@ def convert_file(
   others = [reading.read_raw(other) for other in repeats]
   for other in others:
     _check_same_programs(raw, other)
-  stem = pathlib.Path(path).stem
+  stem = reading.stem(path)
   converted = Converted(raw.source, raw.kind, [], [])
   for index, module in enumerate(raw.modules):
     passes = [module, *(other.modules[index] for other in others)]
