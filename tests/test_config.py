@@ -56,7 +56,8 @@ def _values(hint, metadata):
   low = above if metadata["minimum"] is None else metadata["minimum"]
   return {
       bool: st.booleans(), str: st.text(max_size=8),
-      int: st.integers(low, metadata["maximum"]),
+      int: st.integers(-2**63 if low is None else low,
+                       2**63 - 1 if metadata["maximum"] is None else metadata["maximum"]),
       float: st.floats(low, metadata["maximum"], allow_nan=False, allow_infinity=False,
                        exclude_min=above is not None)}[hint]
 
@@ -155,6 +156,11 @@ def test_the_hash_does_not_depend_on_the_order_of_fields():
     ({"first": {"rate": float("nan")}}, "first.rate = nan is not a finite number"),
     ({"first": {"rate": float("inf")}}, "first.rate = inf is not a finite number"),
     ({"first": {"rate": False}}, "first.rate = False is not a finite number"),
+    ({"first": {"rate": 10**400}}, "...000 is not a finite number of at most 64 bits"),
+    ({"first": {"rate": 10**5000}}, "first.rate = <int that is too long to show> is not a finite"),
+    ({"first": {"width": 2**63}}, "first.width = 9223372036854775808 is not a whole number"),
+    ({"first": {"x" * 10**6: 1}}, "xx...xx'; known here: "),
+    ({"first": {"\x1b[2J": 1}}, r"unknown setting 'first.\x1b[2J'; known here: "),
     ({"first": {"names": "a"}}, "is not a list in which each element is a string"),
     ({"first": {"names": ["a", 1]}}, "is not a list in which each element is a string"),
     ({"first": {"names": ["gama"]}},

@@ -19,8 +19,11 @@ import typing
 from typing import Any, TypeVar
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 
 ConfigT = TypeVar("ConfigT")
+
+_LONGEST_NAME = 255
 
 Choices = tuple[Any, ...] | Callable[[], Iterable[Any]]
 
@@ -67,6 +70,8 @@ def choices_of(field: dataclasses.Field) -> tuple[Any, ...]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
   """' (did you mean X?)' for the known name most similar to `name`; '' if none is similar."""
+  if len(name) > _LONGEST_NAME:  # The comparison takes the square of the length.
+    return ""
   close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
   return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -143,7 +148,7 @@ def _build(cls: Any, values: Any, source: str, prefix: str, base: Any) -> Any:
   for key, value in values.items():
     if key not in known:
       raise errors.ConfigError(
-          f"{source}: unknown setting {prefix + key!r}{nearest(key, known)}; "
+          f"{source}: unknown setting {escaping.value(prefix + key)}{nearest(key, known)}; "
           f"known here: {', '.join(sorted(known))}")
     if dataclasses.is_dataclass(hints[key]):
       changes[key] = _build(hints[key], value, source, f"{prefix}{key}.", getattr(base, key))
@@ -160,8 +165,9 @@ def _checked(value: Any, hint: Any, field: dataclasses.Field, source: str, name:
   """
   converted = _converted(value, hint)
   if converted is _WRONG:
+    size = " of at most 64 bits" if _is_long(value) else ""
     raise errors.ConfigError(
-        f"{source}: {name} = {value!r} is not {_describe(hint)}")
+        f"{source}: {name} = {escaping.value(value)} is not {_describe(hint)}{size}")
   elements = converted if isinstance(converted, tuple) else (converted,)
   choices = choices_of(field)
   is_open = callable(field.metadata.get("choices"))
@@ -170,12 +176,14 @@ def _checked(value: Any, hint: Any, field: dataclasses.Field, source: str, name:
       continue
     if choices and element not in choices:
       raise errors.ConfigError(
-          f"{source}: {name} = {element!r}{nearest(str(element), map(str, choices))}; "
-          f"expected one of: {', '.join(map(str, choices))}{_MORE if is_open else ''}")
+          f"{source}: {name} = {escaping.value(element)}"
+          f"{nearest(str(element), map(str, choices))}; expected one of: "
+          f"{', '.join(map(str, choices))}{_MORE if is_open else ''}")
     for limit, wrong, text in _LIMITS:
       bound = field.metadata.get(limit)
       if bound is not None and wrong(element, bound):
-        raise errors.ConfigError(f"{source}: {name} = {element!r}; expected {text} {bound}")
+        raise errors.ConfigError(
+            f"{source}: {name} = {escaping.value(element)}; expected {text} {bound}")
   return converted
 
 
@@ -188,6 +196,11 @@ _LIMITS: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     ("above", operator.le, "greater than"))
 
 _WRONG = object()
+
+
+def _is_long(value: Any) -> bool:
+  """JSON has whole numbers of any length; the libraries that use the settings do not."""
+  return isinstance(value, int) and not -2**63 <= value < 2**63
 
 
 def _converted(value: Any, hint: Any) -> Any:
@@ -216,6 +229,8 @@ def _converted(value: Any, hint: Any) -> Any:
       return _WRONG
   if hint is bool:
     return value if isinstance(value, bool) else _WRONG
+  if _is_long(value):
+    return _WRONG
   if hint is int:
     return value if isinstance(value, int) and not isinstance(value, bool) else _WRONG
   if hint is float:
@@ -266,8 +281,8 @@ def override_by_flag(config: ConfigT, changes: Mapping[str, Any], *, source: str
   for name in changes:
     if name not in names:
       raise errors.ConfigError(
-          f"{source}: unknown setting {name!r}{nearest(name, names)}; known settings: "
-          f"{', '.join(sorted(names))}")
+          f"{source}: unknown setting {escaping.value(name)}{nearest(name, names)}; known "
+          f"settings: {', '.join(sorted(names))}")
   return override(config, {names[name]: value for name, value in changes.items()}, source=source)
 
 

@@ -1,4 +1,9 @@
-"""Names from files as they are shown: no name can move the cursor, colour text or start a line."""
+"""Names and values from files as messages show them, on one line and not too long.
+
+No name can move the cursor of a terminal, colour text or start a line that looks like a log entry.
+"""
+
+from typing import Any
 
 _LONGEST = 100
 
@@ -22,3 +27,11 @@ def shown(name: str, longest: int = _LONGEST) -> str:
 def quoted(name: str) -> str:
   """A name in quotes; see `shown`."""
   return f"'{shown(name)}'"
+
+
+def value(read: Any, longest: int = _LONGEST) -> str:
+  """A value from a JSON file as in Python, for messages; see `shown`."""
+  try:
+    return shown(repr(read), longest)
+  except (ValueError, RecursionError):  # Python refuses to write numbers of thousands of digits.
+    return f"<{type(read).__name__} that is too long to show>"
