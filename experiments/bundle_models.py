@@ -3,12 +3,17 @@
   tpugraphs-rank train --config tile_xla_cpu --run_dir build/tile_xla_cpu
   tpugraphs-rank evaluate --run_dir build/tile_xla_cpu --split test
   python -m experiments.bundle_models --runs build/tile_xla_cpu
+  python -m experiments.bundle_models --calibrate
 
-A bundled model keeps what scoring and reports need, and the results on the test split. It drops the
-checkpoint to resume from, the logs and the TensorBoard events. Its `model.json` names the recipe,
-the commands, and the SHA-256 of the collection that it was trained on.
+--calibrate computes the figures and the calibration of all bundled models again, from their weights
+and the bundled collections, and changes nothing else.
+
+A bundled model keeps what scoring and reports need, its calibration, and the results on the test
+split. It drops the checkpoint to resume from, the logs and the TensorBoard events. Its `model.json`
+names the recipe, the commands, and the SHA-256 of the collection that it was trained on.
 """
 
+import dataclasses
 import hashlib
 import pathlib
 import shutil
@@ -19,11 +24,17 @@ from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.cli import app
+from tpugraphs_rank.data import element_types
 from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import calibrating
+from tpugraphs_rank.metrics import evidence
+from tpugraphs_rank.training import evidence_files
+from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import run_directory
 
 _KEPT = ("config.json", "normalizer.npz", "history.csv", "metrics.json", "status.json",
-         "checkpoints/best.npz")
+         "calibration.json", "checkpoints/best.npz")
 _RESULTS = "evaluation/test/metrics.json"
 _FOLDER = pathlib.Path(run_directory.__file__).resolve().parents[1] / "bundled" / "models"
 
@@ -47,9 +58,9 @@ def bundle(run_dir: pathlib.Path, folder: pathlib.Path = _FOLDER) -> pathlib.Pat
   name = run_dir.resolve().name
   if directory.read_status().get("state") not in ("finished", "stopped_early"):
     raise errors.RunDirectoryError(f"{run_dir} is not finished; resume its training first")
-  if not (directory / _RESULTS).exists():
+  if not (directory / _RESULTS).exists() or not (directory / evidence.FILE).exists():
     raise errors.RunDirectoryError(
-        f"{run_dir} has no test results; run "
+        f"{run_dir} has no test results or no calibration; run "
         + commands.command("evaluate", "--run_dir", str(run_dir), "--split", "test"))
   environment = files.read_json(directory / "environment.json")
   about = directory.read_about()
@@ -69,13 +80,34 @@ def bundle(run_dir: pathlib.Path, folder: pathlib.Path = _FOLDER) -> pathlib.Pat
   return target
 
 
+def calibrate(name: str) -> pathlib.Path:
+  """Computes what a bundled model stores about its predictions; its weights stay.
+
+  Returns:
+    The file of the calibration.
+  """
+  run = run_lib.load_run(f"{run_directory.BUNDLED}{name}")
+  config = dataclasses.replace(run.config.data, duplicates="keep")
+  train = splits.load_programs(config, "train", run.config.training.seed)
+  path = run.directory / "config.json"
+  stored = files.read_json(path)
+  stored["about"]["element_types"] = element_types.of_all(program.graph for program in train)
+  files.write_json(path, stored)
+  evidence_files.write(run.directory, calibrating.of_run(run))
+  return run.directory / evidence.FILE
+
+
 def define_flags() -> None:
-  flags.DEFINE_list("runs", None, "Run directories, each named after its recipe.", required=True)
+  flags.DEFINE_list("runs", [], "Run directories to copy, each named after its recipe.")
+  flags.DEFINE_bool("calibrate", False, "Calibrate all bundled models again.")
 
 
 def main(_) -> None:
   for run_dir in flags.FLAGS.runs:
     print(bundle(pathlib.Path(run_dir)))
+  if flags.FLAGS.calibrate:
+    for name in run_directory.bundled_names():
+      print(calibrate(name))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from tpugraphs_rank import metrics
 from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import ranking
 from tpugraphs_rank.hlo import reading
+from tpugraphs_rank.metrics import evidence
 
 
 def _ranked(kind="tile", runs=(), top_k=3, nodes=(), scores=None):
@@ -70,53 +71,79 @@ def test_raw_data_of_one_configuration_read_back():
   assert raw.kind == reading.TUNING_DATA and len(raw.modules[0].runs) == 1
 
 
+def _evidence(share_of_dots=True):
+  """Programs in which each lead over the default is the same speedup: 2 ** lead."""
+  rng = np.random.default_rng(0)
+  programs = []
+  for _ in range(8):
+    scores = np.concatenate([[0], rng.integers(-4, 5, 60)]).astype(float)
+    programs.append(evidence.Scored(
+        "dot" if share_of_dots else "reduce", 1000 * 2.0 ** -scores, scores, 0))
+  return evidence.gather(programs, "valid")
+
+
+def _with(result, **known):
+  return ranking.rank(result.program, result.candidates, result.scores, result.top_k, **known)
+
+
 def test_json_of_tiles():
   result = _ranked(runs=RUNS, scores=[1, 3, 4, 2], top_k=2)
-  assert json.loads(json.dumps(ranking.to_json(result))) == {
-      "program": "p", "kind": "tile",
+  stored = json.loads(json.dumps(ranking.to_json(result)))
+  configurations = stored.pop("configurations")
+  assert stored == {
+      "program": "p", "kind": "tile", "instructions": 3, "operation": "dot", "hlo_stage": None,
+      "validation_of_this_operation": None,
       "candidates": {"count": 4, "source": "runs", "given": 4, "equal": 0}, "rank_of_default": 1,
-      "configurations": [
-          {"rank": 1, "candidate": 2, "score": 4.0, "is_default": True, "kernel_bounds": [],
-           "output_bounds": [1, 3], "input_bounds": [1, 8]},
-          {"rank": 2, "candidate": 1, "score": 3.0, "is_default": False, "kernel_bounds": [8],
-           "output_bounds": [4, 2], "input_bounds": []}]}
+      "unseen_opcodes": [], "unseen_types": [],
+      "tiled_array": {"instruction": "dot.102", "opcode": "dot", "shape": "f32[4,6]",
+                      "unit": "as in the file"}}
+  unknown = {"tied_with": 0, "faster_than_default": None, "speed_over_default": None,
+             "ranks_by_member": [], "members_above_default": None}
+  assert configurations == [
+      {"rank": 1, "candidate": 2, "score": 4.0, "is_default": True, "kernel_bounds": [],
+       "output_bounds": [1, 3], "input_bounds": [1, 8], **unknown},
+      {"rank": 2, "candidate": 1, "score": 3.0, "is_default": False, "kernel_bounds": [8],
+       "output_bounds": [4, 2], "input_bounds": [], **unknown}]
   assert ranking.to_json(_ranked())["rank_of_default"] is None
 
 
 def test_json_of_layouts():
   runs = [modules.layout_run([[(0, 1), (), (1, 0)], [(), (1, 0)]])]
   result = _ranked("layout", runs, nodes=[2, 3])
-  assert json.loads(json.dumps(ranking.to_json(result))) == {
-      "program": "p", "kind": "layout", "nodes": [2, 3],
-      "candidates": {"count": 1, "source": "runs", "given": 1, "equal": 0},
-      "rank_of_default": None, "configurations": [
-          {"rank": 1, "candidate": 0, "score": 0.0, "is_default": False,
-           "layouts": [[[0, 1], [], [1, 0]], [[], [1, 0]]]}]}
+  stored = json.loads(json.dumps(ranking.to_json(result)))
+  assert stored["nodes"] == [2, 3] and "tiled_array" not in stored
+  [only] = stored["configurations"]
+  assert only["layouts"] == [[[0, 1], [], [1, 0]], [[], [1, 0]]]
+  assert [(one["instruction"], one["tensor"], one["minor_to_major"]) for one in only["requests"]
+          ] == [("dot.102", "output", [0, 1]), ("dot.102", "kernel", [1, 0]),
+                ("reshape.103", "input", [1, 0])]
 
 
-def test_table_of_tiles():
-  lines = ranking.table(_ranked(runs=RUNS, scores=[1, 3, 4, 2], top_k=2)).splitlines()
-  assert lines == [
-      "p: best 2 of 4 candidates; the default has rank 1",
-      "rank   score  candidate  kernel  output  input",
-      "   1  4.0000          2  -       1x3     1x8    default",
-      "   2  3.0000          1  8       4x2     -"]
+def test_what_validation_says_about_a_lead():
+  result = _with(_ranked(runs=RUNS, scores=[1, 4, 2, 2], top_k=4), evidence=_evidence())
+  [best, first, second, worst] = ranking.to_json(result)["configurations"]
+  # A lead of 2 was four times as fast; the bin may join it with its neighbours.
+  assert best["faster_than_default"]["share"] == 1 and best["faster_than_default"]["clear"]
+  assert 2 <= best["speed_over_default"]["median"] <= 8
+  assert worst["faster_than_default"]["share"] == 0
+  assert first["is_default"] and first["faster_than_default"] is None
+  assert second["faster_than_default"] is not None
+  assert ranking.to_json(result)["validation_of_this_operation"]["programs"] == 8
+  other = _with(result, evidence=_evidence(share_of_dots=False))
+  assert ranking.to_json(other)["validation_of_this_operation"] is None
 
 
-def test_table_of_layouts():
-  runs = [modules.layout_run([[(0, 1), (), (1, 0)], [(), (1, 0)], [(), ()]]),
-          modules.layout_run([[], [], []], is_default=True)]
-  result = _ranked("layout", runs, nodes=[2, 3, 5])
-  lines = ranking.table(ranking.rank(result.program, result.candidates, np.array([2., 1.]), 2)
-                       ).splitlines()
-  assert lines == [
-      "p: best 2 of 2 candidates; the default has rank 2",
-      "rank   score  candidate  requests  node: output/input/kernel",
-      "   1  2.0000          0  3         2: 01//10  3: /10",
-      "   2  1.0000          1  0         -                          default"]
+def test_equal_scores_share_a_rank():
+  result = _ranked(runs=RUNS, scores=[3, 1, 3 + 1e-7, 1])
+  assert [result.shared_rank(position) for position in range(4)] == [
+      (1, 1), (3, 1), (1, 1), (3, 1)]
+  assert [entry["tied_with"] for entry in ranking.to_json(result)["configurations"]] == [1, 1, 1]
 
 
-def test_tables_list_only_a_few_nodes():
-  runs = [modules.layout_run([[(0, 1)]] * 5)]
-  result = _ranked("layout", runs, nodes=[2, 3, 5, 0, 1])
-  assert ranking.table(result).splitlines()[-1].endswith("2: 01  3: 01  5: 01  and 2 more nodes")
+def test_networks_disagree():
+  members = np.array([[4.0, 3, 2, 1], [1, 2, 3, 4], [4, 3, 2, 1]])
+  result = _with(_ranked(runs=RUNS, scores=members.mean(axis=0)), members=members)
+  assert result.member_ranks(0) == [1, 4, 1]
+  # The default is at position 2.
+  assert result.members_for(0) == 2 and result.members_for(3) == 1
+  assert _ranked(runs=RUNS).members_for(0) is None and _ranked(runs=RUNS).member_ranks(0) == []

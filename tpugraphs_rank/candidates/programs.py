@@ -16,6 +16,7 @@ from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import generators
 from tpugraphs_rank.candidates import supplied
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.hlo import examples
 from tpugraphs_rank.hlo import graph as hlo_graph
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import tuning_pb2
@@ -45,7 +46,7 @@ def read(path: files.PathLike, module: str | None = None) -> list[HloProgram]:
   """The programs of a raw file, in its order.
 
   Args:
-    path: a `HloProto`, `HloModuleProto`, `TuningData` or `ModuleTuningData` file.
+    path: a file, see `reading.read_raw`, or the name of a bundled program, see `examples`.
     module: the name of the only program to return; None: all programs. The second of several
       modules of one name is `NAME#2`.
 
@@ -54,11 +55,12 @@ def read(path: files.PathLike, module: str | None = None) -> list[HloProgram]:
     UnknownNameError: there is no program of this name.
     ConfigError: several modules have this name.
   """
+  path = examples.path_of(path)
   raw = reading.read_raw(path)
   found: list[tuple[str, tuning_pb2.ModuleTuningData]] = []
   for data in raw.modules:
     if data.HasField("module"):
-      found.append((data.module.name or pathlib.Path(path).stem, data))
+      found.append((data.module.name or reading.stem(path), data))
     else:
       _log.warning("%s: a module has no HLO program and is skipped", raw.source)
   if not found:

@@ -1,4 +1,4 @@
-"""The best candidates of a program: as a table, as JSON and as raw data to be measured."""
+"""The best candidates of a program: as JSON and as raw data to be measured."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -7,13 +7,20 @@ from typing import Any
 import numpy as np
 
 from tpugraphs_rank import metrics
-from tpugraphs_rank import tables
 from tpugraphs_rank.candidates import candidate_set
+from tpugraphs_rank.candidates import kernels
 from tpugraphs_rank.candidates import programs
+from tpugraphs_rank.candidates import requests
+from tpugraphs_rank.hlo import graph
+from tpugraphs_rank.hlo import operations
+from tpugraphs_rank.hlo import stages
 from tpugraphs_rank.hlo import tuning
 from tpugraphs_rank.hlo import tuning_pb2
+from tpugraphs_rank.metrics import calibration as calibration_lib
+from tpugraphs_rank.metrics import evidence as evidence_lib
 
-_SHOWN_NODES = 3
+# Scores of one configuration differ by rounding between two orders of addition.
+_EQUAL = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +33,10 @@ class Ranked:
     scores: (c,) float, higher = predicted faster.
     order: (c,) positions, the best first.
     top_k: number of best candidates to report.
+    members: (m, c) the scores of each network of an ensemble; None for a single network.
+    evidence: how good the run's predictions were on validation; None if the run does not say.
+    kernel: the part of a larger program that this is; None: it is a whole file's program.
+    unseen_opcodes, unseen_types: what training never saw.
   """
 
   program: programs.HloProgram
@@ -33,6 +44,11 @@ class Ranked:
   scores: np.ndarray
   order: np.ndarray
   top_k: int
+  members: np.ndarray | None = None
+  evidence: evidence_lib.Evidence | None = None
+  kernel: kernels.Kernel | None = None
+  unseen_opcodes: tuple[str, ...] = ()
+  unseen_types: tuple[str, ...] = ()
 
   @property
   def best(self) -> list[int]:
@@ -45,11 +61,56 @@ class Ranked:
     default = self.candidates.default
     return 0 if default is None else int(np.flatnonzero(self.order == default)[0]) + 1
 
+  def shared_rank(self, position: int) -> tuple[int, int]:
+    """The rank of a candidate, and how many others share it because their scores are equal."""
+    score = float(self.scores[position])
+    tolerance = _EQUAL * max(abs(score), 1.0)
+    return (int((self.scores > score + tolerance).sum()) + 1,
+            int((np.abs(self.scores - score) <= tolerance).sum()) - 1)
+
+  def member_ranks(self, position: int) -> list[int]:
+    """The rank that each network of the ensemble gives a candidate; empty for a single network."""
+    if self.members is None:
+      return []
+    return [int((scores > scores[position]).sum()) + 1 for scores in self.members]
+
+  def members_for(self, position: int) -> int | None:
+    """How many networks score a candidate above the default; None if there is no such count."""
+    default = self.candidates.default
+    if self.members is None or default is None:
+      return None
+    return int((self.members[:, position] > self.members[:, default]).sum())
+
+  def calibrated(self, position: int) -> calibration_lib.Bin | None:
+    """The validation configurations whose lead over the default was like this candidate's.
+
+    None for the default, and where the default is not known or the run has no calibration.
+    """
+    default = self.candidates.default
+    if (default is None or position == default or self.evidence is None
+        or self.evidence.calibration is None):
+      return None
+    lead = float(self.scores[position]) - float(self.scores[default])
+    return self.evidence.calibration.of(np.array([lead]))[0]
+
+  @property
+  def operation(self) -> str:
+    """The program's main operation, see `operations.main_operation`."""
+    return operations.main_operation(graph.node_opcodes(self.program.data.module).tolist())
+
 
 def rank(program: programs.HloProgram, candidates: candidate_set.Candidates, scores: np.ndarray,
-         top_k: int) -> Ranked:
-  """Ranks candidates by their scores; equal scores keep their order."""
-  return Ranked(program, candidates, scores, metrics.ranking(scores), top_k)
+         top_k: int, **known: Any) -> Ranked:
+  """Ranks candidates by their scores; equal scores keep their order.
+
+  Args:
+    program: the program.
+    candidates: its candidates.
+    scores: (c,) float, higher = predicted faster.
+    top_k: number of best candidates to report.
+    **known: further attributes of `Ranked`.
+  """
+  return Ranked(program, candidates, scores, metrics.ranking(scores), top_k, **known)
 
 
 def raw_module(ranked: Ranked) -> tuning_pb2.ModuleTuningData:
@@ -90,51 +151,52 @@ def configuration(profile: candidate_set.Profile) -> dict[str, Any]:
 
 def to_json(ranked: Ranked) -> dict[str, Any]:
   """A program's ranking for JSON."""
-  candidates = ranked.candidates
+  candidates, module = ranked.candidates, ranked.program.data.module
+  operation = ranked.operation
+  evidence = ranked.evidence
+  of_kind = None if evidence is None else evidence.of(operation)
   ranking_json: dict[str, Any] = {
       "program": ranked.program.name, "kind": candidates.kind,
+      "instructions": sum(len(computation.instructions) for computation in module.computations),
+      "operation": operation, "hlo_stage": stages.of(module).name or None,
+      "validation_of_this_operation": None if of_kind is None else dataclasses.asdict(of_kind),
       "candidates": {"count": candidates.count, **candidates.about},
-      "rank_of_default": ranked.rank_of_default or None}
+      "rank_of_default": ranked.rank_of_default or None,
+      "unseen_opcodes": list(ranked.unseen_opcodes), "unseen_types": list(ranked.unseen_types)}
+  if ranked.kernel is not None:
+    ranking_json["kernel_of"] = {
+        "instruction": ranked.kernel.name, "opcode": ranked.kernel.opcode,
+        "shape": ranked.kernel.shape, "copies": list(ranked.kernel.copies)}
+  named = None
   if candidates.kind == "layout":
     ranking_json["nodes"] = candidates.arrays["node_config_ids"].tolist()
+    named = requests.LayoutRequests(module, candidates)
+  else:
+    tiling = candidates.about.get("tiling")
+    ranking_json["tiled_array"] = dataclasses.asdict(requests.tiled_array(
+        module, None if tiling is None else str(tiling), ranked.program.source))
   ranking_json["configurations"] = [
-      {"rank": place, "candidate": candidates.index(position),
-       "score": float(ranked.scores[position]), "is_default": position == candidates.default,
-       **configuration(candidates.profile(position))}
+      _configuration_json(ranked, place, position, named)
       for place, position in enumerate(ranked.best, 1)]
   return ranking_json
 
 
-def table(ranked: Ranked) -> str:
-  """The best candidates as text, one per line."""
+def _configuration_json(ranked: Ranked, place: int, position: int,
+                        named: requests.LayoutRequests | None) -> dict[str, Any]:
   candidates = ranked.candidates
-  header = ["rank", "score", "candidate", *_titles(candidates), ""]
-  rows: list[list[str]] = []
-  for place, position in enumerate(ranked.best, 1):
-    mark = "default" if position == candidates.default else ""
-    rows.append([str(place), f"{ranked.scores[position]:.4f}", str(candidates.index(position)),
-                 *_shown(candidates, position), mark])
-  align = tables.RIGHT * 3 + tables.LEFT * (len(header) - 3)
-  default = (f"; the default has rank {ranked.rank_of_default}" if ranked.rank_of_default else "")
-  head = f"{ranked.program.name}: best {len(ranked.best)} of {candidates.count} candidates{default}"
-  return f"{head}\n{tables.text(header, rows, align, rule=False).rstrip()}"
-
-
-def _titles(candidates: candidate_set.Candidates) -> list[str]:
-  if candidates.kind == "tile":
-    return [name.removesuffix("_bounds") for name in tuning.TILE_BOUNDS]
-  return ["requests", "node: output/input/kernel"]
-
-
-def _shown(candidates: candidate_set.Candidates, position: int) -> list[str]:
-  config = configuration(candidates.profile(position))
-  if candidates.kind == "tile":
-    return ["x".join(map(str, bounds)) or "-" for bounds in config.values()]
-  requests = [
-      f"{node}: " + "/".join("".join(map(str, layout)) for layout in tensors)
-      for node, tensors in zip(candidates.arrays["node_config_ids"].tolist(), config["layouts"])
-      if any(tensors)]
-  count = sum(bool(layout) for tensors in config["layouts"] for layout in tensors)
-  more = len(requests) - _SHOWN_NODES
-  rest = f"  and {more} more node{'s' * (more > 1)}" if more > 0 else ""
-  return [str(count), ("  ".join(requests[:_SHOWN_NODES]) or "-") + rest]
+  known = ranked.calibrated(position)
+  return {
+      "rank": place, "tied_with": ranked.shared_rank(position)[1],
+      "candidate": candidates.index(position), "score": float(ranked.scores[position]),
+      "is_default": position == candidates.default,
+      "faster_than_default": None if known is None else {
+          "share": known.faster, "interval": list(known.faster_interval),
+          "clear": known.is_clear, "candidates": known.candidates, "programs": known.programs},
+      "speed_over_default": None if known is None else {
+          "median": known.speedup, "interval": list(known.speedup_interval),
+          "half": list(known.speedup_half)},
+      "ranks_by_member": ranked.member_ranks(position),
+      "members_above_default": ranked.members_for(position),
+      **({} if named is None else {
+          "requests": [request.to_json() for request in named.of(position)]}),
+      **configuration(candidates.profile(position))}

@@ -1,54 +1,85 @@
 """Rank the configurations of your own program with a trained run.
 
-  tpugraphs-rank rank --run bundled:tile_xla_cpu --hlo my_kernel.pb --top_k 5
+  tpugraphs-rank rank --run bundled:tile_xla_cpu --hlo bundled:matmul --top_k 5
+  tpugraphs-rank rank --run bundled:layout_xla_cpu_mixed --hlo bundled:transformer_block
+  tpugraphs-rank rank --run bundled:tile_xla_cpu --hlo my_program.pb --kernels auto
   tpugraphs-rank rank --run_dir runs/first --hlo my_program.pb --candidates mine.npz
 
-Reads what XLA dumps (--xla_dump_hlo_as_proto), what JAX writes, and raw files of measured programs.
-Prints the best configurations and writes two files into `predictions/` of the run directory (of the
-current folder for a bundled run), or into --output:
+Reads what XLA dumps, what JAX writes, and raw files of measured programs. Prints the best
+configurations: how often and by how much such predictions were faster than the default on the run's
+validation programs, how far the networks of the run agree, and what to change in the program. It
+writes two files into `predictions/` of the run directory (of the current folder for a bundled run),
+or into --output:
 
-  FILE.ranked.json  the best configurations, their scores, and where the candidates come from
-  FILE.ranked.pb    the same as raw data without measurements: a TuningData of kernels (tile
-                    sizes), or the ModuleTuningData of a program (layouts)
+  FILE.ranked.json  the same, for programs
+  FILE.ranked.pb    the configurations as raw data without measurements: a TuningData of kernels
+                    (tile sizes), or the ModuleTuningData of a program (layouts)
 
-The raw file can be measured, and --hlo accepts it. With --measure, the collector measures the best
-configurations of programs from its own catalogues on this machine, and the command compares
+Files of another run or of another program with the same file name stay: a number is added to the
+name. The raw file can be measured, and --hlo accepts it. With --measure, the collector measures the
+best configurations of programs from its own catalogues on this machine, and the command compares
 predicted and measured runtimes.
 """
 
 from collections.abc import Sequence
+import dataclasses
 import hashlib
+import itertools
 import logging
 import pathlib
+from typing import Any
 
 from absl import flags
 import tqdm
 
 from tpugraphs_rank import collect
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import plugins
+from tpugraphs_rank.candidates import cpu_default
 from tpugraphs_rank.candidates import measured
+from tpugraphs_rank.candidates import preparing
 from tpugraphs_rank.candidates import programs
+from tpugraphs_rank.candidates import rank_tables
 from tpugraphs_rank.candidates import ranking as ranked_lib
 from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.cli import runs
 from tpugraphs_rank.hlo import reading
+from tpugraphs_rank.hlo import stages
+from tpugraphs_rank.metrics import evidence as evidence_lib
+from tpugraphs_rank.training import run_directory
 
 _FROM_TARGET = "target"
+_MOST_NAMES = 100
 
 _log = logging.getLogger("tpugraphs_rank.rank")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rankings:
+  """The rankings of a file's programs.
+
+  Attributes:
+    results: one for each program or kernel.
+    skipped: the kernels that have no candidates.
+    run: what a reader must know of the run.
+  """
+
+  results: list[ranked_lib.Ranked]
+  skipped: tuple[preparing.Skipped, ...]
+  run: rank_tables.RunFacts
 
 
 def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top_k: int = 10,
          module: str | None = None, target: str | None = None,
          tiling: str = _FROM_TARGET, max_candidates: int = 4096, seed: int = 0,
-         strict: bool = False) -> list[ranked_lib.Ranked]:
+         strict: bool = False, kernels: str = preparing.ONE, measurable: bool = False) -> Rankings:
   """Ranks the candidates of each program in a file.
 
   Args:
     run_dir: directory of a trained run, or the name of a bundled one.
-    hlo: a raw file, see `programs.read`.
+    hlo: a raw file, see `programs.read`, or the name of a bundled example.
     candidates: the name of a generator, an `.npz` file or ""; see `programs.find`.
     top_k: how many of the best to return.
     module: only the program of this name.
@@ -57,43 +88,103 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
     max_candidates: maximum candidates that `auto` generates for a program.
     seed: for `auto`.
     strict: whether to refuse programs that do not fit the run, instead of warning.
+    kernels: what a run on tiles does with a program, see `preparing.parts_of`.
+    measurable: whether to refuse programs that the collector cannot measure.
 
   Raises:
     ConfigError: a number is not positive, or a file of several programs needs `module`.
     CompatibilityError: the run cannot score a program; or, if `strict`, it is for another target or
-      has opcodes that training never saw.
+      HLO stage or has opcodes or element types that training never saw.
     TpuGraphsRankError: the run directory, the file or the candidates are damaged.
   """
   if top_k < 1 or max_candidates < 1:
     raise errors.ConfigError(
         f"--top_k={top_k} --max_candidates={max_candidates}: expected 1 or more")
   to_rank = programs.read(hlo, module)
-  # TensorFlow: only once there is something to rank.
-  from tpugraphs_rank.training import run as run_lib
-  run = run_lib.load_run(run_dir, strict)
-  kind = run.about["kind"]
+  directory = run_directory.RunDirectory(run_dir)
+  about = directory.read_about()
+  kind = str(about.get("kind"))
+  if kind not in ("tile", "layout"):
+    from tpugraphs_rank.training import run as run_lib
+    run_lib.load_run(run_dir)  # Explains what is damaged.
   is_file = not programs.is_generator(candidates)
   if len(to_rank) > 1 and (is_file or kind == "layout"):
     raise errors.ConfigError(
         f"{hlo} has {len(to_rank)} programs; expected one, because "
         + (f"{candidates} holds the candidates of one" if is_file else
            "a raw file holds the layouts of one") + ": choose it with --module NAME")
+  # Everything that can refuse a program comes before TensorFlow, which takes seconds to import.
+  warnings = _stage_mismatches(to_rank, about, directory)
+  if strict and warnings:
+    raise errors.CompatibilityError(warnings[0])
+  parts = preparing.parts_of(
+      to_rank, kind, candidates, kernels, str(directory), str(about.get("hlo_stage")))
+  if measurable:
+    _check_measurable(parts, kind)
+  for warning in warnings:
+    _log.warning("%s", warning)
+  if tiling == _FROM_TARGET:
+    tiling = tile_spaces.tiling_of(about.get("target"))
+  prepared = preparing.with_candidates(
+      tqdm.tqdm(parts, desc="candidates", unit="program", disable=None),
+      lambda program: cpu_default.with_default(
+          programs.find(program, kind, candidates, tiling, max_candidates, seed),
+          program.data.module, program.source, collect.default_tile(program.data.module.name)))
+  for kernel, reason in prepared.skipped:
+    _log.info("%s is not ranked: %s", kernel, reason)
+  from tpugraphs_rank.training import run as run_lib
+  run = run_lib.load_run(run_dir, strict)
   if target is None:
     _log.info("no --target: assuming that %s is for the hardware of the run's measurements, %s",
-              hlo, run.about.get("target"))
+              hlo, about.get("target"))
   else:
     run.check_target(target)
-  if tiling == _FROM_TARGET:
-    tiling = tile_spaces.tiling_of(run.about.get("target"))
-  sets = [programs.find(program, kind, candidates, tiling, max_candidates, seed)
-          for program in tqdm.tqdm(to_rank, desc="candidates", unit="program", disable=None)]
-  graphs = (programs.to_graph(program, candidate_set, run.normalizer.feature_padding)
-            for program, candidate_set in zip(to_rank, sets))
-  scored = tqdm.tqdm(run.score_each(graphs), total=len(to_rank), desc="scores", unit="program",
-                     disable=None)
-  return [ranked_lib.rank(program, candidate_set, scores, top_k)
-          # `scored` comes first: at its end it logs which opcodes training never saw.
-          for (_, scores), program, candidate_set in zip(scored, to_rank, sets)]
+  graphs = (programs.to_graph(part.program, candidate_set, run.normalizer.feature_padding)
+            for part, candidate_set in zip(prepared.parts, prepared.sets))
+  evidence = run.evidence
+  results = []
+  # The scores come first: at their end the run logs what training never saw.
+  for scored, part, candidate_set in zip(
+      tqdm.tqdm(run.score_each_with_members(graphs), total=len(prepared.parts), desc="scores",
+                unit="program", disable=None), prepared.parts, prepared.sets):
+    unseen = run.unseen(scored.graph)
+    results.append(ranked_lib.rank(
+        part.program, candidate_set, scored.scores, top_k, members=scored.members,
+        evidence=evidence, kernel=part.kernel, unseen_opcodes=unseen.opcodes,
+        unseen_types=unseen.types))
+  return Rankings(results, prepared.skipped, rank_tables.RunFacts(
+      str(directory), kind, str(about.get("collection")), str(about.get("target")),
+      str(about.get("hlo_stage") or ""), run.config.model.members, evidence,
+      commands.command("evaluate", "--run_dir", str(directory)), tuple(warnings)))
+
+
+def _stage_mismatches(to_rank: Sequence[programs.HloProgram], about: dict[str, Any],
+                      directory: run_directory.RunDirectory) -> list[str]:
+  """A warning for each program that shows another HLO stage than the run's training graphs."""
+  expected = str(about.get("hlo_stage") or "")
+  warnings = []
+  for program in to_rank:
+    stage = stages.of(program.data.module)
+    if stage.name and expected and stage.name != expected:
+      wanted, actual = expected.replace("_", " "), stage.name.replace("_", " ")
+      warnings.append(
+          f"{program.source} is a program {actual}: it {stage.why}. The run {directory} was "
+          f"trained on programs {wanted}, which have other instructions, so its ranking may be no "
+          f"better than chance: dump the program {wanted}, or choose a run on programs {actual}")
+  return warnings
+
+
+def _check_measurable(parts: Sequence[preparing.Part], kind: str) -> None:
+  """Refuses programs that --measure cannot measure, before they are ranked."""
+  names = [part.program.data.module.name for part in parts]
+  try:
+    collect.check_known(names, kind == "layout")
+  except errors.CompatibilityError as error:
+    raise errors.CompatibilityError(
+        f"--measure: {error}; without --measure the program is ranked, and FILE.ranked.pb lists "
+        "what to measure") from error
+  _log.info("--measure: the collector knows %s and will measure the best configurations after the "
+            "ranking", ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
 
 
 def measure(raw: pathlib.Path, results: Sequence[ranked_lib.Ranked]) -> list[measured.Measured]:
@@ -115,6 +206,36 @@ def measure(raw: pathlib.Path, results: Sequence[ranked_lib.Ranked]) -> list[mea
       for result in results]
 
 
+def output_paths(folder: pathlib.Path, run: str, hlo: str) -> tuple[pathlib.Path, pathlib.Path]:
+  """Where a ranking is written: the JSON file and the raw file.
+
+  They are named after the program's file. If that name is taken by the ranking of another file or
+  run, a number is added: `FILE.2.ranked.json`.
+  """
+  stem = reading.stem(hlo.removeprefix(runs.BUNDLED))
+  for number in itertools.count(1):
+    name = stem if number == 1 else f"{stem}.{number}"
+    as_json = folder / f"{name}.ranked.json"
+    if number > _MOST_NAMES or not as_json.exists() or _identity(as_json) == _identity_of(run, hlo):
+      break
+  return as_json, folder / f"{name}.ranked.pb"
+
+
+def _identity_of(run: str, hlo: str) -> dict[str, str]:
+  """The run and the file that a ranking is of, whatever the current folder."""
+  return {key: path if path.startswith(runs.BUNDLED) else str(pathlib.Path(path).resolve())
+          for key, path in (("run_path", run), ("hlo_path", hlo))}
+
+
+def _identity(path: pathlib.Path) -> dict[str, Any]:
+  """The run and the file of a stored ranking; empty if that cannot be read."""
+  try:
+    stored = files.read_json(path)
+    return {key: stored[key] for key in ("run_path", "hlo_path")}
+  except (errors.TpuGraphsRankError, KeyError, TypeError):
+    return {}
+
+
 def define_flags() -> None:
   """Defines the command's flags."""
   runs.define_run_flag()
@@ -131,6 +252,10 @@ def define_flags() -> None:
   flags.DEFINE_string("output", None, "Folder of the results. By default predictions/ in the run "
                       "directory, or in the current folder for a bundled run.")
   flags.DEFINE_string("module", None, "Rank only the program of this name, from a file of several.")
+  flags.DEFINE_enum("kernels", preparing.ONE, list(preparing.KERNELS),
+                    "For runs on tiles. one: the program must be one kernel. auto: rank each "
+                    "fusion, dot, reduction and so on of a program as a kernel of its own. whole: "
+                    "tile the result of any program.")
   flags.DEFINE_string("target", None, "The hardware that the program is for. The command warns if "
                       "the run was trained for another.")
   flags.DEFINE_enum("tiling", _FROM_TARGET, [_FROM_TARGET, *tile_spaces.TILINGS],
@@ -144,29 +269,49 @@ def define_flags() -> None:
   runs.define_strict_flag("programs")
   flags.DEFINE_bool("measure", False, "Measure the best configurations on this machine with the "
                     "collector. It recognises programs of its own catalogues by the module's "
-                    "name.")
+                    "name; others are refused before they are ranked.")
 
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
   values = flags.FLAGS
   plugins.load_all(values.plugin)
-  results = rank(
+  rankings = rank(
       values.run_dir, values.hlo, values.candidates, values.top_k, values.module, values.target,
-      values.tiling, values.max_candidates, values.seed, values.strict)
+      values.tiling, values.max_candidates, values.seed, values.strict, values.kernels,
+      values.measure)
   folder = pathlib.Path(values.output or runs.results_folder(values.run_dir) / "predictions")
-  stem = pathlib.Path(values.hlo).stem
-  as_json, as_raw = folder / f"{stem}.ranked.json", folder / f"{stem}.ranked.pb"
+  as_json, as_raw = output_paths(folder, values.run_dir, values.hlo)
   with files.atomic_write(as_raw) as file:
-    file.write(ranked_lib.raw_bytes(results))
-  rankings = [ranked_lib.to_json(result) for result in results]
-  contents = {"run": str(values.run_dir), "hlo": str(values.hlo), "programs": rankings}
+    file.write(ranked_lib.raw_bytes(rankings.results))
+  contents = to_json(rankings, values.run_dir, values.hlo)
   files.write_json(as_json, contents)
-  for result in results:
-    print(ranked_lib.table(result) + "\n", flush=True)
+  print(rank_tables.heading(rankings.run) + "\n")
+  for result in rankings.results:
+    print(rank_tables.table(result) + "\n", flush=True)
+  if rankings.skipped:
+    print(f"{len(rankings.skipped)} other kernels cannot be tiled; the JSON file says why\n")
   if values.measure:
-    for program, comparison in zip(rankings, measure(as_raw, results)):
+    for program, comparison in zip(
+        contents["programs"], measure(as_raw, rankings.results)):
       program["measured"] = measured.to_json(comparison)
       print(measured.table(comparison) + "\n")
     files.write_json(as_json, contents)
   print(f"ranking: {as_json}\nto measure: {as_raw}")
+
+
+def to_json(rankings: Rankings, run: str, hlo: str) -> dict[str, Any]:
+  """The contents of the JSON file."""
+  facts = rankings.run
+  total = None if facts.evidence is None else facts.evidence.of(evidence_lib.ALL)
+  return {
+      "run": str(run), "hlo": str(hlo), **_identity_of(str(run), str(hlo)),
+      "what": "predictions, not measurements", "collection": facts.collection,
+      "target": facts.target, "hlo_stage": facts.hlo_stage, "members": facts.members,
+      "validation": None if total is None else dataclasses.asdict(total),
+      "calibration": None if facts.evidence is None or facts.evidence.calibration is None else {
+          "split": facts.evidence.split, "programs": facts.evidence.calibration.programs,
+          "candidates": facts.evidence.calibration.candidates},
+      "warnings": list(facts.warnings),
+      "programs": [ranked_lib.to_json(result) for result in rankings.results],
+      "skipped": [skipped._asdict() for skipped in rankings.skipped]}

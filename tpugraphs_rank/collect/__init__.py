@@ -4,7 +4,39 @@ The measuring code runs in an environment of its own, which has JAX and no Tenso
 makes it. README.md describes what is measured, and how.
 """
 
+from collections.abc import Sequence
 import pathlib
+
+from tpugraphs_rank import errors
+
+
+def check_known(names: Sequence[str], of_layouts: bool) -> None:
+  """Checks that the collector can rebuild programs, by the names of their modules; needs no JAX.
+
+  Args:
+    names: of the modules.
+    of_layouts: whether layouts of them are to be measured, rather than tiles.
+
+  Raises:
+    CompatibilityError: a name is in none of the collector's catalogues.
+  """
+  from tpugraphs_rank.collect import remeasure
+  remeasure.check_known(names, of_layouts)
+
+
+def default_tile(name: str) -> tuple[int, ...]:
+  """The sides of a kernel's default tile, output axes first; () if it is in no catalogue.
+
+  Args:
+    name: of the kernel's module.
+  """
+  from tpugraphs_rank.collect.tile import configurations
+  from tpugraphs_rank.collect.tile import geometry
+  try:
+    tile = configurations.default_tile(geometry.parse_stem(name))
+  except errors.TpuGraphsRankError:
+    return ()
+  return tile.output + tile.reduction
 
 
 def measure_ranked(file: pathlib.Path, output: pathlib.Path) -> list[pathlib.Path]:

@@ -1,6 +1,6 @@
 """A trained run: its model, ready to score graphs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import logging
 import numbers
@@ -14,13 +14,16 @@ from tpugraphs_rank import files
 from tpugraphs_rank import metrics
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import element_types
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.hlo import opcodes
+from tpugraphs_rank.metrics import evidence as evidence_lib
 from tpugraphs_rank.models import build_model
 from tpugraphs_rank.training import checkpoints
+from tpugraphs_rank.training import evidence_files
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import scoring
 
@@ -31,11 +34,32 @@ _GROUP_BYTES = 128 * 2**20
 _GROUP_GRAPHS = 64
 
 
-class _UnseenOpcodes(NamedTuple):
-  """The opcodes of a graph that training never saw."""
+class Unseen(NamedTuple):
+  """What a graph has that training never saw.
+
+  Attributes:
+    name: of the graph.
+    opcodes: their names.
+    types: element types, see `data.element_types`.
+  """
 
   name: str
-  opcodes: tuple[int, ...]
+  opcodes: tuple[str, ...]
+  types: tuple[str, ...]
+
+
+class Scored(NamedTuple):
+  """A graph and the scores of all its configurations.
+
+  Attributes:
+    graph: the graph.
+    scores: (c,) float32, higher = faster.
+    members: (m, c) float32, the scores of each network of an ensemble; None for a single network.
+  """
+
+  graph: graphs.ConfiguredGraph
+  scores: np.ndarray
+  members: np.ndarray | None
 
 
 class Run:
@@ -68,33 +92,45 @@ class Run:
     self._model = build_model(self.about["kind"], self.config)
     self._best = best
     self._scorer = scoring.Scorer(self._model, self.config)
+    self._member_scorers = [scoring.Scorer(member, self.config) for member in self._model.members]
 
   def __repr__(self) -> str:
     return (f"<Run {self.directory}: {self.config.model.model} on "
             f"{self.about.get('collection')}>")
 
+  @property
+  def evidence(self) -> evidence_lib.Evidence | None:
+    """Figures and calibration of its predictions; None if an older version trained the run.
+
+    Raises:
+      RunDirectoryError: the file is damaged.
+    """
+    return evidence_files.read(self.directory)
+
   def score_programs(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
     """Scores each program's usable configurations, (c',) float32, higher = faster.
 
     Raises:
-      CompatibilityError: a graph is of another kind or padding; or, where `strict`, has opcodes
-        that training never saw.
+      CompatibilityError: a graph is of another kind or padding; or, where `strict`, has opcodes or
+        element types that training never saw.
     """
     self.check([program.graph for program in programs])
     return self._scores_of(programs)
 
   def _scores_of(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
-    if not programs:
-      return []
-    prepared = [batches.prepare(program, self.normalizer) for program in programs]
-    if not self._model.built:
-      self._create(prepared[0])
-    scores = self._scorer(prepared)
+    prepared = self._prepared(programs)
+    scores = self._scorer(prepared) if prepared else []
     for program, values in zip(programs, scores):
       if not np.isfinite(values).all():
         raise errors.DataError(
             f"{program.graph.name}: scores are not finite; its features may be extreme")
     return scores
+
+  def _prepared(self, programs: Sequence[splits.ProgramView]) -> list[batches.PreparedGraph]:
+    prepared = [batches.prepare(program, self.normalizer) for program in programs]
+    if prepared and not self._model.built:
+      self._create(prepared[0])
+    return prepared
 
   def score(self, graph: graphs.ConfiguredGraph, configs: np.ndarray | None = None) -> np.ndarray:
     """Scores all configurations of a graph, (c,) float32, higher = faster.
@@ -134,17 +170,43 @@ class Run:
     """Scores all configurations of one graph after another, with few graphs in memory.
 
     Yields:
-      Each graph and its scores, as from `score`. One warning at the end lists unseen opcodes.
+      Each graph and its scores, as from `score`. One warning at the end lists unseen opcodes and
+      element types.
 
     Raises:
       CompatibilityError: as for `score_programs`.
     """
-    unseen: list[_UnseenOpcodes] = []
+    for group in self._checked_groups(graphs_):
+      yield from zip(group, self._scores_of([splits.ProgramView(graph) for graph in group]))
+
+  def score_each_with_members(self, graphs_: Iterable[graphs.ConfiguredGraph]) -> Iterator[Scored]:
+    """As `score_each`, with the scores of each network of an ensemble.
+
+    Where the networks disagree, the mean of their scores says little.
+
+    Raises:
+      CompatibilityError: as for `score_programs`.
+    """
+    for group in self._checked_groups(graphs_):
+      programs = [splits.ProgramView(graph) for graph in group]
+      scores = self._scores_of(programs)
+      if len(self._member_scorers) == 1:
+        yield from (Scored(graph, values, None) for graph, values in zip(group, scores))
+        continue
+      prepared = self._prepared(programs)
+      by_member = [scorer(prepared) for scorer in self._member_scorers]
+      for graph, values, *members in zip(group, scores, *by_member):
+        yield Scored(graph, values, np.stack(members))
+
+  def _checked_groups(self, graphs_: Iterable[graphs.ConfiguredGraph]
+                      ) -> Iterator[list[graphs.ConfiguredGraph]]:
+    """Groups of graphs; at the end, one warning about what training never saw."""
+    unseen: list[Unseen] = []
     for group in _groups(graphs_):
-      unseen += [self._unseen(graph) for graph in group]
+      unseen += [self.unseen(graph) for graph in group]
       if self.strict:
         self._report(unseen)
-      yield from zip(group, self._scores_of([splits.ProgramView(graph) for graph in group]))
+      yield group
     self._report(unseen)
 
   def _create(self, prepared: batches.PreparedGraph) -> None:
@@ -161,10 +223,14 @@ class Run:
       CompatibilityError: a graph cannot be scored; or, where `strict`, it does not fit. Otherwise
         one warning names the graphs that do not fit.
     """
-    self._report([self._unseen(graph) for graph in graphs_])
+    self._report([self.unseen(graph) for graph in graphs_])
 
-  def _unseen(self, graph: graphs.Graph) -> _UnseenOpcodes:
-    """The opcodes of a graph that training never saw; an error if the run cannot score it."""
+  def unseen(self, graph: graphs.Graph) -> Unseen:
+    """What training never saw of a graph.
+
+    Raises:
+      CompatibilityError: the run cannot score the graph.
+    """
     if not isinstance(graph, graphs.Graph):
       raise errors.DataError(
           f"{type(graph).__name__} is no graph; expected one, such as an element of "
@@ -179,20 +245,25 @@ class Run:
           f"{graph.name} has feature_padding {graph.feature_padding}; the run "
           f"{self.directory} was trained on {self.normalizer.feature_padding}: featurize it "
           f"with --padding={self.normalizer.feature_padding}")
-    return _UnseenOpcodes(graph.name, normalize.unseen_opcodes(self.normalizer, graph))
+    numbers = normalize.unseen_opcodes(self.normalizer, graph)
+    return Unseen(graph.name, tuple(map(opcodes.opcode_name, numbers)), element_types.unseen(
+        self.about, self.normalizer, graph))
 
-  def _report(self, unseen: Sequence[_UnseenOpcodes]) -> None:
-    """Warns about graphs with unseen opcodes, or refuses them."""
-    affected = {name: numbers for name, numbers in unseen if numbers}
+  def _report(self, unseen: Sequence[Unseen]) -> None:
+    """Warns about graphs with unseen opcodes or element types, or refuses them."""
+    self._report_one("opcodes", {one.name: one.opcodes for one in unseen})
+    self._report_one("element types", {one.name: one.types for one in unseen})
+
+  def _report_one(self, what: str, by_graph: Mapping[str, Sequence[str]]) -> None:
+    affected = {name: values for name, values in by_graph.items() if values}
     if affected:
-      names = ", ".join(opcodes.opcode_name(number)
-                        for number in sorted({n for numbers in affected.values() for n in numbers}))
+      names = ", ".join(sorted({value for values in affected.values() for value in values}))
       listed = ", ".join(list(affected)[:3]) + (", ..." if len(affected) > 3 else "")
-      if len(unseen) == 1:
+      if len(by_graph) == 1:
         subject, whose = f"{listed} has", "its"
       else:
-        subject, whose = f"{len(affected)} of {len(unseen)} graphs ({listed}) have", "their"
-      self._warn(f"{subject} opcodes that training never saw: {names}; {whose} ranking may be no "
+        subject, whose = f"{len(affected)} of {len(by_graph)} graphs ({listed}) have", "their"
+      self._warn(f"{subject} {what} that training never saw: {names}; {whose} ranking may be no "
                  "better than chance")
 
   def check_collection(self, collection: registry.Collection) -> None:
@@ -235,8 +306,8 @@ def load_run(path: files.PathLike, strict: bool = False) -> Run:
 
   Args:
     path: the run directory, or `bundled:NAME`.
-    strict: whether to refuse, instead of warn about, graphs of another target and graphs with
-      opcodes that training never saw.
+    strict: whether to refuse, instead of warn about, graphs of another target or HLO stage and
+      graphs with opcodes or element types that training never saw.
 
   Raises:
     RunDirectoryError: it is incomplete or damaged.

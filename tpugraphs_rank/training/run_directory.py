@@ -8,6 +8,8 @@
     history.csv        one row per epoch
     tensorboard/       event files
     metrics.json       metrics of the best checkpoint on the validation split
+    calibration.json   its figures by kind of program there, and how often and by how much leads
+                       over the default meant faster
     predictions/       scores of whole splits, <split>.npz, and the best configurations of single
                        programs, <file>.ranked.json and .ranked.pb
     submission_part.csv  ranking of the test split, in the format of a submission
@@ -126,7 +128,7 @@ class RunDirectory:
 
     Args:
       config: the resolved configuration.
-      about: stored next to the configuration: collection, kind, target, HLO stage.
+      about: stored next to the configuration: collection, kind, target, HLO stage, element types.
 
     Returns:
       Whether the directory already holds this run, so that training resumes.
@@ -178,7 +180,7 @@ class RunDirectory:
                                 source=str(self / "config.json"))
 
   def read_about(self) -> dict[str, Any]:
-    """The collection, kind, target and HLO stage that the run was trained on."""
+    """The collection, kind, target, HLO stage and element types that the run was trained on."""
     about = self._stored().get("about")
     return about if isinstance(about, dict) else {}
 

@@ -1,0 +1,215 @@
+"""Kernels and programs: which is which, and kernels cut out of programs."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from tests import testdata
+from tests.candidates import small_programs
+from tpugraphs_rank.candidates import kernels
+from tpugraphs_rank.candidates import tile_spaces
+from tpugraphs_rank.hlo import graph
+from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import reading
+from tpugraphs_rank.hlo import stages
+
+
+def _fused(module, number, opcode):
+  """Adds a computation of one elementwise instruction."""
+  computation = module.computations.add(id=number, name=f"fused.{number}")
+  p = small_programs.add(computation, "parameter", [16, 32])
+  small_programs.add(computation, opcode, [16, 32], [p])
+
+
+def _optimised(copies=2):
+  """An entry with some equal fusions one after another, and a fusion of another computation."""
+  module = hlo_pb2.HloModuleProto(name="step", entry_computation_id=1)
+  for number, opcode in ((2, "negate"), (3, "negate"), (4, "sine")):
+    _fused(module, number, opcode)
+  main = module.computations.add(id=1, name="main")
+  last = small_programs.add(main, "parameter", [16, 32])
+  for number in range(copies):
+    last = small_programs.add(main, "fusion", [16, 32], [last],
+                              called_computation_ids=[2 + number % 2])
+  small_programs.add(main, "fusion", [16, 32], [last], called_computation_ids=[4])
+  return module
+
+
+def test_the_measured_kernels_are_kernels():
+  for data in reading.read_raw(small_programs.KERNELS).modules:
+    assert kernels.why_not_one(data.module) == "", data.module.name
+
+
+@testdata.required
+def test_the_public_kernels_are_kernels():
+  for data in reading.read_raw(testdata.path("tpu_raw") / "op_tuning_data.pb").modules:
+    assert kernels.why_not_one(data.module) == "", data.module.name
+
+
+def _looping():
+  module, main = small_programs.program()
+  p = small_programs.add(main, "parameter", [8])
+  small_programs.add(main, "while", [8], [p])
+  return module
+
+
+def _many_results():
+  module, main = small_programs.program()
+  p = small_programs.add(main, "parameter", [8])
+  root = small_programs.add(main, "tuple", [], [p] * 5)
+  shape = next(one for one in main.instructions if one.id == root).shape
+  shape.element_type = hlo_pb2.TUPLE
+  for _ in range(5):
+    shape.tuple_shapes.add(element_type=hlo_pb2.F32, dimensions=[8])
+  return module
+
+
+def _called_twice():
+  """A dot in a function that is called twice."""
+  module, main = small_programs.program()
+  called = hlo_pb2.HloComputationProto(id=7, name="f")
+  a = small_programs.add(called, "parameter", [8, 8])
+  small_programs.add(called, "dot", [8, 8], [a, a])
+  del module.computations[:]
+  module.computations.append(called)
+  main = module.computations.add(id=1, name="main")
+  last = small_programs.add(main, "parameter", [8, 8])
+  for _ in range(2):
+    last = small_programs.add(main, "call", [8, 8], [last], called_computation_ids=[7])
+  return module
+
+
+def _reductions(count):
+  module, main = small_programs.program()
+  last = small_programs.add(main, "parameter", [8] * (count + 1))
+  for rank in range(count, 0, -1):
+    last = small_programs.add(main, "reduce", [8] * rank, [last], dimensions=[0])
+  return module
+
+
+@pytest.mark.parametrize("module, reason", [
+    (small_programs.perceptron(), "has 2 dots, convolutions and library calls"),
+    (_looping(), "has the instruction while.101 (while)"),
+    (_many_results(), "returns 5 arrays"),
+    (_called_twice(), "has 2 dots, convolutions and library calls"),
+    (_optimised(), "has 3 fusions"),
+    (_reductions(4), "has 4 reductions"),
+    (_reductions(3), ""),
+    (small_programs.matmul(8, 8, 8), ""),
+], ids=range(8))
+def test_what_makes_a_program(module, reason):
+  assert kernels.why_not_one(module) == reason
+
+
+def test_one_fusion_is_a_kernel_whatever_it_computes():
+  module = hlo_pb2.HloModuleProto(name="k", entry_computation_id=1, entry_computation_name="main")
+  inner = module.computations.add(id=2, name="fused")
+  p = small_programs.add(inner, "parameter", [8, 8])
+  d = small_programs.add(inner, "dot", [8, 8], [p, p])
+  small_programs.add(inner, "dot", [8, 8], [d, p])
+  main = module.computations.add(id=1, name="main")
+  p = small_programs.add(main, "parameter", [8, 8])
+  f = small_programs.add(main, "fusion", [8, 8], [p], called_computation_ids=[2])
+  assert kernels.why_not_one(module) == ""
+  small_programs.add(main, "sine", [8, 8], [f])
+  assert kernels.why_not_one(module) == "has a fusion and 1 other instruction that compute"
+
+
+def test_equal_fusions_are_one_kernel():
+  divided = kernels.split(_optimised(3), stages.BEFORE)
+  assert [(kernel.name, kernel.opcode, kernel.shape, kernel.copies)
+          for kernel in divided.kernels] == [
+              ("fusion.101", "fusion", "f32[16,32]", ("fusion.101", "fusion.102", "fusion.103")),
+              ("fusion.104", "fusion", "f32[16,32]", ("fusion.104",))]
+  assert divided.opaque == divided.fused_later == 0
+
+
+def test_a_fusion_as_training_graphs_have_it():
+  module = _optimised()
+  [before, _] = kernels.split(module, stages.BEFORE).kernels
+  # What the fusion computes, without the fusion.
+  assert before.module.computations[-1] == module.computations[0]
+  assert [one.opcode for one in before.module.computations[-1].instructions] == [
+      "parameter", "negate"]
+  [after, _] = kernels.split(module, stages.AFTER).kernels
+  # As in the public data: parameters and one fusion.
+  assert [[one.opcode for one in computation.instructions]
+          for computation in after.module.computations] == [
+              ["parameter", "negate"], ["parameter", "fusion"]]
+  for kernel in (before, after):
+    assert kernels.why_not_one(kernel.module) == ""
+    arrays = graph.graph_arrays(kernel.module)
+    assert arrays["node_feat"].shape[0] == sum(
+        len(computation.instructions) for computation in kernel.module.computations)
+    assert tile_spaces.tile_space(kernel.module, "xla_cpu").axes == (16, 32)
+
+
+def test_instructions_outside_of_fusions():
+  module, main = small_programs.program("source")
+  p = small_programs.add(main, "parameter", [8, 16])
+  w = small_programs.add(main, "parameter", [16, 24], parameter_number=1)
+  d = small_programs.add(main, "dot", [8, 24], [p, w])
+  zero = small_programs.add(main, "constant", [])
+  s = small_programs.add(main, "sine", [8, 24], [d])
+  small_programs.add(main, "custom-call", [8], [s])
+  small_programs.add(main, "reduce", [8], [s, zero], dimensions=[1])
+  divided = kernels.split(module, stages.BEFORE)
+  assert [kernel.name for kernel in divided.kernels] == ["dot.102", "reduce.106"]
+  assert (divided.opaque, divided.fused_later) == (1, 1)
+  dot, reduce = (kernel.module.computations[-1].instructions for kernel in divided.kernels)
+  assert [(one.opcode, one.parameter_number) for one in dot] == [
+      ("parameter", 0), ("parameter", 1), ("dot", 0)]
+  assert [one.opcode for one in reduce] == ["parameter", "constant", "reduce"]
+  space = tile_spaces.tile_space(divided.kernels[0].module, "elements")
+  assert space.axes == (8, 24, 16)
+
+
+def test_an_operand_that_is_used_twice():
+  module, main = small_programs.program()
+  p = small_programs.add(main, "parameter", [8, 8])
+  small_programs.add(main, "dot", [8, 8], [p, p])
+  [kernel] = kernels.split(module, stages.BEFORE).kernels
+  root = kernel.module.computations[-1].instructions[-1]
+  assert list(root.operand_ids) == [1, 1]
+
+
+def test_kernels_in_loops_and_branches_are_found_once():
+  module, main = small_programs.program()
+  body = module.computations.add(id=9, name="body")
+  q = small_programs.add(body, "parameter", [8, 8])
+  small_programs.add(body, "transpose", [8, 8], [q], dimensions=[1, 0])
+  p = small_programs.add(main, "parameter", [8, 8])
+  w = small_programs.add(main, "while", [8, 8], [p], called_computation_ids=[9])
+  small_programs.add(main, "while", [8, 8], [w], called_computation_ids=[9])
+  [kernel] = kernels.split(module, stages.BEFORE).kernels
+  assert kernel.copies == (kernel.name,) and kernel.opcode == "transpose"
+
+
+def _real(name):
+  path = testdata.path("hlo") / f"maxtext.module_0016.{name}.hlo.pb.gz"
+  [data] = reading.parse_raw(gzip.decompress(path.read_bytes())).modules
+  return data.module
+
+
+@testdata.required
+def test_a_real_training_step():
+  module = _real("jit_train_step.sm_9.0_gpu_after_optimizations")
+  fusions = {one.name for computation in module.computations for one in computation.instructions
+             if one.opcode == "fusion"}
+  assert kernels.why_not_one(module) == f"has {len(fusions)} fusions"
+  divided = kernels.split(module, stages.AFTER)
+  named = [name for kernel in divided.kernels for name in kernel.copies]
+  # Each fusion of the program belongs to exactly one kernel.
+  assert fusions <= set(named) and len(named) == len(set(named))
+  assert divided.opaque == 147
+  for kernel in divided.kernels[:40]:
+    assert kernels.why_not_one(kernel.module) == ""
+    arrays = graph.graph_arrays(kernel.module)
+    assert np.isfinite(arrays["node_feat"]).all()
+  before = _real("jit_train_step.before_optimizations")
+  assert kernels.why_not_one(before).startswith("has the instruction while")
+  opcodes = {kernel.opcode for kernel in kernels.split(before, stages.BEFORE).kernels}
+  assert opcodes == {"dot", "reduce", "transpose", "gather", "scatter"}
+
+

@@ -1,0 +1,252 @@
+"""Kernels and programs: a tile run ranks kernels, so a program is cut into them first.
+
+A tile belongs to one kernel: a loop nest over one result. A program is one kernel if
+
+- it has no loop, branch, communication or transfer to the host;
+- it has at most one dot, convolution or library call, three reductions, four results and 1,000
+  instructions;
+- it was not optimised yet, or its top level has one fusion and nothing else that computes.
+
+Otherwise `split` makes kernels of its parts. After optimisation each fusion is a kernel, as the
+compiler decided. What the compiler left outside of fusions, and everything before optimisation, has
+one kernel for each dot, convolution, reduction, sort, gather, scatter and transpose. Elementwise
+instructions outside of fusions have none: the compiler fuses them with others in ways that the
+program does not show.
+"""
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+import hashlib
+
+from tpugraphs_rank import escaping
+from tpugraphs_rank.candidates import value_graph
+from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import shapes
+from tpugraphs_rank.hlo import stages
+
+_CONTRACTIONS = ("dot", "convolution", "custom-call")
+_REDUCTIONS = ("reduce", "reduce-window", "sort", "scatter", "select-and-scatter")
+_CONTROL = ("while", "conditional")
+_OUTSIDE = (
+    "all-gather", "all-reduce", "all-to-all", "collective-", "reduce-scatter", "infeed", "outfeed",
+    "recv", "send", "async-", "partition-id", "replica-id")
+# They move or name values, and compute nothing.
+_TRIVIAL = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy", "reshape",
+            "broadcast", "iota", "after-all", "add-dependency", "opt-barrier", "domain")
+# Instructions outside of fusions that are kernels of their own.
+_ALONE = ("dot", "convolution", "reduce", "reduce-window", "sort", "gather", "scatter",
+          "select-and-scatter", "transpose")
+_ENTERED = ("call", "while", "conditional", "async-start")
+_MOST_REDUCTIONS, _MOST_RESULTS, _MOST_INSTRUCTIONS = 3, 4, 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+  """A part of a program as a program of its own.
+
+  Attributes:
+    name: the instruction that it was: a fusion, a dot and so on.
+    opcode: of that instruction.
+    shape: of its result, as HLO text.
+    module: the kernel.
+    copies: names of all instructions of the program with the same computation, itself first.
+  """
+
+  name: str
+  opcode: str
+  shape: str
+  module: hlo_pb2.HloModuleProto
+  copies: tuple[str, ...]
+
+
+def why_not_one(module: hlo_pb2.HloModuleProto) -> str:
+  """Why a program is not one kernel, as the end of "the program ..."; "" if it is one."""
+  top = [instruction for computation in _top_computations(module)
+         for instruction in computation.instructions]
+  fusions = sum(instruction.opcode == "fusion" for instruction in top)
+  others = sum(instruction.opcode not in (*_TRIVIAL, "fusion", "call") for instruction in top)
+  if fusions and fusions + others > 1:
+    return f"has {fusions} fusions" if fusions > 1 else (
+        f"has a fusion and {others} other instruction{'s' * (others > 1)} that compute")
+  for instruction in top:
+    if instruction.opcode in _CONTROL or instruction.opcode.startswith(_OUTSIDE):
+      return f"has the instruction {escaping.shown(instruction.name)} ({instruction.opcode})"
+  results = _results(module)
+  if results > _MOST_RESULTS:
+    return f"returns {results} arrays"
+  if fusions:
+    return ""
+  counted = _counts(module)
+  for opcodes, most, what in (
+      (_CONTRACTIONS, 1, "dots, convolutions and library calls"),
+      (_REDUCTIONS, _MOST_REDUCTIONS, "reductions")):
+    number = sum(counted.get(opcode, 0) for opcode in opcodes)
+    if number > most:
+      return f"has {number} {what}"
+  total = sum(counted.values())
+  return f"has {total} instructions" if total > _MOST_INSTRUCTIONS else ""
+
+
+def _results(module: hlo_pb2.HloModuleProto) -> int:
+  main = value_graph.entry(module)
+  root = next((instruction for instruction in main.instructions
+               if instruction.id == main.root_id), main.instructions[-1])
+  return sum(1 for _ in shapes.arrays(root.shape))
+
+
+def _counts(module: hlo_pb2.HloModuleProto) -> dict[str, int]:
+  """How often a program executes each opcode, if calls are replaced by what they compute."""
+  by_id: dict[int, dict[str, int]] = {}
+  # Files list a computation before those that call it.
+  for computation in module.computations:
+    counts: dict[str, int] = {}
+    for instruction in computation.instructions:
+      counts[instruction.opcode] = counts.get(instruction.opcode, 0) + 1
+      if instruction.opcode == "call":
+        for called in instruction.called_computation_ids:
+          for opcode, number in by_id.get(called, {}).items():
+            counts[opcode] = counts.get(opcode, 0) + number
+    by_id[computation.id] = counts
+  return by_id[value_graph.entry(module).id]
+
+
+def _top_computations(module: hlo_pb2.HloModuleProto) -> Iterator[hlo_pb2.HloComputationProto]:
+  """The computations outside of fusions, each once: the entry, and what it calls, loops over or
+  branches to."""
+  computations = {computation.id: computation for computation in module.computations}
+  waiting = [value_graph.entry(module)]
+  seen = {waiting[0].id}
+  while waiting:
+    computation = waiting.pop()
+    yield computation
+    for instruction in computation.instructions:
+      if instruction.opcode in _ENTERED:
+        for called in instruction.called_computation_ids:
+          if called in computations and called not in seen:
+            seen.add(called)
+            waiting.append(computations[called])
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """The kernels of a program.
+
+  Attributes:
+    kernels: one of each computation, in the order of the program.
+    opaque: number of library calls, whose computation the program does not contain.
+    fused_later: number of elementwise instructions outside of fusions.
+  """
+
+  kernels: tuple[Kernel, ...]
+  opaque: int
+  fused_later: int
+
+
+def split(module: hlo_pb2.HloModuleProto, stage: str) -> Split:
+  """Cuts a program into kernels. Equal computations are one kernel.
+
+  Args:
+    module: the program.
+    stage: HLO stage of the run's training graphs. After optimisation, a kernel is a program with
+      one fusion instruction, as in the public data; before, it is what the fusion computes.
+  """
+  computations = {computation.id: computation for computation in module.computations}
+  found: dict[bytes, Kernel] = {}
+  opaque = fused_later = 0
+  for computation in _top_computations(module):
+    operands = {instruction.id: instruction for instruction in computation.instructions}
+    for instruction in computation.instructions:
+      called = [computations[key] for key in instruction.called_computation_ids
+                if key in computations]
+      if instruction.opcode == "fusion" and called:
+        kernel = (_whole(called[0], computations) if stage == stages.BEFORE
+                  else _single(instruction, operands, computations))
+      elif instruction.opcode in _ALONE:
+        kernel = _single(instruction, operands, computations)
+      else:
+        opaque += instruction.opcode == "custom-call"
+        fused_later += (instruction.opcode not in (*_TRIVIAL, *_ENTERED, "custom-call")
+                        and len(instruction.shape.dimensions) > 0)
+        continue
+      kernel.name = instruction.name
+      key = _digest(kernel)
+      name = instruction.name
+      known = found.get(key)
+      found[key] = dataclasses.replace(known, copies=(*known.copies, name)) if known else Kernel(
+          name, instruction.opcode, shapes.text(instruction.shape), kernel, (name,))
+  return Split(tuple(found.values()), opaque, fused_later)
+
+
+def _whole(computation: hlo_pb2.HloComputationProto,
+           computations: dict[int, hlo_pb2.HloComputationProto]) -> hlo_pb2.HloModuleProto:
+  """What a fusion computes, as a program."""
+  return hlo_pb2.HloModuleProto(
+      entry_computation_id=computation.id, entry_computation_name=computation.name,
+      computations=[*_called(computation.instructions, computations), computation])
+
+
+def _single(instruction: hlo_pb2.HloInstructionProto,
+            operands: dict[int, hlo_pb2.HloInstructionProto],
+            computations: dict[int, hlo_pb2.HloComputationProto]) -> hlo_pb2.HloModuleProto:
+  """One instruction as a program, whose parameters are its operands. Scalar constants stay."""
+  number = max(computations, default=0) + 1
+  main = hlo_pb2.HloComputationProto(id=number, name="main")
+  parameters = 0
+  numbers: dict[int, int] = {}
+  for key in instruction.operand_ids:
+    if key in numbers or key not in operands:
+      continue
+    operand = operands[key]
+    numbers[key] = len(main.instructions) + 1
+    is_constant = operand.opcode == "constant" and not operand.shape.dimensions
+    main.instructions.add(
+        id=numbers[key], name=operand.name, shape=operand.shape,
+        opcode="constant" if is_constant else "parameter",
+        parameter_number=0 if is_constant else parameters)
+    parameters += not is_constant
+  root = main.instructions.add()
+  root.CopyFrom(instruction)
+  root.id = len(main.instructions)
+  del root.operand_ids[:]
+  root.operand_ids.extend(numbers[key] for key in instruction.operand_ids if key in numbers)
+  main.root_id = root.id
+  return hlo_pb2.HloModuleProto(
+      entry_computation_id=number, entry_computation_name="main",
+      computations=[*_called([instruction], computations), main])
+
+
+def _called(instructions: Iterable[hlo_pb2.HloInstructionProto],
+            computations: dict[int, hlo_pb2.HloComputationProto]
+            ) -> list[hlo_pb2.HloComputationProto]:
+  """All computations that some instructions call, directly or not, in the order of the program."""
+  reached: set[int] = set()
+  waiting = [key for instruction in instructions for key in instruction.called_computation_ids]
+  while waiting:
+    key = waiting.pop()
+    if key in computations and key not in reached:
+      reached.add(key)
+      waiting += [called for instruction in computations[key].instructions
+                  for called in instruction.called_computation_ids]
+  return [computation for key, computation in computations.items() if key in reached]
+
+
+def _digest(module: hlo_pb2.HloModuleProto) -> bytes:
+  """A digest of what a kernel computes, whatever its names and ids."""
+  computations = {computation.id: place for place, computation in enumerate(module.computations)}
+  digest = hashlib.sha256()
+  for computation in module.computations:
+    places = {instruction.id: place for place, instruction in enumerate(computation.instructions)}
+    for instruction in computation.instructions:
+      plain = hlo_pb2.HloInstructionProto()
+      plain.CopyFrom(instruction)
+      plain.DiscardUnknownFields()
+      plain.ClearField("name")
+      plain.id = places[instruction.id]
+      for field, numbers in ((plain.operand_ids, places),
+                             (plain.called_computation_ids, computations)):
+        renumbered = [numbers.get(key, -1) for key in field]
+        del field[:]
+        field.extend(renumbered)
+      digest.update(plain.SerializeToString(deterministic=True))
+    digest.update(places.get(computation.root_id, -1).to_bytes(8, "little", signed=True))
+  return digest.digest()

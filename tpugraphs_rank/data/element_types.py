@@ -1,0 +1,57 @@
+"""The element types of a graph's arrays, and those that a run's training never saw.
+
+The 140 public features have one column for each of the older element types. All newer types (8-bit
+floats, 4-bit integers) have none, so a model cannot distinguish them from one another.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import normalize
+from tpugraphs_rank.data import tile_features
+from tpugraphs_rank.hlo import features
+
+OTHER = "a type without a feature column (such as f8e4m3fn or s4)"
+_FIRST = tile_features.TYPES.start
+_PREFIX = "shape_element_type_is_"
+_NAMES = tuple(name.removeprefix(_PREFIX) for name in features.NODE_FEATURE_NAMES
+               if name.startswith(_PREFIX))
+# These are no types of arrays.
+_NO_ARRAYS = ("invalid_type", "tuple", "opaque_type", "token")
+
+
+def of(graph: graphs.Graph) -> tuple[str, ...]:
+  """The element types of a graph's arrays, such as `("f32", "s32")`, and maybe `OTHER`."""
+  columns = graph.node_feat[:, tile_features.TYPES] != 0
+  present = [name for name, used in zip(_NAMES, columns.any(axis=0)) if used]
+  other = [OTHER] if not columns.any(axis=1).all() else []
+  return tuple(name for name in present if name not in _NO_ARRAYS) + tuple(other)
+
+
+def of_all(graphs_: Iterable[graphs.Graph]) -> list[str]:
+  """The element types of several graphs, sorted."""
+  return sorted({name for graph in graphs_ for name in of(graph)})
+
+
+def seen(about: Mapping[str, Any], normalizer: normalize.Normalizer) -> frozenset[str] | None:
+  """The element types that occur in a run's training graphs; None if the run does not say.
+
+  Args:
+    about: what the run stores about itself; its `element_types` are from `of_all`.
+    normalizer: feature scaling of the run. It has a column for each type that some instructions
+      have and others do not, which tells the types of runs that older versions trained.
+  """
+  stored = about.get("element_types")
+  if isinstance(stored, list):
+    return frozenset(map(str, stored))
+  columns = normalizer.nodes.columns - _FIRST
+  named = [_NAMES[column] for column in columns if 0 <= column < len(_NAMES)]
+  return frozenset(named) or None
+
+
+def unseen(about: Mapping[str, Any], normalizer: normalize.Normalizer, graph: graphs.Graph
+           ) -> tuple[str, ...]:
+  """The element types of a graph that do not occur in a run's training graphs; see `seen`."""
+  known = seen(about, normalizer)
+  return () if known is None else tuple(name for name in of(graph) if name not in known)
