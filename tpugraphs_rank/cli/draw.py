@@ -5,10 +5,10 @@
   tpugraphs-rank draw --input module.hlo.pb --around dot.7 --output dot.svg
   tpugraphs-rank draw --input synthetic.npz --graph 3
 
-The input is an .npz graph, an HLO program (HloProto, HloModuleProto, or a measured program), or a
-file of generated graphs. Data flows from top to bottom. Configurable nodes have an orange border;
-with `--configuration` they show the layouts that it requests. For a large program, only a
-neighbourhood is drawn; `--around` chooses its centre.
+The input is an .npz graph, an HLO or StableHLO program (protobuf or text, also compressed), a
+measured program, or a file of generated graphs. Data flows from top to bottom. Configurable nodes
+have an orange border; with `--configuration` they show the layouts that it requests. For a large
+program, only a neighbourhood is drawn; `--around` chooses its centre.
 """
 
 import pathlib
@@ -21,6 +21,7 @@ from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.drawing import scenes
 from tpugraphs_rank.drawing import views
+from tpugraphs_rank.hlo import reading
 
 _GRAPH_KEY = "node_opcode"  # In every .npz graph, and in no file of generated graphs.
 
@@ -66,8 +67,8 @@ def _has_graph(path: pathlib.Path) -> bool:
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_string("input", None, "The .npz graph, HLO program (.pb), or file of generated "
-                      "graphs.", required=True)
+  flags.DEFINE_string("input", None, "The .npz graph, HLO program (protobuf or text), "
+                      "StableHLO program, or file of generated graphs.", required=True)
   flags.DEFINE_list("output", [], "Files to write, .svg or .png. Default: both, in the current "
                     "folder, named after the input.")
   flags.DEFINE_integer("configuration", None, "Show the layouts or the tile that this "
@@ -100,7 +101,7 @@ def main(argv: list[str]) -> None:
       print(f"{view.title} has {whole} nodes; drawing {len(view.nodes)} of them "
             "(--around chooses the centre, --max_nodes the limit)")
   scene = scenes.arrange(view, {"auto": None, "dot": True, "builtin": False}[values.layout])
-  stem = path.name.removesuffix(".pb").removesuffix(".npz")
+  stem = reading.stem(path)
   for output in values.output or [f"{stem}.svg", f"{stem}.png"]:
     scenes.write(output, scene)
     print(output)

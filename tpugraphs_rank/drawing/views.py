@@ -13,6 +13,7 @@ from tpugraphs_rank.data import tile_features
 from tpugraphs_rank.hlo import features
 from tpugraphs_rank.hlo import graph as hlo_graph
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import shapes
 from tpugraphs_rank.hlo import opcodes
 
 _TYPES = [name.removeprefix("shape_element_type_is_") for name in features.NODE_FEATURE_NAMES
@@ -119,7 +120,7 @@ def shape_of(row: np.ndarray) -> str:
 
 
 def _shape_text(shape: hlo_pb2.ShapeProto) -> str:
-  name = hlo_pb2.PrimitiveType.Name(shape.element_type).lower()
+  name = shapes.element_type(shape.element_type)
   if shape.tuple_shapes:
     return f"tuple of {len(shape.tuple_shapes)}"
   text = f"{name}[{','.join(map(str, shape.dimensions))}]"
