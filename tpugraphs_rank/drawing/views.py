@@ -13,8 +13,8 @@ from tpugraphs_rank.data import tile_features
 from tpugraphs_rank.hlo import features
 from tpugraphs_rank.hlo import graph as hlo_graph
 from tpugraphs_rank.hlo import hlo_pb2
-from tpugraphs_rank.hlo import shapes
 from tpugraphs_rank.hlo import opcodes
+from tpugraphs_rank.hlo import shapes
 
 _TYPES = [name.removeprefix("shape_element_type_is_") for name in features.NODE_FEATURE_NAMES
           if name.startswith("shape_element_type_is_")]
