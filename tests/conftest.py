@@ -19,6 +19,25 @@ hypothesis.settings.register_profile("project", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("project")
 
 
+# Files whose tests take a minute or more. They run first, so that no worker ends with one of them
+# while the others have nothing left to do.
+_LONG_FILES = (
+    "tests/notebooks/test_notebooks.py", "tests/synthesis/layerdag/test_model.py",
+    "tests/docs/test_extending.py", "tests/docs/test_commands.py", "tests/house/test_wheel.py",
+    "tests/synthesis/layerdag/test_training.py", "tests/training/test_trainer.py",
+    "tests/e2e/test_demo.py", "tests/synthesis/layerdag/test_fitting.py",
+    "tests/experiments/test_benchmark.py", "tests/cli/test_synthesize.py",
+    "tests/models/test_interface.py", "tests/training/test_packed_training.py",
+    "tests/experiments/test_augmentation_study.py", "tests/cli/test_layerdag.py",
+    "tests/synthesis/augment/test_strategies.py", "tests/cli/test_report.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Puts the tests of the long files first."""
+  places = {name: place for place, name in enumerate(_LONG_FILES)}
+  items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
 class TinyRun(NamedTuple):
   """A run of `tests.training.small_runs`, trained for one epoch.
 

@@ -113,7 +113,8 @@ def project(tmp_path):
 
 
 CREATED = ["venv .venv", "pip", "pip"]
-TESTED = ["task -m pytest -m not slow -n auto --maxprocesses 4 --dist loadfile -x"]
+TESTED = ["task -m pytest -m not slow -n auto --maxprocesses 4 --dist loadfile "
+          "--no-loadscope-reorder -x"]
 
 
 def test_it_is_executable_and_parses():
