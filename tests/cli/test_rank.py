@@ -16,6 +16,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import ranking
 from tpugraphs_rank.cli import rank
+from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import tuning_pb2
 from tpugraphs_rank.training import run as run_lib
@@ -27,6 +28,10 @@ TARGET = "chip"
 
 def _rank(*arguments):
   return commands.run("rank", *arguments)
+
+
+def _results(*arguments, **named):
+  return rank.rank(*arguments, **named).results
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,7 @@ def test_from_a_dump_to_the_best(runs, hlo, tmp_path, kind, fields):
                "--top_k=4", "--max_candidates=30", "--output", tmp_path / "out")
   assert done.returncode == 0, done.stderr
   assert "best 4 of 30 candidates" in done.stdout and "%|" not in done.stderr
+  assert done.stdout.startswith("Predicted, not measured: measure the best before you use one.\n")
   as_json, as_raw = (tmp_path / "out" / f"{kind}.ranked.{suffix}" for suffix in ("json", "pb"))
   assert done.stdout.splitlines()[-2:] == [f"ranking: {as_json}", f"to measure: {as_raw}"]
   [program] = json.loads(as_json.read_text())["programs"]
@@ -99,6 +105,7 @@ def test_a_bundled_run_writes_into_the_current_folder(tmp_path, monkeypatch):
   assert done.stdout.splitlines()[-2:] == [
       "ranking: predictions/matmul.hlo.ranked.json", "to measure: predictions/matmul.hlo.ranked.pb"]
   [program] = json.loads((tmp_path / "predictions/matmul.hlo.ranked.json").read_text())["programs"]
+  # The default was not among the sampled ones, and was added.
   assert program["candidates"]["count"] == 20 and program["candidates"]["tiling"] == "xla_cpu"
   assert before == {path: path.stat().st_mtime_ns for path in bundled.rglob("*")}
   unknown = _rank("--run=bundled:tile_xla", "--hlo", commands.ROOT / "examples/matmul.hlo.pb")
@@ -107,7 +114,7 @@ def test_a_bundled_run_writes_into_the_current_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["tile", "layout"])
 def test_the_ranking_equals_that_of_the_run(runs, hlo, kind):
-  [result] = rank.rank(runs[kind], hlo / f"{kind}.pb", max_candidates=25, seed=3, target=TARGET)
+  [result] = _results(runs[kind], hlo / f"{kind}.pb", max_candidates=25, seed=3, target=TARGET)
   graph = programs.to_graph(result.program, result.candidates, 0)
   run = run_lib.load_run(runs[kind])
   np.testing.assert_allclose(result.scores, run.score(graph), rtol=1e-5, atol=1e-6)
@@ -116,14 +123,14 @@ def test_the_ranking_equals_that_of_the_run(runs, hlo, kind):
   assert run.rank(graph, 1000).tolist() == result.order.tolist()
   with pytest.raises(errors.ConfigError, match="k is 0; expected a whole number from 1"):
     run.rank(graph, 0)
-  [again] = rank.rank(runs[kind], hlo / f"{kind}.pb", max_candidates=25, seed=3, target=TARGET)
+  [again] = _results(runs[kind], hlo / f"{kind}.pb", max_candidates=25, seed=3, target=TARGET)
   np.testing.assert_array_equal(again.scores, result.scores)
 
 
 def test_candidates_from_a_file(runs, hlo, tmp_path):
-  [generated] = rank.rank(runs["tile"], hlo / "tile.pb", "auto", max_candidates=12)
+  [generated] = _results(runs["tile"], hlo / "tile.pb", "auto", max_candidates=12)
   np.savez(tmp_path / "mine.npz", **generated.candidates.arrays)
-  [supplied] = rank.rank(runs["tile"], hlo / "two.pb", str(tmp_path / "mine.npz"), module="a")
+  [supplied] = _results(runs["tile"], hlo / "two.pb", str(tmp_path / "mine.npz"), module="a")
   np.testing.assert_allclose(supplied.scores, generated.scores, rtol=1e-5, atol=1e-6)
   with pytest.raises(errors.ConfigError, match="two.pb has 2 programs; expected one, because "
                      ".*mine.npz holds the candidates of one: choose it with --module NAME"):
@@ -136,7 +143,7 @@ def test_a_raw_file_holds_the_layouts_of_one_program(runs, hlo):
   with pytest.raises(errors.ConfigError, match="two.pb has 2 programs; expected one, because a raw "
                      "file holds the layouts of one: choose it with --module NAME"):
     rank.rank(runs["layout"], hlo / "two.pb")
-  [result] = rank.rank(runs["layout"], hlo / "two.pb", module="b", max_candidates=9)
+  [result] = _results(runs["layout"], hlo / "two.pb", module="b", max_candidates=9)
   assert result.program.name == "b" and result.candidates.count == 9
 
 
@@ -158,9 +165,9 @@ def test_another_target_and_unseen_opcodes(runs, hlo, tmp_path, caplog):
 
 
 def test_the_tiling_comes_from_the_target_or_a_flag(runs, hlo):
-  [elements] = rank.rank(runs["tile"], hlo / "tile.pb")
+  [elements] = _results(runs["tile"], hlo / "tile.pb")
   assert elements.candidates.about["tiling"] == "elements"
-  [tpu] = rank.rank(runs["tile"], hlo / "tile.pb", tiling="tpu")
+  [tpu] = _results(runs["tile"], hlo / "tile.pb", tiling="tpu")
   assert tpu.candidates.about["tiling"] == "tpu" and tpu.candidates.count == 1
 
 
@@ -168,7 +175,7 @@ def test_candidates_of_the_file_itself(runs, tmp_path):
   data = small_programs.data_of(small_programs.matmul(8, 8, 8), [
       modules.tile_run(None, output=(4, 4), kernel=(8,)), modules.tile_run(None, output=(2, 2))])
   (tmp_path / "one.pb").write_bytes(data.SerializeToString())
-  [result] = rank.rank(runs["tile"], tmp_path / "one.pb")
+  [result] = _results(runs["tile"], tmp_path / "one.pb")
   assert result.candidates.count == 2 and result.candidates.about["source"] == "runs"
 
 
@@ -204,10 +211,116 @@ def test_predicted_against_measured(runs, tmp_path, monkeypatch):
 
 
 def test_a_program_that_the_collector_does_not_know(runs, hlo, tmp_path):
-  done = _rank("--run_dir", runs["tile"], "--hlo", hlo / "tile.pb", "--output", tmp_path,
+  done = _rank("--run_dir", runs["tile"], "--hlo", hlo / "tile.pb", "--output", tmp_path / "out",
                "--measure")
-  assert done.returncode == 1 and "error: 'a' cannot be measured here" in done.stderr
-  assert "best 10 of" in done.stdout and (tmp_path / "tile.ranked.pb").exists()
+  # It says so before it ranks.
+  assert done.returncode == 1 and done.stdout == "" and not (tmp_path / "out").exists()
+  assert "error: --measure: 'a' cannot be measured here" in done.stderr
+  assert "without --measure the program is ranked" in done.stderr
+
+
+def test_a_program_that_the_collector_knows_is_announced(runs, tmp_path, caplog):
+  caplog.set_level("INFO")
+  hlo = small_programs.write(
+      tmp_path / "k.pb", small_programs.matmul(16, 16, 16, "matmul.16x16x16.f32"))
+  _results(runs["tile"], hlo, tiling="xla_cpu", measurable=True)
+  assert "the collector knows matmul.16x16x16.f32 and will measure the best" in caplog.text
+
+
+def test_a_whole_program_is_no_kernel(runs, hlo, tmp_path):
+  done = _rank("--run_dir", runs["tile"], "--hlo", hlo / "layout.pb", "--output", tmp_path / "out")
+  assert done.returncode == 1 and done.stdout == "" and not (tmp_path / "out").exists()
+  assert ("layout.pb: module 'perceptron' is a whole program, not one kernel: it has 2 dots, "
+          "convolutions and library calls") in done.stderr
+  done = _rank("--run_dir", runs["tile"], "--hlo", hlo / "layout.pb", "--output", tmp_path / "auto",
+               "--kernels=auto", "--top_k=2")
+  assert done.returncode == 0, done.stderr
+  heads = [line for line in done.stdout.splitlines() if ": best 2 of " in line]
+  assert [head.partition(":")[0] for head in heads] == ["dot.102 f32[4,12]", "dot.105 f32[8,3]"]
+  stored = json.loads((tmp_path / "auto" / "layout.ranked.json").read_text())
+  assert [program["kernel_of"]["instruction"] for program in stored["programs"]] == [
+      "dot.102", "dot.105"]
+  raw = reading.read_raw(tmp_path / "auto" / "layout.ranked.pb")
+  assert [len(data.runs) for data in raw.modules] == [2, 2]
+  [whole] = _results(runs["tile"], hlo / "layout.pb", kernels="whole")
+  assert whole.kernel is None and whole.program.name == "perceptron"
+
+
+def test_a_program_without_a_kernel(runs, tmp_path):
+  module, main = small_programs.program()
+  last = small_programs.add(main, "parameter", [8, 8])
+  for _ in range(2):
+    last = small_programs.add(main, "custom-call", [8, 8], [last])
+  path = small_programs.write(tmp_path / "library.pb", module)
+  with pytest.raises(errors.CompatibilityError, match="has no kernel to rank: .* 2 library calls"):
+    rank.rank(runs["tile"], path, kernels="auto")
+
+
+def test_kernels_that_cannot_be_tiled_are_listed(runs, tmp_path):
+  module, main = small_programs.program()
+  p = small_programs.add(main, "parameter", [8, 8])
+  small_programs.add(main, "reduce", [], [p], dimensions=[0, 1])
+  d = small_programs.add(main, "dot", [8, 8], [p, p])
+  small_programs.add(main, "dot", [8, 8], [d, p])
+  path = small_programs.write(tmp_path / "p.pb", module)
+  ranked = rank.rank(runs["tile"], path, kernels="auto", tiling="xla_cpu")
+  assert [result.kernel.copies for result in ranked.results] == [("dot.102",), ("dot.103",)]
+  [skipped] = ranked.skipped
+  assert skipped.name == "reduce.101" and skipped.reason
+
+
+def test_a_program_of_another_stage(runs, tmp_path, caplog):
+  """The tiny runs were trained after optimisation."""
+  module, main = small_programs.program("source")
+  last = small_programs.add(main, "parameter", [8, 8])
+  for opcode in ("add", "multiply", "add", "multiply"):
+    last = small_programs.add(main, opcode, [8, 8], [last, last])
+  path = small_programs.write(tmp_path / "source.pb", module)
+  ranked = rank.rank(runs["tile"], path)
+  message = ("module 'source' is a program before optimization: it has 4 elementwise instructions "
+             "and no fusion")
+  assert message in caplog.text
+  [warning] = ranked.run.warnings
+  assert message in warning and "was trained on programs after optimization" in warning
+  with pytest.raises(errors.CompatibilityError, match="a program before optimization"):
+    rank.rank(runs["tile"], path, strict=True)
+
+
+def test_another_program_of_the_same_file_name_stays(runs, hlo, tmp_path, monkeypatch):
+  (tmp_path / "other").mkdir()
+  other = small_programs.write(tmp_path / "other" / "tile.pb", small_programs.matmul(4, 4, 4, "b"))
+  rank_into = lambda kind, path: _rank(
+      "--run_dir", runs[kind], "--hlo", path, "--output", tmp_path / "out", "--top_k=1")
+  for kind, path, expected in (
+      ("tile", hlo / "tile.pb", "tile"), ("tile", other, "tile.2"),
+      ("layout", hlo / "tile.pb", "tile.3"),  # Another model.
+      ("tile", hlo / "tile.pb", "tile"), ("tile", other, "tile.2")):
+    done = rank_into(kind, path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == [
+        f"ranking: {tmp_path / 'out' / expected}.ranked.json",
+        f"to measure: {tmp_path / 'out' / expected}.ranked.pb"]
+  assert len(list((tmp_path / "out").iterdir())) == 6
+  names = [json.loads((tmp_path / "out" / f"{name}.ranked.json").read_text())["programs"][0][
+      "program"] for name in ("tile", "tile.2", "tile.3")]
+  assert names == ["a", "b", "a"]
+  # The same file by a relative path.
+  monkeypatch.chdir(tmp_path)
+  done = rank_into("tile", pathlib.Path("other/tile.pb"))
+  assert f"{tmp_path / 'out' / 'tile.2'}.ranked.json" in done.stdout
+
+
+def test_element_types_that_training_never_saw(runs, tmp_path, caplog):
+  module = small_programs.matmul(8, 8, 8, "narrow")
+  for instruction in module.computations[0].instructions:
+    instruction.shape.element_type = hlo_pb2.F8E4M3FN
+  path = small_programs.write(tmp_path / "narrow.pb", module)
+  load = run_lib.load_run(str(runs["tile"]))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(load.about, "element_types", ["f32"])
+    [result] = _results(runs["tile"], path, target=TARGET)
+    assert result.unseen_types == ("f8e4m3fn",)
+  assert "narrow has element types that training never saw: a type without a feature" in caplog.text
 
 
 @pytest.mark.parametrize("arguments, status, message", [

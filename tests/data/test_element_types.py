@@ -20,6 +20,15 @@ def _graph(*types):
   return graphs.graph_from_arrays("g", hlo_graph.graph_arrays(module))
 
 
+def test_types_without_a_column_have_names():
+  module, main = small_programs.program()
+  for element_type in (hlo_pb2.F32, hlo_pb2.F8E4M3FN, hlo_pb2.S4, hlo_pb2.TOKEN,
+                       hlo_pb2.OPAQUE_TYPE):
+    small_programs.add(main, "parameter", [4])
+    main.instructions[-1].shape.element_type = element_type
+  assert element_types.without_column(module) == ("f8e4m3fn", "s4")
+
+
 def test_types_of_a_graph():
   assert element_types.of(_graph(hlo_pb2.F32, hlo_pb2.BF16, hlo_pb2.F32)) == ("f32", "bf16")
   assert element_types.of(_graph(hlo_pb2.S32, hlo_pb2.F8E4M3FN)) == ("s32", element_types.OTHER)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -61,18 +62,29 @@ class Ranked:
     default = self.candidates.default
     return 0 if default is None else int(np.flatnonzero(self.order == default)[0]) + 1
 
+  @functools.cached_property
+  def _sorted_scores(self) -> np.ndarray:
+    return np.sort(self.scores.astype(np.float64))
+
+  @functools.cached_property
+  def _member_ranks(self) -> np.ndarray:
+    """(m, c) the rank that each network gives each candidate; equal scores share the best one."""
+    assert self.members is not None
+    return np.stack([len(scores) + 1 - np.searchsorted(np.sort(scores), scores, side="right")
+                     for scores in self.members])
+
   def shared_rank(self, position: int) -> tuple[int, int]:
     """The rank of a candidate, and how many others share it because their scores are equal."""
     score = float(self.scores[position])
     tolerance = _EQUAL * max(abs(score), 1.0)
-    return (int((self.scores > score + tolerance).sum()) + 1,
-            int((np.abs(self.scores - score) <= tolerance).sum()) - 1)
+    low, high = (int(place) for place in (
+        np.searchsorted(self._sorted_scores, score - tolerance, side="left"),
+        np.searchsorted(self._sorted_scores, score + tolerance, side="right")))
+    return len(self.scores) - high + 1, high - low - 1
 
   def member_ranks(self, position: int) -> list[int]:
     """The rank that each network of the ensemble gives a candidate; empty for a single network."""
-    if self.members is None:
-      return []
-    return [int((scores > scores[position]).sum()) + 1 for scores in self.members]
+    return [] if self.members is None else self._member_ranks[:, position].tolist()
 
   def members_for(self, position: int) -> int | None:
     """How many networks score a candidate above the default; None if there is no such count."""

@@ -45,6 +45,7 @@ from tpugraphs_rank.candidates import rank_tables
 from tpugraphs_rank.candidates import ranking as ranked_lib
 from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.cli import runs
+from tpugraphs_rank.data import element_types
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import stages
 from tpugraphs_rank.metrics import evidence as evidence_lib
@@ -148,10 +149,13 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
       tqdm.tqdm(run.score_each_with_members(graphs), total=len(prepared.parts), desc="scores",
                 unit="program", disable=None), prepared.parts, prepared.sets):
     unseen = run.unseen(scored.graph)
+    types = [name for kind_of_type in unseen.types for name in (
+        element_types.without_column(part.program.data.module)
+        if kind_of_type == element_types.OTHER else [kind_of_type])]
     results.append(ranked_lib.rank(
         part.program, candidate_set, scored.scores, top_k, members=scored.members,
         evidence=evidence, kernel=part.kernel, unseen_opcodes=unseen.opcodes,
-        unseen_types=unseen.types))
+        unseen_types=tuple(types)))
   return Rankings(results, prepared.skipped, rank_tables.RunFacts(
       str(directory), kind, str(about.get("collection")), str(about.get("target")),
       str(about.get("hlo_stage") or ""), run.config.model.members, evidence,

@@ -11,6 +11,8 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import tile_features
 from tpugraphs_rank.hlo import features
+from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import shapes
 
 OTHER = "a type without a feature column (such as f8e4m3fn or s4)"
 _FIRST = tile_features.TYPES.start
@@ -27,6 +29,16 @@ def of(graph: graphs.Graph) -> tuple[str, ...]:
   present = [name for name, used in zip(_NAMES, columns.any(axis=0)) if used]
   other = [OTHER] if not columns.any(axis=1).all() else []
   return tuple(name for name in present if name not in _NO_ARRAYS) + tuple(other)
+
+
+def without_column(module: hlo_pb2.HloModuleProto) -> tuple[str, ...]:
+  """The element types of a program's arrays that have no feature column, such as `f8e4m3fn`."""
+  numbers = {array.element_type for computation in module.computations
+             for instruction in computation.instructions
+             for array in shapes.arrays(instruction.shape)}
+  names = {shapes.element_type(number) for number in numbers - {
+      hlo_pb2.PRIMITIVE_TYPE_INVALID, hlo_pb2.OPAQUE_TYPE}}
+  return tuple(sorted(names.difference(_NAMES)))
 
 
 def of_all(graphs_: Iterable[graphs.Graph]) -> list[str]:
