@@ -243,8 +243,8 @@ def _identity(path: pathlib.Path) -> dict[str, Any]:
 def define_flags() -> None:
   """Defines the command's flags."""
   runs.define_run_flag()
-  flags.DEFINE_string("hlo", None, "The program: a .pb file from XLA or JAX, or a raw TuningData "
-                      "or ModuleTuningData file.", required=True)
+  flags.DEFINE_string("hlo", None, "The program: HLO (text or protobuf) or StableHLO, also "
+                      "compressed, or a raw TuningData or ModuleTuningData file.", required=True)
   flags.DEFINE_string(
       "candidates", "", "auto: generate tiles or layouts that the program admits. runs: the runs "
       "in the raw file, measured or not. Otherwise an .npz file with config_feat, or with "
