@@ -4,7 +4,11 @@ import dataclasses
 import importlib.util
 import io
 import logging
+import os
+import signal
+import subprocess
 import sys
+import time
 import types
 
 from absl import flags
@@ -19,6 +23,7 @@ from tpugraphs_rank import registries
 from tpugraphs_rank import run_config
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.cli import help_text
+from tpugraphs_rank.cli import interruption
 
 
 def _config(*arguments):
@@ -142,13 +147,58 @@ def test_exit_statuses(run):
   assert run(lambda argv: None) == (0, "")
   assert run(lambda argv: 3) == (3, "")
   assert run(_raises(errors.DataError("x.npz is damaged"))) == (1, "error: x.npz is damaged\n")
-  assert run(_raises(KeyboardInterrupt())) == (130, "interrupted\n")
+  assert run(_raises(KeyboardInterrupt())) == (
+      130, "interrupted; every file that was written is complete; `tpugraphs-rank try` starts "
+      "again\n")
+  with pytest.raises(SystemExit):
+    run(_raises(SystemExit(5)))
   with pytest.raises(ZeroDivisionError):  # A bug keeps its traceback.
     run(_raises(ZeroDivisionError()))
   assert run(lambda argv: 0, "stray") == (
       2, "error: unexpected argument 'stray'; all options are flags (`tpugraphs-rank try --help` "
       "lists them)\n")
   assert run(lambda argv: len(argv), "a", "b", positional="NAME...")[0] == 3
+
+
+@pytest.mark.parametrize("error, status, what", [
+    (KeyboardInterrupt(), 130, "interrupted"),
+    (interruption.Terminated(), 143, "terminated"),
+    (SystemExit(143), 143, "terminated"),  # As the processes of the collector end.
+])
+def test_an_interruption_states_what_is_kept_and_the_command_that_resumes(
+    run, tmp_path, error, status, what):
+  folder = tmp_path / "my run"
+  options = {"define_flags": lambda: flags.DEFINE_string("try_output", None, "A folder."),
+             "kept": ("the run is kept", "try_output")}
+  again = f"`tpugraphs-rank try --try_output '{folder}'`"
+  assert run(_raises(error), "--try_output", str(folder), **options) == (
+      status, f"{what}; nothing was written yet; {again} starts again\n")
+  folder.mkdir()
+  assert run(_raises(error), "--try_output", str(folder), **options) == (
+      status, f"{what}; the run is kept in {folder}; {again} resumes\n")
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_children_of_a_command(tmp_path, number, status):
+  note = tmp_path / "child"
+  parent = subprocess.Popen(
+      [sys.executable, "-m", "tests.cli.waiting_command", str(note)], cwd=commands.ROOT, text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      # A shell's background jobs ignore SIGINT, and their children inherit that.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+  deadline = time.monotonic() + 60
+  while not note.exists() and time.monotonic() < deadline:
+    time.sleep(0.05)
+  parent.send_signal(number)
+  output, log = parent.communicate(timeout=60)
+  assert parent.returncode == status, log
+  assert output == "\n$ tpugraphs-rank layerdag sample --count 3\n"
+  assert log.splitlines()[-1] == (
+      f"{'terminated' if status == 143 else 'interrupted'}; every file that was written is "
+      "complete; `tpugraphs-rank waits` starts again")
+  with pytest.raises(ProcessLookupError):
+    os.kill(int(note.read_text()), 0)
+  assert note.with_suffix(".ended").exists()  # It had the time to clean up.
 
 
 def test_flags_exist_only_while_their_command_runs(run):

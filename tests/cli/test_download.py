@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import time
@@ -137,7 +138,8 @@ def _ctrl_c():
 
 
 @pytest.mark.usefixtures("_ctrl_c")
-def test_interrupted_by_the_keyboard(server, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_during_the_transfer(server, tmp_path, number):
   server.pace = 0.05
   partial = tmp_path / "downloads" / f"{lib.NAME}.partial"
   process = _start(server, tmp_path, *VALID)
@@ -151,12 +153,16 @@ def test_interrupted_by_the_keyboard(server, tmp_path):
         partial.exists() and partial.stat().st_size > 50_000):
       time.sleep(0.01)
     server.pace = 1
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
 
   server.on_sent = interrupt
-  assert process.communicate() == ("", "interrupted\n")
-  assert process.returncode == 130
+  output, log = process.communicate()
+  assert (output, process.returncode) == ("", 130 if number == signal.SIGINT else 143)
   assert partial.stat().st_size > 50_000
+  what, state, then = log.rstrip("\n").split("; ")
+  assert what == ("interrupted" if number == signal.SIGINT else "terminated")
+  assert re.fullmatch(rf"0 of 1 files complete, and \S+B of others received, in {tmp_path}", state)
+  assert then.startswith("`tpugraphs-rank download --") and then.endswith("` resumes")
 
 
 def test_two_processes_share_the_work(server, tmp_path):

@@ -81,7 +81,8 @@ def test_the_version():
     (["merge"], "(did you mean 'submission merge'?)"),
     (["xyzzy"], "error: unknown command 'xyzzy'; `tpugraphs-rank` lists the commands"),
     (["submission"], "error: submission is a group of commands; expected one of: `tpugraphs-rank "
-     "submission merge`, `tpugraphs-rank submission validate`, `tpugraphs-rank submission score`"),
+     "submission merge`, `tpugraphs-rank submission validate`, `tpugraphs-rank submission fix`, "
+       "`tpugraphs-rank submission score`"),
     (["submission", "valdate"], "error: unknown command 'submission valdate' (did you mean "
      "'submission validate'?); expected one of: `tpugraphs-rank submission merge`, "),
     (["--run_dir=x", "train"], "error: expected a command before --run_dir=x; `tpugraphs-rank`"),

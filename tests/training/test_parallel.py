@@ -20,10 +20,10 @@ _PARENT = """
 import pathlib, sys
 from tpugraphs_rank import run_config
 from tpugraphs_rank.training import parallel
-real = parallel._Processes.run
+real = parallel.Processes.run
 wait = ("import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid()));"
         "time.sleep(600)")
-parallel._Processes.run = lambda self, command: real(
+parallel.Processes.run = lambda self, command: real(
     self, [sys.executable, "-c", wait, command[command.index("--run_dir") + 1] + ".pid"])
 parallel.train_all(dict.fromkeys("abc", run_config.RunConfig()), pathlib.Path(sys.argv[1]), jobs=2)
 """
@@ -57,7 +57,7 @@ def test_a_signal_ends_the_children(tmp_path, number):
 
 
 def test_a_failed_run_ends_the_others_and_shows_its_last_lines(tmp_path, monkeypatch):
-  real = parallel._Processes.run
+  real = parallel.Processes.run
 
   def run(self, command):
     path = command[command.index("--run_dir") + 1]
@@ -65,7 +65,7 @@ def test_a_failed_run_ends_the_others_and_shows_its_last_lines(tmp_path, monkeyp
             else "import time; time.sleep(600)")
     return real(self, [sys.executable, "-c", code])
 
-  monkeypatch.setattr(parallel._Processes, "run", run)
+  monkeypatch.setattr(parallel.Processes, "run", run)
   started = time.monotonic()
   with pytest.raises(errors.TrainingError, match=r"bad failed \(exit status 1\):\nbroken"):
     parallel.train_all({"good": run_config.RunConfig(), "bad": run_config.RunConfig()},

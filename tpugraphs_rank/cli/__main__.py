@@ -7,6 +7,7 @@ commands is printed without importing any. A command's module has
   define_flags()        defines the command's absl flags; nothing is defined at import
   main(argv)            runs the command; argv holds the program's name and the positional
                         arguments, if the table names any; returns the exit status (None: 0)
+  kept()                optional: states what an interrupted command keeps, if it resumes
 """
 
 from collections.abc import Sequence
@@ -25,22 +26,30 @@ class Command(NamedTuple):
     summary: one line for the list of commands, without the full stop.
     tensorflow: whether the command needs TensorFlow.
     arguments: the positional arguments as the usage line shows them; "" if there are none.
+    kept: for a command that resumes after an interruption, what it keeps, and the flag that names
+      the folder; None: it starts again, or its module has a function `kept`.
   """
 
   summary: str
   tensorflow: bool = False
   arguments: str = ""
+  kept: tuple[str, str] | None = None
 
+
+_RUN = ("the run up to its last checkpoint is kept", "run_dir")
+_MEASURED = ("the measurements so far are kept", "output")
+_PARTS = ("the finished parts are kept", "output")
 
 # The words of a command, joined by underscores, are the name of its module.
 GROUPS: dict[str, dict[str, Command]] = {
     "Train and evaluate": {
-        "train": Command("Train a ranker on a collection; run it again to resume", True),
+        "train": Command("Train a ranker on a collection; run it again to resume", True, "", _RUN),
         "evaluate": Command("Evaluate a run on a split and compare it with baselines", True),
         "predict": Command("Rank every graph of a split and write a part of a submission", True),
         "compare": Command("Compare runs with each other, graph by graph", True, "RUN RUN ..."),
         "report": Command("Write an HTML report on a run and its worst graphs", True),
-        "demo": Command("Train both rankers on measured kernels and compare with baselines", True),
+        "demo": Command("Train both rankers on measured kernels and compare with baselines", True,
+                        "", _PARTS),
     },
     "Rank your own program": {
         "rank": Command("Rank the configurations of your own program with a trained run", True),
@@ -58,18 +67,23 @@ GROUPS: dict[str, dict[str, Command]] = {
         "submission score": Command("Compute the competition score of a submission"),
     },
     "Measure programs on this CPU": {
-        "collect tile": Command("Measure kernels under many tile sizes; make a collection"),
-        "collect layout": Command("Measure programs under many layouts; make a collection"),
-        "collect remeasure": Command("Measure the configurations in a raw file"),
+        "collect tile": Command("Measure kernels under many tile sizes; make a collection",
+                                kept=_MEASURED),
+        "collect layout": Command("Measure programs under many layouts; make a collection",
+                                  kept=_MEASURED),
+        "collect remeasure": Command("Measure the configurations in a raw file", kept=_MEASURED),
     },
     "Generate graphs": {
         "layerdag graphs": Command("Write the graphs that LayerDAG trains on"),
-        "layerdag train": Command("Train a LayerDAG on graphs; run it again to resume", True),
+        "layerdag train": Command("Train a LayerDAG on graphs; run it again to resume", True, "",
+                                  _RUN),
         "layerdag sample": Command("Sample graphs from a trained LayerDAG", True),
         "layerdag evaluate": Command("Compare generated graphs with real ones", True),
-        "layerdag demo": Command("Train, sample and evaluate a LayerDAG in one short run", True),
-        "synthesize": Command("Generate programs like those of a collection; measure them", True),
-        "augment": Command("Test whether synthetic programs improve a ranker", True),
+        "layerdag demo": Command("Train, sample and evaluate a LayerDAG in one short run", True, "",
+                                 _PARTS),
+        "synthesize": Command("Generate programs like those of a collection; measure them", True,
+                              "", _PARTS),
+        "augment": Command("Test whether synthetic programs improve a ranker", True, "", _PARTS),
     },
 }
 COMMANDS: dict[str, Command] = {
@@ -139,8 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   Returns:
     The exit status: 0, what the command returns (3 if it skipped some of its inputs), 1 after a
-    typed error, 2 after wrong arguments, 130 after an interruption, 141 if the reader of the output
-    has closed it, as `head` does.
+    typed error, 2 after wrong arguments, 130 after Ctrl-C, 143 after SIGTERM, 141 if the reader of
+    the output has closed it, as `head` does.
   """
   try:
     status = _run(argv)
@@ -192,7 +206,7 @@ def _run(argv: Sequence[str] | None) -> int:
     return 2
   from tpugraphs_rank.cli import app
   return app.run_command(name, module_name(name), rest, COMMANDS[name].arguments,
-                         COMMANDS[name].tensorflow)
+                         COMMANDS[name].tensorflow, COMMANDS[name].kept)
 
 
 if __name__ == "__main__":

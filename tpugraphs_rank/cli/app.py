@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import functools
 import importlib
 import importlib.util
 import json
@@ -21,6 +22,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import recipes
 from tpugraphs_rank.cli import help_text
+from tpugraphs_rank.cli import interruption
 
 # Before any command imports TensorFlow, whose start-up messages would hide the command's own.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -155,7 +157,7 @@ def _parsed_json(flag: str, value: str) -> Any:
 
 
 def run_command(name: str, module_name: str, arguments: Sequence[str], positional: str = "",
-                tensorflow: bool = False) -> int:
+                tensorflow: bool = False, kept: tuple[str, str] | None = None) -> int:
   """Runs a command in this process and returns its exit status.
 
   The command's flags exist only while it runs, so that commands can follow one another.
@@ -166,6 +168,8 @@ def run_command(name: str, module_name: str, arguments: Sequence[str], positiona
     arguments: the words after the command's name.
     positional: the positional arguments as the usage line shows them; "" if there are none.
     tensorflow: whether the command needs TensorFlow.
+    kept: for a command that resumes after an interruption, what it keeps, and the flag that names
+      the folder. A command's module may have a function `kept` instead, which returns a clause.
   """
   module = importlib.import_module(module_name)
   with defined(module.define_flags) as own:
@@ -174,7 +178,9 @@ def run_command(name: str, module_name: str, arguments: Sequence[str], positiona
                              full=not {"-h", "-help", "--help"} & set(arguments)))
       return 0
     return _run(module.main, f"{commands.NAME} {name}", arguments, bool(positional),
-                [*name.split(), *arguments], "TensorFlow" if tensorflow else "")
+                [*name.split(), *arguments], "TensorFlow" if tensorflow else "",
+                getattr(module, "kept", None) or (
+                    functools.partial(interruption.kept, *kept) if kept else None))
 
 
 def run(main: Main, define_flags: Callable[[], None] | None = None) -> None:
@@ -217,7 +223,8 @@ def defined(define_flags: Callable[[], None]) -> Iterator[list[flags.Flag]]:
 
 
 def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bool,
-         recorded: Sequence[str] | None, needed: str) -> int:
+         recorded: Sequence[str] | None, needed: str,
+         kept: Callable[[], str] | None = None) -> int:
   """Parses flags, sets up logs, runs `main`; turns errors into a line and an exit status."""
   try:
     argv = flags.FLAGS([program, *arguments])
@@ -231,7 +238,7 @@ def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bo
           "lists them)", file=sys.stderr)
     return 2
   previous = commands.set_running(recorded)
-  with _logs():
+  with _logs(), interruption.sigterm_raises():
     try:
       if needed:
         require_tensorflow(program)
@@ -239,9 +246,14 @@ def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bo
     except errors.TpuGraphsRankError as error:
       print(f"error: {error}", file=sys.stderr)
       return 1
-    except KeyboardInterrupt:
-      print("interrupted", file=sys.stderr)
-      return 130
+    except (KeyboardInterrupt, SystemExit) as error:
+      # Parts of the library turn SIGTERM into SystemExit, to end the processes that they started.
+      terminated = isinstance(error, interruption.Terminated) or (
+          isinstance(error, SystemExit) and error.code == interruption.TERMINATED)
+      if isinstance(error, SystemExit) and not terminated:
+        raise
+      print(interruption.message(terminated, kept() if kept else None), file=sys.stderr)
+      return interruption.TERMINATED if terminated else interruption.CTRL_C
     finally:
       commands.set_running(previous)
 

@@ -14,7 +14,6 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +33,7 @@ from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import mixing
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.synthesis.augment import gains
+from tpugraphs_rank.training import parallel
 
 SYNTHETIC = "synthetic"
 LAYERDAG = "layerdag"
@@ -259,10 +259,11 @@ def run_all(cases: Sequence[Mapping[str, Any]], output: pathlib.Path, jobs: int,
   waiting = [case for case in cases if not is_done(output, case)]
   size = max(min(at_a_time, -(-len(waiting) // jobs)), 1)
   parts = [waiting[start:start + size] for start in range(0, len(waiting), size)]
+  processes = parallel.Processes()
   with tqdm.tqdm(total=len(cases), initial=len(cases) - len(waiting), unit="case",
-                 desc="training", disable=None) as bar:
+                 desc="training", disable=None) as bar, parallel.sigterm_raises():
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-      futures = {pool.submit(_run_process, part, output, number)
+      futures = {pool.submit(_run_process, part, output, number, processes)
                  for number, part in enumerate(parts)}
       try:
         while futures:
@@ -272,22 +273,24 @@ def run_all(cases: Sequence[Mapping[str, Any]], output: pathlib.Path, jobs: int,
           for future in done:
             future.result()
       except BaseException:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        processes.end()
         raise
 
 
-def _run_process(cases: Sequence[Mapping[str, Any]], output: pathlib.Path, number: int) -> None:
+def _run_process(cases: Sequence[Mapping[str, Any]], output: pathlib.Path, number: int,
+                 processes: parallel.Processes) -> None:
   listed = output / f".cases{number}.json"
   files.write_json(listed, list(cases))
   try:
-    done = subprocess.run(
-        [sys.executable, "-m", "tpugraphs_rank.cli.augment_cases", "--cases", str(listed),
-         "--output", str(output)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    status, text = processes.run([
+        sys.executable, "-m", "tpugraphs_rank.cli.augment_cases", "--cases", str(listed),
+        "--output", str(output)])
   finally:
     listed.unlink(missing_ok=True)
-  if done.returncode:
-    tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
-    raise errors.TrainingError(f"cases failed (exit status {done.returncode}):\n{tail}")
+  if status:
+    tail = "\n".join(text.strip().splitlines()[-8:])
+    raise errors.TrainingError(f"cases failed (exit status {status}):\n{tail}")
 
 
 def read(cases: Sequence[Mapping[str, Any]], output: pathlib.Path

@@ -79,6 +79,18 @@ def _amount(size: int | None) -> str:
   return "?" if size is None else tqdm.tqdm.format_sizeof(size, "B")
 
 
+def kept() -> str:
+  """What an interruption leaves."""
+  values: Any = flags.FLAGS
+  root = pathlib.Path(registry.resolve_data_root(values.data_root))
+  states = [download_records.look(remote, root) for remote in chosen(
+      values.collections, values.splits, values.raw, values.extras, values.base_url)]
+  complete = sum(state.status == "complete" for state in states)
+  received = sum(state.received for state in states if state.status != "complete")
+  others = f", and {_amount(received)} of others received" if received else ""
+  return f"{complete} of {len(states)} files complete{others}, in {root}"
+
+
 def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_list("collections", list(archives.downloadable_collections()),

@@ -7,9 +7,9 @@ Prints and runs four commands, one after the other, on the graphs of a collectio
 sample, evaluate. Finished steps are kept; after an interruption, run it again to resume.
 """
 
+import os
 import pathlib
 import shlex
-import subprocess
 import sys
 import time
 from typing import Any
@@ -19,6 +19,7 @@ from absl import flags
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import folder_settings
+from tpugraphs_rank.collect.common import processes
 
 
 def define_flags() -> None:
@@ -36,11 +37,10 @@ def _run(name: str, *arguments: Any) -> None:
   """Prints a command of the `layerdag` group and runs it."""
   words = ["layerdag", name, *map(str, arguments)]
   print(f"\n$ {shlex.join([commands.NAME, *words])}", flush=True)
-  done = subprocess.run([sys.executable, "-m", "tpugraphs_rank.cli", *words],
-                        stdin=subprocess.DEVNULL)
-  if done.returncode:
+  status = processes.run([sys.executable, "-m", "tpugraphs_rank.cli", *words], os.environ)
+  if status:
     raise errors.TrainingError(
-        f"layerdag {name} failed with exit status {done.returncode}; its messages are above")
+        f"layerdag {name} failed with exit status {status}; its messages are above")
 
 
 def main(argv: list[str]) -> None:

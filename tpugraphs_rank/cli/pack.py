@@ -102,6 +102,11 @@ def _present_splits(collection: registry.Collection, splits: Sequence[str] | Non
   return present
 
 
+def kept() -> str:
+  """What an interruption leaves."""
+  return "the graphs packed so far are kept"
+
+
 def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_string("collection", None, "Name of a collection, or path of its JSON descriptor.",

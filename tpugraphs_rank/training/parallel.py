@@ -47,12 +47,12 @@ def train_all(configs: Mapping[str, run_config.RunConfig], folder: pathlib.Path,
   """
   waiting = {name: config for name, config in configs.items()
              if not _is_done(folder / name, config)}
-  processes = _Processes()
+  processes = Processes()
   trained = {name: _epochs(folder / name) if name in waiting else config.training.epochs
              for name, config in configs.items()}
   with tqdm.tqdm(total=sum(config.training.epochs for config in configs.values()),
                  initial=sum(trained.values()), unit="epoch", desc=f"training {len(configs)} runs",
-                 disable=None) as bar, _sigterm_raises():
+                 disable=None) as bar, sigterm_raises():
     with concurrent.futures.ThreadPoolExecutor(jobs or _cores()) as pool:
       futures = {pool.submit(_train, folder / name, config, processes): name
                  for name, config in waiting.items()}
@@ -82,7 +82,7 @@ def _cores() -> int:
   return os.cpu_count() or 1
 
 
-class _Processes:
+class Processes:
   """The child processes, which can be ended together."""
 
   def __init__(self) -> None:
@@ -125,7 +125,7 @@ class _Processes:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def sigterm_raises() -> Iterator[None]:
   """Lets SIGTERM raise SystemExit during the block, so that children are ended, too."""
   if threading.current_thread() is not threading.main_thread():
     yield  # Only the main thread may handle signals.
@@ -158,7 +158,7 @@ def _epochs(path: pathlib.Path) -> int:
     return 0
 
 
-def _train(path: pathlib.Path, config: run_config.RunConfig, processes: _Processes) -> float:
+def _train(path: pathlib.Path, config: run_config.RunConfig, processes: Processes) -> float:
   """Trains one run in its own process; returns the seconds it took."""
   started = time.monotonic()
   settings = path.parent / f".{path.name}.settings.json"
