@@ -49,6 +49,11 @@ def folder() -> pathlib.Path:
   return data / f"collect-{_digest(_REQUIREMENTS.read_bytes())}"
 
 
+def is_ready() -> bool:
+  """Whether the environment exists and is complete, so that using it installs nothing."""
+  return _is_usable(folder())
+
+
 def python() -> pathlib.Path:
   """The Python of the environment, which is made if it does not exist or is incomplete.
 

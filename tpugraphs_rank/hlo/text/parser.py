@@ -61,10 +61,8 @@ class _Parser:
     name = scanner.match(_MODULE_NAME)
     if name is None:
       raise scanner.error("expected the name of the module")
-    is_scheduled = False
-    while attribute := scanner.match(_ATTRIBUTE):
-      value = scanner.value()
-      is_scheduled |= attribute[1] == "is_scheduled" and value == "true"
+    while scanner.match(_ATTRIBUTE):
+      scanner.value()
     while scanner.match(_TABLE):
       while scanner.match(_TABLE_ROW):
         scanner.value()
