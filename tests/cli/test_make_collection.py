@@ -131,15 +131,37 @@ def test_without_runtimes_a_collection_can_be_scored_but_not_divided(tmp_path):
   assert _make(tmp_path).collection.has_runtimes == {"all": False}
 
 
+@pytest.mark.parametrize("settings, splits, left_out", [
+    ({"valid_fraction": 0.25}, {"train": 6, "valid": 2, "test": 3}, ""),
+    ({"valid_fraction": 0.25, "test_fraction": 0.25}, {"train": 4, "valid": 2, "test": 2},
+     "3 (a0, k1, z2); without --test_fraction, they are the test split"),
+    ({}, {"all": 8}, "3 (a0, k1, z2); with --valid_fraction, they are the test split"),
+])
+def test_graphs_without_runtimes_are_for_ranking_only(tmp_path, settings, splits, left_out):
+  _folder(tmp_path)
+  for seed, name in enumerate(("a0", "k1", "z2")):
+    npz.save_graph(tmp_path / f"{name}.npz", synthetic.tile_graph(
+        20 + seed, name=name, config_runtime=np.zeros(12), config_runtime_normalizers=np.zeros(12)))
+  written = _make(tmp_path, **settings)
+  assert written.collection.splits == splits
+  unmeasured = not left_out
+  assert written.collection.has_runtimes == {
+      split: not (unmeasured and split == "test") for split in splits}
+  for split in splits:
+    graphs = collections.load_collection(str(written.path), split)
+    assert {graph.has_runtimes for graph in graphs} == {written.collection.has_runtimes[split]}
+  if unmeasured:
+    assert _stems(written, "test") == ["a0", "k1", "z2"] and len(written.report) == 3
+  else:
+    assert written.report[-1] == f"left out, because they have no runtimes: {left_out}"
+
+
 @pytest.mark.parametrize("damage, error, message", [
     (lambda path: path.write_bytes(b"PK"), errors.DataError, "x.npz holds pickled objects or is"),
     (lambda path: npz.save_graph(path, synthetic.layout_graph(0)), errors.DataError,
      "x.npz is a layout graph with 12 configurations; expected --kind tile"),
     (lambda path: npz.save_graph(path, synthetic.tile_graph(0, feature_padding=np.int64(-1))),
      errors.DataError, "feature_padding 0, .*x.npz has -1"),
-    (lambda path: npz.save_graph(path, synthetic.tile_graph(
-        0, config_runtime=np.zeros(12), config_runtime_normalizers=np.zeros(12))),
-     errors.DataError, "runtimes True, .*x.npz has False"),
     (lambda path: npz.save_graph(path.parent / "sub" / "fam0_0.npz", synthetic.tile_graph(0)),
      errors.DataError, "fam0_0.npz and .*fam0_0.npz have the same name"),
 ])

@@ -8,6 +8,9 @@ are divided into train, valid and test. Programs of the same structure (equal op
 stay in one split. Without fractions the collection stays whole, for training with
 --split_by=configuration.
 
+Graphs without runtimes cannot be trained or evaluated on, only ranked. With --valid_fraction alone,
+they are the test split, as in the public collections. Otherwise they are left out and counted.
+
 A damaged graph, or one of another kind, is reported and left out. The exit status is then 3.
 --strict stops at the first one.
 """
@@ -34,6 +37,8 @@ from tpugraphs_rank.data import twins
 
 # With fewer distinct configurations, a share of them is too small to evaluate a ranking.
 _FEW_CONFIGS = 16
+# Maximum names of programs that a line lists.
+_LISTED = 5
 
 _log = logging.getLogger("tpugraphs_rank.make_collection")
 
@@ -102,29 +107,55 @@ def make_collection(
   if path.exists() and not overwrite:
     raise errors.OutputError(f"{path} exists; choose another --output, or add --overwrite")
   programs, skipped = _read(folder, kind, strict)
-  measured = programs[0].has_runtimes
-  if fractions:
-    if not measured:
-      raise errors.DataError(
-          f"{folder}: no graph has runtimes, so there is nothing to train on; give no fractions, "
-          "and the undivided collection can be scored")
-    assigned = twins.divide([program.structure for program in programs], fractions, seed)
-    splits = {split: [program for program, own in zip(programs, assigned) if own == split]
-              for split in registry.SPLITS if split in assigned}
-  else:
-    splits = {registry.WHOLE: programs}
+  splits, left_out = _divided(folder, programs, fractions, seed)
   values: dict[str, Any] = {
       "name": name, "kind": kind, "target": target,
       "splits": {split: len(members) for split, members in splits.items()},
       "path": pathlib.Path(os.path.relpath(folder, path.parent)).as_posix(),
       "files": {split: [program.path.relative_to(folder).as_posix() for program in members]
                 for split, members in splits.items()},
-      "has_runtimes": dict.fromkeys(splits, measured), "padding": programs[0].padding, **optional}
+      "has_runtimes": {split: members[0].has_runtimes for split, members in splits.items()},
+      "padding": programs[0].padding, **optional}
   collection = registry.collection_from_dict(values, path.resolve().parent)
   files.write_json(path, values)
-  _warn_of_nothing_to_rank(folder, programs, divided=bool(fractions))
-  report = tuple(_described(split, members) for split, members in splits.items())
-  return Written(path, collection, report, _command(collection, path, programs), tuple(skipped))
+  measured = [program for program in programs if program.has_runtimes]
+  _warn_of_nothing_to_rank(folder, measured, divided=bool(fractions))
+  report = [_described(split, members) for split, members in splits.items()]
+  if left_out:
+    report.append(f"left out, because they have no runtimes: {_listed(left_out)}" + (
+        "; without --test_fraction, they are the test split" if fractions else
+        "; with --valid_fraction, they are the test split"))
+  return Written(path, collection, tuple(report), _command(collection, path, measured),
+                 tuple(skipped))
+
+
+def _divided(folder: pathlib.Path, programs: list[_Program], fractions: dict[str, float], seed: int
+             ) -> tuple[dict[str, list[_Program]], list[_Program]]:
+  """The programs of each split, and those that no split takes.
+
+  Only measured programs can be trained and evaluated on. The others are the test split if no
+  measured programs were requested for it, as in the public collections.
+  """
+  measured = [program for program in programs if program.has_runtimes]
+  unmeasured = [program for program in programs if not program.has_runtimes]
+  if not fractions:
+    return {registry.WHOLE: measured or unmeasured}, unmeasured if measured else []
+  if not measured:
+    raise errors.DataError(
+        f"{folder}: no graph has runtimes, so there is nothing to train on; give no fractions, "
+        "and the undivided collection can be scored")
+  assigned = twins.divide([program.structure for program in measured], fractions, seed)
+  splits = {split: [program for program, own in zip(measured, assigned) if own == split]
+            for split in registry.SPLITS if split in assigned}
+  if unmeasured and "test" not in splits:
+    return {**splits, "test": unmeasured}, []
+  return splits, unmeasured
+
+
+def _listed(programs: list[_Program]) -> str:
+  """The number of programs, and the first names."""
+  names = [program.path.stem for program in programs[:_LISTED]]
+  return f"{len(programs)} ({', '.join(names)}{', ...' if len(programs) > len(names) else ''})"
 
 
 def _fractions(valid: float | None, test: float | None) -> dict[str, float]:
@@ -146,7 +177,7 @@ def _read(folder: pathlib.Path, kind: str, strict: bool
           ) -> tuple[list[_Program], list[errors.TpuGraphsRankError]]:
   """All graphs below the folder, by name, and the errors of those that are left out.
 
-  The graphs agree in kind, padding and having runtimes.
+  The graphs agree in kind and padding.
   """
   paths = files.without_companions(
       sorted(folder.rglob("*.npz"), key=lambda path: (path.stem, path)), _log, folder)
@@ -179,11 +210,10 @@ def _read(folder: pathlib.Path, kind: str, strict: bool
       raise errors.DataError(
           f"{programs[-2].path} and {path} have the same name, so results could not distinguish "
           "them; rename one")
-    for key, noun in (("padding", "feature_padding"), ("has_runtimes", "runtimes")):
-      if getattr(first, key) != getattr(last, key):
-        raise errors.DataError(
-            f"{first.path} has {noun} {getattr(first, key)}, {path} has {getattr(last, key)}; "
-            "expected the same in all graphs of a collection")
+    if first.padding != last.padding:
+      raise errors.DataError(
+          f"{first.path} has feature_padding {first.padding}, {path} has {last.padding}; expected "
+          "the same in all graphs of a collection")
   if not programs:
     raise skipped[0]
   return programs, skipped
@@ -201,14 +231,14 @@ def _checked(path: pathlib.Path, kind: str) -> graphs_lib.ConfiguredGraph:
 
 
 def _warn_of_nothing_to_rank(folder: pathlib.Path, programs: list[_Program], divided: bool) -> None:
-  """Warns of what would only show in training."""
+  """Warns of measured programs that training cannot use, which would only show there."""
   equal = sum(program.equal_runtimes for program in programs)
   if equal:
     _log.warning("%s: %d of %d programs have nothing to rank, because the runtimes of all their "
                  "configurations are equal", folder, equal, len(programs))
   needed = 2 if divided else len(registry.SPLITS)
   few = sum(program.distinct_configs < needed for program in programs)
-  if few and programs[0].has_runtimes:
+  if few:
     _log.warning("%s: training will leave out %d of %d programs, which have fewer than %d distinct "
                  "configurations", folder, few, len(programs), needed)
 
