@@ -66,6 +66,12 @@ def test_a_missing_file(tmp_path):
     reading.read_bytes(tmp_path)
 
 
+def test_a_file_without_an_end(monkeypatch):
+  monkeypatch.setattr(reading, "_MOST_BYTES", 1 << 20)
+  with pytest.raises(errors.LimitError, match="/dev/zero is larger than 1 MiB, so it is not a sub"):
+    submission.read("/dev/zero")
+
+
 def test_control_characters_are_escaped_in_messages():
   fault = submission.parse(b"ID,TopConfigs\ntile:xla:\x1b[31ma,1;\x1b\n").faults[0]
   assert "\x1b" in fault.id and "\x1b" not in str(fault) and r"\x1b[31ma" in str(fault)

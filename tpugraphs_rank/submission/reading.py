@@ -9,7 +9,6 @@ the index without its leading zero), so that one mistake is not reported five ti
 
 import codecs
 import collections
-import pathlib
 import re
 from typing import NamedTuple
 
@@ -25,6 +24,8 @@ _INDICES = re.compile(r"(?:0|[1-9][0-9]{0,17})(?:;(?:0|[1-9][0-9]{0,17}))*")
 _DIGITS = re.compile(r"[0-9]+")
 # Every number with this many digits fits into a 64-bit integer.
 _MOST_DIGITS = 18
+# All configurations of all test graphs take about 15 MB.
+_MOST_BYTES = 1 << 28
 _SEPARATOR = "has a separator other than ';'"
 _ROW_START = re.compile(r"\W*(?:tile|layout):")
 # A line of two fields, each with or without the quotes of RFC 4180.
@@ -136,16 +137,23 @@ def read_bytes(path: files.PathLike) -> bytes:
   """The bytes of a file.
 
   Raises:
+    LimitError: it is far larger than any submission.
     MissingDataError: there is no such file, or it cannot be read.
   """
   try:
-    return pathlib.Path(path).read_bytes()
+    with open(path, "rb") as file:
+      data = file.read(_MOST_BYTES + 1)
   except FileNotFoundError:
     raise errors.MissingDataError(
         f"no file {path}; {commands.command('predict', '--run_dir', 'DIR')} writes a part of a "
         f"submission, {commands.command('submission', 'merge')} merges the parts") from None
   except OSError as error:
     raise errors.MissingDataError(f"cannot read {path}: {error.strerror}") from error
+  if len(data) > _MOST_BYTES:
+    raise errors.LimitError(
+        f"{path} is larger than {_MOST_BYTES >> 20} MiB, so it is not a submission, which takes "
+        "some megabytes; check the path")
+  return data
 
 
 def _text(line: bytes) -> tuple[str, list[str], list[str]]:
