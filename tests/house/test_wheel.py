@@ -107,9 +107,10 @@ def test_the_list_of_commands_and_the_version(installed: Installed) -> None:
 
 
 def test_ranking_with_a_bundled_model(installed: Installed) -> None:
-  output = installed.succeeds("rank", "--run=bundled:tile_xla_cpu", "--hlo=program.pb",
-                              f"--module={KERNEL}", "--top_k=3", "--output=ranked")
-  assert (installed.cwd / "ranked" / "program.ranked.json").exists() and output
+  output = installed.succeeds("rank", "--run=bundled:tile_xla_cpu", "--hlo=bundled:matmul",
+                              "--top_k=3", "--output=ranked")
+  assert (installed.cwd / "ranked" / "matmul.ranked.json").exists()
+  assert "the default has rank" in output and "speed" in output
 
 
 def test_from_training_to_the_report(installed: Installed) -> None:

@@ -55,11 +55,11 @@ def seen(about: Mapping[str, Any], normalizer: normalize.Normalizer) -> frozense
       have and others do not, which tells the types of runs that older versions trained.
   """
   stored = about.get("element_types")
-  if isinstance(stored, list):
-    return frozenset(map(str, stored))
   columns = normalizer.nodes.columns - _FIRST
-  named = [_NAMES[column] for column in columns if 0 <= column < len(_NAMES)]
-  return frozenset(named) or None
+  known = frozenset(stored if isinstance(stored, list) else (
+      _NAMES[column] for column in columns if 0 <= column < len(_NAMES)))
+  # Graphs of other sources may have no types at all.
+  return known if known - {OTHER} else None
 
 
 def unseen(about: Mapping[str, Any], normalizer: normalize.Normalizer, graph: graphs.Graph
