@@ -148,7 +148,7 @@ def test_exit_statuses(run):
   assert run(lambda argv: 3) == (3, "")
   assert run(_raises(errors.DataError("x.npz is damaged"))) == (1, "error: x.npz is damaged\n")
   assert run(_raises(KeyboardInterrupt())) == (
-      130, "interrupted; every file that was written is complete; `tpugraphs-rank try` starts "
+      130, "interrupted; every file that was written is complete; run `tpugraphs-rank try` "
       "again\n")
   with pytest.raises(SystemExit):
     run(_raises(SystemExit(5)))
@@ -172,7 +172,7 @@ def test_an_interruption_states_what_is_kept_and_the_command_that_resumes(
              "kept": ("the run is kept", "try_output")}
   again = f"`tpugraphs-rank try --try_output '{folder}'`"
   assert run(_raises(error), "--try_output", str(folder), **options) == (
-      status, f"{what}; nothing was written yet; {again} starts again\n")
+      status, f"{what}; nothing was written yet; run {again} again\n")
   folder.mkdir()
   assert run(_raises(error), "--try_output", str(folder), **options) == (
       status, f"{what}; the run is kept in {folder}; {again} resumes\n")
@@ -195,7 +195,7 @@ def test_a_signal_ends_the_children_of_a_command(tmp_path, number, status):
   assert output == "\n$ tpugraphs-rank layerdag sample --count 3\n"
   assert log.splitlines()[-1] == (
       f"{'terminated' if status == 143 else 'interrupted'}; every file that was written is "
-      "complete; `tpugraphs-rank waits` starts again")
+      "complete; run `tpugraphs-rank waits` again")
   with pytest.raises(ProcessLookupError):
     os.kill(int(note.read_text()), 0)
   assert note.with_suffix(".ended").exists()  # It had the time to clean up.

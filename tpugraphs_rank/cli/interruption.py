@@ -43,13 +43,14 @@ def message(terminated: bool, kept: str | None) -> str:
 
   Args:
     terminated: whether it was SIGTERM.
-    kept: what the command keeps and resumes from; "": nothing yet; None: it does not resume.
+    kept: what the command keeps and resumes from; "": nothing yet; None: it has not stated that it
+      resumes.
   """
   what = "terminated" if terminated else "interrupted"
   if kept:
     return f"{what}; {kept}; `{commands.running()}` resumes"
   state = "every file that was written is complete" if kept is None else "nothing was written yet"
-  return f"{what}; {state}; `{commands.running()}` starts again"
+  return f"{what}; {state}; run `{commands.running()}` again"
 
 
 def kept(what: str, flag: str) -> str:
