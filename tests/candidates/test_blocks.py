@@ -149,6 +149,22 @@ def test_padding_counts_as_elements_and_dilated_inputs_are_needed_in_full():
                 ) == (1, 6 + 2, 6, 8)
 
 
+@given(st.lists(st.tuples(st.integers(1, 2**32 - 1) | st.integers(1, 9),
+                          st.integers(1, 2**32 - 1) | st.integers(1, 3)), max_size=40),
+       st.lists(st.integers(1, 2**32 - 1) | st.integers(1, 50), min_size=1, max_size=5),
+       st.integers(1, 3 * 2**32))
+def test_windows_after_windows_are_exact(windows, sides, extent):
+  side = blocks.Side(2**32 - 1, 0)
+  for size, stride in windows:
+    side = side.through_window(extent, size, stride)
+  expected = []
+  for number in sides:
+    for size, stride in windows:
+      number = (number - 1) * stride + size  # Python's numbers have any length.
+    expected.append(min(number, side.extent))
+  assert side.of(np.array(sides)[:, None]).tolist() == expected
+
+
 def test_reduce_window():
   window = hlo_pb2.Window(dimensions=[
       hlo_pb2.WindowDimension(size=size, stride=stride) for size, stride in ((1, 1), (3, 2))])

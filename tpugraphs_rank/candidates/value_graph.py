@@ -99,7 +99,7 @@ class Expanded:
     source: the program's name in error messages.
     values: in an order with operands before their users.
     root: the value that the program returns. For a tuple, its largest array, the first if several
-      are equal.
+      are equal. A scalar is smaller than every array.
 
   Raises:
     DataError: computations call one another recursively, an instruction refers to one that does
@@ -265,7 +265,7 @@ class Expanded:
         size, array = entries[key]
         best[number] = size, number, array
       else:
-        best[number] = value.volume, number, None
+        best[number] = value.volume if value.shape else 0, number, None
     _, number, array = best[root]
     if array is not None:
       self.values[number] = dataclasses.replace(
@@ -276,6 +276,5 @@ class Expanded:
   def _largest_entry(self, value: Value) -> tuple[int, hlo_pb2.ShapeProto | None]:
     """Number of elements and shape of the largest array in a value's tuple; 0 and None if none."""
     sizes = [(math.prod(self._dimensions(array, value.name)), array)
-             for array in shapes.arrays(value.instruction.shape)
-             if array.element_type not in (hlo_pb2.TOKEN, hlo_pb2.OPAQUE_TYPE)]
+             for array in shapes.arrays(value.instruction.shape) if array.dimensions]
     return max(sizes, key=lambda entry: entry[0], default=(0, None))
