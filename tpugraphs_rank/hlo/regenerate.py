@@ -1,4 +1,4 @@
-"""Regenerates `hlo_pb2.py`, `tuning_pb2.py` and their type stubs from the `.proto` files.
+"""Regenerates the `_pb2.py` files of the package and their type stubs from the `.proto` files.
 
     python -m venv build/protoc && build/protoc/bin/pip install grpcio-tools==1.62.3 setuptools
     build/protoc/bin/python tpugraphs_rank/hlo/regenerate.py
@@ -11,11 +11,12 @@ imports nothing else of the package.
 import pathlib
 import sys
 
-PROTO_FILES = ("tpugraphs_rank/hlo/hlo.proto", "tpugraphs_rank/hlo/tuning.proto")
+PROTO_FILES = ("tpugraphs_rank/hlo/hlo.proto", "tpugraphs_rank/hlo/tuning.proto",
+               "tpugraphs_rank/chakra/et_def.proto")
 
 
 def regenerate(output: pathlib.Path) -> None:
-  """Writes the two `_pb2.py` files and their two `.pyi` stubs below the folder `output`.
+  """Writes the `_pb2.py` files and their `.pyi` stubs below the folder `output`.
 
   Raises:
     ImportError: grpcio-tools is not installed in this environment.

@@ -1,0 +1,219 @@
+"""Traces as JSON: the form of the reference jsonizer, and that of the JSON trace feeder.
+
+The reference jsonizer writes the metadata and then one object for each node, one after another
+without separators; protobuf's JSON mapping gives their keys. The feeder's form is one object with a
+list `workload_graph`, whose nodes have keys such as `Id`, `NodeType`, `data_deps` and `runtime`.
+Traces that PyTorch's profiler writes are JSON too; `pytorch_form` reads them.
+"""
+
+from collections.abc import Iterable
+import json
+from typing import Any, BinaryIO
+
+from google.protobuf import json_format
+from google.protobuf import message as protobuf
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.chakra import attributes
+from tpugraphs_rank.chakra import et_def_pb2
+from tpugraphs_rank.chakra import frames
+from tpugraphs_rank.chakra import node_kinds
+from tpugraphs_rank.chakra import pytorch_form
+
+_SPACE = " \t\r\n"
+_BOM = b"\xef\xbb\xbf"
+# Keys of the feeder's form, in lower case and without underscores.
+_FEEDER_FIELDS = {"id": "id", "name": "name", "nodetype": "type", "type": "type",
+                  "ctrldeps": "ctrl_deps", "datadeps": "data_deps", "runtime": "duration_micros",
+                  "durationmicros": "duration_micros", "starttimemicros": "start_time_micros"}
+
+Parsed = tuple[et_def_pb2.GlobalMetadata, list[et_def_pb2.Node]]
+
+
+def is_json(start: bytes) -> bool:
+  """Whether a file that starts with these bytes is JSON rather than a binary trace.
+
+  The length of a binary message may look like the beginning of JSON: metadata of 123 bytes starts
+  with "{". Such a file is binary if its first message can be read as metadata and nothing else.
+  """
+  text = start.removeprefix(_BOM).lstrip(_SPACE.encode())
+  if not text.startswith((b"{", b"[")):
+    return False
+  length = start[0]
+  if length >= 0x80 or len(start) <= length:
+    return True
+  try:
+    metadata = et_def_pb2.GlobalMetadata.FromString(start[1:length + 1])
+  except protobuf.DecodeError:
+    return True
+  metadata.DiscardUnknownFields()
+  return metadata.ByteSize() != length
+
+
+def parse(content: BinaryIO, source: files.PathLike) -> Parsed:
+  """Reads a trace in one of the JSON forms.
+
+  Raises:
+    DataError: it is no valid JSON, or in no form that is known; the message names the place.
+    LimitError: it is larger than the limit for JSON.
+  """
+  data = frames.read(content, files.MAX_JSON_BYTES + 1, source)
+  if len(data) > files.MAX_JSON_BYTES:
+    raise errors.LimitError(
+        f"{source} has more than {files.MAX_JSON_BYTES >> 20} MiB of JSON, the limit; convert it "
+        "to the binary form with the tool that wrote it")
+  first, end, text = _first(data, source)
+  if isinstance(first, dict) and "workload_graph" in first:
+    _check_end(text, end, source)
+    return _feeder(first, source)
+  if isinstance(first, dict) and isinstance(first.get("nodes"), list) and "schema" in first:
+    _check_end(text, end, source)
+    return pytorch_form.convert(first, source)
+  if isinstance(first, dict) and set(first) <= {"version", "attr"}:
+    return _jsonizer(first, end, text, source)
+  raise errors.DataError(
+      f"{source} is JSON, but no trace: it is {_shown(first)}; expected what chakra_jsonizer "
+      "writes, an object with a list 'workload_graph', or a PyTorch execution trace with 'schema' "
+      "and 'nodes'; pass such a file, or a binary trace (NAME.RANK.et)")
+
+
+def write(output: BinaryIO, metadata: et_def_pb2.GlobalMetadata,
+          nodes: Iterable[et_def_pb2.Node]) -> None:
+  """Writes the form of the reference jsonizer."""
+  output.write(json_format.MessageToJson(metadata).encode())
+  for node in nodes:
+    output.write(json_format.MessageToJson(node).encode())
+
+
+def _first(data: bytes, source: files.PathLike) -> tuple[Any, int, str]:
+  """The first JSON value, the position after it, and the text."""
+  try:
+    text = data.removeprefix(_BOM).decode("utf-8")
+  except UnicodeDecodeError as error:
+    raise errors.DataError(
+        f"{source} starts as JSON, but byte {error.start:,} is not UTF-8; the file is damaged: "
+        "copy it again") from None
+  value, end = _next(text, _skip_space(text, 0), source)
+  return value, end, text
+
+
+def _next(text: str, start: int, source: files.PathLike) -> tuple[Any, int]:
+  """The JSON value that starts at a position, and the position after it."""
+  try:
+    _, end = json.JSONDecoder().raw_decode(text, start)
+  except RecursionError:
+    raise errors.DataError(
+        f"{source}: the JSON value at character {start:,} is nested too deeply; expected a trace"
+        ) from None
+  except json.JSONDecodeError as error:
+    raise errors.DataError(
+        f"{source} is not valid JSON at line {error.lineno}, column {error.colno} (character "
+        f"{error.pos:,}): {error.msg}; the file is damaged or cut off: copy or write it again"
+        ) from None
+  except ValueError as error:  # An integer with thousands of digits.
+    raise errors.DataError(
+        f"{source}: the JSON value at character {start:,} cannot be read: {error}; correct it"
+        ) from None
+  # Once more, with the checks that this package makes of all JSON.
+  return files.parse_json(text[start:end], f"{source}, at character {start:,},"), end
+
+
+def _skip_space(text: str, start: int) -> int:
+  while start < len(text) and text[start] in _SPACE:
+    start += 1
+  return start
+
+
+def _check_end(text: str, end: int, source: files.PathLike) -> None:
+  end = _skip_space(text, end)
+  if end < len(text):
+    raise errors.DataError(
+        f"{source}: expected the end of the file at character {end:,}, not "
+        f"{text[end:end + 20]!r}; remove what follows the trace")
+
+
+def _jsonizer(first: dict[str, Any], end: int, text: str, source: files.PathLike) -> Parsed:
+  metadata = _message(first, et_def_pb2.GlobalMetadata(), f"{source}: the metadata")
+  nodes = []
+  position = _skip_space(text, end)
+  while position < len(text):
+    value, end = _next(text, position, source)
+    nodes.append(_message(
+        value, et_def_pb2.Node(), f"{source}: the node at character {position:,}"))
+    position = _skip_space(text, end)
+  return metadata, nodes
+
+
+def _message(value: Any, message: Any, where: str) -> Any:
+  if not isinstance(value, dict):
+    raise errors.DataError(f"{where} is {_shown(value)}; expected an object")
+  try:
+    return json_format.ParseDict(value, message)
+  except (json_format.ParseError, ValueError, TypeError, OverflowError, AttributeError) as error:
+    raise errors.DataError(
+        f"{where} cannot be read: {str(error)[:300]}; expected what chakra_jsonizer writes; "
+        "correct the file, or write it again") from None
+
+
+def _feeder(value: dict[str, Any], source: files.PathLike) -> Parsed:
+  metadata = et_def_pb2.GlobalMetadata()
+  for key, content in value.items():
+    if key != "workload_graph":
+      _keep(metadata, key, content, f"{source}: the key {key!r}")
+  entries = value["workload_graph"]
+  if not isinstance(entries, list):
+    raise errors.DataError(
+        f"{source}: workload_graph is {_shown(entries)}; expected a list of nodes")
+  nodes = []
+  for index, entry in enumerate(entries):
+    where = f"{source}: workload_graph[{index}]"
+    if not isinstance(entry, dict):
+      raise errors.DataError(f"{where} is {_shown(entry)}; expected an object")
+    nodes.append(_feeder_node(entry, where))
+  return metadata, nodes
+
+
+def _feeder_node(entry: dict[str, Any], where: str) -> et_def_pb2.Node:
+  fields: dict[str, Any] = {}
+  rest: dict[str, Any] = {}
+  for key, content in entry.items():
+    field = _FEEDER_FIELDS.get(key.lower().replace("_", ""))
+    if field in fields:
+      raise errors.DataError(f"{where}: the key {key!r} repeats another one; keep one of them")
+    if field is None:
+      rest[key] = content
+    elif content is not None:
+      fields[field] = content
+  for field in ("id", "type"):
+    if field not in fields:
+      raise errors.DataError(
+          f"{where} has no key {'Id' if field == 'id' else 'NodeType'!r}; expected one; add it")
+  node = _message(fields, et_def_pb2.Node(), where)
+  for key, content in rest.items():
+    _keep(node, key, content, f"{where}: the key {key!r}")
+  return node
+
+
+def _keep(owner: attributes.Owner, key: str, content: Any, where: str) -> None:
+  """Stores a value as an attribute; one that no kind fits, as its JSON text."""
+  if content is None:
+    return
+  if key == "comm_type" and isinstance(content, str):
+    named = node_kinds.collective_number(content.upper())
+    content = content if named is None else named
+  items = content if isinstance(content, list) else [content]
+  fits = bool(items) and isinstance(items[0], (bool, int, float, str)) and all(
+      type(item) is type(items[0]) for item in items)
+  if not fits:
+    content = json.dumps(content)
+  try:
+    attributes.put(owner, key, content)
+  except errors.DataError as error:
+    raise errors.DataError(f"{where}: {error}") from None
+
+
+def _shown(value: Any) -> str:
+  if isinstance(value, dict):
+    return "an object with the keys " + (", ".join(map(repr, list(value)[:6])) or "none")
+  return f"a list of {len(value)}" if isinstance(value, list) else repr(value)[:40]

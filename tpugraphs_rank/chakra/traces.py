@@ -1,0 +1,189 @@
+"""Reads and writes Chakra execution traces (schema 0.0.4 and 1.0), one file for each rank.
+
+A trace is read from the binary form, plain or compressed with gzip, or from JSON; the content
+decides, not the file's name. The nodes are the protobuf messages themselves, so that attributes of
+any kind and fields of later schemas survive reading and writing.
+"""
+
+from collections.abc import Iterable, Iterator
+import contextlib
+import dataclasses
+import gzip
+import pathlib
+from typing import BinaryIO
+
+from google.protobuf import message as protobuf
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.chakra import et_def_pb2
+from tpugraphs_rank.chakra import frames
+from tpugraphs_rank.chakra import json_form
+
+Node = et_def_pb2.Node
+GlobalMetadata = et_def_pb2.GlobalMetadata
+
+VERSION = "1.0.0"
+# What `read` keeps in memory: nodes, bytes of their messages, and dependencies.
+MAX_NODES = 2_000_000
+MAX_BYTES = 512 << 20
+MAX_DEPENDENCIES = 50_000_000
+
+
+@dataclasses.dataclass
+class Trace:
+  """The work of one rank.
+
+  Attributes:
+    metadata: version and attributes of the whole trace.
+    nodes: the operations, in the order of the file. `id` is unique in a sound trace, and
+      `data_deps` and `ctrl_deps` hold ids; reading checks neither (`graphs` does).
+  """
+
+  metadata: GlobalMetadata = dataclasses.field(
+      default_factory=lambda: GlobalMetadata(version=VERSION))
+  nodes: list[Node] = dataclasses.field(default_factory=list)
+
+
+def read(path: files.PathLike) -> Trace:
+  """Reads a whole trace.
+
+  Raises:
+    MissingDataError: there is no such file, or it cannot be read.
+    DataError: the file is damaged, cut off or no trace; the message names the byte.
+    LimitError: the trace needs more memory than the limits of this module allow.
+  """
+  with opened(path) as (metadata, nodes):
+    return Trace(metadata, list(_limited(nodes, path)))
+
+
+def iterate(path: files.PathLike) -> Iterator[Node]:
+  """The nodes of a trace, one after another; memory for one node at a time, if it is not JSON.
+
+  Raises: as `read`.
+  """
+  with opened(path) as (_, nodes):
+    yield from nodes
+
+
+@contextlib.contextmanager
+def opened(path: files.PathLike) -> Iterator[tuple[GlobalMetadata, Iterator[Node]]]:
+  """Opens a trace: its metadata, and its nodes one after another.
+
+  Raises: as `read`, also from the iterator.
+  """
+  with frames.open_content(path) as (content, unit, size):
+    if json_form.is_json(frames.peek(content, path)):
+      metadata, parsed = json_form.parse(content, path)
+      yield metadata, iter(parsed)
+      return
+    messages = frames.messages(content, path, unit, size)
+    metadata = _metadata(path, unit, messages)
+    yield metadata, _nodes(path, unit, messages)
+
+
+def _metadata(path: files.PathLike, unit: str,
+              messages: Iterator[tuple[int, bytes]]) -> GlobalMetadata:
+  position, data = next(messages)
+  try:
+    result = GlobalMetadata.FromString(data)
+  except protobuf.DecodeError:
+    result = None
+  if result is None or _is_other(data):
+    raise errors.DataError(
+        f"{path}: the first message, at {unit} {position:,}, is not the metadata of a Chakra "
+        f"trace (GlobalMetadata); {_kind_of_file(path)}")
+  return result
+
+
+def _is_other(data: bytes) -> bool:
+  """Whether a message that parses as metadata is something else, such as a node."""
+  known = GlobalMetadata.FromString(data)
+  known.DiscardUnknownFields()
+  if known.ByteSize() == len(data):
+    return False
+  if not known.ByteSize():
+    return True
+  try:
+    return Node.FromString(data).type != et_def_pb2.INVALID_NODE
+  except protobuf.DecodeError:
+    return False
+
+
+def _nodes(path: files.PathLike, unit: str,
+           messages: Iterator[tuple[int, bytes]]) -> Iterator[Node]:
+  for index, (position, data) in enumerate(messages):
+    try:
+      yield Node.FromString(data)
+    except protobuf.DecodeError:
+      raise errors.DataError(
+          f"{path}: the message at {unit} {position:,} (node {index} in the file's order) is no "
+          "Chakra node; the file is damaged: copy it again, or write it again") from None
+
+
+def _limited(nodes: Iterable[Node], path: files.PathLike) -> Iterator[Node]:
+  count = size = dependencies = 0
+  for node in nodes:
+    count += 1
+    size += node.ByteSize()
+    dependencies += len(node.data_deps) + len(node.ctrl_deps)
+    for value, limit, what in ((count, MAX_NODES, "nodes"), (size, MAX_BYTES, "bytes of nodes"),
+                               (dependencies, MAX_DEPENDENCIES, "dependencies")):
+      if value > limit:
+        raise errors.LimitError(
+            f"{path} has more than {limit:,} {what}, the limit for a trace that is read as a "
+            "whole; divide the trace")
+    yield node
+
+
+def write(path: files.PathLike, trace: Trace, compress: bool = False) -> None:
+  """Writes a trace, atomically; as JSON if the file's name ends in `.json`.
+
+  Args:
+    path: of the file; by convention `<prefix>.<rank>.et`.
+    trace: what to write.
+    compress: compress with gzip, which the reference tools also read. Equal traces give equal
+      files.
+
+  Raises:
+    DataError: a node cannot be written so that readers take it.
+    OutputError: the file cannot be written.
+  """
+  path = pathlib.Path(path)
+  with files.atomic_write(path) as file:
+    with contextlib.ExitStack() as stack:
+      output: BinaryIO = file
+      if compress:
+        output = stack.enter_context(  # type: ignore[assignment]
+            gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
+      if path.suffix == ".json":
+        json_form.write(output, trace.metadata, trace.nodes)
+        return
+      _write_message(output, trace.metadata, path, "the metadata")
+      for node in trace.nodes:
+        _write_message(output, node, path, f"node {node.id}")
+
+
+def _write_message(output: BinaryIO, message: Node | GlobalMetadata, path: files.PathLike,
+                   what: str) -> None:
+  data = message.SerializeToString(deterministic=True)
+  if not data and isinstance(message, Node):
+    raise errors.DataError(
+        f"cannot write {path}: {what} has no name, type or other content, and readers take an "
+        "empty message for the end of the file; give it a type")
+  if len(data) > frames.MAX_MESSAGE_BYTES:
+    raise errors.DataError(
+        f"cannot write {path}: {what} has {len(data):,} bytes; the limit for a message is "
+        f"{frames.MAX_MESSAGE_BYTES:,}; shorten its texts")
+  output.write(frames.varint(len(data)) + data)
+
+
+def _kind_of_file(path: files.PathLike) -> str:
+  """What a file is that is no trace, and the remedy, judging by its content."""
+  with frames.open_content(path) as (content, _, _):
+    start = frames.peek(content, path)
+  if start[257:262] == b"ustar":
+    return "it is a tar archive: unpack it (tar -xf) and pass the trace in it"
+  if start.startswith(b"PK\x03\x04"):
+    return "it is a zip archive: unpack it and pass the trace in it"
+  return "pass a file written by a Chakra tool (NAME.RANK.et), or its JSON form"
