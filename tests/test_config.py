@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from tests import testdata
 from tpugraphs_rank import config
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank import run_config
 from tpugraphs_rank.cli import app
 
@@ -327,3 +329,10 @@ def test_a_wrong_file_is_named(tmp_path, text, error, message):
   with pytest.raises(error) as caught:
     _resolved(f"--config={path}")
   assert str(path) in str(caught.value) and message in str(caught.value)
+
+
+@testdata.required
+def test_a_number_of_hundreds_of_digits_from_the_field():
+  values = files.read_json(testdata.path("field_cases") / "hostile" / "config_huge_lr.json")
+  with pytest.raises(errors.ConfigError, match="optimizer.learning_rate = 1.* of at most 64 bits"):
+    config.from_dict(run_config.RunConfig, values)

@@ -7,6 +7,7 @@ import platformdirs
 import pytest
 
 from tests import public_tree
+from tests import testdata
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank.data import registry
@@ -191,6 +192,10 @@ def test_a_name_is_registered_once(tmp_path, name):
     ({"name": 3}, "name is 3; expected tile:<source>"),
     ({"target": 3}, "target is 3; expected a string"),
     ({"splits": {}}, "splits is {}; expected an object"),
+    ({"name": "tile:" + "x" * 300}, "expected tile:<source> of at most 255 characters"),
+    ({"name": "tile:\x1b[2J"}, r"name is 'tile:\x1b[2J'; expected tile:<source> of at most"),
+    ({"files": {"train": ["x" * 300 + ".npz"], "test": []}}, "expected an object from splits to"),
+    ({"padding": False}, "padding is False; expected 0 or -1"),
     ({"splits": ["train"]}, "splits is ['train']; expected an object"),
     ({"splits": {"train": 1, "dev": 1}}, "expected an object from train, valid, test"),
     ({"splits": {"train": 1, "all": 1}}, "expected an object from train, valid, test"),
@@ -213,16 +218,44 @@ def test_a_name_is_registered_once(tmp_path, name):
     ({"metric": 1}, "metric is 1; expected a string"),
     ({"family_regex": "("}, "family_regex is not a regular expression: "),
     ({"family_regex": 3}, "family_regex is not a regular expression: "),
+    ({"family_regex": None}, "family_regex is not a regular expression: expected a string"),
+    ({"family_regex": [1]}, "family_regex is not a regular expression: expected a string"),
+    ({"family_regex": r"^(?P<family>(\w*)*)_x$"}, "family_regex repeats something that can be"),
+    ({"family_regex": "(?P<family>" + "a" * 1000 + ")"}, "the limit is 1,000; write a shorter"),
     ({"family_regex": "^(.*)$"}, "family_regex lacks the group (?P<family>...)"),
 ])
 def test_a_wrong_descriptor_is_refused_with_file_and_key(tmp_path, change, expected):
-  values = {key: value for key, value in {**GOOD, **change}.items() if value is not None}
+  values = {key: value for key, value in {**GOOD, **change}.items()
+            if value is not None or key == "family_regex"}
   path = _descriptor(tmp_path, values)
   for read in (registry.read_descriptor, registry.register_collection,
                lambda path: registry.get_collection(str(path))):
     with pytest.raises(errors.DataError) as caught:
       read(path)
     assert str(caught.value).startswith(f"{path}: ") and expected in str(caught.value)
+
+
+def test_splits_may_not_be_null(tmp_path):
+  for more in ({}, {"files": {}}, {"addresses": {}}, {"has_runtimes": {"train": True}}):
+    path = _descriptor(tmp_path, {**GOOD, **more, "splits": None})
+    with pytest.raises(errors.DataError, match="mine.json: splits is None; expected an object"):
+      registry.read_descriptor(path)
+
+
+def test_families_of_an_expression_that_would_take_python_years(tmp_path):
+  collection = registry.read_descriptor(_descriptor(
+      tmp_path, {**GOOD, "family_regex": "^(?P<family>(a+)+)_x$"}))
+  assert collection.family("a" * 100) == "a" * 100  # No match: the stem itself.
+  assert collection.family("aaa_x") == "aaa"
+
+
+@testdata.required
+def test_descriptors_from_the_field():
+  folder = testdata.path("field_cases") / "hostile"
+  with pytest.raises(errors.DataError, match="splits is None; expected an object from train"):
+    registry.read_descriptor(folder / "descriptor_splits_null.json")
+  assert registry.read_descriptor(folder / "redos_collection.json").family("a" * 200 + "!") == (
+      "a" * 200 + "!")
 
 
 @pytest.mark.parametrize("values", [[], "tile:mine", None, 3])

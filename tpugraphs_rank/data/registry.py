@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import os
 import pathlib
-import re
 import shlex
 from typing import Any
 
@@ -13,14 +12,18 @@ import platformdirs
 from tpugraphs_rank import commands
 from tpugraphs_rank import config
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files as files_lib
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import patterns
 
 DATA_ROOT_VARIABLE = "TPUGRAPHS_RANK_DATA"
 SPLITS = ("train", "valid", "test")
 HLO_STAGES = ("before_optimization", "after_optimization")
 # The only split of a collection that is not divided by program.
 WHOLE = "all"
+# Of collections, files and families, in characters.
+_LONGEST_NAME = 255
 
 _BUNDLED = pathlib.Path(__file__).resolve().parent.parent / "bundled"
 _PUBLIC_ADDRESS = "http://download.tensorflow.org/data/tpu_graphs/v0/"
@@ -40,7 +43,8 @@ class Collection:
     path: folder of the graphs, relative to `folder` or the data root; `<path>/<split>/*.npz`.
     files: the files of each split, relative to `path`, instead of `<path>/<split>/*.npz`.
     hlo_stage: "before_optimization" or "after_optimization".
-    family_regex: matches a file's stem; its group `family` is the family of the graph.
+    family_regex: matches a file's stem; its group `family` is the family of the graph. See
+      `data.patterns` for its syntax.
     groups: the families of each group of sibling families. Groups with no family in training are
       reported separately.
     has_runtimes: whether the runtimes of each split were measured.
@@ -87,8 +91,8 @@ class Collection:
 
   def family(self, stem: str) -> str:
     """The family of the graph in `<stem>.npz`; the stem itself where the pattern does not match."""
-    match = re.search(self.family_regex, stem)
-    return match.group("family") if match else stem
+    family = patterns.compiled(self.family_regex, "family").search(stem)
+    return stem if family is None else family
 
   def group(self, stem: str) -> str:
     """The group of sibling families that the graph belongs to, or its family if it has no group."""
@@ -231,7 +235,7 @@ def read_descriptor(path: files_lib.PathLike) -> Collection:
   try:
     return collection_from_dict(values, path.resolve().parent)
   except errors.DataError as error:
-    raise errors.DataError(f"{path}: {error}") from None
+    raise type(error)(f"{path}: {error}") from None
 
 
 def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
@@ -245,20 +249,26 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
   known = {field.name for field in dataclasses.fields(Collection)} - {"folder"}
   for key in values:
     if key not in known:
-      raise errors.DataError(f"unknown key {key!r}{config.nearest(key, known)}; known: "
-                             f"{', '.join(sorted(known))}")
+      raise errors.DataError(
+          f"unknown key {escaping.value(key)}{config.nearest(key, known)}; known: "
+          f"{', '.join(sorted(known))}")
   for key in ("name", "kind", "target", "splits"):
     if key not in values:
       raise errors.DataError(f"key {key!r} is missing")
-  splits = values["splits"]
+  # The checks of other keys need the names of the splits.
+  splits = values["splits"] if isinstance(values["splits"], dict) else {}
+
   def text(value: Any) -> bool:
     return isinstance(value, str)
+
+  def name(value: Any) -> bool:
+    return text(value) and len(value) <= _LONGEST_NAME and value.isprintable()
 
   def count(value: Any) -> bool:
     return value is None or (type(value) is int and value >= 0)
 
   def names(value: Any) -> bool:
-    return isinstance(value, list) and all(map(text, value))
+    return isinstance(value, list) and all(map(name, value))
 
   def table(value: Any, good: Callable[[Any], bool]) -> bool:
     return isinstance(value, dict) and all(map(good, value.values()))
@@ -268,9 +278,9 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
 
   checks = (
       ("kind", values["kind"] in ("tile", "layout"), "'tile' or 'layout'"),
-      ("name", text(values["name"]) and values["name"].startswith(f"{values['kind']}:"),
-       f"{values['kind']}:<source>"),
-      ("splits", table(splits, count) and splits and
+      ("name", name(values["name"]) and values["name"].startswith(f"{values['kind']}:"),
+       f"{escaping.shown(str(values['kind']))}:<source> of at most {_LONGEST_NAME} characters"),
+      ("splits", table(values["splits"], count) and splits and
        (set(splits) <= set(SPLITS) or set(splits) == {WHOLE}),
        "an object from train, valid, test (or all alone) to a number of graphs or null"),
       ("files", "files" not in values or
@@ -281,7 +291,8 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
       ("has_runtimes", by_split("has_runtimes", lambda value: isinstance(value, bool)),
        "an object from splits to true or false"),
       ("addresses", by_split("addresses", text), "an object from splits to addresses"),
-      ("padding", values.get("padding", 0) in (0, -1), "0 or -1"),
+      ("padding", type(values.get("padding", 0)) is int and values.get("padding", 0) in (0, -1),
+       "0 or -1"),
       ("hlo_stage", values.get("hlo_stage", HLO_STAGES[0]) in HLO_STAGES,
        " or ".join(map(repr, HLO_STAGES))),
       *((key, text(values.get(key, "")), "a string")
@@ -289,13 +300,14 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
   )
   for key, good, expected in checks:
     if not good:
-      raise errors.DataError(f"{key} is {values.get(key)!r}; expected {expected}")
+      raise errors.DataError(f"{key} is {escaping.value(values.get(key))}; expected {expected}")
   try:
-    pattern = re.compile(values.get("family_regex", "(?P<family>)"))
-  except (re.error, TypeError) as error:
-    raise errors.DataError(f"family_regex is not a regular expression: {error}") from None
-  if "family" not in pattern.groupindex:
-    raise errors.DataError("family_regex lacks the group (?P<family>...)")
+    patterns.compiled(values.get("family_regex", "(?P<family>)"), "family")
+  except TypeError:
+    raise errors.DataError(
+        "family_regex is not a regular expression: expected a string") from None
+  except errors.DataError as error:
+    raise type(error)(f"family_regex {error}") from None
   values = dict(values)
   for key in ("files", "groups"):
     if key in values:
