@@ -333,6 +333,9 @@ def test_a_wrong_file_is_named(tmp_path, text, error, message):
 
 @testdata.required
 def test_a_number_of_hundreds_of_digits_from_the_field():
-  values = files.read_json(testdata.path("field_cases") / "hostile" / "config_huge_lr.json")
+  path = testdata.path("field_cases") / "hostile" / "config_huge_lr.json"
+  with pytest.raises(errors.DataError, match="config_huge_lr.json"):
+    files.read_json(path)
+  values = json.loads(path.read_text(encoding="utf-8"))
   with pytest.raises(errors.ConfigError, match="optimizer.learning_rate = 1.* of at most 64 bits"):
     config.from_dict(run_config.RunConfig, values)

@@ -264,3 +264,10 @@ def test_a_missing_json_file(tmp_path):
     files.read_json(tmp_path / "v.json")
   with pytest.raises(errors.MissingDataError, match="cannot read"):
     files.read_json(tmp_path)  # A folder.
+
+
+def test_the_home_folder_of_nobody_is_a_typed_error(monkeypatch):
+  monkeypatch.setenv("HOME", "/somewhere")
+  assert str(files.expanded("~/data")) == "/somewhere/data"
+  with pytest.raises(errors.ConfigError, match="~no-such-user/x is in the home folder of a user"):
+    files.expanded("~no-such-user/x")

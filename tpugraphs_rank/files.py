@@ -62,6 +62,20 @@ def without_companions(paths: Iterable[pathlib.Path], logger: logging.Logger,
   return kept
 
 
+def expanded(path: PathLike) -> pathlib.Path:
+  """A path in which `~` and `~user` are replaced by the home folder.
+
+  Raises:
+    ConfigError: there is no such user.
+  """
+  try:
+    return pathlib.Path(path).expanduser()
+  except RuntimeError:
+    raise errors.ConfigError(
+        f"{path} is in the home folder of a user that does not exist; expected ~ or the name of "
+        "a user of this machine; write the whole path") from None
+
+
 @contextlib.contextmanager
 def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
   """Opens a binary file that appears at `path` only once the block ends without an error.

@@ -22,6 +22,7 @@ import types
 from typing import Any, Generic, TypeVar
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 
 T = TypeVar("T")
 
@@ -174,7 +175,7 @@ def load_all(plugins: Iterable[str]) -> tuple[str, ...]:
 
 def _load_path(path: pathlib.Path) -> pathlib.Path:
   """Runs a file or package unless it was loaded before. Returns its absolute path."""
-  path = path.expanduser().resolve()
+  path = files.expanded(path).resolve()
   file = path / "__init__.py" if path.is_dir() else path
   if not file.is_file():
     raise errors.MissingDataError(

@@ -64,7 +64,7 @@ def folder_of(collection: registry.Collection, split: str,
   """
   base = packed_root or (collection.folder or registry.resolve_data_root(data_root)) / "packed"
   name = re.sub(r"[^\w.-]", "_", collection.name)
-  return pathlib.Path(base).expanduser() / name / split
+  return files.expanded(base) / name / split
 
 
 def is_there(folder: pathlib.Path) -> bool:

@@ -136,7 +136,7 @@ def resolve_data_root(data_root: files_lib.PathLike | None = None) -> pathlib.Pa
   """The argument, or else the variable TPUGRAPHS_RANK_DATA, or else the user's data folder."""
   chosen = data_root or os.environ.get(DATA_ROOT_VARIABLE)
   if chosen:
-    return pathlib.Path(chosen).expanduser()
+    return files_lib.expanded(chosen)
   return pathlib.Path(platformdirs.user_data_dir("tpugraphs_rank", appauthor=False))
 
 

@@ -38,7 +38,7 @@ def cache_folder() -> pathlib.Path | None:
   chosen = os.environ.get(CACHE_VARIABLE)
   if chosen is None:
     chosen = platformdirs.user_cache_dir("tpugraphs_rank", appauthor=False)
-  return pathlib.Path(chosen).expanduser() / "boosted_trees" if chosen else None
+  return files.expanded(chosen) / "boosted_trees" if chosen else None
 
 
 def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
