@@ -70,7 +70,8 @@ def why_not_one(module: hlo_pb2.HloModuleProto) -> str:
         f"has a fusion and {others} other instruction{'s' * (others > 1)} that compute")
   for instruction in top:
     if instruction.opcode in _CONTROL or instruction.opcode.startswith(_OUTSIDE):
-      return f"has the instruction {escaping.shown(instruction.name)} ({instruction.opcode})"
+      opcode = escaping.shown(instruction.opcode)
+      return f"has the instruction {escaping.shown(instruction.name)} ({opcode})"
   results = _results(module)
   if results > _MOST_RESULTS:
     return f"returns {results} arrays"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import metrics
 from tpugraphs_rank import tables
 from tpugraphs_rank.candidates import candidate_set
@@ -124,7 +125,7 @@ def table(result: Measured) -> str:
       f"tau of predicted and measured: {_shown(result.tau)} (two passes: "
       f"{_shown(result.tau_of_passes)}); the fastest is {result.speedup:.3f} times as fast as the "
       "default" + (f"; {dropped} compile to the same programs as others" if dropped else ""))
-  return "\n".join([f"{result.ranked.program.name}: measured", *lines])
+  return "\n".join([f"{escaping.shown(result.ranked.program.name)}: measured", *lines])
 
 
 def _shown(tau: float | None) -> str:

@@ -81,7 +81,8 @@ class LayoutRequests:
           TENSORS, (instruction, *operands), ours, theirs):
         if layout != default:
           requests.append(Request(
-              escaping.shown(instruction.name or str(instruction.id)), instruction.opcode,
+              escaping.shown(instruction.name or str(instruction.id)),
+              escaping.shown(instruction.opcode),
               shapes.text(instruction.shape), tensor, shapes.text(value.shape), layout,
               len(layout) == len(value.shape.dimensions)))
     return requests
@@ -143,4 +144,5 @@ def tiled_array(module: hlo_pb2.HloModuleProto, tiling: str | None, source: str)
   sides = ",".join(map(str, value.shape))
   name = escaping.shown(value.instruction.name or str(value.instruction.id))
   return TiledArray(
-      name, value.opcode, f"{shapes.element_type(value.element_type)}[{sides}]", unit)
+      name, escaping.shown(value.opcode), f"{shapes.element_type(value.element_type)}[{sides}]",
+      unit)

@@ -20,11 +20,14 @@ from absl import flags
 import tqdm
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.hlo import convert
 from tpugraphs_rank.hlo import folders
 from tpugraphs_rank.hlo import output as hlo_output
+
+_SHOWN_OPCODES = 20
 
 _log = logging.getLogger("tpugraphs_rank.featurize")
 
@@ -145,7 +148,8 @@ def _log_summary(converted: convert.Converted, written: int) -> None:
   if unknown:
     _log.warning(
         "%s: opcodes missing from the table are stored as 0: %s", converted.source,
-        ", ".join(f"{opcode} ({count})" for opcode, count in sorted(unknown.items())))
+        ", ".join(f"{escaping.shown(opcode)} ({count})"
+                  for opcode, count in sorted(unknown.items())[:_SHOWN_OPCODES]))
 
 
 def define_flags() -> None:
