@@ -69,6 +69,8 @@ def test_what_fits(opcode, shape, operands, fields):
     ("transpose", [4, 6], [(4, 6)], {"dimensions": [1, 0]}, "whose lengths differ"),
     ("reduce", [4], [(4, 6), ()], {"dimensions": [-1]}, "expected distinct axes of the operand"),
     ("reduce", [6], [(4, 6), ()], {"dimensions": [1]}, "the lengths of the other axes differ"),
+    ("reduce", [4], [(4, 6), (6, 4), (), ()], {"dimensions": [1]}, "arrays of different shapes"),
+    ("reduce-window", [4], [(6,), (7,), (), ()], _window(), "arrays of different shapes"),
     ("reshape", [5, 5], [(4, 6)], {}, "another number of elements"),
     ("concatenate", [4, 8], [(4, 8)], {"dimensions": [2]}, r"dimensions \[2\]; expected one axis"),
     ("concatenate", [4, 8], [(4, 8)], {}, "expected one axis"),

@@ -158,6 +158,11 @@ def test_what_cannot_be_tiled():
   with pytest.raises(errors.DataError, match="nothing to tile"):
     tile_spaces.tile_space(module, "elements")
   module, main = small_programs.program()
+  p, zero = small_programs.add(main, "parameter", [4, 0]), small_programs.add(main, "constant", [])
+  small_programs.add(main, "reduce", [4], [p, zero], dimensions=[1])
+  with pytest.raises(errors.DataError, match="mine reads an array without elements, so there is"):
+    tile_spaces.tile_space(module, "xla_cpu", "mine")
+  module, main = small_programs.program()
   p = small_programs.add(main, "parameter", [4])
   small_programs.add(main, "transpose", [4], [p], dimensions=[3])
   with pytest.raises(errors.DataError, match=r"the transpose .* and dimensions \[3\]; expected"):

@@ -79,8 +79,15 @@ def _transpose(value: value_graph.Value, shapes: _Shapes) -> str:
           else f"dimensions {list(axes)}, whose lengths differ")
 
 
+def _arrays(shapes: _Shapes) -> set[value_graph.Shape]:
+  """The different shapes of the arrays that a reduction reads; their initial values follow."""
+  return set(shapes[:max(len(shapes) // 2, 1)])
+
+
 def _reduce(value: value_graph.Value, shapes: _Shapes) -> str:
   axes = value.instruction.dimensions
+  if len(_arrays(shapes)) > 1:
+    return "arrays of different shapes"
   if not _are_axes(axes, len(shapes[0])):
     return f"dimensions {list(axes)}; expected distinct axes of the operand"
   return ("" if _others(shapes[0], axes) == list(value.shape)
@@ -100,6 +107,8 @@ def _concatenate(value: value_graph.Value, shapes: _Shapes) -> str:
 
 def _reduce_window(value: value_graph.Value, shapes: _Shapes) -> str:
   windows = value.instruction.window.dimensions
+  if len(_arrays(shapes)) > 1:
+    return "arrays of different shapes"
   if len(windows) != len(shapes[0]):
     return f"{len(windows)} windows; expected one for each axis"
   if len(value.shape) != len(shapes[0]):

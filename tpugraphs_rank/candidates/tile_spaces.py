@@ -118,6 +118,10 @@ def tile_space(module: hlo_pb2.HloModuleProto, tiling: str, source: str = "the m
     raise errors.DataError(
         f"{source} returns no array with elements, so there is nothing to tile; use the HLO of "
         "one kernel, or supply configurations with --candidates FILE.npz")
+  if any(bound.side.extent == 0 for bound in (*space.output, *space.kernel, *space.inputs)):
+    raise errors.DataError(
+        f"{source} reads an array without elements, so there is nothing to tile; use the HLO of a "
+        "kernel that computes something")
   return space
 
 
