@@ -178,6 +178,24 @@ def test_compare_prints_paired_differences_and_writes_them(runs, tmp_path):
   assert set(rows["compared_with"]) == {"attention_gnn"}
 
 
+def test_reports_state_that_graphs_are_missing(runs, tmp_path):
+  shutil.copytree(runs, tmp_path / "copy")
+  descriptor = tmp_path / "copy" / "collection" / "collection.json"
+  names = sorted((descriptor.parent / "npz" / "test").iterdir())
+  for path in names[:2]:
+    path.unlink()
+  run_dir = tmp_path / "copy" / "residual_gnn"
+  config = run_dir / "config.json"
+  stored = json.loads(config.read_text())
+  stored["config"]["data"]["collection"] = str(descriptor)
+  config.write_text(json.dumps(stored))
+  done = commands.run("report", "--run_dir", run_dir, "--baselines=", "--partial", "--output",
+                      tmp_path / "page.html")
+  assert done.returncode == 0, done.stderr
+  assert ("partial: 2 graphs are missing in tile:synthetic test, so these are not the figures of "
+          "the whole split.") in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_runs_that_differ_in_the_seed_are_one_model(runs, tmp_path):
   again = tmp_path / "again"
   shutil.copytree(runs / "residual_gnn", again)

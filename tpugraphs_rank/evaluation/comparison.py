@@ -74,8 +74,9 @@ class Comparison:
     """States that graphs of the split are missing; "" if none is."""
     if not self.task.missing:
       return ""
-    return (f"partial: {self.task.missing} graphs of {self.task.collection.name} {self.task.split} "
-            "are missing, so these are not the figures of the whole split")
+    missing = "1 graph is" if self.task.missing == 1 else f"{self.task.missing} graphs are"
+    return (f"partial: {missing} missing in {self.task.collection.name} {self.task.split}, so these "
+            "are not the figures of the whole split")
 
   def differences(self, model: str, part: _Part = lambda frame: frame
                   ) -> dict[str, dict[str, bootstrap.Interval]]:
