@@ -21,6 +21,7 @@ import hashlib
 from tpugraphs_rank import escaping
 from tpugraphs_rank.candidates import value_graph
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import limits
 from tpugraphs_rank.hlo import shapes
 from tpugraphs_rank.hlo import stages
 
@@ -38,6 +39,7 @@ _ALONE = ("dot", "convolution", "reduce", "reduce-window", "sort", "gather", "sc
           "select-and-scatter", "transpose")
 _ENTERED = ("call", "while", "conditional", "async-start")
 _MOST_REDUCTIONS, _MOST_RESULTS, _MOST_INSTRUCTIONS = 3, 4, 1000
+_MANY = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +93,8 @@ def why_not_one(module: hlo_pb2.HloModuleProto) -> str:
 def _results(module: hlo_pb2.HloModuleProto) -> int:
   main = value_graph.entry(module)
   root = next((instruction for instruction in main.instructions
-               if instruction.id == main.root_id), main.instructions[-1])
-  return sum(1 for _ in shapes.arrays(root.shape))
+               if instruction.id == main.root_id), None)
+  return 1 if root is None else sum(1 for _ in shapes.arrays(root.shape))
 
 
 def _counts(module: hlo_pb2.HloModuleProto) -> dict[str, int]:
@@ -106,7 +108,8 @@ def _counts(module: hlo_pb2.HloModuleProto) -> dict[str, int]:
       if instruction.opcode == "call":
         for called in instruction.called_computation_ids:
           for opcode, number in by_id.get(called, {}).items():
-            counts[opcode] = counts.get(opcode, 0) + number
+            # Calls of calls double the number at each level.
+            counts[opcode] = min(counts.get(opcode, 0) + number, _MANY)
     by_id[computation.id] = counts
   return by_id[value_graph.entry(module).id]
 
@@ -143,17 +146,21 @@ class Split:
   fused_later: int
 
 
-def split(module: hlo_pb2.HloModuleProto, stage: str) -> Split:
+def split(module: hlo_pb2.HloModuleProto, stage: str, source: str = "the module") -> Split:
   """Cuts a program into kernels. Equal computations are one kernel.
 
   Args:
     module: the program.
     stage: HLO stage of the run's training graphs. After optimisation, a kernel is a program with
       one fusion instruction, as in the public data; before, it is what the fusion computes.
+    source: the program's name in error messages.
+
+  Raises:
+    LimitError: the kernels have too many instructions together.
   """
   computations = {computation.id: computation for computation in module.computations}
   found: dict[bytes, Kernel] = {}
-  opaque = fused_later = 0
+  opaque = fused_later = size = 0
   for computation in _top_computations(module):
     operands = {instruction.id: instruction for instruction in computation.instructions}
     for instruction in computation.instructions:
@@ -169,6 +176,10 @@ def split(module: hlo_pb2.HloModuleProto, stage: str) -> Split:
         fused_later += (instruction.opcode not in (*_TRIVIAL, *_ENTERED, "custom-call")
                         and len(instruction.shape.dimensions) > 0)
         continue
+      size += sum(len(part.instructions) for part in kernel.computations)
+      limits.check(size, limits.KERNEL_INSTRUCTIONS, f"{source}: the number of instructions of its "
+                   "kernels, each with the computations that it calls,",
+                   "rank a smaller part of the program")
       kernel.name = instruction.name
       key = _digest(kernel)
       name = instruction.name

@@ -92,7 +92,7 @@ def parts_of(to_rank: Sequence[programs.HloProgram], kind: str, source: str, mod
 
 
 def _kernels_of(program: programs.HloProgram, run_stage: str) -> list[Part]:
-  divided = kernels.split(program.data.module, run_stage)
+  divided = kernels.split(program.data.module, run_stage, program.source)
   if not divided.kernels:
     raise errors.CompatibilityError(
         f"{program.source} has no kernel to rank: no fusion, dot, convolution, reduction, sort, "
