@@ -26,8 +26,8 @@ def test_a_partly_filled_collection_can_be_used_on_request(tmp_path):
   # The run knows that its collection is incomplete.
   done = commands.run("evaluate", "--run_dir", run_dir, "--baselines=")
   assert done.returncode == 0, done.stderr
-  assert ("partial: 1 graph is missing in tile:tiny test, so these are not the figures of the whole "
-          "split") in done.stdout.splitlines()
+  assert ("partial: 1 graph is missing in tile:tiny test, so these are not the figures of the "
+          "whole split") in done.stdout.splitlines()
   metrics = json.loads((run_dir / "evaluation" / "test" / "metrics.json").read_text())
   assert metrics["missing_graphs"] == 1
   done = commands.run("predict", "--run_dir", run_dir)

@@ -75,8 +75,8 @@ class Comparison:
     if not self.task.missing:
       return ""
     missing = "1 graph is" if self.task.missing == 1 else f"{self.task.missing} graphs are"
-    return (f"partial: {missing} missing in {self.task.collection.name} {self.task.split}, so these "
-            "are not the figures of the whole split")
+    return (f"partial: {missing} missing in {self.task.collection.name} {self.task.split}, so "
+            "these are not the figures of the whole split")
 
   def differences(self, model: str, part: _Part = lambda frame: frame
                   ) -> dict[str, dict[str, bootstrap.Interval]]:
