@@ -41,7 +41,7 @@ LABELS = ("duration", "workload", "rank")
 NONE, OTHER = "none", "other"
 DEVICES = {1: "host", 0: "device", trace_graph.MISSING: NONE}
 _RANKED = re.compile(r"(.+?)\.(\d{1,9})(?:\.et|\.json)(?:\.gz)?")
-_TRACE_SUFFIXES = (".et", ".json", ".et.gz", ".json.gz")
+SUFFIXES = (".et", ".json", ".et.gz", ".json.gz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +94,10 @@ def trace_files(inputs: Sequence[files.PathLike]) -> list[pathlib.Path]:
       result.append(path)
       continue
     members = sorted(member for member in path.iterdir() if member.is_file()
-                     and member.name.endswith(_TRACE_SUFFIXES) and not files.is_companion(member))
+                     and member.name.endswith(SUFFIXES) and not files.is_companion(member))
     if not members:
       raise errors.MissingDataError(
-          f"{path} has no traces: no file ends in {', '.join(_TRACE_SUFFIXES)}; pass the folder "
+          f"{path} has no traces: no file ends in {', '.join(SUFFIXES)}; pass the folder "
           "that holds them, or the files")
     result += members
   return result
@@ -109,7 +109,7 @@ def workload_and_rank(path: files.PathLike) -> tuple[str, int]:
   match = _RANKED.fullmatch(name)
   if match:
     return match[1], int(match[2])
-  for suffix in sorted(_TRACE_SUFFIXES, key=len, reverse=True):
+  for suffix in sorted(SUFFIXES, key=len, reverse=True):
     if name.endswith(suffix) and name != suffix:
       return name.removesuffix(suffix), -1
   return name, -1

@@ -196,12 +196,12 @@ def _check_acyclic(edges: np.ndarray, levels: np.ndarray, ids: Sequence[int], so
     return
   # Every node on or after a cycle has the last level, and depends on another such node.
   last = levels.max()
-  waits_for = {}
+  waits_for: dict[int, int] = {}
   for consumer, producer in edges[(levels[edges] == last).all(1)].tolist():
     waits_for.setdefault(consumer, producer)
   node = int(edges[blocked[0], 0])
   seen: dict[int, int] = {}
-  path = []
+  path: list[int] = []
   while node not in seen:
     seen[node] = len(path)
     path.append(node)
