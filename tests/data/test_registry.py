@@ -191,6 +191,7 @@ def test_a_name_is_registered_once(tmp_path, name):
     ({"name": "layout:mine"}, "name is 'layout:mine'; expected tile:<source>"),
     ({"name": 3}, "name is 3; expected tile:<source>"),
     ({"target": 3}, "target is 3; expected a string"),
+    ({"target": "\x1b[31mtpu"}, r"target is '\x1b[31mtpu'; expected a string of at most 255 prin"),
     ({"splits": {}}, "splits is {}; expected an object"),
     ({"name": "tile:" + "x" * 300}, "expected tile:<source> of at most 255 characters"),
     ({"name": "tile:\x1b[2J"}, r"name is 'tile:\x1b[2J'; expected tile:<source> of at most"),

@@ -295,8 +295,10 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
        "0 or -1"),
       ("hlo_stage", values.get("hlo_stage", HLO_STAGES[0]) in HLO_STAGES,
        " or ".join(map(repr, HLO_STAGES))),
+      *((key, name(values.get(key, "")), f"a string of at most {_LONGEST_NAME} printed characters")
+        for key in ("target", "metric")),
       *((key, text(values.get(key, "")), "a string")
-        for key in ("target", "path", "metric", "description", "citation")),
+        for key in ("path", "description", "citation")),
   )
   for key, good, expected in checks:
     if not good:
