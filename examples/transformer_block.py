@@ -16,7 +16,8 @@ BATCH, LENGTH, WIDTH, HEADS = 4, 64, 128, 4
 
 def normalised(x, scale):
   centred = x - x.mean(axis=-1, keepdims=True)
-  return scale * centred / jnp.sqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + 1e-6)
+  variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+  return scale * centred * jax.lax.rsqrt(variance + 1e-6)
 
 
 def transformer_block(x, parameters):

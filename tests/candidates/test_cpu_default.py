@@ -49,17 +49,18 @@ def test_by_hand():
   assert sides == best
 
 
-def test_a_default_that_was_not_sampled_is_added():
+def test_a_default_that_was_not_sampled_replaces_another():
   module = small_programs.matmul(96, 96, 96)
   sampled = tiles.enumerate_tiles(module, "xla_cpu", 5, 0)
   found, sides = _default(module, 5)
   _, expected = _default(module)
-  assert sides == expected and found.count == 6 and found.default == 5
-  np.testing.assert_array_equal(found.arrays["config_feat"][:5], sampled.arrays["config_feat"])
-  for position in range(5):
+  assert sides == expected and found.count == 5 and found.default == 4
+  np.testing.assert_array_equal(
+      found.arrays["config_feat"][:4], sampled.arrays["config_feat"][:4])
+  for position in range(4):
     assert found.profile(position) == sampled.profile(position)
   # The features are those of the profile.
-  row = found.arrays["config_feat"][5]
+  row = found.arrays["config_feat"][4]
   assert row[8:10].tolist() == list(sides[:2]) and row[0] == sides[2]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests import testdata
 from tests.candidates import small_programs
+from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import kernels
 from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.hlo import graph
@@ -213,3 +214,30 @@ def test_a_real_training_step():
   assert opcodes == {"dot", "reduce", "transpose", "gather", "scatter"}
 
 
+
+
+def test_computations_may_be_listed_after_their_callers():
+  module, main = small_programs.program()
+  x = small_programs.add(main, "parameter", [8, 8])
+  for _ in range(2):
+    x = small_programs.add(main, "call", [8, 8], [x], called_computation_ids=[2])
+  called = module.computations.add(id=2, name="called")
+  y = small_programs.add(called, "parameter", [8, 8])
+  small_programs.add(called, "dot", [8, 8], [y, y])
+  assert kernels.why_not_one(module) == "has 2 dots, convolutions and library calls"
+  small_programs.add(called, "call", [8, 8], [y], called_computation_ids=[1])
+  with pytest.raises(errors.DataError, match="k.pb: computation 'main' calls itself"):
+    kernels.why_not_one(module, "k.pb")
+
+
+def test_kernels_of_many_calls_are_limited():
+  module, main = small_programs.program()
+  inner = module.computations.add(id=2, name="c2")
+  x = small_programs.add(inner, "parameter", [8])
+  for _ in range(600):
+    x = small_programs.add(inner, "negate", [8], [x])
+  x = small_programs.add(main, "parameter", [8])
+  for _ in range(600):
+    x = small_programs.add(main, "fusion", [8], [x], called_computation_ids=[2])
+  with pytest.raises(errors.LimitError, match="k.pb: the number of instructions of its kernels"):
+    kernels.split(module, stages.AFTER, "k.pb")

@@ -70,13 +70,16 @@ def test_tiles():
       "  2=  unclear                        3, 1 of 2 faster            0  -       2x2     -",
       "  2=  default  1.00x                 2-4                         2  -       1x3     1x8    "
       "the default",
-      "   4  1 in 10  0.80x (0.70 to 0.90)  2-4, 1 of 2 faster          3  -       2x6     -",
-      "  =        equal scores: the model does not distinguish these",
-      "  faster   of the validation configurations with such a lead over the default, how many "
-      "were faster than it",
-      "  speed    the default's runtime divided by theirs: the median, and the range of half of "
-      "them (150 configurations of 10 programs in all)",
-      "  members  the ranks that the run's 2 networks give it; how many place it above the default"]
+      "   4  1 in 10  0.80x (0.70 to 0.90)  2-4, 1 of 2 faster          3  -       2x6     -"]
+  assert rank_tables.legend([result]).splitlines() == [
+      "=        equal scores: the model does not distinguish these",
+      "faster   of the validation configurations with such a lead over the default, how many were "
+      "faster than it;",
+      "         unclear: the model cannot tell them from the default",
+      "speed    the default's runtime divided by theirs: the median, and the range of half of them "
+      "(150 configurations of 10 programs in all)",
+      "members  the ranks that the run's 2 networks give it; how many of them place it above the "
+      "default"]
 
 
 def test_layouts():
@@ -93,8 +96,9 @@ def test_layouts():
 def test_without_a_known_default():
   result = _ranked(runs=TILES[:2], scores=[1, 2], evidence=EVIDENCE)
   text = rank_tables.table(result)
-  assert "its default configuration is not known, so no gain over it is predicted" in text
-  assert "faster" not in text.splitlines()[5] and "rank  candidate" in text
+  assert "no gain over the default is predicted: its default configuration is not known" in text
+  assert "faster" not in text and "rank  candidate" in text
+  assert rank_tables.legend([result]) == ""
 
 
 def test_a_kernel_of_a_program():
@@ -112,6 +116,18 @@ def test_what_training_never_saw():
   text = rank_tables.table(result)
   assert "  training never saw these opcodes: sort; the ranking may be no better than" in text
   assert "  training never saw these element types: bf16; the ranking may be" in text
+  # Leads of validation programs say nothing about such a program.
+  result = _ranked(runs=TILES, scores=[1, 2, 3, 4], unseen_types=("bf16",), evidence=EVIDENCE)
+  text = rank_tables.table(result)
+  assert ("no gain over the default is predicted: training never saw some of its opcodes or "
+          "element types") in text and "faster" not in text
+
+
+def test_an_operation_that_was_not_validated():
+  other = evidence.Evidence("valid", EVIDENCE.calibration, "", EVIDENCE.figures[:1])
+  text = rank_tables.table(_ranked(runs=TILES, scores=[1, 2, 3, 4], evidence=other))
+  assert ("no gain over the default is predicted: the run was not validated on programs whose main "
+          "operation is dot") in text and "faster" not in text
 
 
 @pytest.mark.parametrize("share, text", [
@@ -119,6 +135,7 @@ def test_what_training_never_saw():
     (0.94, "9 in 10"), (0.97, "over 9 in 10"), (1.0, "over 9 in 10")])
 def test_a_share_claims_no_certainty(share, text):
   clear = calibration.Bin(-np.inf, 50, 9, share, (share, share), 1.0, (1.0, 1.0), (1.0, 1.0))
-  only = evidence.Evidence("valid", calibration.Calibration((clear,), 9, 50), "", ())
+  only = evidence.Evidence(
+      "valid", calibration.Calibration((clear,), 9, 50), "", EVIDENCE.figures)
   result = _ranked(runs=TILES, scores=[1, 2, 3, 4], evidence=only, top_k=1)
-  assert text in rank_tables.table(result).splitlines()[5]
+  assert text in rank_tables.table(result).splitlines()[-1]

@@ -94,6 +94,7 @@ def test_json_of_tiles():
       "program": "p", "kind": "tile", "instructions": 3, "operation": "dot", "hlo_stage": None,
       "validation_of_this_operation": None,
       "candidates": {"count": 4, "source": "runs", "given": 4, "equal": 0}, "rank_of_default": 1,
+      "why_no_gain_is_predicted": "the run has no calibration",
       "unseen_opcodes": [], "unseen_types": [],
       "tiled_array": {"instruction": "dot.102", "opcode": "dot", "shape": "f32[4,6]",
                       "unit": "as in the file"}}

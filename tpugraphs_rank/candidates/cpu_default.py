@@ -30,9 +30,10 @@ _USUAL_BYTES = 4
 
 def with_default(candidates: candidate_set.Candidates, module: hlo_pb2.HloModuleProto,
                  source: str, known: tuple[int, ...] = ()) -> candidate_set.Candidates:
-  """Generated tiles of `xla_cpu` with their default marked, and added if it was not sampled.
+  """Generated tiles of `xla_cpu` with their default marked.
 
-  Other candidates, and those of kernels with too many tiles, are returned as they are.
+  If it was not sampled, it replaces the last one, so that there are no more than before. Other
+  candidates, and those of kernels with too many tiles, are returned as they are.
 
   Args:
     candidates: the candidates.
@@ -58,10 +59,10 @@ def with_default(candidates: candidate_set.Candidates, module: hlo_pb2.HloModule
   about = {**about, "default": RULE}
   if len(equal):
     return dataclasses.replace(candidates, default=int(equal[0]), about=about)
-  count = candidates.count
+  last = candidates.count - 1
 
   def profile_of(position: int) -> candidate_set.Profile:
-    if position < count:
+    if position < last:
       return candidates.profile(position)
     profile = candidate_set.Profile()
     for name, entries in zip(tuning.TILE_BOUNDS, groups):
@@ -69,8 +70,8 @@ def with_default(candidates: candidate_set.Candidates, module: hlo_pb2.HloModule
     return profile
 
   return dataclasses.replace(
-      candidates, arrays={**candidates.arrays, "config_feat": np.concatenate([rows, row])},
-      profile=profile_of, default=count, about=about)
+      candidates, arrays={**candidates.arrays, "config_feat": np.concatenate([rows[:-1], row])},
+      profile=profile_of, default=last, about=about)
 
 
 def _entries(bounds: tuple[tile_spaces.Bound, ...], sides: np.ndarray) -> np.ndarray:

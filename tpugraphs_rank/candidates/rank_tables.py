@@ -77,7 +77,7 @@ def _figures(figures: evidence_lib.Figures, what: str = "programs") -> str:
 
 
 def table(ranked: ranking.Ranked) -> str:
-  """The best candidates of a program, one per line, and what the columns mean."""
+  """What is known about a program, and its best candidates, one per line."""
   candidates = ranked.candidates
   rows = [_row(ranked, position) for position in ranked.best]
   titles = list(dict.fromkeys(title for row in rows for title in row))
@@ -89,7 +89,7 @@ def table(ranked: ranking.Ranked) -> str:
              f"; the default has rank {ranked.shared_rank(candidates.default)[0]}")
   best = (f"best {len(ranked.best)} of {candidates.count} "
           f"candidate{'s' * (candidates.count > 1)}{default}")
-  return "\n".join([f"{_name(ranked)}: {best}", *_about(ranked), text, *_legend(ranked, titles)])
+  return "\n".join([f"{_name(ranked)}: {best}", *_about(ranked), text])
 
 
 def _name(ranked: ranking.Ranked) -> str:
@@ -112,9 +112,8 @@ def _about(ranked: ranking.Ranked) -> list[str]:
   lines = [f"  {what}, HLO {_stage(stage)}" if stage else f"  {what}"]
   if ranked.evidence is not None:
     figures = ranked.evidence.of(operation)
-    lines.append(
-        f"  validation of such programs: {_figures(figures, f'with {operation}')}" if figures else
-        f"  the run was not validated on programs whose main operation is {operation}")
+    if figures is not None:
+      lines.append(f"  validation of such programs: {_figures(figures, f'with {operation}')}")
   for noun, unseen in (("opcodes", ranked.unseen_opcodes), ("element types", ranked.unseen_types)):
     if unseen:
       lines.append(f"  training never saw these {noun}: {', '.join(unseen)}; the ranking may be no "
@@ -124,8 +123,8 @@ def _about(ranked: ranking.Ranked) -> list[str]:
     tiled = requests.tiled_array(
         module, None if tiling is None else str(tiling), ranked.program.source)
     lines.append(f"  tiles of {tiled}; sides {tiled.unit}")
-  if candidates.default is None:
-    lines.append("  its default configuration is not known, so no gain over it is predicted")
+  if ranked.why_uncalibrated:
+    lines.append(f"  no gain over the default is predicted: {ranked.why_uncalibrated}")
   return lines
 
 
@@ -140,7 +139,7 @@ def _row(ranked: ranking.Ranked, position: int) -> dict[str, str]:
     row["faster"] = _share(known.faster) if known.is_clear else "unclear"
     row["speed"] = (f"{known.speedup:.2f}x ({known.speedup_half[0]:.2f} to "
                     f"{known.speedup_half[1]:.2f})" if known.is_clear else "")
-  elif is_default and ranked.evidence is not None and ranked.evidence.calibration is not None:
+  elif is_default and not ranked.why_uncalibrated:
     row["faster"], row["speed"] = "default", "1.00x"
   if ranked.members is not None:
     row["members"] = _members(ranked, position)
@@ -172,22 +171,24 @@ def _members(ranked: ranking.Ranked, position: int) -> str:
   return f"{span}, {above} of {len(places)} faster"
 
 
-def _legend(ranked: ranking.Ranked, titles: Sequence[str]) -> list[str]:
+def legend(results: Sequence[ranking.Ranked]) -> str:
+  """What the columns mean that the tables of some rankings have; "" if they explain themselves."""
   lines = []
-  if any(ranked.shared_rank(position)[1] for position in ranked.best):
-    lines.append("  =        equal scores: the model does not distinguish these")
-  if "faster" in titles and ranked.evidence is not None:
-    calibration = ranked.evidence.calibration
-    assert calibration is not None
-    lines.append(
-        f"  faster   of the {_split(ranked.evidence)} configurations with such a lead over the "
-        "default, how many were faster than it")
-    lines.append(
-        "  speed    the default's runtime divided by theirs: the median, and the range of half of "
-        f"them ({calibration.candidates} configurations of {calibration.programs} programs in all)")
-  if "members" in titles:
-    assert ranked.members is not None
-    lines.append(f"  members  the ranks that the run's {len(ranked.members)} networks give it" + (
-        "; how many place it above the default" if ranked.candidates.default is not None else ""))
-  return lines
-
+  if any(ranked.shared_rank(position)[1] for ranked in results for position in ranked.best):
+    lines.append("=        equal scores: the model does not distinguish these")
+  predicted = next((ranked for ranked in results if not ranked.why_uncalibrated), None)
+  if predicted is not None:
+    assert predicted.evidence is not None and predicted.evidence.calibration is not None
+    calibration = predicted.evidence.calibration
+    lines += [
+        f"faster   of the {_split(predicted.evidence)} configurations with such a lead over the "
+        "default, how many were faster than it;",
+        "         unclear: the model cannot tell them from the default",
+        "speed    the default's runtime divided by theirs: the median, and the range of half of "
+        f"them ({calibration.candidates} configurations of {calibration.programs} programs in all)"]
+  members = next((ranked.members for ranked in results if ranked.members is not None), None)
+  if members is not None:
+    known = any(ranked.candidates.default is not None for ranked in results)
+    lines.append(f"members  the ranks that the run's {len(members)} networks give it" + (
+        "; how many of them place it above the default" if known else ""))
+  return "\n".join(lines)

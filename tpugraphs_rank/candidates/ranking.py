@@ -96,16 +96,29 @@ class Ranked:
   def calibrated(self, position: int) -> calibration_lib.Bin | None:
     """The validation configurations whose lead over the default was like this candidate's.
 
-    None for the default, and where the default is not known or the run has no calibration.
+    None for the default, and where nothing is known; see `why_uncalibrated`.
     """
     default = self.candidates.default
-    if (default is None or position == default or self.evidence is None
-        or self.evidence.calibration is None):
+    if self.why_uncalibrated or position == default:
       return None
+    assert self.evidence is not None and self.evidence.calibration is not None
     lead = float(self.scores[position]) - float(self.scores[default])
     return self.evidence.calibration.of(np.array([lead]))[0]
 
-  @property
+  @functools.cached_property
+  def why_uncalibrated(self) -> str:
+    """Why no gain over the default is predicted; "" if gains are predicted."""
+    if self.evidence is None or self.evidence.calibration is None:
+      return "the run has no calibration"
+    if self.candidates.default is None:
+      return "its default configuration is not known"
+    if self.unseen_opcodes or self.unseen_types:
+      return "training never saw some of its opcodes or element types"
+    if self.evidence.of(self.operation) is None:
+      return f"the run was not validated on programs whose main operation is {self.operation}"
+    return ""
+
+  @functools.cached_property
   def operation(self) -> str:
     """The program's main operation, see `operations.main_operation`."""
     return operations.main_operation(graph.node_opcodes(self.program.data.module).tolist())
@@ -174,6 +187,7 @@ def to_json(ranked: Ranked) -> dict[str, Any]:
       "validation_of_this_operation": None if of_kind is None else dataclasses.asdict(of_kind),
       "candidates": {"count": candidates.count, **candidates.about},
       "rank_of_default": ranked.rank_of_default or None,
+      "why_no_gain_is_predicted": ranked.why_uncalibrated or None,
       "unseen_opcodes": list(ranked.unseen_opcodes), "unseen_types": list(ranked.unseen_types)}
   if ranked.kernel is not None:
     ranking_json["kernel_of"] = {

@@ -255,7 +255,8 @@ def define_flags() -> None:
   flags.DEFINE_integer("top_k", 10, "Number of best configurations to report.")
   flags.DEFINE_string("output", None, "Folder of the results. By default predictions/ in the run "
                       "directory, or in the current folder for a bundled run.")
-  flags.DEFINE_string("module", None, "Rank only the program of this name, from a file of several.")
+  flags.DEFINE_string("module", None, "Rank only the program of this name, from a file of several. "
+                      "NAME#2 is the second of several of one name.")
   flags.DEFINE_enum("kernels", preparing.ONE, list(preparing.KERNELS),
                     "For runs on tiles. one: the program must be one kernel. auto: rank each "
                     "fusion, dot, reduction and so on of a program as a kernel of its own. whole: "
@@ -293,6 +294,8 @@ def main(argv: list[str]) -> None:
   print(rank_tables.heading(rankings.run) + "\n")
   for result in rankings.results:
     print(rank_tables.table(result) + "\n", flush=True)
+  if explained := rank_tables.legend(rankings.results):
+    print(explained + "\n")
   if rankings.skipped:
     print(f"{len(rankings.skipped)} other kernels cannot be tiled; the JSON file says why\n")
   if values.measure:

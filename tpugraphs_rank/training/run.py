@@ -121,9 +121,7 @@ class Run:
     prepared = self._prepared(programs)
     scores = self._scorer(prepared) if prepared else []
     for program, values in zip(programs, scores):
-      if not np.isfinite(values).all():
-        raise errors.DataError(
-            f"{program.graph.name}: scores are not finite; its features may be extreme")
+      _check_finite(program.graph, values)
     return scores
 
   def _prepared(self, programs: Sequence[splits.ProgramView]) -> list[batches.PreparedGraph]:
@@ -189,14 +187,17 @@ class Run:
     """
     for group in self._checked_groups(graphs_):
       programs = [splits.ProgramView(graph) for graph in group]
-      scores = self._scores_of(programs)
       if len(self._member_scorers) == 1:
-        yield from (Scored(graph, values, None) for graph, values in zip(group, scores))
+        for graph, scores in zip(group, self._scores_of(programs)):
+          yield Scored(graph, scores, None)
         continue
       prepared = self._prepared(programs)
       by_member = [scorer(prepared) for scorer in self._member_scorers]
-      for graph, values, *members in zip(group, scores, *by_member):
-        yield Scored(graph, values, np.stack(members))
+      for graph, *members in zip(group, *by_member):
+        # The ensemble's scores are the mean; computing them again would take as long as all others.
+        mean = np.sum(members, axis=0) / np.float32(len(members))
+        _check_finite(graph, mean)
+        yield Scored(graph, mean, np.stack(members))
 
   def _checked_groups(self, graphs_: Iterable[graphs.ConfiguredGraph]
                       ) -> Iterator[list[graphs.ConfiguredGraph]]:
@@ -284,6 +285,11 @@ class Run:
     if self.strict:
       raise errors.CompatibilityError(message)
     _logger.warning("%s", message)
+
+
+def _check_finite(graph: graphs.Graph, scores: np.ndarray) -> None:
+  if not np.isfinite(scores).all():
+    raise errors.DataError(f"{graph.name}: scores are not finite; its features may be extreme")
 
 
 def _groups(graphs_: Iterable[graphs.ConfiguredGraph]
