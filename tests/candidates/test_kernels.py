@@ -12,6 +12,7 @@ from tpugraphs_rank.candidates import kernels
 from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.hlo import graph
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import limits
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import stages
 
@@ -230,14 +231,15 @@ def test_computations_may_be_listed_after_their_callers():
     kernels.why_not_one(module, "k.pb")
 
 
-def test_kernels_of_many_calls_are_limited():
+def test_kernels_of_many_calls_are_limited(monkeypatch):
+  monkeypatch.setattr(limits, "KERNEL_INSTRUCTIONS", 3000)
   module, main = small_programs.program()
   inner = module.computations.add(id=2, name="c2")
   x = small_programs.add(inner, "parameter", [8])
-  for _ in range(600):
+  for _ in range(60):
     x = small_programs.add(inner, "negate", [8], [x])
   x = small_programs.add(main, "parameter", [8])
-  for _ in range(600):
+  for _ in range(60):
     x = small_programs.add(main, "fusion", [8], [x], called_computation_ids=[2])
   with pytest.raises(errors.LimitError, match="k.pb: the number of instructions of its kernels"):
     kernels.split(module, stages.AFTER, "k.pb")

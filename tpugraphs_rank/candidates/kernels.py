@@ -22,6 +22,7 @@ from tpugraphs_rank import escaping
 from tpugraphs_rank.candidates import value_graph
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import limits
+from tpugraphs_rank.hlo import order
 from tpugraphs_rank.hlo import shapes
 from tpugraphs_rank.hlo import stages
 
@@ -61,8 +62,16 @@ class Kernel:
   copies: tuple[str, ...]
 
 
-def why_not_one(module: hlo_pb2.HloModuleProto) -> str:
-  """Why a program is not one kernel, as the end of "the program ..."; "" if it is one."""
+def why_not_one(module: hlo_pb2.HloModuleProto, source: str = "the module") -> str:
+  """Why a program is not one kernel, as the end of "the program ..."; "" if it is one.
+
+  Args:
+    module: the program.
+    source: its name in error messages.
+
+  Raises:
+    DataError: computations call one another recursively.
+  """
   top = [instruction for computation in _top_computations(module)
          for instruction in computation.instructions]
   fusions = sum(instruction.opcode == "fusion" for instruction in top)
@@ -79,7 +88,7 @@ def why_not_one(module: hlo_pb2.HloModuleProto) -> str:
     return f"returns {results} arrays"
   if fusions:
     return ""
-  counted = _counts(module)
+  counted = _counts(module, source)
   for opcodes, most, what in (
       (_CONTRACTIONS, 1, "dots, convolutions and library calls"),
       (_REDUCTIONS, _MOST_REDUCTIONS, "reductions")):
@@ -97,11 +106,11 @@ def _results(module: hlo_pb2.HloModuleProto) -> int:
   return 1 if root is None else sum(1 for _ in shapes.arrays(root.shape))
 
 
-def _counts(module: hlo_pb2.HloModuleProto) -> dict[str, int]:
+def _counts(module: hlo_pb2.HloModuleProto, source: str) -> dict[str, int]:
   """How often a program executes each opcode, if calls are replaced by what they compute."""
   by_id: dict[int, dict[str, int]] = {}
-  # Files list a computation before those that call it.
-  for computation in module.computations:
+  for position in order.callees_first(module, source):
+    computation = module.computations[position]
     counts: dict[str, int] = {}
     for instruction in computation.instructions:
       counts[instruction.opcode] = counts.get(instruction.opcode, 0) + 1

@@ -76,7 +76,7 @@ def parts_of(to_rank: Sequence[programs.HloProgram], kind: str, source: str, mod
     if kind != "tile" or mode == WHOLE or has_tiles:
       parts.append(Part(program))
       continue
-    reason = kernels.why_not_one(program.data.module)
+    reason = kernels.why_not_one(program.data.module, program.source)
     if not reason:
       parts.append(Part(program))
     elif mode == ONE:

@@ -114,7 +114,7 @@ class Expanded:
       raise errors.DataError(
           f"{source} has no instructions; expected a program; dump it again")
     shapes.check(module, source)
-    order.check_calls(module, source)
+    order.callees_first(module, source)  # Refuses recursion.
     self._module = module
     self._positions = order.computation_positions(module, source)
     self._prepared: dict[int, tuple[list[_Step], int]] = {}

@@ -76,7 +76,7 @@ def edge_index(
   """
   # Look up ids in the instruction's own computation first: some versions of XLA restart the
   # numbering in each computation.
-  order.check_calls(module, source)
+  order.callees_first(module, source)  # Refuses recursion.
   computations = order.computation_positions(module, source)
   starts = np.cumsum([0] + [len(c.instructions) for c in module.computations]).tolist()
   all_positions = [order.instruction_positions(c, source) for c in module.computations]

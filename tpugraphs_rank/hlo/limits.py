@@ -12,7 +12,7 @@ from tpugraphs_rank import errors
 # compute.
 EXPANDED_VALUES = 1 << 16
 # Instructions of all kernels into which a program is cut, each with the computations that it calls.
-KERNEL_INSTRUCTIONS = 1 << 18
+KERNEL_INSTRUCTIONS = 1 << 17
 # Length of one axis, and of all axes multiplied, of an array that is cut into tiles.
 EXTENT = (1 << 32) - 1
 ELEMENTS = (1 << 48) - 1

@@ -101,8 +101,8 @@ def operands_first(computation: hlo_pb2.HloComputationProto, positions: dict[int
   return order
 
 
-def check_calls(module: hlo_pb2.HloModuleProto, source: str = "the module") -> None:
-  """Refuses recursion.
+def callees_first(module: hlo_pb2.HloModuleProto, source: str = "the module") -> list[int]:
+  """Positions of all computations, those that are called before their callers.
 
   Raises:
     DataError: a computation calls itself, directly or through others; or its id occurs twice.
@@ -111,14 +111,13 @@ def check_calls(module: hlo_pb2.HloModuleProto, source: str = "the module") -> N
   calls = [sorted({positions[called] for instruction in computation.instructions
                    for called in instruction.called_computation_ids if called in positions})
            for computation in module.computations]
-  if all(not called or called[-1] < caller for caller, called in enumerate(calls)):
-    return  # The usual order of a file.
-  _, repeated = _ordered(len(calls), lambda position: calls[position])
+  order, repeated = _ordered(len(calls), lambda position: calls[position])
   if repeated is not None:
     name = escaping.quoted(module.computations[repeated].name)
     raise errors.DataError(
         f"{source}: computation {name} calls itself; expected a program without recursion; dump "
         "the program again")
+  return order
 
 
 def _ordered(count: int, needs: Callable[[int], Iterable[int]]) -> tuple[list[int], int | None]:
