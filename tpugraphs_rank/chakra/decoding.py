@@ -103,7 +103,7 @@ def decode(several: dags.Dags, graph: int, costs: costs_lib.Costs | None = None)
       tuple(producers[first[node]:first[node + 1]]) for node in range(count)), **columns)
 
 
-def unusable(nodes: Nodes) -> np.ndarray:
+def unusable(nodes: Nodes | trace_graph.TraceGraph) -> np.ndarray:
   """(n,) bool: the nodes that cost nothing, by the rule of `exporting`."""
   compute = (nodes.types == node_kinds.COMP) | _by_host(nodes)
   memory = np.isin(nodes.types, list(node_kinds.MEMORY))
@@ -161,7 +161,7 @@ def fuse(nodes: Nodes, removed: np.ndarray, source: str) -> Nodes:
   return nodes.take(kept, tuple(result))
 
 
-def _by_host(nodes: Nodes) -> np.ndarray:
+def _by_host(nodes: Nodes | trace_graph.TraceGraph) -> np.ndarray:
   return np.isin(nodes.types, list(node_kinds.COMMUNICATION)) & (nodes.device == 1)
 
 

@@ -137,7 +137,7 @@ def _limited(nodes: Iterable[Node], path: files.PathLike) -> Iterator[Node]:
 
 
 def write(path: files.PathLike, trace: Trace, compress: bool = False) -> None:
-  """Writes a trace, atomically; as JSON if the file's name ends in `.json`.
+  """Writes a trace, atomically; as JSON if the name ends in `.json` or `.json.gz`.
 
   Args:
     path: of the file; by convention `<prefix>.<rank>.et`.
@@ -156,7 +156,7 @@ def write(path: files.PathLike, trace: Trace, compress: bool = False) -> None:
       if compress:
         output = stack.enter_context(  # type: ignore[assignment]
             gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
-      if path.suffix == ".json":
+      if path.name.removesuffix(".gz").endswith(".json"):
         json_form.write(output, trace.metadata, trace.nodes)
         return
       _write_message(output, trace.metadata, path, "the metadata")

@@ -85,6 +85,15 @@ GROUPS: dict[str, dict[str, Command]] = {
                               "", _PARTS),
         "augment": Command("Test whether synthetic programs improve a ranker", True, "", _PARTS),
     },
+    "Chakra traces": {
+        "chakra import": Command("Turn execution traces into graphs for LayerDAG"),
+        "chakra export": Command("Write graphs as traces that simulators run, one a rank"),
+        "chakra inspect": Command("Print what traces hold and what is wrong with them", False,
+                                  "FILE ..."),
+        "chakra synthesize": Command("Learn from traces and write synthetic ones", True, "",
+                                     _PARTS),
+        "chakra compare": Command("Compare synthetic traces with real ones"),
+    },
 }
 COMMANDS: dict[str, Command] = {
     name: command for group in GROUPS.values() for name, command in group.items()}
