@@ -44,7 +44,8 @@ def test_rankers_without_training(tree, tmp_path, monkeypatch):
   assert results["seeds"] == [0] and list(results["graphs"]) == list(tpu_layouts.GRAPHS)
   for name, by_share in results["known"].items():
     facts = results["graphs"][name]
-    assert facts["configurations"] == 40 and facts["default_measurements"] >= 1
+    assert facts["configurations"] == 40 and facts["usual_measurements"] >= 1
+    assert facts["has_default"] and 0 < facts["pairs_apart"] <= 1
     assert facts["noise_ceiling"]["repeated"] >= 9
     # All shares are tested on the same part, the fifth that the largest share leaves.
     assert by_share["20"]["tested_on"] == by_share["80"]["tested_on"] > 0
@@ -55,7 +56,7 @@ def test_rankers_without_training(tree, tmp_path, monkeypatch):
   for place in results["across"].values():
     assert place["rankers"]["default_configuration"]["top1_slowdown"]["n"] == 1
   assert "unet_3d.4x4.bf16 random" in done.stdout and "boosted_trees" in done.stdout
-  for table in ("graphs", "tau", "slowdown", "details", "across"):
+  for table in ("graphs", "tau", "apart", "details", "across"):
     text = getattr(tpu_layout_tables, table)(results)
     assert text.startswith("| graph |") and "nan" not in text
   # Finished cases are kept, for the same settings only.
