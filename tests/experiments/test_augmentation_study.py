@@ -137,8 +137,8 @@ def test_a_case_runs_once_and_is_tied_to_its_settings(tiny, tmp_path, monkeypatc
   ran = []
   cases = cases_lib.plan({"tile:real": _settings(tiny)}, [3], ["real", "layerdag"], [0, 1, 2])
 
-  def run(part, output, number):
-    del number
+  def run(part, output, number, processes):
+    del number, processes
     ran.append(len(part))
     for case in part:
       path = cases_lib._path(output, case)
@@ -235,9 +235,9 @@ def test_tables():
     assert gains.gain_text(ten["parts"][name]["real_oversampled"]["tau"]) in lines[3]
 
 
-def _run_in_process(cases, output, number):
+def _run_in_process(cases, output, number, processes):
   """Replaces the process that runs cases."""
-  del number
+  del number, processes
   tasks = {}
   for case in cases:
     path = cases_lib._path(output, case)
