@@ -42,13 +42,17 @@ def test_the_result_of_the_process_is_returned(converter):
 
 
 def test_errors_of_the_compiler_are_quoted(converter):
-  lines = "\n\n".join(f"error {i}" for i in range(9))
-  converter(lambda program, result: subprocess.CompletedProcess([], 1, "", lines))
-  with pytest.raises(errors.DataError, match=r"x.mlir is MLIR, but JAX cannot convert it to HLO: "
-                                             r"error 0 \| error 1 \| error 2 \| error 3; expected"):
+  def fail(stderr, status=1):
+    converter(lambda program, result: subprocess.CompletedProcess([], status, "", stderr))
+  fail("UNKNOWN: -:3:19: error: unregistered dialect\n<unknown>:0: error: failed\n")
+  message = "x.mlir is MLIR, but JAX cannot convert it to HLO: line 3, column 19: unregistered dialect;"
+  with pytest.raises(errors.DataError, match=message):
     stablehlo.to_hlo(b"module {}", "x.mlir")
-  converter(lambda program, result: subprocess.CompletedProcess([], -11, "", ""))
-  with pytest.raises(errors.DataError, match="cannot convert it to HLO: status -11"):
+  fail("some other\n\nproblem " + "x" * 999)
+  with pytest.raises(errors.DataError, match="to HLO: some other problem x{381};"):
+    stablehlo.to_hlo(b"module {}", "x.mlir")
+  fail("", -11)
+  with pytest.raises(errors.DataError, match="to HLO: its compiler ended with status -11"):
     stablehlo.to_hlo(b"module {}", "x.mlir")
 
 
@@ -66,3 +70,53 @@ def test_output_of_a_process(monkeypatch):
   assert (done.returncode, done.stderr) == (0, "") and done.stdout
   with pytest.raises(subprocess.TimeoutExpired):
     environment.output_of("http.server", "0", seconds=0.5)
+
+
+PROGRAM = """
+module @jit_f {
+  func.func public @main(%arg0: tensor<8x4xf32>, %arg1: tensor<4x8xf32>) -> tensor<8x8xf32> {
+    %0 = call @inner(%arg0, %arg1) : (tensor<8x4xf32>, tensor<4x8xf32>) -> tensor<8x8xf32>
+    return %0 : tensor<8x8xf32>
+  }
+  func.func private @inner(%a: tensor<8x4xf32>, %b: tensor<4x8xf32>) -> tensor<8x8xf32> {
+    %0 = stablehlo.dot_general %a, %b, contracting_dims = [1] x [0]
+      : (tensor<8x4xf32>, tensor<4x8xf32>) -> tensor<8x8xf32>
+    return %0 : tensor<8x8xf32>
+  }
+}
+"""
+
+
+@needs_jax
+@pytest.mark.slow
+def test_a_program_is_converted_by_jax():
+  for text in (PROGRAM, "#loc = loc(unknown)\n" + PROGRAM, "\ufeff// A comment.\n" + PROGRAM):
+    raw = reading.parse_raw(text.encode(), "x.mlir")
+    assert (raw.kind, raw.modules[0].module.name) == ("StableHLO", "jit_f")
+    arrays = graph.graph_arrays(raw.modules[0].module)
+    opcodes = [i.opcode for c in raw.modules[0].module.computations for i in c.instructions]
+    assert opcodes == ["parameter", "parameter", "dot", "parameter", "parameter", "call"]
+    assert arrays["edge_index"].tolist() == [[2, 0], [2, 1], [5, 2], [5, 3], [5, 4]]
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize("text,message", [
+    (PROGRAM.replace("@main", "@other"), "requires module with `main` function"),
+    (PROGRAM[:400], "line \\d+, column \\d+: expected"),
+    (PROGRAM.replace("call @inner", 'call @missing'), "does not reference a valid function"),
+    ("module {\n  %0 = \"tf.Const\"() : () -> tensor<2xf32>\n}", "unregistered dialect"),
+])
+def test_what_jax_cannot_convert(text, message):
+  with pytest.raises(errors.DataError, match=f"x.mlir is MLIR, but JAX cannot .*{message}"):
+    reading.parse_raw(text.encode(), "x.mlir")
+
+
+@needs_jax
+@pytest.mark.slow
+@testdata.required
+def test_a_real_file_with_source_locations():
+  raw = reading.read_raw(testdata.path("field_cases") / "stablehlo_debug_info.pb")
+  assert raw.kind == "StableHLO"
+  assert [i.opcode for i in raw.modules[0].module.computations[0].instructions] == [
+      "parameter", "dot"]

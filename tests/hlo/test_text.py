@@ -1,8 +1,10 @@
 """HLO text: every syntax in use, the same features as the protobuf, and exact errors."""
 
+import os
 import pathlib
 import random
 import re
+import subprocess
 import time
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 
 from tests import testdata
 from tpugraphs_rank import errors
+from tpugraphs_rank.collect import environment
+from tpugraphs_rank.hlo import folders
 from tpugraphs_rank.hlo import graph
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import reading
@@ -122,6 +126,13 @@ def test_text_and_protobuf_have_the_same_features(name, style):
   _check_same(module.module, hlo_text.parse(printing.module_text(module.module, style), "x"))
 
 
+@pytest.mark.parametrize("name", [
+    "jax_branches.before_optimizations", "jax_branches.cpu_after_optimizations",
+    "jax_convnet.before_optimizations", "jax_quantised.before_optimizations"])
+def test_text_and_protobuf_that_xla_dumps_have_the_same_features(name):
+  _check_same(_only(FIXTURES / f"{name}.hlo.pb"), _only(FIXTURES / f"{name}.txt"))
+
+
 @testdata.required
 @pytest.mark.parametrize("name", [
     "tpu_raw/op_tuning_data.pb", "field_cases/tuple_root_sort.pb",
@@ -131,6 +142,59 @@ def test_text_and_protobuf_of_real_programs_have_the_same_features(name):
   for module in reading.read_raw(testdata.path(name)).modules:
     for style in printing.STYLES:
       _check_same(module.module, hlo_text.parse(printing.module_text(module.module, style), "x"))
+
+
+needs_jax = pytest.mark.skipif(
+    not environment.is_ready(), reason="the collector's environment does not exist")
+
+
+def _run_jax(*arguments, flags=""):
+  subprocess.run(
+      [str(environment.python()), str(pathlib.Path(__file__).with_name("jax_programs.py")),
+       *map(str, arguments)],
+      env={"PATH": os.environ["PATH"], "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}, check=True)
+
+
+@needs_jax
+@pytest.mark.slow
+def test_all_that_xla_dumps_of_many_programs(tmp_path):
+  _run_jax(flags=f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_proto --xla_dump_hlo_as_text")
+  texts = sorted(tmp_path.glob("*optimizations.txt"))
+  assert len(texts) == 22 and len({path.name.split(".")[1] for path in texts}) == 11
+  for path in texts:
+    _check_same(_only(path.with_suffix(".hlo.pb")), _only(path))
+  # Each program once, and none of the reports.
+  assert folders.programs(tmp_path) == [path.with_suffix(".hlo.pb") for path in texts]
+
+
+@needs_jax
+@testdata.required
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [
+    f"hlo/maxtext.{module}.{stage}.hlo.pb.gz"
+    for module in ("module_0003.jit__unnamed_wrapped_function_",
+                   "module_0012.jit_raw_generate_synthetic_data", "module_0016.jit_train_step")
+    for stage in ("before_optimizations", "sm_9.0_gpu_after_optimizations")])
+def test_a_real_training_step(name, tmp_path):
+  module = _only(testdata.path(name))
+  (tmp_path / "module.pb").write_bytes(module.SerializeToString())
+  _run_jax(tmp_path / "module.pb", tmp_path / "text")
+  for style in ("now", "older"):
+    read = _only(tmp_path / f"text.{style}.txt")
+    theirs = graph.graph_arrays(read, -1)
+    for key, array in graph.graph_arrays(module, -1).items():
+      np.testing.assert_array_equal(array, theirs[key], err_msg=key)
+    # XLA does not print the computations of asynchronous operations.
+    unnamed = [c.name.startswith("async_wrapped") for c in read.computations]
+    assert sum(unnamed) == sum(c.name.startswith("async_computation") for c in module.computations)
+    for ours, other, is_unnamed in zip(module.computations, read.computations, unnamed):
+      assert is_unnamed or [i.name for i in ours.instructions] == [
+          i.name for i in other.instructions]
+
+
+def _only(path):
+  [module] = reading.read_raw(path).modules
+  return module.module
 
 
 def _check_same(ours, read):
@@ -256,6 +320,10 @@ ENTRY e {
       "dynamic-slice", [a.id, b.id], [2, 2])
   assert list(op.shape.dimensions) == [2, 2] and wrapped.root_id == op.id
   assert not main.instructions[2].dynamic_slice_sizes
+  # The value of an attribute may contain a space.
+  assert _one("x = f32[8] all-reduce(p), replica_groups=mesh['a'=2,'b'=2], device_ids=([4]) {'a'}, "
+              "to_apply=r, channel_id=1", "r {\n  a = f32[] parameter(0)\n}\n"
+              ).called_computation_ids == [1]
   # These are operations of their own.
   assert _one("x = f32[8,8] all-reduce-start(p), replica_groups=[2,2]<=[4]T(1,0)"
               ).opcode == "all-reduce-start"

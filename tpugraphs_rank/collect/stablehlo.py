@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import re
 import subprocess
 import tempfile
 
@@ -11,7 +12,8 @@ from tpugraphs_rank.collect import environment
 _CONVERTER = "tpugraphs_rank.collect.common.stablehlo_to_hlo"
 # The conversion of a program with 10,000 operations takes a few seconds.
 _SECONDS = 300.0
-_SHOWN_LINES = 4
+_SHOWN = 400
+_MLIR_ERROR = re.compile(r"-:(\d+):(\d+): error: (.*)")
 
 _log = logging.getLogger("tpugraphs_rank.collect")
 
@@ -43,8 +45,15 @@ def to_hlo(content: bytes, source: str) -> bytes:
           "the program as HLO instead") from None
     if done.returncode == 0 and result.exists():
       return result.read_bytes()
-  lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-  shown = " | ".join(lines[:_SHOWN_LINES]) or f"status {done.returncode}"
   raise errors.DataError(
-      f"{source} is MLIR, but JAX cannot convert it to HLO: {shown[:600]}; expected StableHLO with "
-      "a function `main` and static shapes; export the program again, or export it as HLO")
+      f"{source} is MLIR, but JAX cannot convert it to HLO: "
+      f"{_problem(done.stderr) or f'its compiler ended with status {done.returncode}'}; expected "
+      "StableHLO with a function `main`; export the program again, or export it as HLO")
+
+
+def _problem(messages: str) -> str:
+  """The first error of MLIR with its place, or else the first lines."""
+  found = _MLIR_ERROR.search(messages)
+  if found:
+    return f"line {found[1]}, column {found[2]}: {found[3]}"[:_SHOWN]
+  return " ".join(messages.split())[:_SHOWN]

@@ -23,6 +23,7 @@ from tpugraphs_rank import registries
 from tpugraphs_rank.hlo import compression
 from tpugraphs_rank.hlo import file_types
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import printed_order
 from tpugraphs_rank.hlo import text as hlo_text
 from tpugraphs_rank.hlo import tuning_pb2
 
@@ -53,7 +54,8 @@ class RawFile:
     source: its name in error messages.
     kind: what it is: `TuningData`, `ModuleTuningData`, `HloModuleProto`, `HloProto`,
       `HloSnapshot`, `HLO text` or `StableHLO`.
-    modules: its programs. A plain HLO program is a `ModuleTuningData` without runs.
+    modules: its programs. A plain HLO program is a `ModuleTuningData` without runs. The
+      computations of plain programs are in the order in which XLA prints them.
   """
   source: str
   kind: str
@@ -122,6 +124,7 @@ def parse_raw(data: bytes, source: str = "the input") -> RawFile:
   text = file_types.decode(data)
   if text is not None and file_types.is_hlo(text):
     module = hlo_text.parse(text, source)
+    printed_order.sort_computations(module, as_printed=True)
     return RawFile(source, HLO_TEXT, (tuning_pb2.ModuleTuningData(module=module),))
   if data.startswith(file_types.MLIR_BYTECODE) or text is not None and file_types.is_mlir(text):
     # Without the byte order mark, which the converter does not expect.
@@ -133,6 +136,8 @@ def parse_raw(data: bytes, source: str = "the input") -> RawFile:
     raise _refusal(data, text, source)
   for module in raw.modules:
     _check_complete(module.module, source)
+    if not raw.has_runs:
+      printed_order.sort_computations(module.module)
   return raw
 
 

@@ -13,6 +13,7 @@ _STRING = r""""[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*'"""
 _INSIDE = re.compile(
     rf"[^\"'(){{}}\[\]/]+|{_STRING}|/\*.*?\*/|/|[(){{}}\[\]]", re.DOTALL)
 _PLAIN = re.compile(r"""[^\s,"'(){}\[\]]+""")
+_SPACED_BRACKET = re.compile(r"[ \t]+(?=[({\[])")
 _WHOLE_STRING = re.compile(_STRING, re.DOTALL)
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
@@ -110,8 +111,8 @@ class Scanner:
   def value(self) -> str:
     """Passes over the value of an attribute, and returns its text.
 
-    A value is a sequence of words, strings and brackets without a space between them, such as
-    `{0,1}`, `b01f_01io->b01f`, `[2,4]<=[8]` or `"text"`.
+    A value is a sequence of words, strings and brackets, such as `{0,1}`, `b01f_01io->b01f`,
+    `[2,4]<=[8]`, `"text"` or `mesh['a'=2] {'a'}`. Only brackets may follow a space.
 
     Raises:
       DataError: there is none, or it does not end.
@@ -131,7 +132,10 @@ class Scanner:
           raise self.error("expected the end of the string that starts here; the text is cut off")
         self.position = string.end()
       else:
-        break
+        spaced = _SPACED_BRACKET.match(self.text, self.position)
+        if spaced is None or self.position == start:
+          break
+        self.position = spaced.end()
     if self.position == start:
       raise self.error(f"expected a value after '=', but there is {self.upcoming()}")
     return self.text[start:self.position]
