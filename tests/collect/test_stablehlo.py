@@ -45,7 +45,7 @@ def test_errors_of_the_compiler_are_quoted(converter):
   def fail(stderr, status=1):
     converter(lambda program, result: subprocess.CompletedProcess([], status, "", stderr))
   fail("UNKNOWN: -:3:19: error: unregistered dialect\n<unknown>:0: error: failed\n")
-  message = "x.mlir is MLIR, but JAX cannot convert it to HLO: line 3, column 19: unregistered dialect;"
+  message = "x.mlir is MLIR, but JAX cannot convert it to HLO: line 3, column 19: unregistered"
   with pytest.raises(errors.DataError, match=message):
     stablehlo.to_hlo(b"module {}", "x.mlir")
   fail("some other\n\nproblem " + "x" * 999)
