@@ -40,7 +40,8 @@ def known_rows(results: Mapping[str, Any], figure: str = "tau") -> _Rows:
   header = ["graph", "ranker", *(f"{share} %" for share in shares)]
   rows = []
   for graph, by_share in results["known"].items():
-    for ranker in by_share[shares[0]]["rankers"]:
+    # The largest share has all rankers.
+    for ranker in by_share[max(shares, key=int)]["rankers"]:
       cells = [by_share[share]["rankers"].get(ranker, {}).get(figure) for share in shares]
       rows.append([graph, ranker, *(result_tables.cell(figure, cell) for cell in cells)])
   return header, rows

@@ -39,7 +39,8 @@ def main(argv: list[str]) -> None:
   result = training.train(values.run_dir)
   print(f"{result.state} after epoch {result.epochs}; best epoch {result.best_epoch}\n")
   print(tables.text(("validation metric", "best epoch"),
-                    [(name, f"{value:.4f}") for name, value in result.metrics.items()]))
+                    [(name, "undefined" if value is None else f"{value:.4f}")
+                     for name, value in result.metrics.items()]))
   print("next: " + commands.command(
       "evaluate", "--run_dir", shlex.quote(values.run_dir), *_split(config.data)))
 

@@ -126,7 +126,7 @@ def difference_rows(
   header = [f"gain of {model} over", *(TITLES.get(shown.get(column, column), column)
                                        for column in columns), "graphs"]
   rows = []
-  for baseline, intervals in differences.items():
+  for baseline, intervals in differences.items() if columns else ():
     cells = []
     for column in columns:
       interval = intervals[column]

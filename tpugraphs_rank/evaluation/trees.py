@@ -323,6 +323,7 @@ def tune_on(data: TuningData, grid: Sequence[Settings]) -> Settings:
 
   results = run_all(best_stage, grid, "boosted_trees: tuning", "setting")
   tau, best = max(results, key=lambda result: result[0])
-  _logger.info("boosted_trees: mean tau %.3f on the validation split with %s", tau, ", ".join(
+  _logger.info("boosted_trees: mean tau %s on the validation split with %s",
+               f"{tau:.3f}" if np.isfinite(tau) else "undefined", ", ".join(
       f"{name} {value}" for name, value in dataclasses.asdict(best).items()))
   return best
