@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 import pytest
 
 from tpugraphs_rank import escaping
+from tpugraphs_rank import tables
 
 
 @pytest.mark.parametrize("name, shown", [
@@ -34,3 +35,10 @@ def test_values(read, shown):
 
 def test_numbers_that_python_does_not_write():
   assert escaping.value(10**5000) == "<int that is too long to show>"
+
+
+def test_tables_escape_their_cells():
+  text = tables.text(["name", "x"], [["\x1b[2Ja\nERROR", "1"], ["b", "22"]])
+  name = r"\x1b[2Ja\nERROR"
+  assert text == (f"{'name'.ljust(len(name))}   x\n{'-' * len(name)}  --\n{name}   1\n"
+                  f"{'b'.ljust(len(name))}  22\n")

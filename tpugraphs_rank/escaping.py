@@ -20,8 +20,15 @@ def shown(name: str, longest: int = _LONGEST) -> str:
   """
   if len(name) > longest:
     name = f"{name[:longest - 6]}...{name[-3:]}"
+  return printable(name)
+
+
+def printable(text: str) -> str:
+  """A text of any length with all characters that are not printable escaped; see `shown`."""
+  if text.isprintable():
+    return text
   return "".join(
-      character if character.isprintable() else repr(character)[1:-1] for character in name)
+      character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def quoted(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from tpugraphs_rank import escaping
+
 LEFT, RIGHT = "l", "r"
 
 
@@ -11,7 +13,7 @@ def text(header: Sequence[str], rows: Sequence[Sequence[str]], align: str | None
 
   Args:
     header: titles of the columns.
-    rows: the cells, one list per row.
+    rows: the cells, one list per row. Characters that are not printable are escaped.
     align: one letter per column, "l" or "r". By default, the first column is aligned to the left
       and all others to the right.
     rule: whether a line of dashes separates the header from the rows.
@@ -20,6 +22,8 @@ def text(header: Sequence[str], rows: Sequence[Sequence[str]], align: str | None
     The lines of the table, each ending with a newline.
   """
   align = align or LEFT + RIGHT * (len(header) - 1)
+  # Names of graphs and programs come from files.
+  rows = [[escaping.printable(cell) for cell in row] for row in rows]
   widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
   lines = [[cell.ljust(width) if side == LEFT else cell.rjust(width)
             for cell, width, side in zip(line, widths, align)] for line in (header, *rows)]
