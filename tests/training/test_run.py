@@ -10,6 +10,7 @@ from tests import synthetic
 from tests.training import small_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import element_types
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.training import run
 from tpugraphs_rank.training import trainer
@@ -36,7 +37,8 @@ def finished(stub_run, tmp_path):
 def test_attributes_of_a_run(finished):
   opened = run.load_run(str(finished))
   assert opened.about == {"collection": "tile:tiny", "kind": "tile", "target": "chip",
-                          "hlo_stage": "after_optimization"}
+                          "hlo_stage": "after_optimization",
+                          "element_types": [element_types.OTHER]}  # The graphs have no types.
   assert opened.config.training.epochs == 1 and not opened.strict
 
 

@@ -54,7 +54,8 @@ def test_the_run_directory_is_complete(trained):
   events = {name for name in names if name.startswith("tensorboard/")}
   assert names - events == {
       "config.json", "environment.json", "status.json", "normalizer.npz", "history.csv",
-      "metrics.json", "train.log", "checkpoints/best.npz", "checkpoints/latest.npz"}
+      "metrics.json", "calibration.json", "train.log", "checkpoints/best.npz",
+      "checkpoints/latest.npz"}
   assert len(events) == int(trained.config.training.tensorboard)
   log = (trained.path / "train.log").read_text()
   assert "plan: " in log

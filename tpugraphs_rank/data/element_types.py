@@ -14,7 +14,7 @@ from tpugraphs_rank.hlo import features
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import shapes
 
-OTHER = "a type without a feature column (such as f8e4m3fn or s4)"
+OTHER = "others (no feature column)"
 _FIRST = tile_features.TYPES.start
 _PREFIX = "shape_element_type_is_"
 _NAMES = tuple(name.removeprefix(_PREFIX) for name in features.NODE_FEATURE_NAMES
