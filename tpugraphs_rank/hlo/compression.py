@@ -17,7 +17,11 @@ _CHUNK = 1 << 20
 
 
 class _Decompressor(Protocol):
-  eof: bool
+  """What the decompressors of the standard library share."""
+
+  @property
+  def eof(self) -> bool:
+    ...
 
   @property
   def unused_data(self) -> bytes:

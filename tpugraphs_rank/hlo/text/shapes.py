@@ -9,7 +9,7 @@ from tpugraphs_rank.hlo.text import scanner as scanning
 MAX_DEPTH = 32
 UNKNOWN_DIMENSION = -2**63  # XLA's number for `?`.
 
-ELEMENT_TYPES: dict[str, int] = {
+ELEMENT_TYPES: dict[str, hlo_pb2.PrimitiveType] = {
     name.lower(): number for name, number in hlo_pb2.PrimitiveType.items()
     if name not in ("PRIMITIVE_TYPE_INVALID", "TUPLE", "OPAQUE_TYPE", "BUFFER")}
 ELEMENT_TYPES["opaque"] = hlo_pb2.OPAQUE_TYPE
