@@ -71,23 +71,23 @@ def table(results: dict[str, Any]) -> str:
   for name, model in results["models"].items():
     for place, one in enumerate(model["calibration"]["bins"]):
       low, high = one["faster_interval"]
-      lead = "below" if one["least_lead"] is None else f"{one['least_lead']:.2f}"
+      lead = "lowest" if one["least_lead"] is None else f"{one['least_lead']:.2f}"
       parts = [model["test"].get(part, {}).get("bins") for part in PARTS]
       rows.append([
-          f"`{name}`", lead, f"{one['faster']:.0%} ({low:.0%} to {high:.0%})",
+          f"`{name}`", lead, f"{100 * one['faster']:.0f} ({100 * low:.0f} to {100 * high:.0f})",
           f"{one['speedup']:.2f}x ({one['speedup_half'][0]:.2f} to {one['speedup_half'][1]:.2f})",
           *(_outcome(bins[place] if bins else None) for bins in parts)])
   return tables.markdown(
-      ["model", "lead from", "validation: faster (90 % interval)",
-       "validation: default / runtime (half)",
-       *(f"test, {part}: faster, median" for part in PARTS)],
+      ["model", "lead from", "validation: % faster (90 % interval)", "default / runtime (half)",
+       *(f"test, {part}: % faster, median" for part in PARTS)],
       rows)
 
 
 def _outcome(outcome: dict[str, Any] | None) -> str:
   if outcome is None or outcome["faster"] is None:
     return "-"
-  return f"{outcome['faster']:.0%} of {outcome['candidates']}, {outcome['speedup']:.2f}x"
+  return (f"{100 * outcome['faster']:.0f} of {outcome['candidates']}, "
+          f"{outcome['speedup']:.2f}x")
 
 
 def define_flags() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from absl import flags
 
 from experiments import augmentation_study
+from experiments import calibration_check
 from experiments import comparison_tables
 from experiments import label_study
 from experiments import layerdag_benchmark
@@ -32,6 +33,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "layout_xla_cpu_mixed": comparison_tables.layouts,
     "layout_xla_cpu_mixed_differences": comparison_tables.differences,
     "tpu_kernels": comparison_tables.seen,
+    "calibration": calibration_check.table,
     "benchmark_speedups": report.speedup_table,
     "benchmark_streaming": report.streaming_table,
     "layerdag_tpu_tile": layerdag_study.readme_table,
