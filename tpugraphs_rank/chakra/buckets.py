@@ -31,7 +31,7 @@ def labels(numbers: Sequence[int] | np.ndarray, per_octave: int) -> np.ndarray:
 def values(numbers: Sequence[int] | np.ndarray, per_octave: int) -> dict[str, int]:
   """For each bucket that occurs, the geometric mean of its numbers, rounded.
 
-  The mean lies in the bucket, so that it gets the bucket's label again. Missing numbers and zeros
+  The mean is within the bucket, so that it gets the bucket's label again. Missing numbers and zeros
   are left out.
 
   Args: as `labels`.

@@ -30,7 +30,7 @@ class Costs:
   """Costs of kinds of nodes.
 
   Attributes:
-    attribute: the attribute of the graphs that tells the kinds apart.
+    attribute: the attribute of the graphs that separates the kinds.
     fields: for each of its values the fields of `decoding.Nodes` to set.
   """
 
