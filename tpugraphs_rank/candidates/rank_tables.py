@@ -80,7 +80,7 @@ def table(ranked: ranking.Ranked) -> str:
   """What is known about a program, and its best candidates, one per line."""
   candidates = ranked.candidates
   rows = [_row(ranked, position) for position in ranked.best]
-  titles = list(dict.fromkeys(title for row in rows for title in row))
+  titles = list(dict.fromkeys(title for row in rows for title, cell in row.items() if cell))
   align = "".join(tables.RIGHT if title in ("rank", "candidate") else tables.LEFT
                   for title in titles)
   text = tables.text(titles, [[row.get(title, "") for title in titles] for row in rows], align,
