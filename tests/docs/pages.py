@@ -11,10 +11,11 @@ NAME = "tpugraphs-rank"
 # In the order in which a reader meets them. All share a folder, as a reader's commands do.
 EXECUTED = (
     "README.md", "examples/README.md", "docs/index.md", "docs/how_it_works/metrics.md",
-    "docs/tutorials/rank_your_program.md", "docs/tutorials/train_on_your_data.md",
-    "docs/tutorials/generate_graphs.md")
+    "docs/tutorials/rank_your_program.md", "docs/tutorials/export_your_program.md",
+    "docs/tutorials/train_on_your_data.md", "docs/tutorials/generate_graphs.md")
 # What a page says before a block that differs from the rule "executed":
-#   <!-- test: not executed -->, <!-- test: needs the network -->, <!-- test: use FILE as NAME -->
+#   <!-- test: not executed -->, <!-- test: needs the network -->, <!-- test: use FILE as NAME -->,
+#   <!-- test: executed with JAX -->, which is in the collector's environment.
 _BLOCK = re.compile(
     r"(?:<!-- test: (?P<note>[^>]*) -->\n)?^```(?P<language>\w*)[^\n`]*\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL)
