@@ -2,6 +2,7 @@
 
 import json
 
+from tests import testdata
 from tests.cli import test_train
 from tests.helpers import commands
 from tests.training import small_runs
@@ -51,3 +52,16 @@ def test_a_partly_filled_collection_can_be_used_on_request(tmp_path):
     done = commands.run(command, "--run_dir", run_dir)
     assert done.returncode == 1 and "or work with the one that exists: --partial" in done.stderr
   assert commands.run("predict", "--run_dir", run_dir, "--partial").returncode == 0
+
+
+@testdata.required
+def test_a_few_real_graphs_in_the_released_folders(tmp_path):
+  (tmp_path / "npz").symlink_to(testdata.path("tpugraphs_npz"))
+  real = ["--collection", "layout:xla:default", "--data_root", tmp_path]
+  assert commands.run("describe", *real).returncode == 1
+  done = commands.run("describe", *real, "--partial")
+  assert done.returncode == 0 and done.stdout.endswith(
+      "\nMissing: train has 1 of 61 graphs; valid has 1 of 7 graphs; test has 1 of 8 graphs.\n\n")
+  done = commands.run("pack", *real, "--partial", "--output", tmp_path / "packed")
+  assert done.returncode == 0, done.stderr
+  assert [": 1 graphs, " in line for line in done.stdout.splitlines()] == [True] * 3
