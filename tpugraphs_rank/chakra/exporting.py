@@ -77,6 +77,7 @@ class Report:
     files: number of traces.
     nodes: nodes that the traces of these graphs have, each graph counted once.
     fused: nodes without cost that were removed.
+    fused_communication: those of them that are communication without bytes.
     midpoints: numbers that are the middle of a bucket, because the data set lacks its number.
     undefined_device: nodes that do not state their device; written as nodes of the device.
     durations_only: compute nodes with a duration but without operations or bytes.
@@ -88,6 +89,7 @@ class Report:
   files: int = 0
   nodes: int = 0
   fused: int = 0
+  fused_communication: int = 0
   midpoints: int = 0
   undefined_device: int = 0
   durations_only: int = 0
@@ -98,6 +100,7 @@ class Report:
     lines = [f"{self.graphs:,} graphs, {self.nodes:,} nodes, {self.files:,} traces"]
     for count, text in (
         (self.fused, "nodes without cost fused: their users wait for what they waited for"),
+        (self.fused_communication, "of these are communication that does not state its bytes"),
         (self.midpoints, "numbers are the middle of their bucket, whose number is not stored"),
         (self.undefined_device, "nodes do not state their device; written as device operations"),
         (self.durations_only, "compute nodes have a duration but not both operations and bytes: a "
@@ -288,6 +291,7 @@ def _prepared(several: dags.Dags, graph: int, name: str, settings: Settings, rep
           f"{shown}; expected a duration, or operations and bytes; give costs in a file (--costs), "
           "or fuse them (--zero_cost fuse)")
     report.fused += int(removed.sum())
+    report.fused_communication += int((removed & decoding.on_network(nodes)).sum())
     nodes = decoding.fuse(nodes, removed, source)
   compute = nodes.types == node_kinds.COMP
   rated = (nodes.operations > 0) & (nodes.size > 0)
