@@ -112,6 +112,12 @@ def test_hlo_text_is_recognised(text):
     assert decoded is not None and file_types.is_hlo(decoded)
 
 
+@pytest.mark.parametrize("text", [
+    "computations {\n  name: \"a\"\n}", "int f() {\n  x = g(1);\n}", "key = [1]", "f { a = b }"])
+def test_other_text_is_not_hlo(text):
+  assert not file_types.is_hlo(text)
+
+
 @pytest.mark.parametrize("text", ["modules are good", "module = 3", "#!/bin/sh", "# heading"])
 def test_other_text_is_not_mlir(text):
   assert not file_types.is_mlir(text)

@@ -387,6 +387,14 @@ def test_the_last_computation_is_the_entry_and_the_last_instruction_the_root_by_
   assert module.computations[1].root_id == module.computations[1].instructions[1].id
 
 
+def test_computations_without_a_header():
+  body = SMALL[SMALL.index("%region_0.1"):]
+  module = hlo_text.parse(body, "x")
+  assert module.name == ""
+  module.name = "jit_f.1"
+  assert module == hlo_text.parse(SMALL, "x")
+
+
 def test_damaged_text_is_a_typed_error_or_another_program():
   texts = [SMALL] + [
       printing.module_text(hlo_text.parse(SMALL, "x"), style) for style in printing.STYLES]

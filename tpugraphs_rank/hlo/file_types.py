@@ -18,6 +18,11 @@ _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _MLIR = re.compile(
     r"""(?:module\b(?!\s*=)|"?builtin\.module\b|func\.func\b|"?(?:stablehlo|mhlo|chlo)\."""
     r"""|[#!][A-Za-z_][\w.\-$]*\s*=|\{-\#)""")
+_MODULE = re.compile(r"HloModule\b")
+# Two lines of a computation, for texts without the line that names their module.
+_COMPUTATION = re.compile(r"(?:ENTRY\s+)?%?[A-Za-z_][\w.\-]*\s*(?:\(|\{)", re.ASCII)
+_INSTRUCTION = re.compile(
+    r"(?:ROOT\s+)?%?[A-Za-z_][\w.\-]*\s*=\s*(?:[a-z]+[0-9a-z]*\[|\()", re.ASCII)
 MLIR_BYTECODE = b"ML\xefR"
 
 
@@ -38,7 +43,14 @@ def program_start(text: str) -> int:
 
 def is_hlo(text: str) -> bool:
   """Whether a text is HLO."""
-  return text.startswith("HloModule", program_start(text))
+  start = program_start(text)
+  if _MODULE.match(text, start):
+    return True
+  end = text.find("\n", start)
+  if end < 0 or not _COMPUTATION.match(text, start) or not text[start:end].rstrip().endswith("{"):
+    return False
+  blank = _BLANK.match(text, end)
+  return blank is not None and _INSTRUCTION.match(text, blank.end()) is not None
 
 
 def is_mlir(text: str) -> bool:

@@ -8,6 +8,7 @@ from tpugraphs_rank.hlo.text import modules
 from tpugraphs_rank.hlo.text import scanner as scanning
 from tpugraphs_rank.hlo.text import shapes
 
+_HEADER = re.compile(r"HloModule\b")
 _MODULE_NAME = re.compile(r"[^\s,]+")
 _ENTRY = re.compile(r"ENTRY\b(?!\s*=)")
 _HEAD = re.compile(r"(ROOT\s+)?%?([A-Za-z_0-9][\w.\-]*)\s*=", re.ASCII)
@@ -34,7 +35,8 @@ def parse(text: str, source: str) -> hlo_pb2.HloModuleProto:
   """The module that a text describes.
 
   Args:
-    text: the text, from `HloModule` on; comments and white space may come before it.
+    text: the text of a module, or only of its computations: then the module has no name. Comments
+      and white space may come before it.
     source: its name in error messages.
 
   Returns:
@@ -57,7 +59,19 @@ class _Parser:
 
   def module(self) -> hlo_pb2.HloModuleProto:
     scanner = self._scanner
-    scanner.expect("HloModule", "at the start")
+    name = self._header()
+    computations = []
+    while scanner.peek():
+      computations.append(self._computation())
+    if not computations:
+      raise scanner.error("expected at least one computation; the text is cut off")
+    return modules.build(name, computations, scanner)
+
+  def _header(self) -> str:
+    """Passes over what comes before the computations, and returns the name of the module."""
+    scanner = self._scanner
+    if not scanner.match(_HEADER):
+      return ""
     name = scanner.match(_MODULE_NAME)
     if name is None:
       raise scanner.error("expected the name of the module")
@@ -66,12 +80,7 @@ class _Parser:
     while scanner.match(_TABLE):
       while scanner.match(_TABLE_ROW):
         scanner.value()
-    computations = []
-    while scanner.peek():
-      computations.append(self._computation())
-    if not computations:
-      raise scanner.error("expected at least one computation; the text is cut off")
-    return modules.build(name[0], computations, scanner)
+    return name[0]
 
   def _computation(self) -> modules.Computation:
     scanner = self._scanner
