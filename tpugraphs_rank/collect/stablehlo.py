@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank.collect import environment
 
 _CONVERTER = "tpugraphs_rank.collect.common.stablehlo_to_hlo"
@@ -55,5 +56,5 @@ def _problem(messages: str) -> str:
   """The first error of MLIR with its place, or else the first lines."""
   found = _MLIR_ERROR.search(messages)
   if found:
-    return f"line {found[1]}, column {found[2]}: {found[3]}"[:_SHOWN]
-  return " ".join(messages.split())[:_SHOWN]
+    messages = f"line {found[1]}, column {found[2]}: {found[3]}"
+  return escaping.shown(" ".join(messages.split())[:_SHOWN], _SHOWN)

@@ -2,6 +2,7 @@
 
 import re
 
+from tpugraphs_rank import escaping
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo.text import scanner as scanning
 
@@ -105,7 +106,8 @@ class Shapes:
       shape.dimensions.extend(map(_dimension, found[2].split(",") if found[2].strip() else ()))
     except ValueError:
       raise scanner.error(
-          f"damaged dimensions [{found[2][:40]}]; expected whole numbers below 2**63, `<=N` or `?`",
+          f"damaged dimensions [{escaping.shown(found[2], 40)}]; expected whole numbers below 2**63, "
+          "`<=N` or `?`",
           start) from None
     if number in _WITHOUT_LAYOUT:
       return
@@ -121,7 +123,8 @@ class Shapes:
       shape.layout.minor_to_major.extend(
           scanning.integer(axis) for axis in order.split(",") if axis.strip())
     except ValueError:
-      raise scanner.error(f"damaged layout {{{order[:40]}}}", start) from None
+      raise scanner.error(
+          f"damaged layout {{{escaping.shown(order, 40)}}}", start) from None
     if len(shape.layout.minor_to_major) != rank:
       raise scanner.error(
           f"a layout of {len(shape.layout.minor_to_major)} axes for a shape of {rank}", start)
