@@ -106,9 +106,8 @@ class Shapes:
       shape.dimensions.extend(map(_dimension, found[2].split(",") if found[2].strip() else ()))
     except ValueError:
       raise scanner.error(
-          f"damaged dimensions [{escaping.shown(found[2], 40)}]; expected whole numbers below 2**63, "
-          "`<=N` or `?`",
-          start) from None
+          f"damaged dimensions [{escaping.shown(found[2], 40)}]; expected whole numbers below "
+          "2**63, `<=N` or `?`", start) from None
     if number in _WITHOUT_LAYOUT:
       return
     rank = len(shape.dimensions)
