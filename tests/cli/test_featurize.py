@@ -72,6 +72,13 @@ def test_command_line(tmp_path):
   assert _run(path, "--input", path, "--output", str(tmp_path / "out")).returncode == 2
 
 
+def test_long_names_of_modules_are_cut(tmp_path):
+  path = tmp_path / "x.pb"
+  _kernels(path, ["a" * 251, "a" * 300])
+  written = featurize.featurize([str(path)], str(tmp_path / "out")).written
+  assert len(written) == 2 and all(path.exists() and len(path.name) < 255 for path in written)
+
+
 def test_names_are_unique_across_inputs(tmp_path):
   first = _kernels(tmp_path / "a.pb", ["k", "k", "m/../n"])
   second = _kernels(tmp_path / "b.pb", ["k"])
