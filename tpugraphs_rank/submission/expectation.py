@@ -131,7 +131,10 @@ def expect(names: Sequence[str | registry.Collection] = COLLECTIONS, split: str 
   Then its IDs, and the numbers of configurations as far as possible, are those that are public.
 
   Args:
-    names, split, data_root, partial: as for `from_data`.
+    names: the collections, in the order of the file.
+    split: the split that is ranked.
+    data_root: as for `load_collection`.
+    partial: whether to expect only the graphs that exist if the split is incomplete.
 
   Raises:
     TpuGraphsRankError: as for `from_data`; in particular if the folder `data_root` was given and

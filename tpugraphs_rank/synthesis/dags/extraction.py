@@ -60,7 +60,8 @@ def extract(collection: str, splits: Sequence[str] | None = None,
     subgraphs: number of operand cones to take from each program (see `operand_cone`) in place of
       the program, at random roots, with 3 nodes or more; 0: the programs themselves.
     seed: seed for the choice of the roots.
-    data_root, partial: see `data.collections.load_collection`.
+    data_root: see `data.collections.load_collection`.
+    partial: see `data.collections.load_collection`.
 
   Returns:
     The graphs. Whole programs have the label `runtime`: the mean over the configurations of
