@@ -33,7 +33,8 @@ def test_modules_of_one_name(tmp_path):
                               small_programs.matmul(7, 8, 9, "other"),
                               small_programs.matmul(10, 11, 12, "same"))
   assert [program.name for program in programs.read(path)] == ["same#1", "other", "same#2"]
-  with pytest.raises(errors.ConfigError, match="has 2 modules named 'same'.*--module 'same#1' to "):
+  with pytest.raises(errors.ConfigError, match="has 2 modules named 'same'; expected one; .*: "
+                     "--module='same#1' or 'same#2'$"):
     programs.read(path, "same")
   [program] = programs.read(path, "same#2")
   assert program.data.module == small_programs.matmul(10, 11, 12, "same")

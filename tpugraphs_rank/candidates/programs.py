@@ -78,10 +78,11 @@ def read(path: files.PathLike, module: str | None = None) -> list[HloProgram]:
     return chosen
   same = [name for name, (own, _) in zip(names, found) if own == module]
   if same:
+    joined = " or " if len(same) == 2 else " to "
     raise errors.ConfigError(
         f"{raw.source} has {len(same)} modules named {escaping.quoted(module)}; expected one; "
-        f"choose it with --module '{escaping.shown(same[0])}' to '{escaping.shown(same[-1])}', in "
-        "the order of the file")
+        "choose it by its place in the file: --module="
+        + joined.join(escaping.quoted(name) for name in (same[0], same[-1])))
   shown = ", ".join(map(escaping.shown, names[:20])) + (", ..." if len(names) > 20 else "")
   raise errors.UnknownNameError(
       f"{raw.source} has no module {escaping.quoted(module)}; its modules: {shown}")
