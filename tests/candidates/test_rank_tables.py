@@ -123,6 +123,13 @@ def test_what_training_never_saw():
           "element types") in text and "faster" not in text
 
 
+def test_a_program_that_does_not_fit():
+  result = _ranked(runs=TILES, scores=[1, 2, 3, 4], evidence=EVIDENCE, misfit="it is for a phone")
+  text = rank_tables.table(result)
+  assert "no gain over the default is predicted: it is for a phone" in text
+  assert "faster" not in text
+
+
 def test_an_operation_that_was_not_validated():
   other = evidence.Evidence("valid", EVIDENCE.calibration, "", EVIDENCE.figures[:1])
   text = rank_tables.table(_ranked(runs=TILES, scores=[1, 2, 3, 4], evidence=other))

@@ -196,7 +196,9 @@ def test_another_target_and_unseen_opcodes(runs, hlo, tmp_path, caplog):
   p = small_programs.add(main, "parameter", [8, 8])
   small_programs.add(main, "cosine", [8, 8], [p])
   strange = small_programs.write(tmp_path / "strange.pb", module)
-  rank.rank(runs["tile"], strange, target="other_chip")
+  [result] = _results(runs["tile"], strange, target="other_chip")
+  assert result.misfit.startswith("it is for another target") and result.unseen_opcodes == (
+      "cosine",)
   assert "target 'other_chip'" in caplog.text and f"trained on '{TARGET}'" in caplog.text
   assert "made has opcodes that training never saw: cosine;" in caplog.text
   caplog.clear()
@@ -324,12 +326,13 @@ def test_a_program_of_another_stage(runs, tmp_path, caplog):
     last = small_programs.add(main, opcode, [8, 8], [last, last])
   path = small_programs.write(tmp_path / "source.pb", module)
   ranked = rank.rank(runs["tile"], path)
-  message = ("module 'source' is a program before optimization: it has 4 elementwise instructions "
+  message = ("module 'source' is a program before optimisation: it has 4 elementwise instructions "
              "and no fusion")
   assert message in caplog.text
   [warning] = ranked.run.warnings
-  assert message in warning and "was trained on programs after optimization" in warning
-  with pytest.raises(errors.CompatibilityError, match="a program before optimization"):
+  assert message in warning and "was trained on programs after optimisation" in warning
+  assert ranked.results[0].misfit.startswith("it is of another HLO stage")
+  with pytest.raises(errors.CompatibilityError, match="a program before optimisation"):
     rank.rank(runs["tile"], path, strict=True)
 
 

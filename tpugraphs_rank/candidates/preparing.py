@@ -98,7 +98,7 @@ def _kernels_of(program: programs.HloProgram, run_stage: str) -> list[Part]:
         f"{program.source} has no kernel to rank: no fusion, dot, convolution, reduction, sort, "
         f"gather, scatter or transpose ({divided.opaque} library calls, whose computation the file "
         f"does not contain, and {divided.fused_later} elementwise instructions); dump the program "
-        f"{stages.AFTER.replace('_', ' ')}, or choose a run on layouts")
+        f"{stages.TEXT[stages.AFTER]}, or choose a run on layouts")
   return [Part(programs.HloProgram(
       kernel.name, f"{program.source}: {escaping.quoted(kernel.name)}",
       tuning_pb2.ModuleTuningData(module=kernel.module)), kernel) for kernel in divided.kernels]

@@ -12,8 +12,10 @@ from tpugraphs_rank.hlo import tuning
 from tpugraphs_rank.metrics import evidence as evidence_lib
 
 _SHOWN_NODES = 3
-_STAGES = {stages.BEFORE: "before optimisation", stages.AFTER: "after optimisation"}
 _SHOWN_COPIES = 3
+# The columns in their order. Empty ones are left out.
+_TITLES = ("rank", "faster", "speed", "members", "candidate",
+           *(name.removesuffix("_bounds") for name in tuning.TILE_BOUNDS), "changes", "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,7 @@ def _split(evidence: evidence_lib.Evidence) -> str:
 
 
 def _stage(name: str) -> str:
-  return _STAGES.get(name, name or "of an unknown stage")
+  return stages.TEXT.get(name, name or "of an unknown stage")
 
 
 def _figures(figures: evidence_lib.Figures, what: str = "programs") -> str:
@@ -80,7 +82,7 @@ def table(ranked: ranking.Ranked) -> str:
   """What is known about a program, and its best candidates, one per line."""
   candidates = ranked.candidates
   rows = [_row(ranked, position) for position in ranked.best]
-  titles = list(dict.fromkeys(title for row in rows for title, cell in row.items() if cell))
+  titles = [title for title in _TITLES if any(row.get(title) for row in rows)]
   align = "".join(tables.RIGHT if title in ("rank", "candidate") else tables.LEFT
                   for title in titles)
   text = tables.text(titles, [[row.get(title, "") for title in titles] for row in rows], align,
@@ -106,7 +108,7 @@ def _about(ranked: ranking.Ranked) -> list[str]:
   """What the program is, and how good predictions for such programs were."""
   module, candidates = ranked.program.data.module, ranked.candidates
   count = sum(len(computation.instructions) for computation in module.computations)
-  stage = stages.of(module).name
+  stage = "" if ranked.kernel else stages.of(module).name
   operation = ranked.operation
   what = f"{count} instruction{'s' * (count > 1)}, main operation {operation}"
   lines = [f"  {what}, HLO {_stage(stage)}" if stage else f"  {what}"]

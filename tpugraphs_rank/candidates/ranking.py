@@ -38,6 +38,7 @@ class Ranked:
     evidence: how good the run's predictions were on validation; None if the run does not say.
     kernel: the part of a larger program that this is; None: it is a whole file's program.
     unseen_opcodes, unseen_types: what training never saw.
+    misfit: why the program does not fit the run otherwise, as "it is for another target".
   """
 
   program: programs.HloProgram
@@ -50,6 +51,7 @@ class Ranked:
   kernel: kernels.Kernel | None = None
   unseen_opcodes: tuple[str, ...] = ()
   unseen_types: tuple[str, ...] = ()
+  misfit: str = ""
 
   @property
   def best(self) -> list[int]:
@@ -112,6 +114,8 @@ class Ranked:
       return "the run has no calibration"
     if self.candidates.default is None:
       return "its default configuration is not known"
+    if self.misfit:
+      return self.misfit
     if self.unseen_opcodes or self.unseen_types:
       return "training never saw some of its opcodes or element types"
     if self.evidence.of(self.operation) is None:
@@ -183,7 +187,8 @@ def to_json(ranked: Ranked) -> dict[str, Any]:
   ranking_json: dict[str, Any] = {
       "program": ranked.program.name, "kind": candidates.kind,
       "instructions": sum(len(computation.instructions) for computation in module.computations),
-      "operation": operation, "hlo_stage": stages.of(module).name or None,
+      "operation": operation,
+      "hlo_stage": None if ranked.kernel else stages.of(module).name or None,
       "validation_of_this_operation": None if of_kind is None else dataclasses.asdict(of_kind),
       "candidates": {"count": candidates.count, **candidates.about},
       "rank_of_default": ranked.rank_of_default or None,

@@ -115,7 +115,8 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
         + (f"{candidates} holds the candidates of one" if is_file else
            "a raw file holds the layouts of one") + ": choose it with --module NAME")
   # Everything that can refuse a program comes before TensorFlow, which takes seconds to import.
-  warnings = _stage_mismatches(to_rank, about, directory)
+  mismatches = _stage_mismatches(to_rank, about, directory)
+  warnings = list(mismatches.values())
   if strict and warnings:
     raise errors.CompatibilityError(warnings[0])
   parts = preparing.parts_of(
@@ -131,8 +132,9 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
       lambda program: cpu_default.with_default(
           programs.find(program, kind, candidates, tiling, max_candidates, seed),
           program.data.module, program.source, collect.default_tile(program.data.module.name)))
-  for kernel, reason in prepared.skipped:
-    _log.info("%s is not ranked: %s", kernel, reason)
+  if prepared.skipped:
+    _log.info("%d kernels are not ranked; the JSON file says why. The first: %s",
+              len(prepared.skipped), prepared.skipped[0].reason)
   from tpugraphs_rank.training import run as run_lib
   run = run_lib.load_run(run_dir, strict)
   if target is None:
@@ -140,6 +142,8 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
               hlo, about.get("target"))
   else:
     run.check_target(target)
+  other_target = ("it is for another target than the run's training programs"
+                  if target not in (None, about.get("target")) else "")
   graphs = (programs.to_graph(part.program, candidate_set, run.normalizer.feature_padding)
             for part, candidate_set in zip(prepared.parts, prepared.sets))
   evidence = run.evidence
@@ -155,7 +159,10 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
     results.append(ranked_lib.rank(
         part.program, candidate_set, scored.scores, top_k, members=scored.members,
         evidence=evidence, kernel=part.kernel, unseen_opcodes=unseen.opcodes,
-        unseen_types=tuple(types)))
+        unseen_types=tuple(types),
+        misfit=next(("it is of another HLO stage than the run's training programs"
+                     for source in mismatches if part.program.source.startswith(source)),
+                    other_target)))
   return Rankings(results, prepared.skipped, rank_tables.RunFacts(
       str(directory), kind, str(about.get("collection")), str(about.get("target")),
       str(about.get("hlo_stage") or ""), run.config.model.members, evidence,
@@ -163,15 +170,19 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
 
 
 def _stage_mismatches(to_rank: Sequence[programs.HloProgram], about: dict[str, Any],
-                      directory: run_directory.RunDirectory) -> list[str]:
-  """A warning for each program that shows another HLO stage than the run's training graphs."""
+                      directory: run_directory.RunDirectory) -> dict[str, str]:
+  """A warning for each program that shows another HLO stage than the run's training graphs.
+
+  Returns:
+    The warnings by the program's `source`.
+  """
   expected = str(about.get("hlo_stage") or "")
-  warnings = []
+  warnings = {}
   for program in to_rank:
     stage = stages.of(program.data.module)
     if stage.name and expected and stage.name != expected:
-      wanted, actual = expected.replace("_", " "), stage.name.replace("_", " ")
-      warnings.append(
+      wanted, actual = stages.TEXT.get(expected, expected), stages.TEXT[stage.name]
+      warnings[program.source] = (
           f"{program.source} is a program {actual}: it {stage.why}. The run {directory} was "
           f"trained on programs {wanted}, which have other instructions, so its ranking may be no "
           f"better than chance: dump the program {wanted}, or choose a run on programs {actual}")

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from tpugraphs_rank.hlo import hlo_pb2
 
 BEFORE, AFTER = "before_optimization", "after_optimization"
+# As sentences name them.
+TEXT = {BEFORE: "before optimisation", AFTER: "after optimisation"}
 # Only the compiler creates these; `-start` and `-done` end the names of asynchronous instructions.
 _CREATED = ("fusion", "bitcast")
 _ASYNCHRONOUS = ("-start", "-done")
