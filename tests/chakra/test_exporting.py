@@ -128,7 +128,7 @@ def test_a_device_that_no_trace_states():
   assert [attributes.get(node, "is_cpu_op") for node in workload.traces[0].nodes] == [False, False]
   assert attributes.get(workload.traces[0].nodes[1], "involved_dim") == [True, True]
   assert (report.undefined_device, report.lone_collectives, report.durations_only) == (2, 1, 1)
-  assert "2 nodes do not state their device" in str(report)
+  assert "2 nodes that do not state their device" in str(report)
 
 
 # ---- the zero-cost rule --------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def test_faulty_references_are_dropped_and_counted():
   assert report.unknown_types == 1
   assert str(report) == (
       "job.0.et: 3 nodes, 3 of 8 dependencies (dropped: 1 of a node to itself, 1 on missing nodes, "
-      "3 repeated); 1 nodes of unknown types, kept")
+      "3 repeated); nodes of unknown types, kept: 1")
 
 
 def test_control_dependencies_on_request():
@@ -305,13 +305,13 @@ def test_a_summary():
   assert result["critical_path_micros"] == 12 + 13 + 40
   assert result["total_duration_micros"] == 68
   assert result["zero_cost"] == 1
-  assert "1 nodes cost nothing" in summary.text(result)
+  assert "nodes that cost nothing: 1;" in summary.text(result)
   trace.nodes[0].data_deps.append(5)
   samples.attributes.put(trace.nodes[1], "num_ops", 5, "uint64_val")
   result = summary.summarize(trace, "job")
   assert len(result["faults"]) == 2
   text = summary.text(result)
-  assert "num_ops is uint64_val on 1 nodes" in text and "cycle of 5 nodes" in text
+  assert "num_ops is uint64_val (nodes: 1)" in text and "cycle of 5 nodes" in text
 
 
 # ---- real traces ---------------------------------------------------------------------------------

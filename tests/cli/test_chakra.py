@@ -31,7 +31,7 @@ def test_from_traces_to_traces(folder):
   done = commands.run("chakra export", "--graphs", folder / "a.npz", "--output", folder / "out",
                       "--zero_cost=keep")
   assert done.returncode == 0, done.stderr
-  assert "2 graphs, 14 nodes, 2 traces" in done.stdout
+  assert "graphs: 2, with 14 nodes; traces: 2" in done.stdout
   again = commands.run("chakra import", "--input", folder / "out", "--output", folder / "b.npz",
                        "--per_octave=0", "--reduce")
   assert again.returncode == 0, again.stderr

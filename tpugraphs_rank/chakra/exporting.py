@@ -97,17 +97,19 @@ class Report:
   lone_collectives: int = 0
 
   def __str__(self) -> str:
-    lines = [f"{self.graphs:,} graphs, {self.nodes:,} nodes, {self.files:,} traces"]
+    lines = [f"graphs: {self.graphs:,}, with {self.nodes:,} nodes; traces: {self.files:,}"]
     for count, text in (
-        (self.fused, "nodes without cost fused: their users wait for what they waited for"),
-        (self.fused_communication, "of these are communication that does not state its bytes"),
-        (self.midpoints, "numbers are the middle of their bucket, whose number is not stored"),
-        (self.undefined_device, "nodes do not state their device; written as device operations"),
-        (self.durations_only, "compute nodes have a duration but not both operations and bytes: a "
-                              "simulator must replay durations, not compute them"),
-        (self.operations_only, "compute nodes have operations and bytes but no duration: a "
+        (self.fused, "nodes without cost, fused: what waited for them waits for what they waited "
+                     "for"),
+        (self.fused_communication, "of these, communication that does not state its bytes"),
+        (self.midpoints, "numbers that are the middle of their bucket, whose number is not stored"),
+        (self.undefined_device, "nodes that do not state their device, written as device "
+                                "operations"),
+        (self.durations_only, "compute nodes with a duration but not both operations and bytes: a "
+                              "simulator must replay durations"),
+        (self.operations_only, "compute nodes with operations and bytes but no duration: a "
                                "simulator must compute it (roofline)"),
-        (self.lone_collectives, "collectives run on a single rank; --ranks sets the number")):
+        (self.lone_collectives, "collectives on a single rank: --ranks sets the number of ranks")):
       if count:
         lines.append(f"{count:,} {text}")
     return "\n".join(lines)

@@ -40,6 +40,8 @@ def summarize(trace: traces.Trace, source: str) -> dict[str, Any]:
       "start_times": sum(node.start_time_micros > 0 for node in trace.nodes)}
   faults = _wrong_kinds(trace.nodes)
   for name, control in (("data", False), ("data and control", True)):
+    if control and not any(node.ctrl_deps for node in trace.nodes):
+      continue
     try:
       graph = trace_graph.from_trace(trace, source, control)
     except errors.DataError as error:
@@ -56,8 +58,8 @@ def summarize(trace: traces.Trace, source: str) -> dict[str, Any]:
     if not control:
       result.update(_shape(graph))
       if result["zero_cost"]:
-        faults.append(f"{result['zero_cost']:,} nodes cost nothing; simulators hang on them or "
-                      "compute wrong times; export fuses them")
+        faults.append(f"nodes that cost nothing: {result['zero_cost']:,}; simulators hang on them "
+                      "or compute wrong times; export fuses them")
   result["faults"] = faults
   return result
 
@@ -79,7 +81,9 @@ def text(summary: dict[str, Any]) -> str:
         (name, kind, count) for name, kinds in summary["attributes"].items()
         for kind, count in kinds.items()], "llr"))
   for name in ("data", "data and control"):
-    found = summary[f"{name} dependencies"]
+    found = summary.get(f"{name} dependencies")
+    if found is None:
+      continue
     lines.append(f"{name} dependencies: " + (found.get("fault") or (
         f"{found['stated']:,}, of which {found['kept']:,} are usable "
         f"({found['self_loops']:,} of a node to itself, {found['dangling']:,} on missing nodes, "
@@ -141,7 +145,7 @@ def _wrong_kinds(nodes: Sequence[et_def_pb2.Node]) -> list[str]:
       (attribute.name, attributes.kind(attribute)) for node in nodes for attribute in node.attr
       if attribute.name in attributes.SIMULATOR_KINDS
       and attributes.kind(attribute) != attributes.SIMULATOR_KINDS[attribute.name])
-  return [f"{name} is {kind or 'of an unknown kind'} on {count:,} nodes; simulators read "
+  return [f"{name} is {kind or 'of an unknown kind'} (nodes: {count:,}); simulators read "
           f"{attributes.SIMULATOR_KINDS[name]} only; export writes that kind"
           for (name, kind), count in sorted(counts.items(), key=str)]
 

@@ -62,7 +62,7 @@ class Report:
                         (self.unknown_kinds, "attributes of unknown kinds, not read"),
                         (self.unusable, "negative or too large numbers, treated as missing")):
       if count:
-        text += f"; {count:,} {what}"
+        text += f"; {what}: {count:,}"
     return text
 
 
