@@ -4,6 +4,7 @@ Each file in results/ records the command that wrote it. The scripts that write 
 
   results/tile_xla_cpu.json, layout_xla_cpu_mixed.json   tpugraphs-rank demo --results FILE
   results/tpu_kernels.json                               known_programs
+  results/tpu_layouts.json                               tpu_layouts
   results/benchmark.json, recipes.json                   benchmark
   results/layerdag_tpu_tile.json                         layerdag_study
   results/layerdag_growth.json                           layerdag_benchmark
