@@ -81,6 +81,14 @@ def test_written_candidates_can_be_read_again(tmp_path):
   assert [again.profile(p) for p in range(100)] == [one.profile(p) for p in range(100)]
 
 
+def test_opcodes_of_a_wrong_type_are_refused():
+  stored = {"config_feat": np.zeros([1, 24], np.float32),
+            "node_opcode": np.zeros(3, dtype=[("a", "i4"), ("b", "f4")])}
+  with pytest.raises(errors.DataError, match="f.npz: node_opcode has dtype .*; expected whole"):
+    supplied.from_arrays(stored, small_programs.data_of(small_programs.matmul(4, 5, 6)), "tile",
+                         "f.npz")
+
+
 def test_a_whole_graph_must_be_of_the_same_program(tmp_path):
   arrays = graph.graph_arrays(PRODUCT.module)
   supplied.from_npz(_save(tmp_path, config_feat=ROWS, **arrays), PRODUCT, "tile")

@@ -155,6 +155,7 @@ def _check_same_program(stored: Mapping[str, np.ndarray], data: tuning_pb2.Modul
   """If the arrays are those of a whole graph, it must be the graph of this program."""
   if "node_opcode" not in stored:
     return
+  _check_numbers(stored["node_opcode"], "node_opcode", path)
   ours, theirs = graph.node_opcodes(data.module), np.ravel(stored["node_opcode"])
   if not np.array_equal(ours, theirs):
     raise _fail(path, "node_opcode", f"belongs to another program ({len(theirs)} nodes; "
