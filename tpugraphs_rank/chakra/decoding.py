@@ -116,7 +116,7 @@ def unusable(nodes: Nodes | trace_graph.TraceGraph) -> np.ndarray:
       np.isin(nodes.types, [node_kinds.INVALID, node_kinds.METADATA]))
 
 
-def on_network(nodes: Nodes) -> np.ndarray:
+def on_network(nodes: Nodes | trace_graph.TraceGraph) -> np.ndarray:
   """(n,) bool: the nodes that simulators run as communication: those not of the host."""
   return np.isin(nodes.types, list(node_kinds.COMMUNICATION)) & ~_by_host(nodes)
 
