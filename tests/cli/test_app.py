@@ -45,7 +45,8 @@ def test_flags_override_a_file_which_overrides_the_defaults(tmp_path):
   assert config == expected
   with pytest.raises(errors.ConfigError, match="--loss_weights=a: expected a comma-separated "):
     _config("--loss_weights=a")
-  with pytest.raises(errors.ConfigError, match='--model_options is not valid JSON.*expected a JSON object, '):
+  with pytest.raises(errors.ConfigError, match=(
+      "--model_options is not valid JSON.*expected a JSON object, ")):
     _config("--model_options={")
   assert _config('--model_options={"depth": 3}').model.model_options == {"depth": 3}
 

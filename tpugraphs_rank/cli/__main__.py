@@ -53,7 +53,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "Rank your own program": {
         "rank": Command("Rank the configurations of your own program with a trained run", True),
-        "featurize": Command("Convert raw protobufs (measurements or HLO) to .npz graphs"),
+        "featurize": Command("Convert raw measurements and HLO programs to .npz graphs"),
         "make-collection": Command("Describe a folder of .npz graphs as a collection"),
     },
     "Data and submissions": {
