@@ -47,6 +47,8 @@ FILES = {
     "a graph or another NumPy archive": _npz(),
     "a Keras model": _zip("metadata.json", "config.json", "model.weights.h5"),
     "a PyTorch model": _zip("model/data.pkl", "model/version"),
+    "a PyTorch model \\(.pt or .pt2\\)": _zip(
+        "m/data/weights/model_weights_config.json", "m/models/model.json", "m/archive_format"),
     "a zip archive": _zip("readme"),
     "a damaged zip archive": b"PK\x03\x04rest",
     "a NumPy array": b"\x93NUMPY\x01\x00",

@@ -146,11 +146,11 @@ def _zip(data: bytes) -> tuple[str, str]:
     return ("a graph or another NumPy archive (.npz)",
             "pass the raw .pb file that it was made from, or put graphs into a collection with "
             + commands.command("make-collection"))
-  if any(name.endswith(("config.json", "model.weights.h5")) for name in names):
-    return "a Keras model (.keras)", HOW_TO_EXPORT
   if any(name.endswith(("data.pkl", "archive_format", "models/model.json",
                         "serialized_exported_program.json")) for name in names):
-    return "a PyTorch model", HOW_TO_EXPORT
+    return "a PyTorch model (.pt or .pt2)", HOW_TO_EXPORT
+  if "model.weights.h5" in names:
+    return "a Keras model (.keras)", HOW_TO_EXPORT
   return "a zip archive", _PACKED
 
 
