@@ -22,9 +22,10 @@ CACHE_BYTES = 32 * 1024
 RULE = "the largest tile whose blocks fit a cache of 32 KiB"
 _MOST_TILES = 1 << 20
 _NOT_READ = ("constant", "iota")
-_BYTES = {hlo_pb2.PRED: 1, hlo_pb2.S8: 1, hlo_pb2.U8: 1, hlo_pb2.S16: 2, hlo_pb2.U16: 2,
-          hlo_pb2.F16: 2, hlo_pb2.BF16: 2, hlo_pb2.S64: 8, hlo_pb2.U64: 8, hlo_pb2.F64: 8,
-          hlo_pb2.C64: 8, hlo_pb2.C128: 16}
+_BYTES: dict[int, int] = {
+    hlo_pb2.PRED: 1, hlo_pb2.S8: 1, hlo_pb2.U8: 1, hlo_pb2.S16: 2, hlo_pb2.U16: 2, hlo_pb2.F16: 2,
+    hlo_pb2.BF16: 2, hlo_pb2.S64: 8, hlo_pb2.U64: 8, hlo_pb2.F64: 8, hlo_pb2.C64: 8,
+    hlo_pb2.C128: 16}
 _USUAL_BYTES = 4
 
 
