@@ -62,3 +62,12 @@ def test_an_xz_file_that_needs_much_memory():
   huge[place] = 36  # 1 GiB.
   with pytest.raises(errors.DataError, match="is damaged"):
     compression.unpack(bytes(huge), "x")
+
+
+def test_small_files_that_unpack_to_much_more_are_refused():
+  assert len(compression.unpack(gzip.compress(bytes(8 << 20)), "x.gz")) == 8 << 20
+  with pytest.raises(errors.LimitError, match="x.gz unpacks to more than 8 MiB, which"):
+    compression.unpack(gzip.compress(bytes((8 << 20) + 1)), "x.gz")
+  # Two layers count together.
+  with pytest.raises(errors.LimitError, match="x.gz unpacks to more than 8 MiB, which"):
+    compression.unpack(gzip.compress(gzip.compress(bytes(9 << 20))), "x.gz")

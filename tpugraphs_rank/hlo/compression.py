@@ -11,6 +11,10 @@ from tpugraphs_rank import errors
 # Of a file, and of what it unpacks to. The largest programs that XLA dumps have a few hundred
 # megabytes; Protobuf itself reads at most 2 GiB.
 MAX_BYTES = 512 << 20
+# Programs compress to a fifth or a fiftieth. A small file that unpacks to much more takes memory:
+# parsed, a program needs about 40 times its bytes.
+_MAX_RATIO = 250
+_ALWAYS_ALLOWED = 8 << 20
 # A compressed file in a compressed file is common (a .tar.gz is not read); more is an attack.
 _MAX_LAYERS = 3
 _CHUNK = 1 << 20
@@ -74,12 +78,13 @@ def unpack(data: bytes, source: str) -> bytes:
 
   Raises:
     DataError: the file is cut off or damaged.
-    LimitError: it unpacks to more than `MAX_BYTES`.
+    LimitError: it unpacks to more than `MAX_BYTES`, or to more than 8 MiB and 250 times its size.
   """
+  most = min(MAX_BYTES, max(_ALWAYS_ALLOWED, _MAX_RATIO * len(data)))
   for _ in range(_MAX_LAYERS):
     for magic, name, start in _FORMATS:
       if data.startswith(magic):
-        data = _unpack(data, source, name, start)
+        data = _unpack(data, source, name, start, most)
         break
     else:
       return data
@@ -91,7 +96,7 @@ def unpack(data: bytes, source: str) -> bytes:
 
 
 def _unpack(
-    data: bytes, source: str, name: str, start: Callable[[], _Decompressor]) -> bytes:
+    data: bytes, source: str, name: str, start: Callable[[], _Decompressor], most: int) -> bytes:
   unpacked = bytearray()
   while data:
     decompressor = start()
@@ -103,6 +108,10 @@ def _unpack(
         raise errors.DataError(
             f"{source} is damaged: it starts as a {name} file, but cannot be unpacked ({error}); "
             "copy or download it again") from error
+      if most < len(unpacked) <= MAX_BYTES:
+        raise errors.LimitError(
+            f"{source} unpacks to more than {most >> 20} MiB, which is suspicious for such a small "
+            "file; unpack it yourself if you trust it")
       if len(unpacked) > MAX_BYTES:
         raise errors.LimitError(
             f"{source} unpacks to more than {MAX_BYTES >> 20} MiB, the limit for a program; it "

@@ -6,6 +6,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
 from tpugraphs_rank.hlo import features
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import limits
 from tpugraphs_rank.hlo import opcodes
 from tpugraphs_rank.hlo import order
 from tpugraphs_rank.hlo import shapes
@@ -31,11 +32,13 @@ def graph_arrays(
 
   Raises:
     DataError: there are no instructions, a dimension has no known size, or as `edge_index`.
+    LimitError: there are too many instructions.
   """
   if not any(computation.instructions for computation in module.computations):
     raise errors.DataError(
         f"{source} has no instructions; expected a HloModuleProto with at least one computation; "
         "dump the program again")
+  limits.check_instructions(module, source)
   shapes.check(module, source)
   return {
       "node_feat": features.node_features(module, padding),

@@ -7,7 +7,10 @@ instructions, and the arrays of public programs have at most 8 axes.
 """
 
 from tpugraphs_rank import errors
+from tpugraphs_rank.hlo import hlo_pb2
 
+# Instructions of a program: several times those of the largest public program.
+INSTRUCTIONS = 1 << 18
 # Instructions and operands of a kernel once its fusions and calls are replaced by what they
 # compute.
 EXPANDED_VALUES = 1 << 16
@@ -40,3 +43,13 @@ def check(value: int, limit: int, what: str, remedy: str) -> None:
   """
   if value > limit:
     raise errors.LimitError(f"{what} is {value:,}; the limit is {limit:,}; {remedy}")
+
+
+def check_instructions(module: hlo_pb2.HloModuleProto, source: str = "the module") -> None:
+  """Checks the number of instructions of a program.
+
+  Raises:
+    LimitError: it has more than `INSTRUCTIONS`.
+  """
+  check(sum(len(computation.instructions) for computation in module.computations), INSTRUCTIONS,
+        f"{source}: the number of instructions", "use a smaller part of the program")

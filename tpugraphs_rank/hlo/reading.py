@@ -23,6 +23,7 @@ from tpugraphs_rank import registries
 from tpugraphs_rank.hlo import compression
 from tpugraphs_rank.hlo import file_types
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import limits
 from tpugraphs_rank.hlo import printed_order
 from tpugraphs_rank.hlo import text as hlo_text
 from tpugraphs_rank.hlo import tuning_pb2
@@ -84,7 +85,8 @@ def read_raw(path: files.PathLike) -> RawFile:
   Raises:
     MissingDataError: there is no such file, or it cannot be read.
     DataError: it holds nothing that can be read as a program, or it is cut off or damaged.
-    LimitError: it is larger than `compression.MAX_BYTES`, or unpacks to more.
+    LimitError: it is larger than `compression.MAX_BYTES`, or unpacks to more; or a program has too
+      many instructions.
     OutputError: it is StableHLO, and the environment that converts it cannot be made.
   """
   path = pathlib.Path(path)
@@ -135,6 +137,7 @@ def parse_raw(data: bytes, source: str = "the input") -> RawFile:
   if raw is None:
     raise _refusal(data, text, source)
   for module in raw.modules:
+    limits.check_instructions(module.module, source)
     _check_complete(module.module, source)
     if not raw.has_runs:
       printed_order.sort_computations(module.module)
