@@ -32,10 +32,10 @@ def test_free_edges_are_the_likely_ones_and_at_least_one_per_node(layer):
                                 layer.priority[joined[:, alone].argmax(axis=0), alone])
 
 
-@given(_layers())
-def test_users_respect_their_slots_and_leave_only_fillable_ones(layer):
-  joined = decoding.to_users(layer)
-  below = layer.operands.sum()
+@given(_layers(), st.integers(0, 5))
+def test_users_respect_their_slots_and_leave_only_fillable_ones(layer, remaining):
+  joined = decoding.to_users(layer, remaining)
+  below = remaining if layer.operands.any() else 0
   possible = (layer.slots[layer.front].sum() >= len(layer.operands)
               and (layer.slots - len(layer.operands) <= below).all())
   assert (joined is not None) == possible
@@ -61,7 +61,7 @@ def test_each_node_has_its_operands_with_one_in_the_previous_layer(layer):
 def test_likely_edges_are_kept_where_they_fit():
   layer = decoding.Layer(np.array([[3.0, -2.0, 1.0], [-1.0, 2.0, -4.0]]), np.array([True, True]),
                          np.array([2, 1]), np.array([0, 0, 0]))
-  np.testing.assert_array_equal(decoding.to_users(layer), [[1, 0, 1], [0, 1, 0]])
+  np.testing.assert_array_equal(decoding.to_users(layer, 9), [[1, 0, 1], [0, 1, 0]])
   layer = layer._replace(operands=np.array([1, 1, 2]), front=np.array([True, False]))
   np.testing.assert_array_equal(decoding.to_operands(layer), [[1, 1, 1], [0, 0, 1]])
 
@@ -73,7 +73,8 @@ def test_the_order_of_new_nodes_does_not_matter(layer, random):
   distinct = layer._replace(priority=np.argsort(np.argsort(
       layer.priority, axis=None, kind="stable")).reshape(layer.priority.shape) - 5.5)
   moved = distinct._replace(priority=distinct.priority[:, order], operands=distinct.operands[order])
-  for decode in (decoding.free, decoding.to_users, decoding.to_operands):
+  to_users = lambda pairs: decoding.to_users(pairs, 2)
+  for decode in (decoding.free, to_users, decoding.to_operands):
     actual, other = decode(distinct), decode(moved)
     assert (actual is None) == (other is None)
     if actual is not None:

@@ -34,11 +34,15 @@ def free(layer: Layer) -> np.ndarray:
   return joined
 
 
-def to_users(layer: Layer) -> np.ndarray | None:
+def to_users(layer: Layer, remaining: int) -> np.ndarray | None:
   """(c, s) bool edges where each new node has a user in the previous layer, within the slots.
 
-  The slots that remain must be filled by the next layer, which has at most as many nodes as this
-  layer has operands.
+  No candidate keeps more slots than nodes may still follow, so that later layers can fill them.
+
+  Args:
+    layer: the pairs.
+    remaining: the number of nodes that may follow this layer. If no new node has operands, the
+      layer is the last one, and none follows.
 
   Returns:
     The edges, or None where no choice is valid.
@@ -46,7 +50,7 @@ def to_users(layer: Layer) -> np.ndarray | None:
   count, new = layer.priority.shape
   joined = np.zeros([count, new], bool)
   left = layer.slots.copy()
-  below = int(layer.operands.sum())
+  below = remaining if layer.operands.any() else 0
   if left[layer.front].sum() < new or (left - new > below).any():
     return None
   order = np.argsort(-layer.priority, axis=None, kind="stable")
@@ -63,7 +67,7 @@ def to_users(layer: Layer) -> np.ndarray | None:
     if wanted and left[candidate] and not joined[candidate, node]:
       joined[candidate, node] = True
       left[candidate] -= 1
-  # Candidates visited early may have skipped pairs that the next layer cannot supply after all.
+  # Candidates visited early may have skipped pairs that later layers cannot supply after all.
   for candidate in np.flatnonzero(left > below):
     spare = np.flatnonzero(~joined[candidate])
     best = spare[np.argsort(-layer.priority[candidate, spare], kind="stable")]

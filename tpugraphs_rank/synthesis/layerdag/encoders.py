@@ -145,9 +145,11 @@ class Context(tf.keras.layers.Layer):
   The candidates are pooled separately because the next layer connects to them.
   """
 
-  def __init__(self, network: settings.NetworkSettings, sizes: list[int], name: str):
+  def __init__(self, network: settings.NetworkSettings, sizes: list[int], features: int,
+               name: str):
     super().__init__(name=name)
     width = network.width
+    self._features = features
     self._held = Attributes(sizes, width) if network.operand_counts else None
     dense = tf.keras.layers.Dense
     table = lambda size, name: tf.keras.layers.Embedding(size + 1, width, name=name)
@@ -161,6 +163,7 @@ class Context(tf.keras.layers.Layer):
     self._out = dense(width, name="out")
     self._categories = tf.keras.layers.Embedding(
         conditions_lib.MAX_CATEGORIES + 1, width, name="category")
+    self._left = table(growth.MAX_COUNT, "left") if features > 1 else None
 
   def candidates(self, states: tf.Tensor, arrays: Arrays) -> tf.Tensor:
     """[c, h] states of the candidates, including the number of edges that each can still get."""
@@ -186,22 +189,49 @@ class Context(tf.keras.layers.Layer):
     mean = segment_mean(candidates, arrays["candidate_step"], steps)
     embedded_counts = tf.add_n([table(tf.minimum(counts[:, place], growth.MAX_COUNT))
                                 for place, table in enumerate(self._counts)])
-    conditions = self._conditions(arrays, number[:, 0])
+    conditions = self._conditions(arrays, tf.cast(counts, prefix.dtype))
     joined = tf.concat([prefix / tf.maximum(number, 1.0), mean, 0.2 * pooled], axis=-1)
     return self._out(self._mix(tf.nn.gelu(self._join(joined) + embedded_counts + conditions)))
 
-  def _conditions(self, arrays: Arrays, number: tf.Tensor) -> tf.Tensor:
-    """[S, h] embedding of the conditions, and of how much of the requested size is left."""
-    scalar, target = arrays["scalar"], arrays["target"]
+  def _conditions(self, arrays: Arrays, counts: tf.Tensor) -> tf.Tensor:
+    """[S, h] embedding of the conditions, and of how much of the requested size is left.
+
+    `counts` [S, 4] are the counts of `growth.unroll`.
+    """
+    scalar, target, number = arrays["scalar"], arrays["target"], counts[:, 0]
     known = tf.cast(target > 0, scalar.dtype)
     left = tf.maximum(target - number, 0.0)
     size = tf.stack([known, known * left / tf.maximum(target, 1.0), known * tf.math.log1p(left),
                      known * tf.cast(left <= 0, scalar.dtype)], axis=1)
     waves = [function(scale * scalar) for scale in (1.0, 2.0, 4.0) for function in (tf.sin, tf.cos)]
-    features = tf.concat([scalar, *waves, arrays["specified"], size], axis=-1)
+    parts = [scalar, *waves, arrays["specified"], size]
+    if self._left is not None:
+      parts.append(_budget(counts, known, left))
     category = arrays["category"]
-    return self._scalars(features) + self._categories(
+    result = self._scalars(tf.concat(parts, axis=-1)) + self._categories(
         tf.where(category == conditions_lib.UNSPECIFIED, conditions_lib.MAX_CATEGORIES, category))
+    if self._left is not None:
+      # 0 where no size is requested.
+      row = known * (1.0 + tf.minimum(left, float(growth.MAX_COUNT - 1)))
+      result += self._left(tf.cast(row, tf.int32))
+    return result
+
+
+def _budget(counts: tf.Tensor, known: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
+  """[S, 9] counts of any size, and the nodes that are left compared with the open slots.
+
+  Embedded counts stop at `growth.MAX_COUNT`. Whether a graph ends at the requested size depends on
+  the ratio of what is left to what is open, at any size.
+  """
+  logs = tf.math.log1p(counts)
+  log_left = tf.math.log1p(left)
+  front, room = counts[:, 1], counts[:, 2]
+  layers_left = left * counts[:, 3] / tf.maximum(counts[:, 0], 1.0)
+  near = lambda values: tf.clip_by_value(values / 8.0, -2.0, 2.0)
+  ratios = tf.stack([
+      0.5 * (log_left - logs[:, 2]), 0.5 * (log_left - logs[:, 1]),
+      0.25 * tf.math.log1p(layers_left), near(left - room), near(left - front)], axis=1)
+  return tf.concat([0.25 * logs, known[:, None] * ratios], axis=-1)
 
 
 def prefix_sums(states: tf.Tensor, arrays: Arrays) -> tf.Tensor:

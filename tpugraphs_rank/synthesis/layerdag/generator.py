@@ -35,6 +35,9 @@ class Facts:
     degree: mean number of edges that connect a new node, without first layers.
     collection: the collection of the training graphs, whose opcodes are those of `hlo.opcodes`; ""
       if they come from elsewhere.
+    features: version of the features that the networks see, `growth.FEATURES`.
+    window: see `growth.candidates`.
+    single_root: whether each graph has only one node without users.
   """
 
   x_names: tuple[str, ...]
@@ -47,6 +50,9 @@ class Facts:
   max_width: int
   degree: float
   collection: str = ""
+  features: int = 1
+  window: int = 0
+  single_root: bool = True
 
   @classmethod
   def of(cls, dags: dags_lib.Dags, config: settings.LayerDagConfig) -> "Facts":
@@ -70,7 +76,10 @@ class Facts:
         conditions_lib.Conditions.of(dags, config.data.conditions),
         tuple(count / count.sum() for count in counts), int(dags.sizes.max()),
         max(map(len, layers)), max(int(sizes.max()) for sizes in layers),
-        max(len(dags.src) / max(joined, 1), 0.1), str(dags.provenance.get("collection", "")))
+        max(len(dags.src) / max(joined, 1), 0.1), str(dags.provenance.get("collection", "")),
+        growth.FEATURES,
+        growth.window_of(ordered) if config.data.direction == "operands_first" else 0,
+        int((dags.num_users == 0).sum()) == len(dags))
 
   def arrays(self) -> Arrays:
     """All facts as arrays for a file; the names within "numbers" are part of the file format."""
@@ -80,7 +89,9 @@ class Facts:
             "x_names": self.x_names, "conditions": self.conditions.names,
             "most_nodes": self.max_nodes, "most_layers": self.max_layers,
             "widest": self.max_width, "degree": self.degree,
-            **({"collection": self.collection} if self.collection else {})}))}
+            **({"collection": self.collection} if self.collection else {}),
+            **({"features": self.features, "window": self.window,
+                "single_root": self.single_root} if self.features > 1 else {})}))}
     for place, (words, marginal) in enumerate(zip(self.vocabularies, self.marginals)):
       arrays[f"vocabulary_{place}"], arrays[f"marginal_{place}"] = words, marginal
     return arrays
@@ -98,7 +109,8 @@ class Facts:
             tuple(numbers["conditions"]), arrays["conditions"], len(words[0])),
         tuple(arrays[f"marginal_{place}"] for place in range(count)),
         numbers["most_nodes"], numbers["most_layers"], numbers["widest"], numbers["degree"],
-        numbers.get("collection", ""))
+        numbers.get("collection", ""), numbers.get("features", 1), numbers.get("window", 0),
+        numbers.get("single_root", True))
 
 
 class Generator:
@@ -117,11 +129,11 @@ class Generator:
     sizes = [len(marginal) for marginal in facts.marginals]
     network = config.network
     self.modules: dict[str, networks.Module] = {
-        "sizes": networks.Sizes(network, sizes, facts.max_width),
-        "nodes": networks.Nodes(network, sizes, facts.max_width, list(facts.marginals),
-                               facts.kinds.operands > 0),
-        "edges": networks.Edges(network, sizes, facts.degree, facts.kinds.attribute,
-                               config.data.direction)}
+        "sizes": networks.Sizes(network, sizes, facts.features, facts.max_width),
+        "nodes": networks.Nodes(network, sizes, facts.features, facts.max_width,
+                                list(facts.marginals), facts.kinds.operands > 0),
+        "edges": networks.Edges(network, sizes, facts.features, facts.degree,
+                                facts.kinds.attribute, config.data.direction)}
     # A tiny graph of two connected nodes uses every layer once, which creates all variables.
     one = growth.OrderedGraph(np.zeros([2, len(sizes)], np.int32), np.array([1, 0]),
                               np.array([0, 1], np.int32), np.array([0], np.int32),
@@ -141,7 +153,7 @@ class Generator:
     """The generation steps of a graph as arrays for this model's networks."""
     return growth.unroll(graph, self.config.data.direction,
                          self.config.network.encoder == "bidirectional",
-                         self.config.network.operand_counts)
+                         self.config.network.operand_counts, self.facts.window)
 
   def ordered(self, dags: dags_lib.Dags) -> list[growth.OrderedGraph]:
     """Graphs in the order in which this model generates nodes.

@@ -28,6 +28,11 @@ Arrays = dict[str, np.ndarray]
 MAX_SLOTS = 31
 MAX_GAP = 15
 MAX_COUNT = 127
+# Version of the features of a step. 1: counts up to `MAX_COUNT`. 2: also counts of any size, and
+# the ratio of the nodes that are left to the open slots.
+FEATURES = 2
+# Share of the training edges that the window of `candidates` covers.
+_WINDOW_SHARE = 0.999
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +110,14 @@ def order_graphs(dags: dags_lib.Dags, kinds: Kinds, direction: str) -> list[Orde
   return ordered
 
 
+def window_of(ordered: Sequence[OrderedGraph]) -> int:
+  """The number of layers that all but one in a thousand edges reach back; at least 1."""
+  gaps = np.concatenate([graph.layer[graph.new] - graph.layer[graph.old] for graph in ordered])
+  return int(np.quantile(gaps, _WINDOW_SHARE, method="higher")) if gaps.size else 1
+
+
 def unroll(graph: OrderedGraph, direction: str, whole_prefixes: bool = False,
-           operand_counts: bool = False) -> Arrays:
+           operand_counts: bool = False, window: int = 0) -> Arrays:
   """The steps of a graph, as arrays of indices within the graph.
 
   Args:
@@ -114,6 +125,7 @@ def unroll(graph: OrderedGraph, direction: str, whole_prefixes: bool = False,
     direction: its order of growth.
     whole_prefixes: also return each prefix as a separate graph.
     operand_counts: also return the operands that the candidates already have.
+    window: see `candidates`.
 
   Returns:
     With n nodes, m edges, S = L + 1 steps, c candidates (over all steps), p pairs:
@@ -143,7 +155,8 @@ def unroll(graph: OrderedGraph, direction: str, whole_prefixes: bool = False,
   for step in range(1, steps):
     before = slice(first[step])
     slots, is_candidate, room = candidates(
-        graph.operands[before], edges_up_to[before, step - 1], direction)
+        graph.operands[before], edges_up_to[before, step - 1], direction,
+        step - graph.layer[before], window)
     node = np.flatnonzero(is_candidate)
     steps_of.append(np.full(len(node), step))
     nodes_of.append(node)
@@ -178,14 +191,17 @@ def unroll(graph: OrderedGraph, direction: str, whole_prefixes: bool = False,
   return {key: np.asarray(value, np.int32) for key, value in arrays.items()}
 
 
-def candidates(operands: np.ndarray, done: np.ndarray, direction: str
-               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def candidates(operands: np.ndarray, done: np.ndarray, direction: str, gap: np.ndarray,
+               window: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Which of the nodes before a step may still be connected to later nodes.
 
   Args:
     operands: (n,) numbers of operands.
     done: (n,) number of edges to later nodes that each node already has.
     direction: the order of growth.
+    gap: (n,) number of layers from the node to the step.
+    window: for operands_first, the largest gap of a candidate; 0: no limit. Long chains of nodes
+      would otherwise have quadratically many candidates.
 
   Returns:
     (n,) slots: the number of operands that a node still needs; for operands_first, the number of
@@ -195,7 +211,8 @@ def candidates(operands: np.ndarray, done: np.ndarray, direction: str
   if direction == "users_first":
     slots = np.maximum(operands - done, 0)
     return slots, slots > 0, slots
-  return done, np.ones(len(done), bool), (done == 0).astype(np.int64)
+  near = gap <= window if window else np.ones(len(done), bool)
+  return done, near, (done == 0).astype(np.int64)
 
 
 def _prefixes(graph: OrderedGraph, first: np.ndarray, arrays: Arrays) -> Arrays:

@@ -21,11 +21,20 @@ Dense = tf.keras.layers.Dense
 class Module(tf.keras.Model):
   """The common part of the three networks: an encoder and the context of each step."""
 
-  def __init__(self, network: settings.NetworkSettings, sizes: list[int], name: str):
+  def __init__(self, network: settings.NetworkSettings, sizes: list[int], features: int,
+               name: str):
+    """Creates the encoder and the context.
+
+    Args:
+      network: sizes of the network.
+      sizes: number of values of each attribute.
+      features: version of the features of a step, see `growth.FEATURES`.
+      name: name of the network.
+    """
     super().__init__(name=name)
     self.network = network
     self.encoder = encoders.Encoder(network, sizes, f"{name}_encoder")
-    self.context = encoders.Context(network, sizes, f"{name}_context")
+    self.context = encoders.Context(network, sizes, features, f"{name}_context")
 
   def encode(self, arrays: Arrays, noise: Noise | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Candidate states [c, h] and contexts [S, h] of all steps of complete graphs."""
@@ -65,9 +74,10 @@ class Sizes(Module):
   decides it, so that it does not depend on independent noise in the kinds of single nodes.
   """
 
-  def __init__(self, network: settings.NetworkSettings, sizes: list[int], max_width: int):
+  def __init__(self, network: settings.NetworkSettings, sizes: list[int], features: int,
+               max_width: int):
     """Creates the layers; `max_width` is the largest number of nodes of a layer."""
-    super().__init__(network, sizes, "sizes")
+    super().__init__(network, sizes, features, "sizes")
     self._max_width = max_width
     self._out = Dense(max_width + 1, name="out")
     self._size = tf.keras.layers.Embedding(max_width + 1, network.width, name="size")
@@ -139,18 +149,19 @@ class SetTransformer(tf.keras.layers.Layer):
 class Nodes(Module):
   """Discrete diffusion of the kind and the other attributes of a layer's nodes."""
 
-  def __init__(self, network: settings.NetworkSettings, sizes: list[int], max_width: int,
-               marginals: list[np.ndarray], has_operands: np.ndarray):
+  def __init__(self, network: settings.NetworkSettings, sizes: list[int], features: int,
+               max_width: int, marginals: list[np.ndarray], has_operands: np.ndarray):
     """Creates the layers.
 
     Args:
       network: sizes of the network.
       sizes: number of values of each attribute.
+      features: version of the features of a step, see `growth.FEATURES`.
       max_width: number of nodes of the largest layer.
       marginals: for each attribute the relative frequency of each value in training.
       has_operands: (K,) bool for each kind.
     """
-    super().__init__(network, sizes, "nodes")
+    super().__init__(network, sizes, features, "nodes")
     width = network.width
     self._marginals = [tf.constant(values, tf.float32) for values in marginals]
     # Whether a node has operands is known, so only matching kinds are generated or used as noise.
@@ -235,18 +246,19 @@ class Edges(Module):
   One round of message passing over the noisy pairs lets edges depend on one another.
   """
 
-  def __init__(self, network: settings.NetworkSettings, sizes: list[int], degree: float,
-               attribute: np.ndarray, direction: str):
+  def __init__(self, network: settings.NetworkSettings, sizes: list[int], features: int,
+               degree: float, attribute: np.ndarray, direction: str):
     """Creates the layers.
 
     Args:
       network: sizes of the network.
       sizes: number of values of each attribute.
+      features: version of the features of a step, see `growth.FEATURES`.
       degree: mean number of edges of a new node.
       attribute: (K,) first attribute of each kind.
       direction: the order of growth.
     """
-    super().__init__(network, sizes, "edges")
+    super().__init__(network, sizes, features, "edges")
     self._same_kind = SameKindOperands(network.edge_width, attribute, direction) if (
         network.operand_counts) else None
     narrow = network.edge_width

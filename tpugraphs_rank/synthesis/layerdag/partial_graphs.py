@@ -43,6 +43,8 @@ class PartialGraphs:
     self._kinds = generator.facts.kinds
     self._counts_operands = generator.config.network.operand_counts
     self._direction = generator.config.data.direction
+    self._window = generator.facts.window
+    self._single_root = generator.facts.single_root
     encode = generator.facts.conditions.encode
     self._conditions = encode(requested)
     self._unspecified = encode(np.full_like(requested, np.nan))
@@ -63,11 +65,17 @@ class PartialGraphs:
   def _update(self) -> None:
     """Updates the open slots of the rows, and the active graph that each row belongs to."""
     self.slots, self._is_candidate, self._room = growth.candidates(
-        self._kinds.operands[self._x[:, 0]], self._done, self._direction)
+        self._kinds.operands[self._x[:, 0]], self._done, self._direction,
+        self.layer - self._level, self._window)
     self._step = np.searchsorted(self.active, self._graph)
 
   def _sum(self, values: np.ndarray) -> np.ndarray:
     return np.bincount(self._step, weights=values, minlength=len(self.active)).astype(np.int64)
+
+  @property
+  def targets(self) -> np.ndarray:
+    """(B,) requested numbers of nodes of all graphs of the batch, 0 where none is requested."""
+    return self._conditions["target"]
 
   def node_counts(self) -> np.ndarray:
     """(S,) number of nodes of each active graph."""
@@ -178,7 +186,7 @@ class PartialGraphs:
     x = np.concatenate([self._kinds.attribute[rows[:, :1]], rows[:, 1:]], axis=1)
     if self._direction == "users_first":
       return GeneratedGraph(edges, x)
-    return _needed(edges[:, ::-1], x)
+    return _needed(edges[:, ::-1], x) if self._single_root else GeneratedGraph(edges[:, ::-1], x)
 
 
 def _edges_of(joined: list[np.ndarray | None]) -> np.ndarray:

@@ -17,6 +17,7 @@ from tpugraphs_rank.synthesis.layerdag import encoders
 from tpugraphs_rank.synthesis.layerdag import generator as generator_lib
 from tpugraphs_rank.synthesis.layerdag import networks as modules_lib
 from tpugraphs_rank.synthesis.layerdag import partial_graphs
+from tpugraphs_rank.synthesis.layerdag import size_control
 
 _logger = logging.getLogger(__name__)
 # Sampling fails when more graphs than this are abandoned per completed graph.
@@ -33,9 +34,12 @@ class Options:
     guidance: 1 follows the conditions as in training; larger values amplify their effect.
     node_spans: number of diffusion spans for nodes; None: as in training.
     edge_spans: number of diffusion spans for edges; None: as in training.
-    max_nodes: abandon larger graphs; None: the largest size in training.
-    max_layers: abandon deeper graphs; None: the largest depth in training.
+    max_nodes: abandon larger graphs; None: half more than the requested size, or else the largest
+      size in training.
+    max_layers: abandon deeper graphs; None: half more than the largest depth in training.
     batch: graphs generated at a time; memory grows with it.
+    size_tolerance: the largest relative difference between the requested and the generated number
+      of nodes; see `size_control`. None: the networks alone decide.
   """
 
   constrained: bool = True
@@ -46,6 +50,7 @@ class Options:
   max_nodes: int | None = None
   max_layers: int | None = None
   batch: int = 256
+  size_tolerance: float | None = 0.25
 
 
 DEFAULT_OPTIONS = Options()
@@ -70,13 +75,16 @@ class Sampler:
       raise errors.ConfigError(
           f"guidance is {options.guidance}, but this model was trained without unspecified "
           "conditions (network.condition_dropout is 0); expected guidance 1")
+    if options.size_tolerance is not None and not 0 <= options.size_tolerance < 1:
+      raise errors.ConfigError(f"size_tolerance is {options.size_tolerance}; expected a number of "
+                               "at least 0 and below 1, or None")
     self.generator = generator
     self.options = options
     facts, network = generator.facts, generator.config.network
     self._forward = generator.config.data.direction == "users_first"
     self._causal = network.encoder == "causal"
-    self._max_nodes = options.max_nodes or facts.max_nodes
-    self._max_layers = options.max_layers or facts.max_layers
+    self._operands = size_control.mean_operands(facts.kinds, facts.marginals[0])
+    self._least_operands = int(facts.kinds.operands[facts.kinds.operands > 0].min(initial=1))
     spans = lambda steps, requested: diffusion.times(steps, min(requested or steps, steps))
     self._node_times = spans(network.node_steps, options.node_spans)
     self._edge_times = spans(network.edge_steps, options.edge_spans)
@@ -93,11 +101,13 @@ class Sampler:
       TrainingError: almost no graph could be completed.
     """
     done: dict[int, partial_graphs.GeneratedGraph] = {}
+    limits = self._limits(requested)
     waiting, tries, abandoned = list(range(len(requested))), 0, 0
     with tqdm.tqdm(total=len(requested), unit="graph", desc="sampling", disable=None) as bar:
       while waiting:
         rows = waiting[:self.options.batch]
-        graphs = self._generate(requested[rows], np.random.default_rng([seed, tries]))
+        graphs = self._generate(
+            requested[rows], limits.take(rows), np.random.default_rng([seed, tries]))
         tries += 1
         done.update({row: graph for row, graph in zip(rows, graphs) if graph is not None})
         failed = [row for row, graph in zip(rows, graphs) if graph is None]
@@ -107,27 +117,35 @@ class Sampler:
         if abandoned > _MAX_FAILURES_PER_GRAPH * (
             len(done) + max(min(self.options.batch, len(requested)), 20)):
           raise errors.TrainingError(
-              f"{abandoned} graphs could not be completed within {self._max_nodes} nodes and "
-              f"{self._max_layers} layers, {len(done)} could; train longer, or raise "
+              f"{abandoned} graphs could not be completed within {limits.upper.max()} nodes and "
+              f"{limits.max_layers} layers, {len(done)} could; train longer, or raise "
               "--max_nodes and --max_layers")
     if abandoned:
       _logger.info("%d graphs were abandoned and generated again", abandoned)
     return [done[row] for row in range(len(requested))], abandoned
 
-  def _generate(self, requested: np.ndarray, rng: np.random.Generator
-                ) -> list[partial_graphs.GeneratedGraph | None]:
+  def _limits(self, requested: np.ndarray) -> size_control.Limits:
+    """The limits of graphs with the conditions (n, T)."""
+    facts, options = self.generator.facts, self.options
+    return size_control.Limits.of(
+        facts.conditions.encode(requested)["target"], options.size_tolerance, options.max_nodes,
+        options.max_layers, facts.max_nodes, facts.max_layers)
+
+  def _generate(self, requested: np.ndarray, limits: size_control.Limits,
+                rng: np.random.Generator) -> list[partial_graphs.GeneratedGraph | None]:
     state = partial_graphs.PartialGraphs(requested, self.generator)
     while len(state.active):
-      self._layer(state, rng)
+      self._layer(state, limits, rng)
     return state.finished
 
-  def _layer(self, state: partial_graphs.PartialGraphs, rng: np.random.Generator) -> None:
+  def _layer(self, state: partial_graphs.PartialGraphs, limits: size_control.Limits,
+             rng: np.random.Generator) -> None:
     """Adds one layer to each graph that is not complete."""
     arrays, states = self._step_inputs(state)
-    size, inners = self._sizes(state, states["sizes"], arrays, rng)
-    if state.layer >= self._max_layers:
+    size, inners = self._sizes(state, limits, states["sizes"], arrays, rng)
+    if state.layer >= limits.max_layers:
       size[size > 0] = -1
-    size[state.node_counts() + size > self._max_nodes] = -1
+    size[state.node_counts() + size > limits.upper[state.active]] = -1
     if (size <= 0).any():
       state.close(size)
       if not len(state.active):
@@ -135,8 +153,10 @@ class Sampler:
       arrays, states = self._step_inputs(state)
       size, inners = size[size > 0], inners[size > 0]
     arrays.update(partial_graphs.new_layer(size, inners))
+    remaining = limits.upper[state.active] - state.node_counts() - size
+    arrays["most_operands"] = self._most_operands(arrays, remaining)
     x = self._call("_nodes", states["nodes"], arrays, _seed(rng)).numpy()
-    joined = self._joined(state, states, {**arrays, "new_x": x}, rng)
+    joined = self._joined(state, states, {**arrays, "new_x": x}, remaining, rng)
     encoded = None
     if self._causal:
       encoded = self._call("_encoded", state.new_rows(arrays["step"], x, joined), state.rounds)
@@ -148,8 +168,18 @@ class Sampler:
     arrays = state.arrays(self.options.guidance != 1.0)
     return arrays, state.states if self._causal else self._call("_prefix_states", state.rows())
 
-  def _sizes(self, state: partial_graphs.PartialGraphs, states: tf.Tensor,
-             arrays: dict[str, np.ndarray], rng: np.random.Generator
+  def _most_operands(self, arrays: dict[str, np.ndarray], remaining: np.ndarray) -> np.ndarray:
+    """(S,) int32 the largest number of operands that a new node can get."""
+    if not self.options.constrained:
+      most = np.full(len(remaining), np.iinfo(np.int32).max)
+    elif self._forward:
+      most = remaining
+    else:
+      most = np.bincount(arrays["candidate_step"], minlength=len(remaining))
+    return np.maximum(most, self._least_operands).astype(np.int32)
+
+  def _sizes(self, state: partial_graphs.PartialGraphs, limits: size_control.Limits,
+             states: tf.Tensor, arrays: dict[str, np.ndarray], rng: np.random.Generator
              ) -> tuple[np.ndarray, np.ndarray]:
     """(S,) nodes of the next layer, and (S,) how many of them have operands.
 
@@ -157,16 +187,15 @@ class Sampler:
     """
     contexts = self._call("_size_contexts", states, arrays)
     logits = self._call("_size_logits", contexts)
-    front, room = state.open_slots()
+    now = size_control.State(
+        state.node_counts(), *state.open_slots(), state.most_open_slots(),
+        limits.lower[state.active], limits.upper[state.active])
     number = np.arange(logits.shape[1])
     limited = self._forward and self.options.constrained
-    if state.layer == 0:
-      allowed = np.tile(number > 0, [len(front), 1])
-    elif limited:
-      # A graph is complete exactly when no slot is open; each new node needs a user.
-      allowed = np.where(room[:, None] > 0, (number > 0) & (number <= front[:, None]), number == 0)
+    if limited:
+      allowed = size_control.allowed_sizes(now, number, state.layer == 0)
     else:
-      allowed = (number == 0) | (room[:, None] > 0)
+      allowed = size_control.allowed_sizes_of_any_end(now, number, state.layer == 0)
     size = self._draw_number(logits, allowed, rng)
     new_nodes = np.maximum(size, 0).astype(np.int32)
     logits = self._call("_inner_logits", contexts, new_nodes)
@@ -175,8 +204,8 @@ class Sampler:
       # Layer 0 consists of the nodes without operands; all other layers have none.
       allowed &= number == (0 if state.layer == 0 else new_nodes[:, None])
     elif limited:
-      # A layer without inner nodes is the last one: it must fill the node with the most open slots.
-      allowed &= (number > 0) | (new_nodes >= state.most_open_slots())[:, None]
+      allowed = size_control.allowed_inners(
+          now, new_nodes, number, self.generator.facts.degree, self._operands)
     return size, self._draw_number(logits, allowed, rng)
 
   def _draw_number(self, logits: tf.Tensor, allowed: np.ndarray, rng: np.random.Generator
@@ -187,9 +216,12 @@ class Sampler:
     return np.where(allowed.any(axis=1), noisy.argmax(axis=1), -1)
 
   def _joined(self, state: partial_graphs.PartialGraphs, states: Mapping[str, tf.Tensor],
-              arrays: dict[str, np.ndarray], rng: np.random.Generator
+              arrays: dict[str, np.ndarray], remaining: np.ndarray, rng: np.random.Generator
               ) -> list[np.ndarray | None]:
-    """For each graph its new edges (m, 2) [row, new node]; None: no valid edges exist."""
+    """For each graph its new edges (m, 2) [row, new node]; None: no valid edges exist.
+
+    `remaining` (S,) is the number of nodes that may follow the new layer.
+    """
     steps = len(state.active)
     new = np.bincount(arrays["step"], minlength=steps)
     candidates = np.bincount(arrays["candidate_step"], minlength=steps)
@@ -201,21 +233,25 @@ class Sampler:
     front = arrays["candidate_gap"] == 1
     slots = state.slots[arrays["candidate_row"]]
     operands = self.generator.facts.kinds.operands[arrays["new_x"][:, 0]]
-    decode = decoding.free if not self.options.constrained else (
-        decoding.to_users if self._forward else decoding.to_operands)
     starts = [np.cumsum(counts) - counts for counts in (candidates, new, candidates * new)]
     joined: list[np.ndarray | None] = []
     for step, (first, first_new, first_pair) in enumerate(zip(*starts)):
       old = slice(first, first + candidates[step])
       square = priority[first_pair:first_pair + candidates[step] * new[step]]
-      edges = decode(decoding.Layer(
+      edges = self._decoded(decoding.Layer(
           square.reshape(candidates[step], new[step]), front[old], slots[old],
-          operands[first_new:first_new + new[step]])) if candidates[step] else None
+          operands[first_new:first_new + new[step]]), int(remaining[step])
+      ) if candidates[step] else None
       if edges is not None:
         candidate, node = np.nonzero(edges)
         edges = np.stack([arrays["candidate_row"][old][candidate], node + first_new], axis=1)
       joined.append(edges)
     return joined
+
+  def _decoded(self, layer: decoding.Layer, remaining: int) -> np.ndarray | None:
+    if not self.options.constrained:
+      return decoding.free(layer)
+    return decoding.to_users(layer, remaining) if self._forward else decoding.to_operands(layer)
 
   # ---- TensorFlow functions, each traced once --------------------------------------------------
 
@@ -263,6 +299,8 @@ class Sampler:
     marginals = module.marginals(arrays["inner"])
     x = tf.stack([diffusion.draw(marginal, first.seed()) for marginal in marginals], axis=1)
     times = tf.constant(self._node_times)
+    operands = tf.constant(self.generator.facts.kinds.operands, tf.int32)
+    possible = operands[None] <= tf.gather(arrays["most_operands"], arrays["step"])[:, None]
 
     def span(place, noisy):
       noise = modules_lib.Noise(seed + tf.stack([place + 1, 0]))
@@ -272,6 +310,8 @@ class Sampler:
       columns = []
       for attribute, marginal in enumerate(marginals):
         guided = self._guided([of_context[attribute] for of_context in logits])
+        if attribute == 0:
+          guided = tf.where(possible, guided, -1e9)
         clean = tf.nn.softmax(guided / self.options.temperature)
         columns.append(diffusion.draw(
             diffusion.reverse(clean, noisy[:, attribute], before, kept, marginal), noise.seed()))

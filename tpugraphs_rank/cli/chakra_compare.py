@@ -1,0 +1,98 @@
+"""Compare synthetic traces with real ones, and test what they reveal.
+
+  tpugraphs-rank chakra compare --run build/synthetic
+  tpugraphs-rank chakra compare --training training.npz --held_out held_out.npz \\
+    --synthetic traces/ --output build/comparison
+
+--run is the output folder of `tpugraphs-rank chakra synthesize`. Otherwise each of the three is a
+file of graphs (.npz), a trace, or a folder of traces; the held-out graphs must not have been used
+for training.
+
+Compared are the distributions of types, depth, width, degree, durations, critical paths and total
+work. The distances of synthetic to held-out graphs are shown next to those between two real halves
+and to those of random controls. Two tests show what the synthetic graphs reveal: their distance to
+the nearest training graph, and whether that distance tells training from held-out graphs.
+
+Writes report.md, results.json, distributions.png, nearest.png and graphs.png.
+"""
+
+import pathlib
+
+from absl import flags
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.chakra import graphs as graphs_lib
+from tpugraphs_rank.synthesis.dags import dags
+
+_PARTS = ("training", "held_out", "synthetic")
+_DRAWN = 3
+
+
+def define_flags() -> None:
+  """Defines the command's flags."""
+  flags.DEFINE_string("run", None, "Output folder of `chakra synthesize`.")
+  for part in _PARTS:
+    flags.DEFINE_string(part, None, f"The {part.replace('_', '-')} graphs, instead of --run: a "
+                        "file of graphs, a trace, or a folder of traces.")
+  flags.DEFINE_string("output", None, "Folder of the report. Default: RUN/comparison.")
+  flags.DEFINE_string("results", None, "Also write the figures to this file.")
+  flags.DEFINE_integer("seed", 0, "Seed of the random controls.", lower_bound=0)
+
+
+def load(path: pathlib.Path) -> dags.Dags:
+  """The graphs in a file, or of traces, with the dependencies that no others imply."""
+  if path.suffix == ".npz":
+    return dags.load(path)
+  settings = graphs_lib.Settings(reduced=True)
+  return graphs_lib.to_dags(
+      [graphs_lib.read(file, settings) for file in graphs_lib.trace_files([path])], settings)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command."""
+  del argv
+  values = flags.FLAGS
+  named = {part: getattr(values, part) for part in _PARTS}
+  if bool(values.run) == any(named.values()) or not (values.run or all(named.values())):
+    raise errors.ConfigError("expected either --run, or --training, --held_out and --synthetic")
+  if not values.run and not values.output:
+    raise errors.ConfigError("--output is not set; expected a folder for the report")
+  parts = {part: load(pathlib.Path(path or f"{values.run}/{part}.npz"))
+           for part, path in named.items()}
+  output = pathlib.Path(values.output or f"{values.run}/comparison")
+
+  # Matplotlib and scikit-learn: only once the arguments are known to be right.
+  from tpugraphs_rank.synthesis.judging import drawings as graph_drawings
+  from tpugraphs_rank.synthesis.traces import comparison
+  from tpugraphs_rank.synthesis.traces import drawings
+  from tpugraphs_rank.synthesis.traces import generation
+  from tpugraphs_rank.synthesis.traces import report
+  result = report.evaluate(
+      parts["training"], parts["held_out"], parts["synthetic"], values.seed)
+  text = report.markdown(result)
+  files.write_json(output / "results.json", result)
+  files.write_text(output / "report.md", text)
+  buckets = report.bucket_values(parts["held_out"])
+  parts = dict(zip(parts, dags.in_common_vocabularies(list(map(report.bare, parts.values())))))
+  shown = {
+      "real, held-out": parts["held_out"], "real, training": parts["training"],
+      "synthetic": parts["synthetic"],
+      "random": comparison.random_graphs(parts["synthetic"], parts["training"], values.seed)}
+  drawings.distributions(output / "distributions.png", shown, None if buckets is None else {
+      name: generation.durations(graphs, buckets) for name, graphs in shown.items()})
+  counts = comparison.neighborhoods(parts)
+  drawings.nearest(output / "nearest.png", {
+      "held-out": comparison.nearest(counts["held_out"], counts["training"]),
+      "synthetic": comparison.nearest(counts["synthetic"], counts["training"])})
+  graph_drawings.side_by_side(output / "graphs.png", {
+      name: graphs.take(np.argsort(graphs.sizes, kind="stable")[:_DRAWN])
+      for name, graphs in shown.items()})
+  written = [f"{output}/{name}" for name in (
+      "report.md", "results.json", "distributions.png", "nearest.png", "graphs.png")]
+  if values.results:
+    files.write_json(values.results, result)
+    written.append(values.results)
+  print(text)
+  print("written:", ", ".join(written))

@@ -1,0 +1,157 @@
+"""Learn from execution traces and write synthetic ones.
+
+  tpugraphs-rank chakra synthesize --input traces/ --count 100 --output build/synthetic
+  tpugraphs-rank chakra synthesize --input traces/ --count 100 --nodes 200:400 --obfuscate \\
+    --output build/synthetic
+
+The traces are cut into sub-graphs of consecutive levels, of at most 400 nodes. Sections of the
+traces are divided into a training, a validation and a held-out part that share no node. A LayerDAG
+learns the training part and samples new graphs: operators, devices, durations, operations, bytes
+and collectives of each node, and the dependencies. OUTPUT/traces holds them as Chakra traces,
+one file for each rank, all ranks with the same collectives in the same order.
+
+OUTPUT also holds the sub-graphs (training.npz, validation.npz, held_out.npz), the synthetic graphs
+(synthetic.npz), the generator, and report.json. `tpugraphs-rank chakra compare --run OUTPUT`
+compares synthetic with held-out graphs.
+
+After an interruption, the same command resumes.
+"""
+
+import dataclasses
+import pathlib
+import re
+import shlex
+from typing import Any
+
+from absl import flags
+import numpy as np
+
+from tpugraphs_rank import commands
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.chakra import exporting
+from tpugraphs_rank.chakra import graphs as graphs_lib
+from tpugraphs_rank.synthesis.dags import dags
+from tpugraphs_rank.synthesis.traces import generation
+from tpugraphs_rank.synthesis.traces import kinds
+from tpugraphs_rank.synthesis.traces import subgraphs
+
+
+def define_flags() -> None:
+  """Defines the command's flags."""
+  flags.DEFINE_list("input", None, "Traces: files, or folders of files (.et, .json, also .gz).",
+                    required=True)
+  flags.DEFINE_string("output", None, "Folder of the results.", required=True)
+  flags.DEFINE_integer("count", 100, "Number of synthetic graphs.", lower_bound=1)
+  flags.DEFINE_string("nodes", None, "Numbers of nodes of the synthetic graphs, MIN:MAX. By "
+                      "default those of the training graphs.")
+  flags.DEFINE_bool("obfuscate", False, "Name operators op_1, op_2, ... and leave out all other "
+                    "names.")
+  flags.DEFINE_integer("stitch", 1, "Number of sampled graphs that are joined into one trace, one "
+                       "after another.", lower_bound=1)
+  flags.DEFINE_integer("ranks", 2, "Number of ranks of each synthetic trace.", lower_bound=1)
+  flags.DEFINE_integer("min_nodes", 100, "Fewest nodes of a training sub-graph.", lower_bound=2)
+  flags.DEFINE_integer("max_nodes", subgraphs.MAX_NODES, "Most nodes of a training sub-graph.",
+                       lower_bound=2)
+  flags.DEFINE_integer("subgraphs", 240, "Number of training sub-graphs.", lower_bound=2)
+  flags.DEFINE_bool("control", False, "Learn control dependencies as well as data dependencies.")
+  flags.DEFINE_integer("max_operators", 100, "Number of operators to keep, the most frequent ones; "
+                       "the others become \"other\". 0: all.", lower_bound=0)
+  flags.DEFINE_integer("epochs", 40, "Most epochs of the training.", lower_bound=1)
+  flags.DEFINE_integer("seed", 0, "Seed of all random choices.", lower_bound=0, upper_bound=20_000)
+  flags.DEFINE_integer("threads", 1, "Threads of TensorFlow.", lower_bound=1)
+
+
+def node_range(text: str | None) -> tuple[int, int] | None:
+  """The numbers in MIN:MAX, or in a single number.
+
+  Raises:
+    ConfigError: the text is something else.
+  """
+  if text is None:
+    return None
+  match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", text.strip())
+  low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+  if not 2 <= low <= high:
+    raise errors.ConfigError(
+        f"--nodes is {text!r}; expected MIN:MAX, two numbers of nodes of at least 2, such as "
+        "200:400")
+  return low, high
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command."""
+  del argv
+  values = flags.FLAGS
+  nodes = node_range(values.nodes)
+  output = pathlib.Path(values.output)
+  settings = graphs_lib.Settings(
+      control=values.control, reduced=True, max_operators=values.max_operators)
+  read = [graphs_lib.read(path, settings) for path in graphs_lib.trace_files(values.input)]
+  for graph in read:
+    print(graph.report)
+  traces, messages = kinds.without_messages(graphs_lib.to_dags(read, settings))
+  if messages:
+    print(f"{messages:,} sends and receives left out: synthetic ones would have no partners")
+  divided = subgraphs.divide(traces, values.subgraphs, values.min_nodes, values.max_nodes,
+                             values.seed)
+  print("sub-graphs: " + ", ".join(
+      f"{len(graphs)} {part.replace('_', '-')}" for part, graphs in divided.parts.items())
+      + f"; {divided.repeated} repeated traces and {divided.twins} sub-graphs like training ones "
+      "left out", flush=True)
+  for part, graphs in divided.parts.items():
+    dags.save(output / f"{part}.npz", graphs)
+
+  # TensorFlow: only once the traces are known to be right.
+  from tpugraphs_rank.training import runtime
+  runtime.configure(values.seed, values.threads)
+  model = generation.train(divided.parts, output, {
+      "fit.seed": values.seed, "fit.epochs": values.epochs,
+      "fit.patience": max(values.epochs // 2, 5), "fit.threads": values.threads})
+  training = generation.joined(divided.parts)["training"]
+  requested = generation.sizes(values.count * values.stitch, nodes, training, values.seed)
+  sampled = generation.sample(model, training, requested, values.seed, output / "samples")
+  synthetic = kinds.separate(generation.stitch(sampled.graphs, values.stitch), traces.x_names)
+  synthetic = synthetic.with_provenance({
+      "made_by": "tpugraphs-rank chakra synthesize", "model": model.hash(), "seed": values.seed,
+      "buckets": traces.provenance["buckets"]})
+  dags.save(output / "synthetic.npz", synthetic)
+  written = _write_traces(output, synthetic, values)
+  figures = _figures(sampled, requested, divided, values)
+  files.write_json(output / "report.json", {**figures, "export": dataclasses.asdict(written)})
+  print(f"{len(synthetic)} synthetic graphs of {synthetic.sizes.min()} to "
+        f"{synthetic.sizes.max()} nodes; {figures['within_a_quarter']:.0%} of the samples within a "
+        f"quarter of the requested size, {figures['abandoned']:.1%} of the draws abandoned, "
+        f"{figures['graphs_per_cpu_second']:.1f} graphs per CPU second")
+  print(written)
+  print(f"traces: {output / 'traces'}")
+  print("next: " + commands.command("chakra", "compare", "--run", shlex.quote(str(output))))
+
+
+def _write_traces(output: pathlib.Path, synthetic: dags.Dags, values: flags.FlagValues
+                  ) -> exporting.Report:
+  """Writes OUTPUT/traces; traces of an earlier call with the same output are replaced."""
+  folder = output / "traces"
+  listed = output / "traces.json"
+  if listed.exists():
+    for name in files.read_json(listed):
+      (folder / pathlib.PurePath(str(name)).name).unlink(missing_ok=True)
+  shown = generation.obfuscate(synthetic, values.seed) if values.obfuscate else synthetic
+  report = exporting.write(folder, shown, exporting.Settings(ranks=values.ranks))
+  files.write_json(listed, sorted(path.name for path in folder.iterdir()))
+  return report
+
+
+def _figures(sampled: generation.Sampled, requested: np.ndarray, divided: subgraphs.Divided,
+             values: flags.FlagValues) -> dict[str, Any]:
+  """The figures in report.json."""
+  sizes = sampled.graphs.sizes
+  return {
+      "requested": len(requested), "seed": values.seed, "obfuscated": values.obfuscate,
+      "within_a_quarter": float((np.abs(sizes - requested) <= 0.25 * requested).mean()),
+      "abandoned": sampled.abandoned / (sampled.abandoned + len(requested)),
+      "corrected_numbers": sampled.corrected, "cpu_seconds": round(sampled.cpu_seconds, 2),
+      "graphs_per_cpu_second": len(requested) / max(sampled.cpu_seconds, 1e-9),
+      "sub_graphs": {part: len(graphs) for part, graphs in divided.parts.items()},
+      "sections": [dataclasses.asdict(section) for section in divided.sections],
+      "repeated_traces": divided.repeated, "twins_left_out": divided.twins}

@@ -1,0 +1,207 @@
+"""Trains a generator on sub-graphs of traces and samples new graphs from it, resumably."""
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+import time
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
+
+from tpugraphs_rank import config as config_lib
+from tpugraphs_rank import errors
+from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.layerdag import settings
+from tpugraphs_rank.synthesis.traces import kinds
+
+if TYPE_CHECKING:
+  from tpugraphs_rank.synthesis.layerdag import model as model_lib
+
+# Traces are long chains with side branches: they grow in the order of execution, and a node
+# depends on recent nodes only.
+DEFAULTS: Mapping[str, Any] = {
+    "data.direction": "operands_first", "data.conditions": ("size",), "network.width": 64,
+    "network.dropout": 0.1, "network.edge_steps": 6, "network.node_steps": 12,
+    "fit.batch_graphs": 8, "fit.epochs": 40, "fit.patience": 20, "fit.learning_rate": 3e-3,
+    "fit.average": 0.98, "fit.tensorboard": False}
+_CHUNK = 32  # Graphs sampled at a time; an interruption loses one chunk.
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+  """Generated graphs.
+
+  Attributes:
+    graphs: the graphs, with `kind` as the first attribute; y holds the requested sizes.
+    abandoned: draws that were abandoned and sampled again.
+    corrected: for each attribute the number of nodes that `kinds.consistent` changed.
+    cpu_seconds: CPU time of the sampling.
+  """
+
+  graphs: dags_lib.Dags
+  abandoned: int
+  corrected: dict[str, int]
+  cpu_seconds: float
+
+
+def config(folder: pathlib.Path, changes: Mapping[str, Any]) -> settings.LayerDagConfig:
+  """The configuration of the generator whose graphs are in a folder; `changes` by dotted names."""
+  return config_lib.override(settings.LayerDagConfig(), {
+      **DEFAULTS, "data.graphs": str(folder / "training_kinds.npz"),
+      "data.valid_graphs": str(folder / "validation_kinds.npz"), **changes})
+
+
+def train(parts: Mapping[str, dags_lib.Dags], folder: pathlib.Path, changes: Mapping[str, Any]
+          ) -> "model_lib.LayerDAG":
+  """Trains a generator in FOLDER/generator, or resumes its training.
+
+  Args:
+    parts: sub-graphs of traces, "training" and "validation".
+    folder: folder of the graphs and of the run.
+    changes: settings other than the defaults.
+
+  Raises:
+    RunDirectoryError: the folder holds a generator of other graphs or settings.
+  """
+  from tpugraphs_rank.synthesis.layerdag import model
+  from tpugraphs_rank.synthesis.layerdag import training
+  for part, graphs in joined(parts).items():
+    dags_lib.save(folder / f"{part}_kinds.npz", graphs)
+  training.Trainer(config(folder, changes)).train(folder / "generator")
+  return model.LayerDAG.load(folder / "generator" / "model.npz")
+
+
+def joined(parts: Mapping[str, dags_lib.Dags]) -> dict[str, dags_lib.Dags]:
+  """The parts that the generator sees, in common vocabularies, with joined attributes."""
+  names = ("training", "validation")
+  return dict(zip(names, dags_lib.in_common_vocabularies(
+      [kinds.join(parts[name]) for name in names])))
+
+
+def sizes(count: int, nodes: tuple[int, int] | None, training: dags_lib.Dags, seed: int
+          ) -> np.ndarray:
+  """(count,) numbers of nodes to request: uniform in a range, or those of training graphs."""
+  rng = np.random.default_rng([seed, 29])
+  if nodes is None:
+    return training.sizes[rng.integers(len(training), size=count)]
+  return rng.integers(nodes[0], nodes[1] + 1, size=count)
+
+
+def sample(model: "model_lib.LayerDAG", training: dags_lib.Dags, requested: np.ndarray, seed: int,
+           folder: pathlib.Path) -> Sampled:
+  """Samples a graph for each requested size; finished chunks in the folder are not repeated.
+
+  Args:
+    model: the generator.
+    training: its training graphs, with joined attributes.
+    requested: (n,) numbers of nodes.
+    seed: seed of the samples.
+    folder: folder of the chunks.
+
+  Raises:
+    TrainingError: almost no graph can be completed.
+  """
+  from tpugraphs_rank.synthesis.layerdag import sampler
+  options = sampler.Options(batch=_CHUNK)
+  chunks, abandoned, seconds = [], 0, 0.0
+  for number, start in enumerate(range(0, len(requested), _CHUNK)):
+    wanted = requested[start:start + _CHUNK].astype(np.float64)
+    path = folder / f"{number:05d}.npz"
+    about = {"model": model.hash(), "sizes": wanted.tolist(), "seed": seed}
+    chunk = _finished(path, about)
+    if chunk is None:
+      began = time.process_time()
+      # All chunks have the same number of rows, so that the samples do not depend on the count.
+      chunk = model.sample(len(wanted), {"size": wanted}, seed * 100_003 + number, options)
+      chunk = chunk.with_provenance({
+          **chunk.provenance, "request": about, "cpu_seconds": time.process_time() - began})
+      dags_lib.save(path, chunk)
+    abandoned += int(chunk.provenance["given_up"])
+    seconds += float(chunk.provenance["cpu_seconds"])
+    chunks.append(chunk)
+  graphs, corrected = kinds.consistent(
+      dags_lib.concat(chunks).in_vocabularies(training.vocabularies), training, seed)
+  return Sampled(graphs, abandoned, corrected, seconds)
+
+
+def _finished(path: pathlib.Path, about: Mapping[str, Any]) -> dags_lib.Dags | None:
+  """The chunk in a file, if it holds what is asked for."""
+  if not path.exists():
+    return None
+  try:
+    chunk = dags_lib.load(path)
+  except errors.TpuGraphsRankError:
+    return None
+  return chunk if chunk.provenance.get("request") == about else None
+
+
+def stitch(graphs: dags_lib.Dags, together: int) -> dags_lib.Dags:
+  """Joins groups of consecutive graphs into longer ones, one after another in the execution.
+
+  A node without dependencies of a later graph then depends on the last level of the graph before
+  it. A group of fewer graphs at the end is joined as well.
+
+  Args:
+    graphs: the graphs.
+    together: number of graphs in each result.
+
+  Raises:
+    ConfigError: `together` is below 1.
+  """
+  if together < 1:
+    raise errors.ConfigError(f"{together} graphs together; expected at least 1")
+  if together == 1:
+    return graphs
+  from tpugraphs_rank.synthesis.traces import subgraphs
+  parts = []
+  for start in range(0, len(graphs), together):
+    edges, x, offset = [], [], 0
+    last: np.ndarray | None = None
+    for graph in range(start, min(start + together, len(graphs))):
+      rows = graphs.nodes(graph)
+      level = subgraphs.execution_levels(graphs, graph)
+      edges.append(graphs.edges(graph).astype(np.int64) + offset)
+      first = np.flatnonzero(level == 0) + offset
+      if last is not None:
+        edges.append(np.stack([np.repeat(first, len(last)), np.tile(last, len(first))], axis=1))
+      last = np.flatnonzero(level == level.max()) + offset
+      x.append(graphs.x[rows])
+      offset += rows.stop - rows.start
+    parts.append((np.concatenate(edges), np.concatenate(x)))
+  return dags_lib.canonical(parts, graphs.x_names, graphs.vocabularies,
+                            provenance={**graphs.provenance, "stitched": together})
+
+
+def obfuscate(graphs: dags_lib.Dags, seed: int) -> dags_lib.Dags:
+  """Hides what a trace says in words: operators become op_1, op_2, ... in a random order.
+
+  Node types, collectives and buckets of numbers stay, because simulators need them. Groups lose
+  the names of process groups. The provenance keeps only what is needed to read the buckets.
+  """
+  rng = np.random.default_rng([seed, 31])
+  words = list(graphs.vocabularies)
+  if "operator" in graphs.x_names:
+    column = graphs.x_names.index("operator")
+    numbers = rng.permutation(len(words[column])) + 1
+    words[column] = np.array([f"op_{number}" for number in numbers])
+  hidden = dataclasses.replace(
+      graphs, vocabularies=tuple(words),
+      provenance={key: value for key, value in graphs.provenance.items() if key == "buckets"})
+  return dataclasses.replace(hidden, wl=hidden.hashes())
+
+
+def clear(folder: pathlib.Path) -> None:
+  """Removes the chunks of earlier samples; other files stay."""
+  for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].npz"):
+    path.unlink(missing_ok=True)
+
+
+def durations(graphs: dags_lib.Dags, values: Mapping[str, int]) -> np.ndarray:
+  """(N,) microseconds of each node, from the buckets of `chakra.graphs`; 0 where not measured."""
+  from tpugraphs_rank.chakra import buckets
+  words = graphs.vocabularies[graphs.x_names.index("duration")]
+  numbers = [buckets.number(str(word), values) for word in words]
+  table = np.array([0 if number is None else number[0] for number in numbers], np.float64)
+  return table[graphs.x[:, graphs.x_names.index("duration")]]
+
+
