@@ -123,6 +123,13 @@ def test_what_training_never_saw():
           "element types") in text and "faster" not in text
 
 
+def test_unseen_opcodes_that_compute_nothing_void_no_calibration():
+  result = _ranked(runs=TILES, scores=[1, 2, 3, 4], evidence=EVIDENCE,
+                   unseen_opcodes=("get-tuple-element", "tuple"))
+  text = rank_tables.table(result)
+  assert "training never saw these opcodes: get-tuple-element, tuple" in text and "faster" in text
+
+
 def test_a_program_that_does_not_fit():
   result = _ranked(runs=TILES, scores=[1, 2, 3, 4], evidence=EVIDENCE, misfit="it is for a phone")
   text = rank_tables.table(result)

@@ -22,6 +22,9 @@ from tpugraphs_rank.metrics import evidence as evidence_lib
 
 # Scores of one configuration differ by rounding between two orders of addition.
 _EQUAL = 1e-5
+# Opcodes that compute nothing. TensorFlow's programs end with them.
+_BOOKKEEPING = ("add-dependency", "after-all", "domain", "get-tuple-element", "opt-barrier",
+                "tuple")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +119,7 @@ class Ranked:
       return "its default configuration is not known"
     if self.misfit:
       return self.misfit
-    if self.unseen_opcodes or self.unseen_types:
+    if self.unseen_types or set(self.unseen_opcodes).difference(_BOOKKEEPING):
       return "training never saw some of its opcodes or element types"
     if self.evidence.of(self.operation) is None:
       return f"the run was not validated on programs whose main operation is {self.operation}"
