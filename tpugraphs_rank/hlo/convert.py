@@ -71,7 +71,7 @@ def convert_file(
   """Reads a raw file and featurizes every program in it.
 
   Args:
-    path: a `TuningData`, `ModuleTuningData`, `HloModuleProto` or `HloProto` file.
+    path: a raw file, or an HLO or StableHLO program; see `reading.read_raw`.
     padding: 0 or -1, see `features.node_features`.
     repeats: further measurements of the same programs and runs, in the same order. Runtimes are
       averaged over all measurements.
