@@ -8,6 +8,7 @@ from collections.abc import Callable
 import re
 
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo.text import communication
 from tpugraphs_rank.hlo.text.scanner import integer
 
 # Attributes that name computations. XLA names the computation of an operation in many ways.
@@ -76,6 +77,10 @@ def _iota_dimension(instruction: hlo_pb2.HloInstructionProto, value: str) -> Non
 def _dynamic_slice_sizes(instruction: hlo_pb2.HloInstructionProto, value: str) -> None:
   # The `slice_sizes` of gather and collective-permute belong to other fields.
   instruction.dynamic_slice_sizes.extend(_integers(value))
+
+
+def _fft_length(instruction: hlo_pb2.HloInstructionProto, value: str) -> None:
+  instruction.fft_length.extend(_integers(value))
 
 
 def _is_stable(instruction: hlo_pb2.HloInstructionProto, value: str) -> None:
@@ -179,6 +184,7 @@ _SETTERS: dict[str, Callable[[hlo_pb2.HloInstructionProto, str], None]] = {
     "dimensions": _dimensions,
     "iota_dimension": _iota_dimension,
     "dynamic_slice_sizes": _dynamic_slice_sizes,
+    "fft_length": _fft_length,
     "is_stable": _is_stable,
     "index": _index,
     "feature_group_count": _feature_group_count,
@@ -191,4 +197,13 @@ _SETTERS: dict[str, Callable[[hlo_pb2.HloInstructionProto, str], None]] = {
     "padding": _padding,
     "window": _window,
     "dim_labels": _dim_labels,
+    "replica_groups": communication.replica_groups,
+    "source_target_pairs": communication.source_target_pairs,
+    "frontend_attributes": communication.frontend_attributes,
+    "channel_id": communication.channel_id,
+    "use_global_device_ids": communication.use_global_device_ids,
+    "is_host_transfer": communication.is_host_transfer,
+    "custom_call_target": communication.custom_call_target,
+    "direction": communication.direction,
+    "backend_config": communication.backend_config,
 }

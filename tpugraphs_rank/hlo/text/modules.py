@@ -135,6 +135,7 @@ def _add(
     proto = instruction.proto
     proto.id = ids[position]
     proto.operand_ids.extend(ids[operand] for operand in operands[position])
+    proto.control_predecessor_ids.extend(ids[other] for other in predecessors[position])
     for called in instruction.called:
       if called.name not in numbers:
         raise scanner.error(f"the module has no computation {called.name!r}", called.position)

@@ -3,7 +3,9 @@
 import re
 
 from tpugraphs_rank.hlo import hlo_pb2
+from tpugraphs_rank.hlo import limits
 from tpugraphs_rank.hlo.text import attributes
+from tpugraphs_rank.hlo.text import communication
 from tpugraphs_rank.hlo.text import modules
 from tpugraphs_rank.hlo.text import scanner as scanning
 from tpugraphs_rank.hlo.text import shapes
@@ -17,6 +19,8 @@ _PARAMETER = re.compile(r"\(\s*([0-9]{1,18})\s*\)")
 _ATTRIBUTE = re.compile(r",\s*([A-Za-z_][\w.\-]*)\s*=", re.ASCII)
 # Tables of source locations, which newer versions of XLA print before the computations.
 _TABLE = re.compile(r"(?:FileNames|FunctionNames|FileLocations|StackFrames)\b")
+_COUNTS = ("replica_count", "num_partitions")
+_COUNT = re.compile(r"[0-9]{1,9}")
 _TABLE_ROW = re.compile(r"[0-9]+\s+(?=[\"'{])")
 # Operations whose group counts are 1 where the text has none.
 _GROUPED = ("convolution", "custom-call")
@@ -46,6 +50,7 @@ def parse(text: str, source: str) -> hlo_pb2.HloModuleProto:
   Raises:
     DataError: the text is no module, is cut off, or refers to something that it does not define;
       the message names line and column.
+    LimitError: it has too many instructions.
   """
   return _Parser(text, source).module()
 
@@ -56,31 +61,50 @@ class _Parser:
   def __init__(self, text: str, source: str):
     self._scanner = scanning.Scanner(text, source)
     self._shapes = shapes.Shapes(self._scanner)
+    # By XLA, which marks the entry computation. Text by hand may leave the mark out.
+    self._is_printed = False
+    self._count = 0
+    self._counted = f"{source}: the number of instructions"
 
   def module(self) -> hlo_pb2.HloModuleProto:
     scanner = self._scanner
-    name = self._header()
+    name, counts = self._header()
     computations = []
     while scanner.peek():
       computations.append(self._computation())
     if not computations:
       raise scanner.error("expected at least one computation; the text is cut off")
-    return modules.build(name, computations, scanner)
+    if self._is_printed and not any(computation.is_entry for computation in computations):
+      raise scanner.error(
+          "expected the computation that is marked as ENTRY; the text is cut off")
+    module = modules.build(name, computations, scanner)
+    if counts:
+      module.device_assignment.replica_count = counts.get("replica_count", 1)
+      module.device_assignment.computation_count = counts.get("num_partitions", 1)
+    return module
 
-  def _header(self) -> str:
-    """Passes over what comes before the computations, and returns the name of the module."""
+  def _header(self) -> tuple[str, dict[str, int]]:
+    """Passes over what comes before the computations.
+
+    Returns:
+      The name of the module, and how many replicas and partitions it has, if it says so.
+    """
     scanner = self._scanner
+    counts: dict[str, int] = {}
     if not scanner.match(_HEADER):
-      return ""
+      return "", counts
     name = scanner.match(_MODULE_NAME)
     if name is None:
       raise scanner.error("expected the name of the module")
-    while scanner.match(_ATTRIBUTE):
-      scanner.value()
+    while attribute := scanner.match(_ATTRIBUTE):
+      value = scanner.value()
+      self._is_printed |= attribute[1] == "entry_computation_layout"
+      if attribute[1] in _COUNTS and _COUNT.fullmatch(value):
+        counts[attribute[1]] = int(value)
     while scanner.match(_TABLE):
       while scanner.match(_TABLE_ROW):
         scanner.value()
-    return name[0]
+    return name[0], counts
 
   def _computation(self) -> modules.Computation:
     scanner = self._scanner
@@ -96,6 +120,9 @@ class _Parser:
     scanner.expect("{", f"at the start of computation {name[1]!r}")
     while not scanner.take("}"):
       computation.instructions.append(self._instruction())
+      self._count += 1
+      limits.check(self._count, limits.INSTRUCTIONS, self._counted,
+                   "use a smaller part of the program")
     while scanner.match(_ATTRIBUTE):
       scanner.value()
     return computation
@@ -127,7 +154,8 @@ class _Parser:
             f"expected the number of parameter {proto.name!r}, but there is {scanner.upcoming()}")
       proto.parameter_number = int(number[1])
     elif proto.opcode == "constant":
-      scanner.group()  # The values have no influence.
+      scanner.blank()
+      communication.constant(proto, scanner.group())
     else:
       self._operands(instruction)
     while attribute := scanner.match(_ATTRIBUTE):
