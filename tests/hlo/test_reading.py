@@ -140,6 +140,13 @@ def test_snapshots():
   assert raw.modules[0].module == modules.tiny() and not raw.modules[0].runs
 
 
+def test_unoptimized_snapshots():
+  # The program is field 1, as in `HloProto`; field 2 has the arguments of each partition.
+  program = hlo_pb2.HloProto(hlo_module=modules.tiny()).SerializeToString()
+  raw = reading.parse_raw(program + b"\x12\x04\x0a\x02\x10\x0b", "x.pb")
+  assert (raw.has_runs, len(raw.modules), raw.modules[0].module) == (False, 1, modules.tiny())
+
+
 @testdata.required
 def test_a_real_snapshot():
   raw = reading.read_raw(testdata.path("field_cases") / "hlo_snapshot.pb")
