@@ -143,6 +143,8 @@ def module_text(module, style=Style()) -> str:
   """The text of a module whose attributes XLA could print."""
   computations = {computation.id: computation.name for computation in module.computations}
   percent = "%" * style.percent
+  last = module.computations[-1].id
+  entry = module.entry_computation_id if module.entry_computation_id in computations else last
   lines = [f"HloModule {module.name}, entry_computation_layout={{(f32[2]{{0}})->(s32[], f32[])}}"]
   for computation in module.computations:
     names = {i.id: i for i in computation.instructions}
@@ -150,7 +152,7 @@ def module_text(module, style=Style()) -> str:
     parameters = ", ".join(
         f"{i.name}: {shape(i.shape)}" for i in computation.instructions if i.opcode == "parameter")
     lines.append(
-        "ENTRY " * (computation.id == module.entry_computation_id) + percent + computation.name
+        "ENTRY " * (computation.id == entry) + percent + computation.name
         + f" ({parameters}) -> {shape(names[computation.root_id].shape)}" * style.program_shape
         + " {")
     for instruction in computation.instructions:

@@ -463,7 +463,12 @@ def test_time_is_proportional_to_the_size():
 
 def test_what_traces_need():
   groups = "x = f32[8,8] all-reduce(p), to_apply=add, replica_groups="
-  before = "add {\n  a = f32[] parameter(0)\n  b = f32[] parameter(1)\n  ROOT c = f32[] add(a, b)\n}\n"
+  before = """add {
+    a = f32[] parameter(0)
+    b = f32[] parameter(1)
+    ROOT c = f32[] add(a, b)
+  }
+  """
 
   def read(text):
     return _one(groups + text, before)
