@@ -271,3 +271,19 @@ def test_the_home_folder_of_nobody_is_a_typed_error(monkeypatch):
   assert str(files.expanded("~/data")) == "/somewhere/data"
   with pytest.raises(errors.ConfigError, match="~no-such-user/x is in the home folder of a user"):
     files.expanded("~no-such-user/x")
+
+
+def test_values_that_follow_one_another():
+  text = ' {"a": 1}\n[2]3 "x"'
+  assert list(files.parse_json_values(text, "f")) == [(1, {"a": 1}), (10, [2]), (13, 3), (15, "x")]
+  assert not list(files.parse_json_values(" \n", "f"))
+
+
+@pytest.mark.parametrize("text, message", [
+    ("{} x", "line 1 column 4"), ('{}{"a": 1, "a": 2}', "character 2: the key 'a' occurs twice"),
+    ("1 NaN", "character 2: NaN"), ("[" * 100_000, "character 0: lists or objects are nested"),
+    ("1 " + "[" * 80 + "]" * 80, "character 2: lists or objects are nested"),
+    ("1 " + "9" * 200, "character 2: the number"), ('1 "\\ud800"', "half a Unicode")])
+def test_faulty_values_that_follow_one_another(text, message):
+  with pytest.raises(errors.DataError, match=f"^f is not valid JSON.*{message}"):
+    list(files.parse_json_values(text, "f"))

@@ -189,9 +189,7 @@ def parse_json(text: str | bytes, source: str) -> Any:
       if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise ValueError("it is encoded in UTF-16; save it as UTF-8")
       text = text.decode("utf-8")
-    value = json.loads(
-        text.removeprefix("\ufeff"), object_pairs_hook=_unique_keys, parse_constant=_no_constant,
-        parse_int=_short_int, parse_float=_finite)
+    value = json.loads(text.removeprefix("\ufeff"), **_HOOKS)
     _check_depth(value)
     if "\\ud" in text.lower():
       _check_unicode(value)
@@ -200,6 +198,47 @@ def parse_json(text: str | bytes, source: str) -> Any:
   except ValueError as error:
     raise errors.DataError(f"{source} is not valid JSON: {error}") from None
   return value
+
+
+def parse_json_values(text: str, source: str) -> Iterator[tuple[int, Any]]:
+  """Parses JSON values that follow one another, with or without space in between.
+
+  What is accepted is as in `parse_json`.
+
+  Args:
+    text: the values, without a byte order mark.
+    source: name of the file for error messages.
+
+  Yields:
+    The position at which each value starts, and the value.
+
+  Raises:
+    DataError: the text is anything else; the message names the source and the place.
+  """
+  decoder = json.JSONDecoder(**_HOOKS)
+  position = _after_space(text, 0)
+  while position < len(text):
+    try:
+      value, end = decoder.raw_decode(text, position)
+      _check_depth(value)
+      if "\\ud" in text[position:end].lower():
+        _check_unicode(value)
+    except RecursionError:
+      raise errors.DataError(
+          f"{source} is not valid JSON at character {position:,}: {_TOO_DEEP}") from None
+    except json.JSONDecodeError as error:
+      raise errors.DataError(f"{source} is not valid JSON: {error}") from None
+    except ValueError as error:
+      raise errors.DataError(
+          f"{source} is not valid JSON at character {position:,}: {error}") from None
+    yield position, value
+    position = _after_space(text, end)
+
+
+def _after_space(text: str, position: int) -> int:
+  while position < len(text) and text[position] in " \t\r\n":
+    position += 1
+  return position
 
 
 _TOO_DEEP = f"lists or objects are nested more than {MAX_JSON_DEPTH} deep"
@@ -235,6 +274,11 @@ def _finite(digits: str) -> float:
 
 def _shortened(text: str) -> str:
   return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+_HOOKS: dict[str, Any] = {
+    "object_pairs_hook": _unique_keys, "parse_constant": _no_constant, "parse_int": _short_int,
+    "parse_float": _finite}
 
 
 def _check_unicode(value: Any) -> None:

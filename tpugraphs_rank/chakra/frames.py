@@ -17,7 +17,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
 # The largest real nodes have some hundred kilobytes: the text of long lists of tensors.
-MAX_MESSAGE_BYTES = 64 << 20
+MAX_MESSAGE_BYTES = 16 << 20
 # Unpacked bytes of a file, so that a small compressed one cannot run for hours.
 MAX_FILE_BYTES = 8 << 30
 _GZIP = b"\x1f\x8b"

@@ -6,7 +6,7 @@ list `workload_graph`, whose nodes have keys such as `Id`, `NodeType`, `data_dep
 Traces that PyTorch's profiler writes are JSON too; `pytorch_form` reads them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import json
 from typing import Any, BinaryIO
 
@@ -21,14 +21,15 @@ from tpugraphs_rank.chakra import frames
 from tpugraphs_rank.chakra import node_kinds
 from tpugraphs_rank.chakra import pytorch_form
 
-_SPACE = " \t\r\n"
+# Unpacked bytes of a JSON file. Its values take up to twenty times as much memory.
+MAX_BYTES = 128 << 20
 _BOM = b"\xef\xbb\xbf"
 # Keys of the feeder's form, in lower case and without underscores.
 _FEEDER_FIELDS = {"id": "id", "name": "name", "nodetype": "type", "type": "type",
                   "ctrldeps": "ctrl_deps", "datadeps": "data_deps", "runtime": "duration_micros",
                   "durationmicros": "duration_micros", "starttimemicros": "start_time_micros"}
 
-Parsed = tuple[et_def_pb2.GlobalMetadata, list[et_def_pb2.Node]]
+Parsed = tuple[et_def_pb2.GlobalMetadata, Iterator[et_def_pb2.Node]]
 
 
 def is_json(start: bytes) -> bool:
@@ -37,7 +38,7 @@ def is_json(start: bytes) -> bool:
   The length of a binary message may look like the beginning of JSON: metadata of 123 bytes starts
   with "{". Such a file is binary if its first message can be read as metadata and nothing else.
   """
-  text = start.removeprefix(_BOM).lstrip(_SPACE.encode())
+  text = start.removeprefix(_BOM).lstrip(b" \t\r\n")
   if not text.startswith((b"{", b"[")):
     return False
   length = start[0]
@@ -52,26 +53,36 @@ def is_json(start: bytes) -> bool:
 
 
 def parse(content: BinaryIO, source: files.PathLike) -> Parsed:
-  """Reads a trace in one of the JSON forms.
+  """Reads a trace in one of the JSON forms: its metadata, and its nodes one after another.
 
-  Raises:
+  Raises, also from the iterator:
     DataError: it is no valid JSON, or in no form that is known; the message names the place.
     LimitError: it is larger than the limit for JSON.
   """
-  data = frames.read(content, files.MAX_JSON_BYTES + 1, source)
-  if len(data) > files.MAX_JSON_BYTES:
+  data = frames.read(content, MAX_BYTES + 1, source)
+  if len(data) > MAX_BYTES:
     raise errors.LimitError(
-        f"{source} has more than {files.MAX_JSON_BYTES >> 20} MiB of JSON, the limit; convert it "
-        "to the binary form with the tool that wrote it")
-  first, end, text = _first(data, source)
+        f"{source} has more than {MAX_BYTES >> 20} MiB of JSON, the limit; write the trace in the "
+        "binary form with the tool that wrote it")
+  try:
+    text = data.removeprefix(_BOM).decode("utf-8")
+  except UnicodeDecodeError as error:
+    raise errors.DataError(
+        f"{source} starts as JSON, but byte {error.start:,} is not UTF-8; the file is damaged: "
+        "copy it again") from None
+  values = files.parse_json_values(text, str(source))
+  _, first = next(values)
   if isinstance(first, dict) and "workload_graph" in first:
-    _check_end(text, end, source)
+    _check_end(values, source)
     return _feeder(first, source)
   if isinstance(first, dict) and isinstance(first.get("nodes"), list) and "schema" in first:
-    _check_end(text, end, source)
-    return pytorch_form.convert(first, source)
+    _check_end(values, source)
+    metadata, nodes = pytorch_form.convert(first, source)
+    return metadata, iter(nodes)
   if isinstance(first, dict) and set(first) <= {"version", "attr"}:
-    return _jsonizer(first, end, text, source)
+    return (_message(first, et_def_pb2.GlobalMetadata(), f"{source}: the metadata"),
+            (_message(value, et_def_pb2.Node(), f"{source}: the node at character {position:,}")
+             for position, value in values))
   raise errors.DataError(
       f"{source} is JSON, but no trace: it is {_shown(first)}; expected what chakra_jsonizer "
       "writes, an object with a list 'workload_graph', or a PyTorch execution trace with 'schema' "
@@ -86,63 +97,11 @@ def write(output: BinaryIO, metadata: et_def_pb2.GlobalMetadata,
     output.write(json_format.MessageToJson(node).encode())
 
 
-def _first(data: bytes, source: files.PathLike) -> tuple[Any, int, str]:
-  """The first JSON value, the position after it, and the text."""
-  try:
-    text = data.removeprefix(_BOM).decode("utf-8")
-  except UnicodeDecodeError as error:
+def _check_end(values: Iterator[tuple[int, Any]], source: files.PathLike) -> None:
+  for position, value in values:
     raise errors.DataError(
-        f"{source} starts as JSON, but byte {error.start:,} is not UTF-8; the file is damaged: "
-        "copy it again") from None
-  value, end = _next(text, _skip_space(text, 0), source)
-  return value, end, text
-
-
-def _next(text: str, start: int, source: files.PathLike) -> tuple[Any, int]:
-  """The JSON value that starts at a position, and the position after it."""
-  try:
-    _, end = json.JSONDecoder().raw_decode(text, start)
-  except RecursionError:
-    raise errors.DataError(
-        f"{source}: the JSON value at character {start:,} is nested too deeply; expected a trace"
-        ) from None
-  except json.JSONDecodeError as error:
-    raise errors.DataError(
-        f"{source} is not valid JSON at line {error.lineno}, column {error.colno} (character "
-        f"{error.pos:,}): {error.msg}; the file is damaged or cut off: copy or write it again"
-        ) from None
-  except ValueError as error:  # An integer with thousands of digits.
-    raise errors.DataError(
-        f"{source}: the JSON value at character {start:,} cannot be read: {error}; correct it"
-        ) from None
-  # Once more, with the checks that this package makes of all JSON.
-  return files.parse_json(text[start:end], f"{source}, at character {start:,},"), end
-
-
-def _skip_space(text: str, start: int) -> int:
-  while start < len(text) and text[start] in _SPACE:
-    start += 1
-  return start
-
-
-def _check_end(text: str, end: int, source: files.PathLike) -> None:
-  end = _skip_space(text, end)
-  if end < len(text):
-    raise errors.DataError(
-        f"{source}: expected the end of the file at character {end:,}, not "
-        f"{text[end:end + 20]!r}; remove what follows the trace")
-
-
-def _jsonizer(first: dict[str, Any], end: int, text: str, source: files.PathLike) -> Parsed:
-  metadata = _message(first, et_def_pb2.GlobalMetadata(), f"{source}: the metadata")
-  nodes = []
-  position = _skip_space(text, end)
-  while position < len(text):
-    value, end = _next(text, position, source)
-    nodes.append(_message(
-        value, et_def_pb2.Node(), f"{source}: the node at character {position:,}"))
-    position = _skip_space(text, end)
-  return metadata, nodes
+        f"{source}: expected the end of the file at character {position:,}, not {_shown(value)}; "
+        "remove what follows the trace")
 
 
 def _message(value: Any, message: Any, where: str) -> Any:
@@ -165,16 +124,13 @@ def _feeder(value: dict[str, Any], source: files.PathLike) -> Parsed:
   if not isinstance(entries, list):
     raise errors.DataError(
         f"{source}: workload_graph is {_shown(entries)}; expected a list of nodes")
-  nodes = []
-  for index, entry in enumerate(entries):
-    where = f"{source}: workload_graph[{index}]"
-    if not isinstance(entry, dict):
-      raise errors.DataError(f"{where} is {_shown(entry)}; expected an object")
-    nodes.append(_feeder_node(entry, where))
-  return metadata, nodes
+  return metadata, (_feeder_node(entry, f"{source}: workload_graph[{index}]")
+                    for index, entry in enumerate(entries))
 
 
-def _feeder_node(entry: dict[str, Any], where: str) -> et_def_pb2.Node:
+def _feeder_node(entry: Any, where: str) -> et_def_pb2.Node:
+  if not isinstance(entry, dict):
+    raise errors.DataError(f"{where} is {_shown(entry)}; expected an object")
   fields: dict[str, Any] = {}
   rest: dict[str, Any] = {}
   for key, content in entry.items():

@@ -6,6 +6,8 @@ from tpugraphs_rank import errors
 
 # Memory of the sets of nodes that nodes wait for, directly or not.
 MAX_BYTES = 1 << 30
+# Bytes of such sets that are read and written; a machine of 2020 does 10 GiB in a second.
+MAX_WORK = 1 << 40
 
 
 def reduce(edges: np.ndarray, levels: np.ndarray, source: str) -> np.ndarray:
@@ -23,7 +25,7 @@ def reduce(edges: np.ndarray, levels: np.ndarray, source: str) -> np.ndarray:
     (k,) int64 ascending indices of the edges that remain.
 
   Raises:
-    LimitError: the sets of ancestors take more than 1 GiB.
+    LimitError: the sets of ancestors take more than 1 GiB, or uniting them minutes.
   """
   count = len(levels)
   order = np.argsort(levels, kind="stable")
@@ -42,7 +44,7 @@ def reduce(edges: np.ndarray, levels: np.ndarray, source: str) -> np.ndarray:
     if use >= 0:
       done[use].append(node)
   ancestors: dict[int, int] = {}
-  size = 0
+  size = work = 0
   kept = []
   for node in range(count):
     reached = 0
@@ -51,6 +53,11 @@ def reduce(edges: np.ndarray, levels: np.ndarray, source: str) -> np.ndarray:
       if not reached >> producer & 1:
         kept.append(index)
         reached |= ancestors[producer] | 1 << producer
+        work += node // 2
+        if work > MAX_WORK:
+          raise errors.LimitError(
+              f"{source}: the transitive reduction of {count:,} nodes takes too long; import the "
+              "trace without it")
     for other in done[node]:
       size -= ancestors.pop(other).bit_length() // 8
     if last_use[node] >= 0:

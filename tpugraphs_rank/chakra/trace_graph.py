@@ -1,5 +1,6 @@
 """A trace as a checked graph: numbers of each node, and its dependencies without faults."""
 
+import array
 from collections.abc import Sequence
 import dataclasses
 
@@ -172,7 +173,8 @@ def group_of(node: traces.Node) -> str:
 
 def _edges(nodes: Sequence[traces.Node], index_of: dict[int, int], control: bool,
            report: Report) -> np.ndarray:
-  rows: list[tuple[int, int]] = []
+  counts = np.zeros([len(nodes)], np.int64)
+  producers = array.array("q")
   for index, node in enumerate(nodes):
     stated = [*node.data_deps, *node.ctrl_deps] if control else node.data_deps
     if not stated:
@@ -185,8 +187,11 @@ def _edges(nodes: Sequence[traces.Node], index_of: dict[int, int], control: bool
       report.self_loops += 1
     present = [index_of[other] for other in distinct if other in index_of]
     report.dangling += len(distinct) - len(present)
-    rows += [(index, other) for other in sorted(present)]
-  return np.array(rows, np.int64).reshape(-1, 2)
+    producers.extend(sorted(present))
+    counts[index] = len(present)
+  return np.stack([np.repeat(np.arange(len(nodes)), counts),
+                   np.frombuffer(producers, np.int64) if producers else np.zeros([0], np.int64)],
+                  axis=1)
 
 
 def _check_acyclic(edges: np.ndarray, levels: np.ndarray, ids: Sequence[int], source: str,

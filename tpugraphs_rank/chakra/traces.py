@@ -24,10 +24,11 @@ Node = et_def_pb2.Node
 GlobalMetadata = et_def_pb2.GlobalMetadata
 
 VERSION = "1.0.0"
-# What `read` keeps in memory: nodes, bytes of their messages, and dependencies.
+# What `read` keeps in memory: nodes, bytes of their messages, dependencies and attributes.
 MAX_NODES = 2_000_000
 MAX_BYTES = 512 << 20
 MAX_DEPENDENCIES = 50_000_000
+MAX_ATTRIBUTES = 50_000_000
 
 
 @dataclasses.dataclass
@@ -58,7 +59,7 @@ def read(path: files.PathLike) -> Trace:
 
 
 def iterate(path: files.PathLike) -> Iterator[Node]:
-  """The nodes of a trace, one after another; memory for one node at a time, if it is not JSON.
+  """The nodes of a trace, one after another; in memory is one node, and the text of JSON.
 
   Raises: as `read`.
   """
@@ -74,8 +75,7 @@ def opened(path: files.PathLike) -> Iterator[tuple[GlobalMetadata, Iterator[Node
   """
   with frames.open_content(path) as (content, unit, size):
     if json_form.is_json(frames.peek(content, path)):
-      metadata, parsed = json_form.parse(content, path)
-      yield metadata, iter(parsed)
+      yield json_form.parse(content, path)
       return
     messages = frames.messages(content, path, unit, size)
     metadata = _metadata(path, unit, messages)
@@ -122,13 +122,15 @@ def _nodes(path: files.PathLike, unit: str,
 
 
 def _limited(nodes: Iterable[Node], path: files.PathLike) -> Iterator[Node]:
-  count = size = dependencies = 0
+  count = size = dependencies = listed = 0
   for node in nodes:
     count += 1
     size += node.ByteSize()
     dependencies += len(node.data_deps) + len(node.ctrl_deps)
-    for value, limit, what in ((count, MAX_NODES, "nodes"), (size, MAX_BYTES, "bytes of nodes"),
-                               (dependencies, MAX_DEPENDENCIES, "dependencies")):
+    listed += len(node.attr)
+    for value, limit, what in (
+        (count, MAX_NODES, "nodes"), (size, MAX_BYTES, "bytes of nodes"),
+        (dependencies, MAX_DEPENDENCIES, "dependencies"), (listed, MAX_ATTRIBUTES, "attributes")):
       if value > limit:
         raise errors.LimitError(
             f"{path} has more than {limit:,} {what}, the limit for a trace that is read as a "
