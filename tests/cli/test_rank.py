@@ -334,6 +334,9 @@ def test_a_program_of_another_stage(runs, tmp_path, caplog):
   assert ranked.results[0].misfit.startswith("it is of another HLO stage")
   with pytest.raises(errors.CompatibilityError, match="a program before optimisation"):
     rank.rank(runs["tile"], path, strict=True)
+  # Programs under layouts have no fusions yet, whatever their collection calls their stage.
+  small_programs.add(main, "dot", [8, 8], [last, last])
+  assert rank.rank(runs["layout"], small_programs.write(path, module)).run.warnings == ()
 
 
 def test_another_program_of_the_same_file_name_stays(runs, hlo, tmp_path, monkeypatch):

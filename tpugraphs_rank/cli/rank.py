@@ -180,6 +180,8 @@ def _stage_mismatches(to_rank: Sequence[programs.HloProgram], about: dict[str, A
   warnings = {}
   for program in to_rank:
     stage = stages.of(program.data.module)
+    if stage.name == stages.BEFORE and about.get("kind") == "layout":
+      continue  # The public programs under layouts were optimised, but not fused yet.
     if stage.name and expected and stage.name != expected:
       wanted, actual = stages.TEXT.get(expected, expected), stages.TEXT[stage.name]
       warnings[program.source] = (

@@ -2,7 +2,8 @@
 
 HLO does not state its stage. Optimisation leaves instructions that no source program has: fusions,
 bitcasts, asynchronous copies. A program without them that leaves several array operations in a row
-unfused was not optimised. Small programs may show neither.
+unfused was not optimised to the end: the public programs under layouts, for instance, are from
+before fusion. Small programs may show neither.
 """
 
 from typing import NamedTuple
