@@ -124,3 +124,28 @@ def test_kinds_are_the_pairs_that_occur_in_training():
   kinds = growth.Kinds(np.array([0, 0, 2]), np.array([1, 3, 0]))
   actual = kinds.index(np.array([0, 0, 2, 2, 1, 0]), np.array([3, 1, 0, 1, 0, 7]))
   np.testing.assert_array_equal(actual, [1, 0, 2, -1, -1, -1])
+
+
+def test_the_window_covers_the_usual_edges_and_limits_the_candidates():
+  # A chain of 30 nodes; the last one also depends on the first.
+  edges = [(node, node - 1) for node in range(1, 30)] + [(29, 0)]
+  dags = dags_lib.canonical([(np.array(edges), np.zeros(30, int))])
+  ordered = growth.order_graphs(dags, growth.Kinds.of(dags), "operands_first")
+  assert growth.window_of(ordered) == 29
+  # With 2,000 chains next to it, that edge is one in more than a thousand.
+  chain = dags_lib.canonical([(np.array(edges[:-1]), np.zeros(30, int))])
+  several = growth.order_graphs(chain, growth.Kinds.of(chain), "operands_first") * 2000
+  assert growth.window_of([*several, *ordered]) == 1
+  steps = growth.unroll(ordered[0], "operands_first", window=2)
+  assert steps["candidate_gap"].max() == 2
+  assert len(steps["candidate_gap"]) == 1 + 2 * 29
+  # The edge beyond the window is no pair; all others are.
+  assert steps["linked"].sum() == 29
+  whole = growth.unroll(ordered[0], "operands_first")
+  np.testing.assert_array_equal(steps["counts"], whole["counts"])
+
+
+def test_graphs_without_edges_have_a_window():
+  dags = dags_lib.canonical([(np.zeros([0, 2], int), np.array([0]))])
+  assert growth.window_of(growth.order_graphs(
+      dags, growth.Kinds.of(dags), "operands_first")) == 1

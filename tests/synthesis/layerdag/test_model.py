@@ -150,6 +150,36 @@ def test_samples_of_an_untrained_model_are_valid(direction, encoder):
   assert sampled.provenance["seed"] == 3 and sampled.provenance["options"]["max_nodes"] == 400
 
 
+def test_graphs_keep_near_the_requested_size_and_none_is_abandoned():
+  # Three times the size of the largest training graph, with random weights.
+  model, dags = untrained()
+  assert dags.sizes.max() < 20
+  sampled = model.sample(12, {"size": 40}, seed=1)
+  assert 30 <= sampled.sizes.min() and sampled.sizes.max() <= 50
+  assert sampled.provenance["given_up"] == 0
+  exact = model.sample(6, {"size": 40}, seed=1, options=sampler_lib.Options(size_tolerance=0.0))
+  assert set(exact.sizes.tolist()) <= {40, 41, 42}
+  with pytest.raises(errors.ConfigError, match="size_tolerance is 1.5"):
+    model.sample(1, options=sampler_lib.Options(size_tolerance=1.5))
+
+
+def test_graphs_of_several_roots_keep_all_nodes(tmp_path):
+  rng = np.random.default_rng(0)
+  graphs = [(np.array([[1, 0], [2, 0], [3, 1]]), rng.integers(0, 3, 4)) for _ in range(6)]
+  dags = dags_lib.canonical(graphs)
+  config = small(data__direction="operands_first", data__conditions=("size",))
+  tf.keras.utils.set_random_seed(0)
+  facts = generator_lib.Facts.of(dags, config)
+  assert not facts.single_root and facts.features == growth.FEATURES and facts.window == 1
+  model = model_lib.LayerDAG(config, generator_lib.Generator(config, facts))
+  model.save(tmp_path / "model.npz")
+  loaded = model_lib.LayerDAG.load(tmp_path / "model.npz")
+  assert not loaded.generator.facts.single_root and loaded.generator.facts.window == 1
+  sampled = loaded.sample(8, {"size": 20}, seed=0)
+  assert sampled.provenance["cut_nodes"] == 0
+  assert 15 <= sampled.sizes.min() and sampled.sizes.max() <= 25
+
+
 def test_every_later_node_has_an_edge_without_constraints():
   model, dags = untrained()
   sampled = model.sample(8, seed=0, options=sampler_lib.Options(
@@ -245,8 +275,8 @@ def test_errors(monkeypatch):
   with pytest.raises(errors.ConfigError, match="data.conditions names 'speed'"):
     generator_lib.Facts.of(dags, small(data__conditions=("speed",)))
   monkeypatch.setattr(sampler_lib, "_MAX_FAILURES_PER_GRAPH", 0)
-  with pytest.raises(errors.TrainingError, match="could not be completed within 1 nodes"):
-    model.sample(4, {"size": 9}, options=sampler_lib.Options(max_nodes=1, batch=4))
+  with pytest.raises(errors.TrainingError, match="not be completed within 50 nodes and 1 layers"):
+    model.sample(4, {"size": 40}, options=sampler_lib.Options(max_layers=1, batch=4))
   with pytest.raises(errors.ConfigError, match="temperature is 0"):
     model.sample(1, options=sampler_lib.Options(temperature=0))
   with pytest.raises(errors.DataError, match="x_names are opcode; .* trained on opcode, shape"):

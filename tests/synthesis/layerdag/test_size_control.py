@@ -13,10 +13,14 @@ def _state(count, front, room, most_open, lower, upper):
 
 
 def test_limits_surround_the_requested_size():
-  limits = size_control.Limits.of(np.array([0.0, 4.0, 100.0, 400.0]), 0.25, None, None, 200, 30)
-  np.testing.assert_array_equal(limits.lower, [0, 3, 75, 300])
-  # Without a request the largest training graph counts; small graphs may have two more nodes.
-  np.testing.assert_array_equal(limits.upper, [200, 6, 125, 500])
+  target = np.array([0.0, 29.0, 100.0, 400.0])
+  limits = size_control.Limits.of(target, 0.25, None, None, 200, 30)
+  np.testing.assert_array_equal(limits.lower, [0, 0, 75, 300])
+  # Without a request, and for small graphs, the largest training graph counts.
+  np.testing.assert_array_equal(limits.upper, [200, 200, 125, 500])
+  exact = size_control.Limits.of(target, 0.0, None, None, 200, 30)
+  np.testing.assert_array_equal(exact.lower, [0, 0, 100, 400])
+  np.testing.assert_array_equal(exact.upper, [200, 200, 102, 402])
   # Half more than in training, for graphs twice as large.
   assert limits.max_layers == 90
   np.testing.assert_array_equal(limits.take([2]).lower, [75])

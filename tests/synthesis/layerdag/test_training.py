@@ -57,6 +57,17 @@ def test_a_directory_of_another_run_is_refused(tmp_path):
     training.Trainer(config).train(tmp_path / "run")
 
 
+def test_a_run_of_an_earlier_version_is_refused(tmp_path):
+  config = _config(tmp_path)
+  training.Trainer(config).train(tmp_path / "run", stop_after=1)
+  path = tmp_path / "run" / "config.json"
+  stored = json.loads(path.read_text())
+  del stored["about"]["features"]
+  path.write_text(json.dumps(stored))
+  with pytest.raises(errors.RunDirectoryError, match="begun by an earlier version"):
+    training.Trainer(config).train(tmp_path / "run")
+
+
 def test_the_graphs_must_be_set_and_exist():
   with pytest.raises(errors.ConfigError, match="--graphs FILE.npz.*layerdag graphs"):
     training.Trainer(test_model.small())

@@ -39,7 +39,7 @@ class Options:
     max_layers: abandon deeper graphs; None: half more than the largest depth in training.
     batch: graphs generated at a time; memory grows with it.
     size_tolerance: the largest relative difference between the requested and the generated number
-      of nodes; see `size_control`. None: the networks alone decide.
+      of nodes, for requests of 30 nodes or more; see `size_control`. None: no such limit.
   """
 
   constrained: bool = True

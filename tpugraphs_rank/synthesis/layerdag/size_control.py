@@ -25,6 +25,9 @@ from tpugraphs_rank.synthesis.layerdag import growth
 
 # Sampling may go this much beyond a requested size and the deepest training graph.
 _SLACK = 1.5
+# Graphs of fewer nodes end near the requested size without limits, which would distort them: one
+# node is a large part of such a graph.
+_SMALLEST = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Limits:
 
     Args:
       target: (B,) requested numbers of nodes, 0 where none is requested.
-      tolerance: the largest relative difference from the request; None: no such limit.
+      tolerance: the largest relative difference from a request of 30 nodes or more; None: no such
+        limit.
       max_nodes: a limit for all graphs; None: half more than requested, or else `largest`.
       max_layers: the largest number of layers; None: half more than `deepest`, and more where more
         nodes are requested than in training.
@@ -86,9 +90,9 @@ class Limits:
     if max_nodes is None:
       upper = np.maximum(upper, np.ceil(_SLACK * target).astype(np.int64))
     if tolerance is not None:
-      requested = target > 0
+      requested = target >= _SMALLEST
       lower[requested] = np.floor((1.0 - tolerance) * target[requested])
-      # Small graphs cannot end exactly, so two more nodes are always allowed.
+      # Graphs cannot always end exactly, so two more nodes are always allowed.
       highest = np.maximum(np.ceil((1.0 + tolerance) * target), target + 2).astype(np.int64)
       upper[requested] = np.minimum(upper, highest)[requested]
     if max_layers is None:

@@ -73,12 +73,13 @@ class Trainer:
     return self._fitter
 
   def about(self) -> dict[str, Any]:
-    """What the run is about: digests of the structures and labels of its graphs."""
+    """What the run is about: digests of the graphs, and the version of the networks' features."""
     digests = {}
     for split, graphs in (("train", self.train_graphs), ("valid", self.valid_graphs)):
       digest = hashlib.sha256(graphs.wl.tobytes() + graphs.y.tobytes() + graphs.x.tobytes())
       digests[split] = digest.hexdigest()[:16]
-    return {"kind": "layerdag", "digests": digests}
+    return {"kind": "layerdag", "digests": digests,
+            "features": self.generator.facts.features}
 
   def plan(self) -> dict[str, Any]:
     """Figures about the training: numbers of graphs, parameters and epochs."""
@@ -107,7 +108,12 @@ class Trainer:
     directory = run_directory.RunDirectory(
         run_dir, settings.LayerDagConfig, ("layerdag", "train"))
     is_resumed = directory.open(self.config, self.about())
-    if is_resumed and directory.read_about() != self.about():
+    stored = directory.read_about() if is_resumed else self.about()
+    if stored.get("features", 1) != self.about()["features"]:
+      raise errors.RunDirectoryError(
+          f"{directory.path} was begun by an earlier version, whose networks differ; its model.npz, "
+          "if there is one, can still be sampled; choose another --run_dir to train again")
+    if stored != self.about():
       raise errors.RunDirectoryError(
           f"{directory.path} was trained on other graphs than those in {self.config.data.graphs}; "
           "restore the original graphs, or choose another --run_dir")
