@@ -68,7 +68,7 @@ def of_model(name: str) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
   """The table of the documentation: a row for each bin of each model."""
   rows = []
-  for name, model in results["models"].items():
+  for name, model in results["calibrations"].items():
     for place, one in enumerate(model["calibration"]["bins"]):
       low, high = one["faster_interval"]
       lead = "lowest" if one["least_lead"] is None else f"{one['least_lead']:.2f}"
@@ -97,12 +97,12 @@ def define_flags() -> None:
 
 def main(_) -> None:
   """Runs the check."""
-  results = {**run_directory.environment(), "seeds": [0], "models": {
+  results = {**run_directory.environment(), "seeds": [0], "calibrations": {
       name: of_model(name) for name in run_directory.bundled_names()}}
   if flags.FLAGS.results:
     files.write_json(flags.FLAGS.results, results)
   print(table(results))
-  for name, model in results["models"].items():
+  for name, model in results["calibrations"].items():
     for part, figures in model["test"].items():
       print(f"{name}, {part}: {figures['programs']} programs, Brier score "
             f"{figures['brier_score']:.3f}, mean error of shares "
