@@ -64,6 +64,15 @@ def test_a_conversion_that_does_not_end(converter):
     stablehlo.to_hlo(b"module {}", "x.mlir")
 
 
+def test_without_an_environment(monkeypatch):
+  def python():
+    raise errors.OutputError("no Python was found")
+  monkeypatch.setattr(environment, "python", python)
+  with pytest.raises(errors.OutputError, match="x.mlir is StableHLO, and converting it needs JAX: no "
+                                               "Python was found. HLO text and protobufs are read"):
+    stablehlo.to_hlo(b"module {}", "x.mlir")
+
+
 def test_output_of_a_process(monkeypatch):
   monkeypatch.setattr(environment, "python", lambda: sys.executable)
   done = environment.output_of("platform", "--version", seconds=30)
