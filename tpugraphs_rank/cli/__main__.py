@@ -88,6 +88,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     "Chakra traces": {
         "chakra import": Command("Turn execution traces into graphs for LayerDAG"),
         "chakra export": Command("Write graphs as traces that simulators run, one a rank"),
+        "chakra convert": Command("Turn HLO programs into traces, one for each rank"),
         "chakra inspect": Command("Print what traces hold and what is wrong with them", False,
                                   "FILE ..."),
         "chakra synthesize": Command("Learn from traces and write synthetic ones", True, "",
