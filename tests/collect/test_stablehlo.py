@@ -68,8 +68,8 @@ def test_without_an_environment(monkeypatch):
   def python():
     raise errors.OutputError("no Python was found")
   monkeypatch.setattr(environment, "python", python)
-  with pytest.raises(errors.OutputError, match="x.mlir is StableHLO, and converting it needs JAX: no "
-                                               "Python was found. HLO text and protobufs are read"):
+  with pytest.raises(errors.OutputError, match="x.mlir is StableHLO, and converting it needs JAX: "
+                                               "no Python was found. HLO text and protobufs are"):
     stablehlo.to_hlo(b"module {}", "x.mlir")
 
 

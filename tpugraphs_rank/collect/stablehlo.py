@@ -42,8 +42,8 @@ def to_hlo(content: bytes, source: str) -> bytes:
       done = environment.output_of(_CONVERTER, str(program), str(result), seconds=_SECONDS)
     except errors.OutputError as error:
       raise errors.OutputError(
-          f"{source} is StableHLO, and converting it needs JAX: {error}. HLO text and protobufs are "
-          "read without JAX: export the program as one of these") from error
+          f"{source} is StableHLO, and converting it needs JAX: {error}. HLO text and protobufs "
+          "are read without JAX: export the program as one of these") from error
     except subprocess.TimeoutExpired:
       raise errors.LimitError(
           f"{source}: converting its StableHLO took more than {_SECONDS:.0f} s, the limit; export "
