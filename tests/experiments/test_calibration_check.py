@@ -36,8 +36,10 @@ def test_the_table():
   assert len(lines) == 2 + len(fitted.bins)
   first, outcome = fitted.bins[0], figures["bins"][0]
   assert lines[2].startswith("| `m` | lowest | ")
-  assert f"{100 * first.faster:.0f} (" in lines[2] and lines[2].endswith(
-      f"| {100 * outcome['faster']:.0f} of {outcome['candidates']}, {outcome['speedup']:.2f}x | - |")
+  assert f"{100 * first.faster:.0f} (" in lines[2]
+  assert lines[2].endswith(
+      f"| {100 * outcome['faster']:.0f} of {outcome['candidates']}, "
+      f"{outcome['speedup']:.2f}x | - |")
 
 
 def test_a_bin_without_configurations():

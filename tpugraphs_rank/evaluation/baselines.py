@@ -60,6 +60,15 @@ def has_default(program: splits.ProgramView) -> bool:
   return bool(_is_default(program).any())
 
 
+def default_place(program: splits.ProgramView) -> int | None:
+  """The position of the default among a program's evaluated configurations; None if unknown.
+
+  Of repeats of the default it is the first.
+  """
+  places = np.flatnonzero(_is_default(program))
+  return int(places[0]) if places.size else None
+
+
 def default_configuration(programs: Sequence[splits.ProgramView], seed: int = 0
                           ) -> list[np.ndarray]:
   """Ranks the default (and its repeats) first, the others in random order.

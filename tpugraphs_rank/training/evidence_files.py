@@ -61,8 +61,10 @@ def with_defaults(programs: Iterable[splits.ProgramView]) -> list[splits.Program
   """
   result = []
   for program in programs:
-    default = baselines.default_index(program.graph)
-    if default is not None and not (program.indices == default).any():
+    default = None
+    if baselines.default_place(program) is None:
+      default = baselines.default_index(program.graph)
+    if default is not None:
       program = dataclasses.replace(program, choice=np.append(program.indices, default))
     result.append(program)
   return result
@@ -77,9 +79,6 @@ def scored(programs: Sequence[splits.ProgramView], scores: Sequence[np.ndarray]
 
 def _scored(program: splits.ProgramView, runtimes: np.ndarray, scores: np.ndarray
             ) -> evidence_lib.Scored:
-  default = baselines.default_index(program.graph)
-  places = (np.zeros([0], np.int64) if default is None
-            else np.flatnonzero(program.indices == default))
   return evidence_lib.Scored(
       operations.main_operation(np.unique(program.graph.node_opcode).tolist()),
-      runtimes[program.indices], scores, int(places[0]) if len(places) else None)
+      runtimes[program.indices], scores, baselines.default_place(program))
