@@ -32,8 +32,9 @@ def define_partial_flag() -> None:
 
 def define_strict_flag(what: str) -> None:
   """Defines `--strict` for a command that scores programs or graphs."""
-  flags.DEFINE_bool("strict", False, f"Refuse {what} that do not fit the run (another target, or "
-                    "opcodes that training never saw), instead of warning.")
+  flags.DEFINE_bool("strict", False, f"Refuse {what} that do not fit the run (another target or "
+                    "HLO stage, or opcodes or element types that training never saw), instead of "
+                    "warning.")
 
 
 def results_folder(run_dir: str) -> pathlib.Path:
