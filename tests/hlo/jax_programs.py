@@ -3,9 +3,11 @@
     XLA_FLAGS='--xla_dump_to=DIR --xla_dump_hlo_as_proto --xla_dump_hlo_as_text' \\
         python jax_programs.py
     python jax_programs.py MODULE.pb TEXT_PREFIX
+    python jax_programs.py TEXT...
 
-Without arguments, compiles the programs, and XLA dumps them. With arguments, writes the texts of a
-`HloModuleProto` in the styles of XLA's versions.
+Without arguments, compiles the programs, and XLA dumps them. With a module and a prefix, writes the
+texts of the `HloModuleProto` in the styles of XLA's versions. With texts, writes what XLA's own
+parser makes of each, as TEXT.parsed.pb.
 """
 
 import functools
@@ -157,8 +159,18 @@ def write_texts(module: str, prefix: str) -> None:
     pathlib.Path(f"{prefix}.{name}.txt").write_text(loaded.to_string(options))
 
 
+def parse_texts(texts: list[str]) -> None:
+  """Parses texts with XLA's parser."""
+  from jaxlib import xla_client
+  for text in texts:
+    module = xla_client.hlo.hlo_module_from_text(pathlib.Path(text).read_text())
+    pathlib.Path(f"{text}.parsed.pb").write_bytes(module.as_serialized_hlo_module_proto())
+
+
 if __name__ == "__main__":
-  if sys.argv[1:]:
+  if sys.argv[1:] and sys.argv[1].endswith(".txt"):
+    parse_texts(sys.argv[1:])
+  elif sys.argv[1:]:
     write_texts(*sys.argv[1:])
   else:
     # Files of results name this file without its folder.
