@@ -318,6 +318,23 @@ def test_kernels_that_cannot_be_tiled_are_listed(runs, tmp_path):
   assert skipped.name == "reduce.101" and skipped.reason
 
 
+def test_a_program_without_candidates_among_others_is_skipped(runs, tmp_path):
+  scalar, main = small_programs.program("scalar")
+  small_programs.add(main, "parameter", [])
+  path = small_programs.write(tmp_path / "some.pb", small_programs.matmul(8, 8, 8, "a"), scalar)
+  done = _rank("--run_dir", runs["tile"], "--hlo", path, "--output", tmp_path / "out", "--top_k=1")
+  assert done.returncode == 3 and "a: best 1 of " in done.stdout
+  assert "warning: skipped: " in done.stderr and "module 'scalar'" in done.stderr
+  stored = json.loads((tmp_path / "out" / "some.ranked.json").read_text())
+  assert [one["program"] for one in stored["programs"]] == ["a"]
+  assert [one["name"] for one in stored["skipped"]] == ["scalar"]
+  done = _rank("--run_dir", runs["tile"], "--hlo", path, "--output", tmp_path / "strict",
+               "--strict")
+  assert done.returncode == 1 and not (tmp_path / "strict").exists()
+  done = _rank("--run_dir", runs["tile"], "--hlo", path, "--module=scalar", "--output", tmp_path)
+  assert done.returncode == 1 and "module 'scalar'" in done.stderr
+
+
 def test_a_program_of_another_stage(runs, tmp_path, caplog):
   """The tiny runs were trained after optimisation."""
   module, main = small_programs.program("source")

@@ -30,10 +30,17 @@ class Part(NamedTuple):
 
 
 class Skipped(NamedTuple):
-  """A kernel that is not ranked, and why."""
+  """A program or kernel that is not ranked.
+
+  Attributes:
+    name: of the program, or of the instruction that is a kernel.
+    reason: why it is not ranked.
+    is_kernel: whether it is a part of a program. Many parts of a program have nothing to tile.
+  """
 
   name: str
   reason: str
+  is_kernel: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,28 +111,37 @@ def _kernels_of(program: programs.HloProgram, run_stage: str) -> list[Part]:
       tuning_pb2.ModuleTuningData(module=kernel.module)), kernel) for kernel in divided.kernels]
 
 
-def with_candidates(parts: Iterable[Part],
-                    find: Callable[[programs.HloProgram], candidate_set.Candidates]) -> Prepared:
-  """Finds the candidates of each part. A kernel of a program that has none is skipped.
+def with_candidates(parts: Sequence[Part],
+                    find: Callable[[programs.HloProgram], candidate_set.Candidates],
+                    shown: Callable[[Iterable[Part]], Iterable[Part]] = iter,
+                    strict: bool = False) -> Prepared:
+  """Finds the candidates of each part. One of several that has none is skipped.
+
+  Args:
+    parts: the parts.
+    find: finds the candidates of a program.
+    shown: wraps the parts to show progress.
+    strict: whether a whole program without candidates is an error even if there are others.
 
   Raises:
-    DataError: no part has candidates, or a part that is a whole program has none.
+    DataError: no part has candidates; or, if `strict`, a whole program has none.
     TpuGraphsRankError: as `programs.find`.
   """
   kept: list[Part] = []
   sets: list[candidate_set.Candidates] = []
   skipped: list[Skipped] = []
-  for part in parts:
+  for part in shown(parts):
     try:
       candidates = find(part.program)
     except errors.DataError as error:
-      if part.kernel is None:
+      if part.kernel is None and (strict or len(parts) == 1):
         raise
-      skipped.append(Skipped(part.kernel.name, str(error)))
+      name = part.program.name if part.kernel is None else part.kernel.name
+      skipped.append(Skipped(name, str(error), part.kernel is not None))
       continue
     kept.append(part)
     sets.append(candidates)
   if not kept:
     raise errors.DataError(
-        f"none of {len(skipped)} kernels can be ranked; the first: {skipped[0].reason}")
+        f"none of {len(skipped)} programs can be ranked; the first: {skipped[0].reason}")
   return Prepared(tuple(kept), tuple(sets), tuple(skipped))

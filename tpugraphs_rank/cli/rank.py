@@ -18,11 +18,13 @@ or into --output:
 Files of another run or of another program with the same file name stay: a number is added to the
 name. The raw file can be measured, and --hlo accepts it. With --measure, the collector measures the
 best configurations of programs from its own catalogues on this machine, and the command compares
-predicted and measured runtimes.
+predicted and measured runtimes. If some programs of a file have no candidates, the others are
+ranked, and the exit status is 3.
 """
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import hashlib
 import itertools
 import logging
@@ -44,6 +46,7 @@ from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import rank_tables
 from tpugraphs_rank.candidates import ranking as ranked_lib
 from tpugraphs_rank.candidates import tile_spaces
+from tpugraphs_rank.cli import app
 from tpugraphs_rank.cli import runs
 from tpugraphs_rank.data import element_types
 from tpugraphs_rank.hlo import reading
@@ -63,7 +66,7 @@ class Rankings:
 
   Attributes:
     results: one for each program or kernel.
-    skipped: the kernels that have no candidates.
+    skipped: the programs and kernels that have no candidates.
     run: what a reader must know of the run.
   """
 
@@ -128,13 +131,11 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
   if tiling == _FROM_TARGET:
     tiling = tile_spaces.tiling_of(about.get("target"))
   prepared = preparing.with_candidates(
-      tqdm.tqdm(parts, desc="candidates", unit="program", disable=None),
-      lambda program: cpu_default.with_default(
+      parts, lambda program: cpu_default.with_default(
           programs.find(program, kind, candidates, tiling, max_candidates, seed),
-          program.data.module, program.source, collect.default_tile(program.data.module.name)))
-  if prepared.skipped:
-    _log.info("%d kernels are not ranked; the JSON file says why. The first: %s",
-              len(prepared.skipped), prepared.skipped[0].reason)
+          program.data.module, program.source, collect.default_tile(program.data.module.name)),
+      functools.partial(tqdm.tqdm, desc="candidates", unit="program", disable=None), strict)
+  _report_skipped(prepared.skipped)
   from tpugraphs_rank.training import run as run_lib
   run = run_lib.load_run(run_dir, strict)
   if target is None:
@@ -167,6 +168,16 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
       str(directory), kind, str(about.get("collection")), str(about.get("target")),
       str(about.get("hlo_stage") or ""), run.config.model.members, evidence,
       commands.command("evaluate", "--run_dir", str(directory)), tuple(warnings)))
+
+
+def _report_skipped(skipped: Sequence[preparing.Skipped]) -> None:
+  for one in skipped:
+    if not one.is_kernel:
+      _log.warning("skipped: %s", one.reason)
+  kernels = [one for one in skipped if one.is_kernel]
+  if kernels:
+    _log.info("%d kernels are not ranked; the JSON file says why. The first: %s", len(kernels),
+              kernels[0].reason)
 
 
 def _stage_mismatches(to_rank: Sequence[programs.HloProgram], about: dict[str, Any],
@@ -290,7 +301,7 @@ def define_flags() -> None:
                     "name; others are refused before they are ranked.")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
   """Runs the command."""
   values = flags.FLAGS
   plugins.load_all(values.plugin)
@@ -309,8 +320,9 @@ def main(argv: list[str]) -> None:
     print(rank_tables.table(result) + "\n", flush=True)
   if explained := rank_tables.legend(rankings.results):
     print(explained + "\n")
-  if rankings.skipped:
-    print(f"{len(rankings.skipped)} other kernels cannot be tiled; the JSON file says why\n")
+  kernels = sum(skipped.is_kernel for skipped in rankings.skipped)
+  if kernels:
+    print(f"{kernels} other kernels cannot be tiled; the JSON file says why\n")
   if values.measure:
     for program, comparison in zip(
         contents["programs"], measure(as_raw, rankings.results)):
@@ -318,6 +330,7 @@ def main(argv: list[str]) -> None:
       print(measured.table(comparison) + "\n")
     files.write_json(as_json, contents)
   print(f"ranking: {as_json}\nto measure: {as_raw}")
+  return app.SOME_SKIPPED if len(rankings.skipped) > kernels else 0
 
 
 def to_json(rankings: Rankings, run: str, hlo: str) -> dict[str, Any]:
