@@ -25,6 +25,7 @@ import platformdirs
 import tqdm
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import processes
 
 VARIABLE = "TPUGRAPHS_COLLECT_ENVIRONMENT"
@@ -41,7 +42,7 @@ def folder() -> pathlib.Path:
   """The folder of the environment, whether it exists or not."""
   chosen = os.environ.get(VARIABLE)
   if chosen:
-    return pathlib.Path(chosen).expanduser().absolute()
+    return files.expanded(chosen).absolute()
   checkout = _PACKAGE.parent
   if (checkout / "run").is_file() and (checkout / "setup.cfg").is_file():
     return checkout / ".venv-collect"
