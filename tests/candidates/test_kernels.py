@@ -1,6 +1,8 @@
 """Kernels and programs: which is which, and kernels cut out of programs."""
 
+import collections
 import gzip
+import random
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from tests.candidates import small_programs
 from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import kernels
 from tpugraphs_rank.candidates import tile_spaces
+from tpugraphs_rank.hlo import examples
 from tpugraphs_rank.hlo import graph
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import limits
@@ -192,6 +195,47 @@ def _real(name):
   path = testdata.path("hlo") / f"maxtext.module_0016.{name}.hlo.pb.gz"
   [data] = reading.parse_raw(gzip.decompress(path.read_bytes())).modules
   return data.module
+
+
+_CHANGES = (
+    lambda rng, module, computation, one: setattr(one, "opcode", rng.choice(
+        ["fusion", "while", "dot", "reduce", "call", "tuple", "conditional"])),
+    lambda rng, module, computation, one: one.operand_ids.append(rng.choice([0, 10**9, one.id])),
+    lambda rng, module, computation, one: one.called_computation_ids.append(
+        rng.choice([other.id for other in module.computations] + [999])),
+    lambda rng, module, computation, one: setattr(computation, "root_id", rng.choice([0, one.id])),
+    lambda rng, module, computation, one: setattr(one, "id", computation.instructions[0].id),
+    lambda rng, module, computation, one: computation.ClearField("instructions"),
+    lambda rng, module, computation, one: setattr(module, "entry_computation_id", computation.id),
+    lambda rng, module, computation, one: one.shape.tuple_shapes.add(),
+    lambda rng, module, computation, one: one.shape.dimensions.append(rng.choice([-1, 0, 2**62])))
+
+
+def test_damaged_programs_give_kernels_or_a_typed_error():
+  """A kernel that is cut out of a damaged program can be tiled, or says why not."""
+  rng = random.Random(0)
+  [data] = reading.read_raw(examples.path_of("bundled:transformer_block")).modules
+  outcomes = collections.Counter()
+  for stage in (stages.BEFORE, stages.AFTER) * 60:
+    module = hlo_pb2.HloModuleProto()
+    module.CopyFrom(rng.choice([data.module, _optimised(3)]))
+    for _ in range(rng.randint(1, 3)):
+      computation = rng.choice(module.computations)
+      if computation.instructions:
+        rng.choice(_CHANGES)(rng, module, computation, rng.choice(computation.instructions))
+    try:
+      kernels.why_not_one(module)
+      divided = kernels.split(module, stage)
+    except errors.TpuGraphsRankError as error:
+      outcomes[type(error).__name__] += 1
+      continue
+    for kernel in divided.kernels:
+      try:
+        tile_spaces.tile_space(kernel.module, "elements")
+        outcomes["tiled"] += 1
+      except errors.DataError:
+        outcomes["no tiles"] += 1
+  assert outcomes["tiled"] > 100 and outcomes["no tiles"] > 10, outcomes
 
 
 @testdata.required

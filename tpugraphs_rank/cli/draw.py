@@ -21,6 +21,7 @@ from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.drawing import scenes
 from tpugraphs_rank.drawing import views
+from tpugraphs_rank.hlo import examples
 from tpugraphs_rank.hlo import reading
 
 _GRAPH_KEY = "node_opcode"  # In every .npz graph, and in no file of generated graphs.
@@ -68,7 +69,8 @@ def _has_graph(path: pathlib.Path) -> bool:
 def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_string("input", None, "The .npz graph, HLO program (protobuf or text), "
-                      "StableHLO program, or file of generated graphs.", required=True)
+                      "StableHLO program, or file of generated graphs; or bundled:NAME, a program "
+                      "that comes with the package.", required=True)
   flags.DEFINE_list("output", [], "Files to write, .svg or .png. Default: both, in the current "
                     "folder, named after the input.")
   flags.DEFINE_integer("configuration", None, "Show the layouts or the tile that this "
@@ -90,7 +92,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
   """Runs the command."""
   values = flags.FLAGS
-  path = pathlib.Path(values.input)
+  path = examples.path_of(values.input)
   view = read(path, values.graph, values.configuration, values.module)
   if values.around is not None:
     view = views.neighbourhood(view, views.node_number(view, values.around), values.radius)
