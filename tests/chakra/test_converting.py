@@ -274,10 +274,10 @@ def test_asynchronous_collectives_overlap_computation(start, done):
   assert sorted(nodes["out"][0]) == sorted([collective, "work"])
   assert nodes["work"][0] == [] and nodes[collective][0] == []
   # Without a channel it runs among replicas: ranks {0, 2} and {1, 3}.
-  assert workload.groups == {"0": (0, 2), "1": (1, 3)}
-  assert nodes[collective][1]["pg_name"] == "1"
+  assert workload.groups == {"1": (0, 2), "2": (1, 3)}
+  assert nodes[collective][1]["pg_name"] == "2"
   assert json.loads(attributes.get(workload.trace(0).metadata, "comm_groups")) == {
-      "0": [0, 2], "1": [1, 3]}
+      "1": [0, 2], "2": [1, 3]}
 
 
 def test_a_topology_states_dimensions_instead_of_groups():
@@ -290,8 +290,8 @@ def test_a_topology_states_dimensions_instead_of_groups():
   nodes = _named(workload.trace(2))
   assert [nodes[name][1]["involved_dim"] for name in "xyzw"] == [
       [True, False], [False, True], [True, True], [True, True]]
-  assert workload.groups == {"0": (0, 3), "1": (1, 2)}
-  assert [nodes[name][1].get("pg_name") for name in "xyzw"] == [None, None, "1", None]
+  assert workload.groups == {"1": (0, 3), "2": (1, 2)}
+  assert [nodes[name][1].get("pg_name") for name in "xyzw"] == [None, None, "2", None]
   with pytest.raises(errors.DataError, match="runs on 4 ranks, but the topology 4,2 has 8"):
     _convert(text.replace("HloModule m", "HloModule m, replica_count=4"), topology=(4, 2))
 
@@ -415,7 +415,7 @@ def test_the_command_writes_all_ranks_or_nothing(tmp_path):
   assert result.returncode == 3 and "no instruction 'q'" in result.stderr
   assert sorted(path.name for path in output.iterdir()) == [
       "step.0.et", "step.1.et", "step.2.et", "step.3.et", "step.comm_groups"]
-  assert json.loads((output / "step.comm_groups").read_text()) == {"0": [0, 1], "1": [2, 3]}
+  assert json.loads((output / "step.comm_groups").read_text()) == {"1": [0, 1], "2": [2, 3]}
   again = commands.run("chakra convert", "--input", good, "--output", output)
   assert again.returncode == 1 and "has traces already" in again.stderr
   # Traces that were converted are imported, exported, and simulated.
@@ -426,7 +426,7 @@ def test_the_command_writes_all_ranks_or_nothing(tmp_path):
   assert exported.returncode == 0
   last = traces.read(tmp_path / "again" / "step.3.et")
   assert attributes.get(last.nodes[0], "comm_type") == et_def_pb2.ALL_REDUCE
-  assert attributes.get(last.nodes[0], "pg_name") == "1"
+  assert attributes.get(last.nodes[0], "pg_name") == "2"
   for strict in ((), ("--strict",)):
     new = tmp_path / "new"
     failed = commands.run("chakra convert", "--input", good.parent / "bad.txt", "--output", new,

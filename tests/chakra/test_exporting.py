@@ -1,5 +1,6 @@
 """Graphs as traces: the round trip, costs, the zero-cost rule, and ranks that match."""
 
+import json
 import pathlib
 
 from hypothesis import given
@@ -111,10 +112,10 @@ def test_kinds_and_ids():
   assert kinds == {
       ("is_cpu_op", "bool_val"), ("num_ops", "int64_val"), ("tensor_size", "uint64_val"),
       ("comm_type", "int64_val"), ("comm_size", "int64_val"), ("involved_dim", "bool_list"),
-      ("pg_name", "string_val"), ("operator", "string_val")}
+      ("operator", "string_val")}
   assert attributes.as_dict(trace.nodes[4]) == {
       "is_cpu_op": False, "comm_type": et_def_pb2.ALL_REDUCE, "comm_size": 65536,
-      "involved_dim": [True, False], "pg_name": "7", "operator": "ncclAllReduce"}
+      "involved_dim": [True, False], "operator": "ncclAllReduce"}
   hidden, = _export(_dags(samples.training_step()), hide_names=True)
   assert [node.name for node in hidden.nodes][:2] == ["MEM_LOAD_NODE_0", "COMP_NODE_1"]
   assert all(attributes.find(node, "operator") is None for node in hidden.nodes)
@@ -300,7 +301,18 @@ def test_collectives_that_do_not_match(one, other, message):
 def test_process_groups_are_matched_apart():
   several = _dags(_collectives(0, pool="a"), _collectives(2, 2, pool="b"),
                   _collectives(0, pool="a"))
-  assert len(_export(several)) == 3
+  written = _export(several)
+  # Names as ASTRA-sim takes them: whole numbers from 1. A group of all ranks needs none.
+  assert [attributes.get(trace.nodes[1], "pg_name") for trace in written] == ["1", "2", "1"]
+  for trace in written:
+    assert json.loads(attributes.get(trace.metadata, "comm_groups")) == {"1": [0, 2], "2": [1]}
+  named = _dags(_collectives(0, pool="3"), _collectives(0, pool="0"), _collectives(0, pool="3"))
+  assert [attributes.get(trace.nodes[1], "pg_name") for trace in _export(named)] == ["3", "1", "3"]
+  for alike in ([_collectives(0, pool="tp")] * 2, [_collectives(0, pool="5")]):
+    for trace in _export(_dags(*alike)):
+      assert attributes.find(trace.nodes[1], "pg_name") is None
+  kept, *_ = exporting.to_workloads(_dags(_collectives(0, pool="tp")), KEEP)
+  assert attributes.get(kept.traces[0].nodes[1], "pg_name") == "tp"
 
 
 def test_a_missing_rank():
@@ -375,13 +387,20 @@ def test_files(tmp_path):
     exporting.write(tmp_path / "out" / "job.0.et", several)
 
 
+def test_the_file_of_process_groups(tmp_path):
+  exporting.write(tmp_path / "out", _dags(
+      _collectives(0, pool="a"), _collectives(2, pool="b"), _collectives(0, pool="a")))
+  assert json.loads((tmp_path / "out" / "job.comm_groups").read_text()) == {
+      "1": [0, 2], "2": [1]}
+
+
 def test_nothing_is_written_after_an_error(tmp_path):
   good = samples.training_step()
   graph = [trace_graph.from_trace(trace, name) for trace, name in (
       (good, "a.0.et"), (samples.trace(samples.node(1)), "b.0.et"))]
   with pytest.raises(errors.DataError, match="has a cost"):
     exporting.write(tmp_path / "out", graphs.to_dags(graph))
-  assert not list((tmp_path / "out").iterdir())
+  assert not (tmp_path / "out").exists()
 
 
 def test_names_of_files_stay_in_the_folder(tmp_path):

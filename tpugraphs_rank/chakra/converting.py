@@ -17,7 +17,6 @@ them from operations and bytes.
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
-import json
 import math
 
 from tpugraphs_rank import errors
@@ -28,6 +27,7 @@ from tpugraphs_rank.chakra import hlo_groups
 from tpugraphs_rank.chakra import hlo_program
 from tpugraphs_rank.chakra import node_kinds
 from tpugraphs_rank.chakra import operators
+from tpugraphs_rank.chakra import ranks as ranks_lib
 from tpugraphs_rank.chakra import traces
 from tpugraphs_rank.hlo import graph
 from tpugraphs_rank.hlo import hlo_pb2
@@ -35,8 +35,6 @@ from tpugraphs_rank.hlo import shapes
 from tpugraphs_rank.hlo import stages
 
 MAX_DIMS = 16
-# The metadata that lists the ranks of each process group, as JSON.
-GROUPS = "comm_groups"
 _SHOWN = 4
 _COLLECTIVES = {
     "all-reduce": et_def_pb2.ALL_REDUCE, "all-gather": et_def_pb2.ALL_GATHER,
@@ -121,7 +119,7 @@ class Workload:
     attributes.put(result.metadata, "rank", rank)
     attributes.put(result.metadata, "world_size", self.world.ranks)
     if self.groups:
-      attributes.put(result.metadata, GROUPS, groups_text(self.groups))
+      attributes.put(result.metadata, ranks_lib.GROUPS, ranks_lib.groups_text(self.groups))
     return result
 
   def __str__(self) -> str:
@@ -204,11 +202,6 @@ def convert(module: hlo_pb2.HloModuleProto, source: str, settings: Settings = Se
                   and stages.of(module).name != stages.AFTER, settings)
 
 
-def groups_text(groups: Mapping[str, Sequence[int]]) -> str:
-  """The ranks of process groups as ASTRA-sim's JSON: `{"0": [0, 1], "1": [2, 3]}`."""
-  return json.dumps({name: list(members) for name, members in groups.items()})
-
-
 def _named_groups(operations: Sequence[hlo_program.Operation], world: hlo_groups.World,
                   topology: Sequence[int]) -> dict[str, tuple[int, ...]]:
   """Names of the groups that neither are all ranks nor span whole dimensions of the network."""
@@ -219,7 +212,7 @@ def _named_groups(operations: Sequence[hlo_program.Operation], world: hlo_groups
     for members in operation.groups:
       key = tuple(sorted(members))
       if key not in names and _dims(key, world, topology) is None:
-        names[key] = str(len(names))
+        names[key] = str(len(names) + 1)  # Simulators take 0 for all ranks.
   return {name: members for members, name in names.items()}
 
 

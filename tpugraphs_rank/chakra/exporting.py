@@ -16,9 +16,6 @@ Such a node is fused by default: what waited for it waits for what it waited for
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
-import os
-import pathlib
-import shutil
 
 import numpy as np
 
@@ -27,10 +24,10 @@ from tpugraphs_rank import files
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import costs as costs_lib
 from tpugraphs_rank.chakra import decoding
-from tpugraphs_rank.chakra import graphs
 from tpugraphs_rank.chakra import node_kinds
 from tpugraphs_rank.chakra import operators
 from tpugraphs_rank.chakra import ranks as ranks_lib
+from tpugraphs_rank.chakra import trace_folders
 from tpugraphs_rank.chakra import traces
 from tpugraphs_rank.synthesis.dags import dags
 
@@ -123,17 +120,24 @@ class Workload:
     name: a name for files.
     nodes: of each rank.
     ends: of each rank the ends of its sends and receives, by position of the node.
+    groups: new name and ranks of each process group that is not all ranks, by its name in the
+      graphs.
     settings: of the export.
   """
 
   name: str
   nodes: Sequence[decoding.Nodes]
   ends: Sequence[Mapping[int, ranks_lib.Endpoint]]
+  groups: Mapping[str, tuple[str, tuple[int, ...]]]
   settings: Settings
 
   def trace(self, rank: int) -> traces.Trace:
     """The trace of one rank."""
-    return _trace(self.nodes[rank], self.ends[rank], self.settings)
+    result = _trace(self.nodes[rank], self.ends[rank], self.groups, self.settings)
+    if self.groups:
+      attributes.put(result.metadata, ranks_lib.GROUPS,
+                     ranks_lib.groups_text(dict(self.groups.values())))
+    return result
 
   @property
   def traces(self) -> list[traces.Trace]:
@@ -161,16 +165,18 @@ def to_workloads(several: dags.Dags, settings: Settings = Settings(), report: Re
     parts = [_prepared(several, graph, name, settings, report) for graph in members]
     every_rank = parts * repeated if len(parts) == 1 else parts
     ends: list[dict[int, ranks_lib.Endpoint]] = [{} for _ in every_rank]
+    groups: dict[str, tuple[str, tuple[int, ...]]] = {}
     if settings.zero_cost != "keep":
       if len(parts) > 1:
         ranks_lib.check_collectives(every_rank, name)
       ends = ranks_lib.endpoints(every_rank, len(parts) == 1, name)
+      groups = ranks_lib.process_groups(every_rank, len(parts) == 1)
       if len(every_rank) == 1:
         report.lone_collectives += int((decoding.on_network(parts[0])).sum())
     report.graphs += len(parts)
     report.files += len(every_rank)
     report.nodes += sum(map(len, parts))
-    yield Workload(name, every_rank, ends, settings)
+    yield Workload(name, every_rank, ends, groups, settings)
 
 
 def write(folder: files.PathLike, several: dags.Dags, settings: Settings = Settings(),
@@ -188,20 +194,8 @@ def write(folder: files.PathLike, several: dags.Dags, settings: Settings = Setti
     DataError, LimitError: as `to_workloads`.
     OutputError: the folder has traces already, or cannot be written.
   """
-  folder = pathlib.Path(folder)
-  if folder.exists() and not folder.is_dir():
-    raise errors.OutputError(
-        f"{folder} is a file; expected a folder for the traces; choose another")
-  old = sorted(path.name for path in (folder.iterdir() if folder.exists() else ())
-               if path.name.endswith(graphs.SUFFIXES))
-  if old:
-    raise errors.OutputError(
-        f"{folder} has traces already, such as {old[0]}; simulators would read old and new ones "
-        "together; choose another folder, or remove them")
   report = Report()
-  staging = folder / f".traces-{os.getpid()}.partial"
-  try:
-    staging.mkdir(parents=True)
+  with trace_folders.staged(folder) as staging:
     for workload in to_workloads(several, settings, report):
       trace = traces.Trace()
       for rank, nodes in enumerate(workload.nodes):
@@ -209,16 +203,9 @@ def write(folder: files.PathLike, several: dags.Dags, settings: Settings = Setti
         if not rank or workload.ends[rank] or nodes is not workload.nodes[rank - 1]:
           trace = workload.trace(rank)
         traces.write(staging / f"{workload.name}.{rank}.{form}", trace, compress)
-    for path in sorted(staging.iterdir()):
-      os.replace(path, folder / path.name)
-  except OSError as error:
-    if isinstance(error, errors.TpuGraphsRankError):
-      raise
-    raise errors.OutputError(
-        f"cannot write traces to {folder}: {error.strerror}; choose a folder that you can write to"
-        ) from error
-  finally:
-    shutil.rmtree(staging, ignore_errors=True)
+      if workload.groups:
+        files.write_text(staging / f"{workload.name}.{ranks_lib.GROUPS}",
+                         ranks_lib.groups_text(dict(workload.groups.values())))
   return report
 
 
@@ -319,8 +306,8 @@ def _check_kinds(nodes: decoding.Nodes, source: str) -> None:
         "the attribute collective")
 
 
-def _trace(nodes: decoding.Nodes, ends: Mapping[int, ranks_lib.Endpoint], settings: Settings
-           ) -> traces.Trace:
+def _trace(nodes: decoding.Nodes, ends: Mapping[int, ranks_lib.Endpoint],
+           groups: Mapping[str, tuple[str, tuple[int, ...]]], settings: Settings) -> traces.Trace:
   result = traces.Trace()
   keep = settings.zero_cost == "keep"
   network = decoding.on_network(nodes)
@@ -329,8 +316,8 @@ def _trace(nodes: decoding.Nodes, ends: Mapping[int, ranks_lib.Endpoint], settin
                 nodes.group, nodes.producers)
   for index, (name, kind, device, duration, operations, size, collective, group, producers
               ) in enumerate(columns):
-    named = f"{node_kinds.type_name(kind)}_{index}" if settings.hide_names else name
-    node = traces.Node(id=index, name=named, type=kind, duration_micros=duration,
+    shown = f"{node_kinds.type_name(kind)}_{index}" if settings.hide_names else name
+    node = traces.Node(id=index, name=shown, type=kind, duration_micros=duration,
                        data_deps=producers)
     if device != decoding.MISSING or not keep:
       attributes.put(node, "is_cpu_op", device == 1)
@@ -343,6 +330,9 @@ def _trace(nodes: decoding.Nodes, ends: Mapping[int, ranks_lib.Endpoint], settin
       attributes.put(node, "comm_type", collective)
     if communicates:
       _put_group(node, group, settings.dims if network[index] and not keep else 0)
+      named = ranks_lib.pool(group) if keep else groups.get(ranks_lib.pool(group), ("", ()))[0]
+      if named:
+        attributes.put(node, "pg_name", named)
       if index in ends:
         end = ends[index]
         for key, number in (("comm_src", end.source), ("comm_dst", end.target),
@@ -355,14 +345,12 @@ def _trace(nodes: decoding.Nodes, ends: Mapping[int, ranks_lib.Endpoint], settin
 
 
 def _put_group(node: traces.Node, group: str, dims: int) -> None:
-  """Writes who takes part in a node's communication."""
+  """Writes the dimensions and ranks of a node's communication."""
   stated = ranks_lib.involved(group)
   if stated is None and dims and node.type == node_kinds.COMM_COLL:
     stated = [True] * dims
   if stated is not None:
     attributes.put(node, "involved_dim", stated)
-  if ranks_lib.pool(group):
-    attributes.put(node, "pg_name", ranks_lib.pool(group))
   offset = ranks_lib.peer(group)
   if offset is not None and node.type != node_kinds.COMM_COLL:
     # The ranks are not known here; only their difference is.

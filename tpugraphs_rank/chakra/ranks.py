@@ -1,7 +1,9 @@
 """Communication of several ranks: who talks to whom, in the same order on every rank."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
+import itertools
+import json
 import re
 
 import numpy as np
@@ -11,6 +13,9 @@ from tpugraphs_rank.chakra import decoding
 from tpugraphs_rank.chakra import node_kinds
 from tpugraphs_rank.data import segments
 
+# The metadata that lists the ranks of process groups as JSON, and the end of such a file's name.
+GROUPS = "comm_groups"
+_LARGEST_NAME = 2 ** 31 - 1
 _PEER = re.compile(r"(?:^|;)peer=([+-]\d{1,9})(?:;|$)")
 _POOL = re.compile(r"(?:^|;)pg=([^;]*)")
 
@@ -40,6 +45,37 @@ def peer(group: str) -> int | None:
   """The difference of the receiving and the sending rank that a group states; None if none."""
   match = _PEER.search(group)
   return int(match[1]) if match else None
+
+
+def groups_text(groups: Mapping[str, Sequence[int]]) -> str:
+  """The ranks of process groups as ASTRA-sim's JSON: `{"1": [0, 1], "2": [2, 3]}`."""
+  return json.dumps({name: list(members) for name, members in groups.items()})
+
+
+def process_groups(ranks: Sequence[decoding.Nodes], repeated: bool
+                   ) -> dict[str, tuple[str, tuple[int, ...]]]:
+  """The process groups of collectives that are not all ranks, with names that simulators take.
+
+  ASTRA-sim takes whole numbers, and 0 for all ranks.
+
+  Args:
+    ranks: the nodes of each rank.
+    repeated: whether all ranks run the same graph, so that all take part in each group.
+
+  Returns:
+    For the name of a group in the graphs its new name and its ranks.
+  """
+  members: dict[str, list[int]] = {}
+  for rank, nodes in enumerate(ranks[:1] if repeated else ranks):
+    chosen = decoding.on_network(nodes) & (nodes.types == node_kinds.COMM_COLL)
+    for name in {pool(nodes.group[index]) for index in np.flatnonzero(chosen).tolist()}:
+      members.setdefault(name, []).append(rank)
+  named = {name: tuple(own) for name, own in sorted(members.items())
+           if name and len(own) < len(ranks) and not repeated}
+  numbers = {name for name in named if name.isascii() and name.isdecimal()
+             and name == str(int(name)) and 1 <= int(name) <= _LARGEST_NAME}
+  free = (str(number) for number in itertools.count(1) if str(number) not in numbers)
+  return {name: (name if name in numbers else next(free), own) for name, own in named.items()}
 
 
 def check_collectives(ranks: Sequence[decoding.Nodes], source: str) -> None:

@@ -30,6 +30,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank.chakra import converting
 from tpugraphs_rank.chakra import exporting
 from tpugraphs_rank.chakra import hlo_groups
+from tpugraphs_rank.chakra import ranks as ranks_lib
 from tpugraphs_rank.chakra import trace_folders
 from tpugraphs_rank.chakra import traces
 from tpugraphs_rank.cli import app
@@ -87,8 +88,8 @@ def main(argv: list[str]) -> int:
         traces.write(staging / f"{name}.{rank}.{values.format}", trace, values.compress)
         count += 1
       if workload.groups:
-        with files.atomic_write(staging / f"{name}.comm_groups") as file:
-          file.write(converting.groups_text(workload.groups).encode())
+        files.write_text(staging / f"{name}.{ranks_lib.GROUPS}",
+                         ranks_lib.groups_text(workload.groups))
       print(workload)
     if not count:
       raise errors.DataError("no trace was written, because all programs were skipped; the first: "
