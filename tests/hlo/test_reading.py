@@ -185,7 +185,12 @@ def test_stems(name, stem):
   assert reading.stem(name) == stem
 
 
-def test_special_files_are_refused(tmp_path):
+def test_folders_and_special_files_are_refused(tmp_path):
+  with pytest.raises(errors.MissingDataError, match="it is a folder; expected a file"):
+    reading.read_raw(tmp_path)
+  (tmp_path / "saved_model.pb").touch()
+  with pytest.raises(errors.MissingDataError, match="it is the folder of a TensorFlow SavedModel"):
+    reading.read_raw(tmp_path)
   os.mkfifo(tmp_path / "pipe")
   with pytest.raises(errors.MissingDataError, match="pipe: it is a pipe or device"):
     reading.read_raw(tmp_path / "pipe")

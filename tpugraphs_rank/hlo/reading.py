@@ -94,7 +94,10 @@ def read_raw(path: files.PathLike) -> RawFile:
     status = path.stat()
     # A pipe or a device may never end.
     if not stat.S_ISREG(status.st_mode):
-      what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+      what = "a pipe or device"
+      if stat.S_ISDIR(status.st_mode):
+        is_model = (path / "saved_model.pb").exists()
+        what = "the folder of a TensorFlow SavedModel" if is_model else "a folder"
       raise errors.MissingDataError(
           f"cannot read {path}: it is {what}; expected a file with {_EXPECTED}")
     if status.st_size > compression.MAX_BYTES:
