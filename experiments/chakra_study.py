@@ -46,8 +46,8 @@ def define_flags() -> None:
   flags.DEFINE_integer("each", 32, "Graphs of each size.", lower_bound=1)
   flags.DEFINE_integer("epochs", 24, "Most epochs of the generator.", lower_bound=1)
   flags.DEFINE_integer("ranks", 4, "Ranks of the simulated traces.", lower_bound=1)
-  flags.DEFINE_integer("seeds", 3, "Number of predictors of each kind.", lower_bound=1)
-  flags.DEFINE_integer("max_epochs", 60, "Most epochs of a predictor.", lower_bound=1)
+  flags.DEFINE_integer("seeds", 2, "Number of predictors of each kind.", lower_bound=1)
+  flags.DEFINE_integer("max_epochs", 25, "Most epochs of a predictor.", lower_bound=1)
   flags.DEFINE_string("results", None, "Also write the figures to this file.")
 
 
@@ -86,7 +86,7 @@ def predictors(parts: Mapping[str, dags.Dags], synthetic: dags.Dags, ranks: int,
   real = {names[part]: label(graphs) for part, graphs in parts.items()}
   agreement = synthetic_only.evaluate(
       real, [label(synthetic)], seeds, _LABEL,
-      surrogate.Options(max_epochs=max_epochs, steps_per_epoch=8, batch_size=32))
+      surrogate.Options(max_epochs=max_epochs, steps_per_epoch=8, batch_size=16))
   # The simplest predictor: proportional to the number of nodes.
   test, train = real["test"], real["train"]
   rate = np.mean(train.label(_LABEL) - np.log(train.sizes))

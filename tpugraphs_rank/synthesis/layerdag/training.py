@@ -111,8 +111,8 @@ class Trainer:
     stored = directory.read_about() if is_resumed else self.about()
     if stored.get("features", 1) != self.about()["features"]:
       raise errors.RunDirectoryError(
-          f"{directory.path} was begun by an earlier version, whose networks differ; its model.npz, "
-          "if there is one, can still be sampled; choose another --run_dir to train again")
+          f"{directory.path} was begun by an earlier version, whose networks differ; choose "
+          "another --run_dir to train again; model.npz in it, if any, can still be sampled")
     if stored != self.about():
       raise errors.RunDirectoryError(
           f"{directory.path} was trained on other graphs than those in {self.config.data.graphs}; "

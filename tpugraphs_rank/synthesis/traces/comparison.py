@@ -81,8 +81,8 @@ def distances(graphs: dags_lib.Dags, reference: dags_lib.Dags,
   Returns:
     For each quantity its Wasserstein-1 distance, of log(1 + x) for durations and their sums. For
     each attribute `tv_<name>`, the total variation distance between the shares of its values.
-    `types` is that of the pairs of the first two attributes, `type_pairs` that of the first
-    attributes of a node and of its dependency, `degree` the larger of `operands` and `users`.
+    `types` is that of the pairs of the first two attributes, `type_pairs` the same for a node and
+    its dependency together, `degree` the larger of `operands` and `users`.
 
   Raises:
     DataError: the graphs have different attributes.
@@ -98,12 +98,11 @@ def distances(graphs: dags_lib.Dags, reference: dags_lib.Dags,
     result[f"tv_{name}"] = _total_variation(
         graphs.x[:, column], reference.x[:, column], len(words))
   first, second = _pair(graphs), _pair(reference)
-  result["types"] = _total_variation(
-      first, second, int(max(first.max(initial=0), second.max(initial=0))) + 1)
-  width = len(graphs.vocabularies[0])
+  width = int(max(first.max(initial=0), second.max(initial=0))) + 1
+  result["types"] = _total_variation(first, second, width)
   ours_edges, their_edges = (
-      dags.x[dags.flat_src, 0].astype(np.int64) * width + dags.x[dags.flat_dst, 0]
-      for dags in (graphs, reference))
+      pair[dags.flat_src] * width + pair[dags.flat_dst]
+      for pair, dags in ((first, graphs), (second, reference)))
   result["type_pairs"] = _total_variation(ours_edges, their_edges, width**2)
   return result
 

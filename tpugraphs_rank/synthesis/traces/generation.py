@@ -80,10 +80,14 @@ def joined(parts: Mapping[str, dags_lib.Dags]) -> dict[str, dags_lib.Dags]:
 
 def sizes(count: int, nodes: tuple[int, int] | None, training: dags_lib.Dags, seed: int
           ) -> np.ndarray:
-  """(count,) numbers of nodes to request: uniform in a range, or those of training graphs."""
+  """(count,) numbers of nodes to request, in random order.
+
+  They are uniform in a range, or evenly spaced in the sorted sizes of the training graphs.
+  """
   rng = np.random.default_rng([seed, 29])
   if nodes is None:
-    return training.sizes[rng.integers(len(training), size=count)]
+    places = (np.arange(count) + 0.5) / count * len(training)
+    return rng.permutation(np.sort(training.sizes)[places.astype(int)])
   return rng.integers(nodes[0], nodes[1] + 1, size=count)
 
 
