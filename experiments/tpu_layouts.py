@@ -208,8 +208,9 @@ class Study:
       trainer.Trainer(config).train(directory)
       return run_lib.load_run(directory).score_programs(targets)
     if ranker == baselines.BOOSTED_TREES:
-      return _tree_scores(*(splits.load(config.data, side, seed).programs
-                            for side in ("train", "valid")), targets, seed)
+      train, valid = (splits.load(config.data, side, seed).programs
+                      for side in ("train", "valid"))
+      return _tree_scores(train, valid, targets, seed)
     return baselines.trivial(ranker, targets, seed)
 
   def _metrics(self, config: run_config.RunConfig, seed: int,

@@ -120,10 +120,11 @@ def _tau_chart(comparison: comparison_lib.Comparison) -> str:
   intervals = {name: _interval(frames, "kendall_tau")
                for name, frames in comparison.frames.items()}
   known = {name: interval for name, interval in intervals.items() if interval is not None}
+  # A single graph has no interval.
+  lows = [each.mean if each.low is None else each.low for each in known.values()]
+  highs = [each.mean if each.high is None else each.high for each in known.values()]
   return charts.interval_chart(
-      list(known), [each.mean for each in known.values()],
-      *([each.mean if end(each) is None else end(each) for each in known.values()]
-        for end in (lambda each: each.low, lambda each: each.high)),
+      list(known), [each.mean for each in known.values()], lows, highs,
       charts.Axis("mean tau over graphs"))
 
 
