@@ -52,7 +52,8 @@ def without_companions(paths: Iterable[pathlib.Path], logger: logging.Logger,
     logger: where to log the number.
     place: the folder, for the log.
   """
-  kept, passed_over = [], []
+  kept: list[pathlib.Path] = []
+  passed_over: list[pathlib.Path] = []
   for path in paths:
     (passed_over if is_companion(path) else kept).append(path)
   if passed_over:

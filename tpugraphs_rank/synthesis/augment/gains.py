@@ -155,8 +155,8 @@ def gain_text(interval: Mapping[str, float | None] | None, metric: str = "tau") 
     return "-"
   scale, digits, unit = (100.0, 1, " %") if metric.endswith("slowdown") else (1.0, 3, "")
   mean, low, high = (
-      "" if interval[end] is None else f"{scale * interval[end]:+.{digits}f}"
-      for end in ("mean", "low", "high"))
+      "" if value is None else f"{scale * value:+.{digits}f}"
+      for value in map(interval.get, ("mean", "low", "high")))
   return f"{mean} [{low}, {high}]{unit}" if low and high else f"{mean}{unit}"
 
 
