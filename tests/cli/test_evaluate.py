@@ -164,7 +164,8 @@ def test_rankers_that_were_chosen_on_the_evaluated_split_are_reported(tile, eval
 def test_each_split_is_read_once(tile, caplog):
   _, run_dir = tile
   config = dataclasses.replace(run_lib.load_run(run_dir).config.data, max_graphs=3)
-  with caplog.at_level("INFO", logger=splits.__name__):
+  with caplog.at_level("INFO", logger=splits.__name__), caplog.at_level(
+      "INFO", logger=task.__name__):
     drawn = task.load_task(config, "valid")
     scores = task.baseline_scores(drawn, ["boosted_trees"])["boosted_trees"]
   assert [message.partition(":")[2].partition(":")[0] for message in caplog.messages] == [
