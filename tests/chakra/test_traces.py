@@ -151,6 +151,13 @@ def test_the_feeders_form(tmp_path):
   assert attributes.as_dict(trace.metadata) == {"ngpus": 8}
 
 
+def test_numbers_of_the_feeders_form_that_are_no_plain_integers(tmp_path):
+  value = {"workload_graph": [{"Id": 1, "Name": "a", "NodeType": 4, "runtime": 12.6,
+                               "num_ops": 2e9, "tensor_size": "64", "share": 0.5}]}
+  first = samples.node(1, name="a", duration=13, num_ops=2 * 10 ** 9, tensor_size=64, share=0.5)
+  assert traces.read(_saved(tmp_path, json.dumps(value).encode())).nodes == [first]
+
+
 # ---- damaged files -------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ _BOM = b"\xef\xbb\xbf"
 _FEEDER_FIELDS = {"id": "id", "name": "name", "nodetype": "type", "type": "type",
                   "ctrldeps": "ctrl_deps", "datadeps": "data_deps", "runtime": "duration_micros",
                   "durationmicros": "duration_micros", "starttimemicros": "start_time_micros"}
+_TIMES = ("duration_micros", "start_time_micros")
 
 Parsed = tuple[et_def_pb2.GlobalMetadata, Iterator[et_def_pb2.Node]]
 
@@ -140,7 +141,9 @@ def _feeder_node(entry: Any, where: str) -> et_def_pb2.Node:
     if field is None:
       rest[key] = content
     elif content is not None:
-      fields[field] = content
+      # Times may have fractions of a microsecond.
+      fields[field] = round(content) if isinstance(content, float) and (
+          field in _TIMES) else content
   for field in ("id", "type"):
     if field not in fields:
       raise errors.DataError(
@@ -158,6 +161,8 @@ def _keep(owner: attributes.Owner, key: str, content: Any, where: str) -> None:
   if key == "comm_type" and isinstance(content, str):
     named = node_kinds.collective_number(content.upper())
     content = content if named is None else named
+  if "int" in attributes.SIMULATOR_KINDS.get(key, ""):
+    content = _whole(content)
   items = content if isinstance(content, list) else [content]
   fits = bool(items) and isinstance(items[0], (bool, int, float, str)) and all(
       type(item) is type(items[0]) for item in items)
@@ -167,6 +172,15 @@ def _keep(owner: attributes.Owner, key: str, content: Any, where: str) -> None:
     attributes.put(owner, key, content)
   except errors.DataError as error:
     raise errors.DataError(f"{where}: {error}") from None
+
+
+def _whole(content: Any) -> Any:
+  """A whole number that is written as 2e9 or "2000", as a number; another value as it is."""
+  if isinstance(content, float) and content.is_integer():
+    return int(content)
+  if isinstance(content, str) and content.isascii() and content.isdecimal():
+    return int(content)
+  return content
 
 
 def _shown(value: Any) -> str:
