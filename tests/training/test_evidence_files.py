@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests import synthetic
+from tests.training import small_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import baselines
@@ -41,6 +42,19 @@ def test_an_older_run_is_completed(tiny_tile_run, tmp_path):
   again = evidence_files.read(directory)
   assert again.reason == stored.reason and len(again.figures) == len(stored.figures)
   assert again.of(evidence.ALL).kendall_tau == pytest.approx(stored.of(evidence.ALL).kendall_tau)
+
+
+def test_a_run_on_new_configurations_is_calibrated_with_the_defaults(tmp_path):
+  descriptor = synthetic.write_collection(tmp_path / "data", counts=(6, 1, 1), num_configs=40)
+  config = small_runs.settings(descriptor, data_split_by="configuration", training_seed=1)
+  small_runs.untrained_run(config, tmp_path / "run")
+  directory = run_directory.RunDirectory(tmp_path / "run")
+  evidence_files.write(directory, evidence.gather([], "valid"))  # As training left it.
+  assert calibrating.complete(tmp_path / "run")
+  stored = evidence_files.read(directory)
+  # All six programs have their default, on whichever side it is.
+  assert stored.calibration.programs == stored.of(evidence.ALL).programs == 6
+  assert not calibrating.complete(tmp_path / "run")
 
 
 def test_a_run_without_its_data_stays_as_it_is(tiny_tile_run, tmp_path, caplog):

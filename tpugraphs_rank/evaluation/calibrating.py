@@ -41,7 +41,10 @@ def of_run(run: run_lib.Run, data_root: str | None = None) -> evidence_lib.Evide
 
 
 def complete(run_dir: files.PathLike, data_root: str | None = None) -> bool:
-  """Calibrates a run of an older version, whose directory lacks `calibration.json`.
+  """Calibrates a run whose directory lacks a calibration.
+
+  An older version trained it; or its split divides configurations, so that validation during
+  training lacks the defaults of most programs. Here they are scored, too.
 
   Args:
     run_dir: the run directory, or `bundled:NAME`.
@@ -52,10 +55,16 @@ def complete(run_dir: files.PathLike, data_root: str | None = None) -> bool:
     cannot be read stays as it is, with a warning.
   """
   directory = run_directory.RunDirectory(run_dir)
-  if directory.bundled or evidence_files.read(directory) is not None:
+  stored = evidence_files.read(directory)
+  if directory.bundled or stored is not None and (
+      stored.calibration is not None
+      or directory.read_config().data.split_by != "configuration"):
     return False
   try:
-    evidence_files.write(directory, of_run(run_lib.load_run(run_dir), data_root=data_root))
+    evidence = of_run(run_lib.load_run(run_dir), data_root=data_root)
+    if evidence == stored:
+      return False
+    evidence_files.write(directory, evidence)
   except errors.TpuGraphsRankError as error:
     _logger.warning("%s stays without a calibration: %s", directory, error)
     return False
