@@ -264,8 +264,9 @@ class _Writer:
 
   def _node(self, operation: hlo_program.Operation, kind: int, waits: Sequence[int],
             after: Sequence[int]) -> traces.Node:
-    node = traces.Node(id=len(self._nodes), name=operators.printable(operation.name), type=kind,
+    node = traces.Node(id=len(self._nodes), name=operators.printable(operation.name),
                        data_deps=waits, ctrl_deps=after)
+    node.type = kind  # type: ignore[assignment]
     attributes.put(node, "is_cpu_op", False)
     attributes.put(node, operators.ATTRIBUTE, operation.operator)
     self._nodes.append(node)
@@ -306,8 +307,9 @@ class _Writer:
   def _message(self, operation: hlo_program.Operation, kind: int, ends: tuple[int, int],
                waits: list[int], after: list[int]) -> int:
     node = self._node(operation, kind, waits, after)
-    tag = self._tags.get((kind, *ends), 0)
-    self._tags[(kind, *ends)] = tag + 1
+    key = kind, ends[0], ends[1]
+    tag = self._tags.get(key, 0)
+    self._tags[key] = tag + 1
     for name, number in (("comm_src", ends[0]), ("comm_dst", ends[1]), ("comm_tag", tag),
                          ("comm_size", operation.cost.size)):
       attributes.put(node, name, number)

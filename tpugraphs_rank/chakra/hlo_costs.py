@@ -41,13 +41,13 @@ cost analysis (flops and transcendentals together).
 
 from collections.abc import Sequence
 import dataclasses
-import json
 import math
 
 import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
+from tpugraphs_rank import files
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import order
 from tpugraphs_rank.hlo import shapes
@@ -365,11 +365,11 @@ def _gemm_axes(config: bytes) -> list[int] | None:
   if len(config) > _MAX_CONFIG:
     return None
   try:
-    value = json.loads(config)
+    value = files.parse_json(config, "the settings")
     value = value.get("gemm_backend_config", value)
     axes = value["dot_dimension_numbers"]["lhs_contracting_dimensions"]
     return [int(axis) for axis in axes]
-  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+  except (errors.DataError, ValueError, KeyError, TypeError, AttributeError):
     return None
 
 

@@ -9,10 +9,10 @@
 
 from collections.abc import Sequence
 import dataclasses
-import json
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
+from tpugraphs_rank import files
 from tpugraphs_rank.chakra import hlo_costs
 from tpugraphs_rank.chakra import hlo_groups
 from tpugraphs_rank.chakra import hlo_values as values_lib
@@ -279,8 +279,9 @@ class Program:
       self.notes.free += opcode != "get-tuple-element"
       if len(given) == 1:
         value = given[0]
-        keeps = isinstance(value, values_lib.Parts) or values_lib.scalar(instruction)
-        return value if keeps else values_lib.Leaf(value.waits)
+        if isinstance(value, values_lib.Leaf) and not values_lib.scalar(instruction):
+          return values_lib.Leaf(value.waits)
+        return value
       return values_lib.Leaf(values_lib.waits(given))
     cost = self._cost(position, instruction)
     waits = values_lib.waits(given)
@@ -369,7 +370,7 @@ def _trip_count(config: bytes) -> int | None:
   if b"known_trip_count" not in config or len(config) > 1 << 20:
     return None
   try:
-    count = int(json.loads(config)["known_trip_count"]["n"])
-  except (ValueError, KeyError, TypeError, RecursionError):
+    count = int(files.parse_json(config, "the settings")["known_trip_count"]["n"])
+  except (errors.DataError, ValueError, KeyError, TypeError):
     return None
   return count if count >= 0 else None

@@ -49,8 +49,8 @@ def define_flags() -> None:
                       required=True)
   flags.DEFINE_integer("ranks", default.ranks, "Number of ranks, if the program does not state it.",
                        lower_bound=1, upper_bound=hlo_groups.MAX_RANKS)
-  flags.DEFINE_list("topology", list(default.topology), "Sizes of the dimensions of the network, "
-                    "whose product is the number of ranks. By default it has one dimension.")
+  flags.DEFINE_list("topology", [], "Sizes of the dimensions of the network, whose product is the "
+                    "number of ranks. By default it has one dimension.")
   flags.DEFINE_enum("fusions", default.fusions, ["whole", "open"], "Whether a fusion is one node, "
                     "or each of its instructions is.")
   flags.DEFINE_integer("max_iterations", default.max_iterations, "The largest number of iterations "
