@@ -105,3 +105,17 @@ def test_wrong_settings(folder):
                       "--attributes=types")
   assert done.returncode == 1 and "did you mean 'type'" in done.stderr
   assert graphs.Settings().attributes == graphs.ATTRIBUTES
+
+
+def test_files_of_another_kind_name_the_command_that_takes_them(folder):
+  commands.run("chakra import", "--input", folder / "in", "--output", folder / "a.npz")
+  (folder / "text").write_text("HloModule step\n")
+  for words, message in (
+      (["chakra import", "--input", folder / "a.npz", "--output", folder / "b.npz"],
+       f"`tpugraphs-rank chakra export --graphs {folder / 'a.npz'}`"),
+      (["chakra inspect", folder / "text"],
+       f"`tpugraphs-rank chakra convert --input {folder / 'text'}`"),
+      (["chakra export", "--graphs", folder / "in" / "job.0.et", "--output", folder / "c"],
+       "`tpugraphs-rank chakra import --input")):
+    done = commands.run(*words)
+    assert done.returncode == 1 and message in done.stderr, done.stderr

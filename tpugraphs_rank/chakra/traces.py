@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from google.protobuf import message as protobuf
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.chakra import et_def_pb2
@@ -29,6 +30,8 @@ MAX_NODES = 2_000_000
 MAX_BYTES = 512 << 20
 MAX_DEPENDENCIES = 50_000_000
 MAX_ATTRIBUTES = 50_000_000
+# How the text of programs starts.
+_PROGRAMS = (b"HloModule", b"module @")
 
 
 @dataclasses.dataclass
@@ -84,7 +87,13 @@ def opened(path: files.PathLike) -> Iterator[tuple[GlobalMetadata, Iterator[Node
 
 def _metadata(path: files.PathLike, unit: str,
               messages: Iterator[tuple[int, bytes]]) -> GlobalMetadata:
-  position, data = next(messages)
+  try:
+    position, data = next(messages)
+  except errors.DataError as error:
+    other = _other_kind(path)
+    if other:
+      raise errors.DataError(f"{path} is no Chakra trace: {other}") from error
+    raise
   try:
     result = GlobalMetadata.FromString(data)
   except protobuf.DecodeError:
@@ -92,7 +101,8 @@ def _metadata(path: files.PathLike, unit: str,
   if result is None or _is_other(data):
     raise errors.DataError(
         f"{path}: the first message, at {unit} {position:,}, is not the metadata of a Chakra "
-        f"trace (GlobalMetadata); {_kind_of_file(path)}")
+        "trace (GlobalMetadata); " + (_other_kind(path) or (
+            "pass a file written by a Chakra tool (NAME.RANK.et), or its JSON form")))
   return result
 
 
@@ -180,12 +190,19 @@ def _write_message(output: BinaryIO, message: Node | GlobalMetadata, path: files
   output.write(frames.varint(len(data)) + data)
 
 
-def _kind_of_file(path: files.PathLike) -> str:
-  """What a file is that is no trace, and the remedy, judging by its content."""
+def _other_kind(path: files.PathLike) -> str:
+  """What a file is that is no trace, and the remedy; "" for a file of no kind that is known."""
   with frames.open_content(path) as (content, _, _):
     start = frames.peek(content, path)
   if start[257:262] == b"ustar":
     return "it is a tar archive: unpack it (tar -xf) and pass the trace in it"
   if start.startswith(b"PK\x03\x04"):
+    if b".npy" in start:
+      return ("it is an .npz file: " + commands.command("chakra export", "--graphs", str(path))
+              + " writes its graphs as traces")
     return "it is a zip archive: unpack it and pass the trace in it"
-  return "pass a file written by a Chakra tool (NAME.RANK.et), or its JSON form"
+  name = pathlib.Path(path).name
+  if ".hlo" in name or name.endswith(".mlir") or start.lstrip().startswith(_PROGRAMS):
+    return ("it looks like a program: " + commands.command("chakra convert", "--input", str(path))
+            + " turns programs into traces")
+  return ""

@@ -24,8 +24,11 @@ import pathlib
 
 from absl import flags
 
+from tpugraphs_rank import commands
+from tpugraphs_rank import errors
 from tpugraphs_rank.chakra import costs as costs_lib
 from tpugraphs_rank.chakra import exporting
+from tpugraphs_rank.chakra import graphs
 from tpugraphs_rank.synthesis.dags import dags
 
 
@@ -56,7 +59,14 @@ def main(argv: list[str]) -> None:
   costs = costs_lib.read(values.costs) if values.costs else None
   settings = exporting.Settings(values.ranks, values.zero_cost, costs, values.dims,
                                 values.hide_names)
-  report = exporting.write(values.output, dags.load(values.graphs), settings, values.compress,
-                           values.format)
+  try:
+    several = dags.load(values.graphs)
+  except errors.DataError as error:
+    if not values.graphs.endswith(graphs.SUFFIXES):
+      raise
+    command = commands.command("chakra import", "--input", values.graphs, "--output", "graphs.npz")
+    raise errors.DataError(f"{values.graphs} is no file of graphs; {command} makes graphs of "
+                           "traces") from error
+  report = exporting.write(values.output, several, settings, values.compress, values.format)
   print(report)
   print(f"traces: {pathlib.Path(values.output)}")
