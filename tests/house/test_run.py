@@ -163,6 +163,18 @@ def test_the_first_suitable_python_makes_the_environment_once(project):
   assert project.logged() == TESTED
 
 
+def test_the_reference_of_chakra_has_an_environment_of_its_own(project, tmp_path):
+  project.python("python3", "3.11")
+  requirements = project.top / "tests" / "chakra" / "reference" / "requirements.txt"
+  requirements.parent.mkdir(parents=True)
+  requirements.write_text("mlc-chakra==1.0.0\n")
+  task = "task -m tests.chakra.reference.check traces"
+  assert project.run("check-chakra", "traces", cwd=tmp_path).returncode == 0
+  assert project.logged() == CREATED + ["venv .venv-chakra", "pip", task]
+  assert project.run("check-chakra", "traces").stderr == ""
+  assert project.logged() == [task]
+
+
 def test_python_runs_where_the_caller_is(project, tmp_path):
   project.python("python3", "3.11")
   assert project.run("python", "script.py", cwd=tmp_path).returncode == 0
