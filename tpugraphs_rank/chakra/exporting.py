@@ -16,6 +16,7 @@ Such a node is fused by default: what waited for it waits for what it waited for
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import shutil
 
 import numpy as np
 
@@ -197,12 +198,13 @@ def write(folder: files.PathLike, several: dags.Dags, settings: Settings = Setti
   report = Report()
   with trace_folders.staged(folder) as staging:
     for workload in to_workloads(several, settings, report):
-      trace = traces.Trace()
+      path_of = [staging / f"{workload.name}.{rank}.{form}" for rank in range(len(workload.nodes))]
       for rank, nodes in enumerate(workload.nodes):
         # Ranks of the same nodes without messages of their own have equal traces.
-        if not rank or workload.ends[rank] or nodes is not workload.nodes[rank - 1]:
-          trace = workload.trace(rank)
-        traces.write(staging / f"{workload.name}.{rank}.{form}", trace, compress)
+        if rank and not workload.ends[rank] and nodes is workload.nodes[rank - 1]:
+          shutil.copyfile(path_of[rank - 1], path_of[rank])
+        else:
+          traces.write(path_of[rank], workload.trace(rank), compress)
       if workload.groups:
         files.write_text(staging / f"{workload.name}.{ranks_lib.GROUPS}",
                          ranks_lib.groups_text(dict(workload.groups.values())))
