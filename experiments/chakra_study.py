@@ -27,6 +27,7 @@ from tpugraphs_rank.chakra import trace_graph
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.synthesis.dags import dags
 from tpugraphs_rank.synthesis.traces import generation
+from tpugraphs_rank.synthesis.traces import kinds
 from tpugraphs_rank.training import run_directory
 
 _LABEL = "simulated_micros"
@@ -44,7 +45,7 @@ def define_flags() -> None:
   flags.DEFINE_string("nodes", None, "Numbers of nodes of the synthetic graphs, MIN:MAX.")
   flags.DEFINE_list("sizes", ["200", "300", "400"], "Requested sizes that are measured.")
   flags.DEFINE_integer("each", 32, "Graphs of each size.", lower_bound=1)
-  flags.DEFINE_integer("epochs", 24, "Most epochs of the generator.", lower_bound=1)
+  flags.DEFINE_integer("epochs", 18, "Epochs of the generator.", lower_bound=1)
   flags.DEFINE_integer("ranks", 4, "Ranks of the simulated traces.", lower_bound=1)
   flags.DEFINE_integer("seeds", 2, "Number of predictors of each kind.", lower_bound=1)
   flags.DEFINE_integer("max_epochs", 25, "Most epochs of a predictor.", lower_bound=1)
@@ -116,7 +117,7 @@ def main(argv: list[str]) -> None:
   parts = {part: dags.load(output / f"{part}.npz")
            for part in ("training", "validation", "held_out")}
   model = model_lib.LayerDAG.load(output / "generator" / "model.npz")
-  training = generation.joined(parts)["training"]
+  training = kinds.join(parts["training"])
   rows = sizes_of(model, training, [int(size) for size in values.sizes], values.each,
                   output / "sizes")
   synthetic = dags.load(output / "synthetic.npz")

@@ -27,7 +27,7 @@ from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.synthesis.dags import dags
 
 _PARTS = ("training", "held_out", "synthetic")
-_DRAWN = 3
+_DRAWN = 2
 
 
 def define_flags() -> None:
@@ -64,7 +64,6 @@ def main(argv: list[str]) -> None:
   output = pathlib.Path(values.output or f"{values.run}/comparison")
 
   # Matplotlib and scikit-learn: only once the arguments are known to be right.
-  from tpugraphs_rank.synthesis.judging import drawings as graph_drawings
   from tpugraphs_rank.synthesis.traces import comparison
   from tpugraphs_rank.synthesis.traces import drawings
   from tpugraphs_rank.synthesis.traces import generation
@@ -86,8 +85,9 @@ def main(argv: list[str]) -> None:
   drawings.nearest(output / "nearest.png", {
       "held-out": comparison.nearest(counts["held_out"], counts["training"]),
       "synthetic": comparison.nearest(counts["synthetic"], counts["training"])})
-  graph_drawings.side_by_side(output / "graphs.png", {
-      name: graphs.take(np.argsort(graphs.sizes, kind="stable")[:_DRAWN])
+  # Those of median size, so that none is chosen by hand.
+  drawings.side_by_side(output / "graphs.png", {
+      name: graphs.take(np.argsort(graphs.sizes, kind="stable")[len(graphs) // 2:][:_DRAWN])
       for name, graphs in shown.items()})
   written = [f"{output}/{name}" for name in (
       "report.md", "results.json", "distributions.png", "nearest.png", "graphs.png")]
