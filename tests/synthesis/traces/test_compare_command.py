@@ -1,0 +1,68 @@
+"""`chakra compare` on graphs in files; `chakra synthesize` on a trace that is too small."""
+
+import json
+
+import numpy as np
+
+from tests.helpers import commands
+from tests.synthesis.traces import test_subgraphs
+from tpugraphs_rank.chakra import exporting
+from tpugraphs_rank.chakra import traces
+from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.traces import report
+from tpugraphs_rank.synthesis.traces import subgraphs
+
+_NAMES = ("type", "operator", "device", "duration")
+
+
+def trace_dags(*lengths: int) -> dags_lib.Dags:
+  """Chains with leaves, as graphs of traces: three operators with durations of their own."""
+  graphs = []
+  for length in lengths:
+    edges, types = test_subgraphs.chain(length, length)
+    x = np.stack([np.zeros_like(types), types % 3, types % 2, types % 3], axis=1)
+    graphs.append((edges, x))
+  words = (np.array(["COMP_NODE"]), np.array(["add", "mul", "relu"]),
+           np.array(["device", "host"]), np.array(["1", "2-3", "4-7"]))
+  return dags_lib.canonical(graphs, _NAMES, words, provenance={"buckets": {
+      "per_octave": 1, "values": {"duration": {"1": 1, "2-3": 2, "4-7": 5}}}})
+
+
+def test_the_comparison_of_a_run(tmp_path):
+  divided = subgraphs.divide(trace_dags(900, 700), 24, 20, 60)
+  for part, graphs in divided.parts.items():
+    dags_lib.save(tmp_path / f"{part}.npz", graphs)
+  dags_lib.save(tmp_path / "synthetic.npz", divided.parts["training"].take(range(12)))
+  done = commands.run("chakra", "compare", "--run", tmp_path)
+  assert done.returncode == 0, done.stderr
+  result = json.loads((tmp_path / "comparison" / "results.json").read_text())
+  # Copies of training graphs are as far from the held-out ones as training is, and are exposed.
+  assert result["graphs"]["synthetic"] == 12
+  assert result["revealed"]["equal_to_training"] == 1.0
+  assert result["ratios"]["synthetic"]["type_pairs"] < result["ratios"]["random"]["type_pairs"]
+  assert set(result["headline"]) == {"types", "depth", "degree"}
+  text = (tmp_path / "comparison" / "report.md").read_text()
+  assert "Equal to a training graph: 100.0%" in text and text in done.stdout
+  for name in ("distributions.png", "nearest.png", "graphs.png"):
+    assert (tmp_path / "comparison" / name).stat().st_size > 1000
+  assert report.markdown(result) == text
+
+
+def test_the_comparison_says_which_files_it_needs(tmp_path):
+  done = commands.run("chakra", "compare", "--training", tmp_path / "a.npz")
+  assert done.returncode == 1
+  assert "either --run, or --training, --held_out and --synthetic" in done.stderr
+  done = commands.run("chakra", "compare", "--run", tmp_path / "none")
+  assert done.returncode == 1 and "training.npz" in done.stderr
+
+
+def test_traces_without_enough_nodes_are_refused_before_training(tmp_path):
+  exporting.write(tmp_path / "traces", trace_dags(30), exporting.Settings(ranks=1))
+  done = commands.run("chakra", "synthesize", "--input", tmp_path / "traces",
+                      "--output", tmp_path / "out")
+  assert done.returncode == 1 and "--min_nodes" in done.stderr
+  assert not (tmp_path / "out").exists()
+  traces.write(tmp_path / "empty.0.et", traces.Trace())
+  done = commands.run("chakra", "synthesize", "--input", tmp_path / "empty.0.et",
+                      "--output", tmp_path / "out")
+  assert done.returncode == 1 and "no nodes" in done.stderr
