@@ -1,6 +1,8 @@
 """HLO programs as traces: control flow, communication, ranks, and a real distributed step."""
 
 import json
+import pathlib
+import random
 
 import pytest
 
@@ -20,6 +22,7 @@ from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import text as hlo_text
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEP = "hlo/maxtext.module_0016.jit_train_step"
 ADD = """add {
   a = f32[] parameter(0)
@@ -368,6 +371,70 @@ def test_faulty_programs_and_settings():
       ({"fusions": "half"}, "whole or open"), ({"max_nodes": 0}, "max_nodes is 0")):
     with pytest.raises(errors.ConfigError, match=message):
       converting.Settings(**settings)
+
+
+def test_tuples_that_grow_exponentially_take_no_time():
+  lines = ["t0 = (f32[8], f32[8]) tuple(p, p)"]
+  lines += [f"t{n} = (f32[8], f32[8]) tuple(t{n - 1}, t{n - 1})" for n in range(1, 60)]
+  body = "fused {\n  p = f32[8] parameter(0)\n  " + "\n  ".join(lines) + (
+      "\n  ROOT r = (f32[8], f32[8]) tuple(t59, t59)\n}\n")
+  text = _program("\n".join(lines) + "\n  f = (f32[8], f32[8]) fusion(p), kind=kLoop, calls=fused\n"
+                  "  ROOT x = f32[8] custom-call(t59, f), custom_call_target=\"a\"").replace(
+                      "ENTRY", f"{body}ENTRY")
+  for fusions in ("whole", "open"):
+    nodes = _named(_convert(text, fusions=fusions).trace(0))
+    assert nodes["x"][0] == (["f"] if fusions == "whole" else [])
+
+
+_NUMBERS = (-2 ** 63, -1, 0, 1, 2, 3, 7, 100_000, 2 ** 31 - 1, 2 ** 62, 2 ** 63 - 1)
+_OPCODES = ("while", "fusion", "dot", "convolution", "sort", "reduce-window", "tuple", "call",
+            "select-and-scatter", "all-reduce", "collective-permute", "send", "custom-call",
+            "dynamic-update-slice", "copy-start", "conditional", "triangular-solve", "not-an-opcode")
+
+
+def _damage(message, draw: random.Random) -> None:
+  """Replaces or removes something in a message, at any depth."""
+  fields = message.ListFields()
+  if not fields:
+    return
+  field, value = draw.choice(fields)
+  repeated = field.label == field.LABEL_REPEATED
+  if repeated and draw.random() < 0.2:
+    del value[draw.randrange(len(value))]
+  elif field.type == field.TYPE_MESSAGE:
+    _damage(draw.choice(value) if repeated else value, draw)
+  elif field.cpp_type == field.CPPTYPE_INT64:
+    if repeated:
+      value[draw.randrange(len(value))] = draw.choice(_NUMBERS)
+    else:
+      setattr(message, field.name, draw.choice(_NUMBERS))
+  elif field.name == "opcode":
+    message.opcode = draw.choice(_OPCODES)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_programs_give_errors_or_traces(seed):
+  draw = random.Random(seed)
+  step = hlo_text.parse(LOOP.replace("START", "1").replace(
+      "y = f32[8] multiply(x, x)", "y = f32[8] all-reduce(x), to_apply=add, replica_groups={{0,1}}"
+  ).replace("HloModule m", f"HloModule m\n{ADD}"), "x")
+  block = reading.read_raw(ROOT / "examples" / "transformer_block.hlo.pb").modules[0].module
+  converted = 0
+  for _ in range(40):
+    module = hlo_pb2.HloModuleProto()
+    module.CopyFrom(draw.choice((step, block)))
+    for _ in range(draw.choice((1, 2, 5))):
+      _damage(draw.choice(draw.choice(module.computations).instructions), draw)
+    try:
+      workload = converting.convert(module, "x", converting.Settings(
+          max_nodes=1000, fusions=draw.choice(("whole", "open"))))
+    except (errors.DataError, errors.LimitError):
+      continue
+    graph = trace_graph.from_trace(workload.trace(workload.world.ranks - 1), "x.0.et")
+    assert not decoding.unusable(graph).any()
+    assert str(workload)
+    converted += 1
+  assert converted > 5
 
 
 # ---- real programs -------------------------------------------------------------------------------

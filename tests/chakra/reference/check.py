@@ -3,8 +3,8 @@
   ./run check-chakra                       traces that this script writes
   ./run check-chakra traces/ job.0.et      these traces as well
 
-Every trace must have the same nodes, dependencies and attributes in both readers, and the tools
-must take it. The exit status is 1 if one differs.
+Every trace, and those of the reference's generator, must have the same nodes, dependencies and
+attributes in both readers, and the tools must take it. The exit status is 1 if one differs.
 """
 
 from collections.abc import Sequence
@@ -60,14 +60,27 @@ def random_trace(count: int, seed: int) -> traces.Trace:
       for index in range(count)))
 
 
+def generate(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Writes the traces of the reference's generator: nodes and attributes of all kinds."""
+  folder.mkdir(parents=True)
+  _run("-m", "chakra.src.generator.generator", "--num_npus", "2", folder=folder)
+  return sorted(folder.glob("*.et"))
+
+
 def differences(paths: Sequence[pathlib.Path], scratch: pathlib.Path) -> list[str]:
-  """What differs between the two implementations, one sentence each."""
+  """What the reader and the tools of the reference do differently, one sentence each."""
+  result = reader_differences(paths)
+  for path in paths:
+    result += _tools(path, scratch)
+  return result
+
+
+def reader_differences(paths: Sequence[pathlib.Path]) -> list[str]:
+  """What the reader of the reference does differently, one sentence each."""
   result = []
   for path, line in zip(paths, _run(str(_READER), *map(str, paths)).splitlines(), strict=True):
     if json.loads(line) != json.loads(json.dumps(_ours(traces.read(path)))):
       result.append(f"{path}: the reference reader gives other nodes")
-  for path in paths:
-    result += _tools(path, scratch)
   return result
 
 
@@ -113,10 +126,10 @@ def _real(folder: pathlib.Path) -> pathlib.Path:
   return folder / "chakra.0.et"
 
 
-def _run(*words: str) -> str:
-  """Runs the reference's Python; its output."""
+def _run(*words: str, folder: pathlib.Path = ROOT) -> str:
+  """Runs the reference's Python in a folder; its output."""
   result = subprocess.run([str(PYTHON), *words], capture_output=True, text=True, check=False,
-                          timeout=_SECONDS, cwd=ROOT)
+                          timeout=_SECONDS, cwd=folder)
   if result.returncode:
     raise RuntimeError(f"{' '.join(words)}: {result.stderr[-2000:]}")
   return result.stdout
@@ -129,9 +142,12 @@ def main(arguments: Sequence[str]) -> int:
     if arguments:
       paths += graphs.trace_files(arguments)
     found = differences(paths, pathlib.Path(scratch))
+    generated = generate(pathlib.Path(scratch) / "generated")
+    found += reader_differences(generated)
   for text in found:
     print(text)
-  print(f"{len(paths)} traces, {len(found)} differences from the reference")
+  print(f"{len(paths)} traces of ours and {len(generated)} of the reference, {len(found)} "
+        "differences")
   return 1 if found else 0
 
 
