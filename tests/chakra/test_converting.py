@@ -389,7 +389,7 @@ def test_tuples_that_grow_exponentially_take_no_time():
 _NUMBERS = (-2 ** 63, -1, 0, 1, 2, 3, 7, 100_000, 2 ** 31 - 1, 2 ** 62, 2 ** 63 - 1)
 _OPCODES = ("while", "fusion", "dot", "convolution", "sort", "reduce-window", "tuple", "call",
             "select-and-scatter", "all-reduce", "collective-permute", "send", "custom-call",
-            "dynamic-update-slice", "copy-start", "conditional", "triangular-solve", "not-an-opcode")
+            "dynamic-update-slice", "copy-start", "conditional", "triangular-solve", "other")
 
 
 def _damage(message, draw: random.Random) -> None:

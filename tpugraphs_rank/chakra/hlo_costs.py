@@ -35,8 +35,8 @@ Bytes: of all operands and results, as often as they are used, with these except
                                          written as far as it does
   iota, constants                        read nothing
 
-For dot, convolution, elementwise instructions and reductions, these are the numbers of XLA's own
-cost analysis (flops and transcendentals together).
+For elementwise instructions, dot, convolution, reductions, windows and sort, these are the numbers
+of XLA's own cost analysis (flops and transcendentals together; bytes accessed).
 """
 
 from collections.abc import Sequence
@@ -58,6 +58,8 @@ LARGEST = 2 ** 63 - 1
 # Positions of a kernel along one axis that are counted one by one.
 _MAX_POSITIONS = 1 << 24
 _MAX_CONFIG = 1 << 20
+# Results of a fusion.
+_MAX_RESULTS = 10_000
 _BITS = {
     "pred": 8, "token": 0, "opaque": 0, "tuple": 0, "c64": 64, "c128": 128, "bf16": 16,
     "f4e2m1fn": 4}
@@ -164,9 +166,9 @@ class CostModel:
     """
     operands = self.operands(position, instruction)
     written = self._written(position, instruction)
-    result = Cost(self.flops(position, instruction), self._moved(instruction),
-                  written + sum(self._read(instruction, operands, place)
-                                for place in range(len(operands))))
+    read = sum(self._read(instruction, operands, place) for place in range(len(operands)))
+    result = Cost(self.flops(position, instruction), sum(map(elements, written)),
+                  sum(map(size, written)) + read)
     for number in (result.flops, result.moved, result.size):
       if number > LARGEST:
         raise errors.LimitError(
@@ -270,35 +272,31 @@ class CostModel:
 
   # ---- bytes ------------------------------------------------------------------------------------
 
-  def _moved(self, instruction: Instruction) -> int:
-    if instruction.opcode in _IN_PLACE:
-      return elements(instruction.shape)
-    return elements(_results(instruction))
-
-  def _written(self, position: int, instruction: Instruction) -> int:
-    opcode = instruction.opcode
+  def _written(self, position: int, instruction: Instruction) -> list[hlo_pb2.ShapeProto]:
+    """The shapes of what an instruction writes."""
     operands = self.operands(position, instruction)
-    if opcode in _IN_PLACE and len(operands) > 1:
-      return size(_update(instruction, operands).shape)
-    if opcode != "fusion" or not instruction.called_computation_ids:
-      return size(_results(instruction))
+    if instruction.opcode in _IN_PLACE and len(operands) > 1:
+      return [_update(instruction, operands).shape]
+    if instruction.opcode != "fusion" or not instruction.called_computation_ids:
+      return [_results(instruction)]
     fused = self._where.get(instruction.called_computation_ids[0])
     if fused is None:
-      return size(instruction.shape)
+      return [instruction.shape]
     by_id = self._by_id[fused]
-    root = by_id.get(self._module.computations[fused].root_id)
-    total, waiting = 0, [root]
+    result, waiting = [], [by_id.get(self._module.computations[fused].root_id)]
     while waiting:
       part = waiting.pop()
       while part is not None and part.opcode in _VIEWS and part.operand_ids:
         part = by_id.get(part.operand_ids[0])
-      if part is None:
-        return size(instruction.shape)
+      # A damaged program can nest tuples of tuples that are far larger than their stated shape.
+      if part is None or len(waiting) + len(result) > _MAX_RESULTS:
+        return [instruction.shape]
       if part.opcode == "tuple":
         waiting += [by_id.get(number) for number in part.operand_ids]
       else:
-        total += self._written(fused, part)
-    return min(total, size(instruction.shape))
+        result += [part.shape] if part.opcode == "fusion" else self._written(fused, part)
+    # A tuple may name one result several times.
+    return result if sum(map(size, result)) <= size(instruction.shape) else [instruction.shape]
 
   def _read(self, instruction: Instruction, operands: Sequence[Instruction], place: int) -> int:
     opcode, full = instruction.opcode, size(operands[place].shape)
