@@ -306,6 +306,19 @@ def test_memory_of_iterating_is_that_of_one_node(tmp_path):
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize("compress", [False, True])
+def test_memory_of_writing_is_that_of_one_node(tmp_path, compress):
+  path = tmp_path / "long.0.et"
+  nodes = (samples.node(index, *range(1000)) for index in range(1000, 1300))
+  tracemalloc.start()
+  try:
+    traces.write_nodes(path, traces.GlobalMetadata(), nodes, compress)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+  finally:
+    tracemalloc.stop()
+  assert [node.id for node in traces.iterate(path)] == list(range(1000, 1300))
+
+
 # ---- attributes ----------------------------------------------------------------------------------
 
 

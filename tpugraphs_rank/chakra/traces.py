@@ -161,6 +161,15 @@ def write(path: files.PathLike, trace: Trace, compress: bool = False) -> None:
     DataError: a node cannot be written so that readers take it.
     OutputError: the file cannot be written.
   """
+  write_nodes(path, trace.metadata, trace.nodes, compress)
+
+
+def write_nodes(path: files.PathLike, metadata: GlobalMetadata, nodes: Iterable[Node],
+                compress: bool = False) -> None:
+  """Writes a trace whose nodes come one after another, and so need not be in memory together.
+
+  Args and raises: as `write`.
+  """
   path = pathlib.Path(path)
   with files.atomic_write(path) as file:
     with contextlib.ExitStack() as stack:
@@ -169,10 +178,10 @@ def write(path: files.PathLike, trace: Trace, compress: bool = False) -> None:
         output = stack.enter_context(  # type: ignore[assignment]
             gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
       if path.name.removesuffix(".gz").endswith(".json"):
-        json_form.write(output, trace.metadata, trace.nodes)
+        json_form.write(output, metadata, nodes)
         return
-      _write_message(output, trace.metadata, path, "the metadata")
-      for node in trace.nodes:
+      _write_message(output, metadata, path, "the metadata")
+      for node in nodes:
         _write_message(output, node, path, f"node {node.id}")
 
 
