@@ -129,7 +129,8 @@ class Workload:
       kind = operation.operator if operation.role == "collective" else operation.role
       counts[kind] = counts.get(kind, 0) + 1
     ranks = f"{world.ranks:,} rank{'s' * (world.ranks > 1)}"
-    text = [f"{self.source}: {ranks}, {len(self.operations):,} operations each (" + ", ".join(
+    text = [f"{self.source}: {ranks}, {len(self.operations):,} operation"
+            f"{'s' * (len(self.operations) > 1)} each (" + ", ".join(
         f"{count:,} {kind}" for kind, count in sorted(counts.items(), key=lambda e: -e[1])) + ")"]
     if world.replicas > 1 < world.partitions:
       text.append(f"{world.replicas:,} replicas of {world.partitions:,} partitions")

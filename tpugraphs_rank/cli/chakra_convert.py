@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
     if not count:
       raise errors.DataError("no trace was written, because all programs were skipped; the first: "
                              f"{skipped[0]}")
-  print(f"{count:,} traces: {pathlib.Path(values.output)}")
+  print(f"{count:,} trace{'s' * (count > 1)}: {pathlib.Path(values.output)}")
   if skipped:
     _log.warning("skipped programs: %d (exit status %d)", len(skipped), app.SOME_SKIPPED)
     return app.SOME_SKIPPED
