@@ -1,4 +1,4 @@
-"""Operations of convolutions of HLO: products with padding and with the zeros of dilation are none."""
+"""Operations of convolutions of HLO: products with padding and zeros of dilation do not count."""
 
 import math
 

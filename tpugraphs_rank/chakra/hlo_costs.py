@@ -280,7 +280,8 @@ class CostModel:
     if fused is None:
       return [instruction.shape]
     by_id = self._by_id[fused]
-    result, waiting = [], [by_id.get(self._module.computations[fused].root_id)]
+    result: list[hlo_pb2.ShapeProto] = []
+    waiting = [by_id.get(self._module.computations[fused].root_id)]
     while waiting:
       part = waiting.pop()
       while part is not None and part.opcode in _VIEWS and part.operand_ids:
