@@ -1,8 +1,10 @@
 """HLO programs as traces: control flow, communication, ranks, and a real distributed step."""
 
 import json
+import os
 import pathlib
 import random
+import subprocess
 
 import pytest
 
@@ -18,6 +20,7 @@ from tpugraphs_rank.chakra import node_kinds
 from tpugraphs_rank.chakra import replay
 from tpugraphs_rank.chakra import trace_graph
 from tpugraphs_rank.chakra import traces
+from tpugraphs_rank.collect import environment
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import text as hlo_text
@@ -466,6 +469,28 @@ def test_a_real_distributed_step(tmp_path):
   assert "not partitioned yet" in str(whole)
   total = sum(operation.cost.flops for operation in whole.operations)
   assert int(graphs[0].operations.sum()) == pytest.approx(total / 4, rel=0.01)
+
+
+@testdata.required
+@pytest.mark.slow
+@pytest.mark.skipif(not environment.is_ready(), reason="the collector's environment does not exist")
+def test_the_text_of_a_program_gives_the_same_traces(tmp_path):
+  source = testdata.path(f"{STEP}.sm_9.0_gpu_after_optimizations.hlo.pb.gz")
+  [raw] = reading.read_raw(source).modules
+  (tmp_path / "module.pb").write_bytes(raw.module.SerializeToString())
+  subprocess.run(
+      [str(environment.python()), str(ROOT / "tests" / "hlo" / "jax_programs.py"),
+       str(tmp_path / "module.pb"), str(tmp_path / "text")],
+      env={"PATH": os.environ["PATH"], "JAX_PLATFORMS": "cpu"}, check=True)
+  expected = converting.convert(raw.module, "x")
+  for style in ("now", "older"):
+    [read] = reading.read_raw(tmp_path / f"text.{style}.txt").modules
+    workload = converting.convert(read.module, "x")
+    assert workload.world == expected.world
+    assert sorted((o.operator, o.cost.flops, o.cost.size, o.groups, len(o.waits))
+                  for o in workload.operations) == sorted(
+        (o.operator, o.cost.flops, o.cost.size, o.groups, len(o.waits))
+        for o in expected.operations)
 
 
 # ---- the command ---------------------------------------------------------------------------------
