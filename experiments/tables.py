@@ -17,6 +17,7 @@ from experiments import comparison_tables
 from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
+from experiments import tpu_layout_tables
 from experiments.benchmarks import report
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -33,6 +34,11 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "layout_xla_cpu_mixed": comparison_tables.layouts,
     "layout_xla_cpu_mixed_differences": comparison_tables.differences,
     "tpu_kernels": comparison_tables.seen,
+    "tpu_layouts_graphs": tpu_layout_tables.graphs,
+    "tpu_layouts_tau": tpu_layout_tables.tau,
+    "tpu_layouts_apart": tpu_layout_tables.apart,
+    "tpu_layouts_details": tpu_layout_tables.details,
+    "tpu_layouts_across": tpu_layout_tables.across,
     "calibration": calibration_check.table,
     "benchmark_speedups": report.speedup_table,
     "benchmark_streaming": report.streaming_table,
@@ -44,7 +50,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 # Several tables come from one file. Its name is that of the table without the suffix.
 _SOURCES = {
-    name: re.sub("_(summary|unseen_groups|differences|speedups|streaming)$", "", name)
+    name: re.sub("_(summary|unseen_groups|differences|speedups|streaming|graphs|tau|apart|details|"
+                 "across)$", "", name)
     for name in TABLES}
 
 

@@ -72,7 +72,7 @@ _TREE_ITERATIONS = 300
 _TREE_LEAVES = (5, 20)
 _TREE_MEMBERS = 3
 # The runtimes come in clusters. Pairs that differ by more than this are in different clusters, and
-# a hundred standard deviations of repeats apart.
+# at least sixty standard deviations of repeats apart.
 GAP = 0.001
 
 _Case = tuple[str, ...]
