@@ -51,8 +51,21 @@ def test_errors_of_the_compiler_are_quoted(converter):
   fail("some other\n\nproblem " + "x" * 999)
   with pytest.raises(errors.DataError, match="to HLO: some other problem x{381};"):
     stablehlo.to_hlo(b"module {}", "x.mlir")
+  fail("UNKNOWN: a/f.py:3:19: error: no such op\nx = f(y)\n ^\na/f.py:9:1: note: called from\n")
+  with pytest.raises(errors.DataError, match=r"no such op \(from a/f.py, line 3, column 19\); exp"):
+    stablehlo.to_hlo(b"module {}", "x.mlir")
   fail("", -11)
   with pytest.raises(errors.DataError, match="to HLO: its compiler ended with status -11"):
+    stablehlo.to_hlo(b"module {}", "x.mlir")
+
+
+def test_unknown_sizes_are_named(converter):
+  converter(lambda program, result: subprocess.CompletedProcess([], 1, "", (
+      "UNKNOWN: f.py:3:19: error: 'stablehlo.dynamic_iota' op can't be translated to XLA HLO\n"
+      "f.py:3:19: note: see current operation: (tensor<f32>, tensor<2xi32>) -> tensor<8x?xf32>\n")))
+  with pytest.raises(errors.DataError, match=(
+      r"column 19\); expected the size of every dimension, not tensor<8x\?xf32>; export the "
+      "program for arguments of fixed shapes$")):
     stablehlo.to_hlo(b"module {}", "x.mlir")
 
 

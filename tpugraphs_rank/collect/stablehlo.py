@@ -14,7 +14,9 @@ _CONVERTER = "tpugraphs_rank.collect.common.stablehlo_to_hlo"
 # The conversion of a program with 10,000 operations takes a few seconds.
 _SECONDS = 300.0
 _SHOWN = 400
-_MLIR_ERROR = re.compile(r"-:(\d+):(\d+): error: (.*)")
+_MLIR_ERROR = re.compile(r"(?:^|\s)(\S+):(\d+):(\d+): error: (.*)")
+# A type with an unknown size, such as `tensor<?x64xf32>`.
+_UNKNOWN_SIZE = re.compile(r"tensor<(?:\d+x)*\?[^<>]*>")
 
 _log = logging.getLogger("tpugraphs_rank.collect")
 
@@ -50,15 +52,24 @@ def to_hlo(content: bytes, source: str) -> bytes:
           "the program as HLO instead") from None
     if done.returncode == 0 and result.exists():
       return result.read_bytes()
+  problem = _problem(done.stderr) or f"its compiler ended with status {done.returncode}"
+  unknown = _UNKNOWN_SIZE.search(done.stderr)
+  remedy = (
+      f"expected the size of every dimension, not {escaping.shown(unknown[0], _SHOWN)}; export the "
+      "program for arguments of fixed shapes" if unknown else
+      "expected StableHLO with a function `main`; export the program again, or export it as HLO")
   raise errors.DataError(
-      f"{source} is MLIR, but JAX cannot convert it to HLO: "
-      f"{_problem(done.stderr) or f'its compiler ended with status {done.returncode}'}; expected "
-      "StableHLO with a function `main`; export the program again, or export it as HLO")
+      f"{source} is MLIR, but JAX cannot convert it to HLO: {problem}; {remedy}")
 
 
 def _problem(messages: str) -> str:
-  """The first error of MLIR with its place, or else the first lines."""
+  """The first error of MLIR with its place, or else the first lines.
+
+  The place is in the program, or in the source that the program names as its own.
+  """
   found = _MLIR_ERROR.search(messages)
   if found:
-    messages = f"line {found[1]}, column {found[2]}: {found[3]}"
+    file, line, column, error = found.groups()
+    place = f"line {line}, column {column}"
+    messages = f"{place}: {error}" if file == "-" else f"{error} (from {file}, {place})"
   return escaping.shown(" ".join(messages.split())[:_SHOWN], _SHOWN)

@@ -199,8 +199,9 @@ def from_sample(path: files.PathLike,
   if data_root and not any(collections.find_files(collection, split, data_root)[0]
                            for collection in chosen):
     raise errors.MissingDataError(
-        f"{data_root} has no {split} graph of {', '.join(sorted(present))}; check --data_root, or "
-        "leave it out to check against the sample alone")
+        f"{data_root} has no {split} graph of {', '.join(sorted(present))}; check that "
+        "--data_root is the folder that holds npz/, or leave it out to check against the sample "
+        "alone")
   rows = _filled(list(expected.values()), chosen, split, data_root)
   if data_root and not any(row.path for row in rows):
     raise errors.DataError(
