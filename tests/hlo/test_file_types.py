@@ -51,6 +51,7 @@ FILES = {
         "m/data/weights/model_weights_config.json", "m/models/model.json", "m/archive_format"),
     "a zip archive": _zip("readme"),
     "a damaged zip archive": b"PK\x03\x04rest",
+    "a companion file of macOS": b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ",
     "a NumPy array": b"\x93NUMPY\x01\x00",
     "an HDF5 file": b"\x89HDF\r\n\x1a\n\x00",
     "a Python pickle": b"\x80\x04\x95\x00",

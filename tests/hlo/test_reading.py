@@ -98,6 +98,7 @@ def test_a_program_cut_between_computations_is_refused():
 
 @pytest.mark.parametrize("data,message", [
     (b"", "is empty"),
+    (b"\xef\xbb\xbf \n", "is empty"),
     (b"\x00\x01\x02garbage\xff\xfe", "is cut off or has an unknown format"),
     (b"hello world, this is text", "is text, but neither HLO nor StableHLO"),
     (b"\x0a\x03abc", "is cut off or has an unknown format"),

@@ -103,6 +103,8 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x80\x03", "a Python pickle", HOW_TO_EXPORT),
     (0, b"\x80\x04", "a Python pickle (as .pkl and old .pt files are)", HOW_TO_EXPORT),
     (0, b"\x80\x05", "a Python pickle (as .pkl and old .pt files are)", HOW_TO_EXPORT),
+    (0, b"\x00\x05\x16\x07", "a companion file of macOS (AppleDouble), not the file itself",
+     "pass the file of the same name without ._"),
     (0, b"\x89PNG", "an image", HOW_TO_EXPORT),
     (0, b"%PDF", "a PDF document", HOW_TO_EXPORT),
 )
@@ -144,7 +146,7 @@ def _zip(data: bytes) -> tuple[str, str]:
     return "a damaged zip archive", "copy or download it again"
   if any(name.endswith(".npy") for name in names):
     return ("a graph or another NumPy archive (.npz)",
-            "pass the raw .pb file that it was made from, or put graphs into a collection with "
+            "pass the raw .pb file that it comes from, or put graphs into a collection with "
             + commands.command("make-collection"))
   if any(name.endswith(("data.pkl", "archive_format", "models/model.json",
                         "serialized_exported_program.json")) for name in names):

@@ -124,7 +124,7 @@ def parse_raw(data: bytes, source: str = "the input") -> RawFile:
     source: its name in error messages.
   """
   if not data:
-    raise errors.DataError(f"{source} is empty; expected {_EXPECTED}; write or download it again")
+    raise _empty(source)
   data = compression.unpack(data, source)
   text = file_types.decode(data)
   if text is not None and file_types.is_hlo(text):
@@ -156,12 +156,18 @@ def _convert(data: bytes, source: str) -> RawFile:
   return RawFile(source, STABLEHLO, (tuning_pb2.ModuleTuningData(module=module),))
 
 
+def _empty(source: str) -> errors.DataError:
+  return errors.DataError(f"{source} is empty; expected {_EXPECTED}; write or download it again")
+
+
 def _refusal(data: bytes, text: str | None, source: str) -> errors.DataError:
   """Says what a file is that holds no program."""
   described = file_types.describe(data, text)
   if described is not None:
     what, remedy = described
     return errors.DataError(f"{source} is {what}; expected {_EXPECTED}; {remedy}")
+  if text is not None and not text.strip():
+    return _empty(source)
   if text is not None:
     shown = " ".join(text[:60].split())
     return errors.DataError(
