@@ -81,7 +81,8 @@ def featurize(
     try:
       converted = convert.convert_file(
           path, padding, [repeated[index] for repeated in passes], strict)
-    except (errors.DataError, errors.MissingDataError) as error:
+    # Nothing is written here. An OutputError means that StableHLO cannot be converted.
+    except (errors.DataError, errors.MissingDataError, errors.OutputError) as error:
       if strict or len(paths) == 1:
         raise
       first_error = first_error or error
