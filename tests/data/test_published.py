@@ -1,6 +1,7 @@
 """The published evaluation indices: read, checked, and the configurations that they choose."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -62,7 +63,8 @@ def test_bad_files_are_refused_by_name(tmp_path, values, message):
 
 
 def test_a_missing_file_names_the_download_command(tmp_path):
-  with pytest.raises(errors.MissingDataError, match="tpugraphs-rank download --extras"):
+  with pytest.raises(errors.MissingDataError, match=(
+      f"tpugraphs-rank download --collections= --extras --data_root {re.escape(str(tmp_path))}`")):
     published.restrict(_programs("a"), COLLECTION, tmp_path)
 
 

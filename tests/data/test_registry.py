@@ -146,6 +146,17 @@ def test_families_and_groups(tmp_path):
 # ---- descriptors ---------------------------------------------------------------------------------
 
 
+def test_a_descriptor_by_its_folder_and_without_a_suffix(tmp_path):
+  path = _descriptor(tmp_path, GOOD)
+  described = registry.get_collection(str(path))
+  plain = path.rename(tmp_path / "mine")
+  assert registry.get_collection(str(plain)) == described
+  plain.rename(tmp_path / "collection.json")
+  assert registry.get_collection(str(tmp_path)) == described
+  with pytest.raises(errors.UnknownNameError, match="no collection ''"):
+    registry.get_collection("")
+
+
 def test_a_descriptor_by_its_path_and_by_its_name(tmp_path):
   path = _descriptor(tmp_path, GOOD)
   read = registry.get_collection(str(path))

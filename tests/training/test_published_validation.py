@@ -50,7 +50,7 @@ def test_the_validation_metric_is_that_of_the_published_configurations(root, tmp
 
 def test_without_the_indices(root, tmp_path):
   (tmp_path / "npz").symlink_to(root / "npz")
-  with pytest.raises(errors.MissingDataError, match="tpugraphs-rank download --extras"):
+  with pytest.raises(errors.MissingDataError, match="download --collections= --extras"):
     trainer.Trainer(_settings(tmp_path))
 
 

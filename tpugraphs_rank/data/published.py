@@ -8,6 +8,7 @@ indices are kept, because the published averages include them.
 from collections.abc import Sequence
 import dataclasses
 import pathlib
+import shlex
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from tpugraphs_rank.data import splits
 # The public layout collections; the indices are of their validation splits.
 COLLECTIONS = ("layout:xla:default", "layout:xla:random", "layout:nlp:default", "layout:nlp:random")
 SPLIT = "valid"
-_DOWNLOAD = commands.command("download", "--extras")
 
 
 def is_published(collection: registry.Collection, split: str) -> bool:
@@ -50,16 +50,22 @@ def read_indices(path: files.PathLike) -> dict[str, np.ndarray]:
   if not path.is_file():
     raise errors.MissingDataError(
         f"no file {path}, which holds the published evaluation indices; download it with "
-        f"{_DOWNLOAD}, or evaluate on all configurations with --configurations=all")
+        f"{_download(path)}, or evaluate on all configurations with --configurations=all")
   return {name: _checked(path, name, value)
           for name, value in _checked_object(path, files.read_json(path)).items()}
+
+
+def _download(path: pathlib.Path) -> str:
+  """The command that writes the file, of all public files only the small ones."""
+  return commands.command("download", "--collections=", "--extras", "--data_root",
+                          shlex.quote(str(path.parent.parent)))
 
 
 def _checked_object(path: pathlib.Path, values: Any) -> dict[str, Any]:
   if not isinstance(values, dict) or not values:
     raise errors.DataError(
         f"{path}: expected an object from graph names to lists of configuration indices; download "
-        f"it again with {_DOWNLOAD}")
+        f"it again with {_download(path)}")
   return values
 
 
@@ -68,7 +74,7 @@ def _checked(path: pathlib.Path, name: str, value: Any) -> np.ndarray:
       or not all(type(index) is int and 0 <= index < 2 ** 62 for index in value)):
     raise errors.DataError(
         f"{path}: key {name!r}: expected a list of configuration indices from 0; download the file "
-        f"again with {_DOWNLOAD}")
+        f"again with {_download(path)}")
   return np.array(value, np.int64)
 
 
@@ -93,7 +99,7 @@ def restrict(programs: Sequence[splits.ProgramView], collection: registry.Collec
     if graph.name not in listed:
       raise errors.DataError(
           f"{path}: no indices for graph {graph.name} of {collection.name} {SPLIT}; the file "
-          f"belongs to another collection or version: download it again with {_DOWNLOAD}, or "
+          f"belongs to another collection or version: download it again with {_download(path)}, or "
           "evaluate on all configurations with --configurations=all")
     chosen = listed[graph.name]
     if chosen.max() >= graph.num_configs:

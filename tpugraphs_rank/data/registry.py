@@ -179,6 +179,8 @@ def collection_names() -> tuple[str, ...]:
 def get_collection(name: str | os.PathLike[str] | Collection) -> Collection:
   """The collection with this name, or the one that the JSON descriptor at this path describes.
 
+  The path of a folder means the file collection.json in it.
+
   Raises:
     UnknownNameError: no such name is registered; the message lists the registered names.
     DataError: a descriptor violates the format.
@@ -190,7 +192,10 @@ def get_collection(name: str | os.PathLike[str] | Collection) -> Collection:
     return _COLLECTIONS[name]
   if name in _BUNDLED_DESCRIPTORS:
     return read_descriptor(_BUNDLED_DESCRIPTORS[name])
-  if name.endswith(".json"):
+  in_folder = os.path.join(name, "collection.json")
+  if name and os.path.isfile(in_folder):
+    return read_descriptor(in_folder)
+  if name.endswith(".json") or os.path.isfile(name):
     return read_descriptor(name)
   raise errors.UnknownNameError(
       f"no collection {name!r}{config.nearest(name, collection_names())}; registered: "
