@@ -148,8 +148,8 @@ def sizes_table(results: Mapping[str, Any]) -> str:
   return tables.markdown(
       ["requested nodes", "generated nodes, mean", "within a quarter", "draws abandoned",
        "graphs per CPU second"],
-      [[str(row["requested"]), f"{row['mean']:.0f}", f"{row['within_a_quarter']:.0%}",
-        f"{row['abandoned']:.1%}", f"{row['graphs_per_cpu_second']:.1f}"]
+      [[str(row["requested"]), f"{row['mean']:.0f}", f"{100 * row['within_a_quarter']:.0f} %",
+        f"{100 * row['abandoned']:.1f} %", f"{row['graphs_per_cpu_second']:.1f}"]
        for row in results["sizes"]])
 
 

@@ -13,6 +13,7 @@ from absl import flags
 
 from experiments import augmentation_study
 from experiments import calibration_check
+from experiments import chakra_study
 from experiments import comparison_tables
 from experiments import label_study
 from experiments import layerdag_benchmark
@@ -44,15 +45,17 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "benchmark_streaming": report.streaming_table,
     "layerdag_tpu_tile": layerdag_study.readme_table,
     "layerdag_growth": layerdag_benchmark.readme_table,
+    "chakra_sizes": chakra_study.sizes_table,
+    "chakra_distances": chakra_study.distances_table,
+    "chakra_predictors": chakra_study.predictors_table,
     "augmentation": augmentation_study.readme_table,
     "augmentation_labels": label_study.readme_table,
     "augmentation_layout": augmentation_study.readme_table,
 }
 # Several tables come from one file. Its name is that of the table without the suffix.
-_SOURCES = {
-    name: re.sub("_(summary|unseen_groups|differences|speedups|streaming|graphs|tau|apart|details|"
-                 "across)$", "", name)
-    for name in TABLES}
+_SUFFIXES = ("summary", "unseen_groups", "differences", "speedups", "streaming", "sizes",
+             "distances", "predictors", "graphs", "tau", "apart", "details", "across")
+_SOURCES = {name: re.sub(f"_({'|'.join(_SUFFIXES)})$", "", name) for name in TABLES}
 
 
 def pages(root: pathlib.Path = ROOT) -> list[pathlib.Path]:
