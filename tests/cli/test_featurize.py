@@ -213,6 +213,8 @@ def test_a_folder_that_xla_has_dumped(tmp_path):
   (folder / "module_0000.f-memory-usage-report.pb").write_bytes(b"no program")
   (folder / "module_0000.f-buffer-assignment.txt").write_text("BufferAssignment:\n")
   (folder / "module_0000.f.debug_options").write_text("xla_dump_to: x\n")
+  for name in ("first", "second", ".git", "__MACOSX"):
+    (folder / name).mkdir()
   (folder / "module_0002.h.txt").write_text(
       "HloModule h\n\nENTRY main {\n  ROOT p = f32[8]{0} parameter(0)\n}\n")
   done = _run("--input", str(folder), "--output", str(tmp_path / "out"))
@@ -220,8 +222,9 @@ def test_a_folder_that_xla_has_dumped(tmp_path):
   assert _stems(tmp_path / "out") == [
       "module_0000.f.before_optimizations.hlo.npz", "module_0001.g.hlo.npz",
       "module_0002.h.npz"]
-  assert "passed over 1 file (module_0000.f.before_optimizations.txt), which are also there" in (
+  assert "passed over 1 file (module_0000.f.before_optimizations.txt), which is also there" in (
       done.stderr)
+  assert "passed over 2 folders (first, second), whose files are not read" in done.stderr
   assert "passed over 3 files (module_0000.f-buffer-assignment.txt, " in done.stderr
 
 

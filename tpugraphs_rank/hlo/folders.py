@@ -21,8 +21,8 @@ _HEAD = 1 << 16
 def programs(folder: pathlib.Path) -> list[pathlib.Path]:
   """The files with programs directly in a folder, by name.
 
-  Passed over are files of the operating system, files of other types, and the text of a program
-  that is also there as a protobuf. Log lines count them.
+  Passed over are folders in it, files of the operating system, files of other types, and the text
+  of a program that is also there as a protobuf. Log lines count them.
 
   Args:
     folder: an existing folder.
@@ -31,17 +31,22 @@ def programs(folder: pathlib.Path) -> list[pathlib.Path]:
     MissingDataError: the folder holds no program, or cannot be read.
   """
   try:
-    found = sorted(path for path in folder.iterdir() if path.is_file())
+    entries = sorted(folder.iterdir())
   except OSError as error:
     raise errors.MissingDataError(f"cannot read {folder}: {error.strerror}") from error
-  found = files.without_companions(found, _logger, folder)
+  found = files.without_companions(
+      [path for path in entries if path.is_file()], _logger, folder)
   by_type: dict[str, list[pathlib.Path]] = {"binary": [], "text": [], "other": []}
   for path in found:
     by_type[_type(path)].append(path)
   named = {_program_name(path) for path in by_type["binary"]}
   texts = [path for path in by_type["text"] if _program_name(path) not in named]
-  _count(folder, set(by_type["text"]) - set(texts), "which are also there as protobufs")
-  _count(folder, by_type["other"], "which hold no program")
+  _count(folder, [path for path in entries if path.is_dir() and not _is_hidden(path)],
+         ("folder", "whose files are not read"), ("folders", "whose files are not read"))
+  _count(folder, set(by_type["text"]) - set(texts), ("file", "which is also there as a protobuf"),
+         ("files", "which are also there as protobufs"))
+  _count(folder, by_type["other"], ("file", "which holds no program"),
+         ("files", "which hold no program"))
   if not by_type["binary"] and not texts:
     raise errors.MissingDataError(
         f"{folder} contains no program; expected files such as NAME.pb, NAME.hlo.pb.gz or HLO "
@@ -84,9 +89,15 @@ def _program_name(path: pathlib.Path) -> str:
   return name.removesuffix(pathlib.PurePath(name).suffix).removesuffix(".hlo")
 
 
-def _count(folder: pathlib.Path, paths: Iterable[pathlib.Path], why: str) -> None:
+def _is_hidden(folder: pathlib.Path) -> bool:
+  return folder.name.startswith((".", "__"))
+
+
+def _count(folder: pathlib.Path, paths: Iterable[pathlib.Path], one: tuple[str, str],
+           several: tuple[str, str]) -> None:
+  """Logs how many paths were passed over, what they are and why, in singular or plural."""
   names = sorted(path.name for path in paths)
   if names:
-    _logger.info("%s: passed over %d %s (%s), %s", folder, len(names),
-                 "file" if len(names) == 1 else "files",
+    kind, why = one if len(names) == 1 else several
+    _logger.info("%s: passed over %d %s (%s), %s", folder, len(names), kind,
                  ", ".join([*names[:3], "..."][:len(names)]), why)
