@@ -32,10 +32,11 @@ def test_modules_of_one_name(tmp_path):
   path = small_programs.write(tmp_path / "three.pb", small_programs.matmul(4, 5, 6, "same"),
                               small_programs.matmul(7, 8, 9, "other"),
                               small_programs.matmul(10, 11, 12, "same"))
-  assert [program.name for program in programs.read(path)] == ["same#1", "other", "same#2"]
-  with pytest.raises(errors.ConfigError, match="has 2 modules named 'same'; expected one; .*: "
-                     "--module='same#1' or 'same#2'$"):
-    programs.read(path, "same")
+  for module in (None, "same"):
+    with pytest.raises(errors.ConfigError, match="has 2 modules named 'same'; expected one; .*: "
+                       "--module='same#1' or 'same#2'$"):
+      programs.read(path, module)
+  assert [program.name for program in programs.read(path, "other")] == ["other"]
   [program] = programs.read(path, "same#2")
   assert program.data.module == small_programs.matmul(10, 11, 12, "same")
   assert program.source == f"{path}: module 'same#2'"
@@ -47,7 +48,7 @@ def test_modules_of_one_name(tmp_path):
 def test_modules_of_one_name_from_the_field():
   path = testdata.path("field_cases") / "two_modules_same_name.pb"
   with pytest.raises(errors.ConfigError, match="has 2 modules named 'same'"):
-    programs.read(path, "same")
+    programs.read(path)
   [program] = programs.read(path, "same#2")
   assert list(program.data.module.computations[0].instructions[0].shape.dimensions) == [128, 128]
 

@@ -53,7 +53,7 @@ def read(path: files.PathLike, module: str | None = None) -> list[HloProgram]:
   Raises:
     MissingDataError, DataError: as `reading.read_raw`, or the file has no program.
     UnknownNameError: there is no program of this name.
-    ConfigError: several modules have this name.
+    ConfigError: several modules have one name, and `module` does not choose one of them.
   """
   path = examples.path_of(path)
   raw = reading.read_raw(path)
@@ -71,18 +71,18 @@ def read(path: files.PathLike, module: str | None = None) -> list[HloProgram]:
   programs = [
       HloProgram(name, f"{raw.source}: module {escaping.quoted(name)}", data)
       for name, (_, data) in zip(names, found)]
-  if module is None:
-    return programs
-  chosen = [program for program in programs if program.name == module]
-  if chosen:
-    return chosen
-  same = [name for name, (own, _) in zip(names, found) if own == module]
-  if same:
+  # A ranking names its programs, so two of one name could not be distinguished.
+  repeated = [own for name, (own, _) in zip(names, found) if name != own and module in (None, own)]
+  if repeated:
+    same = [name for name, (own, _) in zip(names, found) if own == repeated[0]]
     joined = " or " if len(same) == 2 else " to "
     raise errors.ConfigError(
-        f"{raw.source} has {len(same)} modules named {escaping.quoted(module)}; expected one; "
+        f"{raw.source} has {len(same)} modules named {escaping.quoted(repeated[0])}; expected one; "
         "choose it by its place in the file: --module="
         + joined.join(escaping.quoted(name) for name in (same[0], same[-1])))
+  chosen = [program for program in programs if module in (None, program.name)]
+  if chosen or module is None:
+    return chosen
   shown = ", ".join(map(escaping.shown, names[:20])) + (", ..." if len(names) > 20 else "")
   raise errors.UnknownNameError(
       f"{raw.source} has no module {escaping.quoted(module)}; its modules: {shown}")
