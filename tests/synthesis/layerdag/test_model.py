@@ -157,8 +157,6 @@ def test_graphs_keep_near_the_requested_size_and_none_is_abandoned():
   sampled = model.sample(12, {"size": 40}, seed=1)
   assert 30 <= sampled.sizes.min() and sampled.sizes.max() <= 50
   assert sampled.provenance["given_up"] == 0
-  exact = model.sample(6, {"size": 40}, seed=1, options=sampler_lib.Options(size_tolerance=0.0))
-  assert set(exact.sizes.tolist()) <= {40, 41, 42}
   with pytest.raises(errors.ConfigError, match="size_tolerance is 1.5"):
     model.sample(1, options=sampler_lib.Options(size_tolerance=1.5))
 
