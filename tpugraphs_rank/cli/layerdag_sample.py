@@ -53,9 +53,10 @@ def define_flags() -> None:
                       "label of --critic_graphs.")
   flags.DEFINE_integer("critics", 4, "Number of surrogates in the critic.", lower_bound=1)
   flags.DEFINE_integer("max_nodes", None, "Maximum nodes of a graph; larger ones are sampled "
-                       "again. By default the maximum in training.", lower_bound=1)
+                       "again. By default the maximum in training, or half more than the "
+                       "requested size if that is larger.", lower_bound=1)
   flags.DEFINE_integer("max_layers", None, "Maximum layers of a graph; deeper ones are sampled "
-                       "again. By default the maximum in training.", lower_bound=1)
+                       "again. By default half more than the maximum in training.", lower_bound=1)
   flags.DEFINE_integer("batch", 256, "Graphs sampled at the same time. Memory grows with it.",
                        lower_bound=1)
   flags.DEFINE_integer("threads", 1, "Threads of TensorFlow within an operation.", lower_bound=1)
