@@ -100,7 +100,7 @@ def test_a_run_killed_during_setup_starts_again(tmp_path, monkeypatch):
 def test_a_directory_that_cannot_be_written(tmp_path):
   (tmp_path / "file").write_text("in the way")
   for path in (tmp_path / "file", tmp_path / "file" / "run"):
-    with pytest.raises(errors.OutputError, match="cannot write .*choose an output folder"):
+    with pytest.raises(errors.OutputError, match="cannot write .*choose another output folder"):
       run_directory.RunDirectory(path).open(CONFIG, ABOUT)
 
 

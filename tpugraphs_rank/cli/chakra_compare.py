@@ -1,4 +1,4 @@
-"""Compare synthetic traces with real ones, and test what they reveal.
+"""Compare synthetic traces with real ones.
 
   tpugraphs-rank chakra compare --run build/synthetic
   tpugraphs-rank chakra compare --training training.npz --held_out held_out.npz \\

@@ -1,4 +1,4 @@
-"""Turn HLO programs into Chakra execution traces, one for each rank.
+"""Turn HLO programs into Chakra traces, one for each rank.
 
   tpugraphs-rank chakra convert --input step.hlo.pb.gz --output traces/
   tpugraphs-rank chakra convert --input dump/ --output traces/ --topology 4,2 --fusions open

@@ -1,4 +1,4 @@
-"""Write graphs as Chakra execution traces that simulators run, one file for each rank.
+"""Write graphs as Chakra traces for simulators, one for each rank.
 
   tpugraphs-rank chakra export --graphs runs/traces.npz --output traces/ --ranks 8
   tpugraphs-rank chakra export --graphs runs/dags.npz --output traces/ --costs costs.json

@@ -1,4 +1,4 @@
-"""Turn Chakra execution traces into graphs for LayerDAG.
+"""Turn Chakra traces into graphs for LayerDAG.
 
   tpugraphs-rank chakra import --input traces/ --output runs/traces.npz
   tpugraphs-rank chakra import --input job.0.et --input job.1.et --output runs/job.npz --reduce

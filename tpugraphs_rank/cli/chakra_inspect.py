@@ -1,4 +1,4 @@
-"""Print what Chakra execution traces hold and what is wrong with them.
+"""Print what Chakra traces hold and what is wrong with them.
 
   tpugraphs-rank chakra inspect job.0.et
   tpugraphs-rank chakra inspect traces/ --output traces.json

@@ -1,4 +1,4 @@
-"""Learn from execution traces and write synthetic ones.
+"""Learn from Chakra traces and write synthetic ones.
 
   tpugraphs-rank chakra synthesize --input traces/ --count 100 --output build/synthetic
   tpugraphs-rank chakra synthesize --input traces/ --count 100 --nodes 200:400 --obfuscate \\
