@@ -56,6 +56,7 @@ def test_a_mistake_is_one_line(arguments, message, tmp_path):
 
 
 @testdata.required
+@pytest.mark.slow
 def test_real_kernels_compared_with_each_other(tmp_path):
   done = _run("--real", testdata.path("layerdag_tpu_tile/tpu_tile_val.npz"), "--seeds", 1,
               "--max_epochs", 1, "--output", tmp_path)

@@ -65,6 +65,7 @@ def test_programs_of_an_unknown_kind_are_rejected(tmp_path):
       f"error: {like}: kind is 'foo'; expected one of tile, layout\n")
 
 
+@pytest.mark.slow
 def test_programs_like_subgraphs_of_layout_programs_then_controls_like_those(tmp_path):
   (tmp_path / "small.json").write_text(json.dumps(SMALL))
   done = _run("--collection=layout:xla_cpu:mixed", "--config", tmp_path / "small.json",

@@ -173,6 +173,7 @@ def test_a_case_runs_once_and_is_tied_to_its_settings(tiny, tmp_path, monkeypatc
         tmp_path, cases_lib.plan({"tile:real": settings}, [3], ["layerdag"], [0])[0])
 
 
+@pytest.mark.slow
 def test_one_case_is_trained_and_evaluated(tiny):
   cases = cases_lib.plan({"tile:real": _settings(tiny)}, [3], ["layerdag", "layerdag_only"], [1])
   tasks = {}
@@ -245,6 +246,7 @@ def _run_in_process(cases, output, number, processes):
     path.write_text(json.dumps(cases_lib.run_case(case, tasks)))
 
 
+@pytest.mark.slow
 def test_the_study(tiny, tmp_path, monkeypatch):
   monkeypatch.setattr(cases_lib, "_run_process", _run_in_process)
   arguments = ["--tasks", tiny["real"], "--config", tiny["config"], "--epochs=2",
@@ -268,6 +270,7 @@ def test_the_study(tiny, tmp_path, monkeypatch):
   assert again.returncode == 0 and "2 of 2 cases" in again.stdout
 
 
+@pytest.mark.slow
 def test_the_command(tiny, tmp_path):
   done = commands.run(
       "augment", "--collection", tiny["real"], "--synthetic", tiny["layerdag"], "--config",

@@ -111,6 +111,7 @@ def test_the_public_path_scores_packed_programs(tmp_path, kind):
   assert set(actual) == {"per_cpu_s", "per_wall_s", "peak_gb"} and min(actual.values()) > 0
 
 
+@pytest.mark.slow
 def test_a_case_runs_in_a_separate_process(tmp_path):
   actual = cases.run("experiments.benchmark", "program", tmp_path / "p.pack", "random", 3)
   assert actual["nbytes"] > 3 * 18 and (tmp_path / "p.pack").exists()
@@ -137,6 +138,7 @@ def _actual():
   return actual
 
 
+@pytest.mark.slow
 def test_the_summary(actual):
   case, ratios = actual["speedups"]["13_31_width32"], actual["speedup_over_plain"]
   times = case["times"]
@@ -156,6 +158,7 @@ def test_the_summary(actual):
   json.dumps(actual, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_growth_has_every_feasible_variant(actual):
   base, more, both, distinct = actual["growth"]
   assert [row["configs"] for row in actual["growth"]] == [3, 4, 20, 30]
@@ -165,6 +168,7 @@ def test_growth_has_every_feasible_variant(actual):
   assert measured(distinct) == {"score_distinct"}
 
 
+@pytest.mark.slow
 def test_the_tables_and_the_plot(actual, tmp_path):
   text = report.tables_text(actual)
   assert "| 13_31_width32 |" in text and "| searched | 1000 |" in text.replace(",", "")

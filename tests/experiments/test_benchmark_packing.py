@@ -64,6 +64,7 @@ def test_cases_run_in_separate_processes(tmp_path):
     cases.run(APP, "pack", tmp_path / "gone.npz", tmp_path / "g.pack")
 
 
+@pytest.mark.slow
 def test_training_on_packed_graphs(tmp_path):
   packing.write_sparse(tmp_path, 1, configs=40, nodes=60)
   actual = cases.run(APP, "train", tmp_path / "collection.json", tmp_path / "run")

@@ -114,6 +114,7 @@ def test_generated_graphs_with_held_out_structures_are_dropped(tmp_path):
   assert len(actual) == 4
 
 
+@pytest.mark.slow
 def test_the_script(tmp_path):
   dags_lib.save(tmp_path / "graphs.npz", small_dags.graphs(40, 0))
   # The samples of a generator that is already trained.

@@ -129,5 +129,5 @@ assert np.corrcoef(sizes.index, sizes["mean"])[0, 1] > 0.9
 """
   notebook = notebooks.execute("synthetic_graphs", kernel, checks)
   _assert_quiet(notebook)
-  assert _figures(notebook) == 3
+  assert _figures(notebook) == 4
   assert not list(kernel.iterdir())

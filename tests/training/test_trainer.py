@@ -211,7 +211,8 @@ def test_a_collection_of_another_target_or_stage(trained, caplog, tmp_path):
 
 
 @pytest.mark.parametrize("kind, model, split_by", [
-    ("tile", "residual_gnn", "configuration"), ("layout", "attention_gnn", "program")])
+    pytest.param("tile", "residual_gnn", "configuration", marks=pytest.mark.slow),
+    ("layout", "attention_gnn", "program")])
 def test_training_learns_the_order_of_the_training_configurations(tmp_path, kind, model, split_by):
   path = small_runs.synthetic.write_collection(
       tmp_path / "data", kind, counts=(2, 1, 1), num_configs=24 if kind == "tile" else 16)

@@ -107,6 +107,7 @@ def test_measured_changes_nothing(config, tmp_path):
   assert strategies.STRATEGIES["measured"]().prepare(config, tmp_path) == config
 
 
+@pytest.mark.slow
 def test_pretrained_takes_the_same_number_of_steps_in_total(config, tmp_path):
   prepared = strategies.Pretrained(share=0.5).prepare(config, tmp_path)
   before = config_lib.to_dict(prepared)["training"]

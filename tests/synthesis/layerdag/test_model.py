@@ -304,7 +304,8 @@ def test_conditions_are_encoded_as_ranks_with_a_mask():
   assert growth.MAX_COUNT > 100
 
 
-@pytest.mark.parametrize("encoder", settings.ENCODERS)
+@pytest.mark.parametrize("encoder", [
+    "causal", pytest.param("bidirectional", marks=pytest.mark.slow)])
 def test_every_operation_has_a_gpu_kernel(encoder):
   if not gpu_kernels.has_gpu_kernels():
     pytest.skip("this TensorFlow was built without GPU kernels")
@@ -317,6 +318,7 @@ def test_every_operation_has_a_gpu_kernel(encoder):
     assert gpu_kernels.ops_without_gpu_kernels(function.get_concrete_function()) == set()
 
 
+@pytest.mark.slow
 def test_fitting_again_starts_from_scratch_and_is_reproducible():
   dags = test_growth.make(1, count=8)
   model = model_lib.LayerDAG(small(fit__validate_every=1))
