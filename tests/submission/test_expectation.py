@@ -180,7 +180,8 @@ def test_the_data_completes_a_sample_as_far_as_it_exists(tree, tmp_path, whole):
 def test_a_data_folder_without_the_graphs_of_the_sample_is_refused(tree, tmp_path):
   path = tmp_path / "sample.csv"
   path.write_bytes(b"ID,TopConfigs\ntile:xla:a,0\n")
-  with pytest.raises(errors.MissingDataError, match="has no test graph of tile:xla; check that --data"):
+  with pytest.raises(errors.MissingDataError,
+                     match="has no test graph of tile:xla; check that --data"):
     submission.from_sample(path, data_root=tmp_path)
   with pytest.raises(errors.DataError, match="no test graph in .* is in the sample .*same version"):
     submission.from_sample(path, data_root=tree)
