@@ -50,8 +50,6 @@ GRAPHS = {
 TRAINING_GRAPH = "unet3d"
 MODELS = ("residual_gnn", "attention_gnn")
 RANKERS = (*MODELS, baselines.BOOSTED_TREES, "size_heuristic", "default_configuration", "random")
-# Expensive rankers that learn from the largest share only.
-_AT_LARGEST_SHARE = ("attention_gnn",)
 # Shares of the distinct configurations that a ranker learns from, in percent.
 SHARES = (5, 20, 80)
 # The part of these that selects the checkpoint of a model and the settings of the trees.
@@ -273,8 +271,7 @@ def _cases(shares: Sequence[int], divisions: int) -> Iterator[_Case]:
       yield from (("across", graph, ranker, division) for graph in targets)
     for share in map(str, shares):
       for graph in GRAPHS:
-        yield from (("known", graph, share, ranker, division) for ranker in RANKERS
-                    if ranker not in _AT_LARGEST_SHARE or share == str(max(shares)))
+        yield from (("known", graph, share, ranker, division) for ranker in RANKERS)
 
 
 def run_study(study: Study, shares: Sequence[int], divisions: int) -> dict[str, Any]:
