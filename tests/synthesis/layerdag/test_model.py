@@ -188,8 +188,8 @@ def test_every_later_node_has_an_edge_without_constraints():
   assert not set(zip(sampled.x[:, 0].tolist(), sampled.num_operands.tolist())) <= seen
 
 
-@pytest.mark.parametrize("direction", [
-    "users_first", pytest.param("operands_first", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", settings.DIRECTIONS)
 def test_a_model_of_one_graph_returns_that_graph(direction):
   tf.keras.utils.set_random_seed(0)
   one = test_growth.make(5, count=1, most=10)
