@@ -81,7 +81,9 @@ def _figures(figures: evidence_lib.Figures, what: str = "programs") -> str:
 def table(ranked: ranking.Ranked) -> str:
   """What is known about a program, and its best candidates, one per line."""
   candidates = ranked.candidates
-  rows = [_row(ranked, position) for position in ranked.best]
+  named = (requests.LayoutRequests(ranked.program.data.module, candidates)
+           if candidates.kind == "layout" else None)
+  rows = [_row(ranked, position, named) for position in ranked.best]
   titles = [title for title in _TITLES if any(row.get(title) for row in rows)]
   align = "".join(tables.RIGHT if title in ("rank", "candidate") else tables.LEFT
                   for title in titles)
@@ -130,7 +132,8 @@ def _about(ranked: ranking.Ranked) -> list[str]:
   return lines
 
 
-def _row(ranked: ranking.Ranked, position: int) -> dict[str, str]:
+def _row(ranked: ranking.Ranked, position: int, named: requests.LayoutRequests | None
+         ) -> dict[str, str]:
   """The cells of a candidate by the title of their column."""
   candidates = ranked.candidates
   rank, others = ranked.shared_rank(position)
@@ -147,14 +150,14 @@ def _row(ranked: ranking.Ranked, position: int) -> dict[str, str]:
     row["members"] = _members(ranked, position)
   if candidates.indices is not None:
     row["candidate"] = str(candidates.index(position))
-  config = ranking.configuration(candidates.profile(position))
-  if candidates.kind == "tile":
+  if named is None:
+    config = ranking.configuration(candidates.profile(position))
     for name in tuning.TILE_BOUNDS:
       row[name.removesuffix("_bounds")] = "x".join(map(str, config[name])) or "-"
     row[""] = "the default" if is_default else ""
   else:
-    named = requests.LayoutRequests(ranked.program.data.module, candidates).of(position)
-    row["changes"] = "none: the default" if is_default else requests.text(named, _SHOWN_NODES)
+    row["changes"] = "none: the default" if is_default else requests.text(
+        named.of(position), _SHOWN_NODES)
   return row
 
 
