@@ -21,6 +21,7 @@ from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import recipes
+from tpugraphs_rank import termination
 from tpugraphs_rank.cli import help_text
 from tpugraphs_rank.cli import interruption
 
@@ -238,7 +239,7 @@ def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bo
           "lists them)", file=sys.stderr)
     return 2
   previous = commands.set_running(recorded)
-  with _logs(), interruption.sigterm_raises():
+  with _logs(), termination.sigterm_raises(interruption.Terminated):
     try:
       if needed:
         require_tensorflow(program)

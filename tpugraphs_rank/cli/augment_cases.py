@@ -28,6 +28,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank import folder_settings
 from tpugraphs_rank import recipes
 from tpugraphs_rank import run_config
+from tpugraphs_rank import termination
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import mixing
@@ -261,7 +262,7 @@ def run_all(cases: Sequence[Mapping[str, Any]], output: pathlib.Path, jobs: int,
   parts = [waiting[start:start + size] for start in range(0, len(waiting), size)]
   processes = parallel.Processes()
   with tqdm.tqdm(total=len(cases), initial=len(cases) - len(waiting), unit="case",
-                 desc="training", disable=None) as bar, parallel.sigterm_raises():
+                 desc="training", disable=None) as bar, termination.sigterm_raises():
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
       futures = {pool.submit(_run_process, part, output, number, processes)
                  for number, part in enumerate(parts)}

@@ -26,6 +26,7 @@ import tqdm
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import termination
 from tpugraphs_rank.collect.common import processes
 
 VARIABLE = "TPUGRAPHS_COLLECT_ENVIRONMENT"
@@ -111,7 +112,7 @@ def output_of(module: str, *arguments: str, seconds: float) -> subprocess.Comple
     subprocess.TimeoutExpired: the time is over.
   """
   command = [str(python()), "-m", module, *arguments]
-  with _variables() as variables, processes.sigterm_raises():
+  with _variables() as variables, termination.sigterm_raises():
     return subprocess.run(
         command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         errors="replace", timeout=seconds, check=False)
@@ -177,7 +178,7 @@ def _make(where: pathlib.Path) -> None:
   shutil.rmtree(where, ignore_errors=True)  # There may be half a package.
   where.mkdir()
   (where / _MAKING).touch()
-  with processes.sigterm_raises():
+  with termination.sigterm_raises():
     _check([str(base), "-m", "venv", str(where)], "no environment could be made")
     _install(where)
   partial = where / f"{_STAMP}.partial"

@@ -1,16 +1,13 @@
 """Several training runs in parallel, each in its own process."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import concurrent.futures
-import contextlib
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import threading
 import time
-from typing import Any
 
 import tqdm
 
@@ -18,6 +15,7 @@ from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import run_config
+from tpugraphs_rank import termination
 from tpugraphs_rank.training import run_directory
 
 _DONE = (run_directory.FINISHED, run_directory.STOPPED_EARLY)
@@ -52,7 +50,7 @@ def train_all(configs: Mapping[str, run_config.RunConfig], folder: pathlib.Path,
              for name, config in configs.items()}
   with tqdm.tqdm(total=sum(config.training.epochs for config in configs.values()),
                  initial=sum(trained.values()), unit="epoch", desc=f"training {len(configs)} runs",
-                 disable=None) as bar, sigterm_raises():
+                 disable=None) as bar, termination.sigterm_raises():
     with concurrent.futures.ThreadPoolExecutor(jobs or _cores()) as pool:
       futures = {pool.submit(_train, folder / name, config, processes): name
                  for name, config in waiting.items()}
@@ -122,24 +120,6 @@ class Processes:
     for process in running:
       if process.poll() is None:
         process.kill()
-
-
-@contextlib.contextmanager
-def sigterm_raises() -> Iterator[None]:
-  """Lets SIGTERM raise SystemExit during the block, so that children are ended, too."""
-  if threading.current_thread() is not threading.main_thread():
-    yield  # Only the main thread may handle signals.
-    return
-
-  def leave(number: int, frame: Any) -> None:
-    del frame
-    raise SystemExit(128 + number)
-
-  before = signal.signal(signal.SIGTERM, leave)
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def _is_done(path: pathlib.Path, config: run_config.RunConfig) -> bool:

@@ -1,17 +1,15 @@
 """Child processes that never outlive their parent: Ctrl-C and SIGTERM end them too."""
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-import contextlib
+from collections.abc import Callable, Mapping, Sequence
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
-from types import FrameType
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import termination
 
 _SECONDS_TO_CLEAN_UP = 20.0
 
@@ -67,7 +65,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     command: the program and its arguments.
     environment: all variables of the program.
   """
-  with sigterm_raises():
+  with termination.sigterm_raises():
     process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL)
     try:
       return process.wait()
@@ -87,28 +85,10 @@ def end_politely(process: subprocess.Popen) -> None:
     process.wait()
 
 
-@contextlib.contextmanager
-def sigterm_raises() -> Iterator[None]:
-  """Turns SIGTERM into SystemExit, so that `finally` blocks end the child processes."""
-  if threading.current_thread() is not threading.main_thread():
-    yield
-    return
-
-  def leave(number: int, frame: FrameType | None) -> None:
-    del frame
-    sys.exit(128 + number)
-
-  before = signal.signal(signal.SIGTERM, leave)
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, before)
-
-
 def main(function: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
   """Runs a program of the collector: logs, exit status, one line for a typed error."""
   logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-  with sigterm_raises():
+  with termination.sigterm_raises():
     try:
       function(arguments)
     except errors.TpuGraphsRankError as error:

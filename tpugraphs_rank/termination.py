@@ -1,0 +1,32 @@
+"""SIGTERM as an exception, so that all blocks on the way end what they started."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import signal
+import threading
+from types import FrameType
+
+STATUS = 128 + signal.SIGTERM  # The exit status of a terminated process, as shells use it.
+
+
+@contextlib.contextmanager
+def sigterm_raises(error: Callable[[], BaseException] = lambda: SystemExit(STATUS)
+                   ) -> Iterator[None]:
+  """Lets SIGTERM raise an exception during the block.
+
+  Args:
+    error: makes the exception; by default SystemExit with the status of a terminated process.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    yield  # Only the main thread may handle signals.
+    return
+
+  def leave(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise error()
+
+  before = signal.signal(signal.SIGTERM, leave)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
