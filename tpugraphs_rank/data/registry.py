@@ -14,6 +14,7 @@ from tpugraphs_rank import config
 from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
 from tpugraphs_rank import files as files_lib
+from tpugraphs_rank.costs import targets
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import patterns
 
@@ -53,6 +54,7 @@ class Collection:
     addresses: address of the archive of each split.
     description: one sentence.
     citation: the paper or report that introduced the collection.
+    target_facts: sizes of caches and registers of the target; None: those of its kind. See `facts`.
   """
 
   name: str
@@ -71,6 +73,7 @@ class Collection:
   addresses: Mapping[str, str] = dataclasses.field(default_factory=dict)
   description: str = ""
   citation: str = ""
+  target_facts: targets.TargetFacts | None = None
 
   def __repr__(self) -> str:
     splits = ", ".join(f"{split} {'?' if count is None else count}"
@@ -81,6 +84,11 @@ class Collection:
   def slowdown_ks(self) -> tuple[int, ...]:
     """The K of the top-K slowdowns that are reported for this kind of collection."""
     return (1, 5, 10) if self.kind == "tile" else (1, 10, 100)
+
+  @property
+  def facts(self) -> targets.TargetFacts:
+    """Sizes of caches and registers of the target, which the analytic costs depend on."""
+    return self.target_facts or targets.default(self.target)
 
   @property
   def dimensions(self) -> Mapping[str, int]:
@@ -319,4 +327,6 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
   for key in ("files", "groups"):
     if key in values:
       values[key] = {name: tuple(entries) for name, entries in values[key].items()}
+  if "target_facts" in values:
+    values["target_facts"] = targets.from_dict(values["target_facts"], values["target"])
   return Collection(folder=folder, **values)
