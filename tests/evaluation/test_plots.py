@@ -8,7 +8,6 @@ import pytest
 
 from tests import synthetic
 from tpugraphs_rank import errors
-from tpugraphs_rank import metrics
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
@@ -39,14 +38,6 @@ def _history(epochs, validated=1):
 def test_training_curves(tmp_path, histories):
   plots.training_curves(tmp_path / "curves.png", histories)
   assert _is_png(tmp_path / "curves.png")
-
-
-def test_slowdowns_for_all_k_are_the_metric():
-  rng = np.random.default_rng(0)
-  runtimes, scores = rng.integers(1, 9, 7).astype(float), rng.integers(0, 3, 7).astype(float)
-  np.testing.assert_allclose(
-      plots.slowdowns(runtimes, scores, 10),
-      [metrics.topk_slowdown(runtimes, scores, k) for k in range(1, 11)])
 
 
 @pytest.mark.parametrize("sizes", [[12] * 8, [1], [2, 30, 400]])

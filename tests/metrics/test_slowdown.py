@@ -37,9 +37,9 @@ def test_slowdown_falls_with_k_and_ends_at_zero(graph):
   assert metrics.topk_slowdown(runtimes, -runtimes, 1) == 0.0
 
 
-def test_ties_are_ranked_by_index():
+def test_a_ranking_lists_ties_by_index():
   np.testing.assert_array_equal(metrics.ranking([1.0, 2.0, 2.0, 0.0, 2.0]), [1, 2, 4, 0, 3])
-  assert metrics.topk_slowdown([3.0, 1.0, 2.0], [0.0, 0.0, 0.0], 1) == 2.0
+  assert metrics.topk_slowdown([3.0, 1.0, 2.0], [0.0, 0.0, 0.0], 1, ties="index") == 2.0
   # Unsigned and smallest integers have no negative of their own type.
   np.testing.assert_array_equal(metrics.ranking(np.array([0, 2, 1], np.uint8)), [1, 2, 0])
   np.testing.assert_array_equal(metrics.ranking(np.array([-128, 127, 0], np.int8)), [1, 2, 0])
@@ -73,10 +73,21 @@ def test_a_bad_k_is_a_config_error(k):
     metrics.topk_slowdown([1.0, 2.0], [1.0, 2.0], k)
 
 
+def test_an_unknown_way_to_break_ties_is_a_config_error():
+  with pytest.raises(errors.ConfigError, match="ties='random'; expected one of: expected, index"):
+    metrics.topk_slowdown([1.0, 2.0], [1.0, 2.0], 1, ties="random")
+
+
 @pytest.mark.parametrize("normalizers", [[1.0], [0.0, 1.0], [math.nan, 1.0], [[1.0, 1.0]]])
 def test_bad_normalizers_are_a_data_error(normalizers):
   with pytest.raises(errors.DataError, match="normalizers"):
     metrics.topk_slowdown([1.0, 2.0], [1.0, 2.0], 1, normalizers)
+
+
+def test_the_competition_breaks_ties_by_index():
+  runtimes = np.array([9.0, 8, 7, 6, 5, 1])
+  assert metrics.tile_competition_score(runtimes, np.zeros(6)) == 2 - 5 / 1
+  assert metrics.tile_competition_score(runtimes[::-1], np.zeros(6)) == 2 - 1 / 1
 
 
 def test_tile_competition_score_is_its_formula():

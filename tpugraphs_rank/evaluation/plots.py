@@ -113,7 +113,7 @@ def rank_against_runtime(
       axis.set_visible(False)
     for axis, index in zip(axes.flat, chosen):
       runtimes = per_graph.runtimes_of(programs[index])
-      axis.plot(_rank(scores[index]), runtimes / runtimes.min(), "o", markersize=3,
+      axis.plot(metrics.mean_ranks(scores[index]), runtimes / runtimes.min(), "o", markersize=3,
                 color=COLOURS[0], alpha=_opacity(len(runtimes)), rasterized=True)
       _runtime_axis(axis)
       axis.set_title(f"{_shortened(programs[index].graph.name)}\ntau {taus[index]:.2f}", fontsize=8)
@@ -132,7 +132,7 @@ def _pooled_ranks(axis: axes_lib.Axes, programs: Sequence[splits.ProgramView],
   for index in order:
     runtimes = per_graph.runtimes_of(programs[index])
     if runtimes.size > 1:
-      places.append((_rank(scores[index]) - 1) / (runtimes.size - 1))
+      places.append((metrics.mean_ranks(scores[index]) - 1) / (runtimes.size - 1))
       ratios.append(runtimes / runtimes.min())
   if not places:
     axis.set_visible(False)
@@ -152,13 +152,6 @@ def _pooled_ranks(axis: axes_lib.Axes, programs: Sequence[splits.ProgramView],
            xlim=(0, 1))
   axis.set_title(f"all {len(places)} graphs", fontsize=9)
   axis.legend(loc="upper left")
-
-
-def _rank(scores: np.ndarray) -> np.ndarray:
-  """(c,) predicted rank of each configuration, from 1."""
-  ranks = np.empty(len(scores))
-  ranks[metrics.ranking(scores)] = np.arange(1, len(scores) + 1)
-  return ranks
 
 
 def _opacity(count: int) -> float:
@@ -206,8 +199,8 @@ def slowdown_against_k(
     figure, axes = _figure(1, len(panels), 1.2 + 4.4 * len(panels), 4.2, sharey=True)
     for axis, (title, chosen) in zip(axes[0], panels.items()):
       for number, (name, seeds) in enumerate(scores_by_ranker.items()):
-        lines = [np.mean([slowdowns(runtimes[index], scores[index], largest) for index in chosen],
-                         axis=0) for scores in seeds]
+        lines = [np.mean([metrics.slowdown_curve(runtimes[index], scores[index], largest)
+                          for index in chosen], axis=0) for scores in seeds]
         _slowdown_line(axis, number, name if axis is axes[0, 0] else None, np.array(lines))
       _slowdown_axes(axis, largest)
       axis.set_title(f"{title} ({len(chosen)} graphs)")
@@ -241,12 +234,6 @@ def _slowdown_axes(axis: axes_lib.Axes, largest: int) -> None:
   axis.yaxis.set_major_formatter(ticker.FuncFormatter(
       lambda value, _: f"{'≤ ' if value <= 1.01 * _FOOT else ''}{100 * value:g} %"))
   axis.set_xlabel("K, number of configurations tried")
-
-
-def slowdowns(runtimes: np.ndarray, scores: np.ndarray, largest: int) -> np.ndarray:
-  """(largest,) top-K slowdowns for K = 1, 2, ...: `metrics.topk_slowdown` for all K at once."""
-  best = np.minimum.accumulate(runtimes[metrics.ranking(scores)])[:largest]
-  return np.pad(best, (0, largest - len(best)), mode="edge") / runtimes.min() - 1.0
 
 
 def tau_by_family(

@@ -23,7 +23,6 @@ from tpugraphs_rank.evaluation import charts
 from tpugraphs_rank.evaluation import comparison as comparison_lib
 from tpugraphs_rank.evaluation import comparison_files
 from tpugraphs_rank.evaluation import per_graph
-from tpugraphs_rank.evaluation import plots
 from tpugraphs_rank.evaluation import result_tables
 from tpugraphs_rank.evaluation import run_files
 from tpugraphs_rank.training import run_directory
@@ -134,7 +133,7 @@ def _slowdown_chart(comparison: comparison_lib.Comparison) -> str:
   series = []
   for colour, (name, seeds) in enumerate(comparison.scores.items()):
     lines = np.array([
-        np.mean([plots.slowdowns(truth, scores, largest)
+        np.mean([metrics.slowdown_curve(truth, scores, largest)
                  for truth, scores in zip(runtimes, of_seed)], axis=0) for of_seed in seeds])
     several = len(lines) > 1
     series.append(charts.Series(
@@ -300,12 +299,14 @@ def _worst(comparison: comparison_lib.Comparison, model: str) -> list[dict[str, 
 
 def _ranks(program: splits.ProgramView, scores: np.ndarray) -> str:
   runtimes = per_graph.runtimes_of(program)
-  order = metrics.ranking(scores)
-  kept = np.unique(np.linspace(0, len(order) - 1, min(len(order), _MAX_POINTS)).astype(int))
-  ratio = (runtimes / runtimes.min())[order][kept]
+  ranks = metrics.mean_ranks(scores)
+  # Among equal ranks, the points that are kept are drawn at random.
+  order = np.lexsort((np.random.default_rng(0).random(len(ranks)), ranks))
+  kept = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), _MAX_POINTS)).astype(int))]
+  ratio = (runtimes / runtimes.min())[kept]
   wide = float(ratio.max()) > 5
   return charts.line_chart(
-      [charts.Series("", kept + 1, ratio, points=True)],
+      [charts.Series("", ranks[kept], ratio, points=True)],
       charts.Axis("predicted rank (1 = predicted fastest)"),
       charts.Axis("runtime / best runtime", log=wide, floor=1.0), height=230)
 

@@ -5,6 +5,10 @@ Every metric of one graph takes (runtimes, scores) in this order: runtimes (c,) 
 rank (one configuration, or equal runtimes), `opa` and `kendall_tau` are NaN. Means skip such graphs
 and count them.
 
+No metric depends on the order in which configurations are stored: where scores tie, the slowdowns
+and gains are expectations over all orders of the tied ones. The competition's score breaks ties by
+index, as its rules say.
+
 `register("ndcg", ndcg, higher_is_better=True)` makes a function available as the setting
 `validation_metric=ndcg`.
 """
@@ -19,6 +23,8 @@ from tpugraphs_rank.metrics.competition import competition_score
 from tpugraphs_rank.metrics.competition import CompetitionScore
 from tpugraphs_rank.metrics.competition import layout_competition_score
 from tpugraphs_rank.metrics.competition import tile_competition_score
+from tpugraphs_rank.metrics.gains import gain_share
+from tpugraphs_rank.metrics.gains import measured_until_good
 from tpugraphs_rank.metrics.inputs import ranking
 from tpugraphs_rank.metrics.inputs import scores_from_ranking
 from tpugraphs_rank.metrics.pairs import is_degenerate
@@ -29,7 +35,10 @@ from tpugraphs_rank.metrics.pairs import TAU_VARIANTS
 from tpugraphs_rank.metrics.regression import mean_absolute_error
 from tpugraphs_rank.metrics.regression import pearson
 from tpugraphs_rank.metrics.regression import spearman
+from tpugraphs_rank.metrics.slowdown import slowdown_across_passes
+from tpugraphs_rank.metrics.slowdown import slowdown_curve
 from tpugraphs_rank.metrics.slowdown import topk_slowdown
+from tpugraphs_rank.metrics.ties import mean_ranks
 from tpugraphs_rank.metrics.validation import Metric
 from tpugraphs_rank.metrics.validation import register
 
@@ -40,6 +49,7 @@ __all__ = [
     "Metric",
     "TAU_VARIANTS",
     "competition_score",
+    "gain_share",
     "is_degenerate",
     "kendall_tau",
     "layout_competition_score",
@@ -47,6 +57,8 @@ __all__ = [
     "mean_by_group",
     "mean_over_graphs",
     "mean_over_programs",
+    "mean_ranks",
+    "measured_until_good",
     "opa",
     "opa_pairs",
     "pearson",
@@ -54,6 +66,8 @@ __all__ = [
     "ranking",
     "register",
     "scores_from_ranking",
+    "slowdown_across_passes",
+    "slowdown_curve",
     "spearman",
     "tile_competition_score",
     "topk_slowdown",

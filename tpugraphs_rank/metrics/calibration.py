@@ -191,7 +191,8 @@ def fit(programs: Sequence[Program], seed: int = 0) -> Calibration | None:
       the leads.
     seed: of the resampled programs.
   """
-  used = [_thinned(program) for program in programs if len(program.leads)]
+  rng = np.random.default_rng([seed, 1])
+  used = [_thinned(program, rng) for program in programs if len(program.leads)]
   if len(used) < LEAST_PROGRAMS:
     return None
   leads = np.concatenate([program.leads for program in used]).astype(np.float64)
@@ -207,11 +208,12 @@ def fit(programs: Sequence[Program], seed: int = 0) -> Calibration | None:
   return Calibration(bins, len(used), len(leads))
 
 
-def _thinned(program: Program) -> Program:
+def _thinned(program: Program, rng: np.random.Generator) -> Program:
   count = len(program.leads)
   if count <= _MOST_CANDIDATES:
     return program
-  order = np.argsort(program.leads, kind="stable")
+  # Equal leads in random order: those with the lowest indices may be faster than the others.
+  order = np.lexsort((rng.random(count), program.leads))
   kept = order[np.linspace(0, count - 1, _MOST_CANDIDATES).astype(int)]
   return Program(program.leads[kept], program.speedups[kept])
 

@@ -43,10 +43,10 @@ def tile_competition_score(
 
       1 - slowdown_5 = 2 - min_{i in top 5} y_i / min_i y_i,  y = runtimes / normalizers
 
-  Shapes and errors as for `topk_slowdown`. For a submitted list of indices, pass the
-  `scores_from_ranking` of its first five.
+  Equal scores are ordered by index. Shapes and errors are as for `topk_slowdown`. For a submitted
+  list of indices, pass the `scores_from_ranking` of its first five.
   """
-  return 1.0 - slowdown.topk_slowdown(runtimes, scores, TILE_K, normalizers)
+  return 1.0 - slowdown.topk_slowdown(runtimes, scores, TILE_K, normalizers, ties=slowdown.INDEX)
 
 
 def layout_competition_score(runtimes: ArrayLike, scores: ArrayLike) -> float:

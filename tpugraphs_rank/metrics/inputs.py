@@ -83,8 +83,8 @@ def check_min_gap(min_gap: float) -> float:
 def ranking(scores: ArrayLike) -> np.ndarray:
   """Configuration indices (c,), int64, from the predicted fastest to the slowest.
 
-  argsort(-scores, stable): equal scores keep the order of their indices. All code ranks with this
-  function, so that metrics and submissions break ties in the same way.
+  argsort(-scores, stable): equal scores keep the order of their indices. Commands and submissions
+  list configurations in this order. Metrics of rankings with ties do not depend on it, see `ties`.
   """
   return np.argsort(-check_scores(scores), kind="stable")
 
