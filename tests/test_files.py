@@ -224,10 +224,10 @@ def test_json_that_is_refused(tmp_path, content, message):
 def test_large_and_special_files_are_not_read(tmp_path, monkeypatch):
   (tmp_path / "v.json").write_bytes(b"[1]")
   monkeypatch.setattr(files, "MAX_JSON_BYTES", 2)
-  with pytest.raises(errors.DataError, match="has 3 bytes; expected a JSON file of at most 2"):
+  with pytest.raises(errors.LimitError, match="has 3 bytes; the limit is 2; expected a JSON file"):
     files.read_json(tmp_path / "v.json")
   os.mkfifo(tmp_path / "pipe")
-  with pytest.raises(errors.DataError, match="pipe is not a regular file"):
+  with pytest.raises(errors.DataError, match="is a pipe, which may never end; expected a JSON"):
     files.read_json(tmp_path / "pipe")
 
 
@@ -262,7 +262,7 @@ def test_field_cases():
 def test_a_missing_json_file(tmp_path):
   with pytest.raises(errors.MissingDataError, match="no file .*v.json"):
     files.read_json(tmp_path / "v.json")
-  with pytest.raises(errors.MissingDataError, match="cannot read"):
+  with pytest.raises(errors.MissingDataError, match="it is a folder; expected a JSON"):
     files.read_json(tmp_path)  # A folder.
 
 

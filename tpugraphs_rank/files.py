@@ -14,15 +14,19 @@ import math
 import os
 import pathlib
 import secrets
+import stat
 from typing import Any, BinaryIO
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 
 PathLike = str | os.PathLike[str]
 
 # Bytes of a file's name that the usual file systems allow.
 _LONGEST_NAME = 255
 
+# Bytes of a file that is read at once: protobuf, whose messages have at most 2 GB, sets the limit.
+MAX_FILE_BYTES = 2**31 - 1
 # Limits of the JSON that is read.
 MAX_JSON_BYTES = 256 * 2**20
 MAX_JSON_DEPTH = 64
@@ -75,6 +79,66 @@ def expanded(path: PathLike) -> pathlib.Path:
     raise errors.ConfigError(
         f"{path} is in the home folder of a user that does not exist; expected ~ or the name of "
         "a user of this machine; write the whole path") from None
+
+
+def check_regular(path: PathLike, expected: str) -> None:
+  """Checks that something is an ordinary file, so that reading it ends.
+
+  Args:
+    path: the input.
+    expected: what it should be, for instance "a JSON file".
+
+  Raises:
+    MissingDataError: there is no such file, or it is a folder.
+    DataError: it is a pipe, a socket or a device.
+  """
+  shown = escaping.printable(str(path))
+  try:
+    mode = os.stat(path).st_mode
+  except FileNotFoundError:
+    raise errors.MissingDataError(f"no file {shown}") from None
+  except OSError as error:
+    raise errors.MissingDataError(f"cannot read {shown}: {error.strerror}") from error
+  except ValueError as error:  # The name holds a null character.
+    raise errors.MissingDataError(f"no file {shown}: {error}") from None
+  if stat.S_ISDIR(mode):
+    raise errors.MissingDataError(f"no file {shown}: it is a folder; expected {expected}")
+  if not stat.S_ISREG(mode):
+    kind = next((name for test, name in _SPECIAL if test(mode)), "a special file")
+    raise errors.DataError(
+        f"{shown} is {kind}, which may never end; expected {expected}; copy what it contains to an "
+        "ordinary file first")
+
+
+_SPECIAL = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+            (stat.S_ISSOCK, "a socket"))
+
+
+def read_bytes(path: PathLike, expected: str, limit: int = MAX_FILE_BYTES) -> bytes:
+  """Reads a whole file.
+
+  Args:
+    path: the file.
+    expected: what it should be, for instance "a JSON file".
+    limit: the most bytes that it may have.
+
+  Raises:
+    MissingDataError: there is no such file, or it cannot be read.
+    DataError: it is not an ordinary file.
+    LimitError: it has more bytes than `limit`.
+  """
+  check_regular(path, expected)
+  try:
+    with open(path, "rb") as file:
+      size = os.fstat(file.fileno()).st_size
+      if size <= limit:
+        return file.read()
+  except OSError as error:
+    raise errors.MissingDataError(
+        f"cannot read {escaping.printable(str(path))}: {error.strerror}") from error
+  raise errors.LimitError(
+      f"{escaping.printable(str(path))} has {size:,} bytes; the limit is {limit:,}; expected "
+      f"{expected}")
 
 
 @contextlib.contextmanager
@@ -150,25 +214,7 @@ def read_json(path: PathLike) -> Any:
     MissingDataError: there is no such file, or it cannot be read.
     DataError: it is not valid JSON, or has more than MAX_JSON_BYTES.
   """
-  path = pathlib.Path(path)
-  try:
-    # A pipe or a device may never end.
-    if not path.is_dir() and path.exists() and not path.is_file():
-      raise errors.DataError(f"{path} is not a regular file; expected a JSON file")
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-      raise errors.DataError(
-          f"{path} has {size:,} bytes; expected a JSON file of at most {MAX_JSON_BYTES:,}")
-    data = path.read_bytes()
-  except FileNotFoundError:
-    raise errors.MissingDataError(f"no file {path}") from None
-  except OSError as error:
-    raise errors.MissingDataError(f"cannot read {path}: {error.strerror}") from error
-  except ValueError as error:
-    if isinstance(error, errors.TpuGraphsRankError):
-      raise
-    raise errors.MissingDataError(f"no file {str(path)!r}: {error}") from None
-  return parse_json(data, str(path))
+  return parse_json(read_bytes(path, "a JSON file", MAX_JSON_BYTES), str(path))
 
 
 def parse_json(text: str | bytes, source: str) -> Any:

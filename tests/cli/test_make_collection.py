@@ -157,7 +157,7 @@ def test_graphs_without_runtimes_are_for_ranking_only(tmp_path, settings, splits
 
 
 @pytest.mark.parametrize("damage, error, message", [
-    (lambda path: path.write_bytes(b"PK"), errors.DataError, "x.npz holds pickled objects or is"),
+    (lambda path: path.write_bytes(b"PK"), errors.DataError, "x.npz cannot be read"),
     (lambda path: npz.save_graph(path, synthetic.layout_graph(0)), errors.DataError,
      "x.npz is a layout graph with 12 configurations; expected --kind tile"),
     (lambda path: npz.save_graph(path, synthetic.tile_graph(0, feature_padding=np.int64(-1))),

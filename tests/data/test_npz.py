@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import struct
+import tracemalloc
 import zipfile
 
 import hypothesis
@@ -14,7 +16,9 @@ import pytest
 
 from tests import synthetic
 from tpugraphs_rank import errors
+from tpugraphs_rank import memory
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import headers
 from tpugraphs_rank.data import npz
 
 GRAPHS = {
@@ -121,24 +125,32 @@ def test_this_pickle_would_run(tmp_path):
   assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("key", ["node_feat", "not_ours"])
-def test_pickled_objects_are_never_loaded(tmp_path, key):
+def test_pickled_objects_are_never_loaded(tmp_path):
   arrays = GRAPHS["tile"].arrays()
-  arrays[key] = np.array([_Malicious(tmp_path / "ran")], object)
+  arrays["node_feat"] = np.array([_Malicious(tmp_path / "ran")], object)
   np.savez(tmp_path / "t.npz", **arrays)
-  with pytest.raises(errors.DataError, match=f"t.npz: key '{key}' holds pickled objects .*never"):
+  with pytest.raises(errors.DataError, match="t.npz: key 'node_feat' holds pickled .*never"):
     npz.load_graph(tmp_path / "t.npz")
   assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("write", [
-    lambda file, value: pickle.dump(value, file),
-    lambda file, value: np.save(file, np.array([value], object)),
+def test_pickled_objects_of_unknown_keys_are_not_read(tmp_path):
+  arrays = GRAPHS["tile"].arrays()
+  np.savez(tmp_path / "t.npz", not_ours=np.array([_Malicious(tmp_path / "ran")], object), **arrays)
+  assert npz.load_graph(tmp_path / "t.npz").num_nodes == 3
+  with pytest.raises(errors.DataError, match="t.npz: key 'not_ours' holds pickled .*never"):
+    npz.read_arrays(tmp_path / "t.npz")
+  assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("write, message", [
+    (lambda file, value: pickle.dump(value, file), "holds pickled objects, which are never loaded"),
+    (lambda file, value: np.save(file, np.array([value], object)), "holds a single array"),
 ])
-def test_a_bare_pickle_is_never_loaded(tmp_path, write):
+def test_a_bare_pickle_is_never_loaded(tmp_path, write, message):
   with open(tmp_path / "t.npz", "wb") as file:
     write(file, _Malicious(tmp_path / "ran"))
-  with pytest.raises(errors.DataError, match="t.npz holds pickled objects or is not an .npz file"):
+  with pytest.raises(errors.DataError, match=f"t.npz {message}"):
     npz.load_graph(tmp_path / "t.npz")
   assert not (tmp_path / "ran").exists()
 
@@ -157,7 +169,7 @@ def test_not_an_npz_file_at_all(tmp_path, content):
 def test_a_single_array(tmp_path):
   with open(tmp_path / "t.npz", "wb") as file:
     np.save(file, np.zeros(3))
-  with pytest.raises(errors.DataError, match="t.npz holds a single array"):
+  with pytest.raises(errors.DataError, match="t.npz holds a single array; expected named"):
     npz.load_graph(tmp_path / "t.npz")
 
 
@@ -255,8 +267,8 @@ def test_blocks_of_a_damaged_array(tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda raw: raw[:-8], "the array ends before its last row"),
-    (lambda raw: raw + b"1234", "the array continues after its last row"),
+    (lambda raw: raw[:-8], "its header requires 240 bytes of values, and 232 are"),
+    (lambda raw: raw + b"1234", "its header requires 240 bytes of values, and 244 are"),
     (lambda raw: raw[:6] + b"\x09" + raw[7:], "header of version .9, 0.; expected 1.0 or 2.0"),
 ])
 def test_blocks_of_an_array_that_contradicts_its_header(tmp_path, change, message):
@@ -273,3 +285,117 @@ def test_blocks_of_pickles_are_refused(tmp_path):
   np.savez(tmp_path / "a.npz", x=np.array([{}]))
   with pytest.raises(errors.DataError, match="pickled objects, which are never loaded"):
     _rows(tmp_path / "a.npz")
+
+
+# ---- sizes ---------------------------------------------------------------------------------------
+
+
+def _member(header, values=b"", length=None):
+  """An array file with any header."""
+  text = header.encode() + b"\n"
+  return (b"\x93NUMPY\x02\x00" + struct.pack("<I", len(text) if length is None else length) + text
+          + values)
+
+
+def _header(shape, dtype="<f4"):
+  return f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}"
+
+
+def test_an_unknown_member_costs_nothing(tmp_path):
+  path = tmp_path / "t.npz"
+  npz.save_graph(path, GRAPHS["tile"])
+  with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+    with archive.open("notes.npy", "w") as member:
+      member.write(_member(_header((1 << 24,))))
+      for _ in range(64):
+        member.write(bytes(1 << 20))
+  tracemalloc.start()
+  try:
+    assert npz.load_graph(path).num_nodes == 3
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+  finally:
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("content, message", [
+    (_member(_header((1 << 40,))), "its header requires 4,398,046,511,104 bytes of values, and 0 "),
+    (_member(_header((-1, 4))), r"its shape is \(-1, 4\); expected"),
+    (_member(_header((True, 4)), bytes(16)), r"its shape is \(True, 4\); expected"),
+    (_member(_header((1,) * 33), bytes(4)), "its shape is .*; expected at most 32 sides"),
+    (_member(_header((0, 1 << 60))), r"without elements; expected sides of at most 16,777,216"),
+    (_member(_header((2,), [("a", "<i4")]), bytes(8)), "its dtype is .*; expected numbers"),
+    (_member(_header((2,), "<m8[s]"), bytes(16)), "its dtype is timedelta64.*; expected numbers"),
+    (_member(_header((2,), "<c8"), bytes(16)), "its dtype is complex64; expected numbers"),
+    (_member(_header((2,), "<U0")), "its dtype is <U0; expected numbers"),
+    (_member(_header((2,)), bytes(8), 1 << 31), "its header has 2,147,483,648 bytes; expected at"),
+    (_member("(" * 3000), "cannot be read"),
+    (_member("-" * 9000 + "1"), "cannot be read"),
+])
+def test_headers_are_checked_before_memory_is_allocated(tmp_path, content, message):
+  with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:
+    archive.writestr("x.npy", content)
+  tracemalloc.start()
+  try:
+    for read in (npz.read_arrays, headers.read_headers):
+      with pytest.raises(errors.DataError, match=f"t.npz: key 'x' .*{message}"):
+        read(tmp_path / "t.npz")
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+  finally:
+    tracemalloc.stop()
+
+
+def test_the_directory_of_an_archive_is_compared_with_its_size(tmp_path):
+  path = tmp_path / "t.npz"
+  with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr("x.npy", _member(_header((1 << 20,), "|u1"), bytes(1 << 20)))
+  content = bytearray(path.read_bytes())
+  directory = content.index(b"PK\x01\x02")
+  struct.pack_into("<I", content, directory + 24, 3 << 30)
+  path.write_bytes(content)
+  with pytest.raises(errors.DataError, match="bytes cannot unpack to 3,221,225,472"):
+    npz.read_arrays(path)
+  struct.pack_into("<I", content, directory + 20, 3 << 30)
+  path.write_bytes(content)
+  with pytest.raises(errors.DataError, match="its members are longer than the file"):
+    npz.read_arrays(path)
+
+
+@pytest.mark.parametrize("number", [0x110000, 0xFFFFFFFF, 0xD800, 0xDFFF])
+def test_text_consists_of_characters(tmp_path, number):
+  np.savez(tmp_path / "t.npz", x=np.array([0x41, number], np.uint32).view("<U1"))
+  with pytest.raises(errors.DataError, match=f"key 'x' .*holds {number:#x}, which is no character"):
+    npz.read_arrays(tmp_path / "t.npz")
+
+
+def test_a_key_occurs_once_and_only_deflate_is_unpacked(tmp_path):
+  with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive, pytest.warns(UserWarning):
+    for _ in range(2):
+      archive.writestr("x.npy", _member(_header((1,)), bytes(4)))
+  with pytest.raises(errors.DataError, match="the key 'x' occurs twice"):
+    npz.read_arrays(tmp_path / "t.npz")
+  with zipfile.ZipFile(tmp_path / "t.npz", "w", zipfile.ZIP_LZMA) as archive:
+    archive.writestr("x.npy", _member(_header((1,)), bytes(4)))
+  with pytest.raises(errors.DataError, match="another method than deflate; write it with np.savez"):
+    npz.read_arrays(tmp_path / "t.npz")
+
+
+def test_large_arrays_are_compared_with_limits_and_with_the_free_memory(tmp_path, monkeypatch):
+  path = tmp_path / "t.npz"
+  npz.save_graph(path, GRAPHS["layout"])
+  with pytest.raises(errors.LimitError, match="t.npz unpacks to .* bytes; the limit is 10; "):
+    npz.read_arrays(path, limit=10)
+  monkeypatch.setattr(npz, "MAX_LAYOUT_BYTES", 10)
+  with pytest.raises(errors.LimitError, match="t.npz: key 'node_config_feat' unpacks to .*is 10; "):
+    npz.load_graph(path)
+  monkeypatch.undo()
+  monkeypatch.setattr(memory, "_SMALL", 0)
+  monkeypatch.setattr(memory, "available", lambda: 20)
+  with pytest.raises(errors.LimitError, match="20 bytes of memory are free; end other programs"):
+    npz.load_graph(path)
+
+
+def test_numbers_of_another_byte_order_become_native(tmp_path):
+  np.savez(tmp_path / "t.npz", x=np.arange(3, dtype=">i4"), y=np.array(["ab", "c"], ">U2"))
+  arrays = npz.read_arrays(tmp_path / "t.npz")
+  assert arrays["x"].dtype == np.int32 and arrays["x"].tolist() == [0, 1, 2]
+  assert arrays["y"].dtype.isnative and arrays["y"].tolist() == ["ab", "c"]

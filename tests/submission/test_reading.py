@@ -1,5 +1,7 @@
 """Reading: the faults of a file's format, independent of the expected rows."""
 
+import os
+
 import hypothesis
 from hypothesis import strategies as st
 import pytest
@@ -62,14 +64,20 @@ def test_an_index_fits_into_64_bits():
 def test_a_missing_file(tmp_path):
   with pytest.raises(errors.MissingDataError, match="no file .*tpugraphs-rank predict --run_dir"):
     submission.read(tmp_path / "gone.csv")
-  with pytest.raises(errors.MissingDataError, match="cannot read"):
+  with pytest.raises(errors.MissingDataError, match="it is a folder; expected a submission"):
     reading.read_bytes(tmp_path)
 
 
-def test_a_file_without_an_end(monkeypatch):
-  monkeypatch.setattr(reading, "_MOST_BYTES", 1 << 20)
-  with pytest.raises(errors.LimitError, match="/dev/zero is larger than 1 MiB, so it is not a sub"):
+def test_a_file_without_an_end(tmp_path, monkeypatch):
+  with pytest.raises(errors.DataError, match="/dev/zero is a device, which may never end; exp"):
     submission.read("/dev/zero")
+  os.mkfifo(tmp_path / "pipe")
+  with pytest.raises(errors.DataError, match="pipe is a pipe, which may never end; expected a sub"):
+    submission.read(tmp_path / "pipe")
+  monkeypatch.setattr(reading, "_MOST_BYTES", 10)
+  (tmp_path / "a.csv").write_bytes(b"ID,TopConfigs")
+  with pytest.raises(errors.LimitError, match="a.csv has 13 bytes; the limit is 10; expected a"):
+    submission.read(tmp_path / "a.csv")
 
 
 def test_control_characters_are_escaped_in_messages():

@@ -14,10 +14,10 @@ program, only a neighbourhood is drawn; `--around` chooses its centre.
 import pathlib
 
 from absl import flags
-import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import programs
+from tpugraphs_rank.data import headers
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.drawing import scenes
 from tpugraphs_rank.drawing import views
@@ -60,9 +60,8 @@ def read(path: pathlib.Path, graph: int = 0, configuration: int | None = None,
 
 def _has_graph(path: pathlib.Path) -> bool:
   try:
-    with np.load(path, allow_pickle=False) as file:
-      return _GRAPH_KEY in file.files
-  except (OSError, ValueError, EOFError):
+    return _GRAPH_KEY in headers.read_headers(path)
+  except errors.DataError:
     return True  # `npz.load_graph` explains what is wrong.
 
 

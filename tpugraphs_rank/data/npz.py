@@ -1,50 +1,106 @@
 """Graphs in `.npz` files of the TpuGraphs format. `tpugraphs_rank.data.graphs` lists the keys."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+import dataclasses
 import math
 import pathlib
-import zipfile
+from typing import IO
 
 import numpy as np
 
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import memory
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import headers
 
+Keys = Collection[str] | Callable[[str], bool]
 
-def read_arrays(path: files.PathLike, keys: Collection[str] | None = None
+# Bytes that the arrays of a file may unpack to, unless its reader allows more.
+MAX_BYTES = 1 << 30
+# The same for the layouts of a graph. Those of the largest public one have 1.7 GB.
+MAX_LAYOUT_BYTES = 1 << 33
+
+_LAYOUTS = "node_config_feat"
+# The keys of graphs. Others are not read: later versions of the public data may add some.
+GRAPH_KEYS = frozenset(
+    field.name for kind in (graphs.TileGraph, graphs.LayoutGraph)
+    for field in dataclasses.fields(kind)) - {"name"}
+_LAST_CHARACTER = 0x10FFFF
+_READ_BYTES = 1 << 20
+
+
+def read_arrays(path: files.PathLike, keys: Keys | None = None, limit: int = MAX_BYTES
                 ) -> dict[str, np.ndarray]:
   """Reads arrays of an `.npz` file, by key, as read-only arrays.
 
-  Pickled objects are rejected, never loaded.
+  Pickled objects are rejected, never loaded. The sizes of the arrays are compared with the limit
+  and with the free memory before any is unpacked.
 
   Args:
     path: the file.
-    keys: the keys to read. Keys that the file lacks are skipped; other arrays are not unpacked.
-      None: all.
+    keys: the keys to read, or a function that chooses them. Keys that the file lacks are skipped;
+      other arrays are not unpacked. None: all.
+    limit: bytes that these arrays may unpack to.
 
   Raises:
     MissingDataError: there is no such file.
     DataError: the file is damaged or not an `.npz` file; the message names file and key.
+    LimitError: the arrays are too large.
   """
   path = pathlib.Path(path)
+  return _read(path, keys, lambda stored: memory.check(
+      sum(header.nbytes for header in stored.values()), limit, str(path)))
+
+
+def _read(path: pathlib.Path, keys: Keys | None,
+          check: Callable[[Mapping[str, headers.Header]], None]) -> dict[str, np.ndarray]:
+  """As `read_arrays`, with a function that checks the headers before an array is unpacked."""
   arrays = {}
-  # Open the file here, because NumPy does not close it if the archive is damaged.
-  with headers.reading(path) as at, open(path, "rb") as file:
-    stored = np.load(file, allow_pickle=False)
-    if not isinstance(stored, np.lib.npyio.NpzFile):
-      raise errors.DataError(f"{path} holds a single array; expected an .npz file with named keys")
-    for at.key in stored.files:
-      if keys is not None and at.key not in keys:
-        continue
-      array = stored[at.key]
-      if not isinstance(array, np.ndarray):  # NumPy returns bytes for members that are not arrays.
-        raise ValueError("not an array")
-      array.setflags(write=False)  # A graph does not copy read-only arrays.
-      arrays[at.key] = array
+  with headers.opened(path) as (archive, at):
+    stored: dict[str, headers.Header] = {}
+    for at.key in archive.keys:
+      if keys is None or (keys(at.key) if callable(keys) else at.key in keys):
+        with archive.open(at.key) as (_, stored[at.key], _):
+          pass
+    at.key = None
+    check(stored)
+    for at.key in stored:
+      with archive.open(at.key) as (stream, header, fortran_order):
+        arrays[at.key] = _read_array(stream, header, fortran_order)
   return arrays
+
+
+def _read_array(stream: IO[bytes], header: headers.Header, fortran_order: bool) -> np.ndarray:
+  """Reads the values of an array to the end of its member, where the checksum is verified."""
+  array = np.empty(math.prod(header.shape), header.dtype)
+  _read_into(stream, memoryview(array.view(np.uint8)))
+  if stream.read(1):
+    raise ValueError("the array continues after its last row")
+  array = array.reshape(header.shape[::-1]).T if fortran_order else array.reshape(header.shape)
+  array = array.astype(header.dtype.newbyteorder("="), copy=False)
+  if array.dtype.kind == "U":
+    _check_text(array)
+  array.setflags(write=False)  # A graph does not copy read-only arrays.
+  return array
+
+
+def _check_text(array: np.ndarray) -> None:
+  """Raises ValueError if the numbers of an array of text are not all Unicode characters."""
+  numbers = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+  wrong = (numbers > _LAST_CHARACTER) | ((numbers >= 0xD800) & (numbers < 0xE000))
+  if wrong.any():
+    raise ValueError(f"its text holds {int(numbers[wrong][0]):#x}, which is no character")
+
+
+def _read_into(stream: IO[bytes], wanted: memoryview) -> None:
+  """Fills the memory, or raises a ValueError if the stream ends before."""
+  while wanted:
+    count = stream.readinto(wanted[:_READ_BYTES])  # type: ignore[attr-defined]
+    if not count:
+      raise ValueError("the array ends before its last row")
+    wanted = wanted[count:]
 
 
 def read_rows(path: files.PathLike, key: str, block_bytes: int) -> Iterator[np.ndarray]:
@@ -63,31 +119,26 @@ def read_rows(path: files.PathLike, key: str, block_bytes: int) -> Iterator[np.n
   Raises:
     MissingDataError: there is no such file.
     DataError: the file is damaged or has no such array; the message names file and key.
+    LimitError: an array in Fortran order is too large.
   """
   path = pathlib.Path(path)
-  with headers.reading(path) as at:
+  with headers.opened(path) as (archive, at):
     at.key = key
-    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
-      (shape, dtype), fortran_order = headers.read_header(member)
-      if dtype.hasobject:
-        raise ValueError("pickled objects, which are never loaded")
+    with archive.open(key) as (stream, (shape, dtype), fortran_order):
       if fortran_order:
-        yield read_arrays(path, [key])[key]
+        yield read_arrays(path, [key], MAX_LAYOUT_BYTES)[key]
         return
+      if not shape:
+        raise ValueError("it is a single value; expected rows")
       row_bytes = math.prod(shape[1:]) * dtype.itemsize
       size = max(block_bytes // max(row_bytes, 1), 1)
       buffer = bytearray(min(size, shape[0]) * row_bytes)
       for start in range(0, shape[0], size):
         count = min(size, shape[0] - start)
-        wanted = memoryview(buffer)[:count * row_bytes]
-        while wanted:
-          count_read = member.readinto(wanted)  # type: ignore[attr-defined]
-          if not count_read:
-            raise ValueError("the array ends before its last row")
-          wanted = wanted[count_read:]
+        _read_into(stream, memoryview(buffer)[:count * row_bytes])
         yield np.frombuffer(buffer, dtype, count * math.prod(shape[1:])).reshape(
             (count, *shape[1:]))
-      if member.read(1):  # Reading to the end makes zipfile compare the checksum.
+      if stream.read(1):  # Reading to the end makes zipfile compare the checksum.
         raise ValueError("the array continues after its last row")
 
 
@@ -107,14 +158,18 @@ def load_graph(path: files.PathLike) -> graphs.Graph:
     MissingDataError: there is no such file.
     DataError: the file is damaged, lacks a key or violates the format; the message names file and
       key.
+    LimitError: its arrays unpack to more than MAX_BYTES, or its layouts to more than
+      MAX_LAYOUT_BYTES.
   """
   path = pathlib.Path(path)
   try:
-    arrays = read_arrays(path)
+    arrays = _read(path, GRAPH_KEYS, lambda stored: _check_sizes(path, stored))
   except errors.MissingDataError as error:
     raise errors.MissingDataError(
         f"{error}; {commands.command('featurize', '--input FILE', '--output DIR')} converts raw "
         ".pb files to .npz files") from None
+  except errors.LimitError:
+    raise
   except errors.DataError as error:
     raise errors.DataError(
         f"{error}; download the file again, or write it again with "
@@ -123,6 +178,13 @@ def load_graph(path: files.PathLike) -> graphs.Graph:
     return graphs.graph_from_arrays(path.stem, arrays)
   except errors.DataError as error:
     raise errors.DataError(f"{path}: {error}") from None
+
+
+def _check_sizes(path: pathlib.Path, stored: Mapping[str, headers.Header]) -> None:
+  """Raises LimitError if a graph is too large to be read at once."""
+  sizes = {key: header.nbytes for key, header in stored.items()}
+  memory.check(sizes.pop(_LAYOUTS, 0), MAX_LAYOUT_BYTES, f"{path}: key {_LAYOUTS!r}")
+  memory.check(sum(sizes.values()), MAX_BYTES, str(path))
 
 
 def save_graph(path: files.PathLike, graph: graphs.Graph) -> None:

@@ -182,7 +182,7 @@ def pack_graph(source: files.PathLike, target: files.PathLike) -> None:
   source = pathlib.Path(source)
   key = source_key(source)
   shapes = headers.read_headers(source)
-  arrays: dict[str, Any] = npz.read_arrays(source, [name for name in shapes if name != _LAYOUTS])
+  arrays: dict[str, Any] = npz.read_arrays(source, npz.GRAPH_KEYS - {_LAYOUTS})
   if _LAYOUTS in shapes:
     arrays[_LAYOUTS] = graphs.Unread(*shapes[_LAYOUTS])
   try:

@@ -19,6 +19,7 @@ import sklearn
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import trees
 
@@ -107,9 +108,8 @@ def _read_scores(path: pathlib.Path | None, programs: Sequence[splits.ProgramVie
     return None
   sizes = [len(program.indices) for program in programs]
   try:
-    with np.load(path, allow_pickle=False) as file:
-      values = file["scores"]
-  except Exception as error:  # A damaged file may raise almost anything.
+    values = npz.read_arrays(path, ["scores"])["scores"]
+  except (errors.DataError, errors.MissingDataError, KeyError) as error:
     _logger.warning("boosted_trees: ignored a damaged file of the cache, %s: %s", path, error)
     return None
   if values.dtype != np.float64 or values.shape != (sum(sizes),) or not np.isfinite(values).all():

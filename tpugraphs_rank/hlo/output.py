@@ -2,13 +2,12 @@
 
 import os
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.data import npz
 
 
 def check_free(path: files.PathLike, arrays: dict[str, np.ndarray]) -> bool:
@@ -38,10 +37,8 @@ def write_graph(path: files.PathLike, arrays: dict[str, np.ndarray]) -> None:
 
 def _load(path: files.PathLike) -> dict[str, np.ndarray] | None:
   try:
-    with np.load(path, allow_pickle=False) as stored:
-      return {key: stored[key] for key in stored.files}
-  except (OSError, ValueError, AttributeError, EOFError, KeyError, NotImplementedError, zlib.error,
-          zipfile.BadZipFile):
+    return npz.read_arrays(path, limit=npz.MAX_BYTES + npz.MAX_LAYOUT_BYTES)
+  except (errors.DataError, errors.MissingDataError):
     return None
 
 

@@ -26,7 +26,7 @@ def path(name_or_path: files.PathLike) -> pathlib.Path:
     raise errors.MissingDataError(
         f"{name_or_path} is a folder; expected the path of a JSON file or the name of a recipe. "
         f"The settings of a run are in its config.json: --config {file / 'config.json'}")
-  if file.is_file():
+  if file.exists() and not file.is_dir():  # `read` refuses pipes and devices by name.
     return file
   if str(name_or_path) in names():
     return _FOLDER / f"{name_or_path}.json"

@@ -9,6 +9,7 @@ the index without its leading zero), so that one mistake is not reported five ti
 
 import codecs
 import collections
+import os
 import re
 from typing import NamedTuple
 
@@ -139,21 +140,13 @@ def read_bytes(path: files.PathLike) -> bytes:
   Raises:
     LimitError: it is far larger than any submission.
     MissingDataError: there is no such file, or it cannot be read.
+    DataError: it is not an ordinary file.
   """
-  try:
-    with open(path, "rb") as file:
-      data = file.read(_MOST_BYTES + 1)
-  except FileNotFoundError:
+  if not os.path.lexists(path):
     raise errors.MissingDataError(
         f"no file {path}; {commands.command('predict', '--run_dir', 'DIR')} writes a part of a "
-        f"submission, {commands.command('submission', 'merge')} merges the parts") from None
-  except OSError as error:
-    raise errors.MissingDataError(f"cannot read {path}: {error.strerror}") from error
-  if len(data) > _MOST_BYTES:
-    raise errors.LimitError(
-        f"{path} is larger than {_MOST_BYTES >> 20} MiB, so it is not a submission, which takes "
-        "some megabytes; check the path")
-  return data
+        f"submission, {commands.command('submission', 'merge')} merges the parts")
+  return files.read_bytes(path, "a submission, which takes some megabytes", _MOST_BYTES)
 
 
 def _text(line: bytes) -> tuple[str, list[str], list[str]]:

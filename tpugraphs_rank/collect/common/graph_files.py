@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import pathlib
-import zipfile
 
 import numpy as np
 import tqdm
@@ -10,6 +9,7 @@ import tqdm
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.data import npz as npz_files
 
 SPLITS = ("train", "valid", "test")
 # Keys that every featurized kernel or program must have; those of its configurations come on top.
@@ -32,11 +32,9 @@ def read(path: pathlib.Path, keys: Sequence[str]) -> Arrays:
     DataError: the file is damaged, or lacks a key (the passes come from `--repeat`).
   """
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      arrays = {key: archive[key] for key in archive.files}
-  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-    raise errors.DataError(f"{path} is not a readable .npz file: {error}; featurize again"
-                           ) from error
+    arrays = npz_files.read_arrays(path)
+  except errors.DataError as error:
+    raise type(error)(f"{error}; featurize again") from error
   missing = [key for key in keys if key not in arrays]
   if missing:
     raise errors.DataError(

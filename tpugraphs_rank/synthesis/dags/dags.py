@@ -365,7 +365,7 @@ def load(path: files.PathLike) -> Dags:
     DataError: the file is damaged, lacks a key or violates the format; the message names both.
   """
   path = pathlib.Path(path)
-  arrays = npz.read_arrays(path)
+  arrays = npz.read_arrays(path, lambda key: key in file_fields.KEYS or key.startswith("vocab_"))
   try:
     return _from_arrays(arrays)
   except errors.DataError as error:

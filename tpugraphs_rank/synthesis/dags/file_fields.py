@@ -9,6 +9,9 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.synthesis.dags import checks
 
+# The keys of a file, in addition to `vocab_<name>` for each attribute.
+KEYS = frozenset({"node_off", "edge_off", "src", "dst", "x", "level", "wl", "x_names", "y",
+                  "y_names", "provenance"})
 # Names used for files that do not name their only attribute or their only label.
 DEFAULT_ATTRIBUTE = "opcode"
 DEFAULT_LABEL = "runtime"
