@@ -73,7 +73,7 @@ def test_sampling_and_training_compute_the_same_states(direction, encoder, opera
     np.testing.assert_array_equal(now["counts"], arrays["counts"][rows])
     for name, (_, expected) in whole.items():
       ((_, actual),) = sampler._contexts(
-          name, states[name], {key: tf.constant(value) for key, value in now.items()})
+          name, *states[name], {key: tf.constant(value) for key, value in now.items()})
       np.testing.assert_allclose(actual, expected.numpy()[rows], atol=2e-5)
       compared += len(rows)
     size = arrays["size"][rows]

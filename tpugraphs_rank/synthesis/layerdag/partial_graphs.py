@@ -5,7 +5,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tpugraphs_rank.synthesis.layerdag import generator as generator_lib
 from tpugraphs_rank.synthesis.layerdag import growth
@@ -34,8 +33,11 @@ class PartialGraphs:
     finished: for each index its graph; None while it is active, or after it was abandoned.
     layer: number of the next layer.
     slots: (R,) see `growth.candidates`.
-    states: for each network the states [R, h] of the rows, after all rounds of its encoder.
-    rounds: for each network the states before each round.
+    candidates: (c,) the rows that may still get edges, graph by graph.
+    states: for each causal network the states [c, h] of the rows in `candidates`, but in the order
+      of the rows, after all rounds of its encoder. Other rows are never read again.
+    rounds: for each causal network the states of the same rows before each round.
+    prefix: for each causal network the sums [S, h] of the states of all nodes of a graph.
   """
 
   def __init__(self, requested: np.ndarray, generator: generator_lib.Generator):
@@ -56,18 +58,26 @@ class PartialGraphs:
     self._level = np.zeros([0], np.int64)
     self._done = np.zeros([0], np.int64)  # Edges to later nodes.
     self._edges = np.zeros([0, 2], np.int64)  # [earlier row, later row].
-    nothing = tf.zeros([0, generator.config.network.width])
+    self._is_causal = generator.config.network.encoder == "causal"
+    width = generator.config.network.width
+    nothing = np.zeros([0, width], np.float32)
     self.states = {name: nothing for name in generator.modules}
     self.rounds = {name: [nothing] * generator.config.network.encoder_layers
+                   for name in generator.modules}
+    self.prefix = {name: np.zeros([len(requested), width], np.float32)
                    for name in generator.modules}
     self._update()
 
   def _update(self) -> None:
     """Updates the open slots of the rows, and the active graph that each row belongs to."""
-    self.slots, self._is_candidate, self._room = growth.candidates(
+    self.slots, is_candidate, self._room = growth.candidates(
         self._kinds.operands[self._x[:, 0]], self._done, self._direction,
         self.layer - self._level, self._window)
     self._step = np.searchsorted(self.active, self._graph)
+    rows = np.flatnonzero(is_candidate)
+    self.candidates = rows[np.argsort(self._step[rows], kind="stable")]
+    # Where the encoders find a row: among the candidates, or among all rows.
+    self._place = np.cumsum(is_candidate) - 1 if self._is_causal else np.arange(len(self._x))
 
   def _sum(self, values: np.ndarray) -> np.ndarray:
     return np.bincount(self._step, weights=values, minlength=len(self.active)).astype(np.int64)
@@ -92,17 +102,17 @@ class PartialGraphs:
     return most
 
   def arrays(self, with_unspecified: bool) -> dict[str, np.ndarray]:
-    """The next step of each active graph, as in `growth.batch`, and the step of each row.
+    """The next step of each active graph, as in `growth.batch`.
 
-    With `with_unspecified`, also the encoding of unspecified conditions, with the prefix `open_`.
+    `candidate_row` refers to `states`, or without a causal encoder to all rows. With
+    `with_unspecified`, also the encoding of unspecified conditions, with the prefix `open_`.
     """
-    rows = np.flatnonzero(self._is_candidate)
-    rows = rows[np.argsort(self._step[rows], kind="stable")]
+    rows = self.candidates
     front, room = self.open_slots()
     arrays = {
         "counts": np.stack([self.node_counts(), front, room,
                             np.full(len(self.active), self.layer)], axis=1),
-        "row_step": self._step, "candidate_row": rows, "candidate_step": self._step[rows],
+        "candidate_row": self._place[rows], "candidate_step": self._step[rows],
         "candidate_slots": np.minimum(self.slots[rows], growth.MAX_SLOTS),
         "candidate_gap": np.minimum(self.layer - self._level[rows], growth.MAX_GAP)}
     if self._counts_operands:
@@ -123,19 +133,22 @@ class PartialGraphs:
   def rows(self) -> dict[str, np.ndarray]:
     """All rows as one graph, for an encoder that processes whole prefixes."""
     return {"x": self._x, "level": self._level.astype(np.int32),
-            "edges": self._edges.astype(np.int32)}
+            "edges": self._edges.astype(np.int32), "row_step": self._step.astype(np.int32),
+            "steps": np.arange(len(self.active), dtype=np.int32)}
 
   def close(self, size: np.ndarray) -> None:
     """Ends graphs by the size of their next layer: 0 means complete, -1 means abandoned."""
     for step in np.flatnonzero(size == 0):
       self.finished[self.active[step]] = self._graph_of(self.active[step])
-    self._keep(size > 0)
+    self._keep(size > 0, np.sort(self.candidates))
 
   def new_rows(self, step: np.ndarray, x: np.ndarray, joined: list[np.ndarray | None]
                ) -> dict[str, np.ndarray]:
     """A layer that is to be added, as input of the encoders; see `add`."""
+    edges = _edges_of(joined)
+    edges[:, 0] = self._place[edges[:, 0]]
     return {"x": x, "level": np.full(len(x), self.layer, np.int32), "layer": step,
-            "edges": _edges_of(joined).astype(np.int32),
+            "edges": edges.astype(np.int32),
             "steps": np.arange(len(joined), dtype=np.int32)}
 
   def add(self, step: np.ndarray, x: np.ndarray, joined: list[np.ndarray | None],
@@ -146,7 +159,8 @@ class PartialGraphs:
       step: (M,) active graph of each new node.
       x: (M, F) kinds and other attributes of the new nodes.
       joined: for each active graph its new edges (m, 2) [row, new node]; None: abandon the graph.
-      encoded: for each network the states of the new nodes before and after each round.
+      encoded: for each causal network the states of the new nodes before and after each round, and
+        their sum [S, h] over each graph; None for others.
     """
     edges = _edges_of(joined)
     edges[:, 1] += len(self._x)
@@ -156,27 +170,37 @@ class PartialGraphs:
     self._graph = np.concatenate([self._graph, self.active[step]])
     self._level = np.concatenate([self._level, np.full(len(x), self.layer)])
     self._done = np.concatenate([self._done, np.zeros(len(x), np.int64)])
-    for name, states in (encoded or {}).items():
-      self.states[name] = tf.concat([self.states[name], states[-1]], axis=0)
-      self.rounds[name] = [tf.concat([known, more], axis=0)
-                           for known, more in zip(self.rounds[name], states)]
+    known = np.sort(self.candidates)
+    for name, (states, total) in (encoded or {}).items():
+      new = [np.asarray(values) for values in states]
+      self.states[name] = np.concatenate([self.states[name], new[-1]])
+      self.rounds[name] = [np.concatenate(pair) for pair in zip(self.rounds[name], new)]
+      self.prefix[name] += np.asarray(total)
     self.layer += 1
-    self._keep(np.array([edges is not None for edges in joined]))
+    self._keep(np.array([edges is not None for edges in joined]),
+               np.concatenate([known, np.arange(len(self._x) - len(x), len(self._x))]))
 
-  def _keep(self, kept: np.ndarray) -> None:
-    """Drops the other graphs and all their rows."""
+  def _keep(self, kept: np.ndarray, known: np.ndarray) -> None:
+    """Drops the other graphs and all their rows, and the states that are never read again.
+
+    `known` are the rows of the states, ascending.
+    """
     self.active = self.active[kept]
     if not kept.all():
       stays = np.isin(self._graph, self.active)
       rows = np.flatnonzero(stays)
-      number = np.cumsum(stays) - 1
-      self._edges = number[self._edges[stays[self._edges[:, 1]]]]
+      self._edges = (np.cumsum(stays) - 1)[self._edges[stays[self._edges[:, 1]]]]
       self._x, self._graph = self._x[rows], self._graph[rows]
       self._level, self._done = self._level[rows], self._done[rows]
-      take = lambda values: tf.gather(values, rows) if len(values) else values
-      self.states = {name: take(values) for name, values in self.states.items()}
-      self.rounds = {name: list(map(take, values)) for name, values in self.rounds.items()}
+      self.prefix = {name: values[kept] for name, values in self.prefix.items()}
+    else:
+      rows = np.arange(len(self._x))
     self._update()
+    if self._is_causal:
+      places = np.searchsorted(known, rows[np.sort(self.candidates)])
+      self.states = {name: values[places] for name, values in self.states.items()}
+      self.rounds = {name: [values[places] for values in of_rounds]
+                     for name, of_rounds in self.rounds.items()}
 
   def _graph_of(self, index: int) -> GeneratedGraph:
     mine = self._graph == index

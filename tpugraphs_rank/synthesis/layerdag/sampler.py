@@ -22,6 +22,8 @@ from tpugraphs_rank.synthesis.layerdag import size_control
 _logger = logging.getLogger(__name__)
 # Sampling fails when more graphs than this are abandoned per completed graph.
 _MAX_FAILURES_PER_GRAPH = 10
+# For each network the states of nodes, and their sum over each graph.
+States = Mapping[str, tuple[Any, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Sampler:
              rng: np.random.Generator) -> None:
     """Adds one layer to each graph that is not complete."""
     arrays, states = self._step_inputs(state)
-    size, inners = self._sizes(state, limits, states["sizes"], arrays, rng)
+    size, inners = self._sizes(state, limits, states, arrays, rng)
     if state.layer >= limits.max_layers:
       size[size > 0] = -1
     size[state.node_counts() + size > limits.upper[state.active]] = -1
@@ -155,7 +157,7 @@ class Sampler:
     arrays.update(partial_graphs.new_layer(size, inners))
     remaining = limits.upper[state.active] - state.node_counts() - size
     arrays["most_operands"] = self._most_operands(arrays, remaining)
-    x = self._call("_nodes", states["nodes"], arrays, _seed(rng)).numpy()
+    x = self._call("_nodes", *states["nodes"], arrays, _seed(rng)).numpy()
     joined = self._joined(state, states, {**arrays, "new_x": x}, remaining, rng)
     encoded = None
     if self._causal:
@@ -163,10 +165,12 @@ class Sampler:
     state.add(arrays["step"], x, joined, encoded)
 
   def _step_inputs(self, state: partial_graphs.PartialGraphs
-                   ) -> tuple[dict[str, np.ndarray], dict[str, tf.Tensor]]:
-    """The arrays of the next step of each graph, and the states of its nodes for each network."""
+                   ) -> tuple[dict[str, np.ndarray], States]:
+    """The arrays of the next step of each graph, and the states of its nodes."""
     arrays = state.arrays(self.options.guidance != 1.0)
-    return arrays, state.states if self._causal else self._call("_prefix_states", state.rows())
+    if not self._causal:
+      return arrays, self._call("_prefix_states", state.rows())
+    return arrays, {name: (state.states[name], state.prefix[name]) for name in state.states}
 
   def _most_operands(self, arrays: dict[str, np.ndarray], remaining: np.ndarray) -> np.ndarray:
     """(S,) int32 the largest number of operands that a new node can get."""
@@ -179,13 +183,13 @@ class Sampler:
     return np.maximum(most, self._least_operands).astype(np.int32)
 
   def _sizes(self, state: partial_graphs.PartialGraphs, limits: size_control.Limits,
-             states: tf.Tensor, arrays: dict[str, np.ndarray], rng: np.random.Generator
+             states: States, arrays: dict[str, np.ndarray], rng: np.random.Generator
              ) -> tuple[np.ndarray, np.ndarray]:
     """(S,) nodes of the next layer, and (S,) how many of them have operands.
 
     0 nodes: the graph is complete; -1: it cannot be completed.
     """
-    contexts = self._call("_size_contexts", states, arrays)
+    contexts = self._call("_size_contexts", *states["sizes"], arrays)
     logits = self._call("_size_logits", contexts)
     now = size_control.State(
         state.node_counts(), *state.open_slots(), state.most_open_slots(),
@@ -215,7 +219,7 @@ class Sampler:
     noisy = np.where(allowed, logits + rng.gumbel(size=logits.shape), -np.inf)
     return np.where(allowed.any(axis=1), noisy.argmax(axis=1), -1)
 
-  def _joined(self, state: partial_graphs.PartialGraphs, states: Mapping[str, tf.Tensor],
+  def _joined(self, state: partial_graphs.PartialGraphs, states: States,
               arrays: dict[str, np.ndarray], remaining: np.ndarray, rng: np.random.Generator
               ) -> list[np.ndarray | None]:
     """For each graph its new edges (m, 2) [row, new node]; None: no valid edges exist.
@@ -228,10 +232,10 @@ class Sampler:
     if state.layer == 0:
       return [np.zeros([0, 2], np.int64)] * steps
     arrays["pairs"] = partial_graphs.all_pairs(candidates, new)
-    logits = self._call("_edges", states["edges"], arrays, _seed(rng)).numpy().astype(np.float64)
+    logits = self._call("_edges", *states["edges"], arrays, _seed(rng)).numpy().astype(np.float64)
     priority = logits / self.options.temperature + rng.logistic(size=len(logits))
     front = arrays["candidate_gap"] == 1
-    slots = state.slots[arrays["candidate_row"]]
+    slots = state.slots[state.candidates]
     operands = self.generator.facts.kinds.operands[arrays["new_x"][:, 0]]
     starts = [np.cumsum(counts) - counts for counts in (candidates, new, candidates * new)]
     joined: list[np.ndarray | None] = []
@@ -244,7 +248,7 @@ class Sampler:
       ) if candidates[step] else None
       if edges is not None:
         candidate, node = np.nonzero(edges)
-        edges = np.stack([arrays["candidate_row"][old][candidate], node + first_new], axis=1)
+        edges = np.stack([state.candidates[old][candidate], node + first_new], axis=1)
       joined.append(edges)
     return joined
 
@@ -262,11 +266,10 @@ class Sampler:
           input_signature=[_spec(argument) for argument in arguments])
     return self._functions[name](*arguments)
 
-  def _contexts(self, name: str, states: tf.Tensor, arrays: Mapping[str, tf.Tensor]
-                ) -> list[tuple[tf.Tensor, tf.Tensor]]:
+  def _contexts(self, name: str, states: tf.Tensor, prefix: tf.Tensor,
+                arrays: Mapping[str, tf.Tensor]) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Candidates and contexts under the conditions and, for guidance, without conditions."""
     module = self.generator.modules[name]
-    prefix = encoders.segment_sum(states, arrays["row_step"], tf.shape(arrays["counts"])[0])
     contexts = [module.step_contexts(states, prefix, arrays)]
     if self.options.guidance != 1.0:
       unspecified = {
@@ -280,8 +283,8 @@ class Sampler:
     conditional, unconditional = logits
     return unconditional + self.options.guidance * (conditional - unconditional)
 
-  def _size_contexts(self, states, arrays):
-    return [context for _, context in self._contexts("sizes", states, arrays)]
+  def _size_contexts(self, states, prefix, arrays):
+    return [context for _, context in self._contexts("sizes", states, prefix, arrays)]
 
   def _size_logits(self, contexts):
     module: Any = self.generator.modules["sizes"]
@@ -291,9 +294,9 @@ class Sampler:
     module: Any = self.generator.modules["sizes"]
     return self._guided([module.inner_logits(context, size) for context in contexts])
 
-  def _nodes(self, states, arrays, seed):
+  def _nodes(self, states, prefix, arrays, seed):
     module: Any = self.generator.modules["nodes"]
-    contexts = [context for _, context in self._contexts("nodes", states, arrays)]
+    contexts = [context for _, context in self._contexts("nodes", states, prefix, arrays)]
     steps = tf.shape(arrays["counts"])[0]
     first = modules_lib.Noise(seed)
     marginals = module.marginals(arrays["inner"])
@@ -320,11 +323,11 @@ class Sampler:
     return tf.while_loop(lambda place, _: place < len(self._node_times) - 1, span,
                          (tf.constant(0), x))[1]
 
-  def _edges(self, states, arrays, seed):
+  def _edges(self, states, prefix, arrays, seed):
     """[p] log odds of an edge, after all diffusion steps except the final draw."""
     module: Any = self.generator.modules["edges"]
     ends = [module.ends(candidates, arrays["new_x"], context, arrays)
-            for candidates, context in self._contexts("edges", states, arrays)]
+            for candidates, context in self._contexts("edges", states, prefix, arrays)]
     steps = tf.shape(arrays["counts"])[0]
     marginal = module.marginal(arrays)
     noisy = diffusion.draw(marginal, modules_lib.Noise(seed).seed())
@@ -347,15 +350,24 @@ class Sampler:
     return log_odds(last, noisy)
 
   def _encoded(self, arrays, rounds):
-    """For each network the states of new nodes before and after each round."""
-    return {name: module.encoder.causal(
-        arrays["x"], arrays["level"], arrays["layer"], arrays["edges"], rounds[name],
-        tf.size(arrays["steps"])) for name, module in self.generator.modules.items()}
+    """For each network the states of new nodes before and after each round, and their sums."""
+    result = {}
+    for name, module in self.generator.modules.items():
+      states = module.encoder.causal(
+          arrays["x"], arrays["level"], arrays["layer"], arrays["edges"], rounds[name],
+          tf.size(arrays["steps"]))
+      result[name] = states, encoders.segment_sum(
+          states[-1], arrays["layer"], tf.size(arrays["steps"]))
+    return result
 
   def _prefix_states(self, arrays):
-    return {name: module.encoder.bidirectional(
-        arrays["x"], arrays["level"], arrays["edges"])
-            for name, module in self.generator.modules.items()}
+    """For each network the states of all rows, and their sums over each graph."""
+    result = {}
+    for name, module in self.generator.modules.items():
+      states = module.encoder.bidirectional(arrays["x"], arrays["level"], arrays["edges"])
+      result[name] = states, encoders.segment_sum(
+          states, arrays["row_step"], tf.size(arrays["steps"]))
+    return result
 
 
 def _seed(rng: np.random.Generator) -> np.ndarray:
