@@ -42,6 +42,7 @@ print("*)
     log pip uv
     [ -n "${UV-}" ] || exit 1
     cp "$UV" "${0%python}uv" ;;
+  "-m pip config get global.index-url") echo "${INDEX-}" ;;
   "-m pip "*)
     log pip
     sleep "${PIP_SECONDS:-0}"
@@ -54,8 +55,13 @@ esac
 """
 
 
-# Installs a stand-in for Python 3.11 where $UV_PYTHON says, and fails where there is none.
+# Provides the Python $UV_PYTHON, and fails where there is none; installs packages unless $UV_FAILS.
 STAND_IN_UV = r"""#!/bin/sh
+if [ "$1" = pip ]; then
+  echo "uv pip ${UV_DEFAULT_INDEX-}" >>"$LOG"
+  [ -z "${UV_FAILS-}" ]
+  exit
+fi
 echo "uv $*" >>"$LOG"
 [ -e "${UV_PYTHON-}" ] || exit 1
 [ "$2" = install ] || echo "$UV_PYTHON"
@@ -113,7 +119,9 @@ def project(tmp_path):
   return Project(tmp_path)
 
 
-CREATED = ["venv .venv", "pip", "pip"]
+# uv cannot be installed in most tests. The last command installs the project itself.
+CREATED = ["venv .venv", "pip uv", "pip", "pip"]
+CREATED_WITH_UV = ["venv .venv", "uv pip ", "pip"]
 TESTED = ["task -m pytest -m not slow -n auto --maxprocesses 4 --dist loadfile "
           "--no-loadscope-reorder -x"]
 
@@ -170,7 +178,7 @@ def test_the_reference_of_chakra_has_an_environment_of_its_own(project, tmp_path
   requirements.write_text("mlc-chakra==1.0.0\n")
   task = "task -m tests.chakra.reference.check traces"
   assert project.run("check-chakra", "traces", cwd=tmp_path).returncode == 0
-  assert project.logged() == CREATED + ["venv .venv-chakra", "pip", task]
+  assert project.logged() == CREATED + ["venv .venv-chakra", "pip uv", "pip", task]
   assert project.run("check-chakra", "traces").stderr == ""
   assert project.logged() == [task]
 
@@ -222,7 +230,7 @@ def test_a_failed_installation_is_repeated(project):
   project.python("python3", "3.11")
   result = project.run("test", "-x", PIP_FAILS="1")
   assert result.returncode != 0
-  assert project.logged() == ["venv .venv", "pip"]
+  assert project.logged() == ["venv .venv", "pip uv", "pip"]
   assert project.run("test", "-x").returncode == 0
   assert project.logged() == CREATED + TESTED
 
@@ -243,13 +251,13 @@ def test_a_killed_builder_leaves_no_lock(project):
       ["/bin/sh", str(project.top / "run"), "test"], stderr=subprocess.DEVNULL,
       env=project.environment(PIP_SECONDS="2"), stdin=subprocess.DEVNULL)
   for _ in range(100):
-    if project.log.exists() and "pip" in project.log.read_text():
+    if project.log.exists() and "pip\n" in project.log.read_text():
       break
     time.sleep(0.05)
   process.kill()
   process.wait()
   assert project.run("test", "-x").returncode == 0
-  assert project.logged()[-4:] == CREATED + TESTED
+  assert project.logged()[-len(CREATED) - 1:] == CREATED + TESTED
 
 
 @pytest.mark.parametrize("folder", [
@@ -273,9 +281,32 @@ def test_uv_provides_a_python_where_there_is_none(project, on_path):
   result = project.run("test", "-x", **variables)
   assert result.returncode == 0, result.stderr
   assert "getting Python 3.11" in result.stderr
-  installed = [] if on_path else ["venv scratch", "pip uv"]
-  assert project.logged() == installed + [
-      "uv python install 3.11", "uv python find --system 3.11"] + CREATED + TESTED
+  found = ["uv python install 3.11", "uv python find --system 3.11"]
+  if on_path:
+    assert project.logged() == found + CREATED_WITH_UV + TESTED
+  else:
+    installed = ["venv .venv", "pip uv", *CREATED_WITH_UV[1:]]
+    assert project.logged() == ["venv scratch", "pip uv"] + found + installed + TESTED
+
+
+@pytest.mark.parametrize("variables, index", [
+    ({}, ""), ({"INDEX": "https://of.pip"}, "https://of.pip"),
+    ({"INDEX": "https://of.pip", "PIP_INDEX_URL": "https://of.variable"}, "https://of.variable"),
+    ({"PIP_INDEX_URL": "https://of.pip", "UV_DEFAULT_INDEX": "https://of.uv"}, "https://of.uv")])
+def test_uv_installs_from_the_index_of_pip(project, variables, index):
+  project.python("python3", "3.11")
+  project.uv(project.bin / "uv")
+  result = project.run("test", "-x", **variables)
+  assert result.returncode == 0, result.stderr
+  assert project.logged() == ["venv .venv", f"uv pip {index}", "pip"] + TESTED
+
+
+def test_pip_installs_what_uv_cannot(project):
+  project.python("python3", "3.11")
+  project.uv(project.bin / "uv")
+  result = project.run("test", "-x", UV_FAILS="1")
+  assert result.returncode == 0 and "using pip" in result.stderr
+  assert project.logged() == ["venv .venv", "uv pip ", "pip", "pip"] + TESTED
 
 
 def test_a_chosen_python_is_not_replaced_by_uv(project):
