@@ -41,7 +41,9 @@ def test_a_row_is_its_formulas():
   assert row["top1_slowdown"] == pytest.approx(102 / 100 - 1)
   assert row["top5_slowdown"] == row["top10_slowdown"] == 0.0
   assert row["best_runtime_ns"] == 100 and row["median_runtime_ns"] == (102 + 200) / 2
-  assert not [name for name in frame if name.startswith("other_pass")]
+  assert math.isnan(row["top1_gain_share"])  # The default is the fastest.
+  assert row["measured_until_good"] == 1  # 102 is nearly 100.
+  assert not [name for name in frame if "pass" in name]
 
 
 def test_tiles_are_evaluated_over_their_normalizers_unless_raw():
@@ -74,6 +76,36 @@ def test_equal_runtimes_everywhere_give_no_metrics(caplog):
   assert frame["top1_slowdown"].tolist() == [0.0, 0.0, 0.0]
 
 
+def test_gains_over_the_default():
+  # The default is the first with the runtime of its normalizer, 100.
+  graph = _tile("cat.1", [80, 100, 50, 200])
+  scores = np.array([3.0, 0.0, 2.0, 1.0])
+  for program, gains, measured in (
+      (splits.ProgramView(graph), [(100 - 80) / (100 - 50), 1.0], 2),
+      (splits.ProgramView(graph, np.array([3, 0])), [1.0, 1.0], 1)):  # Without the default.
+    row = per_graph.evaluate([program], [scores[program.indices]], COLLECTION).iloc[0]
+    assert [row["top1_gain_share"], row["top5_gain_share"]] == pytest.approx(gains)
+    assert row["measured_until_good"] == measured
+  unknown = per_graph.evaluate([program], [scores[program.indices]], COLLECTION, defaults=[None])
+  assert unknown["top1_gain_share"].isna().all()
+  little = per_graph.evaluate(
+      [splits.ProgramView(_tile("cat.1", [99, 100]))], [np.arange(2.0)], COLLECTION)
+  assert little["top1_gain_share"].isna().all()  # Only 1 % can be gained.
+
+
+def test_rows_do_not_depend_on_the_order_of_storage():
+  rng = np.random.default_rng(0)
+  passes = rng.integers(90, 99, (2, 12))
+  graph = synthetic.tile_graph(1, num_configs=12, name="cat.1", config_runtime_passes=passes,
+                               config_runtime=passes.mean(axis=0).astype(np.int64),
+                               config_runtime_normalizers=np.full(12, 120, np.int64))
+  scores = rng.integers(0, 3, 12).astype(float)
+  order = rng.permutation(12)
+  frames = [per_graph.evaluate([program], [scores[program.indices]], COLLECTION, defaults=[97.0])
+            for program in (splits.ProgramView(graph), splits.ProgramView(graph, order))]
+  pd.testing.assert_frame_equal(*frames, check_exact=False, rtol=1e-12)
+
+
 def test_only_the_usable_configurations_take_part():
   graph = _tile("cat.1", [400, 100, 200, 300],
                 config_runtime_passes=np.array([[400, 100, 200, 300], [400, 100, 310, 300]]))
@@ -102,6 +134,10 @@ def test_the_other_pass_is_the_mean_of_both_ways():
   assert row["other_pass_top1_slowdown"] == pytest.approx(
       ((120 / 100 - 1) + (110 / 100 - 1)) / 2)
   assert row["other_pass_top5_slowdown"] == 0.0
+  # 290 is chosen from one; the passes choose 100 and 110 from all.
+  assert row["top1_slowdown_across_passes"] == pytest.approx(
+      ((290 / 110 - 1) + (300 / 120 - 1)) / 2)
+  assert row["top5_slowdown_across_passes"] == 0.0
   # Some graphs have passes and others do not.
   both = per_graph.evaluate(
       [splits.ProgramView(graph), splits.ProgramView(_tile("dog.2", [1, 2]))],
@@ -134,8 +170,12 @@ def test_columns_follow_the_kind():
   assert frame["top100_slowdown"][0] == 0.0 and frame["kendall_tau"][0] == 1.0
   assert not frame["seen"][0]
   assert per_graph.metric_columns(frame) == [
-      *per_graph.RANKING_COLUMNS, *(f"top{k}_slowdown" for k in (1, 5, 10, 100))]
-  assert per_graph.higher_is_better("opa") and not per_graph.higher_is_better("top1_slowdown")
+      *per_graph.RANKING_COLUMNS, *(f"top{k}_{name}" for k in (1, 5, 10, 100)
+                                    for name in ("slowdown", "gain_share")),
+      "measured_until_good"]
+  assert all(map(per_graph.higher_is_better, ("opa", "kendall_tau", "top1_gain_share")))
+  assert not any(map(per_graph.higher_is_better, (
+      "top1_slowdown", "top5_slowdown_across_passes", "measured_until_good")))
 
 
 def test_training_groups_are_of_families_with_siblings():

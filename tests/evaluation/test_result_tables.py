@@ -54,6 +54,7 @@ def test_the_other_pass_comes_last():
   header, rows = result_tables.rows_of(results, "", ("tau", "top1_slowdown"))
   assert header == ["ranker", "tau", "top-1 slowdown"]
   assert rows == [["gnn", "0.600", "12.50 %"], ["other pass", "0.950", "-"]]
+  assert result_tables.rows_of(results, "", ("top1_slowdown",))[1] == [["gnn", "12.50 %"]]
 
 
 def test_undefined_graphs_are_left_out_and_undefined_figures_too():
@@ -66,6 +67,9 @@ def test_cells():
   assert result_tables.cell("tau", {"mean": 0.7654, "sd": 0.0123, "n": 3}) == "0.765 ± 0.012"
   figure = {"mean": 0.0856, "sd": 0.01, "n": 3}
   assert result_tables.cell("top1_slowdown", figure) == "8.56 ± 1.00 %"
+  assert result_tables.cell("top5_gain_share", {**figure, "mean": 0.625}) == "62 ± 1 %"
+  assert result_tables.cell("top1_slowdown_across_passes", {**figure, "n": 1}) == "8.56 %"
+  assert result_tables.cell("measured_until_good", {"mean": 5.25, "sd": 0.5, "n": 2}) == "5.2 ± 0.5"
   assert result_tables.cell("opa", {"mean": 0.5, "sd": 0.0, "n": 1}) == "0.500"
   assert result_tables.cell("opa", None) == "-"
 

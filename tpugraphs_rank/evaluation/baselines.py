@@ -69,6 +69,20 @@ def default_place(program: splits.ProgramView) -> int | None:
   return int(places[0]) if places.size else None
 
 
+def default_runtime(program: splits.ProgramView, everywhere: bool = True) -> float | None:
+  """The runtime of the default, in the unit of `program.runtimes`; None if it is unknown.
+
+  Args:
+    program: a graph with runtimes, and its evaluated configurations.
+    everywhere: whether to look for a default that is not among the evaluated configurations, too.
+  """
+  place = default_place(program)
+  if place is not None:
+    return float(program.runtimes[program.indices[place]])
+  index = default_index(program.graph) if everywhere and program.choice is not None else None
+  return None if index is None else float(program.runtimes[index])
+
+
 def default_configuration(programs: Sequence[splits.ProgramView], seed: int = 0
                           ) -> list[np.ndarray]:
   """Ranks the default (and its repeats) first, the others in random order.

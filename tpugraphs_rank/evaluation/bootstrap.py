@@ -153,7 +153,7 @@ def paired_differences(
     frames_by_model: Mapping[str, Sequence[pd.DataFrame]],
     model: str,
     baselines: Sequence[str] | None = None,
-    metrics: Sequence[str] = ("kendall_tau", "top1_slowdown"),
+    metrics: Sequence[str] = ("kendall_tau", "top1_slowdown", "top10_slowdown"),
     by_family: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -173,7 +173,8 @@ def paired_differences(
   """
   names = [name for name in frames_by_model if name != model] if baselines is None else baselines
   defined = [metric for metric in metrics
-             if seed_mean(frames_by_model[model], metric).notna().any()]
+             if metric in frames_by_model[model][0]
+             and seed_mean(frames_by_model[model], metric).notna().any()]
   return {
       name: {metric: paired_difference(frames_by_model[model], frames_by_model[name], metric,
                                        by_family, resamples, seed)

@@ -10,12 +10,14 @@ import pandas as pd
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import metrics
 from tpugraphs_rank import tables
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.evaluation import aggregate
 from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.evaluation import bootstrap
 from tpugraphs_rank.evaluation import noise
+from tpugraphs_rank.evaluation import per_graph
 from tpugraphs_rank.evaluation import result_tables
 from tpugraphs_rank.evaluation import task as task_lib
 from tpugraphs_rank.training import run as run_lib
@@ -31,6 +33,13 @@ _Part = Callable[[pd.DataFrame], pd.DataFrame]
 def shown(collection: registry.Collection) -> tuple[str, ...]:
   """The figures in the printed table, in order. The results contain more."""
   return ("opa", "tau", *(f"top{k}_slowdown" for k in collection.slowdown_ks))
+
+
+def gains_shown(collection: registry.Collection) -> tuple[str, ...]:
+  """The figures in the second table: what measuring the best-scored configurations gains."""
+  ks = collection.slowdown_ks
+  return (*(f"top{k}_{per_graph.GAIN}" for k in ks), per_graph.MEASURED,
+          *(f"top{k}_{per_graph.ACROSS}" for k in ks[:2]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +99,8 @@ class Comparison:
     results = result_tables.summarise(self.frames)
     for suffix, part in self.parts.items():
       results[f"paired_differences{suffix}"] = {
-          model: {baseline: {metric: interval.as_dict() for metric, interval in metrics.items()}
-                  for baseline, metrics in self.differences(model, part).items()}
+          model: {baseline: {metric: interval.as_dict() for metric, interval in each.items()}
+                  for baseline, each in self.differences(model, part).items()}
           for model in self.models}
     results.update(collection=self.task.collection.name, split=self.task.split,
                    held_back=self.task.held_back, configurations=self.task.configurations,
@@ -115,6 +124,11 @@ class Comparison:
       header, rows = result_tables.rows_of(results, suffix, shown(self.task.collection))
       blocks.append(f"{self.task.collection.name} {self.task.split}: {self._title(suffix)} "
                     f"({self._evaluated(suffix, results)})\n{tables.text(header, rows)}")
+      defined = {name for figures in results[f"models{suffix}"].values() for name in figures}
+      gains = [name for name in gains_shown(self.task.collection) if name in defined]
+      if gains:
+        blocks.append(tables.text(*result_tables.rows_of(results, suffix, gains))
+                      + "".join(f"{note}\n" for note in self.gain_notes(part)))
       for model in self.models:
         header, rows = result_tables.difference_rows(model, self.differences(model, part))
         if rows:
@@ -129,6 +143,18 @@ class Comparison:
       blocks.append("best possible results given the noise between repeats of one configuration\n"
                     + tables.text(*result_tables.ceiling_rows(ceilings)))
     return "\n".join(blocks)
+
+  def gain_notes(self, part: _Part = lambda frame: frame) -> list[str]:
+    """Explains the figures of `gains_shown`."""
+    frame = part(next(iter(self.frames.values()))[0])
+    some = int(frame[f"top1_{per_graph.GAIN}"].notna().sum())
+    notes = [
+        f"gain: share of the attainable gain over the default, on the {some} of {len(frame)} "
+        f"programs where that is {100 * metrics.LEAST_GAIN:g} % or more",
+        f"measured until good: within {100 * metrics.WITHIN:g} % of the fastest"]
+    if any(name.endswith(per_graph.ACROSS) for name in frame):
+      notes.append("across passes: slowdown of what one pass chooses, as another one judges it")
+    return notes
 
   def _evaluated(self, suffix: str, results: Mapping[str, Any]) -> str:
     """The number of programs, and which of their configurations are evaluated."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 import logging
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tpugraphs_rank import metrics
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import baselines
 
 _logger = logging.getLogger(__name__)
 
@@ -24,6 +26,12 @@ WITHIN = 3.0
 GAP = 0.05
 
 RANKING_COLUMNS = ("opa", "kendall_tau", "kendall_tau_b", "kendall_tau_within3", "opa_gap5")
+# Columns `top{K}_...` of slowdowns where one pass chooses and another one judges, and of the share
+# of the attainable gain; and the number of configurations that are measured until one is good.
+ACROSS = "slowdown_across_passes"
+GAIN = "gain_share"
+MEASURED = "measured_until_good"
+_TOP_K = re.compile(r"top(\d+)_")
 _OTHER_PASS = "other_pass_"
 OTHER_PASS_COLUMNS = tuple(
     f"{_OTHER_PASS}{name}" for name in (
@@ -36,17 +44,21 @@ def slowdown_ks(collection: registry.Collection) -> tuple[int, ...]:
   return tuple(sorted({*COMMON_KS, *collection.slowdown_ks}))
 
 
+def slowdown_columns(ks: Iterable[int]) -> list[str]:
+  """The slowdowns of these K, of a choice by one pass that another one judges, and gains."""
+  return [f"top{k}_{name}" for k in ks for name in ("slowdown", ACROSS, GAIN)]
+
+
 def metric_columns(frame: pd.DataFrame) -> list[str]:
   """The columns of a frame that are averaged over graphs: metrics and ceilings."""
-  slowdowns = sorted((name for name in frame.columns if name.startswith("top")),
-                     key=lambda name: int(name[len("top"):].partition("_")[0]))
-  return [name for name in (*RANKING_COLUMNS, *slowdowns, *OTHER_PASS_COLUMNS)
-          if name in frame.columns]
+  ks = {int(number[1]) for number in map(_TOP_K.match, frame.columns) if number}
+  return [name for name in (*RANKING_COLUMNS, *slowdown_columns(sorted(ks)), MEASURED,
+                            *OTHER_PASS_COLUMNS) if name in frame.columns]
 
 
 def higher_is_better(column: str) -> bool:
-  """False for slowdowns, true for all other metrics."""
-  return not column.endswith("slowdown")
+  """False for slowdowns and for the number of measurements, true for all other metrics."""
+  return "slowdown" not in column and column != MEASURED
 
 
 def runtimes_of(program: splits.ProgramView, raw: bool = False) -> np.ndarray:
@@ -80,6 +92,7 @@ def evaluate(
     collection: registry.Collection,
     seen_groups: AbstractSet[str] | None = None,
     raw: bool = False,
+    defaults: Sequence[float | None] | None = None,
 ) -> pd.DataFrame:
   """Metrics of a ranker's scores, one row per graph.
 
@@ -89,6 +102,8 @@ def evaluate(
     collection: names families and groups, and the K of the slowdowns.
     seen_groups: `training_groups` of the training split; None if it is unknown.
     raw: use nanoseconds for tiles instead of runtimes over normalizers.
+    defaults: for each program the runtime of its default, in the unit that ranks; None where it is
+      unknown. Default: `baselines.default_runtime`; with `raw`, unknown everywhere.
 
   Returns:
     A frame with the columns
@@ -99,7 +114,12 @@ def evaluate(
       opa, opa_pairs, kendall_tau, kendall_tau_b: see `tpugraphs_rank.metrics`.
       kendall_tau_within3: tau among the configurations within 3 times of the best.
       opa_gap5: OPA over pairs more than 5 % apart.
-      top{K}_slowdown: for the collection's K and for 1, 5, 10.
+      top{K}_slowdown: for the collection's K and for 1, 5, 10; also of the following two.
+      top{K}_gain_share: see `metrics.gain_share`; NaN if the default is unknown or less than 2 %
+        can be gained.
+      top{K}_slowdown_across_passes: see `metrics.slowdown_across_passes`; only if a graph has
+        several passes.
+      measured_until_good: see `metrics.measured_until_good`.
       best_runtime_ns, median_runtime_ns: over the evaluated configurations.
       other_pass_*: see `other_pass`; only if a graph has several passes.
     Metrics of a graph with nothing to rank are NaN, except that a slowdown is 0. If no graph has
@@ -111,8 +131,10 @@ def evaluate(
   if len(programs) != len(scores):
     raise errors.DataError(
         f"{len(scores)} arrays of scores for {len(programs)} programs; expected one for each")
+  if defaults is None:
+    defaults = [None if raw else baselines.default_runtime(program) for program in programs]
   rows = []
-  for program, score in zip(programs, scores):
+  for program, score, default in zip(programs, scores, defaults, strict=True):
     graph = program.graph
     runtimes = runtimes_of(program, raw)
     nanoseconds = runtimes_of(program, raw=True)
@@ -126,8 +148,8 @@ def evaluate(
         "configurations": runtimes.size,
         "degenerate": metrics.is_degenerate(runtimes, score),
         **_ranking(runtimes, score),
-        **{f"top{k}_slowdown": metrics.topk_slowdown(runtimes, score, k)
-           for k in slowdown_ks(collection)},
+        **_top(runtimes, score, slowdown_ks(collection), default, passes_of(program, raw)),
+        MEASURED: metrics.measured_until_good(runtimes, score),
         "best_runtime_ns": nanoseconds.min(),
         "median_runtime_ns": float(np.median(nanoseconds)),
         **other_pass(program, raw)}
@@ -152,6 +174,34 @@ def _ranking(runtimes: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
       "opa_gap5": metrics.opa(runtimes, scores, min_gap=GAP)}
 
 
+def _top(runtimes: np.ndarray, scores: np.ndarray, ks: Sequence[int], default: float | None,
+         passes: np.ndarray | None) -> dict[str, float]:
+  """The columns of `slowdown_columns`."""
+  values: dict[str, float] = {}
+  for k in ks:
+    values[f"top{k}_slowdown"] = metrics.topk_slowdown(runtimes, scores, k)
+    values[f"top{k}_{GAIN}"] = math.nan if default is None else metrics.gain_share(
+        runtimes, scores, k, default)
+    if passes is not None:
+      values[f"top{k}_{ACROSS}"] = metrics.slowdown_across_passes(passes, scores, k)
+  return values
+
+
+def passes_of(program: splits.ProgramView, raw: bool = False) -> np.ndarray | None:
+  """The measurements of a program one by one, (p, c') float64, as `runtimes_of` its runtimes.
+
+  None if the graph does not have two passes of positive runtimes.
+  """
+  graph = program.graph
+  passes = getattr(graph, "config_runtime_passes", None)
+  if passes is None or len(passes) < 2 or (passes <= 0).any():
+    return None
+  passes = passes.astype(np.float64)
+  if isinstance(graph, graphs.TileGraph) and not raw:
+    passes = passes / graph.config_runtime_normalizers
+  return passes if program.choice is None else passes[:, program.choice]
+
+
 def other_pass(program: splits.ProgramView, raw: bool = False) -> dict[str, float]:
   """Metrics of one measurement of a graph as a ranker of another, which show the data's noise.
 
@@ -162,15 +212,9 @@ def other_pass(program: splits.ProgramView, raw: bool = False) -> dict[str, floa
   Returns:
     OTHER_PASS_COLUMNS; empty if the graph does not have two passes of positive runtimes.
   """
-  graph = program.graph
-  passes = getattr(graph, "config_runtime_passes", None)
-  if passes is None or len(passes) < 2 or (passes <= 0).any():
+  passes = passes_of(program, raw)
+  if passes is None:
     return {}
-  passes = passes.astype(np.float64)
-  if isinstance(graph, graphs.TileGraph) and not raw:
-    passes = passes / graph.config_runtime_normalizers
-  if program.choice is not None:
-    passes = passes[:, program.choice]
   by_pair: dict[str, list[float]] = {name: [] for name in OTHER_PASS_COLUMNS}
   for truth, runtimes in enumerate(passes):
     for ranker, other in enumerate(passes):

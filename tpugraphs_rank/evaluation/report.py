@@ -1,6 +1,6 @@
 """One self-contained HTML page on one or several runs: metrics, curves, and the worst graphs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
 import pathlib
 from typing import Any
@@ -90,7 +90,8 @@ def _title(column: str) -> str:
 def _shown(value: float, column: str) -> str:
   if not math.isfinite(value):
     return "-"
-  return f"{value:.3f}" if per_graph.higher_is_better(column) else f"{100 * value:.2f} %"
+  scale, digits, unit = result_tables.style(column)
+  return f"{scale * value:.{digits}f}{unit}"
 
 
 def _interval(frames: Sequence[pd.DataFrame], column: str) -> bootstrap.Interval | None:
@@ -144,23 +145,36 @@ def _slowdown_chart(comparison: comparison_lib.Comparison) -> str:
       charts.Axis("mean slowdown", log=True, floor=1e-4, percent=True))
 
 
+def _metric_rows(comparison: comparison_lib.Comparison, columns: Sequence[str],
+                 select: Callable[[pd.DataFrame], pd.DataFrame]) -> list[dict[str, Any]]:
+  """One row per ranker: the means of columns over the graphs of a part, with intervals."""
+  rows = []
+  for name, frames in comparison.frames.items():
+    cells = [name]
+    for column in columns:
+      interval = _interval([select(frame) for frame in frames], column)
+      cells.append("-" if interval is None else _safe(
+          f"{_shown(interval.mean, column)}<small>{_ends(interval, column)}</small>"))
+    rows.append({"cells": cells, "model": name in comparison.models})
+  return rows
+
+
 def _metric_tables(comparison: comparison_lib.Comparison) -> list[dict[str, Any]]:
   tables = []
-  columns = _columns(comparison)
   parts = comparison.parts
   for suffix, select in parts.items():
-    rows = []
-    for name, frames in comparison.frames.items():
-      cells = [name]
-      for column in columns:
-        interval = _interval([select(frame) for frame in frames], column)
-        cells.append("-" if interval is None else _safe(
-            f"{_shown(interval.mean, column)}<small>{_ends(interval, column)}</small>"))
-      rows.append({"cells": cells, "model": name in comparison.models})
-    graphs = len(select(next(iter(comparison.frames.values()))[0]))
+    first = select(next(iter(comparison.frames.values()))[0])
     part = f", {comparison_files.PART_TITLES[suffix]}" if len(parts) > 1 else ""
-    tables.append({"title": f"{graphs} graphs{part}", "header": ["", *map(_title, columns)],
-                   "rows": rows})
+    columns = _columns(comparison)
+    tables.append({"title": f"{len(first)} graphs{part}", "header": ["", *map(_title, columns)],
+                   "rows": _metric_rows(comparison, columns, select), "note": ""})
+    gains = [column for column in comparison_lib.gains_shown(comparison.task.collection)
+             if column in first and first[column].notna().any()]
+    if gains:
+      tables.append({"title": f"Measuring the best-scored configurations{part}",
+                     "header": ["", *map(_title, gains)],
+                     "rows": _metric_rows(comparison, gains, select),
+                     "note": f"{'; '.join(comparison.gain_notes(select))}."})
     for model in comparison.models:
       others = [name for name in comparison.frames if name != model and (
           name not in comparison.models or model == comparison.models[0])]
@@ -172,7 +186,7 @@ def _metric_tables(comparison: comparison_lib.Comparison) -> list[dict[str, Any]
         tables.append({"title": f"Gain of {model}{part}, paired by graph",
                        "header": ["over", *header[1:]],
                        "rows": [{"cells": row, "model": row[0] in comparison.models}
-                                for row in difference_cells]})
+                                for row in difference_cells], "note": ""})
   return tables
 
 

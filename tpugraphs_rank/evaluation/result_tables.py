@@ -14,21 +14,23 @@ from tpugraphs_rank.evaluation import per_graph
 
 Figure = dict[str, float]  # {"mean", "sd", "n"}
 
+_KS = (*per_graph.COMMON_KS, 100)  # 100 for layout collections only.
+
 # Names of the figures in results, and the columns that they are means of.
 FIGURES: Mapping[str, str] = {
     "opa": "opa",
     "tau": "kendall_tau",
     "tau_within3": "kendall_tau_within3",
     "opa_gap5": "opa_gap5",
-    "top1_slowdown": "top1_slowdown",
-    "top5_slowdown": "top5_slowdown",
-    "top10_slowdown": "top10_slowdown",
-    "top100_slowdown": "top100_slowdown",  # Layout collections only.
+    **{name: name for name in per_graph.slowdown_columns(_KS)},
+    per_graph.MEASURED: per_graph.MEASURED,
 }
 TITLES: Mapping[str, str] = {
     "opa": "OPA", "tau": "tau", "tau_within3": "tau ≤ 3x", "opa_gap5": "OPA > 5 %",
-    "top1_slowdown": "top-1 slowdown", "top5_slowdown": "top-5 slowdown",
-    "top10_slowdown": "top-10 slowdown", "top100_slowdown": "top-100 slowdown"}
+    **{f"top{k}_slowdown": f"top-{k} slowdown" for k in _KS},
+    **{f"top{k}_{per_graph.ACROSS}": f"top-{k} across passes" for k in _KS},
+    **{f"top{k}_{per_graph.GAIN}": f"top-{k} gain" for k in _KS},
+    per_graph.MEASURED: "measured until good"}
 OTHER_PASS = "other pass"
 
 
@@ -85,15 +87,24 @@ def summarise(frames_by_model: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str
   return result
 
 
+def style(name: str) -> tuple[float, int, str]:
+  """How a figure or column is written: its factor, its decimals, and the unit after it."""
+  if "slowdown" in name:
+    return 100.0, 2, " %"
+  if name.endswith(per_graph.GAIN):
+    return 100.0, 0, " %"
+  return (1.0, 1, "") if name == per_graph.MEASURED else (1.0, 3, "")
+
+
 def cell(name: str, value: Figure | None) -> str:
-  """A figure as text: slowdowns in percent; the deviation only if there are several seeds."""
+  """A figure as text: slowdowns and gains in percent; the deviation only of several seeds."""
   if value is None:
     return "-"
-  scale, digits = (100.0, 2) if name.endswith("slowdown") else (1.0, 3)
+  scale, digits, unit = style(name)
   text = f"{scale * value['mean']:.{digits}f}"
   if value["n"] > 1:
     text += f" ± {scale * value['sd']:.{digits}f}"
-  return text + (" %" if name.endswith("slowdown") else "")
+  return text + unit
 
 
 def rows_of(results: Mapping[str, Any], suffix: str = "",
@@ -106,12 +117,14 @@ def rows_of(results: Mapping[str, Any], suffix: str = "",
     figures_shown: names of figures, in order.
 
   Returns:
-    The header, and one row per ranker; the last row is "other pass" if the results have it.
+    The header, and one row per ranker; the last row is "other pass" if the results have it for
+    one of these figures.
   """
   header = ["ranker", *(TITLES[name] for name in figures_shown)]
   entries = dict(results[f"models{suffix}"])
-  if f"other_pass{suffix}" in results:
-    entries[OTHER_PASS] = results[f"other_pass{suffix}"]
+  ceiling = results.get(f"other_pass{suffix}", {})
+  if set(ceiling) & set(figures_shown):
+    entries[OTHER_PASS] = ceiling
   return header, [
       [ranker, *(cell(name, values.get(name)) for name in figures_shown)]
       for ranker, values in entries.items()]
@@ -130,12 +143,11 @@ def difference_rows(
     cells = []
     for column in columns:
       interval = intervals[column]
-      slowdown = not per_graph.higher_is_better(column)
-      scale, digits = (100.0, 2) if slowdown else (1.0, 3)
+      scale, digits, unit = style(column)
       text = f"{scale * interval.mean:+.{digits}f}"
       if interval.low is not None and interval.high is not None:
         text += f" [{scale * interval.low:+.{digits}f}, {scale * interval.high:+.{digits}f}]"
-      cells.append(text + (" %" if slowdown else ""))
+      cells.append(text + unit)
     rows.append([baseline, *cells, str(max(intervals[column].n for column in columns))])
   return header, rows
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 import dataclasses
+import functools
 import logging
 
 import numpy as np
@@ -68,9 +69,17 @@ class Task:
       return NEW_CONFIGURATIONS
     return NEW_PROGRAMS if self.split != "train" else "programs that training saw"
 
-  def evaluate(self, scores: Sequence[np.ndarray], raw: bool = False) -> pd.DataFrame:
+  @functools.cached_property
+  def defaults(self) -> tuple[float | None, ...]:
+    """For each program the runtime of its default; None if it is unknown."""
+    # A public layout graph has many configurations that are neither published nor evaluated.
+    everywhere = self.configurations != PUBLISHED
+    return tuple(baselines.default_runtime(program, everywhere) for program in self.programs)
+
+  def evaluate(self, scores: Sequence[np.ndarray]) -> pd.DataFrame:
     """Metrics of scores of `programs`, see `per_graph.evaluate`."""
-    return per_graph.evaluate(self.programs, scores, self.collection, self.seen_groups, raw)
+    return per_graph.evaluate(self.programs, scores, self.collection, self.seen_groups,
+                              defaults=self.defaults)
 
   def noise_ceilings(self, seed: int = 0) -> dict[str, noise.NoiseCeiling]:
     """For each graph the best metrics that its repeated measurements allow on this split."""

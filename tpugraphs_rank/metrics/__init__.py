@@ -24,7 +24,9 @@ from tpugraphs_rank.metrics.competition import CompetitionScore
 from tpugraphs_rank.metrics.competition import layout_competition_score
 from tpugraphs_rank.metrics.competition import tile_competition_score
 from tpugraphs_rank.metrics.gains import gain_share
+from tpugraphs_rank.metrics.gains import LEAST_GAIN
 from tpugraphs_rank.metrics.gains import measured_until_good
+from tpugraphs_rank.metrics.gains import WITHIN
 from tpugraphs_rank.metrics.inputs import ranking
 from tpugraphs_rank.metrics.inputs import scores_from_ranking
 from tpugraphs_rank.metrics.pairs import is_degenerate
@@ -46,8 +48,10 @@ __all__ = [
     "COMPETITION_COLLECTIONS",
     "CompetitionScore",
     "GraphMean",
+    "LEAST_GAIN",
     "Metric",
     "TAU_VARIANTS",
+    "WITHIN",
     "competition_score",
     "gain_share",
     "is_degenerate",
