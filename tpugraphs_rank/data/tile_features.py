@@ -12,7 +12,7 @@ from tpugraphs_rank.hlo import opcodes
 # Columns of `node_feat` (see `tpugraphs_rank.hlo.features`).
 IS_ROOT, TYPES, DIMENSIONS, VOLUME = 0, slice(2, 21), slice(21, 27), 28
 # Bytes of an element, in the order of the type columns; tuples, opaque values and tokens: 0.
-_BYTES = np.array([0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2, 8, 16, 0, 0, 0], np.float64)
+ITEM_BYTES = np.array([0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2, 8, 16, 0, 0, 0], np.float64)
 KERNEL, OUTPUT, INPUT = 0, 8, 16  # First columns of the three groups of `config_feat`.
 SIDES = 6
 _PARAMETER_NUMBER = 30
@@ -32,7 +32,7 @@ def root(graph: graphs.Graph) -> int:
 
 def item_bytes(graph: graphs.Graph) -> float:
   """Size in bytes of an element of the value that the program returns; 0 for tuples."""
-  return float(graph.node_feat[root(graph), TYPES] @ _BYTES)
+  return float(graph.node_feat[root(graph), TYPES] @ ITEM_BYTES)
 
 
 def log2_size(values: np.ndarray) -> np.ndarray:
