@@ -50,7 +50,8 @@ def define_flags() -> None:
   flags.DEFINE_integer("stitch", 1, "Number of sampled graphs that are joined into one trace, one "
                        "after another.", lower_bound=1)
   flags.DEFINE_integer("ranks", 2, "Number of ranks of each synthetic trace.", lower_bound=1)
-  flags.DEFINE_integer("min_nodes", 100, "Fewest nodes of a training sub-graph.", lower_bound=2)
+  flags.DEFINE_integer("min_nodes", None, "Fewest nodes of a training sub-graph. By default 100, "
+                       "or less if the traces are short.", lower_bound=2)
   flags.DEFINE_integer("max_nodes", subgraphs.MAX_NODES, "Most nodes of a training sub-graph.",
                        lower_bound=2)
   flags.DEFINE_integer("subgraphs", 240, "Number of training sub-graphs.", lower_bound=2)
@@ -98,8 +99,8 @@ def main(argv: list[str]) -> None:
                              values.seed)
   print("sub-graphs: " + ", ".join(
       f"{len(graphs)} {part.replace('_', '-')}" for part, graphs in divided.parts.items())
-      + f"; {divided.repeated} repeated traces and {divided.twins} sub-graphs like training ones "
-      "left out", flush=True)
+      + f", of at least {divided.min_nodes} nodes; {divided.repeated} repeated traces and "
+      f"{divided.twins} sub-graphs like training ones left out", flush=True)
   for part, graphs in divided.parts.items():
     dags.save(output / f"{part}.npz", graphs)
 

@@ -24,6 +24,16 @@ def traces(*lengths: int) -> dags_lib.Dags:
   return dags_lib.canonical([chain(length, length) for length in lengths], ("type",))
 
 
+def test_short_traces_are_cut_into_smaller_sub_graphs():
+  # Ten blocks of about 36 nodes each: no validation section has 50 nodes.
+  divided = subgraphs.divide(traces(240), 20)
+  assert divided.min_nodes == 25
+  assert min(int(graphs.sizes.min()) for graphs in divided.parts.values()) >= 25
+  assert subgraphs.divide(traces(2400), 20).min_nodes == 100
+  with pytest.raises(errors.DataError, match="12 to 400 nodes among 1 traces of 15 nodes"):
+    subgraphs.divide(traces(10), 20)
+
+
 def test_levels_count_from_the_nodes_without_dependencies():
   # 2 and 3 depend on 1, which depends on 0; 4 depends on nothing, and 3 depends on it.
   dags = dags_lib.canonical([(np.array([[1, 0], [2, 1], [3, 1], [3, 4]]), np.arange(5))])

@@ -22,6 +22,10 @@ PARTS = ("training", "validation", "held_out")
 SHARES = {"training": 0.6, "validation": 0.1, "held_out": 0.3}
 # A trace has at least this many blocks, so that each part is spread over it.
 _MIN_BLOCKS = 10
+# The fewest nodes of a sub-graph, if none are given: the first number that suffices for all parts.
+_MIN_NODES = (100, 50, 25, 12)
+# Sub-graphs of a part that are enough to compare distributions.
+_ENOUGH = 10
 # Sub-graphs of random sizes, per node of the part. Overlapping ones teach little that is new.
 _TRIES_PER_GRAPH = 20
 
@@ -52,12 +56,14 @@ class Divided:
     sections: the sections that the sub-graphs are cut from.
     repeated: traces left out because an equal one comes before them.
     twins: held-out and validation sub-graphs left out because an equal one is in training.
+    min_nodes: the fewest nodes that a sub-graph could have.
   """
 
   parts: Mapping[str, dags_lib.Dags]
   sections: tuple[Section, ...]
   repeated: int
   twins: int
+  min_nodes: int
 
 
 def execution_levels(dags: dags_lib.Dags, graph: int) -> np.ndarray:
@@ -121,14 +127,14 @@ def window(dags: dags_lib.Dags, graph: int, level: np.ndarray, first: int, last:
   return nodes, np.searchsorted(nodes, edges)
 
 
-def divide(dags: dags_lib.Dags, count: int, min_nodes: int = 100, max_nodes: int = MAX_NODES,
-           seed: int = 0) -> Divided:
+def divide(dags: dags_lib.Dags, count: int, min_nodes: int | None = None,
+           max_nodes: int = MAX_NODES, seed: int = 0) -> Divided:
   """Cuts sub-graphs of random sizes from traces, and divides them into parts.
 
   Args:
     dags: one graph per trace.
     count: number of training sub-graphs; the other parts get as many in proportion to SHARES.
-    min_nodes: the fewest nodes of a sub-graph.
+    min_nodes: the fewest nodes of a sub-graph; None: 100, or less if a part has none of so many.
     max_nodes: the most nodes of a sub-graph.
     seed: seed of all random choices.
 
@@ -136,6 +142,8 @@ def divide(dags: dags_lib.Dags, count: int, min_nodes: int = 100, max_nodes: int
     ConfigError: the numbers of nodes contradict each other.
     DataError: a part gets no sub-graph; the message says what to change.
   """
+  if min_nodes is None:
+    return _divide_into_smaller(dags, count, max_nodes, seed)
   if not 2 <= min_nodes <= max_nodes:
     raise errors.ConfigError(f"sub-graphs of {min_nodes} to {max_nodes} nodes; expected at least 2 "
                              "nodes, and a maximum not below the minimum")
@@ -147,9 +155,8 @@ def divide(dags: dags_lib.Dags, count: int, min_nodes: int = 100, max_nodes: int
   parts: dict[str, dags_lib.Dags] = {}
   known, twins = np.zeros([0], np.uint64), 0
   for place, part in enumerate(PARTS):
-    wanted = max(2, round(count * SHARES[part] / SHARES["training"]))
-    graphs = _cut(dags, level_of, [section for section in found if section.part == part], wanted,
-                  min_nodes, max_nodes, np.random.default_rng([seed, place]))
+    graphs = _cut(dags, level_of, [section for section in found if section.part == part],
+                  _wanted(count, part), min_nodes, max_nodes, np.random.default_rng([seed, place]))
     if graphs:
       cut = dags_lib.canonical(graphs, dags.x_names, dags.vocabularies,
                                provenance=dags.provenance)
@@ -165,7 +172,26 @@ def divide(dags: dags_lib.Dags, count: int, min_nodes: int = 100, max_nodes: int
           f"no {part.replace('_', '-')} sub-graph of {min_nodes} to {max_nodes} nodes among "
           f"{len(dags)} traces of {len(dags.x)} nodes; pass more traces, or allow smaller "
           "sub-graphs (--min_nodes)")
-  return Divided(parts, tuple(found), len(dags) - len(distinct), twins)
+  return Divided(parts, tuple(found), len(dags) - len(distinct), twins, min_nodes)
+
+
+def _wanted(count: int, part: str) -> int:
+  """The number of sub-graphs of a part, if training has `count`."""
+  return max(2, round(count * SHARES[part] / SHARES["training"]))
+
+
+def _divide_into_smaller(dags: dags_lib.Dags, count: int, max_nodes: int, seed: int) -> Divided:
+  """`divide` with the first of _MIN_NODES that gives every part enough sub-graphs."""
+  choices = [number for number in _MIN_NODES if number <= max_nodes] or [min(2, max_nodes)]
+  for number in choices[:-1]:
+    try:
+      divided = divide(dags, count, number, max_nodes, seed)
+    except errors.DataError:
+      continue
+    if all(len(graphs) >= min(_ENOUGH, _wanted(count, part) // 2)
+           for part, graphs in divided.parts.items()):
+      return divided
+  return divide(dags, count, choices[-1], max_nodes, seed)
 
 
 def _cut(dags: dags_lib.Dags, level_of: Mapping[int, np.ndarray], within: Sequence[Section],
