@@ -74,6 +74,11 @@ def test_steps_contain_the_open_slots_of_each_prefix(direction, seed):
         np.testing.assert_array_equal(steps["candidate_slots"][mine], done[nodes])
       np.testing.assert_array_equal(steps["counts"][step], [
           before.sum(), lacks[graph.layer == step - 1].sum(), lacks.sum(), step])
+      unused = before & (done == 0) if direction == "operands_first" else before & (
+          graph.layer == 0)
+      np.testing.assert_array_equal(steps["progress"][step], [
+          before.sum(), step, graph.operands[before].sum(),
+          (graph.operands[before] == 0).sum(), unused.sum()])
       np.testing.assert_array_equal(steps["candidate_gap"][mine], step - graph.layer[nodes])
       pairs = {(int(steps["candidate_node"][candidate]), int(new)) for candidate, new in
                steps["pairs"] if mine[candidate]}

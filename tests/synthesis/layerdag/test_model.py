@@ -71,6 +71,7 @@ def test_sampling_and_training_compute_the_same_states(direction, encoder, opera
     now, states = sampler._step_inputs(state)
     rows = [np.flatnonzero(arrays["graph"] == graph)[state.layer] for graph in state.active]
     np.testing.assert_array_equal(now["counts"], arrays["counts"][rows])
+    np.testing.assert_array_equal(now["progress"], arrays["progress"][rows])
     for name, (_, expected) in whole.items():
       ((_, actual),) = sampler._contexts(
           name, *states[name], {key: tf.constant(value) for key, value in now.items()})
@@ -350,6 +351,33 @@ def test_conditions_use_the_vocabulary_of_the_model():
   np.testing.assert_array_equal(model.generator.conditions_of(turned), expected)
 
 
+@pytest.mark.parametrize("direction", settings.DIRECTIONS)
+def test_the_progress_of_a_finished_graph_equals_its_counts(direction):
+  dags = test_growth.make(2, count=6)
+  counts = conditions.values(dags, conditions.COUNTS)
+  for graph, (size, depth, edges, leaves, roots) in enumerate(counts):
+    users, operands = dags.num_users[dags.nodes(graph)], dags.num_operands[dags.nodes(graph)]
+    assert (size, edges) == (len(users), len(dags.edges(graph)))
+    assert (leaves, roots) == ((operands == 0).sum(), (users == 0).sum())
+    assert depth == dags.level[dags.nodes(graph)].max() + 1
+  for ordered, expected in zip(
+      growth.order_graphs(dags, growth.Kinds.of(dags), direction), counts):
+    np.testing.assert_array_equal(growth.unroll(ordered, direction)["progress"][-1], expected)
+
+
+def test_other_counts_are_scaled_to_the_requested_size():
+  table = np.array([[100.0, 50.0, 120.0], [200.0, 80.0, 260.0]])
+  known = conditions.Conditions(("size", "depth", "edges"), table, 4)
+  actual = conditions.sample_conditions(
+      known, 40, {"size": 400, "depth": 33}, np.random.default_rng(0))
+  # Four times the first graph, or twice the second one; the requested depth stays.
+  assert {tuple(row) for row in actual.tolist()} == {(400.0, 33.0, 480.0), (400.0, 33.0, 520.0)}
+  encoded = known.encode(np.array([[100.0, np.nan, 120.0]]))
+  np.testing.assert_array_equal(encoded["targets"], [[100.0, -1.0, 120.0, -1.0, -1.0]])
+  with pytest.raises(errors.ConfigError, match="expected at least 1: the depth of a graph"):
+    conditions.sample_conditions(known, 2, {"depth": 0}, np.random.default_rng(0))
+
+
 def test_unspecified_conditions_come_from_all_matching_graphs():
   table = np.stack([np.repeat([4.0, 9.0], 40), np.arange(80.0)], axis=1)
   known = conditions.Conditions(("size", "runtime"), table, 4)
@@ -373,7 +401,7 @@ def test_inconsistent_settings_are_refused():
       (lambda: model.sample(0), "0 graphs with seed 0"),
       (lambda: model.sample(1, seed=-1), "seed -1"),
       (lambda: model.sample(1, {"size": "big"}), "'big'; expected numbers"),
-      (lambda: model.sample(1, {"size": 0}), "holds 0; expected numbers of nodes"),
+      (lambda: model.sample(1, {"size": 0}), "holds 0; expected at least 1: the number of nodes"),
       (lambda: model.sample(1, {"root": 99}), "holds 99; expected indices .* 0 to 3"),
       (lambda: model.sample(1, {"root": 1.5}), "holds 1.5"),
       (lambda: model.sample(1, options=sampler_lib.Options(guidance=float("nan"))),

@@ -16,6 +16,8 @@ from tpugraphs_rank import errors
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
 
 SIZE, ROOT = "size", "root"
+# Counts of a graph. While it grows, the networks see how much of each requested count is left.
+COUNTS = (SIZE, "depth", "edges", "leaves", "roots")
 # Category that marks an unspecified condition; no graph has it.
 UNSPECIFIED = -1
 MAX_CATEGORIES = 1023
@@ -27,7 +29,7 @@ class Conditions:
   """The conditions of a model, with their values in the training graphs.
 
   Attributes:
-    names: names of the conditions: labels, "size" or "root".
+    names: names of the conditions: labels, some of COUNTS, or "root".
     table: (G, T) float64 conditions of the training graphs; unspecified ones are sampled from it.
     categories: number of values that "root" may take.
   """
@@ -65,6 +67,7 @@ class Conditions:
       specified: (B, T) float32, 1 where specified, else 0.
       category: (B,) int32.
       target: (B,) float32 requested number of nodes, 0 where unspecified.
+      targets: (B, 5) float32 requested values of COUNTS, -1 where unspecified.
     """
     requested = np.asarray(requested, np.float64)
     specified = np.isfinite(requested)
@@ -84,7 +87,9 @@ class Conditions:
 
     return {"scalar": scalar, "specified": specified.astype(np.float32),
             "category": column_or(ROOT, UNSPECIFIED).astype(np.int32),
-            "target": column_or(SIZE, 0).astype(np.float32)}
+            "target": column_or(SIZE, 0).astype(np.float32),
+            "targets": np.stack([column_or(name, -1) for name in COUNTS], axis=1).astype(
+                np.float32)}
 
   def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
     """(count, T) conditions of randomly chosen training graphs; each row is one graph's."""
@@ -99,18 +104,30 @@ def values(dags: dags_lib.Dags, names: Sequence[str]) -> np.ndarray:
   """
   columns = []
   for name in names:
-    if name == SIZE:
-      columns.append(dags.sizes.astype(np.float64))
+    if name in COUNTS:
+      columns.append(_count(dags, name).astype(np.float64))
     elif name == ROOT:
       columns.append(dags.x[dags.node_off[:-1], 0].astype(np.float64))
     elif name in dags.y_names:
       columns.append(dags.y[:, dags.y_names.index(name)])
     else:
-      known = (*dags.y_names, SIZE, ROOT)
+      known = (*dags.y_names, *COUNTS, ROOT)
       raise errors.ConfigError(
           f"data.conditions names {name!r}, which the graphs do not have"
           f"{config_lib.nearest(name, known)}; expected some of: {', '.join(known)}")
   return np.stack(columns, axis=1) if columns else np.zeros([len(dags), 0])
+
+
+def _count(dags: dags_lib.Dags, name: str) -> np.ndarray:
+  """(G,) one of COUNTS of each graph."""
+  if name == SIZE:
+    return dags.sizes
+  if name == "depth":
+    return dags.depths
+  if name == "edges":
+    return np.diff(dags.edge_off)
+  of_node = dags.num_operands if name == "leaves" else dags.num_users
+  return np.bincount(dags.graph_of_node, weights=of_node == 0, minlength=len(dags))
 
 
 def sample_conditions(conditions: Conditions, count: int, labels: dict[str, np.ndarray] | None,
@@ -119,7 +136,7 @@ def sample_conditions(conditions: Conditions, count: int, labels: dict[str, np.n
 
   Where some conditions are specified, the others are sampled from the training graphs that are
   nearest in the specified ones, so that they fit together: for example, no kernel of 5 nodes may
-  have the slowest label.
+  have the slowest label. With a requested size, the other counts of such a graph are scaled to it.
 
   Args:
     conditions: the model's conditions.
@@ -152,12 +169,22 @@ def sample_conditions(conditions: Conditions, count: int, labels: dict[str, np.n
   requested = np.full_like(sampled, np.nan)
   requested[:, list(specified)] = np.stack(list(specified.values()), axis=1)
   nearest = _sample_nearest(conditions, requested, list(specified), rng)
-  return np.where(np.isnan(requested), conditions.table[nearest], requested)
+  others = conditions.table[nearest]
+  if SIZE in labels:
+    place = conditions.names.index(SIZE)
+    scale = requested[:, place] / np.maximum(others[:, place], 1.0)
+    for column, name in enumerate(conditions.names):
+      if name in COUNTS:
+        others[:, column] = np.maximum(np.round(others[:, column] * scale), 1.0)
+  return np.where(np.isnan(requested), others, requested)
+
 
 def _check(name: str, value: np.ndarray, conditions: Conditions) -> None:
   """Raises ConfigError for values that no graph can have."""
-  if name == SIZE and value.size and value.min() < 1:
-    raise errors.ConfigError(f"labels[{name!r}] holds {value.min():g}; expected numbers of nodes")
+  least = 0 if name == "edges" else 1
+  if name in COUNTS and value.size and value.min() < least:
+    raise errors.ConfigError(f"labels[{name!r}] holds {value.min():g}; expected at least {least}: "
+                             f"the {'number of nodes' if name == SIZE else name} of a graph")
   if name == ROOT and ((value != np.floor(value)) | (value < 0)
                        | (value >= conditions.categories)).any():
     raise errors.ConfigError(

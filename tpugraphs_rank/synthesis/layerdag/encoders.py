@@ -207,6 +207,8 @@ class Context(tf.keras.layers.Layer):
     parts = [scalar, *waves, arrays["specified"], size]
     if self._left is not None:
       parts.append(_budget(counts, known, left))
+    if self._features > 2:
+      parts.append(_left_of_counts(arrays["targets"], tf.cast(arrays["progress"], scalar.dtype)))
     category = arrays["category"]
     result = self._scalars(tf.concat(parts, axis=-1)) + self._categories(
         tf.where(category == conditions_lib.UNSPECIFIED, conditions_lib.MAX_CATEGORIES, category))
@@ -232,6 +234,23 @@ def _budget(counts: tf.Tensor, known: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
       0.5 * (log_left - logs[:, 2]), 0.5 * (log_left - logs[:, 1]),
       0.25 * tf.math.log1p(layers_left), near(left - room), near(left - front)], axis=1)
   return tf.concat([0.25 * logs, known[:, None] * ratios], axis=-1)
+
+
+def _left_of_counts(targets: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
+  """[S, 29] what is left of the requested counts (`conditions.COUNTS`), and its proportions.
+
+  Most of a graph's shape follows from proportions: nodes left per layer left is the mean width of
+  the layers to come, edges left per node left the mean number of operands.
+  """
+  known = tf.cast(targets >= 0, targets.dtype)
+  left = known * tf.maximum(targets - progress, 0.0)
+  logs = tf.math.log1p(left)
+  # Per node that is left, for all counts but the number of nodes itself.
+  ratios = known[:, 1:] * known[:, :1] * tf.clip_by_value(logs[:, 1:] - logs[:, :1], -4.0, 4.0)
+  return tf.concat([
+      known, left / tf.maximum(targets, 1.0), 0.25 * logs,
+      known * tf.clip_by_value((targets - progress) / 8.0, -2.0, 2.0),
+      known * tf.cast(targets <= progress, targets.dtype), ratios], axis=1)
 
 
 def prefix_sums(states: tf.Tensor, arrays: Arrays) -> tf.Tensor:

@@ -29,8 +29,9 @@ MAX_SLOTS = 31
 MAX_GAP = 15
 MAX_COUNT = 127
 # Version of the features of a step. 1: counts up to `MAX_COUNT`. 2: also counts of any size, and
-# the ratio of the nodes that are left to the open slots.
-FEATURES = 2
+# the ratio of the nodes that are left to the open slots. 3: also what is left of each requested
+# count, see `conditions.COUNTS`.
+FEATURES = 3
 # Share of the training edges that the window of `candidates` covers.
 _WINDOW_SHARE = 0.999
 
@@ -133,6 +134,8 @@ def unroll(graph: OrderedGraph, direction: str, whole_prefixes: bool = False,
       level (n,) its layer; inner (n,) 1 for nodes with operands. size (S,) nodes that a step
         generates, 0 at the last step; inners (S,) those of them with operands; counts (S, 4) before
         the step: nodes, open slots in the last layer, open slots in all layers, layers.
+        progress (S, 5) before the step: nodes, layers, operands of all these nodes, nodes without
+        operands, nodes without users so far; as in `conditions.COUNTS`.
       candidate_step, candidate_node, candidate_slots, candidate_gap (c,): the earlier nodes that
         may get an edge; see `candidates`.
       pairs (p, 2) [candidate, new node]; linked (p,) 1 where there is an edge.
@@ -152,6 +155,7 @@ def unroll(graph: OrderedGraph, direction: str, whole_prefixes: bool = False,
   edges_up_to = np.cumsum(edges_to, axis=1)
   steps_of, nodes_of, slots_of = [], [], []
   numbers = np.zeros([steps, 4], np.int32)
+  reached = np.zeros([steps, 5], np.int32)
   for step in range(1, steps):
     before = slice(first[step])
     slots, is_candidate, room = candidates(
@@ -162,6 +166,10 @@ def unroll(graph: OrderedGraph, direction: str, whole_prefixes: bool = False,
     nodes_of.append(node)
     slots_of.append(slots[node])
     numbers[step] = first[step], room[first[step - 1]:].sum(), room.sum(), step
+    operands = graph.operands[before]
+    # Nodes without users so far: those of the first layer, or those with an open slot.
+    roots = size[0] if direction == "users_first" else room.sum()
+    reached[step] = first[step], step, operands.sum(), (operands == 0).sum(), roots
   candidate_step, candidate_node = _joined(steps_of), _joined(nodes_of)
   pair_candidate = np.repeat(np.arange(len(candidate_step)), size[candidate_step])
   # Index within the nodes of a candidate's step.
@@ -178,7 +186,7 @@ def unroll(graph: OrderedGraph, direction: str, whole_prefixes: bool = False,
       "inner": graph.operands > 0,
       "inners": np.bincount(graph.layer, weights=graph.operands > 0, minlength=steps),
       "edges": np.stack([graph.old, graph.new], axis=1),
-      "size": size, "counts": numbers,
+      "size": size, "counts": numbers, "progress": reached,
       "candidate_step": candidate_step, "candidate_node": candidate_node,
       "candidate_slots": np.minimum(_joined(slots_of), MAX_SLOTS),
       "candidate_gap": np.minimum(candidate_step - graph.layer[candidate_node], MAX_GAP),

@@ -109,9 +109,15 @@ class PartialGraphs:
     """
     rows = self.candidates
     front, room = self.open_slots()
+    operands = self._kinds.operands[self._x[:, 0]]
+    forward = self._direction == "users_first"
+    roots = self._sum(self._level == 0) if forward else room
     arrays = {
         "counts": np.stack([self.node_counts(), front, room,
                             np.full(len(self.active), self.layer)], axis=1),
+        "progress": np.stack([
+            self.node_counts(), np.full(len(self.active), self.layer), self._sum(operands),
+            self._sum(operands == 0), roots], axis=1),
         "candidate_row": self._place[rows], "candidate_step": self._step[rows],
         "candidate_slots": np.minimum(self.slots[rows], growth.MAX_SLOTS),
         "candidate_gap": np.minimum(self.layer - self._level[rows], growth.MAX_GAP)}

@@ -147,6 +147,9 @@ class Sampler:
     size, inners = self._sizes(state, limits, states, arrays, rng)
     if state.layer >= limits.max_layers:
       size[size > 0] = -1
+      if not (self._forward and self.options.constrained):
+        # A graph that is large enough may end at any layer.
+        size[state.node_counts() >= np.maximum(limits.lower[state.active], 1)] = 0
     size[state.node_counts() + size > limits.upper[state.active]] = -1
     if (size <= 0).any():
       state.close(size)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # section would end the training far too early. Training is short instead, and it is measured what
 # the samples reveal.
 DEFAULTS: Mapping[str, Any] = {
-    "data.direction": "operands_first", "data.conditions": ("size",), "network.width": 64,
-    "network.dropout": 0.1, "network.edge_steps": 6, "network.node_steps": 12,
+    "data.direction": "operands_first", "data.conditions": ("size", "depth", "edges", "roots"),
+    "network.width": 64, "network.dropout": 0.1, "network.edge_steps": 6, "network.node_steps": 12,
     "fit.batch_graphs": 8, "fit.epochs": 18, "fit.patience": 18, "fit.learning_rate": 3e-3,
     "fit.average": 0.98, "fit.tensorboard": False}
 _CHUNK = 32  # Graphs sampled at a time; an interruption loses one chunk.
