@@ -139,6 +139,10 @@ class ModelConfig:
       "entries", "Features of a layout: its numbers (entries); whether it is constrained, and "
       "whether it differs from row-major order (order); all of these (both); or only whether its "
       "minor-most dimension differs from the last dimension (minor).",
+  tile_features: str = setting(
+      "bounds", "Features of a tile: its bounds, and sizes and ratios that follow from them "
+      "(bounds); or also the terms of an analytic cost of its steps, traffic and arithmetic "
+      "(costs).", choices=("bounds", "costs"))
       choices=("entries", "order", "both", "minor"))
   layout_join: str = setting(
       "add", "How a layout is added to its node: once (add), or a second time with each tensor's "

@@ -52,6 +52,7 @@ _FUNCTIONS = ("exponential", "exponential-minus-one", "log", "log-plus-one", "ta
               "divide", "power", "sqrt", "rsqrt", "cbrt", "sine", "cosine", "tan", "atan2",
               "remainder")
 _ROUTINES = ("dot", "convolution")
+_SUMS = (*_ROUTINES, "reduce")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,12 @@ def _volume(axes: tile_geometry.Axes, sides: np.ndarray) -> np.ndarray:
 
 
 class _Costs:
-  """The terms of one kernel, for all its configurations."""
+  """The terms of one kernel, for all its configurations.
+
+  Attributes:
+    values: the terms (c,) by name.
+    summed_trips: (c,) iterations of the loops over the summed axes.
+  """
 
   def __init__(self, graph: graphs.TileGraph, facts: targets.TargetFacts):
     self._graph, self._facts = graph, facts
@@ -129,9 +135,11 @@ class _Costs:
     self._trips = kernel.trips(graph.config_feat)
     self._blocks = self._trips[:, :kernel.outputs].prod(axis=1)
     self._steps = self._trips[:, list(kernel.summing)].prod(axis=1)
+    self.summed_trips = self._trips[:, kernel.outputs:].prod(axis=1)
     self.values = {name: np.zeros(len(self._sides)) for name in TERMS}
+    self._compute()
 
-  def compute(self) -> None:
+  def _compute(self) -> None:
     kernel, values = self._kernel, self.values
     result = self._array(kernel.root, kernel.rest[kernel.root] or ())
     values["blocks"] = self._blocks
@@ -145,10 +153,12 @@ class _Costs:
       self._add_reads(list(summed.values()), partial, kernel.summing, self._steps)
     rest = self._read(kernel.rest, frozenset(summed))
     self._add_reads(list(rest.values()), result, tuple(range(kernel.outputs)), self._blocks)
-    for node in range(len(self._names)):
-      for axes, repeats in ((kernel.sums, self._steps), (kernel.rest, self._blocks)):
-        if axes[node] is not None:
-          self._add_work(node, axes[node] or (), repeats)
+    for node, (inner, outer) in enumerate(zip(kernel.sums, kernel.rest)):
+      if outer is not None:
+        self._add_work(node, outer, self._blocks)
+      # Sums that both need are computed once.
+      if inner is not None and (outer is None or self._names[node] not in _SUMS):
+        self._add_work(node, inner, self._steps)
 
   def _array(self, node: int, axes: tile_geometry.Axes, **known: object) -> _Array:
     item = float(self._graph.node_feat[node, tile_features.TYPES] @ tile_features.ITEM_BYTES)
@@ -222,7 +232,7 @@ class _Costs:
     name = self._names[node]
     if name in _FREE:
       return
-    inner = self._largest_operand(node) if name in (*_ROUTINES, "reduce") else ()
+    inner = self._largest_operand(node) if name in _SUMS else ()
     if any(axis.loop >= self._kernel.outputs for axis in inner):
       repeats = self._steps  # Each step of the sums adds a part.
     work = self._padded(axes) * repeats
@@ -278,7 +288,6 @@ def terms(graph: graphs.TileGraph, facts: targets.TargetFacts = targets.CPU) -> 
     facts: the target's caches and vectors.
   """
   costs = _Costs(graph, facts)
-  costs.compute()
   return np.stack([costs.values[name] for name in TERMS], axis=1)
 
 
@@ -286,6 +295,20 @@ def log_cost(graph: graphs.TileGraph, weights: np.ndarray = PRESET,
              facts: targets.TargetFacts = targets.CPU) -> np.ndarray:
   """(c,) float64: the natural logarithm of the predicted nanoseconds."""
   return np.log(np.maximum(terms(graph, facts) @ weights, 1e-9))
+
+
+def features(graph: graphs.TileGraph, facts: targets.TargetFacts = targets.CPU) -> np.ndarray:
+  """(c, 28) float64: for models, what the cost says of each configuration.
+
+  log2(1 + term) of each term, the share of each term in the cost with the preset weights, log2 of
+  that cost, and log2 of the number of iterations of the summed axes' loops.
+  """
+  costs = _Costs(graph, facts)
+  values = np.stack([costs.values[name] for name in TERMS], axis=1)
+  weighted = values * PRESET
+  total = np.maximum(weighted.sum(axis=1, keepdims=True), 1e-9)
+  return np.concatenate([np.log2(1.0 + values), weighted / total, np.log2(total),
+                         np.log2(costs.summed_trips)[:, None]], axis=1)
 
 
 def fit(kernels: Iterable[tuple[np.ndarray, np.ndarray]], strength: float = 0.1) -> np.ndarray:

@@ -89,7 +89,7 @@ def prepare(program: splits.ProgramView, normalizer: normalize.Normalizer,
   graph = program.graph
   tiles: np.ndarray | None
   if isinstance(graph, graphs.TileGraph):
-    tiles = normalizer.configs(normalize.tile_rows(graph))
+    tiles = normalizer.tiles(graph)
     config_nodes, config_sizes = np.zeros([0], np.int32), np.zeros([0, 3])
   else:
     assert isinstance(graph, graphs.LayoutGraph)

@@ -8,6 +8,7 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import operand_roles
@@ -50,10 +51,15 @@ def tensor_sizes(graph: graphs.LayoutGraph) -> np.ndarray:
       np.concatenate([nodes, operand_roles.inputs_and_kernels(graph)], axis=1)]
 
 
-def tile_rows(graph: graphs.TileGraph) -> np.ndarray:
-  """(c, f) float64: the signed logs of the 24 tile features, and `tile_features` of the kernel."""
-  return np.concatenate(
-      [signed_log(graph.config_feat), tile_features.tile_features(graph)], axis=1)
+def tile_rows(graph: graphs.TileGraph, costs: bool = False) -> np.ndarray:
+  """(c, f) float64: the signed logs of the 24 tile features, and `tile_features` of the kernel.
+
+  Args:
+    graph: the kernel.
+    costs: whether `tile_cost.features` follow.
+  """
+  rows = [signed_log(graph.config_feat), tile_features.tile_features(graph)]
+  return np.concatenate([*rows, tile_cost.features(graph)] if costs else rows, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +134,8 @@ class Normalizer:
 
   @classmethod
   def fit(cls, training_graphs: Sequence[graphs.Graph],
-          choices: Sequence[np.ndarray | None] | None = None) -> "Normalizer":
+          choices: Sequence[np.ndarray | None] | None = None, costs: bool = False
+          ) -> "Normalizer":
     """Fits on the graphs of the training split, each counted once.
 
     Only the features of one graph are in memory at a time.
@@ -148,13 +155,14 @@ class Normalizer:
     if len(paddings) > 1:
       raise errors.DataError(
           f"training graphs differ in feature_padding: {paddings}; featurize all with one "
+      costs: whether `tile_rows` include costs.
           "--padding")
     tiles = [(graph, choice) for graph, choice in zip(
         training_graphs, choices or itertools.repeat(None)) if isinstance(graph, graphs.TileGraph)]
     empty = Scaling(np.zeros([0], np.int64), np.zeros([0]), np.ones([0]))
     return cls(Scaling.fit_blocks(lambda: map(node_rows, training_graphs)),
                Scaling.fit_blocks(lambda: (
-                   tile_rows(graph)[slice(None) if choice is None else choice]
+                   tile_rows(graph, costs)[slice(None) if choice is None else choice]
                    for graph, choice in tiles)) if tiles else empty,
                np.array(sorted(opcodes), np.int64), next(iter(paddings)))
 
@@ -169,6 +177,13 @@ class Normalizer:
     """Whether the other normalizer scales every graph in the same way."""
     theirs = other.arrays()
     return all(np.array_equal(array, theirs[key]) for key, array in self.arrays().items())
+
+  def tiles(self, graph: graphs.TileGraph) -> np.ndarray:
+    """(c, k) float32: the scaled `tile_rows`, with costs if the normalizer was fitted with them."""
+    rows = tile_rows(graph)
+    if self.configs.columns.size and self.configs.columns[-1] >= rows.shape[1]:
+      rows = tile_rows(graph, costs=True)
+    return self.configs(rows)
 
   def save(self, path: files.PathLike) -> None:
     """Writes an `.npz` file atomically."""

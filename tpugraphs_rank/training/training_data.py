@@ -77,7 +77,8 @@ def _normalizer(config: run_config.RunConfig, train: Sequence[splits.ProgramView
     return normalize.Normalizer.load(run_directory.RunDirectory(initial) / "normalizer.npz")
   fitted_on = mixing.training_programs(config, train, synthetic)
   return normalize.Normalizer.fit([program.graph for program in fitted_on],
-                                  [program.choice for program in fitted_on])
+                                  [program.choice for program in fitted_on],
+                                  costs=config.model.tile_features == "costs")
 
 
 def _check_published(config: run_config.RunConfig, collection: registry.Collection) -> None:
