@@ -338,3 +338,12 @@ def test_the_real_trace_reduced(tmp_path: pathlib.Path):
   assert np.array_equal(other.ids, graph.ids)
   assert np.array_equal(other.edges, graph.edges)
   assert np.array_equal(other.duration, graph.duration)
+
+
+def test_a_folder_of_folders_names_the_inner_one(tmp_path):
+  (tmp_path / "a" / "b").mkdir(parents=True)
+  with pytest.raises(errors.MissingDataError, match="pass the folder that holds them, or the file"):
+    graphs.trace_files([tmp_path])
+  traces.write(tmp_path / "a" / "b" / "job.0.et", samples.trace(samples.node(1)))
+  with pytest.raises(errors.MissingDataError, match=f"such as {tmp_path}/a/b, or"):
+    graphs.trace_files([tmp_path])

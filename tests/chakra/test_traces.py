@@ -250,6 +250,7 @@ def test_a_compressed_bomb_ends_at_the_limit(tmp_path, monkeypatch):
     (b'{"workload_graph": [{"Id": 1, "NodeType": 4, "num_ops": "x"}]}', "num_ops"),
     (b'{"workload_graph": []} 5', "expected the end of the file"),
     (b"PK\x03\x04" + bytes(60), "zip archive|cut off"),
+    (b"\x00\x05\x16\x07\x00\x02" + bytes(60), "companion file of macOS"),
     (bytes([5, 0x08, 3, 0x18, 4, 0x12]) + b"\0", "job.0.et"),
 ])
 def test_other_files_are_refused(tmp_path, content, message):

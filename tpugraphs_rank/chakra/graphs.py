@@ -18,6 +18,7 @@ into `provenance["workloads"]`; and `rank`, -1 if unknown.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import itertools
 import pathlib
 import re
 from typing import Any
@@ -42,6 +43,8 @@ NONE, OTHER = "none", "other"
 DEVICES = {1: "host", 0: "device", trace_graph.MISSING: NONE}
 _RANKED = re.compile(r"(.+?)\.(\d{1,9})(?:\.et|\.json)(?:\.gz)?")
 SUFFIXES = (".et", ".json", ".et.gz", ".json.gz")
+# Entries below a folder without traces that are looked at for a message.
+_LOOKED_AT = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +99,11 @@ def trace_files(inputs: Sequence[files.PathLike]) -> list[pathlib.Path]:
     members = sorted(member for member in path.iterdir() if member.is_file()
                      and member.name.endswith(SUFFIXES) and not files.is_companion(member))
     if not members:
+      inner = next((member.parent for member in itertools.islice(path.rglob("*"), _LOOKED_AT)
+                    if member.name.endswith(SUFFIXES) and not files.is_companion(member)), None)
       raise errors.MissingDataError(
           f"{path} has no traces: no file ends in {', '.join(SUFFIXES)}; pass the folder "
-          "that holds them, or the files")
+          f"that holds them{f', such as {inner}' if inner else ''}, or the files")
     result += members
   return result
 

@@ -126,6 +126,9 @@ def _nodes(path: files.PathLike, unit: str,
     try:
       yield Node.FromString(data)
     except protobuf.DecodeError:
+      other = "" if index else _other_kind(path)
+      if other:
+        raise errors.DataError(f"{path} is no Chakra trace: {other}") from None
       raise errors.DataError(
           f"{path}: the message at {unit} {position:,} (node {index} in the file's order) is no "
           "Chakra node; the file is damaged: copy it again, or write it again") from None
@@ -205,6 +208,9 @@ def _other_kind(path: files.PathLike) -> str:
     start = frames.peek(content, path)
   if start[257:262] == b"ustar":
     return "it is a tar archive: unpack it (tar -xf) and pass the trace in it"
+  if start.startswith(b"\x00\x05\x16\x07"):
+    return ("it is a companion file of macOS (AppleDouble): pass the file of the same name without "
+            "._, or the folder")
   if start.startswith(b"PK\x03\x04"):
     if b".npy" in start:
       return ("it is an .npz file: " + commands.command("chakra export", "--graphs", str(path))
