@@ -41,10 +41,11 @@ def define_flags() -> None:
   """Defines the flags."""
   flags.DEFINE_list("input", None, "Traces: files, or folders of files.", required=True)
   flags.DEFINE_string("output", "runs/chakra_study", "Folder of the runs.")
-  flags.DEFINE_integer("count", 120, "Number of synthetic graphs.", lower_bound=10)
+  flags.DEFINE_integer("count", 240, "Number of synthetic graphs. As many as training sub-graphs "
+                       "make distances equally exact.", lower_bound=10)
   flags.DEFINE_string("nodes", None, "Numbers of nodes of the synthetic graphs, MIN:MAX.")
   flags.DEFINE_list("sizes", ["200", "300", "400"], "Requested sizes that are measured.")
-  flags.DEFINE_integer("each", 32, "Graphs of each size.", lower_bound=1)
+  flags.DEFINE_integer("each", 64, "Graphs of each size.", lower_bound=1)
   flags.DEFINE_integer("epochs", 18, "Epochs of the generator.", lower_bound=1)
   flags.DEFINE_integer("ranks", 4, "Ranks of the simulated traces.", lower_bound=1)
   flags.DEFINE_integer("seeds", 2, "Number of predictors of each kind.", lower_bound=1)

@@ -26,7 +26,7 @@ DEFAULTS: Mapping[str, Any] = {
     "network.width": 64, "network.dropout": 0.1, "network.edge_steps": 6, "network.node_steps": 12,
     "fit.batch_graphs": 8, "fit.epochs": 18, "fit.patience": 18, "fit.learning_rate": 3e-3,
     "fit.average": 0.98, "fit.tensorboard": False}
-_CHUNK = 32  # Graphs sampled at a time; an interruption loses one chunk.
+_CHUNK = 64  # Graphs sampled at a time; an interruption loses one chunk.
 
 
 @dataclasses.dataclass(frozen=True)
