@@ -93,7 +93,7 @@ def test_an_evaluation_writes_its_results(tile, evaluated):
   assert {path.name for path in output.iterdir()} == {"per_graph.csv", "metrics.json", *PLOTS}
   stored = json.loads((output / "metrics.json").read_text())
   assert stored == {key: value for key, value in results.items() if key != "text"}
-  rankers = ["residual_gnn", *baselines.NAMES]
+  rankers = ["residual_gnn", *baselines.DEFAULT]
   assert list(stored["rankers"]) == list(stored["models"]) == rankers
   rows = pd.read_csv(output / "per_graph.csv")
   assert rows["ranker"].unique().tolist() == rankers and len(rows) == 3 * 5
@@ -193,7 +193,7 @@ def test_new_configurations_of_known_layouts(layout):
   assert ("layout:synthetic test: new configurations of known programs (3 programs)"
           in results["text"])
   # Whether a default is among the test configurations depends on the seed.
-  assert set(results["models"]) | {"default_configuration"} == {"residual_gnn", *baselines.NAMES}
+  assert set(results["models"]) | {"default_configuration"} == {"residual_gnn", *baselines.DEFAULT}
   # One configurable node has at most 27 layouts, so 40 configurations contain repeats.
   assert set(results["noise_ceilings"]) == {f"program{seed}" for seed in range(3)}
   assert all(ceiling["repeated"] and ceiling["repeat_sd_relative"] < 1e-12

@@ -211,7 +211,7 @@ def test_a_run_ranks_unseen_programs(root, runs, name, monkeypatch):
     # All baselines on one, with few trees.
     monkeypatch.setattr(trees.tune, "__defaults__", ((FEW_TREES,), *trees.tune.__defaults__[1:]))
     results = evaluate.evaluate(runs[name], "valid", baselines=(
-        baselines.NAMES if name == WITH_TREES else ["random", "size_heuristic"]))
+        baselines.DEFAULT if name == WITH_TREES else ["random", "size_heuristic"]))
     if name == WITH_TREES:
       assert results["rankers"]["boosted_trees"]["mean"]["kendall_tau"] > 0.3
   model, random = results["rankers"]["residual_gnn"], results["rankers"]["random"]

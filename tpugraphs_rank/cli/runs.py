@@ -20,7 +20,8 @@ def define_run_flag() -> None:
 def define_baseline_flags() -> None:
   """Defines `--baselines` and `--data_root` for a command that compares runs with baselines."""
   flags.DEFINE_list("baselines", list(BASELINES),
-                    "Baselines to compare with, separated by commas. Empty: none.")
+                    "Baselines to compare with, separated by commas; there is also lambdarank. "
+                    "Empty: none.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections. Default: the run's.")
 
 

@@ -1,7 +1,7 @@
 """Trivial baselines: a random order, the default configuration first, and a size heuristic.
 
 All return scores of the evaluated configurations, (c',) float64, higher = predicted faster. The
-boosted trees are in `tree_scores`.
+boosted trees and LambdaRank are in `tree_scores`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,12 @@ from tpugraphs_rank.data import splits
 
 TRIVIAL = ("random", "default_configuration", "size_heuristic")
 BOOSTED_TREES = "boosted_trees"
-NAMES = (*TRIVIAL, BOOSTED_TREES)
+LAMBDARANK = "lambdarank"
+# Fitted to the training split, with hyperparameters from the validation split.
+TUNED = (BOOSTED_TREES, LAMBDARANK)
+NAMES = (*TRIVIAL, *TUNED)
+# Without LambdaRank, which needs as long as the boosted trees and ranks no better.
+DEFAULT = (*TRIVIAL, BOOSTED_TREES)
 DETERMINISTIC = ("size_heuristic",)
 
 # Columns of `config_feat`: the products of a tile's sides.

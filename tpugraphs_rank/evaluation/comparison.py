@@ -76,7 +76,7 @@ class Comparison:
     """
     if self.task.split != "valid":
       return []
-    return [name for name in self.frames if name in (*self.models, baselines.BOOSTED_TREES)]
+    return [name for name in self.frames if name in (*self.models, *baselines.TUNED)]
 
   @property
   def incomplete(self) -> str:
@@ -182,7 +182,7 @@ class Comparison:
 
 
 def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds: Sequence[int],
-            baseline_names: Sequence[str] = baselines.NAMES, data_root: str | None = None,
+            baseline_names: Sequence[str] = baselines.DEFAULT, data_root: str | None = None,
             strict: bool = False, configurations: str | None = None, partial: bool | None = None
             ) -> Comparison:
   """Evaluates runs and baselines on one split.

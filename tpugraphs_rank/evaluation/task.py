@@ -160,13 +160,13 @@ def _training(config: run_config.DataConfig, collection: registry.Collection, se
   return stems, train
 
 
-def baseline_scores(task: Task, names: Sequence[str] = baselines.NAMES, seeds: Sequence[int] = (0,)
-                    ) -> dict[str, list[Scores]]:
+def baseline_scores(task: Task, names: Sequence[str] = baselines.DEFAULT,
+                    seeds: Sequence[int] = (0,)) -> dict[str, list[Scores]]:
   """Scores of baselines for the programs of a task.
 
-  The hyperparameters of the boosted trees are chosen once on the validation split, with the first
-  seed. If validation is also the evaluated split, they are chosen on the evaluated configurations
-  (on a sample if there are many), which makes the trees look better than they are. A deterministic
+  Hyperparameters of boosted trees and LambdaRank are chosen once on the validation split, with the
+  first seed. If validation is also the evaluated split, they are chosen on the evaluated
+  configurations (on a sample if there are many), which makes the trees look better than they are. A deterministic
   baseline has one entry for any number of seeds. `default_configuration` is left out if no program
   has an identifiable default; if some have none, a warning says so.
 
@@ -184,8 +184,8 @@ def baseline_scores(task: Task, names: Sequence[str] = baselines.NAMES, seeds: S
   """
   scores: dict[str, list[Scores]] = {}
   for name in baselines.check_names(names):
-    if name == baselines.BOOSTED_TREES:
-      scores[name] = _tree_scores(task, seeds)
+    if name in baselines.TUNED:
+      scores[name] = _tree_scores(task, seeds, name)
     elif name != "default_configuration" or _defaults(task):
       used = seeds[:1] if name in baselines.DETERMINISTIC else seeds
       scores[name] = [baselines.trivial(name, task.programs, seed) for seed in used]
@@ -204,9 +204,9 @@ def _defaults(task: Task) -> bool:
   return lacking < len(task.programs)
 
 
-def _tree_scores(task: Task, seeds: Sequence[int]) -> list[Scores]:
+def _tree_scores(task: Task, seeds: Sequence[int], name: str) -> list[Scores]:
   # Programs that the task has already read are not read again.
   train = task.train or splits.load_programs(task.config, "train", task.seed)
   valid = (task.programs if task.split == "valid"
            else splits.load_programs(task.config, "valid", task.seed))
-  return tree_scores.scores(train, valid, task.programs, seeds)
+  return tree_scores.scores(train, valid, task.programs, seeds, name)

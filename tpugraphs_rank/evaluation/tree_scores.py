@@ -1,17 +1,17 @@
-"""Scores of the boosted trees for a split, with a cache of tuned settings and of scores.
+"""Scores of boosted trees for a split, with a cache of tuned settings and of scores.
 
 Tuning and fitting take minutes, and depend on the data only. Both results are kept under a hash of
 everything that they depend on, so that the evaluation of another run on the same data reuses them.
 The files hold JSON and plain arrays; reading them executes no code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import hashlib
 import logging
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import platformdirs
@@ -21,6 +21,8 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import baselines
+from tpugraphs_rank.evaluation import lambdarank
 from tpugraphs_rank.evaluation import trees
 
 _logger = logging.getLogger(__name__)
@@ -34,32 +36,67 @@ _MAX_CACHED_ROWS = 200_000
 _VERSION = 1
 
 
-def cache_folder() -> pathlib.Path | None:
-  """The folder of the cache; None if the variable TPUGRAPHS_RANK_CACHE is empty, i.e. no cache."""
+class Method(NamedTuple):
+  """A way to fit trees.
+
+  Attributes:
+    name: of the baseline.
+    grid: the settings that are compared on validation.
+    settings: their class.
+    fit: fits to a table of `trees`, settings and a seed; see `trees.Trees` for the result.
+    version: the library and its version.
+  """
+
+  name: str
+  grid: Sequence[Any]
+  settings: Callable[..., Any]
+  fit: Callable[[trees.Table, Any, int], Any]
+  version: str
+
+
+def method(name: str) -> Method:
+  """The method of a baseline, `baselines.BOOSTED_TREES` or `baselines.LAMBDARANK`.
+
+  Raises:
+    ConfigError: the library of the method is not installed.
+  """
+  if name == baselines.BOOSTED_TREES:
+    return Method(name, trees.GRID, trees.Settings, trees.fit_table, sklearn.__version__)
+  assert name == baselines.LAMBDARANK
+  return Method(name, lambdarank.GRID, lambdarank.Settings, lambdarank.fit_table,
+                lambdarank.version())
+
+
+def cache_folder(name: str = baselines.BOOSTED_TREES) -> pathlib.Path | None:
+  """The folder of a baseline's cache; None if TPUGRAPHS_RANK_CACHE is empty, i.e. no cache."""
   chosen = os.environ.get(CACHE_VARIABLE)
   if chosen is None:
     chosen = platformdirs.user_cache_dir("tpugraphs_rank", appauthor=False)
-  return files.expanded(chosen) / "boosted_trees" if chosen else None
+  return files.expanded(chosen) / name if chosen else None
 
 
 def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
-           programs: Sequence[splits.ProgramView], seeds: Sequence[int]) -> list[list[np.ndarray]]:
-  """Scores of tuned boosted trees.
+           programs: Sequence[splits.ProgramView], seeds: Sequence[int],
+           name: str = baselines.BOOSTED_TREES) -> list[list[np.ndarray]]:
+  """Scores of tuned trees.
 
   Args:
     train: the programs to fit.
     valid: the programs to choose hyperparameters on, with the first seed.
     programs: the programs to score.
     seeds: the seeds; each has _MEMBERS fits, whose scores are averaged.
+    name: the baseline, see `method`.
 
   Returns:
     For each seed, for each program (c',) float64, higher = predicted faster.
 
   Raises:
     DataError: a program to fit or to tune on has no runtimes.
+    ConfigError: as for `method`.
   """
-  folder = cache_folder()
-  settings = _tuned(folder, train, valid, seeds[0])
+  how = method(name)
+  folder = cache_folder(name)
+  settings = _tuned(how, folder, train, valid, seeds[0])
   members = [_MEMBERS * seed + member for seed in seeds for member in range(_MEMBERS)]
   small = sum(len(program.indices) for program in programs) <= _MAX_CACHED_ROWS
   target = trees.features_of(programs) if folder and small else None
@@ -67,41 +104,42 @@ def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramVi
   def member_scores(seed: int) -> list[np.ndarray]:
     table = trees.training_table(train, seed)
     path = None if target is None or folder is None else folder / (
-        _digest("scores", *table[:3], table.columns.kept, *(table.columns.edges or ()), target,
-                dataclasses.astuple(settings), seed) + ".npz")
-    cached = _read_scores(path, programs)
+        _digest(how.version, "scores", *table[:3], table.columns.kept,
+                *(table.columns.edges or ()), target, dataclasses.astuple(settings), seed) + ".npz")
+    cached = _read_scores(name, path, programs)
     if cached is not None:
       return cached
-    result = trees.fit_table(table, settings, seed).score(programs)
-    _write_scores(path, result)
+    result = how.fit(table, settings, seed).score(programs)
+    _write_scores(name, path, result)
     return result
 
-  every = trees.run_all(member_scores, members, "boosted_trees: fits", "fit")
+  every = trees.run_all(member_scores, members, f"{name}: fits", "fit")
   return [[np.mean(values, axis=0) for values in zip(*every[start:start + _MEMBERS])]
           for start in range(0, len(every), _MEMBERS)]
 
 
-def _tuned(folder: pathlib.Path | None, train: Sequence[splits.ProgramView],
-           valid: Sequence[splits.ProgramView], seed: int) -> trees.Settings:
+def _tuned(how: Method, folder: pathlib.Path | None, train: Sequence[splits.ProgramView],
+           valid: Sequence[splits.ProgramView], seed: int) -> Any:
   """The settings that `trees.tune` chooses, from the cache if it has them."""
-  grid = trees.GRID
   data = trees.tuning_data(train, valid, seed)
   path = None if folder is None else folder / (
-      _digest("settings", *data.parts(), [dataclasses.astuple(each) for each in grid]) + ".json")
+      _digest(how.version, "settings", *data.parts(),
+              [dataclasses.astuple(each) for each in how.grid]) + ".json")
   if path is not None and path.is_file():
     try:
-      settings = trees.Settings(**files.read_json(path)["settings"])
-      _logger.info("boosted_trees: reused tuned settings in %s", path)
+      settings = how.settings(**files.read_json(path)["settings"])
+      _logger.info("%s: reused tuned settings in %s", how.name, path)
       return settings
     except (errors.DataError, KeyError, TypeError) as error:
-      _logger.warning("boosted_trees: ignored a damaged file of the cache, %s: %s", path, error)
-  settings = trees.tune_on(data, grid)
+      _logger.warning("%s: ignored a damaged file of the cache, %s: %s", how.name, path, error)
+  settings = trees.tune_on(data, how.grid, how.fit, how.name)
   if path is not None:
-    _try_to_write(lambda: files.write_json(path, {"settings": dataclasses.asdict(settings)}))
+    _try_to_write(how.name, lambda: files.write_json(
+        path, {"settings": dataclasses.asdict(settings)}))
   return settings
 
 
-def _read_scores(path: pathlib.Path | None, programs: Sequence[splits.ProgramView]
+def _read_scores(name: str, path: pathlib.Path | None, programs: Sequence[splits.ProgramView]
                  ) -> list[np.ndarray] | None:
   """The scores in a file of the cache; None if it does not exist or is damaged."""
   if path is None or not path.is_file():
@@ -110,36 +148,36 @@ def _read_scores(path: pathlib.Path | None, programs: Sequence[splits.ProgramVie
   try:
     values = npz.read_arrays(path, ["scores"])["scores"]
   except (errors.DataError, errors.MissingDataError, KeyError) as error:
-    _logger.warning("boosted_trees: ignored a damaged file of the cache, %s: %s", path, error)
+    _logger.warning("%s: ignored a damaged file of the cache, %s: %s", name, path, error)
     return None
   if values.dtype != np.float64 or values.shape != (sum(sizes),) or not np.isfinite(values).all():
-    _logger.warning("boosted_trees: ignored a damaged file of the cache, %s", path)
+    _logger.warning("%s: ignored a damaged file of the cache, %s", name, path)
     return None
   return np.split(values, np.cumsum(sizes)[:-1])
 
 
-def _write_scores(path: pathlib.Path | None, values: Sequence[np.ndarray]) -> None:
+def _write_scores(name: str, path: pathlib.Path | None, values: Sequence[np.ndarray]) -> None:
   if path is None:
     return
 
   def write() -> None:
     with files.atomic_write(path) as file:
       np.savez_compressed(file, scores=np.concatenate(values))
-  _try_to_write(write)
+  _try_to_write(name, write)
 
 
-def _try_to_write(write: Any) -> None:
+def _try_to_write(name: str, write: Callable[[], None]) -> None:
   """A cache that cannot be written is no reason to fail."""
   try:
     write()
   except errors.OutputError as error:
-    _logger.warning("boosted_trees: results are not cached: %s; set %s to another folder, or to "
-                    "nothing to disable the cache", error, CACHE_VARIABLE)
+    _logger.warning("%s: results are not cached: %s; set %s to another folder, or to nothing to "
+                    "disable the cache", name, error, CACHE_VARIABLE)
 
 
-def _digest(*parts: Any) -> str:
+def _digest(version: str, *parts: Any) -> str:
   """A SHA-256 of arrays and other values, and of the versions that may change a fit."""
-  digest = hashlib.sha256(repr((_VERSION, sklearn.__version__)).encode())
+  digest = hashlib.sha256(repr((_VERSION, version)).encode())
   for part in parts:
     if isinstance(part, np.ndarray):
       digest.update(repr((part.shape, part.dtype.str)).encode())

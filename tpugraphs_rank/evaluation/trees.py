@@ -87,12 +87,21 @@ class Columns(NamedTuple):
 
 
 class Table(NamedTuple):
-  """Training rows, one per configuration: features (r, f), targets (r,), and weights (r,)."""
+  """Training rows, one per configuration.
+
+  Attributes:
+    features: (r, f), see `columns`.
+    targets: (r,) higher = faster.
+    weights: (r,), equal in total for each graph.
+    columns: what `features` holds.
+    sizes: (g,) int64 rows of each graph; those of a graph are consecutive.
+  """
 
   features: np.ndarray
   targets: np.ndarray
   weights: np.ndarray
   columns: Columns
+  sizes: np.ndarray
 
 
 @contextlib.contextmanager
@@ -170,7 +179,8 @@ def training_table(programs: Sequence[splits.ProgramView], seed: int, most: int 
   columns = Columns(np.flatnonzero(np.ptp(table, axis=0) > 0))
   if len(table) > _BINNED_ROWS:
     columns = columns._replace(edges=[_edges(table[:, column]) for column in columns.kept])
-  return Table(columns.of(table), np.concatenate(targets), weights / weights.mean(), columns)
+  return Table(columns.of(table), np.concatenate(targets), weights / weights.mean(), columns,
+               np.array([len(rows) for rows in targets]))
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
@@ -218,13 +228,15 @@ class Trees:
 
   def staged_scores(self, programs: Sequence[splits.ProgramView]) -> Iterator[list[np.ndarray]]:
     """The result of `score` with the first 1, 2, ... trees."""
-    yield from self._staged_scores(programs, features_of(programs, self._columns))
-
-  def _staged_scores(self, programs: Sequence[splits.ProgramView], features: np.ndarray
-                     ) -> Iterator[list[np.ndarray]]:
     ends = np.cumsum([len(program.indices) for program in programs])[:-1]
-    for values in self._regressor.staged_predict(features):
+    for _, values in self.stages(features_of(programs, self._columns), 1):
       yield np.split(values, ends)
+
+  def stages(self, features: np.ndarray, every: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Numbers of trees, and the scores (r,) of rows of features with these first trees."""
+    for count, values in enumerate(self._regressor.staged_predict(features), start=1):
+      if count % every == 0 or count == self.settings.iterations:
+        yield count, values
 
 
 def fit(programs: Sequence[splits.ProgramView], settings: Settings = Settings(), seed: int = 0
@@ -307,23 +319,33 @@ def tune(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView
   return tune_on(tuning_data(train, valid, seed), GRID if grid is None else grid)
 
 
-def tune_on(data: TuningData, grid: Sequence[Settings]) -> Settings:
-  """The result of `tune` on rows that have been drawn."""
-  def best_stage(settings: Settings) -> tuple[float, Settings]:
-    fitted = fit_table(data.table, settings, data.seed)
+def tune_on(data: TuningData, grid: Sequence[Any], fit_rows: Callable[[Table, Any, int], Any]
+            | None = None, name: str = "boosted_trees") -> Any:
+  """The result of `tune` on rows that have been drawn.
+
+  Args:
+    data: the rows.
+    grid: the settings to compare, dataclasses with `iterations`.
+    fit_rows: fits a ranker to a table; None: `fit_table`. The ranker has `stages`, see `Trees`.
+    name: of the ranker, for the log.
+  """
+  fit_rows = fit_rows or fit_table
+  ends = np.cumsum([len(program.indices) for program in data.valid])[:-1]
+
+  def best_stage(settings: Any) -> tuple[float, Any]:
+    fitted = fit_rows(data.table, settings, data.seed)
     best, best_tau = settings, -np.inf
-    for count, scores in enumerate(fitted._staged_scores(data.valid, data.features), start=1):
-      if count % _STAGE and count != settings.iterations:
-        continue
-      tau = metrics.mean_over_graphs([metrics.kendall_tau(runtimes, score)
-                                      for runtimes, score in zip(data.runtimes, scores)]).mean
+    for count, scores in fitted.stages(data.features, _STAGE):
+      tau = metrics.mean_over_graphs([
+          metrics.kendall_tau(runtimes, score)
+          for runtimes, score in zip(data.runtimes, np.split(scores, ends))]).mean
       if tau > best_tau:
         best, best_tau = dataclasses.replace(settings, iterations=count), tau
     return best_tau, best
 
-  results = run_all(best_stage, grid, "boosted_trees: tuning", "setting")
+  results = run_all(best_stage, grid, f"{name}: tuning", "setting")
   tau, best = max(results, key=lambda result: result[0])
-  _logger.info("boosted_trees: mean tau %s on the validation split with %s",
+  _logger.info("%s: mean tau %s on the validation split with %s", name,
                f"{tau:.3f}" if np.isfinite(tau) else "undefined", ", ".join(
-      f"{name} {value}" for name, value in dataclasses.asdict(best).items()))
+      f"{key} {value}" for key, value in dataclasses.asdict(best).items()))
   return best
