@@ -166,9 +166,9 @@ def baseline_scores(task: Task, names: Sequence[str] = baselines.DEFAULT,
 
   Hyperparameters of boosted trees and LambdaRank are chosen once on the validation split, with the
   first seed. If validation is also the evaluated split, they are chosen on the evaluated
-  configurations (on a sample if there are many), which makes the trees look better than they are. A deterministic
-  baseline has one entry for any number of seeds. `default_configuration` is left out if no program
-  has an identifiable default; if some have none, a warning says so.
+  configurations (on a sample if there are many), which makes the trees look better than they are.
+  A deterministic baseline has one entry for any number of seeds. `default_configuration` is left
+  out if no program has an identifiable default; if some have none, a warning says so.
 
   Args:
     task: the programs.
