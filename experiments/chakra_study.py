@@ -22,6 +22,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import tables
 from tpugraphs_rank.chakra import exporting
+from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.chakra import replay
 from tpugraphs_rank.chakra import trace_graph
 from tpugraphs_rank.cli import app
@@ -124,7 +125,8 @@ def main(argv: list[str]) -> None:
   synthetic = dags.load(output / "synthetic.npz")
   seeds = list(range(values.seeds))
   results = {
-      **run_directory.environment(), "seeds": seeds, "inputs": len(values.input), "sizes": rows,
+      **run_directory.environment(), "seeds": seeds, "sizes": rows,
+      "traces": [path.name for path in graphs_lib.trace_files(values.input)],
       "synthesis": files.read_json(output / "report.json"),
       "comparison": files.read_json(output / "comparison" / "results.json"),
       "predictors": predictors(parts, synthetic, values.ranks, seeds, values.max_epochs),

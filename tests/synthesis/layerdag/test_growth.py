@@ -126,9 +126,17 @@ def test_a_batch_concatenates_its_graphs(direction):
 
 
 def test_kinds_are_the_pairs_that_occur_in_training():
-  kinds = growth.Kinds(np.array([0, 0, 2]), np.array([1, 3, 0]))
+  kinds = growth.Kinds(np.array([0, 0, 2]), np.array([1, 3, 0]), np.array([1, 1, 1]))
   actual = kinds.index(np.array([0, 0, 2, 2, 1, 0]), np.array([3, 1, 0, 1, 0, 7]))
   np.testing.assert_array_equal(actual, [1, 0, 2, -1, -1, -1])
+
+
+def test_kinds_know_the_most_users_of_their_nodes():
+  # Node 0 uses 1 and 2, node 1 uses 2; node 3 stands alone.
+  dags = dags_lib.canonical([(np.array([[0, 1], [0, 2], [1, 2]]), np.array([0, 1, 1, 1]))])
+  kinds = growth.Kinds.of(dags)
+  assert list(zip(kinds.attribute, kinds.operands, kinds.most_users)) == [
+      (0, 2, 0), (1, 0, 2), (1, 1, 1)]
 
 
 def test_the_window_covers_the_usual_edges_and_limits_the_candidates():

@@ -7,9 +7,9 @@ from tpugraphs_rank.synthesis.layerdag import growth
 from tpugraphs_rank.synthesis.layerdag import size_control
 
 
-def _state(count, front, room, most_open, lower, upper):
+def _state(count, front, room, most_open, lower, upper, users=growth.MANY):
   return size_control.State(*(np.array([value]) for value in (
-      count, front, room, most_open, lower, upper)))
+      count, front, room, most_open, lower, upper, users)))
 
 
 def test_limits_surround_the_requested_size():
@@ -85,11 +85,17 @@ def test_graphs_of_any_end_stop_between_their_bounds():
   assert allow(8) == [0, 1, 2, 3]
   assert allow(11) == [0, 1]
   assert allow(12) == [0]
+  # The last layer may have two users in total; at least one, so that a graph can always continue.
+  for users, expected in ((2, [1, 2]), (0, [1])):
+    allowed = size_control.allowed_sizes_of_any_end(
+        _state(7, 1, 3, 1, 8, 12, users), number, False)
+    assert np.flatnonzero(allowed[0]).tolist() == expected
   first = size_control.allowed_sizes_of_any_end(_state(0, 0, 0, 0, 8, 12), number, True)
   assert np.flatnonzero(first[0]).tolist() == [1, 2, 3]
 
 
 def test_mean_operands_counts_nodes_with_operands_only():
-  kinds = growth.Kinds(np.array([0, 1, 2], np.int32), np.array([0, 1, 3], np.int32))
+  kinds = growth.Kinds(np.array([0, 1, 2], np.int32), np.array([0, 1, 3], np.int32),
+                       np.ones(3, np.int32))
   assert size_control.mean_operands(kinds, np.array([0.5, 0.25, 0.25])) == 2.0
   assert size_control.mean_operands(kinds, np.array([1.0, 0.0, 0.0])) == 1.0

@@ -2,7 +2,8 @@
 
 A pair's priority is the log odds of an edge plus logistic noise: it is above 0 with the probability
 of the edge. Without constraints all pairs with positive priority are joined. With constraints,
-pairs are joined in order of priority, as far as the numbers of operands allow.
+pairs are joined in order of priority, as far as the numbers of operands allow. No node gets more
+users than nodes of its kind have in training, unless the numbers of operands require it.
 """
 
 from typing import NamedTuple
@@ -18,12 +19,15 @@ class Layer(NamedTuple):
     front: (c,) bool; the candidate belongs to the previous layer.
     slots: (c,) number of operands that a candidate still needs.
     operands: (s,) numbers of operands of the new nodes.
+    most_users: the most users that may still be joined to a node: for `to_users` (s,) to new nodes,
+      for `to_operands` (c,) to candidates.
   """
 
   priority: np.ndarray
   front: np.ndarray
   slots: np.ndarray
   operands: np.ndarray
+  most_users: np.ndarray
 
 
 def free(layer: Layer) -> np.ndarray:
@@ -61,12 +65,14 @@ def to_users(layer: Layer, remaining: int) -> np.ndarray | None:
     if unjoined[node] and layer.front[candidate] and left[candidate]:
       joined[candidate, node], unjoined[node] = True, False
       left[candidate] -= 1
+  spare_users = layer.most_users - 1
   for place in order:
     candidate, node = divmod(int(place), new)
-    wanted = layer.priority[candidate, node] > 0 or left[candidate] > below
-    if wanted and left[candidate] and not joined[candidate, node]:
+    likely = layer.priority[candidate, node] > 0 and spare_users[node] > 0
+    if (likely or left[candidate] > below) and left[candidate] and not joined[candidate, node]:
       joined[candidate, node] = True
       left[candidate] -= 1
+      spare_users[node] -= 1
   # Candidates visited early may have skipped pairs that later layers cannot supply after all.
   for candidate in np.flatnonzero(left > below):
     spare = np.flatnonzero(~joined[candidate])
@@ -89,4 +95,25 @@ def to_operands(layer: Layer) -> np.ndarray | None:
   joined[np.where(layer.front[:, None], layer.priority, -np.inf).argmax(axis=0), nodes] = True
   rest = np.where(joined, -np.inf, layer.priority)
   rank = np.argsort(np.argsort(-rest, axis=0, kind="stable"), axis=0)
-  return joined | (rank < layer.operands - 1)
+  joined |= rank < layer.operands - 1
+  return joined if (joined.sum(axis=1) <= layer.most_users).all() else _limited(layer)
+
+
+def _limited(layer: Layer) -> np.ndarray:
+  """`to_operands` where some candidates would get too many users."""
+  count, new = layer.priority.shape
+  joined = np.zeros([count, new], bool)
+  spare, lacks = layer.most_users.copy(), layer.operands.copy()
+  in_order = [divmod(int(place), new) for place in np.argsort(
+      -layer.priority, axis=None, kind="stable")]
+  # First one operand in the previous layer for each new node, then the others. Last, nodes that
+  # lack an operand because all users are taken get one all the same.
+  for only_front, is_limited in ((True, True), (True, False), (False, True), (False, False)):
+    for candidate, node in in_order:
+      if only_front and (joined[:, node].any() or not layer.front[candidate]):
+        continue
+      if lacks[node] and not joined[candidate, node] and (spare[candidate] > 0 or not is_limited):
+        joined[candidate, node] = True
+        spare[candidate] -= 1
+        lacks[node] -= 1
+  return joined

@@ -18,6 +18,10 @@ from tpugraphs_rank.synthesis.layerdag import settings
 
 Arrays = dict[str, np.ndarray]
 
+# Limits of what is read from the file of a model.
+_MOST_ATTRIBUTES = 64
+_LARGEST = 10**6
+
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
@@ -85,6 +89,7 @@ class Facts:
     """All facts as arrays for a file; the names within "numbers" are part of the file format."""
     arrays: Arrays = {
         "kind_attribute": self.kinds.attribute, "kind_operands": self.kinds.operands,
+        "kind_users": self.kinds.most_users,
         "conditions": self.conditions.table, "numbers": np.array(json.dumps({
             "x_names": self.x_names, "conditions": self.conditions.names,
             "most_nodes": self.max_nodes, "most_layers": self.max_layers,
@@ -98,19 +103,74 @@ class Facts:
 
   @classmethod
   def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Facts":
-    """Reads what `arrays` returned; raises KeyError where an array is missing."""
+    """Reads what `arrays` returned.
+
+    Raises:
+      KeyError: an array is missing.
+      DataError: an array or a number is of another kind.
+    """
     numbers = files.parse_json(str(arrays["numbers"]), "numbers")
+    _check_numbers(numbers)
     count = len(numbers["x_names"])
+    _check_arrays(arrays, count, len(numbers["conditions"]))
     words = tuple(arrays[f"vocabulary_{place}"] for place in range(count))
     return cls(
         tuple(numbers["x_names"]), words,
-        growth.Kinds(arrays["kind_attribute"], arrays["kind_operands"]),
+        growth.Kinds(arrays["kind_attribute"], arrays["kind_operands"], arrays.get(
+            "kind_users", np.full(len(arrays["kind_attribute"]), growth.MANY, np.int32))),
         conditions_lib.Conditions(
             tuple(numbers["conditions"]), arrays["conditions"], len(words[0])),
         tuple(arrays[f"marginal_{place}"] for place in range(count)),
         numbers["most_nodes"], numbers["most_layers"], numbers["widest"], numbers["degree"],
         numbers.get("collection", ""), numbers.get("features", 1), numbers.get("window", 0),
         numbers.get("single_root", True))
+
+
+def _check_numbers(numbers: Any) -> None:
+  """Raises DataError unless `numbers` are those of a model."""
+  if not isinstance(numbers, dict):
+    raise errors.DataError("numbers is no JSON object")
+  for name in ("x_names", "conditions"):
+    if not isinstance(numbers.get(name), list) or not all(
+        isinstance(entry, str) for entry in numbers[name]):
+      raise errors.DataError(f"numbers: {name} is no list of strings")
+  if not 0 < len(numbers["x_names"]) <= _MOST_ATTRIBUTES:
+    raise errors.DataError(f"numbers: x_names has {len(numbers['x_names'])} names; expected 1 to "
+                           f"{_MOST_ATTRIBUTES}")
+  for name, default in (("most_nodes", None), ("most_layers", None), ("widest", None),
+                        ("features", 1), ("window", 0)):
+    value = numbers.get(name, default)
+    if type(value) is not int or not 0 <= value <= _LARGEST:
+      raise errors.DataError(f"numbers: {name} is no whole number from 0 to {_LARGEST}")
+  degree = numbers.get("degree")
+  if type(degree) not in (int, float) or not 0 < degree <= _LARGEST:
+    raise errors.DataError(f"numbers: degree is no number above 0 and up to {_LARGEST}")
+  if (not isinstance(numbers.get("collection", ""), str)
+      or not isinstance(numbers.get("single_root", True), bool)):
+    raise errors.DataError("numbers: collection is no string, or single_root not true or false")
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray], attributes: int, conditions: int) -> None:
+  """Raises DataError unless the arrays of a model fit each other."""
+  vocabularies = [arrays[f"vocabulary_{place}"] for place in range(attributes)]
+  kinds, operands, table = (
+      arrays[key] for key in ("kind_attribute", "kind_operands", "conditions"))
+  for place, words in enumerate(vocabularies):
+    if words.ndim != 1 or not words.size or words.dtype.kind not in "iufU":
+      raise errors.DataError(f"vocabulary_{place} is no list of words or numbers")
+    marginal = arrays[f"marginal_{place}"]
+    expected = kinds.size if place == 0 else words.size
+    if (marginal.shape != (expected,) or marginal.dtype.kind != "f"
+        or not np.isfinite(marginal).all() or (marginal < 0).any() or not marginal.sum() > 0):
+      raise errors.DataError(f"marginal_{place} is no list of {expected} frequencies")
+  if (kinds.ndim != 1 or kinds.shape != operands.shape or not kinds.size
+      or kinds.dtype.kind not in "iu" or operands.dtype.kind not in "iu"
+      or kinds.min() < 0 or kinds.max() >= vocabularies[0].size
+      or operands.min() < 0 or operands.max() > _LARGEST):
+    raise errors.DataError("kind_attribute and kind_operands are no lists of values and numbers")
+  if (table.ndim != 2 or table.shape[1] != conditions or table.dtype.kind != "f"
+      or not len(table) or not np.isfinite(table).all()):
+    raise errors.DataError(f"conditions is no table of {conditions} columns of numbers")
 
 
 class Generator:

@@ -28,6 +28,7 @@ Arrays = dict[str, np.ndarray]
 MAX_SLOTS = 31
 MAX_GAP = 15
 MAX_COUNT = 127
+MANY = 2 ** 30
 # Version of the features of a step. 1: counts up to `MAX_COUNT`. 2: also counts of any size, and
 # the ratio of the nodes that are left to the open slots. 3: also what is left of each requested
 # count, see `conditions.COUNTS`.
@@ -46,16 +47,21 @@ class Kinds:
   Attributes:
     attribute: (K,) values of the first attribute.
     operands: (K,) numbers of distinct operands.
+    most_users: (K,) the most users of a node of this kind in training; MANY if unknown.
   """
 
   attribute: np.ndarray
   operands: np.ndarray
+  most_users: np.ndarray
 
   @classmethod
   def of(cls, dags: dags_lib.Dags) -> "Kinds":
     """The sorted kinds that occur in graphs."""
-    pairs = np.unique(np.stack([dags.x[:, 0], dags.num_operands], axis=1), axis=0)
-    return cls(pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int32))
+    pairs, kind = np.unique(
+        np.stack([dags.x[:, 0], dags.num_operands], axis=1), axis=0, return_inverse=True)
+    most = np.zeros(len(pairs), np.int32)
+    np.maximum.at(most, kind.reshape(-1), dags.num_users.astype(np.int32))
+    return cls(pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int32), most)
 
   def __len__(self) -> int:
     return len(self.attribute)

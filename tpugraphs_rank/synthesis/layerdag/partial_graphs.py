@@ -101,6 +101,14 @@ class PartialGraphs:
     np.maximum.at(most, self._step, self._room)
     return most
 
+  def most_users(self) -> np.ndarray:
+    """(S,) users that the nodes of the last layer may have in total."""
+    return self._sum(self._kinds.most_users[self._x[:, 0]] * (self._level == self.layer - 1))
+
+  def spare_users(self, rows: np.ndarray) -> np.ndarray:
+    """The most users that rows may still get."""
+    return np.maximum(self._kinds.most_users[self._x[rows, 0]] - self._done[rows], 0)
+
   def arrays(self, with_unspecified: bool) -> dict[str, np.ndarray]:
     """The next step of each active graph, as in `growth.batch`.
 

@@ -15,6 +15,7 @@ from tpugraphs_rank.synthesis.layerdag import decoding
 from tpugraphs_rank.synthesis.layerdag import diffusion
 from tpugraphs_rank.synthesis.layerdag import encoders
 from tpugraphs_rank.synthesis.layerdag import generator as generator_lib
+from tpugraphs_rank.synthesis.layerdag import growth
 from tpugraphs_rank.synthesis.layerdag import networks as modules_lib
 from tpugraphs_rank.synthesis.layerdag import partial_graphs
 from tpugraphs_rank.synthesis.layerdag import size_control
@@ -196,7 +197,10 @@ class Sampler:
     logits = self._call("_size_logits", contexts)
     now = size_control.State(
         state.node_counts(), *state.open_slots(), state.most_open_slots(),
-        limits.lower[state.active], limits.upper[state.active])
+        limits.lower[state.active], limits.upper[state.active],
+        # Without constraints, edges are not limited, so neither are sizes.
+        state.most_users() if self.options.constrained else np.full(
+            len(state.active), growth.MANY))
     number = np.arange(logits.shape[1])
     limited = self._forward and self.options.constrained
     if limited:
@@ -239,7 +243,8 @@ class Sampler:
     priority = logits / self.options.temperature + rng.logistic(size=len(logits))
     front = arrays["candidate_gap"] == 1
     slots = state.slots[state.candidates]
-    operands = self.generator.facts.kinds.operands[arrays["new_x"][:, 0]]
+    kinds, kind = self.generator.facts.kinds, arrays["new_x"][:, 0]
+    operands, spare = kinds.operands[kind], state.spare_users(state.candidates)
     starts = [np.cumsum(counts) - counts for counts in (candidates, new, candidates * new)]
     joined: list[np.ndarray | None] = []
     for step, (first, first_new, first_pair) in enumerate(zip(*starts)):
@@ -247,8 +252,9 @@ class Sampler:
       square = priority[first_pair:first_pair + candidates[step] * new[step]]
       edges = self._decoded(decoding.Layer(
           square.reshape(candidates[step], new[step]), front[old], slots[old],
-          operands[first_new:first_new + new[step]]), int(remaining[step])
-      ) if candidates[step] else None
+          operands[first_new:first_new + new[step]],
+          kinds.most_users[kind[first_new:first_new + new[step]]] if self._forward else spare[old]),
+                            int(remaining[step])) if candidates[step] else None
       if edges is not None:
         candidate, node = np.nonzero(edges)
         edges = np.stack([state.candidates[old][candidate], node + first_new], axis=1)

@@ -41,6 +41,7 @@ class State:
     most_open: the largest number of open slots of a single node.
     lower: the smallest number of nodes with which the graph may end.
     upper: the largest number of nodes.
+    users: users that the nodes of the last layer may have in total; see `growth.Kinds`.
   """
 
   count: np.ndarray
@@ -49,6 +50,7 @@ class State:
   most_open: np.ndarray
   lower: np.ndarray
   upper: np.ndarray
+  users: np.ndarray
 
   @property
   def budget(self) -> np.ndarray:
@@ -132,6 +134,8 @@ def allowed_sizes_of_any_end(state: State, number: np.ndarray, first: bool) -> n
   grows = (size > 0) & (size <= state.budget[:, None])
   if first:
     return grows
+  # Each new node uses a node of the last layer.
+  grows &= size <= np.maximum(state.users, 1)[:, None]
   may_end = state.count >= np.minimum(state.lower, state.upper)
   return np.where(size == 0, (may_end | (state.room == 0))[:, None],
                   grows & (state.room[:, None] > 0))
