@@ -57,7 +57,7 @@ def _values(hint, metadata):
   above = metadata["above"]
   low = above if metadata["minimum"] is None else metadata["minimum"]
   return {
-      bool: st.booleans(), str: st.text(max_size=8),
+      bool: st.booleans(), str: st.text(max_size=8).filter(lambda text: "\0" not in text),
       int: st.integers(-2**63 if low is None else low,
                        2**63 - 1 if metadata["maximum"] is None else metadata["maximum"]),
       float: st.floats(low, metadata["maximum"], allow_nan=False, allow_infinity=False,

@@ -24,6 +24,8 @@ from tpugraphs_rank import escaping
 ConfigT = TypeVar("ConfigT")
 
 _LONGEST_NAME = 255
+_LONGEST_TEXT = 4096  # The longest path that the system accepts.
+_MOST_ELEMENTS = 64  # Of a list.
 
 Choices = tuple[Any, ...] | Callable[[], Iterable[Any]]
 
@@ -169,11 +171,18 @@ def _checked(value: Any, hint: Any, field: dataclasses.Field, source: str, name:
     raise errors.ConfigError(
         f"{source}: {name} = {escaping.value(value)} is not {_describe(hint)}{size}")
   elements = converted if isinstance(converted, tuple) else (converted,)
+  if len(elements) > _MOST_ELEMENTS:
+    raise errors.ConfigError(
+        f"{source}: {name} has {len(elements):,} elements; expected at most {_MOST_ELEMENTS}")
   choices = choices_of(field)
   is_open = callable(field.metadata.get("choices"))
   for element in elements:
     if element is None:
       continue
+    if isinstance(element, str) and (len(element) > _LONGEST_TEXT or "\0" in element):
+      raise errors.ConfigError(
+          f"{source}: {name} = {escaping.value(element)}; expected at most {_LONGEST_TEXT:,} "
+          "characters, none of which is a null character")
     if choices and element not in choices:
       raise errors.ConfigError(
           f"{source}: {name} = {escaping.value(element)}"
@@ -182,6 +191,7 @@ def _checked(value: Any, hint: Any, field: dataclasses.Field, source: str, name:
     for limit, wrong, text in _LIMITS:
       bound = field.metadata.get(limit)
       if bound is not None and wrong(element, bound):
+        bound = f"{bound:,}" if isinstance(bound, int) else bound
         raise errors.ConfigError(
             f"{source}: {name} = {escaping.value(element)}; expected {text} {bound}")
   return converted

@@ -13,17 +13,14 @@ import logging
 import math
 import os
 import pathlib
-import secrets
 import stat
 from typing import Any, BinaryIO
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
+from tpugraphs_rank import partials
 
 PathLike = str | os.PathLike[str]
-
-# Bytes of a file's name that the usual file systems allow.
-_LONGEST_NAME = 255
 
 # Bytes of a file that is read at once: protobuf, whose messages have at most 2 GB, sets the limit.
 MAX_FILE_BYTES = 2**31 - 1
@@ -104,14 +101,15 @@ def check_regular(path: PathLike, expected: str) -> None:
   if stat.S_ISDIR(mode):
     raise errors.MissingDataError(f"no file {shown}: it is a folder; expected {expected}")
   if not stat.S_ISREG(mode):
-    kind = next((name for test, name in _SPECIAL if test(mode)), "a special file")
     raise errors.DataError(
-        f"{shown} is {kind}, which may never end; expected {expected}; copy what it contains to an "
-        "ordinary file first")
+        f"{shown} is {_special(mode)}, which may never end; expected {expected}; copy what it "
+        "contains to an ordinary file first")
 
 
-_SPECIAL = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
-            (stat.S_ISSOCK, "a socket"))
+def _special(mode: int) -> str:
+  if stat.S_ISFIFO(mode):
+    return "a pipe"
+  return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def read_bytes(path: PathLike, expected: str, limit: int = MAX_FILE_BYTES) -> bytes:
@@ -145,6 +143,8 @@ def read_bytes(path: PathLike, expected: str, limit: int = MAX_FILE_BYTES) -> by
 def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
   """Opens a binary file that appears at `path` only once the block ends without an error.
 
+  What killed processes left in the folder is removed; see `partials`.
+
   Raises:
     OutputError: the folder cannot be created or written.
   """
@@ -152,41 +152,42 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
   handle = None
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # `tempfile` would create files that only the owner can read. The mode of an ordinary file
-    # follows the process's umask, and reading the umask would change it for other threads.
-    handle = open(path.with_name(_partial_name(path.name)), "xb")
+    if path.is_dir():
+      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():  # Renaming would replace a device such as /dev/null.
+      raise errors.OutputError(
+          f"cannot write {path}: it is {_special(os.stat(path).st_mode)}; expected the name of an "
+          "ordinary file")
+    partials.remove_leftovers(path.parent)
+    handle = partials.create(path)
     with handle:
       yield handle
       handle.flush()
       os.fsync(handle.fileno())
-    os.replace(handle.name, path)
+      os.replace(handle.name, path)
     handle = None
   except errors.TpuGraphsRankError:
     raise
   except OSError as error:
-    raise errors.OutputError(f"cannot write {path}: {_problem(path, error)}") from error
+    raise output_error(path, error) from error
   finally:
     if handle is not None:
       with contextlib.suppress(OSError):
         os.unlink(handle.name)
 
 
-def _partial_name(name: str) -> str:
-  """A temporary name that is no longer than a file system allows, if `name` itself is not."""
-  end = f".{secrets.token_hex(8)}.partial"
-  # Cut bytes, not characters: the limit is on bytes.
-  start = os.fsencode(name)[:_LONGEST_NAME - len(end) - 1]
-  return f".{start.decode('utf-8', 'ignore')}{end}"
+def output_error(path: PathLike, error: OSError) -> errors.OutputError:
+  """The typed error for a failure to write: what is wrong with the output, and the remedy."""
+  return errors.OutputError(f"cannot write {path}: {_problem(pathlib.Path(path), error)}")
 
 
 def _problem(path: pathlib.Path, error: OSError) -> str:
-  """What is wrong with an output, and the remedy."""
   text = error.strerror or str(error)
   match error.errno:
     case errno.ENAMETOOLONG:
       longest = max(path.parts, key=lambda part: len(os.fsencode(part)))
       return (f"{text}: {longest[:20]}... has {len(os.fsencode(longest))} bytes; choose a name of "
-              f"at most {_LONGEST_NAME}, and a shorter path")
+              f"at most {partials.LONGEST_NAME}, and a shorter path")
     case errno.ENOSPC | errno.EDQUOT:
       return f"{text}; free some space, or choose an output folder on another disk"
     case errno.ENOTDIR | errno.EEXIST:

@@ -48,10 +48,10 @@ class DataConfig:
       "--split_by=configuration.", above=0.0, maximum=0.5)
   min_configs: int = setting(
       2, "Skip graphs that have fewer distinct configurations than this. The log counts them.",
-      minimum=2)
+      minimum=2, maximum=10**9)
   max_graphs: int | None = setting(
       None, "Maximum number of training programs, sampled with the seed. Default: all.", minimum=1,
-      common=True)
+      common=True, maximum=10**9)
   duplicates: str = setting(
       "keep", "How training treats equal configurations of one graph: keep all of them, or keep "
       "one with their mean, minimum or first runtime. Validation and test always keep all of them, "
@@ -71,12 +71,13 @@ class DataConfig:
 class BatchConfig:
   """What one training step computes on."""
 
-  batch_size: int = setting(8, "Lists of configurations per training step.", minimum=1, common=True)
+  batch_size: int = setting(
+      8, "Lists of configurations per training step.", minimum=1, maximum=65536, common=True)
   max_configs: int = setting(
       32, "Maximum configurations per list. A list holds configurations of one graph.", minimum=2,
-      common=True)
+      common=True, maximum=10**6)
   lists_per_graph: int = setting(
-      4, "Lists sampled from each graph per epoch.", minimum=1, common=True)
+      4, "Lists sampled from each graph per epoch.", minimum=1, maximum=10**6, common=True)
   config_skew: float = setting(
       0.0, "How strongly sampling prefers fast configurations: the fastest is exp(skew) times as "
       "likely to be sampled as the slowest. 0 samples uniformly.", minimum=0.0, maximum=20.0)
@@ -85,17 +86,19 @@ class BatchConfig:
       "only, backprop computes on the whole graph with gradients through one segment only.",
       choices=("full", "drop", "backprop"))
   max_nodes: int = setting(
-      1000, "Maximum nodes per segment, with --segment_mode=drop or backprop.", minimum=1)
+      1000, "Maximum nodes per segment, with --segment_mode=drop or backprop.", minimum=1,
+      maximum=10**9)
   edge_drop_rate: float = setting(
       0.0, "Fraction of edges dropped at random in each training step.", minimum=0.0, maximum=0.95)
   feature_noise: float = setting(
       0.0, "Standard deviation of the noise added to the scaled node features during training.",
       minimum=0.0, maximum=2.0)
   eval_batch_configs: int = setting(
-      256, "Configurations scored per batch in validation and evaluation.", minimum=1, hashed=False)
+      256, "Configurations scored per batch in validation and evaluation.", minimum=1,
+      maximum=10**6, hashed=False)
   scoring_megabytes: int = setting(
       512, "Approximate memory in MB for the configurations of a large program during scoring. "
-      "Scores do not depend on it.", minimum=1, hashed=False)
+      "Scores do not depend on it.", minimum=1, maximum=10**7, hashed=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +112,15 @@ class ModelConfig:
   members: int = setting(
       1, "Number of networks in the ensemble. They train together, and their scores are averaged.",
       minimum=1, maximum=64, common=True)
-  opcode_width: int = setting(32, "Width of the opcode embedding.", minimum=1)
-  hidden_width: int = setting(64, "Width of the hidden states.", minimum=1, common=True)
+  opcode_width: int = setting(32, "Width of the opcode embedding.", minimum=1, maximum=65536)
+  hidden_width: int = setting(
+      64, "Width of the hidden states.", minimum=1, maximum=65536, common=True)
   num_convolutions: int = setting(
       2, "Number of graph convolutions.", minimum=0, maximum=64, common=True)
   mlp_layers: int = setting(
       1, "Number of MLP layers in each convolution.", minimum=1, maximum=16)
   head_widths: tuple[int, ...] = setting(
-      (64,), "Widths of the hidden layers of the final MLP.", minimum=1)
+      (64,), "Widths of the hidden layers of the final MLP.", minimum=1, maximum=65536)
   activation: str = setting("leaky_relu", "Activation function.",
                             choices=("leaky_relu", "relu", "gelu", "tanh"))
   residual: str = setting(
@@ -153,10 +157,10 @@ class ModelConfig:
       0.0, "Dropout rate of hidden states and pooled vectors. All configurations share one mask.",
       minimum=0.0, maximum=0.9, common=True)
   attention_width: int = setting(
-      32, "Width of the queries and keys of attention_gnn.", minimum=1)
+      32, "Width of the queries and keys of attention_gnn.", minimum=1, maximum=65536)
   attention_reference: int = setting(
       32, "Number of reference configurations that attention_gnn compares with when it scores.",
-      minimum=1)
+      minimum=1, maximum=10**6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,21 +170,23 @@ class LossConfig:
   losses: tuple[str, ...] = setting(
       ("list_mle",), "Names of the losses. Training minimises their weighted sum.",
       choices=registries.LOSSES.names, common=True)
-  loss_weights: tuple[float, ...] = setting((1.0,), "Weight of each loss.", minimum=0.0)
+  loss_weights: tuple[float, ...] = setting(
+      (1.0,), "Weight of each loss.", minimum=0.0, maximum=1e6)
   l2_regularization: float = setting(
-      1e-6, "Weight of the squared norm of all kernels.", minimum=0.0)
+      1e-6, "Weight of the squared norm of all kernels.", minimum=0.0, maximum=1e6)
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
   """Adam, its learning-rate schedule and gradient clipping."""
 
-  learning_rate: float = setting(1e-3, "Peak learning rate of Adam.", above=0.0, common=True)
+  learning_rate: float = setting(
+      1e-3, "Peak learning rate of Adam.", above=0.0, maximum=1e3, common=True)
   schedule: str = setting(
       "cosine", "Learning rate after the warm-up: constant, or a cosine decay to 1 % of the peak.",
       choices=("constant", "cosine"))
-  warmup_steps: int = setting(50, "Steps of linear warm-up.", minimum=0)
-  clip_norm: float = setting(1.0, "Maximum global norm of the gradient.", above=0.0)
+  warmup_steps: int = setting(50, "Steps of linear warm-up.", minimum=0, maximum=10**9)
+  clip_norm: float = setting(1.0, "Maximum global norm of the gradient.", above=0.0, maximum=1e9)
   ema_decay: float = setting(
       0.0, "Decay per step of the exponential moving average of the weights, which validation and "
       "scoring use. 0 uses the weights themselves.", minimum=0.0, maximum=0.99999)
@@ -192,10 +198,10 @@ class TrainingConfig:
 
   seed: int = setting(
       0, "Seed of all random numbers.", minimum=0, maximum=2 ** 31 - 1, common=True)
-  epochs: int = setting(60, "Maximum number of epochs.", minimum=1, common=True)
+  epochs: int = setting(60, "Maximum number of epochs.", minimum=1, maximum=10**7, common=True)
   steps_per_epoch: int | None = setting(
       None, "Training steps per epoch; programs repeat as often as needed. Default: as many as "
-      "--lists_per_graph lists of each program fill.", minimum=1)
+      "--lists_per_graph lists of each program fill.", minimum=1, maximum=10**7)
   validation_metric: str = setting(
       "kendall_tau", "Metric on the validation split that selects the best checkpoint and decides "
       "about early stopping.", choices=registries.VALIDATION_METRICS.names, common=True)
@@ -204,8 +210,9 @@ class TrainingConfig:
       "behind the published results on the public layout collections.",
       choices=VALIDATION_CONFIGS)
   patience: int = setting(
-      20, "Stop after this many epochs without a better validation metric.", minimum=1, common=True)
-  validate_every: int = setting(1, "Epochs between validations.", minimum=1)
+      20, "Stop after this many epochs without a better validation metric.", minimum=1,
+      maximum=10**9, common=True)
+  validate_every: int = setting(1, "Epochs between validations.", minimum=1, maximum=10**9)
   initial_checkpoint: str | None = setting(
       None, "Run directory to start from: training begins with its best weights and its feature "
       "scaling.", hashed=False, common=True)
@@ -213,7 +220,8 @@ class TrainingConfig:
       (), "Python modules or files to import first. They register models, losses or metrics by "
       "name.", hashed=False, common=True)
   threads: int = setting(
-      1, "Threads that TensorFlow uses within one operation.", minimum=1, hashed=False)
+      1, "Threads that TensorFlow uses within one operation.", minimum=1,
+      maximum=1024, hashed=False)
   tensorboard: bool = setting(True, "Write TensorBoard event files.", hashed=False)
 
 
@@ -228,9 +236,11 @@ class AugmentConfig:
       0.5, "Fraction of each step's lists that come from synthetic programs, rounded to at least "
       "one list. 1 trains on synthetic programs only.", above=0.0, maximum=1.0)
   synthetic_weight: float = setting(
-      1.0, "Weight of a synthetic list in the loss. A real list has weight 1.", above=0.0)
+      1.0, "Weight of a synthetic list in the loss. A real list has weight 1.", above=0.0,
+      maximum=1e6)
   synthetic_graphs: int | None = setting(
-      None, "Maximum number of synthetic programs, sampled with the seed. Default: all.", minimum=1)
+      None, "Maximum number of synthetic programs, sampled with the seed. Default: all.", minimum=1,
+      maximum=10**9)
   synthetic_held_back: str = setting(
       "unseen", "Which synthetic programs to leave out because they resemble the validation or "
       "test split. unseen: programs whose graph, ignoring shapes, is in those splits and not in "

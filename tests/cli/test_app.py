@@ -6,12 +6,14 @@ import io
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import types
 
 from absl import flags
+import numpy as np
 import pytest
 import tqdm
 
@@ -19,6 +21,7 @@ from tests.helpers import commands
 from tpugraphs_rank import commands as names
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
+from tpugraphs_rank import folder_locks
 from tpugraphs_rank import registries
 from tpugraphs_rank import run_config
 from tpugraphs_rank.cli import app
@@ -271,3 +274,39 @@ def test_a_log_line_does_not_break_a_progress_bar(run):
   _, text = run(main)
   [line] = [line for line in text.replace("\r", "\n").splitlines() if "a line" in line]
   assert line == "a line"
+
+
+# ---- one process in a folder, and memory ---------------------------------------------------------
+
+
+def test_a_command_that_resumes_holds_its_folder(run, tmp_path):
+  options = {"define_flags": lambda: flags.DEFINE_string("try_output", None, "A folder."),
+             "kept": ("the run is kept", "try_output")}
+  folder = tmp_path / "mine"
+  inside = []
+
+  def main(argv):
+    inside.extend(path.name for path in folder.iterdir())
+    (folder / "result").touch()
+
+  assert run(main, "--try_output", str(folder), **options) == (0, "")
+  assert inside == [".lock"] and [path.name for path in folder.iterdir()] == ["result"]
+  with folder_locks.hold(folder):
+    status, output = run(main, "--try_output", str(folder), **options)
+    assert status == 1 and output.startswith(
+        f"error: {folder} is in use by process {os.getpid()} on {socket.gethostname()}; wait for "
+        "it with --wait")
+
+
+def test_memory_that_runs_out_is_one_line_with_what_to_lower(run):
+  def allocate(argv):
+    np.empty(1 << 60, np.uint8)
+
+  assert run(allocate) == (
+      1, "error: memory ran out; end other programs, or use a machine with more memory\n")
+  exhausted = type("ResourceExhaustedError", (Exception,),
+                   {"__module__": "tensorflow.python.framework.errors_impl"})
+  define = lambda: [flags.DEFINE_integer(name, 1, "A number.") for name in ("max_configs", "jobs")]
+  assert run(_raises(exhausted("OOM")), define_flags=define) == (
+      1, "error: memory ran out; lower --max_configs or --jobs, end other programs, or use a "
+      "machine with more memory\n")

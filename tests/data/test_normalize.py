@@ -197,3 +197,35 @@ def test_tensor_sizes_are_those_of_the_operands():
   root = np.sqrt(np.array([4, 16, 36, 64, 100]) / 44)
   np.testing.assert_allclose(
       normalize.tensor_sizes(changed), root[[[4, 4, 4], [2, 1, 0], [3, 2, 2]]])
+
+
+def _set(name, new):
+  return lambda arrays: arrays.update({name: new(arrays[name])})
+
+
+@pytest.mark.parametrize("change, message", [
+    (_set("nodes_deviation", lambda a: a * 0), "nodes_deviation holds 0.0; expected numbers above"),
+    (_set("configs_deviation", lambda a: -a), "configs_deviation holds -"),
+    (_set("nodes_mean", lambda a: a * np.nan), "nodes_mean or nodes_deviation holds other"),
+    (_set("nodes_mean", lambda a: a.astype(np.float32)), "nodes_mean or nodes_deviation holds"),
+    (_set("nodes_columns", lambda a: a + 140), "nodes_columns do not ascend from 0 to 139"),
+    (_set("nodes_columns", lambda a: a - 140), "nodes_columns do not ascend from 0 to 139"),
+    (_set("nodes_columns", lambda a: a[::-1]), "nodes_columns do not ascend from 0 to 139"),
+    (_set("nodes_columns", lambda a: a * 1.0), "nodes_columns, .* the first of whole numbers"),
+    (_set("configs_mean", lambda a: a[1:]), "configs_columns, configs_mean and configs_deviation"),
+    (_set("opcodes", lambda a: a + 128), "opcodes are not ids below 128"),
+    (_set("feature_padding", lambda a: a + 1), "feature_padding is neither 0 nor -1"),
+    (_set("feature_padding", lambda a: np.zeros(2, int)), "feature_padding is neither 0 nor -1"),
+])
+def test_a_valid_file_of_wrong_values_is_refused(tmp_path, change, message):
+  arrays = normalize.Normalizer.fit([synthetic.tile_graph(0)]).arrays()
+  change(arrays)
+  np.savez(tmp_path / "n.npz", **arrays)
+  with pytest.raises(errors.RunDirectoryError, match=f"n.npz cannot be read .*{message}"):
+    normalize.Normalizer.load(tmp_path / "n.npz")
+
+
+def test_columns_that_this_version_does_not_compute():
+  scaling = normalize.Scaling(np.array([0, 9]), np.zeros(2), np.ones(2))
+  with pytest.raises(errors.CompatibilityError, match="feature 9, and this version computes 5"):
+    scaling(np.zeros([1, 5]))

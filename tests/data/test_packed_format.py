@@ -1,9 +1,11 @@
 """Files of mapped arrays: round trips, and typed errors for any damage."""
 
 import io
+import json
 import os
 import pathlib
 import pickle
+import re
 import struct
 import zlib
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank.data import packed_format
 
 DTYPES = st.sampled_from([np.int8, np.uint16, np.uint32, np.int64, np.float32, np.uint64])
@@ -91,7 +94,7 @@ def test_blocks_that_end_in_an_error_leave_the_file_as_it_was(tmp_path):
 
 def test_a_missing_file(tmp_path):
   for path in (tmp_path / "gone.pack", tmp_path):
-    with pytest.raises(errors.MissingDataError, match=f"cannot read {path}: "):
+    with pytest.raises(errors.MissingDataError, match=f"no file {path}"):
       packed_format.Reader(path)
 
 
@@ -173,3 +176,50 @@ def test_a_reader_holds_no_file_and_may_be_sent_to_another_process(tmp_path):
 def test_the_checksum_is_that_of_the_bytes(tmp_path):
   reader = packed_format.Reader(_write(tmp_path / "r.pack"))
   assert reader.arrays["b"].crc32 == zlib.crc32(ARRAYS["b"].tobytes())
+
+
+# ---- forged tables: their checksum is right ------------------------------------------------------
+
+
+def _forged(path, change):
+  """A file whose table was changed and has a valid checksum."""
+  with files.atomic_write(path) as file:
+    writer = packed_format.Writer(file)
+    writer.add("x", np.arange(6, dtype=np.int32).reshape(2, 3))
+    writer.finish({"kind": "tile"})
+  content = path.read_bytes()
+  magic, version, _, start, length = packed_format._PREFIX.unpack_from(content)
+  table = change(json.loads(content[start:start + length]))
+  text = table if isinstance(table, bytes) else json.dumps(table).encode()
+  path.write_bytes(packed_format._PREFIX.pack(magic, version, zlib.crc32(text), start, len(text))
+                   + content[packed_format._PREFIX.size:start] + text)
+
+
+def _entry(**values):
+  def change(table):
+    table["arrays"]["x"].update(values)
+    return table
+  return change
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda table: [], "its table lacks meta or arrays"),
+    (lambda table: {"meta": 1, "arrays": {}}, "its table lacks meta or arrays"),
+    (lambda table: {**table, "arrays": {"x": 3}}, "entry of its array 'x' is incomplete"),
+    (lambda table: b"[" * 500, "is not valid JSON"),
+    (_entry(dtype="|O"), "its array 'x' has the dtype '|O'"),
+    (_entry(dtype=[["a", "<i4"]]), "its array 'x' has the dtype"),
+    (_entry(shape=[-2, 3]), "its array 'x' has no valid shape"),
+    (_entry(shape=[2, True]), "its array 'x' has no valid shape"),
+    (_entry(shape=6), "its array 'x' has no valid shape"),
+    (_entry(shape=[1] * 9), "its array 'x' has no valid shape"),
+    (_entry(offset=0), "its array 'x' has no valid shape, offset"),
+    (_entry(offset=1.5), "its array 'x' has no valid shape, offset"),
+    (_entry(crc32=None), "its array 'x' has no valid shape, offset or checksum"),
+    (_entry(shape=[2**40, 2**40]), "its array 'x' is longer than the file"),
+    (_entry(shape=[0, 2**60]), "its array 'x' is longer than the file"),
+])
+def test_forged_tables_are_refused(tmp_path, change, message):
+  _forged(tmp_path / "g.pack", change)
+  with pytest.raises(errors.DataError, match=re.escape(message)):
+    packed_format.Reader(tmp_path / "g.pack")

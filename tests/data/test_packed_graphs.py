@@ -13,6 +13,7 @@ import pytest
 
 from tests import synthetic
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import packed_format
@@ -230,3 +231,57 @@ def test_a_packed_file_of_something_else(tmp_path):
     packed_format.Writer(file).finish({"kind": "bare"})
   with pytest.raises(errors.DataError, match="g.pack holds a graph of kind 'bare'; expected"):
     packed_graphs.open_graph(packed_format.Reader(tmp_path / "g.pack"))
+
+
+# ---- forged files: all checksums are right -------------------------------------------------------
+
+
+def _forged(folder, kind, change):
+  """A packed graph whose arrays and meta values `change` alters in place."""
+  packed, _ = _packed(folder, MAKERS[kind](0))
+  reader = packed.reader
+  arrays, meta = {name: np.array(reader.read(name)) for name in reader.arrays}, dict(reader.meta)
+  change(arrays, meta)
+  with files.atomic_write(folder / "forged.pack") as file:
+    writer = packed_format.Writer(file)
+    for name, array in arrays.items():
+      writer.add(name, array)
+    writer.finish(meta)
+  return packed_graphs.open_graph(packed_format.Reader(folder / "forged.pack"))
+
+
+def _replace(name, new):
+  def change(arrays, meta):
+    arrays[name] = new(arrays[name])
+  return change
+
+
+@pytest.mark.parametrize("kind, change, message", [
+    ("tile", lambda arrays, meta: meta.pop("source"), "its table lacks source"),
+    ("tile", lambda arrays, meta: meta.update(feature_padding=True), "lacks .* feature_padding"),
+    ("tile", lambda arrays, meta: meta.update(kind=["tile"]), r"of kind \['tile'\]; expected"),
+    ("tile", lambda arrays, meta: arrays.pop("order"), "its array order is missing"),
+    ("tile", _replace("node_feat", lambda a: a[:, :7]), "its array node_feat is missing, or has"),
+    ("tile", _replace("config_feat", lambda a: a.astype(np.float64)), "its array config_feat is"),
+    ("tile", _replace("keys", lambda a: a[1:]), "its array keys is missing, or has another shape"),
+    ("layout", lambda arrays, meta: arrays.pop("codes"), "its codes and its dictionary"),
+    ("layout", _replace("codes", lambda a: a[:, 1:]), "its codes and its dictionary"),
+    ("layout", _replace("dictionary", lambda a: a[:, :5]), "its codes and its dictionary"),
+])
+def test_forged_tables_are_refused(tmp_path, kind, change, message):
+  with pytest.raises(errors.DataError, match=f"forged.pack .*{message}"):
+    _forged(tmp_path, kind, change)
+
+
+@pytest.mark.parametrize("kind, change, message", [
+    ("tile", _replace("edge_index", lambda a: a + 999), "edge_index holds numbers other than 0"),
+    ("tile", _replace("node_opcode", lambda a: a + 200), "node_opcode holds numbers other than 0"),
+    ("tile", _replace("order", lambda a: a + 1), "order holds numbers other than 0"),
+    ("layout", _replace("node_config_ids", lambda a: -a - 1), "node_config_ids holds numbers"),
+    ("layout", _replace("dictionary", lambda a: a[:1]), "a layout has a code without a word"),
+])
+def test_forged_values_are_refused_when_they_are_read(tmp_path, kind, change, message):
+  graph = _forged(tmp_path, kind, change)
+  with pytest.raises(errors.DataError, match=f"forged.pack is damaged: .*{message}"):
+    graph.arrays()
+    graph.runtime_order()

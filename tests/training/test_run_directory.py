@@ -1,5 +1,6 @@
 """The run directory: which settings it belongs to, and the content of its files."""
 
+import json
 import logging
 
 import pytest
@@ -157,3 +158,45 @@ def test_the_commit_of_the_checkout_or_unknown(monkeypatch):
   assert run_directory.commit()
   monkeypatch.setenv("PATH", "")
   assert run_directory.commit() == "unknown"
+
+
+@pytest.mark.parametrize("content, message", [
+    ("[]", "status.json holds list; expected an object"),
+    ('{"epoch": "3"}', "status.json: epoch is '3'"),
+    ('{"step": -1}', "status.json: step is -1"),
+    ('{"best_epoch": 1.5}', "status.json: best_epoch is 1.5"),
+    ('{"state": 3}', "status.json: state is 3"),
+    ('{"state": NaN}', "status.json is not valid JSON"),
+])
+def test_a_damaged_status(opened, content, message):
+  (opened / "status.json").write_text(content)
+  with pytest.raises(errors.RunDirectoryError, match=message):
+    opened.read_status()
+
+
+@pytest.mark.parametrize("key, value", [
+    ("target", 3), ("collection", None), ("hlo_stage", ["x"]), ("element_types", "f32"),
+    ("element_types", [["f32"]])])
+def test_what_a_run_states_about_itself_has_the_right_types(opened, key, value):
+  path = opened / "config.json"
+  stored = json.loads(path.read_text())
+  stored["about"][key] = value
+  path.write_text(json.dumps(stored))
+  with pytest.raises(errors.RunDirectoryError, match=f"config.json: about.{key} is .*damaged"):
+    opened.read_about()
+
+
+def test_one_process_trains_in_a_directory(opened):
+  with opened.locked():
+    assert opened.open(run_config.RunConfig(), {})  # The lock file does not matter.
+    with pytest.raises(errors.RunDirectoryError, match="is in use by process .* with --wait"):
+      with opened.locked():
+        pass
+  with opened.locked(wait=True):
+    pass
+
+
+def test_a_locked_new_directory_counts_as_empty(tmp_path):
+  directory = run_directory.RunDirectory(tmp_path / "run")
+  with directory.locked():
+    assert not directory.open(run_config.RunConfig(), {})

@@ -11,12 +11,13 @@ commands is printed without importing any. A command's module has
 """
 
 from collections.abc import Sequence
-import os
 import select
 import sys
 from typing import NamedTuple
 
 from tpugraphs_rank import commands
+from tpugraphs_rank import errors
+from tpugraphs_rank.cli import streams
 
 
 class Command(NamedTuple):
@@ -166,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     typed error, 2 after wrong arguments, 130 after Ctrl-C, 143 after SIGTERM, 141 if the reader of
     the output has closed it, as `head` does.
   """
+  if argv is None:
+    streams.prepare()
   try:
     status = _run(argv)
     sys.stdout.flush()
@@ -173,9 +176,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   except BrokenPipeError:
     if not _output_is_closed():
       raise  # It was another pipe.
-    # Nobody reads the rest. Without this, Python would complain about it when it exits.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    streams.discard_output()  # Nobody reads the rest.
     return 141
+  except errors.OutputError as error:  # The output of a command is typed; see `streams`.
+    print(f"error: {error}", file=sys.stderr)
+    streams.discard_output()
+    return 1
 
 
 def _output_is_closed() -> bool:

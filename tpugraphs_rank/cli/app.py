@@ -20,10 +20,13 @@ from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import folder_locks
+from tpugraphs_rank import partials
 from tpugraphs_rank import recipes
 from tpugraphs_rank import termination
 from tpugraphs_rank.cli import help_text
 from tpugraphs_rank.cli import interruption
+from tpugraphs_rank.cli import streams
 
 # Before any command imports TensorFlow, whose start-up messages would hide the command's own.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -173,7 +176,7 @@ def run_command(name: str, module_name: str, arguments: Sequence[str], positiona
       the folder. A command's module may have a function `kept` instead, which returns a clause.
   """
   module = importlib.import_module(module_name)
-  with defined(module.define_flags) as own:
+  with defined(functools.partial(_define_flags, module.define_flags, kept is not None)) as own:
     if _asks_for_help(arguments):
       print(help_text.render(name, module.__doc__ or "", positional, own,
                              full=not {"-h", "-help", "--help"} & set(arguments)))
@@ -181,7 +184,16 @@ def run_command(name: str, module_name: str, arguments: Sequence[str], positiona
     return _run(module.main, f"{commands.NAME} {name}", arguments, bool(positional),
                 [*name.split(), *arguments], "TensorFlow" if tensorflow else "",
                 getattr(module, "kept", None) or (
-                    functools.partial(interruption.kept, *kept) if kept else None))
+                    functools.partial(interruption.kept, *kept) if kept else None),
+                # Training locks its run directory itself, also when it is called from Python.
+                kept[1] if kept and kept[1] != "run_dir" else None)
+
+
+def _define_flags(of_command: Callable[[], None], resumes: bool) -> None:
+  of_command()
+  if resumes:
+    flags.DEFINE_bool("wait", False, "If another process works in the same folder, wait until it "
+                      "ends. Otherwise the command is refused.")
 
 
 def run(main: Main, define_flags: Callable[[], None] | None = None) -> None:
@@ -191,6 +203,7 @@ def run(main: Main, define_flags: Callable[[], None] | None = None) -> None:
     main: as that of a command.
     define_flags: defines the script's flags, if they are not defined yet.
   """
+  streams.prepare()
   script = sys.modules["__main__"]
   known = set(flags.FLAGS)
   if define_flags is not None:
@@ -225,8 +238,11 @@ def defined(define_flags: Callable[[], None]) -> Iterator[list[flags.Flag]]:
 
 def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bool,
          recorded: Sequence[str] | None, needed: str,
-         kept: Callable[[], str] | None = None) -> int:
-  """Parses flags, sets up logs, runs `main`; turns errors into a line and an exit status."""
+         kept: Callable[[], str] | None = None, folder_flag: str | None = None) -> int:
+  """Parses flags, sets up logs, runs `main`; turns errors into a line and an exit status.
+
+  Meanwhile, no other process may work in the folder that `folder_flag` names.
+  """
   try:
     argv = flags.FLAGS([program, *arguments])
   except flags.Error as error:
@@ -239,13 +255,21 @@ def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bo
           "lists them)", file=sys.stderr)
     return 2
   previous = commands.set_running(recorded)
+  partials.look_again()
   with _logs(), termination.sigterm_raises(interruption.Terminated):
     try:
       if needed:
         require_tensorflow(program)
-      return main(argv) or 0
+      folder = flags.FLAGS[folder_flag].value if folder_flag else None
+      with folder_locks.hold(folder, flags.FLAGS.wait) if folder else contextlib.nullcontext():
+        return main(argv) or 0
     except errors.TpuGraphsRankError as error:
       print(f"error: {error}", file=sys.stderr)
+      return 1
+    except Exception as error:
+      if not _is_out_of_memory(error):
+        raise
+      print(f"error: memory ran out{_what_to_lower()}", file=sys.stderr)
       return 1
     except (KeyboardInterrupt, SystemExit) as error:
       # Parts of the library turn SIGTERM into SystemExit, to end the processes that they started.
@@ -257,6 +281,25 @@ def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bo
       return interruption.TERMINATED if terminated else interruption.CTRL_C
     finally:
       commands.set_running(previous)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+  """Whether Python, NumPy or TensorFlow could not allocate memory."""
+  return isinstance(error, MemoryError) or (
+      type(error).__name__ == "ResourceExhaustedError"
+      and type(error).__module__.startswith("tensorflow"))
+
+
+# Flags that reduce the memory of a command, the most effective ones first.
+_MEMORY_FLAGS = ("scoring_megabytes", "batch_size", "max_configs", "eval_batch_configs",
+                 "max_nodes", "hidden_width", "members", "batch_graphs", "width", "jobs", "count",
+                 "limit", "max_candidates", "top_k")
+
+
+def _what_to_lower() -> str:
+  names = [f"--{name}" for name in _MEMORY_FLAGS if name in flags.FLAGS][:4]
+  lower = f"lower {' or '.join(names)}, " if names else ""
+  return f"; {lower}end other programs, or use a machine with more memory"
 
 
 def require_tensorflow(what: str) -> None:

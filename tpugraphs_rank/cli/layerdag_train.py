@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
   if values.dry_run:
     print(dry_run.text(config, plan=trainer.plan()))
     return
-  result = trainer.train(values.run_dir)
+  result = trainer.train(values.run_dir, wait=values.wait)
   print(f"{result.state} after epoch {result.epochs}\n")
   print(tables.text(("metric", "last epoch"),
                     [(name, f"{value:.4g}") for name, value in result.metrics.items()]))

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     print("\n".join(map(str, training.counts.values())) + "\n")
     print(dry_run.text(config, plan=training.plan(), first_step=training.one_step()))
     return
-  result = training.train(values.run_dir)
+  result = training.train(values.run_dir, wait=values.wait)
   print(f"{result.state} after epoch {result.epochs}; best epoch {result.best_epoch}\n")
   print(tables.text(("validation metric", "best epoch"),
                     [(name, "undefined" if value is None else f"{value:.4f}")

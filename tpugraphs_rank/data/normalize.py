@@ -8,6 +8,7 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.costs import targets
 from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
@@ -17,6 +18,10 @@ from tpugraphs_rank.data import tile_features
 # Scaled features are clipped to this range: a column that hardly varies in training may have any
 # value in an unseen program.
 _LIMIT = 6.0
+# Columns that vary less in training are left out.
+_LEAST_DEVIATION = 1e-6
+# More columns than any version has had: a stored scaling may come from another one.
+_MOST_CONFIG_FEATURES = 1024
 
 
 def signed_log(values: np.ndarray) -> np.ndarray:
@@ -102,11 +107,19 @@ class Scaling:
       squares = _added(squares, np.square(rows - mean))
     assert squares is not None
     deviation = np.sqrt(squares / count)
-    columns = np.flatnonzero(deviation > 1e-6)
+    columns = np.flatnonzero(deviation > _LEAST_DEVIATION)
     return cls(columns, mean[columns], deviation[columns])
 
   def __call__(self, rows: np.ndarray) -> np.ndarray:
-    """Scales rows (r, f) to (r, k) float32."""
+    """Scales rows (r, f) to (r, k) float32.
+
+    Raises:
+      CompatibilityError: there are fewer columns than those that were fitted.
+    """
+    if self.columns.size and self.columns[-1] >= rows.shape[1]:
+      raise errors.CompatibilityError(
+          f"the run's feature scaling uses feature {self.columns[-1]}, and this version computes "
+          f"{rows.shape[1]}; use the version that trained the run, or train again")
     scaled = (rows[:, self.columns] - self.mean) / self.deviation
     return np.clip(scaled, -_LIMIT, _LIMIT).astype(np.float32)
 
@@ -125,17 +138,19 @@ class Normalizer:
     configs: scaling of `tile_rows`. It has no columns for layouts, which are categorical.
     opcodes: ids that occur in training.
     feature_padding: padding of the training graphs' feature lists.
+    facts: the hardware for which effects of layouts are simulated; None: they are not features.
   """
 
   nodes: Scaling
   configs: Scaling
   opcodes: np.ndarray
   feature_padding: int
+  facts: targets.TargetFacts | None = None
 
   @classmethod
   def fit(cls, training_graphs: Sequence[graphs.Graph],
-          choices: Sequence[np.ndarray | None] | None = None, costs: bool = False
-          ) -> "Normalizer":
+          choices: Sequence[np.ndarray | None] | None = None, costs: bool = False,
+          facts: targets.TargetFacts | None = None) -> "Normalizer":
     """Fits on the graphs of the training split, each counted once.
 
     Only the features of one graph are in memory at a time.
@@ -143,6 +158,8 @@ class Normalizer:
     Args:
       training_graphs: the graphs.
       choices: the training configurations of each graph, or None for all of them.
+      costs: whether `tile_rows` include costs.
+      facts: as the attribute.
 
     Raises:
       DataError: the graphs differ in their feature padding.
@@ -155,7 +172,6 @@ class Normalizer:
     if len(paddings) > 1:
       raise errors.DataError(
           f"training graphs differ in feature_padding: {paddings}; featurize all with one "
-      costs: whether `tile_rows` include costs.
           "--padding")
     tiles = [(graph, choice) for graph, choice in zip(
         training_graphs, choices or itertools.repeat(None)) if isinstance(graph, graphs.TileGraph)]
@@ -164,19 +180,7 @@ class Normalizer:
                Scaling.fit_blocks(lambda: (
                    tile_rows(graph, costs)[slice(None) if choice is None else choice]
                    for graph, choice in tiles)) if tiles else empty,
-               np.array(sorted(opcodes), np.int64), next(iter(paddings)))
-
-  def arrays(self) -> dict[str, np.ndarray]:
-    """The arrays to store, by key."""
-    return {"opcodes": self.opcodes, "feature_padding": np.array(self.feature_padding), **{
-        f"{name}_{field.name}": getattr(scaling, field.name)
-        for name, scaling in (("nodes", self.nodes), ("configs", self.configs))
-        for field in dataclasses.fields(Scaling)}}
-
-  def is_same(self, other: "Normalizer") -> bool:
-    """Whether the other normalizer scales every graph in the same way."""
-    theirs = other.arrays()
-    return all(np.array_equal(array, theirs[key]) for key, array in self.arrays().items())
+               np.array(sorted(opcodes), np.int64), next(iter(paddings)), facts)
 
   def tiles(self, graph: graphs.TileGraph) -> np.ndarray:
     """(c, k) float32: the scaled `tile_rows`, with costs if the normalizer was fitted with them."""
@@ -184,6 +188,22 @@ class Normalizer:
     if self.configs.columns.size and self.configs.columns[-1] >= rows.shape[1]:
       rows = tile_rows(graph, costs=True)
     return self.configs(rows)
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """The arrays to store, by key."""
+    facts = {} if self.facts is None else {
+        f"facts_{name}": np.array(value) for name, value in dataclasses.asdict(self.facts).items()}
+    return {"opcodes": self.opcodes, "feature_padding": np.array(self.feature_padding), **{
+        f"{name}_{field.name}": getattr(scaling, field.name)
+        for name, scaling in (("nodes", self.nodes), ("configs", self.configs))
+        for field in dataclasses.fields(Scaling)}, **facts}
+
+  def is_same(self, other: "Normalizer") -> bool:
+    """Whether the other normalizer scales every graph in the same way."""
+    theirs = other.arrays()
+    ours = self.arrays()
+    return ours.keys() == theirs.keys() and all(
+        np.array_equal(array, theirs[key]) for key, array in ours.items())
 
   def save(self, path: files.PathLike) -> None:
     """Writes an `.npz` file atomically."""
@@ -202,11 +222,40 @@ class Normalizer:
       nodes, configs = (Scaling(*(stored[f"{name}_{field.name}"]
                                   for field in dataclasses.fields(Scaling)))
                         for name in ("nodes", "configs"))
-      return cls(nodes, configs, stored["opcodes"], int(stored["feature_padding"]))
+      _check(nodes, "nodes", graphs.NUM_NODE_FEATURES)
+      _check(configs, "configs", _MOST_CONFIG_FEATURES)
+      opcodes, padding = stored["opcodes"], stored["feature_padding"]
+      if opcodes.ndim != 1 or opcodes.dtype.kind not in "iu" or not (
+          (0 <= opcodes) & (opcodes < graphs.NUM_OPCODES)).all():
+        raise errors.DataError(f"opcodes are not ids below {graphs.NUM_OPCODES}")
+      if padding.size != 1 or padding.dtype.kind not in "iu" or padding.item() not in (0, -1):
+        raise errors.DataError("feature_padding is neither 0 nor -1")
+      facts = {key.removeprefix("facts_"): array.tolist() for key, array in stored.items()
+               if key.startswith("facts_")}
+      return cls(nodes, configs, opcodes.astype(np.int64), padding.item(),
+                 targets.from_dict(facts, "") if facts else None)
     except (errors.DataError, errors.MissingDataError, KeyError) as error:
       raise errors.RunDirectoryError(
           f"{path} cannot be read ({error}); the run directory is incomplete or damaged: train "
           "again with an empty one") from error
+
+
+def _check(scaling: Scaling, name: str, features: int) -> None:
+  """Raises DataError if a stored scaling is none that `Scaling.fit` returns."""
+  columns, count = scaling.columns, scaling.columns.size
+  if scaling.columns.dtype.kind not in "iu" or any(
+      getattr(scaling, field.name).shape != (count,) for field in dataclasses.fields(Scaling)):
+    raise errors.DataError(f"{name}_columns, {name}_mean and {name}_deviation are not lists of one "
+                           "length, the first of whole numbers")
+  if count and (columns[0] < 0 or columns[-1] >= features or (np.diff(columns) <= 0).any()):
+    raise errors.DataError(f"{name}_columns do not ascend from 0 to {features - 1} at most")
+  if any(array.dtype != np.float64 or not np.isfinite(array).all()
+         for array in (scaling.mean, scaling.deviation)):
+    raise errors.DataError(f"{name}_mean or {name}_deviation holds other values than finite "
+                           "numbers of 64 bits")
+  if not (scaling.deviation > _LEAST_DEVIATION).all():
+    raise errors.DataError(f"{name}_deviation holds {scaling.deviation.min()}; expected numbers "
+                           f"above {_LEAST_DEVIATION}")
 
 
 def unseen_opcodes(normalizer: Normalizer, graph: graphs.Graph) -> tuple[int, ...]:

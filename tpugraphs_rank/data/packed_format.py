@@ -24,6 +24,7 @@ import numpy as np
 
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 
 MAGIC = b"TPUGPACK"
@@ -33,6 +34,12 @@ _ALIGNMENT = 64
 _CHUNK = 16 * 2**20
 # The read-ahead of the system already covers many rows that are smaller than this.
 _SCATTERED_BYTES = 64
+
+# What the entry of an array may state: little-endian numbers, and a few axes.
+_DTYPES = frozenset(np.dtype(kind).newbyteorder("<").str for kind in (
+    "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8"))
+_MOST_AXES = 8
+_LONGEST_EMPTY_AXIS = 1 << 24
 
 
 class Entry(NamedTuple):
@@ -100,6 +107,10 @@ class Writer:
     self._file.seek(0, os.SEEK_END)
 
 
+def _is_count(value: Any) -> bool:
+  return type(value) is int and 0 <= value < 2**63
+
+
 class _Identity(NamedTuple):
   """Identifies a file, to detect that another file has replaced it."""
 
@@ -133,6 +144,7 @@ class Reader:
       DataError: the file has another format or version, is truncated or damaged.
     """
     self.path = pathlib.Path(path)
+    files.check_regular(self.path, "a packed graph")
     try:
       with open(self.path, "rb") as file:
         self._identity = _Identity.of(file)
@@ -148,16 +160,34 @@ class Reader:
     _, version, crc32, start, length = _PREFIX.unpack(prefix)
     if version != VERSION:
       self.fail(f"has version {version} of the format; expected version {VERSION}")
-    if start + length != self._identity.size:
+    if start < _PREFIX.size or start + length != self._identity.size:
       self.fail(f"has {self._identity.size} bytes; expected {start + length}: it is truncated")
     file.seek(start)
     table = file.read(length)
     if zlib.crc32(table) != crc32:
       self.fail("is damaged: the checksum of its table is wrong")
     stored = files.parse_json(table, f"{self.path}: table")
+    if not isinstance(stored, dict) or not all(
+        isinstance(stored.get(key), dict) for key in ("meta", "arrays")):
+      self.fail("is damaged: its table lacks meta or arrays")
     return stored["meta"], {
-        name: Entry(np.dtype(entry["dtype"]), tuple(entry["shape"]), entry["offset"],
-                    entry["crc32"]) for name, entry in stored["arrays"].items()}
+        name: self._entry(name, entry, start) for name, entry in stored["arrays"].items()}
+
+  def _entry(self, name: str, stored: Any, end: int) -> Entry:
+    """An entry of the table; the arrays end at the byte `end` at the latest."""
+    shown = escaping.quoted(name)
+    if not isinstance(stored, dict) or set(stored) != {"dtype", "shape", "offset", "crc32"}:
+      self.fail(f"is damaged: the entry of its array {shown} is incomplete")
+    dtype, shape, offset, crc32 = (stored[key] for key in ("dtype", "shape", "offset", "crc32"))
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+      self.fail(f"is damaged: its array {shown} has the dtype {escaping.value(dtype)}")
+    if not isinstance(shape, list) or not 0 < len(shape) <= _MOST_AXES or not all(
+        _is_count(side) for side in (*shape, offset, crc32)) or offset < _PREFIX.size:
+      self.fail(f"is damaged: its array {shown} has no valid shape, offset or checksum")
+    entry = Entry(np.dtype(dtype), tuple(shape), offset, crc32)
+    if offset + entry.nbytes > end or not entry.nbytes and max(shape) > _LONGEST_EMPTY_AXIS:
+      self.fail(f"is damaged: its array {shown} is longer than the file")
+    return entry
 
   def fail(self, problem: str) -> NoReturn:
     """Raises the error about a file that cannot be used."""

@@ -10,15 +10,17 @@ content of the `.npz` file (see `source_key`).
 """
 
 from collections.abc import Iterator
+import dataclasses
 import functools
 import hashlib
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 import zipfile
 
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import headers
@@ -46,7 +48,6 @@ class _PackedGraph:
 
   reader: packed_format.Reader
   node_feat = _stored("node_feat")
-  edge_index = _stored("edge_index")
   node_splits = _stored("node_splits")
   config_runtime = _stored("config_runtime")
   config_runtime_passes = _stored("config_runtime_passes")
@@ -65,10 +66,25 @@ class _PackedGraph:
   def __reduce__(self) -> tuple[type, tuple[packed_format.Reader]]:
     return type(self), (self.reader,)
 
+  @property
+  def edge_index(self) -> np.ndarray:
+    return self._below("edge_index", self.num_nodes)
+
   @functools.cached_property
   def node_opcode(self) -> np.ndarray:
     """Cached, because every batch needs it; it has one byte per node."""
-    return self.reader.read("node_opcode")
+    return self._below("node_opcode", graphs.NUM_OPCODES)
+
+  def _below(self, name: str, limit: int) -> np.ndarray:
+    """An array of numbers from 0 that others index with.
+
+    Raises:
+      DataError: a number is negative or not below the limit.
+    """
+    array = self.reader.read(name)
+    if array.size and not 0 <= array.min() <= array.max() < limit:
+      self.reader.fail(f"is damaged: its array {name} holds numbers other than 0 to {limit - 1}")
+    return array
 
   @property
   def num_nodes(self) -> int:
@@ -89,7 +105,7 @@ class _PackedGraph:
                for name in ("node_feat", "node_opcode", "edge_index", "config_runtime"))
 
   def runtime_order(self) -> np.ndarray:
-    return self.reader.read("order").astype(np.int64)
+    return self._below("order", self.num_configs).astype(np.int64)
 
   def config_digests(self) -> np.ndarray:
     return self.reader.read("digests")
@@ -117,7 +133,7 @@ class PackedLayoutGraph(_PackedGraph, graphs.LayoutGraph):
   @functools.cached_property
   def node_config_ids(self) -> np.ndarray:
     """Cached, like the opcodes."""
-    return self.reader.read("node_config_ids")
+    return self._below("node_config_ids", self.num_nodes)
 
   @property
   def node_config_feat(self) -> np.ndarray:
@@ -142,11 +158,52 @@ def open_graph(reader: packed_format.Reader) -> graphs.ConfiguredGraph:
     DataError: the file holds something else.
   """
   kind = reader.meta.get("kind")
-  if kind == "tile":
-    return PackedTileGraph(reader)
+  if not isinstance(kind, str) or kind not in _FIELDS:
+    reader.fail(f"holds a graph of kind {escaping.value(kind)}; expected tile or layout")
+  _check_table(reader, kind)
+  return PackedTileGraph(reader) if kind == "tile" else PackedLayoutGraph(reader)
+
+
+class _Field(NamedTuple):
+  """An array of a file: its shape, of lengths or their names, and whether it may be absent."""
+
+  shape: tuple[int | str, ...]
+  dtype: np.dtype
+  optional: bool
+
+
+# The arrays of each kind: those of its graphs, without layouts, and the additional ones.
+_FIELDS: dict[str, dict[str, _Field]] = {
+    kind: {**{field.name: _Field(field.metadata["shape"], field.metadata["dtype"],
+                                 field.default is None)
+              for field in dataclasses.fields(graph)
+              if "dtype" in field.metadata and field.name != _LAYOUTS},
+           **{name: _Field(("c",), np.dtype(dtype), False) for name, dtype in more.items()}}
+    for kind, graph, more in (
+        ("tile", graphs.TileGraph,
+         {"order": np.uint32, "digests": np.uint64, "keys": np.uint32}),
+        ("layout", graphs.LayoutGraph,
+         {"order": np.uint32, "digests": np.uint64, "keys": np.uint32, "code_checks": np.uint32}))}
+
+
+def _check_table(reader: packed_format.Reader, kind: str) -> None:
+  """Refuses a table whose arrays cannot be those of a graph; no array is read."""
+  meta = reader.meta
+  if (not isinstance(meta.get("source"), str) or not isinstance(meta.get("has_runtimes"), bool)
+      or type(meta.get("feature_padding")) is not int or meta["feature_padding"] not in (0, -1)):
+    reader.fail("is damaged: its table lacks source, has_runtimes or feature_padding")
+  sizes: dict[str, int] = {}
+  for name, field in _FIELDS[kind].items():
+    entry = reader.arrays.get(name)
+    if entry is None and field.optional:
+      continue
+    if entry is None or entry.dtype != field.dtype or len(entry.shape) != len(field.shape) or any(
+        side != (sizes.setdefault(wanted, side) if isinstance(wanted, str) else wanted)
+        for side, wanted in zip(entry.shape, field.shape)):
+      reader.fail(f"is damaged: its array {name} is missing, or has another shape or dtype than "
+                  "the other arrays require")
   if kind == "layout":
-    return PackedLayoutGraph(reader)
-  reader.fail(f"holds a graph of kind {kind!r}; expected tile or layout")
+    packed_layouts.check_table(reader, sizes["c"], sizes["nc"])
 
 
 def source_key(path: files.PathLike) -> str:

@@ -168,6 +168,21 @@ class _Rows:
             "keys": np.array(self._keys, np.uint32)}
 
 
+def check_table(reader: packed_format.Reader, configurations: int, nodes: int) -> None:
+  """Refuses a file whose codes and dictionary do not fit each other; no array is read.
+
+  Raises:
+    DataError: they do not.
+  """
+  codes, dictionary = (reader.arrays.get(name) for name in ("codes", "dictionary"))
+  width = dictionary.shape[-1] if dictionary is not None else 0
+  if (codes is None or dictionary is None or dictionary.dtype != np.int8
+      or (width, codes.dtype) not in {(width, np.dtype(kind)) for width, kind in _ENCODINGS}
+      or len(dictionary.shape) != 2
+      or codes.shape != (configurations, nodes * _FEATURES // width)):
+    reader.fail("is damaged: its codes and its dictionary of layouts do not fit each other")
+
+
 class PackedLayouts:
   """Reads the layouts of individual configurations from a file."""
 
@@ -194,6 +209,8 @@ class PackedLayouts:
     if not self._checked:
       reader.read("dictionary")  # Raises an error if it is damaged.
       self._checked = True
+    if codes.size and codes.max() >= len(reader.mapped("dictionary")):
+      reader.fail("is damaged: a layout has a code without a word")
     # `take` copies each word of 18 bytes as a whole, which indexing does not.
     layouts = reader.mapped("dictionary").take(codes.reshape(-1), axis=0)
     return layouts.reshape(len(rows), self._nodes, _FEATURES)

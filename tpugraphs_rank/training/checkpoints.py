@@ -1,6 +1,6 @@
 """Checkpoints: variables and state in one `.npz` file, which NumPy can read without TensorFlow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import json
 import math
 from typing import Any
@@ -11,6 +11,8 @@ import tensorflow as tf
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import npz
+
+_MOST_BYTES = 1 << 34  # Weights and two moments of a model with a thousand million parameters.
 
 
 def save(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]],
@@ -37,11 +39,16 @@ def _finite(value: Any) -> Any:
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
-            ) -> dict[str, Any]:
+def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]],
+            check: Callable[[Mapping[str, Any]], None] | None = None) -> dict[str, Any]:
   """Assigns the stored values to variables of the same groups and shapes.
 
   Either all values are assigned or, after an error, none.
+
+  Args:
+    path: the file.
+    variables: the variables of each group.
+    check: raises an error if the state is not valid.
 
   Returns:
     The stored state.
@@ -50,8 +57,11 @@ def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
     RunDirectoryError: the file is missing, damaged, or of another model.
   """
   try:
-    stored = npz.read_arrays(path)
-    state = files.parse_json(str(stored["state"]), f"{path}: state")
+    stored = npz.read_arrays(
+        path, lambda key: key == "state" or key.partition("/")[0] in variables, _MOST_BYTES)
+    if stored["state"].dtype.kind != "U" or stored["state"].size != 1:
+      raise errors.DataError(f"{path}: state is not a single text")
+    state = files.parse_json(stored["state"].item(), f"{path}: state")
     if not isinstance(state, dict):
       raise errors.DataError(f"{path}: state is not a JSON object")
     values = {}
@@ -67,12 +77,28 @@ def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
         f"{path} cannot be read ({error}); the checkpoint is missing or damaged: train again into "
         "an empty --run_dir") from error
   for group, members in variables.items():
-    for variable, value in zip(members, values[group]):
-      if tuple(variable.shape) != value.shape:
-        raise errors.RunDirectoryError(
-            f"{path}: {variable.name} is stored with shape {value.shape}, expected "
-            f"{tuple(variable.shape)}: it is the checkpoint of another model")
+    for index, (variable, value) in enumerate(zip(members, values[group])):
+      _check_value(f"{path}: {group}/{index:04d}", variable, value)
+  if check is not None:
+    check(state)
   for group, members in variables.items():
     for variable, value in zip(members, values[group]):
       variable.assign(value)
   return state
+
+
+def _check_value(source: str, variable: tf.Variable, value: np.ndarray) -> None:
+  """Raises RunDirectoryError unless a stored value is one that the variable can have."""
+  if tuple(variable.shape) != value.shape:
+    raise errors.RunDirectoryError(
+        f"{source}: {variable.name} is stored with shape {value.shape}, expected "
+        f"{tuple(variable.shape)}: it is the checkpoint of another model")
+  dtype = variable.dtype.as_numpy_dtype
+  if value.dtype != dtype:
+    raise errors.RunDirectoryError(
+        f"{source}: {variable.name} is stored as {value.dtype}, expected {np.dtype(dtype)}: the "
+        "checkpoint is damaged")
+  if value.dtype.kind == "f" and not np.isfinite(value).all():
+    raise errors.RunDirectoryError(
+        f"{source}: {variable.name} holds numbers that are not finite: the checkpoint is damaged; "
+        "train again into an empty --run_dir")

@@ -12,8 +12,10 @@ from typing import Any, Generic, TypeVar
 import tensorflow as tf
 import tqdm
 
+from tpugraphs_rank import errors
 from tpugraphs_rank.training import checkpoints
 from tpugraphs_rank.training import run_directory
+from tpugraphs_rank.training import stored_state
 
 _logger = logging.getLogger(__name__)
 
@@ -85,7 +87,16 @@ class EpochLoop(Generic[ProgressT]):
     Raises:
       RunDirectoryError: it is missing, damaged or of another model.
     """
-    for name, value in checkpoints.restore(self._latest, self._variables).items():
+    def check(state: Mapping[str, Any]) -> None:
+      source = f"{self._latest}: state"
+      stored_state.check(type(self.progress), state, source, ("epoch", "step", "history"))
+      for row in state["history"]:
+        if not all(isinstance(value, (int, float, str, type(None))) for value in row.values()):
+          raise errors.RunDirectoryError(
+              f"{source}: history holds values that are neither numbers nor text; the run "
+              "directory is damaged")
+
+    for name, value in checkpoints.restore(self._latest, self._variables, check).items():
       setattr(self.progress, name, value)
     _logger.info("resumed %s after epoch %d", self._directory.path, self.progress.epoch)
 

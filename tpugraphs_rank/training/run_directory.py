@@ -34,8 +34,11 @@ from typing import Any
 from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
+from tpugraphs_rank import folder_locks
 from tpugraphs_rank import folder_settings
+from tpugraphs_rank import partials
 from tpugraphs_rank import run_config
 
 # States of a run. Training is over in the first two.
@@ -47,6 +50,10 @@ TRAINING = "training"
 
 BUNDLED = "bundled:"
 _BUNDLED_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "bundled" / "models"
+
+# Keys of config.json's `about` and of status.json, with the types of their values.
+_TEXTS = frozenset({"collection", "kind", "target", "hlo_stage"})
+_COUNTS = frozenset({"epoch", "step", "best_epoch"})
 
 _PACKAGES = ("tensorflow", "tensorflow-gnn", "tensorflow-ranking", "numpy", "scipy", "pandas",
              "scikit-learn")
@@ -123,6 +130,21 @@ class RunDirectory:
           f"{self} ships with the package and is read-only; choose another --run_dir. To train "
           f"on from its weights, use --initial_checkpoint={self}")
 
+  @contextlib.contextmanager
+  def locked(self, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes from training in the directory during the block.
+
+    Args:
+      wait: whether to wait for another process. Otherwise an error names it.
+
+    Raises:
+      RunDirectoryError: another process trains in it, or it is read-only.
+      OutputError: it cannot be written.
+    """
+    self._check_writable()
+    with folder_locks.hold(self.path, wait):
+      yield
+
   def open(self, config: Any, about: Mapping[str, Any]) -> bool:
     """Claims the directory for a configuration.
 
@@ -147,8 +169,8 @@ class RunDirectory:
       return True
     # A process that was killed during setup may have left these files behind.
     if self.path.is_dir() and any(
-        entry.name != "environment.json" and entry.suffix != ".partial"
-        for entry in self.path.iterdir()):
+        entry.name not in ("environment.json", folder_locks.NAME)
+        and entry.suffix != partials.SUFFIX for entry in self.path.iterdir()):
       raise errors.RunDirectoryError(
           f"{self.path} is not empty and holds no config.json; choose an empty or a new --run_dir")
     files.write_json(self / "environment.json", environment())
@@ -180,9 +202,24 @@ class RunDirectory:
                                 source=str(self / "config.json"))
 
   def read_about(self) -> dict[str, Any]:
-    """The collection, kind, target, HLO stage and element types that the run was trained on."""
+    """The collection, kind, target, HLO stage and element types that the run was trained on.
+
+    Raises:
+      RunDirectoryError: there is no configuration, or a value is not of its type.
+    """
     about = self._stored().get("about")
-    return about if isinstance(about, dict) else {}
+    about = about if isinstance(about, dict) else {}
+    for key, value in about.items():
+      if key in _TEXTS and not isinstance(value, str):
+        raise errors.RunDirectoryError(
+            f"{self / 'config.json'}: about.{key} is {escaping.value(value)}; expected a string: "
+            "the run directory is damaged")
+    types = about.get("element_types", [])
+    if not isinstance(types, list) or not all(isinstance(name, str) for name in types):
+      raise errors.RunDirectoryError(
+          f"{self / 'config.json'}: about.element_types is {escaping.value(types)}; expected a "
+          "list of strings: the run directory is damaged")
+    return about
 
   def write_status(self, **status: Any) -> None:
     """Replaces status.json."""
@@ -196,7 +233,17 @@ class RunDirectory:
       RunDirectoryError: it is damaged.
     """
     path = self / "status.json"
-    return _read(path) if path.exists() else {}
+    status = _read(path) if path.exists() else {}
+    if not isinstance(status, dict):
+      raise errors.RunDirectoryError(
+          f"{path} holds {type(status).__name__}; expected an object: the run directory is damaged")
+    for key, value in status.items():
+      if (key in _COUNTS and value is not None and (type(value) is not int or value < 0)
+          and not isinstance(value, dict)
+          or key == "state" and not isinstance(value, str)):
+        raise errors.RunDirectoryError(
+            f"{path}: {key} is {escaping.value(value)}; the run directory is damaged")
+    return status
 
   def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
     """Replaces history.csv by these rows. A value that a row lacks is left empty."""

@@ -180,22 +180,28 @@ class Trainer:
         next(iter(pipeline.dataset(lambda: self._lists(1)))))
     return {key: float(outcome[key]) for key in ("loss", "gradient_norm")}
 
-  def train(self, run_dir: files.PathLike, stop_after: int | None = None) -> Result:
+  def train(self, run_dir: files.PathLike, stop_after: int | None = None, wait: bool = False
+            ) -> Result:
     """Trains until the last epoch, or until validation stops improving.
 
     Args:
       run_dir: an empty or new folder, or the directory of this run, which is resumed.
       stop_after: stop after this many epochs in this call, to resume later.
+      wait: whether to wait for another process that trains in the directory.
 
     Raises:
       ConfigError: `stop_after` is not a positive whole number.
-      RunDirectoryError: the directory holds another run, or is damaged.
+      RunDirectoryError: the directory holds another run, is damaged, or is in use.
       TrainingError: a loss or gradient is not finite; the latest checkpoint is kept.
     """
     if stop_after is not None and (not isinstance(stop_after, numbers.Integral) or stop_after < 1):
       raise errors.ConfigError(f"stop_after is {stop_after!r}; expected a whole number from 1, or "
                                "None")
     directory = run_directory.RunDirectory(run_dir)
+    with directory.locked(wait):
+      return self._train_in(directory, stop_after)
+
+  def _train_in(self, directory: run_directory.RunDirectory, stop_after: int | None) -> Result:
     is_resumed = directory.open(self.config, self.about())
     loop = epochs_lib.EpochLoop(
         directory, self.stepper.variables(), Progress(), self.config.training.epochs,

@@ -1,6 +1,7 @@
 """The plan in a collector's output folder, and the records of its measurements."""
 
 import base64
+import collections
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 import pathlib
@@ -83,8 +84,8 @@ def read_synthetic(path: pathlib.Path) -> list[programs.RunnableProgram]:
     DataError: it holds something else, or two programs of one name.
   """
   read = sources.from_json(files.read_json(path), str(path))
-  stems = [program.stem for program in read]
-  repeated = sorted({stem for stem in stems if stems.count(stem) > 1})
+  stems = collections.Counter(program.stem for program in read)
+  repeated = sorted(stem for stem, count in stems.items() if count > 1)
   if repeated:
     raise errors.DataError(f"{path}: two programs are named {repeated[0]}")
   return read

@@ -198,8 +198,11 @@ class LayerDAG:
           config, generator_lib.Facts.from_arrays(arrays)))
       for name, variables in model.generator.variables.items():
         for place, variable in enumerate(variables):
-          variable.assign(arrays[f"{name}/{place:04d}"])
-    except (KeyError, ValueError) as error:
+          value = arrays[f"{name}/{place:04d}"]
+          if value.dtype.kind != "f" or not np.isfinite(value).all():
+            raise errors.DataError(f"{name}/{place:04d} holds values that are no finite numbers")
+          variable.assign(value)
+    except (KeyError, ValueError, TypeError, tf.errors.OpError) as error:
       raise errors.DataError(
           f"{path} is no LayerDAG model of this version, or damaged ({error}); train one with "
           f"{commands.command('layerdag', 'train')}") from error

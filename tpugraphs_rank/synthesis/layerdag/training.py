@@ -94,19 +94,25 @@ class Trainer:
         "epochs_at_most": self.config.fit.epochs,
         "config_hash": config_lib.stable_hash(self.config)}
 
-  def train(self, run_dir: files.PathLike, stop_after: int | None = None) -> Result:
+  def train(self, run_dir: files.PathLike, stop_after: int | None = None, wait: bool = False
+            ) -> Result:
     """Trains until the last epoch, or until no module improves any more.
 
     Args:
       run_dir: an empty or new folder, or the directory of this run, which is resumed.
       stop_after: stop after this many epochs in this call, to resume later.
+      wait: whether to wait for another process that trains in the directory.
 
     Raises:
-      RunDirectoryError: the directory holds another run or other graphs, or is damaged.
+      RunDirectoryError: the directory holds another run or other graphs, is damaged, or is in use.
       TrainingError: a loss is not finite; the latest checkpoint is kept.
     """
     directory = run_directory.RunDirectory(
         run_dir, settings.LayerDagConfig, ("layerdag", "train"))
+    with directory.locked(wait):
+      return self._train_in(directory, stop_after)
+
+  def _train_in(self, directory: run_directory.RunDirectory, stop_after: int | None) -> Result:
     is_resumed = directory.open(self.config, self.about())
     stored = directory.read_about() if is_resumed else self.about()
     if stored.get("features", 1) != self.about()["features"]:

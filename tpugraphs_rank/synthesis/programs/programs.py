@@ -5,18 +5,25 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import math
 import re
 from typing import Any
 
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank.synthesis.programs import nodes as nodes_lib
 from tpugraphs_rank.synthesis.programs import operations
 
 Shape = tuple[int, ...]
 
+# Limits of what is read from files: nodes of a program, and elements and axes of an array.
+MAX_NODES = 10_000
+MAX_ELEMENTS = 2**31 - 1
+MAX_AXES = 16
+
 # <source>_<kind>.<number>.<element type>; the part before the first dot is the family.
-_STEM = re.compile(r"^[a-z][a-z0-9_]*\.[0-9]+\.[a-z0-9]+$")
+_STEM = re.compile(r"[a-z][a-z0-9_]*\.[0-9]+\.[a-z0-9]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +65,7 @@ class RunnableProgram:
   nodes: tuple[Node, ...]
 
   def __post_init__(self) -> None:
-    if not _STEM.match(self.stem):
+    if not _STEM.fullmatch(self.stem):
       raise errors.DataError(f"{self.stem!r} is not a valid name of a synthetic program; expected "
                              "<source>_<kind>.<number>.<type>, such as layerdag_dot.7.f32")
     for index, node in enumerate(self.nodes):
@@ -96,14 +103,43 @@ class RunnableProgram:
       DataError: a part is missing or invalid.
     """
     try:
-      fields: list[dict[str, Any]] = [
-          {key: tuple(part) if isinstance(part, list) else part for key, part in node.items()}
-          for node in value["nodes"]]
-      return cls(str(value["stem"]), tuple(Node(**node) for node in fields))
+      stem, nodes = value["stem"], value["nodes"]
+      if not isinstance(stem, str) or not isinstance(nodes, list) or not nodes:
+        raise ValueError("stem is no string, or nodes is no list of at least one node")
+      if len(nodes) > MAX_NODES:
+        raise errors.LimitError(
+            f"the program {stem[:100]!r} has {len(nodes):,} nodes; the limit is {MAX_NODES:,}")
+      return cls(stem, tuple(map(_node, nodes)))
+    except errors.TpuGraphsRankError:
+      raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
       raise errors.DataError(
           f"not a program: {error}; expected stem and nodes, as "
           f"{commands.command('synthesize')} writes them") from error
+
+
+_TYPES: Mapping[str, type] = {
+    "operation": str, "operands": tuple, "type": str, "shape": tuple, "equation": str,
+    "starts": tuple, "axis": int, "value": float}
+
+
+def _node(stored: Mapping[str, Any]) -> Node:
+  """Reads a node; raises ValueError if a value is of another type."""
+  for key, value in stored.items():
+    expected = _TYPES.get(key)
+    good = (isinstance(value, list) and all(type(part) is int and abs(part) <= MAX_ELEMENTS
+                                            for part in value) if expected is tuple
+            else type(value) in (int, float) and abs(value) < math.inf if expected is float
+            else type(value) is expected)
+    if not good:
+      raise ValueError(f"{escaping.shown(key)} of a node is {escaping.value(value)}")
+  node = Node(**{key: tuple(value) if isinstance(value, list) else value
+                 for key, value in stored.items()})
+  if len(node.shape) > MAX_AXES or elements(node.shape) > MAX_ELEMENTS:
+    raise errors.LimitError(
+        f"a node has the shape {escaping.value(list(node.shape))}; the limits are {MAX_AXES} axes "
+        f"and {MAX_ELEMENTS:,} elements")
+  return node
 
 
 def elements(shape: Sequence[int]) -> int:

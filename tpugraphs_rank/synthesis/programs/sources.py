@@ -179,4 +179,12 @@ def from_json(value: Any, where: str) -> list[programs.RunnableProgram]:
   if not isinstance(value, dict) or not isinstance(value.get("programs"), list):
     raise errors.DataError(f"{where} holds no programs; expected a file that "
                            f"{commands.command('synthesize')} wrote")
-  return [programs.RunnableProgram.from_json(entry) for entry in value["programs"]]
+  if not value["programs"]:
+    raise errors.DataError(f"{where} holds no programs; generate at least one")
+  result = []
+  for number, entry in enumerate(value["programs"]):
+    try:
+      result.append(programs.RunnableProgram.from_json(entry))
+    except errors.DataError as error:
+      raise type(error)(f"{where}: program {number}: {error}") from error
+  return result
