@@ -139,14 +139,14 @@ class ModelConfig:
   join: str = setting(
       "early", "Where a tile configuration enters the model: at the nodes (early), after pooling "
       "(late), or both.", choices=("early", "late", "both"))
-  layout_features: str = setting(
-      "entries", "Features of a layout: its numbers (entries); whether it is constrained, and "
-      "whether it differs from row-major order (order); all of these (both); or only whether its "
-      "minor-most dimension differs from the last dimension (minor).",
   tile_features: str = setting(
       "bounds", "Features of a tile: its bounds, and sizes and ratios that follow from them "
       "(bounds); or also the terms of an analytic cost of its steps, traffic and arithmetic "
       "(costs).", choices=("bounds", "costs"))
+  layout_features: str = setting(
+      "entries", "Features of a layout: its numbers (entries); whether it is constrained, and "
+      "whether it differs from row-major order (order); all of these (both); or only whether its "
+      "minor-most dimension differs from the last dimension (minor).",
       choices=("entries", "order", "both", "minor"))
   layout_join: str = setting(
       "add", "How a layout is added to its node: once (add), or a second time with each tensor's "
