@@ -106,3 +106,17 @@ def test_the_order_of_new_nodes_does_not_matter(layer, random):
     assert (actual is None) == (other is None)
     if actual is not None:
       np.testing.assert_array_equal(actual[:, order], other)
+
+
+def test_a_layer_of_a_graph_that_continues_has_a_node_that_may_have_users():
+  # Kinds 0 and 1 never have users. Graph 0 has a node of kind 2; graphs 1 and 2 have none.
+  x, step = np.array([[0, 5], [2, 6], [0, 7], [1, 8], [1, 9]]), np.array([0, 0, 1, 1, 2])
+  likely = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0.9, 0, 0.1, 0], [0.2, 0.3, 0, 0.5],
+                     [0, 1, 0, 0]])
+  most = np.array([0, 0, 1, 3])
+  rng = np.random.default_rng(0)
+  changed = decoding.with_users(x, likely, step, np.array([True, True, True]), most, rng)
+  # The second node of graph 1 is the likeliest; graph 2 cannot have any.
+  assert changed.tolist() == [[0, 5], [2, 6], [0, 7], [3, 8], [1, 9]]
+  ended = decoding.with_users(x, likely, step, np.array([True, False, True]), most, rng)
+  np.testing.assert_array_equal(ended, x)

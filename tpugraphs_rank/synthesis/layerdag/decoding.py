@@ -117,3 +117,29 @@ def _limited(layer: Layer) -> np.ndarray:
         spare[candidate] -= 1
         lacks[node] -= 1
   return joined
+
+
+def with_users(x: np.ndarray, likely: np.ndarray, step: np.ndarray, continues: np.ndarray,
+               most_users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """The new nodes, with at least one that may have users in each layer of a graph that continues.
+
+  In a layer without any, the likeliest node to be of such a kind gets one, by its probabilities.
+
+  Args:
+    x: (M, F) kinds and other attributes of the new nodes.
+    likely: (M, K) probabilities of their kinds.
+    step: (M,) graph of each node, ascending.
+    continues: (S,) bool for each graph.
+    most_users: (K,) see `growth.Kinds`.
+    rng: source of the random choices.
+  """
+  has_users = most_users > 0
+  ends = np.bincount(step, weights=has_users[x[:, 0]], minlength=len(continues)) == 0
+  x = x.copy()
+  for graph in np.flatnonzero(ends & continues):
+    rows = np.flatnonzero(step == graph)
+    weights = likely[rows].astype(np.float64) * has_users
+    node = int(weights.sum(axis=1).argmax()) if len(rows) else 0
+    if len(rows) and weights[node].sum() > 0:
+      x[rows[node], 0] = rng.choice(len(has_users), p=weights[node] / weights[node].sum())
+  return x

@@ -161,7 +161,13 @@ class Sampler:
     arrays.update(partial_graphs.new_layer(size, inners))
     remaining = limits.upper[state.active] - state.node_counts() - size
     arrays["most_operands"] = self._most_operands(arrays, remaining)
-    x = self._call("_nodes", *states["nodes"], arrays, _seed(rng)).numpy()
+    x, likely = (values.numpy() for values in self._call(
+        "_nodes", *states["nodes"], arrays, _seed(rng)))
+    if not self._forward and self.options.constrained:
+      # A layer whose kinds never have users would end the graph.
+      is_short = state.node_counts() + size < arrays["target"]
+      x = decoding.with_users(
+          x, likely, arrays["step"], is_short, self.generator.facts.kinds.most_users, rng)
     joined = self._joined(state, states, {**arrays, "new_x": x}, remaining, rng)
     encoded = None
     if self._causal:
@@ -304,6 +310,7 @@ class Sampler:
     return self._guided([module.inner_logits(context, size) for context in contexts])
 
   def _nodes(self, states, prefix, arrays, seed):
+    """[M, F] kinds and other attributes, and [M, K] the final probabilities of the kinds."""
     module: Any = self.generator.modules["nodes"]
     contexts = [context for _, context in self._contexts("nodes", states, prefix, arrays)]
     steps = tf.shape(arrays["counts"])[0]
@@ -314,23 +321,24 @@ class Sampler:
     operands = tf.constant(self.generator.facts.kinds.operands, tf.int32)
     possible = operands[None] <= tf.gather(arrays["most_operands"], arrays["step"])[:, None]
 
-    def span(place, noisy):
+    def span(place, noisy, _):
       noise = modules_lib.Noise(seed + tf.stack([place + 1, 0]))
       time = tf.fill([steps], times[place])
       logits = [module.clean(noisy, time, context, arrays) for context in contexts]
       kept, before = tf.gather(module.kept, times[place]), tf.gather(module.kept, times[place + 1])
-      columns = []
+      columns, likely = [], marginals[0]
       for attribute, marginal in enumerate(marginals):
         guided = self._guided([of_context[attribute] for of_context in logits])
         if attribute == 0:
           guided = tf.where(possible, guided, -1e9)
         clean = tf.nn.softmax(guided / self.options.temperature)
+        likely = clean if attribute == 0 else likely
         columns.append(diffusion.draw(
             diffusion.reverse(clean, noisy[:, attribute], before, kept, marginal), noise.seed()))
-      return place + 1, tf.stack(columns, axis=1)
+      return place + 1, tf.stack(columns, axis=1), likely
 
-    return tf.while_loop(lambda place, _: place < len(self._node_times) - 1, span,
-                         (tf.constant(0), x))[1]
+    return tf.while_loop(lambda place, *_: place < len(self._node_times) - 1, span,
+                         (tf.constant(0), x, marginals[0]))[1:]
 
   def _edges(self, states, prefix, arrays, seed):
     """[p] log odds of an edge, after all diffusion steps except the final draw."""
