@@ -35,7 +35,7 @@ class Evaluation(pd.DataFrame):
   """Metrics of a run on a split: a DataFrame with one row per graph.
 
   Its columns are those of `evaluation.per_graph.evaluate`: names and sizes of the graph, `opa`,
-  `kendall_tau`, `top1_slowdown` and so on. Metrics are NaN for graphs with nothing to rank.
+  `kendall_tau`, `top1_slowdown`, `top1_gain_share` and so on. Metrics are NaN for graphs with nothing to rank.
   """
 
   @property
@@ -193,16 +193,19 @@ def configuration(config: files.PathLike | None, settings: Mapping[str, Any],
   return config_lib.override_by_flag(resolved, changes)
 
 
-def load_run(path: files.PathLike, strict: bool = False) -> Run:
+def load_run(path: files.PathLike, strict: bool = False, prior: str = "analytic") -> Run:
   """Loads a trained run for scoring.
 
   Args:
     path: the run directory, or `bundled:NAME` for a trained model that ships with the package.
     strict: whether to refuse, instead of warn about, graphs of another target and graphs with
       opcodes that training never saw.
+    prior: "analytic" to score tiles of programs that are unlike the training programs with the
+      run's analytic cost too, if it has one; "none" for the networks alone.
 
   Raises:
     RunDirectoryError: the directory is incomplete or damaged.
     UnknownNameError: there is no such bundled model.
+    ConfigError: there is no such prior.
   """
-  return Run(run_directory.RunDirectory(path), strict)
+  return Run(run_directory.RunDirectory(path), strict, prior)

@@ -26,6 +26,7 @@ from tpugraphs_rank.training import checkpoints
 from tpugraphs_rank.training import evidence_files
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import scoring
+from tpugraphs_rank.training import tile_prior
 
 _logger = logging.getLogger(__name__)
 
@@ -71,9 +72,15 @@ class Run:
     about: collection, kind, target hardware and HLO stage that it was trained on.
     normalizer: feature scaling of its training split.
     strict: whether graphs that do not fit the run are refused, instead of warned about.
+    prior: the analytic cost that scores tiles of programs unlike those of training; None: the run
+      has none, or does not use it.
   """
 
-  def __init__(self, directory: run_directory.RunDirectory, strict: bool = False):
+  def __init__(self, directory: run_directory.RunDirectory, strict: bool = False,
+               prior: str = tile_prior.ANALYTIC):
+    if prior not in tile_prior.CHOICES:
+      raise errors.ConfigError(
+          f"prior is {prior!r}; expected one of {', '.join(tile_prior.CHOICES)}")
     self.directory = directory
     self.config: run_config.RunConfig = directory.read_config()
     self.about: dict[str, Any] = directory.read_about()
@@ -89,6 +96,7 @@ class Run:
       raise errors.RunDirectoryError(
           f"{directory.path} has no checkpoint yet; resume its training with {resume}")
     self.normalizer = normalize.Normalizer.load(directory / "normalizer.npz")
+    self.prior = tile_prior.read(directory) if prior == tile_prior.ANALYTIC else None
     self._model = build_model(self.about["kind"], self.config)
     self._best = best
     self._scorer = scoring.Scorer(self._model, self.config)
@@ -122,7 +130,16 @@ class Run:
     scores = self._scorer(prepared) if prepared else []
     for program, values in zip(programs, scores):
       _check_finite(program.graph, values)
-    return scores
+    return [self._with_prior(program, values) for program, values in zip(programs, scores)]
+
+  def _with_prior(self, program: splits.ProgramView, scores: np.ndarray) -> np.ndarray:
+    """(..., c') scores of one or several networks, with the analytic cost where it counts."""
+    return scores if self.prior is None else self.prior.scores(
+        program.graph, scores, program.choice)
+
+  def prior_weight(self, graph: graphs.Graph) -> float:
+    """The weight of the analytic cost in a program's scores: 0 (none) to 1 (nothing else)."""
+    return 0.0 if self.prior is None or graph.kind != "tile" else self.prior.weight(graph)
 
   def _prepared(self, programs: Sequence[splits.ProgramView]) -> list[batches.PreparedGraph]:
     prepared = [batches.prepare(program, self.normalizer) for program in programs]
@@ -197,7 +214,8 @@ class Run:
         # The ensemble's scores are the mean; computing them again would take as long as all others.
         mean = np.sum(members, axis=0) / np.float32(len(members))
         _check_finite(graph, mean)
-        yield Scored(graph, mean, np.stack(members))
+        yield Scored(graph, *(self._with_prior(splits.ProgramView(graph), values)
+                              for values in (mean, np.stack(members))))
 
   def _checked_groups(self, graphs_: Iterable[graphs.ConfiguredGraph]
                       ) -> Iterator[list[graphs.ConfiguredGraph]]:
@@ -307,15 +325,17 @@ def _groups(graphs_: Iterable[graphs.ConfiguredGraph]
     yield group
 
 
-def load_run(path: files.PathLike, strict: bool = False) -> Run:
+def load_run(path: files.PathLike, strict: bool = False, prior: str = tile_prior.ANALYTIC) -> Run:
   """Loads a run directory for scoring.
 
   Args:
     path: the run directory, or `bundled:NAME`.
     strict: whether to refuse, instead of warn about, graphs of another target or HLO stage and
       graphs with opcodes or element types that training never saw.
+    prior: "analytic" to use the run's analytic cost of tiles, if it has one, or "none".
 
   Raises:
     RunDirectoryError: it is incomplete or damaged.
+    ConfigError: there is no such prior.
   """
-  return Run(run_directory.RunDirectory(path), strict)
+  return Run(run_directory.RunDirectory(path), strict, prior)

@@ -26,14 +26,18 @@ from tpugraphs_rank.data import mixing
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import pipeline
 from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import splits
 from tpugraphs_rank.models import build_model
 from tpugraphs_rank.training import checkpoints
 from tpugraphs_rank.training import epochs as epochs_lib
 from tpugraphs_rank.training import evidence_files
+from tpugraphs_rank.training import prior_fitting
+from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import runtime
 from tpugraphs_rank.training import scoring
 from tpugraphs_rank.training import steps as steps_lib
+from tpugraphs_rank.training import tile_prior
 from tpugraphs_rank.training import training_data
 from tpugraphs_rank.training import validation
 
@@ -245,7 +249,24 @@ class Trainer:
       _logger.info("%s after epoch %d; best epoch %d: %s", state, progress.epoch,
                    progress.best_epoch, ", ".join(
                        f"{name} {_shown(value)}" for name, value in progress.best_metrics.items()))
+      self._fit_prior(directory)
     return Result(directory, state, progress.epoch, progress.best_epoch, progress.best_metrics)
+
+  def _fit_prior(self, directory: run_directory.RunDirectory) -> None:
+    """Writes the analytic prior of tiles, unless it exists or the settings exclude it."""
+    if self.config.model.prior == tile_prior.NONE or self.collection.kind != "tile" or (
+        directory / tile_prior.FILE).exists():
+      return
+    programs = [splits.ProgramView(member.graph, member.choice, member.runtimes)
+                for member in self.train_graphs]
+    reason = prior_fitting.reason_without(self.collection, programs)
+    if reason:
+      _logger.info("no analytic prior: %s", reason)
+      return
+    _logger.info("fitting the analytic prior on held-out groups of the training programs")
+    run = run_lib.Run(directory, prior=tile_prior.NONE)
+    tile_prior.write(directory, prior_fitting.fit(
+        self.collection, programs, run.score_programs, self.config.training.seed))
 
   def _final_state(self, progress: Progress) -> str | None:
     training = self.config.training

@@ -1,0 +1,198 @@
+"""Fits a run's analytic prior: the weights of its cost, and the gate.
+
+The gate needs to know how good learned scores are for new programs. Training the network again for
+each held-out group would take too long, so boosted trees stand in for it. They are fitted without
+one group of kernels after the other, and, for known families, without a third of the programs at a
+time. The gate with the best mean tau over both kinds of held-out programs, which count equally, is
+chosen. Only training programs are used.
+"""
+
+from collections.abc import Callable, Sequence
+import itertools
+import logging
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tpugraphs_rank import metrics
+from tpugraphs_rank.costs import novelty as novelty_lib
+from tpugraphs_rank.costs import targets
+from tpugraphs_rank.costs import tile_cost
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import trees
+from tpugraphs_rank.training import tile_prior
+
+_logger = logging.getLogger(__name__)
+
+# Fewer programs or groups say nothing about new ones.
+LEAST_PROGRAMS = 24
+LEAST_GROUPS = 3
+_MOST_PROGRAMS = 400  # More are thinned evenly: the gate has three parameters.
+_MOST_FOLDS = 8  # Groups beyond this number share a fold.
+_FOLDS_OF_KNOWN = 3
+_MOST_ROWS = 20_000
+_LEARNER = trees.Settings(iterations=100)
+# Weights of the cost at which held-out programs are compared; those between are interpolated.
+_WEIGHTS = np.linspace(0.0, 1.0, 11)
+_NOVELTIES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+_TOPS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
+
+
+class HeldOut(NamedTuple):
+  """What is known of a program that the learner did not see.
+
+  Attributes:
+    novelty: of the program, compared with those that the learner saw.
+    taus: (11,) Kendall's tau by the weight of the cost, from 0 to 1.
+  """
+
+  novelty: float
+  taus: np.ndarray
+
+
+def reason_without(collection: registry.Collection, programs: Sequence[splits.ProgramView]
+                   ) -> str:
+  """Why no prior can be fitted to these training programs; "" if one can."""
+  if collection.kind != "tile":
+    return "the collection holds layouts"
+  if collection.facts.register_tile != (1, 1):
+    return f"the tiles of {collection.target} count registers, not elements"
+  if len(programs) < LEAST_PROGRAMS:
+    return f"{len(programs)} training programs are too few; {LEAST_PROGRAMS} are needed"
+  groups = set(_groups(collection, programs))
+  if len(groups) < LEAST_GROUPS:
+    return f"{len(groups)} groups of kernels are too few; {LEAST_GROUPS} are needed"
+  return ""
+
+
+def _groups(collection: registry.Collection, programs: Sequence[splits.ProgramView]) -> list[str]:
+  """The group of each program; its family if there are too few groups."""
+  names = [program.graph.name for program in programs]
+  groups = [collection.group(name) for name in names]
+  return (groups if len(set(groups)) >= LEAST_GROUPS
+          else [collection.family(name) for name in names])
+
+
+def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
+        score: Callable[[Sequence[splits.ProgramView]], Sequence[np.ndarray]], seed: int = 0
+        ) -> tile_prior.Prior:
+  """Fits a prior.
+
+  Args:
+    collection: the programs' collection; `reason_without` must be "".
+    programs: the training programs, with runtimes.
+    score: the run's own scores of programs.
+    seed: of the folds and the learner.
+  """
+  facts = collection.facts
+  chosen = list(programs)
+  if len(chosen) > _MOST_PROGRAMS:
+    chosen = [chosen[place] for place in np.linspace(
+        0, len(chosen) - 1, _MOST_PROGRAMS).astype(int)]
+  chosen = trees.thin(chosen, _MOST_ROWS, np.random.default_rng([seed, 4]))
+  kernels = [_Kernel(program, facts) for program in chosen]
+  groups = _groups(collection, chosen)
+  new = _held_out(kernels, _folds(groups), seed)
+  turn = np.random.default_rng([seed, 5]).permutation(len(kernels))
+  known = _held_out(kernels, [turn[start::_FOLDS_OF_KNOWN] for start in range(_FOLDS_OF_KNOWN)],
+                    seed)
+  gate = choose_gate(new, known)
+  weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in kernels)
+  figures = _figures(gate, new, known)
+  _logger.info("analytic prior: weight %.1f from novelty %.2f on, none up to %.2f; held-out "
+               "groups: tau %.3f learned, %.3f analytic, %.3f gated; held-out shapes: %.3f, %.3f, "
+               "%.3f", gate.top, gate.full, gate.start,
+               *(figures[name][which] for name in ("held_out_groups", "held_out_shapes")
+                 for which in ("learned", "analytic", "gated")))
+  return tile_prior.Prior(
+      weights, gate, novelty_lib.Novelty(novelty_lib.profile(one.graph) for one in programs),
+      _deviation(score(chosen)), _deviation([kernel.log_cost(weights) for kernel in kernels]),
+      facts, figures)
+
+
+class _Kernel:
+  """A training program with its terms and runtimes."""
+
+  def __init__(self, program: splits.ProgramView, facts: targets.TargetFacts):
+    assert isinstance(program.graph, graphs.TileGraph)
+    self.program = program
+    rows = program.indices
+    self.terms = tile_cost.terms(program.graph, facts)[rows]
+    self.runtimes = program.graph.config_runtime[rows].astype(np.float64)
+    self.ranked = program.runtimes[rows]
+    self.profile = novelty_lib.profile(program.graph)
+
+  def log_cost(self, weights: np.ndarray) -> np.ndarray:
+    """(c',) the logarithm of the cost."""
+    return np.log(np.maximum(self.terms @ weights, 1e-9))
+
+
+def _deviation(values: Sequence[np.ndarray]) -> float:
+  """The mean standard deviation within a program."""
+  return max(float(np.mean([np.std(one) for one in values])), 1e-6)
+
+
+def _folds(groups: Sequence[str]) -> list[np.ndarray]:
+  """Programs by group; if there are many groups, several share a fold."""
+  names = sorted(set(groups))
+  fold_of = {name: place % _MOST_FOLDS for place, name in enumerate(names)}
+  folds = np.array([fold_of[name] for name in groups])
+  return [np.flatnonzero(folds == fold) for fold in range(min(len(names), _MOST_FOLDS))]
+
+
+def _held_out(kernels: Sequence[_Kernel], folds: Sequence[np.ndarray], seed: int
+              ) -> list[HeldOut]:
+  """Every program, as seen by a learner and a cost that were fitted without its fold."""
+  def outcomes(fold: np.ndarray) -> list[HeldOut]:
+    rest = [kernels[place] for place in np.setdiff1d(np.arange(len(kernels)), fold)]
+    out = [kernels[place] for place in fold]
+    fitted = trees.fit([kernel.program for kernel in rest], _LEARNER, seed)
+    weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in rest)
+    novelty = novelty_lib.Novelty(kernel.profile for kernel in rest)
+    deviation = _deviation(fitted.score([kernel.program for kernel in rest]))
+    of_cost = _deviation([kernel.log_cost(weights) for kernel in rest])
+    result = []
+    for kernel, learned in zip(out, fitted.score([kernel.program for kernel in out])):
+      cost = -kernel.log_cost(weights) / of_cost
+      taus = np.array([metrics.kendall_tau(
+          kernel.ranked, (1 - weight) * learned / deviation + weight * cost)
+                       for weight in _WEIGHTS])
+      result.append(HeldOut(novelty.of_profile(kernel.profile), taus))
+    return result
+
+  by_fold = trees.run_all(outcomes, [fold for fold in folds if 0 < len(fold) < len(kernels)],
+                          "analytic prior: held-out programs", "fold")
+  # Programs with nothing to rank have no tau.
+  return [one for fold in by_fold for one in fold if np.isfinite(one.taus).all()]
+
+
+def choose_gate(new: Sequence[HeldOut], known: Sequence[HeldOut]) -> tile_prior.Gate:
+  """The gate with the best mean tau over both lists, which count equally.
+
+  Of equally good ones it is the one that uses the cost least.
+  """
+  gates = [tile_prior.Gate(start, full, top) for start, full, top in itertools.product(
+      _NOVELTIES, _NOVELTIES, _TOPS) if start <= full]
+  gates.sort(key=lambda gate: (gate.top, -gate.start, -gate.full))
+  values = [np.mean([mean_tau(gate, held) for held in (new, known) if held] or [0.0])
+            for gate in gates]
+  return gates[int(np.argmax(np.round(values, 4)))]
+
+
+def mean_tau(gate: tile_prior.Gate, held: Sequence[HeldOut]) -> float:
+  """The mean tau of held-out programs with a gate."""
+  return float(np.mean([np.interp(gate.weight(one.novelty), _WEIGHTS, one.taus) for one in held]))
+
+
+def _figures(gate: tile_prior.Gate, new: Sequence[HeldOut], known: Sequence[HeldOut]
+             ) -> dict[str, Any]:
+  figures: dict[str, Any] = {}
+  for name, held in (("held_out_groups", new), ("held_out_shapes", known)):
+    none, full = tile_prior.Gate(1.0, 1.0, 0.0), tile_prior.Gate(-1.0, -1.0, 1.0)
+    figures[name] = {
+        "programs": len(held), **{which: mean_tau(one, held) if held else math.nan for which, one in
+                                  (("learned", none), ("analytic", full), ("gated", gate))}}
+  return figures
