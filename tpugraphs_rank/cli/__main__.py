@@ -72,6 +72,7 @@ GROUPS: dict[str, dict[str, Command]] = {
                                 kept=_MEASURED),
         "collect layout": Command("Measure programs under many layouts; make a collection",
                                   kept=_MEASURED),
+        "collect hlo": Command("Measure any HLO program under requested layouts", kept=_MEASURED),
         "collect remeasure": Command("Measure the configurations in a raw file", kept=_MEASURED),
     },
     "Generate graphs": {

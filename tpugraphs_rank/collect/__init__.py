@@ -6,6 +6,7 @@ makes it. README.md describes what is measured, and how.
 
 from collections.abc import Sequence
 import pathlib
+from typing import Any
 
 from tpugraphs_rank import errors
 
@@ -61,3 +62,18 @@ def measure_ranked(file: pathlib.Path, output: pathlib.Path) -> list[pathlib.Pat
   environment.run("tpugraphs_rank.collect.remeasure", "--input", str(file.resolve()), "--output",
                   str(output.resolve()))
   return sorted(output.glob("pass*.pb"))
+
+
+def measure_hlo(output: pathlib.Path) -> dict[str, Any]:
+  """Measures the program of a folder that `hlo.prepare` has written.
+
+  Returns:
+    The report, see `hlo.collect.write`.
+
+  Raises:
+    OutputError: the environment could not be made, or the measurement failed.
+  """
+  from tpugraphs_rank import files
+  from tpugraphs_rank.collect import environment
+  environment.run("tpugraphs_rank.collect.hlo", "--folder", str(output.resolve()))
+  return files.read_json(output / "report.json")

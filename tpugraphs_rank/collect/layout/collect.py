@@ -19,6 +19,7 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
 import tqdm
 
 from tpugraphs_rank import files
@@ -26,6 +27,7 @@ from tpugraphs_rank.collect.common import flags
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.common import processes as processes_lib
 from tpugraphs_rank.collect.common import protocol
+from tpugraphs_rank.collect.hlo import agreement
 from tpugraphs_rank.collect.layout import catalogue
 from tpugraphs_rank.collect.layout import configurations
 from tpugraphs_rank.collect.layout import measure
@@ -151,7 +153,7 @@ def _report(arguments: argparse.Namespace, settings: protocol.Protocol) -> dict[
           "passes": arguments.passes, "repeated_below_tau": REPEAT_TAU,
           "compilation": "in the first pass; later ones load it in a process of their own",
           "environment": protocol.LAYOUT_ENVIRONMENT, "asynchronous_dispatch": False,
-          "tolerance_to_default": measure.TOLERANCE,
+          "tolerance_to_default": agreement.tolerance(np.dtype(np.float32)),
           "sampling": {"shares": configurations.SHARES,
                        "random_share": configurations.RANDOM_SHARE},
           "configurations_per_program": arguments.configurations,

@@ -7,7 +7,6 @@ them from its record.
 
 import argparse
 import base64
-from collections.abc import Callable
 import datetime
 import logging
 import pathlib
@@ -18,22 +17,21 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import bench as bench_lib
 from tpugraphs_rank.collect.common import flags
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import jax_process
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.common import processes
 from tpugraphs_rank.collect.common import protocol
+from tpugraphs_rank.collect.hlo import agreement
 from tpugraphs_rank.collect.layout import configurations as configurations_lib
 from tpugraphs_rank.collect.layout import planned
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.synthesis.programs import programs
 
-# Largest difference from the default's numbers, relative to their largest magnitude.
-TOLERANCE = 1e-4
 # Synthetic programs with fewer sites do not have two dozen distinct configurations.
 FEWEST_SITES = 3
-_QUICK_CALLS = 4
 
 
 def cache_path(output: pathlib.Path, stem: str) -> pathlib.Path:
@@ -42,19 +40,11 @@ def cache_path(output: pathlib.Path, stem: str) -> pathlib.Path:
 
 
 def agrees(results: list[np.ndarray], expected: list[np.ndarray]) -> bool:
-  """Whether all results equal those of the default, within `TOLERANCE`."""
-  for result, reference in zip(results, expected, strict=True):
-    if result.shape != reference.shape or result.dtype != reference.dtype:
-      return False
-    if not (np.isfinite(result).all() and np.isfinite(reference).all()):
-      return False
-    result, reference = result.astype(np.float64), reference.astype(np.float64)
-    if np.abs(result - reference).max(initial=0) > TOLERANCE * np.abs(reference).max(initial=0):
-      return False
-  return True
+  """Whether all results equal those of the default, and are finite."""
+  return agreement.agree(results, expected, finite=True)
 
 
-class Bench:
+class Bench(bench_lib.Bench):
   """A program on this machine: compiles configurations, and times those that are usable.
 
   Attributes:
@@ -64,6 +54,7 @@ class Bench:
   """
 
   def __init__(self, program: planned.Program, seed: int) -> None:
+    super().__init__(agrees)
     import jax  # pylint: disable=import-outside-toplevel
 
     from tpugraphs_rank.collect.layout import builders  # pylint: disable=import-outside-toplevel
@@ -82,10 +73,6 @@ class Bench:
     self._block = jax.block_until_ready
     self.module = sites.module_bytes(self._traced.lower({}))
     self.sites, self._numbers = sites.configurable(self._traced, self.module)
-    self.entries: list[dict[str, Any]] = []
-    self._calls: list[tuple[dict[str, Any], Callable[[], Any]]] = []
-    self._expected: list[np.ndarray] | None = None
-    self._seen: set[str] = set()
 
   def compile(self, configuration: configurations_lib.Configuration) -> tuple[bool, float]:
     """Compiles and checks a configuration. The first must be the default.
@@ -98,37 +85,14 @@ class Bench:
     requests = {number: layouts for number, layouts in zip(self._numbers, configuration)
                 if any(layouts)}
     compiled = self._traced.lower(requests).compile()
-    digest = protocol.digest(protocol.normalised_hlo(compiled.as_text()))
-    entry = {"layouts": configurations_lib.to_text(configuration), "optimised_hlo": digest,
-             "status": "ok"}
-    self.entries.append(entry)
-    if digest in self._seen:
-      entry["status"] = "same_program"
-      return False, float("inf")
-    self._seen.add(digest)
-    results = [np.asarray(result) for result in compiled(*self._arguments)]
-    if self._expected is None:
-      self._expected = results
-      if self._synthetic:
-        protocol.check_result(results[0])
-    if not agrees(results, self._expected):
-      entry["status"] = "mismatch"
-      return False, float("inf")
-    call = lambda: self._block(compiled(*self._arguments))
-    self._calls.append((entry, call))
-    return True, min(self._timed(call) for _ in range(_QUICK_CALLS))
-
-  @staticmethod
-  def _timed(call: Callable[[], Any]) -> float:
-    start = time.process_time_ns()
-    call()
-    return time.process_time_ns() - start
-
-  def time(self, settings: protocol.Protocol, rng: np.random.Generator) -> None:
-    """Times all usable configurations, and sets their `runtime_ns`."""
-    times = protocol.time_interleaved([call for _, call in self._calls], settings, rng)
-    for (entry, _), runtime in zip(self._calls, times):
-      entry["runtime_ns"] = round(runtime)
+    is_default = self.expected is None
+    outcome = self.add(
+        configurations_lib.to_text(configuration), bench_lib.Compiled(
+            protocol.digest(protocol.normalised_hlo(compiled.as_text())),
+            lambda: self._block(compiled(*self._arguments))))
+    if is_default and self._synthetic and self.expected is not None:
+      protocol.check_result(self.expected[0])
+    return outcome
 
 
 def measure(program: planned.Program, configurations: int, more: int, seed: int,

@@ -1,0 +1,1 @@
+"""Measures any HLO program under requested layouts, without its source."""

@@ -1,0 +1,135 @@
+"""Prepares the folder in which a user's program is measured; needs no JAX."""
+
+import dataclasses
+import hashlib
+import pathlib
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.candidates import candidate_set
+from tpugraphs_rank.candidates import layouts
+from tpugraphs_rank.candidates import programs
+from tpugraphs_rank.candidates import supplied
+from tpugraphs_rank.candidates import tile_spaces
+from tpugraphs_rank.collect.common import plans
+from tpugraphs_rank.collect.common import protocol
+from tpugraphs_rank.collect.hlo import folder as folder_lib
+from tpugraphs_rank.hlo import compression
+from tpugraphs_rank.hlo import examples
+from tpugraphs_rank.hlo import file_types
+from tpugraphs_rank.hlo import graph
+from tpugraphs_rank.hlo import reading
+from tpugraphs_rank.hlo import tuning_pb2
+
+_FIXED = ("kind", "program", "seed", "protocol")
+_RANKED = ".ranked.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How a program is measured.
+
+  Attributes:
+    seed: of random configurations, of the arguments, and of the order.
+    budget_ms: measuring time of a configuration in one pass.
+    program_limit: seconds after which compiling, or a pass, is abandoned.
+  """
+
+  seed: int = 0
+  budget_ms: int = protocol.LAYOUT.budget_ns // 1_000_000
+  program_limit: float = 1800.0
+
+  def __post_init__(self) -> None:
+    if self.budget_ms < 1 or not self.program_limit > 0 or self.seed < 0:
+      raise errors.ConfigError(
+          f"--budget_ms={self.budget_ms} --program_limit={self.program_limit} "
+          f"--seed={self.seed}: expected positive numbers, and a seed of 0 or more")
+
+
+def read(path: files.PathLike, module: str | None = None
+         ) -> tuple[programs.HloProgram, str]:
+  """The program of a file, and its text if the file holds HLO text.
+
+  Raises:
+    TpuGraphsRankError: as `programs.read`.
+    ConfigError: the file holds several programs, and `module` does not choose one.
+  """
+  found = programs.read(path, module)
+  if len(found) > 1:
+    raise errors.ConfigError(
+        f"{path} has {len(found)} programs; expected one: choose it with --module NAME")
+  content = compression.unpack(pathlib.Path(examples.path_of(path)).read_bytes(), str(path))
+  text = file_types.decode(content)
+  return found[0], text if text is not None and file_types.is_hlo(text) else ""
+
+
+def with_sites(program: programs.HloProgram) -> tuning_pb2.ModuleTuningData:
+  """The program without runs; it names the instructions for which layouts can be requested.
+
+  Raises:
+    DataError: there is none.
+  """
+  data = tuning_pb2.ModuleTuningData(
+      module=program.data.module, config_index_to_node=program.data.config_index_to_node)
+  sites = folder_lib.sites_of(data, program.source)
+  del data.config_index_to_node[:]
+  data.config_index_to_node.extend(site.node for site in sites)
+  return data
+
+
+def random_configurations(program: programs.HloProgram, count: int, seed: int
+                          ) -> candidate_set.Candidates:
+  """Configurations of a program, half of them near the default, which comes first."""
+  return layouts.draw_layouts(
+      with_sites(program), tile_spaces.ELEMENTS, count, seed, program.source)
+
+
+def supplied_configurations(program: programs.HloProgram, path: files.PathLike
+                            ) -> candidate_set.Candidates:
+  """The configurations in a file: raw data as `rank` writes them, or `.npz`.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: it is damaged, or belongs to another program.
+  """
+  name = str(path)
+  if name.endswith(".npz"):
+    return supplied.from_npz(path, program.data, "layout")
+  if name.endswith(_RANKED):  # The file next to it holds the configurations.
+    path = name.removesuffix(_RANKED) + ".ranked.pb"
+  chosen = [other for other in reading.read_raw(path).modules if other.HasField("module")]
+  if len(chosen) != 1:
+    raise errors.DataError(f"{path} has {len(chosen)} programs; expected the configurations of one")
+  ours = graph.node_opcodes(program.data.module)
+  if not (ours.shape == (theirs := graph.node_opcodes(chosen[0].module)).shape
+          and (ours == theirs).all()):
+    raise errors.DataError(
+        f"{path} has configurations of another program ({len(theirs)} instructions; "
+        f"{program.source} has {len(ours)}); supply configurations of this one")
+  return supplied.from_runs(chosen[0], "layout", str(path))
+
+
+def prepare(output: pathlib.Path, program: programs.HloProgram, text: str,
+            candidates: candidate_set.Candidates, settings: Settings) -> None:
+  """Writes the folder: the program, its configurations, and the settings.
+
+  Raises:
+    DataError: a configuration does not fit the program.
+    RunDirectoryError: the folder belongs to another program, or was started with other settings.
+  """
+  data = tuning_pb2.ModuleTuningData(
+      module=program.data.module,
+      config_index_to_node=candidates.arrays["node_config_ids"].tolist())
+  for position in range(candidates.count):
+    data.runs.append(candidates.profile(position))
+  folder_lib.configurations_of(data, folder_lib.sites_of(data, program.source), program.source)
+  measuring = dataclasses.replace(protocol.LAYOUT, budget_ns=settings.budget_ms * 1_000_000)
+  content = data.SerializeToString(deterministic=True)
+  plans.store(output, {
+      "kind": "hlo", "source": program.source, "seed": settings.seed,
+      "program": hashlib.sha256(content + text.encode()).hexdigest(),
+      "protocol": dataclasses.asdict(measuring), "program_limit": settings.program_limit,
+      "programs": [{"stem": folder_lib.STEM}]}, _FIXED, "programs")
+  if not (output / folder_lib.PROGRAM).exists() or (
+      (output / folder_lib.PROGRAM).read_bytes() != content):
+    folder_lib.store_program(output, data, text)
