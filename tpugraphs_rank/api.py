@@ -35,7 +35,8 @@ class Evaluation(pd.DataFrame):
   """Metrics of a run on a split: a DataFrame with one row per graph.
 
   Its columns are those of `evaluation.per_graph.evaluate`: names and sizes of the graph, `opa`,
-  `kendall_tau`, `top1_slowdown`, `top1_gain_share` and so on. Metrics are NaN for graphs with nothing to rank.
+  `kendall_tau`, `top1_slowdown`, `top1_gain_share` and so on. Metrics are NaN for graphs with
+  nothing to rank.
   """
 
   @property

@@ -138,6 +138,8 @@ def test_the_table_names_every_ranker(tile):
   assert lines[0] == "tile:synthetic valid: seen families, shapes never seen (2 programs)"
   assert [line.split()[0] for line in lines[3:5]] == ["residual_gnn", "random"]
   assert "gain of residual_gnn over" in results["text"]
+  assert "measured until good: within 2 % of the fastest" in results["text"]
+  assert "equal scores, in random order: of residual_gnn" in results["text"]
   assert "gain of" not in evaluate.evaluate(run_dir, "valid", None, [])["text"]
 
 

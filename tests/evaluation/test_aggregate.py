@@ -19,6 +19,7 @@ def _frame(**changes):
       "group": ["letters", "letters", "letters", "others"],
       "seen": [True, True, True, False],
       "degenerate": [False, False, True, False],
+      "tied": [0.0, 0.5, 1.0, 0.0],
       "opa": [1.0, 0.5, math.nan, 0.25],
       "opa_pairs": [10, 30, 0, 60],
       "kendall_tau": [1.0, 0.0, math.nan, -0.5],
@@ -30,6 +31,7 @@ def test_means_are_their_formulas():
   result = aggregate.aggregate(_frame(), COLLECTION, "test")
   assert result["collection"] == "tile:made_up" and result["split"] == "test"
   assert result["graphs"] == 4 and result["degenerate_graphs"] == 1
+  assert result["tied_scores"] == 1.5 / 4 and result["by_family"]["a"]["tied_scores"] == 0.25
   assert result["mean"]["kendall_tau"] == pytest.approx((1.0 + 0.0 - 0.5) / 3)
   assert result["mean"]["top1_slowdown"] == pytest.approx(0.6 / 4)
   assert result["undefined"] == {"opa": 1, "kendall_tau": 1}

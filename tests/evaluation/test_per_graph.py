@@ -157,7 +157,7 @@ def test_nothing_to_rank_is_nan_and_constant_scores_are_degenerate():
   frame = per_graph.evaluate(programs, [np.array([0.0, 1.0]), np.array([1.0, 1.0])], COLLECTION)
   assert math.isnan(frame["kendall_tau"][0]) and math.isnan(frame["opa"][0])
   assert frame["kendall_tau"][1] == 0.0 and frame["opa"][1] == 0.0
-  assert frame["degenerate"].tolist() == [False, True]
+  assert frame["degenerate"].tolist() == [False, True] and frame["tied"].tolist() == [0.0, 1.0]
 
 
 def test_columns_follow_the_kind():

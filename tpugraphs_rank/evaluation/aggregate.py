@@ -22,7 +22,8 @@ def summary(frame: pd.DataFrame) -> dict[str, Any]:
     `graphs`: the number of graphs. `mean`: the mean of each metric, None if no graph has it.
     `undefined`: for each metric the number of graphs without it (they have one configuration or
     equal runtimes), if there are any. `degenerate_graphs`: the number of graphs whose scores are
-    all equal. `opa_weighted_by_pairs`: the share of correct pairs over all graphs, which is what
+    all equal. `tied_scores`: mean share of configurations whose score another one has, too; None if
+    unknown. `opa_weighted_by_pairs`: the share of correct pairs over all graphs, which is what
     TensorFlow Ranking's `OPAMetric` reports.
   """
   means = {name: metrics.mean_over_graphs(frame[name].to_numpy(np.float64))
@@ -35,6 +36,7 @@ def summary(frame: pd.DataFrame) -> dict[str, Any]:
       "undefined": {name: mean.skipped for name, mean in means.items() if mean.skipped},
       "opa_weighted_by_pairs": _number(weighted.mean),
       "degenerate_graphs": int(frame["degenerate"].sum()),
+      "tied_scores": _number(float(frame["tied"].mean())) if "tied" in frame else None,
   }
 
 

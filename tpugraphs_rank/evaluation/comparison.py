@@ -152,6 +152,11 @@ class Comparison:
         f"gain: share of the attainable gain over the default, on the {some} of {len(frame)} "
         f"programs where that is {100 * metrics.LEAST_GAIN:g} % or more",
         f"measured until good: within {100 * metrics.WITHIN:g} % of the fastest"]
+    ties = {name: bootstrap.seed_mean([part(each) for each in frames], "tied").mean()
+            for name, frames in self.frames.items() if all("tied" in each for each in frames)}
+    tied = [f"{name} {100 * share:.0f} %" for name, share in ties.items() if share >= 0.005]
+    if tied:
+      notes.append("equal scores, in random order: of " + ", ".join(tied) + " of configurations")
     if any(name.endswith(per_graph.ACROSS) for name in frame):
       notes.append("across passes: slowdown of what one pass chooses, as another one judges it")
     return notes

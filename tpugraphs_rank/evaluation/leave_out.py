@@ -8,6 +8,7 @@ evaluation resumes, and further baselines can be added.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import logging
 import math
 import pathlib
@@ -232,13 +233,15 @@ def _evaluate_fold(config: run_config.RunConfig, collection: registry.Collection
     assert frame is not None
     frames[config.model.model] = frame
   for name in baselines:
-    frame = _stored(folder, name, lambda name=name: _baseline_rows(loaded(), name, seed))
+    frame = _stored(folder, name, functools.partial(_baseline_rows, loaded, name, seed))
     if frame is not None:
       frames[name] = frame
   return frames
 
 
-def _baseline_rows(task: task_lib.Task, name: str, seed: int) -> pd.DataFrame | None:
+def _baseline_rows(loaded: Callable[[], task_lib.Task], name: str, seed: int
+                   ) -> pd.DataFrame | None:
+  task = loaded()
   scores = task_lib.baseline_scores(task, (name,), (seed,))
   return task.evaluate(scores[name][0]) if name in scores else None
 

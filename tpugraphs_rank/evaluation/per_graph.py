@@ -111,6 +111,7 @@ def evaluate(
       seen: whether the graph's group has a family in training; None if that is unknown.
       nodes, configurations: sizes; `configurations` counts the evaluated ones.
       degenerate: whether all scores are equal. Tau is then 0 by convention.
+      tied: share of the configurations whose score another one has, too.
       opa, opa_pairs, kendall_tau, kendall_tau_b: see `tpugraphs_rank.metrics`.
       kendall_tau_within3: tau among the configurations within 3 times of the best.
       opa_gap5: OPA over pairs more than 5 % apart.
@@ -147,6 +148,7 @@ def evaluate(
         "nodes": graph.num_nodes,
         "configurations": runtimes.size,
         "degenerate": metrics.is_degenerate(runtimes, score),
+        "tied": _tied(score),
         **_ranking(runtimes, score),
         **_top(runtimes, score, slowdown_ks(collection), default, passes_of(program, raw)),
         MEASURED: metrics.measured_until_good(runtimes, score),
@@ -162,6 +164,11 @@ def evaluate(
         "%s: there is nothing to rank, so all metrics are undefined: in each of the %d graphs, the "
         "runtimes of all evaluated configurations are equal", collection.name, len(rows))
   return frame
+
+
+def _tied(scores: np.ndarray) -> float:
+  counts = np.unique(scores, return_counts=True)[1]
+  return float(counts[counts > 1].sum() / counts.sum())
 
 
 def _ranking(runtimes: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
