@@ -49,7 +49,7 @@ def expected_best(values: np.ndarray, scores: np.ndarray, largest: int) -> np.nd
       E_K = min(m_K, t_1) + sum_{r = 2 ... m} S_{r-1} (min(m_K, t_r) - min(m_K, t_{r-1}))
 
   m_K is the least value of the configurations that are certainly among the K, and t_1 <= ... <= t_m
-  are the values of the block that contains place K. O(c log c) without ties, else O(K c log c).
+  are the values of the block that contains place K. O(c log c) without ties, else O(c log c + K c).
 
   Args:
     values: (c,) float64.
@@ -59,32 +59,38 @@ def expected_best(values: np.ndarray, scores: np.ndarray, largest: int) -> np.nd
   Returns:
     (largest,) float64, never ascending.
   """
-  blocks = Blocks(scores)
-  ordered = values[blocks.order]
-  least = np.minimum.accumulate(ordered)
+  best = _Best(values, scores)
   count = min(largest, len(values))
-  result = np.empty(count)
-  for k in range(1, count + 1):
-    result[k - 1] = _expected_least(blocks, ordered, least, k) if blocks.has_ties else least[k - 1]
-  return np.pad(result, (0, largest - count), mode="edge")
+  known = [best.of(k) for k in range(1, count + 1)] if best.has_ties else best.least[:count]
+  return np.pad(np.asarray(known, np.float64), (0, largest - count), mode="edge")
 
 
 def expected_best_of(values: np.ndarray, scores: np.ndarray, k: int) -> float:
   """The result of `expected_best` for one K."""
-  blocks = Blocks(scores)
-  ordered = values[blocks.order]
-  return _expected_least(blocks, ordered, np.minimum.accumulate(ordered), min(k, len(values)))
+  return _Best(values, scores).of(min(k, len(values)))
 
 
-def _expected_least(blocks: Blocks, ordered: np.ndarray, least: np.ndarray, k: int) -> float:
-  start, end = blocks.at(k)
-  if end == k:  # The whole block is tried.
-    return float(least[k - 1])
-  block = np.sort(ordered[start:end])
-  if start:
-    block = np.minimum(block, least[start - 1])
-  # In this form a value that is certain is exact, and the result never ascends with K.
-  return float(block[0] + (_none_of(end - start, k - start)[1:] * np.diff(block)).sum())
+class _Best(Blocks):
+  """Expected least values among the best-scored configurations."""
+
+  def __init__(self, values: np.ndarray, scores: np.ndarray):
+    super().__init__(scores)
+    self._ordered = values[self.order]
+    # (c,) the least value of the first 1, 2, ... in the order of storage.
+    self.least = np.minimum.accumulate(self._ordered)
+    self._sorted: tuple[int, np.ndarray] = (-1, self.least)
+
+  def of(self, k: int) -> float:
+    """The expectation for one K of at most c."""
+    start, end = self.at(k)
+    if end == k:  # The whole block is tried.
+      return float(self.least[k - 1])
+    if self._sorted[0] != start:
+      block = np.sort(self._ordered[start:end])
+      self._sorted = start, np.minimum(block, self.least[start - 1]) if start else block
+    block = self._sorted[1]
+    # In this form a value that is certain is exact, and the result never ascends with K.
+    return float(block[0] + (_none_of(end - start, k - start)[1:] * np.diff(block)).sum())
 
 
 def expected_choice(
