@@ -30,3 +30,22 @@ def sigterm_raises(error: Callable[[], BaseException] = lambda: SystemExit(STATU
     yield
   finally:
     signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def sigterm_postponed() -> Iterator[None]:
+  """Postpones SIGTERM to the end of the block, so that it cannot arrive in the middle of a step.
+
+  A process that the block starts is then known to the code that has to end it.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  arrived = []
+  before = signal.signal(signal.SIGTERM, lambda *_: arrived.append(True))
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+    if arrived:
+      signal.raise_signal(signal.SIGTERM)

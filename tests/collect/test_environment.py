@@ -9,12 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from typing import Any
 
 import pytest
 
 from tpugraphs_rank import collect
 from tpugraphs_rank import errors
 from tpugraphs_rank.collect import environment
+from tpugraphs_rank.collect.common import processes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -151,6 +153,21 @@ def test_a_signal_ends_the_collector_too(own: pathlib.Path, tmp_path: pathlib.Pa
   assert process.wait(timeout=30) == 128 + signal.SIGTERM
   with pytest.raises(ProcessLookupError):
     os.kill(int(pid.read_text()), 0)
+
+
+def test_a_signal_while_a_program_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+  programs = []
+
+  def start(*words: Any, **options: Any) -> subprocess.Popen:
+    programs.append(popen(*words, **options))
+    signal.raise_signal(signal.SIGTERM)  # The caller does not have the process yet.
+    return programs[-1]
+
+  popen = subprocess.Popen
+  monkeypatch.setattr(subprocess, "Popen", start)
+  with pytest.raises(SystemExit):
+    processes.run(["sleep", "60"], os.environ)
+  assert programs[0].returncode == -signal.SIGTERM
 
 
 def test_the_measuring_code_needs_only_the_packages_of_its_environment() -> None:

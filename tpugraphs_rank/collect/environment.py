@@ -112,10 +112,11 @@ def output_of(module: str, *arguments: str, seconds: float) -> subprocess.Comple
     subprocess.TimeoutExpired: the time is over.
   """
   command = [str(python()), "-m", module, *arguments]
-  with _variables() as variables, termination.sigterm_raises():
-    return subprocess.run(
-        command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        errors="replace", timeout=seconds, check=False)
+  with _variables() as variables, termination.sigterm_raises(), processes.started(
+      command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+      errors="replace") as process:
+    output, messages = process.communicate(timeout=seconds)
+    return subprocess.CompletedProcess(command, process.returncode, output, messages)
 
 
 @contextlib.contextmanager
@@ -195,19 +196,16 @@ def _install(where: pathlib.Path) -> None:
   command = [str(where / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check",
              "--no-input", "--no-compile", "--progress-bar", "off", "-r", str(_REQUIREMENTS)]
   lines = []
-  with subprocess.Popen(command, env=_clean_environment(), stdin=subprocess.DEVNULL, text=True,
-                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+  with processes.started(command, env=_clean_environment(), text=True, stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT) as process:
     assert process.stdout is not None
-    try:
-      # One more step: unpacking, which pip does last and for all packages together.
-      with tqdm.tqdm(total=total + 1, desc="install", unit="package", disable=None) as bar:
-        for line in process.stdout:
-          lines.append(line.rstrip())
-          if line.startswith(("Collecting ", "Installing collected packages")):
-            bar.update(min(1, bar.total - bar.n))
-      status = process.wait()
-    finally:
-      processes.end_politely(process)
+    # One more step: unpacking, which pip does last and for all packages together.
+    with tqdm.tqdm(total=total + 1, desc="install", unit="package", disable=None) as bar:
+      for line in process.stdout:
+        lines.append(line.rstrip())
+        if line.startswith(("Collecting ", "Installing collected packages")):
+          bar.update(min(1, bar.total - bar.n))
+    status = process.wait()
   if status:
     raise _failed(f"pip could not install {_REQUIREMENTS.name}", lines)
 

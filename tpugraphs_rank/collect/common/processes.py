@@ -1,12 +1,14 @@
 """Child processes that never outlive their parent: Ctrl-C and SIGTERM end them too."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import logging
 import os
 import subprocess
 import sys
 import threading
+from typing import Any
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import termination
@@ -35,9 +37,10 @@ class Processes:
     with self._lock:
       if self.ended:
         raise InterruptedError("the collection was stopped")
-      process = subprocess.Popen(
-          command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL)
-      self._running.add(process)
+      with termination.sigterm_postponed():
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL)
+        self._running.add(process)
       return process
 
   def end(self, process: subprocess.Popen) -> None:
@@ -65,12 +68,24 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     command: the program and its arguments.
     environment: all variables of the program.
   """
-  with termination.sigterm_raises():
-    process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL)
-    try:
-      return process.wait()
-    finally:
-      end_politely(process)
+  with termination.sigterm_raises(), started(command, env=dict(environment)) as process:
+    return process.wait()
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen]:
+  """Starts a program and ends it politely if it still runs at the end of the block.
+
+  Args:
+    command: the program and its arguments.
+    **options: of `subprocess.Popen`.
+  """
+  with contextlib.ExitStack() as stack:
+    with termination.sigterm_postponed():
+      process = stack.enter_context(
+          subprocess.Popen(command, stdin=subprocess.DEVNULL, **options))  # Closes its pipes.
+      stack.callback(end_politely, process)
+    yield process
 
 
 def end_politely(process: subprocess.Popen) -> None:

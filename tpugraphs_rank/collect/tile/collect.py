@@ -7,6 +7,7 @@ After an interruption, the same command resumes.
 
 import argparse
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import logging
 import os
@@ -85,22 +86,19 @@ def run_passes(output: pathlib.Path, passes: int, cores: Sequence[int],
   end = time.monotonic() + time_budget_s
   running: list[subprocess.Popen] = []
   failed = []
-  try:
+  with contextlib.ExitStack() as stack:
     for number in range(1, passes + 1):
       core = cores[(number - 1) % len(cores)] if cores else -1
       # Passes that follow one another share the remaining time.
       remaining = (end - time.monotonic()) / (1 if concurrent else passes + 1 - number)
-      running.append(subprocess.Popen(
+      running.append(stack.enter_context(processes.started(
           [sys.executable, "-m", "tpugraphs_rank.collect.tile.measure", "--output", str(output),
            "--pass_number", str(number), "--core", str(core), "--time_budget", str(remaining)],
-          env=environment, stdin=subprocess.DEVNULL))
+          env=environment)))
       if not concurrent and running[-1].wait():
         failed.append(number)
     failed += [number for number, process in enumerate(running, 1)
                if process.wait() and number not in failed]
-  finally:
-    for process in running:
-      processes.end_politely(process)
   if failed:
     raise errors.OutputError(
         f"pass {', '.join(map(str, failed))} ended with an error (see its messages above); its "
