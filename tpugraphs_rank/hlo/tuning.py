@@ -6,10 +6,12 @@ valid in every pass, and its runtime is the mean over all passes.
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import math
 
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank.hlo import limits
 from tpugraphs_rank.hlo import lists
 from tpugraphs_rank.hlo import tuning_pb2
 
@@ -107,7 +109,7 @@ def tile_features(runs: Sequence[Run]) -> np.ndarray:
 
 
 def check_bounds(runs: Sequence[Run], source: str = "the module") -> None:
-  """Refuses tiles with a negative side.
+  """Refuses tiles with a negative side, or larger than any array.
 
   Args:
     runs: runs of a kernel, measured or not. Failed runs (`error`) are not checked.
@@ -115,6 +117,7 @@ def check_bounds(runs: Sequence[Run], source: str = "the module") -> None:
 
   Raises:
     DataError: a bound is negative; the message names the run.
+    LimitError: the product of the bounds is above `limits.ELEMENTS`.
   """
   for index, run in enumerate(runs):
     tile = run.op_config.tile_size_config
@@ -124,6 +127,10 @@ def check_bounds(runs: Sequence[Run], source: str = "the module") -> None:
         raise errors.DataError(
             f"{source}: run {index} has {name} {list(bounds[:BOUNDS_LENGTH])}; expected sides of "
             "0 or more; mark the run as failed with error = true, or measure it again")
+      if not run.error:
+        limits.check(math.prod(bounds), limits.ELEMENTS,
+                     f"{source}: the product of the {name} of run {index}",
+                     "mark the run as failed with error = true, or measure it again")
 
 
 def has_tile_size_config(run: Run) -> bool:

@@ -1,0 +1,146 @@
+"""Feeds mutated inputs to every reader, and kills every long command at random.
+
+  ./run soak                                  everything, for at most --hours
+  ./run soak --readers graph,hlo --inputs 500
+
+It is bounded and may be interrupted: a later call continues where the last one ended. Inputs that
+show a fault are kept in `tests/soak/corpus`, which the tests read again.
+"""
+
+import argparse
+import collections
+from collections.abc import Sequence
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from tests.soak import inputs
+from tests.soak import kills
+from tests.soak import readers
+from tpugraphs_rank import files
+from tpugraphs_rank.training import run_directory
+
+CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
+_ROOT = CORPUS.parents[2]
+_BATCH = 500
+_LARGEST = 1 << 14  # Bytes of an input that is kept.
+
+
+def _batch(name: str, seed: int, count: int, corpus: pathlib.Path) -> dict[str, Any]:
+  """The outcomes of one batch; runs in a process of its own, whose memory is limited."""
+  reader = readers.READERS[name]
+  counts: collections.Counter[str] = collections.Counter()
+  types: collections.Counter[str] = collections.Counter()
+  faults: dict[str, str] = {}
+  with tempfile.TemporaryDirectory() as temporary:
+    folder = pathlib.Path(temporary)
+    mutated = list(inputs.mutations(reader, seed, count, folder))
+    reader.read(_sound(reader, folder))  # Imports, before the memory is limited.
+    with inputs.limited_memory():
+      for content in mutated:
+        outcome = inputs.attempt(reader, content, folder)
+        counts[outcome.kind] += 1
+        if outcome.kind == inputs.REFUSED:
+          types[outcome.detail] += 1
+        if outcome.kind in inputs.FAULTS:
+          digest = hashlib.sha256(content).hexdigest()[:12]
+          faults[f"{digest}.{outcome.kind}"] = outcome.detail
+          if len(content) <= _LARGEST:
+            (corpus / name).mkdir(parents=True, exist_ok=True)
+            (corpus / name / digest).write_bytes(content)
+  return {"counts": counts, "types": types, "faults": faults}
+
+
+def _sound(reader: readers.Reader, folder: pathlib.Path) -> pathlib.Path:
+  content = reader.sound(folder)[0]
+  (folder / reader.file).write_bytes(content)
+  if reader.name == "packed_index":
+    (folder / reader.file).write_text(json.dumps({"graphs": {}}))
+  return folder
+
+
+def _run_batch(name: str, seed: int, count: int, corpus: pathlib.Path) -> dict[str, Any]:
+  code = ("import json, pathlib, sys; from tests.soak import __main__ as soak; "
+          "print('result ' + json.dumps(soak._batch(sys.argv[1], int(sys.argv[2]), "
+          "int(sys.argv[3]), pathlib.Path(sys.argv[4]))))")
+  done = subprocess.run(
+      [sys.executable, "-c", code, name, str(seed), str(count), str(corpus)], cwd=_ROOT, text=True,
+      capture_output=True, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+  for line in done.stdout.splitlines():
+    if line.startswith("result "):
+      return json.loads(line.removeprefix("result "))
+  return {"counts": {"untyped": 1}, "types": {}, "faults": {
+      f"batch {seed} ended the process with status {done.returncode}": done.stderr[-2000:]}}
+
+
+def _soak_inputs(report: dict[str, Any], arguments: argparse.Namespace, deadline: float) -> None:
+  for name in arguments.readers:
+    entry = report["readers"].setdefault(
+        name, {"inputs": 0, "batches": 0, "counts": {}, "types": {}, "faults": {}, "seconds": 0.0})
+    while entry["inputs"] < arguments.inputs and time.monotonic() < deadline:
+      count = min(_BATCH, arguments.inputs - entry["inputs"])
+      start = time.monotonic()
+      result = _run_batch(name, entry["batches"], count, arguments.corpus)
+      for key in ("counts", "types"):
+        for kind, number in result[key].items():
+          entry[key][kind] = entry[key].get(kind, 0) + number
+      entry["faults"].update(result["faults"])
+      entry["inputs"] += count
+      entry["batches"] += 1
+      entry["seconds"] = round(entry["seconds"] + time.monotonic() - start, 1)
+      files.write_json(arguments.results, report)
+    print(f"{name:<16} {entry['inputs']:6d} inputs, {entry['counts']}", flush=True)
+
+
+def _soak_kills(report: dict[str, Any], arguments: argparse.Namespace, deadline: float) -> None:
+  for name in arguments.commands:
+    entry = report["commands"].setdefault(
+        name, {"kills": 0, "resumed": 0, "lost": 0, "different": 0, "leftovers": 0})
+    round_ = entry["resumed"]
+    while entry["kills"] < arguments.kills and time.monotonic() < deadline:
+      result = kills.trial(kills.COMMANDS[name], round_, arguments.kills - entry["kills"])
+      for key, number in result.items():
+        entry[key] += number
+      round_ += 1
+      files.write_json(arguments.results, report)
+    print(f"{name:<16} {entry}", flush=True)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  listed = lambda text: [word for word in text.split(",") if word]
+  parser.add_argument("--results", type=pathlib.Path, default=_ROOT / "results" / "soak.json")
+  parser.add_argument("--corpus", type=pathlib.Path, default=CORPUS)
+  parser.add_argument("--readers", type=listed, default=list(readers.READERS))
+  parser.add_argument("--commands", type=listed, default=list(kills.COMMANDS))
+  parser.add_argument("--inputs", type=int, default=10_000, help="mutated inputs for each reader")
+  parser.add_argument("--kills", type=int, default=50, help="kills of each command")
+  parser.add_argument("--hours", type=float, default=6.0, help="begin nothing new after this time")
+  parser.add_argument("--again", action="store_true", help="forget the results so far")
+  arguments = parser.parse_args(words)
+  deadline = time.monotonic() + arguments.hours * 3600
+  report: dict[str, Any] = {"readers": {}, "commands": {}}
+  if arguments.results.exists() and not arguments.again:
+    stored = files.read_json(arguments.results)
+    report = {key: stored[key] for key in report}
+  report = {**run_directory.environment(), "command": "python -m tests.soak", "seeds": [0],
+            "limits": {"seconds": inputs.SECONDS, "bytes": inputs.MEMORY}, **report}
+  _soak_inputs(report, arguments, deadline)
+  _soak_kills(report, arguments, deadline)
+  files.write_json(arguments.results, report)
+  faults = sum(len(entry["faults"]) for entry in report["readers"].values())
+  faults += sum(entry[key] for entry in report["commands"].values()
+                for key in ("lost", "different", "leftovers"))
+  print(f"{faults} faults; {arguments.results}")
+  return 1 if faults else 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())
