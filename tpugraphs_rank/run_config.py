@@ -143,11 +143,6 @@ class ModelConfig:
       "bounds", "Features of a tile: its bounds, and sizes and ratios that follow from them "
       "(bounds); or also the terms of an analytic cost of its steps, traffic and arithmetic "
       "(costs).", choices=("bounds", "costs"))
-  prior: str = setting(
-      "analytic", "What scores tiles of programs that are unlike the training programs: an "
-      "analytic cost, whose weight training fits on held-out groups (analytic), or the network "
-      "alone (none). Collections of layouts, of few groups or of few programs have no prior.",
-      choices=("analytic", "none"))
   layout_features: str = setting(
       "entries", "Features of a layout: its numbers (entries); whether it is constrained, and "
       "whether it differs from row-major order (order); all of these (both); or only whether its "
@@ -157,6 +152,11 @@ class ModelConfig:
       "add", "How a layout is added to its node: once (add), or a second time with each tensor's "
       "part weighted by the square root of the tensor's size (sized). The sizes distinguish the "
       "operands of a product.", choices=("add", "sized"))
+  layout_costs: str = setting(
+      "none", "Copies and loops that the layouts of a configuration cause, by a simulated layout "
+      "assignment: not used (none); their sums over the program join after pooling (totals); those "
+      "of each request join at its node (requests); or both.",
+      choices=("none", "totals", "requests", "both"))
   layer_norm: bool = setting(False, "Normalise each hidden state before its MLP.")
   dropout: float = setting(
       0.0, "Dropout rate of hidden states and pooled vectors. All configurations share one mask.",

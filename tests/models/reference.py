@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from tpugraphs_rank.costs import layout_features
+
 ACTIVATIONS = {
     "leaky_relu": lambda x: np.where(x > 0, x, 0.2 * x),
     "relu": lambda x: np.maximum(x, 0),
@@ -86,9 +88,13 @@ class Reference:
     for k, node in enumerate(prepared.config_nodes):
       if node == v:
         one_hot = np.zeros([18, 7])
-        for position, value in enumerate(prepared.layouts([row])[0, k]):
+        for position, value in enumerate(prepared.layouts([row])[0, k, :18]):
           one_hot[position, int(value) + 1] = 1
         joined = _dense(model._config_projection, one_hot.reshape(-1))
+        if self._config.layout_costs in ("requests", "both"):
+          roots = prepared.layouts([row])[0, k, 18:] / layout_features.STEPS
+          joined = joined + _dense(model._request_projection, np.array(
+              [*roots, *(root * abs(root) for root in roots)]))
         if self._config.layout_join == "sized":
           volumes = prepared.graph.node_feat[:, 28].astype(np.float64)
           # The larger one is the input: the shapes of random products do not determine it.
@@ -161,5 +167,8 @@ class Reference:
     if self._model._late_projection is not None:
       parts.append(self._act(_dense(
           self._model._late_projection, prepared.configs(rows[t:t + 1])[0].astype(np.float64))))
+    if self._config.layout_costs in ("totals", "both") and prepared.graph.kind == "layout":
+      costs = prepared.costs(np.array(rows[t:t + 1]))[0][0].astype(np.float64)
+      parts += [self._act(_dense(self._model._cost_projection, costs)), costs]
     head = _mlp(self._model._head, self._act, np.concatenate(parts))
     return float(_dense(self._model._score, head)[0])

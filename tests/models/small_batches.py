@@ -8,6 +8,7 @@ from tests import synthetic
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import models
 from tpugraphs_rank import run_config
+from tpugraphs_rank.costs import targets
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
@@ -37,7 +38,8 @@ class Case:
     self.graphs = list(members) or [
         MAKERS[kind](10 * seed + i, num_nodes=n, num_configs=c, name=f"g{i}")
         for i, (n, c) in enumerate(zip(sizes, configs))]
-    self.normalizer = normalize.Normalizer.fit(self.graphs)
+    self.normalizer = normalize.Normalizer.fit(
+        self.graphs, facts=targets.CPU if self.config.model.layout_costs != "none" else None)
     self.model = models.build_model(kind, self.config)
     batch, _ = next(batches.scoring_batches(
         [self.prepare(self.graphs[0])], 2, self.model.reference_size))

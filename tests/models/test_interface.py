@@ -107,7 +107,7 @@ def test_dropout_differs_between_members_and_depends_on_the_seed():
 
 @pytest.mark.parametrize("kind", ["tile", "layout"])
 def test_every_input_has_its_documented_shape(kind):
-  case = small_batches.Case(kind)
+  case = small_batches.Case(kind, model_layout_costs="totals")
   ((batch, _),) = batches.scoring_batches(case.prepared(), 100, 2)
   sizes = {"N": len(batch["nodes"]), "M": len(batch["source"]), "B": len(batch["num_nodes"]),
            "F": batch["nodes"].shape[1], "C": batch["config_mask"].shape[1],
@@ -115,11 +115,12 @@ def test_every_input_has_its_documented_shape(kind):
   sizes["P"] = sizes["N"]
   if kind == "layout":
     sizes["NC"] = sizes["P"] = len(batch["config_nodes"])
+    sizes["K"] = batch["config_costs"].shape[2]
   else:
     sizes["K"] = batch["configs"].shape[2]
   assert sizes["T"] == sizes["R"] + sizes["C"]
   for name, text in inputs.INPUTS.items():
-    if name == "graph" or (name == "config_sizes" and kind == "tile"):
+    if name == "graph" or (name in ("config_sizes", "config_costs") and kind == "tile"):
       continue
     shape = text.partition(f"{kind}: (")[2] or text.partition("(")[2]
     expected = [sizes[size] if size in sizes else int(size)

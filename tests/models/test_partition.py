@@ -63,6 +63,7 @@ def _models(draw):
       "model_join": draw(st.sampled_from(joins)),
       "model_layout_join": draw(st.sampled_from(["add", "sized"])),
       "model_layout_features": draw(st.sampled_from(["entries", "minor"])),
+      "model_layout_costs": draw(st.sampled_from(["none", "totals", "requests", "both"])),
       "model_members": draw(st.sampled_from([1, 2])),
       "model_dropout": draw(st.sampled_from([0.0, 0.4]))}
 

@@ -46,7 +46,9 @@ JOINS = [("residual_gnn", "late"), ("residual_gnn", "both"), ("attention_gnn", "
 CASES = [(kind, model, changes) for kind in KINDS for model in MODELS for changes in VARIATIONS] + [
     ("tile", model, {"model_join": join, "model_aggregation": "symmetric"})
     for model, join in JOINS] + [
-        ("layout", model, {"model_layout_join": "sized"}) for model in MODELS]
+        ("layout", model, {"model_layout_join": "sized"}) for model in MODELS] + [
+            ("layout", model, {"model_layout_costs": costs})
+            for model, costs in zip([*MODELS, MODELS[0]], ("totals", "requests", "both"))]
 
 
 @pytest.mark.parametrize("kind, model, changes", CASES)

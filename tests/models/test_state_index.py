@@ -13,6 +13,7 @@ from tests import synthetic
 from tests.models import small_batches
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.models import layers
 from tpugraphs_rank.models import state_index
 
 
@@ -50,16 +51,17 @@ def _graph(seed, num_nodes, num_config_nodes, num_configs, repeats):
        st.sampled_from(["both", "operands", "users"]),
        st.sampled_from(["add", "concat", "none"]),
        st.lists(st.sampled_from(["mean", "sum", "max"]), min_size=1, unique=True),
-       st.sampled_from([1, 2]), st.sampled_from(["add", "sized"]))
+       st.sampled_from([1, 2]), st.sampled_from(["add", "sized"]),
+       st.sampled_from(["none", "totals", "requests", "both"]))
 def test_scores_equal_those_without_deduplication(
     seed, nodes, config_nodes, configs, repeats, depth, aggregation, directions, residual, pooling,
-    members, join):
+    members, join, costs):
   tf.keras.backend.set_floatx("float64")
   try:
     case = small_batches.Case(
         "layout", seed=seed % 50, model_num_convolutions=depth, model_aggregation=aggregation,
         model_directions=directions, model_residual=residual, model_pooling=pooling,
-        model_members=members, model_layout_join=join)
+        model_members=members, model_layout_join=join, model_layout_costs=costs)
     graph = _graph(seed, nodes, min(config_nodes, nodes), configs, repeats)
     ((batch, _),) = batches.scoring_batches([case.prepare(graph)], 10 ** 6, 0)
     plain = case.model(pipeline.to_step(batch)).numpy()
@@ -107,6 +109,20 @@ def test_layouts_that_differ_anywhere_have_different_hashes():
   for node in range(2):
     assert len(np.unique(hashes[node])) == len(np.unique(layouts[node], axis=0))
   assert not set(hashes[0].tolist()) & set(hashes[1].tolist())
+
+
+def test_effects_that_differ_anywhere_have_different_hashes():
+  effects = np.array(list(itertools.product([-127, 0, 1, 127], repeat=4)), np.int8)
+  layouts = np.full([1, len(effects) * 10, 18 + 45], -1, np.int8)
+  for place in range(10):
+    block = layouts[:, place * len(effects):(place + 1) * len(effects)]
+    for offset in range(4):
+      block[:, :, 18 + (7 * place + 11 * offset) % 45] = effects[:, offset]
+  hashes = state_index._hash(layouts, np.array([1], np.uint64))
+  assert len(np.unique(hashes)) == len(np.unique(layouts[0], axis=0))
+  distinct, place = layers.distinct_layouts(layouts)
+  assert len(distinct) == len(np.unique(hashes))
+  np.testing.assert_array_equal(distinct.numpy()[place.numpy()[0], 0], layouts[0])
 
 
 @pytest.mark.parametrize("configs", [1, 3])

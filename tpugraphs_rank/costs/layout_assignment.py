@@ -93,7 +93,8 @@ class Assignment:
     for node in self._flow.nodes:
       self._node(node, requests, wanted)
     self._fused_loops(wanted)
-    return self._result.reshape(count, -1, layout_flow.TENSORS, len(EFFECTS))
+    return self._result.reshape(
+        count, self._slots // layout_flow.TENSORS, layout_flow.TENSORS, len(EFFECTS))
 
   def _node(self, node: int, requests: Sequence[np.ndarray], wanted: dict[int, _Demand]) -> None:
     """Adds the effects at one node; its users were visited before."""

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 
 from tpugraphs_rank import run_config
+from tpugraphs_rank.costs import layout_features
 from tpugraphs_rank.data import config_lists
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import labels
@@ -39,6 +40,7 @@ class PreparedGraph:
     choice: (c',) int64, the configurations that may be used (all, or one side of a split).
     plain: whether `choice` is all configurations and `runtimes` are the graph's own.
     segments: the node ids of each segment; empty without segment dropout.
+    costs: the simulated effects of layouts; None for tiles, and if the run does not use them.
   """
 
   graph: graphs.ConfiguredGraph
@@ -52,21 +54,31 @@ class PreparedGraph:
   choice: np.ndarray
   plain: bool = False
   segments: tuple[np.ndarray, ...] = ()
+  costs: layout_features.LayoutFeatures | None = None
 
   @property
   def name(self) -> str:
     return self.graph.name
 
   def layouts(self, rows: np.ndarray) -> np.ndarray:
-    """(r, nc, 18) int8 layouts of the configurations `rows` (r,); the graph is a layout graph."""
+    """(r, nc, w) int8 layouts of the configurations `rows` (r,) of a layout graph.
+
+    w = 18, or 18 + 3 E if the run uses costs: the E effects of the requests for the output, the
+    input and the kernel follow (see `costs.layout_features`).
+    """
     assert isinstance(self.graph, graphs.LayoutGraph)
-    return self.graph.layouts(rows)
+    layouts = self.graph.layouts(rows)
+    if self.costs is None:
+      return layouts
+    requests = self.costs(rows)[1]
+    wide = requests.shape[2] * requests.shape[3]
+    return np.concatenate([layouts, requests.reshape(*layouts.shape[:2], wide)], axis=2)
 
   def configs(self, rows: np.ndarray) -> np.ndarray:
     """The features that a model receives for the configurations `rows` (r,).
 
     Returns:
-      Tile: (r, K) float32 scaled; layout: (r, nc, 18) int8.
+      Tile: (r, K) float32 scaled; layout: (r, nc, w) int8, as `layouts`.
     """
     return self.layouts(rows) if self.tiles is None else self.tiles[rows]
 
@@ -88,12 +100,15 @@ def prepare(program: splits.ProgramView, normalizer: normalize.Normalizer,
   """
   graph = program.graph
   tiles: np.ndarray | None
+  costs: layout_features.LayoutFeatures | None = None
   if isinstance(graph, graphs.TileGraph):
     tiles = normalizer.tiles(graph)
     config_nodes, config_sizes = np.zeros([0], np.int32), np.zeros([0, 3])
   else:
     assert isinstance(graph, graphs.LayoutGraph)
     tiles = None
+    if normalizer.facts is not None:
+      costs = layout_features.LayoutFeatures(graph, normalizer.facts)
     config_nodes = graph.node_config_ids.astype(np.int32)
     config_sizes = normalize.tensor_sizes(graph)
   cut = () if max_nodes is None else tuple(
@@ -106,7 +121,7 @@ def prepare(program: splits.ProgramView, normalizer: normalize.Normalizer,
       config_sizes=config_sizes.astype(np.float32),
       runtimes=program.runtimes,
       choice=program.indices, plain=program.choice is None and program.merged is None,
-      segments=cut)
+      segments=cut, costs=costs)
 
 
 @dataclasses.dataclass
@@ -130,7 +145,8 @@ def _join(lists: Sequence[_List], edge_keep: np.ndarray | None = None, prefix: s
   width = max(len(entry.picked) for entry in lists)
   batch: dict[str, list] = {key: [] for key in (
       "nodes", "opcode", "source", "target", "num_nodes", "num_edges", "configs", "config_nodes",
-      "config_sizes", "num_config_nodes", "config_mask", "reference_mask", "segment")}
+      "config_sizes", "config_costs", "num_config_nodes", "config_mask", "reference_mask",
+      "segment")}
   offset = 0
   edge = 0
   for entry in lists:
@@ -162,6 +178,8 @@ def _join(lists: Sequence[_List], edge_keep: np.ndarray | None = None, prefix: s
       batch["config_nodes"].append(config_nodes[inside] + offset)
       batch["config_sizes"].append(prepared.config_sizes[inside])
       batch["num_config_nodes"].append(int(inside.sum()))
+      if prepared.costs is not None:
+        batch["config_costs"].append(prepared.costs(rows)[0])
       configs = np.swapaxes(configs, 0, 1)[inside]
     batch["configs"].append(configs)
     batch["reference_mask"].append(np.arange(reference) < len(entry.reference))
@@ -175,7 +193,7 @@ def _join(lists: Sequence[_List], edge_keep: np.ndarray | None = None, prefix: s
       "target": np.concatenate(batch["target"]).astype(np.int32),
       "num_nodes": np.array(batch["num_nodes"], np.int32),
       "num_edges": np.array(batch["num_edges"], np.int32),
-      # Layout: (NC, R + C, 18), one row per configurable node. Tile: (B, R + C, K).
+      # Layout: (NC, R + C, w), one row per configurable node. Tile: (B, R + C, K).
       "configs": np.concatenate(batch["configs"]) if layout else np.stack(batch["configs"]),
       "config_mask": np.stack(batch["config_mask"]),
       "reference_mask": np.stack(batch["reference_mask"]),
@@ -183,6 +201,8 @@ def _join(lists: Sequence[_List], edge_keep: np.ndarray | None = None, prefix: s
   if layout:
     joined["config_nodes"] = np.concatenate(batch["config_nodes"]).astype(np.int32)
     joined["config_sizes"] = np.concatenate(batch["config_sizes"])
+    if batch["config_costs"]:
+      joined["config_costs"] = np.stack(batch["config_costs"])  # (B, R + C, K)
     joined["num_config_nodes"] = np.array(batch["num_config_nodes"], np.int32)
   if only_segments:
     starts = np.concatenate([[0], np.cumsum([e.prepared.graph.num_nodes for e in lists])[:-1]])
@@ -228,7 +248,7 @@ def training_batch(members: Sequence[PreparedGraph], config: run_config.BatchCon
   if config.segment_mode == "backprop":
     # Configurations and masks are those of the whole graph; only nodes and edges differ.
     part = _join(lists, keep, prefix="segment_", only_segments=True)
-    shared = ("segment_config_mask", "segment_reference_mask")
+    shared = ("segment_config_mask", "segment_reference_mask", "segment_config_costs")
     batch.update({key: value for key, value in part.items() if key not in shared})
   if config.feature_noise > 0:
     noise = config.feature_noise * rng.standard_normal(batch["nodes"].shape, np.float32)

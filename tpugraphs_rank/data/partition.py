@@ -14,6 +14,7 @@ import numpy as np
 
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import graphs
 
 # The sender and receiver of each direction among the two ends of an edge.
 ENDS: Mapping[str, tuple[str, str]] = {
@@ -23,6 +24,12 @@ ENDS: Mapping[str, tuple[str, str]] = {
 def directions_of(config: run_config.ModelConfig) -> tuple[str, ...]:
   """The directions in which messages are sent."""
   return tuple(ENDS) if config.directions == "both" else (config.directions,)
+
+
+def layout_width(config: run_config.ModelConfig) -> int | None:
+  """The number of layout features of a node that a model reads; None: all of them."""
+  return (None if config.layout_costs in ("requests", "both")
+          else graphs.NUM_LAYOUT_FEATURES)
 
 
 def hops(num_nodes: int, starts: np.ndarray, edges: list[tuple[np.ndarray, np.ndarray]],
@@ -64,8 +71,10 @@ def arrange(batch: batches.Batch, config: run_config.ModelConfig) -> batches.Bat
       graph of each node.
     `order` (N,): for each position, the node of the batch.
     `num_nodes` (B,), `config_mask`, `reference_mask`, `label_*`: unchanged.
-    For layouts `configs` (rows[0], T, 18) and `config_sizes` (rows[0], 3): the layouts of the
-      configurable nodes in the new order, and the sizes of their tensors.
+    For layouts `configs` (rows[0], T, w) and `config_sizes` (rows[0], 3): the layouts of the
+      configurable nodes in the new order, and the sizes of their tensors. w = 18, or as in
+      `batches.PreparedGraph.layouts` if the model uses the effects of requests.
+    `config_costs` (B, T, K), if the batch has it: unchanged.
     For tiles `graph_configs` (B, T, K): unchanged.
     `rows` (K + 1,) int32: number of nodes that depend on the configuration after 0, ..., K
       convolutions.
@@ -89,7 +98,7 @@ def arrange(batch: batches.Batch, config: run_config.ModelConfig) -> batches.Bat
     arranged["segment_node_ids"] = place[batch["segment_node_ids"][segment["segment_order"]]]
     arranged.update(segment)
   for key, value in batch.items():
-    if key.startswith("label_") or key in ("config_mask", "reference_mask"):
+    if key.startswith("label_") or key in ("config_mask", "reference_mask", "config_costs"):
       arranged[key] = value
   return arranged
 
@@ -114,7 +123,8 @@ def _arranged(batch: batches.Batch, prefix: str, config: run_config.ModelConfig)
       "num_nodes": get("num_nodes"), "rows": rows.astype(np.int32)}
   if layout:
     turn = np.argsort(place[get("config_nodes")])
-    arranged["configs"], arranged["config_sizes"] = get("configs")[turn], get("config_sizes")[turn]
+    arranged["configs"] = get("configs")[turn, :, :layout_width(config)]
+    arranged["config_sizes"] = get("config_sizes")[turn]
   else:
     arranged["graph_configs"] = get("configs")
   arranged.update(_messages(ends, place, distance, config))

@@ -34,6 +34,8 @@ def graph_tensor(arrays: Mapping[str, tf.Tensor], prefix: str = "") -> tfgnn.Gra
   # Segments are scored on the same lists, so the masks have no prefix.
   context = {"config_mask": tf.convert_to_tensor(arrays["config_mask"]),
              "reference_mask": tf.convert_to_tensor(arrays["reference_mask"])}
+  if "config_costs" in arrays:
+    context["config_costs"] = tf.convert_to_tensor(arrays["config_costs"])
   if prefix + "config_nodes" in arrays:
     sizes = get("num_config_nodes")
     nodes["config"] = tfgnn.NodeSet.from_fields(
@@ -49,6 +51,8 @@ def graph_tensor(arrays: Mapping[str, tf.Tensor], prefix: str = "") -> tfgnn.Gra
       node_sets=nodes, edge_sets=edges)
 
 
+# Arrays of lists of configurations, which whole graphs and their segments share.
+_OF_LISTS = ("config_mask", "reference_mask", "config_costs")
 # Node numbers, and messages for `models.state_index`: arrays that steps do not need.
 _NOT_FOR_STEPS = ("node_ids", "edges", "kernel", "segment_edges", "segment_kernel")
 
@@ -61,7 +65,7 @@ def _without_prefix(arrays: Mapping[str, tf.Tensor], prefix: str) -> dict[str, t
              and key != "segment_node_ids"}
   # Segments are scored on the same lists, so the masks have no prefix.
   return {**tensors, **{key: tf.convert_to_tensor(arrays[key])
-                        for key in ("config_mask", "reference_mask")}}
+                        for key in _OF_LISTS if key in arrays}}
 
 
 def labels(arrays: Mapping[str, tf.Tensor]) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def dataset(make_batches: Callable[[], Iterator[batches.Batch]]) -> tf.data.Data
     if key in _NOT_FOR_STEPS:
       continue
     shape: list[int | None] = [None] * array.ndim
-    if key.endswith(("nodes", "configs")) and array.ndim > 1:
+    if key.endswith(("nodes", "configs", "config_costs")) and array.ndim > 1:
       shape[-1] = array.shape[-1]
     signature[key] = tf.TensorSpec(shape, tf.as_dtype(array.dtype), name=key)
   elements = lambda: ({key: batch[key] for key in signature} for batch in make_batches())

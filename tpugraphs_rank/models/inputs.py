@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import plugins
+from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import pipeline
 from tpugraphs_rank.models import layers
 
@@ -27,6 +28,7 @@ INPUTS: dict[str, str] = {
     "config_targets": "(P, 2) int32, [node, row of configs]: the nodes that a row concerns; for "
                       "tiles all nodes of the graph (P = N), for layouts one node (P = NC)",
     "config_sizes": "layout only: (NC, 3) float32, roots of the sizes of the nodes' tensors",
+    "config_costs": "layout only, with --layout_costs: (B, T, K) float32, sums of effects",
     "config_mask": "(B, C) bool: real configurations, not padding",
     "reference_mask": "(B, R) bool: real reference configurations, not padding",
     "graph": "a TF-GNN `GraphTensor` of all of these; see `data.pipeline`",
@@ -71,6 +73,11 @@ def _select(arrays: Mapping[str, Any], name: str) -> Any:
       return tf.stack([nodes, tf.range(tf.shape(nodes)[0])], axis=1)
     graph_of_node = _select(arrays, "graph_of_node")
     return tf.stack([tf.range(tf.shape(graph_of_node)[0]), graph_of_node], axis=1)
+  if name == "configs" and "config_nodes" in arrays:
+    return tf.convert_to_tensor(arrays[name])[..., :graphs.NUM_LAYOUT_FEATURES]
+  if name == "config_costs" and "config_nodes" in arrays and name not in arrays:
+    raise errors.ConfigError(
+        f"the model input {name!r} needs --layout_costs=totals, requests or both")
   if name not in arrays:
     raise errors.ConfigError(f"tile graphs have no model input {name!r}")
   return tf.convert_to_tensor(arrays[name])

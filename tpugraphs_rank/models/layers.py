@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from tpugraphs_rank.costs import layout_features as layout_features_lib
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import partition
 from tpugraphs_rank.models import states as states_lib
@@ -71,7 +72,8 @@ def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tenso
   """Layouts [rows, T, 18] as features of a network, [rows, T, w].
 
   Args:
-    configs: integers -1..5: the dimensions of output, input and kernel, minor to major.
+    configs: integers -1..5: the dimensions of output, input and kernel, minor to major. The effects
+      of requests may follow them; they are not read.
     which: the features.
       "entries", w = 126: a one-hot vector of 7 for each number.
       "order", w = 6: for each tensor, whether its layout is constrained, and whether it is
@@ -82,7 +84,7 @@ def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tenso
         contiguous, is not the last dimension.
     dtype: of the result.
   """
-  codes = tf.cast(configs, tf.int32)
+  codes = tf.cast(configs[..., :graphs.NUM_LAYOUT_FEATURES], tf.int32)
   shape = tf.shape(codes)
   features = []
   if which in ("entries", "both"):
@@ -111,18 +113,37 @@ def layout_tensors(which: str) -> np.ndarray:
 
 
 def distinct_layouts(configs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """The distinct layouts of [rows, T, 18], [k, 1, 18] int32, and the index of each, [rows, T]."""
-  flat = tf.reshape(configs, [-1, graphs.NUM_LAYOUT_FEATURES])
+  """The distinct layouts of [rows, T, w], [k, 1, w] int32, and the index of each, [rows, T]."""
+  width = configs.shape[-1]
+  flat = tf.reshape(configs, [-1, width])
   # A layout is a number in base 7, below 2^53, so that sums of floats are exact.
   powers = tf.constant([float(_LAYOUT_VALUES ** place) for place in range(
       graphs.NUM_LAYOUT_FEATURES)], tf.float64)
-  number = tf.cast(tf.linalg.matvec(tf.cast(flat, tf.float64), powers), tf.int64)
+  layouts = tf.cast(flat[:, :graphs.NUM_LAYOUT_FEATURES], tf.float64)
+  number = tf.cast(tf.linalg.matvec(layouts, powers), tf.int64)
+  if width > graphs.NUM_LAYOUT_FEATURES:
+    # With random weights, the sums of different effects are equal with a probability below 2^-56.
+    effects = tf.cast(flat[:, graphs.NUM_LAYOUT_FEATURES:], tf.int64)
+    salts = np.random.default_rng(0).integers(2 ** 63, size=width, dtype=np.int64) | 1
+    number = number * salts[0] + tf.reduce_sum(
+        effects * salts[graphs.NUM_LAYOUT_FEATURES:], axis=-1)
   numbers, place = tf.unique(number)
   example = tf.math.unsorted_segment_max(
       tf.range(tf.shape(flat)[0]), place, tf.shape(numbers)[0])
   # Cast first: GPUs cannot gather int8.
   distinct = tf.gather(tf.cast(flat, tf.int32), example)
   return distinct[:, None, :], tf.reshape(place, tf.shape(configs)[:2])
+
+
+def request_effects(configs: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+  """The effects of requests behind layouts [rows, T, w]: [rows, T, 2 (w - 18)].
+
+  The first half are signed roots, as stored, the second half the effects themselves. Both are 0 for
+  a node without requests.
+  """
+  codes = tf.cast(configs[..., graphs.NUM_LAYOUT_FEATURES:], dtype)
+  roots = codes / tf.constant(layout_features_lib.STEPS, dtype)
+  return tf.concat([roots, roots * tf.abs(roots)], axis=-1)
 
 
 class Convolution(tf.keras.layers.Layer):

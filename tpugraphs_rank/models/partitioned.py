@@ -32,6 +32,11 @@ class PartitionedView:
     """[B, T, K]: the configurations of whole graphs (tiles)."""
     return self._arrays["graph_configs"]
 
+  @property
+  def config_costs(self) -> tf.Tensor:
+    """[B, T, K]: the sums of the effects of layouts, if the run uses them."""
+    return self._arrays["config_costs"]
+
   def embed(self, function: Embed) -> Terms:
     """The final states as terms to be added.
 

@@ -99,6 +99,11 @@ class PlainView:
     """[B, T, K]: the configurations of whole graphs (tiles)."""
     return self._graph.context["configs"]
 
+  @property
+  def config_costs(self) -> tf.Tensor:
+    """[B, T, K]: the sums of the effects of layouts, if the run uses them."""
+    return self._graph.context["config_costs"]
+
   def embed(self, function: Callable[[states.States], list[tf.Tensor]]) -> list[tf.Tensor]:
     """The final states as terms [N, T, h] to be added."""
     return function(self._states)

@@ -70,6 +70,13 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
     self._sized_projection = layers.dense(
         settings.hidden_width, l2, use_bias=False, name="sized_configs"
     ) if kind == "layout" and settings.layout_join == "sized" else None
+    joins = lambda *values: kind == "layout" and settings.layout_costs in values
+    self._request_projection = layers.dense(
+        settings.hidden_width, l2, use_bias=False, name="requests"
+    ) if joins("requests", "both") else None
+    self._cost_projection = layers.dense(
+        settings.hidden_width, l2, activation=self._activation, name="costs"
+    ) if joins("totals", "both") else None
     self._late_projection = layers.dense(
         settings.hidden_width, l2, activation=self._activation, name="late_configs"
     ) if kind == "tile" and settings.join != "early" else None
@@ -234,14 +241,20 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
     return self._node_projection([features, self._opcodes(tf.range(graphs.NUM_OPCODES)), opcode])
 
   def _project_configs(self, configs: tf.Tensor, sizes: tf.Tensor | None = None) -> tf.Tensor:
-    """Layouts [rows, T, 18] of tensors of `sizes` (rows, 3), or tiles [B, T, K], to h wide."""
+    """Layouts [rows, T, w] of tensors of `sizes` (rows, 3), or tiles [B, T, K], to h wide."""
     if sizes is None:
       return self._config_projection(configs)
     # A node has many layouts, but a batch has few distinct ones.
+    if self._request_projection is None:
+      configs = configs[..., :graphs.NUM_LAYOUT_FEATURES]
     distinct, place = layers.distinct_layouts(configs)
     features = layers.layout_features(
         distinct, self._settings.layout_features, self._node_projection.compute_dtype)
-    joined = tf.gather(self._config_projection(features)[:, 0], place)
+    joined = self._config_projection(features)[:, 0]
+    if self._request_projection is not None:
+      effects = layers.request_effects(distinct, self._node_projection.compute_dtype)
+      joined += self._request_projection(effects)[:, 0]
+    joined = tf.gather(joined, place)
     if self._sized_projection is not None:
       tensors = layers.layout_tensors(self._settings.layout_features)
       for number in np.unique(tensors):
@@ -254,10 +267,16 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
                 dropout_seed: tf.Tensor | None) -> tf.Tensor:
     """Pooled states [B, T, h] to scores [B, C]."""
     vectors = self._in_order(pooled)
+    late = []
     if self._late_projection is not None:
-      late = self._late_projection(view.graph_configs)
-      vectors = [tf.broadcast_to(value, tf.concat([tf.shape(late)[:2], tf.shape(value)[2:]], 0))
-                 for value in vectors] + [late]
+      late = [self._late_projection(view.graph_configs)]
+    if self._cost_projection is not None:
+      costs = tf.cast(view.config_costs, self._node_projection.compute_dtype)
+      late = [self._cost_projection(costs), costs]
+    if late:
+      lists = tf.shape(late[0])[:2]
+      vectors = [tf.broadcast_to(value, tf.concat([lists, tf.shape(value)[2:]], 0))
+                 for value in vectors] + late
     joined = tf.concat(vectors, axis=-1)[:, tf.shape(view.reference_mask)[1]:]
     if dropout_seed is not None and self._dropout:
       mask = self._dropout_mask(tf.shape(joined)[0], joined.shape[-1], dropout_seed, 0)

@@ -180,8 +180,17 @@ def _group(support: sparse.csr_matrix, salts: np.ndarray) -> _Level:
 
 
 def _hash(layouts: np.ndarray, salts: np.ndarray) -> np.ndarray:
-  """(nodes, T) uint64 of (nodes, T, 18) layouts: at one node, equal only for equal layouts."""
-  number = packed_layouts.numbers(layouts, graphs.NUM_LAYOUT_FEATURES).reshape(layouts.shape[:2])
+  """(nodes, T) uint64 of (nodes, T, w) layouts: at one node, equal only for equal layouts.
+
+  If w > 18, the effects of requests follow the layouts; they are hashed, and may collide.
+  """
+  count = graphs.NUM_LAYOUT_FEATURES
+  number = packed_layouts.numbers(
+      np.ascontiguousarray(layouts[..., :count]), count).reshape(layouts.shape[:2])
+  if layouts.shape[-1] > count:
+    weights = hashing.splitmix64(np.arange(1, layouts.shape[-1] - count + 1, dtype=np.uint64))
+    effects = layouts[..., count:].astype(np.int64).view(np.uint64) @ weights
+    number = number ^ hashing.splitmix64(effects).view(np.int64)
   return hashing.splitmix64(number.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salts[:, None])
 
 

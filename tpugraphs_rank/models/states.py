@@ -175,7 +175,7 @@ class ConfigDependentStates(States):
     base = self._kept["start"]
     if project_configs is None:
       return base
-    if "graph_configs" in self._arrays:
+    if "configs" not in self._arrays:
       of_graphs = project_configs(self._arrays["graph_configs"])
       return base + tf.gather(of_graphs, self._arrays["component"])
     return base + project_configs(self._arrays["configs"], self._arrays["config_sizes"])

@@ -84,12 +84,13 @@ class Streamer:
       if index is None:
         scores = self.call(
             "config_dependent_part",
-            {**program.masked(size), "configs": program.layouts(start, size)}, independent)
+            {**program.masked(start, size), "configs": program.layouts(start, size)}, independent)
       else:
         levels, layouts = self._deduplicate(index, program, start, size)
         size = layouts.shape[1]
         distinct = index.arrays(levels, layouts, self._pooled_levels)
-        scores = self.call("distinct_states_part", program.masked(size), independent, distinct)
+        scores = self.call(
+            "distinct_states_part", program.masked(start, size), independent, distinct)
       yield start, scores[0]
       start += size
 
@@ -174,6 +175,8 @@ class _ArrangedProgram:
     one = dataclasses.replace(prepared, choice=prepared.choice[:1])
     ((batch, _),) = batches.scoring_batches([one], 1, 0)
     self.arrays = model.arrange(batch)
+    self._width = self.arrays["configs"].shape[-1]
+    self.arrays.pop("config_costs", None)
     del self.arrays["configs"], self.arrays["config_mask"], self.arrays["reference_mask"]
     # Converted once for all chunks: the node features are the largest of them.
     self._tensors = {key: tf.convert_to_tensor(value) for key, value in self.arrays.items()}
@@ -182,15 +185,22 @@ class _ArrangedProgram:
     first = self.arrays["order"][:len(by_node)]
     self._order = by_node[np.searchsorted(prepared.config_nodes[by_node], first)]
 
-  def masked(self, size: int) -> dict[str, Any]:
-    """The arrays with the masks of a list of `size` configurations."""
-    return {**self._tensors, "config_mask": np.ones([1, size], bool),
-            "reference_mask": np.ones([1, self.references], bool)}
+  def masked(self, start: int, size: int) -> dict[str, Any]:
+    """The arrays with the masks of a list of `size` configurations, and their costs, if any."""
+    masked = {**self._tensors, "config_mask": np.ones([1, size], bool),
+              "reference_mask": np.ones([1, self.references], bool)}
+    if self.prepared.costs is not None:
+      masked["config_costs"] = self.prepared.costs(self._rows(start, size))[0][None]
+    return masked
 
   def layouts(self, start: int, size: int) -> np.ndarray:
-    """(configurable nodes, references + size, 18) int8: the reference list, then a chunk."""
-    rows = np.concatenate([self._reference, self.prepared.choice[start:start + size]])
-    return np.swapaxes(self.prepared.layouts(rows), 0, 1)[self._order]
+    """(configurable nodes, references + size, w) int8: the reference list, then a chunk."""
+    layouts = self.prepared.layouts(self._rows(start, size))[..., :self._width]
+    return np.swapaxes(layouts, 0, 1)[self._order]
+
+  def _rows(self, start: int, size: int) -> np.ndarray:
+    """(references + size,) the configurations of the reference list, then those of a chunk."""
+    return np.concatenate([self._reference, self.prepared.choice[start:start + size]])
 
 
 def _twice_inside(sizes: Sequence[int] | np.ndarray) -> int:

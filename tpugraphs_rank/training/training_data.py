@@ -47,7 +47,7 @@ def load(config: run_config.RunConfig, collection: registry.Collection) -> Train
   """
   loaded = _load_splits(config, collection)
   programs = {split: result.programs for split, result in loaded.items()}
-  normalizer = _normalizer(config, programs["train"], programs.get("synthetic", ()))
+  normalizer = _normalizer(config, collection, programs["train"], programs.get("synthetic", ()))
   max_nodes = config.batch.max_nodes if config.batch.segment_mode != "full" else None
   prepare = lambda split: [
       batches.prepare(program, normalizer, max_nodes) for program in programs.get(split, ())]
@@ -70,15 +70,19 @@ def _load_splits(config: run_config.RunConfig, collection: registry.Collection
   return loaded
 
 
-def _normalizer(config: run_config.RunConfig, train: Sequence[splits.ProgramView],
+def _normalizer(config: run_config.RunConfig, collection: registry.Collection,
+                train: Sequence[splits.ProgramView],
                 synthetic: Sequence[splits.ProgramView]) -> normalize.Normalizer:
+  facts = collection.facts if config.model.layout_costs != "none" else None
   initial = config.training.initial_checkpoint
   if initial is not None:
-    return normalize.Normalizer.load(run_directory.RunDirectory(initial) / "normalizer.npz")
+    # The facts are those of this run's collection; they are not fitted.
+    return dataclasses.replace(normalize.Normalizer.load(
+        run_directory.RunDirectory(initial) / "normalizer.npz"), facts=facts)
   fitted_on = mixing.training_programs(config, train, synthetic)
   return normalize.Normalizer.fit([program.graph for program in fitted_on],
                                   [program.choice for program in fitted_on],
-                                  costs=config.model.tile_features == "costs")
+                                  costs=config.model.tile_features == "costs", facts=facts)
 
 
 def _check_published(config: run_config.RunConfig, collection: registry.Collection) -> None:
