@@ -226,6 +226,11 @@ class Trees:
               for program in tqdm.tqdm(programs, desc="boosted_trees: scores", unit="graph",
                                        disable=None, leave=False)]
 
+  def predict(self, features: np.ndarray) -> np.ndarray:
+    """(r,) float64 scores of rows (r, f) of a table with the columns that were fitted."""
+    with one_thread():
+      return self._regressor.predict(features)
+
   def staged_scores(self, programs: Sequence[splits.ProgramView]) -> Iterator[list[np.ndarray]]:
     """The result of `score` with the first 1, 2, ... trees."""
     ends = np.cumsum([len(program.indices) for program in programs])[:-1]

@@ -34,7 +34,7 @@ _MOST_PROGRAMS = 400  # More are thinned evenly: the gate has three parameters.
 _MOST_FOLDS = 8  # Groups beyond this number share a fold.
 _FOLDS_OF_KNOWN = 3
 _MOST_ROWS = 20_000
-_LEARNER = trees.Settings(iterations=100)
+_LEARNER = trees.Settings(iterations=60, learning_rate=0.1)
 # Weights of the cost at which held-out programs are compared; those between are interpolated.
 _WEIGHTS = np.linspace(0.0, 1.0, 11)
 _NOVELTIES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
@@ -94,11 +94,12 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
         0, len(chosen) - 1, _MOST_PROGRAMS).astype(int)]
   chosen = trees.thin(chosen, _MOST_ROWS, np.random.default_rng([seed, 4]))
   kernels = [_Kernel(program, facts) for program in chosen]
+  table = trees.training_table(chosen, seed, _MOST_ROWS)
   groups = _groups(collection, chosen)
-  new = _held_out(kernels, _folds(groups), seed)
+  new = _held_out(kernels, table, _folds(groups), seed)
   turn = np.random.default_rng([seed, 5]).permutation(len(kernels))
-  known = _held_out(kernels, [turn[start::_FOLDS_OF_KNOWN] for start in range(_FOLDS_OF_KNOWN)],
-                    seed)
+  known = _held_out(kernels, table, [turn[start::_FOLDS_OF_KNOWN]
+                                     for start in range(_FOLDS_OF_KNOWN)], seed)
   gate = choose_gate(new, known)
   weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in kernels)
   figures = _figures(gate, new, known)
@@ -143,22 +144,36 @@ def _folds(groups: Sequence[str]) -> list[np.ndarray]:
   return [np.flatnonzero(folds == fold) for fold in range(min(len(names), _MOST_FOLDS))]
 
 
-def _held_out(kernels: Sequence[_Kernel], folds: Sequence[np.ndarray], seed: int
-              ) -> list[HeldOut]:
-  """Every program, as seen by a learner and a cost that were fitted without its fold."""
+def _held_out(kernels: Sequence[_Kernel], table: trees.Table, folds: Sequence[np.ndarray],
+              seed: int) -> list[HeldOut]:
+  """Every program, as seen by a learner and a cost that were fitted without its fold.
+
+  Args:
+    kernels: the programs.
+    table: the rows of the learner, of all programs in their order.
+    folds: places of programs that are held out together.
+    seed: of the learner.
+  """
+  owner = np.repeat(np.arange(len(kernels)), table.sizes)
+
   def outcomes(fold: np.ndarray) -> list[HeldOut]:
     rest = [kernels[place] for place in np.setdiff1d(np.arange(len(kernels)), fold)]
     out = [kernels[place] for place in fold]
-    fitted = trees.fit([kernel.program for kernel in rest], _LEARNER, seed)
+    train = ~np.isin(owner, fold)
+    fitted = trees.fit_table(trees.Table(
+        table.features[train], table.targets[train], table.weights[train], table.columns,
+        np.delete(table.sizes, fold)), _LEARNER, seed)
+    scores = fitted.predict(table.features)
+    learned = [scores[owner == place] for place in range(len(kernels))]
     weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in rest)
     novelty = novelty_lib.Novelty(kernel.profile for kernel in rest)
-    deviation = _deviation(fitted.score([kernel.program for kernel in rest]))
+    deviation = _deviation([learned[place] for place in np.unique(owner[train])])
     of_cost = _deviation([kernel.log_cost(weights) for kernel in rest])
     result = []
-    for kernel, learned in zip(out, fitted.score([kernel.program for kernel in out])):
+    for kernel, place in zip(out, fold):
       cost = -kernel.log_cost(weights) / of_cost
       taus = np.array([metrics.kendall_tau(
-          kernel.ranked, (1 - weight) * learned / deviation + weight * cost)
+          kernel.ranked, (1 - weight) * learned[place] / deviation + weight * cost)
                        for weight in _WEIGHTS])
       result.append(HeldOut(novelty.of_profile(kernel.profile), taus))
     return result
