@@ -143,6 +143,11 @@ class ModelConfig:
       "bounds", "Features of a tile: its bounds, and sizes and ratios that follow from them "
       "(bounds); or also the terms of an analytic cost of its steps, traffic and arithmetic "
       "(costs).", choices=("bounds", "costs"))
+  prior: str = setting(
+      "analytic", "What scores tiles of programs that are unlike the training programs: an "
+      "analytic cost, whose weight training fits on held-out groups (analytic), or the network "
+      "alone (none). Collections of layouts, of few groups or of few programs have no prior.",
+      choices=("analytic", "none"))
   layout_features: str = setting(
       "entries", "Features of a layout: its numbers (entries); whether it is constrained, and "
       "whether it differs from row-major order (order); all of these (both); or only whether its "
