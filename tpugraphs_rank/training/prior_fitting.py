@@ -94,7 +94,7 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
         0, len(chosen) - 1, _MOST_PROGRAMS).astype(int)]
   chosen = trees.thin(chosen, _MOST_ROWS, np.random.default_rng([seed, 4]))
   kernels = [_Kernel(program, facts) for program in chosen]
-  table = trees.training_table(chosen, seed, _MOST_ROWS)
+  table = _binned(trees.training_table(chosen, seed, _MOST_ROWS))
   groups = _groups(collection, chosen)
   new = _held_out(kernels, table, _folds(groups), seed)
   turn = np.random.default_rng([seed, 5]).permutation(len(kernels))
@@ -129,6 +129,17 @@ class _Kernel:
   def log_cost(self, weights: np.ndarray) -> np.ndarray:
     """(c',) the logarithm of the cost."""
     return np.log(np.maximum(self.terms @ weights, 1e-9))
+
+
+def _binned(table: trees.Table) -> trees.Table:
+  """The table with at most 255 distinct values in each column.
+
+  With more, scikit-learn needs most of the time of a fit to find bins for weighted rows.
+  """
+  shares = np.linspace(0, 1, 256)[1:-1]
+  columns = [np.searchsorted(np.unique(np.quantile(column, shares)), column)
+             for column in table.features.T]
+  return table._replace(features=np.stack(columns, axis=1).astype(np.uint8))
 
 
 def _deviation(values: Sequence[np.ndarray]) -> float:
