@@ -41,6 +41,10 @@ def test_the_comparison_of_a_run(tmp_path):
   assert result["revealed"]["equal_to_training"] == 1.0
   assert result["ratios"]["synthetic"]["type_pairs"] < result["ratios"]["random"]["type_pairs"]
   assert set(result["headline"]) == {"types", "depth", "degree"}
+  # Draws of training graphs surround the ratio of all training graphs, which is 1.
+  low, high = result["resampled"]["nodes"]
+  assert 0 < low < 1.5 and low < high
+  assert result["resampled"].keys() < result["distances"]["real"].keys()
   text = (tmp_path / "comparison" / "report.md").read_text()
   assert "Equal to a training graph: 100.0%" in text and text in done.stdout
   for name in ("distributions.png", "nearest.png", "graphs.png"):

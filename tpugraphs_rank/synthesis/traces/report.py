@@ -17,6 +17,7 @@ _NAMES = {
     "depth": "depth", "width": "width", "degree": "degree", "nodes": "number of nodes",
     "duration": "durations, log", "critical_path": "critical path, log", "work": "total work, log"}
 _KINDS = ("synthetic", "random_typed", "random")
+_RESAMPLES = 40
 
 
 def evaluate(training: dags_lib.Dags, held_out: dags_lib.Dags, synthetic: dags_lib.Dags,
@@ -33,7 +34,9 @@ def evaluate(training: dags_lib.Dags, held_out: dags_lib.Dags, synthetic: dags_l
     A value that can be written as JSON. `distances` holds the distance of each sample to the
     held-out graphs: `real` (training graphs: the distance between two real halves), `synthetic`,
     `random_typed` (the synthetic dependencies with random types) and `random` (random dependencies
-    and types). `ratios` divides the others by `real`. `revealed`: see `comparison.revealed`.
+    and types). `ratios` divides the others by `real`. `resampled` holds the 5th and 95th
+    percentiles of the same ratio for random draws of as many training graphs as synthetic ones: a
+    perfect generator would be in that range. `revealed`: see `comparison.revealed`.
 
   Raises:
     DataError: the graphs have different attributes, or a sample is empty.
@@ -62,8 +65,42 @@ def evaluate(training: dags_lib.Dags, held_out: dags_lib.Dags, synthetic: dags_l
       "graphs": {name: len(graphs) for name, graphs in named.items()},
       "nodes": {name: float(graphs.sizes.mean()) for name, graphs in named.items()},
       "distances": distances, "ratios": ratios,
+      "resampled": resampled(training, held_out, len(synthetic), seed),
       "headline": {name: ratios["synthetic"][name] for name in comparison.HEADLINE},
       "revealed": comparison.revealed(training, held_out, synthetic, seed)})
+
+
+def resampled(training: dags_lib.Dags, held_out: dags_lib.Dags, count: int, seed: int
+              ) -> dict[str, list[float]]:
+  """For each quantity the range of distances of random training graphs, as ratios.
+
+  Args:
+    training: the training graphs.
+    held_out: the held-out graphs.
+    count: number of training graphs in each of the random draws, which are with replacement.
+    seed: seed of the draws.
+
+  Returns:
+    The 5th and 95th percentiles of the distance of a draw to the held-out graphs, divided by that
+    of all training graphs. Without the quantities that need durations.
+  """
+  rng = np.random.default_rng([seed, 37])
+  floor = comparison.distances(training, held_out)
+  drawn = [comparison.distances(
+      training.take(np.sort(rng.integers(len(training), size=count))), held_out)
+           for _ in range(_RESAMPLES)]
+  return {name: [float(value) for value in np.quantile(
+      [comparison.ratio(one[name], floor[name]) for one in drawn], [0.05, 0.95],
+      method="nearest")]
+          for name in floor}
+
+
+def spread(result: Mapping[str, Any], name: str) -> str:
+  """The range of a quantity in `resampled`, for a table."""
+  values = result.get("resampled", {}).get(name)
+  if not values or None in values:
+    return "-"
+  return f"{number(values[0])} to {number(values[1])}"
 
 
 def bucket_values(graphs: dags_lib.Dags) -> Mapping[str, int] | None:
@@ -85,7 +122,7 @@ def markdown(result: Mapping[str, Any]) -> str:
   """The page of a result of `evaluate`."""
   distances, ratios, revealed = (result[key] for key in ("distances", "ratios", "revealed"))
   rows = [[title, *(number(distances[kind][name]) for kind in ("real", *_KINDS)),
-           number(ratios["synthetic"][name])]
+           number(ratios["synthetic"][name]), spread(result, name)]
           for name, title in _NAMES.items() if name in distances["real"]]
   near, real = revealed["nearest_training"], revealed["held_out_nearest_training"]
   auc = revealed["membership"]
@@ -96,9 +133,11 @@ def markdown(result: Mapping[str, Any]) -> str:
       "synthetic graphs.",
       "## Distances to held-out graphs",
       "Total variation for types, Wasserstein-1 for the rest. The column \"real\" is the distance "
-      "of the training graphs: that between two real halves.",
+      "of the training graphs: that between two real halves. The last column is the range of the "
+      "ratio for random draws of as many training graphs as synthetic ones: no generator can be "
+      "expected to be better.",
       tables.markdown(["", "real", "synthetic", "random types", "random graphs",
-                       "synthetic / real"], rows),
+                       "synthetic / real", "training graphs, drawn again"], rows),
       "## What the synthetic graphs reveal",
       "Distance to the nearest training graph, from 0 (the same neighborhoods) to 1 (none in "
       "common).",
@@ -120,6 +159,8 @@ def finite(value: Any) -> Any:
   """The value with None in place of numbers that JSON lacks."""
   if isinstance(value, Mapping):
     return {key: finite(part) for key, part in value.items()}
+  if isinstance(value, list):
+    return [finite(part) for part in value]
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value
