@@ -10,6 +10,8 @@ from tests.data import changed
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank.data import duplicates
+from tpugraphs_rank.costs import layout_features
+from tpugraphs_rank.costs import targets
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import labels
 from tpugraphs_rank.data import splits
@@ -241,7 +243,9 @@ def test_features_are_those_of_the_parts(make):
   graph, rows = make(3), np.array([7, 2, 2])
   result = tree_features.features(graph, rows)
   configs = (tree_features._tile(graph)[rows] if isinstance(graph, graphs.TileGraph)
-             else tree_features._layout(graph, rows))
+             else np.concatenate([
+                 tree_features._layout(graph, rows),
+                 layout_features.LayoutFeatures(graph, targets.CPU)(rows)[0]], axis=1))
   pooled = tree_features._pooled(graph)
   np.testing.assert_array_equal(result, np.concatenate(
       [configs, configs - configs.mean(axis=0), [pooled] * 3], axis=1).astype(np.float32))

@@ -13,6 +13,7 @@ import tqdm
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
+from tpugraphs_rank.costs import targets
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import config_lists
 from tpugraphs_rank.data import duplicates
@@ -37,11 +38,13 @@ class ProgramView:
     choice: (c',) int64 configuration indices; None: all.
     merged: (c,) float64 runtimes to rank by if the runtimes of equal configurations were merged
       into one (at `choice`); None: the graph's own runtimes.
+    facts: the hardware that ran it.
   """
 
   graph: graphs.ConfiguredGraph
   choice: np.ndarray | None = None
   merged: np.ndarray | None = None
+  facts: targets.TargetFacts = targets.CPU
 
   def __repr__(self) -> str:
     return f"<ProgramView {self.graph.name}: {len(self.indices)} configurations>"
@@ -223,7 +226,8 @@ def load(config: run_config.DataConfig, split: str, seed: int = 0,
           keys, config.train_fraction, config.valid_fraction,
           [seed, zlib.crc32(graph.name.encode())])
       choice = sides[registry.SPLITS.index(split)]
-    programs[index] = _counted(ProgramView(graph, choice), keys, counts)
+    programs[index] = _counted(
+        ProgramView(graph, choice, facts=collection.facts), keys, counts)
   if not len(source):
     raise errors.DataError(
         f"{collection.name} {split}: the collection has no graphs in this split; expected at least "
@@ -274,8 +278,8 @@ def _counted(program: ProgramView, keys: np.ndarray, counts: Counts) -> ProgramV
   indices = program.indices
   repeats = len(indices) - len(np.unique(keys[indices]))
   if repeats and counts.duplicates != "keep":
-    program = ProgramView(program.graph, *duplicates.merge(
-        keys, program.runtimes, indices, counts.duplicates))
+    choice, merged = duplicates.merge(keys, program.runtimes, indices, counts.duplicates)
+    program = dataclasses.replace(program, choice=choice, merged=merged)
   runtimes = program.runtimes[program.indices]
   counts.equal_runtimes += bool((runtimes == runtimes[0]).all())
   isolated = quirks.isolated_nodes(program.graph)

@@ -6,6 +6,8 @@ mean over the listed configurations, because a ranking compares configurations o
 
 import numpy as np
 
+from tpugraphs_rank.costs import layout_features
+from tpugraphs_rank.costs import targets
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import tile_features
@@ -20,8 +22,15 @@ _log = tile_features.log2_size
 _BLOCK = 4_000_000  # Tensor layouts processed together; a large program has 10^8.
 
 
-def features(graph: graphs.ConfiguredGraph, rows: np.ndarray) -> np.ndarray:
-  """(r, f) float32 features of the configurations `rows` (r,) of a graph."""
+def features(graph: graphs.ConfiguredGraph, rows: np.ndarray,
+             facts: targets.TargetFacts = targets.CPU) -> np.ndarray:
+  """(r, f) float32 features of the configurations `rows` (r,) of a graph.
+
+  Args:
+    graph: the graph.
+    rows: configurations.
+    facts: the hardware, for which copies and loops are simulated. Only layouts depend on it.
+  """
   if isinstance(graph, graphs.TileGraph):
     configs = _tile(graph)[rows]
   else:
@@ -29,6 +38,8 @@ def features(graph: graphs.ConfiguredGraph, rows: np.ndarray) -> np.ndarray:
     size = max(_BLOCK // (3 * max(len(graph.node_config_ids), 1)), 1)
     configs = np.concatenate([
         _layout(graph, rows[start:start + size]) for start in range(0, len(rows), size)])
+    costs, _ = layout_features.LayoutFeatures(graph, facts)(rows)
+    configs = np.concatenate([configs, costs], axis=1)
   pooled = _pooled(graph)
   width = configs.shape[1]
   # Most columns describe the pooled graph; in double precision they alone would take twice the

@@ -198,7 +198,7 @@ def features_of(programs: Sequence[splits.ProgramView], columns: Columns | None 
   start = 0
   for program in tqdm.tqdm(programs, desc="boosted_trees: features", unit="graph", disable=None,
                            leave=False):
-    rows = tree_features.features(program.graph, program.indices)
+    rows = tree_features.features(program.graph, program.indices, program.facts)
     if columns is not None:
       rows = columns.of(rows)
     if not start:
@@ -222,7 +222,7 @@ class Trees:
     """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
     with one_thread():
       return [self._regressor.predict(self._columns.of(
-          tree_features.features(program.graph, program.indices)))
+          tree_features.features(program.graph, program.indices, program.facts)))
               for program in tqdm.tqdm(programs, desc="boosted_trees: scores", unit="graph",
                                        disable=None, leave=False)]
 
