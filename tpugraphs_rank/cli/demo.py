@@ -19,6 +19,8 @@ from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import files
 from tpugraphs_rank import recipes
 from tpugraphs_rank import run_config
+from tpugraphs_rank.cli import runs
+from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.training import parallel as runs_lib
 from tpugraphs_rank.training import run_directory
 
@@ -32,6 +34,7 @@ def define_flags() -> None:
   flags.DEFINE_integer("jobs", 0, "Trainings at a time. 0: one per core.", lower_bound=0)
   flags.DEFINE_string("config", "tile_xla_cpu", "Recipe (by name) or JSON file with the settings "
                       "of the runs. The demo sets the model and the seed.")
+  runs.define_baselines_flag()
   flags.DEFINE_string(
       "results", None, "Also write the numbers to this file, such as results/tile_xla_cpu.json.")
 
@@ -40,6 +43,7 @@ def main(argv: list[str]) -> None:
   """Runs the command."""
   started = time.monotonic()
   output = pathlib.Path(flags.FLAGS.output)
+  baselines.check_names(flags.FLAGS.baselines)
   base = config_lib.from_dict(
       run_config.RunConfig, recipes.read(flags.FLAGS.config), source=flags.FLAGS.config)
   seeds = range(flags.FLAGS.seeds)
@@ -55,7 +59,7 @@ def main(argv: list[str]) -> None:
   from tpugraphs_rank.evaluation import report
   compared = comparison.compare(
       {model: [directories[f"{model}-seed{seed}"] for seed in seeds] for model in _MODELS},
-      "test", seeds)
+      "test", seeds, flags.FLAGS.baselines)
   results: dict[str, Any] = {
       **run_directory.environment(), "seeds": list(seeds), **compared.results()}
   comparison_files.write(output / "evaluation", compared)

@@ -17,11 +17,16 @@ def define_run_flag() -> None:
   flags.DEFINE_alias("run", "run_dir")
 
 
-def define_baseline_flags() -> None:
-  """Defines `--baselines` and `--data_root` for a command that compares runs with baselines."""
+def define_baselines_flag() -> None:
+  """Defines `--baselines` for a command that compares runs with baselines."""
   flags.DEFINE_list("baselines", list(BASELINES),
                     "Baselines to compare with, separated by commas; there is also lambdarank. "
                     "Empty: none.")
+
+
+def define_baseline_flags() -> None:
+  """Defines `--baselines` and `--data_root` for a command that evaluates a run on its data."""
+  define_baselines_flag()
   flags.DEFINE_string("data_root", None, "Folder of the public collections. Default: the run's.")
 
 
@@ -36,6 +41,14 @@ def define_strict_flag(what: str) -> None:
   flags.DEFINE_bool("strict", False, f"Refuse {what} that do not fit the run (another target or "
                     "HLO stage, or opcodes or element types that training never saw), instead of "
                     "warning.")
+
+
+def define_prior_flag() -> None:
+  """Defines `--prior` for a command that scores tiles."""
+  flags.DEFINE_enum(
+      "prior", "analytic", ["analytic", "none"], "What scores tiles of programs that are unlike "
+      "the run's training programs: also the run's analytic cost, if it has one (analytic), or the "
+      "network alone (none).")
 
 
 def results_folder(run_dir: str) -> pathlib.Path:
