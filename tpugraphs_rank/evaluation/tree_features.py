@@ -51,6 +51,13 @@ def features(graph: graphs.ConfiguredGraph, rows: np.ndarray,
   return result
 
 
+def cost_columns(graph: graphs.LayoutGraph) -> np.ndarray:
+  """The columns of `features` that come from simulated copies and loops, for ablations."""
+  own = _layout(graph, np.zeros([1], np.int64)).shape[1]
+  width = own + layout_features.NUM_TOTALS
+  return np.concatenate([np.arange(own, width), np.arange(width + own, 2 * width)])
+
+
 def _pooled(graph: graphs.Graph) -> np.ndarray:
   """(g,) float64: features of the graph, the same for all configurations."""
   feat = graph.node_feat.astype(np.float64)

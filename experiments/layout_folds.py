@@ -1,0 +1,211 @@
+"""Which features of layouts help? Rankers by folds of families over training and validation data.
+
+  python -m experiments.layout_folds --output runs/layout_folds --results results/layout_folds.json
+
+The test split is never read. Each fold holds out a fifth of the families, and every ranker is
+trained on the others:
+
+  trees              boosted trees with fixed settings, without the simulated effects of layouts
+  trees_costs        the same with them
+  gnn_none, gnn_totals, gnn_requests, gnn_both
+                     one network of the recipe for each value of `layout_costs`
+  recipe             the recipe as it is
+  default_first      the configuration without requests first, fewer requested tensors before more
+
+The study keeps finished cases: run it again to continue. Slowdowns are expectations over the orders
+of tied scores. Differences are paired by program; the interval of a mean is its standard error.
+"""
+
+from collections.abc import Sequence
+import pathlib
+import shutil
+from typing import Any
+
+from absl import flags
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank import metrics
+from tpugraphs_rank import run_config
+from tpugraphs_rank import tables
+from tpugraphs_rank.cli import app
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import tree_features
+from tpugraphs_rank.evaluation import trees
+
+FOLDS = 5
+RECIPE = "layout_xla_cpu_mixed"
+COLLECTION = "layout:xla_cpu:mixed"
+COSTS = ("none", "totals", "requests", "both")
+NETWORKS = {f"gnn_{costs}": {"layout_costs": costs, "members": 1} for costs in COSTS}
+RANKERS = ("default_first", "trees", "trees_costs", *NETWORKS, "recipe")
+TOPS = (1, 5, 10)
+# The rankers that others are compared with.
+BASES = {"trees_costs": "trees", "gnn_totals": "gnn_none", "gnn_requests": "gnn_none",
+         "gnn_both": "gnn_none", "recipe": "gnn_none"}
+
+Scores = dict[str, list[float]]  # By program.
+
+
+def define_flags() -> None:
+  """Defines the flags."""
+  flags.DEFINE_string("output", "runs/layout_folds", "Folder of the folds and of finished cases.")
+  flags.DEFINE_string("results", None, "Writes the figures to this JSON file.")
+  flags.DEFINE_list("rankers", list(RANKERS), f"Rankers to compare, among {', '.join(RANKERS)}.")
+  flags.DEFINE_list("folds", [str(fold) for fold in range(FOLDS)], "Folds to compute.")
+
+
+def folds_of(families: Sequence[str]) -> list[int]:
+  """The fold of each program: families are divided at random, with a fixed seed."""
+  distinct = sorted(set(families))
+  place = np.random.default_rng(0).permutation(len(distinct))
+  position = {distinct[index]: number % FOLDS for number, index in enumerate(place)}
+  return [position[family] for family in families]
+
+
+def write_fold(folder: pathlib.Path, fold: int) -> pathlib.Path:
+  """Writes the collection of one fold; returns its descriptor's path.
+
+  Raises:
+    TpuGraphsRankError: a file cannot be read or written.
+  """
+  collection = registry.get_collection(COLLECTION)
+  paths = sorted(path for split in ("train", "valid")
+                 for path in (collection.location() / split).glob("*.npz"))
+  places = folds_of([collection.family(path.stem) for path in paths])
+  counts = {"train": 0, "valid": 0}
+  for path, place in zip(paths, places):
+    split = "valid" if place == fold else "train"
+    counts[split] += 1
+    target = folder / "npz" / split / path.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+      shutil.copyfile(path, target)
+  descriptor = folder / "collection.json"
+  files.write_json(descriptor, {
+      "name": f"layout:fold{fold}", "kind": "layout", "target": collection.target, "path": "npz",
+      "hlo_stage": collection.hlo_stage, "family_regex": collection.family_regex,
+      "splits": counts, "has_runtimes": {"train": True, "valid": True},
+      "padding": collection.padding})
+  return descriptor
+
+
+def score(ranker: str, descriptor: pathlib.Path, folder: pathlib.Path) -> Scores:
+  """Trains a ranker on a fold; the scores of the programs that it holds out.
+
+  Args:
+    ranker: one of `RANKERS`.
+    descriptor: of the fold's collection.
+    folder: run directory of a network.
+  """
+  if ranker in NETWORKS or ranker == "recipe":
+    import tpugraphs_rank  # pylint: disable=import-outside-toplevel
+    run = tpugraphs_rank.train(
+        str(descriptor), folder, config=RECIPE, **NETWORKS.get(ranker, {}))
+  data = run_config.DataConfig(collection=str(descriptor))
+  valid = splits.load(data, "valid", 0).programs
+  if ranker == "default_first":
+    scores = [-(blocks >= 0).any(axis=2).sum(axis=1) for program in valid
+              for blocks in [program.graph.layouts(program.indices)]]
+  elif ranker.startswith("trees"):
+    scores = _fit_trees(data, ranker == "trees_costs").score(valid)
+  else:
+    scores = run.score_programs(valid)
+  return {program.graph.name: np.asarray(values, float).tolist()
+          for program, values in zip(valid, scores)}
+
+
+def _fit_trees(data: run_config.DataConfig, costs: bool) -> trees.Trees:
+  train = splits.load(data, "train", 0).programs
+  table = trees.training_table(train, 0)
+  if not costs:
+    kept = ~np.isin(table.columns.kept, tree_features.cost_columns(train[0].graph))
+    table = table._replace(features=table.features[:, kept],
+                           columns=trees.Columns(table.columns.kept[kept]))
+  return trees.fit_table(table, trees.Settings(), 0)
+
+
+def summary(cases: dict[str, Scores]) -> dict[str, Any]:
+  """The figures of each ranker over the programs that all finished folds hold out.
+
+  Args:
+    cases: for each ranker the scores of each program.
+
+  Returns:
+    For each ranker "programs", "tau", "top1_slowdown", ... as {"mean", "error"}, and for those in
+    `BASES` "tau_over_<base>" on the programs of both.
+  """
+  measured = {ranker: _measures(scores) for ranker, scores in cases.items()}
+  results: dict[str, Any] = {}
+  for ranker, values in measured.items():
+    results[ranker] = {"programs": len(values), **{
+        name: _mean([row[name] for row in values.values()])
+        for name in ("tau", *(f"top{k}_slowdown" for k in TOPS))}}
+    base = measured.get(BASES.get(ranker, ""), {})
+    shared = sorted(values.keys() & base.keys())
+    if shared:
+      results[ranker][f"tau_over_{BASES[ranker]}"] = _mean(
+          [values[name]["tau"] - base[name]["tau"] for name in shared])
+  return results
+
+
+def _measures(scores: Scores) -> dict[str, dict[str, float]]:
+  """For each program its measures."""
+  collection = registry.get_collection(COLLECTION)
+  measured = {}
+  for name, values in scores.items():
+    path = next(path for split in ("train", "valid")
+                for path in [collection.location() / split / f"{name}.npz"] if path.exists())
+    runtimes = npz.load_graph(path).relative_runtime
+    measured[name] = {"tau": metrics.kendall_tau(runtimes, np.array(values)), **{
+        f"top{k}_slowdown": metrics.topk_slowdown(runtimes, np.array(values), k) for k in TOPS}}
+  return measured
+
+
+def _mean(values: Sequence[float]) -> dict[str, float]:
+  return {"mean": round(float(np.mean(values)), 4),
+          "error": round(float(np.std(values) / np.sqrt(len(values))), 4)}
+
+
+def table(results: dict[str, Any]) -> str:
+  """The figures as a Markdown table."""
+  names = ["tau", *(f"top{k}_slowdown" for k in TOPS)]
+  cell = lambda value: f"{value['mean']:.3f} ± {value['error']:.3f}"
+  rows = []
+  for ranker, values in results.items():
+    difference = next((f"{cell(value)} ({key.removeprefix('tau_over_')})"
+                       for key, value in values.items() if key.startswith("tau_over_")), "")
+    rows.append([ranker, str(values["programs"]), *(cell(values[name]) for name in names),
+                 difference])
+  return tables.markdown(["ranker", "programs", *names, "tau, paired difference"], rows)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the study."""
+  del argv
+  values = flags.FLAGS
+  for ranker in values.rankers:
+    if ranker not in RANKERS:
+      raise errors.UnknownNameError(
+          f"unknown ranker {ranker!r}; expected one of: {', '.join(RANKERS)}")
+  output = files.expanded(values.output)
+  for fold in map(int, values.folds):
+    descriptor = write_fold(output / f"fold{fold}", fold)
+    for ranker in values.rankers:
+      case = output / "cases" / f"{ranker}.{fold}.json"
+      if not case.exists():
+        files.write_json(case, score(ranker, descriptor, output / "runs" / f"{ranker}.{fold}"))
+  cases = {ranker: {name: scores for path in sorted((output / "cases").glob(f"{ranker}.*.json"))
+                    for name, scores in files.read_json(path).items()} for ranker in values.rankers}
+  results = summary({ranker: scores for ranker, scores in cases.items() if scores})
+  if values.results is not None:
+    files.write_json(values.results, {"collection": COLLECTION, "folds": FOLDS, **results})
+  print(table(results))
+  return 0
+
+
+if __name__ == "__main__":
+  app.run(main, define_flags)

@@ -1,0 +1,41 @@
+"""The study of layout features: folds of whole families, resumed cases, and figures by hand."""
+
+import numpy as np
+import pytest
+
+from experiments import layout_folds
+from tpugraphs_rank import files
+from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import registry
+
+
+def test_folds_hold_out_whole_families():
+  families = [f"family{number % 17}" for number in range(60)]
+  folds = layout_folds.folds_of(families)
+  assert sorted(set(folds)) == list(range(layout_folds.FOLDS))
+  assert len(set(zip(families, folds))) == 17
+
+
+def test_a_fold_never_holds_test_programs(tmp_path):
+  descriptor = layout_folds.write_fold(tmp_path, 2)
+  stems = {path.stem for path in tmp_path.glob("npz/*/*.npz")}
+  location = registry.get_collection(layout_folds.COLLECTION).location()
+  assert stems == {path.stem for split in ("train", "valid")
+                   for path in (location / split).glob("*.npz")}
+  counts = files.read_json(descriptor)["splits"]
+  assert counts.keys() == {"train", "valid"} and sum(counts.values()) == len(stems)
+
+
+def test_figures_are_paired_by_program():
+  location = registry.get_collection(layout_folds.COLLECTION).location() / "valid"
+  path = sorted(location.glob("*.npz"))[0]
+  runtimes = npz.load_graph(path).relative_runtime
+  best = {path.stem: (-runtimes).tolist()}
+  worst = {path.stem: runtimes.tolist()}
+  results = layout_folds.summary({"trees": worst, "trees_costs": best})
+  assert results["trees_costs"]["tau"]["mean"] == pytest.approx(1, abs=0.01)
+  assert results["trees_costs"]["top1_slowdown"]["mean"] == 0
+  assert results["trees"]["top1_slowdown"]["mean"] == pytest.approx(
+      np.max(runtimes) / np.min(runtimes) - 1, abs=1e-4)
+  assert results["trees_costs"]["tau_over_trees"]["mean"] == pytest.approx(2, abs=0.02)
+  assert "| trees_costs | 1 |" in layout_folds.table(results)
