@@ -95,7 +95,7 @@ def test_json_of_tiles():
       "validation_of_this_operation": None,
       "candidates": {"count": 4, "source": "runs", "given": 4, "equal": 0}, "rank_of_default": 1,
       "why_no_gain_is_predicted": "the run has no calibration",
-      "unseen_opcodes": [], "unseen_types": [],
+      "weight_of_analytic_cost": 0.0, "unseen_opcodes": [], "unseen_types": [],
       "tiled_array": {"instruction": "dot.102", "opcode": "dot", "shape": "f32[4,6]",
                       "unit": "as in the file"}}
   unknown = {"tied_with": 0, "faster_than_default": None, "speed_over_default": None,

@@ -62,15 +62,27 @@ def test_a_softmax_reads_its_operand_twice():
 
 
 def test_a_transpose_touches_whole_cache_lines():
-  # Blocks of 80 x 1 of the result read columns: one element of each row, a line each.
+  # x[48, 80]: a row has 5 cache lines. y[80, 48] in blocks of 80 x 1 reads a row of x.
   terms = _terms(kernels.TRANSPOSE, kernels.tile((80, 1)))
   assert terms["blocks"] == 48 and terms["read_runs"] == 48  # Rows of x are columns of y.
   assert terms["written_runs"] == 48 * 80
+  assert terms["beyond_0"] == 4 * 80 * 48
   terms = _terms(kernels.TRANSPOSE, kernels.tile((1, 48)))
   assert terms["read_runs"] == 80 * 48 and terms["written_runs"] == 80
-  # The lines of a column need 48 x 64 bytes, which stay in the cache for the next columns only if
-  # all of them do.
+  # A step reads a column: 48 lines. Neither all columns nor the next block fit into 8 KiB.
   assert terms["beyond_0"] == 80 * 48 * 64
+  # Blocks of 16 columns read the same lines 16 times while they are in the cache.
+  terms = _terms(kernels.TRANSPOSE, kernels.tile((16, 48)))
+  assert terms["beyond_0"] == 4 * 80 * 48
+
+
+def test_columns_of_rows_of_a_power_of_two_fall_into_few_sets():
+  text = kernels.TRANSPOSE.replace("80", "1024")
+  # Rows of 4 KiB. A cache of 8 KiB with 8 ways has 16 sets; all lines of a column are in one.
+  small = _terms(text, kernels.tile((64, 4)))
+  assert small["beyond_0"] == 4 * 48 * 1024
+  large = _terms(text, kernels.tile((64, 16)))
+  assert large["beyond_0"] == 64 * 48 * 1024  # A line for each element.
 
 
 def test_rows_do_not_depend_on_each_other():

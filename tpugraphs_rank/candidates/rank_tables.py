@@ -122,6 +122,9 @@ def _about(ranked: ranking.Ranked) -> list[str]:
     if unseen:
       lines.append(f"  training never saw these {noun}: {', '.join(unseen)}; the ranking may be no "
                    "better than chance")
+  if ranked.prior_weight:
+    lines.append(f"  unlike the training programs: the ranking leans on an analytic cost of tiles "
+                 f"({100 * ranked.prior_weight:.0f} % of the score; --prior=none ranks without it)")
   if candidates.kind == "tile":
     tiling = candidates.about.get("tiling")
     tiled = requests.tiled_array(

@@ -42,6 +42,7 @@ class Ranked:
     kernel: the part of a larger program that this is; None: it is a whole file's program.
     unseen_opcodes, unseen_types: what training never saw.
     misfit: why the program does not fit the run otherwise, as "it is for another target".
+    prior_weight: the weight of the run's analytic cost in the scores, from 0 to 1.
   """
 
   program: programs.HloProgram
@@ -55,6 +56,7 @@ class Ranked:
   unseen_opcodes: tuple[str, ...] = ()
   unseen_types: tuple[str, ...] = ()
   misfit: str = ""
+  prior_weight: float = 0.0
 
   @property
   def best(self) -> list[int]:
@@ -121,6 +123,8 @@ class Ranked:
       return self.misfit
     if self.unseen_types or set(self.unseen_opcodes).difference(_BOOKKEEPING):
       return "training never saw some of its opcodes or element types"
+    if self.prior_weight:
+      return "it is unlike the run's training programs, whose gains are known"
     if self.evidence.of(self.operation) is None:
       return f"the run was not validated on programs whose main operation is {self.operation}"
     return ""
@@ -196,6 +200,7 @@ def to_json(ranked: Ranked) -> dict[str, Any]:
       "candidates": {"count": candidates.count, **candidates.about},
       "rank_of_default": ranked.rank_of_default or None,
       "why_no_gain_is_predicted": ranked.why_uncalibrated or None,
+      "weight_of_analytic_cost": ranked.prior_weight,
       "unseen_opcodes": list(ranked.unseen_opcodes), "unseen_types": list(ranked.unseen_types)}
   if ranked.kernel is not None:
     ranking_json["kernel_of"] = {

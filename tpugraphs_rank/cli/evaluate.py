@@ -48,7 +48,7 @@ def default_output(run_dir: files.PathLike, split: str) -> pathlib.Path:
 def evaluate(run_dir: files.PathLike, split: str, output: files.PathLike | None = None,
              baselines: Sequence[str] = runs.BASELINES, data_root: str | None = None,
              strict: bool = False, configurations: str | None = None,
-             partial: bool | None = None) -> dict[str, Any]:
+             partial: bool | None = None, prior: str = "analytic") -> dict[str, Any]:
   """Evaluates a run and baselines on a split, and writes the files listed above.
 
   Args:
@@ -61,6 +61,7 @@ def evaluate(run_dir: files.PathLike, split: str, output: files.PathLike | None 
     configurations: "all", "published" (those of the published layout figures), or None: the
       published ones if there are any.
     partial: evaluate the graphs that exist if others are missing; None: as the run was trained.
+    prior: "analytic" or "none", see `load_run`.
 
   Returns:
     The contents of metrics.json, and the tables to print as "text".
@@ -82,7 +83,7 @@ def evaluate(run_dir: files.PathLike, split: str, output: files.PathLike | None 
   from tpugraphs_rank.evaluation import comparison
   from tpugraphs_rank.evaluation import comparison_files
   compared = comparison.compare({config.model.model: [run_dir]}, split, [config.training.seed],
-                                baselines, data_root, strict, configurations, partial)
+                                baselines, data_root, strict, configurations, partial, prior)
   folder = pathlib.Path(output) if output else default_output(run_dir, split)
   results = compared.results()
   results["rankers"] = {
@@ -141,6 +142,7 @@ def define_flags() -> None:
   runs.define_baseline_flags()
   runs.define_partial_flag()
   runs.define_strict_flag("graphs")
+  runs.define_prior_flag()
   flags.DEFINE_enum(
       "configurations", None, ["all", "published"], "Which configurations of a graph to evaluate. "
       "Default: the published indices for the validation splits of the public layout collections "
@@ -167,7 +169,8 @@ def main(argv: list[str]) -> None:
     return
   _refuse(values, ("epochs",), "needs --leave_out")
   results = evaluate(values.run_dir, values.split, values.output, values.baselines,
-                     values.data_root, values.strict, values.configurations, values.partial)
+                     values.data_root, values.strict, values.configurations, values.partial,
+                     values.prior)
   folder = values.output or default_output(values.run_dir, values.split)
   print(results["text"])
   print(f"numbers: {folder}/metrics.json, {folder}/per_graph.csv")

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def predict(run_dir: files.PathLike, split: str, output: files.PathLike | None = None,
-            data_root: str | None = None, strict: bool = False, partial: bool | None = None
-            ) -> "prediction.Prediction":
+            data_root: str | None = None, strict: bool = False, partial: bool | None = None,
+            prior: str = "analytic") -> "prediction.Prediction":
   """Scores every graph of a split of a run's collection.
 
   Args:
@@ -38,6 +38,7 @@ def predict(run_dir: files.PathLike, split: str, output: files.PathLike | None =
     data_root: folder of the public collections, instead of the run's.
     strict: whether to refuse graphs that do not fit the run, instead of warning.
     partial: whether to score the graphs that exist if others are missing; None: as the run.
+    prior: "analytic" or "none", see `load_run`.
 
   Raises:
     MissingDataError, DataError: as `load_collection`, or a graph is damaged.
@@ -52,7 +53,7 @@ def predict(run_dir: files.PathLike, split: str, output: files.PathLike | None =
   # TensorFlow: only once there is something to score.
   from tpugraphs_rank.training import prediction
   from tpugraphs_rank.training import run as run_lib
-  return prediction.predict(run_lib.load_run(run_dir, strict), collection, output,
+  return prediction.predict(run_lib.load_run(run_dir, strict, prior), collection, output,
                             runs.results_folder(str(run_dir)))
 
 
@@ -65,12 +66,13 @@ def define_flags() -> None:
   flags.DEFINE_string("data_root", None, "Folder of the public collections. By default the run's.")
   runs.define_partial_flag()
   runs.define_strict_flag("graphs")
+  runs.define_prior_flag()
 
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
   values = flags.FLAGS
   done = predict(values.run_dir, values.split, values.output, values.data_root, values.strict,
-                 values.partial)
+                 values.partial, values.prior)
   print(f"scores:  {done.scores}")
   print(f"ranking: {done.part} ({len(done.rows)} rows)")

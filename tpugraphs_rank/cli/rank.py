@@ -78,7 +78,8 @@ class Rankings:
 def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top_k: int = 10,
          module: str | None = None, target: str | None = None,
          tiling: str = _FROM_TARGET, max_candidates: int = 4096, seed: int = 0,
-         strict: bool = False, kernels: str = preparing.ONE, measurable: bool = False) -> Rankings:
+         strict: bool = False, kernels: str = preparing.ONE, measurable: bool = False,
+         prior: str = "analytic") -> Rankings:
   """Ranks the candidates of each program in a file.
 
   Args:
@@ -94,6 +95,7 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
     strict: whether to refuse programs that do not fit the run, instead of warning.
     kernels: what a run on tiles does with a program, see `preparing.parts_of`.
     measurable: whether to refuse programs that the collector cannot measure.
+    prior: "analytic" or "none", see `load_run`.
 
   Raises:
     ConfigError: a number is not positive, or a file of several programs needs `module`.
@@ -137,7 +139,7 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
       functools.partial(tqdm.tqdm, desc="candidates", unit="program", disable=None), strict)
   _report_skipped(prepared.skipped)
   from tpugraphs_rank.training import run as run_lib
-  run = run_lib.load_run(run_dir, strict)
+  run = run_lib.load_run(run_dir, strict, prior)
   if target is None:
     _log.info("no --target: assuming that %s is for the hardware of the run's measurements, %s",
               hlo, about.get("target"))
@@ -160,7 +162,7 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
     results.append(ranked_lib.rank(
         part.program, candidate_set, scored.scores, top_k, members=scored.members,
         evidence=evidence, kernel=part.kernel, unseen_opcodes=unseen.opcodes,
-        unseen_types=tuple(types),
+        unseen_types=tuple(types), prior_weight=run.prior_weight(scored.graph),
         misfit=next(("it is of another HLO stage than the run's training programs"
                      for source in mismatches if part.program.source.startswith(source)),
                     other_target)))
@@ -296,6 +298,7 @@ def define_flags() -> None:
                        "program. If there are more, it samples.")
   flags.DEFINE_integer("seed", 0, "Seed of the candidates that auto samples.")
   runs.define_strict_flag("programs")
+  runs.define_prior_flag()
   flags.DEFINE_bool("measure", False, "Measure the best configurations on this machine with the "
                     "collector. It recognises programs of its own catalogues by the module's "
                     "name; others are refused before they are ranked.")
@@ -308,7 +311,7 @@ def main(argv: list[str]) -> int:
   rankings = rank(
       values.run_dir, values.hlo, values.candidates, values.top_k, values.module, values.target,
       values.tiling, values.max_candidates, values.seed, values.strict, values.kernels,
-      values.measure)
+      values.measure, values.prior)
   folder = pathlib.Path(values.output or runs.results_folder(values.run_dir) / "predictions")
   as_json, as_raw = output_paths(folder, values.run_dir, values.hlo)
   with files.atomic_write(as_raw) as file:

@@ -7,7 +7,9 @@ that its main contraction sums over (see `tile_geometry`). The cost is a weighte
   steps          steps of the sums: the product of the iterations of all loops around them
   beyond_0, _1   bytes that operands move from beyond the first and the second cache: of the nest of
                  inner loops whose arrays fit together into the cache, the bytes of the cache lines
-                 that it touches, times the number of times that it runs with another block
+                 that it touches, times the number of times that it runs with another block; where
+                 an operand has another minor axis than the result, the loops over the elements of a
+                 block count too, and so do the sets of the cache that columns fall into
   read_runs      contiguous ranges of memory from which operands are read, in all steps
   written_runs   contiguous ranges to which the result is written
   accumulator    bytes of the block of partial sums, read and written in each step
@@ -45,6 +47,7 @@ TERMS = tuple(_WEIGHTS)
 PRESET = np.array(list(_WEIGHTS.values()))
 
 _LINE = 64.0  # Bytes of a cache line.
+_WAYS = 8  # Lines of a set.
 _ACCUMULATED = 4.0  # Bytes of a partial sum.
 _FREE = ("parameter", "constant", "call", "fusion", "tuple", "get-tuple-element", "reshape",
          "bitcast", "broadcast", "iota", "slice", "copy", "convert", "transpose", "gather")
@@ -99,6 +102,17 @@ class _Array:
     """(c,) bytes of the cache lines that are touched, if no two ranges share one."""
     lines = self.runs(sides) * np.ceil(self.item * self.run(sides) / _LINE)
     return np.minimum(lines * _LINE, self.item * math.prod(axis.size for axis in self.axes) + _LINE)
+
+  def conflicts(self, sides: np.ndarray, sets: int) -> np.ndarray:
+    """(c,) by what factor a cache with `sets` sets holds less of the ranges, at least 1.
+
+    Short ranges in rows whose length has factors of two fall into few sets of the cache.
+    """
+    row = self.item * self.axes[-1].size if self.axes else 1.0
+    if row % _LINE or sets < 2:
+      return np.ones(len(sides))
+    lines = np.ceil(self.item * self.run(sides) / _LINE)
+    return np.maximum(math.gcd(int(row / _LINE), sets) / lines, 1.0)
 
   def copies(self, sides: np.ndarray) -> np.ndarray:
     """(c,) bytes of the slice; 0 for the whole array."""
@@ -194,37 +208,84 @@ class _Costs:
       if array.gathered is not None:
         copies = np.where(inner_trips.prod(axis=1) > 1, copies, 0.0)
       values["copied"] = values["copied"] + copies * repeats
-    # What each nest of inner loops touches: loops[place:] run completely.
-    nests = []
-    for place in range(len(loops) + 1):
-      full = sides.copy()
-      full[:, list(loops[place:])] = self._extents[:, list(loops[place:])]
-      nests.append([array.bytes_of_lines(full) for array in (*arrays, written)])
+    nests, trips, fulls = self._nests([*arrays, written], loops)
     summing = frozenset(self._kernel.summing)
     shared = next((place for place, loop in enumerate(loops) if loop not in summing), len(loops))
     for level, capacity in enumerate((*self._facts.cache_bytes, self._facts.cache_bytes[-1])[:2]):
+      sizes = [sum(nest) for nest in nests]
+      if len(nests) > len(loops) + 1:
+        sets = max(int(capacity / (_LINE * _WAYS)), 1)
+        sizes = [sum(size * array.conflicts(full, sets) for size, array in zip(
+            nest, (*arrays, written))) for nest, full in zip(nests, fulls)]
       for number, array in enumerate(arrays):
-        moved = self._moved(number, array, nests, loops, float(capacity))
+        moved = self._moved(number, array, nests, sizes, loops, trips, float(capacity))
         if array.again:
           # The sums have left it in the cache if the loops that they lack fit.
           moved = np.where(sum(nests[shared]) <= capacity, 0.0, moved)
         values[f"beyond_{level}"] = values[f"beyond_{level}"] + moved
 
+  def _nests(self, arrays: Sequence[_Array], loops: tuple[int, ...]
+             ) -> tuple[list[list[np.ndarray]], list[np.ndarray], list[np.ndarray]]:
+    """What each nest of inner loops touches, and how often each loop runs.
+
+    Around the steps run the loops over blocks. In a step, loops over the elements of a block follow
+    in the same order if an array has another minor axis than the result. Otherwise the compiler
+    reads all arrays in the order of memory, or reorders the loops of a sum.
+
+    Returns:
+      For each number of outer loops the bytes (c,) that a run of the others touches of each array;
+      the iterations (c,) of each loop; and for each number of outer loops the sides (c, l) that the
+      others cover.
+    """
+    sides = self._sides
+    minor = {array.axes[-1].loop for array in arrays if array.axes} - {-1}
+    blocks = len(minor) < 2 or loops == self._kernel.summing
+    order = loops if blocks else (*loops, *loops)
+    nests, fulls = [], []
+    for place in range(len(order) + 1):
+      full = sides.copy() if blocks else np.ones_like(sides)
+      inner = list(order[max(place, len(loops)):])
+      full[:, inner] = sides[:, inner]
+      outer = list(loops[place:])
+      full[:, outer] = self._extents[:, outer]
+      others = [loop for loop in range(sides.shape[1]) if loop not in loops]
+      full[:, others] = sides[:, others]
+      fulls.append(full)
+      nests.append([array.bytes_of_lines(full) for array in arrays])
+    trips = [self._trips[:, loop] for loop in loops]
+    return nests, trips if blocks else [*trips, *(sides[:, loop] for loop in loops)], fulls
+
   def _moved(self, number: int, array: _Array, nests: Sequence[Sequence[np.ndarray]],
-             loops: tuple[int, ...], capacity: float) -> np.ndarray:
-    """(c,) bytes that one of the arrays moves from beyond a cache."""
-    sizes = [sum(nest) for nest in nests]
-    level = np.full(len(self._sides), len(loops))  # The outermost nest that fits.
-    for place in range(len(loops) - 1, -1, -1):
+             sizes: Sequence[np.ndarray], loops: tuple[int, ...], trips: Sequence[np.ndarray],
+             capacity: float) -> np.ndarray:
+    """(c,) bytes that one of the arrays moves from beyond a cache.
+
+    Args:
+      number: of the array.
+      array: the array.
+      nests, loops, trips: see `_nests`.
+      sizes: the room (c,) that each nest needs in the cache.
+      capacity: of the cache, in bytes.
+    """
+    depth = len(nests) - 1
+    level = np.full(len(self._sides), depth)  # The outermost nest that fits.
+    for place in range(depth - 1, -1, -1):
       level = np.where((sizes[place] <= capacity) & (level == place + 1), place, level)
     fits = sizes[-1] <= capacity
-    level = np.where(fits, level, len(loops))
+    level = np.where(fits, level, depth)
     moved = np.stack([nest[number] for nest in nests])[level, np.arange(len(level))]
     kept = fits  # An array stays while the loops around its nest do not change its block.
-    for place in range(len(loops) - 1, -1, -1):
+    minor = array.axes[-1].loop if array.axes else -1
+    for place in range(depth - 1, -1, -1):
+      loop = loops[place % len(loops)]
       outside = place < level
-      kept = np.where(outside, kept & (not array.depends_on(loops[place])), kept)
-      moved = np.where(outside & ~kept, moved * self._trips[:, loops[place]], moved)
+      times = trips[place]
+      if array.depends_on(loop):
+        if loop == minor and place >= len(loops):
+          # The next elements of the lines that stay are in the cache.
+          times = np.where(kept, np.maximum(times * array.item / _LINE, 1.0), times)
+        kept = np.where(outside, False, kept)
+      moved = np.where(outside & ~kept, moved * times, moved)
     return moved
 
   def _add_work(self, node: int, axes: tile_geometry.Axes, repeats: np.ndarray) -> None:

@@ -188,8 +188,8 @@ class Comparison:
 
 def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds: Sequence[int],
             baseline_names: Sequence[str] = baselines.DEFAULT, data_root: str | None = None,
-            strict: bool = False, configurations: str | None = None, partial: bool | None = None
-            ) -> Comparison:
+            strict: bool = False, configurations: str | None = None, partial: bool | None = None,
+            prior: str = "analytic") -> Comparison:
   """Evaluates runs and baselines on one split.
 
   Args:
@@ -201,6 +201,7 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
     strict: refuse graphs that a run does not support, instead of warning.
     configurations: which configurations of a graph are evaluated, see `task.load_task`.
     partial: use the graphs that exist if others are missing; None: as the runs were trained.
+    prior: "analytic" or "none", see `training.run.load_run`.
 
   Raises:
     ConfigError: the runs differ in their data; or they divide the configurations of known programs
@@ -211,7 +212,7 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
   first = run_directory.RunDirectory(next(iter(run_dirs.values()))[0])
   # Without a limit, TensorFlow starts one thread per core for each kind of work.
   runtime.limit_threads(first.read_config().training.threads)
-  runs = {model: [run_lib.load_run(path, strict) for path in paths]
+  runs = {model: [run_lib.load_run(path, strict, prior) for path in paths]
           for model, paths in run_dirs.items()}
   every = [run for each in runs.values() for run in each]
   for run in every:
