@@ -123,6 +123,17 @@ def test_what_training_never_saw():
           "element types") in text and "faster" not in text
 
 
+def test_a_ranking_that_leans_on_the_analytic_cost():
+  result = _ranked(runs=TILES, scores=[1, 2, 3, 4], evidence=EVIDENCE, prior_weight=0.8)
+  text = rank_tables.table(result)
+  assert ("  unlike the training programs: the ranking leans on an analytic cost of tiles (80 % of "
+          "the score; --prior=none ranks without it)") in text
+  assert "no gain over the default is predicted: it is unlike the run's training programs" in text
+  assert "faster" not in text
+  assert "analytic" not in rank_tables.table(
+      _ranked(runs=TILES, scores=[1, 2, 3, 4], evidence=EVIDENCE))
+
+
 def test_unseen_opcodes_that_compute_nothing_void_no_calibration():
   result = _ranked(runs=TILES, scores=[1, 2, 3, 4], evidence=EVIDENCE,
                    unseen_opcodes=("get-tuple-element", "tuple"))

@@ -8,6 +8,7 @@ import pytest
 from tests import synthetic
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
+from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import baselines
@@ -120,6 +121,15 @@ def test_larger_tiles_first_and_larger_outputs_among_equals():
   assert metrics.ranking(baselines.size_heuristic([program])[0]).tolist() == [3, 1, 0, 2]
   part = splits.ProgramView(graph, np.array([0, 3]))
   assert metrics.ranking(baselines.size_heuristic([part])[0]).tolist() == [1, 0]
+
+
+def test_the_analytic_cost_ranks_tiles():
+  graph = synthetic.tile_graph(0)
+  rows = np.array([5, 0, 7])
+  scores = baselines.trivial("analytic_cost", [splits.ProgramView(graph, rows)])[0]
+  np.testing.assert_array_equal(scores, -tile_cost.log_cost(graph)[rows])
+  with pytest.raises(errors.ConfigError, match="analytic_cost ranks tiles, and .* has layouts"):
+    baselines.trivial("analytic_cost", [splits.ProgramView(_layout([[], []]))])
 
 
 def test_unknown_names_and_bare_graphs():

@@ -20,8 +20,8 @@ def define_run_flag() -> None:
 def define_baselines_flag() -> None:
   """Defines `--baselines` for a command that compares runs with baselines."""
   flags.DEFINE_list("baselines", list(BASELINES),
-                    "Baselines to compare with, separated by commas; there is also lambdarank. "
-                    "Empty: none.")
+                    "Baselines to compare with, separated by commas; there are also "
+                    "lambdarank, and for tiles analytic_cost. Empty: none.")
 
 
 def define_baseline_flags() -> None:

@@ -1,4 +1,4 @@
-"""Trivial baselines: a random order, the default configuration first, and a size heuristic.
+"""Baselines that are not fitted: a random order, the default first, sizes, and an analytic cost.
 
 All return scores of the evaluated configurations, (c',) float64, higher = predicted faster. The
 boosted trees and LambdaRank are in `tree_scores`.
@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import splits
 
@@ -18,10 +19,11 @@ BOOSTED_TREES = "boosted_trees"
 LAMBDARANK = "lambdarank"
 # Fitted to the training split, with hyperparameters from the validation split.
 TUNED = (BOOSTED_TREES, LAMBDARANK)
-NAMES = (*TRIVIAL, *TUNED)
+ANALYTIC_COST = "analytic_cost"
+NAMES = (*TRIVIAL, ANALYTIC_COST, *TUNED)
 # Without LambdaRank, which needs as long as the boosted trees and ranks no better.
 DEFAULT = (*TRIVIAL, BOOSTED_TREES)
-DETERMINISTIC = ("size_heuristic",)
+DETERMINISTIC = ("size_heuristic", ANALYTIC_COST)
 
 # Columns of `config_feat`: the products of a tile's sides.
 _KERNEL_VOLUME, _OUTPUT_VOLUME = 7, 15
@@ -123,10 +125,28 @@ def _size_score(graph: graphs.Graph, indices: np.ndarray) -> np.ndarray:
   raise errors.DataError(f"{graph.name} has no configurations to rank")
 
 
+def analytic_cost(programs: Sequence[splits.ProgramView], seed: int = 0) -> list[np.ndarray]:
+  """Ranks tiles by `costs.tile_cost` with its preset weights, which no training changes.
+
+  Raises:
+    ConfigError: a program has layouts.
+  """
+  del seed  # The order is deterministic.
+  scores = []
+  for program in programs:
+    if not isinstance(program.graph, graphs.TileGraph):
+      raise errors.ConfigError(
+          f"{ANALYTIC_COST} ranks tiles, and {program.graph.name} has layouts; leave it out of "
+          "--baselines")
+    scores.append(-tile_cost.log_cost(program.graph)[program.indices])
+  return scores
+
+
 _FUNCTIONS: dict[str, Callable[[Sequence[splits.ProgramView], int], list[np.ndarray]]] = {
     "random": random,
     "default_configuration": default_configuration,
     "size_heuristic": size_heuristic,
+    ANALYTIC_COST: analytic_cost,
 }
 
 
@@ -144,14 +164,14 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def trivial(name: str, programs: Sequence[splits.ProgramView], seed: int = 0) -> list[np.ndarray]:
-  """Scores of one of TRIVIAL.
+  """Scores of one of TRIVIAL, or of ANALYTIC_COST.
 
   Raises:
     UnknownNameError: there is no such baseline.
   """
   if name not in _FUNCTIONS:
     raise errors.UnknownNameError(
-        f"no trivial baseline {name!r}; expected one of: {', '.join(TRIVIAL)}")
+        f"no trivial baseline {name!r}; expected one of: {', '.join(_FUNCTIONS)}")
   return _FUNCTIONS[name](programs, seed)
 
 
