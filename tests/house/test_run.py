@@ -17,7 +17,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TASKS = (
-    "demo", "test", "test-all", "tpugraphs-rank", "python", "docs", "benchmark", "tables",
+    "demo", "test", "test-all", "tpugraphs-rank", "python", "docs", "soak", "benchmark", "tables",
     "check-chakra", "lock")
 
 # Answers the probe with the version in $0.version, makes environments that hold a copy of itself,

@@ -75,7 +75,7 @@ def _read(path: pathlib.Path, keys: Keys | None,
 def _read_array(stream: IO[bytes], header: headers.Header, fortran_order: bool) -> np.ndarray:
   """Reads the values of an array to the end of its member, where the checksum is verified."""
   array = np.empty(math.prod(header.shape), header.dtype)
-  _read_into(stream, memoryview(array.view(np.uint8)))
+  _read_into(stream, array.view(np.uint8).data)
   if stream.read(1):
     raise ValueError("the array continues after its last row")
   array = array.reshape(header.shape[::-1]).T if fortran_order else array.reshape(header.shape)

@@ -137,12 +137,12 @@ def _check_numbers(numbers: Any) -> None:
   if not 0 < len(numbers["x_names"]) <= _MOST_ATTRIBUTES:
     raise errors.DataError(f"numbers: x_names has {len(numbers['x_names'])} names; expected 1 to "
                            f"{_MOST_ATTRIBUTES}")
-  for name, default in (("most_nodes", None), ("most_layers", None), ("widest", None),
+  for name, default in (("most_nodes", -1), ("most_layers", -1), ("widest", -1),
                         ("features", 1), ("window", 0)):
     value = numbers.get(name, default)
     if type(value) is not int or not 0 <= value <= _LARGEST:
       raise errors.DataError(f"numbers: {name} is no whole number from 0 to {_LARGEST}")
-  degree = numbers.get("degree")
+  degree = numbers.get("degree", -1)
   if type(degree) not in (int, float) or not 0 < degree <= _LARGEST:
     raise errors.DataError(f"numbers: degree is no number above 0 and up to {_LARGEST}")
   if (not isinstance(numbers.get("collection", ""), str)

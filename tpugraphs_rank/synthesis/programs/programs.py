@@ -133,8 +133,9 @@ def _node(stored: Mapping[str, Any]) -> Node:
             else type(value) is expected)
     if not good:
       raise ValueError(f"{escaping.shown(key)} of a node is {escaping.value(value)}")
-  node = Node(**{key: tuple(value) if isinstance(value, list) else value
-                 for key, value in stored.items()})
+  values: dict[str, Any] = {
+      key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+  node = Node(**values)
   if len(node.shape) > MAX_AXES or elements(node.shape) > MAX_ELEMENTS:
     raise errors.LimitError(
         f"a node has the shape {escaping.value(list(node.shape))}; the limits are {MAX_AXES} axes "
