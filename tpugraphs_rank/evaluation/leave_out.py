@@ -9,6 +9,7 @@ evaluation resumes, and further baselines can be added.
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
+import hashlib
 import logging
 import math
 import pathlib
@@ -169,10 +170,12 @@ def evaluate(config: run_config.RunConfig, folder: files.PathLike, by: str = "gr
   if epochs:
     changes["training.epochs"] = epochs
   config = config_lib.override(config, changes)
+  # What baselines depend on. The run directory of each fold compares all settings of the model.
   folder_settings.check(folder, {
       "collection": collection.name, "leave_out": by, "seed": config.training.seed,
-      "recipe": config_lib.stable_hash(config_lib.override(config, {"training.epochs": 1})),
-      "folds": {fold.name: fold.files for fold in folds}})
+      **{name: value for name, field, value in config_lib.leaves(config.data)
+         if field.metadata.get("hashed", True) and name != "collection"},
+      "programs": hashlib.sha256(repr([tuple(fold) for fold in folds]).encode()).hexdigest()[:16]})
   names = [fold.name for fold in folds]
   parts: dict[str, list[pd.DataFrame]] = {}
   for number, fold in enumerate(folds, start=1):
