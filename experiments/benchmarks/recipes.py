@@ -44,7 +44,9 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     size = config.batch.batch_size
     members = [_tile(nodes, seed) if kind == "tile" else programs.program(nodes, 0.13, 64, seed)
                for seed in range(size)]
-    normalizer = normalize.Normalizer.fit(members)
+    normalizer = normalize.Normalizer.fit(
+        members, costs=config.model.tile_features == "costs",
+        facts=registry.get_collection(name).facts if config.model.layout_costs != "none" else None)
     cut = config.batch.max_nodes if config.batch.segment_mode != "full" else None
     prepared = [batches.prepare(splits.ProgramView(graph), normalizer, cut) for graph in members]
     model = models.build_model(kind, config)

@@ -102,7 +102,9 @@ def graphs_of(config: run_config.RunConfig, labelled: bool) -> Graphs:
     synthetic = mixing.load_synthetic(config, collection, valid).programs
   programs = [*real, *synthetic]
   normalizer = normalize.Normalizer.fit(
-      [program.graph for program in programs], [program.choice for program in programs])
+      [program.graph for program in programs], [program.choice for program in programs],
+      costs=config.model.tile_features == "costs",
+      facts=collection.facts if config.model.layout_costs != "none" else None)
   examples = [pretext.example(program.graph, normalizer, label_of(program) if labelled else None)
               for program in programs]
   return Graphs(examples[:len(real)], examples[len(real):], normalizer, programs)
