@@ -9,6 +9,7 @@ Each file in results/ records the command that wrote it. The scripts that write 
   results/layerdag_tpu_tile.json                         layerdag_study
   results/layerdag_growth.json                           layerdag_benchmark
   results/chakra.json                                    chakra_study
+  results/cones.json                                     cone_study
   results/augmentation*.json, except _labels             augmentation_study
   results/augmentation_labels.json                       label_study
 

@@ -131,15 +131,21 @@ def main(argv: list[str]) -> None:
   results: dict[str, Any] = {
       **run_directory.environment(), "collection": values.collection, "splits": values.splits,
       "cones": len(graphs), "programs": len(np.unique(graphs.label(_PROGRAM))),
-      "epochs": values.epochs, "conditions": values.conditions, "divisions": {}}
+      "epochs": values.epochs, "conditions": values.conditions, "seeds": [values.seed],
+      "halves": {}}
   for by in values.divisions:
     training, others = halves(graphs, by, values.most, values.seed)
-    results["divisions"][by] = measured(
+    results["halves"][by] = measured(
         training, others, changes, pathlib.Path(values.output) / by, values.seed)
-    print(f"\nhalves divided by {by}\n\n{table(results['divisions'][by])}", flush=True)
+    print(f"\nhalves divided by {by}\n\n{table(results['halves'][by])}", flush=True)
   files.write_json(pathlib.Path(values.output) / "cones.json", results)
   if values.results:
     files.write_json(values.results, results)
+
+
+def readme_table(results: Mapping[str, Any]) -> str:
+  """The table of the halves that are divided by program."""
+  return table(results["halves"]["program"])
 
 
 def table(result: Mapping[str, Any]) -> str:

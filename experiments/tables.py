@@ -15,6 +15,7 @@ from experiments import augmentation_study
 from experiments import calibration_check
 from experiments import chakra_study
 from experiments import comparison_tables
+from experiments import cone_study
 from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
@@ -48,6 +49,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "chakra_sizes": chakra_study.sizes_table,
     "chakra_distances": chakra_study.distances_table,
     "chakra_predictors": chakra_study.predictors_table,
+    "cones": cone_study.readme_table,
     "augmentation": augmentation_study.readme_table,
     "augmentation_labels": label_study.readme_table,
     "augmentation_layout": augmentation_study.readme_table,
