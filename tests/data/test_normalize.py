@@ -9,6 +9,7 @@ import pytest
 
 from tests import synthetic
 from tpugraphs_rank import errors
+from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import tile_features
 
@@ -229,3 +230,18 @@ def test_columns_that_this_version_does_not_compute():
   scaling = normalize.Scaling(np.array([0, 9]), np.zeros(2), np.ones(2))
   with pytest.raises(errors.CompatibilityError, match="feature 9, and this version computes 5"):
     scaling(np.zeros([1, 5]))
+
+
+def test_costs_of_tiles_follow_the_other_features():
+  graphs_ = [synthetic.tile_graph(seed) for seed in range(3)]
+  plain, costs = (normalize.Normalizer.fit(graphs_, costs=value) for value in (False, True))
+  width = normalize.tile_rows(graphs_[0]).shape[1]
+  rows = normalize.tile_rows(graphs_[0], costs=True)
+  np.testing.assert_array_equal(rows[:, width:], tile_cost.features(graphs_[0]))
+  # A normalizer of an older run reads the columns that it was fitted to.
+  assert plain.configs.columns.max() < width <= costs.configs.columns.max()
+  for fitted, with_costs in ((plain, False), (costs, True)):
+    np.testing.assert_array_equal(
+        fitted.tiles(graphs_[1]), fitted.configs(normalize.tile_rows(graphs_[1], with_costs)))
+  np.testing.assert_array_equal(
+      costs.tiles(graphs_[1])[:, :plain.configs.columns.size], plain.tiles(graphs_[1]))
