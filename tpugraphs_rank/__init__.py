@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # The same names as in `_LAZY`, for type checkers and editors
   from tpugraphs_rank import metrics
   from tpugraphs_rank import models
   from tpugraphs_rank import sklearn
+  from tpugraphs_rank import tuning as tune
   from tpugraphs_rank.api import load_run
   from tpugraphs_rank.api import Run
   from tpugraphs_rank.api import train
@@ -55,6 +56,7 @@ _LAZY = {
     "sklearn": "tpugraphs_rank.sklearn",
     "topk_slowdown": "tpugraphs_rank.metrics:topk_slowdown",
     "train": "tpugraphs_rank.api:train",
+    "tune": "tpugraphs_rank.tuning",
 }
 
 __all__ = [
@@ -76,6 +78,7 @@ __all__ = [
     "sklearn",
     "topk_slowdown",
     "train",
+    "tune",
 ]
 
 

@@ -89,7 +89,7 @@ def run(module: str, *arguments: str) -> None:
     KeyboardInterrupt: the module was interrupted.
   """
   command = [str(python()), "-m", module, *arguments]
-  with _variables() as variables:
+  with process_variables() as variables:
     status = processes.run(command, variables)
   if status == 130:
     raise KeyboardInterrupt
@@ -112,7 +112,7 @@ def output_of(module: str, *arguments: str, seconds: float) -> subprocess.Comple
     subprocess.TimeoutExpired: the time is over.
   """
   command = [str(python()), "-m", module, *arguments]
-  with _variables() as variables, termination.sigterm_raises(), processes.started(
+  with process_variables() as variables, termination.sigterm_raises(), processes.started(
       command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
       errors="replace") as process:
     output, messages = process.communicate(timeout=seconds)
@@ -120,7 +120,7 @@ def output_of(module: str, *arguments: str, seconds: float) -> subprocess.Comple
 
 
 @contextlib.contextmanager
-def _variables() -> Iterator[dict[str, str]]:
+def process_variables() -> Iterator[dict[str, str]]:
   """The variables of a process in the environment, from which it can import this package."""
   with tempfile.TemporaryDirectory(prefix="tpugraphs_rank-") as holder:
     (pathlib.Path(holder) / _PACKAGE.name).symlink_to(_PACKAGE, target_is_directory=True)

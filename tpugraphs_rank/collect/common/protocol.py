@@ -74,7 +74,7 @@ def check_result(result: np.ndarray) -> None:
     raise errors.DataError(f"constant: the result is {numbers.flat[0]} everywhere")
 
 
-def time_interleaved(calls: Sequence[Callable[[], None]], protocol: Protocol,
+def time_interleaved(calls: Sequence[Callable[[], object]], protocol: Protocol,
                      rng: np.random.Generator,
                      clock: Callable[[], int] = time.process_time_ns) -> list[float]:
   """Minimum time of each call, in nanoseconds.

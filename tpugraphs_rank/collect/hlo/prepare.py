@@ -122,11 +122,17 @@ def prepare(output: pathlib.Path, program: programs.HloProgram, text: str,
       config_index_to_node=candidates.arrays["node_config_ids"].tolist())
   for position in range(candidates.count):
     data.runs.append(candidates.profile(position))
-  folder_lib.configurations_of(data, folder_lib.sites_of(data, program.source), program.source)
+  prepare_data(output, data, text, program.source, settings)
+
+
+def prepare_data(output: pathlib.Path, data: tuning_pb2.ModuleTuningData, text: str, source: str,
+                 settings: Settings) -> None:
+  """Writes the folder of a program with any number of runs; see `prepare`."""
+  folder_lib.configurations_of(data, folder_lib.sites_of(data, source), source)
   measuring = dataclasses.replace(protocol.LAYOUT, budget_ns=settings.budget_ms * 1_000_000)
   content = data.SerializeToString(deterministic=True)
   plans.store(output, {
-      "kind": "hlo", "source": program.source, "seed": settings.seed,
+      "kind": "hlo", "source": source, "seed": settings.seed,
       "program": hashlib.sha256(content + text.encode()).hexdigest(),
       "protocol": dataclasses.asdict(measuring), "program_limit": settings.program_limit,
       "programs": [{"stem": folder_lib.STEM}]}, _FIXED, "programs")

@@ -1,0 +1,235 @@
+"""Compares ways to find a fast configuration with few measurements, on measured pools.
+
+  python -m experiments.tuning_study --split valid
+  python -m experiments.tuning_study --split test --results results/tuning.json
+
+Every program of a split is a pool of configurations with known runtimes. Each strategy measures the
+default first, then chooses one configuration after another; nothing is compiled. The figure is how
+much slower the best measured configuration is than the best of the pool. Seeds are averaged per
+program, and intervals are over programs.
+
+  random        in random order
+  climbing      hill climbing: one of the four nearest to the fastest so far
+  tpe           Optuna's TPE sampler over the requests; the nearest configuration is measured
+  ranked        in the order of the bundled ranker's scores
+  adaptive      the tuner without a prior, the default of the command `tune`
+  adaptive_prior   the tuner with the ranker's scores as its prior
+
+TPE needs Optuna, an extra: `pip install 'tpugraphs_rank[study]'`. Without it, the others run.
+"""
+
+from collections.abc import Callable
+import importlib.util
+import logging
+from typing import Any
+
+from absl import flags
+import numpy as np
+import tqdm
+
+from tpugraphs_rank import files
+from tpugraphs_rank import tables
+from tpugraphs_rank import tuning
+from tpugraphs_rank.cli import app
+from tpugraphs_rank.costs import layout_assignment
+from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.evaluation import bootstrap
+from tpugraphs_rank.training import run_directory
+from tpugraphs_rank.tuning import spaces
+
+COLLECTION, RUN = "layout:xla_cpu:mixed", "bundled:layout_xla_cpu_mixed"
+RANDOM, CLIMBING, TPE, RANKED, ADAPTIVE, PRIOR = STRATEGIES = (
+    "random", "climbing", "tpe", "ranked", "adaptive", "adaptive_prior")
+SHOWN = (5, 10, 15, 25)
+_NEAREST = 4
+_TPE_STARTUP = 5
+
+
+class Pool:
+  """A program's measured configurations. Position 0 is the default."""
+
+  def __init__(self, graph: graphs.LayoutGraph, scores: np.ndarray,
+               simulated: layout_assignment.Assignment) -> None:
+    """Prepares what the strategies need.
+
+    Args:
+      graph: the program, with runtimes.
+      scores: (c,) the ranker's.
+      simulated: of this program.
+    """
+    layouts = graph.layouts(np.arange(graph.num_configs)).astype(np.int8)
+    self.name = graph.name
+    self.runtimes = np.asarray(graph.config_runtime, float)
+    self.scores = scores
+    self.blocks = spaces.effect_features(simulated.effects(layouts))
+    slots = layouts.reshape(len(layouts), -1, 6)
+    self.codes = np.stack([np.unique(slots[:, slot], axis=0, return_inverse=True)[1].ravel()
+                           for slot in range(slots.shape[1])], axis=1)
+    self.codes = self.codes[:, self.codes.max(axis=0) > 0]
+
+  def slowdowns(self, order: list[int], measurements: int) -> np.ndarray:
+    """(measurements,) how much slower the best of the first k is than the best of all."""
+    best = np.minimum.accumulate(self.runtimes[order])
+    best = np.concatenate([best, np.full(max(measurements - len(best), 0), best[-1])])
+    return best[:measurements] / self.runtimes.min() - 1
+
+
+def in_random_order(pool: Pool, count: int, seed: int) -> list[int]:
+  """The default, then a random order."""
+  rng = np.random.default_rng(seed)
+  return [0, *(1 + rng.permutation(len(pool.runtimes) - 1))][:count]
+
+
+def in_order_of_scores(pool: Pool, count: int, seed: int) -> list[int]:
+  """The default, then the ranker's order."""
+  del seed
+  order = np.argsort(-pool.scores, kind="stable")
+  return [0, *order[order != 0]][:count]
+
+
+def hill_climbing(pool: Pool, count: int, seed: int) -> list[int]:
+  """A random one of the nearest to the fastest so far, by the number of different requests."""
+  rng = np.random.default_rng(seed)
+  order, current = [0], 0
+  while len(order) < min(count, len(pool.runtimes)):
+    left = np.setdiff1d(np.arange(len(pool.runtimes)), order)
+    distance = (pool.codes[left] != pool.codes[current]).sum(axis=1) + rng.random(len(left))
+    order.append(int(rng.choice(left[np.argsort(distance)[:_NEAREST]])))
+    if pool.runtimes[order[-1]] < pool.runtimes[current]:
+      current = order[-1]
+  return order
+
+
+def tpe(pool: Pool, count: int, seed: int) -> list[int]:
+  """Optuna's TPE over the requests; the nearest configuration of the pool is measured."""
+  import optuna  # type: ignore[import-not-found]
+  optuna.logging.set_verbosity(optuna.logging.ERROR)
+  study = optuna.create_study(sampler=optuna.samplers.TPESampler(
+      seed=seed, n_startup_trials=_TPE_STARTUP))
+  names = [f"slot_{slot}" for slot in range(pool.codes.shape[1])]
+  kinds: dict[str, Any] = {
+      name: optuna.distributions.CategoricalDistribution(list(range(int(most) + 1)))
+      for name, most in zip(names, pool.codes.max(axis=0))}
+  order: list[int] = []
+  rng = np.random.default_rng(seed)
+  while len(order) < min(count, len(pool.runtimes)):
+    chosen = 0
+    if order:
+      trial = study.ask(kinds)
+      wanted = np.array([trial.params[name] for name in names])
+      study.tell(trial, state=optuna.trial.TrialState.FAIL)
+      left = np.setdiff1d(np.arange(len(pool.runtimes)), order)
+      distance = (pool.codes[left] != wanted).sum(axis=1) + rng.random(len(left))
+      chosen = int(left[np.argmin(distance)])
+    order.append(chosen)
+    study.add_trial(optuna.trial.create_trial(
+        params={name: int(code) for name, code in zip(names, pool.codes[chosen])},
+        distributions=kinds, value=float(np.log(pool.runtimes[chosen] / pool.runtimes[0]))))
+  return order
+
+
+def adaptive(pool: Pool, count: int, seed: int, prior: bool = False) -> list[int]:
+  """The tuner."""
+  tuner = tuning.Tuner(tuning.PoolSpace(*pool.blocks),
+                       (lambda listed: pool.scores[list(listed)]) if prior else None, seed=seed)
+  for _ in range(min(count, len(pool.runtimes))):
+    configuration = int(tuner.ask())
+    tuner.tell(configuration, pool.runtimes[configuration] / 1e9)
+  return [int(one.configuration) for one in tuner.history]
+
+
+ORDERS: dict[str, Callable[[Pool, int, int], list[int]]] = {
+    RANDOM: in_random_order, CLIMBING: hill_climbing, TPE: tpe, RANKED: in_order_of_scores,
+    ADAPTIVE: adaptive, PRIOR: lambda pool, count, seed: adaptive(pool, count, seed, True)}
+
+
+def pools(split: str, limit: int | None = None) -> list[Pool]:
+  """The measured programs of a split with the bundled ranker's scores."""
+  from tpugraphs_rank.training import run as run_lib  # Imports TensorFlow.
+  run = run_lib.load_run(RUN)
+  facts = registry.get_collection(COLLECTION).facts
+  listed = list(collections.load_collection(COLLECTION, split))[:limit]
+  result = []
+  for graph, (_, scores) in zip(listed, run.score_each(listed)):
+    assert isinstance(graph, graphs.LayoutGraph)
+    result.append(Pool(graph, np.asarray(scores),
+                       layout_assignment.Assignment(graph, facts)))
+  return result
+
+
+def study(measured: list[Pool], names: list[str], measurements: int, seeds: int
+          ) -> dict[str, np.ndarray]:
+  """For each strategy (programs, measurements): slowdowns of the best, averaged over the seeds."""
+  curves: dict[str, np.ndarray] = {}
+  for name in names:
+    curves[name] = np.array([
+        np.mean([pool.slowdowns(ORDERS[name](pool, measurements, seed), measurements)
+                 for seed in range(1 if name == RANKED else seeds)], axis=0)
+        for pool in tqdm.tqdm(measured, desc=name, unit="program", disable=None)])
+  return curves
+
+
+def summary(curves: dict[str, np.ndarray]) -> dict[str, Any]:
+  """Mean curves, intervals over programs, and paired differences from the tuner."""
+  strategies: dict[str, Any] = {}
+  for name, values in curves.items():
+    entry: dict[str, Any] = {"curve": values.mean(axis=0).tolist(), "at": {}}
+    for count in SHOWN:
+      if count <= values.shape[1]:
+        at = values[:, count - 1]
+        entry["at"][str(count)] = bootstrap.mean_interval(at).as_dict()
+        if ADAPTIVE in curves and name != ADAPTIVE:
+          entry.setdefault("more_than_adaptive", {})[str(count)] = bootstrap.mean_interval(
+              at - curves[ADAPTIVE][:, count - 1]).as_dict()
+    strategies[name] = entry
+  return strategies
+
+
+def table(results: dict[str, Any]) -> str:
+  """The table of the documentation: slowdown in % after some numbers of measurements."""
+  rows = []
+  for name, entry in results["strategies"].items():
+    cells = [f"{100 * at['mean']:.2f} ({100 * at['low']:.2f} to {100 * at['high']:.2f})"
+             for at in entry["at"].values()]
+    paired = entry.get("more_than_adaptive", {}).get("15")
+    rows.append([f"`{name}`", *cells, "-" if paired is None else
+                 f"{100 * paired['mean']:.2f} ({100 * paired['low']:.2f} to "
+                 f"{100 * paired['high']:.2f})"])
+  counts = next(iter(results["strategies"].values()))["at"]
+  return tables.markdown(
+      ["strategy", *(f"after {count}" for count in counts),
+       "more than `adaptive` after 15, paired"], rows)
+
+
+def define_flags() -> None:
+  """Defines the flags."""
+  flags.DEFINE_enum("split", "valid", ["train", "valid", "test"], "The programs.")
+  flags.DEFINE_integer("seeds", 5, "Number of seeds: 0, 1, ...", lower_bound=1)
+  flags.DEFINE_integer("measurements", 25, "Measurements of a program.", lower_bound=2)
+  flags.DEFINE_integer("limit", None, "Maximum number of programs.")
+  flags.DEFINE_string("results", None, "File of the results.")
+
+
+def main(_: list[str]) -> None:
+  """Runs the study."""
+  values = flags.FLAGS
+  names = list(STRATEGIES)
+  if importlib.util.find_spec("optuna") is None:
+    logging.getLogger("tpugraphs_rank").warning("Optuna is not installed; TPE is left out")
+    names.remove(TPE)
+  measured = pools(values.split, values.limit)
+  curves = study(measured, names, values.measurements, values.seeds)
+  results = {**run_directory.environment(), "seeds": list(range(values.seeds)),
+             "split": values.split, "collection": COLLECTION, "run": RUN,
+             "programs": len(measured), "measurements": values.measurements,
+             "figure": "runtime of the best measured / of the best of the pool - 1",
+             "strategies": summary(curves)}
+  if values.results:
+    files.write_json(values.results, results)
+  print(table(results))
+
+
+if __name__ == "__main__":
+  app.run(main, define_flags)

@@ -1,0 +1,123 @@
+"""Measures one configuration after another for the process that started it.
+
+Reads a JSON object per line from the standard input and answers each with one on the standard
+output. It ends when its input does. Runs in the collector's environment with
+`protocol.LAYOUT_ENVIRONMENT` set.
+
+  {"do": "measure", "layouts": "10//01 ..."}   a configuration, interleaved with the default
+  {"do": "store", "layouts": "..."}            writes the program with these requests
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+from typing import Any, TextIO
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import jax_process
+from tpugraphs_rank.collect.common import processes
+from tpugraphs_rank.collect.common import protocol
+from tpugraphs_rank.collect.hlo import agreement
+from tpugraphs_rank.collect.hlo import folder as folder_lib
+from tpugraphs_rank.collect.hlo import measure
+from tpugraphs_rank.collect.layout import configurations
+
+HLO, STABLEHLO = "tuned.hlo.pb", "tuned.mlir"
+
+
+class Server:
+  """A program whose default is compiled, and which answers requests."""
+
+  def __init__(self, folder: pathlib.Path, settings: protocol.Protocol, seed: int) -> None:
+    """Compiles the default and chooses arguments.
+
+    Raises:
+      DataError: the program cannot be measured.
+    """
+    self._folder, self._settings = folder, settings
+    self._program = measure.Program(folder)
+    self._rng = np.random.default_rng(seed)
+    digest, executable = self._program.compile(configurations.default(self._program.sites))
+    self._program.choose_arguments(executable)
+    self._default = self._program.compiled(digest, executable)
+    self._expected = [np.asarray(result) for result in self._default.call()]
+    self._times: dict[str, tuple[float, float]] = {}  # By the digest of the optimised HLO.
+
+  def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request."""
+    configuration = configurations.from_text(request["layouts"])
+    if request["do"] == "store":
+      return self._store(configuration)
+    try:
+      digest, executable = self._program.compile(configuration)
+    except errors.DataError as error:
+      return {"status": "not_compiled", "reason": str(error)}
+    status = "ok"
+    if digest in self._times:
+      status = "same_program"
+    else:
+      compiled = self._default
+      if digest != self._default.digest:
+        compiled = self._program.compiled(digest, executable)
+        results = [np.asarray(result) for result in compiled.call()]
+        if not agreement.agree(results, self._expected):
+          return {"status": "mismatch", "reason": "it computes other numbers than the default"}
+      default, own = protocol.time_interleaved(
+          [self._default.call, compiled.call], self._settings, self._rng)
+      self._times[digest] = own / 1e9, default / 1e9
+    seconds, default_seconds = self._times[digest]
+    return {"status": status, "optimised_hlo": digest, "seconds": seconds,
+            "default_seconds": default_seconds}
+
+  def _store(self, configuration: configurations.Configuration) -> dict[str, Any]:
+    from tpugraphs_rank.collect.hlo import programs  # pylint: disable=import-outside-toplevel
+    module = self._program.requested(configuration)
+    with files.atomic_write(self._folder / HLO) as file:
+      file.write(module.SerializeToString(deterministic=True))
+    with files.atomic_write(self._folder / STABLEHLO) as file:
+      file.write(programs.stablehlo(module, self._program.source).encode())
+    return {"status": "ok"}
+
+
+def serve(folder: pathlib.Path, seed: int, requests: TextIO, answers: TextIO) -> None:
+  """Answers requests until there are no more."""
+
+  def answer(content: dict[str, Any]) -> None:
+    answers.write(json.dumps(content) + "\n")
+    answers.flush()
+
+  plan = files.read_json(folder / folder_lib.PLAN)
+  try:
+    server = Server(folder, protocol.Protocol(**plan["protocol"]), seed)
+  except errors.TpuGraphsRankError as error:
+    answer({"status": "failed", "reason": str(error)})
+    return
+  answer({"status": "ready", "protocol": dataclasses.asdict(server._settings)})
+  for line in requests:
+    try:
+      answer(server.answer(json.loads(line)))
+    except errors.TpuGraphsRankError as error:
+      answer({"status": "failed", "reason": str(error)})
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Serves with command-line arguments."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--folder", required=True, type=pathlib.Path)
+  parser.add_argument("--seed", type=int, default=0)
+  arguments = parser.parse_args(argv)
+  # XLA and Python may print to the standard output, which belongs to the answers.
+  answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+  os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+  jax_process.import_jax(protocol.LAYOUT_ENVIRONMENT)
+  serve(arguments.folder, arguments.seed, sys.stdin, answers)
+
+
+if __name__ == "__main__":
+  processes.exit_quietly(main)

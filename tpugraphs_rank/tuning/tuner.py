@@ -1,0 +1,275 @@
+"""Chooses what to measure next: ask for a configuration, tell its time, repeat."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.tuning import gaussian_process
+from tpugraphs_rank.tuning import spaces
+
+Configuration = Any  # Hashable, and JSON can store it.
+Prior = Callable[[Sequence[Configuration]], np.ndarray]
+
+# Configurations that are measured before the surrogate decides, the default included.
+STARTS = 3
+# Candidates of a step: drawn, and neighbours of the fastest.
+_DRAWN, _NEAR = 128, 128
+# The search has finished if the expected gain was below this share of the best time in this number
+# of consecutive steps.
+_LEAST_GAIN, _STEPS_WITHOUT_GAIN = 0.001, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+  """A configuration and its time.
+
+  Attributes:
+    configuration: as the space writes it; text or a number.
+    seconds: infinite if it failed.
+    default_seconds: the default's time at the same moment, if it was measured too; then only the
+      ratio counts, so that slow phases of a machine do no harm.
+  """
+
+  configuration: Configuration
+  seconds: float
+  default_seconds: float | None = None
+
+
+class Tuner:
+  """Searches the fastest configuration of one program.
+
+  The first is the space's default. The next few differ from one another as much as possible: in
+  folds over measured programs, starting with the prior's best was worse. After that, a surrogate is
+  fitted to the measurements, and the configuration with the largest expected improvement is next,
+  among newly drawn ones and neighbours of the fastest. The same seed and times give the same
+  questions.
+
+  Attributes:
+    history: all measurements, in the order of `tell`.
+    finished: whether the expected gain is below what matters, or nothing is left to measure.
+    expected_gain: of the last question, as a share of the best time; infinite at first.
+  """
+
+  def __init__(self, space: spaces.Space, prior: Prior | None = None,
+               surrogate: gaussian_process.GaussianProcess | None = None, seed: int = 0,
+               journal: files.PathLike | None = None) -> None:
+    """Starts a search, or resumes the one in a journal.
+
+    Args:
+      space: the configurations.
+      prior: maps configurations to scores, higher = faster; for example those of a ranker.
+      surrogate: predicts times; by default a Gaussian process.
+      seed: of all random choices.
+      journal: file to which every measurement is added at once, a JSON object per line. If it
+        exists, its measurements are known from the start.
+
+    Raises:
+      DataError: the journal is damaged, or belongs to another space.
+      OutputError: it cannot be written.
+    """
+    self._space, self._prior, self._seed = space, prior, seed
+    self._surrogate = surrogate or gaussian_process.GaussianProcess()
+    self._journal = None if journal is None else pathlib.Path(journal)
+    self.history: list[Measurement] = []
+    self._known: dict[Configuration, float] = {}
+    self._scores: dict[Configuration, float] = {}
+    self._gains: list[float] = []
+    self._exhausted = False
+    if self._journal is not None and self._journal.exists():
+      for measurement in read_journal(self._journal, space):
+        self._add(measurement)
+
+  @property
+  def best(self) -> Measurement | None:
+    """The fastest measurement relative to the default; None before the first."""
+    usable = [one for one in self.history if math.isfinite(one.seconds)]
+    return min(usable, key=self._relative, default=None)
+
+  @property
+  def expected_gain(self) -> float:
+    """The expected gain of the last question, as a share of the best time."""
+    return self._gains[-1] if self._gains else math.inf
+
+  @property
+  def finished(self) -> bool:
+    """Whether measuring more is not expected to help."""
+    last = self._gains[-_STEPS_WITHOUT_GAIN:]
+    return self._exhausted or (
+        len(last) == _STEPS_WITHOUT_GAIN and max(last) < _LEAST_GAIN)
+
+  def ask(self) -> Configuration:
+    """The configuration to measure next. Asking again without `tell` gives the same.
+
+    Raises:
+      ConfigError: everything in the space is measured.
+    """
+    default = self._space.default
+    if default not in self._known:
+      return default
+    rng = np.random.default_rng([self._seed, len(self.history)])
+    candidates = [one for one in dict.fromkeys(self._candidates(rng)) if one not in self._known]
+    if not candidates:
+      self._exhausted = True
+      raise errors.ConfigError(
+          f"all {len(self._known)} configurations that were proposed are measured; the best is "
+          "known")
+    measured = [one for one in self._known if math.isfinite(self._known[one])]
+    scores, points = self._inputs(measured, candidates)
+    count = len(measured)
+    if len(self.history) < STARTS or count < 2:
+      chosen = self._diverse(scores[count:], points[:count], points[count:])
+    else:
+      values = np.array([-math.log(self._known[one]) for one in measured])
+      model = self._surrogate.fit(points[:count], scores[:count], values)
+      mean, deviation = model.predict(points[count:], scores[count:])
+      gains = expected_improvement(mean, deviation, float(values.max()))
+      chosen = int(np.argmax(gains))
+      if len(self._gains) <= len(self.history) - STARTS:
+        self._gains.append(float(gains[chosen]))
+    return candidates[chosen]
+
+  def tell(self, configuration: Configuration, seconds: float,
+           default_seconds: float | None = None) -> None:
+    """Adds a measurement, and writes it to the journal.
+
+    Args:
+      configuration: any configuration of the space, also one that was not asked for.
+      seconds: its time; infinite or NaN if it failed.
+      default_seconds: the default's time at the same moment.
+
+    Raises:
+      ConfigError: a time is not positive, or the space has no such configuration.
+      OutputError: the journal cannot be written.
+    """
+    seconds = math.inf if math.isnan(seconds) else float(seconds)
+    if seconds <= 0 or not (default_seconds is None or 0 < default_seconds < math.inf):
+      raise errors.ConfigError(
+          f"{seconds} s and {default_seconds} s for the default; expected positive times")
+    self._space.check(configuration)
+    measurement = Measurement(configuration, seconds, default_seconds)
+    if self._journal is not None:
+      append_journal(self._journal, measurement)
+    self._add(measurement)
+
+  def _add(self, measurement: Measurement) -> None:
+    self.history.append(measurement)
+    times = [self._relative(one) for one in self.history
+             if one.configuration == measurement.configuration and math.isfinite(one.seconds)]
+    self._known[measurement.configuration] = float(np.mean(times)) if times else math.inf
+
+  def _relative(self, measurement: Measurement) -> float:
+    """A time relative to the default's."""
+    default = measurement.default_seconds
+    if default is None:
+      default = next((one.seconds for one in self.history
+                      if one.configuration == self._space.default
+                      and math.isfinite(one.seconds)), 1.0)
+    return measurement.seconds / default
+
+  def _candidates(self, rng: np.random.Generator) -> list[Configuration]:
+    ranked = sorted((one for one in self._known if math.isfinite(self._known[one])),
+                    key=lambda one: self._known[one])
+    near: list[Configuration] = []
+    for place, configuration in enumerate(ranked[:3]):
+      near += self._space.neighbours(configuration, _NEAR >> place + 1, rng)
+    return [*self._space.draw(_DRAWN, rng), *near]
+
+  def _inputs(self, measured: Sequence[Configuration], candidates: Sequence[Configuration]
+              ) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and features of measured ones and candidates, each of a scale of 1."""
+    listed = [*measured, *candidates]
+    scores = np.zeros(len(listed))
+    if self._prior is not None:
+      unknown = [one for one in listed if one not in self._scores]
+      if unknown:
+        new = np.asarray(self._prior(unknown), float)
+        if new.shape != (len(unknown),) or not np.isfinite(new).all():
+          raise errors.ConfigError(
+              f"the prior returns scores of shape {new.shape} for {len(unknown)} configurations; "
+              "expected one finite score for each")
+        self._scores.update(zip(unknown, new.tolist()))
+      scores = np.array([self._scores[one] for one in listed])
+      scores = (scores - scores.mean()) / max(float(scores.std()), 1e-9)
+    return scores, spaces.scaled(self._space.features(listed))
+
+  @staticmethod
+  def _diverse(scores: np.ndarray, measured: np.ndarray, points: np.ndarray) -> int:
+    """The candidate farthest from what is measured; the better score decides between equals."""
+    squares = ((points ** 2).sum(axis=1)[:, None] + (measured ** 2).sum(axis=1)
+               - 2 * points @ measured.T).min(axis=1)
+    distance = np.maximum(squares, 0).round(9)
+    return int(np.lexsort((-scores, -distance))[0])
+
+
+def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
+  """The expected excess over the best value, for normal distributions.
+
+  (m - b) F(z) + s f(z) with z = (m - b) / s, of the standard normal distribution. See D. R. Jones,
+  M. Schonlau and W. J. Welch, Efficient global optimization of expensive black-box functions,
+  Journal of Global Optimization 13 (1998).
+  """
+  z = (mean - best) / deviation
+  density = np.exp(-z ** 2 / 2) / math.sqrt(2 * math.pi)
+  return (mean - best) * special.ndtr(z) + deviation * density
+
+
+def append_journal(path: pathlib.Path, measurement: Measurement) -> None:
+  """Adds a line to a journal; once this returns, the line survives the process.
+
+  Raises:
+    OutputError: it cannot be written.
+  """
+  line = {"configuration": measurement.configuration,
+          "seconds": measurement.seconds if math.isfinite(measurement.seconds) else None}
+  if measurement.default_seconds is not None:
+    line["default_seconds"] = measurement.default_seconds
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+      # A killed process may have left half a line.
+      end = file.seek(0, 2)
+      if end:
+        file.seek(end - 1)
+        if file.read(1) != b"\n":
+          file.write(b"\n")
+      file.write(json.dumps(line).encode() + b"\n")
+      file.flush()
+  except OSError as error:
+    raise errors.OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_journal(path: pathlib.Path, space: spaces.Space) -> list[Measurement]:
+  """The measurements of a journal. The last line may be cut off; a damaged one elsewhere is not.
+
+  Raises:
+    DataError: a line is damaged, or names a configuration that the space does not have.
+  """
+  lines = path.read_bytes().split(b"\n")
+  measurements = []
+  for number, content in enumerate(lines, 1):
+    if not content:
+      continue
+    try:
+      line = json.loads(content)
+      seconds = line["seconds"]
+      measurement = Measurement(
+          line["configuration"], math.inf if seconds is None else float(seconds),
+          line.get("default_seconds"))
+      space.check(measurement.configuration)
+    except (ValueError, KeyError, TypeError, errors.TpuGraphsRankError) as error:
+      # Half a line of a killed process, to which a later one has added the end of the line.
+      if not content.endswith(b"}"):
+        continue
+      raise errors.DataError(
+          f"{path}, line {number}: {error}; expected measurements of this program; use another "
+          "folder") from None
+    measurements.append(measurement)
+  return measurements
