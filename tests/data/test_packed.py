@@ -217,7 +217,7 @@ def test_a_check_finds_damage_that_opening_does_not(descriptor):
   (folder / f"{sources[2].stem}.pack").unlink()
   changed, damaged, missing = packed.check(folder, sources)
   assert changed == f"{path} has changed since it was packed" and damaged == problem
-  assert missing.startswith("cannot read ") and sources[2].stem in missing
+  assert missing.startswith("no file ") and sources[2].stem in missing
 
 
 def test_a_damaged_source_is_reported(descriptor):
@@ -288,7 +288,7 @@ def test_removed_sources_and_missing_packed_files(descriptor):
       _load(descriptor, "auto")
   (folder / "index.json").write_text(json.dumps(keys))
   (folder / f"{name}.pack").unlink()
-  with pytest.raises(errors.MissingDataError, match=f"cannot read .*{name}.pack"):
+  with pytest.raises(errors.MissingDataError, match=f"no file .*{name}.pack"):
     _load(descriptor, "auto")
   keys["graphs"].pop(name)
   (folder / "index.json").write_text(json.dumps(keys))

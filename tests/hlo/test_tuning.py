@@ -62,10 +62,14 @@ def test_two_default_configurations_are_refused():
     tuning.tile_arrays([modules.measured(runs)], "k.pb")
 
 
-def test_tile_products_wrap_at_64_bits():
+def test_tiles_larger_than_any_array_are_refused():
   run = modules.tile_run(is_default=True, kernel=[2**62, 2])
-  actual = tuning.tile_arrays([modules.measured([run])])
-  assert actual.arrays["config_feat"][0, 7] == -2.0**63
+  with pytest.raises(errors.LimitError, match="k.pb: the product of the kernel_bounds of run 0 is"):
+    tuning.tile_arrays([modules.measured([run])], "k.pb")
+  failed = modules.tile_run(is_default=False, kernel=[2**62, 2], error=True)
+  run = modules.tile_run(is_default=True, kernel=[2**24, 2**23])
+  actual = tuning.tile_arrays([modules.measured([run, failed])])
+  assert actual.arrays["config_feat"][0, 7] == 2.0**47
 
 
 def test_layout_runs_and_rows():

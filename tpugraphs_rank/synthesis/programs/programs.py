@@ -71,7 +71,8 @@ class RunnableProgram:
     for index, node in enumerate(self.nodes):
       fault = _fault(node, index, self.nodes)
       if fault:
-        raise errors.DataError(f"{self.stem}: node {index} ({node.operation}): {fault}")
+        raise errors.DataError(
+            f"{self.stem}: node {index} ({escaping.shown(node.operation)}): {fault}")
 
   @property
   def family(self) -> str:
@@ -104,7 +105,7 @@ class RunnableProgram:
     """
     try:
       stem, nodes = value["stem"], value["nodes"]
-      if not isinstance(stem, str) or not isinstance(nodes, list) or not nodes:
+      if not isinstance(stem, str) or not isinstance(nodes, (list, tuple)) or not nodes:
         raise ValueError("stem is no string, or nodes is no list of at least one node")
       if len(nodes) > MAX_NODES:
         raise errors.LimitError(
@@ -127,7 +128,7 @@ def _node(stored: Mapping[str, Any]) -> Node:
   """Reads a node; raises ValueError if a value is of another type."""
   for key, value in stored.items():
     expected = _TYPES.get(key)
-    good = (isinstance(value, list) and all(type(part) is int and abs(part) <= MAX_ELEMENTS
+    good = (isinstance(value, (list, tuple)) and all(type(part) is int and abs(part) <= MAX_ELEMENTS
                                             for part in value) if expected is tuple
             else type(value) in (int, float) and abs(value) < math.inf if expected is float
             else type(value) is expected)
