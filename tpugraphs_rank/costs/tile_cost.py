@@ -212,11 +212,11 @@ class _Costs:
     summing = frozenset(self._kernel.summing)
     shared = next((place for place, loop in enumerate(loops) if loop not in summing), len(loops))
     for level, capacity in enumerate((*self._facts.cache_bytes, self._facts.cache_bytes[-1])[:2]):
-      sizes = [sum(nest) for nest in nests]
+      sizes = [np.sum(nest, axis=0) for nest in nests]
       if len(nests) > len(loops) + 1:
         sets = max(int(capacity / (_LINE * _WAYS)), 1)
-        sizes = [sum(size * array.conflicts(full, sets) for size, array in zip(
-            nest, (*arrays, written))) for nest, full in zip(nests, fulls)]
+        sizes = [np.sum([size * array.conflicts(full, sets) for size, array in zip(
+            nest, (*arrays, written))], axis=0) for nest, full in zip(nests, fulls)]
       for number, array in enumerate(arrays):
         moved = self._moved(number, array, nests, sizes, loops, trips, float(capacity))
         if array.again:

@@ -133,24 +133,27 @@ class Prior:
     if max(weights) <= 0 or gate[1] < gate[0] or gate[2] > 1:
       raise errors.DataError(
           "expected a positive weight, and a gate with start <= full and top from 0 to 1")
-    deviations = _numbers(values, None, ["learned_deviation", "cost_deviation"])
-    if min(deviations) <= 0:
+    learned, cost = _numbers(values, None, ["learned_deviation", "cost_deviation"])
+    if min(learned, cost) <= 0:
       raise errors.DataError("expected positive deviations")
     figures = values.get("figures")
     return cls(np.array(weights), Gate(*gate), novelty_lib.Novelty.from_json(values["profiles"]),
-               *deviations, targets.from_dict(values["target_facts"], ""),
+               learned, cost, targets.from_dict(values["target_facts"], ""),
                figures if isinstance(figures, Mapping) else {})
 
 
 def _numbers(values: Mapping[str, Any], key: str | None, names: Sequence[str]) -> list[float]:
   """Non-negative numbers by name, of an object or of one of its keys."""
   table = values if key is None else values[key]
-  found = [table.get(name) if isinstance(table, Mapping) else None for name in names]
-  for name, value in zip(names, found):
-    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+  numbers = []
+  for name in names:
+    value = table.get(name) if isinstance(table, Mapping) else None
+    # A bool is no number here.
+    if value is None or type(value) not in (int, float) or not 0 <= value < math.inf:
       raise errors.DataError(
           f"{name if key is None else f'{key}.{name}'} is {value!r}; expected a number from 0")
-  return [float(value) for value in found if value is not None]
+    numbers.append(float(value))
+  return numbers
 
 
 def read(directory: run_directory.RunDirectory) -> Prior | None:
