@@ -148,6 +148,9 @@ class ModelConfig:
       "analytic cost, whose weight training fits on held-out groups (analytic), or the network "
       "alone (none). Collections of layouts, of few groups or of few programs have no prior.",
       choices=("analytic", "none"))
+  trees_weight: float = setting(
+      0.0, "Weight of boosted trees in the scores, relative to the networks: training also fits "
+      "the trees and adds their scores. 0: no trees.", minimum=0.0, maximum=10.0)
   layout_features: str = setting(
       "entries", "Features of a layout: its numbers (entries); whether it is constrained, and "
       "whether it differs from row-major order (order); all of these (both); or only whether its "

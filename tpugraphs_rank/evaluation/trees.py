@@ -215,13 +215,13 @@ class Trees:
   def __init__(self, settings: Settings, regressor: ensemble.HistGradientBoostingRegressor,
                columns: Columns):
     self.settings = settings
-    self._regressor = regressor
+    self.regressor = regressor
     self._columns = columns
 
   def score(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
     """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
     with one_thread():
-      return [self._regressor.predict(self._columns.of(
+      return [self.regressor.predict(self._columns.of(
           tree_features.features(program.graph, program.indices, program.facts)))
               for program in tqdm.tqdm(programs, desc="boosted_trees: scores", unit="graph",
                                        disable=None, leave=False)]
@@ -229,7 +229,7 @@ class Trees:
   def predict(self, features: np.ndarray) -> np.ndarray:
     """(r,) float64 scores of rows (r, f) of a table with the columns that were fitted."""
     with one_thread():
-      return self._regressor.predict(features)
+      return self.regressor.predict(features)
 
   def staged_scores(self, programs: Sequence[splits.ProgramView]) -> Iterator[list[np.ndarray]]:
     """The result of `score` with the first 1, 2, ... trees."""
@@ -239,7 +239,7 @@ class Trees:
 
   def stages(self, features: np.ndarray, every: int) -> Iterator[tuple[int, np.ndarray]]:
     """Numbers of trees, and the scores (r,) of rows of features with these first trees."""
-    for count, values in enumerate(self._regressor.staged_predict(features), start=1):
+    for count, values in enumerate(self.regressor.staged_predict(features), start=1):
       if count % every == 0 or count == self.settings.iterations:
         yield count, values
 

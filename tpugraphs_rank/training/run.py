@@ -27,6 +27,7 @@ from tpugraphs_rank.training import evidence_files
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import scoring
 from tpugraphs_rank.training import tile_prior
+from tpugraphs_rank.training import tree_member
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ class Scored(NamedTuple):
   Attributes:
     graph: the graph.
     scores: (c,) float32, higher = faster.
-    members: (m, c) float32, the scores of each network of an ensemble; None for a single network.
+    members: (m, c) float32, the scores of each member of an ensemble: its networks, then its
+      boosted trees; None for a single network.
   """
 
   graph: graphs.ConfiguredGraph
@@ -74,10 +76,11 @@ class Run:
     strict: whether graphs that do not fit the run are refused, instead of warned about.
     prior: the analytic cost that scores tiles of programs unlike those of training; None: the run
       has none, or does not use it.
+    trees: boosted trees whose scores are added to those of the networks; None: the run has none.
   """
 
   def __init__(self, directory: run_directory.RunDirectory, strict: bool = False,
-               prior: str = tile_prior.ANALYTIC):
+               prior: str = tile_prior.ANALYTIC, networks_only: bool = False):
     if prior not in tile_prior.CHOICES:
       raise errors.ConfigError(
           f"prior is {prior!r}; expected one of {', '.join(tile_prior.CHOICES)}")
@@ -97,6 +100,7 @@ class Run:
           f"{directory.path} has no checkpoint yet; resume its training with {resume}")
     self.normalizer = normalize.Normalizer.load(directory / "normalizer.npz")
     self.prior = tile_prior.read(directory) if prior == tile_prior.ANALYTIC else None
+    self.trees = None if networks_only else tree_member.read(directory)
     self._model = build_model(self.about["kind"], self.config)
     self._best = best
     self._scorer = scoring.Scorer(self._model, self.config)
@@ -130,7 +134,14 @@ class Run:
     scores = self._scorer(prepared) if prepared else []
     for program, values in zip(programs, scores):
       _check_finite(program.graph, values)
-    return [self._with_prior(program, values) for program, values in zip(programs, scores)]
+    return [self._with_prior(program, self._with_trees(program, values))
+            for program, values in zip(programs, scores)]
+
+  def _with_trees(self, program: splits.ProgramView, networks: np.ndarray) -> np.ndarray:
+    """(c',) scores of the networks, plus those of the trees if the run has some."""
+    if self.trees is None:
+      return networks
+    return self.trees.add(networks, self.trees.scores(program.graph, program.choice))
 
   def _with_prior(self, program: splits.ProgramView, scores: np.ndarray) -> np.ndarray:
     """(..., c') scores of one or several networks, with the analytic cost where it counts."""
@@ -195,16 +206,16 @@ class Run:
       yield from zip(group, self._scores_of([splits.ProgramView(graph) for graph in group]))
 
   def score_each_with_members(self, graphs_: Iterable[graphs.ConfiguredGraph]) -> Iterator[Scored]:
-    """As `score_each`, with the scores of each network of an ensemble.
+    """As `score_each`, with the scores of each member of an ensemble.
 
-    Where the networks disagree, the mean of their scores says little.
+    Where the members disagree, the mean of their scores says little.
 
     Raises:
       CompatibilityError: as for `score_programs`.
     """
     for group in self._checked_groups(graphs_):
       programs = [splits.ProgramView(graph) for graph in group]
-      if len(self._member_scorers) == 1:
+      if len(self._member_scorers) == 1 and self.trees is None:
         for graph, scores in zip(group, self._scores_of(programs)):
           yield Scored(graph, scores, None)
         continue
@@ -214,6 +225,9 @@ class Run:
         # The ensemble's scores are the mean; computing them again would take as long as all others.
         mean = np.sum(members, axis=0) / np.float32(len(members))
         _check_finite(graph, mean)
+        if self.trees is not None:
+          members.append(self.trees.scores(graph))
+          mean = self.trees.add(mean, members[-1])
         yield Scored(graph, *(self._with_prior(splits.ProgramView(graph), values)
                               for values in (mean, np.stack(members))))
 

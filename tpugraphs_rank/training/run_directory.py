@@ -10,6 +10,7 @@
     metrics.json       metrics of the best checkpoint on the validation split
     calibration.json   its figures by kind of program there, and how often and by how much leads
                        over the default meant faster
+    trees.json, .npz   boosted trees that score together with the networks, with --trees_weight
     prior.json         the analytic cost of tiles, and when it counts; not for layouts
     predictions/       scores of whole splits, <split>.npz, and the best configurations of single
                        programs, <file>.ranked.json and .ranked.pb

@@ -39,6 +39,7 @@ from tpugraphs_rank.training import scoring
 from tpugraphs_rank.training import steps as steps_lib
 from tpugraphs_rank.training import tile_prior
 from tpugraphs_rank.training import training_data
+from tpugraphs_rank.training import tree_member
 from tpugraphs_rank.training import validation
 
 _logger = logging.getLogger(__name__)
@@ -249,8 +250,23 @@ class Trainer:
       _logger.info("%s after epoch %d; best epoch %d: %s", state, progress.epoch,
                    progress.best_epoch, ", ".join(
                        f"{name} {_shown(value)}" for name, value in progress.best_metrics.items()))
+      self._fit_trees(directory)
       self._fit_prior(directory)
     return Result(directory, state, progress.epoch, progress.best_epoch, progress.best_metrics)
+
+  def _fit_trees(self, directory: run_directory.RunDirectory) -> None:
+    """Writes the boosted trees of the ensemble, if the settings have some and they do not exist."""
+    model, seed = self.config.model, self.config.training.seed
+    if not model.trees_weight or (directory / tree_member.FILE).exists():
+      return
+    train, valid = ([splits.ProgramView(
+        member.graph, member.choice, member.runtimes, self.collection.facts) for member in members]
+                    for members in (self.train_graphs, self.valid_graphs))
+    _logger.info("fitting the boosted trees of the ensemble")
+    networks = run_lib.Run(directory, prior=tile_prior.NONE, networks_only=True).score_programs(
+        tree_member.sample(train, seed))
+    tree_member.write(directory, tree_member.fit(
+        train, valid, networks, model.trees_weight, self.collection.facts, seed))
 
   def _fit_prior(self, directory: run_directory.RunDirectory) -> None:
     """Writes the analytic prior of tiles, unless it exists or the settings exclude it."""

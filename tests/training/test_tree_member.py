@@ -1,0 +1,97 @@
+"""Boosted trees that score together with a run's networks."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.training import small_runs
+import tpugraphs_rank as tgr
+from tpugraphs_rank import errors
+from tpugraphs_rank.evaluation import trees
+from tpugraphs_rank.training import run as run_lib
+from tpugraphs_rank.training import run_directory
+from tpugraphs_rank.training import trainer
+from tpugraphs_rank.training import tree_member
+
+WEIGHT = 0.5
+
+
+@pytest.fixture(scope="module", params=["tile", "layout"], name="trained")
+def _trained(request, tmp_path_factory):
+  """A run of networks and trees: its configuration and directory."""
+  folder = tmp_path_factory.mktemp(request.param)
+  config = small_runs.settings(
+      small_runs.collection(folder / "data", request.param), training_epochs=1, model_members=2,
+      model_trees_weight=WEIGHT)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(trees, "GRID", (trees.Settings(iterations=25, min_samples_leaf=2),))
+    trainer.Trainer(config).train(folder / "run")
+  return config, folder / "run"
+
+
+def _graphs(config):
+  return tgr.load_collection(config.data.collection, "test")
+
+
+def test_the_scores_add_trees_to_networks(trained):
+  config, path = trained
+  run = run_lib.load_run(path)
+  networks = run_lib.Run(run_directory.RunDirectory(path), networks_only=True)
+  factor = run.trees.network_deviation / run.trees.tree_deviation
+  for graph in _graphs(config):
+    own = run.trees.scores(graph)
+    assert own.shape == (graph.num_configs,) and np.ptp(own) > 0
+    np.testing.assert_allclose(run.score(graph), networks.score(graph) + WEIGHT * own, atol=1e-5)
+    assert (run.trees.scores(graph, np.array([2, 0])).shape == (2,))
+    assert np.isfinite(factor) and factor > 0
+
+
+def test_the_deviations_are_equal_on_the_training_programs(trained):
+  config, path = trained
+  run = run_lib.load_run(path)
+  networks = run_lib.Run(run_directory.RunDirectory(path), networks_only=True)
+  training = tgr.load_collection(config.data.collection, "train")
+  deviation = lambda score: np.mean([np.std(score(graph)) for graph in training])
+  assert deviation(networks.score) == pytest.approx(run.trees.network_deviation, rel=1e-4)
+  assert deviation(run.trees.scores) == pytest.approx(run.trees.network_deviation, rel=1e-4)
+
+
+def test_the_trees_are_the_last_member(trained):
+  config, path = trained
+  run = run_lib.load_run(path)
+  for graph, scores, members in run.score_each_with_members(_graphs(config)):
+    assert members.shape == (3, graph.num_configs)
+    np.testing.assert_allclose(members[2], run.trees.scores(graph), atol=1e-6)
+    np.testing.assert_allclose(scores, members[:2].mean(axis=0) + WEIGHT * members[2], atol=1e-5)
+    np.testing.assert_allclose(scores, run.score(graph), atol=1e-5)
+
+
+def test_an_interrupted_fit_is_repeated_with_the_same_result(trained, tmp_path, monkeypatch):
+  config, path = trained
+  copy = tmp_path / "run"
+  shutil.copytree(path, copy)
+  (copy / tree_member.FILE).unlink()  # It is written last.
+  monkeypatch.setattr(trees, "GRID", (trees.Settings(iterations=25, min_samples_leaf=2),))
+  trainer.Trainer(config).train(copy)
+  for graph in _graphs(config):
+    np.testing.assert_allclose(run_lib.load_run(copy).score(graph),
+                               run_lib.load_run(path).score(graph), atol=1e-6)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda path: path.write_text("[]"), lambda path: path.write_text("{}"),
+    lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "weight": -1})),
+    lambda path: path.with_name(tree_member.ARRAYS).unlink(),
+    lambda path: path.with_name(tree_member.ARRAYS).write_bytes(b"no arrays")])
+def test_damaged_files_are_refused(trained, tmp_path, damage):
+  shutil.copytree(trained[1], tmp_path / "run")
+  damage(tmp_path / "run" / tree_member.FILE)
+  with pytest.raises(errors.RunDirectoryError, match="is damaged.*fits the trees again"):
+    run_lib.load_run(tmp_path / "run")
+
+
+def test_without_a_weight_there_are_no_trees(tiny_tile_run):
+  assert run_lib.load_run(tiny_tile_run.path).trees is None
+  assert not (tiny_tile_run.path / tree_member.FILE).exists()

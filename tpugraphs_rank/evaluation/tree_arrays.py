@@ -1,0 +1,172 @@
+"""Fitted boosted trees as plain arrays: scores with NumPy, and a file that needs no unpickling."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.data import npz
+
+# Visits of nodes at a time: rows times trees.
+_BLOCK = 1_000_000
+_MOST_COLUMNS = 100_000
+
+
+class TreeArrays(NamedTuple):
+  """The trees of a fit, or of several whose scores are averaged.
+
+  A row goes to the left child of a node if its value in the node's column is at most the threshold.
+
+  Attributes:
+    columns: (f,) int64, the columns of `tree_features.features` that the trees use.
+    width: the number of columns of `tree_features.features`.
+    roots: (t,) int64, the root of each tree.
+    column: (n,) int64, the place in `columns` that a node compares; 0 for a leaf.
+    threshold: (n,) float64; 0 for a leaf.
+    children: (n, 2) int64, left and right child; a leaf has itself.
+    value: (n,) float64, what a leaf adds to the score; 0 for other nodes.
+    baseline: the score of a row before the first tree.
+  """
+
+  columns: np.ndarray
+  width: int
+  roots: np.ndarray
+  column: np.ndarray
+  threshold: np.ndarray
+  children: np.ndarray
+  value: np.ndarray
+  baseline: float
+
+  def scores(self, features: np.ndarray) -> np.ndarray:
+    """(r,) float64 scores of rows (r, width) of `tree_features.features`, higher = faster.
+
+    Raises:
+      DataError: the rows have another number of columns.
+    """
+    if features.shape[1] != self.width:
+      raise errors.DataError(
+          f"boosted trees of {self.width} features cannot score rows of {features.shape[1]}: "
+          "another version of the package fitted them; train the run again")
+    rows = features[:, self.columns]
+    result = np.empty([len(rows)])
+    step = max(_BLOCK // max(len(self.roots), 1), 1)
+    for start in range(0, len(rows), step):
+      block = rows[start:start + step]
+      place = np.arange(len(block))[:, None]
+      nodes = np.broadcast_to(self.roots, (len(block), len(self.roots)))
+      while True:
+        right = block[place, self.column[nodes]] > self.threshold[nodes]
+        following = self.children[nodes, right.astype(np.int64)]
+        if (following == nodes).all():
+          break
+        nodes = following
+      result[start:start + step] = self.value[nodes].sum(axis=1)
+    return result + self.baseline
+
+
+def from_regressor(regressor: Any, columns: np.ndarray, width: int,
+                   edges: Sequence[np.ndarray] | None = None) -> TreeArrays:
+  """The arrays of a fit of scikit-learn's HistGradientBoostingRegressor.
+
+  Args:
+    regressor: the fit.
+    columns: (f,) the columns that it uses.
+    width: the number of columns of `tree_features.features`.
+    edges: upper edges of the bins that the regressor was fitted on instead of the values; None: it
+      was fitted on the values.
+  """
+  parts: list[TreeArrays] = []
+  for (tree,) in regressor._predictors:
+    nodes = tree.nodes
+    leaf = nodes["is_leaf"].astype(bool)
+    column = np.where(leaf, 0, nodes["feature_idx"]).astype(np.int64)
+    threshold = np.where(leaf, 0.0, nodes["num_threshold"])
+    if edges is not None:
+      # A bin number is at most the threshold where the value is at most the upper edge of the last
+      # such bin.
+      threshold = np.array([
+          0.0 if is_leaf else edges[where][min(int(limit), len(edges[where]) - 1)]
+          for is_leaf, where, limit in zip(leaf, column, threshold)])
+    places = np.arange(len(nodes))
+    children = np.stack([np.where(leaf, places, nodes[side].astype(np.int64))
+                         for side in ("left", "right")], axis=1)
+    parts.append(TreeArrays(
+        np.asarray(columns, np.int64), width, np.zeros(1, np.int64), column, threshold, children,
+        np.where(leaf, nodes["value"], 0.0), 0.0))
+  starts = np.cumsum([0, *(len(part.column) for part in parts)])[:-1]
+  return parts[0]._replace(
+      roots=starts, baseline=float(np.squeeze(regressor._baseline_prediction)),
+      children=np.concatenate([part.children + start for part, start in zip(parts, starts)]),
+      **{name: np.concatenate([getattr(part, name) for part in parts])
+         for name in ("column", "threshold", "value")})
+
+
+def joined(fits: Sequence[TreeArrays]) -> TreeArrays:
+  """The mean of several fits, which may use different columns of the same features."""
+  columns = np.unique(np.concatenate([fit.columns for fit in fits]))
+  starts = np.cumsum([0, *(len(fit.column) for fit in fits)])[:-1]
+  together = lambda values: np.concatenate(list(values))
+  return TreeArrays(
+      columns, fits[0].width,
+      together(fit.roots + start for fit, start in zip(fits, starts)),
+      together(np.searchsorted(columns, fit.columns)[fit.column] for fit in fits),
+      together(fit.threshold for fit in fits),
+      together(fit.children + start for fit, start in zip(fits, starts)),
+      together(fit.value / len(fits) for fit in fits),
+      float(np.mean([fit.baseline for fit in fits])))
+
+
+def write(path: files.PathLike, trees: TreeArrays) -> None:
+  """Writes trees.
+
+  Raises:
+    OutputError: the file cannot be written.
+  """
+  with files.atomic_write(path) as file:
+    np.savez_compressed(file, **{
+        name: np.asarray(value) for name, value in trees._asdict().items()})
+
+
+def read(path: files.PathLike) -> TreeArrays:
+  """Reads what `write` has written, and checks it.
+
+  Raises:
+    MissingDataError: there is no such file.
+    DataError: the file is damaged; the message names what is wrong.
+    LimitError: its arrays are too large.
+  """
+  arrays = npz.read_arrays(path, TreeArrays._fields)
+  for name, kinds, shape in (
+      ("columns", "iu", 1), ("width", "iu", 0), ("roots", "iu", 1), ("column", "iu", 1),
+      ("threshold", "f", 1), ("children", "iu", 2), ("value", "f", 1), ("baseline", "f", 0)):
+    if name not in arrays:
+      raise errors.DataError(f"{path} lacks the array {name!r}")
+    array = arrays[name]
+    if array.dtype.kind not in kinds or array.ndim != shape or (
+        kinds == "f" and not np.isfinite(array).all()):
+      raise errors.DataError(f"{path}: {name} has values of another kind than boosted trees have")
+  _check(path, arrays)
+  values: dict[str, Any] = {name: arrays[name] for name in TreeArrays._fields}
+  values.update(width=int(arrays["width"]), baseline=float(arrays["baseline"]))
+  return TreeArrays(**values)
+
+
+def _check(path: files.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+  """Raises DataError if numbers are out of range, or if scoring would not end."""
+  count, children = len(arrays["column"]), arrays["children"]
+  places = np.arange(count)
+  # Children come after their parents, so that no path is endless.
+  inner = (children > places[:, None]).all(axis=1) if children.shape == (count, 2) else np.zeros(0)
+  leaf = (children == places[:, None]).all(axis=1) if len(inner) == count else inner
+  good = (
+      0 < arrays["width"] <= _MOST_COLUMNS
+      and len(arrays["threshold"]) == len(arrays["value"]) == len(inner) == count > 0
+      and (inner | leaf).all() and children.max() < count
+      and len(arrays["columns"]) and arrays["columns"].min() >= 0
+      and arrays["columns"].max() < arrays["width"]
+      and arrays["column"].min() >= 0 and arrays["column"].max() < len(arrays["columns"])
+      and len(arrays["roots"]) and arrays["roots"].min() >= 0 and arrays["roots"].max() < count)
+  if not good:
+    raise errors.DataError(f"{path} does not hold the nodes of boosted trees")

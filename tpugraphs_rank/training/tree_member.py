@@ -1,0 +1,143 @@
+"""Boosted trees as a member of a run's ensemble: models of another kind err in other places.
+
+    score = networks + weight * deviation of the networks / deviation of the trees * trees
+
+where `networks` is the mean score of the run's networks, and the deviations are the mean standard
+deviations over the configurations of the training programs. The unit stays that of the networks.
+Features and target of the trees are those of the baseline `boosted_trees` (`evaluation.trees`).
+Features that are differences from the mean over the listed configurations make the trees' scores
+depend on the list.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.costs import targets
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import tree_arrays
+from tpugraphs_rank.evaluation import tree_features
+from tpugraphs_rank.evaluation import trees
+from tpugraphs_rank.training import run_directory
+
+ARRAYS, FILE = "trees.npz", "trees.json"
+_FITS = 3
+# Training configurations on which the deviations are measured.
+_MOST_ROWS = 20_000
+_NUMBERS = ("weight", "network_deviation", "tree_deviation")
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeMember:
+  """The trees of a run and how they are added to its networks.
+
+  Attributes:
+    arrays: the trees.
+    weight: of the trees, relative to the networks.
+    network_deviation: of the networks' scores within a training program.
+    tree_deviation: of the trees' scores within a training program.
+    facts: the hardware for which features are computed.
+  """
+
+  arrays: tree_arrays.TreeArrays
+  weight: float
+  network_deviation: float
+  tree_deviation: float
+  facts: targets.TargetFacts
+
+  def scores(self, graph: graphs.ConfiguredGraph, rows: np.ndarray | None = None) -> np.ndarray:
+    """(c',) float32 scores of configurations (None: all), in the unit of the networks."""
+    chosen = np.arange(graph.num_configs) if rows is None else rows
+    values = self.arrays.scores(tree_features.features(graph, chosen, self.facts))
+    return (values * (self.network_deviation / self.tree_deviation)).astype(np.float32)
+
+  def add(self, networks: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """The scores of the ensemble, (c',) float32, from those of the networks and of the trees."""
+    return (networks + np.float32(self.weight) * own).astype(np.float32)
+
+
+def fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
+        networks: Sequence[np.ndarray], weight: float, facts: targets.TargetFacts, seed: int
+        ) -> TreeMember:
+  """Fits trees with the hyperparameters that are best on the validation programs.
+
+  Args:
+    train: the training programs, with runtimes.
+    valid: the validation programs.
+    networks: the networks' scores of `sample(train, seed)`.
+    weight: of the trees, relative to the networks.
+    facts: the hardware.
+    seed: of the first fit; the trees are the mean of a few.
+  """
+  settings = trees.tune(train, valid, seed=seed)
+
+  def fitted(number: int) -> tuple[trees.Table, trees.Trees]:
+    table = trees.training_table(train, _FITS * seed + number)
+    return table, trees.fit_table(table, settings, _FITS * seed + number)
+
+  every = trees.run_all(fitted, range(_FITS), "boosted trees: fits", "fit")
+  first = train[0]
+  width = tree_features.features(first.graph, first.indices[:1], facts).shape[1]
+  arrays = tree_arrays.joined([
+      tree_arrays.from_regressor(one.regressor, table.columns.kept, width, table.columns.edges)
+      for table, one in every])
+  member = TreeMember(arrays, weight, _deviation(networks), 1.0, facts)
+  own = [arrays.scores(tree_features.features(program.graph, program.indices, facts))
+         for program in sample(train, seed)]
+  return dataclasses.replace(member, tree_deviation=_deviation(own))
+
+
+def sample(train: Sequence[splits.ProgramView], seed: int) -> list[splits.ProgramView]:
+  """The training programs, thinned: on these the deviations are measured."""
+  return trees.thin(train, _MOST_ROWS, np.random.default_rng([seed, 6]))
+
+
+def _deviation(values: Sequence[np.ndarray]) -> float:
+  """The mean standard deviation within a program."""
+  return max(float(np.mean([np.std(one) for one in values])), 1e-6)
+
+
+def write(directory: run_directory.RunDirectory, member: TreeMember) -> None:
+  """Stores the trees of a run; the JSON file last, so that it exists only if all is written.
+
+  Raises:
+    OutputError: a file cannot be written.
+  """
+  tree_arrays.write(directory / ARRAYS, member.arrays)
+  files.write_json(directory / FILE, {
+      **{name: getattr(member, name) for name in _NUMBERS},
+      "target_facts": dataclasses.asdict(member.facts)})
+
+
+def read(directory: run_directory.RunDirectory) -> TreeMember | None:
+  """The trees of a run; None if it has none.
+
+  Raises:
+    RunDirectoryError: a file is damaged.
+  """
+  if not (directory / FILE).exists():
+    return None
+  try:
+    values = files.read_json(directory / FILE)
+    if not isinstance(values, Mapping):
+      raise errors.DataError("expected an object")
+    return TreeMember(tree_arrays.read(directory / ARRAYS), *_numbers(values),
+                      targets.from_dict(values.get("target_facts", {}), ""))
+  except (errors.DataError, errors.MissingDataError) as error:
+    raise errors.RunDirectoryError(
+        f"{directory / FILE} or {ARRAYS} is damaged ({error}); restore both, or delete both and "
+        "run the training command again, which fits the trees again") from error
+
+
+def _numbers(values: Mapping[str, Any]) -> list[float]:
+  for name in _NUMBERS:
+    value = values.get(name)
+    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+      raise errors.DataError(f"{name} is {value!r}; expected a positive number")
+  return [float(values[name]) for name in _NUMBERS]
