@@ -14,7 +14,7 @@ from tpugraphs_rank.training import streaming
 @pytest.fixture(scope="module", params=["residual_gnn", "attention_gnn"])
 def case(request):
   return small_batches.Case("layout", sizes=(40, 12), configs=(60, 9), model_model=request.param,
-                   model_members=2)
+                   model_members=2, model_layout_costs="both")
 
 
 def _plain(case, prepared):
