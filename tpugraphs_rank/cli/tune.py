@@ -29,6 +29,7 @@ from absl import flags
 from tpugraphs_rank import errors
 from tpugraphs_rank.collect.hlo import prepare
 from tpugraphs_rank.collect.hlo import tune
+from tpugraphs_rank.training import run_directory
 
 _NO_RUN = "none"
 _SHOWN = 8
@@ -63,11 +64,11 @@ def main(argv: list[str]) -> None:
   prepare.with_sites(program)  # Refuses a program without a choice before anything is loaded.
   run = None
   if values.run_dir != _NO_RUN:
-    from tpugraphs_rank.training import run as run_lib  # Imports TensorFlow.
-    run = run_lib.load_run(values.run_dir)
-    if run.about.get("kind") != "layout":
+    if run_directory.RunDirectory(values.run_dir).read_about().get("kind") != "layout":
       raise errors.CompatibilityError(
           f"{values.run_dir} ranks tiles; expected a run on layouts, or --run none")
+    from tpugraphs_rank.training import run as run_lib  # Imports TensorFlow.
+    run = run_lib.load_run(values.run_dir)
   output = pathlib.Path(values.output)
   try:
     result = tune.tune(output, program, text, settings, run)

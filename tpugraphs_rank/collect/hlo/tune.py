@@ -32,7 +32,7 @@ from tpugraphs_rank.tuning import tuner as tuner_lib
 JOURNAL, CONFIRMED, RESULT = "measurements.jsonl", "confirmed.jsonl", "tuned.json"
 MEASURED = "measured.pb"
 # Fresh processes that measure the best and the default in turn.
-_PROCESSES = 4
+PROCESSES = 4
 _LEVEL = 0.95
 
 _log = logging.getLogger("tpugraphs_rank.tune")
@@ -166,7 +166,7 @@ def confirm(output: pathlib.Path, source: str, configuration: str) -> dict[str, 
     DataError: the configuration cannot be measured any more.
   """
   speedups = []
-  for number in range(_PROCESSES):
+  for number in range(PROCESSES):
     with session_lib.Session(output, source, seed=1000 + number) as session:
       answer = session.ask("measure", configuration)
     if "seconds" not in answer:

@@ -1,0 +1,146 @@
+"""The tuning loop with a measuring process of the test's own. Needs no JAX."""
+
+import math
+import pathlib
+from typing import Any
+
+import pytest
+
+from tests.candidates import small_programs
+from tests.helpers import commands
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank.collect.hlo import prepare
+from tpugraphs_rank.collect.hlo import session
+from tpugraphs_rank.collect.hlo import tune
+from tpugraphs_rank.hlo import reading
+
+
+class _Session:
+  """Every request for an output costs 10 %; one for the first input saves 20 %."""
+
+  asked: list[str] = []
+  fails: int = -1
+  interrupts: int = -1
+  gain: float = 0.8
+
+  def __init__(self, folder: pathlib.Path, source: str, seed: int = 0, limit_s: float = 0.0):
+    self.folder = folder
+
+  def __enter__(self) -> "_Session":
+    return self
+
+  def __exit__(self, *reason: Any) -> None:
+    pass
+
+  def ask(self, do: str, layouts: str) -> dict[str, Any]:
+    if do == "store":
+      (self.folder / "tuned.hlo.pb").write_text(layouts)
+      return {"status": "ok"}
+    number = len(_Session.asked)
+    _Session.asked.append(layouts)
+    if number == _Session.interrupts:
+      raise KeyboardInterrupt
+    if number == _Session.fails:
+      return {"status": "mismatch", "reason": "other numbers"}
+    words = [word.split("/") for word in layouts.split(" ")]
+    ratio = 1.1 ** sum(bool(word[0]) for word in words) * (
+        _Session.gain if words[0][1] else 1.0)
+    drift = 1 + number % 3
+    return {"status": "ok", "seconds": drift * ratio, "default_seconds": float(drift)}
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setattr(session, "Session", _Session)
+  for name, value in (("asked", []), ("fails", -1), ("interrupts", -1), ("gain", 0.8)):
+    monkeypatch.setattr(_Session, name, value)
+
+
+@pytest.fixture(name="path")
+def fixture_path(tmp_path: pathlib.Path) -> pathlib.Path:
+  return small_programs.write(tmp_path / "f.pb", small_programs.perceptron())
+
+
+def _lines(folder: pathlib.Path) -> list[str]:
+  return (folder / tune.JOURNAL).read_text().splitlines()
+
+
+def test_the_command_finds_and_confirms_a_gain(tmp_path, path) -> None:
+  _Session.fails = 3
+  done = commands.run("tune", "--hlo", path, "--measurements=25", "--output", tmp_path / "out")
+  assert done.returncode == 0, done.stderr
+  result = files.read_json(tmp_path / "out" / "tuned.json")
+  # Four fresh processes confirm it; all agree exactly here.
+  assert result["confirmed"]["speedup"] == pytest.approx(1.25)
+  assert result["is_faster"] and result["failed"] == 1 and result["finished"]
+  assert "1.250 times as fast as the default" in done.stdout
+  requested = {(one["tensor"], tuple(one["minor_to_major"])) for one in result["best"]["requests"]}
+  assert any(tensor == "input" for tensor, _ in requested)
+  assert (tmp_path / "out" / "tuned.hlo.pb").read_text() == result["best"]["layouts"]
+  measured = reading.read_raw(tmp_path / "out" / "measured.pb").modules[0]
+  assert [run.is_default for run in measured.runs].count(True) == 1
+  times = [run.profile.compute_time_ns for run in measured.runs]
+  assert times[0] == 10**9 and min(times) == pytest.approx(0.8e9)
+
+
+def test_no_gain_is_an_answer(tmp_path, path) -> None:
+  _Session.gain = 1.0
+  done = commands.run("tune", "--hlo", path, "--measurements=6", "--output", tmp_path / "out")
+  assert done.returncode == 0 and "No gain over the default" in done.stdout
+  default = (tmp_path / "out" / "tuned.hlo.pb").read_text()
+  assert not default.replace("/", "").strip()
+
+
+def test_an_interrupted_search_keeps_and_reports_what_it_measured(tmp_path, path) -> None:
+  _Session.interrupts = 5
+  words = ("tune", "--hlo", path, "--measurements=9", "--noearly", "--output", tmp_path / "out")
+  done = commands.run(*words)
+  assert done.returncode == 130 and "resumes" in done.stderr
+  result = files.read_json(tmp_path / "out" / "tuned.json")
+  assert not result["finished"] and result["measurements"] == len(_lines(tmp_path / "out")) == 5
+  before = list(_Session.asked)
+  assert commands.run(*words).returncode == 0
+  assert len(_lines(tmp_path / "out")) == 9
+  # The configuration that was interrupted is asked for again, and no other.
+  assert _Session.asked[6] == before[5]
+  assert len(set(_Session.asked[:10])) == 9
+
+
+def test_a_folder_belongs_to_one_program(tmp_path, path) -> None:
+  program, text = prepare.read(path)
+  tune.tune(tmp_path / "out", program, text, tune.Settings(measurements=2))
+  other, text = prepare.read(small_programs.write(
+      tmp_path / "g.pb", small_programs.perceptron(batch=8)))
+  with pytest.raises(errors.RunDirectoryError):
+    tune.tune(tmp_path / "out", other, text, tune.Settings(measurements=2))
+
+
+def test_an_interval_is_that_of_a_further_process() -> None:
+  speedups = [1.1, 1.2, 1.15, 1.12]
+  summary = tune.of_speedups(speedups)
+  logarithms = [math.log(one) for one in speedups]
+  mean = sum(logarithms) / 4
+  deviation = math.sqrt(sum((one - mean) ** 2 for one in logarithms) / 3)
+  half = 3.182446 * deviation * math.sqrt(1 + 1 / 4)  # Student's t, 3 degrees of freedom, 97.5 %.
+  assert summary["interval"] == pytest.approx([math.exp(mean - half), math.exp(mean + half)])
+  assert summary["is_faster"] == (mean > half)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("tune", "--measurements=1"), "at least 2 measurements"),
+    (("tune", "--run", "bundled:tile_xla_cpu"), "expected a run on layouts"),
+    (("collect", "hlo", "--random=1"), "expected 2 or more"),
+    (("collect", "hlo", "--configurations", "gone.pb"), "no file gone.pb"),
+])
+def test_mistakes_are_named(tmp_path, path, words, message) -> None:
+  done = commands.run(*words, "--hlo", path, "--output", tmp_path / "out")
+  assert done.returncode == 1 and message in done.stderr
+  assert not (tmp_path / "out").exists()
+
+
+def test_configurations_of_another_program_are_refused(tmp_path, path) -> None:
+  other = small_programs.write(tmp_path / "g.pb", small_programs.matmul(4, 8, 2))
+  done = commands.run("collect", "hlo", "--hlo", path, "--configurations", other, "--output",
+                      tmp_path / "out")
+  assert done.returncode == 1 and "another program" in done.stderr
