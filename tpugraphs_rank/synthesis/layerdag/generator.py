@@ -89,7 +89,6 @@ class Facts:
     """All facts as arrays for a file; the names within "numbers" are part of the file format."""
     arrays: Arrays = {
         "kind_attribute": self.kinds.attribute, "kind_operands": self.kinds.operands,
-        "kind_users": self.kinds.most_users,
         "conditions": self.conditions.table, "numbers": np.array(json.dumps({
             "x_names": self.x_names, "conditions": self.conditions.names,
             "most_nodes": self.max_nodes, "most_layers": self.max_layers,
@@ -97,6 +96,9 @@ class Facts:
             **({"collection": self.collection} if self.collection else {}),
             **({"features": self.features, "window": self.window,
                 "single_root": self.single_root} if self.features > 1 else {})}))}
+    if (self.kinds.most_users < growth.MANY).any():
+      # Not for models of earlier versions, whose hash stays the same.
+      arrays["kind_users"] = self.kinds.most_users
     for place, (words, marginal) in enumerate(zip(self.vocabularies, self.marginals)):
       arrays[f"vocabulary_{place}"], arrays[f"marginal_{place}"] = words, marginal
     return arrays
@@ -168,6 +170,9 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], attributes: int, conditions:
       or kinds.min() < 0 or kinds.max() >= vocabularies[0].size
       or operands.min() < 0 or operands.max() > _LARGEST):
     raise errors.DataError("kind_attribute and kind_operands are no lists of values and numbers")
+  users = arrays.get("kind_users", kinds)
+  if users.shape != kinds.shape or users.dtype.kind not in "iu" or users.min() < 0:
+    raise errors.DataError("kind_users is no list of numbers, one for each kind")
   if (table.ndim != 2 or table.shape[1] != conditions or table.dtype.kind != "f"
       or not len(table) or not np.isfinite(table).all()):
     raise errors.DataError(f"conditions is no table of {conditions} columns of numbers")
