@@ -77,8 +77,8 @@ def _groups(collection: registry.Collection, programs: Sequence[splits.ProgramVi
 
 
 def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
-        score: Callable[[Sequence[splits.ProgramView]], Sequence[np.ndarray]], seed: int = 0
-        ) -> tile_prior.Prior:
+        score: Callable[[Sequence[splits.ProgramView]], Sequence[np.ndarray]], seed: int = 0,
+        costs: bool = False) -> tile_prior.Prior:
   """Fits a prior.
 
   Args:
@@ -86,6 +86,7 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
     programs: the training programs, with runtimes.
     score: the run's own scores of programs.
     seed: of the folds and the learner.
+    costs: whether the run's features include the terms of the cost, so that the learner's do.
   """
   facts = collection.facts
   chosen = list(programs)
@@ -94,7 +95,11 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
         0, len(chosen) - 1, _MOST_PROGRAMS).astype(int)]
   chosen = trees.thin(chosen, _MOST_ROWS, np.random.default_rng([seed, 4]))
   kernels = [_Kernel(program, facts) for program in chosen]
-  table = _binned(trees.training_table(chosen, seed, _MOST_ROWS))
+  table = trees.training_table(chosen, seed, _MOST_ROWS)
+  if costs:
+    table = table._replace(features=np.concatenate(
+        [table.features, np.concatenate([kernel.features() for kernel in kernels])], axis=1))
+  table = _binned(table)
   groups = _groups(collection, chosen)
   new = _held_out(kernels, table, _folds(groups), seed)
   turn = np.random.default_rng([seed, 5]).permutation(len(kernels))
@@ -121,10 +126,16 @@ class _Kernel:
     assert isinstance(program.graph, graphs.TileGraph)
     self.program = program
     rows = program.indices
+    self._graph, self._rows, self._facts = program.graph, rows, facts
     self.terms = tile_cost.terms(program.graph, facts)[rows]
     self.runtimes = program.graph.config_runtime[rows].astype(np.float64)
     self.ranked = program.runtimes[rows]
     self.profile = novelty_lib.profile(program.graph)
+
+  def features(self) -> np.ndarray:
+    """(c', 56) the features of the cost, and their differences from the mean."""
+    features = tile_cost.features(self._graph, self._facts)[self._rows]
+    return np.concatenate([features, features - features.mean(axis=0)], axis=1)
 
   def log_cost(self, weights: np.ndarray) -> np.ndarray:
     """(c',) the logarithm of the cost."""

@@ -282,7 +282,8 @@ class Trainer:
     _logger.info("fitting the analytic prior on held-out groups of the training programs")
     run = run_lib.Run(directory, prior=tile_prior.NONE)
     tile_prior.write(directory, prior_fitting.fit(
-        self.collection, programs, run.score_programs, self.config.training.seed))
+        self.collection, programs, run.score_programs, self.config.training.seed,
+        self.config.model.tile_features == "costs"))
 
   def _final_state(self, progress: Progress) -> str | None:
     training = self.config.training
