@@ -53,6 +53,7 @@ def define_flags() -> None:
   flags.DEFINE_integer("ranks", 4, "Ranks of the simulated traces.", lower_bound=1)
   flags.DEFINE_integer("seeds", 2, "Number of predictors of each kind.", lower_bound=1)
   flags.DEFINE_integer("max_epochs", 25, "Most epochs of a predictor.", lower_bound=1)
+  flags.DEFINE_bool("predictors", True, "Train predictors of the simulated time.")
   flags.DEFINE_string("results", None, "Also write the figures to this file.")
 
 
@@ -131,12 +132,14 @@ def main(argv: list[str]) -> None:
       "traces": [path.name for path in graphs_lib.trace_files(values.input)],
       "synthesis": files.read_json(output / "report.json"),
       "comparison": files.read_json(output / "comparison" / "results.json"),
-      "predictors": _predictors(output / "predictors.json", parts, synthetic, values),
+      **({"predictors": _predictors(output / "predictors.json", parts, synthetic, values)}
+         if values.predictors else {}),
       "peak_gb": cases.peak_gb()}
   files.write_json(output / "chakra.json", results)
   if values.results:
     files.write_json(values.results, results)
-  print("\n\n".join([sizes_table(results), distances_table(results), predictors_table(results)]))
+  print("\n\n".join([sizes_table(results), distances_table(results),
+                     *([predictors_table(results)] if values.predictors else [])]))
 
 
 def _predictors(path: pathlib.Path, parts: Mapping[str, dags.Dags], synthetic: dags.Dags,
