@@ -35,6 +35,7 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import tree_features
 from tpugraphs_rank.evaluation import trees
+from tpugraphs_rank.training import run_directory
 
 FOLDS = 5
 RECIPE = "layout_xla_cpu_mixed"
@@ -135,15 +136,15 @@ def summary(cases: dict[str, Scores]) -> dict[str, Any]:
     cases: for each ranker the scores of each program.
 
   Returns:
-    For each ranker "programs", "tau", "top1_slowdown", ... as {"mean", "error"}, and for those in
-    `BASES` "tau_over_<base>" on the programs of both.
+    For each ranker "tau", "top1_slowdown", ... as {"mean", "sd", "n"} over programs, and for those
+    in `BASES` "tau_over_<base>" on the programs of both.
   """
   measured = {ranker: _measures(scores) for ranker, scores in cases.items()}
   results: dict[str, Any] = {}
   for ranker, values in measured.items():
-    results[ranker] = {"programs": len(values), **{
+    results[ranker] = {
         name: _mean([row[name] for row in values.values()])
-        for name in ("tau", *(f"top{k}_slowdown" for k in TOPS))}}
+        for name in ("tau", *(f"top{k}_slowdown" for k in TOPS))}
     base = measured.get(BASES.get(ranker, ""), {})
     shared = sorted(values.keys() & base.keys())
     if shared:
@@ -167,18 +168,18 @@ def _measures(scores: Scores) -> dict[str, dict[str, float]]:
 
 def _mean(values: Sequence[float]) -> dict[str, float]:
   return {"mean": round(float(np.mean(values)), 4),
-          "error": round(float(np.std(values) / np.sqrt(len(values))), 4)}
+          "sd": round(float(np.std(values, ddof=min(len(values) - 1, 1))), 4), "n": len(values)}
 
 
 def table(results: dict[str, Any]) -> str:
   """The figures as a Markdown table."""
   names = ["tau", *(f"top{k}_slowdown" for k in TOPS)]
-  cell = lambda value: f"{value['mean']:.3f} ± {value['error']:.3f}"
+  cell = lambda value: f"{value['mean']:.3f} ± {value['sd'] / value['n'] ** 0.5:.3f}"
   rows = []
   for ranker, values in results.items():
     difference = next((f"{cell(value)} ({key.removeprefix('tau_over_')})"
                        for key, value in values.items() if key.startswith("tau_over_")), "")
-    rows.append([ranker, str(values["programs"]), *(cell(values[name]) for name in names),
+    rows.append([ranker, str(values["tau"]["n"]), *(cell(values[name]) for name in names),
                  difference])
   return tables.markdown(["ranker", "programs", *names, "tau, paired difference"], rows)
 
@@ -202,7 +203,9 @@ def main(argv: Sequence[str]) -> int:
                     for name, scores in files.read_json(path).items()} for ranker in values.rankers}
   results = summary({ranker: scores for ranker, scores in cases.items() if scores})
   if values.results is not None:
-    files.write_json(values.results, {"collection": COLLECTION, "folds": FOLDS, **results})
+    files.write_json(values.results, {
+        **run_directory.environment(), "seeds": [0], "collection": COLLECTION, "folds": FOLDS,
+        "rankers": results})
   print(table(results))
   return 0
 
