@@ -20,6 +20,7 @@ from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
 from experiments import tpu_layout_tables
+from experiments import tuning_study
 from experiments.benchmarks import report
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -42,6 +43,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "tpu_layouts_details": tpu_layout_tables.details,
     "tpu_layouts_across": tpu_layout_tables.across,
     "calibration": calibration_check.table,
+    "tuning": tuning_study.table,
     "benchmark_speedups": report.speedup_table,
     "benchmark_streaming": report.streaming_table,
     "layerdag_tpu_tile": layerdag_study.readme_table,

@@ -2,6 +2,7 @@
 
   python -m experiments.tuning_study --split valid
   python -m experiments.tuning_study --split test --results results/tuning.json
+  python -m experiments.tuning_study --results results/tuning.json --figure docs/assets/tuning.svg
 
 Every program of a split is a pool of configurations with known runtimes. Each strategy measures the
 default first, then chooses one configuration after another; nothing is compiled. The figure is how
@@ -203,8 +204,30 @@ def table(results: dict[str, Any]) -> str:
        "more than `adaptive` after 15, paired"], rows)
 
 
+def draw(results: dict[str, Any], path: files.PathLike) -> None:
+  """Writes the figure of the documentation: the curves of all strategies."""
+  import matplotlib
+  matplotlib.use("Agg")
+  from matplotlib import pyplot as plt
+  with plt.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+                       "legend.frameon": False, "svg.hashsalt": "tpugraphs_rank",
+                       "figure.constrained_layout.use": True}):
+    figure, axis = plt.subplots(figsize=(6, 3.4))
+    for name, entry in results["strategies"].items():
+      curve = 100 * np.array(entry["curve"])
+      axis.plot(np.arange(1, len(curve) + 1), curve, label=name,
+                linewidth=2 if name == ADAPTIVE else 1.2)
+    axis.set_yscale("log")
+    axis.set_xlabel("measurements")
+    axis.set_ylabel("slowdown of the best, %")
+    axis.legend()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
 def define_flags() -> None:
   """Defines the flags."""
+  flags.DEFINE_string("figure", None, "Only draw the figure of --results to this SVG file.")
   flags.DEFINE_enum("split", "valid", ["train", "valid", "test"], "The programs.")
   flags.DEFINE_integer("seeds", 5, "Number of seeds: 0, 1, ...", lower_bound=1)
   flags.DEFINE_integer("measurements", 25, "Measurements of a program.", lower_bound=2)
@@ -215,6 +238,9 @@ def define_flags() -> None:
 def main(_: list[str]) -> None:
   """Runs the study."""
   values = flags.FLAGS
+  if values.figure:
+    draw(files.read_json(values.results), values.figure)
+    return
   names = list(STRATEGIES)
   if importlib.util.find_spec("optuna") is None:
     logging.getLogger("tpugraphs_rank").warning("Optuna is not installed; TPE is left out")

@@ -4,8 +4,8 @@
 
 Reads a raw file whose runs name configurations, measured or not, as `tpugraphs-rank rank` writes
 it, and writes OUTPUT/pass1.pb and OUTPUT/pass2.pb with the runtimes of two passes. The default
-configuration is always measured too. Only programs of the collector's catalogues can be measured;
-the name of the module identifies them.
+configuration is always measured too. Layouts are measured for any program, from its HLO; tiles for
+the kernels of the collector's catalogue, which the name of the module identifies.
 """
 
 import pathlib

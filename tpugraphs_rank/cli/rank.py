@@ -17,9 +17,9 @@ or into --output:
 
 Files of another run or of another program with the same file name stay: a number is added to the
 name. The raw file can be measured, and --hlo accepts it. With --measure, the collector measures the
-best configurations of programs from its own catalogues on this machine, and the command compares
-predicted and measured runtimes. If some programs of a file have no candidates, the others are
-ranked, and the exit status is 3.
+best configurations on this machine, and the command compares predicted and measured runtimes: the
+layouts of any program, and the tiles of kernels from the collector's catalogue. If some programs of
+a file have no candidates, the others are ranked, and the exit status is 3.
 """
 
 from collections.abc import Sequence
@@ -300,8 +300,9 @@ def define_flags() -> None:
   runs.define_strict_flag("programs")
   runs.define_prior_flag()
   flags.DEFINE_bool("measure", False, "Measure the best configurations on this machine with the "
-                    "collector. It recognises programs of its own catalogues by the module's "
-                    "name; others are refused before they are ranked.")
+                    "collector: layouts of any program, and tiles of kernels of its catalogue, "
+                    "which it recognises by the module's name. Others are refused before they are "
+                    "ranked.")
 
 
 def main(argv: list[str]) -> int:

@@ -12,17 +12,20 @@ from tpugraphs_rank import errors
 
 
 def check_known(names: Sequence[str], of_layouts: bool) -> None:
-  """Checks that the collector can rebuild programs, by the names of their modules; needs no JAX.
+  """Checks that the collector can measure programs, by the names of their modules; needs no JAX.
+
+  Layouts are measured for any program, from its HLO. Tiles need a kernel that can be rebuilt.
 
   Args:
     names: of the modules.
     of_layouts: whether layouts of them are to be measured, rather than tiles.
 
   Raises:
-    CompatibilityError: a name is in none of the collector's catalogues.
+    CompatibilityError: a kernel is not in the collector's catalogue.
   """
   from tpugraphs_rank.collect import remeasure
-  remeasure.check_known(names, of_layouts)
+  if not of_layouts:
+    remeasure.check_known(names, of_layouts)
 
 
 def default_tile(name: str) -> tuple[int, ...]:
@@ -51,14 +54,26 @@ def measure_ranked(file: pathlib.Path, output: pathlib.Path) -> list[pathlib.Pat
     The raw files with the runtimes, one a pass.
 
   Raises:
-    CompatibilityError: a program is in none of the collector's catalogues.
+    CompatibilityError: a kernel whose tiles are to be measured is not in the collector's catalogue.
     OutputError: the environment could not be made, or the measurement failed.
   """
   from tpugraphs_rank.collect import environment
   from tpugraphs_rank.collect import remeasure
   from tpugraphs_rank.hlo import reading
   modules = reading.read_raw(file).modules
-  remeasure.check_known([data.module.name for data in modules], remeasure.is_layout(modules))
+  names = [data.module.name for data in modules]
+  try:
+    remeasure.check_known(names, remeasure.is_layout(modules))
+  except errors.CompatibilityError:
+    if not remeasure.is_layout(modules):
+      raise
+    from tpugraphs_rank.candidates import supplied
+    from tpugraphs_rank.collect.hlo import prepare
+    program, text = prepare.read(file)
+    prepare.prepare(output, program, text, supplied.from_runs(
+        program.data, "layout", program.source), prepare.Settings())
+    measure_hlo(output)
+    return sorted(output.glob("pass*.pb"))
   environment.run("tpugraphs_rank.collect.remeasure", "--input", str(file.resolve()), "--output",
                   str(output.resolve()))
   return sorted(output.glob("pass*.pb"))

@@ -1,0 +1,61 @@
+"""The strategies of the study of tuning, on a pool whose times are known."""
+
+import types
+
+import numpy as np
+import pytest
+
+from experiments import tuning_study
+
+
+@pytest.fixture(name="pool")
+def fixture_pool() -> tuning_study.Pool:
+  """Twenty configurations of three slots; each request costs time."""
+  rng = np.random.default_rng(0)
+  layouts = np.full((20, 1, 18), -1, np.int8)
+  for row in range(1, 20):
+    for slot in range(3):
+      if rng.random() < 0.6:
+        layouts[row, 0, 6 * slot:6 * slot + 2] = rng.permutation(2)
+  requested = (layouts[:, 0, ::6] >= 0).astype(np.float32)
+  times = (1e6 * (1 + requested @ [0.3, -0.1, 0.05] + 0.001 * np.arange(20))).astype(np.int64)
+  graph = types.SimpleNamespace(
+      name="program", num_configs=20, config_runtime=times, layouts=lambda rows: layouts[rows])
+  effects = np.zeros((20, 1, 3, 15), np.float32)
+  effects[:, 0, :, 0] = requested
+  simulated = types.SimpleNamespace(effects=lambda _: effects)
+  return tuning_study.Pool(graph, -times.astype(float), simulated)
+
+
+@pytest.mark.parametrize("name", [
+    name for name in tuning_study.STRATEGIES if name != tuning_study.TPE])
+def test_every_strategy_measures_the_default_first_and_nothing_twice(pool, name) -> None:
+  order = tuning_study.ORDERS[name](pool, 12, 1)
+  assert order[0] == 0 and len(set(order)) == len(order) == 12
+  assert order == tuning_study.ORDERS[name](pool, 12, 1)
+  if name == tuning_study.RANKED:  # The scores are the times themselves.
+    assert pool.slowdowns(order, 3).tolist()[1:] == [0.0, 0.0]
+
+
+def test_tpe_measures_configurations_of_the_pool(pool) -> None:
+  pytest.importorskip("optuna", reason="needs the extra `study`")
+  order = tuning_study.tpe(pool, 8, 0)
+  assert order[0] == 0 and len(set(order)) == len(order) == 8
+
+
+def test_the_slowdown_is_that_of_the_best_so_far(pool) -> None:
+  best = pool.runtimes.min()
+  assert pool.slowdowns([0, 5], 4) == pytest.approx([
+      pool.runtimes[0] / best - 1, *[min(pool.runtimes[[0, 5]]) / best - 1] * 3])
+
+
+def test_the_summary_has_paired_differences(pool, tmp_path) -> None:
+  curves = tuning_study.study([pool, pool], ["random", "adaptive"], 6, 2)
+  strategies = tuning_study.summary(curves)
+  paired = strategies["random"]["more_than_adaptive"]["5"]["mean"]
+  assert paired == pytest.approx(
+      strategies["random"]["at"]["5"]["mean"] - strategies["adaptive"]["at"]["5"]["mean"])
+  results = {"strategies": strategies}
+  assert "`adaptive`" in tuning_study.table(results)
+  tuning_study.draw(results, tmp_path / "curves.svg")
+  assert (tmp_path / "curves.svg").stat().st_size > 1000
