@@ -53,7 +53,7 @@ class LayoutFeatures:
     Returns:
       (r, NUM_TOTALS) float32: for each effect its sum over all requests as a share of the elements
         of all nodes, then the signed roots of these shares, then the sum weighted with
-        `NANOSECONDS`, all brought to a scale of about 1.
+        `NANOSECONDS`, all scaled to about 1.
       (r, nc, 3, NUM_REQUEST_FEATURES) int8: the effects of each request on the
         mean size of a node: signed roots in steps of 1 / `STEPS`.
     """
