@@ -29,10 +29,13 @@ def _python(python: str, code: str, folder) -> None:
 def test_the_tutorial_runs(tmp_path, monkeypatch) -> None:
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(tune, "PROCESSES", 2)
+  # The model, which later blocks use.
+  model = next(block.text for block in pages.blocks(PAGE) if block.note == "executed with JAX")
   for block in pages.blocks(PAGE):
-    if block.language == "python":
-      in_jax = block.note == "executed with JAX"
-      _python(str(environment.python()) if in_jax else sys.executable, block.text, tmp_path)
+    if block.language == "python" and block.note == "executed with JAX":
+      _python(str(environment.python()), f"{model}\n{block.text}", tmp_path)
+    elif block.language == "python":
+      _python(sys.executable, block.text, tmp_path)
     elif block.language == "sh":
       for words in pages.command_lines(block.text):
         done = commands.run(*words[1:], *SMALL[words[1]])

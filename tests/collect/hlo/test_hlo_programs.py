@@ -10,6 +10,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank.candidates import programs as programs_lib
 from tpugraphs_rank.collect.common import protocol
 from tpugraphs_rank.collect.hlo import collect
+from tpugraphs_rank.collect.hlo import folder
 from tpugraphs_rank.collect.hlo import prepare
 from tpugraphs_rank.collect.hlo import requests
 from tpugraphs_rank.collect.layout import catalogue
@@ -21,6 +22,7 @@ from tpugraphs_rank.hlo import tuning_pb2
 jax = pytest.importorskip(
     "jax", reason="needs JAX: run in an environment with tpugraphs_rank/collect/requirements.txt")
 
+from tpugraphs_rank.collect.hlo import applying  # noqa: E402 (needs JAX)
 from tpugraphs_rank.collect.hlo import programs  # noqa: E402 (needs JAX)
 from tpugraphs_rank.collect.layout import builders  # noqa: E402
 from tpugraphs_rank.collect.layout import sites as sites_lib  # noqa: E402
@@ -63,11 +65,11 @@ def test_requests_in_hlo_compile_to_the_same_program_as_requests_in_jax() -> Non
 
 def _measured(tmp_path: pathlib.Path, path: pathlib.Path, count: int = 4):
   program, text = prepare.read(path)
-  folder = tmp_path / f"{path.name}.measured"
+  output = tmp_path / f"{path.name}.measured"
   candidates = prepare.random_configurations(program, count, 0)
-  prepare.prepare(folder, program, text, candidates, prepare.Settings(budget_ms=1))
-  collect.collect(folder)
-  return folder, files.read_json(folder / "report.json")
+  prepare.prepare(output, program, text, candidates, prepare.Settings(budget_ms=1))
+  collect.collect(output)
+  return output, files.read_json(output / "report.json")
 
 
 def test_loops_tables_donation_and_text(tmp_path: pathlib.Path) -> None:
@@ -86,17 +88,40 @@ def test_loops_tables_donation_and_text(tmp_path: pathlib.Path) -> None:
   binary.write_bytes(computation.as_serialized_hlo_module_proto())
   text.write_text(computation.as_hlo_text())
   for path in (binary, text):
-    folder, report = _measured(tmp_path, path)
+    output, report = _measured(tmp_path, path)
     assert report["measured"] + sum(report["dropped"].values()) == 4
     assert not {"not_compiled", "crashed", "mismatch"} & report["dropped"].keys()
     assert report["ranking"][0]["runtime_ns"] == report["best_ns"] > 0
-    first, second = (reading.read_raw(folder / f"pass{number}.pb").modules[0]
+    first, second = (reading.read_raw(output / f"pass{number}.pb").modules[0]
                      for number in (1, 2))
     assert [run.is_default for run in first.runs][0] and len(first.runs) == report["measured"]
     assert first.module == second.module == programs_lib.read(path)[0].data.module
     with pytest.raises(errors.RunDirectoryError):
-      prepare.prepare(folder, *prepare.read(path), prepare.random_configurations(
+      prepare.prepare(output, *prepare.read(path), prepare.random_configurations(
           prepare.read(path)[0], 3, 0), prepare.Settings())
+
+
+def test_requests_are_applied_to_the_function_that_the_program_came_from(
+    tmp_path: pathlib.Path) -> None:
+  def function(x, w):
+    return jax.numpy.tanh(x @ w).reshape(4, 4, 8).transpose(1, 0, 2) @ w.T[:8]
+
+  arguments = [np.linspace(-1, 1, 16 * 32, dtype=np.float32).reshape(16, 32),
+               np.linspace(0, 1, 32 * 8, dtype=np.float32).reshape(32, 8)]
+  module = hlo_pb2.HloModuleProto.FromString(
+      jax.jit(function).lower(*arguments).compiler_ir("hlo").as_serialized_hlo_module_proto())
+  sites = [site for site in requests.open_sites(module) if site.opcode == "dot"]
+  chosen = tuple(((tuple(range(len(site.shapes[0]))), (), ())) for site in sites)
+  folder.store_program(tmp_path, tuning_pb2.ModuleTuningData(
+      module=module, config_index_to_node=[site.node for site in sites]))
+  files.write_json(tmp_path / "tuned.json", {
+      "nodes": [site.node for site in sites], "is_faster": True,
+      "best": {"layouts": configurations.to_text(chosen)}})
+  tuned = applying.applied(tmp_path)(function)
+  np.testing.assert_allclose(tuned(*arguments), function(*arguments), rtol=1e-5, atol=1e-5)
+  assert jax.jit(tuned).lower(*arguments).as_text().count("@LayoutConstraint") == len(sites) == 2
+  with pytest.raises(errors.CompatibilityError, match="no equation of the function"):
+    applying.applied(tmp_path)(lambda x, w: function(jax.numpy.sin(x), w))(*arguments)
 
 
 def test_a_program_without_finite_results_is_refused(tmp_path: pathlib.Path) -> None:
@@ -113,7 +138,7 @@ def test_what_the_collector_measured_fits_the_raw_format(tmp_path: pathlib.Path)
       *[jax.ShapeDtypeStruct(sides, np.float32) for sides in ((16, 32), (32, 8))])
   path = tmp_path / "product.pb"
   path.write_bytes(lowered.compiler_ir("hlo").as_serialized_hlo_module_proto())
-  folder, _ = _measured(tmp_path, path, 3)
-  data = tuning_pb2.ModuleTuningData.FromString((folder / "pass1.pb").read_bytes())
+  output, _ = _measured(tmp_path, path, 3)
+  data = tuning_pb2.ModuleTuningData.FromString((output / "pass1.pb").read_bytes())
   # The result can be measured again: it keeps the fields that the package does not declare.
   requests.for_one_device(data.module)

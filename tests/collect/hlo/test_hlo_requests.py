@@ -10,6 +10,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank.collect.hlo import agreement
 from tpugraphs_rank.collect.hlo import flat_parameters
 from tpugraphs_rank.collect.hlo import folder as folder_lib
+from tpugraphs_rank.collect.hlo import matching
 from tpugraphs_rank.collect.hlo import parameters
 from tpugraphs_rank.collect.hlo import requests
 from tpugraphs_rank.collect.hlo import wire
@@ -237,6 +238,41 @@ ENTRY main {
   assert named[get.operand_ids[0]].opcode == "tuple"
   assert len(wire.undeclared(flat, 4)) == len(wire.undeclared(entry, 4)) == 1
   assert flat_parameters.flatten(flat) is flat
+
+
+def test_values_are_matched_whatever_their_names_order_and_functions() -> None:
+  called = hlo_text.parse("""HloModule called
+double {
+  a = f32[8,16] parameter(0)
+  ROOT b = f32[8,16] add(a, a)
+}
+ENTRY main {
+  x = f32[8,16] parameter(0)
+  y = f32[16,8] parameter(1)
+  twice = f32[8,16] call(x), to_apply=double
+  d = f32[8,8] dot(twice, y), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT r = f32[4,16] reshape(d)
+}
+""", "called")
+  inlined = hlo_text.parse("""HloModule inlined
+ENTRY main {
+  second = f32[16,8] parameter(1)
+  first = f32[8,16] parameter(0)
+  sum = f32[8,16] add(first, first)
+  other = f32[8,8] dot(first, second), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  product = f32[8,8] dot(sum, second), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  unused = f32[4,16] reshape(other)
+  ROOT result = f32[4,16] reshape(product)
+}
+""", "inlined")
+  names = [[instruction.name for instruction in _instructions(module)]
+           for module in (called, inlined)]
+  by_value = {value: names[1][node] for node, values in matching.values(inlined).items()
+              for value in values}
+  matched = {names[0][node]: {by_value.get(value) for value in values}
+             for node, values in matching.values(called).items()}
+  assert matched["d"] == {"product"} and matched["r"] == {"result"}
+  assert matched["b"] == matched["twice"] == {"sum"}
 
 
 @pytest.mark.parametrize(("result", "expected", "agrees"), [

@@ -97,6 +97,7 @@ def test_an_interrupted_search_keeps_and_reports_what_it_measured(tmp_path, path
   words = ("tune", "--hlo", path, "--measurements=9", "--noearly", "--output", tmp_path / "out")
   done = commands.run(*words)
   assert done.returncode == 130 and "resumes" in done.stderr
+  assert "the best so far was measured as" in done.stderr
   result = files.read_json(tmp_path / "out" / "tuned.json")
   assert not result["finished"] and result["measurements"] == len(_lines(tmp_path / "out")) == 5
   before = list(_Session.asked)

@@ -46,13 +46,19 @@ class Traced:
     self.shapes: list[tuple[tuple[int, ...], ...]] = []
     self.opcodes: list[str] = []
     # This only determines shapes; nothing is computed.
-    jax.eval_shape(self._under({}, record=True), *arguments)
+    jax.eval_shape(self.under({}, record=True), *arguments)
 
   def lower(self, requests: Requests) -> jax.stages.Lowered:
     """The program with the layouts that are requested for some equations (by their number)."""
-    return jax.jit(self._under(requests)).lower(*self._arguments)
+    return jax.jit(self.under(requests)).lower(*self._arguments)
 
-  def _under(self, requests: Requests, record: bool = False) -> Callable[..., list[Any]]:
+  def under(self, requests: Requests, record: bool = False) -> Callable[..., list[Any]]:
+    """The program as a function, with the layouts that are requested for some equations.
+
+    Args:
+      requests: the layouts of output, input and kernel, by the number of the equation.
+      record: whether to add to `shapes` and `opcodes`.
+    """
     def program(*arguments: Any) -> list[Any]:
       counter = iter(range(1 << 30))
       return self._evaluate(self._closed.jaxpr, self._closed.consts, arguments, requests, counter,
