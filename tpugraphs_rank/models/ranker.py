@@ -270,17 +270,20 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
     late = []
     if self._late_projection is not None:
       late = [self._late_projection(view.graph_configs)]
+    costs = []
     if self._cost_projection is not None:
-      costs = tf.cast(view.config_costs, self._node_projection.compute_dtype)
-      late = [self._cost_projection(costs), costs]
-    if late:
-      lists = tf.shape(late[0])[:2]
+      totals = tf.cast(view.config_costs, self._node_projection.compute_dtype)
+      costs = [self._cost_projection(totals), totals]
+    if late or costs:
+      lists = tf.shape([*late, *costs][0])[:2]
       vectors = [tf.broadcast_to(value, tf.concat([lists, tf.shape(value)[2:]], 0))
                  for value in vectors] + late
-    joined = tf.concat(vectors, axis=-1)[:, tf.shape(view.reference_mask)[1]:]
+    joined = tf.concat(vectors, axis=-1)
     if dropout_seed is not None and self._dropout:
       mask = self._dropout_mask(tf.shape(joined)[0], joined.shape[-1], dropout_seed, 0)
       joined *= mask[:, None, :]
+    # Sums of few known terms: dropping them would only hide what is known.
+    joined = tf.concat([joined, *costs], axis=-1)[:, tf.shape(view.reference_mask)[1]:]
     return tf.squeeze(self._score(self._head(joined)), axis=-1)
 
   def _in_order(self, pooled: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
