@@ -134,7 +134,7 @@ def divide(dags: dags_lib.Dags, count: int, min_nodes: int | None = None,
   Args:
     dags: one graph per trace.
     count: number of training sub-graphs; the other parts get as many in proportion to SHARES.
-    min_nodes: the fewest nodes of a sub-graph; None: 100, or less if a part has none of so many.
+    min_nodes: the fewest nodes of a sub-graph; None: 100, or less if a part has none of that size.
     max_nodes: the most nodes of a sub-graph.
     seed: seed of all random choices.
 
