@@ -30,6 +30,7 @@ from tpugraphs_rank import metrics
 from tpugraphs_rank import run_config
 from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
+from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
@@ -41,7 +42,8 @@ FOLDS = 5
 RECIPE = "layout_xla_cpu_mixed"
 COLLECTION = "layout:xla_cpu:mixed"
 COSTS = ("none", "totals", "requests", "both")
-NETWORKS = {f"gnn_{costs}": {"layout_costs": costs, "members": 1} for costs in COSTS}
+NETWORKS: dict[str, dict[str, Any]] = {
+    f"gnn_{costs}": {"layout_costs": costs, "members": 1} for costs in COSTS}
 RANKERS = ("default_first", "trees", "trees_costs", *NETWORKS, "recipe")
 TOPS = (1, 5, 10)
 # The rankers that others are compared with.
@@ -109,8 +111,7 @@ def score(ranker: str, descriptor: pathlib.Path, folder: pathlib.Path) -> Scores
   data = run_config.DataConfig(collection=str(descriptor))
   valid = splits.load(data, "valid", 0).programs
   if ranker == "default_first":
-    scores = [-(blocks >= 0).any(axis=2).sum(axis=1) for program in valid
-              for blocks in [program.graph.layouts(program.indices)]]
+    scores = [-(_layouts(program) >= 0).any(axis=2).sum(axis=1) for program in valid]
   elif ranker.startswith("trees"):
     scores = _fit_trees(data, ranker == "trees_costs").score(valid)
   else:
@@ -119,10 +120,16 @@ def score(ranker: str, descriptor: pathlib.Path, folder: pathlib.Path) -> Scores
           for program, values in zip(valid, scores)}
 
 
+def _layouts(program: splits.ProgramView) -> np.ndarray:
+  assert isinstance(program.graph, graphs.LayoutGraph)
+  return program.graph.layouts(program.indices)
+
+
 def _fit_trees(data: run_config.DataConfig, costs: bool) -> trees.Trees:
   train = splits.load(data, "train", 0).programs
   table = trees.training_table(train, 0)
   if not costs:
+    assert isinstance(train[0].graph, graphs.LayoutGraph)
     kept = ~np.isin(table.columns.kept, tree_features.cost_columns(train[0].graph))
     table = table._replace(features=table.features[:, kept],
                            columns=trees.Columns(table.columns.kept[kept]))
@@ -160,7 +167,9 @@ def _measures(scores: Scores) -> dict[str, dict[str, float]]:
   for name, values in scores.items():
     path = next(path for split in ("train", "valid")
                 for path in [collection.location() / split / f"{name}.npz"] if path.exists())
-    runtimes = npz.load_graph(path).relative_runtime
+    graph = npz.load_graph(path)
+    assert isinstance(graph, graphs.LayoutGraph)
+    runtimes = graph.relative_runtime
     measured[name] = {"tau": metrics.kendall_tau(runtimes, np.array(values)), **{
         f"top{k}_slowdown": metrics.topk_slowdown(runtimes, np.array(values), k) for k in TOPS}}
   return measured
