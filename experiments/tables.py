@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/results from results/*.json.
+"""Writes the tables of README.md and docs from results/*.json.
 
   ./run tables
   ./run tables --check   # Exit status 1 if a page differs from the results.
@@ -19,6 +19,7 @@ from experiments import cone_study
 from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
+from experiments import soak_tables
 from experiments import tpu_layout_tables
 from experiments import tuning_study
 from experiments.benchmarks import report
@@ -55,16 +56,20 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "augmentation": augmentation_study.readme_table,
     "augmentation_labels": label_study.readme_table,
     "augmentation_layout": augmentation_study.readme_table,
+    "soak_inputs": soak_tables.inputs,
+    "soak_kills": soak_tables.kills,
 }
 # Several tables come from one file. Its name is that of the table without the suffix.
 _SUFFIXES = ("summary", "unseen_groups", "differences", "speedups", "streaming", "sizes",
-             "distances", "predictors", "graphs", "tau", "apart", "details", "across")
+             "distances", "predictors", "graphs", "tau", "apart", "details", "across", "inputs",
+             "kills")
 _SOURCES = {name: re.sub(f"_({'|'.join(_SUFFIXES)})$", "", name) for name in TABLES}
 
 
 def pages(root: pathlib.Path = ROOT) -> list[pathlib.Path]:
   """The Markdown files that contain tables."""
-  return [root / "README.md", *sorted((root / "docs" / "results").glob("*.md"))]
+  return [root / "README.md", *sorted((root / "docs" / "results").glob("*.md")),
+          root / "docs" / "how_it_works" / "robustness.md"]
 
 
 def table_names(text: str) -> list[str]:
@@ -100,7 +105,7 @@ def check_complete(texts: Iterable[str]) -> None:
   missing = sorted(set(TABLES) - present)
   if missing:
     raise errors.DataError(
-        f"README.md and docs/results lack the tables {', '.join(missing)}; mark the place of each "
+        f"README.md and docs lack the tables {', '.join(missing)}; mark the place of each "
         "with <!-- table NAME --> and <!-- end of table -->")
 
 

@@ -101,13 +101,14 @@ def _soak_inputs(report: dict[str, Any], arguments: argparse.Namespace, deadline
 def _soak_kills(report: dict[str, Any], arguments: argparse.Namespace, deadline: float) -> None:
   for name in arguments.commands:
     entry = report["commands"].setdefault(
-        name, {"kills": 0, "resumed": 0, "lost": 0, "different": 0, "leftovers": 0})
-    round_ = entry["resumed"]
-    while entry["kills"] < arguments.kills and time.monotonic() < deadline:
-      result = kills.trial(kills.COMMANDS[name], round_, arguments.kills - entry["kills"])
+        name, {"kills": 0, "trials": 0, "lost": 0, "different": 0, "leftovers": 0})
+    # A trial may end before its first kill.
+    while (entry["kills"] < arguments.kills and entry["trials"] < 2 * arguments.kills
+           and time.monotonic() < deadline):
+      result = kills.trial(
+          kills.COMMANDS[name], entry["trials"], arguments.kills - entry["kills"])
       for key, number in result.items():
         entry[key] += number
-      round_ += 1
       files.write_json(arguments.results, report)
     print(f"{name:<16} {entry}", flush=True)
 

@@ -131,8 +131,8 @@ def trial(command: Command, seed: int, most: int) -> dict[str, int]:
     most: kills at most.
 
   Returns:
-    The numbers of `kills`, `resumed` (1), and trials in which the result was `lost` (the command
-    could not resume), `different`, or had `leftovers`.
+    The numbers of `kills` (0 if the command ended before its time), `trials` (1), and trials in
+    which the result was `lost` (the command could not resume), `different`, or had `leftovers`.
   """
   rng = random.Random(seed)
   with tempfile.TemporaryDirectory() as temporary:
@@ -145,7 +145,7 @@ def trial(command: Command, seed: int, most: int) -> dict[str, int]:
     _run_to(command, data, whole, None)
     seconds = time.monotonic() - start
     killed = 0
-    result = {"kills": 0, "resumed": 1, "lost": 0, "different": 0, "leftovers": 0}
+    result = {"kills": 0, "trials": 1, "lost": 0, "different": 0, "leftovers": 0}
     try:
       for _ in range(min(most, 10)):
         if not _run_to(command, data, out, rng.uniform(0.1, 1.0) * seconds):
@@ -155,8 +155,7 @@ def trial(command: Command, seed: int, most: int) -> dict[str, int]:
     except subprocess.CalledProcessError as error:
       print(error.stderr, file=sys.stderr)
       result["lost"] = 1
-    # A trial in which the command ended before its time still counts as one, so that it ends.
-    result["kills"] = max(killed, 1)
+    result["kills"] = killed
     ours, theirs = contents(out, command.ignored), contents(whole, command.ignored)
     left = [name for name in ours if name.endswith((".partial", ".lock")) and name not in theirs]
     result["leftovers"] = int(bool(left))

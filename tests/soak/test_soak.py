@@ -54,4 +54,4 @@ def test_mutations_depend_on_the_seed_alone(tmp_path):
 def test_killed_packing_gives_the_same_files():
   result = kills.trial(kills.COMMANDS["pack"], 0, 3)
   assert result.pop("kills") >= 1
-  assert result == {"resumed": 1, "lost": 0, "different": 0, "leftovers": 0}
+  assert result == {"trials": 1, "lost": 0, "different": 0, "leftovers": 0}

@@ -1,0 +1,39 @@
+"""Tables of `results/soak.json`, which `./run soak` writes."""
+
+from typing import Any
+
+from tpugraphs_rank import tables
+
+# Reader -> what it reads, for readers of the documentation.
+_NAMES = {
+    "graph": "`.npz` graphs", "packed": "packed graphs", "packed_index": "indices of packed splits",
+    "hlo": "HLO protobufs", "raw": "raw measurements", "hlo_text": "HLO text",
+    "candidates": "candidates in `.npz` files", "config": "settings",
+    "layerdag_config": "settings of LayerDAG", "descriptor": "collections",
+    "run_config": "run directories: `config.json`", "status": "run directories: `status.json`",
+    "evidence": "run directories: `calibration.json`", "programs": "synthetic programs",
+    "eval_indices": "evaluation indices", "costs": "costs of operators",
+    "submission": "submissions", "trace": "execution traces", "dags": "files of graphs",
+    "normalizer": "run directories: `normalizer.npz`",
+    "checkpoint": "run directories: checkpoints", "layerdag_model": "LayerDAG models"}
+
+
+def inputs(stored: dict[str, Any]) -> str:
+  """The mutated inputs of each reader, and what it did with them."""
+  rows = []
+  for name, entry in stored["readers"].items():
+    counts = entry["counts"]
+    rows.append([_NAMES.get(name, name), f"{entry['inputs']:,}", *(
+        f"{counts.get(kind, 0):,}" for kind in (
+            "accepted", "refused", "untyped", "slow", "memory", "wrong"))])
+  return tables.markdown(
+      ["reader", "inputs", "accepted", "refused", "untyped errors", "above 2 s", "above 1 GB",
+       "wrongly accepted"], rows)
+
+
+def kills(stored: dict[str, Any]) -> str:
+  """The kills of each command, and what was wrong after it was resumed."""
+  return tables.markdown(
+      ["command", "kills", "lost", "different", "leftovers"],
+      [[f"`{name}`", *(f"{entry[key]:,}" for key in ("kills", "lost", "different", "leftovers"))]
+       for name, entry in stored["commands"].items()])
