@@ -54,8 +54,8 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "Rank your own program": {
         "rank": Command("Rank the configurations of your own program with a trained run", True),
-        "tune": Command("Tune any HLO program here: propose layouts, measure, adapt, repeat", True,
-                        "", _MEASURED),
+        "tune": Command("Tune any HLO program here: propose layouts, measure, adapt, repeat",
+                        kept=_MEASURED),
         "featurize": Command("Convert raw measurements and HLO programs to .npz graphs"),
         "make-collection": Command("Describe a folder of .npz graphs as a collection"),
     },

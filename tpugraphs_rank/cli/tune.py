@@ -1,14 +1,14 @@
-"""Tune any HLO program on this machine's CPU: propose layouts, measure, adapt, repeat.
+"""Tune any HLO program here: propose layouts, measure, adapt, repeat.
 
   tpugraphs-rank tune --hlo bundled:transformer_block --measurements 20 \\
       --output build/tuned
 
-The program is HLO before optimisation, as JAX, TensorFlow and XLA write it, or StableHLO. The first
-measurement is the default; the next few differ as much as possible. Then a model of the
-measurements so far chooses each next configuration; it sees what a simulated layout assignment says
-of each, and the scores of a run if there is one. The search ends after --measurements, after
---minutes, or when more is not expected to help. At last, four fresh processes measure the best and
-the default in turn. "No gain over the default" is an answer too.
+Works on this CPU. The program is HLO before optimisation, as JAX, TensorFlow and XLA write it, or
+StableHLO. The first measurement is the default; the next few differ as much as possible. Then a
+model of the measurements so far chooses each next configuration; it sees what a simulated layout
+assignment says of each, and the scores of a run if there is one. The search ends after
+--measurements, after --minutes, or when more is not expected to help. At last, four fresh processes
+measure the best and the default in turn. "No gain over the default" is an answer too.
 
 Written to OUTPUT:
 
@@ -28,6 +28,7 @@ from absl import flags
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.cli import app
 from tpugraphs_rank.collect.hlo import prepare
 from tpugraphs_rank.collect.hlo import tune
 from tpugraphs_rank.training import run_directory
@@ -68,6 +69,7 @@ def main(argv: list[str]) -> None:
     if run_directory.RunDirectory(values.run_dir).read_about().get("kind") != "layout":
       raise errors.CompatibilityError(
           f"{values.run_dir} ranks tiles; expected a run on layouts, or --run none")
+    app.require_tensorflow("--run")
     from tpugraphs_rank.training import run as run_lib  # Imports TensorFlow.
     run = run_lib.load_run(values.run_dir)
   output = pathlib.Path(values.output)
