@@ -48,7 +48,7 @@ def loaded():
   """Keeps loaded runs: loading one again would trace its model again, which takes seconds."""
   load = functools.cache(run_lib.load_run)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(run_lib, "load_run", lambda path, strict=False: load(str(path), strict))
+    patch.setattr(run_lib, "load_run", lambda path, *options: load(str(path), *options))
     yield
 
 
