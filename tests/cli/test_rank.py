@@ -48,7 +48,8 @@ def loaded():
   """Keeps loaded runs: loading one again would trace its model again, which takes seconds."""
   load = functools.cache(run_lib.load_run)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(run_lib, "load_run", lambda path, *options: load(str(path), *options))
+    patch.setattr(run_lib, "load_run", lambda path, strict=False, prior="analytic": load(
+        str(path), strict, prior))
     yield
 
 
