@@ -1,4 +1,4 @@
-"""Features of configurations from simulated effects: scale, codes, and independence of the order."""
+"""Features of configurations from simulated effects: scale, codes, independence of the order."""
 
 import numpy as np
 
