@@ -10,6 +10,7 @@ from tpugraphs_rank import api
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import metrics
+from tpugraphs_rank import recipes
 from tpugraphs_rank import run_config
 from tpugraphs_rank.training import run_directory
 
@@ -86,7 +87,7 @@ def test_settings_are_named_as_flags(tmp_path):
   assert resolved.loss == run_config.LossConfig(("mse",), (2.0,))
   assert resolved.data.data_root == str(tmp_path) and resolved.training.seed == 3
   assert resolved.data.collection == str(tmp_path / "c.json")
-  assert resolved.training.epochs == 18  # The recipe's.
+  assert resolved.training.epochs == recipes.read("tile_xla_cpu")["training"]["epochs"]
   collection = tgr.load_collection("tile:xla_cpu", "test").collection
   assert api.configuration(None, {}, collection).data.collection == "tile:xla_cpu"
 

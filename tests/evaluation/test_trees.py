@@ -9,9 +9,9 @@ from tests import synthetic
 from tests.data import changed
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
-from tpugraphs_rank.data import duplicates
 from tpugraphs_rank.costs import layout_features
 from tpugraphs_rank.costs import targets
+from tpugraphs_rank.data import duplicates
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import labels
 from tpugraphs_rank.data import splits

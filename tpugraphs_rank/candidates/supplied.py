@@ -246,8 +246,8 @@ def _check_layouts(rows: np.ndarray, configurable: Sequence[layouts.Site], sourc
   """Refuses layouts that do not order a tensor's axes; names configuration, node and tensor."""
   if not configurable:
     raise errors.DataError(
-        f"{source}: no node is configured, so there is nothing to rank; supply configurations of at "
-        "least one node")
+        f"{source}: no node is configured, so there is nothing to rank; supply configurations of "
+        "at least one node")
   ranks = np.array([[len(site.shapes[tensor]) if tensor < len(site.shapes) else 0
                      for tensor in range(tuning.TENSORS)] for site in configurable]
                    ).reshape(-1, tuning.TENSORS)

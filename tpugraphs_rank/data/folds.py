@@ -18,7 +18,7 @@ from tpugraphs_rank.data import registry
 
 KINDS = ("group", "family")
 _USED = ("train", "valid")
-# If no other group has validation programs, every so many training programs validate.
+# If no other group has validation programs, one in this many training programs validates.
 _EVERY = 8
 
 

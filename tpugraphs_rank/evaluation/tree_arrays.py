@@ -158,12 +158,12 @@ def _check(path: files.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   count, children = len(arrays["column"]), arrays["children"]
   places = np.arange(count)
   # Children come after their parents, so that no path is endless.
-  inner = (children > places[:, None]).all(axis=1) if children.shape == (count, 2) else np.zeros(0)
-  leaf = (children == places[:, None]).all(axis=1) if len(inner) == count else inner
   good = (
       0 < arrays["width"] <= _MOST_COLUMNS
-      and len(arrays["threshold"]) == len(arrays["value"]) == len(inner) == count > 0
-      and (inner | leaf).all() and children.max() < count
+      and len(arrays["threshold"]) == len(arrays["value"]) == count > 0
+      and children.shape == (count, 2) and children.max() < count
+      and np.logical_or((children > places[:, None]).all(axis=1),
+                        (children == places[:, None]).all(axis=1)).all()
       and len(arrays["columns"]) and arrays["columns"].min() >= 0
       and arrays["columns"].max() < arrays["width"]
       and arrays["column"].min() >= 0 and arrays["column"].max() < len(arrays["columns"])

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.costs import targets
 from tpugraphs_rank.data import graphs
@@ -127,17 +128,19 @@ def read(directory: run_directory.RunDirectory) -> TreeMember | None:
     values = files.read_json(directory / FILE)
     if not isinstance(values, Mapping):
       raise errors.DataError("expected an object")
-    return TreeMember(tree_arrays.read(directory / ARRAYS), *_numbers(values),
-                      targets.from_dict(values.get("target_facts", {}), ""))
+    return TreeMember(tree_arrays.read(directory / ARRAYS),
+                      facts=targets.from_dict(values.get("target_facts", {}), ""),
+                      **_numbers(values))
   except (errors.DataError, errors.MissingDataError) as error:
     raise errors.RunDirectoryError(
         f"{directory / FILE} or {ARRAYS} is damaged ({error}); restore both, or delete both and "
         "run the training command again, which fits the trees again") from error
 
 
-def _numbers(values: Mapping[str, Any]) -> list[float]:
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
   for name in _NUMBERS:
     value = values.get(name)
-    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
-      raise errors.DataError(f"{name} is {value!r}; expected a positive number")
-  return [float(values[name]) for name in _NUMBERS]
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not (
+        math.isfinite(value) and value > 0):
+      raise errors.DataError(f"{name} is {escaping.value(value)}; expected a positive number")
+  return {name: float(values[name]) for name in _NUMBERS}
