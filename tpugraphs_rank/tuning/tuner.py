@@ -258,7 +258,7 @@ def read_journal(path: pathlib.Path, space: spaces.Space) -> list[Measurement]:
     if not content:
       continue
     try:
-      line = json.loads(content)
+      line = files.parse_json(content, "the line")
       seconds = line["seconds"]
       measurement = Measurement(
           line["configuration"], math.inf if seconds is None else float(seconds),

@@ -101,7 +101,7 @@ def serve(folder: pathlib.Path, seed: int, requests: TextIO, answers: TextIO) ->
   answer({"status": "ready", "protocol": dataclasses.asdict(server._settings)})
   for line in requests:
     try:
-      answer(server.answer(json.loads(line)))
+      answer(server.answer(files.parse_json(line, "a request")))
     except errors.TpuGraphsRankError as error:
       answer({"status": "failed", "reason": str(error)})
 

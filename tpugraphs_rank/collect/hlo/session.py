@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank.collect import environment
 from tpugraphs_rank.collect.common import processes
 from tpugraphs_rank.collect.common import protocol
@@ -104,7 +105,7 @@ class Session:
             return {"status": "crashed", "reason": f"its process ended with status {status}"}
           self._read += content
     line, _, self._read = self._read.partition(b"\n")
-    return json.loads(line)
+    return files.parse_json(line, "the answer of the measuring process")
 
   def _end(self) -> None:
     process, self._process = self._process, None
