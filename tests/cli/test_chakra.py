@@ -61,6 +61,16 @@ def test_costs_ranks_and_forms(folder):
       5, 5]
 
 
+def test_costs_of_unknown_operators_are_refused(folder):
+  commands.run("chakra import", "--input", folder / "in", "--output", folder / "a.npz")
+  (folder / "costs.json").write_text(json.dumps(
+      {"attribute": "operator", "costs": {"aten::mn": {"duration_micros": 5}}}))
+  done = commands.run("chakra export", "--graphs", folder / "a.npz", "--output", folder / "out",
+                      "--costs", folder / "costs.json")
+  assert done.returncode == 1 and "expected values such as" in done.stderr
+  assert not (folder / "out").exists()
+
+
 def test_damaged_traces_are_skipped(folder):
   (folder / "in" / "cut.0.et").write_bytes((folder / "in" / "job.0.et").read_bytes()[:-3])
   words = ["chakra import", "--input", folder / "in", "--output", folder / "a.npz"]

@@ -9,7 +9,7 @@
 what the graph has; the rest stays.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import dataclasses
 from typing import Any
 
@@ -63,6 +63,36 @@ def parse(value: Any, source: str) -> Costs:
         f"{source}: 'attribute' must be a string and 'costs' an object with its values as keys")
   return Costs(value["attribute"], {
       word: _entry(entry, f"{source}: costs[{word!r}]") for word, entry in value["costs"].items()})
+
+
+def check(costs: Costs, vocabularies: Mapping[str, Collection[str]]) -> None:
+  """Checks that costs are for values that the graphs have.
+
+  Args:
+    costs: as `read` gives them.
+    vocabularies: for each attribute of the graphs its values.
+
+  Raises:
+    DataError: the graphs lack the attribute or a value; the message names the most similar one.
+  """
+  if costs.attribute not in vocabularies:
+    raise errors.DataError(
+        f"the costs are for values of {costs.attribute!r}, but the graphs have the attributes "
+        f"{', '.join(vocabularies)}; name one of them in the file of costs")
+  known = vocabularies[costs.attribute]
+  unknown = sorted(set(costs.fields) - set(known))
+  if unknown:
+    more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
+    raise errors.DataError(
+        f"the costs name {unknown[0]!r}{more}, which is no value of {costs.attribute!r} in the "
+        f"graphs{config.nearest(unknown[0], known)}; expected values such as "
+        f"{', '.join(sorted(known)[:3])}; correct the name in the file of costs, or remove it")
+
+
+def of_values(costs: Costs, names: Mapping[str, str]) -> Costs:
+  """The costs of some values, under other names; `names` holds the new name of each."""
+  return Costs(costs.attribute, {
+      names[word]: entry for word, entry in costs.fields.items() if word in names})
 
 
 def _entry(entry: Any, where: str) -> dict[str, int]:

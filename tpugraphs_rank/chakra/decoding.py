@@ -198,10 +198,7 @@ def _numbers(words: list[str] | None, name: str, known: dict[str, int], count: i
 
 def _apply(costs: costs_lib.Costs, words: dict[str, list[str]], columns: dict[str, np.ndarray]
            ) -> None:
-  if costs.attribute not in words:
-    raise errors.DataError(
-        f"the costs are for values of {costs.attribute!r}, but the graphs have the attributes "
-        f"{', '.join(words)}; name one of them in the file of costs")
+  costs_lib.check(dataclasses.replace(costs, fields={}), words)
   for index, word in enumerate(words[costs.attribute]):
     for field, number in costs.fields.get(word, {}).items():
       columns[field][index] = number

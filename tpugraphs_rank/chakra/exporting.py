@@ -157,10 +157,12 @@ def to_workloads(several: dags.Dags, settings: Settings = Settings(), report: Re
 
   Raises:
     DataError: a graph violates a rule: an unknown value, no costs, or communication of the ranks
-      that does not match; the message names the graph.
+      that does not match; the message names the graph. Or the costs name an unknown value.
     LimitError: fusing gives too many dependencies.
   """
   report = Report() if report is None else report
+  if settings.costs is not None:
+    costs_lib.check(settings.costs, vocabularies(several))
   for name, members in _workloads(several, settings).items():
     repeated = settings.ranks or 1 if len(members) == 1 else 1
     parts = [_prepared(several, graph, name, settings, report) for graph in members]
@@ -178,6 +180,25 @@ def to_workloads(several: dags.Dags, settings: Settings = Settings(), report: Re
     report.files += len(every_rank)
     report.nodes += sum(map(len, parts))
     yield Workload(name, every_rank, ends, groups, settings)
+
+
+def vocabularies(several: dags.Dags) -> dict[str, list[str]]:
+  """For each attribute the values that its vocabulary lists."""
+  return {name: words.astype(str).tolist()
+          for name, words in zip(several.x_names, several.vocabularies)}
+
+
+def without_cost(several: dags.Dags, costs: costs_lib.Costs | None = None
+                 ) -> Iterator[tuple[decoding.Nodes, np.ndarray]]:
+  """For each graph its nodes, and (n,) bool: those that cost nothing.
+
+  Raises:
+    DataError: a graph has a value, a type of node or a collective that cannot be exported.
+  """
+  for graph in range(len(several)):
+    nodes = decoding.decode(several, graph, costs)
+    _check_kinds(nodes, f"graph {graph}")
+    yield nodes, decoding.unusable(nodes)
 
 
 def write(folder: files.PathLike, several: dags.Dags, settings: Settings = Settings(),
@@ -298,7 +319,7 @@ def _check_kinds(nodes: decoding.Nodes, source: str) -> None:
     raise errors.DataError(
         f"{source}: {len(unknown):,} nodes have types that simulators do not know, such as "
         f"{node_kinds.type_name(int(nodes.types[unknown[0]]))}; give their type in a file "
-        "(--costs), or write the graph as it is (--zero_cost keep)")
+        "(--costs), or write the graph as it is (`chakra export --zero_cost keep`)")
   vague = np.flatnonzero(decoding.on_network(nodes) & (nodes.types == node_kinds.COMM_COLL)
                          & (nodes.collective == decoding.MISSING) & (nodes.size > 0))
   if len(vague):

@@ -10,6 +10,9 @@ learns the training part and samples new graphs: operators, devices, durations, 
 and collectives of each node, and the dependencies. OUTPUT/traces holds them as Chakra traces,
 one file for each rank, all ranks with the same collectives in the same order.
 
+Durations, operations and bytes are those of the traces, or those that --costs gives, a JSON file as
+for `tpugraphs-rank chakra export`. Synthetic graphs of which no node has a cost are left out.
+
 OUTPUT also holds the sub-graphs (training.npz, validation.npz, held_out.npz), the synthetic graphs
 (synthetic.npz), the generator, and report.json. `tpugraphs-rank chakra compare --run OUTPUT`
 compares synthetic with held-out graphs.
@@ -29,11 +32,13 @@ import numpy as np
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.chakra import costs as costs_lib
 from tpugraphs_rank.chakra import exporting
 from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.synthesis.dags import dags
 from tpugraphs_rank.synthesis.traces import generation
 from tpugraphs_rank.synthesis.traces import kinds
+from tpugraphs_rank.synthesis.traces import outputs
 from tpugraphs_rank.synthesis.traces import subgraphs
 
 
@@ -50,6 +55,7 @@ def define_flags() -> None:
   flags.DEFINE_integer("stitch", 1, "Number of sampled graphs that are joined into one trace, one "
                        "after another.", lower_bound=1)
   flags.DEFINE_integer("ranks", 2, "Number of ranks of each synthetic trace.", lower_bound=1)
+  flags.DEFINE_string("costs", None, "JSON file with the costs of kinds of nodes.")
   flags.DEFINE_integer("min_nodes", None, "Fewest nodes of a training sub-graph. By default 100, "
                        "or less if the traces are short.", lower_bound=2)
   flags.DEFINE_integer("max_nodes", subgraphs.MAX_NODES, "Most nodes of a training sub-graph.",
@@ -87,6 +93,7 @@ def main(argv: list[str]) -> None:
   values = flags.FLAGS
   nodes = node_range(values.nodes)
   output = pathlib.Path(values.output)
+  costs = costs_lib.read(values.costs) if values.costs else None
   settings = graphs_lib.Settings(
       control=values.control, reduced=True, max_operators=values.max_operators)
   read = [graphs_lib.read(path, settings) for path in graphs_lib.trace_files(values.input)]
@@ -101,6 +108,7 @@ def main(argv: list[str]) -> None:
       f"{len(graphs)} {part.replace('_', '-')}" for part, graphs in divided.parts.items())
       + f", of at least {divided.min_nodes} nodes; {divided.repeated} repeated traces and "
       f"{divided.twins} sub-graphs like training ones left out", flush=True)
+  outputs.check_costs(traces, divided.parts["training"], costs)
   for part, graphs in divided.parts.items():
     dags.save(output / f"{part}.npz", graphs)
 
@@ -118,20 +126,26 @@ def main(argv: list[str]) -> None:
       "made_by": "tpugraphs-rank chakra synthesize", "model": model.hash(), "seed": values.seed,
       "buckets": traces.provenance["buckets"]})
   dags.save(output / "synthetic.npz", synthetic)
-  written = _write_traces(output, synthetic, values)
+  exported = outputs.exportable(synthetic, costs)
+  written = _write_traces(output, exported, costs, values)
   figures = _figures(sampled, requested, divided, values)
-  files.write_json(output / "report.json", {**figures, "export": dataclasses.asdict(written)})
+  files.write_json(output / "report.json", {
+      **figures, "without_cost": len(synthetic) - len(exported),
+      "export": dataclasses.asdict(written)})
   print(f"{len(synthetic)} synthetic graphs of {synthetic.sizes.min()} to "
         f"{synthetic.sizes.max()} nodes; {figures['within_a_quarter']:.0%} of the samples within a "
         f"quarter of the requested size, {figures['abandoned']:.1%} of the draws abandoned, "
         f"{figures['graphs_per_cpu_second']:.1f} graphs per CPU second")
+  if len(exported) < len(synthetic):
+    print(f"{len(synthetic) - len(exported)} graphs left out of the traces: none of their nodes "
+          "has a cost")
   print(written)
   print(f"traces: {output / 'traces'}")
   print("next: " + commands.command("chakra", "compare", "--run", shlex.quote(str(output))))
 
 
-def _write_traces(output: pathlib.Path, synthetic: dags.Dags, values: flags.FlagValues
-                  ) -> exporting.Report:
+def _write_traces(output: pathlib.Path, synthetic: dags.Dags, costs: costs_lib.Costs | None,
+                  values: flags.FlagValues) -> exporting.Report:
   """Writes OUTPUT/traces; traces of an earlier call with the same output are replaced."""
   folder = output / "traces"
   listed = output / "traces.json"
@@ -139,7 +153,7 @@ def _write_traces(output: pathlib.Path, synthetic: dags.Dags, values: flags.Flag
     for name in files.read_json(listed):
       (folder / pathlib.PurePath(str(name)).name).unlink(missing_ok=True)
   shown = generation.obfuscate(synthetic, values.seed) if values.obfuscate else synthetic
-  report = exporting.write(folder, shown, exporting.Settings(ranks=values.ranks))
+  report = outputs.write(folder, shown, values.ranks, costs)
   files.write_json(listed, sorted(path.name for path in folder.iterdir()))
   return report
 

@@ -1,14 +1,20 @@
 """`chakra compare` on graphs in files; `chakra synthesize` on a trace that is too small."""
 
+import dataclasses
 import json
 
 import numpy as np
+import pytest
 
+from tests.chakra import samples
 from tests.helpers import commands
 from tests.synthesis.traces import test_subgraphs
+from tpugraphs_rank import errors
+from tpugraphs_rank.chakra import costs as costs_lib
 from tpugraphs_rank.chakra import exporting
 from tpugraphs_rank.chakra import traces
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.traces import outputs
 from tpugraphs_rank.synthesis.traces import report
 from tpugraphs_rank.synthesis.traces import subgraphs
 
@@ -58,6 +64,45 @@ def test_the_comparison_says_which_files_it_needs(tmp_path):
   assert "either --run, or --training, --held_out and --synthetic" in done.stderr
   done = commands.run("chakra", "compare", "--run", tmp_path / "none")
   assert done.returncode == 1 and "training.npz" in done.stderr
+
+
+def test_costs_are_checked_before_training(tmp_path):
+  operators = np.random.default_rng(0).choice(["aten::mm", "aten::mm", "aten::add"], 900).tolist()
+  step = samples.trace(samples.node(0), *(
+      samples.node(index, index - 1, name=operators[index]) for index in range(1, 900)))
+  traces.write(tmp_path / "host.0.et", step)
+  words = ["chakra", "synthesize", "--input", tmp_path / "host.0.et", "--output", tmp_path / "out"]
+  done = commands.run(*words)
+  assert done.returncode == 1 and not (tmp_path / "out").exists()
+  assert "nodes of the training sub-graphs have no cost" in done.stderr
+  assert "'aten::mm' in a file (--costs)" in done.stderr
+  (tmp_path / "costs.json").write_text(json.dumps(
+      {"attribute": "operator", "costs": {"aten::mn": {"duration_micros": 5}}}))
+  done = commands.run(*words, "--costs", tmp_path / "costs.json")
+  assert done.returncode == 1 and not (tmp_path / "out").exists()
+  assert "did you mean 'aten::mm'?" in done.stderr
+
+
+def test_costs_make_traces_exportable(tmp_path):
+  hosts = trace_dags(30).with_provenance({})
+  column = hosts.x_names.index("duration")
+  x = hosts.x.copy()
+  x[:, column] = 0
+  words = (*hosts.vocabularies[:column], np.array(["0"]))
+  hosts = dataclasses.replace(hosts, x=x, vocabularies=words)
+  costs = costs_lib.parse({"attribute": "operator", "costs": {
+      "mul": {"duration_micros": 7}, "add": {"duration_micros": 7}}}, "costs")
+  with pytest.raises(errors.DataError, match="have no cost"):
+    outputs.check_costs(hosts, hosts, None)
+  outputs.check_costs(hosts, hosts, costs)
+  assert len(outputs.exportable(hosts, costs)) == 1
+  with pytest.raises(errors.DataError, match="more operators"):
+    outputs.exportable(hosts, None)
+  report = outputs.write(tmp_path / "traces", hosts, 1, dataclasses.replace(
+      costs, fields={**costs.fields, "only_held_out": {"duration": 1}}))
+  assert report.fused == (hosts.x[:, 1] == 2).sum()
+  (path,) = (tmp_path / "traces").iterdir()
+  assert {node.duration_micros for node in traces.read(path).nodes} == {7}
 
 
 def test_traces_without_enough_nodes_are_refused_before_training(tmp_path):
