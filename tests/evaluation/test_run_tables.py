@@ -152,7 +152,7 @@ DAMAGES = {
     "status_no_object": (lambda path: (path / "status.json").write_text("3"),
                          "status.json holds int; expected an object"),
     "status_no_number": (lambda path: (path / "status.json").write_text('{"epoch": "4"}'),
-                         "status.json: epoch is '4'; expected a number"),
+                         "status.json: epoch is '4'; expected a number from 0"),
     "history_other": (lambda path: (path / "history.csv").write_text("a,b\n1,2\n"),
                       "history.csv has no column epoch"),
     "history_ragged": (lambda path: (path / "history.csv").write_text("a,b\n1,2\n1,2,3\n"),

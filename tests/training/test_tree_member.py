@@ -18,7 +18,8 @@ from tpugraphs_rank.training import tree_member
 WEIGHT = 0.5
 
 
-@pytest.fixture(scope="module", params=["tile", "layout"], name="trained")
+@pytest.fixture(scope="module", name="trained", params=[
+    "tile", pytest.param("layout", marks=pytest.mark.slow)])
 def _trained(request, tmp_path_factory):
   """A run of networks and trees: its configuration and directory."""
   folder = tmp_path_factory.mktemp(request.param)

@@ -28,6 +28,7 @@ import numpy as np
 
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import recipes
 from tpugraphs_rank.cli import collect
@@ -126,11 +127,12 @@ def generate(output: pathlib.Path, values: flags.FlagValues) -> str:
           f"--source={values.source} needs --like FILE: a programs.json file whose kinds and sizes "
           "are reproduced")
     like = files.read_json(values.like)
-    programs = sources.from_json(like, values.like)
-    kind = like.get("kind", "tile")  # Older files hold kernels.
-    if kind not in sources.LIMITS:
-      raise errors.DataError(f"{values.like}: kind is {kind!r}; expected one of "
+    # Older files hold kernels.
+    kind = like.get("kind", "tile") if isinstance(like, dict) else "tile"
+    if kind not in tuple(sources.LIMITS):
+      raise errors.DataError(f"{values.like}: kind is {escaping.value(kind)}; expected one of "
                              f"{', '.join(sources.LIMITS)}")
+    programs = sources.from_json(like, values.like)
     matched = sources.targets(programs, sources.LIMITS[kind])
     realized = sources.realize_controls(values.source, matched[:values.count], values.seed,
                                         sources.LIMITS[kind], values.first_number)

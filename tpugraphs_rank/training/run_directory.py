@@ -243,8 +243,10 @@ class RunDirectory:
       if (key in _COUNTS and value is not None and (type(value) is not int or value < 0)
           and not isinstance(value, dict)
           or key == "state" and not isinstance(value, str)):
+        expected = "a text" if key == "state" else "a number from 0"
         raise errors.RunDirectoryError(
-            f"{path}: {key} is {escaping.value(value)}; the run directory is damaged")
+            f"{path}: {key} is {escaping.value(value)}; expected {expected}: the run directory is "
+            "damaged")
     return status
 
   def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -193,7 +193,7 @@ def test_assembly_names_what_is_missing(tmp_path: pathlib.Path) -> None:
   with pytest.raises(errors.DataError, match="--repeat"):
     assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "tile:mine", seed=0)
   (tmp_path / "npz" / f"{STEMS[1]}.npz").write_bytes(b"PK broken")
-  with pytest.raises(errors.DataError, match="not a readable"):
+  with pytest.raises(errors.DataError, match="cannot be read"):
     assemble.assemble(tmp_path, tmp_path / "npz", tmp_path / "bundle", "tile:mine", seed=0)
 
 
