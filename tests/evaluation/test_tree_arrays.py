@@ -1,5 +1,7 @@
 """Boosted trees as arrays have the scores of scikit-learn, and damaged files are refused."""
 
+import functools
+
 import numpy as np
 import pytest
 from sklearn import ensemble
@@ -24,9 +26,20 @@ def _fit(seed, columns, binned):
   kept = trees.Columns(np.array(columns), edges)
   regressor = ensemble.HistGradientBoostingRegressor(
       max_iter=12, max_leaf_nodes=9, max_features=0.5, random_state=seed)
-  regressor.fit(kept.of(rows), rows[:, 0] * rows[:, 3] + rows[:, 5])
+  with trees.one_thread():
+    regressor.fit(kept.of(rows), rows[:, 0] * rows[:, 3] + rows[:, 5])
   return (tree_arrays.from_regressor(regressor, kept.kept, WIDTH, edges),
-          lambda values: regressor.predict(kept.of(values)))
+          functools.partial(_predicted, regressor, kept))
+
+
+def _predicted(regressor, kept, values):
+  with trees.one_thread():
+    return regressor.predict(kept.of(values))
+
+
+@pytest.fixture(scope="module", name="arrays")
+def _arrays():
+  return _fit(0, [5, 0, 3], False)[0]
 
 
 @pytest.mark.parametrize("binned", [False, True])
@@ -36,8 +49,7 @@ def test_the_scores_are_those_of_the_regressor(binned):
   np.testing.assert_allclose(arrays.scores(rows), expected(rows), rtol=0, atol=1e-12)
 
 
-def test_blocks_of_rows_change_nothing(monkeypatch):
-  arrays, _ = _fit(0, [5, 0, 3], False)
+def test_blocks_of_rows_change_nothing(arrays, monkeypatch):
   whole = arrays.scores(_rows(1))
   monkeypatch.setattr(tree_arrays, "_BLOCK", 50)
   assert (arrays.scores(_rows(1)) == whole).all()
@@ -51,15 +63,13 @@ def test_joined_fits_score_their_mean():
       np.mean([expected(rows) for _, expected in fits], axis=0), rtol=0, atol=1e-12)
 
 
-def test_a_file_holds_the_same_trees(tmp_path):
-  arrays, _ = _fit(0, [5, 0, 3], False)
+def test_a_file_holds_the_same_trees(arrays, tmp_path):
   tree_arrays.write(tmp_path / "trees.npz", arrays)
   assert (tree_arrays.read(tmp_path / "trees.npz").scores(_rows(1))
           == arrays.scores(_rows(1))).all()
 
 
-def test_rows_of_another_width_are_refused():
-  arrays, _ = _fit(0, [0, 3], False)
+def test_rows_of_another_width_are_refused(arrays):
   with pytest.raises(errors.DataError, match="7 features cannot score rows of 8"):
     arrays.scores(np.zeros([2, WIDTH + 1], np.float32))
 
@@ -73,8 +83,7 @@ def test_rows_of_another_width_are_refused():
     {"threshold": lambda x: x[1:]}, {"threshold": lambda x: np.full_like(x, np.nan)},
     {"value": lambda x: x.astype(str)}, {"baseline": lambda x: np.inf},
     {"width": lambda x: 0}, {"width": lambda x: 10 ** 9}])
-def test_a_damaged_file_is_refused(tmp_path, change):
-  arrays, _ = _fit(0, [5, 0, 3], False)
+def test_a_damaged_file_is_refused(arrays, tmp_path, change):
   (name, function), = change.items()
   values = arrays._asdict()
   values[name] = function(np.asarray(values[name]))
@@ -83,8 +92,7 @@ def test_a_damaged_file_is_refused(tmp_path, change):
     tree_arrays.read(tmp_path / "trees.npz")
 
 
-def test_a_file_without_an_array_is_refused(tmp_path):
-  arrays, _ = _fit(0, [0], False)
+def test_a_file_without_an_array_is_refused(arrays, tmp_path):
   values = arrays._asdict()
   del values["roots"]
   np.savez(tmp_path / "trees.npz", **values)
