@@ -17,7 +17,12 @@ OUTPUT also holds the sub-graphs (training.npz, validation.npz, held_out.npz), t
 (synthetic.npz), the generator, and report.json. `tpugraphs-rank chakra compare --run OUTPUT`
 compares synthetic with held-out graphs.
 
-After an interruption, the same command resumes.
+After an interruption, the same command resumes. A folder belongs to one set of traces and settings
+of the training; --count, --nodes, --stitch, --ranks, --costs and --obfuscate may change. The
+command then replaces the traces that it wrote, which OUTPUT/traces.json lists, and no other file.
+
+--obfuscate draws the new names at random and stores them in OUTPUT/private_names.json. Pass on
+OUTPUT/traces only: that file and the .npz files have the real names.
 """
 
 import dataclasses
@@ -33,13 +38,16 @@ from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.chakra import costs as costs_lib
-from tpugraphs_rank.chakra import exporting
 from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.synthesis.dags import dags
 from tpugraphs_rank.synthesis.traces import generation
 from tpugraphs_rank.synthesis.traces import kinds
 from tpugraphs_rank.synthesis.traces import outputs
 from tpugraphs_rank.synthesis.traces import subgraphs
+
+# Flags that decide on the training; a folder belongs to one set of them.
+_OF_TRAINING = ("control", "max_operators", "subgraphs", "min_nodes", "max_nodes", "epochs", "seed",
+                "threads")
 
 
 def define_flags() -> None:
@@ -109,6 +117,8 @@ def main(argv: list[str]) -> None:
       + f", of at least {divided.min_nodes} nodes; {divided.repeated} repeated traces and "
       f"{divided.twins} sub-graphs like training ones left out", flush=True)
   outputs.check_costs(traces, divided.parts["training"], costs)
+  outputs.check_settings(output, {
+      f"--{name}": values[name].value for name in _OF_TRAINING}, divided.parts["training"])
   for part, graphs in divided.parts.items():
     dags.save(output / f"{part}.npz", graphs)
 
@@ -127,7 +137,8 @@ def main(argv: list[str]) -> None:
       "buckets": traces.provenance["buckets"]})
   dags.save(output / "synthetic.npz", synthetic)
   exported = outputs.exportable(synthetic, costs)
-  written = _write_traces(output, exported, costs, values)
+  names = outputs.private_names(output, exported) if values.obfuscate else None
+  written = outputs.write(output, exported, values.ranks, costs, names)
   figures = _figures(sampled, requested, divided, values)
   files.write_json(output / "report.json", {
       **figures, "without_cost": len(synthetic) - len(exported),
@@ -142,20 +153,6 @@ def main(argv: list[str]) -> None:
   print(written)
   print(f"traces: {output / 'traces'}")
   print("next: " + commands.command("chakra", "compare", "--run", shlex.quote(str(output))))
-
-
-def _write_traces(output: pathlib.Path, synthetic: dags.Dags, costs: costs_lib.Costs | None,
-                  values: flags.FlagValues) -> exporting.Report:
-  """Writes OUTPUT/traces; traces of an earlier call with the same output are replaced."""
-  folder = output / "traces"
-  listed = output / "traces.json"
-  if listed.exists():
-    for name in files.read_json(listed):
-      (folder / pathlib.PurePath(str(name)).name).unlink(missing_ok=True)
-  shown = generation.obfuscate(synthetic, values.seed) if values.obfuscate else synthetic
-  report = outputs.write(folder, shown, values.ranks, costs)
-  files.write_json(listed, sorted(path.name for path in folder.iterdir()))
-  return report
 
 
 def _figures(sampled: generation.Sampled, requested: np.ndarray, divided: subgraphs.Divided,

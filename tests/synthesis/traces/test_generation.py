@@ -38,8 +38,9 @@ def test_obfuscated_graphs_have_no_names():
       [(np.array([[1, 0]]), np.array([[0, 1], [1, 0]]))], ("type", "operator"),
       (np.array(["COMM_COLL_NODE", "COMP_NODE"]), np.array(["secret_attention", "secret_mul"])),
       provenance={"buckets": {"per_octave": 2}, "workloads": ["secret_model"]})
-  hidden = generation.obfuscate(dags, 0)
-  assert sorted(hidden.vocabularies[1].tolist()) == ["op_1", "op_2"]
+  names = {"secret_attention": "op_2", "secret_mul": "op_1"}
+  hidden = generation.obfuscate(dags, names, 0)
+  assert hidden.vocabularies[1].tolist() == ["op_2", "op_1"]
   assert hidden.vocabularies[0].tolist() == ["COMM_COLL_NODE", "COMP_NODE"]
   assert hidden.provenance == {"buckets": {"per_octave": 2}}
   np.testing.assert_array_equal(hidden.x, dags.x)

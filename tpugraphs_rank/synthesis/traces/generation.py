@@ -169,22 +169,31 @@ def stitch(graphs: dags_lib.Dags, together: int) -> dags_lib.Dags:
                             provenance={**graphs.provenance, "stitched": together})
 
 
-def obfuscate(graphs: dags_lib.Dags, seed: int) -> dags_lib.Dags:
-  """Hides what a trace says in words: operators become op_1, op_2, ... in a random order.
+def obfuscate(graphs: dags_lib.Dags, names: Mapping[str, str], key: int) -> dags_lib.Dags:
+  """Hides what a trace says in words: operators get other names.
 
-  Node types, collectives and buckets of numbers stay, because simulators need them. Groups lose
-  the names of process groups. The provenance keeps only what is needed to read the buckets.
+  Node types, collectives and buckets of numbers stay, because simulators need them. The export
+  numbers process groups. The provenance keeps only what is needed to read the buckets. The nodes of
+  a level are shuffled: samples list them in the order of their kinds, that is, of their names.
+
+  Args:
+    graphs: the graphs.
+    names: the new name of each operator.
+    key: secret seed of the order of the nodes.
   """
-  rng = np.random.default_rng([seed, 31])
+  rng = np.random.default_rng(key)
   words = list(graphs.vocabularies)
   if "operator" in graphs.x_names:
     column = graphs.x_names.index("operator")
-    numbers = rng.permutation(len(words[column])) + 1
-    words[column] = np.array([f"op_{number}" for number in numbers])
-  hidden = dataclasses.replace(
-      graphs, vocabularies=tuple(words),
-      provenance={key: value for key, value in graphs.provenance.items() if key == "buckets"})
-  return dataclasses.replace(hidden, wl=hidden.hashes())
+    words[column] = np.array([names[str(word)] for word in words[column]])
+  shuffled = []
+  for graph in range(len(graphs)):
+    rows = graphs.nodes(graph)
+    order = rng.permutation(rows.stop - rows.start)
+    shuffled.append((np.argsort(order)[graphs.edges(graph)], graphs.x[rows][order]))
+  return dags_lib.canonical(
+      shuffled, graphs.x_names, words,
+      provenance={name: value for name, value in graphs.provenance.items() if name == "buckets"})
 
 
 def clear(folder: pathlib.Path) -> None:
