@@ -136,7 +136,7 @@ def main(argv: list[str]) -> int:
       f"{divided.twins} sub-graphs like training ones left out", flush=True)
   outputs.check_costs(traces, divided.parts["training"], costs)
   outputs.check_settings(output, {
-      f"--{name}": values[name].value for name in _OF_TRAINING}, divided.parts["training"])
+      f"--{name}": values[name].value for name in _OF_TRAINING}, traces)
   for part, graphs in divided.parts.items():
     dags.save(output / f"{part}.npz", graphs)
 

@@ -105,7 +105,7 @@ def private_names(output: pathlib.Path, graphs: dags_lib.Dags) -> Names:
   return Names(known, int(key, 16))
 
 
-def check_settings(output: pathlib.Path, settings: Mapping[str, Any], training: dags_lib.Dags
+def check_settings(output: pathlib.Path, settings: Mapping[str, Any], traces: dags_lib.Dags
                    ) -> None:
   """Stores the settings of a training in a new folder, or compares them with the stored ones.
 
@@ -120,9 +120,9 @@ def check_settings(output: pathlib.Path, settings: Mapping[str, Any], training: 
         f"{output} has {kept[0]}, but no {SETTINGS} that says which settings it belongs to; choose "
         "another --output")
   digest = hashlib.sha256()
-  for array in (training.x, training.src, training.dst, training.node_off, training.edge_off):
+  for array in (traces.x, traces.src, traces.dst, traces.node_off, traces.edge_off):
     digest.update(np.ascontiguousarray(array, np.int64).tobytes())
-  digest.update(repr(exporting.vocabularies(training)).encode())
+  digest.update(repr(exporting.vocabularies(traces)).encode())
   folder_settings.check(output, {**settings, "traces of --input": digest.hexdigest()[:16]})
 
 
