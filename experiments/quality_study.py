@@ -24,6 +24,7 @@ from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import files
 from tpugraphs_rank import recipes
 from tpugraphs_rank import run_config
+from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.evaluation import bootstrap
@@ -110,6 +111,33 @@ def figures(compared: comparison.Comparison) -> dict[str, dict[str, Any]]:
         name: {metric: interval.as_dict() for metric, interval in each.items()}
         for name, each in gains.items()}
   return result
+
+
+_ROWS = {ENSEMBLE: "ensemble", RESIDUAL: "its networks (residual GNN), no trees",
+         NO_PRIOR: "its networks, no trees, no prior", ATTENTION: "attention GNN",
+         baselines.BOOSTED_TREES: "boosted trees", baselines.LAMBDARANK: "LightGBM lambdarank",
+         baselines.ANALYTIC_COST: "analytic cost", "size_heuristic": "size heuristic",
+         "default_configuration": "default first", "random": "random"}
+
+
+def table(results: Mapping[str, Any]) -> str:
+  """One row per part of the test splits and ranker."""
+  rows = []
+  for part, rankers in results.items():
+    if not isinstance(rankers, Mapping) or CHOSEN not in rankers:
+      continue
+    gains = results[f"{part}, gains of {CHOSEN}"]
+    for name, title in _ROWS.items():
+      if name in rankers:
+        gain = gains.get(name, {}).get("kendall_tau")
+        rows.append([part, title, f"{rankers[name]['tau']['mean']:.3f}",
+                     *(f"{100 * rankers[name][f'top{k}_slowdown']['mean']:.1f} %"
+                       for k in (1, 5, 10)),
+                     "" if gain is None else
+                     f"{gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"])
+  return tables.markdown(
+      ["test programs", "ranker", "tau", "top-1", "top-5", "top-10", "gain of the ensemble, tau"],
+      rows)
 
 
 def main(argv: list[str]) -> None:

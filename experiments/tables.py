@@ -19,6 +19,7 @@ from experiments import cone_study
 from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
+from experiments import quality_study
 from experiments import soak_tables
 from experiments import tpu_layout_tables
 from experiments import tuning_study
@@ -44,6 +45,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "tpu_layouts_details": tpu_layout_tables.details,
     "tpu_layouts_across": tpu_layout_tables.across,
     "calibration": calibration_check.table,
+    "quality": quality_study.table,
     "tuning": tuning_study.table,
     "benchmark_speedups": report.speedup_table,
     "benchmark_streaming": report.streaming_table,
