@@ -41,3 +41,19 @@ def test_programs_that_are_computed_row_by_row(monkeypatch):
   parts = layout_features.LayoutFeatures(graph, targets.CPU)(np.array([1, 0, 2, 1]))
   for actual, expected in zip(parts, whole):
     np.testing.assert_array_equal(actual, expected[[1, 0, 2, 1]])
+
+
+def test_both_parts_of_a_batch_cost_one_simulation(monkeypatch):
+  graph = _program()
+  monkeypatch.setattr(layout_features, "_KEPT", 0)
+  computed = []
+  simulate = layout_assignment.Assignment.effects
+  monkeypatch.setattr(layout_assignment.Assignment, "effects", lambda own, layouts: (
+      computed.append(len(layouts)) or simulate(own, layouts)))
+  features = layout_features.LayoutFeatures(graph, targets.CPU)
+  first, again = features(np.array([1, 2])), features(np.array([1, 2]))
+  assert computed == [2]
+  for one, other in zip(first, again):
+    np.testing.assert_array_equal(one, other)
+  features(np.array([2, 1]))
+  assert computed == [2, 2]

@@ -46,6 +46,8 @@ class LayoutFeatures:
     self._mean = max(elements.mean(), 1.0)
     self._sum = self._mean * len(elements)
     self._kept: tuple[np.ndarray, np.ndarray] | None = None
+    # Rows and features of the last call: a batch asks for both parts, one after the other.
+    self._last: tuple[np.ndarray, tuple[np.ndarray, np.ndarray]] | None = None
 
   def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The features of the configurations `rows` (r,).
@@ -60,7 +62,10 @@ class LayoutFeatures:
     configs = self._graph.num_configs
     wide = 3 * len(self._graph.node_config_ids) * NUM_REQUEST_FEATURES
     if configs * wide > _KEPT:
-      return self._computed(rows)
+      last = self._last
+      if last is None or not np.array_equal(last[0], rows):
+        self._last = last = rows, self._computed(rows)
+      return last[1]
     if self._kept is None:
       self._kept = self._computed(np.arange(configs))
     totals, requests = self._kept

@@ -186,7 +186,7 @@ class Normalizer:
     """(c, k) float32: the scaled `tile_rows`, with costs if the normalizer was fitted with them."""
     rows = tile_rows(graph)
     if self.configs.columns.size and self.configs.columns[-1] >= rows.shape[1]:
-      rows = tile_rows(graph, costs=True)
+      rows = np.concatenate([rows, tile_cost.features(graph)], axis=1)
     return self.configs(rows)
 
   def arrays(self) -> dict[str, np.ndarray]:
