@@ -10,6 +10,7 @@ from typing import Any
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import termination
 from tpugraphs_rank.collect import environment
 from tpugraphs_rank.collect.common import processes
 from tpugraphs_rank.collect.common import protocol
@@ -54,9 +55,10 @@ class Session:
     command = [str(environment.python()), "-m", _MODULE, "--folder", str(self._folder.resolve()),
                "--seed", str(self._seed)]
     self._read = b""
-    self._process = subprocess.Popen(
-        command, env={**self._environment, **protocol.LAYOUT_ENVIRONMENT}, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE)
+    with termination.sigterm_postponed():
+      self._process = subprocess.Popen(
+          command, env={**self._environment, **protocol.LAYOUT_ENVIRONMENT}, stdin=subprocess.PIPE,
+          stdout=subprocess.PIPE)
     ready = self._answer()
     if ready["status"] != "ready":
       self._end()
