@@ -17,9 +17,9 @@ from tests.chakra import samples
 from tpugraphs_rank import errors
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import et_def_pb2
-from tpugraphs_rank.chakra import frames
 from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.chakra import traces
+from tpugraphs_rank.hlo import varint
 
 KINDS = ("double", "float", "int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32",
          "fixed64", "sfixed32", "sfixed64", "bool", "string", "bytes")
@@ -205,7 +205,7 @@ def test_every_truncation_of_json_is_an_error_or_a_shorter_trace(tmp_path):
 @pytest.mark.parametrize("compress", [False, True])
 def test_absurd_lengths_take_no_memory(tmp_path, length, compress):
   good = _bytes(samples.trace(samples.node(1)))
-  data = good + frames.varint(length) + b"rest"
+  data = good + varint.encoded(length) + b"rest"
   path = _saved(tmp_path, gzip.compress(data) if compress else data)
   tracemalloc.start()
   try:
@@ -297,7 +297,7 @@ def test_a_node_that_readers_take_for_the_end_is_not_written(tmp_path):
 def test_memory_of_iterating_is_that_of_one_node(tmp_path):
   path = tmp_path / "long.0.et"
   block = samples.node(5, *range(1000)).SerializeToString()
-  data = _bytes(samples.trace()) + (frames.varint(len(block)) + block) * 3000
+  data = _bytes(samples.trace()) + (varint.encoded(len(block)) + block) * 3000
   path.write_bytes(data)
   assert path.stat().st_size > 5 << 20
   tracemalloc.start()

@@ -165,13 +165,3 @@ def _length(content: BinaryIO, source: files.PathLike, unit: str,
   raise errors.DataError(
       f"{source}: expected the length of a message at {unit} {position:,}, but these bytes are no "
       "varint; the file is damaged, or no Chakra trace")
-
-
-def varint(number: int) -> bytes:
-  """A number of at least 0 as a varint."""
-  result = bytearray()
-  while number > 0x7F:
-    result.append(number & 0x7F | 0x80)
-    number >>= 7
-  result.append(number)
-  return bytes(result)

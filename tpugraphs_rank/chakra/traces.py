@@ -20,6 +20,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank.chakra import et_def_pb2
 from tpugraphs_rank.chakra import frames
 from tpugraphs_rank.chakra import json_form
+from tpugraphs_rank.hlo import varint
 
 Node = et_def_pb2.Node
 GlobalMetadata = et_def_pb2.GlobalMetadata
@@ -199,7 +200,7 @@ def _write_message(output: BinaryIO, message: Node | GlobalMetadata, path: files
     raise errors.DataError(
         f"cannot write {path}: {what} has {len(data):,} bytes; the limit for a message is "
         f"{frames.MAX_MESSAGE_BYTES:,}; shorten its texts")
-  output.write(frames.varint(len(data)) + data)
+  output.write(varint.encoded(len(data)) + data)
 
 
 def _other_kind(path: files.PathLike) -> str:

@@ -10,6 +10,7 @@ from google.protobuf import message as protobuf_message
 from google.protobuf import unknown_fields
 
 from tpugraphs_rank import errors
+from tpugraphs_rank.hlo import varint
 
 VARINT, FIXED_64, LENGTH_DELIMITED, FIXED_32 = 0, 1, 2, 5
 
@@ -17,8 +18,8 @@ VARINT, FIXED_64, LENGTH_DELIMITED, FIXED_32 = 0, 1, 2, 5
 def encoded(number: int, value: int | bytes) -> bytes:
   """A field as bytes: a number (0 or more), or the content of a string or message."""
   if isinstance(value, int):
-    return _varint(number << 3 | VARINT) + _varint(value)
-  return _varint(number << 3 | LENGTH_DELIMITED) + _varint(len(value)) + value
+    return varint.encoded(number << 3 | VARINT) + varint.encoded(value)
+  return varint.encoded(number << 3 | LENGTH_DELIMITED) + varint.encoded(len(value)) + value
 
 
 def undeclared(message: protobuf_message.Message, number: int) -> list[int | bytes]:
@@ -86,15 +87,6 @@ def _fields(content: bytes) -> Iterator[tuple[int, int, bytes, bytes]]:
       value = content[position:position + length]
       position += length
     yield tag >> 3, kind, value, content[start:position]
-
-
-def _varint(value: int) -> bytes:
-  result = bytearray()
-  while value >= 128:
-    result.append(value & 127 | 128)
-    value >>= 7
-  result.append(value)
-  return bytes(result)
 
 
 def _read_varint(content: bytes, position: int) -> tuple[int, int]:
