@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -22,17 +20,9 @@ with folder_locks.hold(sys.argv[1]):
 """
 
 
-def _holder(folder):
-  process = subprocess.Popen(
-      [sys.executable, "-c", _HOLDS, str(folder)], cwd=commands.ROOT, text=True,
-      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-  assert process.stdout.readline() == "ready\n"
-  return process
-
-
 def test_a_second_process_is_refused_with_the_first_and_a_killed_one_blocks_nobody(tmp_path):
   folder = tmp_path / "run"
-  with _holder(folder) as process:
+  with commands.started(_HOLDS, folder) as process:
     expected = f"run is in use by process {process.pid} on {socket.gethostname()}; wait for it with"
     with pytest.raises(errors.RunDirectoryError, match=expected):
       with folder_locks.hold(folder):

@@ -1,8 +1,6 @@
 """Temporary files: those of killed processes disappear, and those of living ones stay."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -22,20 +20,13 @@ with files.atomic_write(sys.argv[1]) as file:
 """
 
 
-def _writer(path):
-  process = subprocess.Popen(
-      [sys.executable, "-c", _WRITES, str(path)], cwd=commands.ROOT, text=True,
-      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-  assert process.stdout.readline() == "ready\n"
-  return process
-
-
 def _names(folder):
   return sorted(path.name for path in folder.iterdir())
 
 
 def test_the_file_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(tmp_path):
-  with _writer(tmp_path / "killed") as killed, _writer(tmp_path / "living") as living:
+  with (commands.started(_WRITES, tmp_path / "killed") as killed,
+        commands.started(_WRITES, tmp_path / "living") as living):
     killed.kill()
     killed.wait()
     assert len(_names(tmp_path)) == 2

@@ -58,6 +58,15 @@ def run_process(*words: Any, cwd: pathlib.Path = ROOT, **options: Any
                         stdin=subprocess.DEVNULL, check=False, **options)
 
 
+def started(program: str, *arguments: Any) -> subprocess.Popen[str]:
+  """Starts a Python program, and returns when it has printed "ready". It reads its input next."""
+  process = subprocess.Popen(
+      [sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT, text=True,
+      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+  assert process.stdout is not None and process.stdout.readline() == "ready\n"
+  return process
+
+
 def _words(words: Sequence[Any]) -> list[str]:
   """The words of a command line; the first may hold several, as in "submission merge"."""
   return [*str(words[0]).split(), *map(str, words[1:])] if words else []

@@ -32,10 +32,10 @@ from tpugraphs_rank.evaluation import per_graph
 from tpugraphs_rank.evaluation import result_tables
 from tpugraphs_rank.evaluation import run_files
 from tpugraphs_rank.evaluation import task as task_lib
+from tpugraphs_rank.training import run_directory
 
 _logger = logging.getLogger(__name__)
 
-_DONE = ("finished", "stopped_early")
 _LEFT_OUT = "left_out"
 _SHOWN = ("kendall_tau", "top1_slowdown", "top10_slowdown")
 
@@ -263,14 +263,13 @@ def _stored(folder: pathlib.Path, ranker: str, compute: Callable[[], pd.DataFram
 
 def _same_run(config: run_config.RunConfig, folder: pathlib.Path) -> bool:
   """Whether the fold's run exists and is finished; raises if it has other settings."""
-  from tpugraphs_rank.training import run_directory
   directory = run_directory.RunDirectory(folder / "run")
   if not (directory / "config.json").exists():
     return False
   folder_settings.refuse_if_different(
       directory.path, config_lib.differences(directory.read_config(), config),
       "Choose another --output, or the stored settings (--epochs) to resume")
-  return directory.read_status().get("state") in _DONE
+  return directory.read_status().get("state") in run_directory.DONE
 
 
 def _trained_scores(config: run_config.RunConfig, run_dir: pathlib.Path, task: task_lib.Task,
@@ -279,7 +278,7 @@ def _trained_scores(config: run_config.RunConfig, run_dir: pathlib.Path, task: t
   from tpugraphs_rank.training import run as run_lib
   from tpugraphs_rank.training import trainer
   result = trainer.Trainer(config).train(run_dir)
-  if result.state not in _DONE:
+  if result.state not in run_directory.DONE:
     raise errors.TrainingError(
         f"the training in {run_dir} was {result.state}; run the same command again to resume it")
   return run_lib.load_run(run_dir, strict).score_programs(task.programs)

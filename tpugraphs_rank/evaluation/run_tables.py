@@ -22,7 +22,7 @@ from tpugraphs_rank.training import run_directory
 
 _logger = logging.getLogger(__name__)
 
-DONE = ("finished", "stopped_early")
+DONE = run_directory.DONE
 NOT_STARTED, DAMAGED = "not_started", "damaged"
 
 # A folder with one of these files is a run directory, even if other files are missing. metrics.json

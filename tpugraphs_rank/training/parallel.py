@@ -18,7 +18,6 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank import termination
 from tpugraphs_rank.training import run_directory
 
-_DONE = (run_directory.FINISHED, run_directory.STOPPED_EARLY)
 # Seconds between two looks at how far the runs are.
 _POLL_SECONDS = 1.0
 # Seconds that an ended process has to leave by itself.
@@ -127,7 +126,7 @@ def _is_done(path: pathlib.Path, config: run_config.RunConfig) -> bool:
   if not (directory / "config.json").exists():
     return False
   directory.open(config, {})
-  return directory.read_status().get("state") in _DONE
+  return directory.read_status().get("state") in run_directory.DONE
 
 
 def _epochs(path: pathlib.Path) -> int:

@@ -116,8 +116,8 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
                  for which in ("learned", "analytic", "gated")))
   return tile_prior.Prior(
       weights, gate, novelty_lib.Novelty(novelty_lib.profile(one.graph) for one in programs),
-      _deviation(score(chosen)), _deviation([kernel.log_cost(weights) for kernel in kernels]),
-      facts, figures)
+      trees.mean_deviation(score(chosen)),
+      trees.mean_deviation([kernel.log_cost(weights) for kernel in kernels]), facts, figures)
 
 
 class _Kernel:
@@ -154,11 +154,6 @@ def _binned(table: trees.Table) -> trees.Table:
   return table._replace(features=np.stack(columns, axis=1).astype(np.uint8))
 
 
-def _deviation(values: Sequence[np.ndarray]) -> float:
-  """The mean standard deviation within a program."""
-  return max(float(np.mean([np.std(one) for one in values])), 1e-6)
-
-
 def _folds(groups: Sequence[str]) -> list[np.ndarray]:
   """Programs by group; if there are many groups, several share a fold."""
   names = sorted(set(groups))
@@ -190,8 +185,8 @@ def _held_out(kernels: Sequence[_Kernel], table: trees.Table, folds: Sequence[np
     learned = [scores[owner == place] for place in range(len(kernels))]
     weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in rest)
     novelty = novelty_lib.Novelty(kernel.profile for kernel in rest)
-    deviation = _deviation([learned[place] for place in np.unique(owner[train])])
-    of_cost = _deviation([kernel.log_cost(weights) for kernel in rest])
+    deviation = trees.mean_deviation([learned[place] for place in np.unique(owner[train])])
+    of_cost = trees.mean_deviation([kernel.log_cost(weights) for kernel in rest])
     result = []
     for kernel, place in zip(out, fold):
       cost = -kernel.log_cost(weights) / of_cost

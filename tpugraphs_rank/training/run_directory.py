@@ -43,12 +43,13 @@ from tpugraphs_rank import folder_settings
 from tpugraphs_rank import partials
 from tpugraphs_rank import run_config
 
-# States of a run. Training is over in the first two.
+# States of a run.
 FINISHED = "finished"  # All epochs are done.
 STOPPED_EARLY = "stopped_early"  # Validation stopped improving.
 INTERRUPTED = "interrupted"
 FAILED = "failed"
 TRAINING = "training"
+DONE = (FINISHED, STOPPED_EARLY)  # Training is over.
 
 BUNDLED = "bundled:"
 _BUNDLED_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "bundled" / "models"

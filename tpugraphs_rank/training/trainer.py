@@ -6,7 +6,7 @@ Training starts from the first of these that applies:
   3. initial weights from the seed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import itertools
 import logging
@@ -254,14 +254,17 @@ class Trainer:
       self._fit_prior(directory)
     return Result(directory, state, progress.epoch, progress.best_epoch, progress.best_metrics)
 
+  def _views(self, members: Sequence[batches.PreparedGraph]) -> list[splits.ProgramView]:
+    """Prepared programs as they were read, with their hardware."""
+    return [splits.ProgramView(member.graph, member.choice, member.runtimes, self.collection.facts)
+            for member in members]
+
   def _fit_trees(self, directory: run_directory.RunDirectory) -> None:
     """Writes the boosted trees of the ensemble, if the settings have some and they do not exist."""
     model, seed = self.config.model, self.config.training.seed
     if not model.trees_weight or (directory / tree_member.FILE).exists():
       return
-    train, valid = ([splits.ProgramView(
-        member.graph, member.choice, member.runtimes, self.collection.facts) for member in members]
-                    for members in (self.train_graphs, self.valid_graphs))
+    train, valid = self._views(self.train_graphs), self._views(self.valid_graphs)
     _logger.info("fitting the boosted trees of the ensemble")
     networks = run_lib.Run(directory, prior=tile_prior.NONE, networks_only=True).score_programs(
         tree_member.sample(train, seed))
@@ -273,8 +276,7 @@ class Trainer:
     if self.config.model.prior == tile_prior.NONE or self.collection.kind != "tile" or (
         directory / tile_prior.FILE).exists():
       return
-    programs = [splits.ProgramView(member.graph, member.choice, member.runtimes)
-                for member in self.train_graphs]
+    programs = self._views(self.train_graphs)
     reason = prior_fitting.reason_without(self.collection, programs)
     if reason:
       _logger.info("no analytic prior: %s", reason)

@@ -88,20 +88,15 @@ def fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView]
   arrays = tree_arrays.joined([
       tree_arrays.from_regressor(one.regressor, table.columns.kept, width, table.columns.edges)
       for table, one in every])
-  member = TreeMember(arrays, weight, _deviation(networks), 1.0, facts)
+  member = TreeMember(arrays, weight, trees.mean_deviation(networks), 1.0, facts)
   own = [arrays.scores(tree_features.features(program.graph, program.indices, facts))
          for program in sample(train, seed)]
-  return dataclasses.replace(member, tree_deviation=_deviation(own))
+  return dataclasses.replace(member, tree_deviation=trees.mean_deviation(own))
 
 
 def sample(train: Sequence[splits.ProgramView], seed: int) -> list[splits.ProgramView]:
   """The training programs, thinned: on these the deviations are measured."""
   return trees.thin(train, _MOST_ROWS, np.random.default_rng([seed, 6]))
-
-
-def _deviation(values: Sequence[np.ndarray]) -> float:
-  """The mean standard deviation within a program."""
-  return max(float(np.mean([np.std(one) for one in values])), 1e-6)
 
 
 def write(directory: run_directory.RunDirectory, member: TreeMember) -> None:
