@@ -13,7 +13,9 @@ _NAMES = {
     "run_config": "run directories: `config.json`", "status": "run directories: `status.json`",
     "evidence": "run directories: `calibration.json`", "programs": "synthetic programs",
     "eval_indices": "evaluation indices", "costs": "costs of operators",
-    "submission": "submissions", "trace": "execution traces", "dags": "files of graphs",
+    "submission": "submissions", "trace": "execution traces, binary",
+    "trace_packed": "execution traces, gzip", "trace_text": "execution traces, jsonizer's text",
+    "trace_json": "execution traces, JSON of the feeder and of PyTorch", "dags": "files of graphs",
     "normalizer": "run directories: `normalizer.npz`",
     "checkpoint": "run directories: checkpoints", "layerdag_model": "LayerDAG models"}
 

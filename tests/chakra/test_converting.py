@@ -363,7 +363,7 @@ def test_ranks_follow_from_groups_or_the_user():
 
 
 def test_faulty_programs_and_settings():
-  with pytest.raises(errors.DataError, match="nothing to simulate"):
+  with pytest.raises(errors.DataError, match="pass a program that computes"):
     _convert("ENTRY e {\n  ROOT x = f32[8] parameter(0)\n}")
   with pytest.raises(errors.DataError, match="dimension 0 has no known size"):
     _convert("ENTRY e {\n  x = f32[?] parameter(0)\n  ROOT y = f32[?] negate(x)\n}")
@@ -494,6 +494,17 @@ def test_the_text_of_a_program_gives_the_same_traces(tmp_path):
 
 
 # ---- the command ---------------------------------------------------------------------------------
+
+
+def test_ranks_that_run_copies_are_announced():
+  text = _program("ROOT x = f32[8] negate(p)")
+  copies = "each of the 8 ranks runs a copy of it"
+  for changes in ({"ranks": 8}, {"topology": (4, 2)}):
+    workload = _convert(text, **changes)
+    assert workload.world.ranks == 8 and copies in str(workload)
+  assert "a copy" not in str(_convert(text))
+  reduced = _program("ROOT x = f32[8] all-reduce(p), replica_groups={}, to_apply=add")
+  assert "a copy" not in str(_convert(reduced, ranks=8))
 
 
 def test_the_command_writes_all_ranks_or_nothing(tmp_path):

@@ -202,6 +202,19 @@ def test_kinds_that_simulators_do_not_know():
     _export(_dags(samples.trace(samples.node(1, kind=12, duration=5))))
   with pytest.raises(errors.DataError, match="do not state their kind"):
     _export(_dags(samples.trace(samples.node(1, kind=COLL, comm_size=5))))
+  odd = _dags(samples.trace(
+      samples.node(1, kind=COLL, comm_size=5, comm_type=99), samples.node(2, 1, kind=-3)))
+  with pytest.raises(errors.DataError, match="NODE_TYPE_-3; give their type in a file"):
+    _export(odd)
+  kept, = _export(odd, zero_cost="keep")
+  assert [node.type for node in kept.nodes] == [COLL, -3]
+  typed = {"attribute": "type", "costs": {"NODE_TYPE_-3": {"type": "COMP_NODE"}}}
+  with pytest.raises(errors.DataError, match="COLLECTIVE_99; give their comm_type in a file"):
+    _export(odd, costs=costs.parse(typed, "c"))
+  # What the message advises works.
+  typed["costs"]["COMM_COLL_NODE"] = {"comm_type": "BARRIER"}
+  trace, = _export(odd, costs=costs.parse(typed, "c"))
+  assert attributes.get(trace.nodes[0], "comm_type") == et_def_pb2.BARRIER
 
 
 # ---- costs ---------------------------------------------------------------------------------------
@@ -235,8 +248,8 @@ def test_graphs_of_another_kind_need_costs():
 
 @pytest.mark.parametrize("value, message", [
     ([], "expected an object with the keys"), ({"attribute": "a"}, "expected an object"),
-    ({"attribute": 3, "costs": {}}, "must be a string"),
-    ({"attribute": "a", "costs": {"b": {}}}, r"costs\['b'\]: expected an object"),
+    ({"attribute": 3, "costs": {}}, "'attribute' is 3 and 'costs' is {}; expected the name"),
+    ({"attribute": "a", "costs": {"b": {}}}, r"costs\['b'\] is {}; expected an object"),
     ({"attribute": "a", "costs": {"b": {"num_op": 3}}}, "did you mean 'num_ops'"),
     ({"attribute": "a", "costs": {"b": {"num_ops": -3}}}, "num_ops is -3"),
     ({"attribute": "a", "costs": {"b": {"num_ops": True}}}, "num_ops is True"),

@@ -271,7 +271,7 @@ def test_chosen_attributes_and_frequent_operators():
       graphs.Settings(**change)
 
 
-def test_files_of_folders(tmp_path):
+def test_files_of_folders(tmp_path, caplog):
   for name in ("b.1.et", "a.json", "c.et.gz", "notes.txt", "._b.1.et"):
     (tmp_path / name).touch()
   (tmp_path / "empty").mkdir()
@@ -280,6 +280,14 @@ def test_files_of_folders(tmp_path):
   for path in (tmp_path / "empty", tmp_path / "missing"):
     with pytest.raises(errors.MissingDataError):
       graphs.trace_files([path])
+  assert "passed over" not in caplog.text
+  for name in ("one/a.0.et", "one/deep/b.0.et", "two/c.0.json", ".hidden/d.0.et", "one/notes.txt"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+  with caplog.at_level("INFO"):
+    assert len(graphs.trace_files([tmp_path])) == 3
+  assert (f"passed over 3 folders with 3 traces ({tmp_path}/one, {tmp_path}/one/deep, "
+          f"{tmp_path}/two); pass these folders as well") in caplog.text
 
 
 # ---- summaries -----------------------------------------------------------------------------------
@@ -312,6 +320,17 @@ def test_a_summary():
   assert len(result["faults"]) == 2
   text = summary.text(result)
   assert "num_ops is uint64_val (nodes: 1)" in text and "cycle of 5 nodes" in text
+
+
+def test_a_summary_of_unknown_types_and_collectives():
+  trace = samples.trace(
+      samples.node(0, kind=12, duration=5), samples.node(1, 0, kind=-3, duration=5),
+      samples.node(2, 1, kind=node_kinds.COMM_COLL, is_cpu_op=False, comm_type=99, comm_size=8))
+  result = summary.summarize(trace, "job")
+  assert result["types"] == {"COMM_COLL_NODE": 1, "NODE_TYPE_-3": 1, "NODE_TYPE_12": 1}
+  text = summary.text(result)
+  assert "nodes of unknown types: 2; simulators do not know them" in text
+  assert "collectives of unknown kinds: 1;" in text
 
 
 # ---- real traces ---------------------------------------------------------------------------------

@@ -20,6 +20,18 @@ def test_files_appear_together_or_not_at_all(tmp_path):
   assert os.listdir(tmp_path / "a") == ["one.0.et"]
 
 
+def test_groups_of_an_earlier_run_are_refused(tmp_path):
+  (tmp_path / "job.comm_groups").write_text('{"1": [0, 1]}')
+  with pytest.raises(errors.OutputError, match="has groups of ranks already, such as job.comm_gr"):
+    with trace_folders.staged(tmp_path):
+      pass
+  (tmp_path / "job.0.et").write_text("1")
+  with pytest.raises(errors.OutputError, match="has traces already, such as job.0.et"):
+    with trace_folders.staged(tmp_path):
+      pass
+  assert sorted(os.listdir(tmp_path)) == ["job.0.et", "job.comm_groups"]
+
+
 def test_leftovers_of_dead_processes_disappear(tmp_path):
   for name in (".traces-1.partial", ".traces-99999-0123456789abcdef.partial"):
     (tmp_path / name).mkdir()

@@ -38,6 +38,7 @@ def test_train_then_sample(tmp_path):
   samples = dags_lib.load(tmp_path / "a.npz")
   assert len(samples) == 6 and (samples.label("runtime") == 0.5).all()
   assert samples.provenance["seed"] == 2 and samples.provenance["graphs_per_cpu_second"] > 0
+  assert "requested runtime" not in sampled.stderr
   again = _run("sample", *sample, "--output", tmp_path / "b.npz", "--labels_from",
                tmp_path / "graphs.npz")
   assert again.returncode == 0, again.stderr
@@ -46,6 +47,7 @@ def test_train_then_sample(tmp_path):
       dags_lib.load(tmp_path / "b.npz").label("runtime"), graphs.label("runtime")[:6])
   for arguments, message in (
       (["--labels=runtime"], "--labels has 'runtime'; expected NAME=NUMBER"),
+      (["--labels=runtime=99,speed=1"], "requested runtime: 99; in the training graphs: "),
       (["--labels=speed=1"], "this model was trained on the conditions: runtime, size"),
       (["--run_dir", tmp_path / "none"], "no file")):
     failed = _run("sample", *sample, "--output", tmp_path / "c.npz", *arguments)

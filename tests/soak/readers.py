@@ -6,9 +6,11 @@ accepts.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import gzip
 import json
 import math
 import pathlib
+import random
 from typing import Any
 
 import numpy as np
@@ -387,6 +389,40 @@ def _sound_traces(folder: pathlib.Path) -> list[bytes]:
   return found
 
 
+def _sound_packed_traces(folder: pathlib.Path) -> list[bytes]:
+  return [gzip.compress(content, mtime=0) for content in _sound_traces(folder)]
+
+
+def _packed_trace(data: bytes, rng: random.Random) -> bytes:
+  """A damaged trace that is compressed, or a damaged compressed one."""
+  if rng.random() < 0.5:
+    return mutators.raw(data, rng)
+  return gzip.compress(mutators.protobuf(gzip.decompress(data), rng), 1, mtime=0)
+
+
+def _sound_trace_texts(folder: pathlib.Path) -> list[bytes]:
+  found = []
+  for trace in (samples.training_step(), samples.every_kind()):
+    traces.write(folder / "sound.json", trace)
+    found.append((folder / "sound.json").read_bytes())
+  return found
+
+
+def _sound_trace_values(folder: pathlib.Path) -> list[bytes]:
+  del folder
+  tensor = [[3, 5, 0, 20, 4, "cuda:0"]]
+  calls = [{"id": number, "name": name, "ctrl_deps": 1, "inputs": {"values": tensor},
+            "outputs": {"values": tensor}, "attrs": [{"name": "tid", "type": "uint64", "value": 1}],
+            "exclusive_dur": 2.5} for number, name in enumerate(
+                ("aten::mm", "nccl:all_reduce", "record_param_comms"), start=2)]
+  feeder = [{"Id": 1, "Name": "a", "NodeType": 4, "runtime": 3, "num_ops": 9, "tensor_size": "64"},
+            {"Id": 2, "NodeType": 7, "data_deps": [1], "comm_type": "ALL_REDUCE", "comm_size": 9,
+             "involved_dim": [True, False], "is_cpu_op": False, "note": {"a": [None]}}]
+  return [json.dumps(value).encode() for value in (
+      {"schema": "1.0.2-chakra.0.0.4", "pid": 7, "nodes": calls},
+      {"workload_graph": feeder, "hostname": "x"})]
+
+
 def _read_trace(folder: pathlib.Path) -> Any:
   path = folder / "input.et"
   trace = traces.read(path)
@@ -480,6 +516,9 @@ _ALL = (
            lambda folder: costs.read(folder / "input.json")),
     Reader("submission", "input.csv", _sound_submission, mutators.text, _read_submission),
     Reader("trace", "input.et", _sound_traces, mutators.protobuf, _read_trace),
+    Reader("trace_packed", "input.et", _sound_packed_traces, _packed_trace, _read_trace),
+    Reader("trace_text", "input.et", _sound_trace_texts, mutators.text, _read_trace),
+    Reader("trace_json", "input.et", _sound_trace_values, mutators.as_json, _read_trace),
     Reader("dags", "input.npz", _sound_dags, mutators.npz, _read_dags),
     Reader("normalizer", "input.npz", _sound_normalizer, mutators.npz, _read_normalizer),
     Reader("checkpoint", "input.npz", _sound_checkpoint, mutators.npz, _read_checkpoint, True),

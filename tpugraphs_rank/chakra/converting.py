@@ -89,6 +89,7 @@ class Workload:
     groups: the ranks of each process group, by `pg_name`.
     notes: what did not follow from the program alone.
     unpartitioned: whether the program has several partitions but no communication yet.
+    copied: whether there are several ranks without communication for another reason.
     settings: of the conversion.
   """
 
@@ -98,6 +99,7 @@ class Workload:
   groups: Mapping[str, tuple[int, ...]]
   notes: hlo_program.Notes
   unpartitioned: bool
+  copied: bool
   settings: Settings
 
   def trace(self, rank: int) -> traces.Trace:
@@ -161,6 +163,9 @@ class Workload:
     if self.unpartitioned:
       text.append(f"the program is not partitioned yet, so each of the {world.ranks:,} ranks runs "
                   "all of it without communication; convert the program after optimisation instead")
+    if self.copied:
+      text.append(f"the program does not communicate, so each of the {world.ranks:,} ranks runs a "
+                  "copy of it; for a distributed program, compile it for several devices first")
     return "\n".join(text)
 
 
@@ -196,11 +201,13 @@ def convert(module: hlo_pb2.HloModuleProto, source: str, settings: Settings = Se
   operations = program.operations
   if not operations:
     raise errors.DataError(f"{source} has no instruction that costs anything; expected "
-                           "computation or communication; there is nothing to simulate")
+                           "computation or communication; pass a program that computes")
   communicates = any(operation.groups for operation in operations)
+  unpartitioned = (world.partitions > 1 and not communicates
+                   and stages.of(module).name != stages.AFTER)
   return Workload(source, world, operations, _named_groups(operations, world, settings.topology),
-                  program.notes, world.partitions > 1 and not communicates
-                  and stages.of(module).name != stages.AFTER, settings)
+                  program.notes, unpartitioned,
+                  world.ranks > 1 and not communicates and not unpartitioned, settings)
 
 
 def _named_groups(operations: Sequence[hlo_program.Operation], world: hlo_groups.World,

@@ -15,6 +15,7 @@ from typing import Any
 
 from tpugraphs_rank import config
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.chakra import node_kinds
 
@@ -56,11 +57,14 @@ def parse(value: Any, source: str) -> Costs:
   """
   if not isinstance(value, dict) or set(value) != {"attribute", "costs"}:
     raise errors.DataError(
-        f"{source}: expected an object with the keys 'attribute' and 'costs', such as "
+        f"{source}: the file is {escaping.value(value)}; expected an object with the keys "
+        "'attribute' and 'costs', such as "
         '{"attribute": "operator", "costs": {"aten::mm": {"num_ops": 1000, "tensor_size": 64}}}')
   if not isinstance(value["attribute"], str) or not isinstance(value["costs"], dict):
     raise errors.DataError(
-        f"{source}: 'attribute' must be a string and 'costs' an object with its values as keys")
+        f"{source}: 'attribute' is {escaping.value(value['attribute'])} and 'costs' is "
+        f"{escaping.value(value['costs'])}; expected the name of an attribute, such as 'operator', "
+        "and an object with its values as keys")
   return Costs(value["attribute"], {
       word: _entry(entry, f"{source}: costs[{word!r}]") for word, entry in value["costs"].items()})
 
@@ -97,7 +101,8 @@ def of_values(costs: Costs, names: Mapping[str, str]) -> Costs:
 
 def _entry(entry: Any, where: str) -> dict[str, int]:
   if not isinstance(entry, dict) or not entry:
-    raise errors.DataError(f"{where}: expected an object with some of: {', '.join(_KEYS)}")
+    raise errors.DataError(f"{where} is {escaping.value(entry)}; expected an object with some of: "
+                           f"{', '.join(_KEYS)}")
   fields: dict[str, int] = {}
   for key, content in entry.items():
     field, number = _field(key, content, where)

@@ -121,6 +121,17 @@ def on_network(nodes: Nodes | trace_graph.TraceGraph) -> np.ndarray:
   return np.isin(nodes.types, list(node_kinds.COMMUNICATION)) & ~_by_host(nodes)
 
 
+def unknown_types(nodes: Nodes | trace_graph.TraceGraph) -> np.ndarray:
+  """(n,) bool: the nodes whose type this schema lacks."""
+  return ~np.isin(nodes.types, list(node_kinds.TYPES))
+
+
+def unknown_collectives(nodes: Nodes | trace_graph.TraceGraph) -> np.ndarray:
+  """(n,) bool: the collectives on the network that state a kind which this schema lacks."""
+  return (on_network(nodes) & (nodes.types == node_kinds.COMM_COLL)
+          & ~np.isin(nodes.collective, [MISSING, *node_kinds.COLLECTIVES]))
+
+
 def fuse(nodes: Nodes, removed: np.ndarray, source: str) -> Nodes:
   """Removes nodes; what waited for one waits for what it waited for.
 

@@ -197,7 +197,7 @@ def without_cost(several: dags.Dags, costs: costs_lib.Costs | None = None
   """
   for graph in range(len(several)):
     nodes = decoding.decode(several, graph, costs)
-    _check_kinds(nodes, f"graph {graph}")
+    _check_kinds(nodes, f"graph {graph}", "leave such traces out")
     yield nodes, decoding.unusable(nodes)
 
 
@@ -291,7 +291,7 @@ def _prepared(several: dags.Dags, graph: int, name: str, settings: Settings, rep
   if settings.zero_cost == "keep":
     return nodes
   source = f"graph {graph} ({name})"
-  _check_kinds(nodes, source)
+  _check_kinds(nodes, source, "write the graph as it is (--zero_cost keep)")
   removed = decoding.unusable(nodes)
   if removed.any():
     if settings.zero_cost == "refuse":
@@ -313,20 +313,27 @@ def _prepared(several: dags.Dags, graph: int, name: str, settings: Settings, rep
   return nodes
 
 
-def _check_kinds(nodes: decoding.Nodes, source: str) -> None:
-  unknown = np.flatnonzero(nodes.types > node_kinds.COMM_COLL)
+def _check_kinds(nodes: decoding.Nodes, source: str, alternative: str) -> None:
+  """Raises DataError for types and collectives that simulators do not know."""
+  unknown = np.flatnonzero(decoding.unknown_types(nodes))
   if len(unknown):
     raise errors.DataError(
         f"{source}: {len(unknown):,} nodes have types that simulators do not know, such as "
         f"{node_kinds.type_name(int(nodes.types[unknown[0]]))}; give their type in a file "
-        "(--costs), or write the graph as it is (`chakra export --zero_cost keep`)")
+        f"(--costs), or {alternative}")
+  foreign = np.flatnonzero(decoding.unknown_collectives(nodes))
+  if len(foreign):
+    raise errors.DataError(
+        f"{source}: {len(foreign):,} collectives are of kinds that simulators do not know, such as "
+        f"{node_kinds.collective_name(int(nodes.collective[foreign[0]]))}; give their comm_type in "
+        f"a file (--costs), or {alternative}")
   vague = np.flatnonzero(decoding.on_network(nodes) & (nodes.types == node_kinds.COMM_COLL)
                          & (nodes.collective == decoding.MISSING) & (nodes.size > 0))
   if len(vague):
     raise errors.DataError(
         f"{source}: {len(vague):,} collectives do not state their kind, such as "
-        f"{nodes.names[vague[0]]}; give comm_type in a file (--costs), or import the traces with "
-        "the attribute collective")
+        f"{nodes.names[vague[0]]}; give their comm_type in a file (--costs), import the traces "
+        f"with the attribute collective, or {alternative}")
 
 
 def _trace(nodes: decoding.Nodes, ends: Mapping[int, ranks_lib.Endpoint],

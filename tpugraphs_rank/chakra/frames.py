@@ -41,9 +41,10 @@ def open_content(path: files.PathLike) -> Iterator[tuple[BinaryIO, str, int | No
   path = pathlib.Path(path)
   try:
     if path.is_dir():
-      raise errors.DataError(f"{path} is a folder; expected a trace file")
+      raise errors.DataError(f"{path} is a folder; expected a trace file; name a file in it")
     if path.exists() and not path.is_file():
-      raise errors.DataError(f"{path} is not a regular file; expected a trace file")
+      raise errors.DataError(
+          f"{path} is not a regular file; expected a trace file; write the trace to a file first")
     file = open(path, "rb")
   except FileNotFoundError:
     raise errors.MissingDataError(
@@ -144,7 +145,8 @@ def messages(content: BinaryIO, source: files.PathLike, unit: str,
     position = start + length
     if position > MAX_FILE_BYTES:
       raise errors.LimitError(
-          f"{source} has more than {MAX_FILE_BYTES >> 30} GiB; the limit for a trace; divide it")
+          f"{source} has more than {MAX_FILE_BYTES >> 30} GiB, the limit for a trace; divide the "
+          "trace")
 
 
 def _length(content: BinaryIO, source: files.PathLike, unit: str,

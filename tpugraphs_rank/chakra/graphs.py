@@ -19,6 +19,7 @@ into `provenance["workloads"]`; and `rank`, -1 if unknown.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import itertools
+import logging
 import pathlib
 import re
 from typing import Any
@@ -43,8 +44,11 @@ NONE, OTHER = "none", "other"
 DEVICES = {1: "host", 0: "device", trace_graph.MISSING: NONE}
 _RANKED = re.compile(r"(.+?)\.(\d{1,9})(?:\.et|\.json)(?:\.gz)?")
 SUFFIXES = (".et", ".json", ".et.gz", ".json.gz")
-# Entries below a folder without traces that are looked at for a message.
+# Entries below a folder that are looked at for a message on traces that are not read.
 _LOOKED_AT = 10_000
+_SHOWN = 3
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +88,13 @@ class Settings:
 
 
 def trace_files(inputs: Sequence[files.PathLike]) -> list[pathlib.Path]:
-  """The trace files among files and folders: of a folder, those named .et or .json, maybe .gz.
+  """The trace files among files and folders.
+
+  Of a folder these are the files directly in it that are named .et or .json, maybe .gz. A log line
+  counts the folders in it with further traces.
 
   Raises:
-    MissingDataError: an input does not exist, or a folder has no such file.
+    MissingDataError: an input does not exist, or a folder has no such file or cannot be read.
   """
   result = []
   for path in map(pathlib.Path, inputs):
@@ -96,16 +103,41 @@ def trace_files(inputs: Sequence[files.PathLike]) -> list[pathlib.Path]:
         raise errors.MissingDataError(f"no file or folder {path}; check the path")
       result.append(path)
       continue
-    members = sorted(member for member in path.iterdir() if member.is_file()
-                     and member.name.endswith(SUFFIXES) and not files.is_companion(member))
+    try:
+      members = sorted(filter(_is_trace, path.iterdir()))
+    except OSError as error:
+      raise errors.MissingDataError(
+          f"cannot read the folder {path}: {error.strerror}; check its permissions") from error
+    inner = _inner_folders(path)
     if not members:
-      inner = next((member.parent for member in itertools.islice(path.rglob("*"), _LOOKED_AT)
-                    if member.name.endswith(SUFFIXES) and not files.is_companion(member)), None)
       raise errors.MissingDataError(
           f"{path} has no traces: no file ends in {', '.join(SUFFIXES)}; pass the folder "
-          f"that holds them{f', such as {inner}' if inner else ''}, or the files")
+          f"that holds them{f', such as {next(iter(inner))}' if inner else ''}, or the files")
+    if inner:
+      _logger.info(
+          "%s: passed over %s with %s (%s); pass these folders as well to read them", path,
+          _counted(len(inner), "folder"), _counted(sum(inner.values()), "trace"),
+          ", ".join([*map(str, list(inner)[:_SHOWN]), "..."][:len(inner)]))
     result += members
   return result
+
+
+def _is_trace(path: pathlib.Path) -> bool:
+  return path.name.endswith(SUFFIXES) and path.is_file() and not files.is_companion(path)
+
+
+def _inner_folders(folder: pathlib.Path) -> dict[pathlib.Path, int]:
+  """The number of traces in each folder below a folder; hidden ones are left out."""
+  counts: dict[pathlib.Path, int] = {}
+  for path in itertools.islice(folder.rglob("*"), _LOOKED_AT):
+    parts = path.relative_to(folder).parts[:-1]
+    if parts and not any(part.startswith((".", "__")) for part in parts) and _is_trace(path):
+      counts[path.parent] = counts.get(path.parent, 0) + 1
+  return dict(sorted(counts.items()))
+
+
+def _counted(count: int, noun: str) -> str:
+  return f"{count:,} {noun}{'s' * (count > 1)}"
 
 
 def workload_and_rank(path: files.PathLike) -> tuple[str, int]:

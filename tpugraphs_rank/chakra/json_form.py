@@ -108,7 +108,8 @@ def _check_end(values: Iterator[tuple[int, Any]], source: files.PathLike) -> Non
 
 def _message(value: Any, message: Any, where: str) -> Any:
   if not isinstance(value, dict):
-    raise errors.DataError(f"{where} is {_shown(value)}; expected an object")
+    raise errors.DataError(f"{where} is {_shown(value)}; expected an object; correct the file, or "
+                           "write it again")
   try:
     return json_format.ParseDict(value, message)
   except (json_format.ParseError, ValueError, TypeError, OverflowError, AttributeError) as error:
@@ -125,14 +126,16 @@ def _feeder(value: dict[str, Any], source: files.PathLike) -> Parsed:
   entries = value["workload_graph"]
   if not isinstance(entries, list):
     raise errors.DataError(
-        f"{source}: workload_graph is {_shown(entries)}; expected a list of nodes")
+        f"{source}: workload_graph is {_shown(entries)}; expected a list of nodes; correct the "
+        "file, or write it again")
   return metadata, (_feeder_node(entry, f"{source}: workload_graph[{index}]")
                     for index, entry in enumerate(entries))
 
 
 def _feeder_node(entry: Any, where: str) -> et_def_pb2.Node:
   if not isinstance(entry, dict):
-    raise errors.DataError(f"{where} is {_shown(entry)}; expected an object")
+    raise errors.DataError(f"{where} is {_shown(entry)}; expected an object; correct the file, or "
+                           "write it again")
   fields: dict[str, Any] = {}
   rest: dict[str, Any] = {}
   for key, content in entry.items():

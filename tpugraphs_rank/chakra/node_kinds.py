@@ -1,5 +1,7 @@
 """Names of node types and collectives, and classes of operators."""
 
+import re
+
 from tpugraphs_rank.chakra import et_def_pb2
 
 INVALID = et_def_pb2.INVALID_NODE
@@ -15,6 +17,8 @@ MEMORY = frozenset({MEM_LOAD, MEM_STORE})
 
 _TYPES = {number: name for name, number in et_def_pb2.NodeType.items()}
 _COLLECTIVES = {number: name for name, number in et_def_pb2.CollectiveCommType.items()}
+TYPES = frozenset(_TYPES)
+COLLECTIVES = frozenset(_COLLECTIVES)
 
 
 def type_name(number: int) -> str:
@@ -39,7 +43,6 @@ def collective_number(name: str) -> int | None:
 
 def _number(name: str, known: list[tuple[str, int]], start: str) -> int | None:
   number = dict(known).get(name)
-  digits = name.removeprefix(start)
-  if number is None and name.startswith(start) and digits.isdecimal():
-    number = int(digits)
-  return number
+  # Numbers of an enumeration may be negative.
+  digits = re.fullmatch(f"{start}(-?[0-9]{{1,20}})", name)
+  return int(digits[1]) if number is None and digits else number

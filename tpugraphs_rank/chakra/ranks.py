@@ -140,14 +140,14 @@ def endpoints(ranks: Sequence[decoding.Nodes], repeated: bool, source: str
       raise errors.DataError(
           f"{source}: rank {start} sends {len(sends)} messages to rank {end}, which receives "
           f"{len(receives)}; simulators hang on that; expected pairs; export the graphs of all "
-          "ranks of one run, or graphs without sends and receives")
+          "ranks of one run, or write the graph as it is (--zero_cost keep)")
     for tag, ((rank, send), (other, receive)) in enumerate(zip(sends, receives)):
       sizes = int(ranks[rank].size[send]), int(ranks[other].size[receive])
       if sizes[0] != sizes[1]:
         raise errors.DataError(
             f"{source}: message {tag} from rank {start} to rank {end} has {sizes[0]:,} bytes where "
-            f"it is sent and {sizes[1]:,} where it is received; expected equal numbers; correct "
-            "the graphs")
+            f"it is sent and {sizes[1]:,} where it is received; expected equal numbers; give "
+            "comm_size in a file (--costs), or correct the traces and import them again")
       waits.append((other, receive, rank, send))
   if waits:
     _check_progress(ranks, waits, repeated, source)
@@ -160,8 +160,8 @@ def _ends(nodes: decoding.Nodes, index: int, rank: int, count: int, sends: bool,
   if offset is None:
     raise errors.DataError(
         f"{source}: node {index} ({nodes.names[index]}) sends or receives, but does not state its "
-        "peer; expected an attribute 'group' such as 'peer=+1'; import the traces with that "
-        "attribute, or leave such nodes out")
+        "peer; expected an attribute 'group' such as 'peer=+1'; import traces that have comm_src "
+        "and comm_dst, with the attribute group, or write the graph as it is (--zero_cost keep)")
   ends = (rank, rank + offset) if sends else (rank - offset, rank)
   if repeated:
     ends = ends[0] % count, ends[1] % count
@@ -188,4 +188,5 @@ def _check_progress(ranks: Sequence[decoding.Nodes], waits: Sequence[tuple[int, 
   if (levels[flat[:, 0]] <= levels[flat[:, 1]]).any():
     raise errors.DataError(
         f"{source}: sends and receives wait for each other, so that simulators would hang; "
-        "expected that some rank sends first; correct the graphs, or leave such nodes out")
+        "expected that some rank sends first; correct the traces and import them again, or write "
+        "the graphs as they are (--zero_cost keep)")

@@ -228,7 +228,7 @@ def _ends(graph: trace_graph.TraceGraph, position: int, rank: int, repeated: int
   if offset is None:
     raise errors.DataError(
         f"{graph.report.source}: node {graph.ids[position]} sends or receives, but does not state "
-        "both comm_src and comm_dst; expected both; import traces that have them")
+        "both comm_src and comm_dst; expected both; correct the trace, or leave the node out")
   if repeated:
     return 0, offset % repeated
   return (rank, rank + offset) if graph.types[position] == node_kinds.COMM_SEND else (
@@ -269,7 +269,8 @@ def _joined(ranks: Sequence[trace_graph.TraceGraph], nodes: list[tuple[int, int]
           f"{other.report.source}: node {other.ids[position]} is "
           f"{node_kinds.collective_name(int(other.collective[position]))} of "
           f"{max(int(other.size[position]), 0):,} bytes, but on rank {first} it is {what}; "
-          "expected the same collectives in the same order on all ranks")
+          "expected the same collectives in the same order on all ranks; pass the traces of one "
+          "run, or correct them")
   if kind == trace_graph.MISSING:
     raise errors.DataError(f"{graph.report.source}: node {graph.ids[place]} is a collective "
                            "without comm_type; expected its kind; correct the trace")

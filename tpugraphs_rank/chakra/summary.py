@@ -57,6 +57,12 @@ def summarize(trace: traces.Trace, source: str) -> dict[str, Any]:
         "dangling": report.dangling, "duplicates": report.duplicates}
     if not control:
       result.update(_shape(graph))
+      for unknown, what in (
+          (decoding.unknown_types(graph), "nodes of unknown types"),
+          (decoding.unknown_collectives(graph), "collectives of unknown kinds")):
+        if unknown.any():
+          faults.append(f"{what}: {int(unknown.sum()):,}; simulators do not know them; export "
+                        "refuses them unless --costs gives another kind")
       if result["zero_cost"]:
         faults.append(f"nodes that cost nothing: {result['zero_cost']:,}; simulators hang on them "
                       "or compute wrong times; export fuses them")

@@ -13,7 +13,10 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import partials
 from tpugraphs_rank.chakra import graphs
+from tpugraphs_rank.chakra import ranks
 
+# What simulators read: traces, and the ranks of process groups.
+OF_SIMULATORS = (*graphs.SUFFIXES, f".{ranks.GROUPS}")
 _LEFTOVER = re.compile(r"\.traces-\d+(-[0-9a-f]{16})?\.partial")
 
 
@@ -22,10 +25,10 @@ def staged(folder: files.PathLike) -> Iterator[pathlib.Path]:
   """A folder to write to; what it holds at the end moves to `folder`, after an error nothing does.
 
   Args:
-    folder: without traces so far; it is created if necessary.
+    folder: without traces and groups of ranks so far; it is created if necessary.
 
   Raises:
-    OutputError: the folder has traces already, or cannot be written.
+    OutputError: the folder has traces or groups already, or cannot be written.
   """
   folder = pathlib.Path(folder)
   if folder.exists() and not folder.is_dir():
@@ -33,11 +36,13 @@ def staged(folder: files.PathLike) -> Iterator[pathlib.Path]:
         f"{folder} is a file; expected a folder for the traces; choose another")
   try:
     old = sorted(path.name for path in (folder.iterdir() if folder.exists() else ())
-                 if path.name.endswith(graphs.SUFFIXES))
+                 if path.name.endswith(OF_SIMULATORS))
     if old:
+      kind = "traces" if any(name.endswith(graphs.SUFFIXES) for name in old) else (
+          "groups of ranks")
       raise errors.OutputError(
-          f"{folder} has traces already, such as {old[0]}; simulators would read old and new ones "
-          "together; choose another folder, or remove them")
+          f"{folder} has {kind} already, such as {old[0]}; simulators would read old and new files "
+          "together; choose another folder, or remove those files")
     is_new = not folder.exists()
     with staging(folder) as temporary:
       yield temporary

@@ -56,9 +56,13 @@ def main(argv: list[str]) -> None:
   values = flags.FLAGS
   named = {part: getattr(values, part) for part in _PARTS}
   if bool(values.run) == any(named.values()) or not (values.run or all(named.values())):
-    raise errors.ConfigError("expected either --run, or --training, --held_out and --synthetic")
+    stated = ", ".join(f"--{name}" for name in ("run", *_PARTS) if getattr(values, name))
+    raise errors.ConfigError(
+        f"the parts to compare are {stated or 'not set'}; expected either --run alone, or all of "
+        "--training, --held_out and --synthetic; add or remove flags")
   if not values.run and not values.output:
-    raise errors.ConfigError("--output is not set; expected a folder for the report")
+    raise errors.ConfigError(
+        "--output is not set; expected a folder for the report, such as --output comparison/")
   parts = {part: load(pathlib.Path(path or f"{values.run}/{part}.npz"))
            for part, path in named.items()}
   output = pathlib.Path(values.output or f"{values.run}/comparison")

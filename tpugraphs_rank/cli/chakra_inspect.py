@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import flags
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.chakra import graphs
@@ -39,7 +40,8 @@ def main(argv: list[str]) -> int:
   """Runs the command."""
   values = flags.FLAGS
   if len(argv) < 2:
-    raise errors.ConfigError("expected the name of a trace, or of a folder of traces")
+    raise errors.ConfigError("expected the name of a trace, or of a folder of traces, such as "
+                             + commands.command("chakra", "inspect", "job.0.et"))
   paths = graphs.trace_files(argv[1:])
   if values.write and len(paths) > 1:
     raise errors.ConfigError(f"--write takes one trace, but there are {len(paths)}; name one of "

@@ -134,6 +134,7 @@ def main(argv: list[str]) -> int:
       f"{len(graphs)} {part.replace('_', '-')}" for part, graphs in divided.parts.items())
       + f", of at least {divided.min_nodes} nodes; {divided.repeated} repeated traces and "
       f"{divided.twins} sub-graphs like training ones left out", flush=True)
+  _warn_of_sizes(nodes, divided.parts["training"].sizes)
   outputs.check_costs(traces, divided.parts["training"], costs)
   outputs.check_settings(output, {
       f"--{name}": values[name].value for name in _OF_TRAINING}, traces)
@@ -176,6 +177,17 @@ def main(argv: list[str]) -> int:
                  app.SOME_SKIPPED)
     return app.SOME_SKIPPED
   return 0
+
+
+def _warn_of_sizes(nodes: tuple[int, int] | None, sizes: np.ndarray) -> None:
+  """Warns of requested sizes that no training graph comes near."""
+  low, high = int(sizes.min()), int(sizes.max())
+  if nodes is not None and not low <= nodes[0] <= nodes[1] <= high:
+    _log.warning(
+        "--nodes asks for graphs of %d to %d nodes, but the training sub-graphs have %d to %d; the "
+        "generator has not seen other sizes, so such graphs may be unlike the traces; request "
+        "sizes in that range, join graphs (--stitch), or change the training sub-graphs "
+        "(--min_nodes, --max_nodes)", *nodes, low, high)
 
 
 def _figures(sampled: generation.Sampled, requested: np.ndarray, divided: subgraphs.Divided,

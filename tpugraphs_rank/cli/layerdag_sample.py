@@ -9,6 +9,7 @@ requested conditions as labels of its graphs. Its provenance records how they we
 long that took.
 """
 
+import logging
 import pathlib
 import time
 from typing import Any, TYPE_CHECKING
@@ -21,6 +22,8 @@ from tpugraphs_rank import errors
 if TYPE_CHECKING:
   from tpugraphs_rank.synthesis.layerdag import critic as critic_lib
   from tpugraphs_rank.synthesis.layerdag import model as model_lib
+
+_log = logging.getLogger("tpugraphs_rank.layerdag")
 
 
 def define_flags() -> None:
@@ -70,6 +73,7 @@ def main(argv: list[str]) -> None:
     raise errors.ConfigError("--tries above 1 and --critic_graphs, the training graphs of the "
                              "critic, go together; expected both or neither")
   from tpugraphs_rank.synthesis.dags import dags
+  from tpugraphs_rank.synthesis.layerdag import conditions
   from tpugraphs_rank.synthesis.layerdag import model as model_lib
   from tpugraphs_rank.synthesis.layerdag import sampler
   from tpugraphs_rank.training import runtime
@@ -83,6 +87,8 @@ def main(argv: list[str]) -> None:
       raise errors.ConfigError(
           f"--labels_from={values.labels_from} contains no graphs; expected at least one")
     labels = {**dict(zip(names, table[np.arange(values.count) % len(table)].T)), **labels}
+  for sentence in conditions.unfamiliar(model.generator.facts.conditions, labels):
+    _log.warning("%s", sentence)
   options = sampler.Options(
       constrained=values.constrained, temperature=values.temperature, guidance=values.guidance,
       node_spans=values.node_spans, edge_spans=values.edge_spans, max_nodes=values.max_nodes,

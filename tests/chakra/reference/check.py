@@ -4,7 +4,8 @@
   ./run check-chakra traces/ job.0.et      these traces as well
 
 Every trace, and those of the reference's generator, must have the same nodes, dependencies and
-attributes in both readers, and the tools must take it. The exit status is 1 if one differs.
+attributes in both readers, and the tools must take it. The reference reads the binary form, also
+compressed. The exit status is 1 if one differs, and 2 if an argument is no such trace.
 """
 
 from collections.abc import Sequence
@@ -19,9 +20,13 @@ import numpy as np
 
 from tests import testdata
 from tests.chakra import samples
+from tpugraphs_rank import commands
+from tpugraphs_rank import errors
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import exporting
+from tpugraphs_rank.chakra import frames
 from tpugraphs_rank.chakra import graphs
+from tpugraphs_rank.chakra import json_form
 from tpugraphs_rank.chakra import trace_graph
 from tpugraphs_rank.chakra import traces
 
@@ -126,21 +131,64 @@ def _real(folder: pathlib.Path) -> pathlib.Path:
   return folder / "chakra.0.et"
 
 
+def named(arguments: Sequence[str]) -> list[pathlib.Path]:
+  """The traces that the arguments name, after a check that the reference can read their form.
+
+  Raises:
+    ConfigError: an argument is a flag; there are none.
+    DataError, MissingDataError: an argument is no trace in the binary form.
+  """
+  for argument in arguments:
+    if argument.startswith("-"):
+      raise errors.ConfigError(
+          f"unknown flag {argument}; expected names of traces and of folders of traces only")
+  paths = graphs.trace_files(arguments)
+  for path in paths:
+    with frames.open_content(path) as (content, _, _):
+      if json_form.is_json(frames.peek(content, path)):
+        binary = path.name.removesuffix(".gz").removesuffix(".json") + ".et"
+        command = commands.command("chakra", "inspect", str(path), "--write", binary)
+        raise errors.DataError(f"{path} is in a JSON form, which the reference does not read; "
+                               f"{command} writes the binary form: pass that file")
+    for _ in traces.iterate(path):
+      pass
+  return paths
+
+
 def _run(*words: str, folder: pathlib.Path = ROOT) -> str:
   """Runs the reference's Python in a folder; its output."""
-  result = subprocess.run([str(PYTHON), *words], capture_output=True, text=True, check=False,
-                          timeout=_SECONDS, cwd=folder)
+  command = f"the reference's {' '.join(words)[:200]}"
+  try:
+    result = subprocess.run([str(PYTHON), *words], capture_output=True, text=True, check=False,
+                            timeout=_SECONDS, cwd=folder)
+  except OSError as error:
+    raise errors.MissingDataError(f"cannot run {PYTHON}: {error.strerror}; ./run check-chakra "
+                                  "installs the reference") from None
+  except subprocess.TimeoutExpired:
+    raise errors.DataError(f"{command} ran longer than {_SECONDS} seconds; pass a smaller trace"
+                           ) from None
   if result.returncode:
-    raise RuntimeError(f"{' '.join(words)}: {result.stderr[-2000:]}")
+    last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+    raise errors.DataError(f"{command} failed with status {result.returncode}: {last[:300]}; the "
+                           "reference does not take this trace")
   return result.stdout
 
 
 def main(arguments: Sequence[str]) -> int:
   """Checks the samples and the traces that the arguments name; the exit status."""
+  if {"-h", "--help"} & set(arguments):
+    print(__doc__)
+    return 0
+  try:
+    return _compare(named(arguments))
+  except errors.TpuGraphsRankError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _compare(further: Sequence[pathlib.Path]) -> int:
   with tempfile.TemporaryDirectory() as scratch:
-    paths = write_samples(pathlib.Path(scratch) / "samples")
-    if arguments:
-      paths += graphs.trace_files(arguments)
+    paths = [*write_samples(pathlib.Path(scratch) / "samples"), *further]
     found = differences(paths, pathlib.Path(scratch))
     generated = generate(pathlib.Path(scratch) / "generated")
     found += reader_differences(generated)

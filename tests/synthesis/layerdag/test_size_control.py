@@ -1,5 +1,7 @@
 """Limits of the sizes of generated graphs: only layers after which a graph can end in time."""
 
+import fractions
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,17 @@ def test_limits_surround_the_requested_size():
   # Half more than in training, for graphs twice as large.
   assert limits.max_layers == 90
   np.testing.assert_array_equal(limits.take([2]).lower, [75])
+
+
+@pytest.mark.parametrize("tolerance", [0.25, 0.1, 0.3])
+def test_limits_never_exceed_the_tolerance(tolerance):
+  target = np.arange(30.0, 500.0)
+  limits = size_control.Limits.of(target, tolerance, None, None, 1000, 30)
+  parts = fractions.Fraction(str(tolerance))
+  for requested, lower, upper in zip(target.astype(int).tolist(), limits.lower, limits.upper):
+    within = [count for count in range(2 * requested)
+              if abs(count - requested) <= parts * requested]
+    assert (lower, upper) == (within[0], within[-1])
 
 
 def test_limits_without_tolerance_leave_room_above_the_request():

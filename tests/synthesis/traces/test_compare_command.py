@@ -61,7 +61,7 @@ def test_the_comparison_of_a_run(tmp_path):
 def test_the_comparison_says_which_files_it_needs(tmp_path):
   done = commands.run("chakra", "compare", "--training", tmp_path / "a.npz")
   assert done.returncode == 1
-  assert "either --run, or --training, --held_out and --synthetic" in done.stderr
+  assert "are --training; expected either --run alone, or all of --training" in done.stderr
   done = commands.run("chakra", "compare", "--run", tmp_path / "none")
   assert done.returncode == 1 and "training.npz" in done.stderr
 
@@ -95,6 +95,11 @@ def test_damaged_traces_are_skipped(tmp_path, monkeypatch):
   done = commands.run(*words, tmp_path / "in")
   assert "skipped: " in done.stderr and "cut.0.et" in done.stderr
   assert done.returncode == 1 and "2 traces are left" in done.stderr
+  assert "--nodes asks" not in done.stderr
+  # Sizes beyond those of the training sub-graphs are announced before the training.
+  done = commands.run(*words, tmp_path / "in", "--nodes", "500:600", "--max_nodes", 60,
+                      "--min_nodes", 20)
+  assert "--nodes asks for graphs of 500 to 600 nodes, but the training sub-gr" in done.stderr
   done = commands.run(*words, tmp_path / "in" / "cut.0.et")
   assert done.returncode == 1 and "cut.0.et" in done.stderr and "skipped" not in done.stderr
 

@@ -56,6 +56,9 @@ def test_files_of_the_user_stay_and_own_traces_are_replaced(tmp_path, graphs):
   with pytest.raises(errors.OutputError, match="mine.et was not written by this command"):
     outputs.write(tmp_path, graphs, 1)
   assert _contents(folder) == before
+  (folder / "mine.et").rename(folder / "graph_0000.comm_groups")
+  with pytest.raises(errors.OutputError, match="comm_groups was not written by this command"):
+    outputs.write(tmp_path, graphs, 1)
 
 
 @pytest.mark.parametrize("record", [None, "", '{"files": ["graph', '["graph_0000.0.et"]'])

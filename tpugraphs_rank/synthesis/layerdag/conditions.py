@@ -5,7 +5,7 @@ among the training graphs: the median becomes 0, and the 84th percentile about 1
 training range are clamped to its ends. A category is represented by its index.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 
 import numpy as np
@@ -177,6 +177,30 @@ def sample_conditions(conditions: Conditions, count: int, labels: dict[str, np.n
       if name in COUNTS:
         others[:, column] = np.maximum(np.round(others[:, column] * scale), 1.0)
   return np.where(np.isnan(requested), others, requested)
+
+
+def unfamiliar(conditions: Conditions, labels: Mapping[str, np.ndarray | float]) -> list[str]:
+  """One sentence for each label that requests numbers beyond those of the training graphs.
+
+  Args:
+    conditions: the model's conditions.
+    labels: requested values, as for `sample_conditions`; other names are ignored.
+  """
+  result = []
+  for name, value in labels.items():
+    if name == ROOT or name not in conditions.names or not len(conditions.table):
+      continue
+    known = conditions.table[:, conditions.names.index(name)]
+    asked = np.ravel(np.asarray(value, np.float64))
+    asked = asked[np.isfinite(asked)]
+    if asked.size and (asked.min() < known.min() or asked.max() > known.max()):
+      wanted = f"{asked.min():g}"
+      if asked.min() < asked.max():
+        wanted += f" to {asked.max():g}"
+      result.append(f"requested {name}: {wanted}; in the training graphs: {known.min():g} to "
+                    f"{known.max():g}; the generator has not seen other values, so such graphs may "
+                    "be unlike the training graphs")
+  return result
 
 
 def _check(name: str, value: np.ndarray, conditions: Conditions) -> None:

@@ -28,6 +28,8 @@ _SLACK = 1.5
 # Graphs of fewer nodes end near the requested size without limits, which would distort them: one
 # node is a large part of such a graph.
 _SMALLEST = 30
+# Of products such as 1.1 * 50, which should be whole numbers.
+_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +95,11 @@ class Limits:
       upper = np.maximum(upper, np.ceil(_SLACK * target).astype(np.int64))
     if tolerance is not None:
       requested = target >= _SMALLEST
-      lower[requested] = np.floor((1.0 - tolerance) * target[requested])
+      # Rounded inwards, so that the difference never exceeds the tolerance.
+      lower[requested] = np.ceil((1.0 - tolerance) * target[requested] - _ROUNDING)
       # Graphs cannot always end exactly, so two more nodes are always allowed.
-      highest = np.maximum(np.ceil((1.0 + tolerance) * target), target + 2).astype(np.int64)
+      highest = np.maximum(np.floor((1.0 + tolerance) * target + _ROUNDING), target + 2).astype(
+          np.int64)
       upper[requested] = np.minimum(upper, highest)[requested]
     if max_layers is None:
       larger = max(1.0, float(target.max(initial=0)) / max(largest, 1))

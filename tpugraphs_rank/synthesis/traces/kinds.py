@@ -29,7 +29,7 @@ def join(dags: dags_lib.Dags) -> dags_lib.Dags:
   if not {"operator", "type"} <= set(names):
     raise errors.DataError(
         f"the graphs have the attributes {', '.join(dags.x_names)}; expected graphs of traces, "
-        "with operator and type")
+        "with operator and type; import the traces with these attributes")
   columns = [dags.x_names.index(name) for name in names]
   rows, index = np.unique(dags.x[:, columns], axis=0, return_inverse=True)
   words = np.array([json.dumps({
@@ -95,7 +95,8 @@ def without_messages(dags: dags_lib.Dags) -> tuple[dags_lib.Dags, int]:
     graphs.append((np.searchsorted(kept, np.array(edges, np.int64).reshape(-1, 2)),
                    dags.x[rows][kept]))
   if not graphs:
-    raise errors.DataError("the traces consist of sends and receives only; expected computations")
+    raise errors.DataError("the traces consist of sends and receives only; expected computation or "
+                           "collectives; pass other traces")
   return dags_lib.canonical(graphs, dags.x_names, dags.vocabularies,
                             provenance=dags.provenance), int(messages.sum())
 

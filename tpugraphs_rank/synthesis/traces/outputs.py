@@ -19,7 +19,6 @@ from tpugraphs_rank import files
 from tpugraphs_rank import folder_settings
 from tpugraphs_rank.chakra import costs as costs_lib
 from tpugraphs_rank.chakra import exporting
-from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.chakra import trace_folders
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
 from tpugraphs_rank.synthesis.traces import generation
@@ -172,7 +171,7 @@ def _replace(folder: pathlib.Path, source: pathlib.Path, record: pathlib.Path) -
     if name in new:
       foreign = not path.is_file() or name not in old and not _equal(path, new[name])
     else:
-      foreign = name not in old and path.is_file() and name.endswith(graphs_lib.SUFFIXES)
+      foreign = name not in old and path.is_file() and name.endswith(trace_folders.OF_SIMULATORS)
     if foreign:
       raise errors.OutputError(
           f"{path} was not written by this command, or {record} no longer lists it; simulators "

@@ -44,7 +44,9 @@ def evaluate(training: dags_lib.Dags, held_out: dags_lib.Dags, synthetic: dags_l
   named = {"training": training, "held_out": held_out, "synthetic": synthetic}
   for name, graphs in named.items():
     if not len(graphs):
-      raise errors.DataError(f"{name} has no graphs; expected at least one")
+      raise errors.DataError(
+          f"the {name.replace('_', '-')} part has no graphs; expected at least one; pass a file "
+          "with graphs")
   values = bucket_values(held_out)
   named = dict(zip(named, dags_lib.in_common_vocabularies(
       [bare(graphs) for graphs in named.values()])))

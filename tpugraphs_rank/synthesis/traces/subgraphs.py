@@ -146,7 +146,8 @@ def divide(dags: dags_lib.Dags, count: int, min_nodes: int | None = None,
     return _divide_into_smaller(dags, count, max_nodes, seed)
   if not 2 <= min_nodes <= max_nodes:
     raise errors.ConfigError(f"sub-graphs of {min_nodes} to {max_nodes} nodes; expected at least 2 "
-                             "nodes, and a maximum not below the minimum")
+                             "nodes, and a maximum not below the minimum; correct --min_nodes or "
+                             "--max_nodes")
   distinct = np.sort(np.unique(dags.wl, return_index=True)[1])
   levels = [execution_levels(dags, int(graph)) for graph in distinct]
   found = [dataclasses.replace(section, graph=int(distinct[section.graph]))
