@@ -13,6 +13,7 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.synthesis.layerdag import settings
 from tpugraphs_rank.training import trainer
+from tpugraphs_rank.training import training_data
 
 FOLDER = pathlib.Path(recipes.__file__).resolve().parent
 # Recipes of rankers, and recipes of graph generators.
@@ -49,7 +50,7 @@ def _assert_names_its_command(path: pathlib.Path, command: str, *flags: str) -> 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_names_its_command(path):
   _assert_names_its_command(path, "train", "--run_dir")
-  trainer.check(_config(path))
+  training_data.check(_config(path))
 
 
 @pytest.mark.parametrize("path", GENERATORS, ids=lambda path: path.stem)

@@ -3,6 +3,12 @@
   tpugraphs-rank train --run_dir runs/first
   tpugraphs-rank train --run_dir runs/second --model attention_gnn --seed 1
   tpugraphs-rank train --run_dir runs/third --config layout_xla_random --dry_run
+  tpugraphs-rank train --run_dir runs/fourth --devices 4
+  tpugraphs-rank train --run_dir runs/fifth --workers 10.0.0.1:9870,10.0.0.2:9870 --worker 0
+
+--devices trains on several GPUs of this machine. --workers trains on several machines: run the same
+command on each, with its own --worker. Both divide each step's lists among the devices; the result
+is that of one device, up to rounding.
 """
 
 import shlex
@@ -14,6 +20,7 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.cli import dry_run
+from tpugraphs_rank.cli import help_text
 from tpugraphs_rank.data import registry
 
 
@@ -23,6 +30,15 @@ def define_flags() -> None:
                       "same settings, training resumes.", required=True)
   flags.DEFINE_boolean("dry_run", False, "Build everything, run one step and print the plan. "
                        "Nothing is written.")
+  for define, name, default, text in (
+      (flags.DEFINE_integer, "devices", None, "Train on this many GPUs of this machine (without a "
+       "GPU: parts of the CPU, for trials)."),
+      (flags.DEFINE_list, "workers", [], "Train on several machines: their addresses HOST:PORT, "
+       "the same list on each. The first one writes the run directory. Or TF_CONFIG, to use the "
+       "variable of that name, which cluster managers set."),
+      (flags.DEFINE_integer, "worker", 0, "The place of this machine in --workers, from 0.")):
+    define(name, default, text)
+    help_text.describe(flags.FLAGS[name], "Several devices", True, name)
   app.define_config_flags(run_config.RunConfig)
 
 
@@ -30,14 +46,20 @@ def main(argv: list[str]) -> None:
   """Runs the command."""
   values = flags.FLAGS
   config = app.config_from_flags(run_config.RunConfig)
-  from tpugraphs_rank.training import trainer  # TensorFlow: not for --help or a wrong flag.
-  training = trainer.Trainer(config)
+  from tpugraphs_rank.training import distribution  # TensorFlow: not for --help or a wrong flag.
+  from tpugraphs_rank.training import trainer
+  devices = (distribution.from_environment() if values.workers == [distribution.VARIABLE] else
+             distribution.Choice(values.devices, tuple(values.workers), values.worker))
+  training = trainer.Trainer(config, devices=devices)
   if values.dry_run:
     print("\n".join(map(str, training.counts.values())) + "\n")
     print(dry_run.text(config, plan=training.plan(), first_step=training.one_step()))
     return
   result = training.train(values.run_dir, wait=values.wait)
   print(f"{result.state} after epoch {result.epochs}; best epoch {result.best_epoch}\n")
+  if not training.distribution.is_chief:
+    print(f"{devices.workers[0]} has validated, and written the run directory")
+    return
   print(tables.text(("validation metric", "best epoch"),
                     [(name, "undefined" if value is None else f"{value:.4f}")
                      for name, value in result.metrics.items()]))

@@ -125,17 +125,29 @@ def prepare(program: splits.ProgramView, normalizer: normalize.Normalizer,
 
 
 @dataclasses.dataclass
-class _List:
-  """One graph's part of a batch, before the parts are concatenated."""
+class DrawnList:
+  """One graph's part of a batch, before the parts are concatenated.
+
+  Attributes:
+    prepared: the graph, with n nodes, m edges and F features.
+    picked: (c,) the configurations.
+    reference: (r,) the configurations of the reference list; empty in training.
+    segment: the node ids of the sampled segment; None: the whole graph.
+    keep: (m,) bool, the edges to keep; None: all.
+    noise: (n, F) float32, or for the nodes of a segment alone, what to add to the features.
+    ranks: the labels of the configurations, in training.
+  """
 
   prepared: PreparedGraph
-  picked: np.ndarray  # (c',) configurations.
-  reference: np.ndarray  # (r,) configurations of the reference list; empty in training.
-  segment: np.ndarray | None = None  # Node ids of the sampled segment.
+  picked: np.ndarray
+  reference: np.ndarray
+  segment: np.ndarray | None = None
+  keep: np.ndarray | None = None
+  noise: np.ndarray | None = None
+  ranks: labels.Labels | None = None
 
 
-def _join(lists: Sequence[_List], edge_keep: np.ndarray | None = None, prefix: str = "",
-          only_segments: bool = False) -> Batch:
+def _join(lists: Sequence[DrawnList], prefix: str = "", only_segments: bool = False) -> Batch:
   """Concatenates the nodes, edges and configurations of several lists.
 
   With `only_segments` each graph is reduced to its sampled segment. Configurations are padded to
@@ -148,15 +160,12 @@ def _join(lists: Sequence[_List], edge_keep: np.ndarray | None = None, prefix: s
       "config_sizes", "config_costs", "num_config_nodes", "config_mask", "reference_mask",
       "segment")}
   offset = 0
-  edge = 0
   for entry in lists:
     prepared = entry.prepared
     count = prepared.graph.num_nodes
     source, target = prepared.source, prepared.target
-    if edge_keep is not None:
-      kept = edge_keep[edge:edge + len(source)]
-      edge += len(source)
-      source, target = source[kept], target[kept]
+    if entry.keep is not None:
+      source, target = source[entry.keep], target[entry.keep]
     node_ids = np.arange(count)
     if only_segments and entry.segment is not None:
       node_ids = entry.segment
@@ -224,15 +233,27 @@ def training_batches(prepared: Sequence[PreparedGraph], config: run_config.Batch
   The content of an epoch depends on `seed` and `epoch` only, so a resumed run sees the same
   batches as an uninterrupted one.
   """
+  return (assemble(lists, config) for lists in training_lists(prepared, config, seed, epoch))
+
+
+def training_lists(prepared: Sequence[PreparedGraph], config: run_config.BatchConfig, seed: int,
+                   epoch: int) -> Iterator[list[DrawnList]]:
+  """The lists of each batch of `training_batches`."""
   rng = np.random.default_rng([seed, epoch])
   order = np.concatenate([rng.permutation(len(prepared)) for _ in range(config.lists_per_graph)])
   for start in range(0, len(order), config.batch_size):
-    yield training_batch([prepared[i] for i in order[start:start + config.batch_size]], config, rng)
+    yield draw([prepared[i] for i in order[start:start + config.batch_size]], config, rng)
 
 
 def training_batch(members: Sequence[PreparedGraph], config: run_config.BatchConfig,
                    rng: np.random.Generator) -> Batch:
   """Samples for each graph a list of configurations, a segment and the edges to keep."""
+  return assemble(draw(members, config, rng), config)
+
+
+def draw(members: Sequence[PreparedGraph], config: run_config.BatchConfig,
+         rng: np.random.Generator) -> list[DrawnList]:
+  """Everything random of a batch; `assemble` makes the arrays, of all of its lists or of some."""
   segmented = config.segment_mode != "full"
   lists = []
   for member in members:
@@ -240,28 +261,39 @@ def training_batch(members: Sequence[PreparedGraph], config: run_config.BatchCon
         member.runtimes[member.choice], config.max_configs, rng, config.config_skew,
         member.order() if config.config_skew else None)
     segment = member.segments[rng.integers(len(member.segments))] if segmented else None
-    lists.append(_List(member, member.choice[drawn], np.zeros([0], np.int64), segment))
-  keep = None
+    lists.append(DrawnList(member, member.choice[drawn], np.zeros([0], np.int64), segment))
   if config.edge_drop_rate > 0:
-    keep = rng.random(sum(len(member.source) for member in members)) >= config.edge_drop_rate
-  batch = _join(lists, keep, only_segments=config.segment_mode == "drop")
+    for entry in lists:
+      entry.keep = rng.random(len(entry.prepared.source)) >= config.edge_drop_rate
+  if config.feature_noise > 0:
+    for entry in lists:
+      nodes = entry.prepared.nodes
+      rows = len(nodes) if config.segment_mode != "drop" or entry.segment is None else len(
+          entry.segment)
+      entry.noise = config.feature_noise * rng.standard_normal((rows, nodes.shape[1]), np.float32)
+  for entry in lists:
+    entry.ranks = labels.make_labels(entry.prepared.runtimes[entry.picked], rng)
+  return lists
+
+
+def assemble(lists: Sequence[DrawnList], config: run_config.BatchConfig) -> Batch:
+  """The batch of lists that `draw` has drawn, or of some of them."""
+  batch = _join(lists, only_segments=config.segment_mode == "drop")
   if config.segment_mode == "backprop":
     # Configurations and masks are those of the whole graph; only nodes and edges differ.
-    part = _join(lists, keep, prefix="segment_", only_segments=True)
+    part = _join(lists, prefix="segment_", only_segments=True)
     shared = ("segment_config_mask", "segment_reference_mask", "segment_config_costs")
     batch.update({key: value for key, value in part.items() if key not in shared})
-  if config.feature_noise > 0:
-    noise = config.feature_noise * rng.standard_normal(batch["nodes"].shape, np.float32)
-    batch["nodes"] = batch["nodes"] + noise
+  noise = [entry.noise for entry in lists if entry.noise is not None]
+  if noise:
+    batch["nodes"] = batch["nodes"] + np.concatenate(noise)
     if "segment_nodes" in batch:  # The same node gets the same noise in both copies.
       batch["segment_nodes"] = batch["nodes"][batch["segment_node_ids"]]
   mask = batch["config_mask"]
   for key in LABELS:
     batch["label_" + key] = np.zeros(mask.shape, np.float32)
-  for row, entry in enumerate(lists):
-    values = labels.make_labels(entry.prepared.runtimes[entry.picked], rng)
-    for key in LABELS:
-      batch["label_" + key][row, :len(entry.picked)] = getattr(values, key)
+    for row, entry in enumerate(lists):
+      batch["label_" + key][row, :len(entry.picked)] = getattr(entry.ranks, key)
   return batch
 
 
@@ -291,10 +323,10 @@ def scoring_batches(prepared: Sequence[PreparedGraph], max_configs: int, referen
   Yields:
     A batch, and for each of its rows the index of the graph and its configurations (c',).
   """
-  pending: list[_List] = []
+  pending: list[DrawnList] = []
   owners: list[tuple[int, np.ndarray]] = []
 
-  def states(lists: Sequence[_List]) -> int:
+  def states(lists: Sequence[DrawnList]) -> int:
     width = (max(len(entry.picked) for entry in lists)
              + max(len(entry.reference) for entry in lists))
     return width * sum(entry.prepared.graph.num_nodes for entry in lists)
@@ -304,7 +336,7 @@ def scoring_batches(prepared: Sequence[PreparedGraph], max_configs: int, referen
                  else np.zeros([0], np.int64))
     size = max(min(max_configs, max_states // member.graph.num_nodes - len(reference)), 1)
     for start in range(0, len(member.choice), size):
-      entry = _List(member, member.choice[start:start + size], reference)
+      entry = DrawnList(member, member.choice[start:start + size], reference)
       if pending and (len(pending) == max_lists or states([*pending, entry]) > max_states):
         yield _join(pending), owners
         pending, owners = [], []

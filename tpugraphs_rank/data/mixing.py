@@ -213,9 +213,19 @@ def epoch_batches(real: Sequence[batches.PreparedGraph],
     config: the configuration of the run.
     epoch: from 0. The content of an epoch depends on it and the seed only.
   """
+  num_synthetic = synthetic_lists(config)
+  for lists in epoch_lists(real, synthetic, config, epoch):
+    joined = batches.assemble(lists, config.batch)
+    yield weighted(joined, config.augment, num_synthetic) if synthetic else joined
+
+
+def epoch_lists(real: Sequence[batches.PreparedGraph],
+                synthetic: Sequence[batches.PreparedGraph], config: run_config.RunConfig,
+                epoch: int) -> Iterator[list[batches.DrawnList]]:
+  """The lists of each batch of `epoch_batches`; same arguments."""
   seed, batch, steps = config.training.seed, config.batch, config.training.steps_per_epoch
   if not synthetic and steps is None:
-    yield from batches.training_batches(real, batch, seed, epoch)
+    yield from batches.training_lists(real, batch, seed, epoch)
     return
   steps = steps or -(-len(real) * batch.lists_per_graph // batch.batch_size)
   num_synthetic = synthetic_lists(config) if synthetic else 0
@@ -228,14 +238,18 @@ def epoch_batches(real: Sequence[batches.PreparedGraph],
           len(members), epoch * steps * lists, (epoch + 1) * steps * lists, [seed, side])
       sides.append((members, places.reshape(steps, lists)))
   for step in range(steps):
-    joined = batches.training_batch(
+    yield batches.draw(
         [members[place] for members, places in sides for place in places[step]], batch, rng)
-    yield weighted(joined, config.augment, num_synthetic) if synthetic else joined
 
 
 def weighted(batch: batches.Batch, augment: run_config.AugmentConfig, num_synthetic: int
              ) -> batches.Batch:
   """Adds the weights of the lists to a batch, whose last `num_synthetic` lists are synthetic."""
-  weights = np.ones(len(batch["config_mask"]), np.float32)
-  weights[len(weights) - num_synthetic:] = augment.synthetic_weight
-  return {**batch, batches.WEIGHT: weights}
+  return {**batch, batches.WEIGHT: weights(len(batch["config_mask"]), augment, num_synthetic)}
+
+
+def weights(count: int, augment: run_config.AugmentConfig, num_synthetic: int) -> np.ndarray:
+  """(count,) float32: the weights of a batch's lists, of which the last are synthetic."""
+  values = np.ones(count, np.float32)
+  values[count - num_synthetic:] = augment.synthetic_weight
+  return values

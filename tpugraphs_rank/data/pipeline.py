@@ -14,7 +14,7 @@ number of configurations varies, because TF-GNN requires static inner dimensions
 For a batch that `data.partition` has arranged, `graph` and `segment` are its arrays instead.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -99,13 +99,32 @@ def dataset(make_batches: Callable[[], Iterator[batches.Batch]]) -> tf.data.Data
     make_batches: called again for each pass, and once more to learn the widths from its first
       batch.
   """
+  signature = _signature(next(iter(make_batches())))
+  elements = lambda: ({key: batch[key] for key in signature} for batch in make_batches())
+  return tf.data.Dataset.from_generator(elements, output_signature=signature).prefetch(4)
+
+
+def dataset_of_shares(make_shares: Callable[[], Iterator[Sequence[batches.Batch]]]
+                      ) -> tf.data.Dataset:
+  """A data set of tuples of array dictionaries; see `dataset`.
+
+  Args:
+    make_shares: as of `dataset`; yields the same number of batches each time (see `data.shares`).
+  """
+  first = next(iter(make_shares()))
+  signature = tuple(_signature(share) for share in first)
+  elements = lambda: (tuple({key: share[key] for key in signature[0]} for share in shares)
+                      for shares in make_shares())
+  return tf.data.Dataset.from_generator(elements, output_signature=signature).prefetch(4)
+
+
+def _signature(batch: batches.Batch) -> dict[str, tf.TensorSpec]:
   signature = {}
-  for key, array in next(iter(make_batches())).items():
+  for key, array in batch.items():
     if key in _NOT_FOR_STEPS:
       continue
     shape: list[int | None] = [None] * array.ndim
     if key.endswith(("nodes", "configs", "config_costs")) and array.ndim > 1:
       shape[-1] = array.shape[-1]
     signature[key] = tf.TensorSpec(shape, tf.as_dtype(array.dtype), name=key)
-  elements = lambda: ({key: batch[key] for key in signature} for batch in make_batches())
-  return tf.data.Dataset.from_generator(elements, output_signature=signature).prefetch(4)
+  return signature

@@ -142,6 +142,8 @@ class RankingModel(tf.keras.Model):
     """
     selected = inputs_lib.select(arrays, self.required_inputs())
     if dropout_seed is not None:
+      if "share" in arrays:  # Devices that train together drop different entries.
+        dropout_seed += tf.stack([arrays["share"] * 1_299_709, 0])
       selected["dropout_seed"] = dropout_seed
     return selected
 

@@ -37,6 +37,12 @@ class PartitionedView:
     """[B, T, K]: the sums of the effects of layouts, if the run uses them."""
     return self._arrays["config_costs"]
 
+  def drop_lists(self, mask: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """[B, w]: the factors of each list. `mask` makes those of all lists of the whole batch."""
+    if "batch_lists" not in self._arrays:
+      return mask(self._graphs)
+    return tf.gather(mask(self._arrays["batch_lists"]), self._arrays["list_places"])
+
   def embed(self, function: Embed) -> Terms:
     """The final states as terms to be added.
 

@@ -104,6 +104,10 @@ class PlainView:
     """[B, T, K]: the sums of the effects of layouts, if the run uses them."""
     return self._graph.context["config_costs"]
 
+  def drop_lists(self, mask: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """[B, w]: the factors of each list, which `mask` makes."""
+    return mask(tf.shape(self._graph.node_sets["op"].sizes)[0])
+
   def embed(self, function: Callable[[states.States], list[tf.Tensor]]) -> list[tf.Tensor]:
     """The final states as terms [N, T, h] to be added."""
     return function(self._states)

@@ -280,7 +280,8 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
                  for value in vectors] + late
     joined = tf.concat(vectors, axis=-1)
     if dropout_seed is not None and self._dropout:
-      mask = self._dropout_mask(tf.shape(joined)[0], joined.shape[-1], dropout_seed, 0)
+      mask = view.drop_lists(functools.partial(
+          self._dropout_mask, width=joined.shape[-1], seed=dropout_seed, place=0))
       joined *= mask[:, None, :]
     # Sums of few known terms: dropping them would only hide what is known.
     joined = tf.concat([joined, *costs], axis=-1)[:, tf.shape(view.reference_mask)[1]:]

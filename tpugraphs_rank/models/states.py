@@ -149,7 +149,9 @@ class ConfigIndependentStates(States):
     return attention.attend_to_self(hidden)
 
   def drop(self, level, mask, hidden):
-    factors = tf.expand_dims(tf.gather(mask(self._count), self._arrays["order"]), 1)
+    # A share of a batch (see `data.shares`) takes its rows of the whole batch's factors.
+    count = self._arrays.get("batch_nodes", self._count)
+    factors = tf.expand_dims(tf.gather(mask(count), self._arrays["order"]), 1)
     self.kept[f"drop_{level}"], factors = self._cut(factors, self._arrays["rows"][level])
     return hidden * factors
 

@@ -1,6 +1,6 @@
 """One training step and one validation step as TensorFlow functions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -53,13 +53,22 @@ class Stepper:
     return {"model": self.average.variables}
 
   def _scores_and_loss(self, arrays: Mapping[str, tf.Tensor], step: Mapping[str, Any],
-                       training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+                       training: bool, reduce: Callable[..., tf.Tensor] | None = None
+                       ) -> tuple[tf.Tensor, tf.Tensor]:
+    """The mean score of the members, and their mean loss.
+
+    Args:
+      arrays, step: a batch, and its labels.
+      training: whether gradients are wanted.
+      reduce: makes a number of the losses and weights of the lists; None: `weighted_mean`.
+    """
     seed = tf.stack([tf.cast(self._seed, tf.int32), tf.cast(self.optimizer.iterations, tf.int32)
                      ]) if training else None
     with plugins.calling(f"the model {self.model.name!r}"):
       scores = self.model.member_scores(arrays, training, seed)
     losses_of_members = [
-        weighted_mean(self._loss(step, member), step.get("weight")) for member in scores]
+        (reduce or weighted_mean)(self._loss(step, member), step.get("weight"))
+        for member in scores]
     count = len(scores)
     return tf.add_n(scores) / count, tf.add_n(losses_of_members) / count
 
@@ -69,11 +78,7 @@ class Stepper:
     with tf.GradientTape() as tape:
       scores, loss = self._scores_and_loss(arrays, step, training=True)
       total = loss + tf.add_n(self.model.losses) if self.model.losses else loss
-    variables = self.model.trainable_variables
-    gradients = tape.gradient(total, variables)
-    gradients = [gradient if gradient is not None else tf.zeros_like(variable)
-                 for gradient, variable in zip(gradients, variables)]
-    gradients, norm = tf.clip_by_global_norm(gradients, self._clip_norm)
+    gradients, norm = tf.clip_by_global_norm(self._gradients(tape, total), self._clip_norm)
     finite = tf.math.is_finite(total) & tf.math.is_finite(norm)
     rate = tf.identity(self.optimizer.learning_rate)
     tf.cond(finite, lambda: self._update(gradients), lambda: tf.constant(False))
@@ -81,9 +86,15 @@ class Stepper:
     return {"loss": loss, "gradient_norm": norm, "learning_rate": rate, "finite": finite,
             "correct": correct, "pairs": pairs}
 
+  def _gradients(self, tape: tf.GradientTape, total: tf.Tensor) -> list[tf.Tensor]:
+    variables = self.model.trainable_variables
+    return [gradient if gradient is not None else tf.zeros_like(variable)
+            for gradient, variable in zip(tape.gradient(total, variables), variables)]
+
   def _update(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     variables = self.model.trainable_variables
-    self.optimizer.apply_gradients(zip(gradients, variables))
+    # Devices that train together have added up their gradients before clipping.
+    self.optimizer.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
     if self._ema_decay:
       done = tf.cast(self.optimizer.iterations, tf.float32)
       self.average.update(1.0 - tf.minimum(self._ema_decay, (1.0 + done) / (10.0 + done)))

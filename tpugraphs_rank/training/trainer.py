@@ -6,7 +6,7 @@ Training starts from the first of these that applies:
   3. initial weights from the seed.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
 import itertools
 import logging
@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
@@ -26,20 +27,19 @@ from tpugraphs_rank.data import mixing
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import pipeline
 from tpugraphs_rank.data import registry
-from tpugraphs_rank.data import splits
+from tpugraphs_rank.data import shares
 from tpugraphs_rank.models import build_model
 from tpugraphs_rank.training import checkpoints
+from tpugraphs_rank.training import distribution as distribution_lib
 from tpugraphs_rank.training import epochs as epochs_lib
 from tpugraphs_rank.training import evidence_files
-from tpugraphs_rank.training import prior_fitting
-from tpugraphs_rank.training import run as run_lib
+from tpugraphs_rank.training import extras
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import runtime
 from tpugraphs_rank.training import scoring
+from tpugraphs_rank.training import shared_steps
 from tpugraphs_rank.training import steps as steps_lib
-from tpugraphs_rank.training import tile_prior
 from tpugraphs_rank.training import training_data
-from tpugraphs_rank.training import tree_member
 from tpugraphs_rank.training import validation
 
 _logger = logging.getLogger(__name__)
@@ -87,20 +87,23 @@ class Trainer:
     scorer: scores validation graphs.
   """
 
-  def __init__(self, config: run_config.RunConfig, first_weights: int | None = None):
+  def __init__(self, config: run_config.RunConfig, first_weights: int | None = None,
+               devices: distribution_lib.Choice | None = None):
     """Reads the data, fits the normalizer, builds the model and its step.
 
     Args:
       config: all settings.
       first_weights: seed of the initial weights only, for ensembles that train on the same
         programs. Default: `training.seed`, which also seeds everything else.
+      devices: those that train together; None: one. The result is the same up to rounding.
 
     Raises:
       TpuGraphsRankError: bad data or settings.
     """
-    check(config)
+    training_data.check(config)
     runtime.configure(
         config.training.seed if first_weights is None else first_weights, config.training.threads)
+    self.distribution = distribution_lib.start(devices or distribution_lib.Choice())
     self.config = config
     self.collection = registry.get_collection(config.data.collection)
     data = training_data.load(config, self.collection)
@@ -110,8 +113,9 @@ class Trainer:
     self._element_types = element_types.of_all(
         member.graph for member in (*data.train, *data.synthetic))
     self.steps_per_epoch = data.steps_per_epoch(config)
-    self._model = build_model(self.collection.kind, config)
-    self.stepper = self._build_stepper()
+    with self.distribution.scope():
+      self._model = build_model(self.collection.kind, config)
+      self.stepper = self._build_stepper()
     self.scorer = scoring.Scorer(self._model, config)
     self._valid_lists = list(self._validation_lists())
     self._load_initial_weights()
@@ -120,9 +124,12 @@ class Trainer:
     """Creates the model's variables, the optimizer and the functions of a step."""
     first = pipeline.dataset(lambda: self._lists(0))
     self._model.create_variables(next(iter(first)))
-    return steps_lib.Stepper(self._model, self.config,
-                             self.config.training.epochs * self.steps_per_epoch,
-                             first.element_spec)
+    settings = (self._model, self.config, self.config.training.epochs * self.steps_per_epoch,
+                first.element_spec)
+    if self.distribution.count == 1:
+      return steps_lib.Stepper(*settings)
+    return shared_steps.SharedStepper(
+        *settings, self._dataset(range(1)).element_spec, self.distribution)
 
   def _validation_lists(self) -> Iterator[Any]:
     """The batches of the validation loss: the same lists each time, so that the loss curve shows
@@ -154,6 +161,16 @@ class Trainer:
     return map(self._model.arrange, mixing.epoch_batches(
         self.train_graphs, self.synthetic_graphs, self.config, epoch))
 
+  def _dataset(self, numbers: Iterable[int]) -> tf.data.Dataset:
+    """What the training step takes in these epochs: batches, or this process's shares of them."""
+    if self.distribution.count == 1:
+      return pipeline.dataset(lambda: itertools.chain.from_iterable(map(self._lists, numbers)))
+    return pipeline.dataset_of_shares(lambda: (
+        [shares.arranged(share, self._model.arrange) for share in batch]
+        for epoch in numbers for batch in shares.epoch_shares(
+            self.train_graphs, self.synthetic_graphs, self.config, epoch, self.distribution.count,
+            self.distribution.local)))
+
   def about(self) -> dict[str, Any]:
     """What the run is about, for its directory."""
     collection = self.collection
@@ -166,8 +183,9 @@ class Trainer:
         "synthetic_programs": len(self.synthetic_graphs),
         "synthetic_lists_a_step": mixing.synthetic_lists(self.config)}
     about = {key: value for key, value in self.about().items() if key != "element_types"}
+    together = {"trains_on": self.distribution.text} if self.distribution.text else {}
     return {
-        **about,
+        **about, **together,
         "train_programs": len(self.train_graphs),
         **synthetic,
         "valid_programs": len(self.valid_graphs),
@@ -182,7 +200,7 @@ class Trainer:
   def one_step(self) -> dict[str, float]:
     """Runs the first training step, and returns its loss and gradient norm."""
     outcome = self.stepper.train(
-        next(iter(pipeline.dataset(lambda: self._lists(1)))))
+        next(iter(self._dataset(range(1, 2)))))
     return {key: float(outcome[key]) for key in ("loss", "gradient_norm")}
 
   def train(self, run_dir: files.PathLike, stop_after: int | None = None, wait: bool = False
@@ -197,14 +215,18 @@ class Trainer:
     Raises:
       ConfigError: `stop_after` is not a positive whole number.
       RunDirectoryError: the directory holds another run, is damaged, or is in use.
-      TrainingError: a loss or gradient is not finite; the latest checkpoint is kept.
+      TrainingError: a loss or gradient is not finite, or another process of the training has
+        ended; the latest checkpoint is kept.
     """
     if stop_after is not None and (not isinstance(stop_after, numbers.Integral) or stop_after < 1):
       raise errors.ConfigError(f"stop_after is {stop_after!r}; expected a whole number from 1, or "
                                "None")
     directory = run_directory.RunDirectory(run_dir)
-    with directory.locked(wait):
-      return self._train_in(directory, stop_after)
+    with self.distribution.reporting_lost_processes():
+      if not self.distribution.is_chief:
+        return self._follow(directory)
+      with directory.locked(wait):
+        return self._train_in(directory, stop_after)
 
   def _train_in(self, directory: run_directory.RunDirectory, stop_after: int | None) -> Result:
     is_resumed = directory.open(self.config, self.about())
@@ -235,11 +257,11 @@ class Trainer:
   def _run_epochs(self, directory: run_directory.RunDirectory,
                   loop: epochs_lib.EpochLoop[Progress], stop_after: int | None) -> Result:
     progress, metric = loop.progress, self.config.training.validation_metric
-    first, last = progress.epoch + 1, loop.last_epoch(stop_after)
+    self._check_equal()
+    last = self._meet(progress, loop.last_epoch(stop_after))
+    first = progress.epoch + 1
     # One data set for all epochs: creating one takes as long as several steps.
-    lists = iter(()) if first > last else iter(pipeline.dataset(
-        lambda: itertools.chain.from_iterable(
-            self._lists(epoch) for epoch in range(first, last + 1))))
+    lists = iter(()) if first > last else iter(self._dataset(range(first, last + 1)))
     state = loop.run(
         lambda on_step: self._run_epoch(directory, loop, lists, on_step),
         lambda: self._final_state(progress), stop_after, ("loss", f"valid_{metric}"))
@@ -250,42 +272,9 @@ class Trainer:
       _logger.info("%s after epoch %d; best epoch %d: %s", state, progress.epoch,
                    progress.best_epoch, ", ".join(
                        f"{name} {_shown(value)}" for name, value in progress.best_metrics.items()))
-      self._fit_trees(directory)
-      self._fit_prior(directory)
+      extras.fit(directory, self.config, self.collection, self.train_graphs, self.valid_graphs)
+    self.distribution.wait()  # A process that ends early would disturb the others.
     return Result(directory, state, progress.epoch, progress.best_epoch, progress.best_metrics)
-
-  def _views(self, members: Sequence[batches.PreparedGraph]) -> list[splits.ProgramView]:
-    """Prepared programs as they were read, with their hardware."""
-    return [splits.ProgramView(member.graph, member.choice, member.runtimes, self.collection.facts)
-            for member in members]
-
-  def _fit_trees(self, directory: run_directory.RunDirectory) -> None:
-    """Writes the boosted trees of the ensemble, if the settings have some and they do not exist."""
-    model, seed = self.config.model, self.config.training.seed
-    if not model.trees_weight or (directory / tree_member.FILE).exists():
-      return
-    train, valid = self._views(self.train_graphs), self._views(self.valid_graphs)
-    _logger.info("fitting the boosted trees of the ensemble")
-    networks = run_lib.Run(directory, prior=tile_prior.NONE, networks_only=True).score_programs(
-        tree_member.sample(train, seed))
-    tree_member.write(directory, tree_member.fit(
-        train, valid, networks, model.trees_weight, self.collection.facts, seed))
-
-  def _fit_prior(self, directory: run_directory.RunDirectory) -> None:
-    """Writes the analytic prior of tiles, unless it exists or the settings exclude it."""
-    if self.config.model.prior == tile_prior.NONE or self.collection.kind != "tile" or (
-        directory / tile_prior.FILE).exists():
-      return
-    programs = self._views(self.train_graphs)
-    reason = prior_fitting.reason_without(self.collection, programs)
-    if reason:
-      _logger.info("no analytic prior: %s", reason)
-      return
-    _logger.info("fitting the analytic prior on held-out groups of the training programs")
-    run = run_lib.Run(directory, prior=tile_prior.NONE)
-    tile_prior.write(directory, prior_fitting.fit(
-        self.collection, programs, run.score_programs, self.config.training.seed,
-        self.config.model.tile_features == "costs"))
 
   def _final_state(self, progress: Progress) -> str | None:
     training = self.config.training
@@ -308,7 +297,8 @@ class Trainer:
     """
     started = time.monotonic()
     progress = loop.progress
-    row = self._train_epoch(loop, lists, on_step)
+    row = self._train_epoch(progress, lists, on_step, lambda: loop.write_status(
+        run_directory.FAILED, **self._figures(progress)))
     training = self.config.training
     if progress.epoch % training.validate_every == 0 or progress.epoch == training.epochs:
       self._validate(directory, progress, row)
@@ -319,22 +309,56 @@ class Trainer:
         if row[key] is not None))
     progress.history.append(row)
     loop.save(run_directory.TRAINING, **self._figures(progress))
+    self._meet(progress, 0)
     return row
 
-  def _train_epoch(self, loop: epochs_lib.EpochLoop[Progress], lists: Iterator[Any],
-                   on_step: Callable[[], Any]) -> dict[str, Any]:
+  def _follow(self, directory: run_directory.RunDirectory) -> Result:
+    """Trains together with the chief, which alone validates and writes the run directory."""
+    progress = Progress()
+    self._check_equal()
+    last = self._meet(progress, 0)
+    lists = iter(self._dataset(range(progress.epoch + 1, last + 1))) if (
+        progress.epoch < last) else iter(())
+    while progress.epoch < last and not self._final_state(progress):
+      self._train_epoch(progress, lists, lambda: None, lambda: None)
+      self._meet(progress, 0)
+    self.distribution.wait()
+    return Result(directory, self._final_state(progress) or run_directory.INTERRUPTED,
+                  progress.epoch, progress.best_epoch, {})
+
+  def _check_equal(self) -> None:
+    """Raises ConfigError, in all processes, unless all of them train the same run."""
+    self.distribution.check_equal("settings or training programs", [
+        config_lib.stable_hash(self.config), [
+            [member.name, member.graph.num_nodes, len(member.choice)]
+            for member in (*self.train_graphs, *self.synthetic_graphs)]])
+
+  def _meet(self, progress: Progress, last: int) -> int:
+    """Gives all processes the chief's weights and progress; returns the chief's `last`.
+
+    All have the same weights up to rounding, which may differ between processors. Equal bits make
+    a resumed run equal to an uninterrupted one.
+    """
+    self.distribution.copy_from_chief(
+        [variable for group in self.stepper.variables().values() for variable in group])
+    progress.epoch, progress.step, progress.best_epoch, last = map(
+        int, self.distribution.from_chief(np.array(
+            [progress.epoch, progress.step, progress.best_epoch, last], np.int64)))
+    return last
+
+  def _train_epoch(self, progress: Progress, lists: Iterator[Any], on_step: Callable[[], Any],
+                   on_failure: Callable[[], Any]) -> dict[str, Any]:
     """Takes the steps of an epoch; returns its row of history without validation."""
     # TensorFlow's own random operations (TensorFlow Ranking shuffles ties among padding) change no
     # result, so a resumed run need not seed them again. Seeding them in every epoch would make
     # TensorFlow optimise its functions again, which can take longer than an epoch.
-    progress = loop.progress
     epoch, count = progress.epoch + 1, 0
     sums = {"loss": 0.0, "gradient_norm": 0.0, "correct": 0.0, "pairs": 0.0}
     outcome: Mapping[str, Any] = {}
     for count, arrays in enumerate(itertools.islice(lists, self.steps_per_epoch), start=1):
       outcome = self.stepper.train(arrays)
       if not outcome["finite"]:
-        loop.write_status(run_directory.FAILED, **self._figures(progress))
+        on_failure()
         raise errors.TrainingError(
             f"step {progress.step + count} (epoch {epoch}): loss {float(outcome['loss'])}, "
             f"gradient norm {float(outcome['gradient_norm'])}; the checkpoint after epoch "
@@ -376,20 +400,3 @@ class Trainer:
 
 def _shown(value: float | None) -> str:
   return "undefined" if value is None else f"{value:.4f}"
-
-
-def check(config: run_config.RunConfig) -> None:
-  """Raises ConfigError if settings do not fit together."""
-  if len(config.loss.losses) != len(config.loss.loss_weights):
-    raise errors.ConfigError(
-        f"loss.losses names {len(config.loss.losses)} losses, loss.loss_weights gives "
-        f"{len(config.loss.loss_weights)} weights; expected one weight for each loss")
-  if not config.loss.losses:
-    raise errors.ConfigError("loss.losses is empty; expected at least one loss")
-  if not config.model.pooling:
-    raise errors.ConfigError("model.pooling is empty; expected at least one pooling")
-  mixing.check(config)
-  if config.data.train_fraction + config.data.valid_fraction >= 1.0:
-    raise errors.ConfigError(
-        "data.train_fraction + data.valid_fraction leave no configurations to test; expected a sum "
-        "below 1")

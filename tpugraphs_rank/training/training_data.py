@@ -94,3 +94,20 @@ def _check_published(config: run_config.RunConfig, collection: registry.Collecti
       f"training.validation_configs is 'published', but nothing is published for {collection.name} "
       f"with split_by={config.data.split_by}, only for {', '.join(published.COLLECTIONS)}, split "
       "by program; use --validation_configs=all")
+
+
+def check(config: run_config.RunConfig) -> None:
+  """Raises ConfigError if settings do not fit together."""
+  if len(config.loss.losses) != len(config.loss.loss_weights):
+    raise errors.ConfigError(
+        f"loss.losses names {len(config.loss.losses)} losses, loss.loss_weights gives "
+        f"{len(config.loss.loss_weights)} weights; expected one weight for each loss")
+  if not config.loss.losses:
+    raise errors.ConfigError("loss.losses is empty; expected at least one loss")
+  if not config.model.pooling:
+    raise errors.ConfigError("model.pooling is empty; expected at least one pooling")
+  mixing.check(config)
+  if config.data.train_fraction + config.data.valid_fraction >= 1.0:
+    raise errors.ConfigError(
+        "data.train_fraction + data.valid_fraction leave no configurations to test; expected a sum "
+        "below 1")
