@@ -5,10 +5,15 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
 PROGRAM = "tuned.mlir"
+# Types of plain Python and NumPy numbers, which are converted as JAX does.
+_WIDE = {np.dtype(wide): np.dtype(narrow) for wide, narrow in (
+    ("float64", "float32"), ("int64", "int32"), ("complex128", "complex64"))}
 
 
 def load(folder: files.PathLike) -> Callable[..., list[Any]]:
@@ -51,12 +56,24 @@ def load(folder: files.PathLike) -> Callable[..., list[Any]]:
         xla_client.CompileOptions())
   except Exception as error:
     raise errors.DataError(f"{path}: XLA does not compile it: {str(error)[:300]}") from None
-  shapes = executable.get_parameter_layouts()
+  content = executable.hlo_modules()[0].as_serialized_hlo_module_proto()
+  expected = [(tuple(shape.dimensions()), shape.numpy_dtype())
+              for shape in xla_client.XlaComputation(content).program_shape().parameter_shapes()]
 
   def tuned(*arguments: Any) -> list[Any]:
-    if len(arguments) != len(shapes):
-      raise TypeError(f"the program has {len(shapes)} parameters; {len(arguments)} were given")
-    placed = [jax.device_put(argument, device) for argument in arguments]
+    if len(arguments) != len(expected):
+      raise TypeError(f"the program has {len(expected)} parameters; {len(arguments)} were given")
+    values = [argument if isinstance(argument, jax.Array) else np.asarray(argument)
+              for argument in arguments]
+    for number, (shape, dtype) in enumerate(expected):
+      if values[number].dtype in _WIDE and dtype == _WIDE[values[number].dtype]:
+        values[number] = values[number].astype(dtype)
+      if values[number].shape != shape or values[number].dtype != dtype:
+        raise TypeError(
+            f"argument {number} has the shape {values[number].shape} and the type "
+            f"{values[number].dtype}; the program expects {shape} and {dtype}")
+    with jax.enable_x64(True):  # Otherwise 64-bit arguments lose half of their bits.
+      placed = [jax.device_put(value, device) for value in values]
     results = executable.execute_sharded(placed).disassemble_into_single_device_arrays()
     return [shards[0] for shards in results]
 

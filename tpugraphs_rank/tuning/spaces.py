@@ -21,6 +21,8 @@ from tpugraphs_rank.hlo import tuning
 # Standard deviations at which features are cut.
 _FARTHEST = 3.0
 _WIDTH = tuning.DIMS_LENGTH
+# Configurations whose features are kept: those of a few steps of a tuner.
+_MOST_KEPT = 1024
 
 
 class Space(Protocol):
@@ -222,6 +224,8 @@ class LayoutSpace:
       blocks = effect_features(self._simulated.effects(self.node_features(new)))
       self._kept.update((one, tuple(block[row] for block in blocks))
                         for row, one in enumerate(new))
+    if len(self._kept) > _MOST_KEPT:  # They are large for large programs.
+      self._kept = {one: self._kept[one] for one in configurations}
     return [np.stack([self._kept[one][block] for one in configurations])
             for block in range(len(self._kept[configurations[0]]))]
 

@@ -1,8 +1,7 @@
 """Chooses what to measure next: ask for a configuration, tell its time, repeat."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import json
 import math
 import pathlib
 from typing import Any
@@ -13,6 +12,7 @@ from scipy import special
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.tuning import gaussian_process
+from tpugraphs_rank.tuning import journal as journal_lib
 from tpugraphs_rank.tuning import spaces
 
 Configuration = Any  # Hashable, and JSON can store it.
@@ -36,11 +36,13 @@ class Measurement:
     seconds: infinite if it failed.
     default_seconds: the default's time at the same moment, if it was measured too; then only the
       ratio counts, so that slow phases of a machine do no harm.
+    notes: what else was kept with it, as JSON.
   """
 
   configuration: Configuration
   seconds: float
   default_seconds: float | None = None
+  notes: dict[str, Any] | None = None
 
 
 class Tuner:
@@ -81,10 +83,14 @@ class Tuner:
     self.history: list[Measurement] = []
     self._known: dict[Configuration, float] = {}
     self._scores: dict[Configuration, float] = {}
-    self._gains: list[float] = []
+    # Expected gains of the questions, by the number of measurements that were known.
+    self._gains: dict[int, float] = {}
     self._exhausted = False
-    if self._journal is not None and self._journal.exists():
-      for measurement in read_journal(self._journal, space):
+    if self._journal is not None:
+      for place, line in journal_lib.lines(self._journal):
+        measurement, gain = _of_line(line, place, space)
+        if gain is not None:
+          self._gains[len(self.history)] = gain
         self._add(measurement)
 
   @property
@@ -96,12 +102,12 @@ class Tuner:
   @property
   def expected_gain(self) -> float:
     """The expected gain of the last question, as a share of the best time."""
-    return self._gains[-1] if self._gains else math.inf
+    return next(reversed(self._gains.values()), math.inf)
 
   @property
   def finished(self) -> bool:
     """Whether measuring more is not expected to help."""
-    last = self._gains[-_STEPS_WITHOUT_GAIN:]
+    last = list(self._gains.values())[-_STEPS_WITHOUT_GAIN:]
     return self._exhausted or (
         len(last) == _STEPS_WITHOUT_GAIN and max(last) < _LEAST_GAIN)
 
@@ -114,36 +120,70 @@ class Tuner:
     default = self._space.default
     if default not in self._known:
       return default
-    rng = np.random.default_rng([self._seed, len(self.history)])
-    candidates = [one for one in dict.fromkeys(self._candidates(rng)) if one not in self._known]
+    candidates, gains, _ = self._ranked(self._known, len(self.history))
     if not candidates:
       self._exhausted = True
       raise errors.ConfigError(
           f"all {len(self._known)} configurations that were proposed are measured; the best is "
           "known")
-    measured = [one for one in self._known if math.isfinite(self._known[one])]
+    if gains is not None:
+      self._gains[len(self.history)] = float(gains[0])
+    return candidates[0]
+
+  def ahead(self, count: int) -> list[Configuration]:
+    """What `ask` will probably return after the next `tell`, the most probable first.
+
+    A caller can prepare these, such as compile them. What `ask` returns does not depend on it.
+
+    Args:
+      count: the maximum number.
+    """
+    if not self._known:
+      return self._ranked({self._space.default: 1.0}, 1)[0][:count]
+    candidates, _, means = self._ranked(self._known, len(self.history))
+    if not candidates:
+      return []
+    believed = {**self._known, candidates[0]: 1.0 if means is None else math.exp(-means[0])}
+    return self._ranked(believed, len(self.history) + 1)[0][:count]
+
+  def _ranked(self, known: Mapping[Configuration, float], number: int
+              ) -> tuple[list[Configuration], np.ndarray | None, np.ndarray | None]:
+    """Candidates of a step, the best first, with their expected gains and predicted values.
+
+    Args:
+      known: relative times.
+      number: of measurements before the step; it chooses the random candidates.
+
+    Returns:
+      The candidates; gains and values are None while the surrogate knows too little.
+    """
+    rng = np.random.default_rng([self._seed, number])
+    measured = [one for one in known if math.isfinite(known[one])]
+    drawn = dict.fromkeys(self._candidates(sorted(measured, key=lambda one: known[one]), rng))
+    candidates = [one for one in drawn if one not in known]
+    if not candidates:
+      return [], None, None
     scores, points = self._inputs(measured, candidates)
     count = len(measured)
-    if len(self.history) < STARTS or count < 2:
-      chosen = self._diverse(scores[count:], points[:count], points[count:])
-    else:
-      values = np.array([-math.log(self._known[one]) for one in measured])
-      model = self._surrogate.fit(points[:count], scores[:count], values)
-      mean, deviation = model.predict(points[count:], scores[count:])
-      gains = expected_improvement(mean, deviation, float(values.max()))
-      chosen = int(np.argmax(gains))
-      if len(self._gains) <= len(self.history) - STARTS:
-        self._gains.append(float(gains[chosen]))
-    return candidates[chosen]
+    if number < STARTS or count < 2:
+      order = self._diverse(scores[count:], points[:count], points[count:])
+      return [candidates[place] for place in order], None, None
+    values = np.array([-math.log(known[one]) for one in measured])
+    model = self._surrogate.fit(points[:count], scores[:count], values)
+    mean, deviation = model.predict(points[count:], scores[count:])
+    gains = expected_improvement(mean, deviation, float(values.max()))
+    order = np.argsort(-gains, kind="stable")
+    return [candidates[place] for place in order], gains[order], mean[order]
 
   def tell(self, configuration: Configuration, seconds: float,
-           default_seconds: float | None = None) -> None:
+           default_seconds: float | None = None, notes: Mapping[str, Any] | None = None) -> None:
     """Adds a measurement, and writes it to the journal.
 
     Args:
       configuration: any configuration of the space, also one that was not asked for.
       seconds: its time; infinite or NaN if it failed.
       default_seconds: the default's time at the same moment.
+      notes: anything to keep with the measurement, as JSON; such as why it failed.
 
     Raises:
       ConfigError: a time is not positive, or the space has no such configuration.
@@ -154,9 +194,10 @@ class Tuner:
       raise errors.ConfigError(
           f"{seconds} s and {default_seconds} s for the default; expected positive times")
     self._space.check(configuration)
-    measurement = Measurement(configuration, seconds, default_seconds)
+    measurement = Measurement(configuration, seconds, default_seconds,
+                              None if notes is None else dict(notes))
     if self._journal is not None:
-      append_journal(self._journal, measurement)
+      journal_lib.append(self._journal, _line(measurement, self._gains.get(len(self.history))))
     self._add(measurement)
 
   def _add(self, measurement: Measurement) -> None:
@@ -174,11 +215,11 @@ class Tuner:
                       and math.isfinite(one.seconds)), 1.0)
     return measurement.seconds / default
 
-  def _candidates(self, rng: np.random.Generator) -> list[Configuration]:
-    ranked = sorted((one for one in self._known if math.isfinite(self._known[one])),
-                    key=lambda one: self._known[one])
+  def _candidates(self, fastest: Sequence[Configuration], rng: np.random.Generator
+                  ) -> list[Configuration]:
+    """Random configurations, and neighbours of the fastest ones."""
     near: list[Configuration] = []
-    for place, configuration in enumerate(ranked[:3]):
+    for place, configuration in enumerate(fastest[:3]):
       near += self._space.neighbours(configuration, _NEAR >> place + 1, rng)
     return [*self._space.draw(_DRAWN, rng), *near]
 
@@ -201,12 +242,12 @@ class Tuner:
     return scores, spaces.scaled(self._space.features(listed))
 
   @staticmethod
-  def _diverse(scores: np.ndarray, measured: np.ndarray, points: np.ndarray) -> int:
-    """The candidate farthest from what is measured; the better score decides between equals."""
+  def _diverse(scores: np.ndarray, measured: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The candidates by distance from what is measured; better scores first between equals."""
     squares = ((points ** 2).sum(axis=1)[:, None] + (measured ** 2).sum(axis=1)
-               - 2 * points @ measured.T).min(axis=1)
+               - 2 * points @ measured.T).min(axis=1, initial=np.inf)
     distance = np.maximum(squares, 0).round(9)
-    return int(np.lexsort((-scores, -distance))[0])
+    return np.lexsort((-scores, -distance))
 
 
 def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
@@ -221,55 +262,33 @@ def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -
   return (mean - best) * special.ndtr(z) + deviation * density
 
 
-def append_journal(path: pathlib.Path, measurement: Measurement) -> None:
-  """Adds a line to a journal; once this returns, the line survives the process.
-
-  Raises:
-    OutputError: it cannot be written.
-  """
+def _line(measurement: Measurement, gain: float | None) -> dict[str, Any]:
+  """A measurement and what was expected of it, as a line of a journal."""
   line = {"configuration": measurement.configuration,
           "seconds": measurement.seconds if math.isfinite(measurement.seconds) else None}
-  if measurement.default_seconds is not None:
-    line["default_seconds"] = measurement.default_seconds
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-      # A killed process may have left half a line.
-      end = file.seek(0, 2)
-      if end:
-        file.seek(end - 1)
-        if file.read(1) != b"\n":
-          file.write(b"\n")
-      file.write(json.dumps(line).encode() + b"\n")
-      file.flush()
-  except OSError as error:
-    raise errors.OutputError(f"cannot write {path}: {error.strerror or error}") from error
+  for key, value in (("default_seconds", measurement.default_seconds), ("expected_gain", gain),
+                     ("notes", measurement.notes)):
+    if value is not None:
+      line[key] = value
+  return line
 
 
-def read_journal(path: pathlib.Path, space: spaces.Space) -> list[Measurement]:
-  """The measurements of a journal. The last line may be cut off; a damaged one elsewhere is not.
+def _of_line(line: dict[str, Any], place: str, space: spaces.Space
+             ) -> tuple[Measurement, float | None]:
+  """The inverse of `_line`.
 
   Raises:
-    DataError: a line is damaged, or names a configuration that the space does not have.
+    DataError: it is no measurement, or of a configuration that the space does not have.
   """
-  lines = path.read_bytes().split(b"\n")
-  measurements = []
-  for number, content in enumerate(lines, 1):
-    if not content:
-      continue
-    try:
-      line = files.parse_json(content, "the line")
-      seconds = line["seconds"]
-      measurement = Measurement(
-          line["configuration"], math.inf if seconds is None else float(seconds),
-          line.get("default_seconds"))
-      space.check(measurement.configuration)
-    except (ValueError, KeyError, TypeError, errors.TpuGraphsRankError) as error:
-      # Half a line of a killed process, to which a later one has added the end of the line.
-      if not content.endswith(b"}"):
-        continue
-      raise errors.DataError(
-          f"{path}, line {number}: {error}; expected measurements of this program; use another "
-          "folder") from None
-    measurements.append(measurement)
-  return measurements
+  try:
+    times = [line["seconds"], line.get("default_seconds"), line.get("expected_gain")]
+    seconds, default, gain = (None if value is None else float(value) for value in times)
+    if not all(value is None or value > 0 for value in (seconds, default)):
+      raise errors.DataError(f"times of {seconds} and {default} s; expected positive ones")
+    measurement = Measurement(line["configuration"], math.inf if seconds is None else seconds,
+                              default, line.get("notes"))
+    space.check(measurement.configuration)
+  except (ValueError, KeyError, TypeError, errors.TpuGraphsRankError) as error:
+    raise errors.DataError(f"{place}: {error}; expected measurements of this program; use another "
+                           "folder") from None
+  return measurement, gain

@@ -23,8 +23,9 @@ class _Session:
   fails: int = -1
   interrupts: int = -1
   gain: float = 0.8
+  helpers = 1
 
-  def __init__(self, folder: pathlib.Path, source: str, seed: int = 0, limit_s: float = 0.0):
+  def __init__(self, folder: pathlib.Path, source: str, seed: int = 0, known: Any = None):
     self.folder = folder
 
   def __enter__(self) -> "_Session":
@@ -33,10 +34,11 @@ class _Session:
   def __exit__(self, *reason: Any) -> None:
     pass
 
-  def ask(self, do: str, layouts: str) -> dict[str, Any]:
-    if do == "store":
-      (self.folder / "tuned.hlo.pb").write_text(layouts)
-      return {"status": "ok"}
+  def store(self, layouts: str) -> dict[str, Any]:
+    (self.folder / "tuned.hlo.pb").write_text(layouts)
+    return {"status": "ok"}
+
+  def ask(self, do: str, layouts: str, ahead: Any = ()) -> dict[str, Any]:
     number = len(_Session.asked)
     _Session.asked.append(layouts)
     if number == _Session.interrupts:
@@ -47,7 +49,8 @@ class _Session:
     ratio = 1.1 ** sum(bool(word[0]) for word in words) * (
         _Session.gain if words[0][1] else 1.0)
     drift = 1 + number % 3
-    return {"status": "ok", "seconds": drift * ratio, "default_seconds": float(drift)}
+    return {"status": "ok", "optimised_hlo": layouts, "seconds": drift * ratio,
+            "default_seconds": float(drift)}
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ def applied(folder: files.PathLike, strict: bool = True
       they are left out, with a warning, and the function may be slower than what was measured.
 
   Raises:
-    MissingDataError: the folder has no result.
+    MissingDataError: the folder has no result, or an unfinished one.
 
   The function that is returned raises CompatibilityError where, if `strict`, an instruction with a
   request has no equation: the function or the shapes of its arguments are others, the instruction
@@ -49,10 +49,15 @@ def applied(folder: files.PathLike, strict: bool = True
     raise errors.MissingDataError(
         f"no file {path / _RESULT}; expected the output folder of a finished `tune`")
   result = files.read_json(path / _RESULT)
+  if not result["finished"]:
+    raise errors.MissingDataError(
+        f"the search in {path} was interrupted; run the same `tune` again, which resumes, with "
+        "fewer --measurements to end it with what was measured")
   data = folder_lib.read_program(path)
   requested = {node: layouts for node, layouts in zip(
       result["nodes"], configurations.from_text(result["best"]["layouts"])) if any(layouts)}
   if not result["is_faster"]:
+    _log.info("%s: no layouts are faster than the default, so none are requested", path)
     requested = {}
   known = matching.values(data.module)
   listed = [instruction for computation in data.module.computations

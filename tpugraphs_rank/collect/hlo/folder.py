@@ -22,6 +22,7 @@ from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import tuning_pb2
 
 PROGRAM, TEXT, PLAN = "program.pb", "program.txt", "plan.json"
+AHEAD = "ahead"  # Machine code that helpers of `tune` compile ahead; see `session`.
 STEM = "program"  # In the names of the records.
 _TENSORS = {"reshape": 2}  # Output and input; all others have a kernel too.
 

@@ -101,17 +101,24 @@ class Compiler:
     memory.check(sum(2 * parameter.elements * max(dtype.itemsize, 8)
                      for parameter, dtype in zip(listed, types)), _MOST_BYTES,
                  f"{source}: what its arguments need")
-    return [jax.device_put(parameters.draw(parameter, dtype, rng, reals), self._device)
-            for parameter, dtype in zip(listed, types, strict=True)]
+    with jax.enable_x64(True):  # Otherwise 64-bit arguments lose half of their bits.
+      return [jax.device_put(parameters.draw(parameter, dtype, rng, reals), self._device)
+              for parameter, dtype in zip(listed, types, strict=True)]
 
 
 def caller(executable: Any, arguments: Sequence[Any]) -> Callable[[], list[Any]]:
-  """A function that runs an executable to its end, and returns its results on the device."""
+  """A function that runs an executable to its end, and returns its results on the device.
+
+  It raises DataError if the program fails.
+  """
   listed = list(arguments)
 
   def call() -> list[Any]:
-    results = executable.execute_sharded(listed).disassemble_into_single_device_arrays()
-    return jax.block_until_ready([shards[0] for shards in results])
+    try:
+      results = executable.execute_sharded(listed).disassemble_into_single_device_arrays()
+      return jax.block_until_ready([shards[0] for shards in results])
+    except jax.errors.JaxRuntimeError as error:
+      raise errors.DataError(f"the program fails when it runs: {_first(error)}") from None
 
   return call
 

@@ -31,6 +31,8 @@ _OUTSIDE = frozenset(("infeed", "outfeed", "send", "send-done", "recv", "recv-do
 _CALLBACKS = frozenset(("xla_python_cpu_callback", "xla_ffi_python_cpu_callback",
                         "xla_ffi_partitioned_python_cpu_callback", "xla_python_gpu_callback",
                         "xla_ffi_python_gpu_callback"))
+# Instructions whose results change from run to run, so that they cannot be compared.
+_RANDOM = frozenset(("rng", "rng-get-and-update-state"))
 _SHARDING = 40  # HloInstructionProto.sharding
 # Calls that only annotate values for several devices.
 _ANNOTATIONS = frozenset(("Sharding", "xla.sdy.ShardingConstraint", "annotate_device_placement"))
@@ -103,6 +105,12 @@ def for_one_device(module: hlo_pb2.HloModuleProto, source: str = "the module"
             f"{source}: {escaping.quoted(instruction.name)} ({escaping.shown(name)}) needs "
             "something outside the program (a host, another device or Python), so it cannot be "
             "measured alone; export the part without it")
+      if instruction.opcode in _RANDOM:
+        raise errors.DataError(
+            f"{source}: {escaping.quoted(instruction.name)} ({escaping.shown(instruction.opcode)}) "
+            "draws random numbers that change from run to run, so that the results of two "
+            "configurations cannot be compared; export the program for inference, or with random "
+            "numbers from a seed that is a parameter, such as those of jax.random")
       if instruction.custom_call_target in _ANNOTATIONS and len(instruction.operand_ids) == 1:
         plain = hlo_pb2.HloInstructionProto(
             name=instruction.name, opcode="copy", shape=instruction.shape, id=instruction.id,

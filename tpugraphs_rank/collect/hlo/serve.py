@@ -4,12 +4,15 @@ Reads a JSON object per line from the standard input and answers each with one o
 output. It ends when its input does. Runs in the collector's environment with
 `protocol.LAYOUT_ENVIRONMENT` set.
 
-  {"do": "measure", "layouts": "10//01 ..."}   a configuration, interleaved with the default
+  {"do": "compile", "layouts": "10//01 ..."}   compiles a configuration
+  {"do": "measure", "layouts": "..."}          measures one, interleaved with the default
   {"do": "store", "layouts": "..."}            writes the program with these requests
+
+A helper only compiles and stores: it writes the machine code to a file for the process that
+measures.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import pathlib
@@ -31,6 +34,43 @@ from tpugraphs_rank.collect.layout import configurations
 HLO, STABLEHLO = "tuned.hlo.pb", "tuned.mlir"
 
 
+class Helper:
+  """A program whose configurations are compiled for another process, or stored."""
+
+  def __init__(self, folder: pathlib.Path) -> None:
+    """Reads the program.
+
+    Raises:
+      DataError: the program cannot be measured.
+    """
+    self._folder = folder
+    self._program = measure.Program(folder)
+    self._count = 0
+
+  def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request to compile, with the name of the file, or to store."""
+    if request["do"] == "store":
+      return self._store(configurations.from_text(request["layouts"]))
+    try:
+      digest, executable = self._program.compile(configurations.from_text(request["layouts"]))
+    except errors.DataError as error:
+      return {"status": "not_compiled", "reason": str(error)}
+    self._count += 1
+    name = f"{os.getpid()}.{self._count}.bin"
+    with files.atomic_write(self._folder / folder_lib.AHEAD / name) as file:
+      file.write(self._program.store(executable))
+    return {"status": "ok", "optimised_hlo": digest, "file": name}
+
+  def _store(self, configuration: configurations.Configuration) -> dict[str, Any]:
+    from tpugraphs_rank.collect.hlo import programs  # pylint: disable=import-outside-toplevel
+    module = self._program.requested(configuration)
+    with files.atomic_write(self._folder / HLO) as file:
+      file.write(module.SerializeToString(deterministic=True))
+    with files.atomic_write(self._folder / STABLEHLO) as file:
+      file.write(programs.stablehlo(module, self._program.source).encode())
+    return {"status": "ok"}
+
+
 class Server:
   """A program whose default is compiled, and which answers requests."""
 
@@ -47,21 +87,19 @@ class Server:
     self._program.choose_arguments(executable)
     self._default = self._program.compiled(digest, executable)
     self._expected = [np.asarray(result) for result in self._default.call()]
-    self._times: dict[str, tuple[float, float]] = {}  # By the digest of the optimised HLO.
+    self._compiled: tuple[str, str, Any] | None = None
 
   def answer(self, request: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request."""
-    configuration = configurations.from_text(request["layouts"])
-    if request["do"] == "store":
-      return self._store(configuration)
     try:
-      digest, executable = self._program.compile(configuration)
+      digest, executable = self._executable(request)
     except errors.DataError as error:
       return {"status": "not_compiled", "reason": str(error)}
-    status = "ok"
-    if digest in self._times:
-      status = "same_program"
-    else:
+    if request["do"] == "compile":
+      self._compiled = request["layouts"], digest, executable
+      return {"status": "ok", "optimised_hlo": digest}
+    known = request["known"].get(digest)  # Another configuration is the same program.
+    if known is None:
       compiled = self._default
       if digest != self._default.digest:
         compiled = self._program.compiled(digest, executable)
@@ -70,22 +108,33 @@ class Server:
           return {"status": "mismatch", "reason": "it computes other numbers than the default"}
       default, own = protocol.time_interleaved(
           [self._default.call, compiled.call], self._settings, self._rng)
-      self._times[digest] = own / 1e9, default / 1e9
-    seconds, default_seconds = self._times[digest]
-    return {"status": status, "optimised_hlo": digest, "seconds": seconds,
-            "default_seconds": default_seconds}
+      if compiled is self._default:  # Its two times are of the same program.
+        default = own = min(default, own)
+      known = [own / 1e9, default / 1e9]
+    return {"status": "ok", "optimised_hlo": digest, "seconds": known[0],
+            "default_seconds": known[1]}
 
-  def _store(self, configuration: configurations.Configuration) -> dict[str, Any]:
-    from tpugraphs_rank.collect.hlo import programs  # pylint: disable=import-outside-toplevel
-    module = self._program.requested(configuration)
-    with files.atomic_write(self._folder / HLO) as file:
-      file.write(module.SerializeToString(deterministic=True))
-    with files.atomic_write(self._folder / STABLEHLO) as file:
-      file.write(programs.stablehlo(module, self._program.source).encode())
-    return {"status": "ok"}
+  def _executable(self, request: dict[str, Any]) -> tuple[str, Any]:
+    """The digest and the executable of a configuration, compiled now or before.
+
+    The default's executable is None: it is in `_default`.
+
+    Raises:
+      DataError: XLA refuses it.
+    """
+    (layouts, digest, executable), self._compiled = self._compiled or ("", "", None), None
+    if executable is not None and layouts == request["layouts"]:
+      return digest, executable
+    configuration = configurations.from_text(request["layouts"])
+    if configuration == configurations.default(self._program.sites):
+      return self._default.digest, None
+    if "compiled" in request:
+      path = self._folder / folder_lib.AHEAD / request["compiled"]["file"]
+      return request["compiled"]["optimised_hlo"], self._program.load(path.read_bytes())
+    return self._program.compile(configuration)
 
 
-def serve(folder: pathlib.Path, seed: int, requests: TextIO, answers: TextIO) -> None:
+def serve(folder: pathlib.Path, seed: int, helps: bool, requests: TextIO, answers: TextIO) -> None:
   """Answers requests until there are no more."""
 
   def answer(content: dict[str, Any]) -> None:
@@ -94,11 +143,12 @@ def serve(folder: pathlib.Path, seed: int, requests: TextIO, answers: TextIO) ->
 
   plan = files.read_json(folder / folder_lib.PLAN)
   try:
-    server = Server(folder, protocol.Protocol(**plan["protocol"]), seed)
+    server = Helper(folder) if helps else Server(
+        folder, protocol.Protocol(**plan["protocol"]), seed)
   except errors.TpuGraphsRankError as error:
     answer({"status": "failed", "reason": str(error)})
     return
-  answer({"status": "ready", "protocol": dataclasses.asdict(server._settings)})
+  answer({"status": "ready"})
   for line in requests:
     try:
       answer(server.answer(files.parse_json(line, "a request")))
@@ -111,12 +161,13 @@ def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--folder", required=True, type=pathlib.Path)
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--helper", action="store_true", help="Compile and store only.")
   arguments = parser.parse_args(argv)
   # XLA and Python may print to the standard output, which belongs to the answers.
   answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
   os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
   jax_process.import_jax(protocol.LAYOUT_ENVIRONMENT)
-  serve(arguments.folder, arguments.seed, sys.stdin, answers)
+  serve(arguments.folder, arguments.seed, arguments.helper, sys.stdin, answers)
 
 
 if __name__ == "__main__":

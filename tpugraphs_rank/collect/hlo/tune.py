@@ -26,6 +26,7 @@ from tpugraphs_rank.collect.hlo import prepare
 from tpugraphs_rank.collect.hlo import session as session_lib
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import tuning_pb2
+from tpugraphs_rank.tuning import journal
 from tpugraphs_rank.tuning import spaces
 from tpugraphs_rank.tuning import tuner as tuner_lib
 
@@ -34,6 +35,7 @@ MEASURED = "measured.pb"
 # Fresh processes that measure the best and the default in turn.
 PROCESSES = 4
 _LEVEL = 0.95
+_PROGRAM = "optimised_hlo"  # What identifies it, in answers and notes.
 
 _log = logging.getLogger("tpugraphs_rank.tune")
 
@@ -126,7 +128,10 @@ def tune(output: pathlib.Path, program: programs.HloProgram, text: str, settings
 def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings: Settings) -> str:
   """Measures until it is enough; returns why it ended."""
   end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
-  with (session_lib.Session(output, source, settings.seed) as session,
+  # Configurations that are the same program have the same time.
+  known = {one.notes[_PROGRAM]: (one.seconds, one.default_seconds) for one in tuner.history
+           if one.notes is not None and _PROGRAM in one.notes}
+  with (session_lib.Session(output, source, settings.seed, known) as session,
         tqdm.tqdm(total=settings.measurements, initial=len(tuner.history), desc="tune",
                   unit="measurement", disable=None) as bar):
     while len(tuner.history) < settings.measurements:
@@ -138,15 +143,16 @@ def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings:
         return "everything that was proposed is measured"
       if settings.early and tuner.finished:
         return "more measurements are not expected to help"
-      answer = session.ask("measure", str(configuration))
+      answer = session.ask("measure", str(configuration), tuner.ahead(session.helpers))
       if "seconds" in answer:
-        tuner.tell(configuration, answer["seconds"], answer["default_seconds"])
+        tuner.tell(configuration, answer["seconds"], answer["default_seconds"],
+                   {_PROGRAM: answer[_PROGRAM]})
       else:
         if not tuner.history:
           raise errors.DataError(
               f"{source}: the default configuration cannot be measured: {answer['reason']}")
         _log.info("a configuration failed: %s", answer["reason"])
-        tuner.tell(configuration, math.inf)
+        tuner.tell(configuration, math.inf, notes=answer)
       bar.update()
       best = tuner.best
       if best is not None and best.default_seconds is not None:
@@ -157,6 +163,8 @@ def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings:
 def confirm(output: pathlib.Path, source: str, configuration: str) -> dict[str, Any]:
   """Measures a configuration and the default in turn, in fresh processes.
 
+  Each process adds a line to `confirmed.jsonl`; those of earlier calls count.
+
   Returns:
     `speedups`: the default's time divided by its own, in each process; `speedup`: their geometric
     mean; `interval`: where a further process is expected in 95 of 100 cases, by Student's t
@@ -165,14 +173,18 @@ def confirm(output: pathlib.Path, source: str, configuration: str) -> dict[str, 
   Raises:
     DataError: the configuration cannot be measured any more.
   """
-  speedups = []
-  for number in range(PROCESSES):
+  speedups = [float(line["speedup"]) for _, line in journal.lines(output / CONFIRMED)
+              if line.get("configuration") == configuration][:PROCESSES]
+  for number in range(len(speedups), PROCESSES):
     with session_lib.Session(output, source, seed=1000 + number) as session:
-      answer = session.ask("measure", configuration)
+      answer = session.ask("measure", configuration, [configuration])
     if "seconds" not in answer:
       raise errors.DataError(f"{source}: the best configuration fails when it is measured again: "
                              f"{answer['reason']}")
     speedups.append(answer["default_seconds"] / answer["seconds"])
+    journal.append(output / CONFIRMED, {
+        "configuration": configuration, "speedup": speedups[-1], "seconds": answer["seconds"],
+        "default_seconds": answer["default_seconds"]})
   return of_speedups(speedups)
 
 
@@ -193,7 +205,7 @@ def _store(output: pathlib.Path, source: str, space: spaces.LayoutSpace,
   """Writes the tuned program; without a gain over the default, the program as it is."""
   gains = confirmed is not None and confirmed["is_faster"]
   with session_lib.Session(output, source) as session:
-    answer = session.ask("store", str(best.configuration) if gains else space.default)
+    answer = session.store(str(best.configuration) if gains else space.default)
   if answer["status"] != "ok":
     raise errors.OutputError(f"{source}: the tuned program cannot be stored: {answer['reason']}")
 

@@ -1,0 +1,86 @@
+"""One process in the collector's environment that answers requests, see `serve`."""
+
+from collections.abc import Mapping
+import json
+import pathlib
+import selectors
+import signal
+import subprocess
+import time
+from typing import Any
+
+from tpugraphs_rank import files
+from tpugraphs_rank import termination
+from tpugraphs_rank.collect import environment
+from tpugraphs_rank.collect.common import processes
+from tpugraphs_rank.collect.common import protocol
+
+_MODULE = "tpugraphs_rank.collect.hlo.serve"
+_CHUNK = 1 << 16
+
+
+class Worker:
+  """A process that answers one request after another. The first answer says that it is ready."""
+
+  def __init__(self, folder: pathlib.Path, variables: Mapping[str, str], *arguments: str) -> None:
+    """Starts the process.
+
+    Args:
+      folder: the prepared folder.
+      variables: of the environment.
+      *arguments: more arguments of `serve`.
+
+    Raises:
+      OutputError: the environment cannot be made.
+    """
+    command = [str(environment.python()), "-m", _MODULE, "--folder", str(folder.resolve()),
+               *arguments]
+    self._read = b""
+    with termination.sigterm_postponed():
+      self._process = subprocess.Popen(
+          command, env={**variables, **protocol.LAYOUT_ENVIRONMENT}, stdin=subprocess.PIPE,
+          stdout=subprocess.PIPE)
+
+  def send(self, request: Mapping[str, Any]) -> None:
+    """Sends a request; `answer` waits for what it gives."""
+    assert self._process.stdin is not None
+    try:
+      self._process.stdin.write(json.dumps(request).encode() + b"\n")
+      self._process.stdin.flush()
+    except BrokenPipeError:
+      pass  # The answer says why.
+
+  def answer(self, limit_s: float) -> dict[str, Any]:
+    """The next answer; of status `slow` after the limit, and `crashed` if the process ended.
+
+    Raises:
+      KeyboardInterrupt: Ctrl-C ended the process.
+    """
+    process, end = self._process, time.monotonic() + limit_s
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+      selector.register(process.stdout, selectors.EVENT_READ)
+      while b"\n" not in self._read:
+        rest = end - time.monotonic()
+        if rest <= 0:
+          return {"status": "slow", "reason": f"it took more than {limit_s:.0f} s"}
+        if selector.select(rest):
+          content = process.stdout.read1(_CHUNK)  # type: ignore[attr-defined]
+          if not content:
+            status = process.wait()
+            if status in (-signal.SIGINT, 130):  # Ctrl-C reaches both processes.
+              raise KeyboardInterrupt
+            return {"status": "crashed", "reason": f"its process ended with status {status}"}
+          self._read += content
+    line, _, self._read = self._read.partition(b"\n")
+    return files.parse_json(line, "the answer of the measuring process")
+
+  def end(self) -> None:
+    """Ends the process."""
+    for stream in (self._process.stdin, self._process.stdout):
+      try:
+        if stream is not None:
+          stream.close()
+      except OSError:
+        pass
+    processes.end_politely(self._process)
