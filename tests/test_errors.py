@@ -16,6 +16,7 @@ BUILTINS = {
     "OutputError": OSError,
     "TrainingError": ArithmeticError,
     "CompatibilityError": ValueError,
+    "PipelineError": RuntimeError,
 }
 
 

@@ -47,3 +47,7 @@ class TrainingError(TpuGraphsRankError, ArithmeticError):
 
 class CompatibilityError(TpuGraphsRankError, ValueError):
   """A run cannot score a graph: it has another target, HLO stage or kind, or unseen opcodes."""
+
+
+class PipelineError(TpuGraphsRankError, RuntimeError):
+  """An Apache Beam pipeline, or a part of it, failed for another reason than its input."""

@@ -1,5 +1,6 @@
 """Packed collections: when they are written, when they are used, and when not."""
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -373,7 +374,8 @@ def test_it_waits_for_a_graph_that_another_process_packs(descriptor):
 
 
 def test_each_graph_has_its_own_lock(tmp_path):
-  with packed._Locks(tmp_path) as locks, locks.hold("a", False) as one, locks.hold("b", False) as b:
+  locks = packed._Locks(tmp_path)
+  with contextlib.closing(locks), locks.hold("a", False) as one, locks.hold("b", False) as b:
     assert one and b
   with open(tmp_path / ".lock", "ab") as file:
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # All of it is free again.

@@ -8,7 +8,8 @@
 Use it for a first look at a collection and to check a download. For each split it prints the number
 of files, damaged files with their errors, sizes, runtimes, repeated configurations, dtypes,
 opcodes, structural twins in other splits, and the disk space and memory needed. --output also
-writes all numbers as JSON. The command reads every graph, one at a time.
+writes all numbers as JSON. The command reads every graph, one at a time; --runner reads them with
+Apache Beam, in several processes or on many machines.
 
 The exit status is 1 if a file is damaged or lacks the runtimes that its split should have, or if a
 split has the wrong number of graphs. With --partial, missing graphs are listed and are no problem.
@@ -19,6 +20,7 @@ from absl import flags
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import run_config
+from tpugraphs_rank.cli import engines
 from tpugraphs_rank.data import describe
 from tpugraphs_rank.data import describe_tables
 
@@ -35,13 +37,14 @@ def define_flags() -> None:
   flags.DEFINE_integer("max_configs", run_config.BatchConfig().max_configs, "List length in "
                        "training: the command counts graphs with fewer configurations.",
                        lower_bound=1)
+  engines.define_flags("", failures=False)
 
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
   values = flags.FLAGS
   description = describe.describe(values.collection, values.splits, values.data_root,
-                                  values.max_configs, values.partial)
+                                  values.max_configs, values.partial, engines.engine())
   print(describe_tables.text(description))
   if values.output:
     files.write_json(values.output, description.summary())

@@ -8,7 +8,8 @@ gives one graph, named after the file: ModuleTuningData, HLO as a protobuf or as
 Files may be compressed. Of a folder that XLA has dumped, each program is taken once.
 
 A damaged file or program is reported and skipped, and the others are converted. The exit status is
-3 if any was skipped, and 1 if no graph is left. --strict stops at the first damaged one.
+3 if any was skipped, and 1 if no graph is left. --strict stops at the first damaged one. --runner
+converts the files with Apache Beam, in several processes or on many machines.
 """
 
 from collections.abc import Sequence
@@ -22,10 +23,12 @@ import tqdm
 from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
 from tpugraphs_rank import files
+from tpugraphs_rank import work
 from tpugraphs_rank.cli import app
+from tpugraphs_rank.cli import engines
 from tpugraphs_rank.hlo import convert
+from tpugraphs_rank.hlo import featurizing
 from tpugraphs_rank.hlo import folders
-from tpugraphs_rank.hlo import output as hlo_output
 
 _SHOWN_OPCODES = 20
 
@@ -38,16 +41,16 @@ class Featurized:
 
   Attributes:
     written: the graph files in order, both new and unchanged ones.
-    skipped: what was skipped, one sentence each: a file, or a program of a file.
+    skipped: what was skipped: a file, or a program of a file.
   """
 
   written: list[pathlib.Path]
-  skipped: list[str]
+  skipped: list[work.Failure]
 
 
 def featurize(
     inputs: Sequence[str], output: str, padding: int = 0, repeats: Sequence[str] = (),
-    overwrite: bool = False, strict: bool = False) -> Featurized:
+    overwrite: bool = False, strict: bool = False, engine: work.Engine = work.HERE) -> Featurized:
   """Converts files and folders of files to graphs in the folder `output`.
 
   Args:
@@ -58,6 +61,7 @@ def featurize(
       otherwise a folder with as many files, which are paired with the inputs in order.
     overwrite: whether files with other content may be replaced.
     strict: whether the first damaged file or program raises. Otherwise it is skipped.
+    engine: where the files are converted.
 
   Raises:
     DataError, MissingDataError: an input is damaged, and `strict`; or no graph is left.
@@ -72,45 +76,55 @@ def featurize(
       raise errors.ConfigError(
           f"--repeat {repeat} has {len(repeated)} files and --input has {len(paths)}; expected "
           "equal numbers in the same order: give a folder with a repeat of every input file")
+  items = [(index, featurizing.Source(path, tuple(repeated[index] for repeated in passes)))
+           for index, path in enumerate(paths)]
   written: list[pathlib.Path] = []
-  skipped: list[str] = []
-  first_error: errors.TpuGraphsRankError | None = None
+  skipped: list[work.Failure] = []
+  first_error: Exception | None = None
   taken: set[str] = set()
-  # disable=None: no bar without a terminal, because a bar makes log files unreadable.
-  for index, path in enumerate(tqdm.tqdm(paths, desc="featurize", unit="file", disable=None)):
-    try:
-      converted = convert.convert_file(
-          path, padding, [repeated[index] for repeated in passes], strict)
-    # Nothing is written here. An OutputError means that StableHLO cannot be converted.
-    except (errors.DataError, errors.MissingDataError, errors.OutputError) as error:
-      if strict or len(paths) == 1:
-        raise
-      first_error = first_error or error
-      _skip(skipped, str(error))
-      continue
-    for _, problem in converted.failed:
-      _skip(skipped, str(problem))
-    # The conversion has already logged these.
-    skipped += [f"{path}: module {name!r}: {reason}" for name, reason in converted.skipped]
-    names = convert.unique_names([graph.name for graph in converted.graphs], taken)
-    targets = [pathlib.Path(output) / f"{name}.npz" for name in names]
-    pending = [
-        overwrite or hlo_output.check_free(target, graph.arrays)
-        for target, graph in zip(targets, converted.graphs)]
-    for target, graph, wanted in zip(targets, converted.graphs, pending):
-      if wanted:
-        hlo_output.write_graph(target, graph.arrays)
-    written += targets
-    _log_summary(converted, sum(pending))
+  with engine.scratch() as staging:
+    outcomes = engine.map(featurizing.Featurize(padding, strict, staging), items,
+                          lambda item: work.file_size(item[1].path))
+    # disable=None: no bar without a terminal, because a bar makes log files unreadable.
+    for path, outcome in zip(
+        tqdm.tqdm(paths, desc="featurize", unit="file", disable=None), outcomes):
+      if outcome.error is not None:
+        if strict or len(paths) == 1:
+          raise outcome.error
+        first_error = first_error or outcome.error
+        _skip(skipped, path, outcome.error)
+        continue
+      file = outcome.get()
+      converted = file.converted
+      for _, problem in converted.failed:
+        _skip(skipped, path, problem)
+      # The conversion has already logged these.
+      skipped += [
+          work.Failure(str(path), errors.DataError(f"{path}: module {name!r}: {reason}"))
+          for name, reason in converted.skipped]
+      names = convert.unique_names([graph.name for graph in converted.graphs], taken)
+      targets = [pathlib.Path(output) / f"{name}.npz" for name in names]
+      try:
+        count = featurizing.write(file, targets, overwrite)
+      except errors.OutputError as error:
+        if engine.in_process or strict:
+          raise
+        # Other processes have converted the other files already.
+        first_error = first_error or error
+        _skip(skipped, path, error)
+        continue
+      written += targets
+      _log_summary(file, count)
   if not written:
     raise first_error or errors.DataError(
-        f"no graph was written, because all programs were skipped; the first: {skipped[0]}")
+        "no graph was written, because all programs were skipped; the first: "
+        f"{skipped[0].error}")
   return Featurized(written, skipped)
 
 
-def _skip(skipped: list[str], problem: str) -> None:
-  _log.warning("skipped: %s", problem)
-  skipped.append(problem)
+def _skip(skipped: list[work.Failure], path: pathlib.Path, error: Exception) -> None:
+  _log.warning("skipped: %s", error)
+  skipped.append(work.Failure(str(path), error))
 
 
 def _files_of(places: Sequence[str], flag: str) -> list[pathlib.Path]:
@@ -133,14 +147,15 @@ def _files_of(places: Sequence[str], flag: str) -> list[pathlib.Path]:
   return paths
 
 
-def _log_summary(converted: convert.Converted, written: int) -> None:
+def _log_summary(file: featurizing.File, written: int) -> None:
+  converted = file.converted
   graphs = converted.graphs
   runs, valid = sum(g.runs for g in graphs), sum(g.valid_runs for g in graphs)
   _log.info(
       "%s (%s): %d graphs (%d written, %d already there), %d nodes, %d of %d runs used "
       "(%d excluded), %d programs skipped",
       converted.source, converted.file_kind, len(graphs), written, len(graphs) - written,
-      sum(len(g.arrays["node_opcode"]) for g in graphs), valid, runs, runs - valid,
+      file.nodes, valid, runs, runs - valid,
       len(converted.skipped) + len(converted.failed))
   unknown: dict[str, int] = {}
   for graph in graphs:
@@ -171,13 +186,15 @@ def define_flags() -> None:
   flags.DEFINE_bool("overwrite", False, "Replace existing files with other content.")
   flags.DEFINE_bool("strict", False, "Stop at the first damaged file or program, instead of "
                     "skipping it.")
+  engines.define_flags("--output")
 
 
 def main(argv: list[str]) -> int:
   """Runs the command."""
   values = flags.FLAGS
   result = featurize(values.input, values.output, int(values.padding), values.repeat,
-                     values.overwrite, values.strict)
+                     values.overwrite, values.strict, engines.engine())
+  engines.write_failures(result.skipped, values.output)
   if not result.skipped:
     return 0
   _log.warning("graphs in %s: %d; skipped files and programs: %d (exit status %d)",

@@ -14,6 +14,8 @@ A damaged graph is reported and skipped, and the others are packed. The exit sta
 the split is read from its .npz files until the graph is replaced and packed. --strict stops at the
 first damaged graph.
 
+--runner packs with Apache Beam, in several processes or on many machines.
+
 --check packs nothing: it compares all checksums. Its exit status is 1 if a file is damaged, missing
 or belongs to another source.
 """
@@ -26,7 +28,9 @@ from absl import flags
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import work
 from tpugraphs_rank.cli import app
+from tpugraphs_rank.cli import engines
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import packed
 from tpugraphs_rank.data import registry
@@ -36,7 +40,8 @@ _log = logging.getLogger("tpugraphs_rank.pack")
 
 def pack(name: str, splits: Sequence[str] | None = None,
          data_root: files.PathLike | None = None, output: files.PathLike | None = None,
-         strict: bool = True, partial: bool = False) -> list[packed.Packed]:
+         strict: bool = True, partial: bool = False, engine: work.Engine = work.HERE
+         ) -> list[packed.Packed]:
   """Packs splits of a collection.
 
   Args:
@@ -44,21 +49,21 @@ def pack(name: str, splits: Sequence[str] | None = None,
     splits: the splits; None: those that have files.
     data_root: folder of the public collections.
     output: folder of packed collections, instead of `packed` next to the graphs.
-    strict: whether the first damaged graph raises, see `packed.pack`.
+    strict: whether the first damaged graph raises, see `packed.pack_splits`.
     partial: whether to pack the graphs that exist if others are missing.
+    engine: where the graphs are packed.
 
   Raises:
     UnknownNameError: no such collection or split.
     MissingDataError: a named split, or every split, has no files.
-    TpuGraphsRankError: as `packed.pack`.
+    TpuGraphsRankError: as `packed.pack_splits`.
   """
   collection = registry.get_collection(name)
-  done = []
-  for split in _present_splits(collection, splits, data_root):
-    sources = collections.load_collection(collection, split, data_root, partial=partial).paths
-    folder = packed.folder_of(collection, split, data_root, output)
-    done.append(packed.pack(collection, split, sources, folder, strict))
-  return done
+  parts = [packed.Part(
+      split, collections.load_collection(collection, split, data_root, partial=partial).paths,
+      packed.folder_of(collection, split, data_root, output))
+           for split in _present_splits(collection, splits, data_root)]
+  return packed.pack_splits(collection, parts, strict, engine)
 
 
 def check(name: str, splits: Sequence[str] | None = None,
@@ -119,6 +124,7 @@ def define_flags() -> None:
   flags.DEFINE_bool("partial", False, "If graphs are missing, pack those that exist.")
   flags.DEFINE_bool("check", False, "Pack nothing; compare all checksums.")
   flags.DEFINE_bool("strict", False, "Stop at the first damaged graph, instead of skipping it.")
+  engines.define_flags("the folder of the packed splits")
 
 
 def main(argv: list[str]) -> int:
@@ -135,11 +141,12 @@ def main(argv: list[str]) -> int:
           "ones and run the same command without --check")
     print("all checksums match")
     return 0
-  packs = pack(*arguments, strict=values.strict, partial=values.partial)
+  packs = pack(*arguments, strict=values.strict, partial=values.partial, engine=engines.engine())
   for done in packs:
     print(f"{done.folder}: {done.graphs} graphs, {done.written} of them packed now, "
           f"{done.nbytes / 1e6:,.1f} MB")
-  failed = [error for done in packs for error in done.failed]
-  for error in failed:
-    _log.warning("skipped: %s", error)
+  failed = [failure for done in packs for failure in done.failed]
+  for failure in failed:
+    _log.warning("skipped: %s", failure.error)
+  engines.write_failures(failed, packs[0].folder.parent)
   return app.SOME_SKIPPED if failed else 0

@@ -19,17 +19,18 @@ Files of another run or of another program with the same file name stay: a numbe
 name. The raw file can be measured, and --hlo accepts it. With --measure, the collector measures the
 best configurations on this machine, and the command compares predicted and measured runtimes: the
 layouts of any program, and the tiles of kernels from the collector's catalogue. If some programs of
-a file have no candidates, the others are ranked, and the exit status is 3.
+a file have no candidates, the others are ranked, and the exit status is 3; so it is with files that
+cannot be ranked, if there are several. --runner ranks many files with Apache Beam, in several
+processes or on many machines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
-import itertools
 import logging
 import pathlib
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from absl import flags
 import tqdm
@@ -39,6 +40,7 @@ from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import plugins
+from tpugraphs_rank import work
 from tpugraphs_rank.candidates import cpu_default
 from tpugraphs_rank.candidates import measured
 from tpugraphs_rank.candidates import preparing
@@ -47,39 +49,28 @@ from tpugraphs_rank.candidates import rank_tables
 from tpugraphs_rank.candidates import ranking as ranked_lib
 from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.cli import app
+from tpugraphs_rank.cli import engines
+from tpugraphs_rank.cli import rank_outputs
 from tpugraphs_rank.cli import runs
 from tpugraphs_rank.data import element_types
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import stages
-from tpugraphs_rank.metrics import evidence as evidence_lib
 from tpugraphs_rank.training import run_directory
 
+if TYPE_CHECKING:
+  from tpugraphs_rank.training import run as run_lib
+
 _FROM_TARGET = "target"
-_MOST_NAMES = 100
 
 _log = logging.getLogger("tpugraphs_rank.rank")
-
-
-@dataclasses.dataclass(frozen=True)
-class Rankings:
-  """The rankings of a file's programs.
-
-  Attributes:
-    results: one for each program or kernel.
-    skipped: the programs and kernels that have no candidates.
-    run: what a reader must know of the run.
-  """
-
-  results: list[ranked_lib.Ranked]
-  skipped: tuple[preparing.Skipped, ...]
-  run: rank_tables.RunFacts
 
 
 def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top_k: int = 10,
          module: str | None = None, target: str | None = None,
          tiling: str = _FROM_TARGET, max_candidates: int = 4096, seed: int = 0,
          strict: bool = False, kernels: str = preparing.ONE, measurable: bool = False,
-         prior: str = "analytic") -> Rankings:
+         prior: str = "analytic", load: "Callable[[], run_lib.Run] | None" = None
+         ) -> rank_outputs.Rankings:
   """Ranks the candidates of each program in a file.
 
   Args:
@@ -96,6 +87,7 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
     kernels: what a run on tiles does with a program, see `preparing.parts_of`.
     measurable: whether to refuse programs that the collector cannot measure.
     prior: "analytic" or "none", see `load_run`.
+    load: returns the run with these settings, if it is loaded already; None: loads it.
 
   Raises:
     ConfigError: a number is not positive, or a file of several programs needs `module`.
@@ -111,8 +103,7 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
   about = directory.read_about()
   kind = str(about.get("kind"))
   if kind not in ("tile", "layout"):
-    from tpugraphs_rank.training import run as run_lib
-    run_lib.load_run(run_dir)  # Explains what is damaged.
+    _load(run_dir, strict, prior)  # Explains what is damaged.
   is_file = not programs.is_generator(candidates)
   if len(to_rank) > 1 and (is_file or kind == "layout"):
     raise errors.ConfigError(
@@ -138,8 +129,7 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
           program.data.module, program.source, collect.default_tile(program.data.module.name)),
       functools.partial(tqdm.tqdm, desc="candidates", unit="program", disable=None), strict)
   _report_skipped(prepared.skipped)
-  from tpugraphs_rank.training import run as run_lib
-  run = run_lib.load_run(run_dir, strict, prior)
+  run = _load(run_dir, strict, prior) if load is None else load()
   if target is None:
     _log.info("no --target: assuming that %s is for the hardware of the run's measurements, %s",
               hlo, about.get("target"))
@@ -166,10 +156,15 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
         misfit=next(("it is of another HLO stage than the run's training programs"
                      for source in mismatches if part.program.source.startswith(source)),
                     other_target)))
-  return Rankings(results, prepared.skipped, rank_tables.RunFacts(
+  return rank_outputs.Rankings(results, prepared.skipped, rank_tables.RunFacts(
       str(directory), kind, str(about.get("collection")), str(about.get("target")),
       str(about.get("hlo_stage") or ""), run.config.model.members, evidence,
       commands.command("evaluate", "--run_dir", str(directory)), tuple(warnings)))
+
+
+def _load(run_dir: files.PathLike, strict: bool, prior: str) -> "run_lib.Run":
+  from tpugraphs_rank.training import run  # Imports TensorFlow.
+  return run.load_run(run_dir, strict, prior)
 
 
 def _report_skipped(skipped: Sequence[preparing.Skipped]) -> None:
@@ -236,41 +231,12 @@ def measure(raw: pathlib.Path, results: Sequence[ranked_lib.Ranked]) -> list[mea
       for result in results]
 
 
-def output_paths(folder: pathlib.Path, run: str, hlo: str) -> tuple[pathlib.Path, pathlib.Path]:
-  """Where a ranking is written: the JSON file and the raw file.
-
-  They are named after the program's file. If that name is taken by the ranking of another file or
-  run, a number is added: `FILE.2.ranked.json`.
-  """
-  stem = reading.stem(hlo.removeprefix(runs.BUNDLED))
-  for number in itertools.count(1):
-    name = stem if number == 1 else f"{stem}.{number}"
-    as_json = folder / f"{name}.ranked.json"
-    if number > _MOST_NAMES or not as_json.exists() or _identity(as_json) == _identity_of(run, hlo):
-      break
-  return as_json, folder / f"{name}.ranked.pb"
-
-
-def _identity_of(run: str, hlo: str) -> dict[str, str]:
-  """The run and the file that a ranking is of, whatever the current folder."""
-  return {key: path if path.startswith(runs.BUNDLED) else str(pathlib.Path(path).resolve())
-          for key, path in (("run_path", run), ("hlo_path", hlo))}
-
-
-def _identity(path: pathlib.Path) -> dict[str, Any]:
-  """The run and the file of a stored ranking; empty if that cannot be read."""
-  try:
-    stored = files.read_json(path)
-    return {key: stored[key] for key in ("run_path", "hlo_path")}
-  except (errors.TpuGraphsRankError, KeyError, TypeError):
-    return {}
-
-
 def define_flags() -> None:
   """Defines the command's flags."""
   runs.define_run_flag()
-  flags.DEFINE_string("hlo", None, "The program: HLO (text or protobuf) or StableHLO, also "
-                      "compressed, or a raw TuningData or ModuleTuningData file.", required=True)
+  flags.DEFINE_multi_string(
+      "hlo", None, "The program: HLO (text or protobuf) or StableHLO, also compressed, or a raw "
+      "TuningData or ModuleTuningData file; or a folder of them. Repeatable.", required=True)
   flags.DEFINE_string(
       "candidates", "", "auto: generate tiles or layouts that the program admits. runs: the runs "
       "in the raw file, measured or not. Otherwise an .npz file with config_feat, or with "
@@ -303,52 +269,89 @@ def define_flags() -> None:
                     "collector: layouts of any program, and tiles of kernels of its catalogue, "
                     "which it recognises by the module's name. Others are refused before they are "
                     "ranked.")
+  engines.define_flags("the folder of the results")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rank(work.Task[rank_outputs.Source, rank_outputs.Written]):
+  """Ranks a file and writes the results.
+
+  Attributes:
+    run_dir: the run.
+    plugin: the plugins to load.
+    settings: further arguments of `rank`.
+  """
+
+  run_dir: str
+  plugin: tuple[str, ...]
+  settings: Mapping[str, Any]
+  expected = (errors.TpuGraphsRankError,)
+
+  @functools.cached_property
+  def _run(self) -> "run_lib.Run":
+    return _load(self.run_dir, self.settings["strict"], self.settings["prior"])
+
+  @functools.cached_property
+  def _plugins_loaded(self) -> bool:
+    plugins.load_all(self.plugin)
+    return True
+
+  def rank(self, source: rank_outputs.Source) -> rank_outputs.Rankings:
+    """The rankings of a file."""
+    assert self._plugins_loaded
+    return rank(self.run_dir, source.hlo, load=lambda: self._run, **self.settings)
+
+  def __call__(self, source: rank_outputs.Source) -> rank_outputs.Written:
+    rankings = self.rank(source)
+    rank_outputs.write(source, rankings, self.run_dir)
+    return rank_outputs.Written(
+        rank_outputs.text(rankings), tuple(one for one in rankings.skipped if not one.is_kernel))
 
 
 def main(argv: list[str]) -> int:
   """Runs the command."""
   values = flags.FLAGS
-  plugins.load_all(values.plugin)
-  rankings = rank(
-      values.run_dir, values.hlo, values.candidates, values.top_k, values.module, values.target,
-      values.tiling, values.max_candidates, values.seed, values.strict, values.kernels,
-      values.measure, values.prior)
+  task = _Rank(values.run_dir, tuple(values.plugin), {name: values[name].value for name in (
+      "candidates", "top_k", "module", "target", "tiling", "max_candidates", "seed", "strict",
+      "kernels", "prior")} | {"measurable": values.measure})
   folder = pathlib.Path(values.output or runs.results_folder(values.run_dir) / "predictions")
-  as_json, as_raw = output_paths(folder, values.run_dir, values.hlo)
-  with files.atomic_write(as_raw) as file:
-    file.write(ranked_lib.raw_bytes(rankings.results))
-  contents = to_json(rankings, values.run_dir, values.hlo)
-  files.write_json(as_json, contents)
-  print(rank_tables.heading(rankings.run) + "\n")
-  for result in rankings.results:
-    print(rank_tables.table(result) + "\n", flush=True)
-  if explained := rank_tables.legend(rankings.results):
-    print(explained + "\n")
-  kernels = sum(skipped.is_kernel for skipped in rankings.skipped)
-  if kernels:
-    print(f"{kernels} other kernels cannot be tiled; the JSON file says why\n")
+  engine = engines.engine()
+  paths = rank_outputs.files_of(values.hlo)
+  for name in ("module", "measure"):
+    if values[name].value and (len(paths) > 1 or name == "measure" and not engine.in_process):
+      raise errors.ConfigError(f"--{name} is for one program in this process; pass one file in "
+                               "--hlo, and no --runner")
+  sources = rank_outputs.sources(folder, values.run_dir, paths)
   if values.measure:
-    for program, comparison in zip(
-        contents["programs"], measure(as_raw, rankings.results)):
-      program["measured"] = measured.to_json(comparison)
-      print(measured.table(comparison) + "\n")
-    files.write_json(as_json, contents)
-  print(f"ranking: {as_json}\nto measure: {as_raw}")
-  return app.SOME_SKIPPED if len(rankings.skipped) > kernels else 0
+    return _rank_and_measure(task, sources[0])
+  failures: list[work.Failure] = []
+  ranked = 0
+  outcomes = engine.map(task, sources, lambda source: work.file_size(pathlib.Path(source.hlo)))
+  for source, outcome in zip(sources, outcomes):
+    if outcome.error is not None:
+      if len(sources) == 1 or values.strict:
+        raise outcome.error
+      _log.warning("skipped: %s", outcome.error)
+      failures.append(work.Failure(source.hlo, outcome.error))
+      continue
+    ranked += 1
+    written = outcome.get()
+    failures += [work.Failure(source.hlo, errors.DataError(one.reason)) for one in written.skipped]
+    title, end = (f"{source.hlo}\n", "\n") if len(sources) > 1 else ("", "")
+    print(f"{title}{written.text}\n{rank_outputs.places(source)}{end}", flush=True)
+  if not ranked:
+    raise failures[0].error
+  engines.write_failures(failures, folder)
+  return app.SOME_SKIPPED if failures else 0
 
 
-def to_json(rankings: Rankings, run: str, hlo: str) -> dict[str, Any]:
-  """The contents of the JSON file."""
-  facts = rankings.run
-  total = None if facts.evidence is None else facts.evidence.of(evidence_lib.ALL)
-  return {
-      "run": str(run), "hlo": str(hlo), **_identity_of(str(run), str(hlo)),
-      "what": "predictions, not measurements", "collection": facts.collection,
-      "target": facts.target, "hlo_stage": facts.hlo_stage, "members": facts.members,
-      "validation": None if total is None else dataclasses.asdict(total),
-      "calibration": None if facts.evidence is None or facts.evidence.calibration is None else {
-          "split": facts.evidence.split, "programs": facts.evidence.calibration.programs,
-          "candidates": facts.evidence.calibration.candidates},
-      "warnings": list(facts.warnings),
-      "programs": [ranked_lib.to_json(result) for result in rankings.results],
-      "skipped": [skipped._asdict() for skipped in rankings.skipped]}
+def _rank_and_measure(task: _Rank, source: rank_outputs.Source) -> int:
+  rankings = task.rank(source)
+  rank_outputs.write(source, rankings, task.run_dir)
+  print(rank_outputs.text(rankings), flush=True)
+  comparisons = measure(source.as_raw, rankings.results)
+  for comparison in comparisons:
+    print(measured.table(comparison) + "\n")
+  rank_outputs.write(source, rankings, task.run_dir, comparisons)
+  print(rank_outputs.places(source))
+  return app.SOME_SKIPPED if any(not one.is_kernel for one in rankings.skipped) else 0

@@ -5,7 +5,7 @@ memory.
 """
 
 import collections as containers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import math
 import pathlib
@@ -16,6 +16,7 @@ import tqdm
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import work
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import duplicates
 from tpugraphs_rank.data import graphs
@@ -371,7 +372,7 @@ class Description:
 
 def describe(name: str | registry.Collection, splits: Sequence[str] | None = None,
              data_root: files.PathLike | None = None, list_size: int = 32,
-             partial: bool = False) -> Description:
+             partial: bool = False, engine: work.Engine = work.HERE) -> Description:
   """Reads every graph of a collection, one at a time. Damaged files are recorded and skipped.
 
   Args:
@@ -380,6 +381,7 @@ def describe(name: str | registry.Collection, splits: Sequence[str] | None = Non
     data_root: as in `load_collection`.
     list_size: configurations of a full list in training.
     partial: whether missing graphs are no problem, as long as some exist.
+    engine: where the graphs are read.
 
   Raises:
     UnknownNameError: no such collection or split.
@@ -397,22 +399,36 @@ def describe(name: str | registry.Collection, splits: Sequence[str] | None = Non
     for split, (_, missing) in located.items():
       if missing:
         raise collections.missing_error(collection, split, missing[0], data_root)
-  total = sum(len(paths) for paths, _ in located.values())
-  with tqdm.tqdm(total=total, unit="graph", desc=f"reading {collection.name}", disable=None) as bar:
-    facts = tuple(_split_facts(collection, split, *located[split], bar.update) for split in chosen)
+  items = [(split, path) for split in chosen for path in located[split][0]]
+  # Without the list of its files, which may be long, and each process receives the task.
+  task = _Facts(dataclasses.replace(collection, files=None))
+  outcomes = tqdm.tqdm(
+      engine.map(task, items, lambda item: work.file_size(item[1])), total=len(items),
+      unit="graph", desc=f"reading {collection.name}", disable=None)
+  done = dict(zip(items, outcomes))
+  facts = tuple(_split_facts(
+      collection, split, [(path, done[split, path]) for path in located[split][0]],
+      located[split][1]) for split in chosen)
   return Description(collection, collection.location(data_root), facts, list_size, partial)
 
 
-def _split_facts(collection: registry.Collection, split: str, paths: Sequence[pathlib.Path],
-                 missing: Sequence[pathlib.Path], progress: Callable[[], Any]) -> SplitFacts:
-  source = collections.Split(collection, split, paths)
-  read: list[GraphFacts] = []
-  damaged: dict[str, str] = {}
-  for index, path in enumerate(paths):
-    try:
-      read.append(graph_facts(path, source[index]))
-    except errors.TpuGraphsRankError as error:
-      damaged[str(path)] = str(error)
-    progress()
-  return SplitFacts(split, collection.splits[split], collection.has_runtimes.get(split),
-                    tuple(read), damaged, tuple(map(str, missing)))
+@dataclasses.dataclass(frozen=True)
+class _Facts(work.Task[tuple[str, pathlib.Path], GraphFacts]):
+  """The statistics of a graph of a split, from the name of the split and the path of the graph."""
+
+  collection: registry.Collection
+  expected = (errors.TpuGraphsRankError,)
+
+  def __call__(self, item: tuple[str, pathlib.Path]) -> GraphFacts:
+    split, path = item
+    return graph_facts(path, collections.Split(self.collection, split, [path])[0])
+
+
+def _split_facts(collection: registry.Collection, split: str,
+                 outcomes: Sequence[tuple[pathlib.Path, work.Outcome[GraphFacts]]],
+                 missing: Sequence[pathlib.Path]) -> SplitFacts:
+  read = tuple(outcome.value for _, outcome in outcomes if outcome.value is not None)
+  damaged = {str(path): str(outcome.error) for path, outcome in outcomes
+             if outcome.error is not None}
+  return SplitFacts(split, collection.splits[split], collection.has_runtimes.get(split), read,
+                    damaged, tuple(map(str, missing)))

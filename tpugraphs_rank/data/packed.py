@@ -11,7 +11,9 @@ removed once a split is packed.
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import dataclasses
 import fcntl
+import functools
 import logging
 import pathlib
 import re
@@ -23,6 +25,7 @@ import tqdm
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import work
 from tpugraphs_rank.data import packed_format
 from tpugraphs_rank.data import packed_graphs
 from tpugraphs_rank.data import registry
@@ -41,14 +44,14 @@ class Packed(NamedTuple):
     graphs: number of packed graphs.
     written: number of graphs packed by this call.
     nbytes: total size of the packed graphs, in bytes.
-    failed: the error of each graph that could not be packed. The split cannot be used then.
+    failed: the graphs that could not be packed. The split cannot be used then.
   """
 
   folder: pathlib.Path
   graphs: int
   written: int
   nbytes: int
-  failed: tuple[errors.DataError, ...] = ()
+  failed: tuple[work.Failure, ...] = ()
 
 
 def folder_of(collection: registry.Collection, split: str,
@@ -147,82 +150,167 @@ def _open_current(source: pathlib.Path, target: pathlib.Path) -> packed_format.R
   return reader
 
 
+class Part(NamedTuple):
+  """A split to pack.
+
+  Attributes:
+    split: its name.
+    sources: its `.npz` files.
+    folder: as `folder_of` returns it.
+  """
+
+  split: str
+  sources: Sequence[pathlib.Path]
+  folder: pathlib.Path
+
+
 def pack(collection: registry.Collection, split: str, sources: Sequence[pathlib.Path],
          folder: pathlib.Path, strict: bool = True) -> Packed:
+  """Packs one split; see `pack_splits`."""
+  return pack_splits(collection, [Part(split, sources, folder)], strict)[0]
+
+
+def pack_splits(collection: registry.Collection, parts: Sequence[Part], strict: bool = True,
+                engine: work.Engine = work.HERE) -> list[Packed]:
   """Packs the graphs that are not packed yet or have changed.
 
   It may be interrupted, and several processes may call it at the same time.
 
   Args:
     collection: the collection.
-    split: the split.
-    sources: its `.npz` files.
-    folder: as `folder_of` returns it.
-    strict: whether the first damaged source raises. Otherwise the others are packed, and only a
-      split without a sound source raises.
+    parts: the splits.
+    strict: whether a damaged source raises. Otherwise the others are packed, and only a split
+      without a sound source raises.
+    engine: where the graphs are packed.
+
+  Returns:
+    One result for each split.
 
   Raises:
     DataError: a source is damaged or of another kind, or two sources have the same name.
-    OutputError: the folder cannot be written.
+    OutputError: a folder cannot be written.
   """
-  by_name = {source.stem: source for source in sources}
-  if len(by_name) != len(sources):
-    twice = next(source for source in sources if by_name[source.stem] != source)
-    raise errors.DataError(
-        f"two files of {collection.name} {split} are named {twice.name}, so they would have the "
-        "same packed file; rename one of them")
-  keys: dict[str, str] = {}
-  written, nbytes = 0, 0
-  failed: list[errors.DataError] = []
-  with _Locks(folder) as locks, tqdm.tqdm(
-      total=len(sources), desc=f"packing {collection.name} {split}", unit="graph", disable=None,
-      leave=False) as bar:
-    waiting = list(sources)
+  for part in parts:
+    _check_names(collection, part)
+  # In this process, one split after the other is completed. Elsewhere, all of them are one job.
+  jobs = [[part] for part in parts] if engine.in_process else [list(parts)]
+  results = [result for job in jobs for result in _pack_job(collection, job, strict, engine)]
+  for result in results:
+    if result.failed and not result.graphs:
+      raise result.failed[0].error
+  return results
+
+
+def _pack_job(collection: registry.Collection, parts: Sequence[Part], strict: bool,
+              engine: work.Engine) -> list[Packed]:
+  waiting = [(source, part.folder) for part in parts for source in part.sources]
+  done: dict[tuple[pathlib.Path, pathlib.Path], work.Outcome[_Done | None]] = {}
+  splits = " ".join(part.split for part in parts)
+  with tqdm.tqdm(total=len(waiting), desc=f"packing {collection.name} {splits}", unit="graph",
+                 disable=None, leave=False) as bar:
     # First pack the graphs that no other process is packing; then wait for the others.
     for wait in (False, True):
       busy = []
-      for source in waiting:
-        with locks.hold(source.stem, wait) as held:
-          if not held:
-            busy.append(source)
-            continue
-          try:
-            reader, new = _packed(collection, source, _target(folder, source))
-          except errors.DataError as error:
-            if strict:
-              raise
-            failed.append(error)
-            bar.update()
-            continue
-        keys[source.stem] = reader.meta["source"]
-        written += new
-        nbytes += reader.path.stat().st_size
-        bar.update()
+      task = _Pack(collection.name, collection.kind, wait)
+      outcomes = engine.map(task, waiting, lambda item: work.file_size(item[0])) if waiting else ()
+      for item, outcome in zip(waiting, outcomes):
+        if strict:
+          outcome.get()
+        if outcome.value is None and outcome.error is None:
+          busy.append(item)
+        else:
+          done[item] = outcome
+          bar.update()
       waiting = busy
-    if failed and not keys:
-      raise failed[0]
-    if not failed:  # The index states that the split is complete.
-      files.write_json(folder / _INDEX, {
-          "collection": collection.name, "split": split, "graphs": dict(sorted(keys.items()))})
-  return Packed(folder, len(keys), written, nbytes, tuple(failed))
+  return [_finish(collection, part, [done[source, part.folder] for source in part.sources])
+          for part in parts]
 
 
-def _packed(collection: registry.Collection, source: pathlib.Path, target: pathlib.Path
-            ) -> tuple[packed_format.Reader, bool]:
-  """The packed graph of a source, and whether this call had to pack it."""
-  current = _open_current(source, target)
-  if isinstance(current, packed_format.Reader):
-    return current, False
-  if current != _NOT_PACKED:
-    _logger.info("%s %s; packing it again", source, current)
-  packed_graphs.pack_graph(source, target)
-  reader = packed_format.Reader(target)
-  if reader.meta["kind"] != collection.kind:
-    target.unlink()
+def _check_names(collection: registry.Collection, part: Part) -> None:
+  by_name = {source.stem: source for source in part.sources}
+  if len(by_name) != len(part.sources):
+    twice = next(source for source in part.sources if by_name[source.stem] != source)
     raise errors.DataError(
-        f"{source} is a graph of kind {reader.meta['kind']}, but collection {collection.name} "
-        f"holds kind {collection.kind}: move the file elsewhere")
-  return reader, True
+        f"two files of {collection.name} {part.split} are named {twice.name}, so they would have "
+        "the same packed file; rename one of them")
+
+
+def _finish(collection: registry.Collection, part: Part,
+            outcomes: "Sequence[work.Outcome[_Done | None]]") -> Packed:
+  """Writes the index of a split if all of its graphs are packed."""
+  failed = tuple(work.Failure(str(source), outcome.error)
+                 for source, outcome in zip(part.sources, outcomes) if outcome.error is not None)
+  done = {source.stem: outcome.value for source, outcome in zip(part.sources, outcomes)
+          if outcome.value is not None}
+  if not failed:  # The index states that the split is complete.
+    files.write_json(part.folder / _INDEX, {
+        "collection": collection.name, "split": part.split,
+        "graphs": {name: done[name].key for name in sorted(done)}})
+  return Packed(part.folder, len(done), sum(one.is_new for one in done.values()),
+                sum(one.nbytes for one in done.values()), failed)
+
+
+class _Done(NamedTuple):
+  """A packed graph.
+
+  Attributes:
+    key: of its source.
+    is_new: whether it had to be packed.
+    nbytes: size of its file.
+  """
+
+  key: str
+  is_new: bool
+  nbytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pack(work.Task[tuple[pathlib.Path, pathlib.Path], _Done | None]):
+  """Packs a source into a folder. Returns None if another process is packing it.
+
+  Attributes:
+    collection, kind: name and kind of the collection.
+    wait: whether to wait for another process instead.
+  """
+
+  collection: str
+  kind: str
+  wait: bool
+
+  @functools.cached_property
+  def _locks(self) -> "dict[pathlib.Path, _Locks]":
+    return {}
+
+  def __call__(self, item: tuple[pathlib.Path, pathlib.Path]) -> _Done | None:
+    source, folder = item
+    if folder not in self._locks:
+      self._locks[folder] = _Locks(folder)
+    with self._locks[folder].hold(source.stem, self.wait) as held:
+      if not held:
+        return None
+      reader, is_new = self._packed(source, _target(folder, source))
+    return _Done(reader.meta["source"], is_new, reader.path.stat().st_size)
+
+  def _packed(self, source: pathlib.Path, target: pathlib.Path
+              ) -> tuple[packed_format.Reader, bool]:
+    """The packed graph of a source, and whether this call had to pack it."""
+    current = _open_current(source, target)
+    if isinstance(current, packed_format.Reader):
+      return current, False
+    if current != _NOT_PACKED:
+      _logger.info("%s %s; packing it again", source, current)
+    packed_graphs.pack_graph(source, target)
+    reader = packed_format.Reader(target)
+    if reader.meta["kind"] != self.kind:
+      target.unlink()
+      raise errors.DataError(
+          f"{source} is a graph of kind {reader.meta['kind']}, but collection {self.collection} "
+          f"holds kind {self.kind}: move the file elsewhere")
+    return reader, True
+
+  def close(self) -> None:
+    while self._locks:
+      self._locks.popitem()[1].close()
 
 
 class _Locks:
@@ -232,19 +320,22 @@ class _Locks:
   """
 
   def __init__(self, folder: pathlib.Path):
-    self._path = folder / ".lock"
+    """Opens the file of the locks.
 
-  def __enter__(self) -> "_Locks":
+    Raises:
+      OutputError: the folder cannot be written.
+    """
+    path = folder / ".lock"
     try:
-      self._path.parent.mkdir(parents=True, exist_ok=True)
-      self._file = open(self._path, "ab")
+      path.parent.mkdir(parents=True, exist_ok=True)
+      self._file = open(path, "ab")
     except OSError as error:
       raise errors.OutputError(
-          f"cannot write {self._path}: {error.strerror or error}; choose a folder that you can "
+          f"cannot write {path}: {error.strerror or error}; choose a folder that you can "
           "write to with --output") from error
-    return self
 
-  def __exit__(self, *_: object) -> None:
+  def close(self) -> None:
+    """Releases all locks."""
     self._file.close()
 
   @contextlib.contextmanager

@@ -1,7 +1,10 @@
 """Scores of every graph of a split, written to a file and as rows of a submission."""
 
+from collections.abc import Iterator, Sequence
 import dataclasses
+import functools
 import pathlib
+from typing import NamedTuple
 import zipfile
 
 import numpy as np
@@ -10,9 +13,19 @@ import tqdm
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import submission
+from tpugraphs_rank import work
 from tpugraphs_rank.data import collections
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import headers
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.training import run as run_lib
+from tpugraphs_rank.training import tile_prior
+
+# Limits of the graphs that are scored together: number, and bytes of their arrays.
+_GROUP_GRAPHS = 16
+_GROUP_BYTES = 128 * 2**20
+# Errors that concern one graph.
+_OF_ONE_GRAPH = (errors.DataError, errors.MissingDataError, errors.CompatibilityError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +36,13 @@ class Prediction:
     scores: `.npz` file with the scores (c,) float32 of each graph, under the graph's name.
     part: CSV file with one row per graph, in the format of a submission.
     rows: its rows, by file stem.
+    failed: the graphs that could not be scored. They have neither scores nor a row.
   """
 
   scores: pathlib.Path
   part: pathlib.Path
   rows: tuple[submission.Row, ...]
+  failed: tuple[work.Failure, ...] = ()
 
   def __repr__(self) -> str:
     return f"<Prediction of {len(self.rows)} graphs: {self.scores}>"
@@ -38,7 +53,8 @@ class Prediction:
 
 
 def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike | None = None,
-            folder: files.PathLike | None = None) -> Prediction:
+            folder: files.PathLike | None = None, skip: bool = False,
+            engine: work.Engine = work.HERE) -> Prediction:
   """Scores all configurations of the graphs of a split, and writes the scores and the ranking.
 
   Graphs are read as they are scored, so a split may be larger than memory. They need no runtimes.
@@ -54,10 +70,14 @@ def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike |
     output: the CSV file. Default: the one in `folder`.
     folder: the folder of both files. Default: the run directory, or the current folder for a
       bundled run.
+    skip: whether graphs that are damaged, or that the run cannot score, are skipped. Otherwise
+      nothing is written if there is one.
+    engine: where the graphs are scored.
 
   Raises:
     CompatibilityError: the run cannot score a graph; or, if it is strict, a graph does not fit it.
-    DataError: a graph is damaged, or its name is not valid in a submission.
+    DataError: a graph is damaged, or its name is not valid in a submission; with `skip`, only if
+      all graphs are.
     OutputError: a file cannot be written.
   """
   collection = split.collection
@@ -76,15 +96,147 @@ def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike |
            else scores_path.with_suffix(".csv"))
   part = pathlib.Path(output) if output is not None else usual
   rows: list[submission.Row] = []
+  unseen: list[run_lib.Unseen] = []
+  failed: list[work.Failure] = []
   with files.atomic_write(scores_path) as file, zipfile.ZipFile(file, "w") as archive:
     # No progress bar if the output is no terminal: it would make log files unreadable.
     with tqdm.tqdm(total=len(order), desc="scoring", unit="graph", disable=None) as bar:
-      for graph, scores in run.score_each(split[index] for index in order):
-        # The format of np.savez, which would need all arrays in memory and refuses the name "file".
-        with archive.open(f"{graph.name}.npy", "w", force_zip64=True) as member:
-          np.lib.format.write_array(member, scores, allow_pickle=False)
-        rows.append(submission.row_from_scores(
-            collection.name, collection.kind, graph.name, scores))
+      for path, outcome in _outcomes(run, split, order, engine):
         bar.update()
+        if outcome.error is not None and skip:
+          failed.append(work.Failure(str(path), outcome.error))
+          continue
+        scored = outcome.get()
+        # The format of np.savez, which would need all arrays in memory and refuses the name "file".
+        with archive.open(f"{scored.name}.npy", "w", force_zip64=True) as member:
+          np.lib.format.write_array(member, scored.scores, allow_pickle=False)
+        rows.append(submission.row_from_scores(
+            collection.name, collection.kind, scored.name, scored.scores))
+        unseen.append(scored.unseen)
+    if failed and not rows:
+      raise failed[0].error
+    run.report(unseen)
     submission.write(part, rows)
-  return Prediction(scores_path, part, tuple(rows))
+  return Prediction(scores_path, part, tuple(rows), tuple(failed))
+
+
+class _Scored(NamedTuple):
+  """The scores of a graph.
+
+  Attributes:
+    name: of the graph.
+    scores: (c,) float32.
+    unseen: what training never saw of it.
+  """
+
+  name: str
+  scores: np.ndarray
+  unseen: run_lib.Unseen
+
+
+def _outcomes(run: run_lib.Run, split: collections.Split, order: Sequence[int],
+              engine: work.Engine) -> Iterator[tuple[pathlib.Path, work.Outcome[_Scored]]]:
+  """The path and the outcome of each graph, in the given order."""
+  # Each process receives the collection, so it leaves out the list of files, which may be long.
+  collection = dataclasses.replace(split.collection, files=None)
+  groups = [collections.Split(collection, split.split, [split.paths[index] for index in members],
+                              None if split.packs is None else [
+                                  split.packs[index] for index in members])
+            for members in _groups(split, order)]
+  task = _Score.with_run(run)
+  for group, outcome in zip(groups, engine.map(task, groups, _bytes_of)):
+    if outcome.error is not None:
+      yield from ((path, work.Outcome(error=outcome.error)) for path in group.paths)
+    else:
+      yield from zip(group.paths, outcome.get())
+
+
+def _groups(split: collections.Split, order: Sequence[int]) -> list[list[int]]:
+  """Graphs that are scored together: they depend on the split, not on where it is scored."""
+  groups: list[list[int]] = []
+  size = 0
+  for index in order:
+    nbytes = _bytes(split, index)
+    if not groups or len(groups[-1]) == _GROUP_GRAPHS or size + nbytes > _GROUP_BYTES:
+      groups.append([])
+      size = 0
+    groups[-1].append(index)
+    size += nbytes
+  return groups
+
+
+def _bytes_of(split: collections.Split) -> float:
+  return float(sum(_bytes(split, index) for index in range(len(split))))
+
+
+def _bytes(split: collections.Split, index: int) -> int:
+  """Size of a graph's arrays in memory; 0 if its file is damaged, which scoring reports."""
+  if split.packs is not None:
+    return sum(entry.nbytes for entry in split.packs[index].arrays.values())
+  try:
+    stored = headers.read_headers(split.paths[index])
+  except (errors.DataError, errors.MissingDataError):
+    return 0
+  # Layouts are kept in one byte per value.
+  return sum(header.nbytes // (header.dtype.itemsize if key == "node_config_feat" else 1)
+             for key, header in stored.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Score(work.Task[collections.Split, list[work.Outcome[_Scored]]]):
+  """Scores a group of graphs with a run.
+
+  Attributes:
+    path, strict, prior: the arguments of `load_run`.
+  """
+
+  path: str
+  strict: bool
+  prior: str
+
+  @classmethod
+  def with_run(cls, run: run_lib.Run) -> "_Score":
+    """The task for a run that is loaded already in this process."""
+    prior = tile_prior.NONE if run.prior is None else tile_prior.ANALYTIC
+    task = cls(str(run.directory), run.strict, prior)
+    task.__dict__["_run"] = run
+    return task
+
+  @functools.cached_property
+  def _run(self) -> run_lib.Run:
+    return run_lib.load_run(self.path, self.strict, self.prior)
+
+  def __call__(self, group: collections.Split) -> list[work.Outcome[_Scored]]:
+    read: dict[int, tuple[graphs.ConfiguredGraph, run_lib.Unseen]] = {}
+    outcomes: dict[int, work.Outcome[_Scored]] = {}
+    for index in range(len(group)):
+      try:
+        read[index] = self._read(group, index)
+      except _OF_ONE_GRAPH as error:
+        outcomes[index] = work.Outcome(error=error)
+    scores = self._scores([graph for graph, _ in read.values()])
+    for (index, (graph, unseen)), values in zip(read.items(), scores):
+      outcomes[index] = (work.Outcome(error=values) if isinstance(values, Exception)
+                         else work.Outcome(_Scored(graph.name, values, unseen)))
+    return [outcomes[index] for index in range(len(group))]
+
+  def _read(self, group: collections.Split, index: int
+            ) -> tuple[graphs.ConfiguredGraph, run_lib.Unseen]:
+    graph = group[index]
+    unseen = self._run.unseen(graph)
+    if self.strict:
+      self._run.report([unseen])
+    return graph, unseen
+
+  def _scores(self, read: Sequence[graphs.ConfiguredGraph]) -> list[np.ndarray | Exception]:
+    try:
+      return list(self._run.score_group(read))
+    except errors.DataError:
+      pass  # The scores of one of them are not finite.
+    scores: list[np.ndarray | Exception] = []
+    for graph in read:
+      try:
+        scores += self._run.score_group([graph])
+      except errors.DataError as error:
+        scores.append(error)
+    return scores

@@ -205,6 +205,16 @@ class Run:
     for group in self._checked_groups(graphs_):
       yield from zip(group, self._scores_of([splits.ProgramView(graph) for graph in group]))
 
+  def score_group(self, graphs_: Sequence[graphs.ConfiguredGraph]) -> list[np.ndarray]:
+    """As `score_each`, for graphs that fit into memory together, and without a warning.
+
+    The scores depend on the other graphs of the group by rounding errors only.
+
+    Returns:
+      The scores of each graph.
+    """
+    return self._scores_of([splits.ProgramView(graph) for graph in graphs_])
+
   def score_each_with_members(self, graphs_: Iterable[graphs.ConfiguredGraph]) -> Iterator[Scored]:
     """As `score_each`, with the scores of each member of an ensemble.
 
@@ -238,9 +248,9 @@ class Run:
     for group in _groups(graphs_):
       unseen += [self.unseen(graph) for graph in group]
       if self.strict:
-        self._report(unseen)
+        self.report(unseen)
       yield group
-    self._report(unseen)
+    self.report(unseen)
 
   def _create(self, prepared: batches.PreparedGraph) -> None:
     """Creates the model's variables and assigns the best checkpoint's values to them."""
@@ -256,7 +266,7 @@ class Run:
       CompatibilityError: a graph cannot be scored; or, where `strict`, it does not fit. Otherwise
         one warning names the graphs that do not fit.
     """
-    self._report([self.unseen(graph) for graph in graphs_])
+    self.report([self.unseen(graph) for graph in graphs_])
 
   def unseen(self, graph: graphs.Graph) -> Unseen:
     """What training never saw of a graph.
@@ -282,8 +292,12 @@ class Run:
     return Unseen(graph.name, tuple(map(opcodes.opcode_name, numbers)), element_types.unseen(
         self.about, self.normalizer, graph))
 
-  def _report(self, unseen: Sequence[Unseen]) -> None:
-    """Warns about graphs with unseen opcodes or element types, or refuses them."""
+  def report(self, unseen: Sequence[Unseen]) -> None:
+    """Warns about graphs with unseen opcodes or element types.
+
+    Raises:
+      CompatibilityError: there are some, and the run is strict.
+    """
     self._report_one("opcodes", {one.name: one.opcodes for one in unseen})
     self._report_one("element types", {one.name: one.types for one in unseen})
 
