@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import termination
 
 _logger = logging.getLogger(__name__)
 
@@ -207,7 +208,7 @@ class Distribution:
       _logger.debug("TensorFlow's error", exc_info=True)
       raise errors.TrainingError(
           "another process of this training has ended or cannot be reached "
-          f"({str(error).splitlines()[0][:200]}); run the same command for all of them again: "
+          f"({_reason(error)}); run the same command for all of them again: "
           "training resumes after its last complete epoch") from None
 
 
@@ -257,9 +258,10 @@ def _workers(choice: Choice) -> Distribution:
   _logger.info("process %d of %d at %s: waiting for the others", choice.worker + 1,
                len(choice.workers), address)
   try:
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    result = Distribution(strategy, len(choice.workers), choice.worker)
-    result.wait()
+    with termination.signals_end_at_once():
+      strategy = tf.distribute.MultiWorkerMirroredStrategy()
+      result = Distribution(strategy, len(choice.workers), choice.worker)
+      result.wait()
   except RuntimeError as error:
     raise errors.ConfigError(
         "TensorFlow is already running in this process; choose the workers before its first "
@@ -267,6 +269,11 @@ def _workers(choice: Choice) -> Distribution:
   except _LOST as error:
     raise errors.TrainingError(
         f"the {len(choice.workers)} processes cannot reach one another, or {address} is in use "
-        f"({str(error).splitlines()[0][:200]}); check --workers, and start all processes"
+        f"({_reason(error)}); check --workers, and start all processes"
     ) from None
   return result
+
+
+def _reason(error: Exception) -> str:
+  """The first line of an error of TensorFlow, without the name of the operation."""
+  return re.sub(r"\{\{.*?\}\} ?", "", str(error).splitlines()[0])[:200]

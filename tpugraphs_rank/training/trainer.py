@@ -21,6 +21,7 @@ from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import run_config
+from tpugraphs_rank import termination
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import element_types
 from tpugraphs_rank.data import mixing
@@ -224,7 +225,8 @@ class Trainer:
     directory = run_directory.RunDirectory(run_dir)
     with self.distribution.reporting_lost_processes():
       if not self.distribution.is_chief:
-        return self._follow(directory)
+        with termination.signals_end_at_once():
+          return self._follow(directory)
       with directory.locked(wait):
         return self._train_in(directory, stop_after)
 
