@@ -356,7 +356,7 @@ def test_ranks_follow_from_groups_or_the_user():
   assert _convert(text, ranks=8).world == hlo_groups.World(8, 1)
   with pytest.raises(errors.DataError, match="replica groups .*state the number of ranks"):
     _convert(text, ranks=3)
-  with pytest.raises(errors.DataError, match="4 ranks .* but 2 are asked for; leave out --ranks"):
+  with pytest.raises(errors.DataError, match="4 ranks .* but --ranks is 2; leave it out"):
     _convert(text.replace("HloModule m", "HloModule m, num_partitions=4"), ranks=2)
   with pytest.raises(errors.LimitError, match="99,999 ranks; the limit is 65,536"):
     _convert(text.replace("HloModule m", "HloModule m, num_partitions=99999"))

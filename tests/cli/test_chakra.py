@@ -125,6 +125,9 @@ def test_files_of_another_kind_name_the_command_that_takes_them(folder):
        f"`tpugraphs-rank chakra export --graphs {folder / 'a.npz'}`"),
       (["chakra inspect", folder / "text"],
        f"`tpugraphs-rank chakra convert --input {folder / 'text'}`"),
+      (["chakra convert", "--input", folder / "in" / "job.0.et", "--output", folder / "c"],
+       "is a trace already, not a program; `tpugraphs-rank chakra import --input"),
+      (["chakra compare", "--run", folder / "in"], "has no training.npz; expected the output fold"),
       (["chakra export", "--graphs", folder / "in" / "job.0.et", "--output", folder / "c"],
        "`tpugraphs-rank chakra import --input")):
     done = commands.run(*words)

@@ -98,7 +98,7 @@ class Report:
     lines = [f"graphs: {self.graphs:,}, with {self.nodes:,} nodes; traces: {self.files:,}"]
     for count, text in (
         (self.fused, "nodes without cost, fused: what waited for them waits for what they waited "
-                     "for"),
+                     "for (--costs gives costs)"),
         (self.fused_communication, "of these, communication that does not state its bytes"),
         (self.midpoints, "numbers that are the middle of their bucket, whose number is not stored"),
         (self.undefined_device, "nodes that do not state their device, written as device "

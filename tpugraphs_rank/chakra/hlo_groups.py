@@ -74,8 +74,8 @@ def world_of(module: hlo_pb2.HloModuleProto, ranks: int | None, source: str) -> 
     _check_count(stated.ranks, source)
     if ranks not in (None, stated.ranks):
       raise errors.DataError(
-          f"{source} is a program for {stated.ranks} ranks ({stated.replicas} replicas of "
-          f"{stated.partitions} partitions), but {ranks} are asked for; leave out --ranks")
+          f"{source} is a program for {stated.ranks:,} ranks (replicas: {stated.replicas:,}, "
+          f"partitions of each: {stated.partitions:,}), but --ranks is {ranks:,}; leave it out")
     return stated
   has_channel, largest = False, -1
   for computation in module.computations:

@@ -17,10 +17,12 @@ Writes report.md, results.json, distributions.png, nearest.png and graphs.png.
 """
 
 import pathlib
+import shlex
 
 from absl import flags
 import numpy as np
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.chakra import graphs as graphs_lib
@@ -50,6 +52,18 @@ def load(path: pathlib.Path) -> dags.Dags:
       [graphs_lib.read(file, settings) for file in graphs_lib.trace_files([path])], settings)
 
 
+def _parts(run: str) -> dict[str, dags.Dags]:
+  """The graphs in the output folder of `chakra synthesize`."""
+  missing = [name for part in _PARTS if not (pathlib.Path(run) / (name := f"{part}.npz")).exists()]
+  if missing:
+    command = commands.command(
+        "chakra", "synthesize", "--input", "traces/", "--output", shlex.quote(run))
+    raise errors.MissingDataError(
+        f"{run} has no {missing[0]}; expected the output folder of a finished `chakra synthesize`; "
+        f"correct --run, or finish it: {command}")
+  return {part: load(pathlib.Path(run) / f"{part}.npz") for part in _PARTS}
+
+
 def main(argv: list[str]) -> None:
   """Runs the command."""
   del argv
@@ -63,8 +77,14 @@ def main(argv: list[str]) -> None:
   if not values.run and not values.output:
     raise errors.ConfigError(
         "--output is not set; expected a folder for the report, such as --output comparison/")
-  parts = {part: load(pathlib.Path(path or f"{values.run}/{part}.npz"))
-           for part, path in named.items()}
+  parts = _parts(values.run) if values.run else {
+      part: load(pathlib.Path(path)) for part, path in named.items()}
+  for part, graphs in parts.items():
+    if graphs.x_names != parts["training"].x_names:
+      raise errors.DataError(
+          f"the {part.replace('_', '-')} graphs have the attributes {', '.join(graphs.x_names)}, "
+          f"but the training graphs {', '.join(parts['training'].x_names)}; expected the same; "
+          "import all traces with the same --attributes")
   output = pathlib.Path(values.output or f"{values.run}/comparison")
 
   # Matplotlib and scikit-learn: only once the arguments are known to be right.

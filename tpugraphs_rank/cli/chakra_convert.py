@@ -25,10 +25,12 @@ import pathlib
 
 from absl import flags
 
+from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.chakra import converting
 from tpugraphs_rank.chakra import exporting
+from tpugraphs_rank.chakra import graphs
 from tpugraphs_rank.chakra import hlo_groups
 from tpugraphs_rank.chakra import ranks as ranks_lib
 from tpugraphs_rank.chakra import trace_folders
@@ -108,15 +110,31 @@ def _programs(paths: Sequence[pathlib.Path], strict: bool, skipped: list[str]
     try:
       raw = reading.read_raw(path)
     except (errors.DataError, errors.MissingDataError) as error:
+      problem: Exception = error
+      if _is_trace(path):
+        problem = errors.DataError(
+            f"{path} is a trace already, not a program; "
+            + commands.command("chakra import", "--input", str(path), "--output", "graphs.npz")
+            + " reads it")
       if strict or len(paths) == 1:
-        raise
-      _skip(skipped, error)
+        raise problem from None
+      _skip(skipped, problem)
       continue
     several = len(raw.modules) > 1
     for number, module in enumerate(raw.modules):
       name = module.module.name or str(number) if several else reading.stem(path)
       yield (name, f"{path}: {name}" if several else str(path), module.module,
              not several and len(paths) == 1)
+
+
+def _is_trace(path: pathlib.Path) -> bool:
+  if not path.name.endswith(graphs.SUFFIXES):
+    return False
+  try:
+    with traces.opened(path):
+      return True
+  except errors.TpuGraphsRankError:
+    return False
 
 
 def _skip(skipped: list[str], problem: Exception) -> None:

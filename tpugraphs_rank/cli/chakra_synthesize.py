@@ -41,6 +41,7 @@ from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.chakra import costs as costs_lib
+from tpugraphs_rank.chakra import exporting
 from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.synthesis.dags import dags
@@ -68,7 +69,8 @@ def define_flags() -> None:
                     "names.")
   flags.DEFINE_integer("stitch", 1, "Number of sampled graphs that are joined into one trace, one "
                        "after another.", lower_bound=1)
-  flags.DEFINE_integer("ranks", 2, "Number of ranks of each synthetic trace.", lower_bound=1)
+  flags.DEFINE_integer("ranks", 2, "Number of ranks of each synthetic trace.", lower_bound=1,
+                       upper_bound=exporting.MAX_RANKS)
   flags.DEFINE_string("costs", None, "JSON file with the costs of kinds of nodes.")
   flags.DEFINE_integer("min_nodes", None, "Fewest nodes of a training sub-graph. By default 100, "
                        "or less if the traces are short.", lower_bound=2)

@@ -62,6 +62,13 @@ def test_the_comparison_says_which_files_it_needs(tmp_path):
   done = commands.run("chakra", "compare", "--training", tmp_path / "a.npz")
   assert done.returncode == 1
   assert "are --training; expected either --run alone, or all of --training" in done.stderr
+  one = trace_dags(30)
+  dags_lib.save(tmp_path / "a.npz", one)
+  dags_lib.save(tmp_path / "b.npz", dags_lib.canonical(
+      [(one.edges(0), one.x[:, :2])], one.x_names[:2], one.vocabularies[:2]))
+  done = commands.run("chakra", "compare", "--training", tmp_path / "a.npz", "--held_out",
+                      tmp_path / "b.npz", "--synthetic", tmp_path / "a.npz", "--output", tmp_path)
+  assert done.returncode == 1 and "the held-out graphs have the attributes type" in done.stderr
   done = commands.run("chakra", "compare", "--run", tmp_path / "none")
   assert done.returncode == 1 and "training.npz" in done.stderr
 
