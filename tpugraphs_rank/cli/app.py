@@ -173,7 +173,8 @@ def run_command(name: str, module_name: str, arguments: Sequence[str], positiona
     positional: the positional arguments as the usage line shows them; "" if there are none.
     tensorflow: whether the command needs TensorFlow.
     kept: for a command that resumes after an interruption, what it keeps, and the flag that names
-      the folder. A command's module may have a function `kept` instead, which returns a clause.
+      the folder. A command's module may have a function `kept` instead, which returns a clause,
+      and a function `locks`, which returns the folder in which no other process may work.
   """
   module = importlib.import_module(module_name)
   with defined(functools.partial(_define_flags, module.define_flags, kept is not None)) as own:
@@ -186,7 +187,9 @@ def run_command(name: str, module_name: str, arguments: Sequence[str], positiona
                 getattr(module, "kept", None) or (
                     functools.partial(interruption.kept, *kept) if kept else None),
                 # Training locks its run directory itself, also when it is called from Python.
-                kept[1] if kept and kept[1] != "run_dir" else None)
+                getattr(module, "locks", None) or (
+                    (lambda: flags.FLAGS[kept[1]].value) if kept and kept[1] != "run_dir"
+                    else None))
 
 
 def _define_flags(of_command: Callable[[], None], resumes: bool) -> None:
@@ -238,10 +241,11 @@ def defined(define_flags: Callable[[], None]) -> Iterator[list[flags.Flag]]:
 
 def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bool,
          recorded: Sequence[str] | None, needed: str,
-         kept: Callable[[], str] | None = None, folder_flag: str | None = None) -> int:
+         kept: Callable[[], str] | None = None,
+         locks: Callable[[], files.PathLike | None] | None = None) -> int:
   """Parses flags, sets up logs, runs `main`; turns errors into a line and an exit status.
 
-  Meanwhile, no other process may work in the folder that `folder_flag` names.
+  Meanwhile, no other process may work in the folder that `locks` returns.
   """
   try:
     argv = flags.FLAGS([program, *arguments])
@@ -260,7 +264,7 @@ def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bo
     try:
       if needed:
         require_tensorflow(program)
-      folder = flags.FLAGS[folder_flag].value if folder_flag else None
+      folder = locks() if locks else None
       with folder_locks.hold(folder, flags.FLAGS.wait) if folder else contextlib.nullcontext():
         return main(argv) or 0
     except errors.TpuGraphsRankError as error:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 import pathlib
+import shlex
 from typing import Any
 
 from absl import flags
 
+from tpugraphs_rank import commands
 from tpugraphs_rank.cli import featurize
 from tpugraphs_rank.cli import help_text
 from tpugraphs_rank.collect import environment
@@ -96,9 +98,31 @@ def collect(kind: str, output: pathlib.Path, arguments: Sequence[str], name: str
   return assemble_layout.assemble(measured, npz, collection, name)
 
 
+def locks() -> pathlib.Path | None:
+  """The folder in which no other process may work: with --machine, that of this machine.
+
+  The collector locks that one itself.
+  """
+  return None if flags.FLAGS.machine else pathlib.Path(flags.FLAGS.output)
+
+
+def _measure_part(kind: str, output: pathlib.Path, arguments: Sequence[str]) -> None:
+  """Measures this machine's part of the programs."""
+  environment.run(f"tpugraphs_rank.collect.{kind}", "--output",
+                  str((output / "measured").absolute()), *arguments)
+  again = commands.command("collect", kind, "--output", shlex.quote(str(output)),
+                           "--assemble_only")
+  print("this machine has nothing more to measure now; when all machines are done, make the "
+        f"collection: {again}, with the same other flags")
+
+
 def run(kind: str, default_name: str, values: flags.FlagValues) -> None:
   """Runs `collect tile` or `collect layout` and prints what the collection holds."""
   output = pathlib.Path(values.output)
+  if values.machine and not values.assemble_only:
+    wait = ["--wait"] if values.wait else []
+    _measure_part(kind, output, [*collector_arguments(kind, values), *wait])
+    return
   synthetic = bool(values.synthetic)
   name = values.name or (f"{kind}:synthetic" if synthetic else default_name)
   measurement = collect(

@@ -26,6 +26,9 @@ def define_flags() -> None:
   collect.define_flags_of("layout", _NAME)
 
 
+locks = collect.locks
+
+
 def main(argv: list[str]) -> None:
   """Runs the command."""
   del argv

@@ -24,6 +24,9 @@ def define_flags() -> None:
   collect.define_flags_of("tile", _NAME)
 
 
+locks = collect.locks
+
+
 def main(argv: list[str]) -> None:
   """Runs the command."""
   del argv

@@ -32,6 +32,7 @@ from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import recipes
 from tpugraphs_rank.cli import collect
+from tpugraphs_rank.collect.common import flags as collector_flags
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.synthesis.programs import sources
 
@@ -41,7 +42,7 @@ _CONFIGURATIONS = {"tile": 20, "layout": 30}
 _PROGRAMS = "programs.json"
 # The command has other flags of these meanings, or none.
 _LEFT_OUT = ("synthetic", "families", "limit", "seed", "configurations",
-             "configurations_of_small_programs", "assemble_only")
+             "configurations_of_small_programs", "assemble_only", *collector_flags.SHARING)
 
 
 def define_flags() -> None:

@@ -58,12 +58,23 @@ FLAGS = (
          "is abandoned."),
     Flag("assemble_only", bool, _both(False), "Measure nothing; write the .pb files of what all "
          "passes have measured so far."),
+    Flag("machine", str, _both(None), "Share the work with other machines that have the same "
+         "--output: the name of this one. Each program is measured by one of them. Run "
+         "--assemble_only afterwards."),
+    Flag("common_programs", int, _both(3), "With --machine, the number of programs that every "
+         "machine measures, to compare the machines."),
+    Flag("stale_after", float, _both(600.0), "With --machine, seconds after which a program is "
+         "measured by another machine, if the one that has begun shows no sign of life."),
 )
 
 
 def of_kind(kind: str) -> list[Flag]:
   """The flags of the tile or of the layout collector."""
   return [flag for flag in FLAGS if kind in flag.defaults]
+
+
+# The flags of a collector that shares its work.
+SHARING = ("machine", "common_programs", "stale_after")
 
 
 def parser(kind: str, description: str | None) -> argparse.ArgumentParser:
@@ -80,6 +91,8 @@ def parser(kind: str, description: str | None) -> argparse.ArgumentParser:
       shown = "" if default in (None, float("inf")) else f" Default: {default}."
       result.add_argument(f"--{flag.name}", type=_PARSERS.get(flag.type, flag.type),
                           default=default, help=text + shown)
+  result.add_argument("--wait", action="store_true", help="With --machine, wait for the programs "
+                      "that other machines measure, and take over those of machines that die.")
   return result
 
 
@@ -100,6 +113,8 @@ def parse(kind: str, description: str | None, argv: Sequence[str] | None) -> arg
   arguments = result.parse_args(argv)
   if arguments.passes < 2:
     result.error("--passes must be at least 2: the quality gates compare independent passes")
+  if arguments.common_programs < 0 or arguments.stale_after < 1:
+    result.error("--common_programs must be at least 0, --stale_after at least 1 second")
   cores, usable = arguments.cores or [], usable_cores()
   if len(set(cores)) < len(cores) or (usable and not set(cores) <= set(usable)):
     result.error(f"--cores={','.join(map(str, cores))}: expected different cores of "

@@ -6,9 +6,10 @@ public raw format: the same program and runs, each with the runtimes of its pass
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 import concurrent.futures
 import dataclasses
+import itertools
 import logging
 import os
 import pathlib
@@ -24,6 +25,7 @@ import tqdm
 
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import flags
+from tpugraphs_rank.collect.common import machines
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.common import processes as processes_lib
 from tpugraphs_rank.collect.common import protocol
@@ -94,8 +96,9 @@ def measure_program(output: pathlib.Path, stem: str, passes: int, core: int, lim
         return
 
 
-def run(output: pathlib.Path, stems: Sequence[str], passes: int, cores: Sequence[int],
-        time_budget_s: float, program_limit_s: float) -> None:
+def run(output: pathlib.Path, stems: Iterable[str], passes: int, cores: Sequence[int],
+        time_budget_s: float, program_limit_s: float,
+        finish: Callable[[str], None] = lambda stem: None) -> None:
   """Measures one program after another, each in all passes, until all are done or time is up.
 
   A program is started only if the remaining time is at least the longest time of any program so
@@ -103,11 +106,12 @@ def run(output: pathlib.Path, stems: Sequence[str], passes: int, cores: Sequence
 
   Args:
     output: the collector's folder, with `plan.json`.
-    stems: the programs.
+    stems: the programs; the next one is taken when a core is free.
     passes: number of passes over each program.
     cores: one program at a time runs on each of these processor cores; empty: one on any core.
     time_budget_s: seconds after which no further program is started.
     program_limit_s: see `run_pass`.
+    finish: called with each program that is measured.
   """
   start = time.monotonic()
   longest = 0.0
@@ -117,21 +121,23 @@ def run(output: pathlib.Path, stems: Sequence[str], passes: int, cores: Sequence
     nonlocal longest
     while True:
       begun = time.monotonic()
-      with lock:
-        stem = next(waiting, None)
-      if stem is None:
-        return
       if begun - start + longest > time_budget_s:
         logging.info("the time budget of %.0f s is used up; the same command resumes",
                      time_budget_s)
         return
+      with lock:
+        stem = next(waiting, None)
+      if stem is None:
+        return
       measure_program(output, stem, passes, core, program_limit_s, processes)
       shutil.rmtree(measure.cache_path(output, stem), ignore_errors=True)
+      finish(stem)
       with lock:
         longest = max(longest, time.monotonic() - begun)
         bar.update()
 
-  with tqdm.tqdm(total=len(stems), disable=None, desc="measure", unit="program") as bar:
+  total = len(stems) if isinstance(stems, Sequence) else None
+  with tqdm.tqdm(total=total, disable=None, desc="measure", unit="program") as bar:
     with concurrent.futures.ThreadPoolExecutor(max(len(cores), 1)) as pool:
       try:
         workers = [pool.submit(work, core) for core in cores or (-1,)]
@@ -140,6 +146,24 @@ def run(output: pathlib.Path, stems: Sequence[str], passes: int, cores: Sequence
       except BaseException:  # Also SIGTERM: measuring processes must not outlive the collection.
         processes.end_all()
         raise
+
+
+def _measure_together(arguments: argparse.Namespace, plan: dict[str, Any]) -> None:
+  """Measures this machine's part of the programs; see `machines`."""
+  sharing = machines.sharing(arguments)
+  end = time.monotonic() + arguments.time_budget
+  with machines.member(arguments.output, plan, _FIXED, "programs", sharing) as folder:
+
+    def measured(stems: Iterable[str], finish: Callable[[str], None] = lambda stem: None) -> bool:
+      run(folder, stems, arguments.passes, arguments.cores or (), end - time.monotonic(),
+          arguments.program_limit, finish)
+      return time.monotonic() < end
+
+    def work(take: Callable[[int], list[str]], finish: Callable[[str], None]) -> bool:
+      return measured(itertools.chain.from_iterable(iter(lambda: take(1), [])), finish)
+
+    machines.measure(arguments.output, [entry["stem"] for entry in plan["programs"]], sharing, work,
+                     measured)
 
 
 def _report(arguments: argparse.Namespace, settings: protocol.Protocol) -> dict[str, Any]:
@@ -180,6 +204,10 @@ def collect(arguments: argparse.Namespace) -> None:
           "configurations_of_small_programs": arguments.configurations_of_small_programs,
           "passes": arguments.passes, "protocol": dataclasses.asdict(settings),
           "programs": entries}
+  if machines.prepare(arguments.output, arguments.machine, arguments.assemble_only,
+                      arguments.passes):
+    _measure_together(arguments, plan)
+    return
   plans.store(arguments.output, plan, _FIXED, "programs")
   if not arguments.assemble_only:
     run(arguments.output, [entry["stem"] for entry in entries], arguments.passes,
@@ -187,6 +215,7 @@ def collect(arguments: argparse.Namespace) -> None:
   planned = [entry["stem"] for entry in files.read_json(arguments.output / "plan.json")["programs"]]
   report = raw.write(arguments.output, planned, arguments.passes)
   report |= _report(arguments, settings)
+  report |= machines.of_report(arguments.output)
   files.write_json(arguments.output / "report.json", report)
   logging.info("%d programs in %s", len(report["programs"]), arguments.output)
 

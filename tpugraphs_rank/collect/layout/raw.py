@@ -8,6 +8,7 @@ import numpy as np
 
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import gates
+from tpugraphs_rank.collect.common import machines
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.layout import configurations
 from tpugraphs_rank.hlo import tuning_pb2
@@ -147,6 +148,7 @@ def write(output: pathlib.Path, stems: Sequence[str], passes: int) -> dict[str, 
     report["programs"][stem] = {
         "sites": [site["opcode"] for site in records[0]["sites"]],
         "candidates": len(records[0]["configurations"]), "dropped": choice["dropped"],
-        "kinds": kinds, "seconds": [record["total_s"] for record in records]}
+        "kinds": kinds, "seconds": [record["total_s"] for record in records],
+        **machines.of_record(records[0])}
   report["dates"] = [min(dates), max(dates)] if dates else []
   return report

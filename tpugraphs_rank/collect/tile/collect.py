@@ -6,7 +6,7 @@ After an interruption, the same command resumes.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import logging
@@ -22,6 +22,7 @@ import tqdm
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import flags
+from tpugraphs_rank.collect.common import machines
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.common import processes
 from tpugraphs_rank.collect.common import protocol
@@ -34,6 +35,8 @@ from tpugraphs_rank.collect.tile import raw
 # Synthetic programs with fewer admissible tiles have nothing to rank.
 FEWEST_TILES = 12
 _FIXED = ("seed", "configurations", "protocol")
+# Kernels that a machine claims together when several share the work: each claim starts processes.
+_AT_A_TIME = 8
 
 
 def make_plan(kernels: Sequence[planned.Kernel], configurations: int, seed: int,
@@ -69,7 +72,7 @@ def choose_cores(cores: Sequence[int] | None, passes: int) -> list[int]:
 
 
 def run_passes(output: pathlib.Path, passes: int, cores: Sequence[int],
-               time_budget_s: float = float("inf")) -> None:
+               time_budget_s: float = float("inf"), stems: Sequence[str] = ()) -> None:
   """Runs the passes, each in a separate process: at the same time if each has a core.
 
   Args:
@@ -77,6 +80,7 @@ def run_passes(output: pathlib.Path, passes: int, cores: Sequence[int],
     passes: number of passes.
     cores: as `choose_cores` returns them.
     time_budget_s: seconds after which no pass starts another kernel.
+    stems: only these kernels; none: all of the plan.
 
   Raises:
     OutputError: a pass ended with an error.
@@ -93,7 +97,8 @@ def run_passes(output: pathlib.Path, passes: int, cores: Sequence[int],
       remaining = (end - time.monotonic()) / (1 if concurrent else passes + 1 - number)
       running.append(stack.enter_context(processes.started(
           [sys.executable, "-m", "tpugraphs_rank.collect.tile.measure", "--output", str(output),
-           "--pass_number", str(number), "--core", str(core), "--time_budget", str(remaining)],
+           "--pass_number", str(number), "--core", str(core), "--time_budget", str(remaining),
+           "--stems", ",".join(stems)],
           env=environment)))
       if not concurrent and running[-1].wait():
         failed.append(number)
@@ -103,6 +108,31 @@ def run_passes(output: pathlib.Path, passes: int, cores: Sequence[int],
     raise errors.OutputError(
         f"pass {', '.join(map(str, failed))} ended with an error (see its messages above); its "
         "measurements are kept, and the same command resumes")
+
+
+def _measure_together(arguments: argparse.Namespace, plan: dict[str, Any], cores: Sequence[int]
+                      ) -> None:
+  """Measures this machine's part of the kernels; see `machines`."""
+  sharing = machines.sharing(arguments)
+  end = time.monotonic() + arguments.time_budget
+  with machines.member(arguments.output, {**plan, "passes": arguments.passes},
+                       (*_FIXED, "passes"), "kernels", sharing) as folder:
+
+    def run(stems: Sequence[str]) -> None:
+      if stems:
+        run_passes(folder, arguments.passes, cores, end - time.monotonic(), stems)
+
+    def work(take: Callable[[int], list[str]], finish: Callable[[str], None]) -> bool:
+      while time.monotonic() < end and (stems := take(_AT_A_TIME)):
+        run(stems)
+        for stem in stems:
+          if all(plans.record_path(folder, stem, number).exists()
+                 for number in range(1, arguments.passes + 1)):
+            finish(stem)
+      return time.monotonic() < end
+
+    machines.measure(arguments.output, [entry["stem"] for entry in plan["kernels"]], sharing, work,
+                     run)
 
 
 def _report(arguments: argparse.Namespace, settings: protocol.Protocol, concurrent: bool
@@ -136,8 +166,12 @@ def collect(arguments: argparse.Namespace) -> None:
     kernels = catalogue.kernels(arguments.families, arguments.limit, arguments.seed)
   shown = list(tqdm.tqdm(kernels, disable=None, desc="plan", unit="kernel"))
   plan = make_plan(shown, arguments.configurations, arguments.seed, settings)
-  plans.store(arguments.output, plan, _FIXED, "kernels")
   cores = choose_cores(arguments.cores, arguments.passes)
+  if machines.prepare(arguments.output, arguments.machine, arguments.assemble_only,
+                      arguments.passes):
+    _measure_together(arguments, plan, cores)
+    return
+  plans.store(arguments.output, plan, _FIXED, "kernels")
   if not arguments.assemble_only:
     run_passes(arguments.output, arguments.passes, cores, arguments.time_budget)
   entries = plan["kernels"]
@@ -147,6 +181,7 @@ def collect(arguments: argparse.Namespace) -> None:
   report = raw.write(arguments.output, [planned.kernel_of(entry) for entry in entries],
                      arguments.passes)
   report |= _report(arguments, settings, len(cores) >= arguments.passes)
+  report |= machines.of_report(arguments.output)
   files.write_json(arguments.output / "report.json", report)
   logging.info("%d kernels in %s", len(report["kernels"]), arguments.output)
 

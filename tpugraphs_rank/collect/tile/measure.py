@@ -6,7 +6,7 @@
 
 import argparse
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import datetime
 import functools
 import logging
@@ -97,13 +97,22 @@ def _is_slow(kernel: planned.Kernel, call: Callable[[], None]) -> bool:
   return time.process_time_ns() - start > protocol.SLOWEST_SYNTHETIC_NS
 
 
-def run_pass(output: pathlib.Path, pass_number: int, time_budget_s: float = float("inf")) -> None:
-  """Measures every kernel of the plan that has no record of this pass, as long as there is time."""
+def run_pass(output: pathlib.Path, pass_number: int, time_budget_s: float = float("inf"),
+             stems: Sequence[str] = ()) -> None:
+  """Measures every kernel of the plan that has no record of this pass, as long as there is time.
+
+  Args:
+    output: the collector's folder, with `plan.json`.
+    pass_number: number of the pass.
+    time_budget_s: seconds after which no further kernel is started.
+    stems: only these kernels; none: all.
+  """
   import tqdm  # pylint: disable=import-outside-toplevel
   plan = files.read_json(output / "plan.json")
   settings = protocol.Protocol(**plan["protocol"])
   end = time.monotonic() + time_budget_s
-  for entry in tqdm.tqdm(plan["kernels"], disable=None, desc=f"pass {pass_number}", unit="kernel"):
+  kernels = [entry for entry in plan["kernels"] if not stems or entry["stem"] in set(stems)]
+  for entry in tqdm.tqdm(kernels, disable=None, desc=f"pass {pass_number}", unit="kernel"):
     path = plans.record_path(output, entry["stem"], pass_number)
     if path.exists():
       continue
@@ -135,13 +144,15 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--core", type=int, default=-1, help="processor core to use; -1: any")
   parser.add_argument("--time_budget", type=float, default=float("inf"),
                       help="seconds after which no further kernel is started")
+  parser.add_argument("--stems", default="", help="only these kernels, separated by commas")
   arguments = parser.parse_args(argv)
   logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
   if arguments.core >= 0 and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {arguments.core})
   jax = jax_process.import_jax()
   logging.info("pass %d uses JAX %s", arguments.pass_number, jax.__version__)
-  run_pass(arguments.output, arguments.pass_number, arguments.time_budget)
+  run_pass(arguments.output, arguments.pass_number, arguments.time_budget,
+           [stem for stem in arguments.stems.split(",") if stem])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import machines
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.tile import geometry
 from tpugraphs_rank.collect.tile import planned
@@ -98,7 +99,7 @@ def write(output: pathlib.Path, kernels: Sequence[planned.Kernel], passes: int) 
     dates += [record["date"] for record in records]
     report["kernels"][stem] = {
         "candidates": len(records[0]["configurations"]), "dropped": choice["dropped"],
-        "seconds": [record["total_s"] for record in records]}
+        "seconds": [record["total_s"] for record in records], **machines.of_record(records[0])}
   for number, collected in enumerate(data, 1):
     with files.atomic_write(output / f"pass{number}.pb") as file:
       file.write(collected.SerializeToString(deterministic=True))
