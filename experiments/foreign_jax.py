@@ -182,7 +182,7 @@ def kalman_filter() -> Program:
 
 def optimal_transport() -> Program:
   """Sinkhorn's iterations between two clouds of points, until they converge or a limit."""
-  points, width = 96, 32
+  points, width = 192, 32
 
   def function(first, second):
     cost = (first ** 2).sum(1)[:, None] + (second ** 2).sum(1) - 2 * first @ second.T

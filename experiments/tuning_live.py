@@ -59,7 +59,8 @@ def of_program(path: pathlib.Path, output: pathlib.Path, measurements: int, rand
     entry["repeats"] = low <= entry["again"] <= high
   if random:
     prepare.prepare(output / "random", program, text,
-                    prepare.random_configurations(program, random, seed), prepare.Settings(seed))
+                    prepare.random_configurations(program, random, seed),
+                    prepare.Settings(seed, xla_flags=tune.Settings().xla_flags))
     report = collect.measure_hlo(output / "random")
     entry["random"] = {
         "measured": report["measured"], "dropped": report["dropped"], "tau": report["tau"],

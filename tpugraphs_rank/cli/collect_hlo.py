@@ -47,6 +47,8 @@ def define_flags() -> None:
                        "Measuring time of a configuration in one pass, in milliseconds.")
   flags.DEFINE_float("program_limit", default.program_limit,
                      "Seconds after which compiling, or a pass, is abandoned.")
+  flags.DEFINE_string("xla_flags", default.xla_flags, "Flags of XLA, as in the variable XLA_FLAGS. "
+                      "By default those of the bundled collections; `tune` has others.")
 
 
 def main(argv: list[str]) -> None:
@@ -56,7 +58,8 @@ def main(argv: list[str]) -> None:
   if values.random is not None and (values.configurations or values.random < 2):
     raise errors.ConfigError(
         f"--random={values.random}: expected 2 or more, and no --configurations")
-  settings = prepare.Settings(values.seed, values.budget_ms, values.program_limit)
+  settings = prepare.Settings(values.seed, values.budget_ms, values.program_limit,
+                              values.xla_flags)
   program, text = prepare.read(values.hlo, values.module)
   if values.configurations:
     candidates = prepare.supplied_configurations(program, values.configurations)

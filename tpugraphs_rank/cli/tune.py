@@ -54,6 +54,8 @@ def define_flags() -> None:
   flags.DEFINE_bool("early", default.early,
                     "End when more measurements are not expected to help.")
   flags.DEFINE_string("module", None, "The program of this name, from a file of several.")
+  flags.DEFINE_string("xla_flags", default.xla_flags, "Flags of XLA with which the program will "
+                      "run, as in the variable XLA_FLAGS.")
   flags.DEFINE_integer("seed", default.seed, "Seed of all random choices.")
 
 
@@ -61,7 +63,8 @@ def main(argv: list[str]) -> None:
   """Runs the command."""
   del argv
   values = flags.FLAGS
-  settings = tune.Settings(values.measurements, values.minutes, values.seed, values.early)
+  settings = tune.Settings(values.measurements, values.minutes, values.seed, values.early,
+                           values.xla_flags)
   program, text = prepare.read(values.hlo, values.module)
   prepare.with_sites(program)  # Refuses a program without a choice before anything is loaded.
   run = None

@@ -34,6 +34,11 @@ LAYOUT_ENVIRONMENT: dict[str, str] = {
     **ENVIRONMENT,
     "XLA_FLAGS": f"{ENVIRONMENT['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false"}
 
+def environment_with(xla_flags: str) -> dict[str, str]:
+  """The variables of a measuring process: those of the protocol, with these flags of XLA."""
+  return {**ENVIRONMENT, "XLA_FLAGS": xla_flags}
+
+
 # Largest difference from the untiled kernel, relative to its largest magnitude (at least 1).
 TOLERANCE: dict[str, float] = {"f32": 1e-4, "bf16": 2e-2, "s32": 0.0, "pred": 0.0}
 # Configurations of synthetic programs that take longer are left out.

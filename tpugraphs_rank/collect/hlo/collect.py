@@ -80,7 +80,7 @@ def _start(folder: pathlib.Path, share: int, shares: int, processes: processes_l
            ) -> subprocess.Popen:
   return processes.start(
       [sys.executable, "-m", _MODULE, "--folder", str(folder), "--share", str(share), "--shares",
-       str(shares)], protocol.LAYOUT_ENVIRONMENT)
+       str(shares)], folder_lib.environment(folder))
 
 
 def _missing(folder: pathlib.Path, count: int, share: int, shares: int) -> list[int]:
@@ -125,7 +125,7 @@ def run_pass(folder: pathlib.Path, number: int, source: str, limit_s: float) -> 
   processes = processes_lib.Processes()
   process = processes.start(
       [sys.executable, "-m", _MODULE, "--folder", str(folder), "--pass_number", str(number)],
-      protocol.LAYOUT_ENVIRONMENT)
+      folder_lib.environment(folder))
   try:
     cores = flags.usable_cores()
     if cores and hasattr(os, "sched_setaffinity"):

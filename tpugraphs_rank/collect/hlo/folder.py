@@ -16,6 +16,7 @@ from typing import Any
 from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
 from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import protocol
 from tpugraphs_rank.collect.hlo import requests
 from tpugraphs_rank.collect.layout import configurations
 from tpugraphs_rank.hlo import hlo_pb2
@@ -155,6 +156,11 @@ def in_order_of(module: hlo_pb2.HloModuleProto, reference: hlo_pb2.HloModuleProt
     del computation.instructions[:]
     computation.instructions.extend(named[instruction.name] for instruction in theirs.instructions)
   return result
+
+
+def environment(folder: pathlib.Path) -> dict[str, str]:
+  """The variables of the processes that measure the program, from `plan.json`."""
+  return protocol.environment_with(str(files.read_json(folder / PLAN)["xla_flags"]))
 
 
 def outcome_path(folder: pathlib.Path, index: int) -> pathlib.Path:

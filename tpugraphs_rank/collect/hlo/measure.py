@@ -1,6 +1,6 @@
 """One measuring process over one HLO program: compiles a share of its configurations, or times all.
 
-`collect` runs this in separate processes with `protocol.LAYOUT_ENVIRONMENT` set.
+`collect` runs this in separate processes with the variables of `folder.environment`.
 """
 
 import argparse
@@ -184,8 +184,8 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--pass_number", type=int)
   arguments = parser.parse_args(argv)
   logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-  jax_process.import_jax(protocol.LAYOUT_ENVIRONMENT)
   folder = arguments.folder
+  jax_process.import_jax(folder_lib.environment(folder))
   try:
     if arguments.pass_number is None:
       compile_share(folder, arguments.share, arguments.shares)

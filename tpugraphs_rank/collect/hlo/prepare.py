@@ -21,7 +21,7 @@ from tpugraphs_rank.hlo import graph
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import tuning_pb2
 
-_FIXED = ("kind", "program", "seed", "protocol")
+_FIXED = ("kind", "program", "seed", "protocol", "xla_flags")
 _RANKED = ".ranked.json"
 
 
@@ -33,11 +33,13 @@ class Settings:
     seed: of random configurations, of the arguments, and of the order.
     budget_ms: measuring time of a configuration in one pass.
     program_limit: seconds after which compiling, or a pass, is abandoned.
+    xla_flags: flags of XLA, as in the variable XLA_FLAGS; by default those of the collections.
   """
 
   seed: int = 0
   budget_ms: int = protocol.LAYOUT.budget_ns // 1_000_000
   program_limit: float = 1800.0
+  xla_flags: str = protocol.LAYOUT_ENVIRONMENT["XLA_FLAGS"]
 
   def __post_init__(self) -> None:
     if self.budget_ms < 1 or not self.program_limit > 0 or self.seed < 0:
@@ -135,6 +137,7 @@ def prepare_data(output: pathlib.Path, data: tuning_pb2.ModuleTuningData, text: 
       "kind": "hlo", "source": source, "seed": settings.seed,
       "program": hashlib.sha256(content + text.encode()).hexdigest(),
       "protocol": dataclasses.asdict(measuring), "program_limit": settings.program_limit,
+      "xla_flags": settings.xla_flags,
       "programs": [{"stem": folder_lib.STEM}]}, _FIXED, "programs")
   if not (output / folder_lib.PROGRAM).exists() or (
       (output / folder_lib.PROGRAM).read_bytes() != content):

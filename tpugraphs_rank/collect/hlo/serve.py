@@ -1,8 +1,8 @@
 """Measures one configuration after another for the process that started it.
 
 Reads a JSON object per line from the standard input and answers each with one on the standard
-output. It ends when its input does. Runs in the collector's environment with
-`protocol.LAYOUT_ENVIRONMENT` set.
+output. It ends when its input does. Runs in the collector's environment with the variables of
+`folder.environment`.
 
   {"do": "compile", "layouts": "10//01 ..."}   compiles a configuration
   {"do": "measure", "layouts": "..."}          measures one, interleaved with the default
@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
   # XLA and Python may print to the standard output, which belongs to the answers.
   answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
   os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-  jax_process.import_jax(protocol.LAYOUT_ENVIRONMENT)
+  jax_process.import_jax(folder_lib.environment(arguments.folder))
   serve(arguments.folder, arguments.seed, arguments.helper, sys.stdin, answers)
 
 

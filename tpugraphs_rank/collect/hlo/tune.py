@@ -49,12 +49,14 @@ class Settings:
     minutes: maximum time of this call until the final measurement; None: no limit.
     seed: of all random choices.
     early: whether to end when more measurements are not expected to help.
+    xla_flags: flags of XLA, as in the variable XLA_FLAGS; by default XLA's own, on one core.
   """
 
   measurements: int = 40
   minutes: float | None = None
   seed: int = 0
   early: bool = True
+  xla_flags: str = protocol.ENVIRONMENT["XLA_FLAGS"]
 
   def __post_init__(self) -> None:
     if self.measurements < 2 or self.seed < 0 or (
@@ -102,7 +104,8 @@ def tune(output: pathlib.Path, program: programs.HloProgram, text: str, settings
   """
   data = prepare.with_sites(program)
   space = spaces.space_of(program.data.module, list(data.config_index_to_node), program.source)
-  prepare.prepare_data(output, data, text, program.source, prepare.Settings(seed=settings.seed))
+  prepare.prepare_data(output, data, text, program.source, prepare.Settings(
+      seed=settings.seed, xla_flags=settings.xla_flags))
   prior = None if run is None else prior_of(run, program, data, space)
   tuner = tuner_lib.Tuner(space, prior, seed=settings.seed, journal=output / JOURNAL)
   if tuner.history:

@@ -13,7 +13,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank import termination
 from tpugraphs_rank.collect import environment
 from tpugraphs_rank.collect.common import processes
-from tpugraphs_rank.collect.common import protocol
+from tpugraphs_rank.collect.hlo import folder as folder_lib
 
 _MODULE = "tpugraphs_rank.collect.hlo.serve"
 _CHUNK = 1 << 16
@@ -38,7 +38,7 @@ class Worker:
     self._read = b""
     with termination.sigterm_postponed():
       self._process = subprocess.Popen(
-          command, env={**variables, **protocol.LAYOUT_ENVIRONMENT}, stdin=subprocess.PIPE,
+          command, env={**variables, **folder_lib.environment(folder)}, stdin=subprocess.PIPE,
           stdout=subprocess.PIPE)
 
   def send(self, request: Mapping[str, Any]) -> None:
