@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 from typing import NamedTuple
 
 import hypothesis
@@ -10,8 +11,11 @@ import pytest
 # Silence TensorFlow before a test imports it: its notes on CPU features hide failures.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Results of other test runs must not be reused.
-os.environ["TPUGRAPHS_RANK_CACHE"] = ""
+# The tests of one run share a cache; results of other runs must not be reused.
+_CACHE = None
+if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit the variable.
+  _CACHE = tempfile.TemporaryDirectory(prefix="tpugraphs_rank-")
+  os.environ["TPUGRAPHS_RANK_CACHE"] = _CACHE.name
 
 # The same examples on every run make failures reproducible. There is no deadline, because machines
 # are shared and the first call of a function may compile it.
@@ -30,6 +34,12 @@ _LONG_FILES = (
     "tests/models/test_interface.py", "tests/training/test_packed_training.py",
     "tests/experiments/test_augmentation_study.py", "tests/cli/test_layerdag.py",
     "tests/synthesis/augment/test_strategies.py", "tests/cli/test_report.py")
+
+
+def pytest_unconfigure() -> None:
+  """Deletes the cache."""
+  if _CACHE is not None:
+    _CACHE.cleanup()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

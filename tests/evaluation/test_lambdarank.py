@@ -11,6 +11,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import baselines
+from tpugraphs_rank.evaluation import fit_cache
 from tpugraphs_rank.evaluation import lambdarank
 from tpugraphs_rank.evaluation import tree_scores
 from tpugraphs_rank.evaluation import trees
@@ -47,7 +48,7 @@ def test_lambdarank_ranks_unseen_programs():
 
 def test_scores_are_tuned_and_cached_under_the_name(monkeypatch, tmp_path):
   monkeypatch.setattr(lambdarank, "GRID", (SMALL,))
-  monkeypatch.setenv(tree_scores.CACHE_VARIABLE, str(tmp_path))
+  monkeypatch.setenv(fit_cache.VARIABLE, str(tmp_path))
   train, valid, test = _programs(range(6)), _programs([10, 11]), _programs([20])
   arguments = (train, valid, test, [0], baselines.LAMBDARANK)
   (scores,), = tree_scores.scores(*arguments)

@@ -6,6 +6,7 @@ import pytest
 from tests import synthetic
 from tpugraphs_rank import files
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import fit_cache
 from tpugraphs_rank.evaluation import tree_scores
 from tpugraphs_rank.evaluation import trees
 
@@ -23,7 +24,7 @@ TRAIN, VALID, TEST = _programs(range(5)), _programs(range(10, 12)), _programs(ra
 def _fits(monkeypatch, tmp_path):
   """The settings of all fits, with a cache in tmp_path."""
   monkeypatch.setattr(trees, "GRID", (SMALL,))
-  monkeypatch.setenv(tree_scores.CACHE_VARIABLE, str(tmp_path))
+  monkeypatch.setenv(fit_cache.VARIABLE, str(tmp_path))
   fits = []
   fit_table = trees.fit_table
   monkeypatch.setattr(trees, "fit_table", lambda table, settings, seed: (
@@ -95,15 +96,15 @@ def test_pickled_arrays_are_not_loaded(fits, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_no_error(fits, monkeypatch, tmp_path, caplog):
   (tmp_path / "file").write_text("")
-  monkeypatch.setenv(tree_scores.CACHE_VARIABLE, str(tmp_path / "file"))
+  monkeypatch.setenv(fit_cache.VARIABLE, str(tmp_path / "file"))
   scores = tree_scores.scores(TRAIN, VALID, TEST, [0])
   assert "results are not cached" in caplog.text
-  monkeypatch.setenv(tree_scores.CACHE_VARIABLE, "")
-  assert tree_scores.cache_folder() is None
+  monkeypatch.setenv(fit_cache.VARIABLE, "")
+  assert fit_cache.folder("boosted_trees") is None
   _assert_equal(tree_scores.scores(TRAIN, VALID, TEST, [0]), scores)
 
 
 def test_the_cache_is_in_the_users_cache_folder_by_default(monkeypatch, tmp_path):
-  monkeypatch.delenv(tree_scores.CACHE_VARIABLE)
+  monkeypatch.delenv(fit_cache.VARIABLE)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  assert tree_scores.cache_folder().name == "boosted_trees"
+  assert fit_cache.folder("boosted_trees").name == "boosted_trees"

@@ -18,6 +18,8 @@ from tpugraphs_rank.costs import targets
 from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import fit_cache
+from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import prior_fitting
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import tile_prior
@@ -145,6 +147,34 @@ def test_training_fits_a_prior(collection, tmp_path, caplog):
   assert again.prior.to_json() == prior.to_json()
   with pytest.raises(errors.ConfigError, match="prior is 'both'"):
     tgr.load_run(tmp_path / "run", prior="both")
+
+
+def test_unchanged_programs_are_held_out_once(collection, monkeypatch, tmp_path, caplog):
+  monkeypatch.setenv(fit_cache.VARIABLE, str(tmp_path))
+  monkeypatch.setattr(prior_fitting, "_LEARNER", trees.Settings(iterations=2))
+  fits, fit_table = [], trees.fit_table
+  monkeypatch.setattr(trees, "fit_table", lambda *args: fits.append(args) or fit_table(*args))
+  split = collections.load_collection(collection, "train")
+  programs = [splits.ProgramView(graph) for graph in split]
+
+  def fit(count=27, seed=0):
+    score = lambda chosen: [program.runtimes for program in chosen]
+    return prior_fitting.fit(split.collection, programs[:count], score, seed).to_json()
+
+  first = fit()
+  folds = len(fits)
+  assert folds > 3 and fit() == first and len(fits) == folds
+  (path,) = (tmp_path / "analytic_prior").iterdir()
+  for damaged in ("{", '{"held_out": [[[0.5]], []]}', '{"held_out": 3}'):
+    path.write_text(damaged, encoding="utf-8")
+    fits.clear()
+    assert fit() == first and len(fits) == folds
+    assert "damaged file of the cache" in caplog.text
+    caplog.clear()
+  for changed in ({"count": 26}, {"seed": 1}):
+    fits.clear()
+    fit(**changed)
+    assert len(fits) == folds
 
 
 @pytest.mark.parametrize("change, expected", [

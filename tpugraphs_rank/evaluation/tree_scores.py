@@ -1,20 +1,16 @@
 """Scores of boosted trees for a split, with a cache of tuned settings and of scores.
 
-Tuning and fitting take minutes, and depend on the data only. Both results are kept under a hash of
-everything that they depend on, so that the evaluation of another run on the same data reuses them.
-The files hold JSON and plain arrays; reading them executes no code.
+Tuning and fitting take minutes, and depend on the data only, so that the evaluation of another run
+on the same data reuses both.
 """
 
 from collections.abc import Callable, Sequence
 import dataclasses
-import hashlib
 import logging
-import os
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
-import platformdirs
 import sklearn
 
 from tpugraphs_rank import errors
@@ -22,12 +18,12 @@ from tpugraphs_rank import files
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import baselines
+from tpugraphs_rank.evaluation import fit_cache
 from tpugraphs_rank.evaluation import lambdarank
 from tpugraphs_rank.evaluation import trees
 
 _logger = logging.getLogger(__name__)
 
-CACHE_VARIABLE = "TPUGRAPHS_RANK_CACHE"
 # The scores of a seed are the means of this many fits. Models are averages of several networks too.
 _MEMBERS = 3
 # Scores of more configurations are not kept: hashing their features would be slow.
@@ -67,14 +63,6 @@ def method(name: str) -> Method:
                 lambdarank.version())
 
 
-def cache_folder(name: str = baselines.BOOSTED_TREES) -> pathlib.Path | None:
-  """The folder of a baseline's cache; None if TPUGRAPHS_RANK_CACHE is empty, i.e. no cache."""
-  chosen = os.environ.get(CACHE_VARIABLE)
-  if chosen is None:
-    chosen = platformdirs.user_cache_dir("tpugraphs_rank", appauthor=False)
-  return files.expanded(chosen) / name if chosen else None
-
-
 def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
            programs: Sequence[splits.ProgramView], seeds: Sequence[int],
            name: str = baselines.BOOSTED_TREES) -> list[list[np.ndarray]]:
@@ -95,7 +83,7 @@ def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramVi
     ConfigError: as for `method`.
   """
   how = method(name)
-  folder = cache_folder(name)
+  folder = fit_cache.folder(name)
   settings = _tuned(how, folder, train, valid, seeds[0])
   members = [_MEMBERS * seed + member for seed in seeds for member in range(_MEMBERS)]
   small = sum(len(program.indices) for program in programs) <= _MAX_CACHED_ROWS
@@ -104,8 +92,9 @@ def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramVi
   def member_scores(seed: int) -> list[np.ndarray]:
     table = trees.training_table(train, seed)
     path = None if target is None or folder is None else folder / (
-        _digest(how.version, "scores", *table[:3], table.columns.kept,
-                *(table.columns.edges or ()), target, dataclasses.astuple(settings), seed) + ".npz")
+        fit_cache.digest(
+            _VERSION, how.version, "scores", *table[:3], table.columns.kept,
+            *(table.columns.edges or ()), target, dataclasses.astuple(settings), seed) + ".npz")
     cached = _read_scores(name, path, programs)
     if cached is not None:
       return cached
@@ -123,18 +112,18 @@ def _tuned(how: Method, folder: pathlib.Path | None, train: Sequence[splits.Prog
   """The settings that `trees.tune` chooses, from the cache if it has them."""
   data = trees.tuning_data(train, valid, seed)
   path = None if folder is None else folder / (
-      _digest(how.version, "settings", *data.parts(),
-              [dataclasses.astuple(each) for each in how.grid]) + ".json")
+      fit_cache.digest(_VERSION, how.version, "settings", *data.parts(),
+                       [dataclasses.astuple(each) for each in how.grid]) + ".json")
   if path is not None and path.is_file():
     try:
       settings = how.settings(**files.read_json(path)["settings"])
       _logger.info("%s: reused tuned settings in %s", how.name, path)
       return settings
     except (errors.DataError, KeyError, TypeError) as error:
-      _logger.warning("%s: ignored a damaged file of the cache, %s: %s", how.name, path, error)
+      fit_cache.warn_of_damage(how.name, path, error)
   settings = trees.tune_on(data, how.grid, how.fit, how.name)
   if path is not None:
-    _try_to_write(how.name, lambda: files.write_json(
+    fit_cache.try_to_write(how.name, lambda: files.write_json(
         path, {"settings": dataclasses.asdict(settings)}))
   return settings
 
@@ -148,10 +137,10 @@ def _read_scores(name: str, path: pathlib.Path | None, programs: Sequence[splits
   try:
     values = npz.read_arrays(path, ["scores"])["scores"]
   except (errors.DataError, errors.MissingDataError, KeyError) as error:
-    _logger.warning("%s: ignored a damaged file of the cache, %s: %s", name, path, error)
+    fit_cache.warn_of_damage(name, path, error)
     return None
   if values.dtype != np.float64 or values.shape != (sum(sizes),) or not np.isfinite(values).all():
-    _logger.warning("%s: ignored a damaged file of the cache, %s", name, path)
+    fit_cache.warn_of_damage(name, path)
     return None
   return np.split(values, np.cumsum(sizes)[:-1])
 
@@ -163,25 +152,4 @@ def _write_scores(name: str, path: pathlib.Path | None, values: Sequence[np.ndar
   def write() -> None:
     with files.atomic_write(path) as file:
       np.savez_compressed(file, scores=np.concatenate(values))
-  _try_to_write(name, write)
-
-
-def _try_to_write(name: str, write: Callable[[], None]) -> None:
-  """A cache that cannot be written is no reason to fail."""
-  try:
-    write()
-  except errors.OutputError as error:
-    _logger.warning("%s: results are not cached: %s; set %s to another folder, or to nothing to "
-                    "disable the cache", name, error, CACHE_VARIABLE)
-
-
-def _digest(version: str, *parts: Any) -> str:
-  """A SHA-256 of arrays and other values, and of the versions that may change a fit."""
-  digest = hashlib.sha256(repr((_VERSION, version)).encode())
-  for part in parts:
-    if isinstance(part, np.ndarray):
-      digest.update(repr((part.shape, part.dtype.str)).encode())
-      digest.update(np.ascontiguousarray(part).data)
-    else:
-      digest.update(repr(part).encode())
-  return digest.hexdigest()[:32]
+  fit_cache.try_to_write(name, write)

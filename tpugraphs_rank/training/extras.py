@@ -59,6 +59,7 @@ def _fit_prior(directory: run_directory.RunDirectory, config: run_config.RunConf
     return
   _logger.info("fitting the analytic prior on held-out groups of the training programs")
   run = run_lib.Run(directory, prior=tile_prior.NONE)
+  # The folds do not depend on the run's seed: runs that differ in their seed share the gate, and
+  # the time to choose it.
   tile_prior.write(directory, prior_fitting.fit(
-      collection, programs, run.score_programs, config.training.seed,
-      config.model.tile_features == "costs"))
+      collection, programs, run.score_programs, costs=config.model.tile_features == "costs"))

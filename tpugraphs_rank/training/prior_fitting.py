@@ -3,17 +3,22 @@
 The gate needs to know how good learned scores are for new programs. Training the network again for
 each held-out group would take too long, so boosted trees stand in for it. They are fitted without
 one group of kernels after the other, and, for known families, without a third of the programs at a
-time. Only training programs are used.
+time. Only training programs are used. This takes most of the time of a fit and depends on the data
+alone, so its outcome is kept in the user's cache.
 """
 
 from collections.abc import Callable, Sequence
 import itertools
 import logging
 import math
+import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
+import sklearn
 
+from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank import metrics
 from tpugraphs_rank.costs import novelty as novelty_lib
 from tpugraphs_rank.costs import targets
@@ -21,6 +26,7 @@ from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import fit_cache
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import tile_prior
 
@@ -40,6 +46,9 @@ _NOVELTIES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 # How much mean tau the choice of a gate gives up for more use of the cost.
 _LOSS_OF_NEW, _LOSS_OF_KNOWN = 0.005, 0.0005
 _TOPS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
+_NAME = "analytic_prior"  # Of the folder in the cache.
+# To be changed when the outcome of a fit changes for the same inputs.
+_VERSION = 1
 
 
 class HeldOut(NamedTuple):
@@ -100,12 +109,7 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
   if costs:
     table = table._replace(features=np.concatenate(
         [table.features, np.concatenate([kernel.features() for kernel in kernels])], axis=1))
-  table = _binned(table)
-  groups = _groups(collection, chosen)
-  new = _held_out(kernels, table, _folds(groups), seed)
-  turn = np.random.default_rng([seed, 5]).permutation(len(kernels))
-  known = _held_out(kernels, table, [turn[start::_FOLDS_OF_KNOWN]
-                                     for start in range(_FOLDS_OF_KNOWN)], seed)
+  new, known = _held_out_twice(kernels, _binned(table), _groups(collection, chosen), seed)
   gate = choose_gate(new, known)
   weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in kernels)
   figures = _figures(gate, new, known)
@@ -160,6 +164,44 @@ def _folds(groups: Sequence[str]) -> list[np.ndarray]:
   fold_of = {name: place % _MOST_FOLDS for place, name in enumerate(names)}
   folds = np.array([fold_of[name] for name in groups])
   return [np.flatnonzero(folds == fold) for fold in range(min(len(names), _MOST_FOLDS))]
+
+
+def _held_out_twice(kernels: Sequence[_Kernel], table: trees.Table, groups: Sequence[str],
+                    seed: int) -> tuple[list[HeldOut], list[HeldOut]]:
+  """The programs held out by group, and by thirds of all programs; cached."""
+  folder = fit_cache.folder(_NAME)
+  path = None if folder is None else folder / (fit_cache.digest(
+      _VERSION, sklearn.__version__, _LEARNER, table.features, table.targets, table.weights,
+      table.sizes, *(array for kernel in kernels for array in (
+          kernel.terms, kernel.runtimes, kernel.ranked)),
+      [sorted(kernel.profile.items()) for kernel in kernels], list(groups), seed) + ".json")
+  cached = _read(path)
+  if cached is not None:
+    return cached
+  new = _held_out(kernels, table, _folds(groups), seed)
+  turn = np.random.default_rng([seed, 5]).permutation(len(kernels))
+  known = _held_out(kernels, table, [turn[start::_FOLDS_OF_KNOWN]
+                                     for start in range(_FOLDS_OF_KNOWN)], seed)
+  if path is not None:
+    stored = [[[one.novelty, *one.taus.tolist()] for one in held] for held in (new, known)]
+    fit_cache.try_to_write(_NAME, lambda: files.write_json(path, {"held_out": stored}))
+  return new, known
+
+
+def _read(path: pathlib.Path | None) -> tuple[list[HeldOut], list[HeldOut]] | None:
+  """The held-out programs in a file of the cache; None if it does not exist or is damaged."""
+  if path is None or not path.is_file():
+    return None
+  try:
+    new, known = ([HeldOut(row[0], np.array(row[1:], np.float64)) for row in held]
+                  for held in files.read_json(path)["held_out"])
+    rows = np.array([[one.novelty, *one.taus] for one in (*new, *known)], np.float64)
+    if rows.shape[1:] != (1 + len(_WEIGHTS),) or not np.isfinite(rows).all():
+      raise ValueError(f"an array of shape {rows.shape}")
+  except (errors.DataError, KeyError, IndexError, TypeError, ValueError) as error:
+    fit_cache.warn_of_damage(_NAME, path, error)
+    return None
+  return new, known
 
 
 def _held_out(kernels: Sequence[_Kernel], table: trees.Table, folds: Sequence[np.ndarray],
