@@ -24,12 +24,13 @@ def _grow_old(folder: pathlib.Path, seconds: float) -> None:
 def test_a_program_is_measured_by_one_machine(tmp_path: pathlib.Path) -> None:
   with claims_lib.Claims(tmp_path, "one") as one, claims_lib.Claims(tmp_path, "two") as two:
     assert one.take(STEMS) == STEMS[:1]
-    assert two.take(STEMS, most=5) == STEMS[1:]
+    assert two.take(STEMS, most=1) == STEMS[1:2] and two.take(STEMS, most=5) == STEMS[2:]
     assert one.take(STEMS) == [] and two.take(STEMS) == []
     assert one.measured_elsewhere(STEMS) == STEMS[1:]
     one.finish(STEMS[0])
     assert two.take(STEMS) == [] and two.measured_elsewhere(STEMS) == []
     two.finish(STEMS[1])
+    assert two.measured_elsewhere(STEMS) == []
   # What a machine has not finished is free when it leaves.
   with claims_lib.Claims(tmp_path, "three") as three:
     assert three.take(STEMS, most=3) == ["b"]
@@ -54,6 +55,15 @@ def test_a_machine_that_was_killed_takes_its_own_work_again_at_once(tmp_path: pa
   assert claims_lib.Claims(tmp_path, "one").take(["a"]) == ["a"]
   with claims_lib.Claims(tmp_path, "one") as again:
     assert again.take(["a"]) == ["a"]
+
+
+@pytest.mark.parametrize("most, machines, taken", [
+    (8, 1, 8), (8, 2, 5), (8, 3, 3), (8, 50, 1), (1, 1, 1)])
+def test_a_machine_leaves_work_for_the_others(
+    most: int, machines: int, taken: int, tmp_path: pathlib.Path) -> None:
+  stems = [f"program{number}" for number in range(20)]
+  with claims_lib.Claims(tmp_path, "one") as one:
+    assert one.take(stems, most, machines) == stems[:taken]
 
 
 def test_claims_are_renewed_while_a_machine_lives(tmp_path: pathlib.Path) -> None:

@@ -51,6 +51,7 @@ class Claims:
     self._machine = machine
     self._stale = stale_s
     self._held: dict[str, pathlib.Path] = {}
+    self._done: set[str] = set()
     self._lock = threading.Lock()
     self._ended = threading.Event()
     self._thread: threading.Thread | None = None
@@ -70,8 +71,14 @@ class Claims:
     with contextlib.suppress(OSError):
       self._clock.unlink()
 
-  def take(self, stems: Iterable[str], most: int = 1) -> list[str]:
-    """Claims the first programs that nobody measures or has measured, at most `most`.
+  def take(self, stems: Iterable[str], most: int = 1, machines: int = 1) -> list[str]:
+    """Claims the first programs that nobody measures or has measured.
+
+    Args:
+      stems: all programs.
+      most: the maximum number of programs.
+      machines: the number of machines; at most half of the share of each is claimed at a time, so
+        that none has work left when the others have none.
 
     Raises:
       OutputError: the folder cannot be written.
@@ -79,12 +86,13 @@ class Claims:
     try:
       with self._lock:
         latest, now, taken = self._latest(), self._now(), []
-        for stem in stems:
+        free = [stem for stem in stems if stem not in latest
+                or self._is_free(stem, latest[stem], now)]
+        most = max(min(most, len(free) // (2 * machines)), 1)
+        for stem in free:
           if len(taken) == most:
             break
-          claim = latest.get(stem)
-          if (claim is None or self._is_free(stem, claim, now)) and self._create(
-              stem, 1 + (claim.number if claim else 0)):
+          if self._create(stem, 1 + (latest[stem].number if stem in latest else 0)):
             taken.append(stem)
         return taken
     except OSError as error:
@@ -104,8 +112,7 @@ class Claims:
     """The programs that other machines measure right now."""
     latest, now = self._latest(), self._now()
     return [stem for stem in stems if stem in latest and stem not in self._held
-            and self._state(latest[stem].path).get("state") != DONE
-            and not self._is_free(stem, latest[stem], now)]
+            and not self._is_free(stem, latest[stem], now) and stem not in self._done]
 
   def _end(self, stem: str, state: str) -> None:
     with self._lock:
@@ -132,8 +139,11 @@ class Claims:
     return stored if isinstance(stored, dict) else {}
 
   def _is_free(self, stem: str, claim: _Claim, now: float) -> bool:
+    if stem in self._held or stem in self._done:
+      return False
     stored = self._state(claim.path)
-    if stored.get("state") == DONE or stem in self._held:
+    if stored.get("state") == DONE:
+      self._done.add(stem)  # It stays so; its file need not be read again.
       return False
     if stored.get("state") == RELEASED or stored.get("machine") == self._machine:
       return True  # Its own: left behind by a process of this machine that was killed.

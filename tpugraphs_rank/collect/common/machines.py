@@ -145,14 +145,25 @@ def measure(shared: pathlib.Path, stems: Sequence[str], sharing: Sharing,
   both = claims_lib.common(stems, sharing.common_programs)
   alone(both)
   others = [stem for stem in stems if stem not in set(both)]
+  waiting = 0
   with claims_lib.Claims(shared / "claims", sharing.machine, sharing.stale_s) as claims:
     while True:
-      has_time = work(lambda most: claims.take(others, most), claims.finish)
+      has_time = work(lambda most: claims.take(others, most, len(_names(shared)) or 1),
+                      claims.finish)
       busy = claims.measured_elsewhere(others)
       if not (busy and sharing.wait and has_time):
         return busy
-      logging.info("waiting for %d programs that other machines measure", len(busy))
+      if len(busy) != waiting:
+        waiting = len(busy)
+        logging.info("waiting for %d programs that other machines measure", waiting)
       time.sleep(min(_POLL_S, sharing.stale_s / 2))
+
+
+def _names(shared: pathlib.Path) -> list[str]:
+  """The machines that have measured in a folder."""
+  if not is_shared(shared):
+    return []
+  return sorted(path.name for path in (shared / FOLDER).iterdir() if path.is_dir())
 
 
 def is_shared(folder: pathlib.Path) -> bool:
@@ -187,7 +198,7 @@ def merge(shared: pathlib.Path, passes: int) -> dict[str, Any]:
   Raises:
     DataError: a record is damaged.
   """
-  names = sorted(path.name for path in (shared / FOLDER).iterdir() if path.is_dir())
+  names = _names(shared)
   records = {name: _whole(shared / FOLDER / name, passes) for name in names}
   chosen: dict[str, str] = {}
   for name in names:
