@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 import contextlib
 import io
+import pathlib
 import shlex
-import sys
 
 from apache_beam.options import pipeline_options
 from apache_beam.runners import runner as runners
@@ -13,24 +13,59 @@ from apache_beam.transforms import environments
 
 from tpugraphs_rank import config
 from tpugraphs_rank import errors
+from tpugraphs_rank.beam import worker
 
 # Runners that a user may name; others are named by their class, as `module.Runner`.
 DIRECT = "DirectRunner"
 NAMES = (DIRECT, "FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner")
+# A mode that Beam does not know: it starts the workers of the runner's environment.
+_OWN_WORKERS = "own_workers"
 
 
-def runner_named(name: str, options: pipeline_options.PipelineOptions) -> runners.PipelineRunner:
+def check(name: str, options: pipeline_options.PipelineOptions) -> None:
+  """Checks the name of a runner, and the number of workers on this machine.
+
+  Raises:
+    ConfigError: there is no such runner, it is not installed, or it cannot have that many workers.
+  """
+  if name != DIRECT:
+    _other_runner(name)
+    return
+  direct = options.view_as(pipeline_options.DirectOptions)
+  if direct.direct_num_workers < 0 or (
+      direct.direct_num_workers != 1 and direct.direct_running_mode == "in_memory"):
+    raise errors.ConfigError(
+        f"--beam_args: --direct_num_workers={direct.direct_num_workers} with "
+        f"--direct_running_mode={direct.direct_running_mode}; expected 1, or 0 (one for each "
+        "core) or more with --direct_running_mode=multi_processing")
+
+
+def runner_named(name: str, options: pipeline_options.PipelineOptions, folder: pathlib.Path
+                 ) -> runners.PipelineRunner:
   """The runner of a name.
 
   Args:
     name: the name.
     options: Beam's options; those of the DirectRunner may change.
+    folder: the folder of the pipeline.
 
   Raises:
     ConfigError: there is no such runner, or it is not installed.
   """
-  if name == DIRECT:
-    return _direct_runner(options.view_as(pipeline_options.DirectOptions))
+  if name != DIRECT:
+    return _other_runner(name)
+  # What Beam calls the DirectRunner first tries to download another runner, called Prism. This is
+  # the one that it uses otherwise.
+  direct = options.view_as(pipeline_options.DirectOptions)
+  if direct.direct_running_mode not in ("multi_processing", _OWN_WORKERS):
+    return fn_api_runner.FnApiRunner()
+  direct.direct_running_mode = _OWN_WORKERS
+  return fn_api_runner.FnApiRunner(
+      default_environment=environments.SubprocessSDKEnvironment.from_command_string(
+          f"exec {shlex.join(worker.command(folder))}"))
+
+
+def _other_runner(name: str) -> runners.PipelineRunner:
   if name not in NAMES and "." not in name:
     raise errors.ConfigError(
         f"no runner {name!r}{config.nearest(name, NAMES)}; expected one of "
@@ -39,20 +74,6 @@ def runner_named(name: str, options: pipeline_options.PipelineOptions) -> runner
     return runners.create_runner(name)
   except (AttributeError, ImportError, TypeError, ValueError) as error:
     raise errors.ConfigError(f"the runner {name} cannot be used: {error}") from None
-
-
-def _direct_runner(options: pipeline_options.DirectOptions) -> runners.PipelineRunner:
-  """The runner on this machine.
-
-  What Beam calls the DirectRunner first tries to download another runner, called Prism. This is the
-  one that it uses otherwise.
-  """
-  if options.direct_running_mode != "multi_processing":
-    return fn_api_runner.FnApiRunner()
-  options.direct_running_mode = ""  # The runner would start Beam's own workers otherwise.
-  return fn_api_runner.FnApiRunner(
-      default_environment=environments.SubprocessSDKEnvironment.from_command_string(
-          f"exec {shlex.quote(sys.executable)} -m tpugraphs_rank.beam.worker"))
 
 
 def parse(arguments: Sequence[str], runner: str) -> pipeline_options.PipelineOptions:

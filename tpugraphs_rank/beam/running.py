@@ -1,0 +1,113 @@
+"""Runs a pipeline so that Ctrl-C, SIGTERM and the death of a worker end it at once.
+
+Beam itself waits for its workers in all three cases, for ever in the last one.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import pathlib
+import signal
+import threading
+from typing import Any
+
+import apache_beam as beam
+
+from tpugraphs_rank import errors
+from tpugraphs_rank.beam import elements
+from tpugraphs_rank.beam import worker
+
+# Seconds between two looks at the workers.
+_POLL_SECONDS = 0.2
+# Seconds that an ended pipeline has to leave by itself.
+_PATIENCE = 5.0
+
+
+class _Pipeline(threading.Thread):
+  """Runs a pipeline in a thread, which does not keep this process from ending."""
+
+  def __init__(self, pipeline: beam.Pipeline):
+    super().__init__(daemon=True)
+    self._pipeline = pipeline
+    self.result: Any = None
+    self.state: str | None = None
+    self.error: BaseException | None = None
+
+  def run(self) -> None:
+    try:
+      self.result = self._pipeline.run()
+      self.state = self.result.wait_until_finish()
+    except BaseException as error:
+      self.error = error
+
+
+def run(pipeline: beam.Pipeline, name: str, folder: pathlib.Path) -> list[int]:
+  """Runs a pipeline to its end.
+
+  Args:
+    pipeline: the pipeline.
+    name: of its runner, for messages.
+    folder: its folder, in which workers of this machine note that they run.
+
+  Returns:
+    The processes of the workers that died. All others have been ended then.
+
+  Raises:
+    PipelineError: it failed.
+  """
+  thread = _Pipeline(pipeline)
+  elements.here.stopped = False
+  with _quiet_threads():
+    thread.start()
+    try:
+      while thread.is_alive():
+        thread.join(_POLL_SECONDS)
+        dead = worker.dead(folder) if thread.is_alive() else []
+        if dead:
+          _end(thread, folder)
+          return dead
+    except BaseException:  # Such as Ctrl-C and SIGTERM.
+      _end(thread, folder)
+      raise
+  if thread.error is not None:
+    raise errors.PipelineError(
+        f"the pipeline on {name} failed: {_last_line(thread.error)}; check the options of the "
+        "runner and the logs of its workers, or work without --runner") from thread.error
+  if thread.state not in (None, "DONE"):
+    raise errors.PipelineError(
+        f"the pipeline on {name} ended in the state {thread.state}; expected DONE; check the logs "
+        "of its workers")
+  return []
+
+
+def _end(thread: _Pipeline, folder: pathlib.Path) -> None:
+  """Ends a pipeline and its workers."""
+  elements.here.stopped = True
+  if thread.result is not None:  # It runs elsewhere.
+    with contextlib.suppress(Exception):
+      thread.result.cancel()
+  for pid in worker.stop(folder):
+    with contextlib.suppress(OSError):
+      os.kill(pid, signal.SIGKILL)
+  thread.join(_PATIENCE)
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+  """Beam's threads print an error if their worker is ended; this process reports that itself."""
+  before = threading.excepthook
+
+  def hook(arguments: threading.ExceptHookArgs) -> None:
+    if not (arguments.thread and arguments.thread.name.startswith("run_worker")):
+      before(arguments)
+
+  threading.excepthook = hook
+  try:
+    yield
+  finally:
+    threading.excepthook = before
+
+
+def _last_line(error: BaseException) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[-1] if lines else type(error).__name__
