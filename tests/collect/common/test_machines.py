@@ -121,6 +121,7 @@ def test_merging_names_machines_and_compares_them(tmp_path: pathlib.Path) -> Non
   shown = machines.of_report(tmp_path)
   assert shown["machine"] == protocol.machine() and shown["versions"] == {"jax": "1"}
   assert math.isclose(shown["agreement"][0]["tau"], 4 / 6)
+  assert machines.of_measurement(shown) == report and machines.of_measurement({"machine": 1}) == {}
 
 
 def test_flags_that_do_not_fit_the_folder(tmp_path: pathlib.Path) -> None:

@@ -14,6 +14,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
+from tpugraphs_rank.collect.common import machines
 
 SPLIT = "train"
 
@@ -86,6 +87,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   planned = len(measured) + len(failed) + len(report["unfinished"])
   measurement = {
       "machine": report["machine"], "versions": report["versions"], "dates": report["dates"],
+      **machines.of_measurement(report),
       "seed": report["seed"], "protocol": report["protocol"],
       "gates": {
           "lowest_tau_between_passes": kind.limits.tau, "lowest_ratio": kind.limits.ratio,

@@ -271,6 +271,11 @@ def _times(by_pass: Mapping[int, Mapping[str, Any]], passes: int) -> dict[str, l
   return {key: [table[key] for table in tables] for key in keys}
 
 
+def of_measurement(report: Mapping[str, Any]) -> dict[str, Any]:
+  """What `measurement.json` says about several machines, from the collector's report."""
+  return {key: report[key] for key in ("machines", "agreement") if key in report}
+
+
 def of_report(shared: pathlib.Path) -> dict[str, Any]:
   """What `report.json` says about the machines; empty if one machine has measured alone."""
   if not is_shared(shared):

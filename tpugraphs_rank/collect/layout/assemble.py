@@ -15,6 +15,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
+from tpugraphs_rank.collect.common import machines
 from tpugraphs_rank.collect.layout import catalogue
 from tpugraphs_rank.data import twins
 
@@ -128,6 +129,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   measurement = {
       "semantics": SEMANTICS,
       "machine": report["machine"], "versions": report["versions"], "dates": report["dates"],
+      **machines.of_measurement(report),
       "seed": report["seed"], "protocol": report["protocol"],
       "gates": {
           "lowest_tau_between_passes": gates.LAYOUT.tau,

@@ -13,6 +13,7 @@ import numpy as np
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
+from tpugraphs_rank.collect.common import machines
 from tpugraphs_rank.collect.tile import catalogue
 from tpugraphs_rank.collect.tile import geometry
 from tpugraphs_rank.collect.tile import splits
@@ -91,6 +92,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
 
   measurement = {
       "machine": report["machine"], "versions": report["versions"], "dates": report["dates"],
+      **machines.of_measurement(report),
       "seed": report["seed"], "split_seed": seed, "protocol": report["protocol"],
       "gates": {
           "lowest_tau_between_passes": gates.TILE.tau, "lowest_ratio": gates.TILE.ratio,
