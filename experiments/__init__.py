@@ -12,6 +12,7 @@ Each file in results/ records the command that wrote it. The scripts that write 
   results/cones.json                                     cone_study
   results/augmentation*.json, except _labels             augmentation_study
   results/augmentation_labels.json                       label_study
+  results/tuning.json, tuning_live.json                  tuning_study, tuning_live
 
 `tables` writes the tables of README.md and docs/results from these files. `benchmark_packing`
 measures packed collections, and `bundle_models` copies trained runs into the package. Run a script

@@ -14,7 +14,7 @@ from tpugraphs_rank.collect.hlo import tune
 from tpugraphs_rank.hlo import reading
 
 PAGE = pages.ROOT / "docs" / "tutorials" / "tune_your_program.md"
-SMALL = {"tune": ("--measurements=3",), "featurize": ()}
+SMALL = {"tune": ("--measurements=3",), "train": ("--epochs=1", "--min_configs=2")}
 
 
 def _python(python: str, code: str, folder) -> None:
@@ -40,10 +40,11 @@ def test_the_tutorial_runs(tmp_path, monkeypatch) -> None:
       for words in pages.command_lines(block.text):
         done = commands.run(*words[1:], *SMALL[words[1]])
         assert done.returncode == 0, done.stderr[-3000:]
-  for name in ("tuned_attention", "tuned_lstm"):
+  for name in ("tuned_transport", "tuned_lstm"):
     result = files.read_json(tmp_path / name / "tuned.json")
     assert result["finished"] and result["measurements"] == 3
     assert len((tmp_path / name / "measurements.jsonl").read_text().splitlines()) == 3
     assert reading.read_raw(tmp_path / name / "tuned.hlo.pb").kind == "HloModuleProto"
     assert reading.read_raw(tmp_path / name / "measured.pb").modules[0].runs[0].is_default
-  assert list((tmp_path / "my_graphs" / "train").glob("*.npz"))
+  assert len(list((tmp_path / "my_programs").glob("*.npz"))) == 2
+  assert (tmp_path / "runs" / "mine" / "checkpoints" / "best.npz").exists()

@@ -111,6 +111,57 @@ def test_it_ends_early_where_nothing_differs() -> None:
   assert tuner.finished and count < 44
 
 
+def test_a_resumed_search_ends_when_an_uninterrupted_one_does(tmp_path) -> None:
+  space, _ = _pool(45)
+  ends = []
+  for journal, interrupted in ((None, False), (tmp_path / "journal.jsonl", True)):
+    tuner = tuning.Tuner(space, journal=journal)
+    while True:
+      if interrupted:
+        tuner = tuning.Tuner(space, journal=journal)
+      configuration = tuner.ask()
+      if tuner.finished:
+        break
+      tuner.tell(configuration, 1.0, notes={"number": len(tuner.history)})
+    ends.append(len(tuner.history))
+  assert ends[0] == ends[1] < 44
+  assert [one.notes for one in tuner.history] == [{"number": n} for n in range(ends[0])]
+
+
+def test_what_is_asked_next_is_known_ahead_at_first_and_often_later() -> None:
+  space, times = _pool(60)
+  tuner, other = tuning.Tuner(space, seed=2), tuning.Tuner(space, seed=2)
+  hits, expected = [], None
+  for number in range(16):
+    configuration = tuner.ask()
+    assert configuration == other.ask()  # Looking ahead changes nothing.
+    if expected is not None:
+      hits.append(configuration in expected)
+      assert hits[-1] or number >= tuner_lib.STARTS  # The first questions do not depend on times.
+    expected = tuner.ahead(3)
+    assert len(expected) == 3 and configuration not in expected
+    for one in (tuner, other):
+      one.tell(configuration, float(times[configuration]))
+  assert np.mean(hits) > 0.5
+
+
+def test_a_failed_default_leaves_a_choice() -> None:
+  tuner = tuning.Tuner(_pool(5)[0])
+  for _ in range(4):
+    tuner.tell(tuner.ask(), math.inf)
+  assert tuner.best is None and tuner.ask() not in [one.configuration for one in tuner.history]
+
+
+@pytest.mark.parametrize("line", [
+    '{"configuration": 1, "seconds": -1.0}', '{"configuration": 1}', '[1]',
+    '{"configuration": 1, "seconds": 1.0, "default_seconds": 0}'])
+def test_a_damaged_journal_is_an_error_with_its_line(tmp_path, line) -> None:
+  path = tmp_path / "journal.jsonl"
+  path.write_text('{"configuration": 0, "seconds": 1.0}\n' + line + "}" * (line == "[1]") + "\n")
+  with pytest.raises(errors.DataError, match="line 2"):
+    tuning.Tuner(_pool()[0], journal=path)
+
+
 def test_expected_improvement_is_the_mean_of_the_excess() -> None:
   rng = np.random.default_rng(0)
   mean, deviation = np.array([0.0, 1.0, -1.0]), np.array([1.0, 0.5, 0.1])
@@ -157,6 +208,19 @@ def test_layouts_of_a_program(tmp_path) -> None:
   for wrong in ("", "10", drawn[1] + " 01/01/01", drawn[1].replace("1", "7", 1) + "7"):
     with pytest.raises(errors.ConfigError, match="no configuration of this program"):
       space.check(wrong)
+
+
+def test_features_of_large_programs_do_not_fill_the_memory(tmp_path, monkeypatch) -> None:
+  monkeypatch.setattr(spaces, "_MOST_KEPT", 40)
+  path = small_programs.write(tmp_path / "f.pb", small_programs.perceptron())
+  space = tuning.layout_space(path)
+  rng = np.random.default_rng(0)
+  for _ in range(4):
+    drawn = space.draw(30, rng)
+    first = [block[3] for block in space.features(drawn)]
+    for ours, expected in zip(first, space.features([drawn[3]])):
+      np.testing.assert_array_equal(ours, expected[0])
+  assert len(space._kept) <= 40
 
 
 def test_loading_names_what_is_missing(tmp_path) -> None:

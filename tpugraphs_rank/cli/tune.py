@@ -15,7 +15,8 @@ Written to OUTPUT:
   tuned.json          what is fastest and by how much, with an interval; the requests by name
   tuned.hlo.pb        the program with the requests in it; tuned.mlir is the same as StableHLO
   measurements.jsonl  every measurement, written at once; the same command resumes
-  measured.pb         the measurements as raw data, for `featurize` and `make-collection`
+  measured.pb         the measurements as raw data, for `featurize` and `make-collection`;
+                      --add_to DIR adds them to a collection, on which `train` can continue a run
 
 `tpugraphs_rank.tune.load(OUTPUT)` loads the tuned program as a function in an environment with JAX.
 """
@@ -29,6 +30,7 @@ from absl import flags
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.cli import app
+from tpugraphs_rank.cli import own_collection
 from tpugraphs_rank.collect.hlo import prepare
 from tpugraphs_rank.collect.hlo import tune
 from tpugraphs_rank.training import run_directory
@@ -53,6 +55,8 @@ def define_flags() -> None:
   flags.DEFINE_float("minutes", default.minutes, "Maximum minutes of this call's search.")
   flags.DEFINE_bool("early", default.early,
                     "End when more measurements are not expected to help.")
+  flags.DEFINE_string("add_to", None, "Folder of a collection to which the measurements are added, "
+                      "for training; it is created if it does not exist.")
   flags.DEFINE_string("module", None, "The program of this name, from a file of several.")
   flags.DEFINE_string("xla_flags", default.xla_flags, "Flags of XLA with which the program will "
                       "run, as in the variable XLA_FLAGS.")
@@ -67,6 +71,8 @@ def main(argv: list[str]) -> None:
                            values.xla_flags)
   program, text = prepare.read(values.hlo, values.module)
   prepare.with_sites(program)  # Refuses a program without a choice before anything is loaded.
+  if values.add_to:
+    own_collection.described(values.add_to)
   run = None
   if values.run_dir != _NO_RUN:
     if run_directory.RunDirectory(values.run_dir).read_about().get("kind") != "layout":
@@ -87,6 +93,11 @@ def main(argv: list[str]) -> None:
     raise
   print(summary(result))
   print(f"tuned program: {output / 'tuned.hlo.pb'} and tuned.mlir\nreport: {output / tune.RESULT}")
+  if values.add_to:
+    written = own_collection.add(
+        output / tune.MEASURED, program.name,
+        program.data.module.SerializeToString(deterministic=True), values.add_to)
+    print(f"added to {written.path}; {written.report[0]}\nnext: {written.command}")
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from tpugraphs_rank.collect.layout import configurations
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import tuning_pb2
+from tpugraphs_rank.tuning import loading
 
 jax = pytest.importorskip(
     "jax", reason="needs JAX: run in an environment with tpugraphs_rank/collect/requirements.txt")
@@ -115,13 +116,36 @@ def test_requests_are_applied_to_the_function_that_the_program_came_from(
   folder.store_program(tmp_path, tuning_pb2.ModuleTuningData(
       module=module, config_index_to_node=[site.node for site in sites]))
   files.write_json(tmp_path / "tuned.json", {
-      "nodes": [site.node for site in sites], "is_faster": True,
+      "nodes": [site.node for site in sites], "is_faster": True, "finished": True,
       "best": {"layouts": configurations.to_text(chosen)}})
   tuned = applying.applied(tmp_path)(function)
   np.testing.assert_allclose(tuned(*arguments), function(*arguments), rtol=1e-5, atol=1e-5)
   assert jax.jit(tuned).lower(*arguments).as_text().count("@LayoutConstraint") == len(sites) == 2
   with pytest.raises(errors.CompatibilityError, match="no equation of the function"):
     applying.applied(tmp_path)(lambda x, w: function(jax.numpy.sin(x), w))(*arguments)
+
+
+@pytest.mark.parametrize("width", [32, 64])
+def test_wide_types_keep_their_width(tmp_path: pathlib.Path, width: int) -> None:
+  shape = jax.ShapeDtypeStruct
+  with jax.enable_x64(True):
+    lowered = jax.jit(lambda ids, table, w: (table[ids] @ w).reshape(2, 4, 4)).lower(
+        shape((8,), f"int{width}"), shape((20, 16), f"float{width}"),
+        shape((16, 4), f"float{width}"))
+  path = tmp_path / "wide.pb"
+  path.write_bytes(lowered.compiler_ir("hlo").as_serialized_hlo_module_proto())
+  _, report = _measured(tmp_path, path, 2)
+  assert report["measured"]
+  (tmp_path / loading.PROGRAM).write_text(lowered.as_text())
+  tuned = loading.load(tmp_path)
+  ids, table, w = [3] * 8, np.ones((20, 16)), np.ones((16, 4))
+  [result] = tuned(ids, table, w)  # Plain numbers are converted as JAX does.
+  assert result.shape == (2, 4, 4) and np.asarray(result).dtype == f"float{width}"
+  assert (np.asarray(result) == 16).all()
+  with pytest.raises(TypeError, match=r"argument 1 has the shape \(16, 4\)"):
+    tuned(ids, w, w)
+  with pytest.raises(TypeError, match="has 3 parameters; 1 were given"):
+    tuned(ids)
 
 
 def test_a_program_without_finite_results_is_refused(tmp_path: pathlib.Path) -> None:

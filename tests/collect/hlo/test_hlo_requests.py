@@ -174,6 +174,14 @@ def test_a_program_that_waits_for_a_host_is_refused_by_name() -> None:
     requests.for_one_device(module)
 
 
+def test_a_program_that_draws_its_own_random_numbers_is_refused_by_name() -> None:
+  module = _loop()
+  module.MergeFromString(wire.encoded(4, b"\x08\x01"))
+  module.computations[-1].instructions[-1].opcode = "rng"
+  with pytest.raises(errors.DataError, match="'total' .rng. draws random numbers"):
+    requests.for_one_device(module)
+
+
 def test_placement_and_shardings_are_removed() -> None:
   module = _loop()
   module.MergeFromString(wire.encoded(4, b"\x08\x01") + wire.encoded(8, b"x"))

@@ -13,6 +13,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank.collect.hlo import prepare
 from tpugraphs_rank.collect.hlo import session
 from tpugraphs_rank.collect.hlo import tune
+from tpugraphs_rank.data import collections
 from tpugraphs_rank.hlo import reading
 
 
@@ -148,3 +149,47 @@ def test_configurations_of_another_program_are_refused(tmp_path, path) -> None:
   done = commands.run("collect", "hlo", "--hlo", path, "--configurations", other, "--output",
                       tmp_path / "out")
   assert done.returncode == 1 and "another program" in done.stderr
+
+
+def test_a_collection_grows_with_each_program(tmp_path, path) -> None:
+  other = small_programs.write(tmp_path / "g.pb", small_programs.perceptron(batch=8))
+  mine = tmp_path / "mine"
+  for number, hlo in enumerate((path, other, path)):  # The last one replaces the first.
+    done = commands.run("tune", "--hlo", hlo, "--measurements", 4 + number, "--output",
+                        tmp_path / f"out{number}", "--add_to", mine)
+    assert done.returncode == 0, done.stderr
+  described = files.read_json(mine / "collection.json")
+  assert described["splits"] == {"all": 2} and len(list(mine.glob("*.npz"))) == 2
+  assert described["hlo_stage"] == "before_optimization"
+  counts = {graph.num_configs for graph in collections.load_collection(mine, "all")}
+  assert counts == {5, 6}
+  (mine / "collection.json").write_text(
+      (mine / "collection.json").read_text().replace('"all"', '"test"'))
+  done = commands.run("tune", "--hlo", path, "--output", tmp_path / "new", "--add_to", mine)
+  assert done.returncode == 1 and "is not divided" in done.stderr
+  assert not (tmp_path / "new").exists()
+
+
+def test_what_was_confirmed_before_a_kill_is_not_measured_again(tmp_path, path) -> None:
+  output = tmp_path / "out"
+  words = ("tune", "--hlo", path, "--measurements=12", "--output", output)
+  assert commands.run(*words).returncode == 0
+  first = files.read_json(output / "tuned.json")
+  assert first["is_faster"]
+  lines = (output / tune.CONFIRMED).read_text().splitlines(keepends=True)
+  assert len(lines) == tune.PROCESSES
+  (output / tune.CONFIRMED).write_text("".join(lines[:2]) + lines[2][:20])
+  before = len(_Session.asked)
+  assert commands.run(*words).returncode == 0
+  assert len(_Session.asked) - before == tune.PROCESSES - 2
+  again = files.read_json(output / "tuned.json")["confirmed"]
+  assert again["speedups"] == pytest.approx(first["confirmed"]["speedups"])
+
+
+def test_the_flags_of_the_compiler_belong_to_the_folder(tmp_path, path) -> None:
+  words = ("tune", "--hlo", path, "--measurements=2", "--output", tmp_path / "out")
+  assert commands.run(*words).returncode == 0
+  plan = files.read_json(tmp_path / "out" / "plan.json")
+  assert "emitters" not in plan["xla_flags"]  # The program runs with XLA's own flags.
+  done = commands.run(*words, "--xla_flags=--xla_cpu_use_fusion_emitters=false")
+  assert done.returncode == 1 and "xla_flags" in done.stderr
