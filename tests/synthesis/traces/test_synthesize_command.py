@@ -40,11 +40,13 @@ def test_synthetic_traces_are_sound_and_hide_names(tmp_path, monkeypatch):
     assert graph.report.dangling == graph.report.self_loops == 0
     assert set(graph.operators) <= {"op_1", "op_2", "op_3"}
     assert (graph.duration > 0).all()
-    assert 22 <= len(graph.ids) <= 75
+    assert 23 <= len(graph.ids) <= 75
     content = (output / "traces" / name).read_bytes()
     assert not any(word in content for word in (b"add", b"mul", b"relu"))
   report = json.loads((output / "report.json").read_text())
-  assert report["abandoned"] <= 0.1 and report["within_a_quarter"] >= 0.8
+  # After one epoch the graphs often end at a limit of the size, which must be within the quarter:
+  # when limits were rounded outwards, 22 nodes were allowed for a request of 30.
+  assert report["abandoned"] <= 0.1 and report["within_a_quarter"] == 1.0
   synthetic = dags_lib.load(output / "synthetic.npz")
   assert set(synthetic.vocabularies[synthetic.x_names.index("operator")]) <= {"add", "mul", "relu"}
 
