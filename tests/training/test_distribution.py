@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from tests.helpers import commands
 from tests.training import small_runs
-from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import models
 from tpugraphs_rank import run_config
@@ -117,10 +116,15 @@ def test_one_device_needs_no_strategy():
 
 def _settings_file(folder: pathlib.Path) -> pathlib.Path:
   kind, changes = CASES["tile"]
-  config = small_runs.settings(small_runs.collection(folder / "data", kind), **{
-      **changes, "optimizer_ema_decay": 0.8, "training_epochs": 30})
+  values = {**small_runs.TINY, "training.epochs": 30, "optimizer.ema_decay": 0.8,
+            "data.collection": str(small_runs.collection(folder / "data", kind)),
+            **{name.replace("_", ".", 1): value for name, value in changes.items()}}
+  sections: dict[str, dict[str, Any]] = {}
+  for name, value in values.items():
+    section, _, key = name.partition(".")
+    sections.setdefault(section, {})[key] = value
   path = folder / "settings.json"
-  path.write_text(json.dumps(config_lib.to_dict(config)))
+  path.write_text(json.dumps(sections))
   return path
 
 

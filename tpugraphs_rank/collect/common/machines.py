@@ -135,7 +135,7 @@ def measure(shared: pathlib.Path, stems: Sequence[str], sharing: Sharing,
     shared: the folder that the machines share.
     stems: all programs.
     sharing: this machine's part.
-    work: measures programs until its first argument, which claims at most so many, returns none;
+    work: measures programs until its first argument, which claims up to N of them, returns none;
       calls its second argument with each one that is measured. Returns whether time is left.
     alone: measures these programs; for the common ones, which need no claim.
 
