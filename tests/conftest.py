@@ -29,11 +29,12 @@ _LONG_FILES = (
     "tests/notebooks/test_notebooks.py", "tests/synthesis/layerdag/test_model.py",
     "tests/docs/test_extending.py", "tests/docs/test_commands.py", "tests/house/test_wheel.py",
     "tests/synthesis/layerdag/test_training.py", "tests/training/test_trainer.py",
-    "tests/e2e/test_demo.py", "tests/synthesis/layerdag/test_fitting.py",
-    "tests/experiments/test_benchmark.py", "tests/cli/test_synthesize.py",
-    "tests/models/test_interface.py", "tests/training/test_packed_training.py",
-    "tests/experiments/test_augmentation_study.py", "tests/cli/test_layerdag.py",
-    "tests/synthesis/augment/test_strategies.py", "tests/cli/test_report.py")
+    "tests/training/test_streaming.py", "tests/cli/test_evaluate.py", "tests/e2e/test_demo.py",
+    "tests/synthesis/layerdag/test_fitting.py", "tests/experiments/test_benchmark.py",
+    "tests/cli/test_synthesize.py", "tests/models/test_interface.py",
+    "tests/training/test_packed_training.py", "tests/experiments/test_augmentation_study.py",
+    "tests/cli/test_layerdag.py", "tests/synthesis/augment/test_strategies.py",
+    "tests/cli/test_report.py")
 
 
 def pytest_unconfigure() -> None:

@@ -26,7 +26,8 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module", params=SETTINGS)
+@pytest.fixture(scope="module", params=[
+    "tile", "layout segments", pytest.param("layout sides", marks=pytest.mark.slow)])
 def runs(request, tmp_path_factory):
   """A run on the .npz files, and one on packed files."""
   folder = tmp_path_factory.mktemp("runs")

@@ -305,8 +305,8 @@ def test_conditions_are_encoded_as_ranks_with_a_mask():
   assert growth.MAX_COUNT > 100
 
 
-@pytest.mark.parametrize("encoder", [
-    "causal", pytest.param("bidirectional", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", settings.ENCODERS)
 def test_every_operation_has_a_gpu_kernel(encoder):
   if not gpu_kernels.has_gpu_kernels():
     pytest.skip("this TensorFlow was built without GPU kernels")
