@@ -207,8 +207,8 @@ class Distribution:
         raise
       _logger.debug("TensorFlow's error", exc_info=True)
       raise errors.TrainingError(
-          "another process of this training has ended or cannot be reached "
-          f"({_reason(error)}); run the same command for all of them again: "
+          f"another process of this training has ended or cannot be reached{_reason(error)}; run "
+          "the same command for all of them again: "
           "training resumes after its last complete epoch") from None
 
 
@@ -268,12 +268,13 @@ def _workers(choice: Choice) -> Distribution:
         f"operation ({str(error).splitlines()[0]})") from None
   except _LOST as error:
     raise errors.TrainingError(
-        f"the {len(choice.workers)} processes cannot reach one another, or {address} is in use "
-        f"({_reason(error)}); check --workers, and start all processes"
+        f"the {len(choice.workers)} processes cannot reach one another, or {address} is in use"
+        f"{_reason(error)}; check --workers, and start all processes"
     ) from None
   return result
 
 
 def _reason(error: Exception) -> str:
-  """The first line of an error of TensorFlow, without the name of the operation."""
-  return re.sub(r"\{\{.*?\}\} ?", "", str(error).splitlines()[0])[:200]
+  """What TensorFlow says about a connection, in parentheses; "" if nothing."""
+  match = re.search(r"aborted by: ([^\n]{1,200})", str(error))
+  return f" ({match[1].strip()})" if match else ""
