@@ -112,6 +112,22 @@ def test_an_interrupted_search_keeps_and_reports_what_it_measured(tmp_path, path
   assert len(set(_Session.asked[:10])) == 9
 
 
+def test_a_killed_search_has_reported_its_best(tmp_path, path, monkeypatch) -> None:
+  output, reported = tmp_path / "out", []
+
+  def ask(self: _Session, do: str, layouts: str, ahead: Any = ()) -> dict[str, Any]:
+    if (output / tune.RESULT).exists():
+      reported.append(files.read_json(output / tune.RESULT)["best"])
+    return asked(self, do, layouts, ahead)
+
+  asked = _Session.ask
+  monkeypatch.setattr(_Session, "ask", ask)
+  assert commands.run("tune", "--hlo", path, "--measurements=8", "--output", output
+                      ).returncode == 0
+  ratios = [best["seconds"] / best["default_seconds"] for best in reported]
+  assert len(ratios) >= 7 and ratios == sorted(ratios, reverse=True)
+
+
 def test_a_folder_belongs_to_one_program(tmp_path, path) -> None:
   program, text = prepare.read(path)
   tune.tune(tmp_path / "out", program, text, tune.Settings(measurements=2))

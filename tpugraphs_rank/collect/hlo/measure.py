@@ -15,6 +15,7 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import memory
 from tpugraphs_rank.collect.common import bench as bench_lib
 from tpugraphs_rank.collect.common import jax_process
 from tpugraphs_rank.collect.common import plans
@@ -29,6 +30,7 @@ from tpugraphs_rank.collect.layout import configurations
 from tpugraphs_rank.hlo import hlo_pb2
 
 _LEAST_FINITE = 0.5
+_RESULTS = 3  # Copies of the results: on the device, as arrays, and the default's.
 
 
 class Program:
@@ -92,7 +94,16 @@ class Program:
 
     Raises:
       DataError: a parameter cannot be fed, or most results are infinite or NaN on all arguments.
+      LimitError: there is not enough memory.
     """
+    stats = default.get_compiled_memory_stats()
+    needed = (stats.argument_size_in_bytes + stats.temp_size_in_bytes
+              + _RESULTS * stats.output_size_in_bytes)
+    free = memory.available()
+    if free is not None and needed > free:
+      raise errors.LimitError(
+          f"{self.source}: running it needs {needed:,} bytes of memory, and {free:,} are free; end "
+          "other programs, or export it with a smaller batch")
     best, module = -1.0, flat_parameters.flatten(self.module)
     for reals in parameters.REAL_RANGES:
       rng = configurations.program_rng(self.module.name, self._seed, "arguments")

@@ -4,6 +4,7 @@ Everything that is measured is in `measurements.jsonl` at once. A process that i
 moment loses nothing, and the same call resumes.
 """
 
+from collections.abc import Callable
 import dataclasses
 import logging
 import math
@@ -111,8 +112,14 @@ def tune(output: pathlib.Path, program: programs.HloProgram, text: str, settings
   if tuner.history:
     _log.info("%d measurements are in %s", len(tuner.history), output / JOURNAL)
   outcome: dict[str, Any] = {"finished": False, "why": "interrupted"}
+
+  def write() -> dict[str, Any]:
+    result = _result(program, data.module, space, tuner, outcome)
+    files.write_json(output / RESULT, result)
+    return result
+
   try:
-    why = _search(output, program.source, tuner, settings)
+    why = _search(output, program.source, tuner, settings, write)
     best = tuner.best
     assert best is not None
     confirmed = None
@@ -122,14 +129,14 @@ def tune(output: pathlib.Path, program: programs.HloProgram, text: str, settings
     _store(output, program.source, space, best, confirmed)
   finally:
     if tuner.best is not None:
-      result = _result(program, data.module, space, tuner, outcome)
-      files.write_json(output / RESULT, result)
+      result = write()
       _store_measured(output, data, space, tuner)
   return result
 
 
-def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings: Settings) -> str:
-  """Measures until it is enough; returns why it ended."""
+def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings: Settings,
+            found: Callable[[], Any]) -> str:
+  """Measures until it is enough; returns why it ended. Calls `found` at each new best."""
   end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
   # Configurations that are the same program have the same time.
   known = {one.notes[_PROGRAM]: (one.seconds, one.default_seconds) for one in tuner.history
@@ -146,6 +153,7 @@ def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings:
         return "everything that was proposed is measured"
       if settings.early and tuner.finished:
         return "more measurements are not expected to help"
+      before = tuner.best
       answer = session.ask("measure", str(configuration), tuner.ahead(session.helpers))
       if "seconds" in answer:
         tuner.tell(configuration, answer["seconds"], answer["default_seconds"],
@@ -158,6 +166,8 @@ def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings:
         tuner.tell(configuration, math.inf, notes=answer)
       bar.update()
       best = tuner.best
+      if best is not before:
+        found()  # A process that is killed has reported it.
       if best is not None and best.default_seconds is not None:
         bar.set_postfix_str(f"best {best.default_seconds / best.seconds:.3f} x the default's speed")
   return f"{settings.measurements} measurements are done"
