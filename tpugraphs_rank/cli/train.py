@@ -30,14 +30,13 @@ def define_flags() -> None:
                       "same settings, training resumes.", required=True)
   flags.DEFINE_boolean("dry_run", False, "Build everything, run one step and print the plan. "
                        "Nothing is written.")
-  for define, name, default, text in (
-      (flags.DEFINE_integer, "devices", None, "Train on this many GPUs of this machine (without a "
-       "GPU: parts of the CPU, for trials)."),
-      (flags.DEFINE_list, "workers", [], "Train on several machines: their addresses HOST:PORT, "
-       "the same list on each. The first one writes the run directory. Or TF_CONFIG, to use the "
-       "variable of that name, which cluster managers set."),
-      (flags.DEFINE_integer, "worker", 0, "The place of this machine in --workers, from 0.")):
-    define(name, default, text)
+  flags.DEFINE_integer("devices", None, "Train on this many GPUs of this machine (without a GPU: "
+                       "parts of the CPU, for trials).")
+  flags.DEFINE_list("workers", [], "Train on several machines: their addresses HOST:PORT, the same "
+                    "list on each. The first one writes the run directory. Or TF_CONFIG, to use "
+                    "the variable of that name, which cluster managers set.")
+  flags.DEFINE_integer("worker", 0, "The place of this machine in --workers, from 0.")
+  for name in ("devices", "workers", "worker"):
     help_text.describe(flags.FLAGS[name], "Several devices", True, name)
   app.define_config_flags(run_config.RunConfig)
 

@@ -85,7 +85,8 @@ class Claims:
     """
     try:
       with self._lock:
-        latest, now, taken = self._latest(), self._now(), []
+        latest, now = self._latest(), self._now()
+        taken: list[str] = []
         free = [stem for stem in stems if stem not in latest
                 or self._is_free(stem, latest[stem], now)]
         most = max(min(most, len(free) // (2 * machines)), 1)

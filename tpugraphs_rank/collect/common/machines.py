@@ -128,7 +128,7 @@ def member(shared: pathlib.Path, plan: dict[str, Any], fixed: Sequence[str], ite
 
 def measure(shared: pathlib.Path, stems: Sequence[str], sharing: Sharing,
             work: Callable[[Callable[[int], list[str]], Callable[[str], None]], bool],
-            alone: Callable[[Sequence[str]], None]) -> list[str]:
+            alone: Callable[[Sequence[str]], Any]) -> list[str]:
   """Measures what no other machine measures, after the common programs.
 
   Args:
@@ -210,15 +210,16 @@ def merge(shared: pathlib.Path, passes: int) -> dict[str, Any]:
   for stem, name in chosen.items():
     for number, record in records[name][stem].items():
       files.write_json(plans.record_path(shared, stem, number), {**record, "machine": name})
+  agreement = [row for one, other in itertools.combinations(names, 2)
+               if (row := _agreement(one, other, records, passes))]
   report = {
       "machines": {name: {**_about(shared / FOLDER / name),
                           "programs": sum(chosen[stem] == name for stem in chosen)}
                    for name in names},
-      "agreement": [row for one, other in itertools.combinations(names, 2)
-                    if (row := _agreement(one, other, records, passes))]}
+      "agreement": agreement}
   files.write_json(shared / REPORT, report)
-  for row in report["agreement"]:
-    logging.info("%s", text(row))
+  for figures in agreement:
+    logging.info("%s", text(figures))
   return report
 
 
