@@ -31,7 +31,7 @@ _SHOWN = {"types": "opcodes", "type_pairs": "opcodes of a node and its operand",
 _PROGRAM = "program"
 _TRIES = 8  # Roots of a program that are tried for each cone.
 _NETWORK = {
-    "network.width": 64, "network.edge_steps": 6, "network.node_steps": 12, "fit.batch_graphs": 8,
+    "network.width": 64, "network.node_steps": 12, "fit.batch_graphs": 8,
     "fit.learning_rate": 3e-3, "fit.average": 0.98, "fit.tensorboard": False}
 
 
@@ -45,6 +45,7 @@ def define_flags() -> None:
   flags.DEFINE_integer("min_nodes", 100, "Fewest nodes of a cone.", lower_bound=3)
   flags.DEFINE_integer("max_nodes", 400, "Most nodes of a cone.", lower_bound=3)
   flags.DEFINE_integer("epochs", 20, "Epochs of the generator.", lower_bound=1)
+  flags.DEFINE_integer("edge_steps", 6, "Diffusion steps for edges.", lower_bound=2)
   flags.DEFINE_list("conditions", ["size", "depth", "edges", "leaves"], "Conditions.")
   flags.DEFINE_list("divisions", ["program", "random"], "Divisions into halves.")
   flags.DEFINE_integer("seed", 0, "Seed of all random choices.")
@@ -127,11 +128,13 @@ def main(argv: list[str]) -> None:
   graphs = cones(values.collection, values.splits, values.cones, values.min_nodes,
                  values.max_nodes, values.seed)
   changes = {"fit.seed": values.seed, "fit.epochs": values.epochs,
-             "fit.patience": max(values.epochs, 5), "data.conditions": tuple(values.conditions)}
+             "fit.patience": max(values.epochs, 5), "data.conditions": tuple(values.conditions),
+             "network.edge_steps": values.edge_steps}
   results: dict[str, Any] = {
       **run_directory.environment(), "collection": values.collection, "splits": values.splits,
       "cones": len(graphs), "programs": len(np.unique(graphs.label(_PROGRAM))),
-      "epochs": values.epochs, "conditions": values.conditions, "seeds": [values.seed],
+      "epochs": values.epochs, "edge_steps": values.edge_steps,
+      "conditions": values.conditions, "seeds": [values.seed],
       "halves": {}}
   for by in values.divisions:
     training, others = halves(graphs, by, values.most, values.seed)

@@ -82,7 +82,7 @@ def check(costs: Costs, vocabularies: Mapping[str, Collection[str]]) -> None:
   if costs.attribute not in vocabularies:
     raise errors.DataError(
         f"the costs are for values of {costs.attribute!r}, but the graphs have the attributes "
-        f"{', '.join(vocabularies)}; name one of them in the file of costs")
+        f"{', '.join(map(escaping.shown, vocabularies))}; name one of them in the file of costs")
   known = vocabularies[costs.attribute]
   unknown = sorted(set(costs.fields) - set(known))
   if unknown:
@@ -90,7 +90,8 @@ def check(costs: Costs, vocabularies: Mapping[str, Collection[str]]) -> None:
     raise errors.DataError(
         f"the costs name {unknown[0]!r}{more}, which is no value of {costs.attribute!r} in the "
         f"graphs{config.nearest(unknown[0], known)}; expected values such as "
-        f"{', '.join(sorted(known)[:3])}; correct the name in the file of costs, or remove it")
+        f"{', '.join(map(escaping.shown, sorted(known)[:3]))}; correct the name in the file of "
+        "costs, or remove it")
 
 
 def of_values(costs: Costs, names: Mapping[str, str]) -> Costs:

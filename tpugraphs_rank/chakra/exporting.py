@@ -21,6 +21,7 @@ import shutil
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import costs as costs_lib
@@ -296,8 +297,9 @@ def _prepared(several: dags.Dags, graph: int, name: str, settings: Settings, rep
   if removed.any():
     if settings.zero_cost == "refuse":
       first = np.flatnonzero(removed)[:3].tolist()
-      shown = ", ".join(f"{nodes.names[index]} ({node_kinds.type_name(int(nodes.types[index]))})"
-                        for index in first)
+      shown = ", ".join(
+          f"{escaping.shown(nodes.names[index])} ({node_kinds.type_name(int(nodes.types[index]))})"
+          for index in first)
       raise errors.DataError(
           f"{source}: {int(removed.sum()):,} of {len(nodes):,} nodes cost nothing, among them "
           f"{shown}; expected a duration, or operations and bytes; give costs in a file (--costs), "
@@ -332,8 +334,8 @@ def _check_kinds(nodes: decoding.Nodes, source: str, alternative: str) -> None:
   if len(vague):
     raise errors.DataError(
         f"{source}: {len(vague):,} collectives do not state their kind, such as "
-        f"{nodes.names[vague[0]]}; give their comm_type in a file (--costs), import the traces "
-        f"with the attribute collective, or {alternative}")
+        f"{escaping.shown(nodes.names[vague[0]])}; give their comm_type in a file (--costs), "
+        f"import the traces with the attribute collective, or {alternative}")
 
 
 def _trace(nodes: decoding.Nodes, ends: Mapping[int, ranks_lib.Endpoint],

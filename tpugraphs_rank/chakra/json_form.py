@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from google.protobuf import message as protobuf
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import et_def_pb2
@@ -114,8 +115,8 @@ def _message(value: Any, message: Any, where: str) -> Any:
     return json_format.ParseDict(value, message)
   except (json_format.ParseError, ValueError, TypeError, OverflowError, AttributeError) as error:
     raise errors.DataError(
-        f"{where} cannot be read: {str(error)[:300]}; expected what chakra_jsonizer writes; "
-        "correct the file, or write it again") from None
+        f"{where} cannot be read: {escaping.shown(str(error), 300)}; expected what chakra_jsonizer "
+        "writes; correct the file, or write it again") from None
 
 
 def _feeder(value: dict[str, Any], source: files.PathLike) -> Parsed:

@@ -9,6 +9,7 @@ import re
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank.chakra import decoding
 from tpugraphs_rank.chakra import node_kinds
 from tpugraphs_rank.data import segments
@@ -157,17 +158,18 @@ def endpoints(ranks: Sequence[decoding.Nodes], repeated: bool, source: str
 def _ends(nodes: decoding.Nodes, index: int, rank: int, count: int, sends: bool, repeated: bool,
           source: str) -> tuple[int, int]:
   offset = peer(nodes.group[index])
+  where = f"{source}: node {index} ({escaping.shown(nodes.names[index])})"
   if offset is None:
     raise errors.DataError(
-        f"{source}: node {index} ({nodes.names[index]}) sends or receives, but does not state its "
-        "peer; expected an attribute 'group' such as 'peer=+1'; import traces that have comm_src "
-        "and comm_dst, with the attribute group, or write the graph as it is (--zero_cost keep)")
+        f"{where} sends or receives, but does not state its peer; expected an attribute 'group' "
+        "such as 'peer=+1'; import traces that have comm_src and comm_dst, with the attribute group, or "
+        "write the graph as it is (--zero_cost keep)")
   ends = (rank, rank + offset) if sends else (rank - offset, rank)
   if repeated:
     ends = ends[0] % count, ends[1] % count
   if ends[0] == ends[1] or not (0 <= min(ends) and max(ends) < count):
     raise errors.DataError(
-        f"{source}: node {index} ({nodes.names[index]}) of rank {rank} talks to rank "
+        f"{where} of rank {rank} talks to rank "
         f"{ends[1 if sends else 0]}, but there are {count} ranks; expected another one of them; "
         "export more ranks (--ranks)")
   return ends
