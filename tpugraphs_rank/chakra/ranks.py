@@ -162,8 +162,8 @@ def _ends(nodes: decoding.Nodes, index: int, rank: int, count: int, sends: bool,
   if offset is None:
     raise errors.DataError(
         f"{where} sends or receives, but does not state its peer; expected an attribute 'group' "
-        "such as 'peer=+1'; import traces that have comm_src and comm_dst, with the attribute group, or "
-        "write the graph as it is (--zero_cost keep)")
+        "such as 'peer=+1'; import traces that have comm_src and comm_dst, with the attribute "
+        "group, or write the graph as it is (--zero_cost keep)")
   ends = (rank, rank + offset) if sends else (rank - offset, rank)
   if repeated:
     ends = ends[0] % count, ends[1] % count

@@ -95,6 +95,9 @@ def _metadata(path: files.PathLike, unit: str,
     if other:
       raise errors.DataError(f"{path} is no Chakra trace: {other}") from error
     raise
+  except StopIteration:
+    raise errors.DataError(f"{path} is a compressed file without content; expected a Chakra trace; "
+                           "write or copy it again") from None
   try:
     result = GlobalMetadata.FromString(data)
   except protobuf.DecodeError:
