@@ -160,6 +160,12 @@ class ModelConfig:
       "add", "How a layout is added to its node: once (add), or a second time with each tensor's "
       "part weighted by the square root of the tensor's size (sized). The sizes distinguish the "
       "operands of a product.", choices=("add", "sized"))
+  layout_extents: bool = setting(
+      False, "Give the network also the lengths of the two axes that a requested layout makes "
+      "minor-most, and how they differ from row-major order. Padding and vectors depend on them.")
+  layout_scale: float = setting(
+      1.0, "Factor of the features of layouts. A few nodes of a large program change, so that a "
+      "factor above 1 makes training follow them from its first steps.", above=0.0, maximum=1e4)
   layout_costs: str = setting(
       "none", "Copies and loops that the layouts of a configuration cause, by a simulated layout "
       "assignment: not used (none); their sums over the program join after pooling (totals); those "

@@ -126,8 +126,8 @@ def test_every_list_holds_its_graph_and_its_labels(kind, members, seed, max_conf
       held = batch["config_nodes"][start:start + batch["num_config_nodes"][row]]
       np.testing.assert_array_equal(held - node, member.config_nodes)
       sizes = batch["config_sizes"][start:start + batch["num_config_nodes"][row]]
-      np.testing.assert_array_equal(sizes, np.float32(
-          normalize.tensor_sizes(member.graph)))
+      np.testing.assert_array_equal(sizes, np.float32(np.concatenate(
+          [normalize.tensor_sizes(member.graph), normalize.axis_lengths(member.graph)], axis=1)))
     size = min(max_configs, member.graph.num_configs)
     mask = batch["config_mask"][row]
     assert mask[:size].all() and not mask[size:].any()

@@ -29,6 +29,34 @@ def _mlp(layers, activation, x: np.ndarray) -> np.ndarray:
   return x
 
 
+def _operands(graph, node: int) -> list[int]:
+  """The tensors of a configurable node: itself, the larger operand, the smaller one."""
+  volumes = graph.node_feat[:, 28].astype(np.float64)
+  # The larger one is the input: the shapes of random products do not determine it.
+  operands = sorted((int(v) for u, v in graph.edge_index if u == node),
+                    key=lambda operand: (-volumes[operand], operand)) or [node]
+  return [node, operands[0], operands[min(1, len(operands) - 1)]]
+
+
+def _extents(prepared, node: int, row: int, k: int) -> np.ndarray:
+  """The lengths of the minor-most axes of a node's tensors in the layouts of a configuration."""
+  graph = prepared.graph
+  volumes = graph.node_feat[:, 28].astype(np.float64)
+  features = []
+  for number, tensor in enumerate(_operands(graph, int(node))):
+    lengths = [max(float(length), 0.0) for length in graph.node_feat[tensor, 21:27]]
+    rank = sum(length > 0 for length in lengths)
+    layout = prepared.layouts([row])[0, k, 6 * number:6 * number + 2].astype(int)
+    log = lambda axis, of=lengths: math.log2(max(of[axis], 1.0)) if axis >= 0 else 0.0
+    chosen = [log(axis) for axis in layout]
+    default = [log(rank - 1), log(rank - 2)]
+    own = np.array([1.0, *(np.array(chosen) / 8), *((np.array(chosen) - default) / 8)])
+    own *= layout[0] >= 0
+    size = math.sqrt(volumes[tensor] / (volumes.sum() / len(volumes)))
+    features += [*own, *(size * own)]
+  return np.array(features)
+
+
 class Reference:
   """Scores one graph's configurations as a `Ranker` should."""
 
@@ -90,18 +118,17 @@ class Reference:
         one_hot = np.zeros([18, 7])
         for position, value in enumerate(prepared.layouts([row])[0, k, :18]):
           one_hot[position, int(value) + 1] = 1
+        one_hot *= self._config.layout_scale
         joined = _dense(model._config_projection, one_hot.reshape(-1))
+        if self._config.layout_extents:
+          joined = joined + _dense(model._extent_projection, _extents(prepared, node, row, k))
         if self._config.layout_costs in ("requests", "both"):
           roots = prepared.layouts([row])[0, k, 18:] / layout_features.STEPS
           joined = joined + _dense(model._request_projection, np.array(
               [*roots, *(root * abs(root) for root in roots)]))
         if self._config.layout_join == "sized":
           volumes = prepared.graph.node_feat[:, 28].astype(np.float64)
-          # The larger one is the input: the shapes of random products do not determine it.
-          operands = sorted((int(v) for u, v in prepared.graph.edge_index if u == node),
-                            key=lambda operand: (-volumes[operand], operand)) or [node]
-          tensors = [node, operands[0], operands[min(1, len(operands) - 1)]]
-          for number, tensor in enumerate(tensors):
+          for number, tensor in enumerate(_operands(prepared.graph, int(node))):
             size = math.sqrt(volumes[tensor] / (volumes.sum() / len(volumes)))
             of_tensor = one_hot.copy()
             of_tensor[np.arange(18) // 6 != number] = 0

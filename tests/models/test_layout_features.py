@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import synthetic
 from tests.models import small_batches
+from tpugraphs_rank.data import normalize
 from tpugraphs_rank.models import layers
 
 CONFIGS = arrays.arrays(np.int8, st.tuples(st.integers(0, 3), st.integers(1, 3), st.just(18)),
@@ -62,6 +64,27 @@ def test_row_major_does_not_count_as_another_order():
 def test_another_order_of_the_outer_dimensions_moves_no_minor_one():
   configs = np.array([[[2, 0, 1, -1, -1, -1] + [0, 1] + [-1] * 4 + [-1] * 6]], np.int8)
   assert layers.layout_features(configs, "minor", tf.float32).numpy().tolist() == [[[0, 1, 0]]]
+
+
+def test_extents_are_the_lengths_of_the_axes_that_become_minor():
+  # The output is 8 x 4 x 16, its only operand 2 x 32.
+  features = np.zeros([2, 140], np.float32)
+  features[:, 21:27] = [[8, 4, 16, 0, 0, 0], [2, 32, 0, 0, 0, 0]]
+  features[:, 28] = [512, 64]
+  graph = synthetic.layout_graph(
+      0, num_nodes=2, num_config_nodes=1, node_feat=features, node_config_ids=np.array([0]),
+      edge_index=np.array([[0, 1]]))
+  sizes = np.concatenate(
+      [normalize.tensor_sizes(graph), normalize.axis_lengths(graph)], axis=1).astype(np.float32)
+  none = [-1] * 6
+  configs = np.array([[[1, 0, 2, -1, -1, -1] + [0] + [-1] * 5 + none, none * 3]], np.int8)
+  actual = layers.layout_extents(configs, sizes, tf.float32).numpy()
+  root = np.sqrt(np.array([512, 64]) / 288)
+  of_output = np.array([1, 2 / 8, 3 / 8, (2 - 4) / 8, (3 - 2) / 8])
+  of_input = np.array([1, 1 / 8, 0, (1 - 5) / 8, (0 - 1) / 8])
+  np.testing.assert_allclose(actual[0, 0], [
+      *of_output, *(root[0] * of_output), *of_input, *(root[1] * of_input), *[0] * 10], rtol=1e-6)
+  assert not actual[0, 1].any()
 
 
 @pytest.mark.parametrize("which", ["order", "both", "minor"])

@@ -63,6 +63,8 @@ def _models(draw):
       "model_join": draw(st.sampled_from(joins)),
       "model_layout_join": draw(st.sampled_from(["add", "sized"])),
       "model_layout_features": draw(st.sampled_from(["entries", "minor"])),
+      "model_layout_extents": draw(st.booleans()),
+      "model_layout_scale": draw(st.sampled_from([1.0, 3.0])),
       "model_layout_costs": draw(st.sampled_from(["none", "totals", "requests", "both"])),
       "model_members": draw(st.sampled_from([1, 2])),
       "model_dropout": draw(st.sampled_from([0.0, 0.4]))}

@@ -47,6 +47,7 @@ CASES = [(kind, model, changes) for kind in KINDS for model in MODELS for change
     ("tile", model, {"model_join": join, "model_aggregation": "symmetric"})
     for model, join in JOINS] + [
         ("layout", model, {"model_layout_join": "sized"}) for model in MODELS] + [
+            ("layout", MODELS[0], {"model_layout_extents": True, "model_layout_scale": 3.0})] + [
             ("layout", model, {"model_layout_costs": costs})
             for model, costs in zip([*MODELS, MODELS[0]], ("totals", "requests", "both"))]
 

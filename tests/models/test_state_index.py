@@ -61,7 +61,8 @@ def test_scores_equal_those_without_deduplication(
     case = small_batches.Case(
         "layout", seed=seed % 50, model_num_convolutions=depth, model_aggregation=aggregation,
         model_directions=directions, model_residual=residual, model_pooling=pooling,
-        model_members=members, model_layout_join=join, model_layout_costs=costs)
+        model_members=members, model_layout_join=join, model_layout_costs=costs,
+        model_layout_extents=join == "sized")
     graph = _graph(seed, nodes, min(config_nodes, nodes), configs, repeats)
     ((batch, _),) = batches.scoring_batches([case.prepare(graph)], 10 ** 6, 0)
     plain = case.model(pipeline.to_step(batch)).numpy()

@@ -35,7 +35,8 @@ class PreparedGraph:
     source, target: (m,) int32; data flows from source (operand) to target (user).
     tiles: (c, K) float32 scaled; None for layouts, which are read on demand.
     config_nodes: (nc,) int32; empty for tiles.
-    config_sizes: (nc, 3) float32, `normalize.tensor_sizes` of the configurable nodes.
+    config_sizes: (nc, 27) float32, `normalize.tensor_sizes` of the configurable nodes, then
+      `normalize.axis_lengths`.
     runtimes: (c,) float64, the runtimes to rank by; zeros if not measured.
     choice: (c',) int64, the configurations that may be used (all, or one side of a split).
     plain: whether `choice` is all configurations and `runtimes` are the graph's own.
@@ -103,14 +104,15 @@ def prepare(program: splits.ProgramView, normalizer: normalize.Normalizer,
   costs: layout_features.LayoutFeatures | None = None
   if isinstance(graph, graphs.TileGraph):
     tiles = normalizer.tiles(graph)
-    config_nodes, config_sizes = np.zeros([0], np.int32), np.zeros([0, 3])
+    config_nodes, config_sizes = np.zeros([0], np.int32), np.zeros([0, 27])
   else:
     assert isinstance(graph, graphs.LayoutGraph)
     tiles = None
     if normalizer.facts is not None:
       costs = layout_features.LayoutFeatures(graph, normalizer.facts)
     config_nodes = graph.node_config_ids.astype(np.int32)
-    config_sizes = normalize.tensor_sizes(graph)
+    config_sizes = np.concatenate(
+        [normalize.tensor_sizes(graph), normalize.axis_lengths(graph)], axis=1)
   cut = () if max_nodes is None else tuple(
       segments.cut_segments(graph.edge_index, graph.num_nodes, max_nodes))
   edges = graph.edge_index

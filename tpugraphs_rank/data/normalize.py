@@ -56,6 +56,22 @@ def tensor_sizes(graph: graphs.LayoutGraph) -> np.ndarray:
       np.concatenate([nodes, operand_roles.inputs_and_kernels(graph)], axis=1)]
 
 
+def axis_lengths(graph: graphs.LayoutGraph) -> np.ndarray:
+  """(nc, 24) float64: log2 of the lengths of the axes of each configurable node's tensors.
+
+  First the six axes of the output, of the input and of the kernel, 0 for axes that a tensor does
+  not have. Then for each of the three the minor-most axis and the next one in row-major order.
+  """
+  nodes = graph.node_config_ids[:, None]
+  tensors = np.concatenate([nodes, operand_roles.inputs_and_kernels(graph)], axis=1)
+  lengths = np.maximum(graph.node_feat[:, tile_features.DIMENSIONS], 0).astype(np.float64)
+  last = (lengths > 0).sum(axis=1)[:, None] - [1, 2]
+  minor = np.where(last >= 0, np.take_along_axis(lengths, np.maximum(last, 0), axis=1), 0)
+  each = np.log2(np.maximum(np.concatenate([lengths, minor], axis=1), 1.0))[tensors]
+  parts = np.split(each, [lengths.shape[1]], axis=2)
+  return np.concatenate([part.reshape(len(nodes), -1) for part in parts], axis=1)
+
+
 def tile_rows(graph: graphs.TileGraph, costs: bool = False) -> np.ndarray:
   """(c, f) float64: the signed logs of the 24 tile features, and `tile_features` of the kernel.
 

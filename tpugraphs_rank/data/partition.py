@@ -71,8 +71,8 @@ def arrange(batch: batches.Batch, config: run_config.ModelConfig) -> batches.Bat
       graph of each node.
     `order` (N,): for each position, the node of the batch.
     `num_nodes` (B,), `config_mask`, `reference_mask`, `label_*`: unchanged.
-    For layouts `configs` (rows[0], T, w) and `config_sizes` (rows[0], 3): the layouts of the
-      configurable nodes in the new order, and the sizes of their tensors. w = 18, or as in
+    For layouts `configs` (rows[0], T, w) and `config_sizes` (rows[0], 27): the layouts of the
+      configurable nodes in the new order, and the sizes of their tensors and axes. w = 18, or as in
       `batches.PreparedGraph.layouts` if the model uses the effects of requests.
     `config_costs` (B, T, K), if the batch has it: unchanged.
     For tiles `graph_configs` (B, T, K): unchanged.

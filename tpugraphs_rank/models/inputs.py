@@ -14,6 +14,9 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import pipeline
 from tpugraphs_rank.models import layers
 
+# Sizes of a node's tensors, before the lengths of their axes in the arrays of a batch.
+NUM_SIZES = 3
+
 # Every input and its meaning.
 INPUTS: dict[str, str] = {
     "nodes": "(N, F) float32: features of the nodes, scaled to mean 0 and variance 1",
@@ -75,6 +78,8 @@ def _select(arrays: Mapping[str, Any], name: str) -> Any:
     return tf.stack([tf.range(tf.shape(graph_of_node)[0]), graph_of_node], axis=1)
   if name == "configs" and "config_nodes" in arrays:
     return tf.convert_to_tensor(arrays[name])[..., :graphs.NUM_LAYOUT_FEATURES]
+  if name == "config_sizes" and name in arrays:
+    return tf.convert_to_tensor(arrays[name])[:, :NUM_SIZES]
   if name == "config_costs" and "config_nodes" in arrays and name not in arrays:
     raise errors.ConfigError(
         f"the model input {name!r} needs --layout_costs=totals, requests or both")

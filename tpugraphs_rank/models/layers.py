@@ -12,6 +12,7 @@ from tpugraphs_rank.models import states as states_lib
 
 _LAYOUT_VALUES = 7  # -1..5
 _TENSORS = 3  # Output, input and kernel.
+_LOGS = 8.0  # Typical log2 of the length of an axis.
 
 _ACTIVATIONS = {
     "leaky_relu": tf.nn.leaky_relu,
@@ -101,6 +102,36 @@ def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tenso
         last[..., 0] >= 0, tf.reduce_any(moved, axis=-1)]
     features.append(tf.cast(tf.concat(flags, axis=-1), dtype))
   return tf.concat(features, axis=-1)
+
+
+def layout_extents(configs: tf.Tensor, sizes: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+  """The lengths of the axes that layouts make minor-most, [rows, T, 30].
+
+  For each tensor five numbers: whether a layout is requested; log2 of the lengths of its minor-most
+  axis and of the next one; and their differences from row-major order. All are 0 without a request.
+  The same numbers follow, multiplied by the root of the tensor's size. Padding, vectors and
+  contiguous runs of memory depend on these lengths.
+
+  Args:
+    configs: [rows, T, w] integers, of which the first 18 are layouts.
+    sizes: [rows, 27] of `data.batches`: sizes of the three tensors, lengths of their axes, and
+      lengths of the two minor-most axes in row-major order.
+    dtype: of the result.
+  """
+  axes = graphs.NUM_LAYOUT_FEATURES // _TENSORS
+  codes = tf.cast(configs[..., :graphs.NUM_LAYOUT_FEATURES], tf.int32)
+  codes = tf.reshape(codes, tf.concat([tf.shape(codes)[:2], [_TENSORS, axes]], axis=0))[..., :2]
+  sizes = tf.cast(sizes, dtype)
+  volumes, lengths, default = tf.split(
+      sizes, [_TENSORS, _TENSORS * axes, _TENSORS * 2], axis=1)
+  lengths = tf.reshape(lengths, [-1, 1, _TENSORS, 1, axes])
+  default = tf.reshape(default, [-1, 1, _TENSORS, 2])
+  requested = tf.cast(codes[..., :1] >= 0, dtype)
+  minor = tf.reduce_sum(tf.one_hot(codes, axes, dtype=dtype) * lengths, axis=-1)
+  each = tf.concat([requested, requested * minor / _LOGS, requested * (minor - default) / _LOGS],
+                   axis=-1)
+  each = tf.concat([each, each * volumes[:, None, :, None]], axis=-1)
+  return tf.reshape(each, tf.concat([tf.shape(each)[:2], [10 * _TENSORS]], axis=0))
 
 
 def layout_tensors(which: str) -> np.ndarray:

@@ -70,6 +70,9 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
     self._sized_projection = layers.dense(
         settings.hidden_width, l2, use_bias=False, name="sized_configs"
     ) if kind == "layout" and settings.layout_join == "sized" else None
+    self._extent_projection = layers.dense(
+        settings.hidden_width, l2, use_bias=False, name="extents"
+    ) if kind == "layout" and settings.layout_extents else None
     joins = lambda *values: kind == "layout" and settings.layout_costs in values
     self._request_projection = layers.dense(
         settings.hidden_width, l2, use_bias=False, name="requests"
@@ -241,15 +244,14 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
     return self._node_projection([features, self._opcodes(tf.range(graphs.NUM_OPCODES)), opcode])
 
   def _project_configs(self, configs: tf.Tensor, sizes: tf.Tensor | None = None) -> tf.Tensor:
-    """Layouts [rows, T, w] of tensors of `sizes` (rows, 3), or tiles [B, T, K], to h wide."""
+    """Layouts [rows, T, w] of tensors of `sizes` (rows, 27), or tiles [B, T, K], to h wide."""
     if sizes is None:
       return self._config_projection(configs)
     # A node has many layouts, but a batch has few distinct ones.
     if self._request_projection is None:
       configs = configs[..., :graphs.NUM_LAYOUT_FEATURES]
     distinct, place = layers.distinct_layouts(configs)
-    features = layers.layout_features(
-        distinct, self._settings.layout_features, self._node_projection.compute_dtype)
+    features = self._layout_features(distinct)
     joined = self._config_projection(features)[:, 0]
     if self._request_projection is not None:
       effects = layers.request_effects(distinct, self._node_projection.compute_dtype)
@@ -261,7 +263,17 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
         of_tensor = features[:, 0] * tf.constant(tensors == number, features.dtype)
         size = tf.cast(sizes[:, number], joined.dtype)[:, None, None]
         joined += size * tf.gather(self._sized_projection(of_tensor), place)
+    if self._extent_projection is not None:
+      joined += layers.on_rows(self._extent_projection, layers.layout_extents(
+          configs, sizes, self._node_projection.compute_dtype))
     return joined
+
+  def _layout_features(self, layouts: tf.Tensor) -> tf.Tensor:
+    """[rows, T, w] integers to the scaled features that the settings choose."""
+    features = layers.layout_features(
+        layouts, self._settings.layout_features, self._node_projection.compute_dtype)
+    scale = self._settings.layout_scale
+    return features if scale == 1.0 else features * tf.constant(scale, features.dtype)
 
   def _read_out(self, view: View, pooled: Mapping[str, tf.Tensor],
                 dropout_seed: tf.Tensor | None) -> tf.Tensor:

@@ -1,0 +1,1 @@
+"""Parts of `experiments.scale_study`: programs, labels, models and training by CPU second."""

@@ -1,0 +1,113 @@
+"""Trains a ranker for a number of CPU seconds, and evaluates it on the way."""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import itertools
+import time
+from typing import Any
+
+import numpy as np
+
+from tpugraphs_rank import metrics
+from tpugraphs_rank import models
+from tpugraphs_rank import run_config
+from tpugraphs_rank.data import batches
+from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.data import registry
+from tpugraphs_rank.training import runtime
+from tpugraphs_rank.training import scoring
+from tpugraphs_rank.training import steps
+from tpugraphs_rank.training import training_data
+
+TOPS = (1, 5, 10)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+  """How long to train.
+
+  Attributes:
+    seconds: CPU seconds of all threads at which the model is evaluated; the last one ends training.
+    valid_configs: configurations of each validation program that are scored.
+    train_programs: training programs on which the model is evaluated, too.
+  """
+
+  seconds: tuple[float, ...]
+  valid_configs: int = 60
+  train_programs: int = 3
+
+
+def train(config: run_config.RunConfig, budget: Budget) -> dict[str, Any]:
+  """Trains by CPU seconds; reading data, tracing and evaluation do not count.
+
+  Args:
+    config: of the run; its schedule must not depend on the number of steps, which is unknown.
+    budget: how long.
+
+  Returns:
+    "steps_per_second", "trace_seconds", and "curve": for each evaluation "seconds", "steps",
+    "loss" (the mean since the last one), "train_tau" and the measures of `evaluate`.
+  """
+  runtime.configure(config.training.seed, config.training.threads)
+  collection = registry.get_collection(config.data.collection)
+  data = training_data.load(config, collection)
+  model = models.build_model(collection.kind, config)
+  lists = pipeline.dataset(lambda: _lists(model, data.train, config))
+  iterator = iter(lists)
+  first = next(iterator)
+  model.create_variables(first)
+  started = time.process_time()
+  stepper = steps.Stepper(model, config, 10 ** 6, lists.element_spec)
+  step = stepper.train.get_concrete_function()
+  trace = time.process_time() - started
+  scorer = scoring.Scorer(model, config)
+  valid = [_limited(member, budget.valid_configs) for member in data.valid]
+  known = [_limited(member, budget.valid_configs)
+           for member in data.train[:budget.train_programs]]
+  curve: list[dict[str, Any]] = []
+  used, count, losses = 0.0, 0, []
+  for end in budget.seconds:
+    while used < end:
+      before = time.process_time()
+      losses.append(float(step(first)["loss"]))
+      first = next(iterator)
+      used += time.process_time() - before
+      count += 1
+    with stepper.average.applied():
+      train_tau = evaluate(known, scorer(known))["tau"]
+      measures = evaluate(valid, scorer(valid))
+    curve.append({"seconds": round(used, 1), "steps": count,
+                  "loss": round(float(np.mean(losses or [np.nan])), 4),
+                  "train_tau": train_tau, **measures})
+    print(config.model.model, curve[-1], flush=True)
+    losses = []
+  return {"steps_per_second": round(count / used, 3), "trace_seconds": round(trace, 1),
+          "parameters": sum(int(np.prod(v.shape)) for v in model.trainable_variables),
+          "curve": curve}
+
+
+def _lists(model: models.RankingModel, prepared: Sequence[batches.PreparedGraph],
+           config: run_config.RunConfig) -> Iterator[batches.Batch]:
+  for epoch in itertools.count(1):
+    yield from map(model.arrange, batches.training_batches(
+        prepared, config.batch, config.training.seed, epoch))
+
+
+def _limited(member: batches.PreparedGraph, count: int) -> batches.PreparedGraph:
+  """A program with a random choice of its configurations, the same for every model."""
+  choice = member.choice
+  if len(choice) > count:
+    choice = np.sort(np.random.default_rng(0).choice(choice, count, replace=False))
+  return dataclasses.replace(member, choice=choice, plain=False)
+
+
+def evaluate(prepared: Sequence[batches.PreparedGraph], scores: Sequence[np.ndarray]
+             ) -> dict[str, float]:
+  """Means over programs of tau, and of the slowdowns of the best of the first k."""
+  measures: dict[str, list[float]] = {}
+  for member, values in zip(prepared, scores):
+    times = member.runtimes[member.choice]
+    measures.setdefault("tau", []).append(metrics.kendall_tau(times, values))
+    for k in TOPS:
+      measures.setdefault(f"top{k}_slowdown", []).append(metrics.topk_slowdown(times, values, k))
+  return {name: round(float(np.mean(values)), 4) for name, values in measures.items()}
