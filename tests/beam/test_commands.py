@@ -106,7 +106,8 @@ def test_predict(run, tmp_path):
   _, run_dir = run
   scores = []
   for to, flags in (("here", ()), ("beam", DIRECT)):
-    done = commands.run("predict", "--run_dir", run_dir, "--output", tmp_path / to / "p.csv", *flags)
+    part = tmp_path / to / "p.csv"
+    done = commands.run("predict", "--run_dir", run_dir, "--output", part, *flags)
     assert done.returncode == 0, done.stderr
     shutil.move(run_dir / "predictions" / "test.npz", tmp_path / to / "test.npz")
     scores.append(npz.read_arrays(tmp_path / to / "test.npz"))

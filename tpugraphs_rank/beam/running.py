@@ -5,6 +5,7 @@ Beam itself waits for its workers in all three cases, for ever in the last one.
 
 from collections.abc import Iterator
 import contextlib
+import logging
 import os
 import pathlib
 import signal
@@ -21,6 +22,8 @@ from tpugraphs_rank.beam import worker
 _POLL_SECONDS = 0.2
 # Seconds that an ended pipeline has to leave by itself.
 _PATIENCE = 5.0
+# Beam's threads that talk to a worker.
+_THREADS = ("run_worker", "beam_control_read", "read_grpc_client_inputs")
 
 
 class _Pipeline(threading.Thread):
@@ -57,7 +60,7 @@ def run(pipeline: beam.Pipeline, name: str, folder: pathlib.Path) -> list[int]:
   """
   thread = _Pipeline(pipeline)
   elements.here.stopped = False
-  with _quiet_threads():
+  with _quiet():
     thread.start()
     try:
       while thread.is_alive():
@@ -93,19 +96,23 @@ def _end(thread: _Pipeline, folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_threads() -> Iterator[None]:
-  """Beam's threads print an error if their worker is ended; this process reports that itself."""
+def _quiet() -> Iterator[None]:
+  """Beam's threads print errors if a worker is ended; this process reports that itself."""
   before = threading.excepthook
+  data_plane = logging.getLogger("apache_beam.runners.worker.data_plane")
+  level = data_plane.level
 
   def hook(arguments: threading.ExceptHookArgs) -> None:
-    if not (arguments.thread and arguments.thread.name.startswith("run_worker")):
+    if not (arguments.thread and arguments.thread.name.startswith(_THREADS)):
       before(arguments)
 
   threading.excepthook = hook
+  data_plane.setLevel(logging.CRITICAL)
   try:
     yield
   finally:
     threading.excepthook = before
+    data_plane.setLevel(level)
 
 
 def _last_line(error: BaseException) -> str:
