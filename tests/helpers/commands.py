@@ -76,8 +76,9 @@ def _words(words: Sequence[Any]) -> list[str]:
 def flag_names(name: str) -> set[str]:
   """The names of a command's flags."""
   module = importlib.import_module(dispatcher.module_name(name))
+  resumes = dispatcher.COMMANDS[name].kept is not None
   with app.defined(module.define_flags) as defined:
-    return {flag.name for flag in defined}
+    return {flag.name for flag in defined} | ({"wait"} if resumes else set())
 
 
 def problem(words: Sequence[str]) -> str:

@@ -5,10 +5,6 @@
   tpugraphs-rank train --run_dir runs/third --config layout_xla_random --dry_run
   tpugraphs-rank train --run_dir runs/fourth --devices 4
   tpugraphs-rank train --run_dir runs/fifth --workers 10.0.0.1:9870,10.0.0.2:9870 --worker 0
-
---devices trains on several GPUs of this machine. --workers trains on several machines: run the same
-command on each, with its own --worker. Both divide each step's lists among the devices; the result
-is that of one device, up to rounding.
 """
 
 import shlex
@@ -20,7 +16,6 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.cli import dry_run
-from tpugraphs_rank.cli import help_text
 from tpugraphs_rank.data import registry
 
 
@@ -33,11 +28,10 @@ def define_flags() -> None:
   flags.DEFINE_integer("devices", None, "Train on this many GPUs of this machine (without a GPU: "
                        "parts of the CPU, for trials).")
   flags.DEFINE_list("workers", [], "Train on several machines: their addresses HOST:PORT, the same "
-                    "list on each. The first one writes the run directory. Or TF_CONFIG, to use "
+                    "command on each, with its own --worker. The result is that of one device, up "
+                    "to rounding. The first one writes the run directory. Or TF_CONFIG, to use "
                     "the variable of that name, which cluster managers set.")
   flags.DEFINE_integer("worker", 0, "The place of this machine in --workers, from 0.")
-  for name in ("devices", "workers", "worker"):
-    help_text.describe(flags.FLAGS[name], "Several devices", True, name)
   app.define_config_flags(run_config.RunConfig)
 
 
