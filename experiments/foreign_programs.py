@@ -169,9 +169,9 @@ def main(_: list[str]) -> None:
   """Exports the programs and lists them."""
   from tpugraphs_rank.collect.hlo import prepare
   values = flags.FLAGS
-  for path in export(pathlib.Path(values.output), [pathlib.Path(name) for name in values.hlo]):
+  for path in export(pathlib.Path(values.output), list(map(pathlib.Path, values.hlo))):
     try:
-      program, _ = prepare.read(path)
+      program = prepare.read(path)[0]
       sites = len(prepare.with_sites(program).config_index_to_node)
     except errors.TpuGraphsRankError as error:
       print(f"{path.name}: {error}")

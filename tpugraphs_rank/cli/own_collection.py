@@ -4,6 +4,7 @@ import hashlib
 import pathlib
 import shutil
 import tempfile
+from typing import Any
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -14,12 +15,9 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.hlo import convert
 
 _DESCRIPTOR = "collection.json"
-_NEW = {"name": "layout:own:tuned", "kind": "layout", "target": f"xla_cpu:{protocol.cpu_model()}",
-        "hlo_stage": "before_optimization",
-        "description": "Programs that `tune` has measured on this machine."}
 
 
-def described(folder: files.PathLike) -> dict[str, str]:
+def described(folder: files.PathLike) -> dict[str, Any]:
   """What the descriptor of a growing collection says of it; that of a new one if there is none.
 
   Raises:
@@ -28,7 +26,9 @@ def described(folder: files.PathLike) -> dict[str, str]:
   """
   path = pathlib.Path(folder) / _DESCRIPTOR
   if not path.exists():
-    return dict(_NEW)
+    return {"name": "layout:own:tuned", "kind": "layout",
+            "target": f"xla_cpu:{protocol.cpu_model()}", "hlo_stage": "before_optimization",
+            "description": "Programs that `tune` has measured on this machine."}
   collection = registry.get_collection(path)
   if collection.kind != "layout" or set(collection.splits) != {registry.WHOLE} or (
       collection.padding):

@@ -140,7 +140,7 @@ def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings:
   end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
   # Configurations that are the same program have the same time.
   known = {one.notes[_PROGRAM]: (one.seconds, one.default_seconds) for one in tuner.history
-           if one.notes is not None and _PROGRAM in one.notes}
+           if one.notes is not None and _PROGRAM in one.notes and one.default_seconds is not None}
   with (session_lib.Session(output, source, settings.seed, known) as session,
         tqdm.tqdm(total=settings.measurements, initial=len(tuner.history), desc="tune",
                   unit="measurement", disable=None) as bar):
