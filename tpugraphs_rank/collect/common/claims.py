@@ -85,10 +85,9 @@ class Claims:
     """
     try:
       with self._lock:
-        latest, now = self._latest(), self._now()
+        latest = self._latest()
         taken: list[str] = []
-        free = [stem for stem in stems if stem not in latest
-                or self._is_free(stem, latest[stem], now)]
+        free = self._free(stems, latest)
         most = max(min(most, len(free) // (2 * machines)), 1)
         for stem in free:
           if len(taken) == most:
@@ -109,11 +108,23 @@ class Claims:
     """Gives a program back that this machine has not measured."""
     self._end(stem, RELEASED)
 
+  def free(self, stems: Iterable[str]) -> list[str]:
+    """The programs that nobody measures or has measured."""
+    with self._lock:
+      return self._free(stems, self._latest())
+
   def measured_elsewhere(self, stems: Iterable[str]) -> list[str]:
     """The programs that other machines measure right now."""
-    latest, now = self._latest(), self._now()
-    return [stem for stem in stems if stem in latest and stem not in self._held
-            and not self._is_free(stem, latest[stem], now) and stem not in self._done]
+    with self._lock:
+      free = set(self._free(stems, self._latest()))
+      return [stem for stem in stems
+              if stem not in free and stem not in self._held and stem not in self._done]
+
+  def _free(self, stems: Iterable[str], latest: dict[str, _Claim]) -> list[str]:
+    """The programs that can be claimed."""
+    now = self._now()
+    return [stem for stem in stems if stem not in latest
+            or self._is_free(stem, latest[stem], now)]
 
   def _end(self, stem: str, state: str) -> None:
     with self._lock:

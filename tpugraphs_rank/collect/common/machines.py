@@ -151,12 +151,16 @@ def measure(shared: pathlib.Path, stems: Sequence[str], sharing: Sharing,
       has_time = work(lambda most: claims.take(others, most, len(_names(shared)) or 1),
                       claims.finish)
       busy = claims.measured_elsewhere(others)
-      if not (busy and sharing.wait and has_time):
+      if not (sharing.wait and has_time):
         return busy
-      if len(busy) != waiting:
-        waiting = len(busy)
-        logging.info("waiting for %d programs that other machines measure", waiting)
-      time.sleep(min(_POLL_S, sharing.stale_s / 2))
+      while busy and not claims.free(others):
+        if len(busy) != waiting:
+          waiting = len(busy)
+          logging.info("waiting for %d programs that other machines measure", waiting)
+        time.sleep(min(_POLL_S, sharing.stale_s / 2))
+        busy = claims.measured_elsewhere(others)
+      if not busy and not claims.free(others):
+        return []
 
 
 def _names(shared: pathlib.Path) -> list[str]:
