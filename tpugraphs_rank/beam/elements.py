@@ -33,13 +33,13 @@ class Result(NamedTuple):
   """The result of an input.
 
   Attributes:
-    index: of the input.
+    number: of the input.
     value: what the task returned; None after an error.
     error: class and message of the error; None without one.
     logs: logger, level and message of each line that the task logged.
   """
 
-  index: int
+  number: int
   value: Any
   error: tuple[str, str] | None
   logs: list[tuple[str, int, str]]
@@ -99,7 +99,7 @@ def read_results(folder: pathlib.Path) -> dict[int, Result]:
     for kind, content in _lines(path):
       if kind == _FINISHED:
         result = Result(*_decoded(content))
-        results[result.index] = result
+        results[result.number] = result
   return results
 
 
@@ -111,7 +111,7 @@ def unfinished_of(folder: pathlib.Path, pid: int) -> list[int]:
       if kind == _STARTED:
         started[int(content)] = None
       else:
-        started.pop(Result(*_decoded(content)).index, None)
+        started.pop(Result(*_decoded(content)).number, None)
   return list(started)
 
 
