@@ -1,6 +1,7 @@
 """The commands with --runner write the same bytes as without it, and damaged inputs fail alone."""
 
 import filecmp
+import functools
 import json
 import pathlib
 import shutil
@@ -96,10 +97,21 @@ def test_describe(tmp_path):
   _both(tmp_path, "describe", "--collection", descriptor, status=1)
 
 
-@pytest.fixture(name="run")
-def fixture_run(request, tmp_path):
-  tiny = request.getfixturevalue("tiny_tile_run")
-  return tiny.descriptor, shutil.copytree(tiny.path, tmp_path / "run")
+@pytest.fixture(name="run", scope="module")
+def fixture_run(tiny_tile_run, tmp_path_factory):
+  """A descriptor and a run on it. The run is loaded once, because its model is traced each time."""
+  from tpugraphs_rank.training import run as run_lib
+  folder = tmp_path_factory.mktemp("run")
+  data = shutil.copytree(tiny_tile_run.descriptor.parent, folder / "data")
+  run_dir = shutil.copytree(tiny_tile_run.path, folder / "run")
+  descriptor = data / tiny_tile_run.descriptor.name
+  config = run_dir / "config.json"
+  config.write_text(config.read_text().replace(str(tiny_tile_run.descriptor), str(descriptor)))
+  load = functools.cache(run_lib.load_run)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(run_lib, "load_run", lambda path, strict=False, prior="analytic": load(
+        str(path), strict, prior))
+    yield descriptor, run_dir
 
 
 def test_predict(run, tmp_path):
@@ -117,21 +129,23 @@ def test_predict(run, tmp_path):
 
 def test_predicting_a_damaged_graph(run, tmp_path):
   descriptor, run_dir = run
-  data = shutil.copytree(descriptor.parent, tmp_path / "data")
-  config = run_dir / "config.json"
-  config.write_text(config.read_text().replace(str(descriptor), str(data / descriptor.name)))
-  damaged = sorted((data / "test").iterdir())[0]
-  damaged.write_bytes(damaged.read_bytes()[:100])
-  words = ("predict", "--run_dir", run_dir, "--failures", tmp_path / "f.json")
-  done = commands.run(*words)
-  assert done.returncode == app.SOME_SKIPPED and "(1 rows)" in done.stdout, done.stderr
-  assert f"warning: skipped: {damaged}" in done.stderr
-  [failure] = json.loads((tmp_path / "f.json").read_text())
-  assert failure["input"] == str(damaged) and failure["error"] == "DataError"
-  (run_dir / "submission_part.csv").unlink()
-  done = commands.run(*words, "--strict")
-  assert done.returncode == 1 and str(damaged) in done.stderr
-  assert not (run_dir / "submission_part.csv").exists()
+  damaged = sorted((descriptor.parent / "test").iterdir())[0]
+  content = damaged.read_bytes()
+  words = ("predict", "--run_dir", run_dir, "--output", tmp_path / "p.csv",
+           "--failures", tmp_path / "f.json")
+  try:
+    damaged.write_bytes(content[:100])
+    done = commands.run(*words)
+    assert done.returncode == app.SOME_SKIPPED and "(1 rows)" in done.stdout, done.stderr
+    assert f"warning: skipped: {damaged}" in done.stderr
+    [failure] = json.loads((tmp_path / "f.json").read_text())
+    assert failure["input"] == str(damaged) and failure["error"] == "DataError"
+    (tmp_path / "p.csv").unlink()
+    done = commands.run(*words, "--strict")
+    assert done.returncode == 1 and str(damaged) in done.stderr
+    assert not (tmp_path / "p.csv").exists()
+  finally:
+    damaged.write_bytes(content)
 
 
 def test_ranking_several_files(run, tmp_path):

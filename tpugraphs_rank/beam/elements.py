@@ -25,7 +25,7 @@ from tpugraphs_rank import work
 
 _TASK, _INPUTS, _RESULTS = "task", "inputs", "results"
 _LOGGER = "tpugraphs_rank"
-# The first character of a line of results: an input was started, or it has a result.
+# A line of results has one of these characters, the number of the input, a space, and the result.
 _STARTED, _FINISHED = "s", "r"
 
 
@@ -79,7 +79,7 @@ def write_task(folder: pathlib.Path, task: work.Task[Any, Any]) -> None:
 
 
 def write_inputs(folder: pathlib.Path, inputs: Sequence[tuple[int, Any]]) -> None:
-  """Writes inputs, with their indices, in the order in which they are handed out."""
+  """Writes inputs, with their numbers, in the order in which they are handed out."""
   with files.atomic_write(folder / _INPUTS) as file:
     for one in inputs:
       file.write(_encoded(one).encode() + b"\n")
@@ -92,35 +92,50 @@ def read_inputs(folder: str) -> Iterator[str]:
       yield line.rstrip("\n")
 
 
-def read_results(folder: pathlib.Path) -> dict[int, Result]:
-  """The results so far, by index."""
-  results = {}
-  for path in folder.glob(f"{_RESULTS}-*"):
-    for kind, content in _lines(path):
-      if kind == _FINISHED:
-        result = Result(*_decoded(content))
-        results[result.number] = result
-  return results
+class Stored(NamedTuple):
+  """Where a result is: results may be larger than memory.
+
+  Attributes:
+    path: the file.
+    offset: of its line, in bytes.
+  """
+
+  path: pathlib.Path
+  offset: int
+
+  def read(self) -> Result:
+    """Reads the result."""
+    with open(self.path, "rb") as file:
+      file.seek(self.offset)
+      return Result(*_decoded(file.readline().split()[1]))
+
+
+def find_results(folder: pathlib.Path) -> dict[int, Stored]:
+  """The results so far, by the number of the input."""
+  return {number: Stored(path, offset) for path in sorted(folder.glob(f"{_RESULTS}-*"))
+          for kind, number, offset in _lines(path) if kind == _FINISHED}
 
 
 def unfinished_of(folder: pathlib.Path, pid: int) -> list[int]:
   """The inputs that a process of this machine has started and not finished."""
   started: dict[int, None] = {}
   for path in folder.glob(f"{_RESULTS}-{pid}-*"):
-    for kind, content in _lines(path):
+    for kind, number, _ in _lines(path):
       if kind == _STARTED:
-        started[int(content)] = None
+        started[number] = None
       else:
-        started.pop(Result(*_decoded(content)).number, None)
+        started.pop(number, None)
   return list(started)
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
-  """Yields kind and content of each complete line."""
-  with open(path, encoding="ascii") as lines:
+def _lines(path: pathlib.Path) -> Iterator[tuple[str, int, int]]:
+  """Yields kind, number of the input and offset of each complete line."""
+  offset = 0
+  with open(path, "rb") as lines:
     for line in lines:
-      if line.endswith("\n"):
-        yield line[0], line[1:-1]
+      if line.endswith(b"\n"):
+        yield chr(line[0]), int(line[1:line.index(b" ")]), offset
+      offset += len(line)
 
 
 def _encoded(value: Any) -> str:
@@ -128,7 +143,7 @@ def _encoded(value: Any) -> str:
   return base64.b64encode(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)).decode("ascii")
 
 
-def _decoded(text: str) -> Any:
+def _decoded(text: str | bytes) -> Any:
   return pickle.loads(base64.b64decode(text))
 
 
@@ -149,8 +164,8 @@ class Process(beam.DoFn):
   def process(self, element: str, *args: Any, **kwargs: Any) -> None:
     if here.stopped:
       raise errors.PipelineError("it was stopped")
-    index, item = _decoded(element)
-    self._write(_STARTED, str(index))
+    number, item = _decoded(element)
+    self._write(_STARTED, number, "")
     loaded = _loaded(self._folder)
     value, failure = None, None
     with loaded.lock, _captured_logs() as logs:
@@ -161,10 +176,10 @@ class Process(beam.DoFn):
       except Exception as error:  # A fault of the task must not lose the work on other inputs.
         failure = type(error).__name__, traceback.format_exc().strip()
     (self._done if failure is None else self._failed).inc()
-    self._write(_FINISHED, _encoded(tuple(Result(index, value, failure, logs))))
+    self._write(_FINISHED, number, _encoded(tuple(Result(number, value, failure, logs))))
 
-  def _write(self, kind: str, content: str) -> None:
-    self._file.write(f"{kind}{content}\n")
+  def _write(self, kind: str, number: int, content: str) -> None:
+    self._file.write(f"{kind}{number} {content}\n")
     self._file.flush()
 
   def finish_bundle(self) -> None:

@@ -76,19 +76,20 @@ class BeamEngine:
       elements.write_task(folder, task)
       results = self._results(folder, items, order)
       for index in range(len(items)):
-        yield results.pop(index).outcome()
+        result = results[index]
+        yield (result.read() if isinstance(result, elements.Stored) else result).outcome()
 
   def _results(self, folder: pathlib.Path, items: Sequence[Any], order: Sequence[int]
-               ) -> dict[int, elements.Result]:
+               ) -> dict[int, elements.Stored | elements.Result]:
     lost: dict[int, elements.Result] = {}
-    results: dict[int, elements.Result] = {}
+    results: dict[int, elements.Stored] = {}
     for _ in range(_MOST_DEATHS + 1):
       waiting = [index for index in order if index not in results and index not in lost]
       if not waiting:
         return {**results, **lost}
       elements.write_inputs(folder, [(index, items[index]) for index in waiting])
       dead = self._run(folder)
-      results = elements.read_results(folder)
+      results = elements.find_results(folder)
       if not dead:
         break
       # What a dead worker was processing may have killed it, for instance by its size.
@@ -128,8 +129,8 @@ def _shown(item: Any) -> str:
   waiting = [item]
   while waiting:
     one = waiting.pop(0)
-    if isinstance(one, pathlib.Path):
+    if isinstance(one, pathlib.Path) or (isinstance(one, str) and pathlib.PurePath(one).suffix):
       return str(one)
     if isinstance(one, (tuple, list)):
-      waiting += one
+      waiting = [*one, *waiting]
   return str(item)
