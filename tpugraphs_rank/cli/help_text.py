@@ -15,7 +15,8 @@ _INDENT = 30
 _BY_TYPE = {"int": "N", "float": "X", "comma separated list of strings": "A,B,..."}
 # Texts that name files, folders or other things by name.
 _BY_NAME = {
-    "run_dir": "DIR", "data_root": "DIR", "npz": "DIR", "packed_root": "DIR",
+    "run_dir": "DIR", "data_root": "DIR", "npz": "DIR", "packed_root": "DIR", "work_folder": "DIR",
+    "failures": "FILE", "runner": "NAME",
     "initial_checkpoint": "DIR", "hlo": "FILE", "graphs": "FILE", "real": "FILE", "train": "FILE",
     "valid": "FILE", "test": "FILE", "critic_graphs": "FILE", "labels_from": "FILE",
     "results": "FILE", "submission": "FILE", "sample": "FILE", "output": "PATH", "input": "PATH",
