@@ -55,8 +55,8 @@ def engine() -> work.Engine:
     return work.HERE
   if importlib.util.find_spec("apache_beam") is None:
     raise errors.CompatibilityError(
-        "--runner needs Apache Beam, which is not installed in this environment; install it with "
-        "`pip install apache-beam`")
+        "--runner needs Apache Beam, which is not installed in this environment; "
+        "`pip install apache-beam` installs it")
   with _without_warnings():
     from tpugraphs_rank.beam import engine as beam_engine
   try:
