@@ -2,6 +2,7 @@
 
 import filecmp
 import functools
+import importlib.util
 import json
 import pathlib
 import shutil
@@ -179,6 +180,13 @@ def test_mistakes_are_one_line(flags, message, tmp_path):
   done = commands.run("pack", "--collection=tile:xla_cpu", "--output", tmp_path / "p", *flags)
   assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
   assert not (tmp_path / "p").exists()
+
+
+def test_without_beam(monkeypatch, tmp_path):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  done = commands.run("pack", "--collection=tile:xla_cpu", "--output", tmp_path, *DIRECT)
+  assert done.returncode == 1
+  assert "--runner needs Apache Beam" in done.stderr and "`pip install" in done.stderr
 
 
 @pytest.mark.slow

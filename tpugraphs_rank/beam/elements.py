@@ -61,11 +61,9 @@ class _Here:
   """The pipeline that runs in this process, whose workers may be here, too.
 
   Attributes:
-    running: whether there is one.
     stopped: whether it should end.
   """
 
-  running = False
   stopped = False
 
 
@@ -163,7 +161,7 @@ class Process(beam.DoFn):
 
   def process(self, element: str, *args: Any, **kwargs: Any) -> None:
     if here.stopped:
-      raise errors.PipelineError("it was stopped")
+      return  # Nobody reads the results any more.
     number, item = _decoded(element)
     self._write(_STARTED, number, "")
     loaded = _loaded(self._folder)
