@@ -16,7 +16,7 @@ program, and intervals are over programs.
   adaptive      the tuner without a prior, the default of the command `tune`
   adaptive_prior   the tuner with the ranker's scores as its prior
 
-TPE needs Optuna, an extra: `pip install 'tpugraphs_rank[study]'`. Without it, the others run.
+TPE needs Optuna, an extra: `pip install 'tpugraphs_rank[sweep]'`. Without it, the others run.
 """
 
 from collections.abc import Callable

@@ -38,7 +38,7 @@ def test_every_strategy_measures_the_default_first_and_nothing_twice(pool, name)
 
 
 def test_tpe_measures_configurations_of_the_pool(pool) -> None:
-  pytest.importorskip("optuna", reason="needs the extra `study`")
+  pytest.importorskip("optuna", reason="needs the extra `sweep`")
   order = tuning_study.tpe(pool, 8, 0)
   assert order[0] == 0 and len(set(order)) == len(order) == 8
 

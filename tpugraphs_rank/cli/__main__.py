@@ -45,6 +45,8 @@ _PARTS = ("the finished parts are kept", "output")
 GROUPS: dict[str, dict[str, Command]] = {
     "Train and evaluate": {
         "train": Command("Train a ranker on a collection; run it again to resume", True, "", _RUN),
+        "sweep": Command("Search the settings of a training with Optuna; run it again to resume",
+                         True),
         "evaluate": Command("Evaluate a run on a split and compare it with baselines", True),
         "predict": Command("Rank every graph of a split and write a part of a submission", True),
         "compare": Command("Compare runs with each other, graph by graph", True, "RUN RUN ..."),

@@ -334,3 +334,61 @@ def gain_against_budget(
     if handles:
       figure.legend(handles.values(), handles, loc="outside lower center", ncols=4)
     _save(figure, path)
+
+
+def sweep(path: files.PathLike, metric: str, higher_is_better: bool,
+          trials: Sequence[tuple[int, float, bool, Mapping[str, Any]]],
+          importance: Mapping[str, float]) -> None:
+  """Plots the trials of a sweep: the metric by trial, and against each setting.
+
+  Args:
+    path: the PNG file.
+    metric: the name of the metric.
+    higher_is_better: whether larger values are better.
+    trials: for each trial its number, its metric, whether it was trained to the end, and its
+      settings.
+    importance: the share of the variance that each setting explains; may be empty.
+
+  Raises:
+    OutputError: the file cannot be written.
+  """
+  ordered = sorted(trials, key=lambda trial: trial[0])
+  names = list(dict.fromkeys(name for *_, settings in ordered for name in settings))
+  names.sort(key=lambda name: -importance.get(name, 0.0))
+  columns = min(len(names) + 1, 4)
+  rows = -(-(len(names) + 1) // columns)
+  values = np.array([value for _, value, _, _ in ordered])
+  full = np.array([is_full for _, _, is_full, _ in ordered])
+  with matplotlib.rc_context(_STYLE):
+    figure, axes = _figure(rows, columns, 3.1 * columns, 2.6 * rows, sharey=True)
+    for axis in axes.flat[len(names) + 1:]:
+      axis.set_visible(False)
+    for axis, name in zip(axes.flat, [None, *names]):
+      if name is None:
+        places = np.array([number for number, *_ in ordered])
+        running = np.maximum.accumulate if higher_is_better else np.minimum.accumulate
+        axis.step(places[full], running(values[full]), where="post", color=COLOURS[0], linewidth=1)
+        axis.set(title="best so far", xlabel="trial", ylabel=metric.replace("_", " "))
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+      else:
+        chosen = [settings.get(name) for *_, settings in ordered]
+        numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool)
+                      for value in chosen)
+        texts = list(dict.fromkeys(map(str, chosen)))
+        places = np.array(chosen, float) if numeric else np.array(
+            [texts.index(str(value)) for value in chosen], float)
+        if not numeric:
+          axis.set_xticks(range(len(texts)), texts)
+        elif places.min() > 0 and places.max() > 8 * places.min():
+          axis.set_xscale("log")
+        elif all(isinstance(value, int) for value in chosen):
+          axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        share = f" ({importance[name]:.0%})" if name in importance else ""
+        axis.set(title=name + share)
+      for which, colour, label in ((full, COLOURS[0], "finished"),
+                                   (~full, COLOURS[7], "ended early")):
+        if which.any():
+          axis.plot(places[which], values[which], "o", color=colour, markersize=4, alpha=0.8,
+                    label=label)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    _save(figure, path)

@@ -1,0 +1,1 @@
+"""Sweeps: the settings of a training are searched with Optuna."""
