@@ -35,6 +35,8 @@ class _Pipeline(threading.Thread):
     self.result: Any = None
     self.state: str | None = None
     self.error: BaseException | None = None
+    # Before Python 3.13, a `join` that a signal interrupts takes the thread for ended.
+    self.done = threading.Event()
 
   def run(self) -> None:
     try:
@@ -42,6 +44,8 @@ class _Pipeline(threading.Thread):
       self.state = self.result.wait_until_finish()
     except BaseException as error:
       self.error = error
+    finally:
+      self.done.set()
 
 
 def run(pipeline: beam.Pipeline, name: str, folder: pathlib.Path) -> list[int]:
@@ -63,9 +67,8 @@ def run(pipeline: beam.Pipeline, name: str, folder: pathlib.Path) -> list[int]:
   with _quiet():
     thread.start()
     try:
-      while thread.is_alive():
-        thread.join(_POLL_SECONDS)
-        dead = worker.dead(folder) if thread.is_alive() else []
+      while not thread.done.wait(_POLL_SECONDS):
+        dead = worker.dead(folder)
         if dead:
           _end(thread, folder)
           return dead
@@ -92,7 +95,7 @@ def _end(thread: _Pipeline, folder: pathlib.Path) -> None:
   for pid in worker.stop(folder):
     with contextlib.suppress(OSError):
       os.kill(pid, signal.SIGKILL)
-  thread.join(_PATIENCE)
+  thread.done.wait(_PATIENCE)
 
 
 @contextlib.contextmanager
