@@ -133,8 +133,8 @@ def define_flags() -> None:
   flags.DEFINE_list("hlo", [], "More programs: files with HLO.")
   flags.DEFINE_list("only", [], "Only programs whose file names contain one of these words.")
   flags.DEFINE_string("output", "runs/tuning_live", "Folder of the measurements.")
-  flags.DEFINE_integer("measurements", 25, "Measurements of a program.", lower_bound=2)
-  flags.DEFINE_integer("random", 40, "Random configurations to measure, including the default; "
+  flags.DEFINE_integer("measurements", 20, "Measurements of a program.", lower_bound=2)
+  flags.DEFINE_integer("random", 30, "Random configurations to measure, including the default; "
                        "0: none.", lower_bound=0)
   flags.DEFINE_integer("seed", 0, "Seed.")
   flags.DEFINE_string("results", None, "File of the results.")
