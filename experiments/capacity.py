@@ -3,7 +3,7 @@
   python -m experiments.capacity
   python -m experiments.capacity --times 1,10,100 --workers 1,16,256
 
-Reads the costs in results/benchmark.json and the efficiencies in results/scaling.json, prints a
+Reads the costs in results/benchmark.json and the CPU efficiencies in results/scaling.json, prints a
 table, and writes results/capacity.json. The model, in CPU seconds of one core:
 
   packing     configurations x configurable nodes x CPU seconds of one configurable node's layout,
@@ -163,7 +163,8 @@ def plan(benchmark: dict[str, Any], scaling: dict[str, Any], times: int, workers
     lists = run_config.BatchConfig().batch_size
     cpu = [times * cpu_hours(one, costs, job, configurable) for one in data]
     most = [lists if job == "training" else times * one.programs for one in data]
-    efficiency = min(measured["efficiency_after_start"] or 1.0, 1.0)
+    # CPU seconds, because other programs on the machine influence them less.
+    efficiency = min(measured["cpu_efficiency"] or 1.0, 1.0)
     rows.append({
         "job": job, "times": times, "cpu_hours": sum(cpu),
         "packed_gb": (times * sum(packed_gb(one, costs, configurable) for one in data)

@@ -26,8 +26,10 @@ def test_efficiencies():
   assert two["efficiency_after_start"] == (42 - 1) / (2 * (30 - 5))
   assert two["cpu_efficiency"] == (40 - 1) / (50 - 6)
   assert predicting["efficiency_after_start"] is None
-  assert "| packing | without Beam | 42.0 | 1.0 | 40.0 |  |  |" in scaling.table(
-      {"summary": scaling.summary(rows)})
+  results = {"summary": scaling.summary(rows), "load": 0.1, "cores": 2}
+  assert "| packing | without Beam | 42.0 | 1.0 | 40.0 |  |  |  |" in scaling.table(results)
+  assert "Other programs" not in scaling.table(results)
+  assert "(load 7 on 2 cores)" in scaling.table({**results, "load": 7.0})
 
 
 def test_the_programs_and_a_case(tmp_path, monkeypatch):
@@ -70,7 +72,7 @@ def test_hours_of_workers():
 
 def test_the_plan_from_the_benchmark():
   benchmark = files.read_json(ROOT / "results" / "benchmark.json")
-  summary = [{"part": part, "processes": 2, "efficiency_after_start": 0.9, "start_wall_s": 10.0}
+  summary = [{"part": part, "processes": 2, "cpu_efficiency": 0.9, "start_wall_s": 10.0}
              for part in scaling.PARTS]
   once, hundred = (capacity.plan(benchmark, {"summary": summary}, times, [1, 4], 0.1)
                    for times in (1, 100))
