@@ -69,7 +69,8 @@ def axis_lengths(graph: graphs.LayoutGraph) -> np.ndarray:
   minor = np.where(last >= 0, np.take_along_axis(lengths, np.maximum(last, 0), axis=1), 0)
   each = np.log2(np.maximum(np.concatenate([lengths, minor], axis=1), 1.0))[tensors]
   parts = np.split(each, [lengths.shape[1]], axis=2)
-  return np.concatenate([part.reshape(len(nodes), -1) for part in parts], axis=1)
+  return np.concatenate([part.reshape(len(nodes), part.shape[1] * part.shape[2])
+                         for part in parts], axis=1)
 
 
 def tile_rows(graph: graphs.TileGraph, costs: bool = False) -> np.ndarray:
