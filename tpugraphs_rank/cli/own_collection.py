@@ -11,8 +11,11 @@ from tpugraphs_rank import files
 from tpugraphs_rank.cli import featurize
 from tpugraphs_rank.cli import make_collection
 from tpugraphs_rank.collect.common import protocol
+from tpugraphs_rank.collect.hlo import prepare
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.hlo import convert
+from tpugraphs_rank.hlo import reading
+from tpugraphs_rank.hlo import tuning_pb2
 
 _DESCRIPTOR = "collection.json"
 
@@ -41,16 +44,13 @@ def described(folder: files.PathLike) -> dict[str, Any]:
           "description": collection.description}
 
 
-def add(measured: pathlib.Path, program: str, content: bytes, folder: files.PathLike
-        ) -> make_collection.Written:
+def add(measured: pathlib.Path, folder: files.PathLike) -> make_collection.Written:
   """Adds measurements to a collection, which is created if it does not exist.
 
   Those of an earlier `tune` of the same program are replaced.
 
   Args:
-    measured: the raw file of one program.
-    program: its name.
-    content: what identifies it.
+    measured: the raw file of one program, `measured.pb` of `tune`.
     folder: the collection's folder.
 
   Raises:
@@ -58,7 +58,10 @@ def add(measured: pathlib.Path, program: str, content: bytes, folder: files.Path
     OutputError: the folder cannot be written.
   """
   values = described(folder)
-  stem = convert.unique_names([f"{program}-{hashlib.sha256(content).hexdigest()[:8]}"])[0]
+  data = reading.read_raw(measured).modules[0]
+  program = prepare.without_positions(tuning_pb2.ModuleTuningData(module=data.module))
+  digest = hashlib.sha256(program.SerializeToString(deterministic=True)).hexdigest()
+  stem = convert.unique_names([f"{data.module.name}-{digest[:8]}"])[0]
   with tempfile.TemporaryDirectory(prefix="tpugraphs_rank-") as temporary:
     named = pathlib.Path(temporary) / f"{stem}.pb"
     shutil.copyfile(measured, named)

@@ -94,9 +94,7 @@ def main(argv: list[str]) -> None:
   print(summary(result))
   print(f"tuned program: {output / 'tuned.hlo.pb'} and tuned.mlir\nreport: {output / tune.RESULT}")
   if values.add_to:
-    written = own_collection.add(
-        output / tune.MEASURED, program.name,
-        program.data.module.SerializeToString(deterministic=True), values.add_to)
+    written = own_collection.add(output / tune.MEASURED, values.add_to)
     print(f"added to {written.path}; {written.report[0]}\nnext: {written.command}")
 
 

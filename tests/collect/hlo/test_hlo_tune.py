@@ -13,6 +13,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank.collect.hlo import prepare
 from tpugraphs_rank.collect.hlo import session
 from tpugraphs_rank.collect.hlo import tune
+from tpugraphs_rank.collect.hlo import wire
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.hlo import reading
 
@@ -135,6 +136,20 @@ def test_a_folder_belongs_to_one_program(tmp_path, path) -> None:
       tmp_path / "g.pb", small_programs.perceptron(batch=8)))
   with pytest.raises(errors.RunDirectoryError):
     tune.tune(tmp_path / "out", other, text, tune.Settings(measurements=2))
+
+
+def test_a_program_that_was_exported_again_is_the_same(tmp_path, path) -> None:
+  program, text = prepare.read(path)
+  tune.tune(tmp_path / "out", program, text, tune.Settings(measurements=2))
+  moved, text = prepare.read(path)
+  module = moved.data.module
+  module.id = 7
+  module.MergeFromString(wire.encoded(17, b"frames"))
+  for computation in module.computations:
+    for instruction in computation.instructions:
+      instruction.MergeFromString(wire.encoded(7, b"line 12"))
+  result = tune.tune(tmp_path / "out", moved, text, tune.Settings(measurements=3))
+  assert result["measurements"] == 3
 
 
 def test_an_interval_is_that_of_a_further_process() -> None:

@@ -14,6 +14,7 @@ from tpugraphs_rank.candidates import tile_spaces
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.common import protocol
 from tpugraphs_rank.collect.hlo import folder as folder_lib
+from tpugraphs_rank.collect.hlo import wire
 from tpugraphs_rank.hlo import compression
 from tpugraphs_rank.hlo import examples
 from tpugraphs_rank.hlo import file_types
@@ -23,6 +24,9 @@ from tpugraphs_rank.hlo import tuning_pb2
 
 _FIXED = ("kind", "program", "seed", "protocol", "xla_flags")
 _RANKED = ".ranked.json"
+_METADATA = 7  # HloInstructionProto.metadata
+# Fields of HloModuleProto: id, which counts the programs of a process, and stack_frame_index.
+_MODULE_POSITIONS = (5, 17)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,15 +131,34 @@ def prepare(output: pathlib.Path, program: programs.HloProgram, text: str,
   prepare_data(output, data, text, program.source, settings)
 
 
+def without_positions(data: tuning_pb2.ModuleTuningData) -> tuning_pb2.ModuleTuningData:
+  """A program without positions in its source, which change with every edit of the source."""
+  result = tuning_pb2.ModuleTuningData()
+  result.CopyFrom(data)
+  module = result.module
+  content = wire.without(module.SerializeToString(), _MODULE_POSITIONS)
+  module.Clear()
+  module.MergeFromString(content)
+  for computation in module.computations:
+    for instruction in computation.instructions:
+      content = wire.without(instruction.SerializeToString(), (_METADATA,))
+      instruction.Clear()
+      instruction.MergeFromString(content)
+  return result
+
+
 def prepare_data(output: pathlib.Path, data: tuning_pb2.ModuleTuningData, text: str, source: str,
                  settings: Settings) -> None:
   """Writes the folder of a program with any number of runs; see `prepare`."""
   folder_lib.configurations_of(data, folder_lib.sites_of(data, source), source)
   measuring = dataclasses.replace(protocol.LAYOUT, budget_ns=settings.budget_ms * 1_000_000)
   content = data.SerializeToString(deterministic=True)
+  identity = without_positions(data).SerializeToString(deterministic=True)
+  if text:
+    identity += protocol.normalised_hlo(text).encode()
   plans.store(output, {
       "kind": "hlo", "source": source, "seed": settings.seed,
-      "program": hashlib.sha256(content + text.encode()).hexdigest(),
+      "program": hashlib.sha256(identity).hexdigest(),
       "protocol": dataclasses.asdict(measuring), "program_limit": settings.program_limit,
       "xla_flags": settings.xla_flags,
       "programs": [{"stem": folder_lib.STEM}]}, _FIXED, "programs")
