@@ -13,6 +13,7 @@ The study keeps what it has written: run it again to continue.
 from collections.abc import Mapping, Sequence
 import os
 import pathlib
+import shutil
 import subprocess
 from typing import Any
 
@@ -27,6 +28,7 @@ from tpugraphs_rank import run_config
 from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.collect import environment
+from tpugraphs_rank.data import registry
 from tpugraphs_rank.training import run_directory
 
 RECIPE = "layout_xla_random"
@@ -36,7 +38,8 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 BEFORE: dict[str, Any] = {
     "batch_size": 8, "max_configs": 16, "lists_per_graph": 8, "segment_mode": "backprop",
     "max_nodes": 1000, "hidden_width": 32, "mlp_layers": 2, "aggregation": "symmetric",
-    "head_widths": [32], "l2_regularization": 0.0001}
+    "head_widths": [32], "l2_regularization": 0.0001, "learning_rate": 0.001,
+    "warmup_steps": 50, "layout_join": "add", "layout_scale": 1.0, "layout_extents": False}
 _WHOLE = {**BEFORE, "batch_size": 1, "segment_mode": "full"}
 _RATE = {**_WHOLE, "learning_rate": 0.003}
 _SIZED = {**_RATE, "layout_join": "sized"}
@@ -53,6 +56,9 @@ RULES: dict[str, dict[str, Any]] = {
     "public_norm": {**_PUBLIC, "model_options": {"norm": True}},
 }
 _PUBLIC_MODEL = "public_rule"
+# Three fifths of a measured program's configurations teach, and others judge.
+_NEW_CONFIGURATIONS: dict[str, Any] = {
+    "split_by": "configuration", "train_fraction": 0.6, "valid_fraction": 0.3}
 
 
 def define_flags() -> None:
@@ -65,6 +71,9 @@ def define_flags() -> None:
   flags.DEFINE_list("public_seconds", ["6", "20", "60"], "The same for the public rule.")
   flags.DEFINE_integer("programs", 20, "Maximum number of programs.", lower_bound=3)
   flags.DEFINE_integer("configurations", 300, "Configurations of each program.", lower_bound=10)
+  flags.DEFINE_string("graph", None, "A measured layout graph (.npz): rules are also compared on "
+                      "new configurations of this program.")
+  flags.DEFINE_list("graph_rules", ["before", "scaled", "extents"], "Rules to compare on --graph.")
   flags.DEFINE_list("nodes", ["1000", "5000"], "Least and most nodes of a program.")
 
 
@@ -84,6 +93,19 @@ def export(folder: pathlib.Path) -> None:
                              "above); run the same command again")
 
 
+def one_program(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Writes a collection of one measured program; returns its descriptor's path."""
+  target = folder / "npz" / path.name
+  target.parent.mkdir(parents=True, exist_ok=True)
+  if not target.exists():
+    shutil.copyfile(path, target)
+  files.write_json(folder / "collection.json", {
+      "name": "layout:one:program", "kind": "layout", "target": "tpu_v3", "path": "npz",
+      "splits": {registry.WHOLE: 1}, "files": {registry.WHOLE: [path.name]},
+      "has_runtimes": {registry.WHOLE: True}})
+  return folder / "collection.json"
+
+
 def config_of(collection: str, rule: Mapping[str, Any], seed: int) -> run_config.RunConfig:
   """The configuration of a rule's training: the recipe with the rule's changes.
 
@@ -101,11 +123,21 @@ def config_of(collection: str, rule: Mapping[str, Any], seed: int) -> run_config
 
 def case(path: pathlib.Path, config: run_config.RunConfig, seconds: Sequence[float]
          ) -> dict[str, Any]:
-  """The stored curve of a training, or that of a new one."""
+  """The stored curve of a training, or that of a new one.
+
+  Raises:
+    RunDirectoryError: the file was written with other settings.
+  """
+  settings = {"hash": config_lib.stable_hash(config), "seconds": list(seconds)}
   if not path.exists():
     from experiments.scale import training
-    files.write_json(path, training.train(config, training.Budget(tuple(seconds))))
-  return files.read_json(path)
+    result = training.train(config, training.Budget(tuple(seconds)))
+    files.write_json(path, {"settings": settings, "result": result})
+  stored = files.read_json(path)
+  if stored["settings"] != settings:
+    raise errors.RunDirectoryError(
+        f"{path} was written with other settings; choose another --output, or delete the file")
+  return stored["result"]
 
 
 def summary(cases: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
@@ -148,11 +180,16 @@ def table(results: Mapping[str, Any]) -> str:
       ["rule", "steps a second", *seconds, "tau in training", "top-1", "top-10"], rows)
 
 
+def program_table(results: Mapping[str, Any]) -> str:
+  """The same for new configurations of one measured program."""
+  return table(results["one_program"])
+
+
 def main(argv: Sequence[str]) -> int:
   """Runs the study."""
   del argv
   values = flags.FLAGS
-  for rule in values.rules:
+  for rule in (*values.rules, *values.graph_rules):
     if rule not in RULES:
       raise errors.UnknownNameError(
           f"unknown rule {rule!r}; expected one of: {', '.join(RULES)}")
@@ -164,20 +201,42 @@ def main(argv: Sequence[str]) -> int:
   name = f"{values.programs}_{least}_{most}_{values.configurations}"
   collection = labels.write(output / "hlo", output / name, values.configurations, least, most,
                             values.programs, seed=0)
-  cases = {}
-  for rule in values.rules:
-    configs = [config_of(str(collection), RULES[rule], int(seed)) for seed in values.seeds]
-    public = configs[0].model.model == _PUBLIC_MODEL
-    seconds = list(map(float, values.public_seconds if public else values.seconds))
-    cases[rule] = [case(output / name / "cases" / f"{rule}.{config.training.seed}.json", config,
-                        seconds) for config in configs]
-  results = {**run_directory.environment(), "seeds": [int(seed) for seed in values.seeds],
-             "recipe": RECIPE, "settings_before": BEFORE,
-             "settings": {rule: RULES[rule] for rule in values.rules}, "rules": summary(cases)}
+  seeds = list(map(int, values.seeds))
+  seconds = [list(map(float, listed)) for listed in (values.seconds, values.public_seconds)]
+  results = {**run_directory.environment(), "seeds": seeds, "recipe": RECIPE,
+             "settings": {rule: RULES[rule] for rule in values.rules},
+             "rules": _compared(collection, values.rules, seeds, seconds, {})}
+  if values.graph is not None:
+    path = files.expanded(values.graph)
+    one = one_program(path, output / path.stem)
+    results["one_program"] = {"graph": path.stem, "rules": _compared(
+        one, values.graph_rules, seeds, seconds, _NEW_CONFIGURATIONS)}
   if values.results is not None:
     files.write_json(values.results, results)
   print(table(results))
+  if values.graph is not None:
+    print(program_table(results))
   return 0
+
+
+def _compared(collection: pathlib.Path, rules: Sequence[str], seeds: Sequence[int],
+              seconds: Sequence[Sequence[float]], changes: Mapping[str, Any]) -> dict[str, Any]:
+  """The figures of rules on a collection, from the cases next to its descriptor.
+
+  Args:
+    collection: path of the descriptor.
+    rules: their names.
+    seeds: of the trainings.
+    seconds: CPU seconds of the evaluations, and those of the public rule.
+    changes: further settings.
+  """
+  cases = {}
+  for rule in rules:
+    configs = [config_of(str(collection), {**RULES[rule], **changes}, seed) for seed in seeds]
+    public = configs[0].model.model == _PUBLIC_MODEL
+    cases[rule] = [case(collection.parent / "cases" / f"{rule}.{config.training.seed}.json",
+                        config, seconds[public]) for config in configs]
+  return summary(cases)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
 from experiments import quality_study
+from experiments import scale_study
 from experiments import soak_tables
 from experiments import tpu_layout_tables
 from experiments import tuning_study
@@ -46,6 +47,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "tpu_layouts_across": tpu_layout_tables.across,
     "calibration": calibration_check.table,
     "quality": quality_study.table,
+    "scale_study": scale_study.table,
+    "scale_study_program": scale_study.program_table,
     "tuning": tuning_study.table,
     "benchmark_speedups": report.speedup_table,
     "benchmark_streaming": report.streaming_table,
@@ -64,7 +67,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 # Several tables come from one file. Its name is that of the table without the suffix.
 _SUFFIXES = ("summary", "unseen_groups", "differences", "speedups", "streaming", "sizes",
              "distances", "predictors", "graphs", "tau", "apart", "details", "across", "inputs",
-             "kills")
+             "kills", "program")
 _SOURCES = {name: re.sub(f"_({'|'.join(_SUFFIXES)})$", "", name) for name in TABLES}
 
 

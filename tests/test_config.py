@@ -293,7 +293,7 @@ def test_the_file_may_be_a_run_directorys_config_json(tmp_path):
 
 def test_a_comment_in_the_file_is_left_out(tmp_path):
   path = tmp_path / "settings.json"
-  path.write_text(json.dumps({"comment": "why", "training": {"seed": 5}}))
+  path.write_text(json.dumps({"comment": "how", "note": "why", "training": {"seed": 5}}))
   assert _resolved("--config", str(path)).training.seed == 5
 
 

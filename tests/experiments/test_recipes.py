@@ -35,7 +35,8 @@ def test_every_public_collection_has_a_recipe():
     kind = registry.get_collection(name).kind
     assert config.training.validation_metric == (
         "top5_slowdown" if kind == "tile" else "kendall_tau")
-    assert (config.batch.segment_mode == "full") == (kind == "tile")
+    # Whole programs one by one: the study of training rules by CPU second.
+    assert (config.batch.segment_mode, config.batch.batch_size == 1) == ("full", kind == "layout")
 
 
 def _assert_names_its_command(path: pathlib.Path, command: str, *flags: str) -> None:

@@ -5,13 +5,18 @@ import pytest
 
 from experiments import scale_study
 from experiments.scale import labels
+from tests import synthetic
 from tests.hlo import modules
+from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
+from tpugraphs_rank import run_config
 from tpugraphs_rank.costs import layout_assignment
 from tpugraphs_rank.costs import layout_orders
 from tpugraphs_rank.costs import targets
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import registry
+from tpugraphs_rank.hlo import output
 from tpugraphs_rank.hlo import reading
 
 _PRODUCT = b"""HloModule product
@@ -100,6 +105,24 @@ def test_summary_and_table():
   assert lines[0] == ("| rule | steps a second | tau, 6 s | tau, 20 s | tau, 60 s | "
                       "tau in training | top-1 | top-10 |")
   assert lines[2] == "| before | 2.0 | 0.200 | 0.300 |  | 0.500 | 10.0 % | 2.0 % |"
+
+
+def test_a_case_of_other_settings_is_refused(tmp_path):
+  path = tmp_path / "case.json"
+  config = run_config.RunConfig()
+  files.write_json(path, {"result": {"curve": []}, "settings": {
+      "hash": config_lib.stable_hash(config), "seconds": [1.0]}})
+  assert scale_study.case(path, config, [1.0]) == {"curve": []}
+  with pytest.raises(errors.RunDirectoryError, match="case.json was written with other settings"):
+    scale_study.case(path, config, [2.0])
+
+
+def test_a_measured_program_is_a_collection(tmp_path):
+  source = tmp_path / "measured.npz"
+  output.write_graph(source, synthetic.layout_graph(0).arrays())
+  collection = registry.get_collection(scale_study.one_program(source, tmp_path / "one"))
+  (path,) = (collection.location() / name for name in collection.files["all"])
+  assert path.read_bytes() == source.read_bytes()
 
 
 def test_every_rule_is_a_configuration():

@@ -7,6 +7,7 @@ from tpugraphs_rank import config
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 
+_IGNORED = ("comment", "note")
 _FOLDER = pathlib.Path(__file__).resolve().parent
 
 
@@ -38,7 +39,7 @@ def path(name_or_path: files.PathLike) -> pathlib.Path:
 def read(name_or_path: files.PathLike) -> Any:
   """The settings in a recipe, a JSON file, or a run directory's config.json.
 
-  A top-level "comment" is ignored, because JSON has no comments.
+  The top-level texts "comment" and "note" are ignored, because JSON has no comments.
 
   Raises:
     MissingDataError: there is no such file or recipe.
@@ -49,4 +50,4 @@ def read(name_or_path: files.PathLike) -> Any:
     return stored
   if set(stored) == {"config", "hash", "about"}:
     return stored["config"]
-  return {key: value for key, value in stored.items() if key != "comment"}
+  return {key: value for key, value in stored.items() if key not in _IGNORED}
