@@ -48,7 +48,7 @@ RUN = "bundled:layout_xla_cpu_mixed"
 # public file.
 _PACKED = (10_004, 121, 2_000)
 # (nodes, configurations) of the program that is scored.
-_SCORED = (10_000, 2_000)
+_SCORED = (10_000, 250)
 _TINY = (20, 2)
 _SECONDS = ("wall_s", "cpu_s", "start_wall_s", "start_cpu_s")
 _ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS",
