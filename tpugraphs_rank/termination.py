@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import contextlib
+import os
 import signal
 import threading
 from types import FrameType
@@ -68,3 +69,43 @@ def signals_end_at_once() -> Iterator[None]:
   finally:
     for number, handler in zip(numbers, before):
       signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def signals_end_with(message: str) -> Iterator[None]:
+  """Lets Ctrl-C and SIGTERM end the process during the block, also while it waits in a library.
+
+  A thread notices the signal, prints the message, and ends the process without cleaning up, as
+  SIGKILL would.
+
+  Args:
+    message: one line for the standard error.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+
+  def watch() -> None:
+    while number := os.read(reader, 1):
+      if number[0] in numbers:
+        with contextlib.suppress(OSError):
+          os.write(2, f"{message}\n".encode())
+        os._exit(128 + number[0])
+
+  numbers = (signal.SIGINT, signal.SIGTERM)
+  # A handler in Python, so that the number is written to the pipe as soon as the signal arrives.
+  before = [signal.signal(number, lambda *_: None) for number in numbers]
+  other = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+  thread = threading.Thread(target=watch, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    signal.set_wakeup_fd(other)
+    for number, handler in zip(numbers, before):
+      signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    os.close(writer)
+    thread.join()
+    os.close(reader)

@@ -58,11 +58,11 @@ def run_process(*words: Any, cwd: pathlib.Path = ROOT, **options: Any
                         stdin=subprocess.DEVNULL, check=False, **options)
 
 
-def started(program: str, *arguments: Any) -> subprocess.Popen[str]:
+def started(program: str, *arguments: Any, **options: Any) -> subprocess.Popen[str]:
   """Starts a Python program, and returns when it has printed "ready". It reads its input next."""
   process = subprocess.Popen(
       [sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT, text=True,
-      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+      stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
   assert process.stdout is not None and process.stdout.readline() == "ready\n"
   return process
 

@@ -107,7 +107,7 @@ def test_one_device_needs_no_strategy():
   assert alone.from_chief(values) is values
   alone.check_equal("settings", [1])
   alone.wait()
-  with pytest.raises(tf.errors.UnavailableError), alone.reporting_lost_processes():
+  with pytest.raises(tf.errors.UnavailableError), alone.together():
     raise tf.errors.UnavailableError(None, None, "not a matter of processes")
 
 

@@ -198,10 +198,18 @@ class Distribution:
     self.added(np.zeros(1))
 
   @contextlib.contextmanager
-  def reporting_lost_processes(self) -> Iterator[None]:
-    """Raises a TrainingError where another process has ended or cannot be reached."""
+  def together(self) -> Iterator[None]:
+    """The training itself. Raises a TrainingError where another process ends or is not reached.
+
+    With several processes, Ctrl-C and SIGTERM end this one at once: it may wait for another one
+    inside of TensorFlow, where Python handles no signals.
+    """
+    ends = (contextlib.nullcontext() if self._processes == 1 else termination.signals_end_with(
+        "interrupted; the run up to its last checkpoint is kept; the same command for all "
+        "processes resumes"))
     try:
-      yield
+      with ends:
+        yield
     except _LOST as error:
       if self._processes == 1:
         raise

@@ -21,7 +21,6 @@ from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import run_config
-from tpugraphs_rank import termination
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import element_types
 from tpugraphs_rank.data import mixing
@@ -223,10 +222,9 @@ class Trainer:
       raise errors.ConfigError(f"stop_after is {stop_after!r}; expected a whole number from 1, or "
                                "None")
     directory = run_directory.RunDirectory(run_dir)
-    with self.distribution.reporting_lost_processes():
+    with self.distribution.together():
       if not self.distribution.is_chief:
-        with termination.signals_end_at_once():
-          return self._follow(directory)
+        return self._follow(directory)
       with directory.locked(wait):
         return self._train_in(directory, stop_after)
 
