@@ -34,7 +34,8 @@ _log = logging.getLogger("tpugraphs_rank.chakra")
 def define_flags() -> None:
   """Defines the command's flags."""
   default = graphs.Settings()
-  flags.DEFINE_multi_string("input", None, "A trace, or a folder of them. May be repeated.",
+  flags.DEFINE_multi_string("input", None, "A trace, or a folder with traces directly in it. May "
+                            "be repeated.",
                             required=True)
   flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
   flags.DEFINE_list("attributes", list(default.attributes), "Attributes of a node, from: "

@@ -59,8 +59,8 @@ _OF_TRAINING = ("control", "max_operators", "subgraphs", "min_nodes", "max_nodes
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_list("input", None, "Traces: files, or folders of files (.et, .json, also .gz).",
-                    required=True)
+  flags.DEFINE_list("input", None, "Traces: files, or folders with files directly in them (.et, "
+                    ".json, also .gz).", required=True)
   flags.DEFINE_string("output", None, "Folder of the results.", required=True)
   flags.DEFINE_integer("count", 100, "Number of synthetic graphs.", lower_bound=1)
   flags.DEFINE_string("nodes", None, "Numbers of nodes of the synthetic graphs, MIN:MAX. By "
