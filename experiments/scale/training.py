@@ -65,8 +65,10 @@ def train(config: run_config.RunConfig, budget: Budget) -> dict[str, Any]:
   known = [_limited(member, budget.valid_configs)
            for member in data.train[:budget.train_programs]]
   curve: list[dict[str, Any]] = []
-  used, count, losses = 0.0, 0, []
+  losses: list[float] = []
+  used, count = 0.0, 0
   for end in budget.seconds:
+    losses = losses[-1:] if used >= end else []
     while used < end:
       before = time.process_time()
       losses.append(float(step(first)["loss"]))
@@ -77,10 +79,9 @@ def train(config: run_config.RunConfig, budget: Budget) -> dict[str, Any]:
       train_tau = evaluate(known, scorer(known))["tau"]
       measures = evaluate(valid, scorer(valid))
     curve.append({"seconds": round(used, 1), "steps": count,
-                  "loss": round(float(np.mean(losses or [np.nan])), 4),
+                  "loss": round(float(np.mean(losses)), 4),
                   "train_tau": train_tau, **measures})
     print(config.model.model, curve[-1], flush=True)
-    losses = []
   return {"steps_per_second": round(count / used, 3), "trace_seconds": round(trace, 1),
           "parameters": sum(int(np.prod(v.shape)) for v in model.trainable_variables),
           "curve": curve}
@@ -103,11 +104,15 @@ def _limited(member: batches.PreparedGraph, count: int) -> batches.PreparedGraph
 
 def evaluate(prepared: Sequence[batches.PreparedGraph], scores: Sequence[np.ndarray]
              ) -> dict[str, float]:
-  """Means over programs of tau, and of the slowdowns of the best of the first k."""
+  """Means over programs of tau, and of the slowdowns of the best of the first k.
+
+  Programs without an order of runtimes have no tau; the mean of none is 0.
+  """
   measures: dict[str, list[float]] = {}
   for member, values in zip(prepared, scores):
     times = member.runtimes[member.choice]
     measures.setdefault("tau", []).append(metrics.kendall_tau(times, values))
     for k in TOPS:
       measures.setdefault(f"top{k}_slowdown", []).append(metrics.topk_slowdown(times, values, k))
-  return {name: round(float(np.mean(values)), 4) for name, values in measures.items()}
+  return {name: round(float(np.mean([value for value in values if np.isfinite(value)] or [0.0])), 4)
+          for name, values in measures.items()}

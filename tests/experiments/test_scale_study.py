@@ -6,6 +6,7 @@ import pytest
 from experiments import scale_study
 from experiments.scale import labels
 from tests import synthetic
+from tests.experiments import scripts
 from tests.hlo import modules
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
@@ -131,3 +132,29 @@ def test_every_rule_is_a_configuration():
   for rule in scale_study.RULES.values():
     config = scale_study.config_of("layout:xla_cpu:mixed", rule, 3)
     assert config.training.seed == 3 and config.optimizer.schedule == "constant"
+
+
+@pytest.mark.slow
+def test_the_study_end_to_end(product, tmp_path, monkeypatch):
+  def export(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("resnet.0", "unet.0", "gru.0"):
+      (folder / f"{name}_forward.pb").write_bytes(product.SerializeToString())
+
+  monkeypatch.setattr(scale_study, "export", export)
+  measured = tmp_path / "measured.npz"
+  output.write_graph(measured, synthetic.layout_graph(0, num_configs=40).arrays())
+  results = tmp_path / "results.json"
+  arguments = ("--output", tmp_path / "build", "--rules", "extents,public_norm", "--seconds", "0.1",
+               "--public_seconds", "0.1,0.2", "--programs", "3", "--configurations", "12",
+               "--nodes", "1,10", "--graph", measured, "--graph_rules", "before",
+               "--results", results)
+  first = scripts.run("scale_study", *arguments)
+  assert first.returncode == 0, first.stderr
+  stored = files.read_json(results)
+  assert set(stored["rules"]) == {"extents", "public_norm"}
+  assert [len(rule["curve"]) for rule in stored["rules"].values()] == [1, 2]
+  for rule in (*stored["rules"].values(), *stored["one_program"]["rules"].values()):
+    assert all(-1 <= point["tau"]["mean"] <= 1 for point in rule["curve"])
+  table = first.stdout[first.stdout.index("| rule |"):]
+  assert scripts.run("scale_study", *arguments).stdout == table  # From the stored cases.
