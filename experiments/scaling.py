@@ -5,8 +5,8 @@
 
 Writes results/scaling.json. 0 processes means without Beam, in the command's own process. Each case
 runs in a process of its own and with one thread in each process, so that one process uses one core.
-The graphs are copies of one synthetic layout program for each part. Each case is measured with a
-tiny program as well, which gives the seconds of its start: Beam, its workers, loading the run. The
+The graphs are copies of one synthetic layout program for each part. Each case is measured with few
+configurations as well, which gives the seconds of its start: Beam, its workers, loading the run. The
 results of all cases are compared byte by byte. Run nothing else at the same time.
 
 The efficiency of p processes is t / (p T): t and T are the seconds without Beam and with p
@@ -49,7 +49,10 @@ RUN = "bundled:layout_xla_cpu_mixed"
 _PACKED = (10_004, 121, 2_000)
 # (nodes, configurations) of the program that is scored.
 _SCORED = (10_000, 250)
-_TINY = (20, 2)
+# The program that the start is measured with: as large as the other, so that the same functions are
+# traced, but with few configurations. Each process gets one.
+_START = (10_000, 6)
+_MOST_PROCESSES = 64
 _SECONDS = ("wall_s", "cpu_s", "start_wall_s", "start_cpu_s")
 _ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS",
                "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -77,6 +80,8 @@ def one_case(part: str, processes: int, folder: pathlib.Path) -> dict[str, Any]:
     engine = beam_engine.BeamEngine("DirectRunner", [
         f"--direct_num_workers={processes}", "--direct_running_mode=multi_processing"])
   sources = sorted((folder / part).glob("*.npz"))
+  if part.endswith("-start"):
+    sources = sources[:max(processes, 1)]
   collection = registry.Collection("layout:scaling", "layout", "synthetic", {"all": len(sources)})
   with tempfile.TemporaryDirectory(dir=folder) as name:
     output = pathlib.Path(name)
@@ -109,12 +114,13 @@ def write_programs(folder: pathlib.Path, graphs: int) -> None:
   for part in PARTS:
     (folder / part).mkdir(parents=True)
     (folder / f"{part}-start").mkdir()
-    _save(folder / f"{part}-start" / "g0.npz", *_TINY)
+    _save(folder / f"{part}-start" / "g0.npz", *_START)
   packing.write_source(folder / "packing" / "g0.npz", *_PACKED)
   _save(folder / "predicting" / "g0.npz", *_SCORED)
   for part in PARTS:
-    for number in range(1, graphs):
-      os.link(folder / part / "g0.npz", folder / part / f"g{number}.npz")
+    for name, count in ((part, graphs), (f"{part}-start", _MOST_PROCESSES)):
+      for number in range(1, count):
+        os.link(folder / name / "g0.npz", folder / name / f"g{number}.npz")
 
 
 def _save(path: pathlib.Path, nodes: int, configs: int) -> None:

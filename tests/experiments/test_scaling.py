@@ -35,9 +35,11 @@ def test_efficiencies():
 def test_the_programs_and_a_case(tmp_path, monkeypatch):
   monkeypatch.setattr(scaling, "_PACKED", (6, 3, 20))
   monkeypatch.setattr(scaling, "_SCORED", (20, 3))
+  monkeypatch.setattr(scaling, "_START", (20, 2))
+  monkeypatch.setattr(scaling, "_MOST_PROCESSES", 2)
   scaling.write_programs(tmp_path, 3)
   assert len(list(tmp_path.glob("packing/*.npz"))) == 3
-  assert len(list(tmp_path.glob("predicting-start/*.npz"))) == 1
+  assert len(list(tmp_path.glob("predicting-start/*.npz"))) == 2
   done = scaling.one_case("packing", 0, tmp_path)
   assert done["wall_s"] > 0 and len(done["hash"]) == 32
   assert done["hash"] == scaling.one_case("packing", 0, tmp_path)["hash"]
