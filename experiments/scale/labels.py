@@ -21,7 +21,7 @@ network, and the models of the study never see the simulation.
 """
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def arrays_of(module: hlo_pb2.HloModuleProto, configs: int, seed: int, source: s
   Raises:
     DataError: the program is damaged, or nothing in it can be configured.
   """
-  arrays = hlo_graph.graph_arrays(module, 0, source)
+  arrays: dict[str, Any] = hlo_graph.graph_arrays(module, 0, source)
   requests = layouts.Requests(layouts.sites(module, None, source), tile_spaces.TPU)
   if not requests.slots:
     raise errors.DataError(f"{source} has no dot, convolution or reshape with several layouts")

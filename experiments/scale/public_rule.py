@@ -9,6 +9,7 @@ does afterwards, so a step costs less here.
 """
 
 from collections.abc import Mapping
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -90,7 +91,7 @@ class PublicRule(interface.SegmentTraining):
     weights = tf.math.rsqrt(tf.gather(degree, ends[:, 0]) * tf.gather(degree, ends[:, 1]))
     for kernel, of_layouts in zip(self._kernels, self._configs[1:]):
       projected = configured(
-          layers.on_rows(lambda rows, k=kernel: tf.matmul(rows, k.kernel), hidden), of_layouts)
+          layers.on_rows(functools.partial(tf.matmul, b=kernel.kernel), hidden), of_layouts)
       received = tf.reshape(states.sparse_matmul(
           ends, weights, count, tf.reshape(projected, [count, -1])), tf.shape(projected))
       received = tf.ensure_shape(received, [None, None, kernel.units])
