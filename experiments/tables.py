@@ -13,6 +13,7 @@ from absl import flags
 
 from experiments import augmentation_study
 from experiments import calibration_check
+from experiments import capacity
 from experiments import chakra_study
 from experiments import comparison_tables
 from experiments import cone_study
@@ -20,6 +21,7 @@ from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
 from experiments import quality_study
+from experiments import scaling
 from experiments import scale_study
 from experiments import soak_tables
 from experiments import tpu_layout_tables
@@ -61,6 +63,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "augmentation": augmentation_study.readme_table,
     "augmentation_labels": label_study.readme_table,
     "augmentation_layout": augmentation_study.readme_table,
+    "scaling": scaling.table,
+    "capacity": capacity.table,
     "soak_inputs": soak_tables.inputs,
     "soak_kills": soak_tables.kills,
 }
