@@ -180,9 +180,9 @@ def table(results: dict[str, Any]) -> str:
   counts = list(results["plan"][0]["hours"])
   shown = lambda value: f"{value:,.1f} h" if value >= 0.1 else f"{60 * value:.1f} min"
   return tables.markdown(
-      ["job", "size", "CPU hours", *(f"{count} workers" for count in counts)],
+      ["job", "size", "CPU hours", *(f"{count} worker{'s' * (count != '1')}" for count in counts)],
       [[row["job"], f"{row['times']} x TpuGraphs", f"{row['cpu_hours']:,.1f}",
-        *(shown(row["hours"][count]) for count in counts)] for row in results["plan"]]) + "\n"
+        *(shown(row["hours"][count]) for count in counts)] for row in results["plan"]])
 
 
 def define_flags() -> None:

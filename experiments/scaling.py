@@ -6,8 +6,8 @@
 Writes results/scaling.json. 0 processes means without Beam, in the command's own process. Each case
 runs in a process of its own and with one thread in each process, so that one process uses one core.
 The graphs are copies of one synthetic layout program for each part. Each case is measured with few
-configurations as well, which gives the seconds of its start: Beam, its workers, loading the run. The
-results of all cases are compared byte by byte. Run nothing else at the same time.
+configurations as well, which gives the seconds of its start: Beam, its workers, loading the run.
+The results of all cases are compared byte by byte. Run nothing else at the same time.
 
 The efficiency of p processes is t / (p T): t and T are the seconds without Beam and with p
 processes. It is given for whole cases, and for what is left of each after its start, which is what
@@ -164,7 +164,7 @@ def table(results: dict[str, Any]) -> str:
       [[row["part"], str(row["processes"] or "without Beam"), f"{row['wall_s']:.1f}",
         f"{row['start_wall_s']:.1f}", f"{row['cpu_s']:.1f}", shown(row.get("efficiency")),
         shown(row.get("efficiency_after_start")), shown(row.get("cpu_efficiency"))]
-       for row in results["summary"]]) + "\n"
+       for row in results["summary"]])
   if results["load"] > 0.25 * results["cores"]:
     text += (f"\nOther programs used the machine during this measurement (load "
              f"{results['load']:.0f} on {results['cores']} cores). Only the CPU seconds and the "
