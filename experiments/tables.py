@@ -21,8 +21,8 @@ from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
 from experiments import quality_study
-from experiments import scaling
 from experiments import scale_study
+from experiments import scaling
 from experiments import soak_tables
 from experiments import tpu_layout_tables
 from experiments import tuning_study
