@@ -21,8 +21,8 @@ from tpugraphs_rank.data import npz
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import tile_prior
 
-# Limits of the graphs that are scored together: number, and bytes of their arrays. Larger graphs are
-# scored alone, so that several processes have the same amount of work.
+# Limits of the graphs that are scored together: number, and bytes of their arrays. Larger graphs
+# are scored alone, so that several processes have the same amount of work.
 _GROUP_GRAPHS = 16
 _GROUP_BYTES = 2 * 2**20
 # Errors that concern one graph.
