@@ -1,5 +1,6 @@
 """Settings of all tests."""
 
+import gc
 import os
 import pathlib
 import tempfile
@@ -47,6 +48,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   """Puts the tests of the long files first."""
   places = {name: place for place, name in enumerate(_LONG_FILES)}
   items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
+def pytest_collection_finish() -> None:
+  """Exempts modules and test items from garbage collection, which would visit them each time."""
+  gc.collect()
+  gc.freeze()
 
 
 class TinyRun(NamedTuple):
