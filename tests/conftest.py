@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import sys
 import tempfile
 from typing import NamedTuple
 
@@ -51,9 +52,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-  """Exempts modules and test items from garbage collection, which would visit them each time."""
+  """Saves time that all tests would lose."""
+  # Garbage collection need not visit modules and test items each time.
   gc.collect()
   gc.freeze()
+  # Keras wraps each call of a layer, to shorten tracebacks. Here they should be long.
+  tensorflow = sys.modules.get("tensorflow")
+  if tensorflow is not None:
+    tensorflow.debugging.disable_traceback_filtering()
 
 
 class TinyRun(NamedTuple):

@@ -1,6 +1,5 @@
 """Regular expressions of descriptors: matched as Python does, refused, and limited in time."""
 
-
 import pytest
 
 from tests.helpers import timing

@@ -78,7 +78,7 @@ def test_a_sweep_finds_good_settings(tmp_path):
   assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("stop_at", [1, 37])
+@pytest.mark.parametrize("stop_at", [pytest.param(1, marks=pytest.mark.slow), 37])
 def test_a_resumed_sweep_equals_an_uninterrupted_one(tmp_path, stop_at):
   whole = _run(tmp_path / "whole", Training())
   with pytest.raises(KeyboardInterrupt):

@@ -77,6 +77,7 @@ def test_the_same_prediction(runs):
     np.testing.assert_array_equal(scores[0][name], scores[1][name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", ["tile"], indirect=True)
 def test_a_run_resumes_with_either_kind_of_files(runs, tmp_path):
   configs = {how: run_directory.RunDirectory(path).read_config() for how, path in runs.items()}

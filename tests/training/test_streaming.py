@@ -22,7 +22,8 @@ def _plain(case, prepared):
   return case.scores([prepared], max_configs=1000)[0]
 
 
-@pytest.mark.parametrize("distinct", [True, False, None])
+@pytest.mark.parametrize("distinct", [
+    True, False, pytest.param(None, marks=pytest.mark.slow)])  # None: one of the others.
 @pytest.mark.parametrize("budget", [1, 20_000, 2 ** 30])
 def test_scores_do_not_depend_on_memory_or_execution_path(case, budget, distinct):
   choice = np.random.default_rng(0).permutation(60)[:50]
@@ -58,6 +59,8 @@ def test_wider_states_are_counted_as_wider():
                  model_attention_reference=500) > plain
 
 
+@pytest.mark.parametrize(
+    "case", [pytest.param("residual_gnn", marks=pytest.mark.slow), "attention_gnn"], indirect=True)
 def test_less_memory_means_more_chunks(case, monkeypatch):
   prepared = case.prepare(case.graphs[0])
   for distinct in (True, False):

@@ -98,6 +98,8 @@ def test_every_operation_has_a_gpu_kernel(trained):
     assert gpu_kernels.ops_without_gpu_kernels(concrete) == set()
 
 
+@pytest.mark.parametrize(
+    "trained", [pytest.param("plain", marks=pytest.mark.slow), "everything"], indirect=True)
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(trained, tmp_path):
   interrupted = trainer.Trainer(trained.config).train(tmp_path, stop_after=1)
   assert interrupted.state == "interrupted" and interrupted.epochs == 1
@@ -234,6 +236,6 @@ def test_training_learns_the_order_of_the_training_configurations(tmp_path, kind
 def test_divergence_stops_training(tmp_path):
   config = small_runs.settings(small_runs.collection(tmp_path / "data"),
                                optimizer_learning_rate=1e3, optimizer_warmup_steps=0,
-                               model_num_convolutions=16)
+                               model_num_convolutions=8)
   with pytest.raises(errors.TrainingError, match=r"^step 2 \(epoch 1\): loss .*learning_rate"):
     trainer.Trainer(config).train(tmp_path / "run")
