@@ -13,7 +13,7 @@ EXECUTED = (
     "README.md", "examples/README.md", "docs/index.md", "docs/how_it_works/metrics.md",
     "docs/tutorials/rank_your_program.md", "docs/tutorials/export_your_program.md",
     "docs/tutorials/train_on_your_data.md", "docs/tutorials/generate_graphs.md",
-    "docs/tutorials/chakra_traces.md")
+    "docs/tutorials/chakra_traces.md", "docs/tutorials/many_machines.md")
 # What a page says before a block that differs from the rule "executed":
 #   <!-- test: not executed -->, <!-- test: needs the network -->, <!-- test: use FILE as NAME -->,
 #   <!-- test: executed with JAX -->, which is in the collector's environment.
