@@ -10,14 +10,16 @@ show a fault are kept in `tests/soak/corpus`, which the tests read again.
 import argparse
 import collections
 from collections.abc import Sequence
+import fcntl
 import hashlib
 import json
+import multiprocessing
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from typing import Any
 
 from tests.soak import inputs
@@ -28,7 +30,8 @@ from tpugraphs_rank.training import run_directory
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
 _ROOT = CORPUS.parents[2]
-_BATCH = 500
+_BATCH = 2000
+_MEMORY = "/dev/shm"  # A folder in memory: inputs are small, and there are many.
 _LARGEST = 1 << 14  # Bytes of an input that is kept.
 
 
@@ -38,7 +41,7 @@ def _batch(name: str, seed: int, count: int, corpus: pathlib.Path) -> dict[str, 
   counts: collections.Counter[str] = collections.Counter()
   types: collections.Counter[str] = collections.Counter()
   faults: dict[str, str] = {}
-  with tempfile.TemporaryDirectory() as temporary:
+  with tempfile.TemporaryDirectory(dir=_MEMORY if os.path.isdir(_MEMORY) else None) as temporary:
     folder = pathlib.Path(temporary)
     mutated = list(inputs.mutations(reader, seed, count, folder))
     reader.read(_sound(reader, folder))  # Imports, before the memory is limited.
@@ -66,22 +69,61 @@ def _sound(reader: readers.Reader, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _run_batch(name: str, seed: int, count: int, corpus: pathlib.Path) -> dict[str, Any]:
-  code = ("import json, pathlib, sys; from tests.soak import __main__ as soak; "
-          "print('result ' + json.dumps(soak._batch(sys.argv[1], int(sys.argv[2]), "
-          "int(sys.argv[3]), pathlib.Path(sys.argv[4]))))")
-  done = subprocess.run(
-      [sys.executable, "-c", code, name, str(seed), str(count), str(corpus)], cwd=_ROOT, text=True,
-      capture_output=True, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
-  for line in done.stdout.splitlines():
-    if line.startswith("result "):
-      return json.loads(line.removeprefix("result "))
-  return {"counts": {"untyped": 1}, "types": {}, "faults": {
-      f"batch {seed} ended the process with status {done.returncode}": done.stderr[-2000:]}}
+  """Runs a batch in a fork of this process, which has imported what readers need."""
+  context = multiprocessing.get_context("fork")
+  receiver, sender = context.Pipe(duplex=False)
+
+  def work() -> None:
+    with open(os.devnull, "wb") as null:  # What readers log.
+      os.dup2(null.fileno(), 1)
+      os.dup2(null.fileno(), 2)
+    try:
+      sender.send(_batch(name, seed, count, corpus))
+    except Exception:
+      sender.send(_ended(seed, traceback.format_exc()))
+
+  process = context.Process(target=work)
+  process.start()
+  sender.close()
+  try:
+    return receiver.recv()
+  except EOFError:
+    process.join()
+    return _ended(seed, f"status {process.exitcode}")
+  finally:
+    process.join()
 
 
-def _soak_inputs(report: dict[str, Any], arguments: argparse.Namespace, deadline: float) -> None:
+def _ended(seed: int, why: str) -> dict[str, Any]:
+  return {"counts": {"untyped": 1}, "types": {}, "faults": {f"batch {seed} ended early": why}}
+
+
+def _stored(path: pathlib.Path) -> dict[str, Any]:
+  return files.read_json(path) if path.exists() else {"readers": {}, "commands": {}}
+
+
+def _store(path: pathlib.Path, section: str, name: str, entry: dict[str, Any]) -> None:
+  """Replaces one entry of the results. Other soaks may write the other entries meanwhile."""
+  folder = os.open(path.parent, os.O_RDONLY)
+  try:
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    stored = _stored(path)
+    sections = {key: stored[key] for key in ("readers", "commands")}
+    sections[section][name] = entry
+    files.write_json(path, {
+        **run_directory.environment(), "command": "python -m tests.soak", "seeds": [0],
+        "limits": {"seconds": inputs.SECONDS, "bytes": inputs.MEMORY}, **sections})
+  finally:
+    os.close(folder)
+
+
+def _soak_inputs(arguments: argparse.Namespace, deadline: float) -> int:
+  """Soaks the readers; returns the number of faults."""
+  if arguments.readers:
+    readers.import_all()
+  faults = 0
   for name in arguments.readers:
-    entry = report["readers"].setdefault(
+    entry = _stored(arguments.results)["readers"].get(
         name, {"inputs": 0, "batches": 0, "counts": {}, "types": {}, "faults": {}, "seconds": 0.0})
     while entry["inputs"] < arguments.inputs and time.monotonic() < deadline:
       count = min(_BATCH, arguments.inputs - entry["inputs"])
@@ -94,13 +136,17 @@ def _soak_inputs(report: dict[str, Any], arguments: argparse.Namespace, deadline
       entry["inputs"] += count
       entry["batches"] += 1
       entry["seconds"] = round(entry["seconds"] + time.monotonic() - start, 1)
-      files.write_json(arguments.results, report)
+      _store(arguments.results, "readers", name, entry)
     print(f"{name:<16} {entry['inputs']:6d} inputs, {entry['counts']}", flush=True)
+    faults += len(entry["faults"])
+  return faults
 
 
-def _soak_kills(report: dict[str, Any], arguments: argparse.Namespace, deadline: float) -> None:
+def _soak_kills(arguments: argparse.Namespace, deadline: float) -> int:
+  """Kills the commands; returns the number of faults."""
+  faults = 0
   for name in arguments.commands:
-    entry = report["commands"].setdefault(
+    entry = _stored(arguments.results)["commands"].get(
         name, {"kills": 0, "trials": 0, "lost": 0, "different": 0, "leftovers": 0})
     # A trial may end before its first kill.
     while (entry["kills"] < arguments.kills and entry["trials"] < 2 * arguments.kills
@@ -109,8 +155,10 @@ def _soak_kills(report: dict[str, Any], arguments: argparse.Namespace, deadline:
           kills.COMMANDS[name], entry["trials"], arguments.kills - entry["kills"])
       for key, number in result.items():
         entry[key] += number
-      files.write_json(arguments.results, report)
+      _store(arguments.results, "commands", name, entry)
     print(f"{name:<16} {entry}", flush=True)
+    faults += sum(entry[key] for key in ("lost", "different", "leftovers"))
+  return faults
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -127,18 +175,9 @@ def main(words: Sequence[str] | None = None) -> int:
   parser.add_argument("--again", action="store_true", help="forget the results so far")
   arguments = parser.parse_args(words)
   deadline = time.monotonic() + arguments.hours * 3600
-  report: dict[str, Any] = {"readers": {}, "commands": {}}
-  if arguments.results.exists() and not arguments.again:
-    stored = files.read_json(arguments.results)
-    report = {key: stored[key] for key in report}
-  report = {**run_directory.environment(), "command": "python -m tests.soak", "seeds": [0],
-            "limits": {"seconds": inputs.SECONDS, "bytes": inputs.MEMORY}, **report}
-  _soak_inputs(report, arguments, deadline)
-  _soak_kills(report, arguments, deadline)
-  files.write_json(arguments.results, report)
-  faults = sum(len(entry["faults"]) for entry in report["readers"].values())
-  faults += sum(entry[key] for entry in report["commands"].values()
-                for key in ("lost", "different", "leftovers"))
+  if arguments.again:
+    arguments.results.unlink(missing_ok=True)
+  faults = _soak_inputs(arguments, deadline) + _soak_kills(arguments, deadline)
   print(f"{faults} faults; {arguments.results}")
   return 1 if faults else 0
 

@@ -525,3 +525,10 @@ _ALL = (
     Reader("layerdag_model", "input.npz", _sound_model, mutators.npz, _read_model, True),
 )
 READERS: Mapping[str, Reader] = {reader.name: reader for reader in _ALL}
+
+
+def import_all() -> None:
+  """Imports what readers import when they are called, so that forks of this process need not."""
+  from tests.synthesis.layerdag import test_model  # noqa: F401
+  from tpugraphs_rank.training import checkpoints  # noqa: F401
+  from tpugraphs_rank.training import stored_state  # noqa: F401
