@@ -10,6 +10,7 @@ show a fault are kept in `tests/soak/corpus`, which the tests read again.
 import argparse
 import collections
 from collections.abc import Sequence
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -24,7 +25,9 @@ from typing import Any
 
 from tests.soak import inputs
 from tests.soak import kills
+from tests.soak import long_commands
 from tests.soak import readers
+from tests.soak import warm
 from tpugraphs_rank import files
 from tpugraphs_rank.training import run_directory
 
@@ -144,20 +147,22 @@ def _soak_inputs(arguments: argparse.Namespace, deadline: float) -> int:
 
 def _soak_kills(arguments: argparse.Namespace, deadline: float) -> int:
   """Kills the commands; returns the number of faults."""
+  if not arguments.commands:
+    return 0
   faults = 0
-  for name in arguments.commands:
-    entry = _stored(arguments.results)["commands"].get(
-        name, {"kills": 0, "trials": 0, "lost": 0, "different": 0, "leftovers": 0})
-    # A trial may end before its first kill.
-    while (entry["kills"] < arguments.kills and entry["trials"] < 2 * arguments.kills
-           and time.monotonic() < deadline):
-      result = kills.trial(
-          kills.COMMANDS[name], entry["trials"], arguments.kills - entry["kills"])
-      for key, number in result.items():
-        entry[key] += number
-      _store(arguments.results, "commands", name, entry)
-    print(f"{name:<16} {entry}", flush=True)
-    faults += sum(entry[key] for key in ("lost", "different", "leftovers"))
+  with warm.Server() as server:
+    for name in arguments.commands:
+      entry = _stored(arguments.results)["commands"].get(
+          name, dataclasses.asdict(kills.Result()))
+      is_done = lambda: entry["kills"] >= arguments.kills or entry["trials"] >= 2 * arguments.kills
+      if not is_done() and time.monotonic() < deadline:
+        with kills.Soak(name, server) as soak:
+          # A trial may end before its first kill.
+          while not is_done() and time.monotonic() < deadline:
+            kills.total(entry, soak.trial(entry["trials"], arguments.kills - entry["kills"]))
+            _store(arguments.results, "commands", name, entry)
+      print(f"{name:<16} {entry}", flush=True)
+      faults += sum(entry[key] for key in ("lost", "different", "leftovers"))
   return faults
 
 
@@ -168,7 +173,7 @@ def main(words: Sequence[str] | None = None) -> int:
   parser.add_argument("--results", type=pathlib.Path, default=_ROOT / "results" / "soak.json")
   parser.add_argument("--corpus", type=pathlib.Path, default=CORPUS)
   parser.add_argument("--readers", type=listed, default=list(readers.READERS))
-  parser.add_argument("--commands", type=listed, default=list(kills.COMMANDS))
+  parser.add_argument("--commands", type=listed, default=list(long_commands.COMMANDS))
   parser.add_argument("--inputs", type=int, default=10_000, help="mutated inputs for each reader")
   parser.add_argument("--kills", type=int, default=50, help="kills of each command")
   parser.add_argument("--hours", type=float, default=6.0, help="begin nothing new after this time")

@@ -1,201 +1,183 @@
-"""Kills long commands at random times, resumes them, and compares with an uninterrupted run."""
+"""Kills long commands at random, resumes them, and compares with an uninterrupted run."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
-import hashlib
-import json
-import os
 import pathlib
 import random
-import signal
-import subprocess
+import shutil
 import sys
 import tempfile
-import time
 from typing import Any
-import zipfile
 
-import numpy as np
+from tests.soak import comparing
+from tests.soak import long_commands
+from tests.soak import warm
 
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Values that depend on the time, and those that name folders.
-_VARYING = frozenset({"seconds", "minutes", "time", "command", "created", "commit"})
+# Kills in a row before a command may end.
+_IN_A_ROW = 10
+# One of so many kills hits a new process, which may be importing; the others hit a fork.
+_NEW_PROCESS = 12
+# Seconds in which a new process imports what a fork has already.
+_IMPORT_SECONDS = 8.0
+_LEFTOVERS = (".partial", ".lock")
 
 
-@dataclasses.dataclass(frozen=True)
-class Command:
-  """A command that resumes.
+@dataclasses.dataclass
+class Result:
+  """What trials showed.
 
   Attributes:
-    words: the command; `{data}` is the folder of the inputs, `{out}` that of the results.
-    prepare: writes the inputs.
-    ignored: names of files whose content may differ.
-    exact: whether arrays must be equal to the last bit.
+    kills: processes that were killed.
+    at_operations: those of them that were killed before a certain operation on files.
+    new_processes: those of them that were new processes and not forks.
+    trials: runs that were killed several times, and ended at last.
+    lost: trials in which the command could not resume, or lost what it should keep.
+    different: trials whose result differs from that of an uninterrupted run.
+    leftovers: trials after which a temporary file or lock remained.
+    faults: what was wrong.
   """
 
-  words: Sequence[str]
-  prepare: Callable[[pathlib.Path], None]
-  ignored: frozenset[str] = frozenset({"train.log", "environment.json"})
+  kills: int = 0
+  at_operations: int = 0
+  new_processes: int = 0
+  trials: int = 0
+  lost: int = 0
+  different: int = 0
+  leftovers: int = 0
+  faults: list[str] = dataclasses.field(default_factory=list)
 
 
-def _collection(folder: pathlib.Path, graphs: int = 24) -> None:
-  from tests import synthetic
-  from tpugraphs_rank.data import npz
-  seed, counts = 0, {"train": graphs, "valid": 4, "test": 4}
-  for split, count in counts.items():
-    for _ in range(count):
-      graph = synthetic.tile_graph(seed, num_nodes=6, num_configs=12)
-      npz.save_graph(folder / split / f"{graph.name}.npz", graph)
-      seed += 1
-  (folder / "collection.json").write_text(json.dumps({
-      "name": "tile:tiny", "kind": "tile", "target": "chip", "splits": counts}))
+class Soak(contextlib.AbstractContextManager):
+  """A command with its inputs and the result of an uninterrupted run."""
 
+  def __init__(self, name: str, server: warm.Server):
+    """Prepares the inputs, and runs the command as a new process and as a fork.
 
-_TINY = ("--opcode_width=2", "--hidden_width=4", "--num_convolutions=1", "--head_widths=3",
-         "--batch_size=3", "--max_configs=6", "--lists_per_graph=1", "--notensorboard")
+    Raises:
+      RuntimeError: the command fails, or a fork writes something else than a new process.
+    """
+    self._name, self._command, self._server = name, long_commands.COMMANDS[name], server
+    self._temporary = tempfile.TemporaryDirectory(prefix="soak-")
+    self._folder = pathlib.Path(self._temporary.name)
+    self._data, self._out = self._folder / "data", self._folder / "out"
+    self._data.mkdir()
+    self._command.prepare(self._data, self._prepare)
+    self._seconds = self._finish(new=True).seconds
+    self._whole = self._view()
+    self._operations = 0
+    if self._command.forks:
+      done = self._finish(new=False)
+      self._seconds, self._operations = done.seconds, done.operations
+      names = comparing.differing(self._view(), self._whole)
+      if names:
+        raise RuntimeError(f"{name}: a fork and a new process differ in {names}")
 
+  def __exit__(self, *_: object) -> None:
+    self._temporary.cleanup()
 
-def _run(folder: pathlib.Path) -> None:
-  _collection(folder)
-  subprocess.run(
-      _line(("train", "--run_dir={data}/run", "--collection={data}/collection.json", "--epochs=1",
-             *_TINY), folder, folder), cwd=_ROOT, check=True, capture_output=True)
+  def _prepare(self, *words: str) -> None:
+    self._checked(self._server.run(warm.Run("tpugraphs_rank.cli", words, self._out)))
 
+  def _checked(self, done: warm.Done) -> warm.Done:
+    if done.status:
+      raise RuntimeError(f"{self._name} ended with status {done.status}: {done.messages}")
+    return done
 
-def _measured(folder: pathlib.Path) -> None:
-  from tests.soak import readers
-  content = readers.READERS["raw"].sound(folder)[0]
-  for number in range(60):
-    (folder / "raw").mkdir(exist_ok=True)
-    (folder / "raw" / f"k{number}.pb").write_bytes(content)
+  def _begin(self) -> None:
+    shutil.rmtree(self._out, ignore_errors=True)
+    self._out.mkdir()
+    for name in self._command.copied:
+      shutil.copytree(self._data / name, self._out / name)
 
+  def _run(self, **kill: Any) -> warm.Run:
+    words = [word.format(data=self._data, out=self._out) for word in self._command.words]
+    return warm.Run(self._command.module, words, self._out, cpu=not self._command.waits, **kill)
 
-def _graphs(folder: pathlib.Path) -> None:
-  from tests.synthesis import small_dags
-  from tpugraphs_rank.synthesis.dags import dags
-  dags.save(folder / "graphs.npz", small_dags.graphs(24))
+  def _finish(self, new: bool) -> warm.Done:
+    self._begin()
+    return self._checked(warm.run_process(self._run()) if new else self._server.run(self._run()))
 
+  def _view(self) -> dict[str, Any]:
+    return self._command.view(self._out)
 
-COMMANDS: Mapping[str, Command] = {
-    "pack": Command(("pack", "--collection={data}/collection.json", "--output={out}"),
-                    lambda folder: _collection(folder, 120)),
-    "featurize": Command(("featurize", "--input={data}/raw", "--output={out}", "--overwrite"),
-                         _measured),
-    "train": Command(
-        ("train", "--run_dir={out}/run", "--collection={data}/collection.json", "--epochs=30",
-         "--patience=30", *_TINY), _collection),
-    "predict": Command(("predict", "--run_dir={data}/run", "--split=test", "--output={out}/p.csv"),
-                       _run),
-    "evaluate": Command(
-        ("evaluate", "--run_dir={data}/run", "--output={out}/e", "--baselines=random"), _run),
-    "layerdag train": Command(
-        ("layerdag", "train", "--run_dir={out}/run", "--graphs={data}/graphs.npz", "--width=8",
-         "--edge_width=4", "--heads=2", "--encoder_layers=1", "--node_layers=1", "--node_steps=2",
-         "--edge_steps=2", "--batch_graphs=8", "--epochs=20", "--patience=20", "--validate_every=2",
-         "--warmup_steps=2", "--conditions=size", "--notensorboard"), _graphs),
-}
-
-
-def _line(words: Sequence[str], data: pathlib.Path, out: pathlib.Path) -> list[str]:
-  return [sys.executable, "-m", "tpugraphs_rank.cli",
-          *(word.format(data=data, out=out) for word in words)]
-
-
-def _run_to(command: Command, data: pathlib.Path, out: pathlib.Path, seconds: float | None) -> bool:
-  """Runs a command, and kills it and its children after some seconds; whether it was killed.
-
-  Raises:
-    CalledProcessError: the command failed.
-  """
-  line = _line(command.words, data, out)
-  process = subprocess.Popen(line, cwd=_ROOT, text=True, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE, start_new_session=True,
-                             env={**os.environ, "TPUGRAPHS_RANK_CACHE": ""})
-  try:
-    _, messages = process.communicate(timeout=seconds)
-  except subprocess.TimeoutExpired:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+  def _killed(self, rng: random.Random, result: Result) -> bool:
+    """Runs the command, and kills it at a random moment; False if it ended before."""
+    forks = self._command.forks
+    new = not forks or rng.randrange(_NEW_PROCESS) == 0
+    operation = None
+    seconds = rng.uniform(0.0, 1.0) * self._seconds
+    if rng.random() < 0.25:  # Where commands write their results.
+      seconds = rng.uniform(0.8, 1.0) * self._seconds
+    if not new and self._operations and rng.random() < 0.5:
+      operation = rng.randint(1, self._operations)
+    if new:
+      if forks:
+        seconds = rng.uniform(0.0, 1.0) * (self._seconds + _IMPORT_SECONDS)
+      done = warm.run_process(self._run(seconds=seconds))
+    elif operation:
+      done = self._server.run(self._run(operation=operation))
+    else:
+      done = self._server.run(self._run(seconds=seconds))
+    if done.status is not None:
+      self._checked(done)
+      return False
+    result.kills += 1
+    result.new_processes += new and forks
+    result.at_operations += operation is not None
     return True
-  if process.returncode:
-    raise subprocess.CalledProcessError(process.returncode, line, stderr=messages)
-  return False
 
+  def trial(self, seed: int, most: int) -> Result:
+    """Kills the command several times, lets it end, and compares what it wrote.
 
-def trial(command: Command, seed: int, most: int) -> dict[str, int]:
-  """Kills a command several times, lets it end, and compares what it wrote.
-
-  Args:
-    command: the command.
-    seed: of the times of the kills.
-    most: kills at most.
-
-  Returns:
-    The numbers of `kills` (0 if the command ended before its time), `trials` (1), and trials in
-    which the result was `lost` (the command could not resume), `different`, or had `leftovers`.
-  """
-  rng = random.Random(seed)
-  with tempfile.TemporaryDirectory() as temporary:
-    folder = pathlib.Path(temporary)
-    data, whole, out = (folder / name for name in ("data", "whole", "out"))
-    for path in (data, whole, out):
-      path.mkdir()
-    command.prepare(data)
-    start = time.monotonic()
-    _run_to(command, data, whole, None)
-    seconds = time.monotonic() - start
-    killed = 0
-    result = {"kills": 0, "trials": 1, "lost": 0, "different": 0, "leftovers": 0}
+    Args:
+      seed: of the moments of the kills.
+      most: kills at most.
+    """
+    rng = random.Random(f"{self._name} {seed}")
+    result = Result(trials=1)
+    self._begin()
+    kept: dict[str, Any] = {}
     try:
-      for _ in range(min(most, 10)):
-        if not _run_to(command, data, out, rng.uniform(0.1, 1.0) * seconds):
+      for _ in range(min(most, _IN_A_ROW)):
+        if not self._killed(rng, result):
           break
-        killed += 1
-      _run_to(command, data, out, None)
-    except subprocess.CalledProcessError as error:
-      print(error.stderr, file=sys.stderr)
-      result["lost"] = 1
-    result["kills"] = killed
-    ours, theirs = contents(out, command.ignored), contents(whole, command.ignored)
-    left = [name for name in ours if name.endswith((".partial", ".lock")) and name not in theirs]
-    result["leftovers"] = int(bool(left))
-    differing = [name for name in {*ours, *theirs} - {*left} if ours.get(name) != theirs.get(name)]
-    result["different"] = int(bool(differing) and not result["lost"])
-    if left or differing:
-      print(f"leftovers {left}, different {differing}", file=sys.stderr)
-  return result
+        kept = self._still_kept(kept, result)
+      else:
+        self._checked(warm.run_process(self._run()) if not self._command.forks
+                      else self._server.run(self._run()))
+      self._still_kept(kept, result)
+    except RuntimeError as error:
+      result.lost = 1
+      result.faults.append(f"trial {seed}: {error}")
+      return result
+    ours = self._view()
+    left = [path.name for path in self._out.rglob("*") if path.name.endswith(_LEFTOVERS)
+            and str(path.relative_to(self._out)) not in self._whole]
+    names = [name for name in comparing.differing(ours, self._whole)
+             if not name.endswith(_LEFTOVERS)]
+    result.leftovers, result.different = int(bool(left)), int(bool(names))
+    if left or names:
+      result.faults.append(f"trial {seed}: leftovers {left}, different {names}")
+      print(f"{self._name} {result.faults[-1]}", file=sys.stderr)
+    return result
+
+  def _still_kept(self, before: dict[str, Any], result: Result) -> dict[str, Any]:
+    """What the command keeps of what it has measured; notes what is missing or differs."""
+    now = self._command.kept(self._out)
+    lost = [name for name, value in before.items() if not _contains(now.get(name), value)]
+    if lost:
+      result.lost = 1
+      result.faults.append(f"measurements were lost or changed: {lost}")
+    return now
 
 
-def contents(folder: pathlib.Path, ignored: frozenset[str]) -> dict[str, Any]:
-  """The files of a folder by name, without what depends on time and place."""
-  return {str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*"))
-          if path.is_file() and path.name not in ignored}
+def _contains(now: Any, before: Any) -> bool:
+  """Whether a value is kept: the same, or the same lines with others behind them."""
+  return now[:len(before)] == before if isinstance(before, list) and now is not None else (
+      now == before)
 
 
-def _content(path: pathlib.Path) -> Any:
-  if path.suffix == ".json":
-    return _timeless(json.loads(path.read_text(encoding="utf-8")))
-  if path.suffix == ".csv":
-    lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
-    varying = [place for place, name in enumerate(lines[0]) if name in _VARYING] if lines else []
-    return [[word for place, word in enumerate(line) if place not in varying] for line in lines]
-  if path.suffix == ".npz":
-    found = {}
-    with zipfile.ZipFile(path):
-      with np.load(path, allow_pickle=False) as stored:
-        for key in stored.files:
-          array = stored[key]
-          if array.dtype.kind == "U" and array.size == 1 and str(array).startswith("{"):
-            found[key] = _timeless(json.loads(str(array)))
-          else:
-            found[key] = (array.shape, array.dtype.str, hashlib.sha256(array.tobytes()).digest())
-    return found
-  return path.read_bytes()
-
-
-def _timeless(value: Any) -> Any:
-  if isinstance(value, dict):
-    return {key: _timeless(inner) for key, inner in value.items() if key not in _VARYING}
-  if isinstance(value, list):
-    return [_timeless(inner) for inner in value]
-  return value
+def total(entry: dict[str, Any], result: Result) -> None:
+  """Adds the result of a trial to an entry of the results."""
+  for key, value in dataclasses.asdict(result).items():
+    entry[key] = entry.get(key, type(value)()) + value
