@@ -1,4 +1,4 @@
-"""Models, losses, validation metrics, poolings and candidate generators that settings name.
+"""Models, losses, metrics, poolings, node layers and candidate generators that settings name.
 
 Each package offers the `register` of its registry: `tgr.models.register("my_gnn", MyGnn)`. The
 built-in entries are listed here as references, so that settings can be checked and described
@@ -11,6 +11,7 @@ from tpugraphs_rank.plugins import Registry
 
 _RANKING = "tpugraphs_rank.losses.ranking"
 _POOLINGS = "tpugraphs_rank.models.poolings"
+_NODE_LAYERS = "tpugraphs_rank.models.node_layers"
 _METRICS = "tpugraphs_rank.metrics.validation"
 
 # Classes of `models.interface.RankingModel`, called with (kind, model settings, l2).
@@ -43,6 +44,13 @@ POOLINGS: Registry[Any] = Registry("pooling", {
     "mean": f"{_POOLINGS}:mean",
     "sum": f"{_POOLINGS}:total",
     "max": f"{_POOLINGS}:maximum",
+})
+
+# Classes of `models.node_layers.NodeLayer`, called with (model settings, width, l2, name).
+NODE_LAYERS: Registry[Any] = Registry("node layer", {
+    "squeeze_excitation": f"{_NODE_LAYERS}:SqueezeExcitation",
+    "instance_norm": f"{_NODE_LAYERS}:InstanceNorm",
+    "node_attention": f"{_NODE_LAYERS}:NodeAttention",
 })
 
 # Functions of `candidates.generators.Request` that return `candidates.candidate_set.Candidates`.

@@ -83,10 +83,11 @@ class BatchConfig:
       "likely to be sampled as the slowest. 0 samples uniformly.", minimum=0.0, maximum=20.0)
   segment_mode: str = setting(
       "full", "How training treats large graphs: full uses the whole graph, drop uses one segment "
-      "only, backprop computes on the whole graph with gradients through one segment only.",
-      choices=("full", "drop", "backprop"))
+      "only, edges uses only the nodes of randomly drawn edges, backprop computes on the whole "
+      "graph with gradients through one segment only.",
+      choices=("full", "drop", "edges", "backprop"))
   max_nodes: int = setting(
-      1000, "Maximum nodes per segment, with --segment_mode=drop or backprop.", minimum=1,
+      1000, "Maximum nodes per segment, with --segment_mode=drop, edges or backprop.", minimum=1,
       maximum=10**9)
   edge_drop_rate: float = setting(
       0.0, "Fraction of edges dropped at random in each training step.", minimum=0.0, maximum=0.95)
@@ -128,7 +129,8 @@ class ModelConfig:
       choices=("add", "concat", "none"))
   aggregation: str = setting(
       "mean", "Weights of the neighbours in a convolution: mean is 1/degree, symmetric is "
-      "1/sqrt(product of both degrees), sum is 1.", choices=("mean", "symmetric", "sum"))
+      "1/sqrt(product of both degrees), sum is 1. max takes the largest message in each channel.",
+      choices=("mean", "symmetric", "sum", "max"))
   directions: str = setting(
       "both", "Direction of messages: from operands, from users, or both.",
       choices=("both", "operands", "users"))
@@ -153,9 +155,10 @@ class ModelConfig:
       "the trees and adds their scores. 0: no trees.", minimum=0.0, maximum=10.0)
   layout_features: str = setting(
       "entries", "Features of a layout: its numbers (entries); whether it is constrained, and "
-      "whether it differs from row-major order (order); all of these (both); or only whether its "
-      "minor-most dimension differs from the last dimension (minor).",
-      choices=("entries", "order", "both", "minor"))
+      "whether it differs from row-major order (order); all of these (both); only whether its "
+      "minor-most dimension differs from the last dimension (minor); or an embedding of each of "
+      "its numbers, learned in one table for all places (digits).",
+      choices=("entries", "order", "both", "minor", "digits"))
   layout_join: str = setting(
       "add", "How a layout is added to its node: once (add), or a second time with each tensor's "
       "part weighted by the square root of the tensor's size (sized). The sizes distinguish the "
@@ -172,11 +175,22 @@ class ModelConfig:
       "of each request join at its node (requests); or both.",
       choices=("none", "totals", "requests", "both"))
   layer_norm: bool = setting(False, "Normalise each hidden state before its MLP.")
+  node_layers: tuple[str, ...] = setting(
+      (), "Layers that transform the hidden states before the MLP of each convolution, in this "
+      "order. instance_norm and node_attention mix the nodes of a graph, so that training and "
+      "scoring cannot share work between configurations.", choices=registries.NODE_LAYERS.names)
   dropout: float = setting(
       0.0, "Dropout rate of hidden states and pooled vectors. All configurations share one mask.",
       minimum=0.0, maximum=0.9, common=True)
   attention_width: int = setting(
       32, "Width of the queries and keys of attention_gnn.", minimum=1, maximum=65536)
+  attention_kind: str = setting(
+      "softmax", "How attention_gnn weights configurations: a softmax of products (softmax), "
+      "linear attention, whose time does not grow with the number of configurations to compare "
+      "with (linear), or a softmax in each channel alone (channels).",
+      choices=("softmax", "linear", "channels"))
+  attention_temperature: bool = setting(
+      False, "Learn the temperature of attention_gnn, one number for each convolution.")
   attention_reference: int = setting(
       32, "Number of reference configurations that attention_gnn compares with when it scores.",
       minimum=1, maximum=10**6)

@@ -47,7 +47,8 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     normalizer = normalize.Normalizer.fit(
         members, costs=config.model.tile_features == "costs",
         facts=registry.get_collection(name).facts if config.model.layout_costs != "none" else None)
-    cut = config.batch.max_nodes if config.batch.segment_mode != "full" else None
+    segments = config.batch.segment_mode in ("drop", "backprop")
+    cut = config.batch.max_nodes if segments else None
     prepared = [batches.prepare(splits.ProgramView(graph), normalizer, cut) for graph in members]
     model = models.build_model(kind, config)
     batch = model.arrange(batches.training_batch(

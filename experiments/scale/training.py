@@ -1,6 +1,6 @@
 """Trains a ranker for a number of CPU seconds, and evaluates it on the way."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import itertools
 import time
@@ -20,6 +20,8 @@ from tpugraphs_rank.training import steps
 from tpugraphs_rank.training import training_data
 
 TOPS = (1, 5, 10)
+# Measures of programs from their scores.
+Measure = Callable[[Sequence[batches.PreparedGraph], Sequence[np.ndarray]], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +39,21 @@ class Budget:
   train_programs: int = 3
 
 
-def train(config: run_config.RunConfig, budget: Budget) -> dict[str, Any]:
+def train(config: run_config.RunConfig, budget: Budget, measure: Measure | None = None
+          ) -> dict[str, Any]:
   """Trains by CPU seconds; reading data, tracing and evaluation do not count.
 
   Args:
     config: of the run; its schedule must not depend on the number of steps, which is unknown.
     budget: how long.
+    measure: what an evaluation returns, with "tau" at least. None: `evaluate`.
 
   Returns:
     "steps_per_second", "trace_seconds", and "curve": for each evaluation "seconds", "steps",
-    "loss" (the mean since the last one), "train_tau" and the measures of `evaluate`.
+    "loss" (the mean since the last one), "train_tau" (and "train_opa", if it is measured) and the
+    measures.
   """
+  measure = measure or evaluate
   runtime.configure(config.training.seed, config.training.threads)
   collection = registry.get_collection(config.data.collection)
   data = training_data.load(config, collection)
@@ -76,12 +82,14 @@ def train(config: run_config.RunConfig, budget: Budget) -> dict[str, Any]:
       used += time.process_time() - before
       count += 1
     with stepper.average.applied():
-      train_tau = evaluate(known, scorer(known))["tau"]
-      measures = evaluate(valid, scorer(valid))
+      of_known = measure(known, scorer(known))
+      measures = measure(valid, scorer(valid))
     curve.append({"seconds": round(used, 1), "steps": count,
                   "loss": round(float(np.mean(losses)), 4),
-                  "train_tau": train_tau, **measures})
-    print(config.model.model, curve[-1], flush=True)
+                  **{f"train_{name}": of_known[name] for name in ("tau", "opa")
+                     if name in of_known}, **measures})
+    print(config.model.model, {name: value for name, value in curve[-1].items()
+                               if not isinstance(value, dict)}, flush=True)
   return {"steps_per_second": round(count / used, 3), "trace_seconds": round(trace, 1),
           "parameters": sum(int(np.prod(v.shape)) for v in model.trainable_variables),
           "curve": curve}

@@ -105,3 +105,34 @@ def test_large_graphs(shape):
   assert len(cut) == 40 and min(times) < 2.0
   if shape == "chain":
     np.testing.assert_array_equal(np.concatenate(cut), np.arange(count))
+
+
+@given(drawn.digraphs(), st.integers(1, 12), st.integers(0, 99))
+def test_edges_are_drawn_until_their_nodes_are_too_many(graph, max_nodes, seed):
+  edges, count = graph
+  source, target = edges[:, 1], edges[:, 0]
+  nodes = segments.sample_by_edges(source, target, count, max_nodes, np.random.default_rng(seed))
+  assert nodes.tolist() == sorted(set(nodes.tolist())) and 1 <= len(nodes) <= max_nodes
+  # The same draws, edge by edge.
+  expected: set[int] = set()
+  for edge in np.random.default_rng(seed).permutation(len(edges)):
+    more = expected | {int(source[edge]), int(target[edge])}
+    if len(more) > max_nodes:
+      break
+    expected = more
+  if count <= max_nodes:
+    assert nodes.tolist() == list(range(count))
+  elif expected:
+    assert set(nodes.tolist()) == expected
+  else:
+    assert len(nodes) == 1 and 0 <= nodes[0] < count
+
+
+def test_every_edge_is_as_likely_to_be_drawn():
+  source, target = np.arange(6), np.arange(6) + 6  # Six edges without common nodes.
+  rng = np.random.default_rng(0)
+  counts = np.zeros(12)
+  for _ in range(900):
+    counts[segments.sample_by_edges(source, target, 12, 4, rng)] += 1
+  # Two of six edges each time: 300 expected, with a standard deviation of 14.
+  assert np.abs(counts - 300).max() < 5 * 14

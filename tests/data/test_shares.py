@@ -17,7 +17,7 @@ from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import shares
 from tpugraphs_rank.data import splits
 
-MODES = ("full", "drop", "backprop")
+MODES = ("full", "drop", "edges", "backprop")
 
 
 def _prepared(kind: str, mode: str) -> list[batches.PreparedGraph]:
@@ -32,7 +32,7 @@ def _prepared(kind: str, mode: str) -> list[batches.PreparedGraph]:
 def _settings(mode: str) -> run_config.BatchConfig:
   return dataclasses.replace(
       run_config.BatchConfig(), batch_size=3, max_configs=6, lists_per_graph=2, segment_mode=mode,
-      edge_drop_rate=0.2, config_skew=1.0, feature_noise=0.1)
+      max_nodes=6, edge_drop_rate=0.2, config_skew=1.0, feature_noise=0.1)
 
 
 @given(costs=st.lists(st.integers(1, 50), min_size=1, max_size=6), count=st.integers(1, 3))
@@ -51,7 +51,7 @@ def test_divisions_are_balanced(costs, count):
 def test_costs_of_lists():
   (member, *_) = _prepared("tile", "drop")
   entry = batches.DrawnList(member, np.arange(4), np.zeros([0], np.int64), np.arange(3))
-  assert [shares.cost(entry, mode) for mode in MODES] == [5 * 4, 3 * 4, (5 + 3) * 4]
+  assert [shares.cost(entry, mode) for mode in MODES] == [5 * 4, 3 * 4, 3 * 4, (5 + 3) * 4]
 
 
 @pytest.mark.parametrize("kind", ["tile", "layout"])

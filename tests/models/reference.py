@@ -118,6 +118,8 @@ class Reference:
         one_hot = np.zeros([18, 7])
         for position, value in enumerate(prepared.layouts([row])[0, k, :18]):
           one_hot[position, int(value) + 1] = 1
+        if self._config.layout_features == "digits":
+          one_hot = one_hot @ model._digits.embeddings.numpy()
         one_hot *= self._config.layout_scale
         joined = _dense(model._config_projection, one_hot.reshape(-1))
         if self._config.layout_extents:
@@ -165,7 +167,11 @@ class Reference:
     result = {}
     for v in nodes:
       out = _dense(convolution._self, z[v])
-      for s, u in edges:
+      if config.aggregation == "max":
+        out = out + sum(np.max(messages, axis=0) for messages in (
+            [_dense(kernels[name], z[pair[sender]]) for pair in edges if pair[1 - sender] == v]
+            for sender, name in enumerate(("operands", "users")) if name in kernels) if messages)
+      for s, u in edges if config.aggregation != "max" else ():
         if "operands" in kernels and u == v:
           out = out + self._weight(degree_out[s], degree_in[v]) * _dense(kernels["operands"], z[s])
         if "users" in kernels and s == v:

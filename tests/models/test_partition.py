@@ -53,7 +53,7 @@ def _models(draw):
   return kind, {
       "model_model": model,
       "model_num_convolutions": draw(st.integers(0, 3)),
-      "model_aggregation": draw(st.sampled_from(["mean", "symmetric", "sum"])),
+      "model_aggregation": draw(st.sampled_from(["mean", "symmetric", "sum", "max"])),
       "model_directions": draw(st.sampled_from(["both", "operands", "users"])),
       "model_residual": draw(st.sampled_from(["add", "concat", "none"])),
       "model_pooling": draw(st.lists(
@@ -62,7 +62,10 @@ def _models(draw):
       "model_mlp_layers": draw(st.integers(1, 2)),
       "model_join": draw(st.sampled_from(joins)),
       "model_layout_join": draw(st.sampled_from(["add", "sized"])),
-      "model_layout_features": draw(st.sampled_from(["entries", "minor"])),
+      "model_layout_features": draw(st.sampled_from(["entries", "minor", "digits"])),
+      "model_node_layers": draw(st.sampled_from([[], ["squeeze_excitation"]])),
+      "model_attention_kind": draw(st.sampled_from(["softmax", "linear", "channels"])),
+      "model_attention_temperature": draw(st.booleans()),
       "model_layout_extents": draw(st.booleans()),
       "model_layout_scale": draw(st.sampled_from([1.0, 3.0])),
       "model_layout_costs": draw(st.sampled_from(["none", "totals", "requests", "both"])),

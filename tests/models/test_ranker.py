@@ -36,7 +36,8 @@ VARIATIONS = [
     {},
     {"model_activation": "relu", "model_aggregation": "symmetric"},
     {"model_activation": "tanh", "model_aggregation": "sum", "model_residual": "concat"},
-    {"model_activation": "gelu", "model_residual": "none", "model_mlp_layers": 2},
+    {"model_activation": "gelu", "model_residual": "none", "model_mlp_layers": 2,
+     "model_aggregation": "max"},
     {"model_directions": "operands", "model_aggregation": "symmetric", "model_layer_norm": True},
     {"model_directions": "users", "model_residual": "concat", "model_num_convolutions": 3},
     {"model_num_convolutions": 0, "model_pooling": ["max"], "model_head_widths": []},
@@ -46,7 +47,8 @@ JOINS = [("residual_gnn", "late"), ("residual_gnn", "both"), ("attention_gnn", "
 CASES = [(kind, model, changes) for kind in KINDS for model in MODELS for changes in VARIATIONS] + [
     ("tile", model, {"model_join": join, "model_aggregation": "symmetric"})
     for model, join in JOINS] + [
-        ("layout", model, {"model_layout_join": "sized"}) for model in MODELS] + [
+        ("layout", model, {"model_layout_join": "sized", "model_layout_features": features})
+        for model, features in zip(MODELS, ("entries", "digits"))] + [
             ("layout", MODELS[0], {"model_layout_extents": True, "model_layout_scale": 3.0})] + [
             ("layout", model, {"model_layout_costs": costs})
             for model, costs in zip([*MODELS, MODELS[0]], ("totals", "requests", "both"))]

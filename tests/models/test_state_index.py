@@ -47,22 +47,24 @@ def _graph(seed, num_nodes, num_config_nodes, num_configs, repeats):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2 ** 20), st.integers(1, 30), st.integers(0, 5), st.integers(1, 12),
-       st.integers(1, 3), st.integers(0, 3), st.sampled_from(["mean", "symmetric", "sum"]),
+       st.integers(1, 3), st.integers(0, 3), st.sampled_from(["mean", "symmetric", "sum", "max"]),
        st.sampled_from(["both", "operands", "users"]),
        st.sampled_from(["add", "concat", "none"]),
        st.lists(st.sampled_from(["mean", "sum", "max"]), min_size=1, unique=True),
        st.sampled_from([1, 2]), st.sampled_from(["add", "sized"]),
-       st.sampled_from(["none", "totals", "requests", "both"]))
+       st.sampled_from(["none", "totals", "requests", "both"]),
+       st.sampled_from([[], ["squeeze_excitation"]]), st.sampled_from(["entries", "digits"]))
 def test_scores_equal_those_without_deduplication(
     seed, nodes, config_nodes, configs, repeats, depth, aggregation, directions, residual, pooling,
-    members, join, costs):
+    members, join, costs, node_layers, features):
   tf.keras.backend.set_floatx("float64")
   try:
     case = small_batches.Case(
         "layout", seed=seed % 50, model_num_convolutions=depth, model_aggregation=aggregation,
         model_directions=directions, model_residual=residual, model_pooling=pooling,
         model_members=members, model_layout_join=join, model_layout_costs=costs,
-        model_layout_extents=join == "sized")
+        model_layout_extents=join == "sized", model_node_layers=node_layers,
+        model_layout_features=features)
     graph = _graph(seed, nodes, min(config_nodes, nodes), configs, repeats)
     ((batch, _),) = batches.scoring_batches([case.prepare(graph)], 10 ** 6, 0)
     plain = case.model(pipeline.to_step(batch)).numpy()

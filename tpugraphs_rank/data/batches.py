@@ -22,6 +22,8 @@ Batch = dict[str, np.ndarray]
 
 # Key of the (B,) float32 weights of the lists in the loss; present only if they differ.
 WEIGHT = "label_weight"
+# The segment modes in which a step sees segments and nothing else of their graphs.
+SEGMENTS_ONLY = ("drop", "edges")
 LABELS = tuple(field.name for field in dataclasses.fields(labels.Labels))
 
 
@@ -256,13 +258,16 @@ def training_batch(members: Sequence[PreparedGraph], config: run_config.BatchCon
 def draw(members: Sequence[PreparedGraph], config: run_config.BatchConfig,
          rng: np.random.Generator) -> list[DrawnList]:
   """Everything random of a batch; `assemble` makes the arrays, of all of its lists or of some."""
-  segmented = config.segment_mode != "full"
+  segmented = config.segment_mode in ("drop", "backprop")
   lists = []
   for member in members:
     drawn = config_lists.sample_configs(
         member.runtimes[member.choice], config.max_configs, rng, config.config_skew,
         member.order() if config.config_skew else None)
     segment = member.segments[rng.integers(len(member.segments))] if segmented else None
+    if config.segment_mode == "edges":
+      segment = segments.sample_by_edges(
+          member.source, member.target, member.graph.num_nodes, config.max_nodes, rng)
     lists.append(DrawnList(member, member.choice[drawn], np.zeros([0], np.int64), segment))
   if config.edge_drop_rate > 0:
     for entry in lists:
@@ -270,8 +275,8 @@ def draw(members: Sequence[PreparedGraph], config: run_config.BatchConfig,
   if config.feature_noise > 0:
     for entry in lists:
       nodes = entry.prepared.nodes
-      rows = len(nodes) if config.segment_mode != "drop" or entry.segment is None else len(
-          entry.segment)
+      rows = len(nodes) if config.segment_mode not in SEGMENTS_ONLY or entry.segment is None else (
+          len(entry.segment))
       entry.noise = config.feature_noise * rng.standard_normal((rows, nodes.shape[1]), np.float32)
   for entry in lists:
     entry.ranks = labels.make_labels(entry.prepared.runtimes[entry.picked], rng)
@@ -280,7 +285,7 @@ def draw(members: Sequence[PreparedGraph], config: run_config.BatchConfig,
 
 def assemble(lists: Sequence[DrawnList], config: run_config.BatchConfig) -> Batch:
   """The batch of lists that `draw` has drawn, or of some of them."""
-  batch = _join(lists, only_segments=config.segment_mode == "drop")
+  batch = _join(lists, only_segments=config.segment_mode in SEGMENTS_ONLY)
   if config.segment_mode == "backprop":
     # Configurations and masks are those of the whole graph; only nodes and edges differ.
     part = _join(lists, prefix="segment_", only_segments=True)

@@ -54,7 +54,7 @@ def hops(num_nodes: int, starts: np.ndarray, edges: list[tuple[np.ndarray, np.nd
 def edge_weights(sender: np.ndarray, receiver: np.ndarray, num_nodes: int, aggregation: str
                  ) -> np.ndarray:
   """(m,) float64: the weight of each message for a value of `ModelConfig.aggregation`."""
-  if aggregation == "sum":
+  if aggregation in ("sum", "max"):
     return np.ones(len(sender))
   received = np.bincount(receiver, minlength=num_nodes)[receiver]
   if aggregation == "mean":

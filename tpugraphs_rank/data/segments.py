@@ -1,4 +1,4 @@
-"""Contiguous segments of a graph in topological order, for segment dropout."""
+"""Parts of a graph for segment dropout: contiguous in topological order, or random edges."""
 
 import numpy as np
 
@@ -55,6 +55,36 @@ def cut_segments(edge_index: np.ndarray, num_nodes: int, max_nodes: int) -> list
   count = -(-num_nodes // max_nodes)
   order = topological_order(edge_index, num_nodes)
   return [np.sort(segment) for segment in np.array_split(order, count)]
+
+
+def sample_by_edges(source: np.ndarray, target: np.ndarray, num_nodes: int, max_nodes: int,
+                    rng: np.random.Generator) -> np.ndarray:
+  """The nodes of edges drawn at random without replacement, as many as `max_nodes` allows.
+
+  This is the edge sampler of GraphSAINT (Zeng et al., ICLR 2020) with equal probabilities and a
+  limit on nodes. Drawing ends before the first edge that would exceed it. A graph without edges,
+  and a limit of one node, give one node drawn at random.
+
+  Args:
+    source, target: (m,) int, the ends of each edge.
+    num_nodes: n, at least 1.
+    max_nodes: maximum number of nodes, at least 1.
+    rng: draws the edges.
+
+  Returns:
+    Ascending int64 node ids; all nodes if there are at most `max_nodes`.
+  """
+  if num_nodes <= max_nodes:
+    return np.arange(num_nodes)
+  order = rng.permutation(len(source))
+  ends = np.stack([source[order], target[order]], axis=1).reshape(-1)
+  new = np.zeros(len(ends), bool)
+  new[np.unique(ends, return_index=True)[1]] = True
+  count = np.cumsum(new)[1::2]  # Distinct nodes after each edge.
+  kept = int(np.searchsorted(count, max_nodes, side="right"))
+  if not kept:
+    return rng.integers(num_nodes, size=1)
+  return np.unique(ends[:2 * kept]).astype(np.int64)
 
 
 def induced_edges(source: np.ndarray, target: np.ndarray, nodes: np.ndarray, num_nodes: int

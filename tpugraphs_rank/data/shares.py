@@ -52,7 +52,7 @@ def cost(entry: batches.DrawnList, segment_mode: str) -> int:
     entry: the list.
     segment_mode: as in `BatchConfig`. In the mode "backprop" the whole graph counts.
   """
-  nodes = _nodes(entry, segment_mode == "drop")
+  nodes = _nodes(entry, segment_mode in batches.SEGMENTS_ONLY)
   return (nodes + (_nodes(entry, True) if segment_mode == "backprop" else 0)) * len(entry.picked)
 
 
@@ -76,7 +76,7 @@ def of_batch(lists: Sequence[batches.DrawnList], weights: np.ndarray, count: int
   """
   costs = [cost(entry, config.segment_mode) for entry in lists]
   divided = divide(costs, count)
-  parts = {"": config.segment_mode == "drop"}  # Prefix, and whether only segments count.
+  parts = {"": config.segment_mode in batches.SEGMENTS_ONLY}  # Prefix, and whether only segments count.
   if config.segment_mode == "backprop":
     parts["segment_"] = True
   starts = {prefix: np.concatenate([[0], np.cumsum([_nodes(entry, only) for entry in lists])])

@@ -4,6 +4,7 @@
 """
 
 from tpugraphs_rank import registries
+from tpugraphs_rank.models import node_layers
 from tpugraphs_rank.models import poolings
 from tpugraphs_rank.models.build import build_model
 from tpugraphs_rank.models.ensemble import Ensemble
@@ -31,6 +32,7 @@ __all__ = [
     "build_model",
     "names",
     "neighbour_mean",
+    "node_layers",
     "poolings",
     "register",
 ]

@@ -36,12 +36,23 @@ class DistinctStates(states.States):
         tf.shape(nodes)[0], states.project(hidden, self_kernel, kernels))
     return tf.expand_dims(received, 1) + tf.gather(self._kept[f"received_{level}"], nodes)
 
+  def propagate_largest(self, level, hidden, self_kernel, kernels):
+    nodes = self._arrays[f"node_{level}"]
+    largest = states.largest_messages(
+        self._arrays[f"edges_{level}"], tf.shape(nodes)[0],
+        states.project(hidden, self_kernel, kernels), 1 + len(kernels))
+    largest = tf.maximum(largest, tf.gather(self._kept[f"received_{level}"], nodes))
+    return tf.expand_dims(states.sum_of_largest(largest) + self_kernel.bias, 1)
+
   def lift(self, level, hidden):
     return tf.gather(tf.concat([hidden, self._kept[f"lifted_{level}"]], axis=0),
                      self._arrays[f"lift_{level}"])
 
   def attend(self, attention, hidden):
     raise NotImplementedError("with attention, a state depends on more than one configuration")
+
+  def mix(self, layer, hidden):
+    raise NotImplementedError("where nodes mix, a state depends on all nodes of the graph")
 
   def drop(self, level, mask, hidden):
     raise NotImplementedError("dropout is for training, which uses `ConfigDependentStates`")

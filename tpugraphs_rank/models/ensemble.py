@@ -54,6 +54,10 @@ class Ensemble(interface.SegmentTraining, interface.DistinctStates):
     return self._members[0].supports_distinct_states
 
   @property
+  def why_plain(self) -> str:
+    return self._members[0].why_plain
+
+  @property
   def numbers_per_state(self) -> int:
     # TensorFlow may compute two members at a time.
     return 2 * self._first.numbers_per_state

@@ -127,6 +127,14 @@ class RankingModel(tf.keras.Model):
     """Whether the model can compute each distinct state once; see `DistinctStates`."""
     return False
 
+  @property
+  def why_plain(self) -> str:
+    """Why a model that could be faster computes every state by itself; "" otherwise.
+
+    `train` reports it.
+    """
+    return ""
+
   def arrange(self, batch: batches.Batch) -> batches.Batch:
     """Prepares the NumPy arrays of `data.batches` for this model, outside of TensorFlow."""
     return batch
@@ -142,9 +150,7 @@ class RankingModel(tf.keras.Model):
     """
     selected = inputs_lib.select(arrays, self.required_inputs())
     if dropout_seed is not None:
-      if "share" in arrays:  # Devices that train together drop different entries.
-        dropout_seed += tf.stack([arrays["share"] * 1_299_709, 0])
-      selected["dropout_seed"] = dropout_seed
+      selected["dropout_seed"] = seed_of_share(arrays, dropout_seed)
     return selected
 
   def member_scores(self, arrays: Mapping[str, Any], training: bool = False,
@@ -186,6 +192,13 @@ class RankingModel(tf.keras.Model):
       raise errors.ConfigError(
           f"the model {self.name!r} has variables that are not trainable ({names}); checkpoints "
           "store trainable variables only: use layers without moving averages or counters")
+
+
+def seed_of_share(arrays: Mapping[str, Any], dropout_seed: tf.Tensor) -> tf.Tensor:
+  """The seed (2,) of a share of a batch: devices that train together drop different entries."""
+  if "share" in arrays:
+    return dropout_seed + tf.stack([arrays["share"] * 1_299_709, 0])
+  return dropout_seed
 
 
 class SegmentTraining(RankingModel):

@@ -1,6 +1,7 @@
 """Layers over the hidden states of all nodes under all configurations; see `states`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +11,8 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import partition
 from tpugraphs_rank.models import states as states_lib
 
-_LAYOUT_VALUES = 7  # -1..5
+LAYOUT_VALUES = 7  # -1..5
+DIGIT_WIDTH = 4  # Of the shared embedding of these values, as in TGraph.
 _TENSORS = 3  # Output, input and kernel.
 _LOGS = 8.0  # Typical log2 of the length of an axis.
 
@@ -89,8 +91,8 @@ def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tenso
   shape = tf.shape(codes)
   features = []
   if which in ("entries", "both"):
-    entries = tf.one_hot(codes + 1, _LAYOUT_VALUES, dtype=dtype)
-    width = graphs.NUM_LAYOUT_FEATURES * _LAYOUT_VALUES
+    entries = tf.one_hot(codes + 1, LAYOUT_VALUES, dtype=dtype)
+    width = graphs.NUM_LAYOUT_FEATURES * LAYOUT_VALUES
     features.append(tf.reshape(entries, tf.concat([shape[:2], [width]], axis=0)))
   if which != "entries":
     length = graphs.NUM_LAYOUT_FEATURES // _TENSORS
@@ -102,6 +104,20 @@ def layout_features(configs: tf.Tensor, which: str, dtype: tf.DType) -> tf.Tenso
         last[..., 0] >= 0, tf.reduce_any(moved, axis=-1)]
     features.append(tf.cast(tf.concat(flags, axis=-1), dtype))
   return tf.concat(features, axis=-1)
+
+
+def digit_features(configs: tf.Tensor, embedding: tf.keras.layers.Embedding) -> tf.Tensor:
+  """Layouts [rows, T, w] as embeddings of their 18 numbers, [rows, T, 18 * 4].
+
+  All places share one table, as in TGraph (arXiv 2405.16623).
+
+  Args:
+    configs: integers -1..5, of which the first 18 are layouts.
+    embedding: of 7 values, 4 wide.
+  """
+  codes = tf.cast(configs[..., :graphs.NUM_LAYOUT_FEATURES], tf.int32)
+  width = graphs.NUM_LAYOUT_FEATURES * DIGIT_WIDTH
+  return tf.reshape(embedding(codes + 1), tf.concat([tf.shape(codes)[:2], [width]], axis=0))
 
 
 def layout_extents(configs: tf.Tensor, sizes: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
@@ -135,10 +151,12 @@ def layout_extents(configs: tf.Tensor, sizes: tf.Tensor, dtype: tf.DType) -> tf.
 
 
 def layout_tensors(which: str) -> np.ndarray:
-  """(w,): the tensor of each column of `layout_features`: 0 output, 1 input, 2 kernel."""
-  entries = np.repeat(np.arange(_TENSORS), graphs.NUM_LAYOUT_FEATURES // _TENSORS * _LAYOUT_VALUES)
+  """(w,): the tensor of each column of the features: 0 output, 1 input, 2 kernel."""
   of_tensor = np.arange(_TENSORS)
+  places = np.repeat(of_tensor, graphs.NUM_LAYOUT_FEATURES // _TENSORS)
+  entries = np.repeat(places, LAYOUT_VALUES)
   return np.concatenate({
+      "digits": [np.repeat(places, DIGIT_WIDTH)],
       "entries": [entries], "order": [of_tensor] * 2, "both": [entries, of_tensor, of_tensor],
       "minor": [of_tensor]}[which])
 
@@ -148,7 +166,7 @@ def distinct_layouts(configs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   width = configs.shape[-1]
   flat = tf.reshape(configs, [-1, width])
   # A layout is a number in base 7, below 2^53, so that sums of floats are exact.
-  powers = tf.constant([float(_LAYOUT_VALUES ** place) for place in range(
+  powers = tf.constant([float(LAYOUT_VALUES ** place) for place in range(
       graphs.NUM_LAYOUT_FEATURES)], tf.float64)
   layouts = tf.cast(flat[:, :graphs.NUM_LAYOUT_FEATURES], tf.float64)
   number = tf.cast(tf.linalg.matvec(layouts, powers), tf.int64)
@@ -184,15 +202,28 @@ class Convolution(tf.keras.layers.Layer):
 
     h' = activation(z W_self + A z W_operands + A^T z W_users)
 
-  combined with h as `residual` says: added, concatenated, or not at all. Follows the residual model
-  of the TpuGraphs paper (arXiv 2308.13490, appendix), with a separate kernel for each direction.
+  With the aggregation "max", the neighbours' part is instead the largest projection z_j W of all
+  neighbours j in each direction, channel by channel, and 0 without neighbours, as in GraphSAGE
+  (Hamilton et al., NeurIPS 2017). The result is combined with h as `residual` says: added,
+  concatenated, or not at all. Follows the residual model of the TpuGraphs paper (arXiv 2308.13490,
+  appendix), with a separate kernel for each direction.
 
-  Nodes influence one another through messages only, as `data.partition` assumes.
+  Nodes influence one another through messages only, as `data.partition` assumes, unless a node
+  layer mixes them.
   """
 
-  def __init__(self, config, l2: float, name: str):
+  def __init__(self, config, l2: float, name: str, node_layers: Sequence[Any] = ()):
+    """Creates the layers.
+
+    Args:
+      config: a `ModelConfig`.
+      l2: weight of the squared norm of the kernels.
+      name: of the layer.
+      node_layers: those of `models.node_layers`, which transform the states before the MLP.
+    """
     super().__init__(name=name)
     self._config = config
+    self._node_layers = list(node_layers)
     self._activation = activation(config.activation)
     self._norm = tf.keras.layers.LayerNormalization() if config.layer_norm else None
     self._mlp = mlp([config.hidden_width] * config.mlp_layers, config.activation, l2, "mlp")
@@ -223,52 +254,14 @@ class Convolution(tf.keras.layers.Layer):
       residual, the first stored as `hidden` is.
     """
     state = self._norm(hidden) if self._norm else hidden
+    for layer in self._node_layers:
+      state = states.mix(layer, state) if layer.mixes_nodes else layer(state)
     state = on_rows(self._mlp, state)
-    output = self._activation(states.propagate(level, state, self._self, self._directions))
+    propagate = (states.propagate_largest if self._config.aggregation == "max"
+                 else states.propagate)
+    output = self._activation(propagate(level, state, self._self, self._directions))
     if self._config.residual == "concat":
       return [tf.concat([states.lift(level, hidden), output], axis=-1)]
     if self._config.residual == "none" or hidden.shape[-1] != output.shape[-1]:
       return [output]
     return [hidden, output] if split else [states.lift(level, hidden) + output]
-
-
-class ConfigAttention(tf.keras.layers.Layer):
-  """At each node, every configuration attends to the configurations of the list.
-
-  Queries and keys come from one projection u = h W. The keys k are those of the reference list if
-  there is one, otherwise those of the list itself:
-
-    h' = h + softmax_k(u u_k^T / sqrt(width)) (h_k W_value)
-
-  The states of a reference list depend only on that list. A configuration therefore has the same
-  score, whatever other configurations are scored with it.
-  """
-
-  def __init__(self, config, width: int, l2: float, name: str):
-    """Creates the layers.
-
-    Args:
-      config: a `ModelConfig`.
-      width: of the states.
-      l2: weight of the squared norm of the kernels.
-      name: of the layer.
-    """
-    super().__init__(name=name)
-    self._project = dense(config.attention_width, l2, use_bias=False, name="queries_and_keys")
-    self._scale = config.attention_width ** -0.5
-    self._value = dense(width, l2, use_bias=False, name="values")
-
-  def call(self, hidden: tf.Tensor, key_mask: tf.Tensor) -> tf.Tensor:
-    """[N, T, h] to the same shape; `key_mask` [N, K] covers the first K <= T configurations."""
-    keys = tf.shape(key_mask)[1]
-    projected = self._project(hidden)
-    logits = tf.matmul(projected, projected[:, :keys], transpose_b=True) * self._scale
-    logits = tf.where(key_mask[:, None, :], logits, logits.dtype.min)
-    return hidden + tf.matmul(tf.nn.softmax(logits), self._value(hidden[:, :keys]))
-
-  def attend_to_self(self, hidden: tf.Tensor) -> tf.Tensor:
-    """[N, 1, h] to the same shape, for nodes whose state is the same under all configurations.
-
-    The weights of a softmax add up to 1, so attention returns the value of that one state.
-    """
-    return hidden + self._value(hidden)

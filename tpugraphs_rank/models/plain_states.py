@@ -22,8 +22,9 @@ class PlainStates(states.States):
 
     Args:
       graph: the batch.
-      aggregation: "sum", "mean" (divided by the receiver's degree) or "symmetric" (divided by the
-        root of the product of the sender's and the receiver's degree in one direction).
+      aggregation: of `propagate`: "sum", "mean" (divided by the receiver's degree) or "symmetric"
+        (divided by the root of the product of the sender's and the receiver's degree in one
+        direction). With "max", models call `propagate_largest`.
     """
     self._graph = graph
     self._aggregation = aggregation
@@ -47,6 +48,18 @@ class PlainStates(states.States):
     output = self_kernel(hidden)
     for direction, kernel in kernels.items():
       output += self._aggregate(kernel(hidden), _SENDERS[direction])
+    return output
+
+  def propagate_largest(self, level, hidden, self_kernel, kernels):
+    """[N, T, h] to [N, T, h']."""
+    output = self_kernel(hidden)
+    for direction, kernel in kernels.items():
+      sender = _SENDERS[direction]
+      receiver = tfgnn.TARGET if sender == tfgnn.SOURCE else tfgnn.SOURCE
+      sent = tfgnn.broadcast_node_to_edges(
+          self._graph, "feed", sender, feature_value=kernel(hidden))
+      output += tfgnn.pool_edges_to_node(
+          self._graph, "feed", receiver, "max_no_inf", feature_value=sent)
     return output
 
   def _aggregate(self, values: tf.Tensor, sender: int) -> tf.Tensor:
@@ -76,6 +89,12 @@ class PlainStates(states.States):
     """[N, T, h] to the same shape."""
     return attention(hidden, tfgnn.broadcast_context_to_nodes(
         self._graph, "op", feature_value=states.key_mask(self._graph.context)))
+
+  def mix(self, layer, hidden):
+    """[N, T, h] to the same shape."""
+    sizes = self._graph.node_sets["op"].sizes
+    graphs = tf.shape(sizes)[0]
+    return layer(hidden, tf.repeat(tf.range(graphs), sizes), graphs)
 
   def drop(self, level, mask, hidden):
     """[N, T, h] to the same shape; `mask` returns [N, h]."""

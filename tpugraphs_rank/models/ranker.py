@@ -18,9 +18,11 @@ from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import partition
 from tpugraphs_rank.data import pipeline
+from tpugraphs_rank.models import attention as attention_lib
 from tpugraphs_rank.models import distinct_states
 from tpugraphs_rank.models import interface
 from tpugraphs_rank.models import layers
+from tpugraphs_rank.models import node_layers
 from tpugraphs_rank.models import partitioned
 from tpugraphs_rank.models import plain_states
 from tpugraphs_rank.models import poolings as poolings_lib
@@ -67,6 +69,9 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
         settings.hidden_width, l2, layers.DenseWithTable, name="nodes")
     self._config_projection = layers.dense(
         settings.hidden_width, l2, use_bias=False, name="configs")
+    self._digits = tf.keras.layers.Embedding(
+        layers.LAYOUT_VALUES, layers.DIGIT_WIDTH, name="digits"
+    ) if kind == "layout" and settings.layout_features == "digits" else None
     self._sized_projection = layers.dense(
         settings.hidden_width, l2, use_bias=False, name="sized_configs"
     ) if kind == "layout" and settings.layout_join == "sized" else None
@@ -84,14 +89,18 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
         settings.hidden_width, l2, activation=self._activation, name="late_configs"
     ) if kind == "tile" and settings.join != "early" else None
     attention = settings.model == "attention_gnn"
+    kind_of_attention = attention_lib.KINDS[settings.attention_kind]
     # A residual that is a concatenation makes the states wider each time.
     widths = [settings.hidden_width * (k + 1 if settings.residual == "concat" else 1)
               for k in range(settings.num_convolutions)]
     self._attentions = [
-        layers.ConfigAttention(settings, width, l2, f"attention_{k}") if attention else None
+        kind_of_attention(settings, width, l2, f"attention_{k}") if attention else None
         for k, width in enumerate(widths)]
-    self._convolutions = [layers.Convolution(settings, l2, f"convolution_{k}")
-                          for k in range(settings.num_convolutions)]
+    self._convolutions = [
+        layers.Convolution(settings, l2, f"convolution_{k}",
+                           node_layers.build(settings, width, l2))
+        for k, width in enumerate(widths)]
+    self._mixing = node_layers.mixing(settings)
     self._head = layers.mlp(settings.head_widths, settings.activation, l2, "head")
     self._score = layers.dense(1, l2, name="score")
     self._dropout = settings.dropout
@@ -103,8 +112,17 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
   def reference_size(self) -> int:
     return self._settings.attention_reference if any(self._attentions) else 0
 
+  @property
+  def why_plain(self) -> str:
+    mixing = ", ".join(self._mixing)
+    return f"node_layers {mixing}: every node depends on every configuration" if mixing else ""
+
+  @property
+  def supports_partition(self) -> bool:
+    return not self._mixing
+
   def arrange(self, batch: batches.Batch) -> batches.Batch:
-    return partition.arrange(batch, self._settings)
+    return partition.arrange(batch, self._settings) if self.supports_partition else batch
 
   def select_inputs(self, arrays: Mapping[str, Any], training: bool = False,
                     dropout_seed: tf.Tensor | None = None) -> dict[str, Any]:
@@ -113,7 +131,9 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
     if training and "segment" in step:
       selected.update(segment=step["segment"], segment_node_ids=step["segment_node_ids"])
     if dropout_seed is not None:
-      selected["dropout_seed"] = dropout_seed
+      # Partitioned shares take their rows of the whole batch's factors instead.
+      selected["dropout_seed"] = dropout_seed if "rows" in arrays else (
+          interface.seed_of_share(arrays, dropout_seed))
     return selected
 
   def call(self, batch: Mapping[str, Any]) -> tf.Tensor:
@@ -158,12 +178,17 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
     settings = self._settings
     depth = len(self._convolutions)
     joined = settings.hidden_width * (depth if settings.residual == "concat" else 1)
-    attention = 3 * joined + settings.attention_width + 2 * self.reference_size
-    return max(6 * settings.hidden_width + 2 * joined, attention if any(self._attentions) else 0)
+    # Softmax attention has logits, linear attention sums over the keys.
+    attention = 3 * joined + settings.attention_width + (
+        2 * self.reference_size if settings.attention_kind == "softmax" else
+        settings.attention_width * (1 + joined // max(self.reference_size, 1)))
+    messages = 10 if settings.aggregation == "max" else 0  # All messages are in memory.
+    return max((6 + messages) * settings.hidden_width + 2 * joined,
+               attention if any(self._attentions) else 0)
 
   @property
   def supports_distinct_states(self) -> bool:
-    return (self._kind == "layout" and not any(self._attentions)
+    return (self._kind == "layout" and self.supports_partition and not any(self._attentions)
             and set(self._settings.pooling) <= set(poolings_lib.COMPOSABLE))
 
   @property
@@ -270,8 +295,11 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
 
   def _layout_features(self, layouts: tf.Tensor) -> tf.Tensor:
     """[rows, T, w] integers to the scaled features that the settings choose."""
-    features = layers.layout_features(
-        layouts, self._settings.layout_features, self._node_projection.compute_dtype)
+    if self._digits is not None:
+      features = layers.digit_features(layouts, self._digits)
+    else:
+      features = layers.layout_features(
+          layouts, self._settings.layout_features, self._node_projection.compute_dtype)
     scale = self._settings.layout_scale
     return features if scale == 1.0 else features * tf.constant(scale, features.dtype)
 

@@ -24,6 +24,8 @@ import tensorflow as tf
 
 Function = Callable[[tf.Tensor], tf.Tensor]
 
+_MIXED = "where nodes mix, every node depends on every configuration; use `PlainStates`"
+
 
 class States(abc.ABC):
   """States [rows, T or 1, h] and the operations of a model on them."""
@@ -52,12 +54,24 @@ class States(abc.ABC):
     """
 
   @abc.abstractmethod
+  def propagate_largest(self, level: int, hidden: tf.Tensor, self_kernel: tf.keras.layers.Dense,
+                        kernels: Mapping[str, tf.keras.layers.Dense]) -> tf.Tensor:
+    """As `propagate`, with the largest of the neighbours' projections in each direction.
+
+    The maximum is taken channel by channel. A node without neighbours in a direction gets 0.
+    """
+
+  @abc.abstractmethod
   def lift(self, level: int, hidden: tf.Tensor) -> tf.Tensor:
     """The same states in the memory layout of the next level."""
 
   @abc.abstractmethod
   def attend(self, attention: Any, hidden: tf.Tensor) -> tf.Tensor:
     """At each node, lets the configurations of a list attend to one another."""
+
+  @abc.abstractmethod
+  def mix(self, layer: Any, hidden: tf.Tensor) -> tf.Tensor:
+    """Lets the nodes of a graph influence one another through a layer of `models.node_layers`."""
 
   @abc.abstractmethod
   def drop(self, level: int, mask: Function, hidden: tf.Tensor) -> tf.Tensor:
@@ -95,6 +109,31 @@ def sparse_matmul(edges: tf.Tensor, weights: tf.Tensor, rows: tf.Tensor, dense: 
     return product(values, False), lambda upstream: product(upstream, True)
 
   return multiply(dense)
+
+
+def largest_messages(edges: tf.Tensor, rows: tf.Tensor, table: tf.Tensor, kernels: int
+                     ) -> tf.Tensor:
+  """For each receiver and kernel the largest message, [rows, kernels, w], channel by channel.
+
+  Where there is none, the result is the lowest number of its type. A node's message to itself is
+  the only one through its kernel.
+
+  Args:
+    edges: (e, 2) int32, rows [receiver, sender + kernel * number of senders].
+    rows: scalar, the number of receivers.
+    table: [kernels * number of senders, w], of `project`.
+    kernels: their number.
+  """
+  senders = tf.maximum(tf.shape(table)[0] // kernels, 1)
+  group = edges[:, 0] * kernels + edges[:, 1] // senders
+  largest = tf.math.unsorted_segment_max(tf.gather(table, edges[:, 1]), group, rows * kernels)
+  return tf.reshape(largest, tf.stack([rows, kernels, tf.shape(table)[1]]))
+
+
+def sum_of_largest(largest: tf.Tensor) -> tf.Tensor:
+  """The sum over kernels of results of `largest_messages`, whose axis 1 they are; none counts 0."""
+  none = tf.equal(largest, largest.dtype.min)
+  return tf.reduce_sum(tf.where(none, tf.zeros_like(largest), largest), axis=1)
 
 
 def project(hidden: tf.Tensor, self_kernel: tf.keras.layers.Dense,
@@ -138,6 +177,13 @@ class ConfigIndependentStates(States):
         tf.expand_dims(received + self_kernel.bias, 1), self._arrays["rows"][level + 1])
     return independent
 
+  def propagate_largest(self, level, hidden, self_kernel, kernels):
+    largest = largest_messages(self._arrays[f"outer_{level}"], self._count,
+                               project(hidden, self_kernel, kernels), 1 + len(kernels))
+    self.kept[f"received_{level}"], independent = self._cut(
+        largest, self._arrays["rows"][level + 1])
+    return tf.expand_dims(sum_of_largest(independent) + self_kernel.bias, 1)
+
   def lift(self, level, hidden):
     more = self._arrays["rows"][level + 1] - self._arrays["rows"][level]
     self.kept[f"lifted_{level}"], independent = tf.split(
@@ -147,6 +193,9 @@ class ConfigIndependentStates(States):
   def attend(self, attention, hidden):
     # Where all configurations have the same state, any attention weights return its value.
     return attention.attend_to_self(hidden)
+
+  def mix(self, layer, hidden):
+    raise NotImplementedError(_MIXED)
 
   def drop(self, level, mask, hidden):
     # A share of a batch (see `data.shares`) takes its rows of the whole batch's factors.
@@ -190,6 +239,15 @@ class ConfigDependentStates(States):
     return tf.reshape(received, tf.stack([after, times, self_kernel.units])) + over_configs(
         self._kept[f"received_{level}"], times)
 
+  def propagate_largest(self, level, hidden, self_kernel, kernels):
+    after, times = self._arrays["rows"][level + 1], tf.shape(hidden)[1]
+    largest = largest_messages(self._arrays[f"inner_{level}"], after,
+                               project(hidden, self_kernel, kernels), 1 + len(kernels))
+    largest = tf.reshape(largest, tf.stack(
+        [after, 1 + len(kernels), times, self_kernel.units]))
+    return sum_of_largest(tf.maximum(
+        largest, self._kept[f"received_{level}"][:, :, None])) + self_kernel.bias
+
   def lift(self, level, hidden):
     return tf.concat([hidden, over_configs(
         self._kept[f"lifted_{level}"], tf.shape(hidden)[1])], axis=0)
@@ -197,6 +255,9 @@ class ConfigDependentStates(States):
   def attend(self, attention, hidden):
     component = self._arrays["component"][:tf.shape(hidden)[0]]
     return attention(hidden, tf.gather(key_mask(self._arrays), component))
+
+  def mix(self, layer, hidden):
+    raise NotImplementedError(_MIXED)
 
   def drop(self, level, mask, hidden):
     return hidden * self._kept[f"drop_{level}"]

@@ -138,7 +138,8 @@ class Trainer:
     plain = dataclasses.replace(
         batch, feature_noise=0.0, edge_drop_rate=0.0, config_skew=0.0,
         # In the mode "backprop" the forward pass uses the whole graph anyway.
-        segment_mode="full" if batch.segment_mode == "drop" else batch.segment_mode)
+        segment_mode="full" if batch.segment_mode in batches.SEGMENTS_ONLY
+        else batch.segment_mode)
 
     def lists() -> Iterator[batches.Batch]:
       for one in batches.training_batches(
@@ -195,6 +196,7 @@ class Trainer:
         "steps_per_epoch": self.steps_per_epoch,
         "epochs_at_most": self.config.training.epochs,
         "config_hash": config_lib.stable_hash(self.config),
+        **({"plain_execution": self._model.why_plain} if self._model.why_plain else {}),
     }
 
   def one_step(self) -> dict[str, float]:

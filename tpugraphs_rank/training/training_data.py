@@ -48,7 +48,8 @@ def load(config: run_config.RunConfig, collection: registry.Collection) -> Train
   loaded = _load_splits(config, collection)
   programs = {split: result.programs for split, result in loaded.items()}
   normalizer = _normalizer(config, collection, programs["train"], programs.get("synthetic", ()))
-  max_nodes = config.batch.max_nodes if config.batch.segment_mode != "full" else None
+  cut = config.batch.segment_mode in ("drop", "backprop")
+  max_nodes = config.batch.max_nodes if cut else None
   prepare = lambda split: [
       batches.prepare(program, normalizer, max_nodes) for program in programs.get(split, ())]
   # Validation lists go through the training step's signature, which may include segments.
