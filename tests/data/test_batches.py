@@ -189,7 +189,8 @@ def test_skew_prefers_fast_configurations():
 def test_noise_affects_node_features_only(mode):
   members = _prepared("tile", max_nodes=3)[:3]
   draw = lambda noise: batches.training_batch(
-      members, _config(segment_mode=mode, max_nodes=3, feature_noise=noise), np.random.default_rng(0))
+      members, _config(segment_mode=mode, max_nodes=3, feature_noise=noise),
+      np.random.default_rng(0))
   clean, noisy = draw(0.0), draw(0.5)
   for key in clean:
     if key.endswith("nodes") and clean[key].ndim == 2:

@@ -76,7 +76,8 @@ def of_batch(lists: Sequence[batches.DrawnList], weights: np.ndarray, count: int
   """
   costs = [cost(entry, config.segment_mode) for entry in lists]
   divided = divide(costs, count)
-  parts = {"": config.segment_mode in batches.SEGMENTS_ONLY}  # Prefix, and whether only segments count.
+  # Prefix, and whether only segments count.
+  parts = {"": config.segment_mode in batches.SEGMENTS_ONLY}
   if config.segment_mode == "backprop":
     parts["segment_"] = True
   starts = {prefix: np.concatenate([[0], np.cumsum([_nodes(entry, only) for entry in lists])])
