@@ -46,6 +46,8 @@ def define_flags() -> None:
   flags.DEFINE_integer("max_nodes", 400, "Most nodes of a cone.", lower_bound=3)
   flags.DEFINE_integer("epochs", 20, "Epochs of the generator.", lower_bound=1)
   flags.DEFINE_integer("edge_steps", 6, "Diffusion steps for edges.", lower_bound=2)
+  flags.DEFINE_bool("operand_counts", False, "Give the networks the operands of each candidate.")
+  flags.DEFINE_integer("calibration_rounds", 0, "Rounds of calibration.", lower_bound=0)
   flags.DEFINE_list("conditions", ["size", "depth", "edges", "leaves"], "Conditions.")
   flags.DEFINE_list("divisions", ["program", "random"], "Divisions into halves.")
   flags.DEFINE_integer("seed", 0, "Seed of all random choices.")
@@ -129,11 +131,14 @@ def main(argv: list[str]) -> None:
                  values.max_nodes, values.seed)
   changes = {"fit.seed": values.seed, "fit.epochs": values.epochs,
              "fit.patience": max(values.epochs, 5), "data.conditions": tuple(values.conditions),
-             "network.edge_steps": values.edge_steps}
+             "network.edge_steps": values.edge_steps,
+             "network.operand_counts": values.operand_counts,
+             "fit.calibration_rounds": values.calibration_rounds}
   results: dict[str, Any] = {
       **run_directory.environment(), "collection": values.collection, "splits": values.splits,
       "cones": len(graphs), "programs": len(np.unique(graphs.label(_PROGRAM))),
       "epochs": values.epochs, "edge_steps": values.edge_steps,
+      "operand_counts": values.operand_counts, "calibration_rounds": values.calibration_rounds,
       "conditions": values.conditions, "seeds": [values.seed],
       "halves": {}}
   for by in values.divisions:

@@ -247,6 +247,7 @@ def test_a_data_set():
 
 def test_ranks_and_workloads_come_from_the_names():
   places = {"a/job.0.et": ("job", 0), "job.12.json": ("job", 12), "x.y.3.et.gz": ("x.y", 3),
+            "run.2.0.et": ("run.2", 0), "1.0.2-chakra.0.0.4.json": ("1.0.2-chakra.0.0.4", -1),
             "job.et": ("job", -1), "trace": ("trace", -1), ".et": (".et", -1)}
   for path, expected in places.items():
     assert graphs.workload_and_rank(path) == expected

@@ -43,6 +43,7 @@ LABELS = ("duration", "workload", "rank")
 NONE, OTHER = "none", "other"
 DEVICES = {1: "host", 0: "device", trace_graph.MISSING: NONE}
 _RANKED = re.compile(r"(.+?)\.(\d{1,9})(?:\.et|\.json)(?:\.gz)?")
+_VERSIONED = re.compile(r".*\.\d+\.\d+")
 SUFFIXES = (".et", ".json", ".et.gz", ".json.gz")
 # Entries below a folder that are looked at for a message on traces that are not read.
 _LOOKED_AT = 10_000
@@ -141,10 +142,13 @@ def _counted(count: int, noun: str) -> str:
 
 
 def workload_and_rank(path: files.PathLike) -> tuple[str, int]:
-  """The workload and rank that a file's name states, `<workload>.<rank>.et`; rank -1 if none."""
+  """The workload and rank that a file's name states, `<workload>.<rank>.et`; rank -1 if none.
+
+  The last of three numbers in a row, as in `trace.0.0.4.json`, is part of a version.
+  """
   name = pathlib.PurePath(path).name
   match = _RANKED.fullmatch(name)
-  if match:
+  if match and not _VERSIONED.fullmatch(match[1]):
     return match[1], int(match[2])
   for suffix in sorted(SUFFIXES, key=len, reverse=True):
     if name.endswith(suffix) and name != suffix:

@@ -32,6 +32,7 @@ import logging
 import pathlib
 import re
 import shlex
+import shutil
 from typing import Any
 
 from absl import flags
@@ -53,8 +54,8 @@ from tpugraphs_rank.synthesis.traces import subgraphs
 _log = logging.getLogger("tpugraphs_rank.chakra")
 
 # Flags that decide on the training; a folder belongs to one set of them.
-_OF_TRAINING = ("control", "max_operators", "subgraphs", "min_nodes", "max_nodes", "epochs", "seed",
-                "threads")
+_OF_TRAINING = ("control", "max_operators", "subgraphs", "min_nodes", "max_nodes", "epochs",
+                "calibration_rounds", "seed", "threads")
 
 
 def define_flags() -> None:
@@ -82,6 +83,9 @@ def define_flags() -> None:
                        "the others become \"other\". 0: all.", lower_bound=0)
   flags.DEFINE_integer("epochs", 18, "Epochs of the training. More epochs give graphs that are "
                        "more like the real ones, and reveal more.", lower_bound=1)
+  flags.DEFINE_integer("calibration_rounds", 3, "Rounds of calibration after the training, so that "
+                       "frequencies in the synthetic graphs are those of the training graphs. 0: "
+                       "none.", lower_bound=0, upper_bound=100)
   flags.DEFINE_integer("seed", 0, "Seed of all random choices.", lower_bound=0, upper_bound=20_000)
   flags.DEFINE_integer("threads", 1, "Threads of TensorFlow.", lower_bound=1)
 
@@ -148,7 +152,7 @@ def main(argv: list[str]) -> int:
   runtime.configure(values.seed, values.threads)
   model = generation.train(divided.parts, output, {
       "fit.seed": values.seed, "fit.epochs": values.epochs, "fit.patience": max(values.epochs, 5),
-      "fit.threads": values.threads})
+      "fit.calibration_rounds": values.calibration_rounds, "fit.threads": values.threads})
   training = kinds.join(divided.parts["training"])
   requested = generation.sizes(values.count * values.stitch, nodes, training, values.seed)
   sampled = generation.sample(model, training, requested, values.seed, output / "samples")
@@ -156,6 +160,7 @@ def main(argv: list[str]) -> int:
   synthetic = synthetic.with_provenance({
       "made_by": "tpugraphs-rank chakra synthesize", "model": model.hash(), "seed": values.seed,
       "buckets": traces.provenance["buckets"]})
+  _remove_other_comparison(output, synthetic)
   dags.save(output / "synthetic.npz", synthetic)
   exported = outputs.exportable(synthetic, costs)
   names = outputs.private_names(output, exported) if values.obfuscate else None
@@ -179,6 +184,21 @@ def main(argv: list[str]) -> int:
                  app.SOME_SKIPPED)
     return app.SOME_SKIPPED
   return 0
+
+
+def _remove_other_comparison(output: pathlib.Path, synthetic: dags.Dags) -> None:
+  """Removes the comparison of an earlier call that wrote other graphs."""
+  if not (output / "comparison").is_dir() or not (output / "synthetic.npz").exists():
+    return
+  try:
+    before = dags.load(output / "synthetic.npz")
+    same = np.array_equal(before.wl, synthetic.wl) and np.array_equal(before.x, synthetic.x)
+  except errors.TpuGraphsRankError:
+    same = False
+  if not same:
+    shutil.rmtree(output / "comparison")
+    _log.warning("removed %s, which is about the graphs of an earlier call",
+                 output / "comparison")
 
 
 def _warn_of_sizes(nodes: tuple[int, int] | None, sizes: np.ndarray) -> None:

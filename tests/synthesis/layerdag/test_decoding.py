@@ -17,7 +17,8 @@ def _layers(draw, for_users=False):
       draw(hnp.arrays(bool, count)),
       draw(hnp.arrays(np.int64, count, elements=st.integers(1, 4))),
       draw(hnp.arrays(np.int64, new, elements=st.integers(0, 3))),
-      draw(hnp.arrays(np.int64, new if for_users else count, elements=st.integers(0, 4))))
+      draw(hnp.arrays(np.int64, new if for_users else count, elements=st.integers(0, 4))),
+      draw(hnp.arrays(np.float64, (new, 3), elements=floats)))
 
 
 @given(_layers())
@@ -68,7 +69,8 @@ def test_each_node_has_its_operands_with_one_in_the_previous_layer(layer):
 
 def test_likely_edges_are_kept_where_they_fit():
   layer = decoding.Layer(np.array([[3.0, -2.0, 1.0], [-1.0, 2.0, -4.0]]), np.array([True, True]),
-                         np.array([2, 1]), np.array([0, 0, 0]), np.array([9, 9, 9]))
+                         np.array([2, 1]), np.array([0, 0, 0]), np.array([9, 9, 9]),
+                         np.zeros([3, 1]))
   np.testing.assert_array_equal(decoding.to_users(layer, 9), [[1, 0, 1], [0, 1, 0]])
   layer = layer._replace(operands=np.array([1, 1, 2]), front=np.array([True, False]),
                          most_users=np.array([9, 9]))
@@ -78,7 +80,8 @@ def test_likely_edges_are_kept_where_they_fit():
 def test_no_node_gets_more_users_than_in_training():
   # The first candidate is the likeliest operand of all three nodes, but has two users at most.
   layer = decoding.Layer(np.array([[3.0, 2.0, 1.0], [0.0, 0.0, 0.0]]), np.array([True, True]),
-                         np.array([3, 3]), np.array([1, 1, 1]), np.array([2, 2]))
+                         np.array([3, 3]), np.array([1, 1, 1]), np.array([2, 2]),
+                         np.zeros([3, 1]))
   np.testing.assert_array_equal(decoding.to_operands(layer), [[1, 1, 0], [0, 0, 1]])
   # Operands come before the limit.
   layer = layer._replace(most_users=np.array([1, 0]))
@@ -90,13 +93,23 @@ def test_no_node_gets_more_users_than_in_training():
   np.testing.assert_array_equal(decoding.to_users(layer, 9), [[1, 1, 1], [0, 1, 0]])
 
 
+def test_more_users_of_a_node_depend_on_those_that_it_has():
+  # One new node and four users in the previous layer, all likely by 1.
+  layer = decoding.Layer(np.ones([4, 1]), np.ones(4, bool), np.ones(4, np.int64),
+                         np.array([1]), np.array([9]), np.zeros([1, 1]))
+  for again, users in (([0.0], 4), ([-2.0], 1), ([0.0, -2.0], 2), ([0.0, 0.0, -2.0, 5.0], 3)):
+    joined = decoding.to_users(layer._replace(again=np.array([again])), 9)
+    assert joined.sum() == users
+
+
 @given(_layers(), st.randoms(use_true_random=False))
 def test_the_order_of_new_nodes_does_not_matter(layer, random):
   order = list(range(len(layer.operands)))
   random.shuffle(order)
   distinct = layer._replace(priority=np.argsort(np.argsort(
       layer.priority, axis=None, kind="stable")).reshape(layer.priority.shape) - 5.5)
-  moved = distinct._replace(priority=distinct.priority[:, order], operands=distinct.operands[order])
+  moved = distinct._replace(priority=distinct.priority[:, order], operands=distinct.operands[order],
+                            again=distinct.again[order])
   # The limit of new nodes, in place of that of candidates.
   limits = np.arange(len(order)) % 3
   to_users = lambda pairs: decoding.to_users(pairs._replace(

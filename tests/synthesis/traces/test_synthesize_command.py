@@ -59,8 +59,14 @@ def test_synthetic_traces_are_sound_and_hide_names(tmp_path, monkeypatch):
   (tmp_path / "real" / "cut.0.et").unlink()
   assert (output / "generator" / "history.csv").read_bytes() == trained
   assert before == {path.name: path.read_bytes() for path in (output / "traces").iterdir()}
+  # A comparison stays as long as it is about these graphs.
+  (output / "comparison").mkdir()
+  assert "removed" not in commands.run(*words).stderr
+  assert (output / "comparison").is_dir()
   joined = commands.run(*words[:-1], "--stitch", 2, "--ranks", 3)
   assert joined.returncode == 0, joined.stderr
+  assert "comparison, which is about the graphs of an earlier call" in joined.stderr
+  assert not (output / "comparison").exists()
   stitched = dags_lib.load(output / "synthetic.npz")
   assert len(stitched) == 5 and (stitched.sizes >= 44).all()
   assert len(list((output / "traces").iterdir())) == 15

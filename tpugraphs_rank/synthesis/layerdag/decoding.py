@@ -21,6 +21,8 @@ class Layer(NamedTuple):
     operands: (s,) numbers of operands of the new nodes.
     most_users: the most users that may still be joined to a node: for `to_users` (s,) to new nodes,
       for `to_operands` (c,) to candidates.
+    again: (s, U) for `to_users`, added to the priority of another user of a new node that has 1, 2,
+      ... users; the last value also applies to more. See `calibration`.
   """
 
   priority: np.ndarray
@@ -28,6 +30,7 @@ class Layer(NamedTuple):
   slots: np.ndarray
   operands: np.ndarray
   most_users: np.ndarray
+  again: np.ndarray
 
 
 def free(layer: Layer) -> np.ndarray:
@@ -66,13 +69,16 @@ def to_users(layer: Layer, remaining: int) -> np.ndarray | None:
       joined[candidate, node], unjoined[node] = True, False
       left[candidate] -= 1
   spare_users = layer.most_users - 1
+  users, most_again = np.zeros(new, np.int64), layer.again.shape[1] - 1
   for place in order:
     candidate, node = divmod(int(place), new)
-    likely = layer.priority[candidate, node] > 0 and spare_users[node] > 0
+    priority = layer.priority[candidate, node] + layer.again[node, min(users[node], most_again)]
+    likely = priority > 0 and spare_users[node] > 0
     if (likely or left[candidate] > below) and left[candidate] and not joined[candidate, node]:
       joined[candidate, node] = True
       left[candidate] -= 1
       spare_users[node] -= 1
+      users[node] += 1
   # Candidates visited early may have skipped pairs that later layers cannot supply after all.
   for candidate in np.flatnonzero(left > below):
     spare = np.flatnonzero(~joined[candidate])

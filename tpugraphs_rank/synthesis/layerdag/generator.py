@@ -185,6 +185,8 @@ class Generator:
     config: the configuration.
     facts: facts about the training graphs.
     modules: networks by name, in the order in which they generate a layer.
+    kind_shift: (K,) added to the logits of each kind of node; see `calibration`.
+    user_shift: (K, U) added to the log odds of an edge to an operand of each kind.
   """
 
   def __init__(self, config: settings.LayerDagConfig, facts: Facts):
@@ -199,6 +201,10 @@ class Generator:
                                 list(facts.marginals), facts.kinds.operands > 0),
         "edges": networks.Edges(network, sizes, facts.features, facts.degree,
                                 facts.kinds.attribute, config.data.direction)}
+    # A variable, so that functions that are already traced use new values.
+    self.kind_shift = tf.Variable(
+        tf.zeros([len(facts.kinds)]), trainable=False, name="kind_shift")
+    self.user_shift = np.zeros([len(facts.kinds), 1])
     # A tiny graph of two connected nodes uses every layer once, which creates all variables.
     one = growth.OrderedGraph(np.zeros([2, len(sizes)], np.int32), np.array([1, 0]),
                               np.array([0, 1], np.int32), np.array([0], np.int32),
@@ -208,6 +214,11 @@ class Generator:
     for module in self.modules.values():
       module.losses({key: tf.constant(value) for key, value in arrays.items()},
                     networks.Noise(tf.zeros([2], tf.int32)), False)
+
+  def shift(self, kinds: np.ndarray, users: np.ndarray) -> None:
+    """Sets `kind_shift` (K,) and `user_shift` (K, U)."""
+    self.kind_shift.assign(kinds.astype(np.float32))
+    self.user_shift = np.asarray(users, np.float64)
 
   @property
   def variables(self) -> dict[str, list[tf.Variable]]:

@@ -4,6 +4,7 @@ A graph is a sequence of layers. Each step predicts the number of new nodes, den
 attributes, then denoises the edges that connect them to earlier nodes, given the conditions.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import hashlib
 import json
@@ -19,6 +20,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.layerdag import calibration
 from tpugraphs_rank.synthesis.layerdag import conditions as conditions_lib
 from tpugraphs_rank.synthesis.layerdag import critic as critic_lib
 from tpugraphs_rank.synthesis.layerdag import fitting
@@ -76,6 +78,7 @@ class LayerDAG:
       while not fitter.finished:
         fitter.epoch(bar.update)
     fitter.keep_best()
+    calibration.calibrate_as_configured(self._generator, train)
     return self
 
   def sample(self, n: int, labels: dict[str, np.ndarray] | None = None, seed: int = 0,
@@ -171,6 +174,10 @@ class LayerDAG:
     for name, variables in self.generator.variables.items():
       for place, variable in enumerate(variables):
         arrays[f"{name}/{place:04d}"] = variable.numpy()
+    kinds, users = self.generator.kind_shift.numpy(), self.generator.user_shift
+    if kinds.any() or users.any():
+      # Not for models of earlier versions, whose hash stays the same.
+      arrays.update(kind_shift=kinds, user_shift=users)
     return arrays
 
   def save(self, path: files.PathLike) -> None:
@@ -202,11 +209,24 @@ class LayerDAG:
           if value.dtype.kind != "f" or not np.isfinite(value).all():
             raise errors.DataError(f"{name}/{place:04d} holds values that are no finite numbers")
           variable.assign(value)
+      if "kind_shift" in arrays:
+        model.generator.shift(*_checked_shifts(arrays, len(model.generator.facts.kinds)))
     except (KeyError, ValueError, TypeError, tf.errors.OpError) as error:
       raise errors.DataError(
           f"{path} is no LayerDAG model of this version, or damaged ({error}); train one with "
           f"{commands.command('layerdag', 'train')}") from error
     return model
+
+
+def _checked_shifts(arrays: Mapping[str, np.ndarray], kinds: int) -> list[np.ndarray]:
+  """The arrays that `generator.Generator.shift` takes, if they fit a model with these kinds."""
+  shifts = [arrays["kind_shift"], arrays["user_shift"]]
+  if (any(shift.dtype.kind != "f" or not np.isfinite(shift).all() for shift in shifts)
+      or shifts[0].shape != (kinds,) or shifts[1].ndim != 2 or len(shifts[1]) != kinds
+      or not 0 < shifts[1].shape[1] <= calibration.COUNTS):
+    raise errors.DataError(
+        f"kind_shift and user_shift are no finite numbers for {kinds} kinds of nodes")
+  return shifts
 
 
 def load(path: files.PathLike) -> LayerDAG:

@@ -105,6 +105,10 @@ class PartialGraphs:
     """(S,) users that the nodes of the last layer may have in total."""
     return self._sum(self._kinds.most_users[self._x[:, 0]] * (self._level == self.layer - 1))
 
+  def kinds_of(self, rows: np.ndarray) -> np.ndarray:
+    """The kinds of rows."""
+    return self._x[rows, 0]
+
   def spare_users(self, rows: np.ndarray) -> np.ndarray:
     """The most users that rows may still get."""
     return np.maximum(self._kinds.most_users[self._x[rows, 0]] - self._done[rows], 0)

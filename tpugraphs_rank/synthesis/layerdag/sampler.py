@@ -246,6 +246,10 @@ class Sampler:
       return [np.zeros([0, 2], np.int64)] * steps
     arrays["pairs"] = partial_graphs.all_pairs(candidates, new)
     logits = self._call("_edges", *states["edges"], arrays, _seed(rng)).numpy().astype(np.float64)
+    if not self._forward:
+      # An operand's kind decides; the number of its users is not limited by a layer.
+      operand = state.kinds_of(state.candidates)[arrays["pairs"][:, 0]]
+      logits += self.generator.user_shift[operand, 0]
     priority = logits / self.options.temperature + rng.logistic(size=len(logits))
     front = arrays["candidate_gap"] == 1
     slots = state.slots[state.candidates]
@@ -259,7 +263,8 @@ class Sampler:
       edges = self._decoded(decoding.Layer(
           square.reshape(candidates[step], new[step]), front[old], slots[old],
           operands[first_new:first_new + new[step]],
-          kinds.most_users[kind[first_new:first_new + new[step]]] if self._forward else spare[old]),
+          kinds.most_users[kind[first_new:first_new + new[step]]] if self._forward else spare[old],
+          self.generator.user_shift[kind[first_new:first_new + new[step]]]),
                             int(remaining[step])) if candidates[step] else None
       if edges is not None:
         candidate, node = np.nonzero(edges)
@@ -330,7 +335,7 @@ class Sampler:
       for attribute, marginal in enumerate(marginals):
         guided = self._guided([of_context[attribute] for of_context in logits])
         if attribute == 0:
-          guided = tf.where(possible, guided, -1e9)
+          guided = tf.where(possible, guided + self.generator.kind_shift, -1e9)
         clean = tf.nn.softmax(guided / self.options.temperature)
         likely = clean if attribute == 0 else likely
         columns.append(diffusion.draw(

@@ -86,6 +86,10 @@ class FitSettings:
   valid_fraction: float = setting(
       0.15, "Share of the training graphs used for validation if valid_graphs is not set.",
       above=0.0, maximum=0.5)
+  calibration_rounds: int = setting(
+      0, "Rounds of calibration after training. Each generates up to 128 graphs, and shifts logits "
+      "so that the frequencies of kinds of nodes, and of their users, become those of the training "
+      "graphs. 0: no calibration.", minimum=0, maximum=1000)
   threads: int = setting(
       1, "TensorFlow threads within an operation.", minimum=1, maximum=1024, hashed=False)
   tensorboard: bool = setting(True, "Write TensorBoard event files.", hashed=False)

@@ -17,6 +17,7 @@ from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.layerdag import calibration
 from tpugraphs_rank.synthesis.layerdag import fitting
 from tpugraphs_rank.synthesis.layerdag import generator as generator_lib
 from tpugraphs_rank.synthesis.layerdag import model
@@ -156,6 +157,7 @@ class Trainer:
     if state != run_directory.INTERRUPTED:
       files.write_json(directory / "metrics.json", {"split": "valid", "metrics": metrics})
       fitter.keep_best()
+      calibration.calibrate_as_configured(self.generator, self.train_graphs)
       model.LayerDAG(self.config, self.generator).save(directory / "model.npz")
       _logger.info("%s after epoch %d: %s", state, progress.epoch, ", ".join(
           f"{name} {value:.4g}" for name, value in metrics.items()))

@@ -1,0 +1,175 @@
+"""Corrects the drift of generated graphs from the frequencies of the training graphs.
+
+Training is teacher-forced: each layer is learned after real layers. Generated graphs grow after
+their own layers, so small errors accumulate: some kinds of nodes, or nodes with several users,
+become too frequent. Calibration generates graphs of the sizes of the training graphs, counts, and
+shifts logits, for each kind of node (`growth.Kinds`):
+
+  kinds  added to the logits of a new node's kind:
+         shift += rate (log share in training - log share in the generated graphs)
+  users  added to the log odds of an edge to an operand of this kind.
+         users_first: for each number u of users that the operand has, with h the share of the nodes
+         with at least u users that have more: shift += rate (logit h in training - logit h in the
+         generated graphs). Rare kinds use the shares of all kinds.
+         operands_first: shift += rate (log mean number of users in training - log that in the
+         generated graphs)
+
+The result are the shifts of the round whose graphs were nearest to the training graphs; that may be
+the one without shifts. Only training graphs are used.
+"""
+
+import dataclasses
+import logging
+
+import numpy as np
+import tqdm
+
+from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.layerdag import conditions as conditions_lib
+from tpugraphs_rank.synthesis.layerdag import generator as generator_lib
+from tpugraphs_rank.synthesis.layerdag import growth
+from tpugraphs_rank.synthesis.layerdag import sampler as sampler_lib
+
+_logger = logging.getLogger(__name__)
+_RATE = 0.7
+_LARGEST = 3.0  # Largest absolute shift.
+# Numbers of users, 1 to this many, that have shifts of their own.
+COUNTS = 6
+# Nodes that are added to the counts of each kind, with the shares of all kinds.
+_PSEUDO_COUNT = 20.0
+# Graphs generated in each round, at most.
+_GRAPHS = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Shifts:
+  """What calibration adds to logits.
+
+  Attributes:
+    kinds: (K,) for the kinds of new nodes.
+    users: (K, COUNTS) for edges to operands, by the operand's kind and number of users. For
+      operands_first the number does not matter.
+  """
+
+  kinds: np.ndarray
+  users: np.ndarray
+
+
+def users_of_kinds(dags: dags_lib.Dags, kinds: growth.Kinds) -> np.ndarray:
+  """(K, COUNTS + 2) the nodes of each kind with 0, 1, ... users; the last column: all others."""
+  kind = kinds.index(dags.x[:, 0], dags.num_operands)
+  users = np.minimum(dags.num_users, COUNTS + 1)
+  known = kind >= 0
+  width = COUNTS + 2
+  flat = np.bincount(kind[known] * width + users[known], minlength=len(kinds) * width)
+  return flat.reshape(len(kinds), width)
+
+
+def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+  """Total variation distance of the kinds, and that of the numbers of users, added.
+
+  Args:
+    ours: the result of `users_of_kinds`.
+    theirs: the same of other graphs.
+  """
+  total = 0.0
+  for axis in (0, 1):
+    shares = [counts.sum(axis=axis) / max(counts.sum(), 1) for counts in (ours, theirs)]
+    total += float(np.abs(shares[0] - shares[1]).sum() / 2)
+  return total
+
+
+def log_shares(counts: np.ndarray) -> np.ndarray:
+  """(K,) logarithms of the shares of the kinds, with one more node of each."""
+  nodes = counts.sum(axis=1) + 1.0
+  return np.log(nodes / nodes.sum())
+
+
+def logits_of_more(counts: np.ndarray) -> np.ndarray:
+  """(K, COUNTS) the logit of the share of nodes with more than u users among those with at least u.
+
+  The shares of all kinds together, with `_PSEUDO_COUNT` nodes, are added to each kind.
+  """
+  least = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1].astype(np.float64)
+  # Columns u = 1 to COUNTS.
+  least, more = least[:, 1:-1], least[:, 2:]
+  prior = (more.sum(axis=0) + 0.5) / (least.sum(axis=0) + 1.0)
+  share = (more + _PSEUDO_COUNT * prior) / (least + _PSEUDO_COUNT)
+  return np.log(share / (1.0 - share))
+
+
+def log_means(counts: np.ndarray) -> np.ndarray:
+  """(K, COUNTS) logarithm of the mean number of users, the same in each column."""
+  users = counts @ np.arange(counts.shape[1])
+  nodes = counts.sum(axis=1)
+  mean = (users.sum() + 0.5) / (nodes.sum() + 1.0)
+  of_kind = (users + _PSEUDO_COUNT * mean) / (nodes + _PSEUDO_COUNT)
+  return np.repeat(np.log(of_kind)[:, None], COUNTS, axis=1)
+
+
+def next_shifts(shifts: Shifts, wanted: np.ndarray, generated: np.ndarray, direction: str
+                ) -> Shifts:
+  """The shifts after one round; see the module's formulas."""
+  of_users = logits_of_more if direction == "users_first" else log_means
+  moved = lambda shift, figure: np.clip(
+      shift + _RATE * (figure(wanted) - figure(generated)), -_LARGEST, _LARGEST)
+  return Shifts(moved(shifts.kinds, log_shares), moved(shifts.users, of_users))
+
+
+def _requests(generator: generator_lib.Generator, graphs: dags_lib.Dags,
+              rng: np.random.Generator) -> np.ndarray:
+  """(G, T) conditions as a user requests them: the sizes of graphs, if the model has that condition.
+
+  The other conditions are then sampled; they fit together less well than those of a real graph.
+  """
+  conditions = generator.conditions_of(graphs)
+  names = generator.facts.conditions.names
+  if conditions_lib.SIZE not in names:
+    return conditions
+  sizes = conditions[:, names.index(conditions_lib.SIZE)]
+  return conditions_lib.sample_conditions(
+      generator.facts.conditions, len(graphs), {conditions_lib.SIZE: sizes}, rng)
+
+
+def calibrate_as_configured(generator: generator_lib.Generator, training: dags_lib.Dags) -> None:
+  """Calibrates a trained generator, if its configuration has `fit.calibration_rounds`."""
+  fit = generator.config.fit
+  if fit.calibration_rounds:
+    calibrate(generator, training, fit.calibration_rounds, fit.seed)
+
+
+def calibrate(generator: generator_lib.Generator, training: dags_lib.Dags, rounds: int, seed: int
+              ) -> list[float]:
+  """Sets the shifts of a trained generator; see the module.
+
+  Args:
+    generator: the generator, whose shifts change.
+    training: its training graphs.
+    rounds: number of rounds. Each generates up to 128 graphs.
+    seed: seed of the graphs.
+
+  Returns:
+    The `distance` to the training graphs without shifts, and after each round.
+  """
+  rng = np.random.default_rng([seed, 61])
+  chosen = training.take(np.sort(rng.permutation(len(training))[:_GRAPHS]))
+  facts, direction = generator.facts, generator.config.data.direction
+  conditions = _requests(generator, chosen, rng)
+  wanted = users_of_kinds(chosen.in_vocabularies(facts.vocabularies), facts.kinds)
+  sample = sampler_lib.Sampler(generator)
+  shifts = Shifts(np.zeros(len(facts.kinds)), np.zeros([len(facts.kinds), COUNTS]))
+  best, reached = shifts, []
+  for number in tqdm.trange(rounds + 1, desc="calibration", unit="round", disable=None):
+    generator.shift(shifts.kinds, shifts.users)
+    generated, _ = sample(conditions, seed * 1009 + number)
+    counts = users_of_kinds(dags_lib.canonical(
+        [(graph.edges, graph.x) for graph in generated], facts.x_names, facts.vocabularies),
+                            facts.kinds)
+    reached.append(distance(counts, wanted))
+    if reached[-1] <= min(reached):
+      best = shifts
+    shifts = next_shifts(shifts, wanted, counts, direction)
+  generator.shift(best.kinds, best.users)
+  _logger.info("calibration: distance to the training graphs %.4f before, %.4f after",
+               reached[0], min(reached))
+  return reached
