@@ -9,7 +9,6 @@ adds programs from files. Files that exist are kept.
 
 from collections.abc import Callable
 import pathlib
-import shutil
 import subprocess
 from typing import Any
 
@@ -17,6 +16,7 @@ from absl import flags
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.collect import environment
 
@@ -131,7 +131,7 @@ def _path(folder: pathlib.Path, build: Callable) -> pathlib.Path:
   return folder / f"tf_{build.__name__}.hlo.pb"
 
 
-def export(folder: pathlib.Path, files: list[pathlib.Path]) -> list[pathlib.Path]:
+def export(folder: pathlib.Path, more: list[pathlib.Path]) -> list[pathlib.Path]:
   """Exports all programs, and copies those of files.
 
   Returns:
@@ -141,7 +141,7 @@ def export(folder: pathlib.Path, files: list[pathlib.Path]) -> list[pathlib.Path
     MissingDataError: a file does not exist.
     OutputError: the JAX programs cannot be exported.
   """
-  missing = [path for path in files if not path.is_file()]
+  missing = [path for path in more if not path.is_file()]
   if missing:
     raise errors.MissingDataError(f"no file {missing[0]}; expected files with HLO")
   folder.mkdir(parents=True, exist_ok=True)
@@ -153,9 +153,9 @@ def export(folder: pathlib.Path, files: list[pathlib.Path]) -> list[pathlib.Path
   if status:
     raise errors.OutputError(f"experiments.foreign_jax ended with status {status}")
   export_tensorflow(folder)
-  for path in files:
+  for path in more:
     if not (folder / path.name).exists():
-      shutil.copyfile(path, folder / path.name)
+      files.copy(path, folder / path.name)
   return sorted(path for path in folder.iterdir() if ".hlo" in path.name and ".pb" in path.name)
 
 

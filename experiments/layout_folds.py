@@ -18,7 +18,6 @@ of tied scores. Differences are paired by program; the interval of a mean is its
 
 from collections.abc import Sequence
 import pathlib
-import shutil
 from typing import Any
 
 from absl import flags
@@ -84,9 +83,8 @@ def write_fold(folder: pathlib.Path, fold: int) -> pathlib.Path:
     split = "valid" if place == fold else "train"
     counts[split] += 1
     target = folder / "npz" / split / path.name
-    target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
-      shutil.copyfile(path, target)
+      files.copy(path, target)
   descriptor = folder / "collection.json"
   files.write_json(descriptor, {
       "name": f"layout:fold{fold}", "kind": "layout", "target": collection.target, "path": "npz",

@@ -13,7 +13,6 @@ The study keeps what it has written: run it again to continue.
 from collections.abc import Mapping, Sequence
 import os
 import pathlib
-import shutil
 import subprocess
 from typing import Any
 
@@ -96,9 +95,8 @@ def export(folder: pathlib.Path) -> None:
 def one_program(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   """Writes a collection of one measured program; returns its descriptor's path."""
   target = folder / "npz" / path.name
-  target.parent.mkdir(parents=True, exist_ok=True)
   if not target.exists():
-    shutil.copyfile(path, target)
+    files.copy(path, target)
   files.write_json(folder / "collection.json", {
       "name": "layout:one:program", "kind": "layout", "target": "tpu_v3", "path": "npz",
       "splits": {registry.WHOLE: 1}, "files": {registry.WHOLE: [path.name]},

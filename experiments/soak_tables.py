@@ -17,7 +17,18 @@ _NAMES = {
     "trace_packed": "execution traces, gzip", "trace_text": "execution traces, jsonizer's text",
     "trace_json": "execution traces, JSON of the feeder and of PyTorch", "dags": "files of graphs",
     "normalizer": "run directories: `normalizer.npz`",
-    "checkpoint": "run directories: checkpoints", "layerdag_model": "LayerDAG models"}
+    "checkpoint": "run directories: checkpoints", "layerdag_model": "LayerDAG models",
+    "prior": "run directories: `prior.json`", "trees": "run directories: trees",
+    "history": "run directories: `history.csv`", "per_graph": "evaluations: `per_graph.csv`",
+    "settings": "settings of a folder that resumes", "plan": "plans of the collector",
+    "hlo_plan": "plans of `collect hlo` and `tune`", "tile_record": "records of measured tiles",
+    "layout_record": "records of measured layouts", "report": "reports of the collector",
+    "machines": "reports on several machines", "claim": "claims of several machines",
+    "tuning_journal": "journals of `tune`", "tuning_confirmed": "confirmations of `tune`",
+    "tuned": "results of `tune`", "worker_answer": "answers of measuring processes",
+    "download_record": "records of downloads", "download_version": "versions of partial downloads",
+    "search_space": "search spaces of `sweep`", "augment_case": "results of trainings of `augment`",
+    "private_names": "names that `chakra synthesize` hides"}
 
 
 def inputs(stored: dict[str, Any]) -> str:
@@ -35,7 +46,9 @@ def inputs(stored: dict[str, Any]) -> str:
 
 def kills(stored: dict[str, Any]) -> str:
   """The kills of each command, and what was wrong after it was resumed."""
+  columns = ("kills", "at_operations", "new_processes", "trials", "lost", "different", "leftovers")
   return tables.markdown(
-      ["command", "kills", "lost", "different", "leftovers"],
-      [[f"`{name}`", *(f"{entry[key]:,}" for key in ("kills", "lost", "different", "leftovers"))]
+      ["command", "kills", "before a file operation", "new processes", "resumed to the end", "lost",
+       "different", "leftovers"],
+      [[f"`{name}`", *(f"{entry.get(key, 0):,}" for key in columns)]
        for name, entry in stored["commands"].items()])

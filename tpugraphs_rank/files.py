@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import pathlib
+import shutil
 import stat
 from typing import Any, BinaryIO
 
@@ -195,6 +196,18 @@ def _problem(path: pathlib.Path, error: OSError) -> str:
     case errno.EISDIR:
       return f"{text}; choose another name for the file"
   return f"{text}; choose an output folder that you can write to"
+
+
+def copy(source: PathLike, path: PathLike) -> None:
+  """Copies the content of a file, atomically.
+
+  Raises:
+    MissingDataError: there is no source.
+    OutputError: the copy cannot be written.
+  """
+  check_regular(source, "a file to copy")
+  with open(source, "rb") as original, atomic_write(path) as file:
+    shutil.copyfileobj(original, file)
 
 
 def write_text(path: PathLike, text: str) -> None:

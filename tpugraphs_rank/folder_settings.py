@@ -10,6 +10,7 @@ from typing import Any
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import json_shapes
 
 
 def differences(stored: Mapping[str, Any], requested: Mapping[str, Any],
@@ -49,9 +50,11 @@ def check(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
 
   Raises:
     RunDirectoryError: the folder was written with other settings.
+    DataError: the stored settings are damaged.
   """
   path = folder / "settings.json"
   if path.exists():
-    refuse_if_different(folder, differences(files.read_json(path), settings))
+    stored = json_shapes.read(path, dict, "restore it, or choose another folder")
+    refuse_if_different(folder, differences(stored, settings))
   else:
     files.write_json(path, dict(settings))

@@ -27,13 +27,14 @@ from tests.soak import inputs
 from tests.soak import kills
 from tests.soak import long_commands
 from tests.soak import readers
+from tests.soak import reading
 from tests.soak import warm
 from tpugraphs_rank import files
 from tpugraphs_rank.training import run_directory
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
 _ROOT = CORPUS.parents[2]
-_BATCH = 2000
+_BATCH = 1000
 _MEMORY = "/dev/shm"  # A folder in memory: inputs are small, and there are many.
 _LARGEST = 1 << 14  # Bytes of an input that is kept.
 
@@ -63,7 +64,7 @@ def _batch(name: str, seed: int, count: int, corpus: pathlib.Path) -> dict[str, 
   return {"counts": counts, "types": types, "faults": faults}
 
 
-def _sound(reader: readers.Reader, folder: pathlib.Path) -> pathlib.Path:
+def _sound(reader: reading.Reader, folder: pathlib.Path) -> pathlib.Path:
   content = reader.sound(folder)[0]
   (folder / reader.file).write_bytes(content)
   if reader.name == "packed_index":

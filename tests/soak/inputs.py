@@ -11,7 +11,7 @@ import traceback
 from typing import NamedTuple
 import warnings
 
-from tests.soak import readers
+from tests.soak import reading
 from tpugraphs_rank import errors
 
 SECONDS = 2.0
@@ -48,7 +48,7 @@ def limited_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def attempt(reader: readers.Reader, content: bytes, folder: pathlib.Path) -> Outcome:
+def attempt(reader: reading.Reader, content: bytes, folder: pathlib.Path) -> Outcome:
   """Reads one input."""
   (folder / reader.file).write_bytes(content)
 
@@ -69,7 +69,7 @@ def attempt(reader: readers.Reader, content: bytes, folder: pathlib.Path) -> Out
     outcome = Outcome(REFUSED, type(error).__name__)
     if not message or not message.replace("\n", "").isprintable():
       outcome = Outcome("untyped", f"the message is not printable: {message!r}")
-  except readers.WrongAcceptance as error:
+  except reading.WrongAcceptance as error:
     outcome = Outcome("wrong", str(error))
   except _Stopped:
     outcome = Outcome("slow", f"stopped after {time.process_time() - start:.0f} s of CPU time")
@@ -88,7 +88,7 @@ def attempt(reader: readers.Reader, content: bytes, folder: pathlib.Path) -> Out
   return outcome
 
 
-def mutations(reader: readers.Reader, seed: int, count: int, folder: pathlib.Path
+def mutations(reader: reading.Reader, seed: int, count: int, folder: pathlib.Path
               ) -> Iterator[bytes]:
   """Mutated inputs; the same for the same seed."""
   sound = reader.sound(folder)

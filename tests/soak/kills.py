@@ -12,10 +12,11 @@ from typing import Any
 from tests.soak import comparing
 from tests.soak import long_commands
 from tests.soak import warm
+from tpugraphs_rank.collect import environment
 
 # Kills in a row before a command may end.
 _IN_A_ROW = 10
-# One of so many kills hits a new process, which may be importing; the others hit a fork.
+# One kill in 12 hits a new process, which may be importing; the others hit a fork.
 _NEW_PROCESS = 12
 # Seconds in which a new process imports what a fork has already.
 _IMPORT_SECONDS = 8.0
@@ -61,7 +62,8 @@ class Soak(contextlib.AbstractContextManager):
     self._folder = pathlib.Path(self._temporary.name)
     self._data, self._out = self._folder / "data", self._folder / "out"
     self._data.mkdir()
-    self._command.prepare(self._data, self._prepare)
+    self._names = {"data": str(self._data), "out": str(self._out),
+                   **(self._command.prepare(self._data, self._prepare) or {})}
     self._seconds = self._finish(new=True).seconds
     self._whole = self._view()
     self._operations = 0
@@ -90,8 +92,10 @@ class Soak(contextlib.AbstractContextManager):
       shutil.copytree(self._data / name, self._out / name)
 
   def _run(self, **kill: Any) -> warm.Run:
-    words = [word.format(data=self._data, out=self._out) for word in self._command.words]
-    return warm.Run(self._command.module, words, self._out, cpu=not self._command.waits, **kill)
+    words = [word.format(**self._names) for word in self._command.words]
+    python = str(environment.python()) if self._command.measures else sys.executable
+    return warm.Run(self._command.module, words, self._out, cpu=not self._command.waits,
+                    python=python, **kill)
 
   def _finish(self, new: bool) -> warm.Done:
     self._begin()

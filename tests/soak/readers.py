@@ -4,8 +4,7 @@ A check knows nothing of the code that it checks: it states what must hold for w
 accepts.
 """
 
-from collections.abc import Callable, Mapping
-import dataclasses
+from collections.abc import Mapping
 import gzip
 import json
 import math
@@ -19,6 +18,8 @@ from tests import synthetic
 from tests.candidates import small_programs
 from tests.chakra import samples
 from tests.soak import mutators
+from tests.soak import reading
+from tests.soak import state_readers
 from tests.submission import small_submissions
 from tests.synthesis import small_dags
 from tpugraphs_rank import config
@@ -48,35 +49,8 @@ from tpugraphs_rank.synthesis.dags import dags
 from tpugraphs_rank.synthesis.layerdag import settings as layerdag_settings
 from tpugraphs_rank.training import run_directory
 
-
-@dataclasses.dataclass(frozen=True)
-class Reader:
-  """A kind of input.
-
-  Attributes:
-    name: what is read.
-    file: name of the input in its folder.
-    sound: writes sound inputs into a folder, and returns the content of each.
-    mutate: changes one.
-    read: reads the file in the folder, as the commands do. Checks what it accepts.
-    tensorflow: whether it needs TensorFlow.
-  """
-
-  name: str
-  file: str
-  sound: Callable[[pathlib.Path], list[bytes]]
-  mutate: mutators.Mutator
-  read: Callable[[pathlib.Path], Any]
-  tensorflow: bool = False
-
-
-class WrongAcceptance(AssertionError):
-  """A reader accepted what is not valid."""
-
-
-def _must(condition: Any, what: str) -> None:
-  if not condition:
-    raise WrongAcceptance(what)
+_must = reading.must
+_Reader = reading.Reader
 
 
 # ---- graphs --------------------------------------------------------------------------------------
@@ -495,36 +469,37 @@ def _read_model(folder: pathlib.Path) -> Any:
 
 
 _ALL = (
-    Reader("graph", "input.npz", _sound_graphs, mutators.npz, _read_graph),
-    Reader("packed", "input.pack", _sound_packed, mutators.packed, _read_packed),
-    Reader("packed_index", "index.json", _sound_index, mutators.as_json, _read_index),
-    Reader("hlo", "input.pb", _sound_programs, mutators.protobuf, _read_program),
-    Reader("raw", "input.pb", _sound_raw, mutators.protobuf, _read_program),
-    Reader("hlo_text", "input.txt", lambda folder: [_TEXT.encode()], mutators.text, _read_text),
-    Reader("candidates", "input.npz", _sound_candidates, mutators.npz, _read_candidates),
-    Reader("config", "input.json", _sound_config, mutators.as_json, _read_config),
-    Reader("layerdag_config", "input.json", lambda folder: [json.dumps(config.to_dict(
+    _Reader("graph", "input.npz", _sound_graphs, mutators.npz, _read_graph),
+    _Reader("packed", "input.pack", _sound_packed, mutators.packed, _read_packed),
+    _Reader("packed_index", "index.json", _sound_index, mutators.as_json, _read_index),
+    _Reader("hlo", "input.pb", _sound_programs, mutators.protobuf, _read_program),
+    _Reader("raw", "input.pb", _sound_raw, mutators.protobuf, _read_program),
+    _Reader("hlo_text", "input.txt", lambda folder: [_TEXT.encode()], mutators.text, _read_text),
+    _Reader("candidates", "input.npz", _sound_candidates, mutators.npz, _read_candidates),
+    _Reader("config", "input.json", _sound_config, mutators.as_json, _read_config),
+    _Reader("layerdag_config", "input.json", lambda folder: [json.dumps(config.to_dict(
         layerdag_settings.LayerDagConfig())).encode()], mutators.as_json, _read_layerdag_config),
-    Reader("descriptor", "input.json", _sound_descriptor, mutators.as_json, _read_descriptor),
-    Reader("run_config", "config.json", _sound_run_config, mutators.as_json, _read_run_config),
-    Reader("status", "status.json", _sound_status, mutators.as_json, _read_status),
-    Reader("evidence", "input.json", _sound_evidence, mutators.as_json, _read_evidence),
-    Reader("programs", "input.json", _sound_synthetic, mutators.as_json, _read_synthetic),
-    Reader("eval_indices", "input.json", _sound_indices, mutators.as_json,
+    _Reader("descriptor", "input.json", _sound_descriptor, mutators.as_json, _read_descriptor),
+    _Reader("run_config", "config.json", _sound_run_config, mutators.as_json, _read_run_config),
+    _Reader("status", "status.json", _sound_status, mutators.as_json, _read_status),
+    _Reader("evidence", "input.json", _sound_evidence, mutators.as_json, _read_evidence),
+    _Reader("programs", "input.json", _sound_synthetic, mutators.as_json, _read_synthetic),
+    _Reader("eval_indices", "input.json", _sound_indices, mutators.as_json,
            lambda folder: published.read_indices(folder / "input.json")),
-    Reader("costs", "input.json", _sound_costs, mutators.as_json,
+    _Reader("costs", "input.json", _sound_costs, mutators.as_json,
            lambda folder: costs.read(folder / "input.json")),
-    Reader("submission", "input.csv", _sound_submission, mutators.text, _read_submission),
-    Reader("trace", "input.et", _sound_traces, mutators.protobuf, _read_trace),
-    Reader("trace_packed", "input.et", _sound_packed_traces, _packed_trace, _read_trace),
-    Reader("trace_text", "input.et", _sound_trace_texts, mutators.text, _read_trace),
-    Reader("trace_json", "input.et", _sound_trace_values, mutators.as_json, _read_trace),
-    Reader("dags", "input.npz", _sound_dags, mutators.npz, _read_dags),
-    Reader("normalizer", "input.npz", _sound_normalizer, mutators.npz, _read_normalizer),
-    Reader("checkpoint", "input.npz", _sound_checkpoint, mutators.npz, _read_checkpoint, True),
-    Reader("layerdag_model", "input.npz", _sound_model, mutators.npz, _read_model, True),
+    _Reader("submission", "input.csv", _sound_submission, mutators.text, _read_submission),
+    _Reader("trace", "input.et", _sound_traces, mutators.protobuf, _read_trace),
+    _Reader("trace_packed", "input.et", _sound_packed_traces, _packed_trace, _read_trace),
+    _Reader("trace_text", "input.et", _sound_trace_texts, mutators.text, _read_trace),
+    _Reader("trace_json", "input.et", _sound_trace_values, mutators.as_json, _read_trace),
+    _Reader("dags", "input.npz", _sound_dags, mutators.npz, _read_dags),
+    _Reader("normalizer", "input.npz", _sound_normalizer, mutators.npz, _read_normalizer),
+    _Reader("checkpoint", "input.npz", _sound_checkpoint, mutators.npz, _read_checkpoint, True),
+    _Reader("layerdag_model", "input.npz", _sound_model, mutators.npz, _read_model, True),
 )
-READERS: Mapping[str, Reader] = {reader.name: reader for reader in _ALL}
+READERS: Mapping[str, reading.Reader] = {
+    **{reader.name: reader for reader in _ALL}, **state_readers.READERS}
 
 
 def import_all() -> None:

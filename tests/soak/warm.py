@@ -12,6 +12,7 @@ standard input and answers on its standard output, one JSON value a line.
 """
 
 from collections.abc import Mapping, Sequence
+import ctypes
 import dataclasses
 import importlib
 import json
@@ -39,6 +40,7 @@ HEAVY = ("tensorflow", "tensorflow_gnn", "tensorflow_ranking", "sklearn.ensemble
 # Seconds for the processes of a killed group to disappear.
 _GONE_SECONDS = 10.0
 _TIMEOUT = 1800.0
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Run:
     folder: where it writes; operations on files in it are counted.
     seconds: time after which the run and its children are killed.
     operation: the operation on files before which they are killed, counted from 1.
+    python: the interpreter of a new process; forks have the server's.
     cpu: whether the time of a fork is its own CPU time, which does not depend on what else the
       machine does. Wrong for a run that waits for others.
   """
@@ -60,6 +63,7 @@ class Run:
   folder: pathlib.Path
   seconds: float | None = None
   operation: int | None = None
+  python: str = sys.executable
   cpu: bool = True
 
 
@@ -84,7 +88,7 @@ class Done:
 def environment() -> dict[str, str]:
   """The variables of all runs."""
   return {**os.environ, "TPUGRAPHS_RANK_CACHE": "", "TF_CPP_MIN_LOG_LEVEL": "3",
-          "PYTHONPATH": str(ROOT)}
+          "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(ROOT)}
 
 
 def run_process(run: Run) -> Done:
@@ -92,10 +96,12 @@ def run_process(run: Run) -> Done:
   start = time.monotonic()
   with open(os.devnull, "rb") as null, open(run.folder.parent / "messages", "w+b") as messages:
     process = subprocess.Popen(
-        [sys.executable, "-m", run.module, *run.words], cwd=ROOT, stdin=null,
+        [run.python, "-m", run.module, *run.words], cwd=ROOT, stdin=null,
         stdout=subprocess.DEVNULL, stderr=messages, start_new_session=True, env=environment())
     killed = _wait_or_kill(process.pid, run.seconds)
     status = process.wait()
+    if killed:
+      _wait_for_group(process.pid)
     messages.seek(0)
     text = messages.read().decode("utf-8", "replace")
   return Done(None if killed else status, time.monotonic() - start, 0, text[-4000:])
@@ -210,6 +216,7 @@ def _work(request: Mapping[str, Any], folder: pathlib.Path, messages: pathlib.Pa
   status = 70
   try:
     os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # It ends with the server.
     with open(messages, "wb") as file:
       os.dup2(file.fileno(), 2)
     # As in a new process: nothing random may be the same in all forks.

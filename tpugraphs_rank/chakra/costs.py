@@ -118,11 +118,13 @@ def _field(key: str, content: Any, where: str) -> tuple[str, int]:
   if key in NUMBERS:
     if type(content) is not int or not 0 <= content <= _LARGEST:
       raise errors.DataError(
-          f"{where}: {key} is {str(content)[:40]}; expected a whole number from 0 to 2^63 - 1")
+          f"{where}: {key} is {escaping.value(content, 40)}; expected a whole number from 0 to "
+          "2^63 - 1")
     return NUMBERS[key], content
   if key == "is_cpu_op":
     if type(content) is not bool:
-      raise errors.DataError(f"{where}: is_cpu_op is {str(content)[:40]}; expected true or false")
+      raise errors.DataError(
+          f"{where}: is_cpu_op is {escaping.value(content, 40)}; expected true or false")
     return "device", int(content)
   if key in ("type", "comm_type"):
     convert = node_kinds.type_number if key == "type" else node_kinds.collective_number

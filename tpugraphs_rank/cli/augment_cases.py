@@ -26,6 +26,7 @@ from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import folder_settings
+from tpugraphs_rank import json_shapes
 from tpugraphs_rank import recipes
 from tpugraphs_rank import run_config
 from tpugraphs_rank import termination
@@ -224,6 +225,21 @@ def _path(output: pathlib.Path, case: Mapping[str, Any]) -> pathlib.Path:
   return output / "cases" / f"{case['name']}.json"
 
 
+def _stored(path: pathlib.Path) -> dict[str, Any]:
+  """The result of a case.
+
+  Raises:
+    DataError: it is damaged.
+  """
+  numbers = dict.fromkeys(("seconds", "cpu_seconds", "steps", "real_programs",
+                           "synthetic_programs", "held_back", "best_epoch"), float)
+  return json_shapes.read(path, {
+      "case": {"config": dict}, "training": {
+          **numbers, "steps_before?": float, "pretraining?": dict}, "rows": [
+          {**dict.fromkeys(_KEPT, (float, str, bool, None)), "graph": str}]},
+      "delete it to train again")
+
+
 def is_done(output: pathlib.Path, case: Mapping[str, Any]) -> bool:
   """Whether the case has its result.
 
@@ -233,7 +249,7 @@ def is_done(output: pathlib.Path, case: Mapping[str, Any]) -> bool:
   path = _path(output, case)
   if not path.exists():
     return False
-  stored = files.read_json(path)["case"]
+  stored = _stored(path)["case"]
   ours, theirs = (config_lib.from_dict(run_config.RunConfig, one["config"], source=str(path))
                   for one in (stored, case))
   # The path of the synthetic programs does not matter; their content does, see `digest`.
@@ -306,7 +322,7 @@ def read(cases: Sequence[Mapping[str, Any]], output: pathlib.Path
   for case in cases:
     if not _path(output, case).exists():
       continue
-    stored = files.read_json(_path(output, case))
+    stored = _stored(_path(output, case))
     key = {name: case[name] for name in ("task", "budget", "arm", "subset")}
     rows += [{**key, **row} for row in stored["rows"]]
     trainings.append({**key, **stored["training"]})

@@ -28,9 +28,10 @@ from typing import Any
 from absl import flags
 
 from tpugraphs_rank import errors
-from tpugraphs_rank import files
+from tpugraphs_rank import json_shapes
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.cli import own_collection
+from tpugraphs_rank.collect.hlo import folder as folder_lib
 from tpugraphs_rank.collect.hlo import prepare
 from tpugraphs_rank.collect.hlo import tune
 from tpugraphs_rank.training import run_directory
@@ -87,7 +88,7 @@ def main(argv: list[str]) -> None:
   except KeyboardInterrupt:
     path = output / tune.RESULT
     if path.exists():
-      best = files.read_json(path)["best"]
+      best = json_shapes.read(path, folder_lib.TUNED, "delete it")["best"]
       _log.info("the best so far was measured as %.3f times as fast as the default, and is in %s",
                 best["default_seconds"] / best["seconds"], path)
     raise

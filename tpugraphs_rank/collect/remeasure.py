@@ -224,7 +224,7 @@ def remeasure(path: pathlib.Path, output: pathlib.Path, budget_ms: int | None = 
   if not of_layouts:
     _measure_tiles(output, modules, plan)
   elif pass_number:
-    _run_layout_pass(output, modules[0], pass_number, files.read_json(output / "plan.json"))
+    _run_layout_pass(output, modules[0], pass_number, plans.read(output))
   else:
     _measure_layouts(output, path, modules[0], plan)
 

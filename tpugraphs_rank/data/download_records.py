@@ -6,6 +6,7 @@ import os
 import pathlib
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.data import archives
 from tpugraphs_rank.data import extract
@@ -98,8 +99,8 @@ def read(root: pathlib.Path, remote: archives.Remote) -> Record | None:
     return record
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise errors.DataError(
-        f"{path} is damaged ({error}); remove it and run the same command again, which downloads "
-        f"and records {remote.name} again") from error
+        f"{path} is damaged ({escaping.printable(str(error))}); remove it and run the same command "
+        f"again, which downloads and records {remote.name} again") from error
 
 
 def write(root: pathlib.Path, remote: archives.Remote, record: Record) -> None:
@@ -125,5 +126,5 @@ def _received(root: pathlib.Path, remote: archives.Remote) -> int:
 def _has_size(path: pathlib.Path, size: int) -> bool:
   try:
     return path.stat().st_size == size
-  except OSError:
+  except (OSError, ValueError):  # A ValueError: the name holds a null character.
     return False

@@ -16,6 +16,7 @@ import numpy as np
 import platformdirs
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 
 _logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def digest(*parts: Any) -> str:
 def warn_of_damage(name: str, path: pathlib.Path, error: object = "") -> None:
   """Logs that a file of the cache is ignored."""
   _logger.warning("%s: ignored a damaged file of the cache, %s%s", name, path,
-                  f": {error}" if error else "")
+                  f": {escaping.printable(str(error))}" if error else "")
 
 
 def try_to_write(name: str, write: Callable[[], None]) -> None:

@@ -29,6 +29,7 @@ _RANGE = {"low", "high", "log", "step"}
 # Settings of the sweep itself: trials that differ in them could not be compared.
 _FIXED = ("collection", "data_root", "packed_root", "split_by", "validation_metric", "plugin",
           "validation_configs", "train_fraction", "valid_fraction", "initial_checkpoint")
+_MOST_STEPS = 10**9
 _EXPECTED = ('expected {"choices": [...]}, or {"low": ..., "high": ...} with "log": true or '
              '"step": ... if wanted')
 
@@ -73,8 +74,8 @@ class Space:
   def _distribution(self, name: str, one: Mapping[str, Any], is_whole: bool) -> Distribution:
     unknown = set(one) - _RANGE - {"choices"}
     if unknown or ("choices" in one) == bool(_RANGE & set(one)):
-      raise self._error(name, f"has the keys {', '.join(sorted(map(str, one))) or 'none'}; "
-                        f"{_EXPECTED}")
+      keys = ", ".join(map(escaping.shown, sorted(one)))
+      raise self._error(name, f"has the keys {keys or 'none'}; {_EXPECTED}")
     if "choices" in one:
       choices = one["choices"]
       if not isinstance(choices, (list, tuple)) or not choices:
@@ -101,6 +102,9 @@ class Space:
     if step is not None and (log or not 0 < step <= high - low):
       raise self._error(name, f"has the step {step}; expected more than 0, at most {high - low}, "
                         "and no log")
+    if step is not None and (high - low) / step > _MOST_STEPS:
+      raise self._error(name, f"has the step {step} from {low} to {high}; expected at most "
+                        f"{_MOST_STEPS:,} steps")
     if is_whole:
       # Optuna warns if the last step does not end at `high`.
       step = step or 1

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import special
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.tuning import gaussian_process
 from tpugraphs_rank.tuning import journal as journal_lib
@@ -285,8 +286,11 @@ def _of_line(line: dict[str, Any], place: str, space: spaces.Space
     seconds, default, gain = (None if value is None else float(value) for value in times)
     if not all(value is None or value > 0 for value in (seconds, default)):
       raise errors.DataError(f"times of {seconds} and {default} s; expected positive ones")
+    notes = line.get("notes")
+    if not isinstance(notes, dict | None):
+      raise errors.DataError(f"notes of {escaping.value(notes)}; expected an object")
     measurement = Measurement(line["configuration"], math.inf if seconds is None else seconds,
-                              default, line.get("notes"))
+                              default, notes)
     space.check(measurement.configuration)
   except (ValueError, KeyError, TypeError, errors.TpuGraphsRankError) as error:
     raise errors.DataError(f"{place}: {error}; expected measurements of this program; use another "

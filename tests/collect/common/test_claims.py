@@ -1,5 +1,6 @@
 """Machines that share a folder: who measures what, and what becomes of a dead machine's work."""
 
+import errno
 import os
 import pathlib
 import time
@@ -95,6 +96,30 @@ with claims.Claims(folder, machine) as held:
     print(*taken, flush=True)
     held.finish(*taken)
 """
+
+
+def test_a_claim_is_complete_when_it_exists(tmp_path: pathlib.Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+  contents = []
+  link = os.link
+
+  def watched(source: str, target: pathlib.Path) -> None:
+    contents.append((pathlib.Path(source).read_bytes(), target.exists()))
+    link(source, target)
+
+  monkeypatch.setattr(os, "link", watched)
+  with claims_lib.Claims(tmp_path, "one") as one:
+    assert one.take(STEMS) == STEMS[:1]
+    assert contents == [((tmp_path / f"{STEMS[0]}.1.json").read_bytes(), False)]
+    assert not list(tmp_path.glob(".*.partial"))
+
+  def unsupported(source: str, target: pathlib.Path) -> None:
+    raise PermissionError(errno.EPERM, "no hard links")
+
+  monkeypatch.setattr(os, "link", unsupported)
+  with claims_lib.Claims(tmp_path, "two") as two:
+    assert two.take(STEMS[1:]) == STEMS[1:2] and two.take(STEMS[1:2]) == []
+    assert two._create("x", 1) and not two._create("x", 1)
 
 
 def test_two_processes_on_one_folder_never_take_the_same_program(tmp_path: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
 from tpugraphs_rank.collect.common import machines
+from tpugraphs_rank.collect.common import plans
 
 SPLIT = "train"
 
@@ -70,7 +71,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
         f"the name {name!r} does not begin with a kind of collection; expected "
         f"{' or '.join(KINDS)}, a colon and a name, such as tile:synthetic")
   kind = KINDS[name.partition(":")[0]]
-  report = files.read_json(collected / "report.json")
+  report = plans.read_report(collected, kind.programs)
   measured = report[kind.programs]
   graphs = graph_files.read_all(npz, measured, kind.keys,
                                 [collected / part for part in kind.passes])

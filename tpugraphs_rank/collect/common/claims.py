@@ -9,6 +9,7 @@ have measured the program, each in its own folder, and nothing is lost.
 
 from collections.abc import Iterable, Sequence
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -19,8 +20,11 @@ from typing import NamedTuple
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import partials
 
 _NAME = re.compile(r"(?P<stem>.+)\.(?P<number>\d{1,9})\.json")
+# Errors of file systems without hard links.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _RENEWALS = 5  # In the time after which a claim is stale.
 
 WORKING, DONE, RELEASED = "working", "done", "released"
@@ -58,6 +62,7 @@ class Claims:
 
   def __enter__(self) -> "Claims":
     self._folder.mkdir(parents=True, exist_ok=True)
+    partials.remove_leftovers(self._folder)
     self._thread = threading.Thread(target=self._renew, daemon=True)
     self._thread.start()
     return self
@@ -166,11 +171,26 @@ class Claims:
   def _create(self, stem: str, number: int) -> bool:
     """Creates a claim; False if another machine was faster."""
     path = self._folder / f"{stem}.{number}.json"
+    content = json.dumps({"machine": self._machine, "state": WORKING}).encode()
     try:
-      with open(path, "x", encoding="utf-8") as file:
-        json.dump({"machine": self._machine, "state": WORKING}, file)
+      # A claim is complete as soon as it exists: a process that is killed leaves no empty one.
+      with partials.create(path) as file:
+        try:
+          file.write(content)
+          file.flush()
+          os.link(file.name, path)
+        finally:
+          os.unlink(file.name)
     except FileExistsError:
       return False
+    except OSError as error:
+      if error.errno not in _NO_LINKS:
+        raise
+      try:
+        with open(path, "xb") as file:
+          file.write(content)
+      except FileExistsError:
+        return False
     self._held[stem] = path
     return True
 

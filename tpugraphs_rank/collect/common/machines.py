@@ -24,6 +24,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import folder_locks
 from tpugraphs_rank import folder_settings
+from tpugraphs_rank import json_shapes
 from tpugraphs_rank.collect.common import claims as claims_lib
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import plans
@@ -33,6 +34,12 @@ FOLDER, REPORT = "machines", "machines.json"
 _ABOUT = "machine.json"
 _SAME = ("cpu", "versions")
 _POLL_S = 5.0
+_REMEDY = "restore it, or measure again"
+_DESCRIPTION = {"machine": dict, "versions": dict}
+# What is used of a record: configurations of layouts, or tiles.
+_RECORD = ({"failed": str}, {"configurations": [
+    {"status": str, "layouts": str, "runtime_ns?": float}]}, {"configurations": [
+        {"status": str, "output": [int], "reduction": [int], "runtime_ns?": float}]})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +122,7 @@ def member(shared: pathlib.Path, plan: dict[str, Any], fixed: Sequence[str], ite
   same = {key: about[key] for key in _SAME}
   if path.exists():
     folder_settings.refuse_if_different(
-        path, folder_settings.differences(files.read_json(path), same),
+        path, folder_settings.differences(json_shapes.read(path, dict, _REMEDY), same),
         "Measurements of different processors or compilers do not belong in one collection: choose "
         "another --output for this machine")
   plans.store(shared / "claims", {**plan, **same}, (*fixed, *_SAME), items)
@@ -181,7 +188,8 @@ def _whole(folder: pathlib.Path, passes: int) -> dict[str, dict[int, dict[str, A
   for path in sorted((folder / "measured").glob("*.pass*.json")):
     stem, _, number = path.name.removesuffix(".json").rpartition(".pass")
     if number.isdigit():
-      records.setdefault(stem, {})[int(number)] = files.read_json(path)
+      records.setdefault(stem, {})[int(number)] = json_shapes.read(
+          path, _RECORD, f"delete {path.name} to measure it again")
   return {stem: by_pass for stem, by_pass in records.items()
           if set(range(1, passes + 1)) <= set(by_pass)
           or any("failed" in record for record in by_pass.values())}
@@ -228,7 +236,7 @@ def merge(shared: pathlib.Path, passes: int) -> dict[str, Any]:
 
 
 def _about(folder: pathlib.Path) -> dict[str, Any]:
-  stored = files.read_json(folder / _ABOUT)
+  stored = json_shapes.read(folder / _ABOUT, _DESCRIPTION, _REMEDY)
   return {"description": stored["machine"], "versions": stored["versions"]}
 
 
@@ -285,7 +293,8 @@ def of_report(shared: pathlib.Path) -> dict[str, Any]:
   """What `report.json` says about the machines; empty if one machine has measured alone."""
   if not is_shared(shared):
     return {}
-  stored = files.read_json(shared / REPORT)
+  stored = json_shapes.read(shared / REPORT, {
+      "machines": {str: {"description": dict, "versions": dict}}, "agreement": [dict]}, _REMEDY)
   descriptions = [entry["description"] for entry in stored["machines"].values()]
   versions = [entry["versions"] for entry in stored["machines"].values()]
   if not descriptions:

@@ -11,6 +11,7 @@ import jax
 from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
 from tpugraphs_rank import files
+from tpugraphs_rank import json_shapes
 from tpugraphs_rank.collect.hlo import folder as folder_lib
 from tpugraphs_rank.collect.hlo import matching
 from tpugraphs_rank.collect.layout import configurations
@@ -48,7 +49,7 @@ def applied(folder: files.PathLike, strict: bool = True
   if not (path / _RESULT).is_file():
     raise errors.MissingDataError(
         f"no file {path / _RESULT}; expected the output folder of a finished `tune`")
-  result = files.read_json(path / _RESULT)
+  result = json_shapes.read(path / _RESULT, folder_lib.TUNED, "run the same `tune` again")
   if not result["finished"]:
     raise errors.MissingDataError(
         f"the search in {path} was interrupted; run the same `tune` again, which resumes, with "

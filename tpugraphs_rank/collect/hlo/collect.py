@@ -21,6 +21,7 @@ import tqdm
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import json_shapes
 from tpugraphs_rank.collect.common import flags
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import plans
@@ -96,7 +97,8 @@ def _record_crash(folder: pathlib.Path, share: int, index: int, status: int, sou
   """
   _raise_failure(folder, 0)
   current = folder / "compiled" / f"current.{share}.json"
-  if not current.exists() or files.read_json(current)["index"] != index:
+  if not current.exists() or json_shapes.read(
+      current, {"index": int}, "delete it")["index"] != index:
     raise errors.OutputError(
         f"{source}: a compiling process ended with status {status} (see its messages above)")
   logging.warning("XLA ended with status %d at configuration %d", status, index)
@@ -107,7 +109,7 @@ def _record_crash(folder: pathlib.Path, share: int, index: int, status: int, sou
 def _raise_failure(folder: pathlib.Path, number: int) -> None:
   path = folder / "measured" / f"failed.{number}.json"
   if path.exists():
-    reason = files.read_json(path)["failed"]
+    reason = json_shapes.read(path, {"failed": str}, "delete it")["failed"]
     path.unlink()
     raise errors.DataError(reason)
 
@@ -199,8 +201,8 @@ def write(folder: pathlib.Path, source: str) -> dict[str, Any]:
 
 def collect(folder: pathlib.Path) -> None:
   """Measures the program of a folder; see the module's docstring."""
-  plan = files.read_json(folder / folder_lib.PLAN)
-  source, limit = str(plan["source"]), float(plan["program_limit"])
+  plan = folder_lib.plan_of(folder)
+  source, limit = plan["source"], float(plan["program_limit"])
   data = folder_lib.read_program(folder)
   count = len(folder_lib.configurations_of(
       data, folder_lib.sites_of(data, source), source))

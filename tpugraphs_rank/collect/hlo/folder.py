@@ -16,6 +16,8 @@ from typing import Any
 from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
 from tpugraphs_rank import files
+from tpugraphs_rank import json_shapes
+from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.common import protocol
 from tpugraphs_rank.collect.hlo import requests
 from tpugraphs_rank.collect.layout import configurations
@@ -23,8 +25,12 @@ from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import tuning_pb2
 
 PROGRAM, TEXT, PLAN = "program.pb", "program.txt", "plan.json"
+# What is used of the result of a search.
+TUNED = {"finished": bool, "is_faster": bool, "nodes": [int], "best": {
+    "layouts": str, "seconds": float, "default_seconds": float}}
 AHEAD = "ahead"  # Machine code that helpers of `tune` compile ahead; see `session`.
 STEM = "program"  # In the names of the records.
+_OUTCOME = {"status": str, "reason?": str, "optimised_hlo?": str}
 _TENSORS = {"reshape": 2}  # Output and input; all others have a kernel too.
 
 
@@ -160,7 +166,17 @@ def in_order_of(module: hlo_pb2.HloModuleProto, reference: hlo_pb2.HloModuleProt
 
 def environment(folder: pathlib.Path) -> dict[str, str]:
   """The variables of the processes that measure the program, from `plan.json`."""
-  return protocol.environment_with(str(files.read_json(folder / PLAN)["xla_flags"]))
+  return protocol.environment_with(plan_of(folder)["xla_flags"])
+
+
+def plan_of(folder: pathlib.Path) -> dict[str, Any]:
+  """The settings in `plan.json`.
+
+  Raises:
+    MissingDataError, DataError: there are none, or they are damaged.
+  """
+  return plans.read(folder, settings={
+      "source": str, "seed": int, "program_limit": float, "xla_flags": str})
 
 
 def outcome_path(folder: pathlib.Path, index: int) -> pathlib.Path:
@@ -176,4 +192,5 @@ def code_path(folder: pathlib.Path, index: int) -> pathlib.Path:
 def outcomes(folder: pathlib.Path, count: int) -> list[dict[str, Any] | None]:
   """The outcomes of all configurations; None where there is none yet."""
   paths = [outcome_path(folder, index) for index in range(count)]
-  return [files.read_json(path) if path.exists() else None for path in paths]
+  return [json_shapes.read(path, _OUTCOME, "delete it to compile it again") if path.exists()
+          else None for path in paths]

@@ -52,8 +52,8 @@ class Program:
     from tpugraphs_rank.collect.hlo import programs  # pylint: disable=import-outside-toplevel
     self._programs = programs
     self._folder = folder
-    plan = files.read_json(folder / folder_lib.PLAN)
-    self.source, self._seed = str(plan["source"]), int(plan["seed"])
+    plan = folder_lib.plan_of(folder)
+    self.source, self._seed = plan["source"], plan["seed"]
     data = folder_lib.read_program(folder)
     self.module = folder_lib.full_module(folder, data, self.source)
     self.sites = folder_lib.sites_of(data, self.source)
@@ -201,8 +201,8 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.pass_number is None:
       compile_share(folder, arguments.share, arguments.shares)
       return
-    plan = files.read_json(folder / folder_lib.PLAN)
-    record = measure(folder, arguments.pass_number, protocol.Protocol(**plan["protocol"]))
+    settings = plans.protocol_of(folder_lib.plan_of(folder), folder / folder_lib.PLAN)
+    record = measure(folder, arguments.pass_number, settings)
   except errors.TpuGraphsRankError as error:
     # Keeps the reason: without a record there would only be an exit status.
     name = f"failed.{arguments.pass_number or 0}.json"

@@ -24,6 +24,7 @@ import numpy as np
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import jax_process
+from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.common import processes
 from tpugraphs_rank.collect.common import protocol
 from tpugraphs_rank.collect.hlo import agreement
@@ -141,10 +142,9 @@ def serve(folder: pathlib.Path, seed: int, helps: bool, requests: TextIO, answer
     answers.write(json.dumps(content) + "\n")
     answers.flush()
 
-  plan = files.read_json(folder / folder_lib.PLAN)
   try:
     server = Helper(folder) if helps else Server(
-        folder, protocol.Protocol(**plan["protocol"]), seed)
+        folder, plans.protocol_of(folder_lib.plan_of(folder), folder / folder_lib.PLAN), seed)
   except errors.TpuGraphsRankError as error:
     answer({"status": "failed", "reason": str(error)})
     return

@@ -18,6 +18,7 @@ import tqdm
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import json_shapes
 from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import requests as requests_lib
@@ -138,10 +139,7 @@ def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings:
             found: Callable[[], Any]) -> str:
   """Measures until it is enough; returns why it ended. Calls `found` at each new best."""
   end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
-  # Configurations that are the same program have the same time.
-  known = {one.notes[_PROGRAM]: (one.seconds, one.default_seconds) for one in tuner.history
-           if one.notes is not None and _PROGRAM in one.notes and one.default_seconds is not None}
-  with (session_lib.Session(output, source, settings.seed, known) as session,
+  with (session_lib.Session(output, source, settings.seed, known_times(tuner)) as session,
         tqdm.tqdm(total=settings.measurements, initial=len(tuner.history), desc="tune",
                   unit="measurement", disable=None) as bar):
     while len(tuner.history) < settings.measurements:
@@ -173,6 +171,33 @@ def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings:
   return f"{settings.measurements} measurements are done"
 
 
+def known_times(tuner: tuner_lib.Tuner) -> dict[str, tuple[float, float]]:
+  """The times of the programs that were measured, by what identifies them; and the default's.
+
+  Configurations that are the same program have the same time.
+  """
+  return {one.notes[_PROGRAM]: (one.seconds, one.default_seconds) for one in tuner.history
+          if one.notes is not None and isinstance(one.notes.get(_PROGRAM), str)
+          and one.default_seconds is not None}
+
+
+def confirmed_speedups(path: pathlib.Path, configuration: str) -> list[float]:
+  """The speedups of a configuration in the file of earlier confirmations.
+
+  Raises:
+    DataError: a line is damaged.
+  """
+  speedups = []
+  for place, line in journal.lines(path):
+    json_shapes.check(line, {"configuration": str, "speedup": float}, place, "remove this line")
+    if not line["speedup"] > 0:
+      raise errors.DataError(f"{place} has the speedup {line['speedup']}; expected a positive one; "
+                             "remove this line")
+    if line["configuration"] == configuration:
+      speedups.append(float(line["speedup"]))
+  return speedups[:PROCESSES]
+
+
 def confirm(output: pathlib.Path, source: str, configuration: str) -> dict[str, Any]:
   """Measures a configuration and the default in turn, in fresh processes.
 
@@ -186,8 +211,7 @@ def confirm(output: pathlib.Path, source: str, configuration: str) -> dict[str, 
   Raises:
     DataError: the configuration cannot be measured any more.
   """
-  speedups = [float(line["speedup"]) for _, line in journal.lines(output / CONFIRMED)
-              if line.get("configuration") == configuration][:PROCESSES]
+  speedups = confirmed_speedups(output / CONFIRMED, configuration)
   for number in range(len(speedups), PROCESSES):
     with session_lib.Session(output, source, seed=1000 + number) as session:
       answer = session.ask("measure", configuration, [configuration])

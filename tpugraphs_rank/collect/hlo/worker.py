@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from tpugraphs_rank import files
+from tpugraphs_rank import json_shapes
 from tpugraphs_rank import termination
 from tpugraphs_rank.collect import environment
 from tpugraphs_rank.collect.common import processes
@@ -17,6 +18,8 @@ from tpugraphs_rank.collect.hlo import folder as folder_lib
 
 _MODULE = "tpugraphs_rank.collect.hlo.serve"
 _CHUNK = 1 << 16
+_ANSWER = {"status": str, "reason?": str, "seconds?": float, "default_seconds?": float,
+           "optimised_hlo?": str}
 
 
 class Worker:
@@ -73,7 +76,9 @@ class Worker:
             return {"status": "crashed", "reason": f"its process ended with status {status}"}
           self._read += content
     line, _, self._read = self._read.partition(b"\n")
-    return files.parse_json(line, "the answer of the measuring process")
+    stored = files.parse_json(line, "the answer of the measuring process")
+    json_shapes.check(stored, _ANSWER, "the answer of the measuring process", "try again")
+    return stored
 
   def end(self) -> None:
     """Ends the process."""

@@ -16,6 +16,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
 from tpugraphs_rank.collect.common import machines
+from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.layout import catalogue
 from tpugraphs_rank.data import twins
 
@@ -86,6 +87,10 @@ def _kinds(report: Mapping[str, Any], programs: Mapping[str, graph_files.Arrays]
   fastest: collections.Counter = collections.Counter()
   for stem in kept:
     kinds = report["programs"][stem]["kinds"]
+    if len(kinds) != len(programs[stem]["config_runtime"]):
+      raise errors.DataError(
+          f"the report has {len(kinds)} configurations of {stem}, but its graph has "
+          f"{len(programs[stem]['config_runtime'])}; run the collector again")
     sampled.update(kinds)
     fastest[kinds[int(programs[stem]["config_runtime"].argmin())]] += 1
   return {kind: {"share": round(count / sum(sampled.values()), 4),
@@ -109,7 +114,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
     MissingDataError: the report or a program's `.npz` file does not exist.
     DataError: a file is damaged, two splits share a graph, or no program passes the gates.
   """
-  report = files.read_json(collected / "report.json")
+  report = plans.read_report(collected, "programs", {"kinds": [str]})
   programs = graph_files.read_all(npz, report["programs"], graph_files.LAYOUT_KEYS,
                                   [collected / "pass1", collected / "pass2"])
   qualities, kept = gates.assess_all(programs, gates.LAYOUT, f"programs in {npz}")

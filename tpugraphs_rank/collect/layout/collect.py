@@ -24,6 +24,7 @@ import numpy as np
 import tqdm
 
 from tpugraphs_rank import files
+from tpugraphs_rank import json_shapes
 from tpugraphs_rank.collect.common import flags
 from tpugraphs_rank.collect.common import machines
 from tpugraphs_rank.collect.common import plans
@@ -78,7 +79,7 @@ def run_pass(output: pathlib.Path, stem: str, number: int, core: int, limit_s: f
       # One program that XLA rejects, or crashes on, must not end the collection.
       logging.error("%s failed in pass %d: %s; delete %s to try again", stem, number, why, path)
       files.write_json(path, {"stem": stem, "pass": number, "failed": why})
-  return "failed" not in files.read_json(path)
+  return "failed" not in json_shapes.read(path, dict, f"delete {path.name} to measure it again")
 
 
 def measure_program(output: pathlib.Path, stem: str, passes: int, core: int, limit_s: float,
@@ -212,7 +213,7 @@ def collect(arguments: argparse.Namespace) -> None:
   if not arguments.assemble_only:
     run(arguments.output, [entry["stem"] for entry in entries], arguments.passes,
         arguments.cores or (), arguments.time_budget, arguments.program_limit)
-  planned = [entry["stem"] for entry in files.read_json(arguments.output / "plan.json")["programs"]]
+  planned = [entry["stem"] for entry in plans.read(arguments.output, "programs")["programs"]]
   report = raw.write(arguments.output, planned, arguments.passes)
   report |= _report(arguments, settings)
   report |= machines.of_report(arguments.output)

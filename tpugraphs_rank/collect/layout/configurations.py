@@ -8,12 +8,17 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import hashlib
 import math
+import re
 
 import numpy as np
+
+from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 
 Layouts = tuple[tuple[int, ...], ...]
 Configuration = tuple[Layouts, ...]
 
+_TEXT = re.compile("[0-9/ ]*")
 MAX_RANK = 6  # Limit of the features of a configuration.
 # The sampling methods and their shares of a program's configurations. `near` changes a few tensors
 # of the default. `random` requests a layout for each tensor with a fixed probability. `climb` and
@@ -171,6 +176,14 @@ def to_text(configuration: Configuration) -> str:
 
 
 def from_text(text: str) -> Configuration:
-  """The inverse of `to_text`."""
+  """The inverse of `to_text`.
+
+  Raises:
+    DataError: the text is something else.
+  """
+  if not _TEXT.fullmatch(text):
+    raise errors.DataError(
+        f"{escaping.quoted(text)} is no configuration; expected the axes of layouts, such as "
+        "'10//01 /'")
   return tuple(tuple(tuple(map(int, layout)) for layout in word.split("/"))
                for word in text.split())

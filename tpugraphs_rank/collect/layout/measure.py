@@ -17,6 +17,7 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import json_shapes
 from tpugraphs_rank.collect.common import bench as bench_lib
 from tpugraphs_rank.collect.common import flags
 from tpugraphs_rank.collect.common import gates
@@ -27,6 +28,7 @@ from tpugraphs_rank.collect.common import protocol
 from tpugraphs_rank.collect.hlo import agreement
 from tpugraphs_rank.collect.layout import configurations as configurations_lib
 from tpugraphs_rank.collect.layout import planned
+from tpugraphs_rank.collect.layout import raw
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.synthesis.programs import programs
 
@@ -173,14 +175,17 @@ def main(argv: list[str] | None = None) -> None:
   # processes with memory of their own.
   jax_process.import_jax(protocol.LAYOUT_ENVIRONMENT,
                          cache_path(arguments.output, arguments.program))
-  plan = files.read_json(arguments.output / "plan.json")
+  plan = plans.read(arguments.output, "programs", {
+      "configurations": int, "configurations_of_small_programs": int, "seed": int,
+      "programs": [{"stem": json_shapes.NAME, "program?": dict}]})
   program, number = planned.program_of(plan, arguments.program), arguments.pass_number
   path = plans.record_path(arguments.output, program.stem, number)
-  first = (files.read_json(plans.record_path(arguments.output, program.stem, 1))
+  first = (plans.read_record(plans.record_path(arguments.output, program.stem, 1), raw.LAYOUTS)
            if number > 1 else None)
   try:
     record = measure(program, plan["configurations"], plan["configurations_of_small_programs"],
-                     plan["seed"], number, protocol.Protocol(**plan["protocol"]), first)
+                     plan["seed"], number,
+                     plans.protocol_of(plan, arguments.output / plans.PLAN), first)
   except errors.DataError as error:
     # Keeps the reason: without a record there would only be an exit status.
     files.write_json(path, {"stem": program.stem, "pass": number, "failed": str(error)})

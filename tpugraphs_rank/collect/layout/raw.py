@@ -13,6 +13,10 @@ from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.layout import configurations
 from tpugraphs_rank.hlo import tuning_pb2
 
+# What identifies a configuration in a record, and what else is used of a record.
+LAYOUTS = {"layouts": str, "kind?": str, "reason?": str}
+_SITES = {"sites": [{"node": int, "opcode": str}]}
+
 
 def repeat_of(number: int, passes: int) -> int:
   """The number of the record that holds the repetition of a pass."""
@@ -26,7 +30,7 @@ def read_passes(output: pathlib.Path, stem: str, passes: int) -> list[dict[str, 
   """
   def read(number: int) -> dict[str, Any] | None:
     path = plans.record_path(output, stem, number)
-    return files.read_json(path) if path.exists() else None
+    return plans.read_record(path, LAYOUTS, more=_SITES) if path.exists() else None
 
   numbers = range(1, passes + 1)
   first = [read(number) for number in numbers]
@@ -100,16 +104,17 @@ def tuning_module(record: dict[str, Any], entries: Sequence[dict[str, Any]]
     record: the record of a pass, for the program and its sites.
     entries: the pass's entries of the configurations that are used.
   """
-  data = tuning_pb2.ModuleTuningData(
-      module=plans.module_proto(record),
-      config_index_to_node=[site["node"] for site in record["sites"]])
-  for index, entry in enumerate(entries):
-    run = data.runs.add(is_default=index == 0)
-    for layouts in configurations.from_text(entry["layouts"]):
-      node = run.module_config.layout_config.nodes.add()
-      for layout in layouts:
-        node.tensors.add(dims=layout)
-    run.profile.compute_time_ns = entry["runtime_ns"]
+  with plans.numbers_fit(record):
+    data = tuning_pb2.ModuleTuningData(
+        module=plans.module_proto(record),
+        config_index_to_node=[site["node"] for site in record["sites"]])
+    for index, entry in enumerate(entries):
+      run = data.runs.add(is_default=index == 0)
+      for layouts in configurations.from_text(entry["layouts"]):
+        node = run.module_config.layout_config.nodes.add()
+        for layout in layouts:
+          node.tensors.add(dims=layout)
+      run.profile.compute_time_ns = entry["runtime_ns"]
   return data
 
 
@@ -143,7 +148,7 @@ def write(output: pathlib.Path, stems: Sequence[str], passes: int) -> dict[str, 
       module = tuning_module(record, [by_pass[number] for by_pass in entries])
       with files.atomic_write(output / f"pass{number + 1}" / f"{stem}.pb") as file:
         file.write(module.SerializeToString(deterministic=True))
-    kinds = [by_pass[0]["kind"] for by_pass in entries]
+    kinds = [by_pass[0].get("kind", "") for by_pass in entries]
     dates += [record["date"] for record in records]
     report["programs"][stem] = {
         "sites": [site["opcode"] for site in records[0]["sites"]],

@@ -14,6 +14,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
 from tpugraphs_rank.collect.common import machines
+from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.tile import catalogue
 from tpugraphs_rank.collect.tile import geometry
 from tpugraphs_rank.collect.tile import splits
@@ -69,7 +70,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
     MissingDataError: the report or a kernel's `.npz` file does not exist.
     DataError: a file is damaged, or no kernel passes the gates.
   """
-  report = files.read_json(collected / "report.json")
+  report = plans.read_report(collected, "kernels")
   kernels = graph_files.read_all(npz, report["kernels"], graph_files.TILE_KEYS,
                                  [collected / "pass1.pb", collected / "pass2.pb"])
   qualities, kept = gates.assess_all(kernels, gates.TILE, f"kernels in {npz}")

@@ -177,7 +177,7 @@ def collect(arguments: argparse.Namespace) -> None:
   entries = plan["kernels"]
   if arguments.synthetic:
     # Programs of earlier files count as well, so that a collection can grow.
-    entries = files.read_json(arguments.output / "plan.json")["kernels"]
+    entries = plans.read(arguments.output, "kernels")["kernels"]
   report = raw.write(arguments.output, [planned.kernel_of(entry) for entry in entries],
                      arguments.passes)
   report |= _report(arguments, settings, len(cores) >= arguments.passes)

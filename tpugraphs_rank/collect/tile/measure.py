@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tpugraphs_rank import files
+from tpugraphs_rank import json_shapes
 from tpugraphs_rank.collect.common import jax_process
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.common import processes
@@ -26,6 +27,7 @@ from tpugraphs_rank.collect.tile import blocks
 from tpugraphs_rank.collect.tile import configurations as configurations_lib
 from tpugraphs_rank.collect.tile import geometry
 from tpugraphs_rank.collect.tile import planned
+from tpugraphs_rank.collect.tile import raw
 
 
 def measure_kernel(kernel: planned.Kernel, tiles: list[geometry.Tile], seed: int,
@@ -108,8 +110,9 @@ def run_pass(output: pathlib.Path, pass_number: int, time_budget_s: float = floa
     stems: only these kernels; none: all.
   """
   import tqdm  # pylint: disable=import-outside-toplevel
-  plan = files.read_json(output / "plan.json")
-  settings = protocol.Protocol(**plan["protocol"])
+  plan = plans.read(output, "kernels", {"seed": int, "kernels": [
+      {"stem": json_shapes.NAME, "tiles": [raw.TILE], "program?": dict}]})
+  settings = plans.protocol_of(plan, output / plans.PLAN)
   end = time.monotonic() + time_budget_s
   kernels = [entry for entry in plan["kernels"] if not stems or entry["stem"] in set(stems)]
   for entry in tqdm.tqdm(kernels, disable=None, desc=f"pass {pass_number}", unit="kernel"):

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any
 
+from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.collect.common import machines
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.tile import geometry
 from tpugraphs_rank.collect.tile import planned
 from tpugraphs_rank.hlo import tuning_pb2
+
+# What identifies a configuration in a record.
+TILE = {"output": [int], "reduction": [int]}
 
 
 def usable(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -50,12 +54,20 @@ def tuning_module(record: dict[str, Any], indices: Sequence[int], kernel: planne
   for index in indices:
     entry = record["configurations"][index]
     tile = geometry.Tile(tuple(entry["output"]), tuple(entry["reduction"]))
-    run = data.runs.add(is_default=index == 0)
-    config = run.op_config.tile_size_config
-    config.output_bounds.extend(tile.output)
-    config.kernel_bounds.extend(tile.reduction)
-    config.input_bounds.extend(kernel.input_bounds(tile))
-    run.profile.compute_time_ns = entry["runtime_ns"]
+    if (len(tile.output), len(tile.reduction)) != (
+        len(kernel.output_axes), len(kernel.reduction_axes)) or min(
+            (*tile.output, *tile.reduction), default=1) < 1:
+      raise errors.DataError(
+          f"the record of {kernel.stem} is damaged: configuration {index} has the tile "
+          f"{tile.output} {tile.reduction}; expected {len(kernel.output_axes)} and "
+          f"{len(kernel.reduction_axes)} positive sides; delete it to measure it again")
+    with plans.numbers_fit(record):
+      run = data.runs.add(is_default=index == 0)
+      config = run.op_config.tile_size_config
+      config.output_bounds.extend(tile.output)
+      config.kernel_bounds.extend(tile.reduction)
+      config.input_bounds.extend(kernel.input_bounds(tile))
+      run.profile.compute_time_ns = entry["runtime_ns"]
   return data
 
 
@@ -64,7 +76,7 @@ def _records(output: pathlib.Path, stem: str, passes: int) -> list[dict[str, Any
   paths = [plans.record_path(output, stem, number) for number in range(1, passes + 1)]
   if not all(path.exists() for path in paths):
     return None
-  return [files.read_json(path) for path in paths]
+  return [plans.read_record(path, TILE) for path in paths]
 
 
 def write(output: pathlib.Path, kernels: Sequence[planned.Kernel], passes: int) -> dict[str, Any]:
