@@ -279,9 +279,9 @@ def main(argv: Sequence[str]) -> int:
       "seconds": values.seconds, "recipe": RECIPE, "settings": SETTINGS,
       "valid_configs": values.valid_configs, "cells": []}
   cells: dict[Cell, list[dict[str, Any]]] = {}
-  # Whole comparisons first: every model before the next batch size.
-  for segments, size, model in itertools.product(
-      values.segments, map(int, values.batches), values.models):
+  # Whole comparisons first: every model and kind of segments before the next batch size.
+  for size, segments, model in itertools.product(
+      map(int, values.batches), values.segments, values.models):
     cell = (model, size, segments)
     cells[cell] = [
         cell_of(output / f"{model}.{size}.{segments}.{seed}.json",

@@ -144,7 +144,8 @@ def test_layers_keep_what_they_claim_about_nodes(name):
     pytest.param("tile", "node_attention", "residual_gnn", marks=pytest.mark.slow)])
 def test_every_way_of_scoring_equals_the_plain_path(kind, name, model):
   case = small_batches.Case(kind, **SIZES, model_model=model, model_node_layers=[name],
-                            model_pooling=["mean", "max"], batch_eval_batch_configs=3)
+                            model_pooling=["mean", "max"], batch_eval_batch_configs=3,
+                            batch_scoring_megabytes=1)
   mixes = registries.NODE_LAYERS.get(name).mixes_nodes
   prepared = case.prepared()
   ((batch, rows),) = batches.scoring_batches(prepared, 100, case.model.reference_size)
@@ -155,7 +156,10 @@ def test_every_way_of_scoring_equals_the_plain_path(kind, name, model):
   assert case.model.supports_distinct_states == (
       not mixes and kind == "layout" and model == "residual_gnn")
   small_batches.close(case.model(pipeline.to_step(arranged)).numpy(), expected)
-  scores = scoring.Scorer(case.model, case.config)(prepared)  # In short lists.
+  scorer = scoring.Scorer(case.model, case.config)
+  # The plain path has less in memory at a time, too.
+  assert (scorer._max_states * 4 * case.model.numbers_per_state <= 2 ** 20) == mixes
+  scores = scorer(prepared)  # In short lists.
   for row, (index, picked) in zip(expected, rows):
     small_batches.close(scores[index], row[:len(picked)])
   if case.model.supports_distinct_states:

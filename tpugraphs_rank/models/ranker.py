@@ -182,7 +182,8 @@ class Ranker(interface.SegmentTraining, interface.DistinctStates):
     attention = 3 * joined + settings.attention_width + (
         2 * self.reference_size if settings.attention_kind == "softmax" else
         settings.attention_width * (1 + joined // max(self.reference_size, 1)))
-    messages = 10 if settings.aggregation == "max" else 0  # All messages are in memory.
+    # All messages are in memory: those of a largest one, and those of the plain path.
+    messages = 10 if settings.aggregation == "max" or self._mixing else 0
     return max((6 + messages) * settings.hidden_width + 2 * joined,
                attention if any(self._attentions) else 0)
 

@@ -16,6 +16,8 @@ from tpugraphs_rank.training import streaming
 
 # A layout program with at least this many nodes times configurations is scored by itself.
 _LARGE = 50_000
+# Nodes times configurations of a batch at most.
+_MAX_STATES = 1_000_000
 
 
 class Scorer:
@@ -33,9 +35,13 @@ class Scorer:
     self._max_configs = config.batch.eval_batch_configs
     self._forward: Callable[..., tf.Tensor] | None = None
     self._streamer: streaming.Streamer | None = None
+    budget = config.batch.scoring_megabytes * 2 ** 20
+    self._max_states = _MAX_STATES
+    if model.why_plain:  # It counts its states, but nothing is shared between configurations.
+      of_state = 4 * cast(models.Partitioned, model).numbers_per_state
+      self._max_states = max(min(budget // of_state, _MAX_STATES), 1)
     if model.kind == "layout" and model.supports_partition:
-      self._streamer = streaming.Streamer(
-          cast(models.Partitioned, model), config.batch.scoring_megabytes * 2 ** 20)
+      self._streamer = streaming.Streamer(cast(models.Partitioned, model), budget)
 
   def __call__(self, prepared: Sequence[batches.PreparedGraph]) -> list[np.ndarray]:
     """For each graph the scores (c',) float32 of its usable configurations, in their order.
@@ -71,7 +77,8 @@ class Scorer:
     def make() -> Iterator[batches.Batch]:
       owners.clear()  # The data set makes a first batch to learn the types, before its pass.
       for batch, rows in batches.scoring_batches(
-          prepared, self._max_configs, self._model.reference_size):
+          prepared, self._max_configs, self._model.reference_size,
+          max_states=self._max_states):
         owners.append(rows)
         yield self._model.arrange(batch)
 
