@@ -3,6 +3,8 @@
   python -m experiments.tuning_study --split valid
   python -m experiments.tuning_study --split test --results results/tuning.json
   python -m experiments.tuning_study --results results/tuning.json --figure docs/assets/tuning.svg
+  python -m experiments.tuning_study --pools runs/tuning_live --measurements 40 \\
+    --results results/tuning_pools.json
 
 Every program of a split is a pool of configurations with known runtimes. Each strategy measures the
 default first, then chooses one configuration after another; nothing is compiled. The figure is how
@@ -16,18 +18,26 @@ program, and intervals are over programs.
   adaptive      the tuner without a prior, the default of the command `tune`
   adaptive_prior   the tuner with the ranker's scores as its prior
 
+With --pools, the programs are those that `experiments.tuning_live` measured in a folder: the default
+and random configurations of programs that are in no collection. The results then also have the
+slowdowns after some seconds. k measurements take k times the program's seconds of compiling and
+timing a configuration, as measured there, and the strategy's own seconds of k decisions.
+
 TPE needs Optuna, an extra: `pip install 'tpugraphs_rank[sweep]'`. Without it, the others run.
 """
 
 from collections.abc import Callable
 import importlib.util
 import logging
+import pathlib
+import time
 from typing import Any
 
 from absl import flags
 import numpy as np
 import tqdm
 
+from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import tables
 from tpugraphs_rank import tuning
@@ -37,6 +47,7 @@ from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.evaluation import bootstrap
+from tpugraphs_rank.hlo import convert
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.tuning import spaces
 
@@ -44,6 +55,7 @@ COLLECTION, RUN = "layout:xla_cpu:mixed", "bundled:layout_xla_cpu_mixed"
 RANDOM, CLIMBING, TPE, RANKED, ADAPTIVE, PRIOR = STRATEGIES = (
     "random", "climbing", "tpe", "ranked", "adaptive", "adaptive_prior")
 SHOWN = (5, 10, 15, 25)
+SHOWN_SECONDS = (5, 10, 20, 40)
 _NEAREST = 4
 _TPE_STARTUP = 5
 
@@ -52,16 +64,18 @@ class Pool:
   """A program's measured configurations. Position 0 is the default."""
 
   def __init__(self, graph: graphs.LayoutGraph, scores: np.ndarray,
-               simulated: layout_assignment.Assignment) -> None:
+               simulated: layout_assignment.Assignment, seconds: float = 0.0) -> None:
     """Prepares what the strategies need.
 
     Args:
       graph: the program, with runtimes.
       scores: (c,) the ranker's.
       simulated: of this program.
+      seconds: mean time of compiling and timing a configuration.
     """
     layouts = graph.layouts(np.arange(graph.num_configs)).astype(np.int8)
     self.name = graph.name
+    self.seconds = seconds
     self.runtimes = np.asarray(graph.config_runtime, float)
     self.scores = scores
     self.blocks = spaces.effect_features(simulated.effects(layouts))
@@ -148,28 +162,80 @@ ORDERS: dict[str, Callable[[Pool, int, int], list[int]]] = {
 
 def pools(split: str, limit: int | None = None) -> list[Pool]:
   """The measured programs of a split with the bundled ranker's scores."""
+  listed = list(collections.load_collection(COLLECTION, split))[:limit]
+  return _scored(listed, [0.0] * len(listed))  # type: ignore[arg-type]
+
+
+def live_pools(folder: pathlib.Path) -> list[Pool]:
+  """The programs that `tuning_live` measured in a folder, with the bundled ranker's scores.
+
+  Raises:
+    MissingDataError: it measured none.
+  """
+  listed, seconds = [], []
+  for path in sorted(folder.glob("*/study.json")):
+    study_of_program = files.read_json(path)
+    if "random" not in study_of_program:
+      continue
+    passes = [path.parent / "random" / f"pass{number}.pb" for number in (1, 2)]
+    (converted,) = convert.convert_file(passes[0], repeats=passes[1:]).graphs
+    graph = graphs.graph_from_arrays(path.parent.name, converted.arrays)
+    assert isinstance(graph, graphs.LayoutGraph)
+    listed.append(graph)
+    seconds.append((study_of_program["seconds"] - study_of_program["tune_seconds"])
+                   / study_of_program["random"]["measured"])
+  if not listed:
+    raise errors.MissingDataError(
+        f"{folder} has no measured programs; python -m experiments.tuning_live --output {folder} "
+        "measures them")
+  return _scored(listed, seconds)
+
+
+def _scored(listed: list[graphs.LayoutGraph], seconds: list[float]) -> list[Pool]:
   from tpugraphs_rank.training import run as run_lib  # Imports TensorFlow.
   run = run_lib.load_run(RUN)
   facts = registry.get_collection(COLLECTION).facts
-  listed = list(collections.load_collection(COLLECTION, split))[:limit]
-  result = []
-  for graph, (_, scores) in zip(listed, run.score_each(listed)):
-    assert isinstance(graph, graphs.LayoutGraph)
-    result.append(Pool(graph, np.asarray(scores),
-                       layout_assignment.Assignment(graph, facts)))
-  return result
+  return [Pool(graph, np.asarray(scores), layout_assignment.Assignment(graph, facts), each)
+          for graph, (_, scores), each in zip(listed, run.score_each(listed), seconds)]
 
 
 def study(measured: list[Pool], names: list[str], measurements: int, seeds: int
-          ) -> dict[str, np.ndarray]:
-  """For each strategy (programs, measurements): slowdowns of the best, averaged over the seeds."""
+          ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+  """Runs the strategies.
+
+  Returns:
+    For each strategy (programs, measurements) slowdowns of the best, averaged over the seeds, and
+    the CPU seconds that it takes to choose a configuration.
+  """
   curves: dict[str, np.ndarray] = {}
+  decisions: dict[str, float] = {}
   for name in names:
+    each = range(1 if name == RANKED else seeds)
+    start = time.process_time()
     curves[name] = np.array([
         np.mean([pool.slowdowns(ORDERS[name](pool, measurements, seed), measurements)
-                 for seed in range(1 if name == RANKED else seeds)], axis=0)
+                 for seed in each], axis=0)
         for pool in tqdm.tqdm(measured, desc=name, unit="program", disable=None)])
-  return curves
+    chosen = len(each) * sum(min(measurements, len(pool.runtimes)) for pool in measured)
+    decisions[name] = (time.process_time() - start) / chosen
+  return curves, decisions
+
+
+def after_seconds(curve: np.ndarray, pool_seconds: list[float], decision: float) -> dict[str, Any]:
+  """Mean slowdowns after `SHOWN_SECONDS`, with intervals over programs.
+
+  Args:
+    curve: (programs, measurements) slowdowns of the best.
+    pool_seconds: for each program the seconds of compiling and timing a configuration.
+    decision: seconds of choosing one.
+  """
+  result = {}
+  for limit in SHOWN_SECONDS:
+    counts = [int(limit / (each + decision)) for each in pool_seconds]
+    # The default is measured in any case.
+    at = [row[np.clip(count, 1, len(row)) - 1] for row, count in zip(curve, counts)]
+    result[str(limit)] = bootstrap.mean_interval(np.array(at)).as_dict()
+  return result
 
 
 def summary(curves: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -229,6 +295,8 @@ def define_flags() -> None:
   """Defines the flags."""
   flags.DEFINE_string("figure", None, "Only draw the figure of --results to this SVG file.")
   flags.DEFINE_enum("split", "valid", ["train", "valid", "test"], "The programs.")
+  flags.DEFINE_string("pools", None, "Folder of `experiments.tuning_live`, whose programs replace "
+                      "those of the split.")
   flags.DEFINE_integer("seeds", 5, "Number of seeds: 0, 1, ...", lower_bound=1)
   flags.DEFINE_integer("measurements", 25, "Measurements of a program.", lower_bound=2)
   flags.DEFINE_integer("limit", None, "Maximum number of programs.")
@@ -245,13 +313,23 @@ def main(_: list[str]) -> None:
   if importlib.util.find_spec("optuna") is None:
     logging.getLogger("tpugraphs_rank").warning("Optuna is not installed; TPE is left out")
     names.remove(TPE)
-  measured = pools(values.split, values.limit)
-  curves = study(measured, names, values.measurements, values.seeds)
-  results = {**run_directory.environment(), "seeds": list(range(values.seeds)),
-             "split": values.split, "collection": COLLECTION, "run": RUN,
-             "programs": len(measured), "measurements": values.measurements,
+  measured = live_pools(pathlib.Path(values.pools)) if values.pools else pools(
+      values.split, values.limit)
+  curves, decisions = study(measured, names, values.measurements, values.seeds)
+  strategies = summary(curves)
+  if values.pools:
+    seconds = [pool.seconds for pool in measured]
+    for name, entry in strategies.items():
+      entry["decision_seconds"] = decisions[name]
+      entry["after_seconds"] = after_seconds(curves[name], seconds, decisions[name])
+    about = {"names": [pool.name for pool in measured], "measurement_seconds": seconds,
+             "configurations": [len(pool.runtimes) for pool in measured]}
+  else:
+    about = {"split": values.split, "collection": COLLECTION}
+  results = {**run_directory.environment(), "seeds": list(range(values.seeds)), **about,
+             "run": RUN, "programs": len(measured), "measurements": values.measurements,
              "figure": "runtime of the best measured / of the best of the pool - 1",
-             "strategies": summary(curves)}
+             "strategies": strategies}
   if values.results:
     files.write_json(values.results, results)
   print(table(results))

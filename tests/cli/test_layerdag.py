@@ -21,7 +21,7 @@ def test_train_then_sample(tmp_path):
   dags_lib.save(tmp_path / "graphs.npz", test_growth.make(1, count=16))
   run = tmp_path / "run"
   train = ["--graphs", tmp_path / "graphs.npz", "--conditions=runtime,size", "--run_dir", run,
-           *_SMALL]
+           "--calibration_rounds=1", *_SMALL]
   planned = _run("train", *train, "--dry_run")
   assert planned.returncode == 0, planned.stderr
   assert [line.split(maxsplit=1)[1] for line in planned.stdout.splitlines()
@@ -30,6 +30,7 @@ def test_train_then_sample(tmp_path):
   done = _run("train", *train)
   assert done.returncode == 0, done.stderr
   assert done.stdout.startswith("finished after epoch 1\n")
+  assert "calibration: distance to the training graphs" in (run / "train.log").read_text()
   assert f"next: `tpugraphs-rank layerdag sample --run_dir {run} --count 100" in done.stdout
   sample = ["--run_dir", run, "--count=6", "--max_nodes=300", "--max_layers=40", "--seed=2"]
   sampled = _run("sample", *sample, "--output", tmp_path / "a.npz", "--labels=runtime=0.5")

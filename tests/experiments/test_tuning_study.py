@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import tuning_study
+from tpugraphs_rank import errors
 
 
 @pytest.fixture(name="pool")
@@ -50,7 +51,8 @@ def test_the_slowdown_is_that_of_the_best_so_far(pool) -> None:
 
 
 def test_the_summary_has_paired_differences(pool, tmp_path) -> None:
-  curves = tuning_study.study([pool, pool], ["random", "adaptive"], 6, 2)
+  curves, decisions = tuning_study.study([pool, pool], ["random", "adaptive"], 6, 2)
+  assert 0 <= decisions["random"] < 1
   strategies = tuning_study.summary(curves)
   paired = strategies["random"]["more_than_adaptive"]["5"]["mean"]
   assert paired == pytest.approx(
@@ -59,3 +61,17 @@ def test_the_summary_has_paired_differences(pool, tmp_path) -> None:
   assert "`adaptive`" in tuning_study.table(results)
   tuning_study.draw(results, tmp_path / "curves.svg")
   assert (tmp_path / "curves.svg").stat().st_size > 1000
+
+
+def test_slowdowns_after_some_seconds() -> None:
+  # Half a second each, and a half to decide: 5 measurements in 5 seconds, all 6 in 10.
+  curve = np.array([[6.0, 5, 4, 3, 2, 1], [12.0, 10, 8, 6, 4, 2]])
+  after = tuning_study.after_seconds(curve, [0.5, 9.5], 0.5)
+  # The second program takes 10 seconds for each: none after 5 seconds, where the default counts.
+  assert [after[str(seconds)]["mean"] for seconds in (5, 10, 20, 40)] == [
+      (2 + 12) / 2, (1 + 12) / 2, (1 + 10) / 2, (1 + 6) / 2]
+
+
+def test_a_folder_without_measured_programs_is_refused(tmp_path) -> None:
+  with pytest.raises(errors.MissingDataError, match="experiments.tuning_live --output"):
+    tuning_study.live_pools(tmp_path)

@@ -83,7 +83,7 @@ def define_flags() -> None:
                        "the others become \"other\". 0: all.", lower_bound=0)
   flags.DEFINE_integer("epochs", 18, "Epochs of the training. More epochs give graphs that are "
                        "more like the real ones, and reveal more.", lower_bound=1)
-  flags.DEFINE_integer("calibration_rounds", 3, "Rounds of calibration after the training, so that "
+  flags.DEFINE_integer("calibration_rounds", 5, "Rounds of calibration after the training, so that "
                        "frequencies in the synthetic graphs are those of the training graphs. 0: "
                        "none.", lower_bound=0, upper_bound=100)
   flags.DEFINE_integer("seed", 0, "Seed of all random choices.", lower_bound=0, upper_bound=20_000)

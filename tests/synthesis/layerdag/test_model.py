@@ -242,6 +242,21 @@ def test_a_saved_model_is_loaded_unchanged(tmp_path):
                                 model.sample(4, options=options).x)
 
 
+def test_damaged_shifts_of_calibration_are_refused(tmp_path):
+  model, _ = untrained()
+  model.save(tmp_path / "model.npz")
+  with np.load(tmp_path / "model.npz") as stored:
+    arrays = dict(stored)
+  assert "kind_shift" not in arrays
+  kinds = len(model.generator.facts.kinds)
+  sound, users = np.zeros(kinds), np.zeros([kinds, 1])
+  for shift, users in ((np.zeros(1), users), (sound, np.zeros([kinds, 99])),
+                       (np.full(kinds, np.nan), users)):
+    np.savez(tmp_path / "damaged.npz", **arrays, kind_shift=shift, user_shift=users)
+    with pytest.raises(errors.DataError, match="kind_shift and user_shift are no finite numbers"):
+      model_lib.LayerDAG.load(tmp_path / "damaged.npz")
+
+
 def test_samples_name_the_collection_whose_opcodes_they_have(tmp_path):
   model, _ = untrained()
   model.generator.facts = dataclasses.replace(model.generator.facts, collection="tile:xla_cpu")

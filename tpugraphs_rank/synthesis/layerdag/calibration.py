@@ -6,7 +6,7 @@ become too frequent. Calibration generates graphs of the sizes of the training g
 shifts logits, for each kind of node (`growth.Kinds`):
 
   kinds  added to the logits of a new node's kind:
-         shift += rate (log share in training - log share in the generated graphs)
+         shift += rate (log share in training - log share in the generated graphs), see `log_ratios`
   users  added to the log odds of an edge to an operand of this kind.
          users_first: for each number u of users that the operand has, with h the share of the nodes
          with at least u users that have more: shift += rate (logit h in training - logit h in the
@@ -35,7 +35,7 @@ _RATE = 0.7
 _LARGEST = 3.0  # Largest absolute shift.
 # Numbers of users, 1 to this many, that have shifts of their own.
 COUNTS = 6
-# Nodes that are added to the counts of each kind, with the shares of all kinds.
+# Nodes that are added to counts, with the shares of all kinds.
 _PSEUDO_COUNT = 20.0
 # Graphs generated in each round, at most.
 _GRAPHS = 128
@@ -79,10 +79,30 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
   return total
 
 
-def log_shares(counts: np.ndarray) -> np.ndarray:
-  """(K,) logarithms of the shares of the kinds, with one more node of each."""
-  nodes = counts.sum(axis=1) + 1.0
-  return np.log(nodes / nodes.sum())
+def log_ratios(wanted: np.ndarray, generated: np.ndarray, operands: np.ndarray) -> np.ndarray:
+  """(K,) log of the share of each kind in the training graphs over that in the generated graphs.
+
+  It is the log ratio of the shares of all kinds with as many operands, and of the kind's share
+  among these. To the latter, `_PSEUDO_COUNT` nodes of each kind's mean share are added on both
+  sides: few nodes say little.
+
+  Args:
+    wanted: the result of `users_of_kinds` for training graphs.
+    generated: the same for generated graphs.
+    operands: (K,) numbers of operands of the kinds.
+  """
+  result = np.zeros(len(operands))
+  nodes = np.stack([wanted.sum(axis=1), generated.sum(axis=1)]).astype(np.float64)
+  totals = nodes.sum(axis=1)
+  for number in np.unique(operands):
+    group = operands == number
+    of_group = nodes[:, group].sum(axis=1)
+    shares = nodes[:, group] / np.maximum(of_group, 1.0)[:, None]
+    mean = _PSEUDO_COUNT * shares.mean(axis=0)
+    smooth = (nodes[:, group] + mean + 1e-9) / (of_group + _PSEUDO_COUNT)[:, None]
+    whole = (of_group + 0.5) / (totals + 0.5)
+    result[group] = np.log(whole[0] / whole[1]) + np.log(smooth[0] / smooth[1])
+  return result
 
 
 def logits_of_more(counts: np.ndarray) -> np.ndarray:
@@ -107,20 +127,20 @@ def log_means(counts: np.ndarray) -> np.ndarray:
   return np.repeat(np.log(of_kind)[:, None], COUNTS, axis=1)
 
 
-def next_shifts(shifts: Shifts, wanted: np.ndarray, generated: np.ndarray, direction: str
-                ) -> Shifts:
-  """The shifts after one round; see the module's formulas."""
+def next_shifts(shifts: Shifts, wanted: np.ndarray, generated: np.ndarray, operands: np.ndarray,
+                direction: str) -> Shifts:
+  """The shifts after one round; see the module's formulas, and `log_ratios` for the arguments."""
   of_users = logits_of_more if direction == "users_first" else log_means
-  moved = lambda shift, figure: np.clip(
-      shift + _RATE * (figure(wanted) - figure(generated)), -_LARGEST, _LARGEST)
-  return Shifts(moved(shifts.kinds, log_shares), moved(shifts.users, of_users))
+  moved = lambda shift, change: np.clip(shift + _RATE * change, -_LARGEST, _LARGEST)
+  return Shifts(moved(shifts.kinds, log_ratios(wanted, generated, operands)),
+                moved(shifts.users, of_users(wanted) - of_users(generated)))
 
 
 def _requests(generator: generator_lib.Generator, graphs: dags_lib.Dags,
               rng: np.random.Generator) -> np.ndarray:
-  """(G, T) conditions as a user requests them: the sizes of graphs, if the model has that condition.
+  """(G, T) conditions as a user requests them: sizes, if the model has that condition.
 
-  The other conditions are then sampled; they fit together less well than those of a real graph.
+  The others are then sampled, and fit together less well than those of a real graph.
   """
   conditions = generator.conditions_of(graphs)
   names = generator.facts.conditions.names
@@ -168,7 +188,7 @@ def calibrate(generator: generator_lib.Generator, training: dags_lib.Dags, round
     reached.append(distance(counts, wanted))
     if reached[-1] <= min(reached):
       best = shifts
-    shifts = next_shifts(shifts, wanted, counts, direction)
+    shifts = next_shifts(shifts, wanted, counts, facts.kinds.operands, direction)
   generator.shift(best.kinds, best.users)
   _logger.info("calibration: distance to the training graphs %.4f before, %.4f after",
                reached[0], min(reached))

@@ -25,7 +25,7 @@ DEFAULTS: Mapping[str, Any] = {
     "data.direction": "operands_first", "data.conditions": ("size", "depth", "edges", "roots"),
     "network.width": 64, "network.dropout": 0.1, "network.edge_steps": 6, "network.node_steps": 12,
     "fit.batch_graphs": 8, "fit.epochs": 18, "fit.patience": 18, "fit.learning_rate": 3e-3,
-    "fit.average": 0.98, "fit.calibration_rounds": 3,
+    "fit.average": 0.98, "fit.calibration_rounds": 5,
     "fit.tensorboard": False}
 _CHUNK = 64  # Graphs sampled at a time; an interruption loses one chunk.
 
