@@ -18,9 +18,9 @@ program, and intervals are over programs.
   adaptive      the tuner without a prior, the default of the command `tune`
   adaptive_prior   the tuner with the ranker's scores as its prior
 
-With --pools, the programs are those that `experiments.tuning_live` measured in a folder: the default
-and random configurations of programs that are in no collection. The results then also have the
-slowdowns after some seconds. k measurements take k times the program's seconds of compiling and
+With --pools, the programs are those that `experiments.tuning_live` measured in a folder: the
+default and random configurations of programs that are in no collection. The results then also have
+the slowdowns after some seconds. k measurements take k times the program's seconds of compiling and
 timing a configuration, as measured there, and the strategy's own seconds of k decisions.
 
 TPE needs Optuna, an extra: `pip install 'tpugraphs_rank[sweep]'`. Without it, the others run.
