@@ -114,7 +114,7 @@ def _served(folder: pathlib.Path, run: _Prepare) -> dict[str, str]:
   from tests.data import test_download
   from tests.helpers import file_server
   server = file_server.FileServer({
-      test_download.NAME: test_download.archive(test_download.contents(count=12))})
+      test_download.NAME: test_download.archive(test_download.contents(size=120_000))})
   server.pace = 0.01
   return {"address": server.__enter__().address}
 

@@ -37,6 +37,7 @@ MEASURED = "measured.pb"
 # Fresh processes that measure the best and the default in turn.
 PROCESSES = 4
 _LEVEL = 0.95
+_MOST_SPEEDUP = 10**6
 _PROGRAM = "optimised_hlo"  # What identifies it, in answers and notes.
 
 _log = logging.getLogger("tpugraphs_rank.tune")
@@ -190,9 +191,9 @@ def confirmed_speedups(path: pathlib.Path, configuration: str) -> list[float]:
   speedups = []
   for place, line in journal.lines(path):
     json_shapes.check(line, {"configuration": str, "speedup": float}, place, "remove this line")
-    if not line["speedup"] > 0:
-      raise errors.DataError(f"{place} has the speedup {line['speedup']}; expected a positive one; "
-                             "remove this line")
+    if not 1 / _MOST_SPEEDUP < line["speedup"] < _MOST_SPEEDUP:
+      raise errors.DataError(f"{place} has the speedup {line['speedup']}; expected a positive one "
+                             f"below {_MOST_SPEEDUP:,}; remove this line")
     if line["configuration"] == configuration:
       speedups.append(float(line["speedup"]))
   return speedups[:PROCESSES]
