@@ -24,6 +24,7 @@ from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.evaluation import bootstrap
 from tpugraphs_rank.evaluation import per_graph
+from tpugraphs_rank.evaluation import run_files
 from tpugraphs_rank.evaluation import task as task_lib
 from tpugraphs_rank.training import prediction
 from tpugraphs_rank.training import run as run_lib
@@ -125,11 +126,12 @@ class Run(run_lib.Run):
 
     Raises:
       MissingDataError: the run has no history.csv.
+      DataError: it is damaged.
     """
     path = self.directory / "history.csv"
     if not path.exists():
       raise errors.MissingDataError(f"no file {path}")
-    return pd.read_csv(path)
+    return run_files.read_history(path.parent)
 
   def _data(self, data_root: files.PathLike | None, partial: bool | None
             ) -> run_config.DataConfig:

@@ -157,11 +157,15 @@ def _soak_kills(arguments: argparse.Namespace, deadline: float) -> int:
           name, dataclasses.asdict(kills.Result()))
       is_done = lambda: entry["kills"] >= arguments.kills or entry["trials"] >= 2 * arguments.kills
       if not is_done() and time.monotonic() < deadline:
-        with kills.Soak(name, server) as soak:
-          # A trial may end before its first kill.
-          while not is_done() and time.monotonic() < deadline:
-            kills.total(entry, soak.trial(entry["trials"], arguments.kills - entry["kills"]))
-            _store(arguments.results, "commands", name, entry)
+        try:
+          with kills.Soak(name, server) as soak:
+            # A trial may end before its first kill.
+            while not is_done() and time.monotonic() < deadline:
+              kills.total(entry, soak.trial(entry["trials"], arguments.kills - entry["kills"]))
+              _store(arguments.results, "commands", name, entry)
+        except RuntimeError as error:
+          print(f"{name} cannot be soaked: {error}", file=sys.stderr, flush=True)
+          faults += 1
       print(f"{name:<16} {entry}", flush=True)
       faults += sum(entry[key] for key in ("lost", "different", "leftovers"))
   return faults

@@ -120,8 +120,8 @@ def _served(folder: pathlib.Path, run: _Prepare) -> dict[str, str]:
 
 
 def _without_dates(folder: pathlib.Path) -> dict[str, Any]:
-  """The files of a download, without the records of when each was last seen."""
-  return comparing.contents(folder, varying=("checked", "address", "modified"))
+  """The files of a download, without the time of the first one."""
+  return comparing.contents(folder, varying=("recorded",))
 
 
 def _sweep(folder: pathlib.Path, run: _Prepare) -> None:
