@@ -163,7 +163,9 @@ def _attend(queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, mask: tf.Ten
   def of_block(block: tf.Tensor, of_keys: tf.Tensor, of_values: tf.Tensor) -> tf.Tensor:
     logits = tf.matmul(block, of_keys, transpose_b=True)
     logits = tf.where(mask[:, None, :], logits, logits.dtype.min)
-    return tf.matmul(tf.nn.softmax(logits), of_values)
+    # Not `tf.nn.softmax`: within these loops TensorFlow complains that it does not know its rank.
+    weights = tf.exp(logits - tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True)))
+    return tf.matmul(weights, of_values) / tf.reduce_sum(weights, axis=-1, keepdims=True)
 
   count, longest = tf.unstack(tf.shape(mask))
   width, height = keys.shape[-1], values.shape[-1]
