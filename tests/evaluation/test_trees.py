@@ -11,6 +11,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank.costs import layout_features
 from tpugraphs_rank.costs import targets
+from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import duplicates
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import labels
@@ -155,14 +156,15 @@ def test_bins_of_many_values_hold_equally_many():
   assert (np.diff(trees._edges(values)) > 0).all()
 
 
-def test_trees_of_bins_are_those_of_the_values(monkeypatch):
+def test_trees_of_bins_are_those_of_the_values():
   # Equal weights and few distinct values: scikit-learn's own bins are the very same.
   train, test = _programs(range(12)), _programs(range(40, 44))
-  plain = trees.fit(train, SMALL)
-  monkeypatch.setattr(trees, "_BINNED_ROWS", 100)
+  table = trees.training_table(train, 0, trees.MAX_ROWS)
   binned = trees.fit(train, SMALL)
-  assert binned._columns.edges is not None and plain._columns.edges is None
-  assert trees.training_table(train, 0, trees.MAX_ROWS).features.dtype == np.uint8
+  columns = trees.Columns(table.columns.kept)
+  plain = trees.fit_table(table._replace(
+      features=columns.of(trees.features_of(train)), columns=columns), SMALL, 0)
+  assert table.features.dtype == np.uint8 and len(table.columns.edges) == len(columns.kept)
   for one, other in zip(plain.score(test), binned.score(test)):
     np.testing.assert_allclose(one, other, rtol=1e-12)
   for one, other in zip(plain.staged_scores(test), binned.staged_scores(test)):
@@ -238,14 +240,21 @@ def test_layout_sorts():
   assert other.tolist() == [False, False, True, False]
 
 
-@pytest.mark.parametrize("make", [synthetic.tile_graph, synthetic.layout_graph])
-def test_features_are_those_of_the_parts(make):
+@pytest.mark.parametrize("make, version, facts", [
+    (synthetic.tile_graph, 2, targets.CPU), (synthetic.tile_graph, 2, targets.TPU),
+    (synthetic.tile_graph, 1, targets.CPU), (synthetic.layout_graph, 2, targets.CPU)])
+def test_features_are_those_of_the_parts(make, version, facts):
   graph, rows = make(3), np.array([7, 2, 2])
-  result = tree_features.features(graph, rows)
-  configs = (tree_features._tile(graph)[rows] if isinstance(graph, graphs.TileGraph)
-             else np.concatenate([
-                 tree_features._layout(graph, rows),
-                 layout_features.LayoutFeatures(graph, targets.CPU)(rows)[0]], axis=1))
+  result = tree_features.features(graph, rows, facts, version)
+  if isinstance(graph, graphs.TileGraph):
+    configs = tree_features._tile(graph)[rows]
+    # The sides of a TPU's tiles count registers, which the cost does not know.
+    if version == 2 and facts == targets.CPU:
+      configs = np.concatenate([configs, tile_cost.features(graph)[rows]], axis=1)
+  else:
+    configs = np.concatenate([
+        tree_features._layout(graph, rows),
+        layout_features.LayoutFeatures(graph, targets.CPU)(rows)[0]], axis=1)
   pooled = tree_features._pooled(graph)
   np.testing.assert_array_equal(result, np.concatenate(
       [configs, configs - configs.mean(axis=0), [pooled] * 3], axis=1).astype(np.float32))

@@ -19,8 +19,10 @@ from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import fit_cache
+from tpugraphs_rank.evaluation import tree_arrays
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import prior_fitting
+from tpugraphs_rank.training import prior_trees
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import tile_prior
 
@@ -71,7 +73,40 @@ def test_stored(tmp_path):
   np.testing.assert_array_equal(again.cost(graph), prior.cost(graph))
 
 
+def _trees(value=-0.5):
+  """One tree: a configuration that is not the cheapest (column 26) has a lower score."""
+  arrays = tree_arrays.TreeArrays(
+      np.array([26]), 67, np.array([0]), np.zeros(3, int), np.array([0.1, 0, 0]),
+      np.array([[1, 2], [1, 1], [2, 2]]), np.array([0, 0, value]), 1.0)
+  return tile_prior.FittedTrees(arrays, 0.75, 2.0)
+
+
+def test_trees_of_a_prior(tmp_path):
+  prior = _prior(tile_prior.Gate(0, 0.1, 1))
+  both = dataclasses.replace(prior, trees=_trees())
+  graph = kernels.graph(kernels.MATMUL, _TILES)
+  own = np.full(len(_TILES), 0.5)
+  own[np.argmin(tile_cost.log_cost(graph))] = 1.0
+  np.testing.assert_allclose(both.cost(graph), 0.25 * prior.cost(graph) + 0.75 * own / 2.0)
+  # Rows are those of the whole kernel.
+  learned = np.zeros(len(_TILES), np.float32)
+  np.testing.assert_array_equal(both.scores(graph, learned[:2], np.array([4, 1])),
+                                both.scores(graph, learned)[[4, 1]])
+  directory = run_directory.RunDirectory(tmp_path)
+  tile_prior.write(directory, both)
+  again = tile_prior.read(directory)
+  assert again.to_json() == both.to_json()
+  np.testing.assert_array_equal(again.cost(graph), both.cost(graph))
+  for damage in (lambda path: path.write_bytes(b"no arrays"), lambda path: path.unlink()):
+    damage(tmp_path / "prior.npz")
+    with pytest.raises(errors.RunDirectoryError, match="prior.npz is damaged.*restore both"):
+      tile_prior.read(directory)
+
+
 @pytest.mark.parametrize("change, expected", [
+    ({"trees": {"share": 2, "deviation": 1}}, "a share from 0 to 1"),
+    ({"trees": {"share": 1, "deviation": 0}}, "a positive deviation"),
+    ({"trees": {"share": 1}}, "trees.deviation is None"),
     ({"gate": {"start": 0.5, "full": 0.1, "top": 0.5}}, "start <= full"),
     ({"gate": {"start": 0.5, "full": 0.6, "top": 2}}, "top from 0 to 1"),
     ({"gate": {"start": 0.5}}, "gate.full is None"),
@@ -87,9 +122,9 @@ def test_stored(tmp_path):
 def test_damaged_files_are_refused(tmp_path, change, expected):
   stored = {**_prior(tile_prior.Gate(0, 0, 1)).to_json(), **change}
   (tmp_path / tile_prior.FILE).write_text(json.dumps(stored), encoding="utf-8")
-  with pytest.raises(errors.RunDirectoryError, match="prior.json is damaged") as error:
+  with pytest.raises(errors.RunDirectoryError, match="prior.json or prior.npz is damaged") as error:
     tile_prior.read(run_directory.RunDirectory(tmp_path))
-  assert expected in str(error.value) and "delete it" in str(error.value)
+  assert expected in str(error.value) and "delete them" in str(error.value)
 
 
 def test_choice_of_a_gate():
@@ -151,9 +186,17 @@ def test_training_fits_a_prior(collection, tmp_path, caplog):
 
 def test_unchanged_programs_are_held_out_once(collection, monkeypatch, tmp_path, caplog):
   monkeypatch.setenv(fit_cache.VARIABLE, str(tmp_path))
-  monkeypatch.setattr(prior_fitting, "_LEARNER", trees.Settings(iterations=2))
+  learner = trees.Settings(iterations=2)
+  monkeypatch.setattr(prior_fitting, "_LEARNER", learner)
+  monkeypatch.setattr(prior_trees, "SETTINGS", trees.Settings(iterations=3))
   fits, fit_table = [], trees.fit_table
-  monkeypatch.setattr(trees, "fit_table", lambda *args: fits.append(args) or fit_table(*args))
+
+  def recorded(table, settings, *others):
+    if settings == learner:
+      fits.append(table)
+    return fit_table(table, settings, *others)
+
+  monkeypatch.setattr(trees, "fit_table", recorded)
   split = collections.load_collection(collection, "train")
   programs = [splits.ProgramView(graph) for graph in split]
 

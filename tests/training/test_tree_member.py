@@ -1,5 +1,6 @@
 """Boosted trees that score together with a run's networks."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,6 +10,8 @@ import pytest
 from tests.training import small_runs
 import tpugraphs_rank as tgr
 from tpugraphs_rank import errors
+from tpugraphs_rank.data import graphs
+from tpugraphs_rank.evaluation import tree_features
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import run_directory
@@ -81,7 +84,31 @@ def test_an_interrupted_fit_is_repeated_with_the_same_result(trained, tmp_path, 
                                run_lib.load_run(path).score(graph), atol=1e-6)
 
 
+def test_a_run_scores_with_the_features_that_its_trees_know(trained, tmp_path):
+  config, path = trained
+  stored = json.loads((path / tree_member.FILE).read_text())
+  assert stored["features"] == tree_features.VERSION
+  graph = _graphs(config)[0]
+  scores = run_lib.load_run(path).trees.scores(graph)
+  # Trees that split on the cost of a tile need it; files of earlier versions name no version.
+  shutil.copytree(path, tmp_path / "run")
+  del stored["features"]
+  (tmp_path / "run" / tree_member.FILE).write_text(json.dumps(stored))
+  older = run_lib.load_run(tmp_path / "run").trees
+  assert older.version == tree_features.WITHOUT_TILE_COSTS
+  if isinstance(graph, graphs.TileGraph):
+    with pytest.raises(errors.DataError, match="another version of the package"):
+      older.scores(graph)
+    width = tree_features.features(graph, np.arange(2), version=1).shape[1]
+    known = dataclasses.replace(older, arrays=older.arrays._replace(
+        width=width, columns=np.minimum(older.arrays.columns, width - 1)))
+    assert known.scores(graph).shape == scores.shape
+  else:
+    np.testing.assert_array_equal(older.scores(graph), scores)
+
+
 @pytest.mark.parametrize("damage", [
+    lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "features": 3})),
     lambda path: path.write_text("[]"), lambda path: path.write_text("{}"),
     lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "weight": -1})),
     lambda path: path.with_name(tree_member.ARRAYS).unlink(),

@@ -87,6 +87,10 @@ class Fitted:
     """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
     return [self._predict(trees.features_of([program], self._columns)) for program in programs]
 
+  def predict(self, features: np.ndarray) -> np.ndarray:
+    """(r,) float64 scores of rows (r, f) of a table with the columns that were fitted."""
+    return self._predict(features)
+
   def stages(self, features: np.ndarray, every: int) -> Iterator[tuple[int, np.ndarray]]:
     """Numbers of trees, and the scores (r,) of rows of features with these first trees."""
     total = np.zeros(len(features))

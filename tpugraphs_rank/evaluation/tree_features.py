@@ -8,10 +8,16 @@ import numpy as np
 
 from tpugraphs_rank.costs import layout_features
 from tpugraphs_rank.costs import targets
+from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import tile_features
 from tpugraphs_rank.hlo import opcodes
+
+# Of the columns. Version 2 added the terms of the analytic cost to tiles that count elements.
+# A run stores the version that its trees were fitted on.
+VERSION = 2
+WITHOUT_TILE_COSTS = 1
 
 # Columns of `node_feat` (see `tpugraphs_rank.hlo.features`).
 _PARAMETER = 30
@@ -23,16 +29,20 @@ _BLOCK = 4_000_000  # Tensor layouts processed together; a large program has 10^
 
 
 def features(graph: graphs.ConfiguredGraph, rows: np.ndarray,
-             facts: targets.TargetFacts = targets.CPU) -> np.ndarray:
+             facts: targets.TargetFacts = targets.CPU, version: int = VERSION) -> np.ndarray:
   """(r, f) float32 features of the configurations `rows` (r,) of a graph.
 
   Args:
     graph: the graph.
     rows: configurations.
-    facts: the hardware, for which copies and loops are simulated. Only layouts depend on it.
+    facts: the hardware, for which the cost of tiles is computed, and copies and loops of layouts
+      are simulated.
+    version: of the columns.
   """
   if isinstance(graph, graphs.TileGraph):
     configs = _tile(graph)[rows]
+    if version > WITHOUT_TILE_COSTS and facts.register_tile == (1, 1):
+      configs = np.concatenate([configs, tile_cost.features(graph, facts)[rows]], axis=1)
   else:
     assert isinstance(graph, graphs.LayoutGraph)
     size = max(_BLOCK // (3 * max(len(graph.node_config_ids), 1)), 1)

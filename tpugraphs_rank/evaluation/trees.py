@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import logging
 import os
+import threading
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -35,14 +36,14 @@ MAX_CONFIGS = 512
 MAX_ROWS = 100_000
 MAX_TUNING_ROWS = 30_000
 MAX_VALIDATION_ROWS = 50_000
-# Larger tables are binned here instead of in scikit-learn. With weighted rows, scikit-learn sorts a
-# column again for each of its 254 edges, which takes minutes for each fit.
-_BINNED_ROWS = 20_000
+# Tables are binned here instead of in scikit-learn. With weighted rows, scikit-learn sorts a column
+# again for each of its 254 edges, which takes most of the time of a fit.
 _BINS = 255
 # Number of trees between two evaluations of the validation metric.
 _STAGE = 25
 # Fits that run at the same time. Each uses one thread, see `one_thread`.
 _PARALLEL_FITS = 2
+_BINNING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +72,12 @@ class Columns(NamedTuple):
       each column costs time in every split.
     edges: for each kept column the upper edges of its bins except the last. None means that the
       trees get the values themselves.
+    version: of `tree_features.features`.
   """
 
   kept: np.ndarray
   edges: Sequence[np.ndarray] | None = None
+  version: int = tree_features.VERSION
 
   def of(self, features: np.ndarray) -> np.ndarray:
     """(r, f) float32 values or uint8 bins of the kept columns."""
@@ -174,17 +177,31 @@ def mean_deviation(values: Sequence[np.ndarray]) -> float:
   return max(float(np.mean([np.std(one) for one in values])), 1e-6)
 
 
-def training_table(programs: Sequence[splits.ProgramView], seed: int, most: int = MAX_ROWS
-                   ) -> Table:
-  """The training rows of all programs, at most about `most`, drawn with the seed."""
+def training_table(programs: Sequence[splits.ProgramView], seed: int, most: int = MAX_ROWS,
+                   version: int = tree_features.VERSION) -> Table:
+  """The training rows of all programs, at most about `most`, drawn with the seed.
+
+  `version` is that of `tree_features.features`.
+  """
   programs = thin(programs, most, np.random.default_rng([seed, 2]))
   targets = [labels.make_labels(per_graph.runtimes_of(program)).target for program in programs]
+  table = features_of(programs, version=version)
+  return make_table(table, targets, version)
+
+
+def make_table(features: np.ndarray, targets: Sequence[np.ndarray],
+               version: int = tree_features.VERSION) -> Table:
+  """A table of training rows.
+
+  Args:
+    features: (r, f).
+    targets: for each graph the targets of its rows, which are consecutive.
+    version: of the features.
+  """
+  kept = np.flatnonzero(np.ptp(features, axis=0) > 0)
+  columns = Columns(kept, [_edges(features[:, column]) for column in kept], version)
   weights = np.concatenate([np.full(len(rows), 1.0 / len(rows)) for rows in targets])
-  table = features_of(programs)
-  columns = Columns(np.flatnonzero(np.ptp(table, axis=0) > 0))
-  if len(table) > _BINNED_ROWS:
-    columns = columns._replace(edges=[_edges(table[:, column]) for column in columns.kept])
-  return Table(columns.of(table), np.concatenate(targets), weights / weights.mean(), columns,
+  return Table(columns.of(features), np.concatenate(targets), weights / weights.mean(), columns,
                np.array([len(rows) for rows in targets]))
 
 
@@ -196,14 +213,21 @@ def _edges(values: np.ndarray) -> np.ndarray:
   return np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
 
 
-def features_of(programs: Sequence[splits.ProgramView], columns: Columns | None = None
-                ) -> np.ndarray:
-  """(r, f): the features of the configurations of all programs, concatenated."""
+def features_of(programs: Sequence[splits.ProgramView], columns: Columns | None = None,
+                version: int = tree_features.VERSION) -> np.ndarray:
+  """(r, f): the features of the configurations of all programs, concatenated.
+
+  Args:
+    programs: the programs.
+    columns: what the rows hold; None: all columns of the version.
+    version: of `tree_features.features`, without `columns`.
+  """
+  version = version if columns is None else columns.version
   table = np.empty([0, 0], np.float32)
   start = 0
   for program in tqdm.tqdm(programs, desc="boosted_trees: features", unit="graph", disable=None,
                            leave=False):
-    rows = tree_features.features(program.graph, program.indices, program.facts)
+    rows = tree_features.features(program.graph, program.indices, program.facts, version)
     if columns is not None:
       rows = columns.of(rows)
     if not start:
@@ -212,6 +236,16 @@ def features_of(programs: Sequence[splits.ProgramView], columns: Columns | None 
     table[start:start + len(rows)] = rows
     start += len(rows)
   return table
+
+
+class _Regressor(ensemble.HistGradientBoostingRegressor):
+  """scikit-learn's trees, which several threads may fit at the same time."""
+
+  def _bin_data(self, *args: Any, **options: Any) -> Any:
+    # scikit-learn resets the filters of warnings of the whole process here. A second thread would
+    # read them empty, and warn about a wrong use of scikit-learn.
+    with _BINNING:
+      return super()._bin_data(*args, **options)
 
 
 class Trees:
@@ -226,8 +260,8 @@ class Trees:
   def score(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
     """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
     with one_thread():
-      return [self.regressor.predict(self._columns.of(
-          tree_features.features(program.graph, program.indices, program.facts)))
+      return [self.regressor.predict(self._columns.of(tree_features.features(
+          program.graph, program.indices, program.facts, self._columns.version)))
               for program in tqdm.tqdm(programs, desc="boosted_trees: scores", unit="graph",
                                        disable=None, leave=False)]
 
@@ -264,12 +298,20 @@ def fit(programs: Sequence[splits.ProgramView], settings: Settings = Settings(),
   return fit_table(training_table(programs, seed), settings, seed)
 
 
-def fit_table(table: Table, settings: Settings, seed: int) -> Trees:
-  """Fits trees to a table of training rows."""
-  regressor = ensemble.HistGradientBoostingRegressor(
+def fit_table(table: Table, settings: Settings, seed: int, falling: Sequence[int] = ()) -> Trees:
+  """Fits trees to a table of training rows.
+
+  Args:
+    table: the rows.
+    settings: hyperparameters.
+    seed: of the columns that each split may use.
+    falling: columns of the features. A larger value never raises a score, all else being equal.
+  """
+  regressor = _Regressor(
       learning_rate=settings.learning_rate, max_iter=settings.iterations,
       max_leaf_nodes=settings.max_leaf_nodes, min_samples_leaf=settings.min_samples_leaf,
       max_features=settings.max_features, l2_regularization=settings.l2_regularization,
+      monotonic_cst=-np.isin(table.columns.kept, falling).astype(int) if len(falling) else None,
       early_stopping=False, random_state=seed)
   with one_thread():
     regressor.fit(table.features, table.targets, sample_weight=table.weights)

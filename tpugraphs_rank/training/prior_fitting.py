@@ -1,4 +1,4 @@
-"""Fits a run's analytic prior: the weights of its cost, and the gate.
+"""Fits a run's analytic prior: the weights of its cost, its trees, and the gate.
 
 The gate needs to know how good learned scores are for new programs. Training the network again for
 each held-out group would take too long, so boosted trees stand in for it. They are fitted without
@@ -27,7 +27,9 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import fit_cache
+from tpugraphs_rank.evaluation import tree_features
 from tpugraphs_rank.evaluation import trees
+from tpugraphs_rank.training import prior_trees
 from tpugraphs_rank.training import tile_prior
 
 _logger = logging.getLogger(__name__)
@@ -40,7 +42,9 @@ _MOST_FOLDS = 8  # Groups beyond this number share a fold.
 _FOLDS_OF_KNOWN = 3
 _MOST_ROWS = 20_000
 _LEARNER = trees.Settings(iterations=60, learning_rate=0.1)
-# Weights of the cost at which held-out programs are compared; those between are interpolated.
+# Of the trees in the prior, next to the cost. Groups that were held out decided.
+TREES_SHARE = 0.6
+# Weights of the prior at which held-out programs are compared; those between are interpolated.
 _WEIGHTS = np.linspace(0.0, 1.0, 11)
 _NOVELTIES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 # How much mean tau the choice of a gate gives up for more use of the cost.
@@ -48,7 +52,7 @@ _LOSS_OF_NEW, _LOSS_OF_KNOWN = 0.005, 0.0005
 _TOPS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 _NAME = "analytic_prior"  # Of the folder in the cache.
 # To be changed when the outcome of a fit changes for the same inputs.
-_VERSION = 1
+_VERSION = 2
 
 
 class HeldOut(NamedTuple):
@@ -105,13 +109,13 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
         0, len(chosen) - 1, _MOST_PROGRAMS).astype(int)]
   chosen = trees.thin(chosen, _MOST_ROWS, np.random.default_rng([seed, 4]))
   kernels = [_Kernel(program, facts) for program in chosen]
-  table = trees.training_table(chosen, seed, _MOST_ROWS)
-  if costs:
-    table = table._replace(features=np.concatenate(
-        [table.features, np.concatenate([kernel.features() for kernel in kernels])], axis=1))
-  new, known = _held_out_twice(kernels, _binned(table), _groups(collection, chosen), seed)
+  table = trees.training_table(
+      chosen, seed, _MOST_ROWS,
+      tree_features.VERSION if costs else tree_features.WITHOUT_TILE_COSTS)
+  new, known = _held_out_twice(kernels, table, _groups(collection, chosen), seed)
   gate = choose_gate(new, known)
   weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in kernels)
+  own = _fit_trees(kernels, seed)
   figures = _figures(gate, new, known)
   _logger.info("analytic prior: weight %.1f from novelty %.2f on, none up to %.2f; held-out "
                "groups: tau %.3f learned, %.3f analytic, %.3f gated; held-out shapes: %.3f, %.3f, "
@@ -121,7 +125,16 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
   return tile_prior.Prior(
       weights, gate, novelty_lib.Novelty(novelty_lib.profile(one.graph) for one in programs),
       trees.mean_deviation(score(chosen)),
-      trees.mean_deviation([kernel.log_cost(weights) for kernel in kernels]), facts, figures)
+      trees.mean_deviation([kernel.log_cost(weights) for kernel in kernels]), facts, figures, own)
+
+
+def _fit_trees(kernels: Sequence["_Kernel"], seed: int, fits: int = prior_trees.FITS
+               ) -> tile_prior.FittedTrees:
+  """The trees of the prior, from the kernels of its fit."""
+  arrays = prior_trees.fit([kernel.relative for kernel in kernels],
+                           [kernel.ranked for kernel in kernels], seed, fits)
+  return tile_prior.FittedTrees(arrays, TREES_SHARE, trees.mean_deviation(
+      [arrays.scores(kernel.relative) for kernel in kernels]))
 
 
 class _Kernel:
@@ -131,31 +144,15 @@ class _Kernel:
     assert isinstance(program.graph, graphs.TileGraph)
     self.program = program
     rows = program.indices
-    self._graph, self._rows, self._facts = program.graph, rows, facts
     self.terms = tile_cost.terms(program.graph, facts)[rows]
     self.runtimes = program.graph.config_runtime[rows].astype(np.float64)
     self.ranked = program.runtimes[rows]
     self.profile = novelty_lib.profile(program.graph)
-
-  def features(self) -> np.ndarray:
-    """(c', 56) the features of the cost, and their differences from the mean."""
-    features = tile_cost.features(self._graph, self._facts)[self._rows]
-    return np.concatenate([features, features - features.mean(axis=0)], axis=1)
+    self.relative = prior_trees.rows_of(program.graph, facts)[rows]
 
   def log_cost(self, weights: np.ndarray) -> np.ndarray:
     """(c',) the logarithm of the cost."""
     return np.log(np.maximum(self.terms @ weights, 1e-9))
-
-
-def _binned(table: trees.Table) -> trees.Table:
-  """The table with at most 255 distinct values in each column.
-
-  With more, scikit-learn needs most of the time of a fit to find bins for weighted rows.
-  """
-  shares = np.linspace(0, 1, 256)[1:-1]
-  columns = [np.searchsorted(np.unique(np.quantile(column, shares)), column)
-             for column in table.features.T]
-  return table._replace(features=np.stack(columns, axis=1).astype(np.uint8))
 
 
 def _folds(groups: Sequence[str]) -> list[np.ndarray]:
@@ -173,7 +170,8 @@ def _held_out_twice(kernels: Sequence[_Kernel], table: trees.Table, groups: Sequ
   path = None if folder is None else folder / (fit_cache.digest(
       _VERSION, sklearn.__version__, _LEARNER, table.features, table.targets, table.weights,
       table.sizes, *(array for kernel in kernels for array in (
-          kernel.terms, kernel.runtimes, kernel.ranked)),
+          kernel.terms, kernel.runtimes, kernel.ranked, kernel.relative)), prior_trees.SETTINGS,
+      TREES_SHARE,
       [sorted(kernel.profile.items()) for kernel in kernels], list(groups), seed) + ".json")
   cached = _read(path)
   if cached is not None:
@@ -229,9 +227,12 @@ def _held_out(kernels: Sequence[_Kernel], table: trees.Table, folds: Sequence[np
     novelty = novelty_lib.Novelty(kernel.profile for kernel in rest)
     deviation = trees.mean_deviation([learned[place] for place in np.unique(owner[train])])
     of_cost = trees.mean_deviation([kernel.log_cost(weights) for kernel in rest])
+    own = _fit_trees(rest, seed, fits=1)  # The gate needs no more.
     result = []
     for kernel, place in zip(out, fold):
       cost = -kernel.log_cost(weights) / of_cost
+      cost = (1 - own.share) * cost + own.share * own.arrays.scores(
+          kernel.relative) / own.deviation
       taus = np.array([metrics.kendall_tau(
           kernel.ranked, (1 - weight) * learned[place] / deviation + weight * cost)
                        for weight in _WEIGHTS])

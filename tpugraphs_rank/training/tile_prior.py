@@ -1,17 +1,21 @@
-"""A run's analytic prior for tiles: the cost of `costs.tile_cost`, used where programs are new.
+"""A run's prior for tiles: the cost of `costs.tile_cost` and trees on it, used for new programs.
 
-    score = (1 - w) * learned / learned deviation + w * -log(cost) / deviation of the cost
+    score = (1 - w) * learned / learned deviation + w * prior
+    prior = (1 - s) * -log(cost) / deviation of the cost + s * trees / deviation of the trees
 
+The trees are those of `prior_trees`; the prior of a run without them has s = 0.
 w follows from the novelty of the program (see `costs.novelty`): 0 up to `start`, then rising in
 proportion to the novelty until it is `top` from `full` on. Where w is 0 the score is the learned
 one, unchanged. The deviations are the mean standard deviations over the configurations of the
-training programs, so that a score depends on its configuration and program only.
+training programs. The trees compare a configuration with the others of its program, so the scores
+of two files with different configurations of a program are not comparable where w is not 0.
 
-Training fits the weights of the cost to its programs, and the gate to predictions for programs that
-a fast learner (boosted trees) did not see; see `prior_fitting`. They are stored in `prior.json`.
+Training fits the weights of the cost and the trees to its programs, and the gate to predictions for
+programs that a fast learner (boosted trees) did not see; see `prior_fitting`. They are stored in
+`prior.json` and `prior.npz`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 from typing import Any
@@ -24,6 +28,8 @@ from tpugraphs_rank.costs import novelty as novelty_lib
 from tpugraphs_rank.costs import targets
 from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.evaluation import tree_arrays
+from tpugraphs_rank.training import prior_trees
 from tpugraphs_rank.training import run_directory
 
 FILE = "prior.json"
@@ -54,6 +60,21 @@ class Gate:
 
 
 @dataclasses.dataclass(frozen=True)
+class FittedTrees:
+  """The trees of a prior.
+
+  Attributes:
+    arrays: the trees, see `prior_trees`.
+    share: of the trees in the prior, from 0 to 1.
+    deviation: of their scores within a training program.
+  """
+
+  arrays: tree_arrays.TreeArrays
+  share: float
+  deviation: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Prior:
   """What a run stores about its prior.
 
@@ -66,6 +87,7 @@ class Prior:
     facts: caches and vectors of the target.
     figures: Kendall's tau of the learner, the cost and both on held-out groups and on held-out
       shapes of known families, as `prior_fitting` measured them.
+    trees: None in runs of earlier versions.
   """
 
   weights: np.ndarray
@@ -75,14 +97,19 @@ class Prior:
   cost_deviation: float
   facts: targets.TargetFacts
   figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  trees: FittedTrees | None = None
 
   def weight(self, graph: graphs.Graph) -> float:
     """The weight of the analytic cost for a program, from 0 to 1."""
     return self.gate.weight(self.novelty.of(graph))
 
   def cost(self, graph: graphs.TileGraph) -> np.ndarray:
-    """(c,) float64: the analytic score of each configuration, higher = faster."""
-    return -tile_cost.log_cost(graph, self.weights, self.facts) / self.cost_deviation
+    """(c,) float64: the prior's score of each configuration, higher = faster."""
+    cost = -tile_cost.log_cost(graph, self.weights, self.facts) / self.cost_deviation
+    if self.trees is None:
+      return cost
+    own = self.trees.arrays.scores(prior_trees.rows_of(graph, self.facts))
+    return (1 - self.trees.share) * cost + self.trees.share * own / self.trees.deviation
 
   def scores(self, graph: graphs.Graph, learned: np.ndarray, rows: np.ndarray | None = None
              ) -> np.ndarray:
@@ -107,8 +134,10 @@ class Prior:
     return (self.learned_deviation * blended).astype(np.float32)
 
   def to_json(self) -> dict[str, Any]:
-    """The contents of the file."""
+    """The contents of the file, without the arrays of the trees."""
+    own = self.trees
     return {
+        **({} if own is None else {"trees": {"share": own.share, "deviation": own.deviation}}),
         "weights": dict(zip(tile_cost.TERMS, map(float, self.weights))),
         "gate": dataclasses.asdict(self.gate),
         "learned_deviation": self.learned_deviation, "cost_deviation": self.cost_deviation,
@@ -116,10 +145,15 @@ class Prior:
         "profiles": self.novelty.to_json()}
 
   @classmethod
-  def from_json(cls, values: Any) -> "Prior":
+  def from_json(cls, values: Any, arrays: Callable[[], tree_arrays.TreeArrays]) -> "Prior":
     """Inverse of `to_json`.
 
+    Args:
+      values: the contents of the file.
+      arrays: reads those of the trees.
+
     Raises:
+      MissingDataError: the arrays are missing.
       DataError: a key is missing or has a wrong value; the message names it.
     """
     if not isinstance(values, Mapping):
@@ -137,9 +171,15 @@ class Prior:
     if min(learned, cost) <= 0:
       raise errors.DataError("expected positive deviations")
     figures = values.get("figures")
+    own = None
+    if "trees" in values:
+      share, deviation = _numbers(values, "trees", ["share", "deviation"])
+      if share > 1 or not deviation:
+        raise errors.DataError("trees: expected a share from 0 to 1 and a positive deviation")
+      own = FittedTrees(arrays(), share, deviation)
     return cls(np.array(weights), Gate(*gate), novelty_lib.Novelty.from_json(values["profiles"]),
                learned, cost, targets.from_dict(values["target_facts"], ""),
-               figures if isinstance(figures, Mapping) else {})
+               figures if isinstance(figures, Mapping) else {}, own)
 
 
 def _numbers(values: Mapping[str, Any], key: str | None, names: Sequence[str]) -> list[float]:
@@ -166,17 +206,20 @@ def read(directory: run_directory.RunDirectory) -> Prior | None:
   if not path.exists():
     return None
   try:
-    return Prior.from_json(files.read_json(path))
-  except errors.DataError as error:
+    return Prior.from_json(files.read_json(path),
+                           lambda: tree_arrays.read(directory / prior_trees.FILE))
+  except (errors.DataError, errors.MissingDataError) as error:
     raise errors.RunDirectoryError(
-        f"{path} is damaged ({error}); restore it, or delete it to rank without the analytic "
-        "prior") from error
+        f"{path} or {prior_trees.FILE} is damaged ({error}); restore both, or delete them to rank "
+        "without the analytic prior") from error
 
 
 def write(directory: run_directory.RunDirectory, prior: Prior) -> None:
-  """Stores it.
+  """Stores it; the JSON file last, so that it exists only if all is written.
 
   Raises:
     OutputError: it cannot be written.
   """
+  if prior.trees is not None:
+    tree_arrays.write(directory / prior_trees.FILE, prior.trees.arrays)
   files.write_json(directory / FILE, prior.to_json())

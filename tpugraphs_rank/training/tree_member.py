@@ -44,6 +44,7 @@ class TreeMember:
     network_deviation: of the networks' scores within a training program.
     tree_deviation: of the trees' scores within a training program.
     facts: the hardware for which features are computed.
+    version: of the features, see `tree_features.features`.
   """
 
   arrays: tree_arrays.TreeArrays
@@ -51,11 +52,12 @@ class TreeMember:
   network_deviation: float
   tree_deviation: float
   facts: targets.TargetFacts
+  version: int = tree_features.VERSION
 
   def scores(self, graph: graphs.ConfiguredGraph, rows: np.ndarray | None = None) -> np.ndarray:
     """(c',) float32 scores of configurations (None: all), in the unit of the networks."""
     chosen = np.arange(graph.num_configs) if rows is None else rows
-    values = self.arrays.scores(tree_features.features(graph, chosen, self.facts))
+    values = self.arrays.scores(tree_features.features(graph, chosen, self.facts, self.version))
     return (values * (self.network_deviation / self.tree_deviation)).astype(np.float32)
 
   def add(self, networks: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -108,7 +110,7 @@ def write(directory: run_directory.RunDirectory, member: TreeMember) -> None:
   tree_arrays.write(directory / ARRAYS, member.arrays)
   files.write_json(directory / FILE, {
       **{name: getattr(member, name) for name in _NUMBERS},
-      "target_facts": dataclasses.asdict(member.facts)})
+      "target_facts": dataclasses.asdict(member.facts), "features": member.version})
 
 
 def read(directory: run_directory.RunDirectory) -> TreeMember | None:
@@ -125,7 +127,7 @@ def read(directory: run_directory.RunDirectory) -> TreeMember | None:
       raise errors.DataError("expected an object")
     return TreeMember(tree_arrays.read(directory / ARRAYS),
                       facts=targets.from_dict(values.get("target_facts", {}), ""),
-                      **_numbers(values))
+                      version=_version(values), **_numbers(values))
   except (errors.DataError, errors.MissingDataError) as error:
     raise errors.RunDirectoryError(
         f"{directory / FILE} or {ARRAYS} is damaged ({error}); restore both, or delete both and "
@@ -139,3 +141,13 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
         math.isfinite(value) and value > 0):
       raise errors.DataError(f"{name} is {escaping.value(value)}; expected a positive number")
   return {name: float(values[name]) for name in _NUMBERS}
+
+
+def _version(values: Mapping[str, Any]) -> int:
+  """The version of the features; runs that do not state it had the first one."""
+  version = values.get("features", tree_features.WITHOUT_TILE_COSTS)
+  if type(version) is not int or not 1 <= version <= tree_features.VERSION:
+    raise errors.DataError(
+        f"features is {escaping.value(version)}; this version of the package knows 1 to "
+        f"{tree_features.VERSION}")
+  return version
