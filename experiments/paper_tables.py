@@ -15,8 +15,8 @@ Trains each model with each batch size and each kind of segment dropout for the 
 The architecture is that of the recipe `layout_xla_cpu_mixed` with one network and without
 simulated effects of layouts, which describe the whole program. Every validation program is scored
 as a whole after an eighth, a quarter, a half and all of the seconds. The test split is never read.
-Reading data, tracing and scoring do not count as training. With few seconds, large batches have few
-steps: the results state both.
+Reading data, tracing, TensorFlow's optimisation of the step and scoring do not count as training.
+With few seconds, large batches have few steps: the results state both.
 
 The study keeps finished cells and writes the results after each: run it again to continue.
 """
@@ -124,7 +124,8 @@ def cell_of(path: pathlib.Path, config: run_config.RunConfig, seconds: float, va
               "valid_configs": valid_configs}
   if not path.exists():
     from experiments.scale import training
-    budget = training.Budget(tuple(part * seconds for part in PARTS), valid_configs)
+    budget = training.Budget(
+        tuple(part * seconds for part in PARTS), valid_configs, count_first=False)
     files.write_json(path, {
         "settings": settings, "result": training.train(config, budget, measure)})
   stored = files.read_json(path)

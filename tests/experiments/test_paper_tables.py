@@ -1,5 +1,7 @@
 """The study of attention and segment dropout: cells, figures by hand, resuming, the test split."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,23 @@ def test_a_cell_of_other_settings_is_refused_and_so_are_unknown_names(tmp_path):
     paper_tables.cell_of(path, config, 3.0, 9)
   result = scripts.run("paper_tables", "--models", "gnn,cnn", "--output", tmp_path)
   assert result.returncode and "unknown model 'cnn'; expected one of: gnn, gnn_" in result.stderr
+
+
+def test_a_step_that_does_not_count_is_undone():
+  tf = pytest.importorskip("tensorflow")
+  from experiments.scale import training
+  variables = {"model": [tf.Variable([1.0, 2.0])], "optimizer": [tf.Variable(3, dtype=tf.int64)]}
+  executed = []
+
+  def step(batch):
+    executed.append(batch)
+    for (variable,) in variables.values():
+      variable.assign_add(tf.ones_like(variable))
+
+  training._execute_once(types.SimpleNamespace(variables=lambda: variables), step, "batch")
+  assert executed == ["batch"]
+  assert variables["model"][0].numpy().tolist() == [1.0, 2.0]
+  assert variables["optimizer"][0].numpy() == 3
 
 
 @pytest.mark.slow
