@@ -250,6 +250,18 @@ def _mean(values: Sequence[float]) -> dict[str, float]:
           "error": round(float(np.std(values) / np.sqrt(len(values))), 4)}
 
 
+_TITLES = {
+    "fewest_steps": "fewest steps first", "largest_tile": "largest tile first",
+    "analytic_preset": "analytic cost, preset weights", "analytic": "analytic cost, fitted weights",
+    "trees_without_costs": "boosted trees without costs", "boosted_trees": "boosted trees",
+    "relative_log": "trees on relative features, log runtimes",
+    "relative_places": "trees on relative features, places",
+    "relative_trees": "the prior's trees: places, falling with each term",
+    "relative_lambdarank": "LightGBM lambdarank on relative features",
+    "prior": "the prior: cost and its trees", "average": "the prior and boosted trees",
+    "gated": "boosted trees with prior and gate"}
+
+
 def table(results: dict[str, Any]) -> str:
   """The figures as a Markdown table: tau of all kernels and of each group, top-1 of all."""
   groups = [group for group in results[BASE] if group != "all"]
@@ -258,11 +270,26 @@ def table(results: dict[str, Any]) -> str:
     every = values["all"]
     difference = every[f"tau_over_{BASE}"]
     rows.append([
-        ranker, f"{every['tau']['mean']:.3f} ± {every['tau']['error']:.3f}",
+        _TITLES[ranker], f"{every['tau']['mean']:.3f} ± {every['tau']['error']:.3f}",
         f"{difference['mean']:+.3f} ± {difference['error']:.3f}" if ranker != BASE else "",
         f"{100 * every['top1_slowdown']['mean']:.1f} %",
         *(f"{values[group]['tau']['mean']:.3f}" for group in groups)])
-  return tables.markdown(["ranker", "tau", f"over {BASE}", "top-1 slowdown", *groups], rows)
+  return tables.markdown(["ranker", "tau", "over the fitted cost", "top-1", *groups], rows)
+
+
+def groups_table(results: dict[str, Any]) -> str:
+  """The table of left-out groups, of the stored results."""
+  return table(results["groups"])
+
+
+def generated_table(results: dict[str, Any]) -> str:
+  """The table of generated kernels, of the stored results."""
+  return table(results["synthetic"])
+
+
+def shapes_table(results: dict[str, Any]) -> str:
+  """The table of left-out thirds, of the stored results."""
+  return table(results["shapes"])
 
 
 def _load(collection: str, *names: str) -> list[Kernel]:

@@ -57,7 +57,7 @@ def test_the_cost_is_relative_to_the_cheapest_configuration():
   facts = targets.TargetFacts((8192, 16384), 64, (1, 1))
   graph = kernels.graph(kernels.MATMUL, tiles)
   features = tile_relative.features(graph, facts)
-  assert features.shape == (6, 2 * _TERMS + 5 + 2 * 18)
+  assert features.shape == (6, tile_relative.WIDTH) == (6, 67)
   weighted = tile_cost.terms(graph, facts) * tile_cost.PRESET
   total = weighted.sum(axis=1)
   np.testing.assert_allclose(2 ** features[:, :_TERMS] - 1e-3, weighted / total.min(), rtol=1e-6,

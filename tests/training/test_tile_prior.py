@@ -97,7 +97,9 @@ def test_trees_of_a_prior(tmp_path):
   again = tile_prior.read(directory)
   assert again.to_json() == both.to_json()
   np.testing.assert_array_equal(again.cost(graph), both.cost(graph))
-  for damage in (lambda path: path.write_bytes(b"no arrays"), lambda path: path.unlink()):
+  other = _trees().arrays._replace(width=66)
+  for damage in (lambda path: tree_arrays.write(path, other),
+                 lambda path: path.write_bytes(b"no arrays"), lambda path: path.unlink()):
     damage(tmp_path / "prior.npz")
     with pytest.raises(errors.RunDirectoryError, match="prior.npz is damaged.*restore both"):
       tile_prior.read(directory)

@@ -21,6 +21,7 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import tile_features
 from tpugraphs_rank.hlo import opcodes
 
+WIDTH = 2 * len(tile_cost.TERMS) + 5 + 2 * 18
 _LEAST = 1e-3  # Of the cheapest cost: smaller terms are equal.
 _SHORT = 64  # Elements up to which a summed loop counts as short.
 _LARGE = 4096  # Elements from which a step counts as large.
@@ -28,7 +29,7 @@ _POWERS = 64  # The largest power of two of a length that counts.
 
 
 def features(graph: graphs.TileGraph, facts: targets.TargetFacts = targets.CPU) -> np.ndarray:
-  """(c, 67) float64: for each configuration, relative to all configurations of the kernel.
+  """(c, WIDTH) float64: for each configuration, relative to all configurations of the kernel.
 
   Args:
     graph: the kernel. Its sides count elements.

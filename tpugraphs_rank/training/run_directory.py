@@ -11,7 +11,7 @@
     calibration.json   its figures by kind of program there, and how often and by how much leads
                        over the default meant faster
     trees.json, .npz   boosted trees that score together with the networks, with --trees_weight
-    prior.json         the analytic cost of tiles, and when it counts; not for layouts
+    prior.json, .npz   the analytic cost of tiles, its trees, and when both count; not for layouts
     predictions/       scores of whole splits, <split>.npz, and the best configurations of single
                        programs, <file>.ranked.json and .ranked.pb
     submission_part.csv  ranking of the test split, in the format of a submission

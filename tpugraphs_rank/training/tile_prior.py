@@ -27,6 +27,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank.costs import novelty as novelty_lib
 from tpugraphs_rank.costs import targets
 from tpugraphs_rank.costs import tile_cost
+from tpugraphs_rank.costs import tile_relative
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.evaluation import tree_arrays
 from tpugraphs_rank.training import prior_trees
@@ -177,6 +178,10 @@ class Prior:
       if share > 1 or not deviation:
         raise errors.DataError("trees: expected a share from 0 to 1 and a positive deviation")
       own = FittedTrees(arrays(), share, deviation)
+      if own.arrays.width != tile_relative.WIDTH:
+        raise errors.DataError(
+            f"trees of {own.arrays.width} features; this version of the package has "
+            f"{tile_relative.WIDTH}")
     return cls(np.array(weights), Gate(*gate), novelty_lib.Novelty.from_json(values["profiles"]),
                learned, cost, targets.from_dict(values["target_facts"], ""),
                figures if isinstance(figures, Mapping) else {}, own)
