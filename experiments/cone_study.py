@@ -30,6 +30,8 @@ _SHOWN = {"types": "opcodes", "type_pairs": "opcodes of a node and its operand",
           "width": "width", "operands": "operands", "users": "users"}
 _PROGRAM = "program"
 _TRIES = 8  # Roots of a program that are tried for each cone.
+# Synthetic graphs of each training graph's size: the ratios of a few hundred differ by chance.
+_SAMPLES = 4
 _NETWORK = {
     "network.width": 64, "network.node_steps": 12, "fit.batch_graphs": 8,
     "fit.learning_rate": 3e-3, "fit.average": 0.98, "fit.tensorboard": False}
@@ -91,7 +93,7 @@ def halves(graphs: dags_lib.Dags, by: str, most: int, seed: int
 
 def measured(training: dags_lib.Dags, others: dags_lib.Dags, changes: Mapping[str, Any],
              folder: pathlib.Path, seed: int) -> dict[str, Any]:
-  """Trains on one half, samples as many graphs as it has, and compares them with the other."""
+  """Trains on one half, samples graphs of its sizes, and compares them with the other."""
   from tpugraphs_rank.synthesis.layerdag import model
   from tpugraphs_rank.synthesis.layerdag import sampler
   from tpugraphs_rank.synthesis.layerdag import settings
@@ -100,7 +102,7 @@ def measured(training: dags_lib.Dags, others: dags_lib.Dags, changes: Mapping[st
   training_lib.Trainer(config_lib.override(settings.LayerDagConfig(), {
       **_NETWORK, "data.graphs": str(folder / "training.npz"), **changes})).train(folder / "run")
   generator = model.LayerDAG.load(folder / "run" / "model.npz")
-  wanted = np.sort(training.sizes).astype(np.float64)
+  wanted = np.sort(np.tile(training.sizes, _SAMPLES)).astype(np.float64)
   started = time.process_time()
   sampled = generator.sample(len(wanted), {"size": wanted}, seed, sampler.Options(batch=64))
   seconds = time.process_time() - started

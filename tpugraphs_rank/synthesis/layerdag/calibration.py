@@ -14,8 +14,10 @@ shifts logits, for each kind of node (`growth.Kinds`):
          operands_first: shift += rate (log mean number of users in training - log that in the
          generated graphs)
 
-The result are the shifts of the round whose graphs were nearest to the training graphs; that may be
-the one without shifts. Only training graphs are used.
+The rate falls from round to round, and the result is the mean of the shifts after the second half
+of the rounds: the graphs of a single round differ by chance, and would be fitted too closely. If
+graphs with these shifts are not nearer to the training graphs than those without, there are no
+shifts. Only training graphs are used.
 """
 
 import dataclasses
@@ -31,7 +33,8 @@ from tpugraphs_rank.synthesis.layerdag import growth
 from tpugraphs_rank.synthesis.layerdag import sampler as sampler_lib
 
 _logger = logging.getLogger(__name__)
-_RATE = 0.7
+_RATE = 0.7  # Of the first round.
+_SLOWING = 0.3  # The rate of round t is _RATE / (1 + _SLOWING t).
 _LARGEST = 3.0  # Largest absolute shift.
 # Numbers of users, 1 to this many, that have shifts of their own.
 COUNTS = 6
@@ -128,10 +131,11 @@ def log_means(counts: np.ndarray) -> np.ndarray:
 
 
 def next_shifts(shifts: Shifts, wanted: np.ndarray, generated: np.ndarray, operands: np.ndarray,
-                direction: str) -> Shifts:
-  """The shifts after one round; see the module's formulas, and `log_ratios` for the arguments."""
+                direction: str, number: int = 0) -> Shifts:
+  """The shifts after round `number`; see the module's formulas, and `log_ratios` for the others."""
   of_users = logits_of_more if direction == "users_first" else log_means
-  moved = lambda shift, change: np.clip(shift + _RATE * change, -_LARGEST, _LARGEST)
+  moved = lambda shift, change: np.clip(
+      shift + _RATE / (1.0 + _SLOWING * number) * change, -_LARGEST, _LARGEST)
   return Shifts(moved(shifts.kinds, log_ratios(wanted, generated, operands)),
                 moved(shifts.users, of_users(wanted) - of_users(generated)))
 
@@ -169,7 +173,7 @@ def calibrate(generator: generator_lib.Generator, training: dags_lib.Dags, round
     seed: seed of the graphs.
 
   Returns:
-    The `distance` to the training graphs without shifts, and after each round.
+    The `distance` to the training graphs without shifts, after each round, and with the result.
   """
   rng = np.random.default_rng([seed, 61])
   chosen = training.take(np.sort(rng.permutation(len(training))[:_GRAPHS]))
@@ -177,19 +181,27 @@ def calibrate(generator: generator_lib.Generator, training: dags_lib.Dags, round
   conditions = _requests(generator, chosen, rng)
   wanted = users_of_kinds(chosen.in_vocabularies(facts.vocabularies), facts.kinds)
   sample = sampler_lib.Sampler(generator)
-  shifts = Shifts(np.zeros(len(facts.kinds)), np.zeros([len(facts.kinds), COUNTS]))
-  best, reached = shifts, []
-  for number in tqdm.trange(rounds + 1, desc="calibration", unit="round", disable=None):
+
+  def counts_with(shifts: Shifts, number: int) -> np.ndarray:
     generator.shift(shifts.kinds, shifts.users)
     generated, _ = sample(conditions, seed * 1009 + number)
-    counts = users_of_kinds(dags_lib.canonical(
+    return users_of_kinds(dags_lib.canonical(
         [(graph.edges, graph.x) for graph in generated], facts.x_names, facts.vocabularies),
-                            facts.kinds)
+                          facts.kinds)
+
+  none = Shifts(np.zeros(len(facts.kinds)), np.zeros([len(facts.kinds), COUNTS]))
+  path, reached = [none], []
+  for number in tqdm.trange(rounds, desc="calibration", unit="round", disable=None):
+    counts = counts_with(path[-1], number)
     reached.append(distance(counts, wanted))
-    if reached[-1] <= min(reached):
-      best = shifts
-    shifts = next_shifts(shifts, wanted, counts, facts.kinds.operands, direction)
-  generator.shift(best.kinds, best.users)
+    path.append(next_shifts(
+        path[-1], wanted, counts, facts.kinds.operands, direction, number))
+  late = path[1 + rounds // 2:]
+  result = Shifts(np.mean([shifts.kinds for shifts in late], axis=0),
+                  np.mean([shifts.users for shifts in late], axis=0))
+  reached.append(distance(counts_with(result, rounds), wanted))
+  if reached[-1] >= reached[0]:
+    generator.shift(none.kinds, none.users)
   _logger.info("calibration: distance to the training graphs %.4f before, %.4f after",
-               reached[0], min(reached))
+               reached[0], min(reached[0], reached[-1]))
   return reached
