@@ -24,6 +24,7 @@ from experiments import quality_study
 from experiments import scale_study
 from experiments import scaling
 from experiments import soak_tables
+from experiments import tile_groups
 from experiments import tpu_layout_tables
 from experiments import tuning_study
 from experiments.benchmarks import report
@@ -51,6 +52,9 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "quality": quality_study.table,
     "scale_study": scale_study.table,
     "scale_study_program": scale_study.program_table,
+    "tile_groups": tile_groups.groups_table,
+    "tile_groups_generated": tile_groups.generated_table,
+    "tile_groups_shapes": tile_groups.shapes_table,
     "tuning": tuning_study.table,
     "benchmark_speedups": report.speedup_table,
     "benchmark_streaming": report.streaming_table,
@@ -71,7 +75,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 # Several tables come from one file. Its name is that of the table without the suffix.
 _SUFFIXES = ("summary", "unseen_groups", "differences", "speedups", "streaming", "sizes",
              "distances", "predictors", "graphs", "tau", "apart", "details", "across", "inputs",
-             "kills", "program")
+             "kills", "program", "generated", "shapes")
 _SOURCES = {name: re.sub(f"_({'|'.join(_SUFFIXES)})$", "", name) for name in TABLES}
 
 
