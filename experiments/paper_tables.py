@@ -196,9 +196,11 @@ def table(results: Mapping[str, Any], model: str) -> str:
         f"{cell['train_loss']:.3f}", f"{cell['train_opa']:.3f}", _text(cell["opa"]),
         _text(cell["tau"]), *(f"{100 * cell[f'top{k}_slowdown']['mean']:.1f} %" for k in (1, 10)),
         *([_text(cell["tau_over_gnn"], "+.3f")] if "tau_over_gnn" in cell else [])])
+  if not rows:
+    return "Not measured yet.\n"
   headings = ["batch", "segments", "steps", "training loss", "training OPA", "OPA", "tau", "top-1",
               "top-10"]
-  compared = rows and len(rows[0]) > len(headings)
+  compared = len(rows[0]) > len(headings)
   return tables.markdown(headings + ["tau over the GNN"] if compared else headings, rows)
 
 

@@ -20,6 +20,7 @@ from experiments import cone_study
 from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
+from experiments import paper_tables
 from experiments import quality_study
 from experiments import scale_study
 from experiments import scaling
@@ -55,6 +56,10 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "tile_groups": tile_groups.groups_table,
     "tile_groups_generated": tile_groups.generated_table,
     "tile_groups_shapes": tile_groups.shapes_table,
+    "paper_tables_gnn": paper_tables.gnn_table,
+    "paper_tables_attention": paper_tables.attention_table,
+    "paper_tables_nodes": paper_tables.nodes_table,
+    "paper_tables_curves": paper_tables.curves_table,
     "tuning": tuning_study.table,
     "benchmark_speedups": report.speedup_table,
     "benchmark_streaming": report.streaming_table,
@@ -75,7 +80,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 # Several tables come from one file. Its name is that of the table without the suffix.
 _SUFFIXES = ("summary", "unseen_groups", "differences", "speedups", "streaming", "sizes",
              "distances", "predictors", "graphs", "tau", "apart", "details", "across", "inputs",
-             "kills", "program", "generated", "shapes")
+             "kills", "program", "generated", "shapes",
+             "gnn", "attention", "nodes", "curves")
 _SOURCES = {name: re.sub(f"_({'|'.join(_SUFFIXES)})$", "", name) for name in TABLES}
 
 
