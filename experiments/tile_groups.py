@@ -165,7 +165,7 @@ def rank(collection: registry.Collection, case: Case, gated: bool) -> Scores:
       (one.terms, one.graph.config_runtime[one.rows].astype(np.float64)) for one in rest)
   falling = prior_trees.fit(
       [one.relative for one in rest], [one.runtimes for one in rest], _SEED).scores
-  # Mean deviations within a training kernel bring cost and trees to one unit.
+  # Mean deviations within a training kernel give cost and trees the same unit.
   of_cost = trees.mean_deviation([one.log_cost(weights) for one in rest])
   of_trees = trees.mean_deviation([falling(one.relative) for one in rest])
   share = prior_fitting.TREES_SHARE
