@@ -27,6 +27,7 @@ from experiments import scaling
 from experiments import soak_tables
 from experiments import tile_groups
 from experiments import tpu_layout_tables
+from experiments import tuning_live
 from experiments import tuning_study
 from experiments.benchmarks import report
 from tpugraphs_rank import errors
@@ -61,6 +62,10 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "paper_tables_nodes": paper_tables.nodes_table,
     "paper_tables_curves": paper_tables.curves_table,
     "tuning": tuning_study.table,
+    "tuning_live": tuning_live.table,
+    "tuning_pools": tuning_study.table,
+    "tuning_pools_seconds": tuning_study.seconds_table,
+    "tuning_pools_together": tuning_study.together_table,
     "benchmark_speedups": report.speedup_table,
     "benchmark_streaming": report.streaming_table,
     "layerdag_tpu_tile": layerdag_study.readme_table,
@@ -80,7 +85,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 # Several tables come from one file. Its name is that of the table without the suffix.
 _SUFFIXES = ("summary", "unseen_groups", "differences", "speedups", "streaming", "sizes",
              "distances", "predictors", "graphs", "tau", "apart", "details", "across", "inputs",
-             "kills", "program", "generated", "shapes",
+             "kills", "program", "seconds", "together", "generated", "shapes",
              "gnn", "attention", "nodes", "curves")
 _SOURCES = {name: re.sub(f"_({'|'.join(_SUFFIXES)})$", "", name) for name in TABLES}
 

@@ -4,7 +4,7 @@
   python -m experiments.tuning_study --split test --results results/tuning.json
   python -m experiments.tuning_study --results results/tuning.json --figure docs/assets/tuning.svg
   python -m experiments.tuning_study --pools runs/tuning_live --measurements 40 \\
-    --results results/tuning_pools.json
+    --together results/tuning.json --results results/tuning_pools.json
 
 Every program of a split is a pool of configurations with known runtimes. Each strategy measures the
 default first, then chooses one configuration after another; nothing is compiled. The figure is how
@@ -22,6 +22,8 @@ With --pools, the programs are those that `experiments.tuning_live` measured in 
 default and random configurations of programs that are in no collection. The results then also have
 the slowdowns after some seconds. k measurements take k times the program's seconds of compiling and
 timing a configuration, as measured there, and the strategy's own seconds of k decisions.
+
+--together also gives the paired differences over the programs of both results.
 
 TPE needs Optuna, an extra: `pip install 'tpugraphs_rank[sweep]'`. Without it, the others run.
 """
@@ -56,6 +58,7 @@ RANDOM, CLIMBING, TPE, RANKED, ADAPTIVE, PRIOR = STRATEGIES = (
     "random", "climbing", "tpe", "ranked", "adaptive", "adaptive_prior")
 SHOWN = (5, 10, 15, 25)
 SHOWN_SECONDS = (5, 10, 20, 40)
+_COMPARED = 15  # Measurements.
 _NEAREST = 4
 _TPE_STARTUP = 5
 
@@ -254,6 +257,25 @@ def summary(curves: dict[str, np.ndarray]) -> dict[str, Any]:
   return strategies
 
 
+def together(several: list[dict[str, Any]]) -> dict[str, Any]:
+  """Paired differences from the tuner after `_COMPARED` measurements, over all results' programs.
+
+  Args:
+    several: for each of the results its `by_program`: for each strategy and program the slowdown.
+  """
+  joined = {name: np.concatenate([list(of_one[name].values()) for of_one in several])
+            for name in STRATEGIES if all(name in of_one for of_one in several)}
+  return {name: bootstrap.mean_interval(values - joined[ADAPTIVE]).as_dict()
+          for name, values in joined.items() if name != ADAPTIVE}
+
+
+def together_table(results: dict[str, Any]) -> str:
+  """The table of the documentation: differences over the programs of two results."""
+  rows = [[f"`{name}`", f"{100 * each['mean']:.2f} ({100 * each['low']:.2f} to "
+                        f"{100 * each['high']:.2f})"] for name, each in results["together"].items()]
+  return tables.markdown(["strategy", f"more than `adaptive` after {_COMPARED}, paired"], rows)
+
+
 def table(results: dict[str, Any]) -> str:
   """The table of the documentation: slowdown in % after some numbers of measurements."""
   rows = []
@@ -268,6 +290,17 @@ def table(results: dict[str, Any]) -> str:
   return tables.markdown(
       ["strategy", *(f"after {count}" for count in counts),
        "more than `adaptive` after 15, paired"], rows)
+
+
+def seconds_table(results: dict[str, Any]) -> str:
+  """The table of the documentation: slowdown in % after some seconds."""
+  rows = [[f"`{name}`", f"{entry['decision_seconds']:.3f}",
+           *(f"{100 * at['mean']:.2f} ({100 * at['low']:.2f} to {100 * at['high']:.2f})"
+             for at in entry["after_seconds"].values())]
+          for name, entry in results["strategies"].items()]
+  return tables.markdown(
+      ["strategy", "CPU seconds of a decision", *(f"after {seconds} s" for seconds in next(
+          iter(results["strategies"].values()))["after_seconds"])], rows)
 
 
 def draw(results: dict[str, Any], path: files.PathLike) -> None:
@@ -299,6 +332,8 @@ def define_flags() -> None:
                       "those of the split.")
   flags.DEFINE_integer("seeds", 5, "Number of seeds: 0, 1, ...", lower_bound=1)
   flags.DEFINE_integer("measurements", 25, "Measurements of a program.", lower_bound=2)
+  flags.DEFINE_string("together", None, "Other results, whose programs are compared together with "
+                      "these.")
   flags.DEFINE_integer("limit", None, "Maximum number of programs.")
   flags.DEFINE_string("results", None, "File of the results.")
 
@@ -329,7 +364,13 @@ def main(_: list[str]) -> None:
   results = {**run_directory.environment(), "seeds": list(range(values.seeds)), **about,
              "run": RUN, "programs": len(measured), "measurements": values.measurements,
              "figure": "runtime of the best measured / of the best of the pool - 1",
+             "by_program": {name: {
+                 pool.name: row[min(_COMPARED, len(row)) - 1]
+                 for pool, row in zip(measured, values_of)} for name, values_of in curves.items()},
              "strategies": strategies}
+  if values.together:
+    others = files.read_json(values.together)
+    results["together"] = together([others["by_program"], results["by_program"]])
   if values.results:
     files.write_json(values.results, results)
   print(table(results))

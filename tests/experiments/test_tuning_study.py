@@ -70,8 +70,20 @@ def test_slowdowns_after_some_seconds() -> None:
   # The second program takes 10 seconds for each: none after 5 seconds, where the default counts.
   assert [after[str(seconds)]["mean"] for seconds in (5, 10, 20, 40)] == [
       (2 + 12) / 2, (1 + 12) / 2, (1 + 10) / 2, (1 + 6) / 2]
+  table = tuning_study.seconds_table({"strategies": {"random": {
+      "decision_seconds": 0.25, "after_seconds": after}}})
+  assert "| `random` | 0.250 | 700.00 (" in table
 
 
 def test_a_folder_without_measured_programs_is_refused(tmp_path) -> None:
   with pytest.raises(errors.MissingDataError, match="experiments.tuning_live --output"):
     tuning_study.live_pools(tmp_path)
+
+
+def test_programs_of_two_results_are_compared_together() -> None:
+  first = {"random": {"a": 0.5, "b": 0.3}, "adaptive": {"a": 0.1, "b": 0.2}}
+  second = {"random": {"c": 0.2}, "adaptive": {"c": 0.4}}
+  both = tuning_study.together([first, second])
+  assert list(both) == ["random"]
+  assert both["random"]["mean"] == pytest.approx((0.4 + 0.1 - 0.2) / 3)
+  assert "| `random` | 10.00 (" in tuning_study.together_table({"together": both})
