@@ -135,6 +135,7 @@ def test_the_recipe_is_that_of_the_kind(tiny):
 
 def test_a_case_runs_once_and_is_tied_to_its_settings(tiny, tmp_path, monkeypatch):
   ran = []
+  row = {**dict.fromkeys(cases_lib._KEPT, 0.5), "graph": "g"}
   cases = cases_lib.plan({"tile:real": _settings(tiny)}, [3], ["real", "layerdag"], [0, 1, 2])
 
   def run(part, output, number, processes):
@@ -143,7 +144,7 @@ def test_a_case_runs_once_and_is_tied_to_its_settings(tiny, tmp_path, monkeypatc
     for case in part:
       path = cases_lib._path(output, case)
       path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_text(json.dumps({"case": case, "rows": [{"graph": "g"}], "training": {
+      path.write_text(json.dumps({"case": case, "rows": [row], "training": {
           "seconds": 2.0, "cpu_seconds": 1.0, "steps": 6, "real_programs": 3,
           "synthetic_programs": 4, "held_back": 0, "best_epoch": 1}}))
 
@@ -154,7 +155,7 @@ def test_a_case_runs_once_and_is_tied_to_its_settings(tiny, tmp_path, monkeypatc
   assert ran[0] == 1 and sorted(ran[1:]) == [1, 2, 2]
   rows, trainings = cases_lib.read(cases, tmp_path)
   assert len(rows) == len(trainings) == 6
-  assert rows[0] == {"task": "tile:real", "budget": 3, "arm": "real", "subset": 0, "graph": "g"}
+  assert rows[0] == {"task": "tile:real", "budget": 3, "arm": "real", "subset": 0, **row}
   assert [(one["arm"], one["n_seeds"], one["seconds"]) for one in cases_lib.costs(trainings)] == [
       ("real", 3, 2.0), ("layerdag", 3, 2.0)]
   # Other settings are refused; the same programs in another folder are not.

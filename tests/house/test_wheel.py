@@ -124,6 +124,7 @@ def test_from_training_to_the_report(installed: Installed) -> None:
   assert list((installed.cwd / "runs" / "a").rglob("*.html"))
 
 
+@pytest.mark.slow
 def test_programs_are_generated(installed: Installed) -> None:
   settings = {"data": {"conditions": ["root", "size"]},
               "network": {"width": 16, "encoder_layers": 1, "node_layers": 1, "heads": 2,

@@ -45,7 +45,7 @@ def _graph(seed, num_nodes, num_config_nodes, num_configs, repeats):
       config_runtime=np.arange(len(feat)) + 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2 ** 20), st.integers(1, 30), st.integers(0, 5), st.integers(1, 12),
        st.integers(1, 3), st.integers(0, 3), st.sampled_from(["mean", "symmetric", "sum", "max"]),
        st.sampled_from(["both", "operands", "users"]),

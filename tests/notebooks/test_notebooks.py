@@ -115,6 +115,7 @@ def _check_analysis(kernel: pathlib.Path, seeds: list[int], **parameters) -> Non
   assert f"{count} runs, {count} of them complete, 0 with a problem" in _printed(notebook)
 
 
+@pytest.mark.slow
 def test_analyse_runs(kernel):
   for model, seed in (("residual_gnn", 0), ("residual_gnn", 1), ("attention_gnn", 0)):
     run = kernel / "runs" / f"{model}-seed{seed}"
@@ -131,6 +132,7 @@ def test_analyse_runs_trains_runs_of_its_own(kernel):
   _check_analysis(kernel, [2, 2], EPOCHS=1)
 
 
+@pytest.mark.slow
 def test_rank_my_program(kernel):
   checks = """
 assert best["score"].is_monotonic_decreasing and len(best) > 50

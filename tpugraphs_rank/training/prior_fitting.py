@@ -27,6 +27,7 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import fit_cache
+from tpugraphs_rank.evaluation import tree_arrays
 from tpugraphs_rank.evaluation import tree_features
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import prior_trees
@@ -115,7 +116,7 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
   new, known = _held_out_twice(kernels, table, _groups(collection, chosen), seed)
   gate = choose_gate(new, known)
   weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in kernels)
-  own = _fit_trees(kernels, seed)
+  own = _cached_trees(kernels, seed)
   figures = _figures(gate, new, known)
   _logger.info("analytic prior: weight %.1f from novelty %.2f on, none up to %.2f; held-out "
                "groups: tau %.3f learned, %.3f analytic, %.3f gated; held-out shapes: %.3f, %.3f, "
@@ -128,13 +129,35 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
       trees.mean_deviation([kernel.log_cost(weights) for kernel in kernels]), facts, figures, own)
 
 
+def _cached_trees(kernels: Sequence["_Kernel"], seed: int) -> tile_prior.FittedTrees:
+  """The result of `_fit_trees` for all kernels; cached."""
+  folder = fit_cache.folder(_NAME)
+  path = None if folder is None else folder / (fit_cache.digest(
+      _VERSION, sklearn.__version__, "trees", prior_trees.SETTINGS, prior_trees.FITS, TREES_SHARE,
+      *(array for kernel in kernels for array in (kernel.relative, kernel.ranked)), seed) + ".npz")
+  if path is not None and path.is_file():
+    try:
+      return _with_deviation(tree_arrays.read(path), kernels)
+    except (errors.DataError, errors.MissingDataError) as error:
+      fit_cache.warn_of_damage(_NAME, path, error)
+  fitted = _fit_trees(kernels, seed)
+  if path is not None:
+    fit_cache.try_to_write(_NAME, lambda: tree_arrays.write(path, fitted.arrays))
+  return fitted
+
+
+def _with_deviation(arrays: tree_arrays.TreeArrays, kernels: Sequence["_Kernel"]
+                    ) -> tile_prior.FittedTrees:
+  return tile_prior.FittedTrees(arrays, TREES_SHARE, trees.mean_deviation(
+      [arrays.scores(kernel.relative) for kernel in kernels]))
+
+
 def _fit_trees(kernels: Sequence["_Kernel"], seed: int, fits: int = prior_trees.FITS
                ) -> tile_prior.FittedTrees:
   """The trees of the prior, from the kernels of its fit."""
   arrays = prior_trees.fit([kernel.relative for kernel in kernels],
                            [kernel.ranked for kernel in kernels], seed, fits)
-  return tile_prior.FittedTrees(arrays, TREES_SHARE, trees.mean_deviation(
-      [arrays.scores(kernel.relative) for kernel in kernels]))
+  return _with_deviation(arrays, kernels)
 
 
 class _Kernel:
