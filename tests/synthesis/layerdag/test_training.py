@@ -43,7 +43,6 @@ def fixture_copied(begun, tmp_path):
   return config, shutil.copytree(run, tmp_path / "run")
 
 
-@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(copied, tmp_path):
   config, run = copied
   whole = training.Trainer(config).train(tmp_path / "whole")
