@@ -96,8 +96,9 @@ class Kernel:
         self.graph, self.rows, program.facts, version)
     self.plain = of_version(tree_features.WITHOUT_TILE_COSTS)
     self.costs = of_version(tree_features.VERSION)
-    self.relative = prior_trees.rows_of(self.graph, program.facts)[self.rows]
-    self.terms = tile_cost.terms(self.graph, program.facts)[self.rows]
+    terms = tile_cost.terms(self.graph, program.facts)
+    self.relative = prior_trees.rows_of(self.graph, program.facts, terms)[self.rows]
+    self.terms = terms[self.rows]
 
   def steps(self) -> np.ndarray:
     """(c',) the iterations of all loops."""
@@ -105,7 +106,7 @@ class Kernel:
 
   def log_cost(self, weights: np.ndarray) -> np.ndarray:
     """(c',) the logarithm of the analytic cost."""
-    return np.log(np.maximum(self.terms @ weights, 1e-9))
+    return tile_cost.log_of_terms(self.terms, weights)
 
 
 class Case(NamedTuple):

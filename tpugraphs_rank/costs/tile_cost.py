@@ -355,7 +355,12 @@ def terms(graph: graphs.TileGraph, facts: targets.TargetFacts = targets.CPU) -> 
 def log_cost(graph: graphs.TileGraph, weights: np.ndarray = PRESET,
              facts: targets.TargetFacts = targets.CPU) -> np.ndarray:
   """(c,) float64: the natural logarithm of the predicted nanoseconds."""
-  return np.log(np.maximum(terms(graph, facts) @ weights, 1e-9))
+  return log_of_terms(terms(graph, facts), weights)
+
+
+def log_of_terms(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """(c,) float64: `log_cost` from the result of `terms`."""
+  return np.log(np.maximum(values @ weights, 1e-9))
 
 
 def features(graph: graphs.TileGraph, facts: targets.TargetFacts = targets.CPU) -> np.ndarray:

@@ -28,14 +28,16 @@ _LARGE = 4096  # Elements from which a step counts as large.
 _POWERS = 64  # The largest power of two of a length that counts.
 
 
-def features(graph: graphs.TileGraph, facts: targets.TargetFacts = targets.CPU) -> np.ndarray:
+def features(graph: graphs.TileGraph, facts: targets.TargetFacts = targets.CPU,
+             terms: np.ndarray | None = None) -> np.ndarray:
   """(c, WIDTH) float64: for each configuration, relative to all configurations of the kernel.
 
   Args:
     graph: the kernel. Its sides count elements.
     facts: the target's caches and vectors.
+    terms: the result of `tile_cost.terms`, if the caller has it.
   """
-  weighted = tile_cost.terms(graph, facts) * tile_cost.PRESET
+  weighted = (tile_cost.terms(graph, facts) if terms is None else terms) * tile_cost.PRESET
   total = np.maximum(weighted.sum(axis=1), 1e-9)
   best = total.min()
   trips = tile_geometry.kernel(graph).trips(graph.config_feat)

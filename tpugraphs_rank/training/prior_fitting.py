@@ -167,15 +167,16 @@ class _Kernel:
     assert isinstance(program.graph, graphs.TileGraph)
     self.program = program
     rows = program.indices
-    self.terms = tile_cost.terms(program.graph, facts)[rows]
+    terms = tile_cost.terms(program.graph, facts)
+    self.terms = terms[rows]
     self.runtimes = program.graph.config_runtime[rows].astype(np.float64)
     self.ranked = program.runtimes[rows]
     self.profile = novelty_lib.profile(program.graph)
-    self.relative = prior_trees.rows_of(program.graph, facts)[rows]
+    self.relative = prior_trees.rows_of(program.graph, facts, terms)[rows]
 
   def log_cost(self, weights: np.ndarray) -> np.ndarray:
     """(c',) the logarithm of the cost."""
-    return np.log(np.maximum(self.terms @ weights, 1e-9))
+    return tile_cost.log_of_terms(self.terms, weights)
 
 
 def _folds(groups: Sequence[str]) -> list[np.ndarray]:

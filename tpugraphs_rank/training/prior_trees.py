@@ -24,9 +24,10 @@ FITS = 3  # Their scores are averaged.
 _FALLING = (*range(len(tile_cost.TERMS)), 2 * len(tile_cost.TERMS), 2 * len(tile_cost.TERMS) + 1)
 
 
-def rows_of(graph: graphs.TileGraph, facts: targets.TargetFacts) -> np.ndarray:
-  """(c, f) float32: the features of all configurations of a kernel."""
-  return tile_relative.features(graph, facts).astype(np.float32)
+def rows_of(graph: graphs.TileGraph, facts: targets.TargetFacts,
+            terms: np.ndarray | None = None) -> np.ndarray:
+  """(c, f) float32: all configurations of a kernel, as `tile_relative.features`."""
+  return tile_relative.features(graph, facts, terms).astype(np.float32)
 
 
 def places(runtimes: np.ndarray) -> np.ndarray:

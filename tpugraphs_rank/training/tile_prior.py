@@ -106,10 +106,11 @@ class Prior:
 
   def cost(self, graph: graphs.TileGraph) -> np.ndarray:
     """(c,) float64: the prior's score of each configuration, higher = faster."""
-    cost = -tile_cost.log_cost(graph, self.weights, self.facts) / self.cost_deviation
+    terms = tile_cost.terms(graph, self.facts)
+    cost = -tile_cost.log_of_terms(terms, self.weights) / self.cost_deviation
     if self.trees is None:
       return cost
-    own = self.trees.arrays.scores(prior_trees.rows_of(graph, self.facts))
+    own = self.trees.arrays.scores(prior_trees.rows_of(graph, self.facts, terms))
     return (1 - self.trees.share) * cost + self.trees.share * own / self.trees.deviation
 
   def scores(self, graph: graphs.Graph, learned: np.ndarray, rows: np.ndarray | None = None
