@@ -13,6 +13,7 @@ from tests.soak import comparing
 # Runs a command that inputs come from.
 _Prepare = Callable[..., None]
 _IGNORED = ("train.log", "environment.json")
+_SAMPLING = ("cpu_seconds", "graphs_per_cpu_second")
 
 
 def _nothing(folder: pathlib.Path) -> dict[str, Any]:
@@ -221,7 +222,8 @@ COMMANDS: Mapping[str, Command] = {
          "--patience=6", "--validate_every=2", *_TINY_LAYERDAG), _graphs),
     "layerdag sample": Command(
         ("layerdag", "sample", "--run_dir={data}/run", "--count=8", "--max_nodes=60",
-         "--max_layers=12", "--output={out}/samples.npz"), _generator),
+         "--max_layers=12", "--output={out}/samples.npz"), _generator,
+        view=functools.partial(comparing.contents, varying=_SAMPLING)),
     "download": Command(
         ("download", "--data_root={out}", "--base_url={address}", "--splits=valid",
          "--collections=layout:xla:random"), _served, view=_without_dates, waits=True),
@@ -246,7 +248,7 @@ COMMANDS: Mapping[str, Command] = {
         ("chakra", "synthesize", "--input={data}/real", "--output={out}/s", "--count=4",
          "--nodes=30:60", "--min_nodes=20", "--max_nodes=60", "--subgraphs=12", "--epochs=1"),
         _traces, module="tests.soak.small_traces",
-        view=functools.partial(comparing.contents, ignored=_IGNORED, varying=("cpu_seconds",))),
+        view=functools.partial(comparing.contents, ignored=_IGNORED, varying=_SAMPLING)),
     # The collectors themselves: whether a collection comes out of so few measurements is chance.
     "collect tile": Command(
         ("--output={out}/m", "--families=reduce_sum_minor", "--limit=1", "--configurations=3",
