@@ -17,6 +17,7 @@ import tensorflow as tf
 from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
@@ -201,14 +202,16 @@ class LayerDAG:
       config = config_lib.from_dict(
           settings.LayerDagConfig, files.parse_json(str(arrays["config"]), f"{path}: config"),
           source=str(path))
-      model = cls(config, generator_lib.Generator(
-          config, generator_lib.Facts.from_arrays(arrays)))
+      facts = generator_lib.Facts.from_arrays(arrays)
+      # Before the networks are built, which takes longer than the rest.
+      for name, value in arrays.items():
+        if "/" in name and (value.dtype.kind != "f" or not np.isfinite(value).all()):
+          raise errors.DataError(
+              f"{escaping.shown(name)} holds values that are no finite numbers")
+      model = cls(config, generator_lib.Generator(config, facts))
       for name, variables in model.generator.variables.items():
         for place, variable in enumerate(variables):
-          value = arrays[f"{name}/{place:04d}"]
-          if value.dtype.kind != "f" or not np.isfinite(value).all():
-            raise errors.DataError(f"{name}/{place:04d} holds values that are no finite numbers")
-          variable.assign(value)
+          variable.assign(arrays[f"{name}/{place:04d}"])
       if "kind_shift" in arrays:
         model.generator.shift(*_checked_shifts(arrays, len(model.generator.facts.kinds)))
     except (KeyError, ValueError, TypeError, tf.errors.OpError) as error:
