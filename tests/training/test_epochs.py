@@ -31,6 +31,26 @@ def test_an_interrupted_run_says_so_and_keeps_the_figures_of_its_checkpoint(tmp_
   assert "the same command resumes training after epoch 1" in caplog.text
 
 
+def test_a_row_of_history_that_a_killed_process_did_not_write_is_there_after_resuming(
+    tmp_path, monkeypatch):
+  directory = run_directory.RunDirectory(tmp_path)
+  begin = lambda: epochs.EpochLoop(
+      directory, {"model": [tf.Variable(1.0)]}, epochs.Progress(), 5, 3, tensorboard=False)
+  loop = begin()
+  loop.progress.epoch = 1
+  loop.progress.history = [{"epoch": 1, "loss": 0.5}]
+
+  def killed(rows):
+    raise SystemExit
+
+  with monkeypatch.context() as patched, pytest.raises(SystemExit):
+    patched.setattr(directory, "write_history", killed)
+    loop.save(run_directory.TRAINING)
+  assert not (tmp_path / "history.csv").exists()
+  begin().resume()
+  assert (tmp_path / "history.csv").read_text() == "epoch,loss\n1,0.5\n"
+
+
 @pytest.mark.parametrize("stop_after", [0, -1, 1.5, "1"])
 def test_training_stops_after_a_whole_number_of_epochs(tmp_path, stop_after):
   untrained = trainer.Trainer.__new__(trainer.Trainer)

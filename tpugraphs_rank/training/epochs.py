@@ -82,7 +82,7 @@ class EpochLoop(Generic[ProgressT]):
     return self._latest.exists()
 
   def resume(self) -> None:
-    """Restores the latest checkpoint.
+    """Restores the latest checkpoint, and history.csv, whose last row a killed process can lack.
 
     Raises:
       RunDirectoryError: it is missing, damaged or of another model.
@@ -98,6 +98,7 @@ class EpochLoop(Generic[ProgressT]):
 
     for name, value in checkpoints.restore(self._latest, self._variables, check).items():
       setattr(self.progress, name, value)
+    self._directory.write_history(self.progress.history)
     _logger.info("resumed %s after epoch %d", self._directory.path, self.progress.epoch)
 
   def last_epoch(self, stop_after: int | None) -> int:
