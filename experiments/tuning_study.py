@@ -2,6 +2,8 @@
 
   python -m experiments.tuning_study --split valid
   python -m experiments.tuning_study --split test --results results/tuning.json
+  python -m experiments.tuning_study --split test --seeds 20 --share 0.8 \
+    --results results/tuning_parts.json
   python -m experiments.tuning_study --results results/tuning.json --figure docs/assets/tuning.svg
   python -m experiments.tuning_study --pools runs/tuning_live --measurements 40 \\
     --together results/tuning.json --results results/tuning_pools.json
@@ -18,6 +20,9 @@ program, and intervals are over programs.
   adaptive      the tuner without a prior, the default of the command `tune`
   adaptive_prior   the tuner with the ranker's scores as its prior
 
+With --share 0.8, each seed sees another random 80 % of each pool. The tuner has no other chance in
+it when the pool is small, so that this is the way to average over more than one search of a program.
+
 With --pools, the programs are those that `experiments.tuning_live` measured in a folder: the
 default and random configurations of programs that are in no collection. The results then also have
 the slowdowns after some seconds. k measurements take k times the program's seconds of compiling and
@@ -29,6 +34,7 @@ TPE needs Optuna, an extra: `pip install 'tpugraphs_rank[sweep]'`. Without it, t
 """
 
 from collections.abc import Callable
+import copy
 import importlib.util
 import logging
 import pathlib
@@ -86,6 +92,18 @@ class Pool:
     self.codes = np.stack([np.unique(slots[:, slot], axis=0, return_inverse=True)[1].ravel()
                            for slot in range(slots.shape[1])], axis=1)
     self.codes = self.codes[:, self.codes.max(axis=0) > 0]
+
+  def part(self, share: float, seed: int) -> "Pool":
+    """The default and a random share of the other configurations."""
+    if share == 1:
+      return self
+    others = 1 + np.random.default_rng([seed, 1]).permutation(len(self.runtimes) - 1)
+    kept = [0, *sorted(others[:max(round(share * len(others)), 1)])]
+    result = copy.copy(self)
+    result.runtimes, result.scores = self.runtimes[kept], self.scores[kept]
+    result.blocks = tuple(block[kept] for block in self.blocks)
+    result.codes = self.codes[kept]
+    return result
 
   def slowdowns(self, order: list[int], measurements: int) -> np.ndarray:
     """(measurements,) how much slower the best of the first k is than the best of all."""
@@ -202,9 +220,16 @@ def _scored(listed: list[graphs.LayoutGraph], seconds: list[float]) -> list[Pool
           for graph, (_, scores), each in zip(listed, run.score_each(listed), seconds)]
 
 
-def study(measured: list[Pool], names: list[str], measurements: int, seeds: int
-          ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+def study(measured: list[Pool], names: list[str], measurements: int, seeds: int,
+          share: float = 1.0) -> tuple[dict[str, np.ndarray], dict[str, float]]:
   """Runs the strategies.
+
+  Args:
+    measured: the programs.
+    names: of the strategies.
+    measurements: of each program.
+    seeds: their number.
+    share: of a pool that a seed sees.
 
   Returns:
     For each strategy (programs, measurements) slowdowns of the best, averaged over the seeds, and
@@ -213,11 +238,11 @@ def study(measured: list[Pool], names: list[str], measurements: int, seeds: int
   curves: dict[str, np.ndarray] = {}
   decisions: dict[str, float] = {}
   for name in names:
-    each = range(1 if name == RANKED else seeds)
+    each = range(1 if name == RANKED and share == 1 else seeds)
     start = time.process_time()
     curves[name] = np.array([
-        np.mean([pool.slowdowns(ORDERS[name](pool, measurements, seed), measurements)
-                 for seed in each], axis=0)
+        np.mean([part.slowdowns(ORDERS[name](part, measurements, seed), measurements)
+                 for seed, part in ((seed, pool.part(share, seed)) for seed in each)], axis=0)
         for pool in tqdm.tqdm(measured, desc=name, unit="program", disable=None)])
     chosen = len(each) * sum(min(measurements, len(pool.runtimes)) for pool in measured)
     decisions[name] = (time.process_time() - start) / chosen
@@ -332,6 +357,8 @@ def define_flags() -> None:
                       "those of the split.")
   flags.DEFINE_integer("seeds", 5, "Number of seeds: 0, 1, ...", lower_bound=1)
   flags.DEFINE_integer("measurements", 25, "Measurements of a program.", lower_bound=2)
+  flags.DEFINE_float("share", 1.0, "Share of each pool that a seed sees, drawn at random.",
+                     lower_bound=0.1, upper_bound=1.0)
   flags.DEFINE_string("together", None, "Other results, whose programs are compared together with "
                       "these.")
   flags.DEFINE_integer("limit", None, "Maximum number of programs.")
@@ -350,7 +377,7 @@ def main(_: list[str]) -> None:
     names.remove(TPE)
   measured = live_pools(pathlib.Path(values.pools)) if values.pools else pools(
       values.split, values.limit)
-  curves, decisions = study(measured, names, values.measurements, values.seeds)
+  curves, decisions = study(measured, names, values.measurements, values.seeds, values.share)
   strategies = summary(curves)
   if values.pools:
     seconds = [pool.seconds for pool in measured]
@@ -363,6 +390,7 @@ def main(_: list[str]) -> None:
     about = {"split": values.split, "collection": COLLECTION}
   results = {**run_directory.environment(), "seeds": list(range(values.seeds)), **about,
              "run": RUN, "programs": len(measured), "measurements": values.measurements,
+             "share": values.share,
              "figure": "runtime of the best measured / of the best of the pool - 1",
              "by_program": {name: {
                  pool.name: row[min(_COMPARED, len(row)) - 1]

@@ -44,6 +44,19 @@ def test_tpe_measures_configurations_of_the_pool(pool) -> None:
   assert order[0] == 0 and len(set(order)) == len(order) == 8
 
 
+def test_a_part_of_a_pool_has_the_default_and_a_share_of_the_others(pool) -> None:
+  place = {runtime: position for position, runtime in enumerate(pool.runtimes)}  # All differ.
+  parts = [pool.part(0.5, seed) for seed in range(40)]
+  for part in parts:
+    kept = [place[runtime] for runtime in part.runtimes]
+    assert kept[0] == 0 and len(set(kept)) == len(kept) == 1 + round(0.5 * 19)
+    assert part.codes.tolist() == pool.codes[kept].tolist()
+    assert all(mine.tolist() == block[kept].tolist()
+               for mine, block in zip(part.blocks, pool.blocks))
+  assert {runtime for part in parts for runtime in part.runtimes} == set(pool.runtimes)
+  assert pool.part(1.0, 0) is pool
+
+
 def test_the_slowdown_is_that_of_the_best_so_far(pool) -> None:
   best = pool.runtimes.min()
   assert pool.slowdowns([0, 5], 4) == pytest.approx([
