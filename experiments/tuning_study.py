@@ -20,8 +20,8 @@ program, and intervals are over programs.
   adaptive      the tuner without a prior, the default of the command `tune`
   adaptive_prior   the tuner with the ranker's scores as its prior
 
-With --share 0.8, each seed sees another random 80 % of each pool. The tuner has no other chance in
-it when the pool is small, so that this is the way to average over more than one search of a program.
+With --share 0.8, each seed sees another random 80 % of each pool. In a small pool, the tuner's
+choices do not depend on the seed, so that its mean is otherwise over one search of each program.
 
 With --pools, the programs are those that `experiments.tuning_live` measured in a folder: the
 default and random configurations of programs that are in no collection. The results then also have
@@ -101,7 +101,8 @@ class Pool:
     kept = [0, *sorted(others[:max(round(share * len(others)), 1)])]
     result = copy.copy(self)
     result.runtimes, result.scores = self.runtimes[kept], self.scores[kept]
-    result.blocks = tuple(block[kept] for block in self.blocks)
+    sums, requests, simulated = (block[kept] for block in self.blocks)
+    result.blocks = (sums, requests, simulated)
     result.codes = self.codes[kept]
     return result
 
