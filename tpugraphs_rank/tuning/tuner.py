@@ -20,9 +20,7 @@ Configuration = Any  # Hashable, and JSON can store it.
 Prior = Callable[[Sequence[Configuration]], np.ndarray]
 
 # Configurations that are measured before the surrogate decides, the default included.
-STARTS = 4
-# Candidates whose distances to the first configurations count; more of them change little.
-_REPRESENTED = 512
+STARTS = 3
 # Candidates of a step: drawn, and neighbours of the fastest.
 _DRAWN, _NEAR = 128, 128
 # The search has finished if the expected gain was below this share of the best time in this number
@@ -51,11 +49,11 @@ class Measurement:
 class Tuner:
   """Searches the fastest configuration of one program.
 
-  The first is the space's default. The next few represent all: the mean distance from a
-  configuration to the nearest of them is small. In folds over measured programs, starting with the
-  prior's best or with those that differ most was worse. After that, a surrogate is fitted to the
-  measurements, and the configuration with the largest expected improvement is next, among newly
-  drawn ones and neighbours of the fastest. The same seed and times give the same questions.
+  The first is the space's default. The next few differ from one another as much as possible: in
+  folds over measured programs, starting with the prior's best was worse. After that, a surrogate is
+  fitted to the measurements, and the configuration with the largest expected improvement is next,
+  among newly drawn ones and neighbours of the fastest. The same seed and times give the same
+  questions.
 
   Attributes:
     history: all measurements, in the order of `tell`.
@@ -169,7 +167,7 @@ class Tuner:
     scores, points = self._inputs(measured, candidates)
     count = len(measured)
     if number < STARTS or count < 2:
-      order = self._representative(scores[count:], points[:count], points[count:])
+      order = self._diverse(scores[count:], points[:count], points[count:])
       return [candidates[place] for place in order], None, None
     values = np.array([-math.log(known[one]) for one in measured])
     model = self._surrogate.fit(points[:count], scores[:count], values)
@@ -245,23 +243,12 @@ class Tuner:
     return scores, spaces.scaled(self._space.features(listed))
 
   @staticmethod
-  def _representative(scores: np.ndarray, measured: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The candidates by how well each of them and what is measured represent all candidates.
-
-    This is a step of the greedy solution of the k-medians problem: the mean distance from a
-    candidate to the nearest measured one is as small as possible. Better scores first between
-    equals.
-    """
-    represented = points[:_REPRESENTED]
-    rest = _distances(points, represented)
-    if len(measured):
-      rest = np.minimum(rest, _distances(measured, represented).min(axis=0))
-    return np.lexsort((-scores, rest.mean(axis=1).round(9)))
-
-
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  squares = (a ** 2).sum(axis=1)[:, None] + (b ** 2).sum(axis=1) - 2 * a @ b.T
-  return np.sqrt(np.maximum(squares, 0))
+  def _diverse(scores: np.ndarray, measured: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The candidates by distance from what is measured; better scores first between equals."""
+    squares = ((points ** 2).sum(axis=1)[:, None] + (measured ** 2).sum(axis=1)
+               - 2 * points @ measured.T).min(axis=1, initial=np.inf)
+    distance = np.maximum(squares, 0).round(9)
+    return np.lexsort((-scores, -distance))
 
 
 def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
