@@ -62,6 +62,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "paper_tables_nodes": paper_tables.nodes_table,
     "paper_tables_curves": paper_tables.curves_table,
     "tuning": tuning_study.table,
+    "tuning_parts": tuning_study.table,
     "tuning_live": tuning_live.table,
     "tuning_pools": tuning_study.table,
     "tuning_pools_seconds": tuning_study.seconds_table,
