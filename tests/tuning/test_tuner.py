@@ -37,6 +37,100 @@ def test_the_default_comes_first_and_nothing_is_asked_twice() -> None:
   assert tuner.finished
 
 
+def test_a_loop_until_the_search_has_finished_measures_all_of_a_small_pool() -> None:
+  tuner = tuning.Tuner(_pool(6)[0])
+  while not tuner.finished:
+    tuner.tell(tuner.ask(), 1.0 + len(tuner.history))
+  assert len(tuner.history) == 6
+
+
+def test_what_is_told_before_the_default_does_no_harm() -> None:
+  space, times = _pool()
+  whole, early = tuning.Tuner(space), tuning.Tuner(space)
+  early.tell(5, float(1e-3 * times[5]))
+  early.tell(0, float(1e-3 * times[0]))
+  whole.tell(0, float(times[0]))
+  whole.tell(5, float(times[5]))
+  for _ in range(10):
+    assert early.ask() == whole.ask()
+    for tuner, scale in ((early, 1e-3), (whole, 1.0)):
+      configuration = tuner.ask()
+      tuner.tell(configuration, float(scale * times[configuration]))
+
+
+def test_without_a_time_of_the_default_the_scale_of_times_does_not_matter() -> None:
+  space, times = _pool()
+  orders = []
+  for scale in (1e-6, 1.0):
+    tuner = tuning.Tuner(space)
+    for _ in range(12):
+      configuration = tuner.ask()
+      tuner.tell(configuration, math.inf if not configuration else scale * times[configuration])
+    orders.append([one.configuration for one in tuner.history])
+  assert orders[0] == orders[1]
+
+
+class _Pairs:
+  """A space whose configurations are pairs of numbers, which JSON stores as lists."""
+
+  default = (0, 0)
+
+  def check(self, configuration) -> None:
+    if configuration not in self.draw(9, np.random.default_rng(0)):
+      raise errors.ConfigError("no pair")
+
+  def draw(self, count, rng):
+    del rng
+    return [(row, column) for row in range(3) for column in range(3)][:count]
+
+  def neighbours(self, configuration, count, rng):
+    del configuration, rng
+    return self.draw(count, None)
+
+  def features(self, configurations):
+    return [np.array(configurations, float)]
+
+
+def test_a_journal_keeps_pairs_and_numbers_of_numpy(tmp_path) -> None:
+  path = tmp_path / "journal.jsonl"
+  first = tuning.Tuner(_Pairs(), journal=path)
+  for _ in range(4):
+    first.tell(first.ask(), 1.0 + len(first.history))
+  assert tuning.Tuner(_Pairs(), journal=path).history == first.history
+  other = tmp_path / "numbers.jsonl"
+  tuner = tuning.Tuner(_pool()[0], journal=other)
+  tuner.tell(np.int64(3), np.float32(0.5))
+  assert tuning.Tuner(_pool()[0], journal=other).history == tuner.history
+
+
+@pytest.mark.parametrize("told", [
+    ("1",), (None,), (1.0, "x"), (1.0, None, "abc"), (1.0, None, {"x": object()}),
+    (1.0, None, {"x": math.nan})])
+def test_what_is_no_measurement_is_refused_and_not_kept(tmp_path, told) -> None:
+  path = tmp_path / "journal.jsonl"
+  tuner = tuning.Tuner(_pool()[0], journal=path)
+  with pytest.raises(errors.ConfigError, match="expected numbers|as an object"):
+    tuner.tell(0, *told)
+  assert not path.exists() and not tuner.history
+
+
+def test_numbers_below_their_limits_are_refused() -> None:
+  with pytest.raises(errors.ConfigError, match="seed -1"):
+    tuning.Tuner(_pool()[0], seed=-1)
+  with pytest.raises(errors.ConfigError, match="-1 configurations"):
+    tuning.Tuner(_pool()[0]).ahead(-1)
+
+
+@pytest.mark.parametrize("blocks,message", [
+    (([*range(12)],), r"features 0 have the shape \(12,\)"),
+    (([["a"]],), "features 0 are no array of numbers"),
+    (([[1.0], [math.nan]],), "features 0 hold nan in row 1, column 0"),
+    (([[1.0]], [[1.0], [2.0]]), "of the same configurations"), ((), "of the same configurations")])
+def test_features_that_are_no_array_are_refused(blocks, message) -> None:
+  with pytest.raises(errors.ConfigError, match=message):
+    tuning.PoolSpace(*blocks)
+
+
 def test_it_needs_fewer_measurements_than_random_search() -> None:
   found = []
   for seed in range(5):

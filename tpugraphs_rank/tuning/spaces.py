@@ -71,6 +71,24 @@ def scaled(blocks: Sequence[np.ndarray]) -> np.ndarray:
   return joined * np.sqrt(joined.shape[1] / len(kept))
 
 
+def _numbers(block: Any, place: int) -> np.ndarray:
+  """A block of features as floats."""
+  try:
+    array = np.asarray(block, np.float64)
+  except (TypeError, ValueError) as error:
+    raise errors.ConfigError(f"features {place} are no array of numbers ({error}); expected "
+                             "(c, d), a row for each configuration") from None
+  if array.ndim != 2:
+    raise errors.ConfigError(f"features {place} have the shape {array.shape}; expected (c, d), a "
+                             "row for each configuration")
+  bad = np.argwhere(~np.isfinite(array))
+  if len(bad):
+    row, column = bad[0].tolist()
+    raise errors.ConfigError(f"features {place} hold {array[row, column]} in row {row}, column "
+                             f"{column}; expected finite numbers")
+  return array
+
+
 class PoolSpace:
   """A fixed list of configurations, named by their positions; the first is the default.
 
@@ -85,14 +103,16 @@ class PoolSpace:
       default: position of the configuration that is measured first.
 
     Raises:
-      ConfigError: the arrays differ in length, or are empty.
+      ConfigError: the arrays differ in length, are empty, or hold values that are no finite
+        numbers.
     """
-    lengths = {len(block) for block in blocks}
-    if len(lengths) != 1 or 0 in lengths or any(block.ndim != 2 for block in blocks):
+    arrays = [_numbers(block, place) for place, block in enumerate(blocks)]
+    lengths = {len(block) for block in arrays}
+    if len(lengths) != 1 or 0 in lengths:
       raise errors.ConfigError(
-          f"features of shapes {[block.shape for block in blocks]}; expected (c, d), of the same "
+          f"features of shapes {[block.shape for block in arrays]}; expected (c, d), of the same "
           "configurations")
-    self._blocks = [scaled([block]) for block in blocks]
+    self._blocks = [scaled([block]) for block in arrays]
     self._count = lengths.pop()
     self._default = default
     self.check(default)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import json
 import math
+import numbers
 import pathlib
 from typing import Any
 
@@ -75,9 +77,12 @@ class Tuner:
         exists, its measurements are known from the start.
 
     Raises:
+      ConfigError: the seed is negative.
       DataError: the journal is damaged, or belongs to another space.
       OutputError: it cannot be written.
     """
+    if seed < 0:
+      raise errors.ConfigError(f"seed {seed}; expected at least 0")
     self._space, self._prior, self._seed = space, prior, seed
     self._surrogate = surrogate or gaussian_process.GaussianProcess()
     self._journal = None if journal is None else pathlib.Path(journal)
@@ -86,7 +91,6 @@ class Tuner:
     self._scores: dict[Configuration, float] = {}
     # Expected gains of the questions, by the number of measurements that were known.
     self._gains: dict[int, float] = {}
-    self._exhausted = False
     if self._journal is not None:
       for place, line in journal_lib.lines(self._journal):
         measurement, gain = _of_line(line, place, space)
@@ -109,8 +113,10 @@ class Tuner:
   def finished(self) -> bool:
     """Whether measuring more is not expected to help."""
     last = list(self._gains.values())[-_STEPS_WITHOUT_GAIN:]
-    return self._exhausted or (
-        len(last) == _STEPS_WITHOUT_GAIN and max(last) < _LEAST_GAIN)
+    if len(last) == _STEPS_WITHOUT_GAIN and max(last) < _LEAST_GAIN:
+      return True
+    return self._space.default in self._known and not self._unmeasured(
+        self._known, len(self.history))
 
   def ask(self) -> Configuration:
     """The configuration to measure next. Asking again without `tell` gives the same.
@@ -123,7 +129,6 @@ class Tuner:
       return default
     candidates, gains, _ = self._ranked(self._known, len(self.history))
     if not candidates:
-      self._exhausted = True
       raise errors.ConfigError(
           f"all {len(self._known)} configurations that were proposed are measured; the best is "
           "known")
@@ -137,8 +142,13 @@ class Tuner:
     A caller can prepare these, such as compile them. What `ask` returns does not depend on it.
 
     Args:
-      count: the maximum number.
+      count: the maximum number, at least 0.
+
+    Raises:
+      ConfigError: the number is negative.
     """
+    if count < 0:
+      raise errors.ConfigError(f"{count} configurations; expected at least 0")
     if not self._known:
       return self._ranked({self._space.default: 1.0}, 1)[0][:count]
     candidates, _, means = self._ranked(self._known, len(self.history))
@@ -158,12 +168,10 @@ class Tuner:
     Returns:
       The candidates; gains and values are None while the surrogate knows too little.
     """
-    rng = np.random.default_rng([self._seed, number])
-    measured = [one for one in known if math.isfinite(known[one])]
-    drawn = dict.fromkeys(self._candidates(sorted(measured, key=lambda one: known[one]), rng))
-    candidates = [one for one in drawn if one not in known]
+    candidates = self._unmeasured(known, number)
     if not candidates:
       return [], None, None
+    measured = [one for one in known if math.isfinite(known[one])]
     scores, points = self._inputs(measured, candidates)
     count = len(measured)
     if number < STARTS or count < 2:
@@ -176,6 +184,16 @@ class Tuner:
     order = np.argsort(-gains, kind="stable")
     return [candidates[place] for place in order], gains[order], mean[order]
 
+  def _unmeasured(self, known: Mapping[Configuration, float], number: int) -> list[Configuration]:
+    """Candidates of a step that are not measured: random ones, and neighbours of the fastest."""
+    rng = np.random.default_rng([self._seed, number])
+    measured = [one for one in known if math.isfinite(known[one])]
+    near: list[Configuration] = []
+    for place, configuration in enumerate(sorted(measured, key=lambda one: known[one])[:3]):
+      near += self._space.neighbours(configuration, _NEAR >> place + 1, rng)
+    drawn = dict.fromkeys([*self._space.draw(_DRAWN, rng), *near])
+    return [one for one in drawn if one not in known]
+
   def tell(self, configuration: Configuration, seconds: float,
            default_seconds: float | None = None, notes: Mapping[str, Any] | None = None) -> None:
     """Adds a measurement, and writes it to the journal.
@@ -184,17 +202,25 @@ class Tuner:
       configuration: any configuration of the space, also one that was not asked for.
       seconds: its time; infinite or NaN if it failed.
       default_seconds: the default's time at the same moment.
-      notes: anything to keep with the measurement, as JSON; such as why it failed.
+      notes: anything to keep with the measurement, as a JSON object; such as why it failed.
 
     Raises:
-      ConfigError: a time is not positive, or the space has no such configuration.
+      ConfigError: a time is not positive, the space has no such configuration, or JSON cannot store
+        the notes.
       OutputError: the journal cannot be written.
     """
+    if not all(isinstance(value, numbers.Real) for value in (
+        seconds, 1.0 if default_seconds is None else default_seconds)):
+      raise errors.ConfigError(f"times of {escaping.value(seconds)} and "
+                               f"{escaping.value(default_seconds)}; expected numbers of seconds")
     seconds = math.inf if math.isnan(seconds) else float(seconds)
     if seconds <= 0 or not (default_seconds is None or 0 < default_seconds < math.inf):
       raise errors.ConfigError(
           f"{seconds} s and {default_seconds} s for the default; expected positive times")
+    if isinstance(configuration, np.generic):
+      configuration = configuration.item()
     self._space.check(configuration)
+    _check_notes(notes)
     measurement = Measurement(configuration, seconds, default_seconds,
                               None if notes is None else dict(notes))
     if self._journal is not None:
@@ -203,26 +229,24 @@ class Tuner:
 
   def _add(self, measurement: Measurement) -> None:
     self.history.append(measurement)
-    times = [self._relative(one) for one in self.history
-             if one.configuration == measurement.configuration and math.isfinite(one.seconds)]
-    self._known[measurement.configuration] = float(np.mean(times)) if times else math.inf
+    # All of them: what they are relative to may have changed.
+    reference = self._reference()
+    times: dict[Configuration, list[float]] = {}
+    for one in self.history:
+      relative = one.seconds / (one.default_seconds or reference)
+      times.setdefault(one.configuration, []).extend(
+          [relative] if math.isfinite(relative) else [])
+    self._known = {one: float(np.mean(each)) if each else math.inf for one, each in times.items()}
+
+  def _reference(self) -> float:
+    """The time of the default; while it is not known, the shortest one."""
+    finite = [one for one in self.history if math.isfinite(one.seconds)]
+    default = [one.seconds for one in finite if one.configuration == self._space.default]
+    return default[0] if default else min((one.seconds for one in finite), default=1.0)
 
   def _relative(self, measurement: Measurement) -> float:
     """A time relative to the default's."""
-    default = measurement.default_seconds
-    if default is None:
-      default = next((one.seconds for one in self.history
-                      if one.configuration == self._space.default
-                      and math.isfinite(one.seconds)), 1.0)
-    return measurement.seconds / default
-
-  def _candidates(self, fastest: Sequence[Configuration], rng: np.random.Generator
-                  ) -> list[Configuration]:
-    """Random configurations, and neighbours of the fastest ones."""
-    near: list[Configuration] = []
-    for place, configuration in enumerate(fastest[:3]):
-      near += self._space.neighbours(configuration, _NEAR >> place + 1, rng)
-    return [*self._space.draw(_DRAWN, rng), *near]
+    return measurement.seconds / (measurement.default_seconds or self._reference())
 
   def _inputs(self, measured: Sequence[Configuration], candidates: Sequence[Configuration]
               ) -> tuple[np.ndarray, np.ndarray]:
@@ -240,7 +264,10 @@ class Tuner:
         self._scores.update(zip(unknown, new.tolist()))
       scores = np.array([self._scores[one] for one in listed])
       scores = (scores - scores.mean()) / max(float(scores.std()), 1e-9)
-    return scores, spaces.scaled(self._space.features(listed))
+    features = self._space.features(listed)
+    if not all(np.isfinite(block).all() for block in features):
+      raise errors.ConfigError("the space's features hold values that are no finite numbers")
+    return scores, spaces.scaled(features)
 
   @staticmethod
   def _diverse(scores: np.ndarray, measured: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -261,6 +288,24 @@ def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -
   z = (mean - best) / deviation
   density = np.exp(-z ** 2 / 2) / math.sqrt(2 * math.pi)
   return (mean - best) * special.ndtr(z) + deviation * density
+
+
+def _check_notes(notes: Any) -> None:
+  if notes is None:
+    return
+  try:
+    if isinstance(notes, Mapping):
+      json.dumps(dict(notes), allow_nan=False)
+      return
+    problem = f"{type(notes).__name__}"
+  except (TypeError, ValueError) as error:
+    problem = str(error)
+  raise errors.ConfigError(f"notes that JSON cannot store as an object ({problem})")
+
+
+def _hashable(value: Any) -> Any:
+  """A configuration as it was before JSON made lists of its tuples."""
+  return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _line(measurement: Measurement, gain: float | None) -> dict[str, Any]:
@@ -289,8 +334,8 @@ def _of_line(line: dict[str, Any], place: str, space: spaces.Space
     notes = line.get("notes")
     if not isinstance(notes, dict | None):
       raise errors.DataError(f"notes of {escaping.value(notes)}; expected an object")
-    measurement = Measurement(line["configuration"], math.inf if seconds is None else seconds,
-                              default, notes)
+    measurement = Measurement(_hashable(line["configuration"]),
+                              math.inf if seconds is None else seconds, default, notes)
     space.check(measurement.configuration)
   except (ValueError, KeyError, TypeError, errors.TpuGraphsRankError) as error:
     raise errors.DataError(f"{place}: {error}; expected measurements of this program; use another "
