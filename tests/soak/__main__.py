@@ -35,6 +35,8 @@ from tpugraphs_rank.training import run_directory
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
 _ROOT = CORPUS.parents[2]
 _BATCH = 1000
+# TensorFlow keeps some megabytes for each network that it has built, until the process ends.
+_BATCH_WITH_TENSORFLOW = 200
 _MEMORY = "/dev/shm"  # A folder in memory: inputs are small, and there are many.
 _LARGEST = 1 << 14  # Bytes of an input that is kept.
 
@@ -130,7 +132,8 @@ def _soak_inputs(arguments: argparse.Namespace, deadline: float) -> int:
     entry = _stored(arguments.results)["readers"].get(
         name, {"inputs": 0, "batches": 0, "counts": {}, "types": {}, "faults": {}, "seconds": 0.0})
     while entry["inputs"] < arguments.inputs and time.monotonic() < deadline:
-      count = min(_BATCH, arguments.inputs - entry["inputs"])
+      most = _BATCH_WITH_TENSORFLOW if readers.READERS[name].tensorflow else _BATCH
+      count = min(most, arguments.inputs - entry["inputs"])
       start = time.monotonic()
       result = _run_batch(name, entry["batches"], count, arguments.corpus)
       for key in ("counts", "types"):

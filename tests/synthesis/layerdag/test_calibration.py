@@ -35,6 +35,7 @@ def test_the_distance_adds_the_total_variations_of_kinds_and_of_users():
   first, second = _counts([4], [0, 4]), _counts([0, 2], [0, 6])
   assert calibration.distance(first, second) == pytest.approx(0.25 + 0.5)
   assert calibration.distance(second, second) == 0
+  assert calibration.distance(0 * first, second) == 2  # The largest, so that it is never chosen.
 
 
 def test_users_are_compared_by_the_share_that_has_more():

@@ -74,10 +74,15 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
   Args:
     ours: the result of `users_of_kinds`.
     theirs: the same of other graphs.
+
+  Returns:
+    From 0 to 2; 2 without nodes.
   """
+  if not ours.any() or not theirs.any():
+    return 2.0
   total = 0.0
   for axis in (0, 1):
-    shares = [counts.sum(axis=axis) / max(counts.sum(), 1) for counts in (ours, theirs)]
+    shares = [counts.sum(axis=axis) / counts.sum() for counts in (ours, theirs)]
     total += float(np.abs(shares[0] - shares[1]).sum() / 2)
   return total
 
@@ -173,7 +178,8 @@ def calibrate(generator: generator_lib.Generator, training: dags_lib.Dags, round
     seed: seed of the graphs.
 
   Returns:
-    The `distance` to the training graphs without shifts, after each round, and with the result.
+    The `distance` to the training graphs in each round, the first of which has no shifts, and with
+    the result.
   """
   rng = np.random.default_rng([seed, 61])
   chosen = training.take(np.sort(rng.permutation(len(training))[:_GRAPHS]))
