@@ -27,6 +27,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.synthesis.dags import dags
+from tpugraphs_rank.synthesis.traces import outputs
 
 _PARTS = ("training", "held_out", "synthetic")
 _DRAWN = 2
@@ -95,26 +96,26 @@ def main(argv: list[str]) -> None:
   result = report.evaluate(
       parts["training"], parts["held_out"], parts["synthetic"], values.seed)
   text = report.markdown(result)
-  files.write_json(output / "results.json", result)
-  files.write_text(output / "report.md", text)
+  path_of = {name: output / name for name in outputs.COMPARISON}
+  files.write_json(path_of["results.json"], result)
+  files.write_text(path_of["report.md"], text)
   buckets = report.bucket_values(parts["held_out"])
   parts = dict(zip(parts, dags.in_common_vocabularies(list(map(report.bare, parts.values())))))
   shown = {
       "real, held-out": parts["held_out"], "real, training": parts["training"],
       "synthetic": parts["synthetic"],
       "random": comparison.random_graphs(parts["synthetic"], parts["training"], values.seed)}
-  drawings.distributions(output / "distributions.png", shown, None if buckets is None else {
+  drawings.distributions(path_of["distributions.png"], shown, None if buckets is None else {
       name: generation.durations(graphs, buckets) for name, graphs in shown.items()})
   counts = comparison.neighborhoods(parts)
-  drawings.nearest(output / "nearest.png", {
+  drawings.nearest(path_of["nearest.png"], {
       "held-out": comparison.nearest(counts["held_out"], counts["training"]),
       "synthetic": comparison.nearest(counts["synthetic"], counts["training"])})
   # Those of median size, so that none is chosen by hand.
-  drawings.side_by_side(output / "graphs.png", {
+  drawings.side_by_side(path_of["graphs.png"], {
       name: graphs.take(np.argsort(graphs.sizes, kind="stable")[len(graphs) // 2:][:_DRAWN])
       for name, graphs in shown.items()})
-  written = [f"{output}/{name}" for name in (
-      "report.md", "results.json", "distributions.png", "nearest.png", "graphs.png")]
+  written = list(map(str, path_of.values()))
   if values.results:
     files.write_json(values.results, result)
     written.append(values.results)

@@ -21,7 +21,8 @@ A damaged trace is reported and skipped; the exit status is then 3.
 
 After an interruption, the same command resumes. A folder belongs to one set of traces and settings
 of the training; --count, --nodes, --stitch, --ranks, --costs and --obfuscate may change. The
-command then replaces the traces that it wrote, which OUTPUT/traces.json lists, and no other file.
+command then replaces the traces that it wrote, which OUTPUT/traces.json lists, and its other
+results, and removes the files of `chakra compare` in OUTPUT/comparison. Files of yours stay.
 
 --obfuscate draws the new names at random and stores them in OUTPUT/private_names.json. Pass on
 OUTPUT/traces only: that file and the .npz files have the real names.
@@ -32,7 +33,6 @@ import logging
 import pathlib
 import re
 import shlex
-import shutil
 from typing import Any
 
 from absl import flags
@@ -196,9 +196,9 @@ def _remove_other_comparison(output: pathlib.Path, synthetic: dags.Dags) -> None
   except errors.TpuGraphsRankError:
     same = False
   if not same:
-    shutil.rmtree(output / "comparison")
-    _log.warning("removed %s, which is about the graphs of an earlier call",
-                 output / "comparison")
+    if outputs.remove_comparison(output / "comparison"):
+      _log.warning("removed the files of `chakra compare` in %s, which are about the graphs of an "
+                   "earlier call", output / "comparison")
 
 
 def _warn_of_sizes(nodes: tuple[int, int] | None, sizes: np.ndarray) -> None:

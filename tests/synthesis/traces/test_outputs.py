@@ -128,3 +128,19 @@ def test_costs_of_hidden_operators(tmp_path, graphs):
     count = (graphs.x[graphs.nodes(graph), 1] == 1).sum()
     assert (read.duration == 77).sum() == count
     assert set(np.array(read.operators)[read.duration == 77]) == {names.operators["mul"]}
+
+
+def test_only_the_files_of_a_comparison_are_removed(tmp_path):
+  folder = tmp_path / "comparison"
+  assert not outputs.remove_comparison(folder)
+  folder.mkdir()
+  for name in (*outputs.COMPARISON, "my_notes.txt"):
+    (folder / name).write_text("text")
+  (folder / "own").mkdir()
+  assert outputs.remove_comparison(folder)
+  assert sorted(path.name for path in folder.iterdir()) == ["my_notes.txt", "own"]
+  assert not outputs.remove_comparison(folder) and folder.exists()
+  (folder / "my_notes.txt").unlink()
+  (folder / "own").rmdir()
+  (folder / "report.md").write_text("text")
+  assert outputs.remove_comparison(folder) and not folder.exists()

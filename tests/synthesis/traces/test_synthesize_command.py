@@ -61,12 +61,14 @@ def test_synthetic_traces_are_sound_and_hide_names(tmp_path, monkeypatch):
   assert before == {path.name: path.read_bytes() for path in (output / "traces").iterdir()}
   # A comparison stays as long as it is about these graphs.
   (output / "comparison").mkdir()
+  for name in ("report.md", "my_notes.txt"):
+    (output / "comparison" / name).write_text("About these graphs.")
   assert "removed" not in commands.run(*words).stderr
-  assert (output / "comparison").is_dir()
+  assert (output / "comparison" / "report.md").exists()
   joined = commands.run(*words[:-1], "--stitch", 2, "--ranks", 3)
   assert joined.returncode == 0, joined.stderr
-  assert "comparison, which is about the graphs of an earlier call" in joined.stderr
-  assert not (output / "comparison").exists()
+  assert "comparison, which are about the graphs of an earlier call" in joined.stderr
+  assert [path.name for path in (output / "comparison").iterdir()] == ["my_notes.txt"]
   stitched = dags_lib.load(output / "synthetic.npz")
   assert len(stitched) == 5 and (stitched.sizes >= 44).all()
   assert len(list((output / "traces").iterdir())) == 15

@@ -24,6 +24,8 @@ from tpugraphs_rank.synthesis.dags import dags as dags_lib
 from tpugraphs_rank.synthesis.traces import generation
 
 SETTINGS, RECORD, PRIVATE = "settings.json", "traces.json", "private_names.json"
+# The files of a comparison, as `chakra compare` writes them.
+COMPARISON = ("report.md", "results.json", "distributions.png", "nearest.png", "graphs.png")
 # Share of nodes without cost. The export fuses them; linked PyTorch traces have 5 %, traces of the
 # host alone over 90 %.
 MOST_WITHOUT_COST = 0.5
@@ -198,6 +200,26 @@ def _recorded(path: pathlib.Path) -> set[str]:
   listed = stored.get("files") if isinstance(stored, dict) else None
   return {name for name in listed if isinstance(name, str) and pathlib.PurePath(name).name == name
           } if isinstance(listed, list) else set()
+
+
+def remove_comparison(folder: pathlib.Path) -> bool:
+  """Removes the files of a comparison; other files, and a folder that holds some, stay.
+
+  Returns:
+    Whether there were such files.
+
+  Raises:
+    OutputError: a file cannot be removed.
+  """
+  paths = [path for name in COMPARISON if (path := folder / name).is_file() or path.is_symlink()]
+  try:
+    for path in paths:
+      path.unlink(missing_ok=True)
+  except OSError as error:
+    raise files.output_error(folder, error) from error
+  with contextlib.suppress(OSError):  # Other files are in it.
+    folder.rmdir()
+  return bool(paths)
 
 
 def _equal(one: pathlib.Path, other: pathlib.Path) -> bool:
