@@ -134,8 +134,25 @@ def test_a_folder_belongs_to_one_program(tmp_path, path) -> None:
   tune.tune(tmp_path / "out", program, text, tune.Settings(measurements=2))
   other, text = prepare.read(small_programs.write(
       tmp_path / "g.pb", small_programs.perceptron(batch=8)))
-  with pytest.raises(errors.RunDirectoryError):
+  with pytest.raises(errors.RunDirectoryError, match="another program, .*f.pb.* is .*g.pb"):
     tune.tune(tmp_path / "out", other, text, tune.Settings(measurements=2))
+  small_programs.write(path, small_programs.perceptron(batch=8))
+  changed, text = prepare.read(path)
+  with pytest.raises(errors.RunDirectoryError, match="an earlier version of .*f.pb"):
+    tune.tune(tmp_path / "out", changed, text, tune.Settings(measurements=2))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", tune.JOURNAL, "plan.json"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, path, name) -> None:
+  output = tmp_path / "out"
+  output.mkdir()
+  content = '{"kernels": []}' if name == "plan.json" else "x"
+  (output / name).write_text(content)
+  for words in (("tune",), ("collect hlo", "--random=2")):
+    done = commands.run(*words, "--hlo", path, "--output", output)
+    assert done.returncode == 1 and "choose another --output" in done.stderr
+    assert [entry.name for entry in output.iterdir()] == [name]
+    assert (output / name).read_text() == content
 
 
 def test_a_program_that_was_exported_again_is_the_same(tmp_path, path) -> None:

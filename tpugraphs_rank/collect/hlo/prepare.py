@@ -5,7 +5,11 @@ import hashlib
 import pathlib
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
+from tpugraphs_rank import folder_locks
+from tpugraphs_rank import json_shapes
+from tpugraphs_rank import partials
 from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import layouts
 from tpugraphs_rank.candidates import programs
@@ -22,6 +26,7 @@ from tpugraphs_rank.hlo import graph
 from tpugraphs_rank.hlo import reading
 from tpugraphs_rank.hlo import tuning_pb2
 
+_KIND = "hlo"
 _FIXED = ("kind", "program", "seed", "protocol", "xla_flags")
 _RANKED = ".ranked.json"
 _METADATA = 7  # HloInstructionProto.metadata
@@ -149,19 +154,65 @@ def without_positions(data: tuning_pb2.ModuleTuningData) -> tuning_pb2.ModuleTun
 
 def prepare_data(output: pathlib.Path, data: tuning_pb2.ModuleTuningData, text: str, source: str,
                  settings: Settings) -> None:
-  """Writes the folder of a program with any number of runs; see `prepare`."""
+  """Writes the folder of a program with any number of runs; see `prepare`.
+
+  Raises:
+    DataError: a configuration does not fit the program, or the folder's plan is damaged.
+    RunDirectoryError: the folder has other files, belongs to another program, or was started with
+      other settings. Nothing is written then.
+  """
   folder_lib.configurations_of(data, folder_lib.sites_of(data, source), source)
   measuring = dataclasses.replace(protocol.LAYOUT, budget_ns=settings.budget_ms * 1_000_000)
   content = data.SerializeToString(deterministic=True)
   identity = without_positions(data).SerializeToString(deterministic=True)
   if text:
     identity += protocol.normalised_hlo(text).encode()
+  digest = hashlib.sha256(identity).hexdigest()
+  _check_owner(output, source, digest)
   plans.store(output, {
-      "kind": "hlo", "source": source, "seed": settings.seed,
-      "program": hashlib.sha256(identity).hexdigest(),
+      "kind": _KIND, "source": source, "seed": settings.seed, "program": digest,
       "protocol": dataclasses.asdict(measuring), "program_limit": settings.program_limit,
       "xla_flags": settings.xla_flags,
       "programs": [{"stem": folder_lib.STEM}]}, _FIXED, "programs")
   if not (output / folder_lib.PROGRAM).exists() or (
       (output / folder_lib.PROGRAM).read_bytes() != content):
     folder_lib.store_program(output, data, text)
+
+
+def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
+  """What is in a folder, except locks and temporary files; nothing if there is no folder."""
+  if not folder.is_dir():
+    return []
+  return sorted(entry for entry in folder.iterdir()
+                if entry.name != folder_locks.NAME and entry.suffix != partials.SUFFIX)
+
+
+def _check_owner(output: pathlib.Path, source: str, digest: str) -> None:
+  """Refuses a folder of anything else than this program.
+
+  Raises:
+    RunDirectoryError: it has other files, or belongs to another program.
+    DataError: its plan is damaged.
+  """
+  remedy = "choose another --output"
+  path = output / plans.PLAN
+  if not path.exists():
+    found = files_in(output)
+    if found:
+      raise errors.RunDirectoryError(
+          f"{output} has no {plans.PLAN}, but other files such as "
+          f"{escaping.quoted(found[0].name)}; expected a new or an empty folder, or that of an "
+          f"earlier call; {remedy}")
+    return
+  stored = json_shapes.read(path, dict, f"restore it, or {remedy}")
+  if stored.get("kind") != _KIND:
+    raise errors.RunDirectoryError(
+        f"{output} was written by another command; expected a new or an empty folder, or that of "
+        f"an earlier call; {remedy}")
+  json_shapes.check(stored, {"source": str, "program": str}, str(path), f"restore it, or {remedy}")
+  if stored["program"] != digest:
+    theirs = escaping.printable(stored["source"])
+    raise errors.RunDirectoryError(
+        f"{output} belongs to an earlier version of {source}; the program has changed; {remedy}"
+        if stored["source"] == source else
+        f"{output} belongs to another program, {theirs}; this one is {source}; {remedy}")
