@@ -6,11 +6,13 @@ accepts.
 
 from collections.abc import Mapping
 import gzip
+import hashlib
 import json
 import math
 import pathlib
 import random
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -465,7 +467,24 @@ def _sound_model(folder: pathlib.Path) -> list[bytes]:
 
 def _read_model(folder: pathlib.Path) -> Any:
   from tpugraphs_rank.synthesis.layerdag import model
-  return model.load(folder / "input.npz")
+  build = model.generator_lib.Generator
+  with mock.patch.object(model.generator_lib, "Generator",
+                         lambda settings, facts: _built_once(build, settings, facts)):
+    return model.load(folder / "input.npz")
+
+
+_BUILT: dict[str, Any] = {}
+
+
+def _built_once(build: Any, settings: Any, facts: Any) -> Any:
+  """A generator, whose networks are built once for equal settings: building takes most time."""
+  digest = hashlib.sha256(config.stable_hash(settings).encode())
+  for name, array in sorted(facts.arrays().items()):
+    digest.update(f"{name} {array.shape} {array.dtype.str}".encode() + array.tobytes())
+  key = digest.hexdigest()
+  if key not in _BUILT:
+    _BUILT[key] = build(settings, facts)
+  return _BUILT[key]
 
 
 _ALL = (
