@@ -88,9 +88,13 @@ def main(argv: list[str]) -> None:
   except KeyboardInterrupt:
     path = output / tune.RESULT
     if path.exists():
-      best = json_shapes.read(path, folder_lib.TUNED, "delete it")["best"]
-      _log.info("the best so far was measured as %.3f times as fast as the default, and is in %s",
-                best["default_seconds"] / best["seconds"], path)
+      stored = json_shapes.read(path, folder_lib.TUNED, "delete it")
+      if stored["finished"]:
+        _log.info("%s and the tuned program are those of the earlier search", path)
+      else:
+        best = stored["best"]
+        _log.info("the best so far was measured as %.3f times as fast as the default, and is in %s",
+                  best["default_seconds"] / best["seconds"], path)
     raise
   print(summary(result))
   print(f"tuned program: {output / 'tuned.hlo.pb'} and tuned.mlir\nreport: {output / tune.RESULT}")

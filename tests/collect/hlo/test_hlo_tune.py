@@ -24,6 +24,7 @@ class _Session:
   asked: list[str] = []
   fails: int = -1
   interrupts: int = -1
+  stores: bool = True
   gain: float = 0.8
   helpers = 1
 
@@ -37,7 +38,12 @@ class _Session:
     pass
 
   def store(self, layouts: str) -> dict[str, Any]:
-    (self.folder / "tuned.hlo.pb").write_text(layouts)
+    if _Session.stores:
+      for name in ("tuned.hlo.pb", "tuned.mlir"):
+        (self.folder / name).write_text(layouts)
+    else:  # Interrupted between the two files.
+      (self.folder / "tuned.hlo.pb").write_text(layouts)
+      raise KeyboardInterrupt
     return {"status": "ok"}
 
   def ask(self, do: str, layouts: str, ahead: Any = ()) -> dict[str, Any]:
@@ -58,7 +64,8 @@ class _Session:
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(session, "Session", _Session)
-  for name, value in (("asked", []), ("fails", -1), ("interrupts", -1), ("gain", 0.8)):
+  for name, value in (("asked", []), ("fails", -1), ("interrupts", -1), ("stores", True),
+                      ("gain", 0.8)):
     monkeypatch.setattr(_Session, name, value)
 
 
@@ -113,6 +120,39 @@ def test_an_interrupted_search_keeps_and_reports_what_it_measured(tmp_path, path
   assert len(set(_Session.asked[:10])) == 9
 
 
+def _check_agreement(output: pathlib.Path) -> dict[str, Any]:
+  """Checks that the result and the tuned programs agree, and returns the result."""
+  result = files.read_json(output / "tuned.json")
+  assert result["finished"] == (output / "tuned.hlo.pb").exists() == (
+      output / "tuned.mlir").exists()
+  if result["finished"]:
+    assert result["is_faster"]
+    assert (output / "tuned.hlo.pb").read_text() == result["best"]["layouts"]
+  return result
+
+
+def test_an_interrupted_search_that_was_finished_keeps_its_result(tmp_path, path) -> None:
+  output = tmp_path / "out"
+  words = ("tune", "--hlo", path, "--noearly", "--output", output)
+  assert commands.run(*words, "--measurements=5").returncode == 0
+  first = _check_agreement(output)
+  # In the search, and in the confirmation of what it finds.
+  for interrupts in (2, 15 - 5 + 1):
+    _Session.interrupts = len(_Session.asked) + interrupts
+    done = commands.run(*words, "--measurements=15")
+    assert done.returncode == 130 and "those of the earlier search" in done.stderr
+    assert _check_agreement(output) == first
+  _Session.interrupts = -1
+  _Session.stores = False
+  assert commands.run(*words, "--measurements=15").returncode == 130
+  assert not _check_agreement(output)["finished"]
+  _Session.stores = True
+  assert commands.run(*words, "--measurements=15").returncode == 0
+  assert _check_agreement(output)["measurements"] == 15
+  done = commands.run(*words, "--measurements=2")
+  assert "15 measurements are done, more than --measurements=2" in done.stdout
+
+
 def test_a_killed_search_has_reported_its_best(tmp_path, path, monkeypatch) -> None:
   output, reported = tmp_path / "out", []
 
@@ -127,6 +167,17 @@ def test_a_killed_search_has_reported_its_best(tmp_path, path, monkeypatch) -> N
                       ).returncode == 0
   ratios = [best["seconds"] / best["default_seconds"] for best in reported]
   assert len(ratios) >= 7 and ratios == sorted(ratios, reverse=True)
+
+
+def test_a_program_that_cannot_be_measured_leaves_no_folder(tmp_path, path) -> None:
+  output = tmp_path / "out"
+  for exists in (False, True):
+    if exists:
+      output.mkdir()
+    _Session.fails = len(_Session.asked)
+    done = commands.run("tune", "--hlo", path, "--output", output)
+    assert done.returncode == 1 and "default configuration cannot be measured" in done.stderr
+    assert output.exists() == exists and not list(tmp_path.glob("out/*"))
 
 
 def test_a_folder_belongs_to_one_program(tmp_path, path) -> None:

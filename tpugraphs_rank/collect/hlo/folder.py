@@ -25,6 +25,7 @@ from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.hlo import tuning_pb2
 
 PROGRAM, TEXT, PLAN = "program.pb", "program.txt", "plan.json"
+TUNED_HLO, TUNED_STABLEHLO = "tuned.hlo.pb", "tuned.mlir"  # The program with its best requests.
 # What is used of the result of a search.
 TUNED = {"finished": bool, "is_faster": bool, "nodes": [int], "best": {
     "layouts": str, "seconds": float, "default_seconds": float}}

@@ -32,8 +32,6 @@ from tpugraphs_rank.collect.hlo import folder as folder_lib
 from tpugraphs_rank.collect.hlo import measure
 from tpugraphs_rank.collect.layout import configurations
 
-HLO, STABLEHLO = "tuned.hlo.pb", "tuned.mlir"
-
 
 class Helper:
   """A program whose configurations are compiled for another process, or stored."""
@@ -65,9 +63,9 @@ class Helper:
   def _store(self, configuration: configurations.Configuration) -> dict[str, Any]:
     from tpugraphs_rank.collect.hlo import programs  # pylint: disable=import-outside-toplevel
     module = self._program.requested(configuration)
-    with files.atomic_write(self._folder / HLO) as file:
+    with files.atomic_write(self._folder / folder_lib.TUNED_HLO) as file:
       file.write(module.SerializeToString(deterministic=True))
-    with files.atomic_write(self._folder / STABLEHLO) as file:
+    with files.atomic_write(self._folder / folder_lib.TUNED_STABLEHLO) as file:
       file.write(programs.stablehlo(module, self._program.source).encode())
     return {"status": "ok"}
 

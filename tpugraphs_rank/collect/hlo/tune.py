@@ -5,6 +5,7 @@ moment loses nothing, and the same call resumes.
 """
 
 from collections.abc import Callable
+import contextlib
 import dataclasses
 import logging
 import math
@@ -24,6 +25,7 @@ from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.candidates import requests as requests_lib
 from tpugraphs_rank.candidates import supplied
 from tpugraphs_rank.collect.common import protocol
+from tpugraphs_rank.collect.hlo import folder as folder_lib
 from tpugraphs_rank.collect.hlo import prepare
 from tpugraphs_rank.collect.hlo import session as session_lib
 from tpugraphs_rank.hlo import hlo_pb2
@@ -38,6 +40,7 @@ MEASURED = "measured.pb"
 PROCESSES = 4
 _LEVEL = 0.95
 _MOST_SPEEDUP = 10**6
+_TUNED_PROGRAMS = (folder_lib.TUNED_HLO, folder_lib.TUNED_STABLEHLO)
 _PROGRAM = "optimised_hlo"  # What identifies it, in answers and notes.
 
 _log = logging.getLogger("tpugraphs_rank.tune")
@@ -107,33 +110,73 @@ def tune(output: pathlib.Path, program: programs.HloProgram, text: str, settings
   """
   data = prepare.with_sites(program)
   space = spaces.space_of(program.data.module, list(data.config_index_to_node), program.source)
-  prepare.prepare_data(output, data, text, program.source, prepare.Settings(
-      seed=settings.seed, xla_flags=settings.xla_flags))
   prior = None if run is None else prior_of(run, program, data, space)
+  existed, is_new = output.exists(), not prepare.files_in(output)
+  try:
+    prepare.prepare_data(output, data, text, program.source, prepare.Settings(
+        seed=settings.seed, xla_flags=settings.xla_flags))
+    return _tune(output, program, data, space, prior, settings)
+  except errors.TpuGraphsRankError:
+    if is_new and not (output / JOURNAL).exists():  # The program cannot be measured.
+      with contextlib.suppress(OSError):
+        for name in (folder_lib.PLAN, folder_lib.PROGRAM, folder_lib.TEXT):
+          (output / name).unlink(missing_ok=True)
+        if not existed:
+          output.rmdir()
+    raise
+
+
+def _tune(output: pathlib.Path, program: programs.HloProgram, data: tuning_pb2.ModuleTuningData,
+          space: spaces.LayoutSpace, prior: tuner_lib.Prior | None, settings: Settings
+          ) -> dict[str, Any]:
+  """Tunes in a prepared folder; see `tune`.
+
+  At any moment, `tuned.json` and the tuned programs agree: the result of an earlier search stays
+  until a new one is confirmed. `tuned.json` of an unfinished search has no programs.
+  """
   tuner = tuner_lib.Tuner(space, prior, seed=settings.seed, journal=output / JOURNAL)
   if tuner.history:
     _log.info("%d measurements are in %s", len(tuner.history), output / JOURNAL)
-  outcome: dict[str, Any] = {"finished": False, "why": "interrupted"}
+  kept = _has_result(output)
 
-  def write() -> dict[str, Any]:
+  def write(outcome: dict[str, Any]) -> dict[str, Any]:
     result = _result(program, data.module, space, tuner, outcome)
     files.write_json(output / RESULT, result)
     return result
 
+  def write_unfinished() -> None:
+    if not kept:
+      for name in _TUNED_PROGRAMS:
+        (output / name).unlink(missing_ok=True)
+      write({"finished": False, "why": "interrupted"})
+
   try:
-    why = _search(output, program.source, tuner, settings, write)
+    why = _search(output, program.source, tuner, settings, write_unfinished)
     best = tuner.best
     assert best is not None
     confirmed = None
     if best.configuration != space.default:
       confirmed = confirm(output, program.source, str(best.configuration))
-    outcome = {"finished": True, "why": why, "confirmed": confirmed}
+    kept = False
+    write_unfinished()
     _store(output, program.source, space, best, confirmed)
+    result = write({"finished": True, "why": why, "confirmed": confirmed})
+    kept = True
   finally:
     if tuner.best is not None:
-      result = write()
+      write_unfinished()
       _store_measured(output, data, space, tuner)
   return result
+
+
+def _has_result(output: pathlib.Path) -> bool:
+  """Whether the folder has the result of a finished search, with its programs."""
+  if not all((output / name).exists() for name in (RESULT, *_TUNED_PROGRAMS)):
+    return False
+  try:
+    return bool(json_shapes.read(output / RESULT, folder_lib.TUNED, "")["finished"])
+  except errors.DataError:
+    return False  # It is written again.
 
 
 def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings: Settings,
@@ -169,7 +212,9 @@ def _search(output: pathlib.Path, source: str, tuner: tuner_lib.Tuner, settings:
         found()  # A process that is killed has reported it.
       if best is not None and best.default_seconds is not None:
         bar.set_postfix_str(f"best {best.default_seconds / best.seconds:.3f} x the default's speed")
-  return f"{settings.measurements} measurements are done"
+  done = f"{len(tuner.history)} measurements are done"
+  more = len(tuner.history) > settings.measurements
+  return f"{done}, more than --measurements={settings.measurements}" if more else done
 
 
 def known_times(tuner: tuner_lib.Tuner) -> dict[str, tuple[float, float]]:
