@@ -8,14 +8,19 @@
 file of graphs (.npz), a trace, or a folder of traces; the held-out graphs must not have been used
 for training.
 
-Compared are the distributions of types, depth, width, degree, durations, critical paths and total
-work. The distances of synthetic to held-out graphs are shown next to those between two real halves
-and to those of random controls. Two tests show what the synthetic graphs reveal: their distance to
-the nearest training graph, and whether that distance tells training from held-out graphs.
+Compared are the distributions of types, depth, width, dependencies and users of a node, durations,
+critical paths and total work. The distances of synthetic to held-out graphs are shown next to those
+between two real halves and to those of random controls. Two tests show what the synthetic graphs
+reveal: their distance to the nearest training graph, and whether that distance tells training from
+held-out graphs.
+
+Graphs that `chakra synthesize --stitch` joined are larger than the real ones, which are not joined;
+the command warns of this.
 
 Writes report.md, results.json, distributions.png, nearest.png and graphs.png.
 """
 
+import logging
 import pathlib
 import shlex
 
@@ -28,6 +33,8 @@ from tpugraphs_rank import files
 from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.synthesis.dags import dags
 from tpugraphs_rank.synthesis.traces import outputs
+
+_log = logging.getLogger("tpugraphs_rank.chakra")
 
 _PARTS = ("training", "held_out", "synthetic")
 _DRAWN = 2
@@ -93,6 +100,9 @@ def main(argv: list[str]) -> None:
   from tpugraphs_rank.synthesis.traces import drawings
   from tpugraphs_rank.synthesis.traces import generation
   from tpugraphs_rank.synthesis.traces import report
+  together = report.joined(parts["synthetic"])
+  if together > 1:
+    _log.warning("%s", report.warning_of_joined(together))
   result = report.evaluate(
       parts["training"], parts["held_out"], parts["synthetic"], values.seed)
   text = report.markdown(result)

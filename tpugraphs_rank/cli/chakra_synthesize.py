@@ -159,7 +159,7 @@ def main(argv: list[str]) -> int:
   synthetic = kinds.separate(generation.stitch(sampled.graphs, values.stitch), traces.x_names)
   synthetic = synthetic.with_provenance({
       "made_by": "tpugraphs-rank chakra synthesize", "model": model.hash(), "seed": values.seed,
-      "buckets": traces.provenance["buckets"]})
+      "stitched": values.stitch, "buckets": traces.provenance["buckets"]})
   _remove_other_comparison(output, synthetic)
   dags.save(output / "synthetic.npz", synthetic)
   exported = outputs.exportable(synthetic, costs)

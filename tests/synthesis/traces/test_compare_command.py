@@ -51,11 +51,21 @@ def test_the_comparison_of_a_run(tmp_path):
   low, high = result["resampled"]["nodes"]
   assert 0 < low < 1.5 and low < high
   assert result["resampled"].keys() < result["distances"]["real"].keys()
+  assert result["joined"] == 1 and "joins" not in done.stderr
   text = (tmp_path / "comparison" / "report.md").read_text()
+  assert "| dependencies | " in text and "| users | " in text and "| degree" not in text
   assert "Equal to a training graph: 100.0%" in text and text in done.stdout
   for name in ("distributions.png", "nearest.png", "graphs.png"):
     assert (tmp_path / "comparison" / name).stat().st_size > 1000
   assert report.markdown(result) == text
+
+
+def test_joined_graphs_are_announced():
+  graphs = trace_dags(30, 40)
+  joined = graphs.with_provenance({**graphs.provenance, "stitched": 2})
+  result = report.evaluate(graphs, graphs, joined)
+  assert result["joined"] == 2
+  assert "**Warning:** each synthetic graph joins 2 samples (--stitch)" in report.markdown(result)
 
 
 def test_the_comparison_says_which_files_it_needs(tmp_path):

@@ -81,8 +81,8 @@ def distances(graphs: dags_lib.Dags, reference: dags_lib.Dags,
   Returns:
     For each quantity its Wasserstein-1 distance, of log(1 + x) for durations and their sums. For
     each attribute `tv_<name>`, the total variation distance between the shares of its values.
-    `types` is that of the pairs of the first two attributes, `type_pairs` the same for a node and
-    its dependency together, `degree` the larger of `operands` and `users`.
+    `types` is that of the pairs of the first two attributes (type and operator), `type_pairs` the
+    same for a node and its dependency together, `degree` the larger of `operands` and `users`.
 
   Raises:
     DataError: the graphs have different attributes.

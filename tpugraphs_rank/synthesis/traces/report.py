@@ -14,7 +14,8 @@ from tpugraphs_rank.synthesis.traces import generation
 
 _NAMES = {
     "types": "types of nodes", "type_pairs": "types of a node and its dependency",
-    "depth": "depth", "width": "width", "degree": "degree", "nodes": "number of nodes",
+    "depth": "depth", "width": "width", "operands": "dependencies", "users": "users",
+    "nodes": "number of nodes",
     "duration": "durations, log", "critical_path": "critical path, log", "work": "total work, log"}
 _KINDS = ("synthetic", "random_typed", "random")
 _RESAMPLES = 40
@@ -34,9 +35,11 @@ def evaluate(training: dags_lib.Dags, held_out: dags_lib.Dags, synthetic: dags_l
     A value that can be written as JSON. `distances` holds the distance of each sample to the
     held-out graphs: `real` (training graphs: the distance between two real halves), `synthetic`,
     `random_typed` (the synthetic dependencies with random types) and `random` (random dependencies
-    and types). `ratios` divides the others by `real`. `resampled` holds the 5th and 95th
-    percentiles of the same ratio for random draws of as many training graphs as synthetic ones: a
-    perfect generator would be in that range. `revealed`: see `comparison.revealed`.
+    and types). `ratios` divides the others by `real`. Their key `degree` is about the larger of the
+    distances of dependencies (`operands`) and users. `joined` is the number of samples that one
+    synthetic graph joins. `resampled` holds the 5th and 95th percentiles of the same ratio for
+    random draws of as many training graphs as synthetic ones: a perfect generator would be in that
+    range. `revealed`: see `comparison.revealed`.
 
   Raises:
     DataError: the graphs have different attributes, or a sample is empty.
@@ -48,6 +51,7 @@ def evaluate(training: dags_lib.Dags, held_out: dags_lib.Dags, synthetic: dags_l
           f"the {name.replace('_', '-')} part has no graphs; expected at least one; pass a file "
           "with graphs")
   values = bucket_values(held_out)
+  together = joined(synthetic)
   named = dict(zip(named, dags_lib.in_common_vocabularies(
       [bare(graphs) for graphs in named.values()])))
   training, held_out, synthetic = named.values()
@@ -64,7 +68,7 @@ def evaluate(training: dags_lib.Dags, held_out: dags_lib.Dags, synthetic: dags_l
   ratios = {name: {key: comparison.ratio(value, distances["real"][key])
                    for key, value in distances[name].items()} for name in _KINDS}
   return finite({
-      "graphs": {name: len(graphs) for name, graphs in named.items()},
+      "graphs": {name: len(graphs) for name, graphs in named.items()}, "joined": together,
       "nodes": {name: float(graphs.sizes.mean()) for name, graphs in named.items()},
       "distances": distances, "ratios": ratios,
       "resampled": resampled(training, held_out, len(synthetic), seed),
@@ -105,6 +109,19 @@ def spread(result: Mapping[str, Any], name: str) -> str:
   return f"{number(values[0])} to {number(values[1])}"
 
 
+def joined(synthetic: dags_lib.Dags) -> int:
+  """The number of samples that one synthetic graph joins, as its file states; 1 if it does not."""
+  stored = synthetic.provenance.get("stitched")
+  return stored if isinstance(stored, int) and stored > 1 else 1
+
+
+def warning_of_joined(together: int) -> str:
+  """The warning that joined graphs are compared with single pieces of real traces."""
+  return (f"each synthetic graph joins {together} samples (--stitch), but the real graphs are "
+          "single pieces; the distances of depth, number of nodes, critical path and total work "
+          "are large because of this; compare graphs that are not joined")
+
+
 def bucket_values(graphs: dags_lib.Dags) -> Mapping[str, int] | None:
   """Microseconds of each duration bucket; None if the graphs have no durations."""
   if "duration" not in graphs.x_names:
@@ -128,16 +145,18 @@ def markdown(result: Mapping[str, Any]) -> str:
           for name, title in _NAMES.items() if name in distances["real"]]
   near, real = revealed["nearest_training"], revealed["held_out_nearest_training"]
   auc = revealed["membership"]
-  graphs = result["graphs"]
+  graphs, together = result["graphs"], result.get("joined", 1)
   return "\n\n".join([
       "# Synthetic and real traces",
       f"{graphs['training']} training, {graphs['held_out']} held-out and {graphs['synthetic']} "
       "synthetic graphs.",
+      *([f"**Warning:** {warning_of_joined(together)}."] if together > 1 else []),
       "## Distances to held-out graphs",
       "Total variation for types, Wasserstein-1 for the rest. The column \"real\" is the distance "
       "of the training graphs: that between two real halves. The last column is the range of the "
       "ratio for random draws of as many training graphs as synthetic ones: no generator can be "
-      "expected to be better.",
+      "expected to be better. The type of a node is its type and operator together. In "
+      "results.json, `degree` is about the larger of the distances of dependencies and users.",
       tables.markdown(["", "real", "synthetic", "random types", "random graphs",
                        "synthetic / real", "training graphs, drawn again"], rows),
       "## What the synthetic graphs reveal",
