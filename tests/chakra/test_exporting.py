@@ -129,7 +129,7 @@ def test_a_device_that_no_trace_states():
   assert [attributes.get(node, "is_cpu_op") for node in workload.traces[0].nodes] == [False, False]
   assert attributes.get(workload.traces[0].nodes[1], "involved_dim") == [True, True]
   assert (report.undefined_device, report.lone_collectives, report.durations_only) == (2, 1, 1)
-  assert "2 nodes that do not state their device" in str(report)
+  assert "2 nodes without a stated device" in str(report)
 
 
 # ---- the zero-cost rule --------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def test_process_groups_are_matched_apart():
 def test_a_missing_rank():
   graph = trace_graph.from_trace(samples.training_step(), "job.0.et")
   other = trace_graph.from_trace(samples.training_step(), "job.2.et")
-  with pytest.raises(errors.DataError, match=r"ranks \[0, 2\]; expected ranks 0 to 1"):
+  with pytest.raises(errors.DataError, match=r"ranks \[0, 2\]; missing: 1; expected ranks 0 to 2"):
     list(exporting.to_workloads(graphs.to_dags([graph, other])))
 
 

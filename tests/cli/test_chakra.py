@@ -25,7 +25,7 @@ def test_from_traces_to_traces(folder):
                       "--per_octave=0")
   assert done.returncode == 0, done.stderr
   assert "job.1.et: 7 nodes, 7 of 7 dependencies" in done.stdout
-  assert "2 graphs of 7 to 7 nodes, up to 5 levels" in done.stdout
+  assert "2 graphs of 7 nodes, up to 5 levels" in done.stdout
   command = dags.load(folder / "a.npz").provenance["command"]
   assert command.startswith("tpugraphs-rank chakra import")
   done = commands.run("chakra export", "--graphs", folder / "a.npz", "--output", folder / "out",
@@ -42,6 +42,28 @@ def test_from_traces_to_traces(folder):
   assert one.src.tolist() == other.src.tolist()
   done = commands.run("chakra export", "--graphs", folder / "a.npz", "--output", folder / "out")
   assert done.returncode == 1 and "has traces already" in done.stderr
+
+
+def test_a_lone_later_rank_is_announced(folder):
+  (folder / "in" / "job.0.et").write_bytes(b"\x05")
+  done = commands.run("chakra import", "--input", folder / "in", "--output", folder / "a.npz")
+  assert done.returncode == app.SOME_SKIPPED
+  words = ["chakra export", "--graphs", folder / "a.npz", "--output"]
+  done = commands.run(*words, folder / "out")
+  assert done.returncode == 0 and "job has rank 1 only; written as rank 0 of 1" in done.stderr
+  assert [path.name for path in (folder / "out").iterdir()] == ["job.0.et"]
+  # --ranks says what is meant.
+  done = commands.run(*words, folder / "four", "--ranks", 4)
+  assert done.returncode == 0 and "only" not in done.stderr
+
+
+def test_counts_of_one(folder):
+  traces.write(folder / "one.et", samples.trace(samples.node(1, duration=3)))
+  done = commands.run("chakra import", "--input", folder / "one.et", "--output", folder / "a.npz")
+  assert "1 graph of 1 node, up to 1 level: " in done.stdout
+  done = commands.run("chakra export", "--graphs", folder / "a.npz", "--output", folder / "out")
+  assert "graphs: 1, with 1 node; traces: 1" in done.stdout
+  assert "1 compute node with a duration" in done.stdout
 
 
 def test_costs_ranks_and_forms(folder):

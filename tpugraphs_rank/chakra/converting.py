@@ -152,8 +152,8 @@ class Workload:
         text.append(f"{what}: {len(names):,} (" + ", ".join(map(escaping.shown, names[:_SHOWN]))
                     + ", ..." * (len(names) > _SHOWN) + ")")
     if notes.free:
-      text.append(f"{notes.free:,} instructions without cost fused: their users wait for what they "
-                  "waited for")
+      text.append(f"{notes.free:,} instruction{'' if notes.free == 1 else 's'} without cost fused: "
+                  "their users wait for what they waited for")
     if notes.unknown:
       text.append("no operations are known for " + ", ".join(
           f"{escaping.shown(kind)} ({count:,})"

@@ -2,7 +2,7 @@
 
 Numbers come from the categories of the nodes (the numbers of the buckets that the data set stores)
 or from costs that the user gives; nothing else is filled in. Two graphs of one workload are its
-ranks; other graphs run on every rank alike.
+ranks; other graphs run on every rank alike. A lone graph of a later rank than 0 gets a warning.
 
 The zero-cost rule. Simulators hang on nodes without cost, or divide by zero. A node costs nothing
 
@@ -14,8 +14,10 @@ The zero-cost rule. Simulators hang on nodes without cost, or divide by zero. A 
 Such a node is fused by default: what waited for it waits for what it waited for.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 import dataclasses
+import itertools
+import logging
 import shutil
 
 import numpy as np
@@ -26,6 +28,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import costs as costs_lib
 from tpugraphs_rank.chakra import decoding
+from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.chakra import node_kinds
 from tpugraphs_rank.chakra import operators
 from tpugraphs_rank.chakra import ranks as ranks_lib
@@ -35,6 +38,9 @@ from tpugraphs_rank.synthesis.dags import dags
 
 ZERO_COST = ("fuse", "refuse", "keep")
 MAX_RANKS = 65_536
+_SHOWN = 3
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,21 +102,23 @@ class Report:
   lone_collectives: int = 0
 
   def __str__(self) -> str:
-    lines = [f"graphs: {self.graphs:,}, with {self.nodes:,} nodes; traces: {self.files:,}"]
-    for count, text in (
-        (self.fused, "nodes without cost, fused: what waited for them waits for what they waited "
-                     "for (--costs gives costs)"),
-        (self.fused_communication, "of these, communication that does not state its bytes"),
-        (self.midpoints, "numbers that are the middle of their bucket, whose number is not stored"),
-        (self.undefined_device, "nodes that do not state their device, written as device "
-                                "operations"),
-        (self.durations_only, "compute nodes with a duration but not both operations and bytes: a "
-                              "simulator must replay durations"),
-        (self.operations_only, "compute nodes with operations and bytes but no duration: a "
-                               "simulator must compute it (roofline)"),
-        (self.lone_collectives, "collectives on a single rank: --ranks sets the number of ranks")):
+    counted = graphs_lib.counted
+    lines = [f"graphs: {self.graphs:,}, with {counted(self.nodes, 'node')}; traces: "
+             f"{self.files:,}"]
+    for count, noun, text in (
+        (self.fused, "node", "without cost, fused: what waited for such a node waits for what it "
+                             "waited for (--costs gives costs)"),
+        (self.fused_communication, "", "of these, communication that does not state its bytes"),
+        (self.midpoints, "number", "from the middle of a bucket, whose own number is not stored"),
+        (self.undefined_device, "node", "without a stated device, written as on the device"),
+        (self.durations_only, "compute node", "with a duration but not both operations and bytes: "
+                                              "a simulator must replay durations"),
+        (self.operations_only, "compute node", "with operations and bytes but no duration: a "
+                                               "simulator must compute it (roofline)"),
+        (self.lone_collectives, "collective", "on a single rank: --ranks sets the number of "
+                                              "ranks")):
       if count:
-        lines.append(f"{count:,} {text}")
+        lines.append(f"{counted(count, noun) if noun else f'{count:,}'} {text}")
     return "\n".join(lines)
 
 
@@ -247,24 +255,41 @@ def _workloads(several: dags.Dags, settings: Settings) -> dict[str, list[int]]:
   else:
     groups = {f"{graph}\ngraph_{graph:04d}": [graph] for graph in range(len(several))}
   result: dict[str, list[int]] = {}
+  alone = []
   for key, members in groups.items():
     base = file_name(key.partition("\n")[2])
     rank_of = dict(zip(members, several.label("rank")[members].astype(np.int64).tolist())
                    ) if labelled else dict.fromkeys(members, -1)
     distinct = len(set(rank_of.values())) == len(members) > 1
     if distinct and settings.ranks is None:
-      if sorted(rank_of.values()) != list(range(len(members))):
-        raise errors.DataError(
-            f"{base}: the graphs are those of ranks {sorted(rank_of.values())}; expected ranks 0 "
-            f"to {len(members) - 1}; import the traces of all ranks, or run each graph on every "
-            "rank (--ranks)")
+      _check_ranks(base, rank_of.values())
       result[_unique(base, result)] = sorted(members, key=rank_of.__getitem__)
       continue
+    if len(members) == 1 and rank_of[members[0]] > 0 and settings.ranks is None:
+      alone.append(f"{base} has rank {rank_of[members[0]]} only")
     for graph in members:
       part = base if len(members) == 1 else (
           f"{base}_rank{rank_of[graph]}" if distinct else f"{base}_{members.index(graph)}")
       result[_unique(part, result)] = [graph]
+  if alone:
+    more = f", and {len(alone) - _SHOWN:,} more like this" if len(alone) > _SHOWN else ""
+    _logger.warning(
+        "%s%s; written as rank 0 of 1; import the traces of all ranks, or set the number of ranks "
+        "that run such a graph (--ranks)", ", ".join(alone[:_SHOWN]), more)
   return result
+
+
+def _check_ranks(name: str, ranks: Collection[int]) -> None:
+  """Raises DataError if a rank is missing, or unknown (-1)."""
+  known = set(ranks)
+  expected = range(max(known) + 1)
+  missing = list(itertools.islice((rank for rank in expected if rank not in known), _SHOWN + 1))
+  if missing or min(known) < 0:
+    shown = ", ".join([*map(str, missing[:_SHOWN]), "..."][:len(missing)]) or "none"
+    raise errors.DataError(
+        f"{name}: the graphs are those of ranks {sorted(known)}; missing: {shown}; expected ranks "
+        f"0 to {max(known)}; import the traces of all ranks, also those that were skipped, or run "
+        "each graph on every rank (--ranks)")
 
 
 def file_name(text: str) -> str:

@@ -117,7 +117,7 @@ def trace_files(inputs: Sequence[files.PathLike]) -> list[pathlib.Path]:
     if inner:
       _logger.info(
           "%s: passed over %s with %s (%s); pass these folders as well to read them", path,
-          _counted(len(inner), "folder"), _counted(sum(inner.values()), "trace"),
+          counted(len(inner), "folder"), counted(sum(inner.values()), "trace"),
           ", ".join([*map(str, list(inner)[:_SHOWN]), "..."][:len(inner)]))
     result += members
   return result
@@ -137,8 +137,9 @@ def _inner_folders(folder: pathlib.Path) -> dict[pathlib.Path, int]:
   return dict(sorted(counts.items()))
 
 
-def _counted(count: int, noun: str) -> str:
-  return f"{count:,} {noun}{'s' * (count > 1)}"
+def counted(count: int, noun: str) -> str:
+  """A number with its noun, such as "1 node" or "2,000 nodes"."""
+  return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def workload_and_rank(path: files.PathLike) -> tuple[str, int]:

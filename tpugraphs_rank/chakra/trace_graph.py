@@ -51,8 +51,8 @@ class Report:
   unusable: int = 0
 
   def __str__(self) -> str:
-    text = (f"{self.source}: {self.nodes:,} nodes, {self.edges:,} of {self.dependencies:,} "
-            "dependencies")
+    text = (f"{self.source}: {self.nodes:,} node{'' if self.nodes == 1 else 's'}, {self.edges:,} "
+            f"of {self.dependencies:,} dependencies")
     counts = (
         (self.self_loops, "of a node to itself"), (self.dangling, "on missing nodes"),
         (self.duplicates, "repeated"), (self.implied, "implied by others"))

@@ -74,8 +74,10 @@ def main(argv: list[str]) -> int:
         f"no graph was written, because all traces were skipped; the first: {skipped[0]}")
   several = graphs.to_dags(read, settings, {"command": commands.running()})
   dags.save(values.output, several)
-  print(f"{len(several):,} graph{'s' * (len(several) > 1)} of {several.sizes.min():,} to "
-        f"{several.sizes.max():,} nodes, up to {several.depths.max():,} levels: {values.output}")
+  least, most = int(several.sizes.min()), int(several.sizes.max())
+  print(f"{graphs.counted(len(several), 'graph')} of " + (f"{least:,} to " if least < most else "")
+        + f"{graphs.counted(most, 'node')}, up to "
+        f"{graphs.counted(int(several.depths.max()), 'level')}: {values.output}")
   print("categories: " + ", ".join(
       f"{len(words)} {name}" for name, words in zip(several.x_names, several.vocabularies)))
   if skipped:
