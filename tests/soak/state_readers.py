@@ -173,7 +173,8 @@ def _read_answer(folder: pathlib.Path) -> Any:
   os.write(sender, (folder / "input.json").read_bytes()[:60_000] + b"\n")
   os.close(sender)
   one = worker.Worker.__new__(worker.Worker)
-  one._read = b""
+  one._read, one._last = b"", ""
+  one._messages = types.SimpleNamespace(join=lambda limit: None)  # type: ignore[assignment]
   with open(receiver, "rb") as stream:
     one._process = types.SimpleNamespace(stdout=stream, wait=lambda: 1)  # type: ignore[assignment]
     return one.answer(5.0)["status"]

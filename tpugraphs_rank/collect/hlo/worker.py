@@ -6,9 +6,12 @@ import pathlib
 import selectors
 import signal
 import subprocess
+import sys
+import threading
 import time
 from typing import Any
 
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import json_shapes
 from tpugraphs_rank import termination
@@ -18,6 +21,8 @@ from tpugraphs_rank.collect.hlo import folder as folder_lib
 
 _MODULE = "tpugraphs_rank.collect.hlo.serve"
 _CHUNK = 1 << 16
+_SECONDS_FOR_MESSAGES = 2.0
+_LONGEST = 300  # Characters of a message that are shown again.
 _ANSWER = {"status": str, "reason?": str, "seconds?": float, "default_seconds?": float,
            "optimised_hlo?": str}
 
@@ -39,10 +44,31 @@ class Worker:
     command = [str(environment.python()), "-m", _MODULE, "--folder", str(folder.resolve()),
                *arguments]
     self._read = b""
+    self._last = ""
     with termination.sigterm_postponed():
       self._process = subprocess.Popen(
           command, env={**variables, **folder_lib.environment(folder)}, stdin=subprocess.PIPE,
-          stdout=subprocess.PIPE)
+          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A thread, so that no process waits for a reader of its messages.
+    self._messages = threading.Thread(target=self._show_messages, daemon=True)
+    self._messages.start()
+
+  def _show_messages(self) -> None:
+    """Shows what the process writes to its standard error, and keeps the last line."""
+    assert self._process.stderr is not None
+    with self._process.stderr as stream:
+      for line in stream:
+        text = line.decode("utf-8", "replace")
+        self._last = text.strip() or self._last
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+  def _end_of(self, status: int) -> str:
+    """How the process ended, with its last message."""
+    self._messages.join(_SECONDS_FOR_MESSAGES)  # A process of its own may keep the stream open.
+    ended = f"its process ended with status {status}"
+    last = escaping.printable(self._last)[:_LONGEST]
+    return f"{ended}; its last message is: {last}" if last else ended
 
   def send(self, request: Mapping[str, Any]) -> None:
     """Sends a request; `answer` waits for what it gives."""
@@ -73,7 +99,7 @@ class Worker:
             status = process.wait()
             if status in (-signal.SIGINT, 130):  # Ctrl-C reaches both processes.
               raise KeyboardInterrupt
-            return {"status": "crashed", "reason": f"its process ended with status {status}"}
+            return {"status": "crashed", "reason": self._end_of(status)}
           self._read += content
     line, _, self._read = self._read.partition(b"\n")
     stored = files.parse_json(line, "the answer of the measuring process")
@@ -89,3 +115,4 @@ class Worker:
       except OSError:
         pass
     processes.end_politely(self._process)
+    self._messages.join(_SECONDS_FOR_MESSAGES)
