@@ -112,6 +112,36 @@ def test_an_environment_of_the_user_is_used_as_it_is(
   assert environment.python() == folder / "bin" / "python"
 
 
+def test_scripts_in_it_can_import_the_package_that_used_it_last(
+    folder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  packages = folder / "lib" / "python3.11" / "site-packages"
+  environment.python()
+  packages.mkdir(parents=True)
+  for name in ("first", "second"):
+    package = tmp_path / name / "tpugraphs_rank"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(environment, "_PACKAGE", package)
+    for _ in range(2):
+      environment.python()
+      assert (packages / "tpugraphs_rank").readlink() == package
+  package.rmdir()
+  monkeypatch.setattr(environment, "_PACKAGE", tmp_path / "first" / "tpugraphs_rank")
+  environment.python()
+  assert (packages / "tpugraphs_rank").exists()
+  assert [entry.name for entry in packages.iterdir()] == ["tpugraphs_rank"]
+  # What the user has installed there stays.
+  (packages / "tpugraphs_rank").unlink()
+  (packages / "tpugraphs_rank").mkdir()
+  environment.python()
+  assert not (packages / "tpugraphs_rank").is_symlink()
+
+
+def test_the_module_prints_its_python(
+    own: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+  assert environment.main() == 0
+  assert capsys.readouterr().out == f"{own}/bin/python\n"
+
+
 def test_without_a_suitable_python_the_versions_are_named(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setenv(environment.VARIABLE, str(tmp_path / "environment"))

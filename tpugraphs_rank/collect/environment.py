@@ -6,7 +6,11 @@ for user data. The variable TPUGRAPHS_COLLECT_ENVIRONMENT chooses another folder
 that exists there is used as it is.
 
 The package itself is not installed there. The collector's path gets a folder that holds only a link
-to it, so that no other package of this process's environment can be imported.
+to it, so that no other package of this process's environment can be imported. For scripts of the
+user, such as those that load a tuned program, an environment that was made here has a link among
+its packages, to the package that used it last.
+
+  python -m tpugraphs_rank.collect.environment     # Prints the environment's Python.
 """
 
 from collections.abc import Iterator, Sequence
@@ -74,6 +78,8 @@ def python() -> pathlib.Path:
         raise
       raise errors.OutputError(f"cannot make the collector's environment in {where}: {error}; "
                                f"{VARIABLE} chooses another folder") from error
+  if (where / _STAMP).exists():
+    _link_package(where)
   return where / "bin" / "python"
 
 
@@ -151,6 +157,21 @@ def _is_usable(where: pathlib.Path) -> bool:
     return (where / _STAMP).read_text(encoding="utf-8") == _stamp(where)
   except OSError:
     return False
+
+
+def _link_package(where: pathlib.Path) -> None:
+  """Puts a link to this package among the packages of an environment.
+
+  The collector does not need it, so a folder that cannot be written is left as it is.
+  """
+  for packages in where.glob("lib/python3*/site-packages"):
+    link = packages / _PACKAGE.name
+    if link.exists() and (not link.is_symlink() or link.samefile(_PACKAGE)):
+      continue  # It is there, or was installed by the user.
+    new = packages / f".{_PACKAGE.name}.{os.getpid()}"
+    with contextlib.suppress(OSError):
+      new.symlink_to(_PACKAGE, target_is_directory=True)
+      new.replace(link)
 
 
 @contextlib.contextmanager
@@ -264,3 +285,18 @@ def _is_suitable(candidate: pathlib.Path) -> bool:
     return False
   return done.returncode == 0 and done.stdout.split() in [
       [str(major), str(minor)] for major, minor in VERSIONS]
+
+
+def main() -> int:
+  """Prints the Python of the environment, which is made if it does not exist."""
+  logging.basicConfig(level=logging.INFO, format="%(message)s")
+  try:
+    print(python())
+  except errors.TpuGraphsRankError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())
