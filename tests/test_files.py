@@ -147,6 +147,18 @@ def test_the_error_says_what_to_change(tmp_path):
       files.write_text(path, "x")
 
 
+def test_an_output_is_checked_without_creating_anything(tmp_path):
+  (tmp_path / "file").touch()
+  for path, message in (
+      (tmp_path / "file" / "below" / "x", "a file is where a folder is expected"),
+      (tmp_path, "choose another name for the file")):
+    with pytest.raises(errors.OutputError, match=message):
+      files.check_output(path)
+  files.check_output(tmp_path / "new" / "folder" / "x")
+  files.check_output(tmp_path / "file")
+  assert _names(tmp_path) == ["file"]
+
+
 def test_a_folder_at_the_files_path(tmp_path):
   (tmp_path / "taken").mkdir()
   with pytest.raises(errors.OutputError, match="cannot write .*taken"):

@@ -15,6 +15,7 @@ import os
 import pathlib
 import shutil
 import stat
+import tempfile
 from typing import Any, BinaryIO
 
 from tpugraphs_rank import errors
@@ -175,6 +176,25 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
     if handle is not None:
       with contextlib.suppress(OSError):
         os.unlink(handle.name)
+
+
+def check_output(path: PathLike) -> None:
+  """Checks, before long work, that a file can be written; nothing is created.
+
+  The nearest folder that exists must take a temporary file.
+
+  Raises:
+    OutputError: as `atomic_write`.
+  """
+  path = pathlib.Path(path)
+  try:
+    if path.is_dir():
+      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise output_error(path, error) from error
 
 
 def output_error(path: PathLike, error: OSError) -> errors.OutputError:

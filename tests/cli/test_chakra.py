@@ -132,6 +132,13 @@ def test_inspect(folder):
   assert done.returncode == app.SOME_SKIPPED
 
 
+def test_an_output_that_cannot_be_written_is_refused_first(folder):
+  (folder / "file").write_text("text")
+  done = commands.run("chakra import", "--input", folder / "in", "--output", folder / "file/a.npz")
+  assert done.returncode == 1 and "a file is where a folder is expected" in done.stderr
+  assert not done.stdout
+
+
 def test_wrong_settings(folder):
   done = commands.run("chakra import", "--input", folder / "in", "--output", folder / "a.npz",
                       "--attributes=types")

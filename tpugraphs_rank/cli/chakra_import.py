@@ -23,6 +23,7 @@ from absl import flags
 
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank.chakra import buckets
 from tpugraphs_rank.chakra import graphs
 from tpugraphs_rank.cli import app
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> int:
   values = flags.FLAGS
   settings = graphs.Settings(tuple(values.attributes), values.per_octave, values.max_operators,
                              values.control, values.reduce)
+  files.check_output(values.output)
   paths = graphs.trace_files(values.input)
   read, skipped = [], []
   for path in paths:

@@ -225,6 +225,15 @@ def test_damaged_files_name_file_and_key(changes, message, tmp_path):
     dags_lib.load(path)
 
 
+def test_a_file_of_other_arrays_names_what_it_holds(tmp_path):
+  np.savez(tmp_path / "few.npz", **{"a": np.zeros(1), "b\n": np.zeros(1)})
+  with pytest.raises(errors.DataError, match=r"key node_off is missing; the file holds: a, b\\n; "):
+    dags_lib.load(tmp_path / "few.npz")
+  np.savez(tmp_path / "many.npz", **{f"key_{index}": np.zeros(1) for index in range(20)})
+  with pytest.raises(errors.DataError, match=r"the file holds: key_0, .*, key_11, \.\.\.; "):
+    dags_lib.load(tmp_path / "many.npz")
+
+
 def test_other_and_missing_files(tmp_path):
   (tmp_path / "text.npz").write_text("no archive")
   with pytest.raises(errors.DataError, match="text.npz"):

@@ -365,15 +365,21 @@ def load(path: files.PathLike) -> Dags:
     DataError: the file is damaged, lacks a key or violates the format; the message names both.
   """
   path = pathlib.Path(path)
-  arrays = npz.read_arrays(path, lambda key: key in file_fields.KEYS or key.startswith("vocab_"))
+  held: list[str] = []
+
+  def chosen(key: str) -> bool:
+    held.append(key)
+    return key in file_fields.KEYS or key.startswith("vocab_")
+
+  arrays = npz.read_arrays(path, chosen)
   try:
-    return _from_arrays(arrays)
+    return _from_arrays(arrays, held)
   except errors.DataError as error:
     raise errors.DataError(f"{path}: {error}; {_REMEDY}") from None
 
 
-def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Dags:
-  fields = file_fields.parse(arrays)
+def _from_arrays(arrays: Mapping[str, np.ndarray], held: Sequence[str]) -> Dags:
+  fields = file_fields.parse(arrays, held)
   if "wl" in fields:
     return Dags(**fields)
   result = Dags(**fields, wl=np.zeros([max(arrays["node_off"].size - 1, 0)], np.uint64))

@@ -1,11 +1,12 @@
 """Reads the fields of `dags.Dags` from the arrays of an `.npz` file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.synthesis.dags import checks
 
@@ -15,20 +16,26 @@ KEYS = frozenset({"node_off", "edge_off", "src", "dst", "x", "level", "wl", "x_n
 # Names used for files that do not name their only attribute or their only label.
 DEFAULT_ATTRIBUTE = "opcode"
 DEFAULT_LABEL = "runtime"
+_SHOWN = 12
 
 
-def parse(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def parse(arrays: Mapping[str, np.ndarray], held: Sequence[str]) -> dict[str, Any]:
   """The fields of a `dags.Dags` from the arrays of its file.
 
   The key `wl` is absent if the file does not have it. A file with one attribute and one label need
   not name them.
+
+  Args:
+    arrays: the arrays of `KEYS` and the vocabularies.
+    held: all keys of the file, for messages.
 
   Raises:
     DataError: a key is missing or has the wrong shape.
   """
   for key in ("node_off", "edge_off", "src", "dst", "x", "level"):
     if key not in arrays:
-      raise errors.DataError(f"key {key} is missing; the file holds: {', '.join(arrays) or 'none'}")
+      shown = ", ".join([*map(escaping.shown, held[:_SHOWN]), "..."][:len(held)])
+      raise errors.DataError(f"key {key} is missing; the file holds: {shown or 'none'}")
   x = arrays["x"]
   x = x[:, None] if x.ndim == 1 else x
   if x.ndim != 2:
