@@ -9,6 +9,7 @@ import pytest
 
 from tests.helpers import commands
 from tests.notebooks import execute as notebooks
+from tpugraphs_rank.collect import environment
 
 MAX_BYTES = 500_000  # Of a notebook with its outputs.
 
@@ -136,11 +137,13 @@ def test_rank_my_program(kernel):
   checks = """
 assert best["score"].is_monotonic_decreasing and len(best) > 50
 assert set(slowdown) == {"model", "random order"}
+assert has_jax == (folder / "tuned" / "tuned.hlo.pb").exists()
 """
-  notebook = notebooks.execute("rank_my_program", kernel, checks)
+  notebook = notebooks.execute("rank_my_program", kernel, checks, MEASUREMENTS=4)
   _assert_quiet(notebook)
   assert _figures(notebook) == 4
   assert "best 5 of" in _printed(notebook)
+  assert ("the search ended" if environment.is_ready() else "skipped") in _printed(notebook)
 
 
 def test_synthetic_graphs(kernel):
