@@ -90,6 +90,16 @@ def test_a_resumed_sweep_equals_an_uninterrupted_one(tmp_path, stop_at):
   assert _run(tmp_path / "parts", again) == whole and not again.begun
 
 
+def test_a_lock_that_a_killed_process_left_is_removed(tmp_path, monkeypatch):
+  monkeypatch.setattr(sweep, "_REMOVED_SECONDS", 0.01)
+  _run(tmp_path, Training(), 1)
+  left = tmp_path / "journal.log.lock54aa79d3.rename"
+  left.symlink_to(tmp_path / "journal.log")
+  others = {path.name for path in tmp_path.iterdir()} - {left.name}
+  _run(tmp_path, Training(), 2)
+  assert others <= {path.name for path in tmp_path.iterdir()} and not left.is_symlink()
+
+
 def test_two_processes_share_the_trials(tmp_path):
   barrier = threading.Barrier(2, timeout=60)
 

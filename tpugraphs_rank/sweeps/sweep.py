@@ -13,6 +13,7 @@ epoch.
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import glob
 import logging
 import pathlib
 import time
@@ -43,6 +44,8 @@ _STUDY = "sweep"
 _STARTUP_TRIALS = 5
 # If this many first trials all fail, the others would fail, too.
 _FAILURES = 3
+# After this time, a process that lives has removed a lock that it had renamed.
+_REMOVED_SECONDS = 1.0
 _State = optuna.trial.TrialState
 
 # Trains a run in a folder; yields each epoch, its metric (NaN: not validated) and whether the run
@@ -114,12 +117,27 @@ def _plain(config: run_config.RunConfig) -> dict[str, Any]:
           if field.metadata.get("hashed", True)}
 
 
+def _remove_left_locks(journal_file: pathlib.Path) -> None:
+  """Removes lock files that killed processes left.
+
+  Optuna renames a lock and then removes it. A process that lives removes it at once; what is still
+  there after a second is a killed one's.
+  """
+  pattern = glob.escape(journal_file.name) + ".lock*.rename"
+  left = list(journal_file.parent.glob(pattern))
+  if left:
+    time.sleep(_REMOVED_SECONDS)
+    for path in left:
+      path.unlink(missing_ok=True)
+
+
 def _study(folder: pathlib.Path, config: run_config.RunConfig, space: space_lib.Space,
            settings: Settings) -> optuna.Study:
   optuna.logging.set_verbosity(optuna.logging.ERROR)
   # A link as a lock works on network file systems, too.
   path = str(folder / "journal.log")
   try:
+    _remove_left_locks(folder / "journal.log")
     storage = optuna.storages.JournalStorage(journal.JournalFileBackend(
         path, journal.JournalFileSymlinkLock(path)))
     higher = validation_metrics.get(config.training.validation_metric).higher_is_better
