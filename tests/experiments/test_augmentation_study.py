@@ -151,7 +151,9 @@ def test_a_case_runs_once_and_is_tied_to_its_settings(tiny, tmp_path, monkeypatc
   monkeypatch.setattr(cases_lib, "_run_process", run)
   cases_lib.run_all(cases[:1], tmp_path, jobs=1)
   cases_lib.run_all(cases, tmp_path, jobs=2, at_a_time=2)
+  (tmp_path / ".cases7.json").write_text("[]")  # Left by a killed process.
   cases_lib.run_all(cases, tmp_path, jobs=2)
+  assert not list(tmp_path.glob(".cases*"))
   assert ran[0] == 1 and sorted(ran[1:]) == [1, 2, 2]
   rows, trainings = cases_lib.read(cases, tmp_path)
   assert len(rows) == len(trainings) == 6

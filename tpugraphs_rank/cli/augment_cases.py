@@ -273,6 +273,8 @@ def run_all(cases: Sequence[Mapping[str, Any]], output: pathlib.Path, jobs: int,
   Raises:
     TrainingError: a process failed; the finished cases are kept.
   """
+  for left in output.glob(".cases*.json"):  # By a killed process.
+    left.unlink(missing_ok=True)
   waiting = [case for case in cases if not is_done(output, case)]
   size = max(min(at_a_time, -(-len(waiting) // jobs)), 1)
   parts = [waiting[start:start + size] for start in range(0, len(waiting), size)]
