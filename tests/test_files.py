@@ -243,6 +243,26 @@ def test_large_and_special_files_are_not_read(tmp_path, monkeypatch):
     files.read_json(tmp_path / "pipe")
 
 
+def test_files_to_append_to_are_regular_files(tmp_path):
+  path = tmp_path / "log"
+  for text in (b"one", b"two"):
+    with files.open_to_append(path) as file:
+      file.write(text)
+  assert path.read_bytes() == b"onetwo"
+  for name, message in (("link", "symbolic link; remove it"), ("pipe", "not a regular file"),
+                        ("folder", "Is a directory"), ("no/log", "No such file")):
+    other = tmp_path / name
+    if name == "link":
+      other.symlink_to(path)
+    elif name == "pipe":
+      os.mkfifo(other)
+    elif name == "folder":
+      other.mkdir()
+    with pytest.raises(errors.OutputError, match=message):
+      files.open_to_append(other)
+  assert path.read_bytes() == b"onetwo"
+
+
 @given(strategies.recursive(
     strategies.none() | strategies.booleans() | strategies.integers() | strategies.text()
     | strategies.floats(allow_nan=False, allow_infinity=False),

@@ -93,6 +93,20 @@ def test_a_damaged_lock_file(tmp_path):
         pass
 
 
+def test_a_lock_is_neither_a_link_nor_a_pipe(tmp_path):
+  (tmp_path / "mine").write_text("precious")
+  lock = tmp_path / "folder" / folder_locks.NAME
+  lock.parent.mkdir()
+  for make in (lambda: lock.symlink_to(tmp_path / "mine"), lambda: lock.symlink_to("nothing"),
+               lambda: os.mkfifo(lock)):
+    make()
+    with pytest.raises(errors.OutputError, match=r"\.lock: it is (a symbolic link|not a regular)"):
+      with folder_locks.hold(lock.parent):
+        pass
+    lock.unlink()
+  assert (tmp_path / "mine").read_text() == "precious" and not list(lock.parent.iterdir())
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
   (tmp_path / "file").touch()
   with pytest.raises(errors.OutputError, match="cannot write .*file.*a file is where a folder"):

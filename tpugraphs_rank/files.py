@@ -197,6 +197,31 @@ def check_output(path: PathLike) -> None:
     raise output_error(path, error) from error
 
 
+def open_to_append(path: PathLike) -> BinaryIO:
+  """Opens a file for appending and reading; creates it if it does not exist.
+
+  For locks and logs in folders that may come from anywhere: a link could lead to a file outside the
+  folder, and opening a pipe would wait for another process. Both are refused.
+
+  Raises:
+    OutputError: it is a link or no regular file, or cannot be written.
+  """
+  path = pathlib.Path(path)
+  flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+  for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
+    flags |= getattr(os, name, 0)
+  try:
+    handle = os.open(path, flags, 0o666)
+  except OSError as error:
+    if error.errno == errno.ELOOP:
+      raise errors.OutputError(f"cannot write {path}: it is a symbolic link; remove it") from error
+    raise output_error(path, error) from error
+  if not stat.S_ISREG(os.fstat(handle).st_mode):
+    os.close(handle)
+    raise errors.OutputError(f"cannot write {path}: it is not a regular file; remove it")
+  return os.fdopen(handle, "a+b")
+
+
 def output_error(path: PathLike, error: OSError) -> errors.OutputError:
   """The typed error for a failure to write: what is wrong with the output, and the remedy."""
   return errors.OutputError(f"cannot write {path}: {_problem(pathlib.Path(path), error)}")

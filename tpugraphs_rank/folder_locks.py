@@ -66,7 +66,7 @@ def _acquire(folder: pathlib.Path, wait: bool) -> BinaryIO:
   logged = False
   while True:
     folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / NAME, "ab+")
+    file = files.open_to_append(folder / NAME)
     try:
       if _lock(file, folder):
         file.truncate(0)

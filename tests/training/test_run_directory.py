@@ -149,6 +149,21 @@ def test_log_messages_are_appended_to_the_log(opened):
   assert [line.split(" ", 2)[2] for line in lines] == ["INFO line 1", "INFO line 2"]
 
 
+def test_a_log_that_is_a_link_is_refused_and_a_full_disk_loses_messages_only(
+    opened, tmp_path, monkeypatch, capsys):
+  log = opened / "train.log"
+  log.unlink(missing_ok=True)
+  log.symlink_to(tmp_path / "elsewhere.log")
+  with pytest.raises(errors.OutputError, match="train.log: it is a symbolic link"):
+    with opened.logging():
+      pass
+  assert not (tmp_path / "elsewhere.log").exists()
+  monkeypatch.setattr(files, "open_to_append", lambda _: open("/dev/full", "wb"))
+  with opened.logging():
+    logging.getLogger("tpugraphs_rank").info("nobody reads this")
+  assert capsys.readouterr().err == ""
+
+
 def test_the_recorded_command_contains_no_folder(monkeypatch):
   monkeypatch.setattr("sys.argv", ["/home/me/bin/tool", "--x", "1"])
   assert not run_directory.environment()["command"].startswith("/")

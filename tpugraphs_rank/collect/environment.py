@@ -178,7 +178,7 @@ def _link_package(where: pathlib.Path) -> None:
 def _lock(where: pathlib.Path) -> Iterator[None]:
   """Holds the lock of an environment; the system releases it when this process ends."""
   import fcntl  # Not on Windows, where the collector does not run.
-  with open(f"{where}.lock", "ab") as file:
+  with files.open_to_append(f"{where}.lock") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

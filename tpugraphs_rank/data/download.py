@@ -413,7 +413,7 @@ def _bar(description: str) -> Iterator[transfer.Progress]:
 def _locked(path: pathlib.Path, stop: threading.Event) -> Iterator[None]:
   """Waits for a lock and holds it. The system releases it when the process ends."""
   with transfer.writing(path):
-    file = open(path, "ab")
+    file = files.open_to_append(path)
   with file:
     logged = False
     while True:

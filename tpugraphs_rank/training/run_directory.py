@@ -265,7 +265,7 @@ class RunDirectory:
   def logging(self) -> Iterator[None]:
     """Appends the library's log messages to train.log during the block."""
     self._check_writable()
-    handler = logging.FileHandler(self / "train.log", encoding="utf-8")
+    handler = _Log(io.TextIOWrapper(files.open_to_append(self / "train.log"), "utf-8"))
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("tpugraphs_rank")
     level = logger.level
@@ -277,6 +277,19 @@ class RunDirectory:
       logger.removeHandler(handler)
       logger.setLevel(level)
       handler.close()
+
+
+class _Log(logging.StreamHandler[io.TextIOWrapper]):
+  """A handler of a file. Messages that cannot be written are dropped, as on a full disk."""
+
+  def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (of `logging`)
+    del record
+
+  def close(self) -> None:
+    """Closes the file."""
+    with contextlib.suppress(OSError):
+      self.stream.close()
+    super().close()
 
 
 def _read(path: pathlib.Path) -> Any:
