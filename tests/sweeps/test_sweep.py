@@ -90,13 +90,15 @@ def test_a_resumed_sweep_equals_an_uninterrupted_one(tmp_path, stop_at):
   assert _run(tmp_path / "parts", again) == whole and not again.begun
 
 
-def test_a_lock_that_a_killed_process_left_is_removed(tmp_path, monkeypatch):
+def test_locks_that_a_killed_process_left_are_removed(tmp_path, monkeypatch):
   monkeypatch.setattr(sweep, "_REMOVED_SECONDS", 0.01)
   _run(tmp_path, Training(), 1)
   left = tmp_path / "journal.log.lock54aa79d3.rename"
   left.symlink_to(tmp_path / "journal.log")
   others = {path.name for path in tmp_path.iterdir()} - {left.name}
+  (tmp_path / "trials" / "0000" / ".lock").touch()
   _run(tmp_path, Training(), 2)
+  assert not list(tmp_path.rglob(".lock"))
   assert others <= {path.name for path in tmp_path.iterdir()} and not left.is_symlink()
 
 

@@ -131,8 +131,8 @@ class Program:
 
   def _refuse(self, what: str) -> None:
     raise errors.LimitError(
-        f"{self._source} {what} once its loops are unrolled; limit the iterations of each loop "
-        "(--max_iterations), or allow more nodes (--max_nodes)")
+        f"{self._source} {what} once its calls and loops are expanded; limit the "
+        "iterations of each loop (--max_iterations), or allow more nodes (--max_nodes)")
 
   def _inline(self, position: int, arguments: Sequence[Value], path: str, depth: int) -> Value:
     """Runs a computation; gives the value of its root."""

@@ -152,6 +152,12 @@ def _study(folder: pathlib.Path, config: run_config.RunConfig, space: space_lib.
   except (ValueError, KeyError, TypeError, AssertionError) as error:
     raise errors.RunDirectoryError(
         f"{path} is damaged: {error}; restore it, or choose another folder") from error
+  for trial in study.get_trials(deepcopy=False):
+    trial_folder = _folder(folder, trial.number)
+    if trial.state.is_finished() and (trial_folder / folder_locks.NAME).exists():
+      # By a process that was killed between the end of its trial and the release.
+      with contextlib.suppress(errors.RunDirectoryError), folder_locks.hold(trial_folder):
+        pass
   base = space.parameters_of(config)
   if base and not study.get_trials(deepcopy=False):
     study.enqueue_trial(base, skip_if_exists=True)
