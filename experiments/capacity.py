@@ -3,8 +3,9 @@
   python -m experiments.capacity
   python -m experiments.capacity --times 1,10,100 --workers 1,16,256
 
-Reads the costs in results/benchmark.json and the CPU efficiencies in results/scaling.json, prints a
-table, and writes results/capacity.json. The model, in CPU seconds of one core:
+Reads the costs in results/benchmark.json and results/recipes.json, and the CPU efficiencies in
+results/scaling.json; prints a table, and writes results/capacity.json. The model, in CPU seconds of
+one core:
 
   packing     configurations x configurable nodes x CPU seconds of one configurable node's layout,
               the mean of the largest public shapes (a tile counts as one and a third of a node)
@@ -15,7 +16,7 @@ table, and writes results/capacity.json. The model, in CPU seconds of one core:
 
   hours(w) = start + CPU hours / (w x efficiency)
 
-No more workers help than there are programs, or, in training, lists in a step.
+No more workers help than there are programs, or, in training, lists in a step of the recipe.
 """
 
 import json
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from tpugraphs_rank import files
+from tpugraphs_rank import recipes
 from tpugraphs_rank import run_config
 from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
@@ -82,7 +84,7 @@ class Costs(NamedTuple):
 
 
 def costs_of(benchmark: dict[str, Any]) -> Costs:
-  """The costs in results/benchmark.json."""
+  """The costs in results/benchmark.json, with the `recipes` of results/recipes.json."""
   shapes = benchmark["packing"]["shapes"]
   mean = lambda values: sum(values) / len(values)
   rate = {row["configurations"]: row["nodes"] * row["per_cpu_s"] for row in benchmark["memory"]}
@@ -102,6 +104,12 @@ def public_data(benchmark: dict[str, Any]) -> list[Data]:
   nodes = {row["recipe"]: row["nodes"] for row in benchmark["recipes"]}
   return [Data(name, sum(count or 0 for count in registry.get_collection(name).splits.values()),
                samples, nodes[name]) for name, samples in _SAMPLES.items()]
+
+
+def lists_of_a_step(data: Data) -> int:
+  """The number of lists in a training step of a collection's recipe."""
+  recipe = recipes.read(data.name.replace(":", "_"))
+  return recipe.get("batch", {}).get("batch_size", run_config.BatchConfig().batch_size)
 
 
 def cpu_hours(data: Data, costs: Costs, job: str, configurable: float) -> float:
@@ -160,9 +168,8 @@ def plan(benchmark: dict[str, Any], scaling: dict[str, Any], times: int, workers
   rows = []
   for job in JOBS:
     measured = most_workers["predicting" if job == "prediction" else "packing"]
-    lists = run_config.BatchConfig().batch_size
     cpu = [times * cpu_hours(one, costs, job, configurable) for one in data]
-    most = [lists if job == "training" else times * one.programs for one in data]
+    most = [lists_of_a_step(one) if job == "training" else times * one.programs for one in data]
     # CPU seconds, because other programs on the machine influence them less.
     efficiency = min(measured["cpu_efficiency"] or 1.0, 1.0)
     rows.append({
@@ -180,8 +187,10 @@ def table(results: dict[str, Any]) -> str:
   counts = list(results["plan"][0]["hours"])
   shown = lambda value: f"{value:,.1f} h" if value >= 0.1 else f"{60 * value:.1f} min"
   return tables.markdown(
-      ["job", "size", "CPU hours", *(f"{count} worker{'s' * (count != '1')}" for count in counts)],
+      ["job", "size", "CPU hours", "packed",
+       *(f"{count} worker{'s' * (count != '1')}" for count in counts)],
       [[row["job"], f"{row['times']} x TpuGraphs", f"{row['cpu_hours']:,.1f}",
+        "" if row["packed_gb"] is None else f"{row['packed_gb']:,.0f} GB",
         *(shown(row["hours"][count]) for count in counts)] for row in results["plan"]])
 
 
@@ -191,8 +200,8 @@ def define_flags() -> None:
   flags.DEFINE_list("workers", ["1", "16", "64", "256"], "Numbers of workers of one core.")
   flags.DEFINE_float("configurable", 0.1, "Share of a program's nodes that are configurable. The "
                      "largest public programs have 0.06 and 0.15.", 0.0, 1.0)
-  flags.DEFINE_string("results", "results", "Folder of benchmark.json and scaling.json, and of "
-                      "capacity.json, which is written.")
+  flags.DEFINE_string("results", "results", "Folder of benchmark.json, recipes.json and "
+                      "scaling.json, and of capacity.json, which is written.")
 
 
 def main(argv: list[str]) -> None:
@@ -200,7 +209,8 @@ def main(argv: list[str]) -> None:
   values = flags.FLAGS
   from tpugraphs_rank.training import run_directory
   folder = pathlib.Path(values.results)
-  benchmark = files.read_json(folder / "benchmark.json")
+  benchmark = {**files.read_json(folder / "benchmark.json"),
+               "recipes": files.read_json(folder / "recipes.json")["recipes"]}
   scaling = files.read_json(folder / "scaling.json")
   workers = [int(count) for count in values.workers]
   results = {
