@@ -2,6 +2,10 @@
 
 Most change one part of a sound file and keep the rest, so that the damage reaches the code behind
 the first checks. Every mutator takes the bytes of a sound file and a generator of random numbers.
+
+They are the project's own, because general fuzzers change bytes: almost all such changes of a zip
+archive or of a file with checksums fail in the first check. Invariants of parsers are tested with
+Hypothesis elsewhere.
 """
 
 from collections.abc import Callable
