@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import subprocess
+import time
 
 import pytest
 
@@ -114,10 +115,39 @@ def test_loops_of_unknown_and_of_noted_length():
     _convert(noted, max_nodes=5)
 
 
+@pytest.mark.parametrize("levels", [15, 24])
+def test_calls_in_calls_do_not_take_long(levels):
+  """Each computation calls the next one twice."""
+  lines = ["HloModule calls", "last {", "  ROOT p = f32[8] parameter(0)", "}"]
+  lines[2:3] = ["  p = f32[8] parameter(0)", "  ROOT m = f32[8] multiply(p, p)"]
+  called = "last"
+  for level in range(levels):
+    lines += [f"level{level} {{", "  p = f32[8] parameter(0)",
+              f"  a = f32[8] call(p), to_apply={called}",
+              f"  ROOT b = f32[8] call(a), to_apply={called}", "}"]
+    called = f"level{level}"
+  lines += ["ENTRY main {", "  p = f32[8] parameter(0)",
+            f"  ROOT r = f32[8] call(p), to_apply={called}", "}"]
+  start = time.process_time()
+  with pytest.raises(errors.LimitError, match="more than 20,000 operations.*--max_nodes"):
+    _convert("\n".join(lines))
+  assert time.process_time() - start < 8  # Two seconds, with room for a busy machine.
+
+
+def test_large_programs_may_have_more_nodes():
+  module = hlo_pb2.HloModuleProto()
+  for count, limit in ((1, 20_000), (400, 20_000), (1_000, 50_000), (10_000, 200_000)):
+    module.Clear()
+    computation = module.computations.add()
+    for _ in range(count):
+      computation.instructions.add()
+    assert converting._node_limit(module) == limit
+
+
 def test_an_endless_loop_is_an_error():
   endless = LOOP.replace("START", "1").replace("j = s32[] call(i), to_apply=next",
                                                "j = s32[] copy(i)")
-  with pytest.raises(errors.LimitError, match="more than 100 operations once its loops"):
+  with pytest.raises(errors.LimitError, match="more than 100 operations once its calls"):
     _convert(endless, max_nodes=100)
   # Even if the loop does nothing.
   nothing = endless.replace("y = f32[8] multiply(x, x)", "y = f32[8] bitcast(x)").replace(

@@ -40,6 +40,8 @@ _COLLECTIVES = {
     "all-reduce": et_def_pb2.ALL_REDUCE, "all-gather": et_def_pb2.ALL_GATHER,
     "reduce-scatter": et_def_pb2.REDUCE_SCATTER, "all-to-all": et_def_pb2.ALL_TO_ALL,
     "ragged-all-to-all": et_def_pb2.ALL_TO_ALL, "collective-broadcast": et_def_pb2.BROADCAST}
+# Nodes of a rank, unless a user allows more.
+_SMALL_LIMIT, _NODES_PER_INSTRUCTION, _LARGE_LIMIT = 20_000, 50, 200_000
 _MEMORY = {"load": node_kinds.MEM_LOAD, "store": node_kinds.MEM_STORE}
 
 
@@ -52,14 +54,15 @@ class Settings:
     topology: sizes of the network's dimensions, the first one varying fastest; empty: one
       dimension. Their product is the number of ranks.
     fusions: "whole": a fusion is a node; "open": its instructions are.
-    max_nodes: of one rank.
+    max_nodes: of one rank. None: 20,000, or 50 for each instruction of the program if that is
+      more, at most 200,000.
     max_iterations: of each loop; further ones are left out. 0: all.
   """
 
   ranks: int | None = None
   topology: tuple[int, ...] = ()
   fusions: str = hlo_program.WHOLE
-  max_nodes: int = 200_000
+  max_nodes: int | None = None
   max_iterations: int = 0
 
   def __post_init__(self):
@@ -72,7 +75,7 @@ class Settings:
           "numbers, such as 4,2")
     if self.fusions not in (hlo_program.WHOLE, hlo_program.OPEN):
       raise errors.ConfigError(f"fusions is {self.fusions!r}; expected whole or open")
-    if self.max_nodes < 1 or self.max_iterations < 0:
+    if (self.max_nodes is not None and self.max_nodes < 1) or self.max_iterations < 0:
       raise errors.ConfigError(
           f"max_nodes is {self.max_nodes} and max_iterations {self.max_iterations}; expected a "
           "positive number, and 0 or a positive number")
@@ -196,8 +199,9 @@ def convert(module: hlo_pb2.HloModuleProto, source: str, settings: Settings = Se
         f"{source} runs on {world.ranks:,} ranks, but the topology "
         f"{','.join(map(str, settings.topology))} has {math.prod(settings.topology):,}; expected "
         "sizes whose product is the number of ranks; correct --topology")
-  program = hlo_program.Program(module, world, source, settings.fusions, settings.max_nodes,
-                                settings.max_iterations)
+  program = hlo_program.Program(
+      module, world, source, settings.fusions, settings.max_nodes or _node_limit(module),
+      settings.max_iterations)
   operations = program.operations
   if not operations:
     raise errors.DataError(f"{source} has no instruction that costs anything; expected "
@@ -208,6 +212,15 @@ def convert(module: hlo_pb2.HloModuleProto, source: str, settings: Settings = Se
   return Workload(source, world, operations, _named_groups(operations, world, settings.topology),
                   program.notes, unpartitioned,
                   world.ranks > 1 and not communicates and not unpartitioned, settings)
+
+
+def _node_limit(module: hlo_pb2.HloModuleProto) -> int:
+  """The largest number of nodes of a program unless a user allows more; see `Settings`.
+
+  Calls in calls can double the nodes with every few instructions.
+  """
+  instructions = sum(len(computation.instructions) for computation in module.computations)
+  return min(max(_SMALL_LIMIT, _NODES_PER_INSTRUCTION * instructions), _LARGE_LIMIT)
 
 
 def _named_groups(operations: Sequence[hlo_program.Operation], world: hlo_groups.World,

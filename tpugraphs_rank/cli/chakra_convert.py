@@ -57,8 +57,9 @@ def define_flags() -> None:
                     "or each of its instructions is.")
   flags.DEFINE_integer("max_iterations", default.max_iterations, "The largest number of iterations "
                        "of a loop; further ones are left out. 0: all.", lower_bound=0)
-  flags.DEFINE_integer("max_nodes", default.max_nodes, "The largest number of nodes of a rank.",
-                       lower_bound=1)
+  flags.DEFINE_integer("max_nodes", default.max_nodes, "The largest number of nodes of a rank. "
+                       "Default: 20,000, or 50 for each instruction of the program if that is "
+                       "more, at most 200,000.", lower_bound=1)
   flags.DEFINE_bool("compress", False, "Compress the traces with gzip.")
   flags.DEFINE_enum("format", "et", ["et", "json"], "The binary form, or the JSON form of the "
                     "reference jsonizer.")
