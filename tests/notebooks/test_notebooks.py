@@ -137,7 +137,7 @@ def test_rank_my_program(kernel):
   checks = """
 assert best["score"].is_monotonic_decreasing and len(best) > 50
 assert set(slowdown) == {"model", "random order"}
-assert has_jax == (folder / "tuned" / "tuned.hlo.pb").exists()
+assert has_jax == (folder / "tuned" / "tuned.json").exists()
 """
   notebook = notebooks.execute("rank_my_program", kernel, checks, MEASUREMENTS=4)
   _assert_quiet(notebook)
