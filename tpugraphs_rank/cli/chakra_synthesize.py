@@ -195,10 +195,9 @@ def _remove_other_comparison(output: pathlib.Path, synthetic: dags.Dags) -> None
     same = np.array_equal(before.wl, synthetic.wl) and np.array_equal(before.x, synthetic.x)
   except errors.TpuGraphsRankError:
     same = False
-  if not same:
-    if outputs.remove_comparison(output / "comparison"):
-      _log.warning("removed the files of `chakra compare` in %s, which are about the graphs of an "
-                   "earlier call", output / "comparison")
+  if not same and outputs.remove_comparison(output / "comparison"):
+    _log.warning("removed the files of `chakra compare` in %s, which are about the graphs of an "
+                 "earlier call", output / "comparison")
 
 
 def _warn_of_sizes(nodes: tuple[int, int] | None, sizes: np.ndarray) -> None:

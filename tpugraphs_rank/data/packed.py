@@ -328,13 +328,11 @@ class _Locks:
     path = folder / ".lock"
     try:
       path.parent.mkdir(parents=True, exist_ok=True)
-      self._file = files.open_to_append(path)
-    except errors.OutputError:
-      raise
     except OSError as error:
       raise errors.OutputError(
           f"cannot write {path}: {error.strerror or error}; choose a folder that you can "
           "write to with --output") from error
+    self._file = files.open_to_append(path)
 
   def close(self) -> None:
     """Releases all locks."""

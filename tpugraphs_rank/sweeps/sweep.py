@@ -13,7 +13,6 @@ epoch.
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
-import glob
 import logging
 import pathlib
 import time
@@ -123,8 +122,7 @@ def _remove_left_locks(journal_file: pathlib.Path) -> None:
   Optuna renames a lock and then removes it. A process that lives removes it at once; what is still
   there after a second is a killed one's.
   """
-  pattern = glob.escape(journal_file.name) + ".lock*.rename"
-  left = list(journal_file.parent.glob(pattern))
+  left = list(journal_file.parent.glob(f"{journal_file.name}.lock*.rename"))
   if left:
     time.sleep(_REMOVED_SECONDS)
     for path in left:
@@ -152,14 +150,15 @@ def _study(folder: pathlib.Path, config: run_config.RunConfig, space: space_lib.
   except (ValueError, KeyError, TypeError, AssertionError) as error:
     raise errors.RunDirectoryError(
         f"{path} is damaged: {error}; restore it, or choose another folder") from error
-  for trial in study.get_trials(deepcopy=False):
+  trials = study.get_trials(deepcopy=False)
+  for trial in trials:
     trial_folder = _folder(folder, trial.number)
     if trial.state.is_finished() and (trial_folder / folder_locks.NAME).exists():
       # By a process that was killed between the end of its trial and the release.
       with contextlib.suppress(errors.RunDirectoryError), folder_locks.hold(trial_folder):
         pass
   base = space.parameters_of(config)
-  if base and not study.get_trials(deepcopy=False):
+  if base and not trials:
     study.enqueue_trial(base, skip_if_exists=True)
   return study
 

@@ -5,9 +5,10 @@ line. It is passed over, and the next line replaces it. Nothing else may be dama
 """
 
 from collections.abc import Iterator, Mapping
+import io
 import json
 import pathlib
-from typing import Any
+from typing import Any, BinaryIO
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -27,21 +28,30 @@ def append(path: pathlib.Path, line: Mapping[str, Any]) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-      file.seek(0)
-      content = file.read()
-      complete = content.rfind(_END) + 1
-      last = content[complete:]
-      place = f"{path}, line {len(content.split(_END))}"
-      if last and _parsed(last, place, may_be_incomplete=True) is None:
-        file.truncate(complete)
-      elif last:
-        file.write(_END)
+      if not _is_complete(file):
+        file.seek(0)
+        content = file.read()
+        complete = content.rfind(_END) + 1
+        place = f"{path}, line {len(content.split(_END))}"
+        if _parsed(content[complete:], place, may_be_incomplete=True) is None:
+          file.truncate(complete)
+        else:
+          file.write(_END)
       file.write(text)
       file.flush()
   except OSError as error:
     if isinstance(error, errors.TpuGraphsRankError):
       raise
     raise files.output_error(path, error) from error
+
+
+def _is_complete(file: BinaryIO) -> bool:
+  """Whether the last line has an end, or there is none."""
+  size = file.seek(0, io.SEEK_END)
+  if not size:
+    return True
+  file.seek(size - 1)
+  return file.read(1) == _END
 
 
 def lines(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:

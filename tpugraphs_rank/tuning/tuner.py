@@ -96,13 +96,15 @@ class Tuner:
         measurement, gain = _of_line(line, place, space)
         if gain is not None:
           self._gains[len(self.history)] = gain
-        self._add(measurement)
+        self.history.append(measurement)
+      self._update_known()
 
   @property
   def best(self) -> Measurement | None:
     """The fastest measurement relative to the default; None before the first."""
+    reference = self._reference()
     usable = [one for one in self.history if math.isfinite(one.seconds)]
-    return min(usable, key=self._relative, default=None)
+    return min(usable, key=lambda one: _relative(one, reference), default=None)
 
   @property
   def expected_gain(self) -> float:
@@ -225,15 +227,15 @@ class Tuner:
                               None if notes is None else dict(notes))
     if self._journal is not None:
       journal_lib.append(self._journal, _line(measurement, self._gains.get(len(self.history))))
-    self._add(measurement)
-
-  def _add(self, measurement: Measurement) -> None:
     self.history.append(measurement)
-    # All of them: what they are relative to may have changed.
+    self._update_known()
+
+  def _update_known(self) -> None:
+    """Computes all relative times again: what they are relative to may have changed."""
     reference = self._reference()
     times: dict[Configuration, list[float]] = {}
     for one in self.history:
-      relative = one.seconds / (one.default_seconds or reference)
+      relative = _relative(one, reference)
       times.setdefault(one.configuration, []).extend(
           [relative] if math.isfinite(relative) else [])
     self._known = {one: float(np.mean(each)) if each else math.inf for one, each in times.items()}
@@ -243,10 +245,6 @@ class Tuner:
     finite = [one for one in self.history if math.isfinite(one.seconds)]
     default = [one.seconds for one in finite if one.configuration == self._space.default]
     return default[0] if default else min((one.seconds for one in finite), default=1.0)
-
-  def _relative(self, measurement: Measurement) -> float:
-    """A time relative to the default's."""
-    return measurement.seconds / (measurement.default_seconds or self._reference())
 
   def _inputs(self, measured: Sequence[Configuration], candidates: Sequence[Configuration]
               ) -> tuple[np.ndarray, np.ndarray]:
@@ -288,6 +286,11 @@ def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -
   z = (mean - best) / deviation
   density = np.exp(-z ** 2 / 2) / math.sqrt(2 * math.pi)
   return (mean - best) * special.ndtr(z) + deviation * density
+
+
+def _relative(measurement: Measurement, reference: float) -> float:
+  """A time relative to the default's; the reference counts if that was not measured with it."""
+  return measurement.seconds / (measurement.default_seconds or reference)
 
 
 def _check_notes(notes: Any) -> None:
