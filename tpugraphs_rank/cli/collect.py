@@ -8,11 +8,14 @@ from typing import Any
 from absl import flags
 
 from tpugraphs_rank import commands
+from tpugraphs_rank import errors
 from tpugraphs_rank.cli import featurize
 from tpugraphs_rank.cli import help_text
 from tpugraphs_rank.collect import environment
 from tpugraphs_rank.collect.common import assemble_synthetic
+from tpugraphs_rank.collect.common import extending
 from tpugraphs_rank.collect.common import flags as collector_flags
+from tpugraphs_rank.collect.common import graph_files
 from tpugraphs_rank.collect.layout import assemble as assemble_layout
 from tpugraphs_rank.collect.tile import assemble as assemble_tile
 
@@ -64,7 +67,8 @@ def collector_arguments(kind: str, values: flags.FlagValues, left_out: Sequence[
 
 
 def collect(kind: str, output: pathlib.Path, arguments: Sequence[str], name: str,
-            synthetic: bool, passes: int = 2, split_seed: int = 0) -> dict[str, Any]:
+            synthetic: bool, passes: int = 2, split_seed: int = 0, extend: str | None = None
+            ) -> dict[str, Any]:
   """Measures, featurizes and assembles: from a catalogue or a file of programs to a collection.
 
   The folder `output` gets `measured/`, `npz/` and `collection/`, which holds `collection.json`.
@@ -77,6 +81,7 @@ def collect(kind: str, output: pathlib.Path, arguments: Sequence[str], name: str
     synthetic: whether synthetic programs are measured, not those of the catalogue.
     passes: number of passes.
     split_seed: seed of the splits (tiles of the catalogue only).
+    extend: a collection whose graphs the new one holds as well (not with synthetic programs).
 
   Returns:
     The contents of the collection's `measurement.json`.
@@ -86,6 +91,10 @@ def collect(kind: str, output: pathlib.Path, arguments: Sequence[str], name: str
     DataError: nothing passes the quality gates.
   """
   measured, npz, collection = output / "measured", output / "npz", output / "collection"
+  earlier = extending.Earlier()
+  if extend:
+    keys = graph_files.TILE_KEYS if kind == "tile" else graph_files.LAYOUT_KEYS
+    earlier = extending.read(extend, kind, keys)
   environment.run(f"tpugraphs_rank.collect.{kind}", "--output", str(measured.absolute()),
                   *arguments)
   suffix = ".pb" if kind == "tile" else ""
@@ -94,8 +103,8 @@ def collect(kind: str, output: pathlib.Path, arguments: Sequence[str], name: str
   if synthetic:
     return assemble_synthetic.assemble(measured, npz, collection, name)
   if kind == "tile":
-    return assemble_tile.assemble(measured, npz, collection, name, split_seed)
-  return assemble_layout.assemble(measured, npz, collection, name)
+    return assemble_tile.assemble(measured, npz, collection, name, split_seed, earlier)
+  return assemble_layout.assemble(measured, npz, collection, name, earlier)
 
 
 def locks() -> pathlib.Path | None:
@@ -124,10 +133,13 @@ def run(kind: str, default_name: str, values: flags.FlagValues) -> None:
     _measure_part(kind, output, [*collector_arguments(kind, values), *wait])
     return
   synthetic = bool(values.synthetic)
+  if synthetic and values.extend:
+    raise errors.ConfigError("--synthetic and --extend exclude each other: only measurements of the "
+                             "catalogue extend a collection")
   name = values.name or (f"{kind}:synthetic" if synthetic else default_name)
   measurement = collect(
       kind, output, collector_arguments(kind, values), name, synthetic, values.passes or 2,
-      values.split_seed if kind == "tile" else 0)
+      values.split_seed if kind == "tile" else 0, values.extend)
   print(summary(measurement, "kernels" if kind == "tile" else "programs"))
   print(f"collection: {output / 'collection' / 'collection.json'}")
 
@@ -156,6 +168,8 @@ def define_flags_of(kind: str, default_name: str) -> None:
   flags.DEFINE_string("output", None, "Folder of the results.", required=True)
   flags.DEFINE_string("name", None, f"Name of the collection. Default: {default_name}, or "
                       f"{kind}:synthetic.")
+  flags.DEFINE_string("extend", None, "A measured collection, by name or path, whose graphs the new "
+                      "one holds as well, each in its split.")
   if kind == "tile":
     flags.DEFINE_integer("split_seed", 0, "Seed of the splits.")
   define_collector_flags([kind])

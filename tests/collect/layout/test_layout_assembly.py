@@ -13,6 +13,7 @@ import pytest
 from tests.collect.layout import small_layouts
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import extending
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
 from tpugraphs_rank.collect.common import plans
@@ -148,12 +149,13 @@ def test_failed_unfinished_and_defaultless_programs_are_reported(tmp_path: pathl
   assert not report["programs"] and not list(tmp_path.rglob("*.pb"))
 
 
-def _collected(folder: pathlib.Path, stems: list[str], flat: str = "") -> None:
+def _collected(folder: pathlib.Path, stems: list[str], flat: str = "", first_rows: int = 8
+               ) -> None:
   """Writes and featurizes both passes of some programs; the runtimes of `flat` are noise."""
   for stem in stems:
     for number in (1, 2):
       _store(folder, stem, number, step_ns=0 if stem == flat else 1000,
-             rows=8 + 2 * stems.index(stem))
+             rows=first_rows + 2 * stems.index(stem))
   report = raw.write(folder, stems, 2)
   report.update(machine=protocol.machine(), versions={}, seed=0, protocol={})
   files.write_json(folder / "report.json", report)
@@ -355,3 +357,19 @@ def test_no_program_is_started_after_the_time_is_used_up(
   stems = [program.stem for program in catalogue.programs(["encoder", "mixer", "lstm"])][:3]
   collect.run(tmp_path, stems, 2, [], 50, 60)
   assert len(measured()) == 4
+
+
+def test_a_collection_that_extends_another(tmp_path: pathlib.Path) -> None:
+  _collected(tmp_path / "first", [UNET, ENCODER])
+  assemble.assemble(tmp_path / "first", tmp_path / "first" / "npz", tmp_path / "old", "layout:a:b")
+  earlier = extending.read(str(tmp_path / "old"), "layout", graph_files.LAYOUT_KEYS)
+  _collected(tmp_path / "second", ["resnet.2x32x16x2.forward", "lstm.64x6x96.forward",
+                                   BOTTLENECK], first_rows=20)
+  measurement = assemble.assemble(
+      tmp_path / "second", tmp_path / "second" / "npz", tmp_path / "both", "layout:a:c", earlier)
+  splits = {path.stem: path.parent.name for path in (tmp_path / "both" / "npz").glob("*/*.npz")}
+  assert splits == {ENCODER: "train", UNET: "test", "resnet.2x32x16x2.forward": "train",
+                    "lstm.64x6x96.forward": "train", BOTTLENECK: "valid"}
+  assert [entry["measured"] for entry in measurement["extends"]] == [sorted([UNET, ENCODER])]
+  assert len(measurement["measured"]) == measurement["all_measured"]["programs"] == 3
+  assert measurement["families"]["unet"]["programs"] == 1

@@ -40,13 +40,16 @@ def test_every_prefix_contains_all_families_equally() -> None:
       program.family for program in catalogue.programs(seed=4)[:families]]
 
 
-def test_every_kind_of_model_is_trained_on_and_tested_on() -> None:
+def test_every_kind_of_model_is_trained_on_and_held_out() -> None:
   splits: dict[str, set[str]] = {}
   for family in catalogue.FAMILIES.values():
     assert family.split in graph_files.SPLITS
     splits.setdefault(family.group, set()).add(family.split)
   for group, held in splits.items():
-    assert {"train", "test"} <= held, group
+    assert "train" in held and len(held) > 1, group
+  # Groups that were added later have no test families, so that test results remain comparable.
+  tested = {group for group, held in splits.items() if "test" in held}
+  assert tested == {"convolution", "attention", "dense", "recurrent", "graph"}
 
 
 def test_every_family_has_both_modes() -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import extending
+from tpugraphs_rank.collect.common import graph_files
 from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.common import protocol
 from tpugraphs_rank.collect.tile import assemble
@@ -181,6 +183,49 @@ def test_assembly(tmp_path: pathlib.Path) -> None:
   assert left == set(STEMS[:4] + STEMS[6:])  # Nothing is left of the first.
   again = (output / "npz" / "test" / f"{STEMS[6]}.npz").relative_to(output)
   assert (output / again).read_bytes() == first[again]  # The same arrays give the same bytes.
+
+
+def test_a_collection_that_extends_another(tmp_path: pathlib.Path) -> None:
+  first, second, both = tmp_path / "first", tmp_path / "second", tmp_path / "both"
+  _collected(first, STEMS[:6])
+  first_measurement = assemble.assemble(first, first / "npz", first / "bundle", "tile:mine", seed=0)
+  earlier = extending.read(str(first / "bundle"), "tile", graph_files.TILE_KEYS)
+  # The same shapes in another element type, which must follow their shape, and a new group.
+  more = [stem.replace("f32", "bf16") for stem in STEMS[:3]] + STEMS[6:]
+  _collected(second, more)
+  measurement = assemble.assemble(
+      second, second / "npz", both, "tile:ours", seed=1, earlier=earlier)
+  homes = {path.stem: path.parent.name for path in both.rglob("*.npz")}
+  old = {path.stem: path.parent.name for path in (first / "bundle").rglob("*.npz")}
+  assert set(homes) == {*STEMS, *more} and homes.items() >= old.items()
+  for stem in STEMS[:3]:
+    assert homes[stem.replace("f32", "bf16")] == old[stem]
+  assert measurement["measured"] == sorted(more)
+  (part,) = measurement["extends"]
+  assert part["measured"] == sorted(STEMS[:6])
+  assert part["gates"] == first_measurement["gates"]
+  assert sum(split["kernels"] for split in measurement["splits"].values()) == 12
+  assert measurement["all_measured"]["kernels"] == len(more)
+
+  again = extending.read(str(both), "tile", graph_files.TILE_KEYS)
+  assert [entry["measured"] for entry in again.measurements] == [sorted(more), sorted(STEMS[:6])]
+  cpu = protocol.machine()["cpu"]
+  assert again.processors(cpu) == cpu
+  assert again.processors("other") == f"other and {cpu}"
+  with pytest.raises(errors.DataError, match="was measured again .* leave out --extend"):
+    assemble.assemble(first, first / "npz", tmp_path / "bad", "tile:bad", seed=0, earlier=again)
+
+
+def test_what_cannot_be_extended(tmp_path: pathlib.Path) -> None:
+  with pytest.raises(errors.DataError, match="of kind layout; expected one of kind tile"):
+    extending.read("layout:xla_cpu:mixed", "tile", graph_files.TILE_KEYS)
+  files.write_json(tmp_path / "collection.json", {
+      "name": "tile:a", "kind": "tile", "target": "a", "splits": {"train": 0}})
+  with pytest.raises(errors.DataError, match="measurement.json; expected a collection that"):
+    extending.read(str(tmp_path), "tile", graph_files.TILE_KEYS)
+  files.write_json(tmp_path / "measurement.json", {"machine": {"cpu": 3}})
+  with pytest.raises(errors.DataError, match="measurement.json"):
+    extending.read(str(tmp_path), "tile", graph_files.TILE_KEYS)
 
 
 def test_assembly_names_what_is_missing(tmp_path: pathlib.Path) -> None:

@@ -94,7 +94,7 @@ def write_descriptor(output: pathlib.Path, name: str, cpu: str,
   Args:
     output: the collection's folder.
     name: `tile:<source>` or `layout:<source>:<search>`.
-    cpu: the processor that was measured.
+    cpu: the processors that were measured.
     by_split: the stems of each split.
     groups: the families of each group.
     description: one sentence.

@@ -13,6 +13,7 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import extending
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
 from tpugraphs_rank.collect.common import machines
@@ -97,8 +98,8 @@ def _kinds(report: Mapping[str, Any], programs: Mapping[str, graph_files.Arrays]
                  "fastest_of_programs": fastest[kind]} for kind, count in sampled.items()}
 
 
-def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, name: str
-             ) -> dict[str, Any]:
+def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, name: str,
+             earlier: extending.Earlier = extending.Earlier()) -> dict[str, Any]:
   """Builds the collection's folder.
 
   Args:
@@ -106,6 +107,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
     npz: folder that `tpugraphs-rank featurize` wrote.
     output: the collection's folder; `.npz` files of an earlier assembly there are replaced.
     name: name of the collection, for instance `layout:xla_cpu:mixed`.
+    earlier: a collection whose programs this one holds as well.
 
   Returns:
     The contents of `measurement.json`.
@@ -117,7 +119,18 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   report = plans.read_report(collected, "programs", {"kinds": [str]})
   programs = graph_files.read_all(npz, report["programs"], graph_files.LAYOUT_KEYS,
                                   [collected / "pass1", collected / "pass2"])
-  qualities, kept = gates.assess_all(programs, gates.LAYOUT, f"programs in {npz}")
+  earlier.check_new(programs)
+  qualities, measured = gates.assess_all(programs, gates.LAYOUT, f"programs in {npz}")
+  all_measured = _summary(sorted(qualities), programs, qualities)
+  families = gates.count_by_family(
+      (catalogue.parse_stem(stem).family, qualities[stem]) for stem in sorted(qualities))
+  drawn = _kinds(report, programs, measured)
+  seconds = round(sum(sum(report["programs"][stem]["seconds"]) for stem in programs)
+                  / sum(qualities[stem].configurations for stem in programs), 3)
+  programs.update(earlier.graphs)
+  kept = sorted([*measured, *earlier.graphs])
+  qualities.update({stem: gates.assess(arrays["config_runtime_passes"], gates.LAYOUT)
+                    for stem, arrays in earlier.graphs.items()})
   check_graphs({stem: programs[stem] for stem in kept})
   definitions = {stem: catalogue.parse_stem(stem).definition for stem in programs}
   graph_files.write_splits(output / "npz", programs,
@@ -141,13 +154,9 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
           "fewest_configurations": gates.LAYOUT.configurations,
           "failed_to_measure": report["failed"], "not_measured": report["unfinished"],
           "configurations_dropped": gates.count_dropped(report["programs"].values()),
-          "families": gates.count_by_family(
-              (catalogue.parse_stem(stem).family, qualities[stem]) for stem in sorted(qualities))},
-      "drawn": _kinds(report, programs, kept),
-      "seconds_per_configuration": round(
-          sum(sum(report["programs"][stem]["seconds"]) for stem in programs)
-          / sum(qualities[stem].configurations for stem in programs), 3),
-      "all_measured": _summary(sorted(qualities), programs, qualities),
+          "families": families},
+      "drawn": drawn, "seconds_per_configuration": seconds, "all_measured": all_measured,
+      **earlier.description(measured),
       "splits": {split: _summary(stems, programs, qualities) for split, stems in by_split.items()},
       "modes": {mode: _summary([stem for stem in kept if stem.endswith(f".{mode}")], programs,
                                qualities) for mode in catalogue.MODES},
@@ -158,7 +167,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   }
   files.write_json(output / "measurement.json", measurement)
   graph_files.write_descriptor(
-      output, name, report["machine"]["cpu"], by_split, groups,
+      output, name, earlier.processors(report["machine"]["cpu"]), by_split, groups,
       "Real programs compiled by XLA and timed on one core of the target CPU under "
       f"many requested layouts ({SEMANTICS}); see README.md and measurement.json in "
       "this folder.")

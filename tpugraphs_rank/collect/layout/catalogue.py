@@ -222,6 +222,194 @@ FAMILIES: dict[str, Family] = {
     "interaction_network": Family(
         "graph", "test", "graphs nodes width layers",
         "2x48x32x1:forward 4x32x24x2:forward 2x32x24x1:training 3x24x32x1:training"),
+    # Scientific computing, computer vision and graphs with more structure. They are trained on or
+    # validate, so that results on the test families above remain comparable.
+    "gaussian_process": Family(
+        "science", "valid", "batch points queries width",
+        "4x48x32x16:forward 8x32x48x12:forward 4x32x16x8:training 2x40x24x12:training"),
+    "kalman_filter": Family(
+        "science", "train", "batch steps states observed",
+        "192x3x12x2:forward 128x2x16x3:forward 128x2x10x2:training 96x2x12x1:training"),
+    "sinkhorn": Family(
+        "science", "train", "batch points width heads turns",
+        "2x64x32x4x4:forward 4x40x24x3x5:forward 2x40x24x4x3:training 1x64x32x2x2:training"),
+    "newton_schulz": Family(
+        "science", "train", "batch length width heads layers",
+        "4x96x64x8x3:forward 2x128x96x8x2:forward 2x96x48x4x2:training 4x48x64x4x1:training"),
+    "conjugate_gradient": Family(
+        "science", "train", "batch size columns steps",
+        "8x48x8x5:forward 4x64x12x4:forward 8x32x8x3:training 4x48x6x4:training"),
+    "ridge_regression": Family(
+        "science", "valid", "tasks shots queries width",
+        "64x24x24x8:forward 96x16x32x6:forward 48x16x16x6:training 64x20x16x5:training"),
+    "quantum_circuit": Family(
+        "science", "train", "batch qubits layers",
+        "32x8x2:forward 16x10x2:forward 32x7x2:training 16x9x1:training"),
+    "matrix_product_state": Family(
+        "science", "train", "batch length bond",
+        "32x32x8:forward 64x16x10:forward 24x16x8:training 16x32x6:training"),
+    "tensor_field": Family(
+        "science", "train", "graphs nodes channels layers",
+        "2x24x8x2:forward 3x32x6x1:forward 2x16x8x1:training 1x24x6x2:training"),
+    "lattice_boltzmann": Family(
+        "science", "valid", "batch side steps",
+        "2x32x3:forward 1x56x2:forward 1x32x2:training 2x28x1:training"),
+    "fourier_operator": Family(
+        "science", "train", "batch points width modes layers",
+        "4x128x16x12x2:forward 8x96x12x8x3:forward 4x96x12x8x1:training 2x128x16x10x2:training"),
+    "physics_informed": Family(
+        "science", "train", "points width layers",
+        "256x24x2:forward 128x32x3:forward 128x24x2:training 192x16x2:training"),
+    "matrix_factorisation": Family(
+        "science", "train", "batch rows columns rank steps",
+        "4x64x48x8x4:forward 8x40x56x6x3:forward 4x48x32x6x3:training 2x64x48x8x2:training"),
+    "tsne": Family(
+        "science", "train", "batch points width steps",
+        "2x64x16x4:forward 4x48x24x3:forward 2x48x16x2:training 3x40x12x3:training"),
+    "radiance_field": Family(
+        "vision", "train", "rays samples width bands",
+        "64x24x32x4:forward 48x40x24x6:forward 32x24x24x4:training 40x16x32x3:training"),
+    "coupling_flow": Family(
+        "vision", "train", "batch side width steps",
+        "2x32x16x3:forward 1x48x12x4:forward 1x32x12x2:training 2x24x8x2:training"),
+    "optical_flow": Family(
+        "vision", "valid", "batch side channels",
+        "1x32x12:forward 2x24x16:forward 1x24x8:training 2x20x12:training"),
+    "spatial_transformer": Family(
+        "vision", "train", "batch side channels",
+        "2x24x6:forward 4x16x8:forward 2x16x4:training 1x24x6:training"),
+    "deformable_parts": Family(
+        "vision", "train", "batch side parts",
+        "2x64x16:forward 1x96x24:forward 1x64x16:training 2x48x12:training"),
+    "vector_quantiser": Family(
+        "vision", "train", "batch side width heads codes",
+        "4x32x32x4x24:forward 2x64x24x3x16:forward 2x32x32x4x16:training 1x48x24x2x24:training"),
+    "point_net": Family(
+        "vision", "valid", "batch points width",
+        "4x128x32:forward 8x96x24:forward 4x64x32:training 2x128x24:training"),
+    "involution": Family(
+        "convolution", "valid", "batch side channels groups layers",
+        "1x48x16x4x2:forward 2x40x12x2x2:forward 1x32x16x4x1:training 1x40x8x2x1:training"),
+    "spatiotemporal": Family(
+        "convolution", "train", "batch frames side channels layers",
+        "1x8x32x8x2:forward 2x6x24x12x2:forward 1x6x24x8x1:training 1x8x20x6x2:training"),
+    "graph_pooling": Family(
+        "graph", "train", "graphs nodes width clusters",
+        "4x80x32x16:forward 8x48x48x12:forward 4x48x32x12:training 2x72x24x16:training"),
+    "metapath": Family(
+        "graph", "valid", "graphs users items width",
+        "4x48x64x24:forward 2x80x40x32:forward 2x40x48x24:training 3x32x40x16:training"),
+    "hypergraph": Family(
+        "graph", "train", "graphs nodes edges width layers",
+        "4x80x48x32x2:forward 8x48x64x24x3:forward 4x48x32x32x1:training 2x64x40x24x2:training"),
+    "knowledge_graph": Family(
+        "graph", "train", "rows entities heads size",
+        "96x160x4x12:forward 64x256x6x8:forward 64x96x4x8:training 48x128x3x12:training"),
+    "continuous_filter": Family(
+        "graph", "train", "graphs nodes width layers",
+        "2x32x24x2:forward 3x24x32x2:forward 2x24x16x1:training 1x32x24x1:training"),
+    # Sequence models with other recursions and sums than softmax attention.
+    "retention": Family(
+        "sequence", "train", "batch length width heads layers",
+        "2x64x48x4x1:forward 2x96x32x4x2:forward 2x48x48x4x1:training 4x48x32x2x1:training"),
+    "gated_linear_attention": Family(
+        "sequence", "train", "batch chunks length width heads",
+        "2x4x24x48x4:forward 4x3x32x32x2:forward 2x3x24x48x3:training 2x4x16x32x4:training"),
+    "state_space_duality": Family(
+        "sequence", "train", "batch length width heads states",
+        "2x64x48x4x16:forward 4x48x64x8x12:forward 2x48x48x4x8:training 2x40x32x4x16:training"),
+    "long_convolution": Family(
+        "sequence", "valid", "batch length width order",
+        "4x64x24x2:forward 6x48x32x3:forward 4x48x16x2:training 4x40x24x1:training"),
+    "rwkv": Family(
+        "sequence", "train", "batch steps width layers",
+        "16x10x48x1:forward 8x12x64x2:forward 16x8x48x1:training 24x6x32x1:training"),
+    "hidden_markov": Family(
+        "sequence", "train", "batch steps states features",
+        "16x8x24x16:forward 24x6x32x24:forward 16x6x20x16:training 12x8x24x12:training"),
+    "conditional_random_field": Family(
+        "sequence", "valid", "batch steps chains tags width",
+        "24x8x3x16x48:forward 16x10x4x12x64:forward 16x6x3x16x48:training 24x5x4x12x32:training"),
+    # Recurrent cells whose state has parts.
+    "clockwork": Family(
+        "recurrent", "train", "batch steps modules size",
+        "48x8x4x20:forward 64x6x3x32:forward 48x6x4x16:training 32x8x3x24:training"),
+    "tree_lstm": Family(
+        "recurrent", "train", "batch leaves width",
+        "12x16x48:forward 8x32x32:forward 8x16x48:training 12x16x32:training"),
+    "fast_weights": Family(
+        "recurrent", "valid", "batch steps heads size",
+        "16x8x4x16:forward 24x6x3x24:forward 12x6x4x16:training 16x5x3x20:training"),
+    "stack_augmented": Family(
+        "recurrent", "train", "batch steps stacks depth width",
+        "24x5x2x8x48:forward 32x6x3x6x32:forward 16x4x2x8x32:training 24x4x3x6x24:training"),
+    "legendre_memory": Family(
+        "recurrent", "train", "batch steps channels order width",
+        "32x6x24x12x64:forward 48x5x16x16x48:forward 24x5x16x12x48:training 32x4x24x8x64:training"),
+    # Attention with other patterns.
+    "sliding_window_attention": Family(
+        "attention", "train", "batch windows size width heads",
+        "2x6x16x48x4:forward 4x4x16x32x2:forward 2x4x12x48x4:training 2x6x12x32x2:training"),
+    "nystrom_attention": Family(
+        "attention", "valid", "batch length landmarks width heads",
+        "2x128x16x48x4:forward 4x96x12x32x4:forward 2x96x12x32x4:training 2x64x16x48x3:training"),
+    "synthesizer": Family(
+        "attention", "train", "batch length width heads layers",
+        "4x48x48x4x1:forward 2x64x32x4x2:forward 2x48x32x4x1:training 4x40x48x3x1:training"),
+    "triangle_update": Family(
+        "attention", "train", "batch side width layers",
+        "2x20x16x1:forward 1x24x24x1:forward 1x20x16x1:training 1x16x24x1:training"),
+    "outer_product_mean": Family(
+        "attention", "valid", "batch rows residues width heads",
+        "2x8x20x32x4:forward 1x12x28x24x3:forward 1x8x20x32x4:training 1x6x24x24x2:training"),
+    "cross_covariance_attention": Family(
+        "attention", "train", "batch length width heads layers",
+        "4x80x48x4x1:forward 2x96x64x8x2:forward 4x64x48x4x1:training 2x64x64x8x1:training"),
+    "attention_flow": Family(
+        "attention", "train", "batch context query width",
+        "4x64x24x48:forward 8x48x32x32:forward 4x48x16x48:training 4x48x24x32:training"),
+    # Dense layers with structure.
+    "tensor_train": Family(
+        "dense", "train", "rows side rank layers",
+        "32x6x4x2:forward 24x8x4x2:forward 24x6x4x1:training 16x6x3x2:training"),
+    "kronecker": Family(
+        "dense", "valid", "rows left right terms layers",
+        "96x12x16x3x2:forward 64x16x24x2x3:forward 64x12x16x3x1:training 48x12x12x2x2:training"),
+    "butterfly": Family(
+        "dense", "train", "rows levels layers",
+        "192x7x2:forward 256x6x3:forward 128x6x2:training 192x7x1:training"),
+    "variable_selection": Family(
+        "dense", "train", "rows variables width",
+        "96x12x24:forward 64x16x32:forward 64x10x24:training 48x12x32:training"),
+    "neural_additive": Family(
+        "dense", "train", "rows features width outputs",
+        "128x16x24x10:forward 96x24x16x6:forward 96x12x24x8:training 64x16x16x10:training"),
+    "mixture_of_softmaxes": Family(
+        "dense", "valid", "batch length width mixtures words",
+        "4x24x32x5x96:forward 6x16x48x4x128:forward 4x16x32x4x96:training 4x12x48x3x96:training"),
+    "product_key_memory": Family(
+        "dense", "train", "rows heads keys size",
+        "96x4x12x16:forward 64x6x16x12:forward 64x4x12x16:training 48x6x10x12:training"),
+    "oblivious_trees": Family(
+        "dense", "train", "rows features trees depth",
+        "96x48x32x5:forward 128x32x48x4:forward 96x48x24x4:training 64x32x32x5:training"),
+    "kolmogorov_arnold": Family(
+        "dense", "valid", "rows width grid layers",
+        "128x24x8x3:forward 96x40x6x3:forward 96x24x8x2:training 128x20x6x3:training"),
+    "quaternion": Family(
+        "dense", "train", "rows width layers",
+        "160x32x3:forward 256x24x4:forward 128x32x2:training 192x24x3:training"),
+    "bilinear_fusion": Family(
+        "dense", "train", "batch regions width rank size",
+        "24x20x64x5x32:forward 32x16x48x4x40:forward "
+        "16x20x48x5x24:training 24x16x48x4x32:training"),
+    "late_interaction": Family(
+        "dense", "train", "rows words tokens width",
+        "16x8x24x48:forward 24x6x16x32:forward 12x8x20x48:training 16x6x16x32:training"),
+    "n_beats": Family(
+        "dense", "train", "batch series history horizon width",
+        "16x12x48x16x64:forward 24x8x64x24x48:forward "
+        "12x12x48x16x48:training 16x8x40x12x64:training"),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tpugraphs_rank import files
+from tpugraphs_rank.collect.common import extending
 from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
 from tpugraphs_rank.collect.common import machines
@@ -53,7 +54,7 @@ def _summary(stems: Sequence[str], kernels: Mapping[str, graph_files.Arrays],
 
 
 def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, name: str,
-             seed: int) -> dict[str, Any]:
+             seed: int, earlier: extending.Earlier = extending.Earlier()) -> dict[str, Any]:
   """Builds the collection's folder.
 
   Args:
@@ -62,6 +63,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
     output: the collection's folder; `.npz` files of an earlier assembly there are replaced.
     name: name of the collection, for instance `tile:xla_cpu`.
     seed: seed of the splits.
+    earlier: a collection whose kernels this one holds as well, in their splits.
 
   Returns:
     The contents of `measurement.json`.
@@ -73,10 +75,18 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   report = plans.read_report(collected, "kernels")
   kernels = graph_files.read_all(npz, report["kernels"], graph_files.TILE_KEYS,
                                  [collected / "pass1.pb", collected / "pass2.pb"])
-  qualities, kept = gates.assess_all(kernels, gates.TILE, f"kernels in {npz}")
+  earlier.check_new(kernels)
+  qualities, measured = gates.assess_all(kernels, gates.TILE, f"kernels in {npz}")
+  all_measured = _summary(sorted(qualities), kernels, qualities)
+  families = gates.count_by_family(
+      (geometry.parse_stem(stem).family, qualities[stem]) for stem in sorted(qualities))
+  kernels.update(earlier.graphs)
+  kept = sorted([*measured, *earlier.graphs])
+  qualities.update({stem: gates.assess(arrays["config_runtime_passes"], gates.TILE)
+                    for stem, arrays in earlier.graphs.items()})
   hashes = {stem: twins.graph_hash(kernels[stem]["node_opcode"], kernels[stem]["edge_index"],
                                    kernels[stem]["node_feat"]) for stem in kept}
-  assigned = splits.split(hashes, catalogue.UNSEEN_GROUPS, seed)
+  assigned = splits.split(hashes, catalogue.UNSEEN_GROUPS, seed, earlier.splits)
   graph_files.write_splits(output / "npz", kernels, assigned)
 
   groups: dict[str, list[str]] = {}
@@ -100,9 +110,9 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
           "fewest_configurations": gates.TILE.configurations,
           "failed_to_measure": report["failed"], "not_measured": report["unfinished"],
           "configurations_dropped": gates.count_dropped(report["kernels"].values()),
-          "families": gates.count_by_family(
-              (geometry.parse_stem(stem).family, qualities[stem]) for stem in sorted(qualities))},
-      "all_measured": _summary(sorted(qualities), kernels, qualities),
+          "families": families},
+      "all_measured": all_measured,
+      **earlier.description(measured),
       "splits": {split: _summary(stems, kernels, qualities) for split, stems in by_split.items()},
       "test_of_seen_groups": _summary(
           [stem for stem in by_split["test"] if group_of(stem) not in catalogue.UNSEEN_GROUPS],
@@ -115,7 +125,7 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   }
   files.write_json(output / "measurement.json", measurement)
   graph_files.write_descriptor(
-      output, name, report["machine"]["cpu"], by_split, groups,
+      output, name, earlier.processors(report["machine"]["cpu"]), by_split, groups,
       "Real kernels compiled by XLA and timed on one core of the target CPU under "
       "many tile sizes; see README.md and measurement.json in this folder.")
   return measurement

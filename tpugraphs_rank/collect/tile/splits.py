@@ -39,7 +39,8 @@ def units(hashes: Mapping[str, str]) -> list[tuple[str, ...]]:
   return sorted(tuple(stems) for stems in together.values())
 
 
-def split(hashes: Mapping[str, str], unseen_groups: Sequence[str], seed: int) -> dict[str, str]:
+def split(hashes: Mapping[str, str], unseen_groups: Sequence[str], seed: int,
+          fixed: Mapping[str, str] | None = None) -> dict[str, str]:
   """Assigns every kernel to a split.
 
   In each other group, first test and then valid draw units (see `units`) from the families in turn
@@ -50,14 +51,19 @@ def split(hashes: Mapping[str, str], unseen_groups: Sequence[str], seed: int) ->
     hashes: stem -> hash of its graph.
     unseen_groups: groups that are only used for testing.
     seed: seed of the draw.
+    fixed: stem -> its split, of kernels that have one. A unit with such a kernel has its split, and
+      counts for the shares.
 
   Returns:
     stem -> `train`, `valid` or `test`.
 
   Raises:
-    DataError: a graph is both in an unseen group and in another group.
+    DataError: a graph is both in an unseen group and in another group, or belongs to two fixed
+      splits.
   """
   groups: dict[str, dict[str, list[tuple[str, ...]]]] = {}
+  held: dict[tuple[str, str], int] = {}
+  trained: set[str] = set()
   result: dict[str, str] = {}
   for unit in units(hashes):
     definitions = [geometry.parse_stem(stem).definition for stem in unit]
@@ -66,8 +72,18 @@ def split(hashes: Mapping[str, str], unseen_groups: Sequence[str], seed: int) ->
       raise errors.DataError(
           f"{', '.join(unit)} are the same graph, but one of their groups is trained on and the "
           "other is not; change a shape in the catalogue")
-    if unseen == {True}:
-      result.update(dict.fromkeys(unit, "test"))
+    known = {fixed[stem] for stem in unit if stem in fixed} if fixed else set()
+    if len(known) > 1:
+      raise errors.DataError(
+          f"{', '.join(unit)} have the same shape or graph, but are in the splits "
+          f"{', '.join(sorted(known))}; change a shape in the catalogue")
+    if known or unseen == {True}:
+      name = known.pop() if known else "test"
+      result.update(dict.fromkeys(unit, name))
+      key = definitions[0].group, name
+      held[key] = held.get(key, 0) + len(unit)
+      if name == "train":
+        trained.add(definitions[0].name)
     else:
       groups.setdefault(definitions[0].group, {}).setdefault(
           definitions[0].name, []).append(unit)
@@ -78,20 +94,21 @@ def split(hashes: Mapping[str, str], unseen_groups: Sequence[str], seed: int) ->
     for name in sorted(families):
       order = rng.permutation(len(families[name]))
       queues[name] = [families[name][index] for index in order]
-    total = sum(len(unit) for queue in queues.values() for unit in queue)
+    total = sum(len(unit) for queue in queues.values() for unit in queue) + sum(
+        count for (known_group, _), count in held.items() if known_group == group)
     turns = [sorted(queues)[index] for index in rng.permutation(len(queues))]
     position = 0
     for name, share in (("test", TEST_SHARE), ("valid", VALID_SHARE)):
-      held = 0
-      while held < round(share * total):
-        able = [family for family in turns if len(queues[family]) > 1]
+      taken = held.get((group, name), 0)
+      while taken < round(share * total):
+        able = [family for family in turns if len(queues[family]) > (family not in trained)]
         if not able:
           break
-        while len(queues[turns[position % len(turns)]]) <= 1:
+        while turns[position % len(turns)] not in able:
           position += 1
         unit = queues[turns[position % len(turns)]].pop()
         position += 1
-        held += len(unit)
+        taken += len(unit)
         result.update(dict.fromkeys(unit, name))
     for queue in queues.values():
       for unit in queue:

@@ -11,15 +11,23 @@ import numpy as np
 
 from tpugraphs_rank.collect.layout import catalogue
 from tpugraphs_rank.collect.layout.builders import attention
+from tpugraphs_rank.collect.layout.builders import attention_variants
 from tpugraphs_rank.collect.layout.builders import blocks
 from tpugraphs_rank.collect.layout.builders import convolutional
 from tpugraphs_rank.collect.layout.builders import dense
 from tpugraphs_rank.collect.layout.builders import graphs
+from tpugraphs_rank.collect.layout.builders import layers
+from tpugraphs_rank.collect.layout.builders import memories
 from tpugraphs_rank.collect.layout.builders import recurrent
+from tpugraphs_rank.collect.layout.builders import science
+from tpugraphs_rank.collect.layout.builders import sequence
+from tpugraphs_rank.collect.layout.builders import structured_graphs
+from tpugraphs_rank.collect.layout.builders import vision
 
 BUILDERS: dict[str, Callable[..., blocks.Model]] = {
     **convolutional.BUILDERS, **attention.BUILDERS, **dense.BUILDERS, **recurrent.BUILDERS,
-    **graphs.BUILDERS}
+    **graphs.BUILDERS, **science.BUILDERS, **vision.BUILDERS, **structured_graphs.BUILDERS,
+    **sequence.BUILDERS, **memories.BUILDERS, **attention_variants.BUILDERS, **layers.BUILDERS}
 LEARNING_RATE = 0.1
 
 

@@ -120,6 +120,12 @@ def group_norm(w: Weights, x: jax.Array, groups: int) -> jax.Array:
   return normal * w.scale(size) + w.shift(size)
 
 
+def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
+  """Between all pairs of points, (..., n, d) and (..., m, d) -> (..., n, m)."""
+  squares = jnp.square(x).sum(-1)[..., :, None] + jnp.square(y).sum(-1)[..., None, :]
+  return jnp.maximum(squares - 2 * x @ y.swapaxes(-1, -2), 0.0)
+
+
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
   """(batch, length, width) -> (batch, heads, length, width / heads)."""
   batch, length, width = x.shape

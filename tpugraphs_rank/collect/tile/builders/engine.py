@@ -147,3 +147,58 @@ def operands(dtype: str, *shapes: Sequence[int]
              ) -> Callable[[np.random.Generator], list[np.ndarray]]:
   """`inputs` of a program whose operands are plain arrays of its own type."""
   return lambda rng: [draw(rng, shape, dtype) for shape in shapes]
+
+
+def positions(start: Any, count: int) -> jax.Array:
+  """The numbers from `start` to `start + count - 1`."""
+  numbers = jnp.arange(count)
+  return numbers if isinstance(start, int) and start == 0 else start + numbers
+
+
+def part(array: jax.Array, starts: Sequence[Any], sizes: Sequence[int]) -> jax.Array:
+  """`cut`, or the array itself if the block is all of it."""
+  return array if array.shape == tuple(sizes) else cut(array, starts, sizes)
+
+
+def folded(kernel: geometry.Kernel,
+           start: Callable[..., Any],
+           step: Callable[..., Any],
+           finish: Callable[..., jax.Array],
+           span: Callable[..., tuple[Any, Any]] | None = None,
+           prepare: Callable[..., tuple[jax.Array, ...]] | None = None,
+           ) -> Callable[[geometry.Tile], Callable[..., jax.Array]]:
+  """Like `blocked`, for kernels that carry more than a sum or skip reduction blocks.
+
+  Args:
+    kernel: the kernel, with reduction axes.
+    start: (tile, output starts, *operands) -> the state before the first reduction block.
+    step: (state, tile, output starts, reduction starts, *operands) -> state.
+    finish: (state, tile, output starts, *operands) -> the finished block, of any type.
+    span: (tile, output starts, *operands) -> numbers of the first reduction block and of the one
+      after the last; None: all.
+    prepare: operands -> operands, once before the loop.
+  """
+  output_axes, reduction_axes = kernel.output_axes, kernel.reduction_axes
+  dtype = DTYPES[kernel.dtype]
+
+  def tiled(tile: geometry.Tile) -> Callable[..., jax.Array]:
+    reductions = blocks(reduction_axes, tile.reduction)
+
+    def program(*operands: jax.Array) -> jax.Array:
+      if prepare is not None:
+        operands = prepare(*operands)
+
+      def block(index: Any, result: jax.Array) -> jax.Array:
+        at = unravel(index, output_axes, tile.output)
+        low, high = (0, reductions) if span is None else span(tile, at, *operands)
+
+        def fold(number: Any, state: Any) -> Any:
+          return step(state, tile, at, unravel(number, reduction_axes, tile.reduction), *operands)
+
+        state = lax.fori_loop(low, high, fold, start(tile, at, *operands))
+        return store(result, finish(state, tile, at, *operands), at, dtype)
+
+      return loaded(lax.fori_loop(0, blocks(output_axes, tile.output), block, blank(kernel)),
+                    dtype)
+    return program
+  return tiled
