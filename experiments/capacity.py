@@ -17,6 +17,9 @@ one core:
   hours(w) = start + CPU hours / (w x efficiency)
 
 No more workers help than there are programs, or, in training, lists in a step of the recipe.
+
+`check` applies the same model to the cases of results/scaling.json, with costs that were measured on
+the same machine and programs of another size.
 """
 
 import json
@@ -33,6 +36,8 @@ from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import registry
 
 JOBS = ("packing", "prediction", "training")
+# The part of results/scaling.json that measures a job; training is assumed to be like packing.
+_PARTS = {"packing": "packing", "prediction": "predicting"}
 # A tile has 24 values in place of the 18 of a configurable node.
 _NODES_PER_TILE = 24 / 18
 _PACKED_BYTES_PER_TILE = 24 * 4
@@ -164,14 +169,12 @@ def plan(benchmark: dict[str, Any], scaling: dict[str, Any], times: int, workers
     configurable: share of the nodes that are configurable.
   """
   costs, data = costs_of(benchmark), public_data(benchmark)
-  most_workers = {row["part"]: row for row in scaling["summary"] if row["processes"]}
   rows = []
   for job in JOBS:
-    measured = most_workers["predicting" if job == "prediction" else "packing"]
+    measured = _several_workers(scaling, _PARTS.get(job, "packing"))
     cpu = [times * cpu_hours(one, costs, job, configurable) for one in data]
     most = [lists_of_a_step(one) if job == "training" else times * one.programs for one in data]
-    # CPU seconds, because other programs on the machine influence them less.
-    efficiency = min(measured["cpu_efficiency"] or 1.0, 1.0)
+    efficiency = _efficiency(measured)
     rows.append({
         "job": job, "times": times, "cpu_hours": sum(cpu),
         "packed_gb": (times * sum(packed_gb(one, costs, configurable) for one in data)
@@ -180,6 +183,46 @@ def plan(benchmark: dict[str, Any], scaling: dict[str, Any], times: int, workers
             hours(own, count, limit, efficiency, measured["start_wall_s"])
             for own, limit in zip(cpu, most)) for count in workers}})
   return rows
+
+
+def _several_workers(scaling: dict[str, Any], part: str) -> dict[str, Any]:
+  """The case with most worker processes of those that have a core each."""
+  return max((row for row in scaling["summary"]
+              if row["part"] == part and 0 < row["processes"] <= scaling["cores"]),
+             key=lambda row: row["processes"])
+
+
+def _efficiency(measured: dict[str, Any]) -> float:
+  # Of CPU seconds, because other programs on the machine influence them less.
+  return min(measured["cpu_efficiency"] or 1.0, 1.0)
+
+
+def check(scaling: dict[str, Any]) -> list[dict[str, Any]]:
+  """The model's seconds of each case in results/scaling.json, beside the measured ones.
+
+  Args:
+    scaling: results/scaling.json. Its costs are from programs of other sizes, on the same machine.
+  """
+  units = {"packing": scaling["packed"][0] * scaling["packed"][1],
+           "predicting": scaling["scored"][0] * scaling["scored"][1]}
+  rows = []
+  for row in scaling["summary"]:
+    part, processes = row["part"], row["processes"]
+    cpu_s = scaling["graphs"] * units[part] * scaling["costs"][part]
+    seconds = 3600 * hours(
+        cpu_s / 3600, max(processes, 1), min(scaling["graphs"], scaling["cores"]),
+        _efficiency(_several_workers(scaling, part)), row["start_wall_s"])
+    rows.append({"part": part, "processes": processes, "planned_s": seconds,
+                 "measured_s": row["wall_s"], "ratio": row["wall_s"] / seconds})
+  return rows
+
+
+def check_table(results: dict[str, Any]) -> str:
+  """The published table of `check`."""
+  return tables.markdown(
+      ["", "worker processes", "planned", "measured", "measured / planned"],
+      [[row["part"], str(row["processes"] or "without Beam"), f"{row['planned_s']:.1f} s",
+        f"{row['measured_s']:.1f} s", f"{row['ratio']:.2f}"] for row in results["check"]])
 
 
 def table(results: dict[str, Any]) -> str:
@@ -216,11 +259,13 @@ def main(argv: list[str]) -> None:
   results = {
       **run_directory.environment(), "repeats": benchmark["repeats"],
       "configurable": values.configurable, "costs": costs_of(benchmark)._asdict(),
+      "check": check(scaling),
       "plan": [row for times in map(int, values.times)
                for row in plan(benchmark, scaling, times, workers, values.configurable)]}
   files.write_json(folder / "capacity.json", results)
   print(json.dumps(results["costs"], indent=2))
   print(table(results))
+  print(check_table(results))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ The graphs are copies of one synthetic layout program for each part. Each case i
 configurations as well, which gives the seconds of its start: Beam, its workers, loading the run.
 The results of all cases are compared byte by byte. Run nothing else at the same time.
 
+Before that it measures the costs of the model in `experiments.capacity` on graphs of another size in
+one process: CPU seconds of a configurable node's layout in packing, and of a node under a
+configuration in prediction. `experiments.capacity` compares what follows from them with the cases.
+
 The efficiency of p processes is t / (p T): t and T are the seconds without Beam and with p
 processes. It is given for whole cases, and for what is left of each after its start, which is what
 counts for long work. `cpu_efficiency` is t / T of the CPU seconds after the start: other programs
@@ -53,6 +57,10 @@ _SCORED = (10_000, 250)
 # traced, but with few configurations. Each process gets one.
 _START = (10_000, 6)
 _MOST_PROCESSES = 64
+# The same of the program whose cost per configuration is measured: another of the largest public
+# files, a tenth of it, and a program of twice the nodes and configurations.
+_COST_PACKED = (1_076, 2_251, 15_000)
+_COST_SCORED = (20_000, 500)
 _SECONDS = ("wall_s", "cpu_s", "start_wall_s", "start_cpu_s")
 _ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS",
                "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -110,13 +118,15 @@ def _hash(folder: pathlib.Path) -> str:
 
 
 def write_programs(folder: pathlib.Path, graphs: int) -> None:
-  """Writes the graphs of each part, and a tiny one, into folders that `one_case` reads."""
+  """Writes the graphs of each part into folders that `one_case` reads: cases, starts and costs."""
   for part in PARTS:
-    (folder / part).mkdir(parents=True)
-    (folder / f"{part}-start").mkdir()
+    for name in (part, f"{part}-start", f"{part}-cost"):
+      (folder / name).mkdir(parents=True)
     _save(folder / f"{part}-start" / "g0.npz", *_START)
   packing.write_source(folder / "packing" / "g0.npz", *_PACKED)
+  packing.write_source(folder / "packing-cost" / "g0.npz", *_COST_PACKED)
   _save(folder / "predicting" / "g0.npz", *_SCORED)
+  _save(folder / "predicting-cost" / "g0.npz", *_COST_SCORED)
   for part in PARTS:
     for name, count in ((part, graphs), (f"{part}-start", _MOST_PROCESSES)):
       for number in range(1, count):
@@ -127,6 +137,22 @@ def _save(path: pathlib.Path, nodes: int, configs: int) -> None:
   graph = programs.program(nodes, 0.13, configs)
   feat = graph.node_config_feat.astype(np.float32)
   npz.save_graph(path, dataclasses.replace(graph, node_config_feat=feat))
+
+
+def costs(folder: pathlib.Path) -> dict[str, float]:
+  """CPU seconds of one process after its start, by part; see `experiments.capacity.check`.
+
+  Returns:
+    `packing`: of a configurable node under one configuration; `predicting`: of any node.
+  """
+  units = {"packing": _COST_PACKED[0] * _COST_PACKED[1],
+           "predicting": _COST_SCORED[0] * _COST_SCORED[1]}
+  spent = {}
+  for part in PARTS:
+    start, done = (cases.run("experiments.scaling", f"{part}-{kind}", 0, folder)
+                   for kind in ("start", "cost"))
+    spent[part] = (done["cpu_s"] - start["cpu_s"]) / units[part]
+  return spent
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -190,6 +216,7 @@ def main(argv: list[str]) -> None:
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     write_programs(folder, values.graphs)
+    results["costs"] = costs(folder)
     for part in PARTS:
       for processes in map(int, values.processes):
         for _ in range(values.repeats):

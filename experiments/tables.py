@@ -80,6 +80,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "augmentation_layout": augmentation_study.readme_table,
     "scaling": scaling.table,
     "capacity": capacity.table,
+    "capacity_check": capacity.check_table,
     "soak_inputs": soak_tables.inputs,
     "soak_kills": soak_tables.kills,
 }
@@ -87,7 +88,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 _SUFFIXES = ("summary", "unseen_groups", "differences", "speedups", "streaming", "sizes",
              "distances", "predictors", "graphs", "tau", "apart", "details", "across", "inputs",
              "kills", "program", "seconds", "together", "generated", "shapes",
-             "gnn", "attention", "nodes", "curves")
+             "gnn", "attention", "nodes", "curves", "check")
 _SOURCES = {name: re.sub(f"_({'|'.join(_SUFFIXES)})$", "", name) for name in TABLES}
 
 

@@ -36,10 +36,13 @@ def test_the_programs_and_a_case(tmp_path, monkeypatch):
   monkeypatch.setattr(scaling, "_PACKED", (6, 3, 20))
   monkeypatch.setattr(scaling, "_SCORED", (20, 3))
   monkeypatch.setattr(scaling, "_START", (20, 2))
+  monkeypatch.setattr(scaling, "_COST_PACKED", (9, 3, 20))
+  monkeypatch.setattr(scaling, "_COST_SCORED", (20, 4))
   monkeypatch.setattr(scaling, "_MOST_PROCESSES", 2)
   scaling.write_programs(tmp_path, 3)
   assert len(list(tmp_path.glob("packing/*.npz"))) == 3
   assert len(list(tmp_path.glob("predicting-start/*.npz"))) == 2
+  assert len(list(tmp_path.glob("predicting-cost/*.npz"))) == 1
   done = scaling.one_case("packing", 0, tmp_path)
   assert done["wall_s"] > 0 and len(done["hash"]) == 32
   assert done["hash"] == scaling.one_case("packing", 0, tmp_path)["hash"]
@@ -77,7 +80,8 @@ def test_the_plan_from_the_benchmark():
                "recipes": files.read_json(ROOT / "results" / "recipes.json")["recipes"]}
   summary = [{"part": part, "processes": 2, "cpu_efficiency": 0.9, "start_wall_s": 10.0}
              for part in scaling.PARTS]
-  once, hundred = (capacity.plan(benchmark, {"summary": summary}, times, [1, 4], 0.1)
+  once, hundred = (capacity.plan(
+      benchmark, {"summary": summary, "cores": 2}, times, [1, 4], 0.1)
                    for times in (1, 100))
   assert [row["job"] for row in once] == list(capacity.JOBS)
   for small, large in zip(once, hundred):
@@ -90,3 +94,20 @@ def test_the_plan_from_the_benchmark():
   tile_hours = capacity.costs_of(benchmark).training_h["tile:xla"]
   assert training["hours"]["4"] == pytest.approx(
       starts + training["cpu_hours"] - tile_hours + tile_hours / 3.6)
+
+
+def test_the_check_of_the_plan():
+  rows = [{"part": part, "processes": processes, "wall_s": 20.0, "start_wall_s": start,
+           "cpu_efficiency": 0.8} for part in scaling.PARTS
+          for processes, start in ((0, 1.0), (1, 3.0), (2, 4.0), (4, 9.0))]
+  # 8e6 layouts of nodes at 2e-6 s; 2e8 nodes times configurations at 1e-7 s.
+  done = capacity.check({"summary": rows, "cores": 2, "graphs": 4, "packed": [2000, 1000, 9],
+                         "scored": [50_000, 1000],
+                         "costs": {"packing": 2e-6, "predicting": 1e-7}})
+  for part, cpu_s in (("packing", 16.0), ("predicting", 20.0)):
+    own = [row for row in done if row["part"] == part]
+    # Four processes have two cores.
+    assert [row["planned_s"] for row in own] == pytest.approx(
+        [1 + cpu_s, 3 + cpu_s, 4 + cpu_s / 1.6, 9 + cpu_s / 1.6])
+    assert own[0]["ratio"] == pytest.approx(20 / (1 + cpu_s))
+  assert "| predicting | 2 | 16.5 s | 20.0 s | 1.21 |" in capacity.check_table({"check": done})

@@ -181,6 +181,8 @@ def test_the_commit_of_the_checkout_or_unknown(monkeypatch):
     ('{"step": -1}', "status.json: step is -1"),
     ('{"best_epoch": 1.5}', "status.json: best_epoch is 1.5"),
     ('{"state": 3}', "status.json: state is 3"),
+    ('{"state": ["training"]}', "status.json: state is "),
+    ('{"state": "done"}', "status.json: state is 'done'; expected one of finished, "),
     ('{"state": NaN}', "status.json is not valid JSON"),
 ])
 def test_a_damaged_status(opened, content, message):

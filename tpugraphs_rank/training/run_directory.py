@@ -50,6 +50,7 @@ INTERRUPTED = "interrupted"
 FAILED = "failed"
 TRAINING = "training"
 DONE = (FINISHED, STOPPED_EARLY)  # Training is over.
+STATES = (*DONE, INTERRUPTED, FAILED, TRAINING)
 
 BUNDLED = "bundled:"
 _BUNDLED_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "bundled" / "models"
@@ -243,8 +244,8 @@ class RunDirectory:
     for key, value in status.items():
       if (key in _COUNTS and value is not None and (type(value) is not int or value < 0)
           and not isinstance(value, dict)
-          or key == "state" and not isinstance(value, str)):
-        expected = "a text" if key == "state" else "a number from 0"
+          or key == "state" and value not in STATES):
+        expected = f"one of {', '.join(STATES)}" if key == "state" else "a number from 0"
         raise errors.RunDirectoryError(
             f"{path}: {key} is {escaping.value(value)}; expected {expected}: the run directory is "
             "damaged")
