@@ -18,8 +18,8 @@ one core:
 
 No more workers help than there are programs, or, in training, lists in a step of the recipe.
 
-`check` applies the same model to the cases of results/scaling.json, with costs that were measured on
-the same machine and programs of another size.
+`check` applies the same model to the cases of results/scaling.json, with costs that were measured
+on the same machine and programs of another size.
 """
 
 import json

@@ -9,8 +9,8 @@ The graphs are copies of one synthetic layout program for each part. Each case i
 configurations as well, which gives the seconds of its start: Beam, its workers, loading the run.
 The results of all cases are compared byte by byte. Run nothing else at the same time.
 
-Before that it measures the costs of the model in `experiments.capacity` on graphs of another size in
-one process: CPU seconds of a configurable node's layout in packing, and of a node under a
+Before that it measures the costs of the model in `experiments.capacity` on graphs of another size
+in one process: CPU seconds of a configurable node's layout in packing, and of a node under a
 configuration in prediction. `experiments.capacity` compares what follows from them with the cases.
 
 The efficiency of p processes is t / (p T): t and T are the seconds without Beam and with p

@@ -10,6 +10,7 @@ from tests import public_tree
 from tests import testdata
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
+from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import registry
 
 GOOD = {"name": "tile:mine", "kind": "tile", "target": "my_chip", "splits": {"train": 2, "test": 1}}
@@ -57,7 +58,21 @@ def test_public_collections(name):
 
 
 def test_the_names():
-  assert set(registry.collection_names()) == {*PUBLIC, "layout:xla_cpu:mixed", "tile:xla_cpu"}
+  bundled = ("layout:xla_cpu:mixed", "tile:xla_cpu")
+  assert set(registry.collection_names()) == {
+      *PUBLIC, *bundled, *(f"{name}:v1" for name in bundled)}
+
+
+@pytest.mark.parametrize("name, counts", [("tile:xla_cpu", (162, 33, 86)),
+                                          ("layout:xla_cpu:mixed", (100, 26, 49))])
+def test_first_versions_of_bundled_collections(name, counts):
+  first, whole = registry.get_collection(f"{name}:v1"), registry.get_collection(name)
+  assert first.splits == dict(zip(registry.SPLITS, counts))
+  for split in registry.SPLITS:
+    paths = collections.load_collection(first.name, split).paths
+    assert len(paths) == first.splits[split]
+    assert set(paths) <= set(collections.load_collection(name, split).paths)
+  assert set(first.groups) <= set(whole.groups)
 
 
 def test_a_public_tile_kernel_belongs_to_its_program():

@@ -91,7 +91,7 @@ def collect(kind: str, output: pathlib.Path, arguments: Sequence[str], name: str
     DataError: nothing passes the quality gates.
   """
   measured, npz, collection = output / "measured", output / "npz", output / "collection"
-  earlier = extending.Earlier()
+  earlier = extending.NONE
   if extend:
     keys = graph_files.TILE_KEYS if kind == "tile" else graph_files.LAYOUT_KEYS
     earlier = extending.read(extend, kind, keys)
@@ -134,8 +134,8 @@ def run(kind: str, default_name: str, values: flags.FlagValues) -> None:
     return
   synthetic = bool(values.synthetic)
   if synthetic and values.extend:
-    raise errors.ConfigError("--synthetic and --extend exclude each other: only measurements of the "
-                             "catalogue extend a collection")
+    raise errors.ConfigError("--synthetic and --extend exclude each other: only measurements of "
+                             "the catalogue extend a collection")
   name = values.name or (f"{kind}:synthetic" if synthetic else default_name)
   measurement = collect(
       kind, output, collector_arguments(kind, values), name, synthetic, values.passes or 2,
@@ -168,8 +168,8 @@ def define_flags_of(kind: str, default_name: str) -> None:
   flags.DEFINE_string("output", None, "Folder of the results.", required=True)
   flags.DEFINE_string("name", None, f"Name of the collection. Default: {default_name}, or "
                       f"{kind}:synthetic.")
-  flags.DEFINE_string("extend", None, "A measured collection, by name or path, whose graphs the new "
-                      "one holds as well, each in its split.")
+  flags.DEFINE_string("extend", None, "A measured collection, by name or path, whose graphs the "
+                      "new one holds as well, each in its split.")
   if kind == "tile":
     flags.DEFINE_integer("split_seed", 0, "Seed of the splits.")
   define_collector_flags([kind])

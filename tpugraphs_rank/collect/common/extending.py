@@ -17,8 +17,8 @@ from tpugraphs_rank.collect.common import graph_files
 from tpugraphs_rank.data import registry
 
 # What `measurement.json` says about how the graphs of one measurement were measured.
-_DESCRIPTION = ("machine", "machines", "agreement", "versions", "dates", "seed", "protocol", "gates",
-                "drawn")
+_DESCRIPTION = ("machine", "machines", "agreement", "versions", "dates", "seed", "protocol",
+                "gates", "drawn")
 MEASURED, EXTENDS = "measured", "extends"
 _REMEDY = "restore it, or measure again"
 
@@ -60,6 +60,10 @@ class Earlier:
     if not self.measurements:
       return {}
     return {MEASURED: sorted(stems), EXTENDS: list(self.measurements)}
+
+
+# For a collection that extends no other.
+NONE = Earlier()
 
 
 def read(name: str, kind: str, keys: Sequence[str]) -> Earlier:

@@ -99,7 +99,7 @@ def _kinds(report: Mapping[str, Any], programs: Mapping[str, graph_files.Arrays]
 
 
 def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, name: str,
-             earlier: extending.Earlier = extending.Earlier()) -> dict[str, Any]:
+             earlier: extending.Earlier = extending.NONE) -> dict[str, Any]:
   """Builds the collection's folder.
 
   Args:

@@ -54,7 +54,7 @@ def _summary(stems: Sequence[str], kernels: Mapping[str, graph_files.Arrays],
 
 
 def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, name: str,
-             seed: int, earlier: extending.Earlier = extending.Earlier()) -> dict[str, Any]:
+             seed: int, earlier: extending.Earlier = extending.NONE) -> dict[str, Any]:
   """Builds the collection's folder.
 
   Args:
