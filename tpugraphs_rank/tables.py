@@ -1,4 +1,4 @@
-"""Text tables: aligned columns for a terminal, and Markdown."""
+"""Text tables (aligned columns for a terminal, Markdown) and counts in sentences."""
 
 from collections.abc import Sequence
 
@@ -36,3 +36,8 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   """Formats a Markdown table. All columns but the first are aligned to the right."""
   lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
   return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def counted(count: int, noun: str) -> str:
+  """A number with its noun, such as "1 graph" or "2,000 graphs"."""
+  return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -21,6 +21,7 @@ import math
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
+from tpugraphs_rank import tables
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import et_def_pb2
 from tpugraphs_rank.chakra import hlo_groups
@@ -133,9 +134,8 @@ class Workload:
     for operation in self.operations:
       kind = operation.operator if operation.role == "collective" else operation.role
       counts[kind] = counts.get(kind, 0) + 1
-    ranks = f"{world.ranks:,} rank{'s' * (world.ranks > 1)}"
-    text = [f"{self.source}: {ranks}, {len(self.operations):,} operation"
-            f"{'s' * (len(self.operations) > 1)} each (" + ", ".join(
+    text = [f"{self.source}: {tables.counted(world.ranks, 'rank')}, "
+            f"{tables.counted(len(self.operations), 'operation')} each (" + ", ".join(
         f"{count:,} {kind}" for kind, count in sorted(counts.items(), key=lambda e: -e[1])) + ")"]
     if world.replicas > 1 < world.partitions:
       text.append(f"{world.replicas:,} replicas of {world.partitions:,} partitions")
@@ -155,7 +155,7 @@ class Workload:
         text.append(f"{what}: {len(names):,} (" + ", ".join(map(escaping.shown, names[:_SHOWN]))
                     + ", ..." * (len(names) > _SHOWN) + ")")
     if notes.free:
-      text.append(f"{notes.free:,} instruction{'' if notes.free == 1 else 's'} without cost fused: "
+      text.append(f"{tables.counted(notes.free, 'instruction')} without cost fused: "
                   "their users wait for what they waited for")
     if notes.unknown:
       text.append("no operations are known for " + ", ".join(

@@ -25,10 +25,10 @@ import numpy as np
 from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
 from tpugraphs_rank import files
+from tpugraphs_rank import tables
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import costs as costs_lib
 from tpugraphs_rank.chakra import decoding
-from tpugraphs_rank.chakra import graphs as graphs_lib
 from tpugraphs_rank.chakra import node_kinds
 from tpugraphs_rank.chakra import operators
 from tpugraphs_rank.chakra import ranks as ranks_lib
@@ -102,8 +102,7 @@ class Report:
   lone_collectives: int = 0
 
   def __str__(self) -> str:
-    counted = graphs_lib.counted
-    lines = [f"graphs: {self.graphs:,}, with {counted(self.nodes, 'node')}; traces: "
+    lines = [f"graphs: {self.graphs:,}, with {tables.counted(self.nodes, 'node')}; traces: "
              f"{self.files:,}"]
     for count, noun, text in (
         (self.fused, "node", "without cost, fused: what waited for such a node waits for what it "
@@ -118,7 +117,7 @@ class Report:
         (self.lone_collectives, "collective", "on a single rank: --ranks sets the number of "
                                               "ranks")):
       if count:
-        lines.append(f"{counted(count, noun) if noun else f'{count:,}'} {text}")
+        lines.append(f"{tables.counted(count, noun) if noun else f'{count:,}'} {text}")
     return "\n".join(lines)
 
 

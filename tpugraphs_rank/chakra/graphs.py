@@ -29,6 +29,7 @@ import numpy as np
 from tpugraphs_rank import config
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import tables
 from tpugraphs_rank.chakra import buckets
 from tpugraphs_rank.chakra import node_kinds
 from tpugraphs_rank.chakra import trace_graph
@@ -117,7 +118,7 @@ def trace_files(inputs: Sequence[files.PathLike]) -> list[pathlib.Path]:
     if inner:
       _logger.info(
           "%s: passed over %s with %s (%s); pass these folders as well to read them", path,
-          counted(len(inner), "folder"), counted(sum(inner.values()), "trace"),
+          tables.counted(len(inner), "folder"), tables.counted(sum(inner.values()), "trace"),
           ", ".join([*map(str, list(inner)[:_SHOWN]), "..."][:len(inner)]))
     result += members
   return result
@@ -135,11 +136,6 @@ def _inner_folders(folder: pathlib.Path) -> dict[pathlib.Path, int]:
     if parts and not any(part.startswith((".", "__")) for part in parts) and _is_trace(path):
       counts[path.parent] = counts.get(path.parent, 0) + 1
   return dict(sorted(counts.items()))
-
-
-def counted(count: int, noun: str) -> str:
-  """A number with its noun, such as "1 node" or "2,000 nodes"."""
-  return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def workload_and_rank(path: files.PathLike) -> tuple[str, int]:

@@ -72,7 +72,7 @@ def summarize(trace: traces.Trace, source: str) -> dict[str, Any]:
 
 def text(summary: dict[str, Any]) -> str:
   """A summary as lines for a terminal."""
-  lines = [f"{summary['source']}: {summary['nodes']:,} nodes, version "
+  lines = [f"{summary['source']}: {tables.counted(summary['nodes'], 'node')}, version "
            f"{escaping.shown(summary['version']) or 'not stated'}"]
   for name, value in summary["metadata"].items():
     lines.append(f"  {escaping.shown(name)}: {escaping.shown(str(value), _SHOWN_TEXT)}")

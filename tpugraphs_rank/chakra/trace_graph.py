@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import tables
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import node_kinds
 from tpugraphs_rank.chakra import operators
@@ -51,7 +52,7 @@ class Report:
   unusable: int = 0
 
   def __str__(self) -> str:
-    text = (f"{self.source}: {self.nodes:,} node{'' if self.nodes == 1 else 's'}, {self.edges:,} "
+    text = (f"{self.source}: {tables.counted(self.nodes, 'node')}, {self.edges:,} "
             f"of {self.dependencies:,} dependencies")
     counts = (
         (self.self_loops, "of a node to itself"), (self.dangling, "on missing nodes"),

@@ -28,6 +28,7 @@ from absl import flags
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import tables
 from tpugraphs_rank.chakra import converting
 from tpugraphs_rank.chakra import exporting
 from tpugraphs_rank.chakra import graphs
@@ -97,7 +98,7 @@ def main(argv: list[str]) -> int:
     if not count:
       raise errors.DataError("no trace was written, because all programs were skipped; the first: "
                              f"{skipped[0]}")
-  print(f"{count:,} trace{'s' * (count > 1)}: {pathlib.Path(values.output)}")
+  print(f"{tables.counted(count, 'trace')}: {pathlib.Path(values.output)}")
   if skipped:
     _log.warning("skipped programs: %d (exit status %d)", len(skipped), app.SOME_SKIPPED)
     return app.SOME_SKIPPED

@@ -24,6 +24,7 @@ from absl import flags
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import tables
 from tpugraphs_rank.chakra import buckets
 from tpugraphs_rank.chakra import graphs
 from tpugraphs_rank.cli import app
@@ -77,9 +78,9 @@ def main(argv: list[str]) -> int:
   several = graphs.to_dags(read, settings, {"command": commands.running()})
   dags.save(values.output, several)
   least, most = int(several.sizes.min()), int(several.sizes.max())
-  print(f"{graphs.counted(len(several), 'graph')} of " + (f"{least:,} to " if least < most else "")
-        + f"{graphs.counted(most, 'node')}, up to "
-        f"{graphs.counted(int(several.depths.max()), 'level')}: {values.output}")
+  print(f"{tables.counted(len(several), 'graph')} of " + (f"{least:,} to " if least < most else "")
+        + f"{tables.counted(most, 'node')}, up to "
+        f"{tables.counted(int(several.depths.max()), 'level')}: {values.output}")
   print("categories: " + ", ".join(
       f"{len(words)} {name}" for name, words in zip(several.x_names, several.vocabularies)))
   if skipped:

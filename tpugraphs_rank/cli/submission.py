@@ -100,8 +100,3 @@ def print_left_out(names: Sequence[str]) -> None:
   """Prints the collections that --allow_partial leaves out, if any."""
   if names:
     print(f"partial: without {', '.join(names)}")
-
-
-def counted(count: int, what: str) -> str:
-  """A number with its noun: "1 row", "3 rows"."""
-  return f"{count} {what}{'' if count == 1 else 's'}"

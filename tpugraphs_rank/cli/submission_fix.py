@@ -15,6 +15,7 @@ from absl import flags
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import submission
+from tpugraphs_rank import tables
 from tpugraphs_rank.cli import submission as shared
 from tpugraphs_rank.submission import reading
 
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
     print(f"warning: {warning}")
   if findings.faults:
     raise errors.DataError(
-        f"{shared.counted(len(findings.faults), 'fault')}, whose correction is not clear; "
+        f"{tables.counted(len(findings.faults), 'fault')}, whose correction is not clear; "
         f"{values.output} was not written: correct them in {values.submission}")
   merged = submission.merge({values.submission: data}, expectation)
   with files.atomic_write(values.output) as file:
@@ -50,5 +51,5 @@ def main(argv: list[str]) -> int:
   shared.print_counts(merged.counts, expectation)
   shared.print_left_out(left_out)
   changed = "unchanged" if merged.data == data else "in the canonical form"
-  print(f"{values.output}: {shared.counted(len(expectation.rows), 'row')}, {changed}")
+  print(f"{values.output}: {tables.counted(len(expectation.rows), 'row')}, {changed}")
   return 0

@@ -16,6 +16,7 @@ from absl import flags
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import submission
+from tpugraphs_rank import tables
 from tpugraphs_rank.cli import submission as shared
 from tpugraphs_rank.submission import reading
 
@@ -40,12 +41,12 @@ def main(argv: list[str]) -> int:
     for fault in merged.faults:
       print(fault)
     raise errors.DataError(
-        f"{shared.counted(len(merged.faults), 'fault')}; {values.output} was not written")
+        f"{tables.counted(len(merged.faults), 'fault')}; {values.output} was not written")
   with files.atomic_write(values.output) as file:
     file.write(merged.data)
   shared.print_counts(merged.counts, expectation)
   if merged.repeats:
-    print(f"{shared.counted(merged.repeats, 'row')} in several parts, with equal rankings")
+    print(f"{tables.counted(merged.repeats, 'row')} in several parts, with equal rankings")
   shared.print_left_out(left_out)
-  print(f"{values.output}: {shared.counted(len(expectation.rows), 'row')}")
+  print(f"{values.output}: {tables.counted(len(expectation.rows), 'row')}")
   return 0

@@ -53,10 +53,10 @@ def main(argv: list[str]) -> int:
       [(name, f"{mean.mean:.4f}", str(mean.graphs), str(mean.skipped))
        for name, mean in means.items()]))
   for name, count in result.without_runtimes.items():
-    print(f"{name}: {shared.counted(count, 'graph')} without runtimes, not scored")
+    print(f"{name}: {tables.counted(count, 'graph')} without runtimes, not scored")
   if result.competition.missing:
     print(f"missing: {', '.join(result.competition.missing)}")
-    print(f"mean of {shared.counted(len(means), 'collection')}: {result.competition.partial:.4f} "
+    print(f"mean of {tables.counted(len(means), 'collection')}: {result.competition.partial:.4f} "
           "(the competition score needs all collections)")
   else:
     print(f"competition score ({split}): {result.competition.score:.4f}")

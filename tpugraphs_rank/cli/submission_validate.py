@@ -20,6 +20,7 @@ from absl import flags
 
 from tpugraphs_rank import commands
 from tpugraphs_rank import submission
+from tpugraphs_rank import tables
 from tpugraphs_rank.cli import submission as shared
 from tpugraphs_rank.submission import reading
 
@@ -49,11 +50,11 @@ def main(argv: list[str]) -> int:
   shared.print_left_out(left_out)
   if findings.faults:
     lines = len({fault.line for fault in findings.faults})
-    print(f"{values.submission} is invalid: {shared.counted(len(findings.faults), 'fault')} on "
-          f"{shared.counted(lines, 'line')}")
+    print(f"{values.submission} is invalid: {tables.counted(len(findings.faults), 'fault')} on "
+          f"{tables.counted(lines, 'line')}")
     return 1
-  warnings = f", {shared.counted(len(findings.warnings), 'warning')}" if findings.warnings else ""
-  print(f"{values.submission} is valid: {shared.counted(len(expectation.rows), 'row')}{warnings}")
+  warnings = f", {tables.counted(len(findings.warnings), 'warning')}" if findings.warnings else ""
+  print(f"{values.submission} is valid: {tables.counted(len(expectation.rows), 'row')}{warnings}")
   if findings.warnings:
     print(commands.command("submission", "fix", "--submission", shlex.quote(values.submission),
                            "--output", "FILE") + " writes the canonical form")

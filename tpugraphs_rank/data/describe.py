@@ -16,6 +16,7 @@ import tqdm
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import tables
 from tpugraphs_rank import work
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import duplicates
@@ -160,13 +161,14 @@ class SplitFacts:
     if self.expected is not None and self.files > self.expected:
       note("too many", f"has {self.files} graphs instead of {self.expected}")
     elif self.expected is not None and self.files < self.expected:
-      note(_TOO_FEW, f"has {self.files} of {counted(self.expected, 'graph')}")
+      note(_TOO_FEW, f"has {self.files} of {tables.counted(self.expected, 'graph')}")
     elif self.missing:
       note(_TOO_FEW, f"lacks {_first(self.missing)}")
     if self.damaged:
-      note("damaged", f"has {counted(len(self.damaged), 'damaged file')}")
+      note("damaged", f"has {tables.counted(len(self.damaged), 'damaged file')}")
     if self.without_runtimes:
-      note("no runtimes", f"has {counted(len(self.without_runtimes), 'graph')} without runtimes: "
+      note("no runtimes",
+           f"has {tables.counted(len(self.without_runtimes), 'graph')} without runtimes: "
            f"{_first(self.without_runtimes)}")
     return problems
 
@@ -237,11 +239,6 @@ class SplitFacts:
         counts = dtypes.setdefault(key, {})
         counts[dtype] = counts.get(dtype, 0) + 1
     return dtypes
-
-
-def counted(number: int, noun: str) -> str:
-  """A number with its noun, such as "1 graph" or "2,000 graphs"."""
-  return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _first(names: Sequence[str]) -> str:

@@ -73,11 +73,11 @@ def _count(number: int) -> str:
 
 
 def _graphs(names: Sequence[str]) -> str:
-  return describe.counted(len(names), "graph") if names else _NONE
+  return tables.counted(len(names), "graph") if names else _NONE
 
 
 def _in_graphs(number: int, graphs: int) -> str:
-  return f"{number:,} in {describe.counted(graphs, 'graph')}" if number else _NONE
+  return f"{number:,} in {tables.counted(graphs, 'graph')}" if number else _NONE
 
 
 def _span(values: Mapping[str, float] | None, form: str = ",.10g", total: bool = True) -> str:
@@ -95,7 +95,7 @@ def _runtimes(split: Mapping[str, Any]) -> str:
   if not runtimes["graphs"]:
     return "none (zeros)"
   among = "" if runtimes["graphs"] == graphs else (
-      f" in {runtimes['graphs']} of {describe.counted(graphs, 'graph')}")
+      f" in {runtimes['graphs']} of {tables.counted(graphs, 'graph')}")
   return f"{duration(runtimes['least_ns'])} to {duration(runtimes['greatest_ns'])}{among}"
 
 
@@ -105,7 +105,7 @@ def _normalizers(split: Mapping[str, Any]) -> str:
     return _NONE
   several = normalizers["graphs_with_several"]
   return (f"{duration(normalizers['least_ns'])} to {duration(normalizers['greatest_ns'])}"
-          + (f" (varies in {describe.counted(several, 'graph')})" if several else ""))
+          + (f" (varies in {tables.counted(several, 'graph')})" if several else ""))
 
 
 def _repeats(split: Mapping[str, Any]) -> str:
@@ -154,7 +154,7 @@ def _dtypes(splits: Mapping[str, Mapping[str, Any]]) -> str:
   if not joined:
     return ""
   entries = [f"{key} " + " or ".join(
-      dtype if len(counts) == 1 else f"{dtype} ({describe.counted(number, 'graph')})"
+      dtype if len(counts) == 1 else f"{dtype} ({tables.counted(number, 'graph')})"
       for dtype, number in counts.items()) for key, counts in joined.items()]
   return "Stored as: " + ", ".join(entries)
 
@@ -172,7 +172,7 @@ def _opcodes(summary: Mapping[str, Any]) -> str:
   header = [f"opcode ({len(listed)})", "nodes", "share"]
   table = tables.text(header, rows, rule=False).rstrip()
   unseen = [f"Opcodes of {split} that do not occur in train: " + ", ".join(
-      f"{name} ({describe.counted(number, 'node')})" for name, number in counts.items())
+      f"{name} ({tables.counted(number, 'node')})" for name, number in counts.items())
             for split, counts in (summary["opcodes_not_in_train"] or {}).items() if counts]
   return "\n".join([table, *unseen])
 
@@ -184,7 +184,7 @@ def _twins(pairs: Sequence[Mapping[str, Any]]) -> str:
       name, twin = entry["examples"][0]
       lines.append(
           f"structural twins (equal opcodes and edges) of graphs in {entry['in']}: "
-          f"{describe.counted(entry['graphs'], 'graph')} of {entry['of']}, "
+          f"{tables.counted(entry['graphs'], 'graph')} of {entry['of']}, "
           f"{entry['with_equal_features']:,} of them with equal node features; for example, {name} "
           f"is a twin of {twin}")
   return "\n".join(lines)
