@@ -56,6 +56,20 @@ def _layer_norm(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarr
   return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * scale + shift
 
 
+def _recurrence(gate: np.ndarray, x: np.ndarray) -> np.ndarray:
+  states = [np.zeros_like(x[:, 0])]
+  for t in range(x.shape[1]):
+    states.append(states[-1] / (1 + np.exp(-gate[:, t])) + x[:, t])
+  return np.stack(states[1:], axis=1)
+
+
+def _decay(x: np.ndarray) -> np.ndarray:
+  values = [np.zeros_like(x[0])]
+  for row in x:
+    values.append(0.9 * values[-1] + 0.1 * row)
+  return np.stack(values[1:])
+
+
 # family -> (a small shape, the computation in NumPy on float64 or int64 operands)
 EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
     "matmul": ((16, 24, 32), np.matmul),
@@ -105,6 +119,13 @@ EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
     "gather_position": ((40, 32, 24), lambda table, index, more: table[index] * 3 + more),
     "gather_columns": ((16, 40, 24), lambda x, index: x[:, index]),
     "gather_bag": ((40, 32, 16, 8), lambda table, index: table[index].sum(1)),
+    # Scans.
+    "scan_sum_minor": ((24, 48), lambda x: x.cumsum(1)),
+    "scan_sum_major": ((48, 24), lambda x: x.cumsum(0)),
+    "scan_max_middle": ((4, 24, 32), lambda x: np.maximum.accumulate(x, 1)),
+    "scan_recurrence": ((2, 24, 16), _recurrence),
+    "scan_decay": ((48, 24), _decay),
+    "scan_table": ((24, 48), lambda x: x.cumsum(0).cumsum(1)),
 }
 
 # Every family in all of its element types in the catalogue.

@@ -95,6 +95,19 @@ SHAPES: dict[str, str] = {
     "transpose_120": "48x64x80:f32 80x48x96:bf16 64x80x48:s32 32x96x96:f32 64x96x160:f32",
     "transpose_201": "64x48x96:f32 48x80x80:bf16 80x64x48:s32 96x48x64:f32 96x80x144:f32",
     "transpose_210": "48x64x96:f32 64x48x120:bf16 80x48x64:s32 64x64x72:f32 64x96x128:f32",
+    # Scans.
+    "scan_sum_minor": "480x640:f32,bf16 768x384:f32,s32 240x1440:f32 960x320:f32 1152x288:f32 "
+                      "192x1920:s32",
+    "scan_sum_major": "640x480:f32,bf16 384x768:f32,s32 1440x240:f32 320x960:f32 288x1152:f32 "
+                      "1920x192:s32",
+    "scan_max_middle": "16x96x192:f32,bf16 24x160x96:f32,s32 48x64x120:f32 8x240x160:f32 "
+                       "96x48x64:f32 12x320x80:f32",
+    "scan_recurrence": "8x120x160:f32,bf16 16x96x96:f32 24x64x80:f32,bf16 4x240x160:f32 "
+                       "48x48x64:f32 12x160x72:f32 6x192x120:f32",
+    "scan_decay": "480x480:f32,bf16 384x640:f32 240x960:f32,bf16 576x320:f32 320x720:f32 "
+                  "192x1152:f32 288x768:f32",
+    "scan_table": "480x640:f32,s32 384x768:f32 240x960:f32,bf16 960x288:f32 640x400:f32 "
+                  "1152x240:f32 320x720:s32",
 }
 
 # Groups that are only used for testing, to measure the generalization to unseen computations.

@@ -239,6 +239,18 @@ _add("gather_bag", "gather", "vocabulary depth bags length", lambda s: (s[2], s[
      lambda s, t: ((t.output[0], t.reduction[0], t.output[1]),
                    (t.output[0], t.reduction[0]), t.output))
 
+# Scans. A block also needs the last slice of the block before, which the loop carries.
+for _name in ("scan_sum_minor", "scan_sum_major"):
+  _add(_name, "scan", "rows columns", lambda s: s, _nothing, lambda s, t: (t.output, t.output))
+_add("scan_max_middle", "scan", "planes rows columns", lambda s: s, _nothing,
+     lambda s, t: (t.output, t.output))
+_add("scan_recurrence", "scan", "batch time features", lambda s: s, _nothing,
+     lambda s, t: (t.output, t.output, t.output))
+_add("scan_decay", "scan", "time features", lambda s: s, _nothing,
+     lambda s, t: (t.output, (t.output[0], t.output[0]), t.output))
+_add("scan_table", "scan", "rows columns", lambda s: s, _nothing,
+     lambda s, t: (t.output, t.output))
+
 
 def groups() -> dict[str, tuple[str, ...]]:
   """Group -> its families, both in order of definition."""

@@ -11,10 +11,11 @@ from tpugraphs_rank.collect.tile.builders import dense
 from tpugraphs_rank.collect.tile.builders import engine
 from tpugraphs_rank.collect.tile.builders import maps
 from tpugraphs_rank.collect.tile.builders import rows
+from tpugraphs_rank.collect.tile.builders import scans
 from tpugraphs_rank.collect.tile.builders import synthetic
 
 BUILDERS: dict[str, Callable[[geometry.Kernel], engine.TiledProgram]] = {
-    **dense.BUILDERS, **rows.BUILDERS, **maps.BUILDERS}
+    **dense.BUILDERS, **rows.BUILDERS, **maps.BUILDERS, **scans.BUILDERS}
 
 
 def build(kernel: geometry.Kernel | blocks.SyntheticKernel) -> engine.TiledProgram:
