@@ -70,6 +70,24 @@ def _decay(x: np.ndarray) -> np.ndarray:
   return np.stack(values[1:])
 
 
+def _attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, bias: np.ndarray | int) -> np.ndarray:
+  scores = q @ np.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1]) + bias
+  weights = np.exp(scores - scores.max(-1, keepdims=True))
+  return weights / weights.sum(-1, keepdims=True) @ v
+
+
+def _gap(size: int) -> np.ndarray:
+  return np.arange(size)[:, None] - np.arange(size)
+
+
+def _elu(x: np.ndarray) -> np.ndarray:
+  return np.where(x > 0, x + 1, np.exp(x))
+
+
+def _causal(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+  return np.tril(q @ np.swapaxes(k, -1, -2)) @ v
+
+
 # family -> (a small shape, the computation in NumPy on float64 or int64 operands)
 EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
     "matmul": ((16, 24, 32), np.matmul),
@@ -126,6 +144,18 @@ EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
     "scan_recurrence": ((2, 24, 16), _recurrence),
     "scan_decay": ((48, 24), _decay),
     "scan_table": ((24, 48), lambda x: x.cumsum(0).cumsum(1)),
+    # Fused attention.
+    "flash_attention": ((2, 16, 32, 16), lambda q, k, v: _attend(q, k, v, 0)),
+    "masked_attention": ((2, 16, 32, 16), lambda q, k, v, mask: _attend(
+        q, k, v, np.where(mask > 0, 0, -1e9))),
+    "alibi_attention": ((2, 32, 16), lambda q, k, v, slopes: _attend(
+        q, k, v, np.where(_gap(32) >= 0, -slopes[:, None, None] * _gap(32), -1e9))),
+    "window_attention": ((2, 32, 16, 12), lambda q, k, v: _attend(
+        q, k, v, np.where((_gap(32) >= 0) & (_gap(32) < 12), 0, -1e9))),
+    "grouped_attention": ((2, 3, 16, 24, 16), lambda q, k, v: _attend(
+        q, k[:, None], v[:, None], 0)),
+    "linear_attention": ((2, 32, 16, 8), lambda q, k, v: _causal(_elu(q), _elu(k), v)
+                         / _causal(_elu(q), _elu(k), np.ones((2, 32, 1)))),
 }
 
 # Every family in all of its element types in the catalogue.

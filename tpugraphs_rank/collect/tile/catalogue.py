@@ -108,6 +108,20 @@ SHAPES: dict[str, str] = {
                   "192x1152:f32 288x768:f32",
     "scan_table": "480x640:f32,s32 384x768:f32 240x960:f32,bf16 960x288:f32 640x400:f32 "
                   "1152x240:f32 320x720:s32",
+    # Fused attention.
+    "flash_attention": "2x144x192x48:f32,bf16 4x96x96x32:f32 1x240x160x64:f32 3x96x144x64:f32 "
+                       "2x192x120x80:f32,bf16 6x64x96x48:f32",
+    "masked_attention": "2x120x192x48:f32,bf16 4x96x72x64:f32 1x192x240x48:f32 3x144x96x48:f32 "
+                        "2x96x160x64:f32,bf16 6x96x64x32:f32",
+    "alibi_attention": "2x192x48:f32,bf16 4x96x64:f32 1x288x48:f32 3x144x64:f32,bf16 2x160x80:f32 "
+                       "6x120x32:f32",
+    "window_attention": "2x288x48x64:f32,bf16 4x144x64x40:f32 1x480x48x96:f32 3x192x64x72:f32 "
+                        "2x240x80x48:f32,bf16 6x192x32x48:f32",
+    "grouped_attention": "2x2x96x96x48:f32,bf16 2x4x48x96x32:f32 1x4x72x120x64:f32 "
+                         "3x2x64x96x48:f32 1x6x64x144x48:f32,bf16 "
+                         "2x3x96x80x32:f32",
+    "linear_attention": "2x240x64x48:f32,bf16 4x144x48x64:f32 1x480x96x48:f32 3x192x64x32:f32 "
+                        "2x320x48x80:f32,bf16 1x288x144x64:f32",
 }
 
 # Groups that are only used for testing, to measure the generalization to unseen computations.

@@ -251,6 +251,26 @@ _add("scan_decay", "scan", "time features", lambda s: s, _nothing,
 _add("scan_table", "scan", "rows columns", lambda s: s, _nothing,
      lambda s, t: (t.output, t.output))
 
+# Fused attention. Queries and keys are read with their whole depth, whatever the tile of the
+# values.
+for _name in ("flash_attention", "masked_attention"):
+  _add(_name, "attention", "heads queries keys depth", lambda s: (s[0], s[1], s[3]),
+       lambda s: s[2:3],
+       lambda s, t: ((*t.output[:2], s[3]), (t.output[0], t.reduction[0], s[3]),
+                     (t.output[0], t.reduction[0], t.output[2]), t.output))
+for _name, _names in {"alibi_attention": "heads length depth",
+                      "window_attention": "heads length depth window"}.items():
+  _add(_name, "attention", _names, lambda s: s[:3], lambda s: s[1:2],
+       lambda s, t: ((*t.output[:2], s[2]), (t.output[0], t.reduction[0], s[2]),
+                     (t.output[0], t.reduction[0], t.output[2]), t.output))
+_add("grouped_attention", "attention", "heads group queries keys depth",
+     lambda s: (*s[:3], s[4]), lambda s: s[3:4],
+     lambda s, t: ((*t.output[:3], s[4]), (t.output[0], t.reduction[0], s[4]),
+                   (t.output[0], t.reduction[0], t.output[3]), t.output))
+_add("linear_attention", "attention", "heads length depth features", lambda s: s[:3], _nothing,
+     lambda s, t: ((*t.output[:2], s[3]), (*t.output[:2], s[3]), t.output,
+                   (t.output[0], s[3], t.output[2]), t.output))
+
 
 def groups() -> dict[str, tuple[str, ...]]:
   """Group -> its families, both in order of definition."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tpugraphs_rank.collect.tile import blocks
 from tpugraphs_rank.collect.tile import geometry
+from tpugraphs_rank.collect.tile.builders import attentions
 from tpugraphs_rank.collect.tile.builders import dense
 from tpugraphs_rank.collect.tile.builders import engine
 from tpugraphs_rank.collect.tile.builders import maps
@@ -15,7 +16,7 @@ from tpugraphs_rank.collect.tile.builders import scans
 from tpugraphs_rank.collect.tile.builders import synthetic
 
 BUILDERS: dict[str, Callable[[geometry.Kernel], engine.TiledProgram]] = {
-    **dense.BUILDERS, **rows.BUILDERS, **maps.BUILDERS, **scans.BUILDERS}
+    **dense.BUILDERS, **rows.BUILDERS, **maps.BUILDERS, **scans.BUILDERS, **attentions.BUILDERS}
 
 
 def build(kernel: geometry.Kernel | blocks.SyntheticKernel) -> engine.TiledProgram:
