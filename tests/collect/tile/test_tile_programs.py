@@ -156,6 +156,23 @@ EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
         q, k[:, None], v[:, None], 0)),
     "linear_attention": ((2, 32, 16, 8), lambda q, k, v: _causal(_elu(q), _elu(k), v)
                          / _causal(_elu(q), _elu(k), np.ones((2, 32, 1)))),
+    # Triangular matrices.
+    "triangular_solve": ((32, 24), np.linalg.solve),
+    "triangular_matmul": ((32, 24), lambda a, b: np.tril(a) @ b),
+    "syrk_lower": ((32, 16), lambda a: np.tril(a @ a.T)),
+    "ldl_update": ((32, 16), lambda c, l, d: np.tril(c - l * d @ l.T) + np.triu(c, 1)),
+    "causal_product": ((2, 32, 16, 8), lambda q, k, v: np.tril(q @ k.transpose(0, 2, 1)) @ v),
+    # Small integers.
+    "int8_matmul": ((16, 24, 32), lambda a, b, row, column: a @ b * row[:, None] * column),
+    "dynamic_matmul": ((16, 24, 32), lambda x, inverse, w, scale: np.clip(
+        np.round(x * inverse[:, None]), -127, 127) @ w * scale / inverse[:, None]),
+    "group_matmul": ((16, 24, 64), lambda x, w, scale: x @ (w * scale.repeat(32, 0))),
+    "int4_matmul": ((16, 24, 32), lambda x, packed, scale: x @ np.concatenate(
+        [(packed + 8) % 16 - 8, packed // 16]) * scale),
+    "fake_quantise": ((16, 32), lambda x: np.round(
+        x * 127 / np.abs(x).max(1, keepdims=True)) * np.abs(x).max(1, keepdims=True) / 127),
+    "requantise_add": ((16, 48), lambda a, b, row, column: np.clip(
+        np.round((a - 3) * row[:, None] + b * column) + 5, -128, 127)),
 }
 
 # Every family in all of its element types in the catalogue.

@@ -122,6 +122,28 @@ SHAPES: dict[str, str] = {
                          "2x3x96x80x32:f32",
     "linear_attention": "2x240x64x48:f32,bf16 4x144x48x64:f32 1x480x96x48:f32 3x192x64x32:f32 "
                         "2x320x48x80:f32,bf16 1x288x144x64:f32",
+    # Triangular matrices.
+    "triangular_solve": "144x96:f32 192x64:f32 96x192:f32 240x48:f32 160x120:f32 120x144:f32 "
+                        "288x72:f32 80x240:f32",
+    "triangular_matmul": "240x192:f32,bf16 192x240:f32 288x160:f32,s32 384x96:f32 320x128:bf16 "
+                         "160x480:f32",
+    "syrk_lower": "240x160:f32,bf16 192x320:f32 288x96:f32,s32 320x64:f32 384x80:f32 160x480:f32",
+    "ldl_update": "240x96:f32,bf16 192x192:f32 288x128:f32 320x72:f32,bf16 384x48:f32 160x288:f32",
+    "causal_product": "2x192x48x32:f32,bf16 4x96x64x48:f32 1x288x64x48:f32 3x144x48x64:f32,bf16 "
+                      "2x160x80x40:f32 6x120x32x48:f32",
+    # Small integers.
+    "int8_matmul": "144x192x160:f32,bf16 192x96x240:f32 96x320x128:f32 240x240x64:f32,bf16 "
+                   "288x128x96:f32 384x96x120:f32",
+    "dynamic_matmul": "160x144x192:f32,bf16 96x240x192:f32 240x96x160:f32 120x320x96:f32 "
+                      "192x192x96:f32,bf16 64x288x240:f32",
+    "group_matmul": "96x240x192:f32,bf16 32x480x320:f32 160x192x160:f32 240x144x128:f32 "
+                    "64x288x384:f32,bf16 24x720x288:f32",
+    "int4_matmul": "96x192x120:f32,bf16 32x480x160:f32 160x240x72:f32 240x144x64:f32 "
+                   "64x288x192:f32,bf16 24x720x144:f32",
+    "fake_quantise": "384x960:f32,bf16 768x480:f32 1440x240:f32 240x1440:f32 960x384:f32,bf16 "
+                     "576x640:f32",
+    "requantise_add": "480x640:s32,f32 768x384:s32 240x1440:s32 1152x288:s32,f32 "
+                      "320x1152:s32 640x720:f32",
 }
 
 # Groups that are only used for testing, to measure the generalization to unseen computations.

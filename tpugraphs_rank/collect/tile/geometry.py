@@ -271,6 +271,33 @@ _add("linear_attention", "attention", "heads length depth features", lambda s: s
      lambda s, t: ((*t.output[:2], s[3]), (*t.output[:2], s[3]), t.output,
                    (t.output[0], s[3], t.output[2]), t.output))
 
+# Triangular matrices. `triangular_solve` multiplies blocks left of the diagonal with rows that are
+# already solved.
+for _name in ("triangular_solve", "triangular_matmul"):
+  _add(_name, "triangular", "rows columns", lambda s: s, lambda s: s[:1],
+       lambda s, t: ((t.output[0], t.reduction[0]), (t.reduction[0], t.output[1]), t.output))
+_add("syrk_lower", "triangular", "rows depth", lambda s: (s[0], s[0]), lambda s: s[1:],
+     lambda s, t: ((t.output[0], t.reduction[0]), (t.output[1], t.reduction[0]), t.output))
+_add("ldl_update", "triangular", "rows depth", lambda s: (s[0], s[0]), lambda s: s[1:],
+     lambda s, t: (t.output, (t.output[0], t.reduction[0]), (t.output[1], t.reduction[0]),
+                   t.reduction, t.output))
+_add("causal_product", "triangular", "heads length depth features", lambda s: s[:3],
+     lambda s: s[1:2],
+     lambda s, t: ((*t.output[:2], s[3]), (t.output[0], t.reduction[0], s[3]),
+                   (t.output[0], t.reduction[0], t.output[2]), t.output))
+
+# Small integers. Blocks have the elements of the arrays as they are stored: two values of four bits
+# share a byte.
+for _name in ("int8_matmul", "dynamic_matmul", "group_matmul"):
+  _add(_name, "quantised", "m n k", lambda s: s[:2], lambda s: s[2:], _matmul_blocks(True))
+_add("int4_matmul", "quantised", "m n pairs", lambda s: s[:2], lambda s: s[2:],
+     lambda s, t: ((t.output[0], 2 * t.reduction[0]), (t.reduction[0], t.output[1]),
+                   t.output[1:], t.output))
+_add("fake_quantise", "quantised", "rows columns", lambda s: s, lambda s: s[1:],
+     lambda s, t: ((t.output[0], t.reduction[0]), t.output, t.output))
+_add("requantise_add", "quantised", "rows columns", lambda s: s, _nothing,
+     lambda s, t: (t.output, t.output, t.output[:1], t.output[1:], t.output))
+
 
 def groups() -> dict[str, tuple[str, ...]]:
   """Group -> its families, both in order of definition."""

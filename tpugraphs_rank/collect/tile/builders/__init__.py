@@ -11,12 +11,15 @@ from tpugraphs_rank.collect.tile.builders import attentions
 from tpugraphs_rank.collect.tile.builders import dense
 from tpugraphs_rank.collect.tile.builders import engine
 from tpugraphs_rank.collect.tile.builders import maps
+from tpugraphs_rank.collect.tile.builders import quantised
 from tpugraphs_rank.collect.tile.builders import rows
 from tpugraphs_rank.collect.tile.builders import scans
 from tpugraphs_rank.collect.tile.builders import synthetic
+from tpugraphs_rank.collect.tile.builders import triangulars
 
 BUILDERS: dict[str, Callable[[geometry.Kernel], engine.TiledProgram]] = {
-    **dense.BUILDERS, **rows.BUILDERS, **maps.BUILDERS, **scans.BUILDERS, **attentions.BUILDERS}
+    **dense.BUILDERS, **rows.BUILDERS, **maps.BUILDERS, **scans.BUILDERS, **attentions.BUILDERS,
+    **triangulars.BUILDERS, **quantised.BUILDERS}
 
 
 def build(kernel: geometry.Kernel | blocks.SyntheticKernel) -> engine.TiledProgram:
