@@ -88,6 +88,40 @@ def _causal(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
   return np.tril(q @ np.swapaxes(k, -1, -2)) @ v
 
 
+def _windows(x: np.ndarray) -> np.ndarray:
+  return np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
+
+
+def _laplacian(x: np.ndarray) -> np.ndarray:
+  windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3))
+  return (windows * np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]])).sum((2, 3))
+
+
+def _blur(x: np.ndarray) -> np.ndarray:
+  windows = _windows(np.pad(x, ((1, 1), (1, 1), (0, 0)))[None])[0]
+  total = (windows * np.outer([1, 2, 1], [1, 2, 1])).sum((3, 4))
+  return total >> 4 if x.dtype.kind == "i" else total / 16
+
+
+def _heat(x: np.ndarray) -> np.ndarray:
+  weights = np.zeros((3, 3, 3))
+  weights[1, 1] = weights[1, :, 1] = weights[:, 1, 1] = 0.125
+  weights[1, 1, 1] = 1 - 6 * 0.125
+  return (np.lib.stride_tricks.sliding_window_view(x, (3, 3, 3)) * weights).sum((3, 4, 5))
+
+
+def _reaction(x: np.ndarray) -> np.ndarray:
+  return x[1:-1, 1:-1] + 0.1 * _laplacian(x) + 0.2 * np.tanh(x[1:-1, 1:-1])
+
+
+def _upwind(x: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+  change = np.zeros_like(x)
+  for axis, speed in enumerate((down, across)):
+    before, after = x - np.roll(x, 1, axis), np.roll(x, -1, axis) - x
+    change += np.where(speed > 0, speed * before, speed * after)
+  return x - 0.1 * change
+
+
 # family -> (a small shape, the computation in NumPy on float64 or int64 operands)
 EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
     "matmul": ((16, 24, 32), np.matmul),
@@ -173,6 +207,35 @@ EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
         x * 127 / np.abs(x).max(1, keepdims=True)) * np.abs(x).max(1, keepdims=True) / 127),
     "requantise_add": ((16, 48), lambda a, b, row, column: np.clip(
         np.round((a - 3) * row[:, None] + b * column) + 5, -128, 127)),
+    # Counts.
+    "row_histogram": ((16, 48, 24), lambda x: (x[:, :, None] == np.arange(24)).sum(1)),
+    "weighted_histogram": ((48, 16, 24), lambda x, weights: (np.clip(
+        np.floor((x + 3) * 4), 0, 23) == np.arange(24)[:, None]).astype(float) @ weights),
+    "histogram_2d": ((48, 16, 24), lambda x, y: np.histogram2d(
+        x, y, (np.arange(17), np.arange(25)))[0]),
+    "joint_counts": ((48, 3, 16, 24), lambda x, y: np.einsum(
+        "nfc,nl->fcl", x[:, :, None] == np.arange(16), y[:, None] == np.arange(24), dtype=int)),
+    "cumulative_counts": ((48, 16, 24), lambda x, edges: (x <= edges[:, None, None]).sum(1)),
+    "digitise": ((16, 24, 32), lambda x, edges: np.searchsorted(edges, x, "right")),
+    # Writing where an index says.
+    "segment_sum": ((48, 16, 24), lambda data, ids: (ids == np.arange(24)[:, None]) @ data),
+    "segment_sum_sorted": ((48, 16, 24), lambda data, ids: (ids == np.arange(24)[:, None]) @ data),
+    "onehot_sum": ((48, 16, 24), lambda data, ids: (ids == np.arange(24)[:, None]) @ data),
+    "scatter_max": ((24, 16, 48), lambda table, ids, data: np.stack(
+        [np.vstack([row, *data[ids == place]]).max(0) for place, row in enumerate(table)])),
+    "scatter_rows": ((48, 16, 24), lambda table, ids, data: np.stack(
+        [[*data[ids == place], row][0] for place, row in enumerate(table)])),
+    "scatter_columns": ((16, 48, 24), lambda x, ids: x @ (ids[:, None] == np.arange(24))),
+    # Stencils.
+    "stencil_laplacian": ((24, 32), lambda x, source: source - _laplacian(x)),
+    "stencil_blur": ((16, 24, 8), _blur),
+    "stencil_heat": ((8, 16, 24), _heat),
+    "stencil_two_steps": ((24, 32), lambda x: _reaction(_reaction(x))),
+    "stencil_filter": ((24, 32, 16), lambda x, weights: sum(
+        x[i:i + 24] * weights[i] for i in range(16))),
+    "stencil_upwind": ((24, 32), _upwind),
+    "stencil_pool": ((2, 8, 16, 16), lambda x: _windows(x).max((4, 5))),
+    "stencil_pool_strided": ((2, 8, 16, 16), lambda x: _windows(x)[:, ::2, ::2].max((4, 5))),
 }
 
 # Every family in all of its element types in the catalogue.

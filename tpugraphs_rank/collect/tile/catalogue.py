@@ -144,6 +144,49 @@ SHAPES: dict[str, str] = {
                      "576x640:f32",
     "requantise_add": "480x640:s32,f32 768x384:s32 240x1440:s32 1152x288:s32,f32 "
                       "320x1152:s32 640x720:f32",
+    # Counts.
+    "row_histogram": "96x480x64:s32,f32 192x240x80:s32 48x720x96:s32 320x192x48:s32 "
+                     "64x960x40:s32,f32 144x384x72:s32",
+    "weighted_histogram": "720x64x96:f32,bf16 480x96x80:f32 1440x48x64:f32 960x80x48:f32,bf16 "
+                          "384x160x72:f32 288x96x160:f32",
+    "histogram_2d": "480x64x64:s32,f32 288x96x80:s32 720x48x64:s32 960x40x48:s32 "
+                    "384x72x96:s32,f32 240x120x96:s32",
+    "joint_counts": "480x12x24x32:s32,f32 720x8x48x16:s32 288x6x40x64:f32 960x4x32x48:s32 "
+                    "576x3x64x48:s32,f32 240x14x48x32:f32",
+    "cumulative_counts": "480x96x48:f32,s32 960x64x40:f32 240x160x96:f32 720x48x72:f32 "
+                         "192x288x80:f32,bf16 576x80x64:f32",
+    "digitise": "192x240x48:s32,bf16 288x96x96:s32 96x480x64:s32 240x360x40:s32 "
+                "128x288x72:s32,bf16 480x160x32:s32",
+    # Writing where an index says.
+    "segment_sum": "1152x96x144:f32,bf16 1440x144x96:f32 1920x64x160:f32,s32 2880x96x80:f32 "
+                   "960x192x120:f32 720x240x192:f32",
+    "segment_sum_sorted": "3840x96x192:f32,bf16 2880x160x120:f32 1920x240x240:f32,s32 "
+                          "5760x80x144:f32 1440x288x160:f32 2400x128x480:f32",
+    "onehot_sum": "384x96x120:f32,bf16 480x160x64:f32 720x96x96:f32,s32 960x48x80:f32 "
+                  "288x192x96:f32 240x120x192:f32",
+    "scatter_max": "96x64x240:f32,bf16 64x96x288:f32 120x48x320:f32,s32 160x80x144:f32 "
+                   "72x128x192:f32 48x192x240:f32",
+    "scatter_rows": "960x192x480:f32,bf16 1440x96x720:f32 480x320x320:f32,s32 1920x80x960:f32 "
+                    "720x288x576:f32 640x240x480:f32",
+    "scatter_columns": "160x480x144:f32,bf16 240x720x96:f32 96x960x160:f32,s32 320x384x120:f32 "
+                       "192x576x192:f32 480x240x72:f32",
+    # Stencils; rows and columns are those of the result.
+    "stencil_laplacian": "640x768:f32,bf16 960x480:f32,s32 384x1152:f32 480x960:f32 1440x320:f32 "
+                         "240x1920:f32",
+    "stencil_blur": "96x96x32:f32,bf16 120x160x16:f32,s32 64x80x64:f32 48x96x96:f32 144x72x24:f32 "
+                    "80x240x12:f32",
+    "stencil_heat": "48x64x96:f32,bf16 32x96x120:f32 96x48x64:f32 24x120x144:f32,bf16 "
+                    "64x64x80:f32 16x160x160:f32 72x80x48:f32",
+    "stencil_two_steps": "320x480:f32,bf16 480x240:f32 240x640:f32,bf16 192x960:f32 384x384:f32 "
+                         "640x192:f32 288x480:f32",
+    "stencil_filter": "320x480x24:f32,bf16 480x240x32:f32,s32 240x640x16:f32 640x192x24:f32 "
+                      "384x320x36:f32 192x960x12:f32 288x384x48:f32",
+    "stencil_upwind": "480x640:f32,bf16 640x384:f32 384x768:f32,bf16 960x240:f32 240x1152:f32 "
+                      "320x720:f32 720x288:f32",
+    "stencil_pool": "1x48x48x64:f32,bf16 2x32x40x48:f32,s32 1x96x64x24:f32 4x12x48x64:f32 "
+                    "8x14x14x96:f32 2x48x24x64:f32",
+    "stencil_pool_strided": "1x48x48x64:f32,bf16 2x24x40x64:f32,s32 16x12x12x64:f32 "
+                            "4x24x16x72:f32 8x14x14x80:f32 2x32x32x60:f32",
 }
 
 # Groups that are only used for testing, to measure the generalization to unseen computations.

@@ -298,6 +298,54 @@ _add("fake_quantise", "quantised", "rows columns", lambda s: s, lambda s: s[1:],
 _add("requantise_add", "quantised", "rows columns", lambda s: s, _nothing,
      lambda s, t: (t.output, t.output, t.output[:1], t.output[1:], t.output))
 
+# Counts. Values are read in blocks and compared with all bins of the output block.
+_add("row_histogram", "histogram", "rows values bins", lambda s: (s[0], s[2]), lambda s: s[1:2],
+     lambda s, t: ((t.output[0], t.reduction[0]), t.output))
+_add("weighted_histogram", "histogram", "values channels bins", lambda s: (s[2], s[1]),
+     lambda s: s[:1],
+     lambda s, t: (t.reduction, (t.reduction[0], t.output[1]), t.output))
+_add("histogram_2d", "histogram", "values rows columns", lambda s: s[1:], lambda s: s[:1],
+     lambda s, t: (t.reduction, t.reduction, t.output))
+_add("joint_counts", "histogram", "values features categories labels", lambda s: s[1:],
+     lambda s: s[:1],
+     lambda s, t: ((t.reduction[0], t.output[0]), t.reduction, t.output))
+_add("cumulative_counts", "histogram", "values columns edges", lambda s: (s[2], s[1]),
+     lambda s: s[:1],
+     lambda s, t: ((t.reduction[0], t.output[1]), t.output[:1], t.output))
+_add("digitise", "histogram", "rows columns edges", lambda s: s[:2], lambda s: s[2:],
+     lambda s, t: (t.output, t.reduction, t.output))
+
+# Writing where an index says. Updates are read in blocks; what falls outside the output block is
+# dropped.
+for _name in ("segment_sum", "segment_sum_sorted", "onehot_sum"):
+  _add(_name, "scatter", "updates depth segments", lambda s: (s[2], s[1]), lambda s: s[:1],
+       lambda s, t: ((t.reduction[0], t.output[1]), t.reduction, t.output))
+for _name in ("scatter_max", "scatter_rows"):
+  _add(_name, "scatter", "rows depth updates", lambda s: s[:2], lambda s: s[2:],
+       lambda s, t: (t.output, t.reduction, (t.reduction[0], t.output[1]), t.output))
+_add("scatter_columns", "scatter", "rows updates segments", lambda s: (s[0], s[2]),
+     lambda s: s[1:2],
+     lambda s, t: ((t.output[0], t.reduction[0]), t.reduction, t.output))
+
+# Stencils; rows and columns are those of the result.
+_add("stencil_laplacian", "stencil", "rows columns", lambda s: s, _nothing,
+     lambda s, t: (tuple(side + 2 for side in t.output), t.output, t.output))
+_add("stencil_blur", "stencil", "rows columns channels", lambda s: s, _nothing,
+     lambda s, t: ((t.output[0] + 2, t.output[1] + 2, t.output[2]), t.output))
+_add("stencil_heat", "stencil", "planes rows columns", lambda s: s, _nothing,
+     lambda s, t: (tuple(side + 2 for side in t.output), t.output))
+_add("stencil_two_steps", "stencil", "rows columns", lambda s: s, _nothing,
+     lambda s, t: (tuple(side + 4 for side in t.output), tuple(side + 2 for side in t.output),
+                   t.output))
+_add("stencil_filter", "stencil", "rows columns taps", lambda s: s[:2], lambda s: s[2:],
+     lambda s, t: ((t.output[0] + t.reduction[0] - 1, t.output[1]), t.reduction, t.output))
+_add("stencil_upwind", "stencil", "rows columns", lambda s: s, _nothing,
+     lambda s, t: (tuple(side + 2 for side in t.output), t.output, t.output, t.output))
+for _name, _stride in {"stencil_pool": 1, "stencil_pool_strided": 2}.items():
+  _add(_name, "stencil", "batch rows columns features", lambda s: s, _nothing,
+       lambda s, t, stride=_stride: ((t.output[0], (t.output[1] - 1) * stride + 3,
+                                      (t.output[2] - 1) * stride + 3, t.output[3]), t.output))
+
 
 def groups() -> dict[str, tuple[str, ...]]:
   """Group -> its families, both in order of definition."""

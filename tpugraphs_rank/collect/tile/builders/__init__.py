@@ -10,16 +10,20 @@ from tpugraphs_rank.collect.tile import geometry
 from tpugraphs_rank.collect.tile.builders import attentions
 from tpugraphs_rank.collect.tile.builders import dense
 from tpugraphs_rank.collect.tile.builders import engine
+from tpugraphs_rank.collect.tile.builders import histograms
 from tpugraphs_rank.collect.tile.builders import maps
 from tpugraphs_rank.collect.tile.builders import quantised
 from tpugraphs_rank.collect.tile.builders import rows
 from tpugraphs_rank.collect.tile.builders import scans
+from tpugraphs_rank.collect.tile.builders import scatters
+from tpugraphs_rank.collect.tile.builders import stencils
 from tpugraphs_rank.collect.tile.builders import synthetic
 from tpugraphs_rank.collect.tile.builders import triangulars
 
 BUILDERS: dict[str, Callable[[geometry.Kernel], engine.TiledProgram]] = {
     **dense.BUILDERS, **rows.BUILDERS, **maps.BUILDERS, **scans.BUILDERS, **attentions.BUILDERS,
-    **triangulars.BUILDERS, **quantised.BUILDERS}
+    **triangulars.BUILDERS, **quantised.BUILDERS, **histograms.BUILDERS, **scatters.BUILDERS,
+    **stencils.BUILDERS}
 
 
 def build(kernel: geometry.Kernel | blocks.SyntheticKernel) -> engine.TiledProgram:
