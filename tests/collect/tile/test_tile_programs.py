@@ -122,6 +122,31 @@ def _upwind(x: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
   return x - 0.1 * change
 
 
+def _hadamard(size: int) -> np.ndarray:
+  matrix = np.ones((1, 1), np.int64)
+  while len(matrix) < size:
+    matrix = np.kron([[1, 1], [1, -1]], matrix)
+  return matrix
+
+
+def _fft_stage(x: np.ndarray, factors: np.ndarray) -> np.ndarray:
+  values = x[0] + 1j * x[1]
+  total, difference = values[0] + values[1], values[0] - values[1]
+  both = np.stack([total, difference * (factors[0] + 1j * factors[1])])
+  return np.stack([both.real, both.imag])
+
+
+def _rotary(x: np.ndarray, angle: np.ndarray) -> np.ndarray:
+  values = (x[:, :, 0] + 1j * x[:, :, 1]) * np.exp(1j * angle)[:, None]
+  return np.stack([values.real, values.imag], axis=2)
+
+
+def _haar(x: np.ndarray) -> np.ndarray:
+  quads = x.reshape(x.shape[0] // 2, 2, x.shape[1] // 2, 2).transpose(1, 3, 0, 2)
+  bands = np.einsum("kij,ijrc->krc", np.reshape(_hadamard(4), (4, 2, 2)), quads)
+  return bands if x.dtype.kind == "i" else bands / 2
+
+
 # family -> (a small shape, the computation in NumPy on float64 or int64 operands)
 EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
     "matmul": ((16, 24, 32), np.matmul),
@@ -236,6 +261,21 @@ EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
     "stencil_upwind": ((24, 32), _upwind),
     "stencil_pool": ((2, 8, 16, 16), lambda x: _windows(x).max((4, 5))),
     "stencil_pool_strided": ((2, 8, 16, 16), lambda x: _windows(x)[:, ::2, ::2].max((4, 5))),
+    # Order.
+    "sort_top": ((16, 48, 6), lambda x: -np.sort(-x, axis=1)[:, :6]),
+    "sort_median": ((5, 24, 32), lambda x: np.median(x, axis=0)),
+    "sort_window": ((24, 32), lambda x: np.median(
+        np.lib.stride_tricks.sliding_window_view(x, 5, axis=0), axis=2)),
+    "sort_rank": ((16, 48), lambda x: (x[:, None, :] < x[:, :, None]).sum(-1)),
+    "sort_argmax": ((4, 48, 32), lambda x: x.argmax(1)),
+    "sort_merge_step": ((16, 48), lambda x: np.stack(
+        [np.minimum(x[:, 0], x[:, 1, ::-1]), np.maximum(x[:, 0], x[:, 1, ::-1])], axis=1)),
+    # Butterflies.
+    "butterfly_hadamard": ((2, 16, 24), lambda x: np.einsum("ij,bjc->bic", _hadamard(16), x)),
+    "butterfly_hadamard_minor": ((24, 32), lambda x: x @ _hadamard(32)),
+    "butterfly_fft": ((4, 32), _fft_stage),
+    "butterfly_rotary": ((16, 4, 16), _rotary),
+    "butterfly_haar": ((16, 24), _haar),
 }
 
 # Every family in all of its element types in the catalogue.

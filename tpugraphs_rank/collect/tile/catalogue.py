@@ -160,12 +160,12 @@ SHAPES: dict[str, str] = {
     # Writing where an index says.
     "segment_sum": "1152x96x144:f32,bf16 1440x144x96:f32 1920x64x160:f32,s32 2880x96x80:f32 "
                    "960x192x120:f32 720x240x192:f32",
-    "segment_sum_sorted": "3840x96x192:f32,bf16 2880x160x120:f32 1920x240x240:f32,s32 "
-                          "5760x80x144:f32 1440x288x160:f32 2400x128x480:f32",
+    "segment_sum_sorted": "1920x480x96:f32,bf16 1440x320x120:f32 960x720x80:f32,s32 "
+                          "2880x240x144:f32 720x960x96:f32 2400x384x240:f32",
     "onehot_sum": "384x96x120:f32,bf16 480x160x64:f32 720x96x96:f32,s32 960x48x80:f32 "
                   "288x192x96:f32 240x120x192:f32",
-    "scatter_max": "96x64x240:f32,bf16 64x96x288:f32 120x48x320:f32,s32 160x80x144:f32 "
-                   "72x128x192:f32 48x192x240:f32",
+    "scatter_max": "240x192x960:f32,bf16 160x320x720:f32 96x480x1440:f32,s32 320x144x960:f32 "
+                   "120x240x1920:f32 480x96x1152:f32",
     "scatter_rows": "960x192x480:f32,bf16 1440x96x720:f32 480x320x320:f32,s32 1920x80x960:f32 "
                     "720x288x576:f32 640x240x480:f32",
     "scatter_columns": "160x480x144:f32,bf16 240x720x96:f32 96x960x160:f32,s32 320x384x120:f32 "
@@ -187,6 +187,30 @@ SHAPES: dict[str, str] = {
                     "8x14x14x96:f32 2x48x24x64:f32",
     "stencil_pool_strided": "1x48x48x64:f32,bf16 2x24x40x64:f32,s32 16x12x12x64:f32 "
                             "4x24x16x72:f32 8x14x14x80:f32 2x32x32x60:f32",
+    # Order.
+    "sort_top": "192x768x6:f32,bf16 96x1440x8:f32 384x480x4:f32,bf16 240x640x8:f32 "
+                "144x960x12:f32 480x320x6:f32 120x1152x10:f32",
+    "sort_median": "5x384x640:f32,bf16 7x480x320:f32,s32 9x240x480:f32 5x240x960:f32 "
+                   "7x320x384:f32 9x288x320:f32 11x192x480:s32",
+    "sort_window": "384x480:f32,bf16 480x320:f32,s32 240x720:f32 640x240:f32 288x576:f32 "
+                   "192x960:f32 960x160:s32",
+    "sort_rank": "48x240:f32,bf16 24x384:f32,s32 96x192:f32 16x480:f32 64x240:f32 32x320:f32 "
+                 "120x144:s32",
+    "sort_argmax": "48x96x160:f32,bf16 24x160x192:f32,s32 96x64x120:f32 64x144x80:f32 "
+                   "32x240x96:f32 16x320x144:s32",
+    "sort_merge_step": "480x480:f32,bf16 640x320:f32,s32 288x768:f32 960x240:f32 192x1152:f32 "
+                       "384x640:f32 720x400:s32",
+    # Butterflies.
+    "butterfly_hadamard": "24x32x240:f32,bf16 48x64x96:f32,s32 96x32x80:f32 16x64x192:f32 "
+                          "12x128x160:f32 32x32x144:f32 8x64x480:f32",
+    "butterfly_hadamard_minor": "2880x64:f32,bf16 1440x128:f32,s32 3840x32:f32 960x256:f32 "
+                                "1920x128:f32 2400x64:f32 720x256:s32",
+    "butterfly_fft": "96x640:f32,bf16 240x288:f32 48x1440:f32,bf16 160x480:f32 384x192:f32 "
+                     "480x160:f32 120x720:f32",
+    "butterfly_rotary": "240x12x32:f32,bf16 384x8x24:f32 480x6x32:f32,bf16 192x16x40:f32 "
+                        "120x24x48:f32 576x4x48:f32 320x10x24:f32",
+    "butterfly_haar": "240x320:f32,bf16 192x480:f32,s32 320x240:f32 480x192:f32 160x640:f32 "
+                      "288x288:f32 144x720:s32",
 }
 
 # Groups that are only used for testing, to measure the generalization to unseen computations.

@@ -346,6 +346,33 @@ for _name, _stride in {"stencil_pool": 1, "stencil_pool_strided": 2}.items():
        lambda s, t, stride=_stride: ((t.output[0], (t.output[1] - 1) * stride + 3,
                                       (t.output[2] - 1) * stride + 3, t.output[3]), t.output))
 
+# Order.
+_add("sort_top", "sort", "rows columns count", lambda s: (s[0], s[2]), lambda s: s[1:2],
+     lambda s, t: ((t.output[0], t.reduction[0]), (t.output[0], s[2]), t.output))
+_add("sort_median", "sort", "workers rows columns", lambda s: s[1:], _nothing,
+     lambda s, t: (s[:1] + t.output, t.output))
+_add("sort_window", "sort", "rows columns", lambda s: s, _nothing,
+     lambda s, t: ((t.output[0] + 4, t.output[1]), t.output))
+_add("sort_rank", "sort", "rows columns", lambda s: s, lambda s: s[1:],
+     lambda s, t: ((t.output[0], t.reduction[0]), t.output, t.output))
+_add("sort_argmax", "sort", "planes rows columns", lambda s: (s[0], s[2]), lambda s: s[1:2],
+     lambda s, t: ((t.output[0], t.reduction[0], t.output[1]), t.output, t.output))
+_add("sort_merge_step", "sort", "rows columns", lambda s: (s[0], 2, s[1]), _nothing,
+     lambda s, t: ((t.output[0], 2, t.output[2]), t.output))
+
+# Butterflies. Hadamard: any part of the transformed axis depends on all of it.
+_add("butterfly_hadamard", "butterfly", "batch size columns", lambda s: s, _nothing,
+     lambda s, t: ((t.output[0], s[1], t.output[2]), t.output))
+_add("butterfly_hadamard_minor", "butterfly", "rows size", lambda s: s, _nothing,
+     lambda s, t: ((t.output[0], s[1]), t.output))
+_add("butterfly_fft", "butterfly", "batch size", lambda s: (2, 2) + s, _nothing,
+     lambda s, t: ((2, 2) + t.output[2:], (2, t.output[3]), t.output))
+_add("butterfly_rotary", "butterfly", "tokens heads half", lambda s: s[:2] + (2,) + s[2:],
+     _nothing, lambda s, t: ((t.output[0], t.output[1], 2, t.output[3]),
+                             (t.output[0], t.output[3]), t.output))
+_add("butterfly_haar", "butterfly", "rows columns", lambda s: (4,) + s, _nothing,
+     lambda s, t: ((2 * t.output[1], 2 * t.output[2]), t.output))
+
 
 def groups() -> dict[str, tuple[str, ...]]:
   """Group -> its families, both in order of definition."""
