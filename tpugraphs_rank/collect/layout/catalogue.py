@@ -229,28 +229,28 @@ FAMILIES: dict[str, Family] = {
         "4x48x32x16:forward 8x32x48x12:forward 4x32x16x8:training 2x40x24x12:training"),
     "kalman_filter": Family(
         "science", "train", "batch steps states observed",
-        "192x3x12x2:forward 128x2x16x3:forward 128x2x10x2:training 96x2x12x1:training"),
+        "192x3x12x1:forward 128x2x16x2:forward 128x2x10x1:training 96x1x12x2:training"),
     "sinkhorn": Family(
         "science", "train", "batch points width heads turns",
-        "2x64x32x4x4:forward 4x40x24x3x5:forward 2x40x24x4x3:training 1x64x32x2x2:training"),
+        "2x64x32x4x4:forward 4x40x24x3x5:forward 2x40x24x4x2:training 1x64x32x2x2:training"),
     "newton_schulz": Family(
         "science", "train", "batch length width heads layers",
         "4x96x64x8x3:forward 2x128x96x8x2:forward 2x96x48x4x2:training 4x48x64x4x1:training"),
     "conjugate_gradient": Family(
         "science", "train", "batch size columns steps",
-        "8x48x8x5:forward 4x64x12x4:forward 8x32x8x3:training 4x48x6x4:training"),
+        "8x48x24x4:forward 4x64x32x3:forward 8x32x24x2:training 4x48x16x2:training"),
     "ridge_regression": Family(
         "science", "valid", "tasks shots queries width",
-        "64x24x24x8:forward 96x16x32x6:forward 48x16x16x6:training 64x20x16x5:training"),
+        "64x24x24x8:forward 96x16x32x6:forward 48x16x16x5:training 64x20x16x4:training"),
     "quantum_circuit": Family(
         "science", "train", "batch qubits layers",
-        "32x8x2:forward 16x10x2:forward 32x7x2:training 16x9x1:training"),
+        "32x8x2:forward 16x10x2:forward 48x7x1:training 16x9x1:training"),
     "matrix_product_state": Family(
         "science", "train", "batch length bond",
         "32x32x8:forward 64x16x10:forward 24x16x8:training 16x32x6:training"),
     "tensor_field": Family(
         "science", "train", "graphs nodes channels layers",
-        "2x24x8x2:forward 3x32x6x1:forward 2x16x8x1:training 1x24x6x2:training"),
+        "2x24x8x2:forward 3x32x6x1:forward 2x16x8x1:training 1x24x6x1:training"),
     "lattice_boltzmann": Family(
         "science", "valid", "batch side steps",
         "2x32x3:forward 1x56x2:forward 1x32x2:training 2x28x1:training"),
@@ -258,8 +258,8 @@ FAMILIES: dict[str, Family] = {
         "science", "train", "batch points width modes layers",
         "4x128x16x12x2:forward 8x96x12x8x3:forward 4x96x12x8x1:training 2x128x16x10x2:training"),
     "physics_informed": Family(
-        "science", "train", "points width layers",
-        "256x24x2:forward 128x32x3:forward 128x24x2:training 192x16x2:training"),
+        "science", "train", "nets points width layers",
+        "4x128x24x2:forward 6x64x20x3:forward 4x64x16x2:training 6x96x24x1:training"),
     "matrix_factorisation": Family(
         "science", "train", "batch rows columns rank steps",
         "4x64x48x8x4:forward 8x40x56x6x3:forward 4x48x32x6x3:training 2x64x48x8x2:training"),
@@ -297,11 +297,11 @@ FAMILIES: dict[str, Family] = {
         "graph", "train", "graphs nodes width clusters",
         "4x80x32x16:forward 8x48x48x12:forward 4x48x32x12:training 2x72x24x16:training"),
     "metapath": Family(
-        "graph", "valid", "graphs users items width",
-        "4x48x64x24:forward 2x80x40x32:forward 2x40x48x24:training 3x32x40x16:training"),
+        "graph", "valid", "graphs users items width layers",
+        "4x48x64x24x2:forward 2x80x40x32x1:forward 2x40x48x24x1:training 3x32x40x16x1:training"),
     "hypergraph": Family(
         "graph", "train", "graphs nodes edges width layers",
-        "4x80x48x32x2:forward 8x48x64x24x3:forward 4x48x32x32x1:training 2x64x40x24x2:training"),
+        "4x80x48x32x2:forward 8x48x64x24x3:forward 4x48x32x32x1:training 2x64x40x24x1:training"),
     "knowledge_graph": Family(
         "graph", "train", "rows entities heads size",
         "96x160x4x12:forward 64x256x6x8:forward 64x96x4x8:training 48x128x3x12:training"),
@@ -323,13 +323,13 @@ FAMILIES: dict[str, Family] = {
         "4x64x24x2:forward 6x48x32x3:forward 4x48x16x2:training 4x40x24x1:training"),
     "rwkv": Family(
         "sequence", "train", "batch steps width layers",
-        "16x10x48x1:forward 8x12x64x2:forward 16x8x48x1:training 24x6x32x1:training"),
+        "24x8x48x1:forward 16x6x64x2:forward 24x5x48x1:training 32x4x32x1:training"),
     "hidden_markov": Family(
         "sequence", "train", "batch steps states features",
-        "16x8x24x16:forward 24x6x32x24:forward 16x6x20x16:training 12x8x24x12:training"),
+        "16x8x24x16:forward 24x6x32x24:forward 16x5x20x16:training 24x4x24x12:training"),
     "conditional_random_field": Family(
         "sequence", "valid", "batch steps chains tags width",
-        "24x8x3x16x48:forward 16x10x4x12x64:forward 16x6x3x16x48:training 24x5x4x12x32:training"),
+        "24x8x3x16x48:forward 16x7x4x12x64:forward 16x5x3x16x48:training 24x4x4x12x32:training"),
     # Recurrent cells whose state has parts.
     "clockwork": Family(
         "recurrent", "train", "batch steps modules size",
@@ -342,7 +342,7 @@ FAMILIES: dict[str, Family] = {
         "16x8x4x16:forward 24x6x3x24:forward 12x6x4x16:training 16x5x3x20:training"),
     "stack_augmented": Family(
         "recurrent", "train", "batch steps stacks depth width",
-        "24x5x2x8x48:forward 32x6x3x6x32:forward 16x4x2x8x32:training 24x4x3x6x24:training"),
+        "24x5x2x8x48:forward 32x4x3x6x32:forward 16x3x2x8x32:training 24x3x3x6x24:training"),
     "legendre_memory": Family(
         "recurrent", "train", "batch steps channels order width",
         "32x6x24x12x64:forward 48x5x16x16x48:forward 24x5x16x12x48:training 32x4x24x8x64:training"),
