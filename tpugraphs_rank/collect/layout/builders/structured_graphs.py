@@ -22,8 +22,8 @@ def _graph_pooling(graphs: int, nodes: int, width: int, clusters: int) -> blocks
     adjacency, means = links + links.swapaxes(1, 2), []
     for count in (clusters, clusters // 2):
       adjacency = adjacency / (adjacency.sum(-1, keepdims=True) + 0.1)
-      assigned = jax.nn.softmax(adjacency @ blocks.linear(w, x, count))
-      x = blocks.layer_norm(w, jax.nn.relu(adjacency @ blocks.linear(w, x, width)))
+      assigned = jax.nn.softmax(adjacency @ (x @ w.kernel(width, count)))
+      x = jax.nn.relu(adjacency @ blocks.linear(w, x, width))
       means.append(x.mean(1))
       x = jnp.einsum("gnc,gnw->gcw", assigned, x)
       adjacency = jnp.einsum("gnc,gnd->gcd", assigned, adjacency @ assigned)
@@ -36,13 +36,13 @@ def _graph_pooling(graphs: int, nodes: int, width: int, clusters: int) -> blocks
   return blocks.Model(forward, inputs)
 
 
-def _metapath(graphs: int, users: int, items: int, width: int) -> blocks.Model:
+def _metapath(graphs: int, users: int, items: int, width: int, layers: int) -> blocks.Model:
   """Users see items, users of the same items, and their neighbours; attention weights the paths."""
   def forward(w: blocks.Weights, x: jax.Array, y: jax.Array, links: jax.Array) -> jax.Array:
     ahead = links / links.sum(2, keepdims=True)
     back = (links / (links.sum(1, keepdims=True) + 0.1)).swapaxes(1, 2)
-    for _ in range(2):
-      together = ahead @ back
+    together = ahead @ back
+    for _ in range(layers):
       values = blocks.linear(w, x, width)
       near = together @ values
       paths = [ahead @ blocks.linear(w, y, width), near, together @ near, values]

@@ -152,7 +152,7 @@ def _vector_quantiser(batch: int, side: int, width: int, heads: int, codes: int)
 
 
 def _point_net(batch: int, points: int, width: int) -> blocks.Model:
-  """A point cloud, turned by matrices that small nets compute from it; a label for each point."""
+  """Point clouds, turned by matrices that a small net computes; a label for each point."""
   def turned(w: blocks.Weights, x: jax.Array) -> jax.Array:
     size = x.shape[-1]
     y = relu(blocks.linear(w, relu(blocks.linear(w, x, width)), 2 * width)).max(1)
@@ -160,7 +160,7 @@ def _point_net(batch: int, points: int, width: int) -> blocks.Model:
     return x @ (np.eye(size, dtype=np.float32) + 0.3 * matrix.reshape(batch, size, size))
 
   def forward(w: blocks.Weights, x: jax.Array) -> jax.Array:
-    x = turned(w, relu(blocks.linear(w, turned(w, x), width // 2)))
+    x = relu(blocks.linear(w, turned(w, x), width // 2))
     y = relu(blocks.linear(w, blocks.layer_norm(w, x), 2 * width))
     everywhere = jnp.broadcast_to(y.max(1, keepdims=True), y.shape)
     y = jnp.concatenate([x, everywhere], axis=-1)
