@@ -219,7 +219,8 @@ EXPECTED: dict[str, tuple[tuple[int, ...], Callable[..., np.ndarray]]] = {
     "triangular_solve": ((32, 24), np.linalg.solve),
     "triangular_matmul": ((32, 24), lambda a, b: np.tril(a) @ b),
     "syrk_lower": ((32, 16), lambda a: np.tril(a @ a.T)),
-    "ldl_update": ((32, 16), lambda c, l, d: np.tril(c - l * d @ l.T) + np.triu(c, 1)),
+    "ldl_update": ((32, 16), lambda c, factor, d: np.tril(
+        c - factor * d @ factor.T) + np.triu(c, 1)),
     "causal_product": ((2, 32, 16, 8), lambda q, k, v: np.tril(q @ k.transpose(0, 2, 1)) @ v),
     # Small integers.
     "int8_matmul": ((16, 24, 32), lambda a, b, row, column: a @ b * row[:, None] * column),

@@ -117,22 +117,22 @@ def syrk_lower(kernel: geometry.Kernel) -> engine.TiledProgram:
 
 
 def ldl_update(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """c - l diag(d) l', the update of an LDL factorisation, in the lower triangle of c[n, n]."""
+  """c - factor diag(d) factor', the update of an LDL factorisation, in the lower triangle of c[n, n]."""
   (n, k), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
 
   def product(left, diagonal, right):
     return jnp.matmul(widen(left) * widen(diagonal), widen(right).T)
 
-  def reference(c, l, d):
+  def reference(c, factor, d):
     c = widen(c)
-    return _lower(c - product(l, d, l), 0, 0, c).astype(dtype)
+    return _lower(c - product(factor, d, factor), 0, 0, c).astype(dtype)
 
-  def step(acc, tile, at, red, c, l, d):
+  def step(acc, tile, at, red, c, factor, d):
     (tr, tc), (tk,) = tile.output, tile.reduction
-    return acc - product(cut(l, (at[0], red[0]), (tr, tk)), cut(d, red, (tk,)),
-                         cut(l, (at[1], red[0]), (tc, tk)))
+    return acc - product(cut(factor, (at[0], red[0]), (tr, tk)), cut(d, red, (tk,)),
+                         cut(factor, (at[1], red[0]), (tc, tk)))
 
-  def finish(acc, tile, at, c, l, d):
+  def finish(acc, tile, at, c, factor, d):
     return _lower(acc, *at, widen(cut(c, at, tile.output)))
 
   return engine.TiledProgram(
