@@ -117,7 +117,7 @@ def syrk_lower(kernel: geometry.Kernel) -> engine.TiledProgram:
 
 
 def ldl_update(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """c - factor diag(d) factor', the update of an LDL factorisation, in the lower triangle of c[n, n]."""
+  """c - factor diag(d) factor' in the lower triangle of c[n, n]: the update of an LDL step."""
   (n, k), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
 
   def product(left, diagonal, right):
