@@ -226,25 +226,25 @@ FAMILIES: dict[str, Family] = {
     # validate, so that results on the test families above remain comparable.
     "gaussian_process": Family(
         "science", "valid", "batch points queries width",
-        "4x48x32x16:forward 8x32x48x12:forward 4x32x16x8:training 2x40x24x12:training"),
+        "8x64x48x16:forward 8x48x64x12:forward 8x40x24x8:training 6x48x24x12:training"),
     "kalman_filter": Family(
         "science", "train", "batch steps states observed",
         "192x3x12x1:forward 128x2x16x2:forward 128x2x10x1:training 96x1x12x2:training"),
     "sinkhorn": Family(
         "science", "train", "batch points width heads turns",
-        "2x64x32x4x4:forward 4x40x24x3x5:forward 2x40x24x4x2:training 1x64x32x2x2:training"),
+        "4x64x32x4x4:forward 4x56x24x3x5:forward 4x48x24x4x2:training 2x64x32x2x2:training"),
     "newton_schulz": Family(
         "science", "train", "batch length width heads layers",
         "4x96x64x8x3:forward 2x128x96x8x2:forward 2x96x48x4x2:training 4x48x64x4x1:training"),
     "conjugate_gradient": Family(
         "science", "train", "batch size columns steps",
-        "8x48x24x4:forward 4x64x32x3:forward 8x32x24x2:training 4x48x16x2:training"),
+        "16x64x32x3:forward 24x48x24x4:forward 16x48x24x2:training 12x56x16x2:training"),
     "ridge_regression": Family(
         "science", "valid", "tasks shots queries width",
         "64x24x24x8:forward 96x16x32x6:forward 48x16x16x5:training 64x20x16x4:training"),
     "quantum_circuit": Family(
         "science", "train", "batch qubits layers",
-        "32x8x2:forward 16x10x2:forward 48x7x1:training 16x9x1:training"),
+        "96x8x2:forward 32x10x2:forward 48x7x1:training 16x9x1:training"),
     "matrix_product_state": Family(
         "science", "train", "batch length bond",
         "32x32x8:forward 64x16x10:forward 24x16x8:training 16x32x6:training"),
@@ -256,16 +256,16 @@ FAMILIES: dict[str, Family] = {
         "2x32x3:forward 1x56x2:forward 1x32x2:training 2x28x1:training"),
     "fourier_operator": Family(
         "science", "train", "batch points width modes layers",
-        "4x128x16x12x2:forward 8x96x12x8x3:forward 4x96x12x8x1:training 2x128x16x10x2:training"),
+        "8x128x16x12x2:forward 8x160x12x8x3:forward 8x96x12x8x1:training 6x128x16x10x1:training"),
     "physics_informed": Family(
         "science", "train", "nets points width layers",
-        "4x128x24x2:forward 6x64x20x3:forward 4x64x16x2:training 6x96x24x1:training"),
+        "6x128x24x2:forward 8x96x20x3:forward 6x96x16x2:training 8x128x24x1:training"),
     "matrix_factorisation": Family(
         "science", "train", "batch rows columns rank steps",
-        "4x64x48x8x4:forward 8x40x56x6x3:forward 4x48x32x6x3:training 2x64x48x8x2:training"),
+        "8x64x48x8x4:forward 12x48x56x6x3:forward 8x56x40x6x2:training 6x64x48x8x2:training"),
     "tsne": Family(
         "science", "train", "batch points width steps",
-        "2x64x16x4:forward 4x48x24x3:forward 2x48x16x2:training 3x40x12x3:training"),
+        "4x96x16x3:forward 8x64x24x2:forward 4x64x16x1:training 3x72x12x2:training"),
     "radiance_field": Family(
         "vision", "train", "rays samples width bands",
         "64x24x32x4:forward 48x40x24x6:forward 32x24x24x4:training 40x16x32x3:training"),
@@ -286,7 +286,7 @@ FAMILIES: dict[str, Family] = {
         "4x32x32x4x24:forward 2x64x24x3x16:forward 2x32x32x4x16:training 1x48x24x2x24:training"),
     "point_net": Family(
         "vision", "valid", "batch points width",
-        "4x128x32:forward 8x96x24:forward 4x64x32:training 2x128x24:training"),
+        "8x160x32:forward 12x128x24:forward 6x128x32:training 8x96x24:training"),
     "involution": Family(
         "convolution", "valid", "batch side channels groups layers",
         "1x48x16x4x2:forward 2x40x12x2x2:forward 1x32x16x4x1:training 1x40x8x2x1:training"),
@@ -295,16 +295,16 @@ FAMILIES: dict[str, Family] = {
         "1x8x32x8x2:forward 2x6x24x12x2:forward 1x6x24x8x1:training 1x8x20x6x2:training"),
     "graph_pooling": Family(
         "graph", "train", "graphs nodes width clusters",
-        "4x80x32x16:forward 8x48x48x12:forward 4x48x32x12:training 2x72x24x16:training"),
+        "8x80x32x16:forward 8x64x48x12:forward 8x64x32x12:training 4x80x24x16:training"),
     "metapath": Family(
         "graph", "valid", "graphs users items width layers",
-        "4x48x64x24x2:forward 2x80x40x32x1:forward 2x40x48x24x1:training 3x32x40x16x1:training"),
+        "4x64x80x24x2:forward 4x96x48x32x1:forward 4x48x64x24x1:training 4x56x48x16x1:training"),
     "hypergraph": Family(
         "graph", "train", "graphs nodes edges width layers",
-        "4x80x48x32x2:forward 8x48x64x24x3:forward 4x48x32x32x1:training 2x64x40x24x1:training"),
+        "4x80x48x32x2:forward 8x48x64x24x3:forward 6x64x40x32x1:training 4x80x56x24x1:training"),
     "knowledge_graph": Family(
         "graph", "train", "rows entities heads size",
-        "96x160x4x12:forward 64x256x6x8:forward 64x96x4x8:training 48x128x3x12:training"),
+        "96x256x4x12:forward 96x256x6x8:forward 96x128x4x8:training 96x128x3x12:training"),
     "continuous_filter": Family(
         "graph", "train", "graphs nodes width layers",
         "2x32x24x2:forward 3x24x32x2:forward 2x24x16x1:training 1x32x24x1:training"),
