@@ -5,12 +5,12 @@ depend on, so that other runs on the same data reuse them. The files hold JSON a
 reading them executes no code.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import hashlib
 import logging
 import os
 import pathlib
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import platformdirs
@@ -22,6 +22,9 @@ from tpugraphs_rank import files
 _logger = logging.getLogger(__name__)
 
 VARIABLE = "TPUGRAPHS_RANK_CACHE"
+T = TypeVar("T")
+# What readers of the cache may raise for a damaged file.
+_DAMAGE = (errors.DataError, errors.MissingDataError, KeyError, IndexError, TypeError, ValueError)
 
 
 def folder(name: str) -> pathlib.Path | None:
@@ -47,16 +50,33 @@ def digest(*parts: Any) -> str:
   return result.hexdigest()[:32]
 
 
-def warn_of_damage(name: str, path: pathlib.Path, error: object = "") -> None:
-  """Logs that a file of the cache is ignored."""
-  _logger.warning("%s: ignored a damaged file of the cache, %s%s", name, path,
-                  f": {escaping.printable(str(error))}" if error else "")
+def reuse(name: str, parts: Callable[[], Iterable[Any]], suffix: str, compute: Callable[[], T],
+          read: Callable[[pathlib.Path], T], write: Callable[[pathlib.Path, T], None]) -> T:
+  """The result of a fit, from the cache if it has it; otherwise computed, and kept there.
 
-
-def try_to_write(name: str, write: Callable[[], None]) -> None:
-  """Calls a function that writes; a cache that cannot be written is no reason to fail."""
+  Args:
+    name: the kind of fit, for messages, and the name of its folder.
+    parts: everything that the result depends on; see `digest`. Not called without a cache.
+    suffix: of the file.
+    compute: the fit.
+    read: reads the result from a file. It raises DataError, KeyError, IndexError, TypeError or
+      ValueError if the file is damaged, which is then computed again.
+    write: writes the result into a file. A cache that cannot be written is no reason to fail.
+  """
+  where = folder(name)
+  if where is None:
+    return compute()
+  path = where / (digest(*parts()) + suffix)
+  if path.is_file():
+    try:
+      return read(path)
+    except _DAMAGE as error:
+      _logger.warning("%s: ignored a damaged file of the cache, %s: %s", name, path,
+                      escaping.printable(str(error)))
+  result = compute()
   try:
-    write()
+    write(path, result)
   except errors.OutputError as error:
     _logger.warning("%s: results are not cached: %s; set %s to another folder, or to nothing to "
                     "disable the cache", name, error, VARIABLE)
+  return result

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import sklearn
 
-from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import splits
@@ -83,73 +82,52 @@ def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramVi
     ConfigError: as for `method`.
   """
   how = method(name)
-  folder = fit_cache.folder(name)
-  settings = _tuned(how, folder, train, valid, seeds[0])
+  settings = _tuned(how, train, valid, seeds[0])
   members = [_MEMBERS * seed + member for seed in seeds for member in range(_MEMBERS)]
-  small = sum(len(program.indices) for program in programs) <= _MAX_CACHED_ROWS
-  target = trees.features_of(programs) if folder and small else None
+  sizes = [len(program.indices) for program in programs]
+  small = fit_cache.folder(name) is not None and sum(sizes) <= _MAX_CACHED_ROWS
+  target = trees.features_of(programs) if small else None
 
   def member_scores(seed: int) -> list[np.ndarray]:
     table = trees.training_table(train, seed)
-    path = None if target is None or folder is None else folder / (
-        fit_cache.digest(
-            _VERSION, how.version, "scores", *table[:3], table.columns.kept,
-            *(table.columns.edges or ()), target, dataclasses.astuple(settings), seed) + ".npz")
-    cached = _read_scores(name, path, programs)
-    if cached is not None:
-      return cached
-    result = how.fit(table, settings, seed).score(programs)
-    _write_scores(name, path, result)
-    return result
+    fit = lambda: how.fit(table, settings, seed).score(programs)
+    if target is None:
+      return fit()
+    return fit_cache.reuse(name, lambda: (
+        _VERSION, how.version, "scores", *table[:3], table.columns.kept,
+        *(table.columns.edges or ()), target, dataclasses.astuple(settings), seed), ".npz", fit,
+                           lambda path: _read_scores(path, sizes), _write_scores)
 
   every = trees.run_all(member_scores, members, f"{name}: fits", "fit")
   return [[np.mean(values, axis=0) for values in zip(*every[start:start + _MEMBERS])]
           for start in range(0, len(every), _MEMBERS)]
 
 
-def _tuned(how: Method, folder: pathlib.Path | None, train: Sequence[splits.ProgramView],
-           valid: Sequence[splits.ProgramView], seed: int) -> Any:
+def _tuned(how: Method, train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
+           seed: int) -> Any:
   """The settings that `trees.tune` chooses, from the cache if it has them."""
   data = trees.tuning_data(train, valid, seed)
-  path = None if folder is None else folder / (
-      fit_cache.digest(_VERSION, how.version, "settings", *data.parts(),
-                       [dataclasses.astuple(each) for each in how.grid]) + ".json")
-  if path is not None and path.is_file():
-    try:
-      settings = how.settings(**files.read_json(path)["settings"])
-      _logger.info("%s: reused tuned settings in %s", how.name, path)
-      return settings
-    except (errors.DataError, KeyError, TypeError) as error:
-      fit_cache.warn_of_damage(how.name, path, error)
-  settings = trees.tune_on(data, how.grid, how.fit, how.name)
-  if path is not None:
-    fit_cache.try_to_write(how.name, lambda: files.write_json(
-        path, {"settings": dataclasses.asdict(settings)}))
-  return settings
+
+  def read(path: pathlib.Path) -> Any:
+    settings = how.settings(**files.read_json(path)["settings"])
+    _logger.info("%s: reused tuned settings in %s", how.name, path)
+    return settings
+
+  return fit_cache.reuse(
+      how.name, lambda: (_VERSION, how.version, "settings", *data.parts(),
+                         [dataclasses.astuple(each) for each in how.grid]), ".json",
+      lambda: trees.tune_on(data, how.grid, how.fit, how.name), read,
+      lambda path, settings: files.write_json(path, {"settings": dataclasses.asdict(settings)}))
 
 
-def _read_scores(name: str, path: pathlib.Path | None, programs: Sequence[splits.ProgramView]
-                 ) -> list[np.ndarray] | None:
-  """The scores in a file of the cache; None if it does not exist or is damaged."""
-  if path is None or not path.is_file():
-    return None
-  sizes = [len(program.indices) for program in programs]
-  try:
-    values = npz.read_arrays(path, ["scores"])["scores"]
-  except (errors.DataError, errors.MissingDataError, KeyError) as error:
-    fit_cache.warn_of_damage(name, path, error)
-    return None
+def _read_scores(path: pathlib.Path, sizes: Sequence[int]) -> list[np.ndarray]:
+  """The scores in a file of the cache; raises ValueError if they do not fit the programs."""
+  values = npz.read_arrays(path, ["scores"])["scores"]
   if values.dtype != np.float64 or values.shape != (sum(sizes),) or not np.isfinite(values).all():
-    fit_cache.warn_of_damage(name, path)
-    return None
+    raise ValueError(f"scores of type {values.dtype} and shape {values.shape}")
   return np.split(values, np.cumsum(sizes)[:-1])
 
 
-def _write_scores(name: str, path: pathlib.Path | None, values: Sequence[np.ndarray]) -> None:
-  if path is None:
-    return
-
-  def write() -> None:
-    with files.atomic_write(path) as file:
-      np.savez_compressed(file, scores=np.concatenate(values))
-  fit_cache.try_to_write(name, write)
+def _write_scores(path: pathlib.Path, values: Sequence[np.ndarray]) -> None:
+  with files.atomic_write(path) as file:
+    np.savez_compressed(file, scores=np.concatenate(values))

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import sklearn
 
-from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import metrics
 from tpugraphs_rank.costs import novelty as novelty_lib
@@ -131,19 +130,14 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
 
 def _cached_trees(kernels: Sequence["_Kernel"], seed: int) -> tile_prior.FittedTrees:
   """The result of `_fit_trees` for all kernels; cached."""
-  folder = fit_cache.folder(_NAME)
-  path = None if folder is None else folder / (fit_cache.digest(
-      _VERSION, sklearn.__version__, "trees", prior_trees.SETTINGS, prior_trees.FITS, TREES_SHARE,
-      *(array for kernel in kernels for array in (kernel.relative, kernel.ranked)), seed) + ".npz")
-  if path is not None and path.is_file():
-    try:
-      return _with_deviation(tree_arrays.read(path), kernels)
-    except (errors.DataError, errors.MissingDataError) as error:
-      fit_cache.warn_of_damage(_NAME, path, error)
-  fitted = _fit_trees(kernels, seed)
-  if path is not None:
-    fit_cache.try_to_write(_NAME, lambda: tree_arrays.write(path, fitted.arrays))
-  return fitted
+  return fit_cache.reuse(
+      _NAME, lambda: (
+          _VERSION, sklearn.__version__, "trees", prior_trees.SETTINGS, prior_trees.FITS,
+          TREES_SHARE,
+          *(array for kernel in kernels for array in (kernel.relative, kernel.ranked)), seed),
+      ".npz", lambda: _fit_trees(kernels, seed),
+      lambda path: _with_deviation(tree_arrays.read(path), kernels),
+      lambda path, fitted: tree_arrays.write(path, fitted.arrays))
 
 
 def _with_deviation(arrays: tree_arrays.TreeArrays, kernels: Sequence["_Kernel"]
@@ -190,40 +184,35 @@ def _folds(groups: Sequence[str]) -> list[np.ndarray]:
 def _held_out_twice(kernels: Sequence[_Kernel], table: trees.Table, groups: Sequence[str],
                     seed: int) -> tuple[list[HeldOut], list[HeldOut]]:
   """The programs held out by group, and by thirds of all programs; cached."""
-  folder = fit_cache.folder(_NAME)
-  path = None if folder is None else folder / (fit_cache.digest(
-      _VERSION, sklearn.__version__, _LEARNER, table.features, table.targets, table.weights,
-      table.sizes, *(array for kernel in kernels for array in (
-          kernel.terms, kernel.runtimes, kernel.ranked, kernel.relative)), prior_trees.SETTINGS,
-      TREES_SHARE,
-      [sorted(kernel.profile.items()) for kernel in kernels], list(groups), seed) + ".json")
-  cached = _read(path)
-  if cached is not None:
-    return cached
-  new = _held_out(kernels, table, _folds(groups), seed)
-  turn = np.random.default_rng([seed, 5]).permutation(len(kernels))
-  known = _held_out(kernels, table, [turn[start::_FOLDS_OF_KNOWN]
-                                     for start in range(_FOLDS_OF_KNOWN)], seed)
-  if path is not None:
-    stored = [[[one.novelty, *one.taus.tolist()] for one in held] for held in (new, known)]
-    fit_cache.try_to_write(_NAME, lambda: files.write_json(path, {"held_out": stored}))
+  def compute() -> tuple[list[HeldOut], list[HeldOut]]:
+    turn = np.random.default_rng([seed, 5]).permutation(len(kernels))
+    thirds = [turn[start::_FOLDS_OF_KNOWN] for start in range(_FOLDS_OF_KNOWN)]
+    return (_held_out(kernels, table, _folds(groups), seed),
+            _held_out(kernels, table, thirds, seed))
+
+  return fit_cache.reuse(
+      _NAME, lambda: (
+          _VERSION, sklearn.__version__, _LEARNER, table.features, table.targets, table.weights,
+          table.sizes, *(array for kernel in kernels for array in (
+              kernel.terms, kernel.runtimes, kernel.ranked, kernel.relative)),
+          prior_trees.SETTINGS, TREES_SHARE,
+          [sorted(kernel.profile.items()) for kernel in kernels], list(groups), seed),
+      ".json", compute, _read_held_out, _write_held_out)
+
+
+def _read_held_out(path: pathlib.Path) -> tuple[list[HeldOut], list[HeldOut]]:
+  """The held-out programs in a file of the cache; raises ValueError if it is damaged."""
+  new, known = ([HeldOut(row[0], np.array(row[1:], np.float64)) for row in held]
+                for held in files.read_json(path)["held_out"])
+  rows = np.array([[one.novelty, *one.taus] for one in (*new, *known)], np.float64)
+  if rows.shape[1:] != (1 + len(_WEIGHTS),) or not np.isfinite(rows).all():
+    raise ValueError(f"an array of shape {rows.shape}")
   return new, known
 
 
-def _read(path: pathlib.Path | None) -> tuple[list[HeldOut], list[HeldOut]] | None:
-  """The held-out programs in a file of the cache; None if it does not exist or is damaged."""
-  if path is None or not path.is_file():
-    return None
-  try:
-    new, known = ([HeldOut(row[0], np.array(row[1:], np.float64)) for row in held]
-                  for held in files.read_json(path)["held_out"])
-    rows = np.array([[one.novelty, *one.taus] for one in (*new, *known)], np.float64)
-    if rows.shape[1:] != (1 + len(_WEIGHTS),) or not np.isfinite(rows).all():
-      raise ValueError(f"an array of shape {rows.shape}")
-  except (errors.DataError, KeyError, IndexError, TypeError, ValueError) as error:
-    fit_cache.warn_of_damage(_NAME, path, error)
-    return None
-  return new, known
+def _write_held_out(path: pathlib.Path, both: tuple[list[HeldOut], list[HeldOut]]) -> None:
+  files.write_json(path, {"held_out": [
+      [[one.novelty, *one.taus.tolist()] for one in held] for held in both]})
 
 
 def _held_out(kernels: Sequence[_Kernel], table: trees.Table, folds: Sequence[np.ndarray],
