@@ -311,41 +311,41 @@ FAMILIES: dict[str, Family] = {
     # Sequence models with other recursions and sums than softmax attention.
     "retention": Family(
         "sequence", "train", "batch length width heads layers",
-        "2x64x48x4x1:forward 2x96x32x4x2:forward 2x48x48x4x1:training 4x48x32x2x1:training"),
+        "4x64x48x4x1:forward 4x96x32x4x2:forward 4x48x48x4x1:training 6x48x32x2x1:training"),
     "gated_linear_attention": Family(
         "sequence", "train", "batch chunks length width heads",
         "2x4x24x48x4:forward 4x3x32x32x2:forward 2x3x24x48x3:training 2x4x16x32x4:training"),
     "state_space_duality": Family(
         "sequence", "train", "batch length width heads states",
-        "2x64x48x4x16:forward 4x48x64x8x12:forward 2x48x48x4x8:training 2x40x32x4x16:training"),
+        "4x64x48x4x16:forward 4x48x64x8x12:forward 4x48x48x4x8:training 4x40x32x4x16:training"),
     "long_convolution": Family(
         "sequence", "valid", "batch length width order",
         "4x64x24x2:forward 6x48x32x3:forward 4x48x16x2:training 4x40x24x1:training"),
     "rwkv": Family(
         "sequence", "train", "batch steps width layers",
-        "24x8x48x1:forward 16x6x64x2:forward 24x5x48x1:training 32x4x32x1:training"),
+        "24x8x48x1:forward 24x6x64x2:forward 24x5x48x1:training 48x4x32x1:training"),
     "hidden_markov": Family(
         "sequence", "train", "batch steps states features",
         "16x8x24x16:forward 24x6x32x24:forward 16x5x20x16:training 24x4x24x12:training"),
     "conditional_random_field": Family(
         "sequence", "valid", "batch steps chains tags width",
-        "24x8x3x16x48:forward 16x7x4x12x64:forward 16x5x3x16x48:training 24x4x4x12x32:training"),
+        "64x8x3x16x48:forward 48x7x4x12x64:forward 48x5x3x16x48:training 64x4x4x12x32:training"),
     # Recurrent cells whose state has parts.
     "clockwork": Family(
         "recurrent", "train", "batch steps modules size",
-        "48x8x4x20:forward 64x6x3x32:forward 48x6x4x16:training 32x8x3x24:training"),
+        "128x8x4x20:forward 160x6x3x32:forward 128x5x4x20:training 96x6x3x24:training"),
     "tree_lstm": Family(
         "recurrent", "train", "batch leaves width",
-        "12x16x48:forward 8x32x32:forward 8x16x48:training 12x16x32:training"),
+        "24x16x48:forward 32x16x32:forward 24x8x64:training 24x16x32:training"),
     "fast_weights": Family(
         "recurrent", "valid", "batch steps heads size",
-        "16x8x4x16:forward 24x6x3x24:forward 12x6x4x16:training 16x5x3x20:training"),
+        "32x8x4x16:forward 32x6x3x24:forward 24x5x4x16:training 24x4x3x24:training"),
     "stack_augmented": Family(
         "recurrent", "train", "batch steps stacks depth width",
-        "24x5x2x8x48:forward 32x4x3x6x32:forward 16x3x2x8x32:training 24x3x3x6x24:training"),
+        "64x5x2x8x48:forward 64x4x3x6x32:forward 48x3x2x8x48:training 64x3x3x6x24:training"),
     "legendre_memory": Family(
         "recurrent", "train", "batch steps channels order width",
-        "32x6x24x12x64:forward 48x5x16x16x48:forward 24x5x16x12x48:training 32x4x24x8x64:training"),
+        "64x6x24x12x64:forward 96x5x16x16x48:forward 64x5x16x12x48:training 64x4x24x8x64:training"),
     # Attention with other patterns.
     "sliding_window_attention": Family(
         "attention", "train", "batch windows size width heads",
@@ -377,16 +377,16 @@ FAMILIES: dict[str, Family] = {
         "96x12x16x3x2:forward 64x16x24x2x3:forward 64x12x16x3x1:training 48x12x12x2x2:training"),
     "butterfly": Family(
         "dense", "train", "rows levels layers",
-        "192x7x2:forward 256x6x3:forward 128x6x2:training 192x7x1:training"),
+        "128x7x2:forward 160x6x3:forward 96x6x2:training 128x7x1:training"),
     "variable_selection": Family(
         "dense", "train", "rows variables width",
-        "96x12x24:forward 64x16x32:forward 64x10x24:training 48x12x32:training"),
+        "160x12x24:forward 128x16x32:forward 128x10x24:training 96x12x32:training"),
     "neural_additive": Family(
         "dense", "train", "rows features width outputs",
         "128x16x24x10:forward 96x24x16x6:forward 96x12x24x8:training 64x16x16x10:training"),
     "mixture_of_softmaxes": Family(
         "dense", "valid", "batch length width mixtures words",
-        "4x24x32x5x96:forward 6x16x48x4x128:forward 4x16x32x4x96:training 4x12x48x3x96:training"),
+        "8x24x32x5x96:forward 8x16x48x4x128:forward 8x16x32x4x96:training 6x12x48x3x96:training"),
     "product_key_memory": Family(
         "dense", "train", "rows heads keys size",
         "96x4x12x16:forward 64x6x16x12:forward 64x4x12x16:training 48x6x10x12:training"),
@@ -395,7 +395,7 @@ FAMILIES: dict[str, Family] = {
         "96x48x32x5:forward 128x32x48x4:forward 96x48x24x4:training 64x32x32x5:training"),
     "kolmogorov_arnold": Family(
         "dense", "valid", "rows width grid layers",
-        "128x24x8x3:forward 96x40x6x3:forward 96x24x8x2:training 128x20x6x3:training"),
+        "320x24x8x3:forward 192x40x6x3:forward 256x24x8x2:training 320x20x6x2:training"),
     "quaternion": Family(
         "dense", "train", "rows width layers",
         "160x32x3:forward 256x24x4:forward 128x32x2:training 192x24x3:training"),
@@ -405,7 +405,7 @@ FAMILIES: dict[str, Family] = {
         "16x20x48x5x24:training 24x16x48x4x32:training"),
     "late_interaction": Family(
         "dense", "train", "rows words tokens width",
-        "16x8x24x48:forward 24x6x16x32:forward 12x8x20x48:training 16x6x16x32:training"),
+        "24x8x24x48:forward 24x6x16x32:forward 16x8x20x48:training 20x6x16x32:training"),
     "n_beats": Family(
         "dense", "train", "batch series history horizon width",
         "16x12x48x16x64:forward 24x8x64x24x48:forward "

@@ -34,7 +34,8 @@ def _retention(batch: int, length: int, width: int, heads: int, layers: int) -> 
                            for _ in range(3))
       scores = jnp.einsum("bhqd,bhkd->bhqk", _rotate(query), _rotate(key)) * decay
       scores = scores / (1 + jnp.abs(scores).sum(-1, keepdims=True))
-      kept = blocks.layer_norm(w, jnp.einsum("bhqk,bhkd->bhqd", scores, value))
+      # Without the value itself, a score near 0 at the first position has an unbounded gradient.
+      kept = blocks.layer_norm(w, value + jnp.einsum("bhqk,bhkd->bhqd", scores, value))
       gate = jax.nn.silu(y @ w.kernel(width, width))
       x = x + (gate * blocks.merge_heads(kept)) @ w.kernel(width, width)
     return x + blocks.feed_forward(w, blocks.layer_norm(w, x))
