@@ -341,10 +341,19 @@ _add("stencil_filter", "stencil", "rows columns taps", lambda s: s[:2], lambda s
      lambda s, t: ((t.output[0] + t.reduction[0] - 1, t.output[1]), t.reduction, t.output))
 _add("stencil_upwind", "stencil", "rows columns", lambda s: s, _nothing,
      lambda s, t: (tuple(side + 2 for side in t.output), t.output, t.output, t.output))
+
+
+def _pool_blocks(stride: int) -> Callable[[Sides, Tile], Blocks]:
+  def blocks(shape: Sides, tile: Tile) -> Blocks:
+    del shape
+    n, h, w, c = tile.output
+    return (n, (h - 1) * stride + 3, (w - 1) * stride + 3, c), tile.output
+  return blocks
+
+
 for _name, _stride in {"stencil_pool": 1, "stencil_pool_strided": 2}.items():
   _add(_name, "stencil", "batch rows columns features", lambda s: s, _nothing,
-       lambda s, t, stride=_stride: ((t.output[0], (t.output[1] - 1) * stride + 3,
-                                      (t.output[2] - 1) * stride + 3, t.output[3]), t.output))
+       _pool_blocks(_stride))
 
 # Order.
 _add("sort_top", "sort", "rows columns count", lambda s: (s[0], s[2]), lambda s: s[1:2],
