@@ -238,11 +238,11 @@ def load(path: files.PathLike) -> LayerDAG:
 
 
 def bundled() -> LayerDAG:
-  """The small model that ships with the package, trained on the kernels of `tile:xla_cpu`.
+  """The small model that ships with the package, trained on the kernels of `tile:xla_cpu:v1`.
 
   Its conditions are `runtime`, the mean normalized runtime of a kernel, and `size`.
   """
   model = LayerDAG.load(_BUNDLED)
   # The file was written before files of models named their collection.
-  model.generator.facts = dataclasses.replace(model.generator.facts, collection="tile:xla_cpu")
+  model.generator.facts = dataclasses.replace(model.generator.facts, collection="tile:xla_cpu:v1")
   return model
