@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import resource
+import signal
 import subprocess
 import sys
 
@@ -116,6 +117,22 @@ def test_in_a_process_of_its_own(tmp_path):
     failed = subprocess.run([*command, "trian"], capture_output=True, text=True, cwd=tmp_path,
                             env=environment, check=False)
     assert failed.returncode == 2 and "did you mean 'train'" in failed.stderr
+
+
+@pytest.mark.parametrize("number, status, word", [(signal.SIGINT, 130, "interrupted"),
+                                                  (signal.SIGTERM, 143, "terminated")])
+def test_a_signal_while_the_modules_are_imported(number, status, word):
+  # The first module that a command imports sends the signal.
+  code = ("import os, sys, time; from tpugraphs_rank.cli import __main__ as m\n"
+          "class Finder:\n"
+          "  def find_spec(self, name, *_):\n"
+          f"    os.kill(os.getpid(), {int(number)}); time.sleep(9)\n"
+          "sys.meta_path.insert(0, Finder())\n"
+          "sys.argv[1:] = ['describe', '--collection=tile:xla_cpu']; sys.exit(m.main())")
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+                        cwd=commands.ROOT, timeout=60)
+  assert (done.returncode, done.stdout) == (status, "")
+  assert done.stderr == f"{word}; every file that was written is complete; run the command again\n"
 
 
 def test_a_reader_that_closes_the_output_is_no_error(tmp_path):

@@ -1,6 +1,7 @@
 """Sweeps: what is tried, what is kept, and what another process takes over."""
 
 import math
+import os
 import threading
 
 import pandas as pd
@@ -150,6 +151,45 @@ def test_other_settings_and_damage_are_refused(tmp_path):
   (tmp_path / "journal.log").write_text("{}\n")
   with pytest.raises(errors.RunDirectoryError, match="journal.log is damaged"):
     _run(tmp_path, Training(), 5)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"op_code": 6, "trial_id": 0}', "[1]",
+                                  '{"op_code": 4, "worker_id": "a", "trial_id": 77, '
+                                  '"step": 1, "intermediate_value": NaN}'],
+                         ids=["deep", "incomplete", "list", "unknown trial"])
+def test_a_damaged_journal_is_refused(tmp_path, line):
+  _run(tmp_path, Training(), 2)
+  with (tmp_path / "journal.log").open("a", encoding="utf-8") as file:
+    file.write(line + "\n")
+  with pytest.raises(errors.RunDirectoryError, match="journal.log is damaged"):
+    _run(tmp_path, Training(), 5)
+
+
+def test_an_incomplete_last_line_of_the_journal_is_removed(tmp_path, caplog):
+  _run(tmp_path / "whole", Training(), 6)
+  _run(tmp_path / "cut", Training(), 3)
+  path = tmp_path / "cut" / "journal.log"
+  with path.open("ab") as file:
+    file.write(b'{"op_code": 4, "worker_id": "a-')
+  done = _run(tmp_path / "cut", Training(), 6)
+  assert "removed its last line" in caplog.text
+  assert [one.value for one in done.trials] == [
+      one.value for one in _run(tmp_path / "whole", Training(), 6).trials]
+
+
+def test_a_journal_that_is_a_link_or_a_pipe_is_refused(tmp_path):
+  _run(tmp_path / "one", Training(), 2)
+  journal = tmp_path / "one" / "journal.log"
+  journal.rename(tmp_path / "elsewhere")
+  journal.symlink_to(tmp_path / "elsewhere")
+  before = (tmp_path / "elsewhere").read_bytes()
+  with pytest.raises(errors.OutputError, match="journal.log: it is a symbolic link"):
+    _run(tmp_path / "one", Training(), 3)
+  journal.unlink()
+  os.mkfifo(journal)
+  with pytest.raises(errors.OutputError, match="journal.log: it is not a regular file"):
+    _run(tmp_path / "one", Training(), 3)
+  assert (tmp_path / "elsewhere").read_bytes() == before
 
 
 def test_no_trial_begins_after_the_time(tmp_path):

@@ -11,6 +11,7 @@ from tests.training import small_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.training import checkpoints
+from tpugraphs_rank.training import extras
 from tpugraphs_rank.training import trainer
 
 
@@ -97,6 +98,26 @@ def test_a_finished_run_is_not_changed(tiny, tmp_path, monkeypatch):
   assert before == {path: path.read_bytes() for path in before}
   for variable in training.stepper.model.trainable_variables:
     assert (variable.numpy() == 2).all()  # The latest weights were restored.
+
+
+@pytest.mark.parametrize("error, state", [(KeyboardInterrupt, "interrupted"),
+                                          (MemoryError, "training")])
+def test_a_run_is_finished_once_its_trees_and_prior_are_fitted(
+    tiny, tmp_path, monkeypatch, error, state):
+  config = small_runs.settings(tiny, training_epochs=2)
+  fitted = []
+
+  def fails(*_):
+    raise error
+
+  monkeypatch.setattr(extras, "fit", fails)
+  with pytest.raises(error):
+    _train(monkeypatch, config, tmp_path / "one", [0.1, 0.2])
+  assert _status(tmp_path / "one")["state"] == state
+  monkeypatch.setattr(extras, "fit", lambda *_: fitted.append(_status(tmp_path / "one")["state"]))
+  result, stub, _ = _train(monkeypatch, config, tmp_path / "one", [])
+  assert stub.steps == 0 and fitted == [state]
+  assert result.state == _status(tmp_path / "one")["state"] == "finished"
 
 
 def test_patience_counts_over_interruptions(tiny, tmp_path, monkeypatch):

@@ -72,11 +72,14 @@ def test_the_trees_are_the_last_member(trained):
     np.testing.assert_allclose(scores, run.score(graph), atol=1e-5)
 
 
-def test_an_interrupted_fit_is_repeated_with_the_same_result(trained, tmp_path, monkeypatch):
+def test_an_interrupted_fit_is_repeated_with_the_same_result(
+    trained, tmp_path, monkeypatch, caplog):
   config, path = trained
   copy = tmp_path / "run"
   shutil.copytree(path, copy)
   (copy / tree_member.FILE).unlink()  # It is written last.
+  assert run_lib.load_run(copy).trees is None
+  assert "has no trees.json, so it scores without the boosted trees" in caplog.text
   monkeypatch.setattr(trees, "GRID", (trees.Settings(iterations=25, min_samples_leaf=2),))
   trainer.Trainer(config).train(copy)
   for graph in _graphs(config):

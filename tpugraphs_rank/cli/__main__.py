@@ -11,12 +11,15 @@ commands is printed without importing any. A command's module has
 """
 
 from collections.abc import Sequence
+import contextlib
 import select
+import signal
 import sys
 from typing import NamedTuple
 
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
+from tpugraphs_rank import termination
 from tpugraphs_rank.cli import streams
 
 
@@ -175,9 +178,18 @@ def main(argv: Sequence[str] | None = None) -> int:
   if argv is None:
     streams.prepare()
   try:
-    status = _run(argv)
-    sys.stdout.flush()
-    return status
+    # A command handles signals itself once its modules are imported, which takes seconds.
+    with termination.sigterm_raises() if argv is None else contextlib.nullcontext():
+      status = _run(argv)
+      sys.stdout.flush()
+      return status
+  except (KeyboardInterrupt, SystemExit) as error:
+    terminated = isinstance(error, SystemExit) and error.code == termination.STATUS
+    if argv is not None or isinstance(error, SystemExit) and not terminated:
+      raise
+    print(f"{'terminated' if terminated else 'interrupted'}; every file that was written is "
+          "complete; run the command again", file=sys.stderr)
+    return termination.STATUS if terminated else 128 + signal.SIGINT
   except BrokenPipeError:
     if not _output_is_closed():
       raise  # It was another pipe.

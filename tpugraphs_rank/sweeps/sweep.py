@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import logging
+import os
 import pathlib
 import time
 from typing import Any
@@ -25,6 +26,7 @@ import tensorflow as tf
 
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import folder_locks
 from tpugraphs_rank import folder_settings
@@ -129,6 +131,28 @@ def _remove_left_locks(journal_file: pathlib.Path) -> None:
       path.unlink(missing_ok=True)
 
 
+def _repair(path: pathlib.Path) -> None:
+  """Removes an incomplete last line, which a full disk or the loss of power leaves.
+
+  Optuna would add the next line to it. Whoever wrote it did not go on.
+
+  Raises:
+    OutputError: the file is a link or a pipe, or cannot be written.
+  """
+  with files.open_to_append(path) as file:
+    lock = journal.JournalFileSymlinkLock(str(path))
+    lock.acquire()
+    try:
+      size = file.seek(0, os.SEEK_END)
+      file.seek(0)
+      complete = file.read().rfind(b"\n") + 1
+      if complete < size:
+        _logger.warning("%s: removed its last line, which was incomplete", path)
+        file.truncate(complete)
+    finally:
+      lock.release()
+
+
 def _study(folder: pathlib.Path, config: run_config.RunConfig, space: space_lib.Space,
            settings: Settings) -> optuna.Study:
   optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -136,6 +160,7 @@ def _study(folder: pathlib.Path, config: run_config.RunConfig, space: space_lib.
   path = str(folder / "journal.log")
   try:
     _remove_left_locks(folder / "journal.log")
+    _repair(folder / "journal.log")
     storage = optuna.storages.JournalStorage(journal.JournalFileBackend(
         path, journal.JournalFileSymlinkLock(path)))
     higher = validation_metrics.get(config.training.validation_metric).higher_is_better
@@ -145,11 +170,14 @@ def _study(folder: pathlib.Path, config: run_config.RunConfig, space: space_lib.
         pruner=optuna.pruners.MedianPruner(
             _STARTUP_TRIALS, n_warmup_steps=config.training.epochs // 10)
         if settings.prune else optuna.pruners.NopPruner())
+  except errors.TpuGraphsRankError:
+    raise
   except OSError as error:
     raise files.output_error(path, error) from error
-  except (ValueError, KeyError, TypeError, AssertionError) as error:
+  except (ValueError, LookupError, TypeError, AssertionError, RuntimeError) as error:
     raise errors.RunDirectoryError(
-        f"{path} is damaged: {error}; restore it, or choose another folder") from error
+        f"{path} is damaged: {escaping.printable(str(error))}; restore it, or choose another "
+        "folder") from error
   trials = study.get_trials(deepcopy=False)
   for trial in trials:
     trial_folder = _folder(folder, trial.number)

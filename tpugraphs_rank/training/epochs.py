@@ -3,7 +3,8 @@
 The rankers' trainer and LayerDAG's use it. Imports TensorFlow.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -133,11 +134,8 @@ class EpochLoop(Generic[ProgressT]):
                   name) as bar:
       while not final_state() and progress.epoch < end:
         bar.set_description(f"{name} epoch {progress.epoch + 1}/{self._epochs}")
-        try:
+        with self.noting_interrupts():
           row = epoch(bar.update)
-        except KeyboardInterrupt:
-          self._note_interrupt()
-          raise
         bar.set_postfix({key: f"{row[key]:.4f}" for key in shown if row.get(key) is not None})
         if writer is not None:
           with writer.as_default(step=progress.epoch):
@@ -147,6 +145,15 @@ class EpochLoop(Generic[ProgressT]):
     if writer is not None:
       writer.close()
     return final_state() or run_directory.INTERRUPTED
+
+  @contextlib.contextmanager
+  def noting_interrupts(self) -> Iterator[None]:
+    """Writes into status.json that the run was interrupted, if the block is."""
+    try:
+      yield
+    except KeyboardInterrupt:
+      self._note_interrupt()
+      raise
 
   def _note_interrupt(self) -> None:
     """Changes the state in status.json, whose other values belong to the latest checkpoint."""

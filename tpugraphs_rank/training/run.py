@@ -26,6 +26,7 @@ from tpugraphs_rank.training import checkpoints
 from tpugraphs_rank.training import evidence_files
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import scoring
+from tpugraphs_rank.training import stored_weights
 from tpugraphs_rank.training import tile_prior
 from tpugraphs_rank.training import tree_member
 
@@ -101,6 +102,11 @@ class Run:
     self.normalizer = normalize.Normalizer.load(directory / "normalizer.npz")
     self.prior = tile_prior.read(directory) if prior == tile_prior.ANALYTIC else None
     self.trees = None if networks_only else tree_member.read(directory)
+    if self.trees is None and self.config.model.trees_weight and not networks_only:
+      _logger.warning("%s has no %s, so it scores without the boosted trees of its ensemble; the "
+                      "command that trained it fits them", directory.path, tree_member.FILE)
+    self._stored = checkpoints.stored_shapes(best, "model")
+    stored_weights.check_count(self.config.model, self._stored, str(best))
     self._model = build_model(self.about["kind"], self.config)
     self._best = best
     self._scorer = scoring.Scorer(self._model, self.config)
@@ -256,7 +262,8 @@ class Run:
     """Creates the model's variables and assigns the best checkpoint's values to them."""
     whole = dataclasses.replace(prepared, choice=np.arange(prepared.graph.num_configs))
     batch, _ = next(batches.scoring_batches([whole], 2, self._model.reference_size))
-    self._model.create_variables(self._model.arrange(batch))
+    with stored_weights.no_more_than(self._stored, str(self._best), errors.RunDirectoryError):
+      self._model.create_variables(self._model.arrange(batch))
     checkpoints.restore(self._best, {"model": self._model.trainable_variables})
 
   def check(self, graphs_: Sequence[graphs.Graph]) -> None:

@@ -27,7 +27,7 @@ def append(path: pathlib.Path, line: Mapping[str, Any]) -> None:
   text = json.dumps(line, allow_nan=False).encode() + _END
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
+    with files.open_to_append(path) as file:
       if not _is_complete(file):
         file.seek(0)
         content = file.read()
