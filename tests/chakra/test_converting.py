@@ -152,8 +152,100 @@ def test_an_endless_loop_is_an_error():
   # Even if the loop does nothing.
   nothing = endless.replace("y = f32[8] multiply(x, x)", "y = f32[8] bitcast(x)").replace(
       "j = s32[] copy(i)", "j = s32[] bitcast(i)")
-  with pytest.raises(errors.LimitError, match="runs more than 5,000 instructions"):
+  with pytest.raises(errors.LimitError, match="runs more than 2,000 instructions"):
     _convert(nothing, max_nodes=100)
+
+
+COUNTED = """HloModule mHEADER
+REGIONbody {
+  p = (f32[8], token[]) parameter(0)
+  x = f32[8] get-tuple-element(p), index=0
+  k = token[] get-tuple-element(p), index=1
+  BODY
+  ROOT new = (f32[8], token[]) tuple(x, l)
+}
+condition {
+  p = (f32[8], token[]) parameter(0)
+  ROOT go = pred[] constant(true)
+}
+ENTRY main {
+  x = f32[8] parameter(0)
+  k = token[] after-all()
+  state = (f32[8], token[]) tuple(x, k)
+  loop = (f32[8], token[]) while(state), condition=condition, body=body, """ + (
+      'backend_config={"known_trip_count":{"n":"TIMES"}}\n'
+      "  ROOT z = f32[8] get-tuple-element(loop), index=0\n}\n")
+
+
+def _counted(times: int, body: str, header: str = "", region: str = "", **settings):
+  return _convert(COUNTED.replace("HEADER", header).replace("REGION", region).replace(
+      "BODY", body).replace("TIMES", str(times)), **settings)
+
+
+def test_loops_take_no_quadratic_time():
+  start = time.process_time()
+  # A long name in every iteration.
+  name = "y" * 100_000
+  workload = _counted(10_000, f"{name} = f32[8] add(x, x)\n  l = token[] after-all(k)")
+  assert max(len(operation.name) for operation in workload.operations) <= 200
+  # A token of all earlier iterations. What an operation waits for implies the most of them.
+  workload = _counted(10_000, "w = f32[8] add-dependency(x, k)\n  y = f32[8] add(w, w)\n"
+                              "  l = token[] after-all(y, k)")
+  assert sum(len(operation.waits) for operation in workload.operations) < 100 * 10_000
+  # Settings of a loop in a loop are read once.
+  inner = COUNTED.replace("HEADER", "").replace("REGION", "").replace("TIMES", "1").replace(
+      "BODY", "y = f32[8] add(x, x)\n  l = token[] after-all(y, k)").replace(
+          '{"known', '{"note":"' + "n" * 500_000 + '","known')
+  inner = inner.replace("body", "inner_body").replace("condition {", "inner_condition {").replace(
+      "condition=condition", "condition=inner_condition").replace("ENTRY main", "inner").replace(
+          "HloModule m\n", "")
+  workload = _counted(2_000, "y = f32[8] call(x), to_apply=inner\n  l = token[] after-all(y, k)",
+                      region=inner)
+  assert len(workload.operations) == 2_000
+  assert time.process_time() - start < 8
+
+
+def test_operations_that_wait_for_too_many_others_are_an_error():
+  # No operation implies the others, so that every one waits for all of them.
+  body = "y = f32[8] add(x, x)\n  l = token[] after-all(y, k)\n  z = f32[8] add-dependency(x, k)"
+  with pytest.raises(errors.LimitError, match="wait for too many others"):
+    _counted(9_000, body + "\n  u = f32[8] negate(z)")
+
+
+def test_a_fusion_of_many_parameters_takes_no_quadratic_time():
+  count = 2_000
+  lines = ["fused {", *(f"  p{at} = f32[4] parameter({at})" for at in range(count)),
+           *(f"  s{at} = f32[1] slice(p{at}), slice={{[0:1]}}" for at in range(count)),
+           "  ROOT t = f32[1] add(s0, s1)", "}"]
+  arguments = ", ".join(f"a{at}" for at in range(count))
+  lines += ["ENTRY main {", *(f"  a{at} = f32[4] parameter({at})" for at in range(count)),
+            f"  ROOT f = f32[1] fusion({arguments}), kind=kLoop, calls=fused", "}"]
+  start = time.process_time()
+  workload = _convert("HloModule m\n" + "\n".join(lines))
+  assert workload.operations[0].cost.size == 4 * count + 4
+  assert time.process_time() - start < 8
+
+
+def test_budgets_of_ranks_and_of_all_nodes():
+  body = "y = f32[8] all-reduce(x), replica_groups={}, to_apply=add\n  l = token[] after-all(y, k)"
+  with pytest.raises(errors.LimitError, match=r"5,000 ranks.*1,024 unless.*--ranks 5000\)"):
+    _counted(3, body, ", replica_count=5000", ADD)
+  workload = _counted(3, body, ", replica_count=5000", ADD, ranks=5000)
+  assert workload.world.ranks == 5000
+  # The operations of a loop share one list of groups.
+  assert len({id(operation.groups) for operation in workload.operations}) == 1
+  with pytest.raises(errors.LimitError, match=r"1,000 ranks; the limit for all of them is 100,000 "
+                                              r"nodes.*--max_total_nodes 2000000\)"):
+    _counted(2_000, body, ", replica_count=1000", ADD)
+  assert _counted(200, body, ", replica_count=1000", ADD, max_total_nodes=200_000)
+  with pytest.raises(errors.ConfigError, match="max_total_nodes"):
+    converting.Settings(max_total_nodes=0)
+
+
+def test_ranks_that_groups_name_are_counted_without_listing_them():
+  lines = "ROOT y = f32[8] all-reduce(p), replica_groups=[1,60000]<=[60000], to_apply=add"
+  with pytest.raises(errors.LimitError, match="60,000 ranks.*--ranks 60000"):
+    _convert(_program(lines))
 
 
 def test_conditionals_take_the_known_or_the_largest_branch():

@@ -197,6 +197,25 @@ def test_fusing_stays_within_its_limit(monkeypatch):
     _export(_dags(samples.trace(*nodes)))
 
 
+def test_fusing_gives_small_graphs_no_more_dependencies_than_large_ones(monkeypatch):
+  monkeypatch.setattr(decoding, "FREE_EDGES", 100)
+  monkeypatch.setattr(decoding, "EDGES_RATIO", 2)
+  nodes = [samples.node(index, duration=1) for index in range(20)]
+  nodes += [samples.node(20, *range(20))]
+  nodes += [samples.node(21 + index, 20, duration=1) for index in range(20)]
+  with pytest.raises(errors.LimitError, match="more than 100 dependencies"):
+    _export(_dags(samples.trace(*nodes)))
+
+
+def test_names_of_files_that_repeat():
+  taken: set[str] = set()
+  numbers: dict[str, int] = {}
+  for name in ["a", "a_2", "a", "a", "b", *["c"] * 5_000]:
+    taken.add(exporting.unique(name, taken, numbers))
+  assert {"a", "a_2", "a_3", "a_4", "b", "c", "c_2", "c_5000"} <= taken
+  assert len(taken) == 5_005
+
+
 def test_kinds_that_simulators_do_not_know():
   with pytest.raises(errors.DataError, match="NODE_TYPE_12"):
     _export(_dags(samples.trace(samples.node(1, kind=12, duration=5))))

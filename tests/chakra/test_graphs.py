@@ -118,7 +118,8 @@ def test_unusable_numbers_are_missing():
     ("fusion.12", "fusion"), ("all-reduce.3.1", "all-reduce"), ("layer_7", "layer"),
     ("conv2d", "conv2d"), ("int8_t", "int8_t"), ("sgemm_128x64", "sgemm_128x64"),
     ("cut<off(", "cut"), ("odd>name)", "odd>name)"), ("a\x00b\nc", "a?b c"), ("(x)", ""),
-    ("", ""), ("_3", "_3"), ("x" * 300, "x" * 100)])
+    ("", ""), ("_3", "_3"), ("x" * 300, "x" * 100), (".1.2", ".1"), ("a.b.1_22", "a.b"),
+    ("a" + ".1" * 15_000, "a"), ("a<" * 10_000 + ")" * 20_000, "a"), ("a" + "(" * 10 ** 6, "a")])
 def test_operator_classes(name, expected):
   assert operators.class_of_name(name) == expected
 
@@ -210,6 +211,24 @@ def test_the_reduction_against_networkx():
   kept = reduction.reduce(rows, segments.levels(rows, 60), "job")
   reduced = networkx.transitive_reduction(networkx.DiGraph(rows.tolist()))
   assert set(map(tuple, rows[kept].tolist())) == set(reduced.edges)
+
+
+def test_the_reduction_of_many_dependencies_takes_no_quadratic_time():
+  count, width = 5_000, 200
+  rows = np.array([(node, other) for node in range(count)
+                   for other in range(max(node - width, 0), node)])
+  start = time.process_time()
+  kept = rows[reduction.reduce(rows, np.arange(count), "job")]
+  assert time.process_time() - start < 4
+  assert kept.tolist() == [[node, node - 1] for node in range(1, count)]
+
+
+def test_the_reduction_stays_within_its_time(monkeypatch):
+  monkeypatch.setattr(reduction, "FREE_WORK", 1000)
+  monkeypatch.setattr(reduction, "WORK_PER_NODE", 10)
+  chain = np.stack([np.arange(1, 300), np.arange(299)], axis=1)
+  with pytest.raises(errors.LimitError, match="300 nodes takes too long; import the trace without"):
+    reduction.reduce(chain, np.arange(300), "job")
 
 
 def test_the_reduction_stays_within_its_memory(monkeypatch):

@@ -10,6 +10,7 @@ from tests import testdata
 from tpugraphs_rank import errors
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import et_def_pb2
+from tpugraphs_rank.chakra import pytorch_form
 from tpugraphs_rank.chakra import trace_graph
 from tpugraphs_rank.chakra import traces
 
@@ -112,6 +113,17 @@ def test_odd_values_are_left_out_or_kept_as_text(tmp_path):
       "is_cpu_op": True, "tensor_size": 0, "big": str(10 ** 30), "text": "t"}
   assert trace.nodes[0].duration_micros == 0
   assert trace.nodes[1].name == "b"
+
+
+def test_communication_that_shares_a_long_list_stays_within_its_limit(tmp_path, monkeypatch):
+  monkeypatch.setattr(pytorch_form, "_MAX_SHARED", 100)
+  tensors = [[number, number, 0, 4, 4, "cuda:0"] for number in range(1, 30)]
+  nodes = [_call(1, 0, "record_param_comms", ["allreduce"], tensors)]
+  nodes += [_call(number, 1, "nccl:all_reduce", [], []) for number in range(2, 5)]
+  assert len(_read(tmp_path, nodes).nodes) == 3
+  nodes += [_call(number, 1, "nccl:all_reduce", [], []) for number in range(5, 50)]
+  with pytest.raises(errors.LimitError, match="more than 100 tensors, the limit"):
+    _read(tmp_path, nodes)
 
 
 @testdata.required

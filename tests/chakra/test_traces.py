@@ -229,6 +229,43 @@ def test_a_compressed_bomb_ends_at_the_limit(tmp_path, monkeypatch):
     traces.read(_saved(tmp_path, gzip.compress(empty)))
 
 
+def test_compressed_files_become_no_larger_than_real_ones(tmp_path):
+  start = _bytes(samples.trace(samples.node(4)))
+  # 5 million attributes without content, in a few kilobytes.
+  path = _saved(tmp_path, gzip.compress(start + b"\x80\xad\xe2\x04" + b"\x52\x00" * 5_000_000))
+  with pytest.raises(errors.LimitError, match="unpacks to more than 8,388,608 bytes.*gunzip"):
+    traces.read(path)
+  # JSON too.
+  path = _saved(tmp_path, gzip.compress(b'{"workload_graph": [' + b"{}," * 3_000_000 + b"{}]}"))
+  with pytest.raises(errors.LimitError, match="unpacks to more than"):
+    traces.read(path)
+
+
+@pytest.mark.parametrize("count, added, what", [
+    (150_000, b"", "131,072 nodes"),
+    (30_000, samples.node(0, *range(50)).SerializeToString(), "1,048,576 dependencies"),
+    (30_000, b"\x52\x00" * 50, "1,048,576 attributes")])
+def test_small_files_hold_no_more_than_other_files_of_their_size(tmp_path, count, added, what):
+  data = samples.node(4).SerializeToString() + added
+  several = (varint.encoded(len(data)) + data) * count
+  path = _saved(tmp_path, gzip.compress(_bytes(samples.trace()) + several))
+  with pytest.raises(errors.LimitError, match=f"more than {what}, the limit for a trace of"):
+    traces.read(path)
+
+
+def test_many_attributes_take_no_quadratic_time(tmp_path):
+  many = {f"k{index}": index for index in range(30_000)}
+  start = time.process_time()
+  path = _saved(tmp_path, json.dumps(
+      {"workload_graph": [{"Id": 1, "NodeType": 4, **many}], **many}).encode())
+  trace = traces.read(path)
+  assert len(trace.nodes[0].attr) == len(trace.metadata.attr) == 30_000
+  path = _saved(tmp_path, json.dumps({"schema": "1", "nodes": [
+      {"id": 1, "name": "a", "attrs": [{"name": name, "value": 1} for name in many]}]}).encode())
+  assert len(traces.read(path).nodes[0].attr) == 30_001
+  assert time.process_time() - start < 8  # Two seconds, with room for a busy machine.
+
+
 @pytest.mark.parametrize("content, message", [
     (b"", "is empty"), (gzip.compress(b"", mtime=0), "compressed file without content"),
     (b"hello world, this is text\n", "job.0.et"),

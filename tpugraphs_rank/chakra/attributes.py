@@ -71,7 +71,11 @@ def number(owner: Owner, name: str) -> int | None:
     None if there is no such attribute, or it is not a finite number. A number in a string counts:
     some tools write sizes that way.
   """
-  result = get(owner, name)
+  return as_number(get(owner, name))
+
+
+def as_number(result: Any) -> int | None:
+  """The value of an attribute as a whole number; see `number`."""
   if isinstance(result, str):
     try:
       result = float(result) if len(result) <= 40 else None
@@ -95,6 +99,24 @@ def put(owner: Owner, name: str, content: Any, kind_name: str | None = None) -> 
   Raises:
     DataError: the value does not fit the kind; nothing is changed then.
   """
+  new = _new(name, content, kind_name)
+  old = find(owner, name)
+  if old is None:
+    owner.attr.append(new)
+  else:
+    new.doc_string = old.doc_string
+    old.CopyFrom(new)
+
+
+def add(owner: Owner, name: str, content: Any, kind_name: str | None = None) -> None:
+  """Sets an attribute of a name that the owner does not have yet, without looking for it.
+
+  Args and raises: as `put`.
+  """
+  owner.attr.append(_new(name, content, kind_name))
+
+
+def _new(name: str, content: Any, kind_name: str | None) -> et_def_pb2.AttributeProto:
   chosen = kind_name or SIMULATOR_KINDS.get(name) or _inferred(name, content)
   if chosen not in KINDS:
     raise errors.DataError(f"attribute {name!r}: unknown kind {chosen!r}; expected one of: "
@@ -111,12 +133,7 @@ def put(owner: Owner, name: str, content: Any, kind_name: str | None = None) -> 
     raise errors.DataError(
         f"attribute {name!r}: {str(content)[:80]!r} does not fit the kind {chosen} ({error}); pass "
         "a value of that kind") from None
-  old = find(owner, name)
-  if old is None:
-    owner.attr.append(new)
-  else:
-    new.doc_string = old.doc_string
-    old.CopyFrom(new)
+  return new
 
 
 def remove(owner: Owner, name: str) -> bool:

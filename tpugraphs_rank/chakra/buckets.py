@@ -24,7 +24,7 @@ def labels(numbers: Sequence[int] | np.ndarray, per_octave: int) -> np.ndarray:
     per_octave: buckets between a number and its double; 0: one bucket for each number.
   """
   distinct, indices = np.unique(np.asarray(numbers, np.int64), return_inverse=True)
-  words = np.array([_label(number, per_octave) for number in distinct.tolist()], np.str_)
+  words = np.array(_labels(distinct.tolist(), per_octave), np.str_)
   return words[indices.reshape(-1)] if len(words) else words
 
 
@@ -38,13 +38,22 @@ def values(numbers: Sequence[int] | np.ndarray, per_octave: int) -> dict[str, in
   """
   numbers = np.asarray(numbers, np.int64)
   positive = numbers[numbers > 0]
-  words, indices = np.unique(labels(positive, per_octave), return_inverse=True)
+  distinct, indices = np.unique(positive, return_inverse=True)
+  # Buckets follow one another in the order of their numbers.
+  words = _labels(distinct.tolist(), per_octave)
+  first = [at for at, word in enumerate(words) if not at or word != words[at - 1]]
+  order = np.argsort(indices.reshape(-1), kind="stable")
+  ends = np.cumsum(np.bincount(indices.reshape(-1), minlength=len(words))).tolist()
   result = {}
-  for index, word in enumerate(words.tolist()):
-    members = positive[indices.reshape(-1) == index]
-    mean = round(math.exp(np.log(members.astype(np.float64)).mean()))
-    result[word] = min(max(mean, int(members.min())), int(members.max()))
-  return result
+  for start, end in zip(first, [*first[1:], len(words)]):
+    least, most = int(distinct[start]), int(distinct[end - 1])
+    if least < most:
+      # In the order of the input: the rounding of a sum depends on it.
+      rows = np.sort(order[ends[start - 1] if start else 0:ends[end - 1]])
+      mean = round(math.exp(np.log(positive[rows].astype(np.float64)).mean()))
+      least = min(max(mean, least), most)
+    result[words[start]] = least
+  return dict(sorted(result.items()))
 
 
 def number(label: str, known: Mapping[str, int]) -> tuple[int, bool] | None:
@@ -70,15 +79,23 @@ def number(label: str, known: Mapping[str, int]) -> tuple[int, bool] | None:
   return round(math.sqrt(low) * math.sqrt(high)), low == high
 
 
-def _label(number_: int, per_octave: int) -> str:
+def _labels(numbers: Sequence[int], per_octave: int) -> list[str]:
+  known: dict[int, str] = {}
+  return [_label(number, per_octave, known) for number in numbers]
+
+
+def _label(number_: int, per_octave: int, known: dict[int, str]) -> str:
+  """The label of a number; `known` holds those of buckets that occurred before."""
   if number_ < 0:
     return NONE
   if number_ == 0 or per_octave == 0:
     return str(number_)
   # Exact: v >= 2^(k/p) if and only if v^p >= 2^k.
   bucket = (number_ ** per_octave).bit_length() - 1
-  low, high = _lowest(bucket, per_octave), _lowest(bucket + 1, per_octave) - 1
-  return str(low) if low == high else f"{low}-{high}"
+  if bucket not in known:
+    low, high = _lowest(bucket, per_octave), _lowest(bucket + 1, per_octave) - 1
+    known[bucket] = str(low) if low == high else f"{low}-{high}"
+  return known[bucket]
 
 
 def _lowest(bucket: int, per_octave: int) -> int:

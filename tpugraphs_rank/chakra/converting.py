@@ -43,6 +43,10 @@ _COLLECTIVES = {
     "ragged-all-to-all": et_def_pb2.ALL_TO_ALL, "collective-broadcast": et_def_pb2.BROADCAST}
 # Nodes of a rank, unless a user allows more.
 _SMALL_LIMIT, _NODES_PER_INSTRUCTION, _LARGE_LIMIT = 20_000, 50, 200_000
+# Nodes of all ranks together, unless a user allows more.
+_SMALL_TOTAL, _TOTAL_PER_INSTRUCTION = 100_000, 1000
+# References of the nodes of a rank to others, for each node that it may have.
+_DEPENDENCIES_PER_NODE = 200
 _MEMORY = {"load": node_kinds.MEM_LOAD, "store": node_kinds.MEM_STORE}
 
 
@@ -58,6 +62,8 @@ class Settings:
     max_nodes: of one rank. None: 20,000, or 50 for each instruction of the program if that is
       more, at most 200,000.
     max_iterations: of each loop; further ones are left out. 0: all.
+    max_total_nodes: of all ranks together. None: 100,000, or 1,000 for each instruction of the
+      program if that is more.
   """
 
   ranks: int | None = None
@@ -65,6 +71,7 @@ class Settings:
   fusions: str = hlo_program.WHOLE
   max_nodes: int | None = None
   max_iterations: int = 0
+  max_total_nodes: int | None = None
 
   def __post_init__(self):
     if self.ranks is not None and not 1 <= self.ranks <= hlo_groups.MAX_RANKS:
@@ -80,6 +87,9 @@ class Settings:
       raise errors.ConfigError(
           f"max_nodes is {self.max_nodes} and max_iterations {self.max_iterations}; expected a "
           "positive number, and 0 or a positive number")
+    if self.max_total_nodes is not None and self.max_total_nodes < 1:
+      raise errors.ConfigError(
+          f"max_total_nodes is {self.max_total_nodes}; expected a positive number")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,7 +144,7 @@ class Workload:
     for operation in self.operations:
       kind = operation.operator if operation.role == "collective" else operation.role
       counts[kind] = counts.get(kind, 0) + 1
-    text = [f"{self.source}: {tables.counted(world.ranks, 'rank')}, "
+    text = [f"{escaping.printable(self.source)}: {tables.counted(world.ranks, 'rank')}, "
             f"{tables.counted(len(self.operations), 'operation')} each (" + ", ".join(
         f"{count:,} {kind}" for kind, count in sorted(counts.items(), key=lambda e: -e[1])) + ")"]
     if world.replicas > 1 < world.partitions:
@@ -206,6 +216,7 @@ def convert(module: hlo_pb2.HloModuleProto, source: str, settings: Settings = Se
   if not operations:
     raise errors.DataError(f"{source} has no instruction that costs anything; expected "
                            "computation or communication; pass a program that computes")
+  _check_total(len(operations), world.ranks, module, source, settings)
   communicates = any(operation.groups for operation in operations)
   unpartitioned = (world.partitions > 1 and not communicates
                    and stages.of(module).name != stages.AFTER)
@@ -223,14 +234,27 @@ def _node_limit(module: hlo_pb2.HloModuleProto) -> int:
   return min(max(_SMALL_LIMIT, _NODES_PER_INSTRUCTION * instructions), _LARGE_LIMIT)
 
 
+def _check_total(operations: int, ranks: int, module: hlo_pb2.HloModuleProto, source: str,
+                 settings: Settings) -> None:
+  """Raises LimitError if all ranks together have too many nodes."""
+  instructions = sum(len(computation.instructions) for computation in module.computations)
+  limit = settings.max_total_nodes or max(_SMALL_TOTAL, _TOTAL_PER_INSTRUCTION * instructions)
+  if operations * ranks > limit:
+    raise errors.LimitError(
+        f"{source} has {operations:,} operations on each of {ranks:,} ranks; the limit for all of "
+        f"them is {limit:,} nodes; limit the iterations of each loop (--max_iterations), or allow "
+        f"more nodes (--max_total_nodes {operations * ranks})")
+
+
 def _named_groups(operations: Sequence[hlo_program.Operation], world: hlo_groups.World,
                   topology: Sequence[int]) -> dict[str, tuple[int, ...]]:
   """Names of the groups that neither are all ranks nor span whole dimensions of the network."""
   names: dict[tuple[int, ...], str] = {}
-  for operation in operations:
-    if operation.role != "collective":
-      continue
-    for members in operation.groups:
+  # Operations that run in the same groups share one object.
+  distinct = {id(operation.groups): operation.groups for operation in operations
+              if operation.role == "collective"}
+  for groups in distinct.values():
+    for members in groups:
       key = tuple(sorted(members))
       if key not in names and _dims(key, world, topology) is None:
         names[key] = str(len(names) + 1)  # Simulators take 0 for all ranks.
@@ -254,15 +278,24 @@ class _Writer:
     self._nodes: list[traces.Node] = []
     self._names = {members: name for name, members in workload.groups.items()}
     self._tags: dict[tuple[int, int, int], int] = {}
+    self._members: dict[int, tuple[int, ...]] = {}
+    self._ends: dict[int, tuple[int | None, int | None]] = {}
+    self._dims: dict[tuple[int, ...], tuple[list[bool] | None, str]] = {}
 
   def nodes(self) -> list[traces.Node]:
     workload = self._workload
     # For each operation the nodes that its users wait for.
     given: list[tuple[int, ...]] = []
+    total = 0
     for operation in workload.operations:
       waits = sorted({node for other in operation.waits for node in given[other]})
       after = sorted({node for other in operation.after for node in given[other]} - set(waits))
       given.append(self._add(operation, waits, after))
+      total += len(waits) + len(after)
+      if total > _DEPENDENCIES_PER_NODE * max(len(workload.operations), _SMALL_LIMIT):
+        raise errors.LimitError(
+            f"{workload.source}: the nodes of rank {self._rank} wait for more than {total - 1:,} "
+            "others, the limit; limit the iterations of each loop (--max_iterations)")
     return self._nodes
 
   def _add(self, operation: hlo_program.Operation, waits: list[int], after: list[int]
@@ -270,7 +303,10 @@ class _Writer:
     """Adds the nodes of an operation; gives those that its users wait for."""
     role, size = operation.role, operation.cost.size
     if role == "collective":
-      members = next((group for group in operation.groups if self._rank in group), ())
+      key = id(operation.groups)
+      if key not in self._members:
+        self._members[key] = next((group for group in operation.groups if self._rank in group), ())
+      members = self._members[key]
       if len(members) > 1:
         return self._collective(operation, members, waits, after)
       return tuple(waits)
@@ -278,9 +314,9 @@ class _Writer:
       return self._messages(operation, waits, after)
     node = self._node(operation, _MEMORY.get(role, node_kinds.COMP), waits, after)
     if role == "compute":
-      attributes.put(node, "num_ops", operation.cost.operations)
-      attributes.put(node, "flops", operation.cost.flops)
-    attributes.put(node, "tensor_size", size)
+      attributes.add(node, "num_ops", operation.cost.operations)
+      attributes.add(node, "flops", operation.cost.flops)
+    attributes.add(node, "tensor_size", size)
     return (node.id,)
 
   def _node(self, operation: hlo_program.Operation, kind: int, waits: Sequence[int],
@@ -288,35 +324,42 @@ class _Writer:
     node = traces.Node(id=len(self._nodes), name=operators.printable(operation.name),
                        data_deps=waits, ctrl_deps=after)
     node.type = kind  # type: ignore[assignment]
-    attributes.put(node, "is_cpu_op", False)
-    attributes.put(node, operators.ATTRIBUTE, operation.operator)
+    attributes.add(node, "is_cpu_op", False)
+    attributes.add(node, operators.ATTRIBUTE, operation.operator)
     self._nodes.append(node)
     return node
 
-  def _collective(self, operation: hlo_program.Operation, members: Sequence[int],
+  def _collective(self, operation: hlo_program.Operation, members: tuple[int, ...],
                   waits: list[int], after: list[int]) -> tuple[int, ...]:
     workload = self._workload
     node = self._node(operation, node_kinds.COMM_COLL, waits, after)
-    attributes.put(node, "comm_type", _COLLECTIVES[operation.operator])
-    attributes.put(node, "comm_size", operation.cost.size)
+    attributes.add(node, "comm_type", _COLLECTIVES[operation.operator])
+    attributes.add(node, "comm_size", operation.cost.size)
     topology = workload.settings.topology
-    dims = _dims(members, workload.world, topology)
-    attributes.put(node, "involved_dim", dims or [True] * max(len(topology), 1))
+    if members not in self._dims:
+      dims = _dims(members, workload.world, topology)
+      self._dims[members] = dims, "" if dims else self._names[tuple(sorted(members))]
+    dims, name = self._dims[members]
+    attributes.add(node, "involved_dim", dims or [True] * max(len(topology), 1))
     if dims is None:
-      attributes.put(node, "pg_name", self._names[tuple(sorted(members))])
+      attributes.add(node, "pg_name", name)
     return (node.id,)
 
   def _messages(self, operation: hlo_program.Operation, waits: list[int], after: list[int]
                 ) -> tuple[int, ...]:
     sends = operation.role != "recv"
     receives = operation.role != "send"
-    target = next((end for start, end in operation.groups if start == self._rank), None)
-    source = next((start for start, end in operation.groups if end == self._rank), None)
+    key = id(operation.groups)
+    if key not in self._ends:
+      self._ends[key] = (
+          next((end for start, end in operation.groups if start == self._rank), None),
+          next((start for start, end in operation.groups if end == self._rank), None))
+    target, source = self._ends[key]
     if operation.role == "permute" and target == self._rank:
       node = self._node(operation, node_kinds.COMP, waits, after)
-      attributes.put(node, "num_ops", max(operation.cost.moved, 1))
-      attributes.put(node, "flops", 0)
-      attributes.put(node, "tensor_size", 2 * operation.cost.size)
+      attributes.add(node, "num_ops", max(operation.cost.moved, 1))
+      attributes.add(node, "flops", 0)
+      attributes.add(node, "tensor_size", 2 * operation.cost.size)
       return (node.id,)
     given = tuple(waits)
     if sends and target is not None and target != self._rank:
@@ -333,5 +376,5 @@ class _Writer:
     self._tags[key] = tag + 1
     for name, number in (("comm_src", ends[0]), ("comm_dst", ends[1]), ("comm_tag", tag),
                          ("comm_size", operation.cost.size)):
-      attributes.put(node, name, number)
+      attributes.add(node, name, number)
     return node.id

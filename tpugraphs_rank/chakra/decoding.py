@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank.chakra import buckets
 from tpugraphs_rank.chakra import costs as costs_lib
 from tpugraphs_rank.chakra import et_def_pb2
@@ -15,8 +16,11 @@ from tpugraphs_rank.chakra import trace_graph
 from tpugraphs_rank.synthesis.dags import dags
 
 MISSING = trace_graph.MISSING
-# Dependencies of one graph after nodes without cost have passed theirs on.
+# Dependencies of one graph after nodes without cost have passed theirs on: FREE_EDGES of any graph,
+# and EDGES_RATIO for each that it has, at most MAX_EDGES.
 MAX_EDGES = 20_000_000
+FREE_EDGES = 2_000_000
+EDGES_RATIO = 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,6 +158,7 @@ def fuse(nodes: Nodes, removed: np.ndarray, source: str) -> Nodes:
   passed: list[set[int]] = []
   result = []
   total = 0
+  limit = min(MAX_EDGES, max(FREE_EDGES, EDGES_RATIO * sum(map(len, nodes.producers))))
   for index, producers in enumerate(nodes.producers):
     reached: set[int] = set()
     for producer in producers:
@@ -163,9 +168,9 @@ def fuse(nodes: Nodes, removed: np.ndarray, source: str) -> Nodes:
         reached.add(int(number[producer]))
     passed.append(reached if removed[index] else set())
     total += len(reached)
-    if total > MAX_EDGES:
+    if total > limit:
       raise errors.LimitError(
-          f"{source}: removing the nodes without cost gives more than {MAX_EDGES:,} dependencies, "
+          f"{source}: removing the nodes without cost gives more than {limit:,} dependencies, "
           "the limit; import the traces with the transitive reduction")
     if not removed[index]:
       result.append(tuple(sorted(reached)))
@@ -183,8 +188,9 @@ def _coded(words: list[str] | None, name: str, code: Callable[[str], int | None]
   codes = {word: code(word) for word in set(words)}
   for word, number in codes.items():
     if number is None:
-      raise errors.DataError(f"the attribute {name} has the value {word!r}; expected one that "
-                             f"`graphs.to_dags` writes; import the traces again")
+      raise errors.DataError(
+          f"the attribute {name} has the value {escaping.quoted(word)}; expected one that "
+          "`graphs.to_dags` writes; import the traces again")
   return np.array([codes[word] for word in words], np.int64)
 
 
@@ -198,8 +204,8 @@ def _numbers(words: list[str] | None, name: str, known: dict[str, int], count: i
     found = (missing, True) if word == graphs.NONE else buckets.number(word, known)
     if found is None or not MISSING <= found[0] <= 2 ** 63 - 1:
       raise errors.DataError(
-          f"the attribute {name} has the value {word!r}; expected a bucket such as '12-15', '0' or "
-          f"{graphs.NONE!r}; import the traces again")
+          f"the attribute {name} has the value {escaping.quoted(word)}; expected a bucket such "
+          f"as '12-15', '0' or {graphs.NONE!r}; import the traces again")
     numbers[word] = found[0]
     if not found[1]:
       guessed.add(word)

@@ -254,6 +254,7 @@ def _workloads(several: dags.Dags, settings: Settings) -> dict[str, list[int]]:
   else:
     groups = {f"{graph}\ngraph_{graph:04d}": [graph] for graph in range(len(several))}
   result: dict[str, list[int]] = {}
+  numbers: dict[str, int] = {}
   alone = []
   for key, members in groups.items():
     base = file_name(key.partition("\n")[2])
@@ -262,14 +263,14 @@ def _workloads(several: dags.Dags, settings: Settings) -> dict[str, list[int]]:
     distinct = len(set(rank_of.values())) == len(members) > 1
     if distinct and settings.ranks is None:
       _check_ranks(base, rank_of.values())
-      result[_unique(base, result)] = sorted(members, key=rank_of.__getitem__)
+      result[unique(base, result, numbers)] = sorted(members, key=rank_of.__getitem__)
       continue
     if len(members) == 1 and rank_of[members[0]] > 0 and settings.ranks is None:
       alone.append(f"{base} has rank {rank_of[members[0]]} only")
-    for graph in members:
+    for number, graph in enumerate(members):
       part = base if len(members) == 1 else (
-          f"{base}_rank{rank_of[graph]}" if distinct else f"{base}_{members.index(graph)}")
-      result[_unique(part, result)] = [graph]
+          f"{base}_rank{rank_of[graph]}" if distinct else f"{base}_{number}")
+      result[unique(part, result, numbers)] = [graph]
   if alone:
     more = f", and {len(alone) - _SHOWN:,} more like this" if len(alone) > _SHOWN else ""
     _logger.warning(
@@ -298,10 +299,19 @@ def file_name(text: str) -> str:
   return safe or "graph"
 
 
-def _unique(name: str, taken: dict[str, list[int]]) -> str:
-  result, number = name, 2
+def unique(name: str, taken: Collection[str], numbers: dict[str, int]) -> str:
+  """A name that is not taken: this one, or with the first number from 2 that is free.
+
+  Args:
+    name: wanted.
+    taken: those of earlier calls.
+    numbers: for names of earlier calls the last number that was tried; it is changed.
+  """
+  result, number = name, numbers.get(name, 1)
   while result in taken:
-    result, number = f"{name}_{number}", number + 1
+    number += 1
+    result = f"{name}_{number}"
+  numbers[name] = number
   return result
 
 

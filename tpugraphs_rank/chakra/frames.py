@@ -14,12 +14,17 @@ from typing import BinaryIO
 import zlib
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 
 # The largest real nodes have some hundred kilobytes: the text of long lists of tensors.
 MAX_MESSAGE_BYTES = 16 << 20
 # Unpacked bytes of a file, so that a small compressed one cannot run for hours.
 MAX_FILE_BYTES = 8 << 30
+# Bytes that any compressed file may unpack to, and how many for each of its own bytes: real traces
+# become 5 to 40 times as large, while gzip reaches a factor of thousand.
+FREE_UNPACKED = 8 << 20
+UNPACKED_RATIO = 64
 _GZIP = b"\x1f\x8b"
 _CHUNK = 1 << 20
 # A length is a varint of at most 5 bytes in practice; 10 is the limit for 64 bits.
@@ -62,10 +67,30 @@ def open_content(path: files.PathLike) -> Iterator[tuple[BinaryIO, str, int | No
     if not magic:
       raise errors.DataError(f"{path} is empty; expected a Chakra trace; write or copy it again")
     if magic == _GZIP:
-      with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
+      with _Unpacked(file, path) as unpacked:
         yield io.BufferedReader(unpacked, _CHUNK), "unpacked byte", None
     else:
       yield file, "byte", os.fstat(file.fileno()).st_size
+
+
+class _Unpacked(gzip.GzipFile):
+  """A compressed file that refuses to become far larger than other files of its size."""
+
+  def __init__(self, file: BinaryIO, path: pathlib.Path):
+    super().__init__(fileobj=file, mode="rb")
+    self._path = path
+    self._limit = max(FREE_UNPACKED, UNPACKED_RATIO * os.fstat(file.fileno()).st_size)
+    self._given = 0
+
+  def read(self, size: int | None = -1) -> bytes:
+    result = super().read(size)
+    self._given += len(result)
+    if self._given > self._limit:
+      raise errors.LimitError(
+          f"{escaping.printable(str(self._path))} unpacks to more than {self._limit:,} bytes, the "
+          "limit for a compressed file of its size; check where it comes from; to read it all the "
+          "same, unpack it first (gunzip)")
+    return result
 
 
 def peek(content: BinaryIO, source: files.PathLike) -> bytes:

@@ -57,6 +57,8 @@ LARGEST = 2 ** 63 - 1
 _MAX_CONFIG = 1 << 20
 # Results of a fusion.
 _MAX_RESULTS = 10_000
+# Parameters that one instruction may be a view of; those of others count as read whole.
+_MAX_VIEWED = 64
 _BITS = {
     "pred": 8, "token": 0, "opaque": 0, "tuple": 0, "c64": 64, "c128": 128, "bf16": 16,
     "f4e2m1fn": 4}
@@ -144,6 +146,7 @@ class CostModel:
     self._by_id = [{i.id: i for i in computation.instructions}
                    for computation in module.computations]
     self._flops: dict[int, int] = {}
+    self._read_of: dict[int, dict[int, int]] = {}
     # Kinds of instructions whose operations are not known, and how many the module has.
     self.unknown: dict[str, int] = {}
     for position in order.callees_first(module, source):
@@ -312,28 +315,41 @@ class CostModel:
 
   def _read_inside(self, fused: int, number: int) -> int:
     """Bytes that a fused computation reads of one of its parameters; at most 2^63 - 1."""
+    if fused not in self._read_of:
+      self._read_of[fused] = self._read_of_all(fused)
+    return self._read_of[fused].get(number, LARGEST)
+
+  def _read_of_all(self, fused: int) -> dict[int, int]:
+    """For each parameter of a fused computation the bytes that it reads, in a single pass."""
     computation = self._module.computations[fused]
-    parameter = next((i for i in computation.instructions if i.opcode == "parameter"
-                      and i.parameter_number == number), None)
-    if parameter is None:
-      return LARGEST
-    same = {parameter.id}
-    total = 0
+    totals: dict[int, int] = {}
+    # The parameters that an instruction is a view of.
+    viewed: dict[int, tuple[int, ...]] = {}
+    for instruction in computation.instructions:
+      if instruction.opcode == "parameter" and instruction.parameter_number not in totals:
+        totals[instruction.parameter_number] = 0
+        viewed[instruction.id] = (instruction.parameter_number,)
     for user in computation.instructions:
-      places = [at for at, operand in enumerate(user.operand_ids) if operand in same]
-      if user.id in same and user.id == computation.root_id:
-        return LARGEST
+      is_root = user.id == computation.root_id
+      if is_root:
+        totals |= dict.fromkeys(viewed.get(user.id, ()), LARGEST)
+      places: dict[int, list[int]] = {}
+      for at, operand in enumerate(user.operand_ids):
+        for number in viewed.get(operand, ()):
+          places.setdefault(number, []).append(at)
       if not places:
         continue
       if user.opcode in _VIEWS:
-        same.add(user.id)
-        if user.id == computation.root_id:
-          return LARGEST
-      elif places == [0] and user.opcode in _PARTIAL_READS:
-        total += size(user.shape)
-      elif not (places == [0] and user.opcode == "dynamic-update-slice"):
-        return LARGEST
-    return total
+        viewed[user.id] = tuple({*viewed.get(user.id, ()), *places})
+        if is_root or len(viewed[user.id]) > _MAX_VIEWED:
+          totals |= dict.fromkeys(viewed.pop(user.id), LARGEST)
+        continue
+      for number, own in places.items():
+        if own == [0] and user.opcode in _PARTIAL_READS:
+          totals[number] = min(totals[number] + size(user.shape), LARGEST)
+        elif not (own == [0] and user.opcode == "dynamic-update-slice"):
+          totals[number] = LARGEST
+    return totals
 
 
 def dot_flops(results: int, lhs: hlo_pb2.ShapeProto, contracted: Sequence[int]) -> int:

@@ -26,6 +26,9 @@ Instruction = hlo_pb2.HloInstructionProto
 Groups = tuple[tuple[int, ...], ...]
 
 MAX_RANKS = 65_536
+# The largest number of ranks that a program alone can ask for: each rank is a file, and a program
+# of a few bytes can state any number.
+STATED_RANKS = 1024
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all",
                "collective-broadcast")
 PERMUTE = "collective-permute"
@@ -66,7 +69,8 @@ def world_of(module: hlo_pb2.HloModuleProto, ranks: int | None, source: str) -> 
     source: its name in error messages.
 
   Raises:
-    DataError: the program states another number of ranks, or too many.
+    DataError: the program states another number of ranks.
+    LimitError: it has too many ranks, or more than `STATED_RANKS` that the user does not state.
   """
   stated = World(max(module.device_assignment.replica_count, 1),
                  max(module.device_assignment.computation_count, 1))
@@ -76,18 +80,44 @@ def world_of(module: hlo_pb2.HloModuleProto, ranks: int | None, source: str) -> 
       raise errors.DataError(
           f"{source} is a program for {stated.ranks:,} ranks (replicas: {stated.replicas:,}, "
           f"partitions of each: {stated.partitions:,}), but --ranks is {ranks:,}; leave it out")
+    _check_stated(stated.ranks, ranks, source)
     return stated
   has_channel, largest = False, -1
   for computation in module.computations:
     for instruction in computation.instructions:
       if base_opcode(instruction.opcode) in (*COLLECTIVES, PERMUTE):
         has_channel |= instruction.channel_id > 0
-        largest = max([largest, *(number for group in _listed(instruction, source)
-                                  for number in group), *(
+        largest = max([largest, _largest(instruction), *(
             end for pair in instruction.source_target_pairs for end in (pair.source, pair.target))])
   count = ranks or largest + 1
   _check_count(count, source)
+  _check_stated(count, ranks, source)
   return World(1, max(count, 1)) if has_channel else World(max(count, 1), 1)
+
+
+def _check_stated(count: int, ranks: int | None, source: str) -> None:
+  if ranks is None and count > STATED_RANKS:
+    raise errors.LimitError(
+        f"{source} runs on {count:,} ranks, each of which becomes a file; the limit is "
+        f"{STATED_RANKS:,} unless the number is stated; state it to write all of them (--ranks "
+        f"{count})")
+
+
+def _largest(instruction: Instruction) -> int:
+  """The largest rank that the groups of an instruction name, -1 if none, without listing them."""
+  device_list = instruction.collective_device_list
+  groups = instruction.replica_groups or device_list.replica_groups
+  if groups:
+    return max((number for group in groups for number in group.replica_ids), default=-1)
+  short = instruction.iota_collective_device_list
+  if not short.ByteSize():
+    short = device_list.iota_replica_group_list
+  if short.ByteSize():
+    return math.prod(short.iota_reshape_dims) - 1
+  mesh = instruction.mesh_axes_replica_group_list.mesh
+  if mesh.device_ids:
+    return max(mesh.device_ids)
+  return math.prod(axis.size for axis in mesh.axes) - 1 if mesh.axes else -1
 
 
 def _check_count(count: int, source: str) -> None:

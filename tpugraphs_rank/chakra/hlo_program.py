@@ -24,8 +24,17 @@ Value = values_lib.Value
 
 WHOLE, OPEN = "whole", "open"
 _MAX_DEPTH = 100
-# Instructions that are looked at for each operation that a program may have.
-_STEPS = 50
+# Instructions that are looked at for each operation that a program may have. Many operands and
+# called computations count as further instructions.
+_STEPS = 20
+_REFERENCES_PER_STEP = 8
+# Values and operations that are looked at, for each operation that a program may have, to see what
+# operations wait for: an operation may wait for all earlier ones.
+_LOOKS = 200
+# An operation that waits for more others drops those that the last of them waits for.
+_MANY_WAITS = 64
+# Characters of the name of an operation. Names of loops may be long, and are repeated with each.
+_MAX_NAME = 200
 # Only such small fusions are searched for the counter of a loop.
 _MAX_COUNTER_INSTRUCTIONS = 16
 _TRANSFERS = {"infeed": "load", "recv": "load", "outfeed": "store", "send": "store"}
@@ -53,6 +62,36 @@ class Operation:
   after: tuple[int, ...] = ()
   groups: hlo_groups.Groups = ()
   role: str = "compute"
+
+
+@dataclasses.dataclass
+class _Step:
+  """An instruction, and what about it is the same whenever it runs; the rest is filled in once.
+
+  Attributes:
+    instruction: itself.
+    operands: ids of its operands.
+    predecessors: ids of the instructions that must run before it for another reason.
+    called: positions of the computations that it calls.
+    weight: what it counts towards the limit of steps.
+    loop: of a loop the positions of body and condition, and the number of iterations that the
+      compiler noted.
+    branch: of a conditional the branch of most operations.
+    communication: its role and groups.
+    cost: of its operation.
+    operator: of its operation.
+  """
+
+  instruction: Instruction
+  operands: tuple[int, ...]
+  predecessors: tuple[int, ...]
+  called: tuple[int, ...]
+  weight: int
+  loop: tuple[int, int, int | None] | None = None
+  branch: int | None = None
+  communication: tuple[str, hlo_groups.Groups] | None = None
+  cost: hlo_costs.Cost | None = None
+  operator: str = ""
 
 
 @dataclasses.dataclass
@@ -108,24 +147,35 @@ class Program:
     self._max_iterations = max_iterations
     self._costs = hlo_costs.CostModel(module, source)
     self._where = order.computation_positions(module, source)
-    self._orders: dict[int, list[Instruction]] = {}
-    self._known_costs: dict[tuple[int, int], hlo_costs.Cost] = {}
+    self._orders: dict[int, list[_Step]] = {}
+    self._groups: dict[hlo_groups.Groups, hlo_groups.Groups] = {}
     self._steps = 0
+    self._looks = 0
     self.operations: list[Operation] = []
     self.notes = Notes(unknown=dict(self._costs.unknown))
     entry = order.entry_position(module)
     self._inline(entry, [], "", 0)
 
-  def _ordered(self, position: int) -> list[Instruction]:
+  def _ordered(self, position: int) -> list[_Step]:
     if position not in self._orders:
       computation = self._module.computations[position]
       local = order.instruction_positions(computation, self._source)
-      self._orders[position] = [computation.instructions[at] for at in order.operands_first(
-          computation, local, self._source)]
+      self._orders[position] = [
+          self._prepared(computation.instructions[at])
+          for at in order.operands_first(computation, local, self._source)]
     return self._orders[position]
 
-  def _step(self) -> None:
-    self._steps += 1
+  def _prepared(self, instruction: Instruction) -> _Step:
+    operands = tuple(instruction.operand_ids)
+    predecessors = tuple(instruction.control_predecessor_ids)
+    called = tuple(self._where[number] for number in instruction.called_computation_ids
+                   if number in self._where)
+    references = len(operands) + len(predecessors) + len(called)
+    return _Step(instruction, operands, predecessors, called,
+                 1 + references // _REFERENCES_PER_STEP)
+
+  def _count(self, weight: int) -> None:
+    self._steps += weight
     if self._steps > self._max_operations * _STEPS:
       self._refuse(f"runs more than {self._max_operations * _STEPS:,} instructions")
 
@@ -134,23 +184,34 @@ class Program:
         f"{self._source} {what} once its calls and loops are expanded; limit the "
         "iterations of each loop (--max_iterations), or allow more nodes (--max_nodes)")
 
+  def _waits(self, values: Sequence[Value]) -> tuple[int, ...]:
+    """Ascending positions of the operations that any of the values waits for."""
+    result, looks = values_lib.waits(values)
+    self._looks += looks
+    if self._looks > self._max_operations * _LOOKS:
+      self._refuse("has operations that wait for too many others")
+    if len(result) > _MANY_WAITS:
+      implied = set(self.operations[result[-1]].waits)
+      result = tuple(other for other in result if other not in implied)
+    return result
+
   def _inline(self, position: int, arguments: Sequence[Value], path: str, depth: int) -> Value:
     """Runs a computation; gives the value of its root."""
     if depth > _MAX_DEPTH:
       raise errors.LimitError(f"{self._source}: computations call each other more than "
                               f"{_MAX_DEPTH} levels deep; dump the program again")
     known: dict[int, Value] = {}
-    for instruction in self._ordered(position):
-      self._step()
-      given = [known.get(number, values_lib.NOTHING) for number in instruction.operand_ids]
-      after = values_lib.waits([known[number] for number in instruction.control_predecessor_ids
-                                if number in known])
-      known[instruction.id] = self._value(position, instruction, given, after, arguments, path,
-                                          depth)
+    for step in self._ordered(position):
+      self._count(step.weight)
+      given = [known.get(number, values_lib.NOTHING) for number in step.operands]
+      after = self._waits([known[number] for number in step.predecessors if number in known]
+                          ) if step.predecessors else ()
+      known[step.instruction.id] = self._value(position, step, given, after, arguments, path, depth)
     return known.get(self._module.computations[position].root_id, values_lib.NOTHING)
 
-  def _value(self, position: int, instruction: Instruction, given: Sequence[Value],
+  def _value(self, position: int, step: _Step, given: Sequence[Value],
              after: tuple[int, ...], arguments: Sequence[Value], path: str, depth: int) -> Value:
+    instruction, called = step.instruction, step.called
     opcode = instruction.opcode
     if opcode == "parameter":
       number = instruction.parameter_number
@@ -161,17 +222,16 @@ class Program:
       return values_lib.Parts(tuple(given))
     if opcode == "get-tuple-element":
       return self._element(instruction, given)
-    called = [self._where[number] for number in instruction.called_computation_ids
-              if number in self._where]
-    inside = path + instruction.name + "/"
-    if called and (opcode in ("call", "async-start") or (
-        opcode == "fusion" and self._fusions == OPEN)):
+    if not called:
+      return self._operation(position, step, given, after, path)
+    inside = _joined(path, instruction) + "/"
+    if opcode in ("call", "async-start") or opcode == "fusion" and self._fusions == OPEN:
       return self._inline(called[0], given, inside if opcode == "call" else path, depth + 1)
     if opcode == "while" and len(called) == 2:
-      return self._loop(instruction, given, called, inside, depth)
-    if opcode == "conditional" and called:
-      return self._branch(position, instruction, given, called, inside, depth)
-    return self._operation(position, instruction, given, after, path, called)
+      return self._loop(step, given, inside, depth)
+    if opcode == "conditional":
+      return self._branch(position, step, given, inside, depth)
+    return self._operation(position, step, given, after, path)
 
   def _element(self, instruction: Instruction, given: Sequence[Value]) -> Value:
     value = given[0] if given else values_lib.NOTHING
@@ -186,14 +246,15 @@ class Program:
 
   # ---- control flow -----------------------------------------------------------------------------
 
-  def _loop(self, instruction: Instruction, given: Sequence[Value], called: Sequence[int],
-            path: str, depth: int) -> Value:
+  def _loop(self, step: _Step, given: Sequence[Value], path: str, depth: int) -> Value:
     value = given[0] if given else values_lib.NOTHING
-    # In a protobuf the body comes first; the condition gives a truth value.
-    body, condition = called
-    if self._root_type(body) == hlo_pb2.PRED and self._root_type(condition) != hlo_pb2.PRED:
-      body, condition = condition, body
-    noted = _trip_count(instruction.backend_config)
+    if step.loop is None:
+      # In a protobuf the body comes first; the condition gives a truth value.
+      body, condition = step.called
+      if self._root_type(body) == hlo_pb2.PRED and self._root_type(condition) != hlo_pb2.PRED:
+        body, condition = condition, body
+      step.loop = body, condition, _trip_count(step.instruction.backend_config)
+    body, condition, noted = step.loop
     count, is_known = 0, True
     while True:
       if noted is not None:
@@ -212,7 +273,7 @@ class Program:
       if self._max_iterations and count >= self._max_iterations:
         self.notes.cut.append(path.rstrip("/"))
         break
-      self._step()
+      self._count(1)
       value = self._inline(body, [value], f"{path}{count}/", depth + 1)
       count += 1
       if not is_known:
@@ -232,29 +293,31 @@ class Program:
     if depth > _MAX_DEPTH:
       return values_lib.NOTHING
     known: dict[int, Value] = {}
-    for instruction in self._ordered(position):
-      self._step()
-      given = [known.get(number, values_lib.NOTHING) for number in instruction.operand_ids]
+    for step in self._ordered(position):
+      self._count(step.weight)
+      given = [known.get(number, values_lib.NOTHING) for number in step.operands]
+      instruction = step.instruction
       opcode = instruction.opcode
-      called = [self._where[number] for number in instruction.called_computation_ids
-                if number in self._where]
       if opcode in ("parameter", "constant", "tuple", "get-tuple-element"):
-        value = self._value(position, instruction, given, (), arguments, "", depth)
-      elif called and opcode in ("call", "fusion"):
-        value = self._numbers(called[0], given, depth + 1)
+        value = self._value(position, step, given, (), arguments, "", depth)
+      elif step.called and opcode in ("call", "fusion"):
+        value = self._numbers(step.called[0], given, depth + 1)
       else:
         value = values_lib.Leaf((), _number(instruction, given))
       known[instruction.id] = value
     return known.get(self._module.computations[position].root_id, values_lib.NOTHING)
 
-  def _branch(self, position: int, instruction: Instruction, given: Sequence[Value],
-              called: Sequence[int], path: str, depth: int) -> Value:
+  def _branch(self, position: int, step: _Step, given: Sequence[Value], path: str, depth: int
+              ) -> Value:
+    called = step.called
     index = given[0].number if given and isinstance(given[0], values_lib.Leaf) else None
     if index is None:
-      flops = [self._costs.computation_flops(self._module.computations[at].id) for at in called]
-      chosen = flops.index(max(flops))
+      if step.branch is None:
+        flops = [self._costs.computation_flops(self._module.computations[at].id) for at in called]
+        step.branch = flops.index(max(flops))
+      chosen = step.branch
       self.notes.branches.append(path.rstrip("/"))
-    elif self._predicate(position, instruction):
+    elif self._predicate(position, step.instruction):
       chosen = 0 if index else 1
     else:
       # XLA runs the last branch for an index out of range.
@@ -270,8 +333,9 @@ class Program:
 
   # ---- operations -------------------------------------------------------------------------------
 
-  def _operation(self, position: int, instruction: Instruction, given: Sequence[Value],
-                 after: tuple[int, ...], path: str, called: Sequence[int]) -> Value:
+  def _operation(self, position: int, step: _Step, given: Sequence[Value],
+                 after: tuple[int, ...], path: str) -> Value:
+    instruction = step.instruction
     opcode = instruction.opcode
     free_call = (opcode == "custom-call"
                  and instruction.custom_call_target in hlo_costs.FREE_CALLS)
@@ -282,28 +346,26 @@ class Program:
         if isinstance(value, values_lib.Leaf) and not values_lib.scalar(instruction):
           return values_lib.Leaf(value.waits)
         return value
-      return values_lib.Leaf(values_lib.waits(given))
-    cost = self._cost(position, instruction)
-    waits = values_lib.waits(given)
-    role, groups = self._communication(instruction)
-    if role in ("collective", "permute", "send", "recv"):
-      cost = dataclasses.replace(cost, size=self._sent(position, instruction))
+      return values_lib.Leaf(self._waits(given))
+    waits = self._waits(given)
+    if step.communication is None or step.cost is None:
+      cost = self._costs.cost(position, instruction)
+      role, groups = self._communication(instruction)
+      if role in ("collective", "permute", "send", "recv"):
+        cost = dataclasses.replace(cost, size=self._sent(position, instruction))
+      step.communication, step.cost = (role, self._groups.setdefault(groups, groups)), cost
+      step.operator = self._operator(instruction, step.called)
+    (role, groups), cost = step.communication, step.cost
     alone = role == "collective" and max(map(len, groups), default=0) <= 1
     if cost.size <= 0 or alone or role == "compute" and cost.operations <= 0:
       self.notes.free += 1
       return values_lib.Leaf(waits)
     self.operations.append(Operation(
-        path + instruction.name, self._operator(instruction, called), cost, waits,
+        _joined(path, instruction), step.operator, cost, waits,
         tuple(sorted(set(after) - set(waits))), groups, role))
     if len(self.operations) > self._max_operations:
       self._refuse(f"has more than {self._max_operations:,} operations")
-    return self._result(instruction, given, called)
-
-  def _cost(self, position: int, instruction: Instruction) -> hlo_costs.Cost:
-    key = position, instruction.id
-    if key not in self._known_costs:
-      self._known_costs[key] = self._costs.cost(position, instruction)
-    return self._known_costs[key]
+    return self._result(instruction, given, step.called)
 
   def _result(self, instruction: Instruction, given: Sequence[Value], called: Sequence[int]
               ) -> Value:
@@ -358,6 +420,10 @@ class Program:
         return f"fusion.{opcode}"
     root = next((i.opcode for i in computation.instructions if i.id == computation.root_id), "")
     return f"fusion.{root}" if root and root not in hlo_costs.FREE else "fusion"
+
+
+def _joined(path: str, instruction: Instruction) -> str:
+  return (path + instruction.name[:_MAX_NAME])[:_MAX_NAME]
 
 
 def _number(instruction: Instruction, given: Sequence[Value]) -> int | None:

@@ -1,6 +1,6 @@
 """Values while an HLO program is inlined: which operations they wait for, and known numbers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
 
 from tpugraphs_rank.hlo import hlo_pb2
@@ -36,27 +36,29 @@ Value = Leaf | Parts
 NOTHING = Leaf()
 
 
-def leaves(values: Sequence[Value]) -> Iterator[Leaf]:
-  """The arrays in values, each object once."""
+def waits(values: Sequence[Value]) -> tuple[tuple[int, ...], int]:
+  """Ascending positions of the operations that any of the values waits for.
+
+  Returns:
+    The positions, and how many values and positions were looked at.
+  """
+  found: dict[int, tuple[int, ...]] = {}
   waiting = list(values)
   seen: set[int] = set()
+  looks = 0
   while waiting:
     value = waiting.pop()
-    if id(value) in seen:
-      continue
-    seen.add(id(value))
+    looks += 1
     if isinstance(value, Leaf):
-      yield value
-    else:
+      if value.waits:
+        found[id(value.waits)] = value.waits
+    elif id(value) not in seen:
+      seen.add(id(value))
       waiting += value.members
-
-
-def waits(values: Sequence[Value]) -> tuple[int, ...]:
-  """Ascending positions of the operations that any of the values waits for."""
-  found = {leaf.waits for leaf in leaves(values)}
   if len(found) == 1:
-    return found.pop()
-  return tuple(sorted(set().union(*found)))
+    return next(iter(found.values())), looks
+  looks += sum(map(len, found.values()))
+  return tuple(sorted(set().union(*found.values()))), looks
 
 
 def scalar(instruction: Instruction) -> bool:

@@ -123,7 +123,7 @@ def _feeder(value: dict[str, Any], source: files.PathLike) -> Parsed:
   metadata = et_def_pb2.GlobalMetadata()
   for key, content in value.items():
     if key != "workload_graph":
-      _keep(metadata, key, content, f"{source}: the key {key!r}")
+      _keep(metadata, key, content, str(source))
   entries = value["workload_graph"]
   if not isinstance(entries, list):
     raise errors.DataError(
@@ -142,7 +142,8 @@ def _feeder_node(entry: Any, where: str) -> et_def_pb2.Node:
   for key, content in entry.items():
     field = _FEEDER_FIELDS.get(key.lower().replace("_", ""))
     if field in fields:
-      raise errors.DataError(f"{where}: the key {key!r} repeats another one; keep one of them")
+      raise errors.DataError(f"{where}: the key {escaping.quoted(key)} repeats another one; keep "
+                             "one of them")
     if field is None:
       rest[key] = content
     elif content is not None:
@@ -155,12 +156,12 @@ def _feeder_node(entry: Any, where: str) -> et_def_pb2.Node:
           f"{where} has no key {'Id' if field == 'id' else 'NodeType'!r}; expected one; add it")
   node = _message(fields, et_def_pb2.Node(), where)
   for key, content in rest.items():
-    _keep(node, key, content, f"{where}: the key {key!r}")
+    _keep(node, key, content, where)
   return node
 
 
 def _keep(owner: attributes.Owner, key: str, content: Any, where: str) -> None:
-  """Stores a value as an attribute; one that no kind fits, as its JSON text."""
+  """Stores the value of a key as an attribute; one that no kind fits, as its JSON text."""
   if content is None:
     return
   if key == "comm_type" and isinstance(content, str):
@@ -174,9 +175,9 @@ def _keep(owner: attributes.Owner, key: str, content: Any, where: str) -> None:
   if not fits:
     content = json.dumps(content)
   try:
-    attributes.put(owner, key, content)
+    attributes.add(owner, key, content)  # Keys of JSON objects are unique.
   except errors.DataError as error:
-    raise errors.DataError(f"{where}: {error}") from None
+    raise errors.DataError(f"{where}: the key {escaping.quoted(key)}: {error}") from None
 
 
 def _whole(content: Any) -> Any:
@@ -190,5 +191,6 @@ def _whole(content: Any) -> Any:
 
 def _shown(value: Any) -> str:
   if isinstance(value, dict):
-    return "an object with the keys " + (", ".join(map(repr, list(value)[:6])) or "none")
-  return f"a list of {len(value)}" if isinstance(value, list) else repr(value)[:40]
+    return "an object with the keys " + (
+        ", ".join(map(escaping.quoted, list(value)[:6])) or "none")
+  return f"a list of {len(value)}" if isinstance(value, list) else escaping.value(value, 40)

@@ -39,6 +39,9 @@ _COLLECTIVES = {
 _ORDERED = sorted(_COLLECTIVES, key=len, reverse=True)
 _RECORD = "record_param_comms"
 _TENSOR_FIELDS = 6
+# Tensors that communication takes from the call around it, of all nodes together: many nodes could
+# share one long list. Real calls pass at most some thousand tensors.
+_MAX_SHARED = 2_000_000
 
 
 @dataclasses.dataclass
@@ -73,14 +76,16 @@ def convert(value: dict[str, Any], source: files.PathLike
     content = value.get(key)
     if isinstance(content, (int, str)) and not isinstance(content, bool):
       _put(metadata, key, content, f"{source}: {key}")
-  return metadata, _Converter(calls).nodes()
+  return metadata, _Converter(calls, source).nodes()
 
 
 class _Converter:
   """Chooses nodes and finds their dependencies."""
 
-  def __init__(self, calls: Sequence[_Call]) -> None:
+  def __init__(self, calls: Sequence[_Call], source: files.PathLike) -> None:
     self._calls = calls
+    self._source = source
+    self._shared = 0
     self._of_id = {call.identifier: call for call in calls}
     self._callers = {call.parent for call in calls if not call.is_kernel}
     self._has_kernels = any(call.is_kernel for call in calls)
@@ -103,6 +108,11 @@ class _Converter:
     reads, writes = call.reads, call.writes
     if not writes and kind == node_kinds.COMM_COLL and parent and parent.name == _RECORD:
       writes = parent.writes
+      self._shared += len(writes)
+      if self._shared > _MAX_SHARED:
+        raise errors.LimitError(
+            f"{self._source}: communication takes more than {_MAX_SHARED:,} tensors, the limit, "
+            f"from calls of {_RECORD}; check the outputs of these calls, or divide the trace")
     depends: set[int] = set()
     if not self._has_kernels or call.is_kernel:
       depends |= {self._writer[storage] for storage, *_ in (*reads, *writes)
@@ -134,8 +144,9 @@ class _Converter:
     group = call.entry.get("pg_name")
     if isinstance(group, str) and group and kind == node_kinds.COMM_COLL:
       attributes.put(node, "pg_name", group)
+    known = {attribute.name for attribute in node.attr}
     for name, content in _stated(call.entry).items():
-      if attributes.find(node, name) is None and isinstance(content, (bool, int, float, str)):
+      if name not in known and isinstance(content, (bool, int, float, str)):
         _put(node, name, content, f"node {call.identifier}")
     return node
 
@@ -230,10 +241,10 @@ def _number(entry: dict[str, Any], *names: str) -> int:
 
 
 def _put(owner: attributes.Owner, name: str, content: Any, where: str) -> None:
-  """Stores a value as an attribute; a number that no kind holds, as text."""
+  """Stores a value as a new attribute; a number that no kind holds, as text."""
   if type(content) is int and not -2 ** 63 <= content < 2 ** 63:
     content = str(content)
   try:
-    attributes.put(owner, name, content)
+    attributes.add(owner, name, content)
   except errors.DataError as error:
     raise errors.DataError(f"{where}: {error}") from None

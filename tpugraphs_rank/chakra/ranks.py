@@ -101,7 +101,8 @@ def check_collectives(ranks: Sequence[decoding.Nodes], source: str) -> None:
       shown = [f"{part[place][0]} of {part[place][1]:,} bytes" if place < len(part) else "nothing"
                for part in (expected, sequence)]
       raise errors.DataError(
-          f"{source}: collective {place} of {f'process group {name}' if name else 'all ranks'} is "
+          f"{source}: collective {place} of "
+          f"{f'process group {escaping.shown(name)}' if name else 'all ranks'} is "
           f"{shown[0]} on rank {other} and {shown[1]} on rank {rank}; simulators hang on that; "
           "expected the same collectives in the same order; export one graph for all ranks "
           "(--ranks), or import traces of one run")

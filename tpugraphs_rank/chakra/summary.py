@@ -1,7 +1,7 @@
 """What a trace holds and what is wrong with it, for a first look."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,15 @@ from tpugraphs_rank import escaping
 from tpugraphs_rank import tables
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import decoding
-from tpugraphs_rank.chakra import et_def_pb2
 from tpugraphs_rank.chakra import node_kinds
 from tpugraphs_rank.chakra import trace_graph
 from tpugraphs_rank.chakra import traces
 
 _SHOWN_OPERATORS = 12
 _SHOWN_TEXT = 60
+
+# How often attributes occur, by name and kind; the kind None is unknown.
+Kinds = Mapping[tuple[str, str | None], int]
 
 
 def summarize(trace: traces.Trace, source: str) -> dict[str, Any]:
@@ -30,15 +32,18 @@ def summarize(trace: traces.Trace, source: str) -> dict[str, Any]:
   Returns:
     A value for JSON. `faults` lists what keeps the trace from being imported or simulated.
   """
+  kinds = collections.Counter(
+      (attribute.name, attributes.kind(attribute)) for node in trace.nodes
+      for attribute in node.attr)
   result: dict[str, Any] = {
       "source": source, "version": trace.metadata.version,
       "metadata": {attribute.name: _plain(attributes.value(attribute))
                    for attribute in trace.metadata.attr},
       "nodes": len(trace.nodes),
       "types": _counts(node_kinds.type_name(node.type) for node in trace.nodes),
-      "attributes": _attributes(trace),
+      "attributes": _attributes(kinds),
       "start_times": sum(node.start_time_micros > 0 for node in trace.nodes)}
-  faults = _wrong_kinds(trace.nodes)
+  faults = _wrong_kinds(kinds)
   for name, control in (("data", False), ("data and control", True)):
     if control and not any(node.ctrl_deps for node in trace.nodes):
       continue
@@ -72,7 +77,8 @@ def summarize(trace: traces.Trace, source: str) -> dict[str, Any]:
 
 def text(summary: dict[str, Any]) -> str:
   """A summary as lines for a terminal."""
-  lines = [f"{summary['source']}: {tables.counted(summary['nodes'], 'node')}, version "
+  lines = [f"{escaping.printable(summary['source'])}: "
+           f"{tables.counted(summary['nodes'], 'node')}, version "
            f"{escaping.shown(summary['version']) or 'not stated'}"]
   for name, value in summary["metadata"].items():
     lines.append(f"  {escaping.shown(name)}: {escaping.shown(str(value), _SHOWN_TEXT)}")
@@ -90,7 +96,7 @@ def text(summary: dict[str, Any]) -> str:
     found = summary.get(f"{name} dependencies")
     if found is None:
       continue
-    lines.append(f"{name} dependencies: " + (found.get("fault") or (
+    lines.append(f"{name} dependencies: " + (escaping.printable(found.get("fault", "")) or (
         f"{found['stated']:,}, of which {found['kept']:,} are usable "
         f"({found['self_loops']:,} of a node to itself, {found['dangling']:,} on missing nodes, "
         f"{found['duplicates']:,} repeated)")))
@@ -101,7 +107,7 @@ def text(summary: dict[str, Any]) -> str:
         f"{summary['critical_path_micros']:,} us are on the longest path",
         f"total operations: {summary['total_operations']:,}, total bytes: "
         f"{summary['total_bytes']:,}"]
-  lines += [f"fault: {fault}" for fault in summary["faults"]] or ["no faults"]
+  lines += [f"fault: {escaping.printable(fault)}" for fault in summary["faults"]] or ["no faults"]
   return "\n".join(lines)
 
 
@@ -135,22 +141,18 @@ def _shape(graph: trace_graph.TraceGraph) -> dict[str, Any]:
       "zero_cost": int(decoding.unusable(graph).sum())}
 
 
-def _attributes(trace: traces.Trace) -> dict[str, dict[str, int]]:
+def _attributes(kinds: Kinds) -> dict[str, dict[str, int]]:
   """For each attribute of nodes the kinds that occur, and how often."""
-  counts = collections.Counter(
-      (attribute.name, attributes.kind(attribute) or "unknown")
-      for node in trace.nodes for attribute in node.attr)
+  counts = {(name, kind or "unknown"): count for (name, kind), count in kinds.items()}
   result: dict[str, dict[str, int]] = {}
   for (name, kind), count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
     result.setdefault(name, {})[kind] = count
   return result
 
 
-def _wrong_kinds(nodes: Sequence[et_def_pb2.Node]) -> list[str]:
-  counts = collections.Counter(
-      (attribute.name, attributes.kind(attribute)) for node in nodes for attribute in node.attr
-      if attribute.name in attributes.SIMULATOR_KINDS
-      and attributes.kind(attribute) != attributes.SIMULATOR_KINDS[attribute.name])
+def _wrong_kinds(kinds: Kinds) -> list[str]:
+  counts = {(name, kind): count for (name, kind), count in kinds.items()
+            if name in attributes.SIMULATOR_KINDS and kind != attributes.SIMULATOR_KINDS[name]}
   return [f"{name} is {kind or 'of an unknown kind'} (nodes: {count:,}); simulators read "
           f"{attributes.SIMULATOR_KINDS[name]} only; export writes that kind"
           for (name, kind), count in sorted(counts.items(), key=str)]

@@ -10,6 +10,7 @@ import secrets
 import shutil
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import partials
 from tpugraphs_rank.chakra import graphs
@@ -41,8 +42,8 @@ def staged(folder: files.PathLike) -> Iterator[pathlib.Path]:
       kind = "traces" if any(name.endswith(graphs.SUFFIXES) for name in old) else (
           "groups of ranks")
       raise errors.OutputError(
-          f"{folder} has {kind} already, such as {old[0]}; simulators would read old and new files "
-          "together; choose another folder, or remove those files")
+          f"{folder} has {kind} already, such as {escaping.shown(old[0])}; simulators would read "
+          "old and new files together; choose another folder, or remove those files")
     is_new = not folder.exists()
     with staging(folder) as temporary:
       yield temporary

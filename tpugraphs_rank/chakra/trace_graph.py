@@ -1,12 +1,14 @@
 """A trace as a checked graph: numbers of each node, and its dependencies without faults."""
 
 import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import tables
 from tpugraphs_rank.chakra import attributes
 from tpugraphs_rank.chakra import node_kinds
@@ -19,6 +21,9 @@ from tpugraphs_rank.data import segments
 MISSING = -1
 _LARGEST = 2 ** 63 - 1
 _SHOWN = 12
+# The attributes of nodes that matter here.
+_READ = frozenset({"is_cpu_op", "num_ops", "comm_size", "tensor_size", "comm_type", "involved_dim",
+                   "pg_name", "comm_src", "comm_dst", operators.ATTRIBUTE})
 
 
 @dataclasses.dataclass
@@ -52,8 +57,8 @@ class Report:
   unusable: int = 0
 
   def __str__(self) -> str:
-    text = (f"{self.source}: {tables.counted(self.nodes, 'node')}, {self.edges:,} "
-            f"of {self.dependencies:,} dependencies")
+    text = (f"{escaping.printable(self.source)}: {tables.counted(self.nodes, 'node')}, "
+            f"{self.edges:,} of {self.dependencies:,} dependencies")
     counts = (
         (self.self_loops, "of a node to itself"), (self.dangling, "on missing nodes"),
         (self.duplicates, "repeated"), (self.implied, "implied by others"))
@@ -140,34 +145,54 @@ def from_trace(trace: traces.Trace, source: str, control: bool = False,
     report.implied = len(edges) - len(rows)
     edges = edges[rows]
   report.edges = len(edges)
-  report.unknown_types = sum(
-      node_kinds.type_name(node.type).startswith("NODE_TYPE_") for node in trace.nodes)
-  report.unknown_kinds = sum(
-      attributes.kind(attribute) is None for node in trace.nodes for attribute in node.attr)
+  # A single pass, because every look at a message costs time.
+  types, classes, device, duration, operations, size, collective, group = zip(*(
+      _row(node, report) for node in trace.nodes))
+  numbers = lambda column: np.array(column, np.int64)
   return TraceGraph(
-      np.array(ids, np.uint64), np.array([node.type for node in trace.nodes], np.int64),
-      tuple(map(operators.class_of, trace.nodes)),
-      np.minimum(_numbers(trace.nodes, "is_cpu_op", report), 1),
-      np.array([max(_usable(node.duration_micros, report), 0) for node in trace.nodes], np.int64),
-      _numbers(trace.nodes, "num_ops", report), _sizes(trace.nodes, report),
-      np.where([node.type == node_kinds.COMM_COLL for node in trace.nodes],
-               _numbers(trace.nodes, "comm_type", report), MISSING),
-      tuple(map(group_of, trace.nodes)), edges, levels, report)
+      np.array(ids, np.uint64), numbers(types), classes, numbers(device), numbers(duration),
+      numbers(operations), numbers(size), numbers(collective), group, edges, levels, report)
+
+
+def _row(node: traces.Node, report: Report) -> tuple[int, str, int, int, int, int, int, str]:
+  """A node's entries in a `TraceGraph`: from `types` to `group`, without the ids."""
+  stated: dict[str, Any] = {}
+  for attribute in node.attr:
+    kind = attributes.kind(attribute)
+    report.unknown_kinds += kind is None
+    name = attribute.name
+    if name in _READ:
+      stated[name] = attributes.value(attribute)
+  number = lambda name: attributes.as_number(stated.get(name))
+  kind_of_node = node.type
+  report.unknown_types += kind_of_node not in node_kinds.TYPES
+  size = number("comm_size") if kind_of_node in node_kinds.COMMUNICATION else None
+  collective = _usable(number("comm_type"), report)
+  return (
+      kind_of_node, operators.class_of(node, stated.get(operators.ATTRIBUTE, "")),
+      min(_usable(number("is_cpu_op"), report), 1),
+      max(_usable(node.duration_micros, report), 0), _usable(number("num_ops"), report),
+      _usable(number("tensor_size") if size is None else size, report),
+      collective if kind_of_node == node_kinds.COMM_COLL else MISSING, _group(kind_of_node, stated))
 
 
 def group_of(node: traces.Node) -> str:
   """Who takes part in a node's communication; see `TraceGraph.group`."""
-  if node.type not in node_kinds.COMMUNICATION:
+  return _group(node.type, {name: attributes.get(node, name) for name in _READ})
+
+
+def _group(kind: int, stated: Mapping[str, Any]) -> str:
+  if kind not in node_kinds.COMMUNICATION:
     return ""
   parts = []
-  dims = attributes.get(node, "involved_dim")
+  dims = stated.get("involved_dim")
   if isinstance(dims, list) and dims:
     parts.append("dims=" + "".join("1" if used else "0" for used in dims[:64]))
-  name = attributes.get(node, "pg_name")
+  name = stated.get("pg_name")
   if isinstance(name, str) and name:
     parts.append("pg=" + operators.printable(name).replace(";", ","))
-  source, target = (attributes.number(node, key) for key in ("comm_src", "comm_dst"))
-  if node.type != node_kinds.COMM_COLL and source is not None and target is not None:
+  source, target = (attributes.as_number(stated.get(key)) for key in ("comm_src", "comm_dst"))
+  if kind != node_kinds.COMM_COLL and source is not None and target is not None:
     parts.append(f"peer={target - source:+d}")
   return ";".join(parts)
 
@@ -219,21 +244,6 @@ def _check_acyclic(edges: np.ndarray, levels: np.ndarray, ids: Sequence[int], so
       f"{len(cycle) - 1} nodes: {' -> '.join(shown)} (node -> what it waits for); expected an "
       "acyclic graph; " + ("import without control dependencies, or correct the trace" if control
                            else "remove one of these dependencies from the trace"))
-
-
-def _numbers(nodes: Sequence[traces.Node], name: str, report: Report) -> np.ndarray:
-  """(n,) int64: an attribute of each node, -1 where it is missing."""
-  return np.array([_usable(attributes.number(node, name), report) for node in nodes], np.int64)
-
-
-def _sizes(nodes: Sequence[traces.Node], report: Report) -> np.ndarray:
-  result = []
-  for node in nodes:
-    stated = attributes.number(node, "comm_size") if (
-        node.type in node_kinds.COMMUNICATION) else None
-    result.append(_usable(
-        attributes.number(node, "tensor_size") if stated is None else stated, report))
-  return np.array(result, np.int64)
 
 
 def _usable(number: int | None, report: Report) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import contextlib
 import dataclasses
 import gzip
+import os
 import pathlib
 from typing import BinaryIO
 
@@ -31,6 +32,12 @@ MAX_NODES = 2_000_000
 MAX_BYTES = 512 << 20
 MAX_DEPENDENCIES = 50_000_000
 MAX_ATTRIBUTES = 50_000_000
+# How many nodes, dependencies and attributes any file may hold, and the fewest bytes of a larger
+# one for each node; for each of the others one. A few bytes of a compressed file can hold
+# thousands of nodes; real nodes take a hundred bytes, and compressed about twenty.
+FREE_NODES = 1 << 17
+FREE_PARTS = 1 << 20
+BYTES_PER_NODE = 12
 # How the text of programs starts.
 _PROGRAMS = (b"HloModule", b"module @")
 
@@ -140,18 +147,22 @@ def _nodes(path: files.PathLike, unit: str,
 
 def _limited(nodes: Iterable[Node], path: files.PathLike) -> Iterator[Node]:
   count = size = dependencies = listed = 0
+  stored = os.stat(path).st_size
+  most_nodes = min(MAX_NODES, max(FREE_NODES, stored // BYTES_PER_NODE))
+  most_parts = max(FREE_PARTS, stored)
   for node in nodes:
     count += 1
     size += node.ByteSize()
     dependencies += len(node.data_deps) + len(node.ctrl_deps)
     listed += len(node.attr)
     for value, limit, what in (
-        (count, MAX_NODES, "nodes"), (size, MAX_BYTES, "bytes of nodes"),
-        (dependencies, MAX_DEPENDENCIES, "dependencies"), (listed, MAX_ATTRIBUTES, "attributes")):
+        (count, most_nodes, "nodes"), (size, MAX_BYTES, "bytes of nodes"),
+        (dependencies, min(MAX_DEPENDENCIES, most_parts), "dependencies"),
+        (listed, min(MAX_ATTRIBUTES, most_parts), "attributes")):
       if value > limit:
         raise errors.LimitError(
-            f"{path} has more than {limit:,} {what}, the limit for a trace that is read as a "
-            "whole; divide the trace")
+            f"{path} has more than {limit:,} {what}, the limit for a trace of {stored:,} bytes "
+            "that is read as a whole; unpack it if it is compressed (gunzip), or divide the trace")
     yield node
 
 

@@ -50,7 +50,8 @@ def define_flags() -> None:
   flags.DEFINE_multi_string("input", None, "A program, or a folder of programs.", required=True)
   flags.DEFINE_string("output", None, "Folder of the traces. It must not contain traces yet.",
                       required=True)
-  flags.DEFINE_integer("ranks", default.ranks, "Number of ranks, if the program does not state it.",
+  flags.DEFINE_integer("ranks", default.ranks, "Number of ranks, if the program does not state "
+                       f"it, or has more than {hlo_groups.STATED_RANKS:,}.",
                        lower_bound=1, upper_bound=hlo_groups.MAX_RANKS)
   flags.DEFINE_list("topology", [], "Sizes of the dimensions of the network, whose product is the "
                     "number of ranks. By default it has one dimension.")
@@ -61,6 +62,9 @@ def define_flags() -> None:
   flags.DEFINE_integer("max_nodes", default.max_nodes, "The largest number of nodes of a rank. "
                        "Default: 20,000, or 50 for each instruction of the program if that is "
                        "more, at most 200,000.", lower_bound=1)
+  flags.DEFINE_integer("max_total_nodes", default.max_total_nodes, "The largest number of nodes of "
+                       "all ranks together. Default: 100,000, or 1,000 for each instruction of "
+                       "the program if that is more.", lower_bound=1)
   flags.DEFINE_bool("compress", False, "Compress the traces with gzip.")
   flags.DEFINE_enum("format", "et", ["et", "json"], "The binary form, or the JSON form of the "
                     "reference jsonizer.")
@@ -71,12 +75,13 @@ def main(argv: list[str]) -> int:
   """Runs the command."""
   values = flags.FLAGS
   settings = converting.Settings(values.ranks, _topology(values.topology), values.fusions,
-                                 values.max_nodes, values.max_iterations)
+                                 values.max_nodes, values.max_iterations, values.max_total_nodes)
   paths: list[pathlib.Path] = []
   for place in map(pathlib.Path, values.input):
     paths += folders.programs(place) if place.is_dir() else [place]
   skipped: list[str] = []
   taken: set[str] = set()
+  numbers: dict[str, int] = {}
   count = 0
   with trace_folders.staged(values.output) as staging:
     for name, source, module, is_only in _programs(paths, values.strict, skipped):
@@ -87,7 +92,8 @@ def main(argv: list[str]) -> int:
           raise
         _skip(skipped, error)
         continue
-      name = _unique(exporting.file_name(name), taken)
+      name = exporting.unique(exporting.file_name(name), taken, numbers)
+      taken.add(name)
       for rank, trace in enumerate(workload.all_ranks()):
         traces.write(staging / f"{name}.{rank}.{values.format}", trace, values.compress)
         count += 1
@@ -149,11 +155,3 @@ def _topology(words: list[str]) -> tuple[int, ...]:
     raise errors.ConfigError(
         f"--topology is {','.join(words)}; expected the sizes of the dimensions, such as 4,2")
   return tuple(int(word) for word in words)
-
-
-def _unique(name: str, taken: set[str]) -> str:
-  result, number = name, 2
-  while result in taken:
-    result, number = f"{name}_{number}", number + 1
-  taken.add(result)
-  return result
