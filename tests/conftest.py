@@ -18,6 +18,7 @@ _CACHE = None
 if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit the variable.
   _CACHE = tempfile.TemporaryDirectory(prefix="tpugraphs_rank-")
   os.environ["TPUGRAPHS_RANK_CACHE"] = _CACHE.name
+  os.environ["TPUGRAPHS_RANK_CONFIG"] = os.path.join(_CACHE.name, "config")
 
 # The same examples on every run make failures reproducible. There is no deadline, because machines
 # are shared and the first call of a function may compile it.

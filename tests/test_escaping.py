@@ -1,5 +1,8 @@
 """Names from files as messages show them."""
 
+import logging
+import pathlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
@@ -42,3 +45,18 @@ def test_tables_escape_their_cells():
   name = r"\x1b[2Ja\nERROR"
   assert text == (f"{'name'.ljust(len(name))}   x\n{'-' * len(name)}  --\n{name}   1\n"
                   f"{'b'.ljust(len(name))}  22\n")
+
+
+def test_messages_have_no_lines_that_look_like_others():
+  assert escaping.message("a\x1b[31m\nerror: b") == "a\\x1b[31m\n  error: b"
+
+
+def test_log_messages_escape_their_arguments(caplog):
+  formatter = escaping.LogFormatter("%(levelname)s %(message)s")
+  record = logging.LogRecord(
+      "x", logging.INFO, "f.py", 1, "%s: %d of %.1f\n%s %s",
+      (pathlib.Path("a\x1bb\nINFO c"), 2, 3.0, ValueError("d\rd"), "e"), None)
+  assert formatter.format(record) == "INFO a\\x1bb\\nINFO c: 2 of 3.0\nd\\rd e"
+  assert str(record.args[0]) == "a\x1bb\nINFO c"  # Other handlers get the record as it was.
+  record = logging.LogRecord("x", logging.INFO, "f.py", 1, "x\x1b%(a)s", ({"a": "\x07"},), None)
+  assert formatter.format(record) == "INFO x\\x1b\\x07"

@@ -18,6 +18,7 @@ import pandas as pd
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import plugin_trust
 from tpugraphs_rank import recipes
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import collections
@@ -180,6 +181,8 @@ def configuration(config: files.PathLike | None, settings: Mapping[str, Any],
   """
   resolved = run_config.RunConfig()
   if config is not None:
+    if "plugin" in settings:  # First: the file may name models and losses that only they register.
+      config_lib.override_by_flag(resolved, {"plugin": _as_list(settings["plugin"])})
     resolved = config_lib.from_dict(run_config.RunConfig, recipes.read(config), source=str(config))
   defaults = {name.rpartition(".")[2]: value
               for name, _, value in config_lib.leaves(run_config.RunConfig)}
@@ -188,15 +191,20 @@ def configuration(config: files.PathLike | None, settings: Mapping[str, Any],
     changes["collection"] = (collection.name if isinstance(collection, registry.Collection)
                              else collection)
   for name, value in changes.items():
-    if isinstance(value, os.PathLike):
-      value = os.fspath(value)
-    if isinstance(defaults.get(name), tuple) and not isinstance(value, (list, tuple)):
-      value = (value,)  # losses="mse" is losses=("mse",).
-    changes[name] = value
+    if isinstance(defaults.get(name), tuple):
+      value = _as_list(value)
+    changes[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
   return config_lib.override_by_flag(resolved, changes)
 
 
-def load_run(path: files.PathLike, strict: bool = False, prior: str = "analytic") -> Run:
+def _as_list(value: Any) -> list[Any] | tuple[Any, ...]:
+  """A value of a setting of several: losses="mse" is losses=("mse",)."""
+  value = os.fspath(value) if isinstance(value, os.PathLike) else value
+  return value if isinstance(value, (list, tuple)) else (value,)
+
+
+def load_run(path: files.PathLike, strict: bool = False, prior: str = "analytic",
+             trust_plugins: bool = False) -> Run:
   """Loads a trained run for scoring.
 
   Args:
@@ -205,10 +213,13 @@ def load_run(path: files.PathLike, strict: bool = False, prior: str = "analytic"
       opcodes that training never saw.
     prior: "analytic" to score tiles of programs that are unlike the training programs with the
       run's analytic cost too, if it has one; "none" for the networks alone.
+    trust_plugins: whether to run the code of plugins of the run that you have not named in a
+      training of your own before. Read them first.
 
   Raises:
     RunDirectoryError: the directory is incomplete or damaged.
     UnknownNameError: there is no such bundled model.
-    ConfigError: there is no such prior.
+    ConfigError: there is no such prior, or a plugin of the run is unknown to you.
   """
-  return Run(run_directory.RunDirectory(path), strict, prior)
+  with plugin_trust.consenting(trust_plugins):
+    return Run(run_directory.RunDirectory(path), strict, prior)

@@ -120,8 +120,8 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any], *, source: str = "c
   """Builds a configuration from JSON values.
 
   Settings that are missing in `values` come from `base`, or else from the defaults. If the class
-  has a static method `prepare`, it receives the values first and returns those to use: it may
-  register names that the choices of other settings then include.
+  has a static method `prepare`, it receives the values and the source first, and returns the values
+  to use: it may register names that the choices of other settings then include.
 
   Args:
     cls: the configuration class.
@@ -133,11 +133,16 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any], *, source: str = "c
     ConfigError: an unknown key (the message suggests the nearest known one), a wrong type, or a
       value out of range.
   """
+  return _prepared(cls, values, source, base if base is not None else cls(), source)
+
+
+def _prepared(cls: type[ConfigT], values: Mapping[str, Any], source: str, base: Any,
+              file: str | None) -> ConfigT:
+  """As `from_dict`; `file` is None for values that the user gave, not a file."""
   prepare = getattr(cls, "prepare", None)
   if prepare is not None and isinstance(values, Mapping):
-    values = prepare(values)
-  return _build(cls, values, source, "", base if base is not None else cls())
-
+    values = prepare(values, file)
+  return _build(cls, values, source, "", base)
 
 def _build(cls: Any, values: Any, source: str, prefix: str, base: Any) -> Any:
   if not isinstance(values, Mapping):
@@ -265,7 +270,7 @@ def _describe(hint: Any) -> str:
 
 
 def override(config: ConfigT, changes: Mapping[str, Any], *, source: str = "flags") -> ConfigT:
-  """A copy with some settings changed, by dotted name (`"model.hidden_width"`).
+  """A copy with some settings changed by the user, by dotted name (`"model.hidden_width"`).
 
   Raises:
     ConfigError: as for `from_dict`.
@@ -277,7 +282,7 @@ def override(config: ConfigT, changes: Mapping[str, Any], *, source: str = "flag
     for part in sections:
       target = target.setdefault(part, {})
     target[leaf] = value
-  return from_dict(type(config), nested, source=source, base=config)
+  return _prepared(type(config), nested, source, config, None)
 
 
 def override_by_flag(config: ConfigT, changes: Mapping[str, Any], *, source: str = "settings"

@@ -3,6 +3,9 @@
 No name can move the cursor of a terminal, colour text or start a line that looks like a log entry.
 """
 
+import copy
+import logging
+import pathlib
 from typing import Any
 
 _LONGEST = 100
@@ -29,6 +32,28 @@ def printable(text: str) -> str:
     return text
   return "".join(
       character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def message(text: str) -> str:
+  """A whole message, for a terminal or a log.
+
+  Characters that are not printable are escaped. Its own ends of lines stay, but further lines are
+  indented, so that none looks like a message of its own.
+  """
+  return "\n  ".join(map(printable, text.split("\n")))
+
+
+class LogFormatter(logging.Formatter):
+  """Formats messages for logs; names and texts in their arguments are escaped, see `printable`."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    """The text of a record."""
+    if isinstance(record.args, tuple):
+      record = copy.copy(record)
+      record.args = tuple(
+          printable(str(argument)) if isinstance(argument, (str, pathlib.PurePath, Exception))
+          else argument for argument in record.args or ())
+    return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def quoted(name: str) -> str:

@@ -30,6 +30,8 @@ MAX_FILE_BYTES = 2**31 - 1
 MAX_JSON_BYTES = 256 * 2**20
 MAX_JSON_DEPTH = 64
 MAX_JSON_DIGITS = 100
+# Of a whole path, in bytes: the limit of Linux.
+LONGEST_PATH = 4095
 
 # Files that operating systems and file managers add to folders, in lower case.
 _COMPANIONS = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
@@ -66,12 +68,26 @@ def without_companions(paths: Iterable[pathlib.Path], logger: logging.Logger,
   return kept
 
 
+def why_no_path(text: str) -> str:
+  """Why no file can have this path, as the end of a sentence; "" if one can."""
+  if "\0" in text:
+    return "holds a null character; expected a path"
+  if len(os.fsencode(text)) > LONGEST_PATH:
+    return f"is too long; expected a path of at most {LONGEST_PATH:,} bytes"
+  if any(len(os.fsencode(part)) > partials.LONGEST_NAME for part in text.split(os.sep)):
+    return f"has a part that is too long; expected names of at most {partials.LONGEST_NAME} bytes"
+  return ""
+
+
 def expanded(path: PathLike) -> pathlib.Path:
   """A path in which `~` and `~user` are replaced by the home folder.
 
   Raises:
-    ConfigError: there is no such user.
+    ConfigError: there is no such user, or no file can have this path.
   """
+  problem = why_no_path(os.fspath(path))
+  if problem:
+    raise errors.ConfigError(f"{escaping.quoted(str(path))} {problem}")
   try:
     return pathlib.Path(path).expanduser()
   except RuntimeError:
@@ -195,6 +211,25 @@ def check_output(path: PathLike) -> None:
       pass
   except OSError as error:
     raise output_error(path, error) from error
+
+
+def without_links(folder: PathLike, *names: str) -> pathlib.Path:
+  """The path of an output below a folder that may come from anywhere, such as a run directory.
+
+  Args:
+    folder: the folder. It may itself be a link, because the user has named it.
+    *names: of the folders and of the output in it.
+
+  Raises:
+    OutputError: one of them is a link, which could lead to a folder outside.
+  """
+  path = pathlib.Path(folder)
+  for name in names:
+    path /= name
+    if path.is_symlink():
+      raise errors.OutputError(
+          f"cannot write {path}: it is a symbolic link; remove it, or replace it by a folder")
+  return path
 
 
 def open_to_append(path: PathLike) -> BinaryIO:

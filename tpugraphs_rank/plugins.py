@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import pathlib
@@ -22,7 +23,9 @@ import types
 from typing import Any, Generic, TypeVar
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
+from tpugraphs_rank import plugin_trust
 
 T = TypeVar("T")
 
@@ -138,7 +141,10 @@ def load(plugin: str | os.PathLike[str]) -> str:
     ConfigError: importing it fails; the message names the line.
   """
   text = os.fspath(plugin)
-  if text.endswith(".py") or os.sep in text or pathlib.Path(text, "__init__.py").is_file():
+  problem = files.why_no_path(text)
+  if problem:
+    raise errors.MissingDataError(f"the plugin {escaping.quoted(text)} {problem}")
+  if _is_path(text):
     return str(_load_path(pathlib.Path(text)))
   if not all(part.isidentifier() for part in text.split(".")):
     raise errors.MissingDataError(
@@ -168,9 +174,78 @@ def load(plugin: str | os.PathLike[str]) -> str:
   return str(_public(origin)) if "." not in text and _public(origin).parent == local else text
 
 
-def load_all(plugins: Iterable[str]) -> tuple[str, ...]:
-  """Loads several plugins; returns what `load` returns for each."""
-  return tuple(load(plugin) for plugin in plugins)
+def load_all(plugins: Iterable[str], source: str | None = None) -> tuple[str, ...]:
+  """Loads several plugins; returns what `load` returns for each.
+
+  Args:
+    plugins: as for `load`.
+    source: the file that names them; None: the user named them, which is remembered.
+
+  Raises:
+    ConfigError: a file names a plugin that the user does not know; see `plugin_trust`.
+  """
+  loaded = []
+  for plugin in plugins:
+    runs = _runs(plugin)
+    if runs is not None and source is not None and not _is_loaded(runs):
+      plugin_trust.check(runs, source)
+    loaded.append(load(plugin))
+    if runs is not None and source is None:
+      plugin_trust.remember(runs)
+  return tuple(loaded)
+
+
+def _runs(plugin: str) -> str | None:
+  """What `load` would run: the path of a file, or the name of a module without one.
+
+  Nothing is imported. None: there is no such plugin, which `load` reports.
+  """
+  if files.why_no_path(plugin):
+    return None
+  if _is_path(plugin):
+    return _file_of(pathlib.Path(plugin))
+  if not all(part.isidentifier() for part in plugin.split(".")):
+    return None
+  if plugin in sys.modules:
+    origin = _origin(sys.modules[plugin])
+    return plugin if origin is None else str(origin)
+  folders = None
+  spec = None
+  parts = plugin.split(".")
+  for count in range(1, len(parts) + 1):
+    # Not `importlib.util.find_spec`, which imports the packages around a module.
+    try:
+      spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:count]), folders)
+    except (ImportError, ValueError):
+      spec = None
+    if spec is None:
+      break
+    folders = spec.submodule_search_locations
+    if folders is None and count < len(parts):
+      spec = None
+      break
+  if spec is not None:
+    return str(pathlib.Path(spec.origin).resolve()) if spec.has_location and spec.origin else plugin
+  local = pathlib.Path(*parts)
+  return _file_of(local.with_suffix(".py")) or _file_of(local) or plugin
+
+
+def _is_loaded(runs: str) -> bool:
+  """Whether this process has run a file or module already, so that loading it runs nothing."""
+  return runs in sys.modules or pathlib.Path(runs) in _loaded or any(
+      str(_origin(module)) == runs for module in list(sys.modules.values())
+      if module.__name__ != "__main__")
+
+
+def _is_path(plugin: str) -> bool:
+  return plugin.endswith(".py") or os.sep in plugin or pathlib.Path(plugin, "__init__.py").is_file()
+
+
+def _file_of(path: pathlib.Path) -> str | None:
+  """The file that a path of a plugin runs; None if there is none."""
+  path = files.expanded(path).resolve()
+  file = path / "__init__.py" if path.is_dir() else path
+  return str(file) if file.is_file() else None
 
 
 def _load_path(path: pathlib.Path) -> pathlib.Path:

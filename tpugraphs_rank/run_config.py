@@ -301,18 +301,22 @@ class RunConfig:
   augment: AugmentConfig = section(AugmentConfig(), "Synthetic programs")
 
   @staticmethod
-  def prepare(values: Mapping[str, Any]) -> Mapping[str, Any]:
+  def prepare(values: Mapping[str, Any], source: str | None = None) -> Mapping[str, Any]:
     """Loads the plugins that JSON values name, so that what they register is a valid choice.
+
+    Args:
+      values: JSON values.
+      source: the file that holds them; None: the user has named the plugins.
 
     Returns:
       The values, with the plugins as later calls from other folders find them.
 
     Raises:
-      ConfigError, MissingDataError: as `plugins.load`.
+      ConfigError, MissingDataError: as `plugins.load_all`.
     """
     training = values.get("training")
     names = training.get("plugin") if isinstance(training, Mapping) else None
     if (not isinstance(training, Mapping) or not isinstance(names, (list, tuple)) or not names
         or not all(isinstance(name, str) for name in names)):
       return values
-    return {**values, "training": {**training, "plugin": list(plugins.load_all(names))}}
+    return {**values, "training": {**training, "plugin": list(plugins.load_all(names, source))}}

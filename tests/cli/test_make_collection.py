@@ -272,3 +272,16 @@ def test_graphs_that_do_not_fit_are_left_out(tmp_path):
   for path in tmp_path.glob("fam*.npz"):
     path.unlink()
   assert commands.run(*arguments, "--overwrite").returncode == 1
+
+
+def test_a_file_with_a_name_that_cannot_be_printed_is_left_out(tmp_path):
+  _folder(tmp_path, 3)
+  (tmp_path / "fam0_2.npz").rename(tmp_path / "fam0\x1b[31m\nerror: 2.npz")
+  written = _make(tmp_path, strict=False)
+  assert written.collection.splits == {"all": 2}
+  message, = map(str, written.skipped)
+  assert message == (
+      "the name 'fam0\\x1b[31m\\nerror: 2.npz' is longer than 255 characters, or has some that "
+      "cannot be printed; rename the file")
+  with pytest.raises(errors.DataError, match="rename the file"):
+    _make(tmp_path, strict=True, overwrite=True)

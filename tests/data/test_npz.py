@@ -20,6 +20,7 @@ from tpugraphs_rank import memory
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import headers
 from tpugraphs_rank.data import npz
+from tpugraphs_rank.data import packed_graphs
 
 GRAPHS = {
     "tile": synthetic.tile_graph(0, num_nodes=3, num_configs=3),
@@ -392,6 +393,36 @@ def test_large_arrays_are_compared_with_limits_and_with_the_free_memory(tmp_path
   monkeypatch.setattr(memory, "available", lambda: 20)
   with pytest.raises(errors.LimitError, match="20 bytes of memory are free; end other programs"):
     npz.load_graph(path)
+
+
+def test_the_size_counts_after_arrays_are_widened(tmp_path, monkeypatch):
+  path = tmp_path / "t.npz"
+  arrays = dict(GRAPHS["tile"].arrays())
+  stored = np.ones(arrays["node_feat"].shape, np.int8)
+  np.savez(path, **{**arrays, "node_feat": stored})
+  loaded = npz.read_arrays(path, ["node_feat"], limit=stored.size)
+  assert loaded["node_feat"].dtype == np.int8
+  with pytest.raises(errors.LimitError, match=f"unpacks to {4 * stored.size:,} bytes"):
+    npz.read_arrays(path, ["node_feat"], limit=stored.size, types=npz.GRAPH_TYPES)
+  rest = sum(array.nbytes for key, array in GRAPHS["tile"].arrays().items()
+             if key != "node_feat")
+  monkeypatch.setattr(npz, "MAX_BYTES", rest + 2 * stored.size)
+  with pytest.raises(errors.LimitError, match="t.npz unpacks to"):
+    npz.load_graph(path)
+
+
+@pytest.mark.parametrize("key, limit, message", [
+    ("node_feat", "nodes", "key 'node_feat' has 3 rows; the limit is 2 nodes of a program; expec"),
+    ("config_feat", "configurations", "key 'config_feat' has 3 rows; the limit is 2 configurat"),
+])
+def test_graphs_have_a_limited_number_of_rows(tmp_path, monkeypatch, key, limit, message):
+  path = tmp_path / "t.npz"
+  npz.save_graph(path, GRAPHS["tile"])
+  monkeypatch.setattr(npz, "_ROWS", {key: (2, limit)})
+  with pytest.raises(errors.LimitError, match=message):
+    npz.load_graph(path)
+  with pytest.raises(errors.LimitError, match=message):
+    packed_graphs.pack_graph(path, tmp_path / "t.pack")
 
 
 def test_numbers_of_another_byte_order_become_native(tmp_path):

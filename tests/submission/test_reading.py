@@ -84,3 +84,15 @@ def test_control_characters_are_escaped_in_messages():
   fault = submission.parse(b"ID,TopConfigs\ntile:xla:\x1b[31ma,1;\x1b\n").faults[0]
   assert "\x1b" in fault.id and "\x1b" not in str(fault) and r"\x1b[31ma" in str(fault)
   assert len(str(submission.parse(b"ID,TopConfigs\n" + b"a" * 10**6).faults[0])) < 200
+
+
+def test_rows_and_files_are_not_longer_than_any_graph_or_split_needs():
+  parsed = submission.parse(b"ID,TopConfigs\ntile:xla:a," + b"1;" * 300_000 + b"\n")
+  assert parsed.rows == ((2, "tile:xla:a", None),)
+  assert [str(fault) for fault in parsed.faults] == [
+      "line 2: tile:xla:a: 300,001 indices; no graph has more than 262,144 configurations; the "
+      "file is damaged"]
+  parsed = submission.parse(b"x\n" * 70_000)
+  assert parsed.rows == ()
+  assert [str(fault) for fault in parsed.faults] == [
+      "line 1: the file has 70,000 lines; the limit is 65,536; expected one row per graph"]

@@ -5,6 +5,8 @@ import logging
 
 import pytest
 
+from tests.helpers import commands
+from tests.training import small_runs
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -149,6 +151,25 @@ def test_log_messages_are_appended_to_the_log(opened):
   assert [line.split(" ", 2)[2] for line in lines] == ["INFO line 1", "INFO line 2"]
 
 
+@pytest.mark.parametrize("name", ["predictions", "tensorboard", "checkpoints"])
+def test_links_in_a_run_directory_are_not_followed(tmp_path, name):
+  descriptor = small_runs.collection(tmp_path / "data")
+  settings = small_runs.settings(descriptor, training_epochs=1, training_tensorboard=True)
+  if name == "predictions":
+    small_runs.untrained_run(settings, tmp_path / "run")
+  (tmp_path / "outside").mkdir()
+  (tmp_path / "run").mkdir(exist_ok=True)
+  if name != "predictions":
+    run_directory.RunDirectory(tmp_path / "run").open(settings, ABOUT)
+  (tmp_path / "run" / name).symlink_to(tmp_path / "outside")
+  words = ["predict"] if name == "predictions" else [
+      "train", "--config", tmp_path / "run" / "config.json"]
+  result = commands.run(*words, "--run_dir", tmp_path / "run")
+  assert result.returncode == 1
+  assert f"cannot write {tmp_path / 'run' / name}: it is a symbolic link; remove" in result.stderr
+  assert not list((tmp_path / "outside").iterdir())
+
+
 def test_a_log_that_is_a_link_is_refused_and_a_full_disk_loses_messages_only(
     opened, tmp_path, monkeypatch, capsys):
   log = opened / "train.log"
@@ -193,7 +214,8 @@ def test_a_damaged_status(opened, content, message):
 
 @pytest.mark.parametrize("key, value", [
     ("target", 3), ("collection", None), ("hlo_stage", ["x"]), ("element_types", "f32"),
-    ("element_types", [["f32"]])])
+    ("element_types", [["f32"]]), ("element_types", ["\x1b"]), ("hlo_stage", "a" * 256),
+    ("target", "\x1b[31mred\nerror: forged")])
 def test_what_a_run_states_about_itself_has_the_right_types(opened, key, value):
   path = opened / "config.json"
   stored = json.loads(path.read_text())

@@ -11,6 +11,7 @@ from tpugraphs_rank.candidates import candidate_set
 from tpugraphs_rank.candidates import layouts
 from tpugraphs_rank.data import distinct_rows
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import headers
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.hlo import graph
 from tpugraphs_rank.hlo import tuning
@@ -95,9 +96,12 @@ def from_npz(path: files.PathLike, data: tuning_pb2.ModuleTuningData, kind: str
     CompatibilityError: it holds configurations of the other kind.
     DataError: it is damaged, belongs to another program or breaks the format; the message names the
       entry.
+    LimitError: it has too many configurations, or its arrays are too large.
   """
   keys = [key for required in _KEYS.values() for key in required]
-  return from_arrays(npz.read_arrays(path, [*keys, "node_opcode"]), data, kind, path)
+  npz.check_rows(path, headers.read_headers(path))
+  stored = npz.read_arrays(path, [*keys, "node_opcode"], types=npz.GRAPH_TYPES)
+  return from_arrays(stored, data, kind, path)
 
 
 def from_arrays(stored: Mapping[str, np.ndarray], data: tuning_pb2.ModuleTuningData, kind: str,
@@ -195,13 +199,14 @@ def _bounds(rows: np.ndarray, path: files.PathLike) -> list[np.ndarray]:
       row = int(np.argwhere(wrong)[0][0])
       raise _fail(path, "config_feat", f"row {row} has {name} {group[row].tolist()}; expected "
                   "sides above 0, then zeros")
-    lists = [[side for side in entry if side] for entry in group.tolist()]
-    totals = np.array([(sum(sides), int(np.prod(sides)) if sides else 0) for sides in lists])
+    products = np.where(group > 0, group, 1).prod(axis=1) * (group > 0).any(axis=1)
+    totals = np.stack([group.sum(axis=1), products], axis=1)
     stored = rows[:, first + tuning.BOUNDS_LENGTH:first + tuning.BOUNDS_LENGTH + 2]
     differ = (totals.astype(np.float32) != stored).any(axis=1)
     if differ.any():
       row = int(np.argmax(differ))
-      raise _fail(path, "config_feat", f"row {row} has {name} {lists[row]} with sum and product "
+      sides = [side for side in group[row].tolist() if side]
+      raise _fail(path, "config_feat", f"row {row} has {name} {sides} with sum and product "
                   f"{stored[row].tolist()}; expected {totals[row].tolist()}")
     groups.append(group)
   return groups

@@ -19,14 +19,17 @@ import tqdm
 from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import folder_locks
 from tpugraphs_rank import partials
 from tpugraphs_rank import recipes
+from tpugraphs_rank import plugin_trust
 from tpugraphs_rank import termination
 from tpugraphs_rank.cli import help_text
 from tpugraphs_rank.cli import interruption
 from tpugraphs_rank.cli import streams
+from tpugraphs_rank.cli import runs
 
 # Before any command imports TensorFlow, whose start-up messages would hide the command's own.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -83,6 +86,8 @@ def define_config_flags(config_class: type, values: flags.FlagValues = flags.FLA
     else:
       flags.DEFINE_string(leaf, None, text, flag_values=values)
     section = name.partition(".")[0] if "." in name else ""
+    if name == _PLUGIN:
+      runs.define_trust_flag(values)
     help_text.describe(values[leaf], titles.get(section, section.capitalize()),
                        field.metadata.get("common", False), name)
 
@@ -265,10 +270,12 @@ def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bo
       if needed:
         require_tensorflow(program)
       folder = locks() if locks else None
-      with folder_locks.hold(folder, flags.FLAGS.wait) if folder else contextlib.nullcontext():
+      trusts = "trust_plugins" in flags.FLAGS and flags.FLAGS.trust_plugins
+      with (folder_locks.hold(folder, flags.FLAGS.wait) if folder else contextlib.nullcontext(),
+            plugin_trust.consenting(trusts)):
         return main(argv) or 0
     except errors.TpuGraphsRankError as error:
-      print(f"error: {error}", file=sys.stderr)
+      print(f"error: {escaping.message(str(error))}", file=sys.stderr)
       return 1
     except Exception as error:
       if not _is_out_of_memory(error):
@@ -337,7 +344,7 @@ class _ProgressHandler(logging.Handler):
       self.handleError(record)
 
 
-class _Format(logging.Formatter):
+class _Format(escaping.LogFormatter):
   """Marks warnings, and leaves what a command reports about its progress as it is."""
 
   def format(self, record: logging.LogRecord) -> str:

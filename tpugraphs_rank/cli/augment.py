@@ -21,6 +21,7 @@ from absl import flags
 from tpugraphs_rank import files
 from tpugraphs_rank import tables
 from tpugraphs_rank.cli import augment_cases as cases_lib
+from tpugraphs_rank.cli import runs
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.synthesis.augment import gains
 
@@ -40,6 +41,7 @@ def define_training_flags() -> None:
   flags.DEFINE_string("config", None, "Recipe (by name) or JSON file with further settings. By "
                       "default the recipe of the bundled collection of the same kind, with one "
                       "network.")
+  runs.define_trust_flag()
   flags.DEFINE_integer("epochs", 12, "Number of validations in a training.", lower_bound=1)
   flags.DEFINE_integer("steps_per_epoch", 80, "Steps between two validations.", lower_bound=1)
   flags.DEFINE_integer("jobs", 1, "Trainings to run at the same time.", lower_bound=1)

@@ -119,6 +119,7 @@ def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_list("runs", [], "Run directories, separated by commas, in addition to those "
                     "given without a flag.")
+  runs_lib.define_trust_flag()
   flags.DEFINE_enum("split", "test", ["valid", "test"], "The split to evaluate.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections. Default: the runs'.")
   runs_lib.define_partial_flag()

@@ -34,6 +34,7 @@ def define_flags() -> None:
   flags.DEFINE_integer("jobs", 0, "Trainings at a time. 0: one per core.", lower_bound=0)
   flags.DEFINE_string("config", "tile_xla_cpu", "Recipe (by name) or JSON file with the settings "
                       "of the runs. The demo sets the model and the seed.")
+  runs.define_trust_flag()
   runs.define_baselines_flag()
   flags.DEFINE_string(
       "results", None, "Also write the numbers to this file, such as results/tile_xla_cpu.json.")

@@ -42,7 +42,7 @@ from tpugraphs_rank.cli import runs
 
 def default_output(run_dir: files.PathLike, split: str) -> pathlib.Path:
   """The folder of an evaluation's files: in the run directory, or elsewhere if that is bundled."""
-  return runs.results_folder(str(run_dir)) / "evaluation" / split
+  return files.without_links(runs.results_folder(str(run_dir)), "evaluation", split)
 
 
 def evaluate(run_dir: files.PathLike, split: str, output: files.PathLike | None = None,

@@ -28,6 +28,7 @@ import tqdm
 
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import graphs as graphs_lib
@@ -194,6 +195,7 @@ def _read(folder: pathlib.Path, kind: str, strict: bool
   # disable=None: no bar without a terminal, because a bar makes log files unreadable.
   for path in tqdm.tqdm(paths, desc="reading", unit="graph", disable=None):
     try:
+      _check_name(path.relative_to(folder).as_posix())
       graph = _checked(path, kind)
     except errors.DataError as error:
       if strict:
@@ -217,6 +219,14 @@ def _read(folder: pathlib.Path, kind: str, strict: bool
   if not programs:
     raise skipped[0]
   return programs, skipped
+
+
+def _check_name(name: str) -> None:
+  """Raises DataError if a descriptor cannot hold the name of a file."""
+  if not registry.is_name(name):
+    raise errors.DataError(
+        f"the name {escaping.quoted(name)} is longer than 255 characters, or has some that cannot "
+        "be printed; rename the file")
 
 
 def _checked(path: pathlib.Path, kind: str) -> graphs_lib.ConfiguredGraph:

@@ -162,9 +162,10 @@ def rank(run_dir: files.PathLike, hlo: files.PathLike, candidates: str = "", top
       commands.command("evaluate", "--run_dir", str(directory)), tuple(warnings)))
 
 
-def _load(run_dir: files.PathLike, strict: bool, prior: str) -> "run_lib.Run":
+def _load(run_dir: files.PathLike, strict: bool, prior: str, trust_plugins: bool = False
+          ) -> "run_lib.Run":
   from tpugraphs_rank.training import run  # Imports TensorFlow.
-  return run.load_run(run_dir, strict, prior)
+  return run.load_run(run_dir, strict, prior, trust_plugins)
 
 
 def _report_skipped(skipped: Sequence[preparing.Skipped]) -> None:
@@ -280,16 +281,19 @@ class _Rank(work.Task[rank_outputs.Source, rank_outputs.Written]):
     run_dir: the run.
     plugin: the plugins to load.
     settings: further arguments of `rank`.
+    trust_plugins: whether the user consents to the plugins of the run.
   """
 
   run_dir: str
   plugin: tuple[str, ...]
   settings: Mapping[str, Any]
+  trust_plugins: bool = False
   expected = (errors.TpuGraphsRankError,)
 
   @functools.cached_property
   def _run(self) -> "run_lib.Run":
-    return _load(self.run_dir, self.settings["strict"], self.settings["prior"])
+    return _load(self.run_dir, self.settings["strict"], self.settings["prior"],
+                 self.trust_plugins)
 
   @functools.cached_property
   def _plugins_loaded(self) -> bool:
@@ -313,8 +317,10 @@ def main(argv: list[str]) -> int:
   values = flags.FLAGS
   task = _Rank(values.run_dir, tuple(values.plugin), {name: values[name].value for name in (
       "candidates", "top_k", "module", "target", "tiling", "max_candidates", "seed", "strict",
-      "kernels", "prior")} | {"measurable": values.measure})
-  folder = pathlib.Path(values.output or runs.results_folder(values.run_dir) / "predictions")
+      "kernels", "prior")} | {"measurable": values.measure},
+               values.trust_plugins)
+  folder = pathlib.Path(values.output or files.without_links(
+      runs.results_folder(values.run_dir), "predictions"))
   engine = engines.engine()
   paths = rank_outputs.files_of(values.hlo)
   for name in ("module", "measure"):

@@ -15,6 +15,14 @@ def define_run_flag() -> None:
       "run_dir", None, "Directory of a trained run, or the name of a bundled one, such as "
       "bundled:tile_xla_cpu. --run is the same.", required=True)
   flags.DEFINE_alias("run", "run_dir")
+  define_trust_flag()
+
+
+def define_trust_flag(values: flags.FlagValues = flags.FLAGS) -> None:
+  """Defines `--trust_plugins` for a command that reads settings from files or run directories."""
+  flags.DEFINE_bool("trust_plugins", False, "Run the plugins that a run directory or a file of "
+                    "settings names, also those that you have not named with --plugin before. "
+                    "They can do anything: read them first.", flag_values=values)
 
 
 def define_baselines_flag() -> None:

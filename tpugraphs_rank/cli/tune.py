@@ -31,6 +31,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import json_shapes
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.cli import own_collection
+from tpugraphs_rank.cli import runs
 from tpugraphs_rank.collect.hlo import folder as folder_lib
 from tpugraphs_rank.collect.hlo import prepare
 from tpugraphs_rank.collect.hlo import tune
@@ -51,6 +52,7 @@ def define_flags() -> None:
   flags.DEFINE_string("run_dir", _NO_RUN, "Directory of a run trained on layouts, or the name of a "
                       "bundled one, whose scores are the prior; none: no prior. --run is the same.")
   flags.DEFINE_alias("run", "run_dir")
+  runs.define_trust_flag()
   flags.DEFINE_integer("measurements", default.measurements, "Maximum number of measurements, "
                        "those of earlier calls included.")
   flags.DEFINE_float("minutes", default.minutes, "Maximum minutes of this call's search.")

@@ -16,23 +16,40 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import headers
 
 Keys = Collection[str] | Callable[[str], bool]
+# The types to which the caller converts arrays, by key.
+Types = Mapping[str, np.dtype]
 
 # Bytes that the arrays of a file may unpack to, unless its reader allows more.
 MAX_BYTES = 1 << 30
 # The same for the layouts of a graph. Those of the largest public one have 1.7 GB.
 MAX_LAYOUT_BYTES = 1 << 33
 
+# Limits of a graph: nodes (as for the instructions of HLO programs), edges and configurations. The
+# largest public programs have 44,000 nodes, two edges for each, and 100,000 configurations. A file
+# of a few kilobytes can hold a thousand times as many rows, which all are alike.
+MAX_NODES = 1 << 18
+MAX_EDGES = 1 << 20
+MAX_CONFIGS = 1 << 20
+_ROWS = {"node_feat": (MAX_NODES, "nodes"), "node_opcode": (MAX_NODES, "nodes"),
+         "edge_index": (MAX_EDGES, "edges"), "config_feat": (MAX_CONFIGS, "configurations"),
+         "config_runtime": (MAX_CONFIGS, "configurations"),
+         "node_config_feat": (MAX_CONFIGS, "configurations")}
+
 _LAYOUTS = "node_config_feat"
 # The keys of graphs. Others are not read: later versions of the public data may add some.
 GRAPH_KEYS = frozenset(
     field.name for kind in (graphs.TileGraph, graphs.LayoutGraph)
     for field in dataclasses.fields(kind)) - {"name"}
+# The types that graphs convert their arrays to.
+GRAPH_TYPES: Types = {
+    field.name: field.metadata["dtype"] for kind in (graphs.TileGraph, graphs.LayoutGraph)
+    for field in dataclasses.fields(kind) if "dtype" in field.metadata}
 _LAST_CHARACTER = 0x10FFFF
 _READ_BYTES = 1 << 20
 
 
-def read_arrays(path: files.PathLike, keys: Keys | None = None, limit: int = MAX_BYTES
-                ) -> dict[str, np.ndarray]:
+def read_arrays(path: files.PathLike, keys: Keys | None = None, limit: int = MAX_BYTES,
+                types: Types | None = None) -> dict[str, np.ndarray]:
   """Reads arrays of an `.npz` file, by key, as read-only arrays.
 
   Pickled objects are rejected, never loaded. The sizes of the arrays are compared with the limit
@@ -43,6 +60,8 @@ def read_arrays(path: files.PathLike, keys: Keys | None = None, limit: int = MAX
     keys: the keys to read, or a function that chooses them. Keys that the file lacks are skipped;
       other arrays are not unpacked. None: all.
     limit: bytes that these arrays may unpack to.
+    types: the types to which the caller will convert arrays, by key. The arrays are returned as
+      they are stored, but their sizes count after the conversion where it widens them.
 
   Raises:
     MissingDataError: there is no such file.
@@ -51,7 +70,13 @@ def read_arrays(path: files.PathLike, keys: Keys | None = None, limit: int = MAX
   """
   path = pathlib.Path(path)
   return _read(path, keys, lambda stored: memory.check(
-      sum(header.nbytes for header in stored.values()), limit, str(path)))
+      sum(_sizes(stored, types or {}).values()), limit, str(path)))
+
+
+def _sizes(stored: Mapping[str, headers.Header], types: Types) -> dict[str, int]:
+  """Bytes of each array as stored, or after its conversion if it is larger then."""
+  return {key: max(header.nbytes, math.prod(header.shape) * types[key].itemsize)
+          if key in types else header.nbytes for key, header in stored.items()}
 
 
 def _read(path: pathlib.Path, keys: Keys | None,
@@ -158,8 +183,8 @@ def load_graph(path: files.PathLike) -> graphs.Graph:
     MissingDataError: there is no such file.
     DataError: the file is damaged, lacks a key or violates the format; the message names file and
       key.
-    LimitError: its arrays unpack to more than MAX_BYTES, or its layouts to more than
-      MAX_LAYOUT_BYTES.
+    LimitError: it has too many nodes, edges or configurations; or its arrays take more than
+      MAX_BYTES, or its layouts more than MAX_LAYOUT_BYTES, with the dtypes of graphs.
   """
   path = pathlib.Path(path)
   try:
@@ -182,9 +207,25 @@ def load_graph(path: files.PathLike) -> graphs.Graph:
 
 def _check_sizes(path: pathlib.Path, stored: Mapping[str, headers.Header]) -> None:
   """Raises LimitError if a graph is too large to be read at once."""
-  sizes = {key: header.nbytes for key, header in stored.items()}
+  check_rows(path, stored)
+  sizes = _sizes(stored, GRAPH_TYPES)
   memory.check(sizes.pop(_LAYOUTS, 0), MAX_LAYOUT_BYTES, f"{path}: key {_LAYOUTS!r}")
   memory.check(sum(sizes.values()), MAX_BYTES, str(path))
+
+
+def check_rows(path: files.PathLike, stored: Mapping[str, headers.Header]) -> None:
+  """Raises LimitError if a graph has too many nodes, edges or configurations.
+
+  Args:
+    path: the file.
+    stored: the headers of its arrays, by key.
+  """
+  for key, (limit, what) in _ROWS.items():
+    count = stored[key].shape[0] if key in stored and stored[key].shape else 0
+    if count > limit:
+      raise errors.LimitError(
+          f"{path}: key {key!r} has {count:,} rows; the limit is {limit:,} {what} of a program; "
+          "expected a smaller program: check where the file comes from")
 
 
 def save_graph(path: files.PathLike, graph: graphs.Graph) -> None:

@@ -239,7 +239,9 @@ def pack_graph(source: files.PathLike, target: files.PathLike) -> None:
   source = pathlib.Path(source)
   key = source_key(source)
   shapes = headers.read_headers(source)
-  arrays: dict[str, Any] = npz.read_arrays(source, npz.GRAPH_KEYS - {_LAYOUTS})
+  npz.check_rows(source, shapes)
+  arrays: dict[str, Any] = npz.read_arrays(
+      source, npz.GRAPH_KEYS - {_LAYOUTS}, types=npz.GRAPH_TYPES)
   if _LAYOUTS in shapes:
     arrays[_LAYOUTS] = graphs.Unread(*shapes[_LAYOUTS])
   try:

@@ -25,6 +25,7 @@ HLO_STAGES = ("before_optimization", "after_optimization")
 WHOLE = "all"
 # Of collections, files and families, in characters.
 _LONGEST_NAME = 255
+_LONGEST_ADDRESS = 2048
 
 _BUNDLED = pathlib.Path(__file__).resolve().parent.parent / "bundled"
 _PUBLIC_ADDRESS = "http://download.tensorflow.org/data/tpu_graphs/v0/"
@@ -254,6 +255,11 @@ def read_descriptor(path: files_lib.PathLike) -> Collection:
     raise type(error)(f"{path}: {error}") from None
 
 
+def is_name(text: str) -> bool:
+  """Whether a descriptor may hold this name, of a file for instance."""
+  return len(text) <= _LONGEST_NAME and text.isprintable()
+
+
 def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
   """Builds a collection from the values of a descriptor in `folder`.
 
@@ -278,7 +284,13 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
     return isinstance(value, str)
 
   def name(value: Any) -> bool:
-    return text(value) and len(value) <= _LONGEST_NAME and value.isprintable()
+    return text(value) and is_name(value)
+
+  def address(value: Any) -> bool:
+    return text(value) and len(value) <= _LONGEST_ADDRESS and value.isprintable()
+
+  def place(value: Any) -> bool:
+    return text(value) and value.isprintable() and not files_lib.why_no_path(value)
 
   def count(value: Any) -> bool:
     return value is None or (type(value) is int and value >= 0)
@@ -306,7 +318,10 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
        "an object from groups to lists of families"),
       ("has_runtimes", by_split("has_runtimes", lambda value: isinstance(value, bool)),
        "an object from splits to true or false"),
-      ("addresses", by_split("addresses", text), "an object from splits to addresses"),
+      ("addresses", by_split("addresses", address),
+       f"an object from splits to addresses of at most {_LONGEST_ADDRESS:,} printed characters"),
+      ("path", place(values.get("path", "")),
+       "the path of a folder: printed characters, names of at most 255 bytes"),
       ("padding", type(values.get("padding", 0)) is int and values.get("padding", 0) in (0, -1),
        "0 or -1"),
       ("hlo_stage", values.get("hlo_stage", HLO_STAGES[0]) in HLO_STAGES,
@@ -314,7 +329,7 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
       *((key, name(values.get(key, "")), f"a string of at most {_LONGEST_NAME} printed characters")
         for key in ("target", "metric")),
       *((key, text(values.get(key, "")), "a string")
-        for key in ("path", "description", "citation")),
+        for key in ("description", "citation")),
   )
   for key, good, expected in checks:
     if not good:

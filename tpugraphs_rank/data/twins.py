@@ -16,6 +16,8 @@ _SELF, _OPERAND, _USER, _FEATURES = (
     np.array([number], np.uint64) for number in (
         0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5))
 
+_BLOCK_ROWS = 256
+
 
 def graph_hash(node_opcode: np.ndarray, edge_index: np.ndarray,
                node_feat: np.ndarray | None = None, rounds: int = 32) -> str:
@@ -36,10 +38,14 @@ def graph_hash(node_opcode: np.ndarray, edge_index: np.ndarray,
   """
   labels = _mixed(np.asarray(node_opcode, np.uint64) + _SELF)
   if node_feat is not None:
-    rows = np.ascontiguousarray(np.asarray(node_feat, np.float64) + 0.0).view(np.uint64)
-    columns = np.arange(1, rows.shape[1] + 1, dtype=np.uint64)
+    columns = np.arange(1, node_feat.shape[1] + 1, dtype=np.uint64)
     weights = _mixed(columns * _FEATURES) | np.uint64(1)
-    labels = _mixed(labels + (_mixed(rows) * weights).sum(axis=1, dtype=np.uint64))
+    # In blocks that fit into a cache: several times faster, with less memory.
+    for start in range(0, len(labels), _BLOCK_ROWS):
+      block = np.asarray(node_feat[start:start + _BLOCK_ROWS], np.float64) + 0.0
+      rows = np.ascontiguousarray(block).view(np.uint64)
+      labels[start:start + _BLOCK_ROWS] += (_mixed(rows) * weights).sum(axis=1, dtype=np.uint64)
+    labels = _mixed(labels)
   users, operands = np.asarray(edge_index, np.int64).reshape(-1, 2).T
   known = len(np.unique(labels))
   for _ in range(rounds):

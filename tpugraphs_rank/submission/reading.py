@@ -27,6 +27,10 @@ _DIGITS = re.compile(r"[0-9]+")
 _MOST_DIGITS = 18
 # All configurations of all test graphs take about 15 MB.
 _MOST_BYTES = 1 << 28
+# Of a row. The public graphs have at most 100,040 configurations.
+_MOST_INDICES = 1 << 18
+# Of a file. The public test splits have 894 graphs.
+_MOST_LINES = 1 << 16
 _SEPARATOR = "has a separator other than ';'"
 _ROW_START = re.compile(r"\W*(?:tile|layout):")
 # A line of two fields, each with or without the quotes of RFC 4180.
@@ -85,6 +89,11 @@ def parse(data: bytes) -> Parsed:
   if not data.strip():
     return Parsed((), (*faults, Fault(
         1, "", f"the file is empty; expected the header {rows_lib.HEADER} and one row per graph")))
+  count = data.count(b"\n")
+  if count > _MOST_LINES:
+    return Parsed((), (*faults, Fault(
+        1, "", f"the file has {count:,} lines; the limit is {_MOST_LINES:,}; expected one row per "
+        "graph")))
   lines = data.split(b"\n")
   ends = not lines[-1]
   if ends:
@@ -193,6 +202,11 @@ def _row(text: str, problems: list[str]) -> tuple[str, tuple[int | None, ...] | 
     body = body.strip("\"'")
   if not body.strip():
     problems.append("no indices; expected configuration indices separated by ';'")
+    return name, None
+  count = body.count(";") + 1
+  if count > _MOST_INDICES:
+    problems.append(f"{count:,} indices; no graph has more than {_MOST_INDICES:,} configurations; "
+                    "the file is damaged")
     return name, None
   if _INDICES.fullmatch(body):
     return name, tuple(map(int, body.split(";")))

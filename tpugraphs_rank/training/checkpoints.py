@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.data import headers
 from tpugraphs_rank.data import npz
 
 _MOST_BYTES = 1 << 34  # Weights and two moments of a model with a thousand million parameters.
@@ -37,6 +38,25 @@ def _finite(value: Any) -> Any:
   if isinstance(value, (list, tuple)):
     return [_finite(each) for each in value]
   return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def stored_shapes(path: files.PathLike, group: str) -> list[tuple[int, ...]]:
+  """The shapes of a group's stored values, in order; no value is read.
+
+  Raises:
+    RunDirectoryError: the file is missing or damaged.
+  """
+  try:
+    return [header.shape for key, header in sorted(headers.read_headers(path).items())
+            if key.startswith(f"{group}/")]
+  except (errors.DataError, errors.MissingDataError) as error:
+    raise _unreadable(path, error) from error
+
+
+def _unreadable(path: files.PathLike, error: Exception) -> errors.RunDirectoryError:
+  return errors.RunDirectoryError(
+      f"{path} cannot be read ({error}); the checkpoint is missing or damaged: train again into "
+      "an empty --run_dir")
 
 
 def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]],
@@ -73,9 +93,7 @@ def restore(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]]
             "the checkpoint of another model")
       values[group] = [stored[f"{group}/{index:04d}"] for index in range(count)]
   except (errors.DataError, errors.MissingDataError, KeyError) as error:
-    raise errors.RunDirectoryError(
-        f"{path} cannot be read ({error}); the checkpoint is missing or damaged: train again into "
-        "an empty --run_dir") from error
+    raise _unreadable(path, error) from error
   for group, members in variables.items():
     for index, (variable, value) in enumerate(zip(members, values[group])):
       _check_value(f"{path}: {group}/{index:04d}", variable, value)

@@ -14,6 +14,7 @@ import tensorflow as tf
 import tqdm
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank.training import checkpoints
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import stored_state
@@ -56,7 +57,7 @@ class EpochLoop(Generic[ProgressT]):
 
   def __init__(self, directory: run_directory.RunDirectory, variables: Variables,
                progress: ProgressT, epochs: int, steps_per_epoch: int, tensorboard: bool):
-    """Stores what the loop works on.
+    """Stores what the loop works on; refuses links in the run directory.
 
     Args:
       directory: the run directory, already claimed.
@@ -66,6 +67,7 @@ class EpochLoop(Generic[ProgressT]):
       steps_per_epoch: steps of each epoch.
       tensorboard: whether to write TensorBoard event files.
     """
+    files.without_links(directory.path, "checkpoints")
     self._directory = directory
     self._variables = variables
     self.progress = progress
@@ -129,7 +131,8 @@ class EpochLoop(Generic[ProgressT]):
     progress, name = self.progress, self._directory.path.name
     end = self.last_epoch(stop_after)
     writer = tf.summary.create_file_writer(
-        str(self._directory / "tensorboard")) if self._tensorboard else None
+        str(files.without_links(self._directory.path, "tensorboard"))
+        ) if self._tensorboard else None
     with step_bar(self._epochs * self._steps_per_epoch, progress.epoch * self._steps_per_epoch,
                   name) as bar:
       while not final_state() and progress.epoch < end:

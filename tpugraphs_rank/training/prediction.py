@@ -92,7 +92,7 @@ def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike |
       raise errors.DataError(f"two files of {collection.name} {split.split} are named {stem}.npz, "
                              "so their rows would have the same ID; rename one")
   folder = run.directory.output_folder if folder is None else pathlib.Path(folder)
-  scores_path = folder / "predictions" / f"{split.split}.npz"
+  scores_path = files.without_links(folder, "predictions") / f"{split.split}.npz"
   usual = (folder / "submission_part.csv" if split.split == "test"
            else scores_path.with_suffix(".csv"))
   part = pathlib.Path(output) if output is not None else usual
@@ -205,7 +205,8 @@ class _Score(work.Task[collections.Split, list[work.Outcome[_Scored]]]):
 
   @functools.cached_property
   def _run(self) -> run_lib.Run:
-    return run_lib.load_run(self.path, self.strict, self.prior)
+    # The process that starts the workers has loaded the run, and so has checked its plugins.
+    return run_lib.load_run(self.path, self.strict, self.prior, trust_plugins=True)
 
   def __call__(self, group: collections.Split) -> list[work.Outcome[_Scored]]:
     read: dict[int, tuple[graphs.ConfiguredGraph, run_lib.Unseen]] = {}

@@ -12,6 +12,7 @@ from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import metrics
+from tpugraphs_rank import plugin_trust
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import element_types
@@ -360,7 +361,8 @@ def _groups(graphs_: Iterable[graphs.ConfiguredGraph]
     yield group
 
 
-def load_run(path: files.PathLike, strict: bool = False, prior: str = tile_prior.ANALYTIC) -> Run:
+def load_run(path: files.PathLike, strict: bool = False, prior: str = tile_prior.ANALYTIC,
+             trust_plugins: bool = False) -> Run:
   """Loads a run directory for scoring.
 
   Args:
@@ -368,9 +370,11 @@ def load_run(path: files.PathLike, strict: bool = False, prior: str = tile_prior
     strict: whether to refuse, instead of warn about, graphs of another target or HLO stage and
       graphs with opcodes or element types that training never saw.
     prior: "analytic" to use the run's analytic cost of tiles, if it has one, or "none".
+    trust_plugins: whether to run plugins of the run that the user has not named before.
 
   Raises:
     RunDirectoryError: it is incomplete or damaged.
-    ConfigError: there is no such prior.
+    ConfigError: there is no such prior, or the user does not know a plugin of the run.
   """
-  return Run(run_directory.RunDirectory(path), strict, prior)
+  with plugin_trust.consenting(trust_plugins):
+    return Run(run_directory.RunDirectory(path), strict, prior)

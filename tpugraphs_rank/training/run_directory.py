@@ -57,6 +57,7 @@ _BUNDLED_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "bundled" / "mod
 
 # Keys of config.json's `about` and of status.json, with the types of their values.
 _TEXTS = frozenset({"collection", "kind", "target", "hlo_stage"})
+_LONGEST_TEXT = 255  # As in descriptors of collections.
 _COUNTS = frozenset({"epoch", "step", "best_epoch"})
 
 _PACKAGES = ("tensorflow", "tensorflow-gnn", "tensorflow-ranking", "numpy", "scipy", "pandas",
@@ -195,11 +196,12 @@ class RunDirectory:
     return stored
 
   def read_config(self) -> Any:
-    """The stored configuration. Reading it loads the run's plugins.
+    """The stored configuration. Reading it loads the run's plugins, if the user knows them.
 
     Raises:
       RunDirectoryError: there is none, or it is damaged.
-      ConfigError: it has keys that this version does not know, or a plugin cannot be loaded.
+      ConfigError: it has keys that this version does not know, or a plugin cannot be loaded, or
+        is unknown to the user (see `plugin_trust`).
       MissingDataError: a plugin is gone.
     """
     return config_lib.from_dict(self._config_class, self._stored()["config"],
@@ -214,12 +216,14 @@ class RunDirectory:
     about = self._stored().get("about")
     about = about if isinstance(about, dict) else {}
     for key, value in about.items():
-      if key in _TEXTS and not isinstance(value, str):
+      if key in _TEXTS and not (isinstance(value, str) and value.isprintable()
+                                and len(value) <= _LONGEST_TEXT):
         raise errors.RunDirectoryError(
-            f"{self / 'config.json'}: about.{key} is {escaping.value(value)}; expected a string: "
-            "the run directory is damaged")
+            f"{self / 'config.json'}: about.{key} is {escaping.value(value)}; expected a string of "
+            f"at most {_LONGEST_TEXT} printed characters: the run directory is damaged")
     types = about.get("element_types", [])
-    if not isinstance(types, list) or not all(isinstance(name, str) for name in types):
+    if not isinstance(types, list) or not all(
+        isinstance(name, str) and name.isprintable() for name in types):
       raise errors.RunDirectoryError(
           f"{self / 'config.json'}: about.element_types is {escaping.value(types)}; expected a "
           "list of strings: the run directory is damaged")
@@ -267,7 +271,7 @@ class RunDirectory:
     """Appends the library's log messages to train.log during the block."""
     self._check_writable()
     handler = _Log(io.TextIOWrapper(files.open_to_append(self / "train.log"), "utf-8"))
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(escaping.LogFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("tpugraphs_rank")
     level = logger.level
     logger.addHandler(handler)

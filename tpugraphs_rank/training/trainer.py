@@ -20,6 +20,7 @@ import tensorflow as tf
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import plugins
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import element_types
@@ -101,6 +102,7 @@ class Trainer:
       TpuGraphsRankError: bad data or settings.
     """
     training_data.check(config)
+    plugins.load_all(config.training.plugin)  # Known from now on, so that the run can be read.
     runtime.configure(
         config.training.seed if first_weights is None else first_weights, config.training.threads)
     self.distribution = distribution_lib.start(devices or distribution_lib.Choice())

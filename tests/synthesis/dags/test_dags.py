@@ -319,3 +319,14 @@ def test_real_kernels_are_read_unchanged():
     np.testing.assert_array_equal(getattr(again, name), getattr(real, name))
   # Our hashes distinguish the same graphs as the hashes in the file.
   assert len(set(zip(again.wl.tolist(), real.wl.tolist()))) == len(set(real.wl.tolist())) == 302
+
+
+def test_small_files_do_not_hold_millions_of_equal_nodes(tmp_path):
+  count = 2_000_000
+  np.savez_compressed(
+      tmp_path / "d.npz", node_off=np.array([0, count]), edge_off=np.array([0, 0]),
+      src=np.zeros(0, np.int32), dst=np.zeros(0, np.int32), x=np.zeros((count, 1), np.int8),
+      level=np.zeros(count, np.int8), vocab_opcode=np.array([1]))
+  with pytest.raises(errors.LimitError, match="key x has 2,000,000 rows; the limit for a file of "
+                     "this size is 1,048,576; expected graphs that differ"):
+    dags_lib.load(tmp_path / "d.npz")

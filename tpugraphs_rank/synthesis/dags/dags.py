@@ -17,6 +17,7 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank.data import headers
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import segments
 from tpugraphs_rank.data import twins
@@ -25,6 +26,17 @@ from tpugraphs_rank.synthesis.dags import file_fields
 
 # Split of the graphs that generators are evaluated on; training gets the rest.
 SHARES = {"valid": 0.2, "test": 0.2}
+# The arrays of `Dags`, with their types and numbers of axes.
+_ARRAYS: dict[str, tuple[type, int]] = {
+    "node_off": (np.int64, 1), "edge_off": (np.int64, 1), "src": (np.int32, 1),
+    "dst": (np.int32, 1), "x": (np.int32, 2), "level": (np.int32, 1), "y": (np.float64, 2),
+    "wl": (np.uint64, 1)}
+# The same for the size of a file; attributes without vocabularies are read as int64.
+_TYPES = {**{name: np.dtype(kind) for name, (kind, _) in _ARRAYS.items()}, "x": np.dtype(np.int64)}
+# Nodes, edges and graphs that any file may hold, and how many for each byte of a larger one. Rows
+# that are alike are compressed by a factor of thousand; real files take a byte or more for a node.
+_FREE_ROWS = 1 << 20
+_ROWS_PER_BYTE = 8
 _REMEDY = "write the file again, with graphs from `tpugraphs_rank.synthesis.dags.dags.canonical`"
 
 
@@ -65,10 +77,7 @@ class Dags:
   provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    for name, dtype, ndim in (
-        ("node_off", np.int64, 1), ("edge_off", np.int64, 1), ("src", np.int32, 1),
-        ("dst", np.int32, 1), ("x", np.int32, 2), ("level", np.int32, 1), ("y", np.float64, 2),
-        ("wl", np.uint64, 1)):
+    for name, (dtype, ndim) in _ARRAYS.items():
       array = checks.canonical_array(name, getattr(self, name), dtype, ndim)
       object.__setattr__(self, name, array)
     object.__setattr__(self, "x_names", tuple(map(str, self.x_names)))
@@ -363,19 +372,33 @@ def load(path: files.PathLike) -> Dags:
   Raises:
     MissingDataError: the file does not exist.
     DataError: the file is damaged, lacks a key or violates the format; the message names both.
+    LimitError: it has more nodes, edges or graphs than other files of its size.
   """
   path = pathlib.Path(path)
+  _check_growth(path)
   held: list[str] = []
 
   def chosen(key: str) -> bool:
     held.append(key)
     return key in file_fields.KEYS or key.startswith("vocab_")
 
-  arrays = npz.read_arrays(path, chosen)
+  arrays = npz.read_arrays(path, chosen, types=_TYPES)
   try:
     return _from_arrays(arrays, held)
   except errors.DataError as error:
     raise errors.DataError(f"{path}: {error}; {_REMEDY}") from None
+
+
+def _check_growth(path: pathlib.Path) -> None:
+  """Raises LimitError if a file holds far more rows than files of its size do."""
+  stored = headers.read_headers(path)
+  limit = max(_FREE_ROWS, _ROWS_PER_BYTE * path.stat().st_size)
+  for key in _ARRAYS:
+    rows = stored[key].shape[0] if key in stored and stored[key].shape else 0
+    if rows > limit:
+      raise errors.LimitError(
+          f"{path}: key {key} has {rows:,} rows; the limit for a file of this size is {limit:,}; "
+          "expected graphs that differ from one another: check where the file comes from")
 
 
 def _from_arrays(arrays: Mapping[str, np.ndarray], held: Sequence[str]) -> Dags:

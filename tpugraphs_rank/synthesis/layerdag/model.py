@@ -30,6 +30,7 @@ from tpugraphs_rank.synthesis.layerdag import networks as modules_lib
 from tpugraphs_rank.synthesis.layerdag import sampler
 from tpugraphs_rank.synthesis.layerdag import settings
 from tpugraphs_rank.training import epochs
+from tpugraphs_rank.training import stored_weights
 
 _BUNDLED = (pathlib.Path(__file__).resolve().parents[2] / "bundled" / "layerdag_tile_xla_cpu"
             / "model.npz")
@@ -208,7 +209,9 @@ class LayerDAG:
         if "/" in name and (value.dtype.kind != "f" or not np.isfinite(value).all()):
           raise errors.DataError(
               f"{escaping.shown(name)} holds values that are no finite numbers")
-      model = cls(config, generator_lib.Generator(config, facts))
+      with stored_weights.no_more_than(
+          [value.shape for name, value in arrays.items() if "/" in name], "it"):
+        model = cls(config, generator_lib.Generator(config, facts))
       for name, variables in model.generator.variables.items():
         for place, variable in enumerate(variables):
           variable.assign(arrays[f"{name}/{place:04d}"])
