@@ -366,12 +366,14 @@ def parse_json_values(text: str, source: str) -> Iterator[tuple[int, Any]]:
         _check_unicode(value)
     except RecursionError:
       raise errors.DataError(
-          f"{source} is not valid JSON at character {position:,}: {_TOO_DEEP}") from None
+          f"{source} is not valid JSON in the value that starts at character {position:,}: "
+          f"{_TOO_DEEP}") from None
     except json.JSONDecodeError as error:
       raise errors.DataError(f"{source} is not valid JSON: {error}") from None
     except ValueError as error:
       raise errors.DataError(
-          f"{source} is not valid JSON at character {position:,}: {error}") from None
+          f"{source} is not valid JSON in the value that starts at character {position:,}: {error}"
+          ) from None
     yield position, value
     position = _after_space(text, end)
 
