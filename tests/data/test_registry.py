@@ -303,3 +303,9 @@ def test_a_descriptor_that_is_missing_or_not_json(tmp_path):
   (tmp_path / "c.json").write_text("{'name': }")
   with pytest.raises(errors.DataError, match="c.json is not valid JSON.*line 1"):
     registry.get_collection(str(tmp_path / "c.json"))
+
+
+def test_names_that_no_file_has():
+  for name in ("a" * 300 + ".json", "b/" * 3000 + "c.json", "c\0.json"):
+    with pytest.raises(errors.UnknownNameError, match="no collection .*: it (is|has|holds)"):
+      registry.get_collection(name)

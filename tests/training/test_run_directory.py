@@ -239,3 +239,9 @@ def test_a_locked_new_directory_counts_as_empty(tmp_path):
   directory = run_directory.RunDirectory(tmp_path / "run")
   with directory.locked():
     assert not directory.open(run_config.RunConfig(), {})
+
+
+def test_paths_that_no_folder_has():
+  for path in ("a" * 300, "b/" * 3000, "c\0"):
+    with pytest.raises(errors.RunDirectoryError, match="no run directory .* it (is|has|holds)"):
+      run_directory.RunDirectory(path)

@@ -204,6 +204,9 @@ def get_collection(name: str | os.PathLike[str] | Collection) -> Collection:
     return _COLLECTIONS[name]
   if name in _BUNDLED_DESCRIPTORS:
     return read_descriptor(_BUNDLED_DESCRIPTORS[name])
+  problem = files_lib.why_no_path(name)
+  if problem:
+    raise errors.UnknownNameError(f"no collection {escaping.quoted(name)}: it {problem}")
   in_folder = os.path.join(name, "collection.json")
   if name and os.path.isfile(in_folder):
     return read_descriptor(in_folder)

@@ -102,8 +102,12 @@ class RunDirectory:
 
     Raises:
       UnknownNameError: there is no such bundled model.
+      RunDirectoryError: no folder can have this path.
     """
     text = str(path)
+    problem = files.why_no_path(text)
+    if problem:
+      raise errors.RunDirectoryError(f"no run directory {escaping.quoted(text)}: it {problem}")
     self.bundled = text[len(BUNDLED):] if text.startswith(BUNDLED) else ""
     self.path = bundled_path(self.bundled) if text.startswith(BUNDLED) else pathlib.Path(path)
     if not self.bundled and self.path.resolve().parent == _BUNDLED_FOLDER:
