@@ -9,6 +9,7 @@ from tpugraphs_rank import errors
 BUILTINS = {
     "DataError": ValueError,
     "LimitError": ValueError,
+    "OutOfMemoryError": MemoryError,
     "MissingDataError": FileNotFoundError,
     "UnknownNameError": KeyError,
     "ConfigError": ValueError,

@@ -30,14 +30,9 @@ def test_a_message_and_the_status_of_the_signal(number):
   assert _end('termination.signals_end_with("kept")', number) == (128 + number, "kept\n")
 
 
-def test_without_a_message():
-  assert _end("termination.signals_end_at_once()", signal.SIGTERM) == (-signal.SIGTERM, "")
-
-
 def test_the_handlers_before_are_restored():
   before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-  for block in (termination.signals_end_at_once(), termination.signals_end_with("")):
-    with block:
-      pass
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    assert signal.set_wakeup_fd(-1) == -1
+  with termination.signals_end_with(""):
+    pass
+  assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+  assert signal.set_wakeup_fd(-1) == -1

@@ -18,6 +18,10 @@ class LimitError(DataError):
   """Reading an input would take more memory or time than a limit allows; the message names it."""
 
 
+class OutOfMemoryError(TpuGraphsRankError, MemoryError):
+  """Memory ran out, or would; that says nothing about the input, which may be sound."""
+
+
 class MissingDataError(TpuGraphsRankError, FileNotFoundError):
   """Requested data is missing; the message names the command that provides it."""
 

@@ -18,7 +18,8 @@ def check(needed: int, limit: int, what: str) -> None:
     what: the file, and the key if it is about one.
 
   Raises:
-    LimitError: it is above the limit, or more memory than is free.
+    LimitError: it is above the limit.
+    OutOfMemoryError: it is more memory than is free.
   """
   if needed > limit:
     raise errors.LimitError(
@@ -28,9 +29,21 @@ def check(needed: int, limit: int, what: str) -> None:
     return
   free = available()
   if free is not None and needed > free:
-    raise errors.LimitError(
-        f"{what} unpacks to {needed:,} bytes, and {free:,} bytes of memory are free; end other "
-        "programs, or use a machine with more memory")
+    raise errors.OutOfMemoryError(
+        f"memory ran out: {what} unpacks to {needed:,} bytes, and {free:,} bytes of memory are "
+        "free")
+
+
+def ran_out(error: BaseException) -> bool:
+  """Whether Python, NumPy or TensorFlow could not allocate memory."""
+  return isinstance(error, MemoryError) or (
+      type(error).__name__ == "ResourceExhaustedError"
+      and type(error).__module__.startswith("tensorflow"))
+
+
+def is_limited() -> bool:
+  """Whether `ulimit -v` limits the memory of this process."""
+  return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def available() -> int | None:

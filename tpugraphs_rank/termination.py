@@ -53,25 +53,6 @@ def sigterm_postponed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signals_end_at_once() -> Iterator[None]:
-  """Lets Ctrl-C and SIGTERM end the process during the block, without running any Python code.
-
-  For code that waits inside of a library, where Python's own handlers would not be called, and that
-  has nothing to clean up.
-  """
-  if threading.current_thread() is not threading.main_thread():
-    yield
-    return
-  numbers = (signal.SIGINT, signal.SIGTERM)
-  before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
-  try:
-    yield
-  finally:
-    for number, handler in zip(numbers, before):
-      signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-@contextlib.contextmanager
 def signals_end_with(message: str) -> Iterator[None]:
   """Lets Ctrl-C and SIGTERM end the process during the block, also while it waits in a library.
 

@@ -57,6 +57,13 @@ class Failure:
     return {"input": self.source, "error": type(self.error).__name__, "message": str(self.error)}
 
 
+def nothing_left(failures: Sequence[Failure], error: Exception | None = None) -> Exception:
+  """The error to raise if all inputs failed: that of the first one, with all `failures`."""
+  error = error or failures[0].error
+  error.failures = tuple(failures)  # type: ignore[attr-defined]
+  return error
+
+
 class Task(Generic[Item, Value]):
   """A function of one item, as a frozen dataclass. An engine may pickle it, to run it elsewhere.
 
@@ -127,6 +134,8 @@ class Here:
       for item in items:
         try:
           outcome = Outcome(task(item))
+        except errors.OutOfMemoryError:  # Not the fault of the item.
+          raise
         except task.expected as error:
           outcome = Outcome(error=error)
         yield outcome

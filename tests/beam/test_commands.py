@@ -12,6 +12,7 @@ import pytest
 from tests import synthetic
 from tests.candidates import small_programs
 from tests.helpers import commands
+from tpugraphs_rank import memory
 from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import npz
 
@@ -94,7 +95,26 @@ def test_describe(tmp_path):
   done = _both(tmp_path, "describe", "--collection", descriptor)
   assert filecmp.cmp(tmp_path / "here", tmp_path / "beam", shallow=False)
   assert "tile:synthetic" in done[1].stdout
-  next((descriptor.parent / "npz" / "valid").iterdir()).write_bytes(b"PK")
+  valid = next((descriptor.parent / "npz" / "valid").iterdir())
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(memory, "_SMALL", 0)
+    patch.setattr(memory, "available", lambda: 10)
+    words = ("describe", "--collection", descriptor, "--splits=valid")
+    here, there = commands.run(*words), commands.run(*words, *DIRECT)
+    assert here.returncode == there.returncode == 1
+    assert here.stderr.startswith("error: memory ran out: ") and here.stderr.count("\n") == 1
+    assert "bytes of memory are free; end other programs, or use a machine" in here.stderr
+    assert "not read: memory ran out: " in there.stdout and "damaged" not in there.stdout
+    assert "valid has 2 files that could not be read: " in there.stderr
+    assert "; describe it again with fewer workers (--direct_num_workers in " in there.stderr
+    done = commands.run("pack", "--collection", descriptor, "--output", tmp_path / "packed",
+                        "--failures", tmp_path / "f.json", *DIRECT)
+    assert done.returncode == 1 and "memory ran out: " in done.stderr
+    assert "use fewer workers (--direct_num_workers in --beam_args), or none (omit" in done.stderr
+    failures = json.loads((tmp_path / "f.json").read_text())
+    assert {failure["error"] for failure in failures} == {"OutOfMemoryError"}
+    assert len(failures) == 6
+  valid.write_bytes(b"PK")
   _both(tmp_path, "describe", "--collection", descriptor, status=1)
 
 
@@ -110,7 +130,7 @@ def fixture_run(tiny_tile_run, tmp_path_factory):
   config.write_text(config.read_text().replace(str(tiny_tile_run.descriptor), str(descriptor)))
   load = functools.cache(run_lib.load_run)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(run_lib, "load_run", lambda path, strict=False, prior="analytic": load(
+    patch.setattr(run_lib, "load_run", lambda path, strict=False, prior="analytic", *_, **__: load(
         str(path), strict, prior))
     yield descriptor, run_dir
 

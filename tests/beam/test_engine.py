@@ -62,6 +62,16 @@ def test_outcomes_are_in_order_and_failures_lose_nothing(tmp_path, caplog):
   assert list(_engine(tmp_path).map(task, [])) == []
 
 
+def test_memory_that_runs_out_is_no_fault_of_the_input(tmp_path):
+  outcomes = list(_engine(tmp_path).map(beam_tasks.Square(), [31, 2]))
+  assert type(outcomes[0].error) is errors.OutOfMemoryError and outcomes[1].value == 4
+  assert str(outcomes[0].error) == "memory ran out in the worker that processed 31"
+  task = beam_tasks.Square()
+  object.__setattr__(task, "expected", (errors.TpuGraphsRankError,))
+  with pytest.raises(MemoryError):
+    next(work.HERE.map(task, [31]))
+
+
 @pytest.mark.parametrize("runner, arguments, message", [
     ("Other", (), r"no runner 'Other'; expected one of DirectRunner, FlinkRunner, "),
     ("Directrunner", (), r"no runner 'Directrunner' \(did you mean 'DirectRunner'\?\)"),

@@ -306,6 +306,8 @@ def test_memory_that_runs_out_is_one_line_with_what_to_lower(run):
       1, "error: memory ran out; end other programs, or use a machine with more memory\n")
   exhausted = type("ResourceExhaustedError", (Exception,),
                    {"__module__": "tensorflow.python.framework.errors_impl"})
+  assert run(_raises(errors.OutOfMemoryError("memory ran out: x"))) == (
+      1, "error: memory ran out: x; end other programs, or use a machine with more memory\n")
   define = lambda: [flags.DEFINE_integer(name, 1, "A number.") for name in ("max_configs", "jobs")]
   assert run(_raises(exhausted("OOM")), define_flags=define) == (
       1, "error: memory ran out; lower --max_configs or --jobs, end other programs, or use a "

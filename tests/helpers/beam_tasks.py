@@ -15,7 +15,7 @@ _logger = logging.getLogger("tpugraphs_rank.tests")
 
 @dataclasses.dataclass(frozen=True)
 class Square(work.Task[int, int]):
-  """Squares a number. Refuses 13, fails on 14 and kills its process on 15.
+  """Squares a number. Refuses 13, fails on 14, kills its process on 15, lacks memory for 31.
 
   Attributes:
     closed: a file that exists once a task is closed.
@@ -37,6 +37,8 @@ class Square(work.Task[int, int]):
       raise ZeroDivisionError("14 is a fault")
     if item == 15:
       os.kill(os.getpid(), signal.SIGKILL)
+    if item == 31:
+      raise MemoryError
     return item ** self._exponent
 
   def close(self) -> None:

@@ -198,6 +198,35 @@ def test_two_processes_train_as_one_and_resume_after_one_dies(tmp_path):
   small_runs.assert_same_run(tmp_path / "two", tmp_path / "killed")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("victim, seconds", [(0, 1.5), (1, 1.5), (0, 0.2)])
+def test_a_process_that_dies_before_the_first_epoch(victim, seconds, tmp_path):
+  pair = Workers(_settings_file(tmp_path), tmp_path / "run")
+  for line in pair.processes[0].stderr:
+    if "process 2 of 2 has come" in line:
+      break
+  time.sleep(seconds)
+  pair.processes[victim].kill()
+  expected = [1, 1]
+  expected[victim] = -signal.SIGKILL
+  message = pair.ends(expected)[1 - victim]
+  assert "Traceback" not in message
+  assert "another process of this training has ended" in message or (
+      "cannot reach one another, one of them has ended" in message)
+
+
+@pytest.mark.slow
+def test_sigterm_while_the_model_is_built(tmp_path):
+  pair = Workers(_settings_file(tmp_path), tmp_path / "run")
+  for line in pair.processes[0].stderr:
+    if "process 2 of 2 has come" in line:
+      break
+  time.sleep(1.5)
+  pair.processes[0].send_signal(signal.SIGTERM)
+  messages = pair.ends([128 + signal.SIGTERM, 1])
+  assert "interrupted; " in messages[0] and "Traceback" not in "".join(messages)
+
+
 def _epoch(status: pathlib.Path) -> int:
   return json.loads(status.read_text())["epoch"] if status.exists() else 0
 

@@ -12,6 +12,7 @@ from tests.training import small_runs
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank import submission
+from tpugraphs_rank import work
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.training import prediction
@@ -168,3 +169,46 @@ def test_a_collection_of_another_target_is_warned_about_or_refused(trained, capl
   assert "has target 'other'" in caplog.text
   with pytest.raises(errors.CompatibilityError, match="has target 'other'"):
     prediction.predict(run_lib.load_run(run_dir, strict=True), other)
+
+
+class _Elsewhere:
+  """An engine whose workers die of some graphs, and as often as requested of any."""
+
+  in_process = False
+
+  def __init__(self, guilty: str, deaths: int = 0):
+    self._guilty, self._deaths = guilty, deaths
+
+  def map(self, task, items, cost=None):
+    for item in items:
+      self._deaths -= 1
+      if self._deaths >= 0 or self._guilty in [path.stem for path in item.paths]:
+        yield work.Outcome(error=errors.PipelineError("the worker was killed"))
+      else:
+        yield work.Outcome(task(item))
+
+
+@pytest.mark.parametrize("guilty, deaths", [("k", 0), ("", 1)])
+def test_a_worker_that_dies_loses_only_the_graph_that_killed_it(
+    trained, monkeypatch, tmp_path, guilty, deaths):
+  descriptor, run_dir = trained
+  monkeypatch.setattr(prediction, "_GROUP_GRAPHS", 3)
+  run, split = run_lib.load_run(run_dir), collections.load_collection(str(descriptor), "test")
+  score = lambda folder, graphs, engine: prediction.predict(
+      run, graphs, folder=tmp_path / folder, skip=True, engine=engine)
+  done = score("elsewhere", split, _Elsewhere(guilty, deaths))
+  assert [failure.source for failure in done.failed] == [
+      str(path) for path in split.paths if path.stem == guilty]
+  # As if the guilty graph had been damaged.
+  if guilty:
+    path = next(path for path in split.paths if path.stem == guilty)
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+  try:
+    here = score("here", split, work.HERE)
+  finally:
+    if guilty:
+      path.write_bytes(content)
+  assert len(here.rows) == len(done.rows) == len(split) - bool(guilty)
+  assert here.part.read_bytes() == done.part.read_bytes()
+  assert here.scores.read_bytes() == done.scores.read_bytes()

@@ -21,6 +21,7 @@ import apache_beam as beam
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import memory
 from tpugraphs_rank import work
 
 _TASK, _INPUTS, _RESULTS = "task", "inputs", "results"
@@ -55,6 +56,18 @@ class Result(NamedTuple):
     if isinstance(kind, type) and issubclass(kind, errors.TpuGraphsRankError):
       return work.Outcome(error=kind(message))
     return work.Outcome(error=errors.PipelineError(f"a worker failed unexpectedly: {message}"))
+
+
+def shown(item: Any) -> str:
+  """An item in a message: the first path in it, or the item itself."""
+  waiting = [item]
+  while waiting:
+    one = waiting.pop(0)
+    if isinstance(one, pathlib.Path) or (isinstance(one, str) and pathlib.PurePath(one).suffix):
+      return str(one)
+    if isinstance(one, (tuple, list)):
+      waiting = [*one, *waiting]
+  return str(item)
 
 
 class _Here:
@@ -173,6 +186,9 @@ class Process(beam.DoFn):
         failure = type(error).__name__, str(error)
       except Exception as error:  # A fault of the task must not lose the work on other inputs.
         failure = type(error).__name__, traceback.format_exc().strip()
+        if memory.ran_out(error):
+          failure = errors.OutOfMemoryError.__name__, (
+              f"memory ran out in the worker that processed {shown(item)}")
     (self._done if failure is None else self._failed).inc()
     self._write(_FINISHED, number, _encoded(tuple(Result(number, value, failure, logs))))
 

@@ -96,8 +96,8 @@ class BeamEngine:
       suspects = [index for pid in dead for index in elements.unfinished_of(folder, pid)]
       for index in suspects:
         lost[index] = elements.Result(index, None, ("PipelineError", (
-            f"the worker that processed {_shown(items[index])} was killed; if its memory ran out, "
-            "use fewer workers, or a machine with more memory")), [])
+            f"the worker that processed {elements.shown(items[index])} was killed; if its memory "
+            "ran out, use fewer workers, or a machine with more memory")), [])
       _logger.warning("%d worker(s) died; %d inputs are processed again by others", len(dead),
                       len(waiting) - len(suspects))
     missing = len(items) - len({**results, **lost})
@@ -122,15 +122,3 @@ class BeamEngine:
          | "Spread" >> beam.Reshuffle()
          | "Process" >> beam.ParDo(elements.Process(str(folder))))
     return running.run(pipeline, self._name, folder)
-
-
-def _shown(item: Any) -> str:
-  """An item in a message: the first path in it, or the item itself."""
-  waiting = [item]
-  while waiting:
-    one = waiting.pop(0)
-    if isinstance(one, pathlib.Path) or (isinstance(one, str) and pathlib.PurePath(one).suffix):
-      return str(one)
-    if isinstance(one, (tuple, list)):
-      waiting = [*one, *waiting]
-  return str(item)

@@ -15,6 +15,7 @@ from typing import Any
 import apache_beam as beam
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import memory
 from tpugraphs_rank.beam import elements
 from tpugraphs_rank.beam import worker
 
@@ -75,6 +76,8 @@ def run(pipeline: beam.Pipeline, name: str, folder: pathlib.Path) -> list[int]:
     except BaseException:  # Such as Ctrl-C and SIGTERM.
       _end(thread, folder)
       raise
+  if thread.error is not None and memory.ran_out(thread.error):
+    raise errors.OutOfMemoryError("memory ran out") from thread.error
   if thread.error is not None:
     raise errors.PipelineError(
         f"the pipeline on {name} failed: {_last_line(thread.error)}; check the options of the "

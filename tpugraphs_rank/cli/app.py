@@ -22,14 +22,15 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import folder_locks
+from tpugraphs_rank import memory
 from tpugraphs_rank import partials
-from tpugraphs_rank import recipes
 from tpugraphs_rank import plugin_trust
+from tpugraphs_rank import recipes
 from tpugraphs_rank import termination
 from tpugraphs_rank.cli import help_text
 from tpugraphs_rank.cli import interruption
-from tpugraphs_rank.cli import streams
 from tpugraphs_rank.cli import runs
+from tpugraphs_rank.cli import streams
 
 # Before any command imports TensorFlow, whose start-up messages would hide the command's own.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -85,9 +86,9 @@ def define_config_flags(config_class: type, values: flags.FlagValues = flags.FLA
       flags.DEFINE_integer(leaf, None, text, flag_values=values)
     else:
       flags.DEFINE_string(leaf, None, text, flag_values=values)
-    section = name.partition(".")[0] if "." in name else ""
     if name == _PLUGIN:
       runs.define_trust_flag(values)
+    section = name.partition(".")[0] if "." in name else ""
     help_text.describe(values[leaf], titles.get(section, section.capitalize()),
                        field.metadata.get("common", False), name)
 
@@ -274,13 +275,15 @@ def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bo
       with (folder_locks.hold(folder, flags.FLAGS.wait) if folder else contextlib.nullcontext(),
             plugin_trust.consenting(trusts)):
         return main(argv) or 0
-    except errors.TpuGraphsRankError as error:
-      print(f"error: {escaping.message(str(error))}", file=sys.stderr)
-      return 1
     except Exception as error:
-      if not _is_out_of_memory(error):
+      text = str(error)
+      if memory.ran_out(error):
+        if not isinstance(error, errors.OutOfMemoryError):
+          text = "memory ran out"
+        text += f"; {memory_remedy()}"
+      elif not isinstance(error, errors.TpuGraphsRankError):
         raise
-      print(f"error: memory ran out{_what_to_lower()}", file=sys.stderr)
+      print(f"error: {escaping.message(text)}", file=sys.stderr)
       return 1
     except (KeyboardInterrupt, SystemExit) as error:
       # Parts of the library turn SIGTERM into SystemExit, to end the processes that they started.
@@ -294,23 +297,25 @@ def _run(main: Main, program: str, arguments: Sequence[str], takes_arguments: bo
       commands.set_running(previous)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-  """Whether Python, NumPy or TensorFlow could not allocate memory."""
-  return isinstance(error, MemoryError) or (
-      type(error).__name__ == "ResourceExhaustedError"
-      and type(error).__module__.startswith("tensorflow"))
-
-
 # Flags that reduce the memory of a command, the most effective ones first.
 _MEMORY_FLAGS = ("scoring_megabytes", "batch_size", "max_configs", "eval_batch_configs",
                  "max_nodes", "hidden_width", "members", "batch_graphs", "width", "jobs", "count",
                  "limit", "max_candidates", "top_k")
 
 
-def _what_to_lower() -> str:
-  names = [f"--{name}" for name in _MEMORY_FLAGS if name in flags.FLAGS][:4]
-  lower = f"lower {' or '.join(names)}, " if names else ""
-  return f"; {lower}end other programs, or use a machine with more memory"
+def memory_remedy() -> str:
+  """What to do if the memory of the running command ran out."""
+  # A command that reads programs one by one, with --runner, needs a whole program in memory.
+  names = [] if "runner" in flags.FLAGS and "max_candidates" not in flags.FLAGS else [
+      f"--{name}" for name in _MEMORY_FLAGS if name in flags.FLAGS][:4]
+  steps = [f"lower {' or '.join(names)}"] if names else []
+  if "runner" in flags.FLAGS and flags.FLAGS.runner:
+    steps.append("use fewer workers (--direct_num_workers in --beam_args), or none (omit --runner)"
+                 if flags.FLAGS.runner == "DirectRunner" else
+                 "use workers with more memory, or fewer of them on a machine")
+  if memory.is_limited():
+    steps.append("raise the limit of `ulimit -v`")
+  return ", ".join([*steps, "end other programs", "or use a machine with more memory"])
 
 
 def require_tensorflow(what: str) -> None:

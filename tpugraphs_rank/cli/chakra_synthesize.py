@@ -193,6 +193,8 @@ def _remove_other_comparison(output: pathlib.Path, synthetic: dags.Dags) -> None
   try:
     before = dags.load(output / "synthetic.npz")
     same = np.array_equal(before.wl, synthetic.wl) and np.array_equal(before.x, synthetic.x)
+  except errors.OutOfMemoryError:
+    raise
   except errors.TpuGraphsRankError:
     same = False
   if not same and outputs.remove_comparison(output / "comparison"):

@@ -76,6 +76,18 @@ def _without_warnings() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@contextlib.contextmanager
+def failures_of_errors() -> Iterator[None]:
+  """Writes the requested file of failures also if the block fails because no input is left."""
+  try:
+    yield
+  except Exception as error:
+    failures = getattr(error, "failures", ())
+    if failures and flags.FLAGS.failures is not None:
+      write_failures(failures, pathlib.Path())
+    raise
+
+
 def write_failures(failures: Sequence[work.Failure], folder: files.PathLike) -> None:
   """Writes the file of failures if it is requested, or if there are some with --runner.
 

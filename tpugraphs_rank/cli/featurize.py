@@ -116,9 +116,9 @@ def featurize(
       written += targets
       _log_summary(file, count)
   if not written:
-    raise first_error or errors.DataError(
+    raise work.nothing_left(skipped, first_error or errors.DataError(
         "no graph was written, because all programs were skipped; the first: "
-        f"{skipped[0].error}")
+        f"{skipped[0].error}"))
   return Featurized(written, skipped)
 
 
@@ -192,8 +192,9 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
   """Runs the command."""
   values = flags.FLAGS
-  result = featurize(values.input, values.output, int(values.padding), values.repeat,
-                     values.overwrite, values.strict, engines.engine())
+  with engines.failures_of_errors():
+    result = featurize(values.input, values.output, int(values.padding), values.repeat,
+                       values.overwrite, values.strict, engines.engine())
   engines.write_failures(result.skipped, values.output)
   if not result.skipped:
     return 0

@@ -141,7 +141,8 @@ def main(argv: list[str]) -> int:
           "ones and run the same command without --check")
     print("all checksums match")
     return 0
-  packs = pack(*arguments, strict=values.strict, partial=values.partial, engine=engines.engine())
+  with engines.failures_of_errors():
+    packs = pack(*arguments, strict=values.strict, partial=values.partial, engine=engines.engine())
   for done in packs:
     print(f"{done.folder}: {done.graphs} graphs, {done.written} of them packed now, "
           f"{done.nbytes / 1e6:,.1f} MB")

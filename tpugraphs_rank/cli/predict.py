@@ -85,8 +85,9 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
   """Runs the command."""
   values = flags.FLAGS
-  done = predict(values.run_dir, values.split, values.output, values.data_root, values.strict,
-                 values.partial, values.prior, not values.strict, engines.engine())
+  with engines.failures_of_errors():
+    done = predict(values.run_dir, values.split, values.output, values.data_root, values.strict,
+                   values.partial, values.prior, not values.strict, engines.engine())
   print(f"scores:  {done.scores}")
   print(f"ranking: {done.part} ({len(done.rows)} rows)")
   for failure in done.failed:

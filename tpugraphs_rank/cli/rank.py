@@ -345,9 +345,9 @@ def main(argv: list[str]) -> int:
     failures += [work.Failure(source.hlo, errors.DataError(one.reason)) for one in written.skipped]
     title, end = (f"{source.hlo}\n", "\n") if len(sources) > 1 else ("", "")
     print(f"{title}{written.text}\n{rank_outputs.places(source)}{end}", flush=True)
+  engines.write_failures(failures, folder)
   if not ranked:
     raise failures[0].error
-  engines.write_failures(failures, folder)
   return app.SOME_SKIPPED if failures else 0
 
 

@@ -32,6 +32,7 @@ from tpugraphs_rank.metrics import competition
 TOP = competition.TILE_K
 _EXAMPLES = 5
 _TOO_FEW = "too few"
+_UNREAD = "not read"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Problem(NamedTuple):
   """A problem of a split.
 
   Attributes:
-    kind: "too few", "too many", "damaged" or "no runtimes".
+    kind: "too few", "too many", "damaged", "not read" or "no runtimes".
     split: the split.
     text: description of the problem.
   """
@@ -134,6 +135,7 @@ class SplitFacts:
     graphs: the graphs that could be read.
     damaged: the error of each file that could not be read.
     missing: listed files that do not exist, or the folder if it holds no graph.
+    unread: why each file was not read that may be sound: its worker ran out of memory, or died.
   """
 
   name: str
@@ -142,11 +144,12 @@ class SplitFacts:
   graphs: tuple[GraphFacts, ...]
   damaged: Mapping[str, str]
   missing: tuple[str, ...]
+  unread: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def files(self) -> int:
     """Number of existing files, including damaged ones."""
-    return len(self.graphs) + len(self.damaged)
+    return len(self.graphs) + len(self.damaged) + len(self.unread)
 
   @property
   def without_runtimes(self) -> list[str]:
@@ -166,6 +169,9 @@ class SplitFacts:
       note(_TOO_FEW, f"lacks {_first(self.missing)}")
     if self.damaged:
       note("damaged", f"has {tables.counted(len(self.damaged), 'damaged file')}")
+    if self.unread:
+      note(_UNREAD, f"has {tables.counted(len(self.unread), 'file')} that could not be read: "
+           f"{_first(list(self.unread))}")
     if self.without_runtimes:
       note("no runtimes",
            f"has {tables.counted(len(self.without_runtimes), 'graph')} without runtimes: "
@@ -181,6 +187,7 @@ class SplitFacts:
     return {
         "graphs": len(self.graphs), "expected": self.expected, "files": self.files,
         "missing": list(self.missing), "damaged": dict(self.damaged),
+        "not_read": dict(self.unread),
         "samples": sum(graph.configurations for graph in self.graphs),
         "nodes": _range(graph.nodes for graph in self.graphs),
         "edges": _range(graph.edges for graph in self.graphs),
@@ -297,6 +304,9 @@ class Description:
       steps.append(f"move the files that do not belong to {faulty('too many')} elsewhere")
     if faulty("damaged"):
       steps.append(f"move away the damaged files of {faulty('damaged')}")
+    if faulty(_UNREAD):
+      steps.append("describe it again with fewer workers (--direct_num_workers in --beam_args) or "
+                   "without --runner, or with more memory for each worker")
     if faulty("no runtimes"):
       steps.append(f"move away the graphs without runtimes of {faulty('no runtimes')}" + (
           "" if self.collection.is_public else ", or set has_runtimes to false in the descriptor"))
@@ -310,8 +320,9 @@ class Description:
     """All statistics, for JSON.
 
     Ranges are {"least", "median", "greatest", "total"} over graphs, or null. Each split has: graphs
-    read, expected, files, missing files, damaged files with their errors, samples (total number of
-    configurations), ranges, "runtimes" ("without": names of graphs that should have some),
+    read, expected, files, missing files, damaged files with their errors, files "not_read" because
+    memory ran out or a worker died, samples (total number of configurations), ranges, "runtimes"
+    ("without": names of graphs that should have some),
     "duplicates" ("rows": configurations equal to an earlier one of their graph; "relative_sd":
     pooled standard deviation of the runtimes of equal configurations, divided by their mean), names
     of graphs with few configurations, nodes without edges, dtypes as stored, feature padding as
@@ -384,6 +395,7 @@ def describe(name: str | registry.Collection, splits: Sequence[str] | None = Non
     UnknownNameError: no such collection or split.
     ConfigError: `splits` is empty.
     MissingDataError: no split exists; the message says which command downloads them.
+    OutOfMemoryError: memory ran out in this process.
   """
   collection = registry.get_collection(name)
   chosen = list(collection.splits) if splits is None else list(dict.fromkeys(splits))
@@ -425,7 +437,11 @@ def _split_facts(collection: registry.Collection, split: str,
                  outcomes: Sequence[tuple[pathlib.Path, work.Outcome[GraphFacts]]],
                  missing: Sequence[pathlib.Path]) -> SplitFacts:
   read = tuple(outcome.value for _, outcome in outcomes if outcome.value is not None)
-  damaged = {str(path): str(outcome.error) for path, outcome in outcomes
-             if outcome.error is not None}
+  damaged, unread = {}, {}
+  for path, outcome in outcomes:
+    if isinstance(outcome.error, (errors.OutOfMemoryError, errors.PipelineError)):
+      unread[str(path)] = str(outcome.error)
+    elif outcome.error is not None:
+      damaged[str(path)] = str(outcome.error)
   return SplitFacts(split, collection.splits[split], collection.has_runtimes.get(split), read,
-                    damaged, tuple(map(str, missing)))
+                    damaged, tuple(map(str, missing)), unread)

@@ -20,7 +20,8 @@ def text(description: describe.Description) -> str:
       f"{summary['collection']} ({summary['kind']}, {summary['target']}) in {summary['folder']}",
       tables.text(["", *splits], _rows(splits), rule=False).rstrip(),
       "Ranges are minimum / median / maximum over graphs, followed by the total.",
-      _dtypes(splits), _opcodes(summary), _twins(summary["twins"]), _damaged(splits),
+      _dtypes(splits), _opcodes(summary), _twins(summary["twins"]),
+      _damaged(splits),
       f"Missing: {'; '.join(description.missing)}." if description.partial and description.missing
       else ""]
   return "\n\n".join(part for part in parts if part) + "\n"
@@ -32,6 +33,7 @@ def _rows(splits: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
       ("graph files", lambda s: f"{s['files']}" + (
           "" if s["expected"] is None else f" of {s['expected']}")),
       ("damaged", lambda s: _count(len(s["damaged"]))),
+      ("not read", lambda s: _count(len(s["not_read"]))),
       ("nodes", lambda s: _span(s["nodes"])),
       ("edges", lambda s: _span(s["edges"])),
       ("configurations", lambda s: _span(s["configurations"])),
@@ -191,5 +193,6 @@ def _twins(pairs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _damaged(splits: Mapping[str, Mapping[str, Any]]) -> str:
-  return "\n".join(f"damaged: {error}" for split in splits.values()
-                   for error in split["damaged"].values())
+  return "\n".join(f"{title}: {error}" for title, key in (
+      ("damaged", "damaged"), ("not read", "not_read"))
+                   for split in splits.values() for error in split[key].values())

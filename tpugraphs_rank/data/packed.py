@@ -197,7 +197,7 @@ def pack_splits(collection: registry.Collection, parts: Sequence[Part], strict: 
   results = [result for job in jobs for result in _pack_job(collection, job, strict, engine)]
   for result in results:
     if result.failed and not result.graphs:
-      raise result.failed[0].error
+      raise work.nothing_left([failure for one in results for failure in one.failed])
   return results
 
 

@@ -65,6 +65,8 @@ def complete(run_dir: files.PathLike, data_root: str | None = None) -> bool:
     if evidence == stored:
       return False
     evidence_files.write(directory, evidence)
+  except errors.OutOfMemoryError:
+    raise
   except errors.TpuGraphsRankError as error:
     _logger.warning("%s stays without a calibration: %s", directory, error)
     return False

@@ -20,12 +20,15 @@ import tensorflow as tf
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import termination
+from tpugraphs_rank.training import rendezvous
 
 _logger = logging.getLogger(__name__)
 
 VARIABLE = "TF_CONFIG"
 _MOST_DEVICES = 1024
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
+_ENDS = ("interrupted; the run up to its last checkpoint is kept; the same command for all "
+         "processes resumes")
 # What TensorFlow raises where another process has ended or cannot be reached.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
          tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError,
@@ -199,14 +202,13 @@ class Distribution:
 
   @contextlib.contextmanager
   def together(self) -> Iterator[None]:
-    """The training itself. Raises a TrainingError where another process ends or is not reached.
+    """Whatever processes do together. Raises a TrainingError where another one ends.
 
     With several processes, Ctrl-C and SIGTERM end this one at once: it may wait for another one
     inside of TensorFlow, where Python handles no signals.
     """
-    ends = (contextlib.nullcontext() if self._processes == 1 else termination.signals_end_with(
-        "interrupted; the run up to its last checkpoint is kept; the same command for all "
-        "processes resumes"))
+    ends = (contextlib.nullcontext() if self._processes == 1
+            else termination.signals_end_with(_ENDS))
     try:
       with ends:
         yield
@@ -224,7 +226,7 @@ ALONE = Distribution()
 
 
 def start(choice: Choice) -> Distribution:
-  """Prepares the devices. With several processes, waits for all of them.
+  """Prepares the devices. With several processes, waits for all of them, see `rendezvous`.
 
   It must come before TensorFlow's first operation in this process.
 
@@ -263,12 +265,11 @@ def _workers(choice: Choice) -> Distribution:
   os.environ[VARIABLE] = json.dumps({
       "cluster": {"worker": list(choice.workers)},
       "task": {"type": "worker", "index": choice.worker}})
-  _logger.info("process %d of %d at %s: waiting for the others", choice.worker + 1,
-               len(choice.workers), address)
   try:
-    with termination.signals_end_at_once():
+    with rendezvous.meeting(choice.workers, choice.worker):
       strategy = tf.distribute.MultiWorkerMirroredStrategy()
-      result = Distribution(strategy, len(choice.workers), choice.worker)
+    result = Distribution(strategy, len(choice.workers), choice.worker)
+    with termination.signals_end_with(_ENDS):
       result.wait()
   except RuntimeError as error:
     raise errors.ConfigError(
@@ -276,9 +277,9 @@ def _workers(choice: Choice) -> Distribution:
         f"operation ({str(error).splitlines()[0]})") from None
   except _LOST as error:
     raise errors.TrainingError(
-        f"the {len(choice.workers)} processes cannot reach one another, or {address} is in use"
-        f"{_reason(error)}; check --workers, and start all processes"
-    ) from None
+        f"the {len(choice.workers)} processes cannot reach one another, one of them has ended, or "
+        f"{address} is in use{_reason(error)}; check --workers, and run the same command for all "
+        "of them again") from None
   return result
 
 

@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
+import logging
 import pathlib
+import pickle
+import tempfile
 from typing import NamedTuple
 import zipfile
 
@@ -20,6 +23,8 @@ from tpugraphs_rank.data import headers
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import tile_prior
+
+_logger = logging.getLogger(__name__)
 
 # Limits of the graphs that are scored together: number, and bytes of their arrays. Larger graphs
 # are scored alone, so that several processes have the same amount of work.
@@ -115,7 +120,7 @@ def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike |
             collection.name, collection.kind, scored.name, scored.scores))
         unseen.append(scored.unseen)
     if failed and not rows:
-      raise failed[0].error
+      raise work.nothing_left(failed)
     run.report(unseen)
     submission.write(part, rows)
   return Prediction(scores_path, part, tuple(rows), tuple(failed))
@@ -140,16 +145,72 @@ def _outcomes(run: run_lib.Run, split: collections.Split, order: Sequence[int],
   """The path and the outcome of each graph, in the given order."""
   # Each process receives the collection, so it leaves out the list of files, which may be long.
   collection = dataclasses.replace(split.collection, files=None)
-  groups = [collections.Split(collection, split.split, [split.paths[index] for index in members],
-                              None if split.packs is None else [
-                                  split.packs[index] for index in members])
-            for members in _groups(split, order)]
+  whole = collections.Split(collection, split.split, split.paths, split.packs)
+  groups = [_part(whole, members) for members in _groups(split, order)]
   task = _Score.with_run(run)
-  for group, outcome in zip(groups, engine.map(task, groups, _bytes_of)):
-    if outcome.error is not None:
-      yield from ((path, work.Outcome(error=outcome.error)) for path in group.paths)
-    else:
-      yield from zip(group.paths, outcome.get())
+  outcomes = zip(groups, engine.map(task, groups, _bytes_of))
+  for group, outcome in outcomes:
+    if outcome.error is None or len(group) == 1:
+      yield from zip(group.paths, _of_graphs(group, outcome))
+      continue
+    # One graph has ended the worker, or the task: the others of its group are scored without it.
+    # All following scores are kept in a file until then, because this needs further pipelines.
+    with tempfile.TemporaryFile() as kept:
+      lost = [(group, outcome)]
+      for later, outcome in outcomes:
+        is_lost = outcome.error is not None and len(later) > 1
+        if is_lost:
+          lost.append((later, outcome))
+        pickle.dump(None if is_lost else outcome, kept)
+      again = _again(task, [group for group, _ in lost], engine)
+      kept.seek(0)
+      yield from zip(group.paths, next(again))
+      for later in groups[groups.index(group) + 1:]:
+        stored = pickle.load(kept)
+        yield from zip(later.paths, next(again) if stored is None else _of_graphs(later, stored))
+    return
+
+
+def _of_graphs(group: collections.Split, outcome: "work.Outcome[list[work.Outcome[_Scored]]]"
+               ) -> "list[work.Outcome[_Scored]]":
+  """The outcome of each graph of a group."""
+  if outcome.error is None:
+    return outcome.get()
+  return [work.Outcome(error=outcome.error)] * len(group)
+
+
+def _again(task: "_Score", groups: Sequence[collections.Split], engine: work.Engine
+           ) -> "Iterator[list[work.Outcome[_Scored]]]":
+  """The outcomes of groups whose worker or task has failed: only the graph that causes it is lost.
+
+  Graphs are tried one by one. Those that do not fail are scored together again, as if the others
+  had been damaged: how graphs are grouped decides how scores are rounded.
+  """
+  _logger.warning("%d graphs were scored by workers that failed; they are scored one by one",
+                  sum(map(len, groups)))
+  single = [_part(group, [index]) for group in groups for index in range(len(group))]
+  tried = [_of_graphs(one, outcome)[0]
+           for one, outcome in zip(single, engine.map(task, single, _bytes_of))]
+  by_group = []
+  for group in groups:
+    by_group.append(tried[:len(group)])
+    del tried[:len(group)]
+  sound = [[index for index, outcome in enumerate(outcomes) if outcome.error is None]
+           for outcomes in by_group]
+  together = [_part(group, members) for group, members in zip(groups, sound) if len(members) > 1]
+  joint = engine.map(task, together, _bytes_of)
+  for outcomes, members in zip(by_group, sound):
+    scored = next(joint) if len(members) > 1 else work.Outcome()
+    if scored.value is not None:
+      for index, outcome in zip(members, scored.value):
+        outcomes[index] = outcome
+    yield outcomes
+
+
+def _part(group: collections.Split, members: Sequence[int]) -> collections.Split:
+  return collections.Split(
+      group.collection, group.split, [group.paths[index] for index in members],
+      None if group.packs is None else [group.packs[index] for index in members])
 
 
 def _groups(split: collections.Split, order: Sequence[int]) -> list[list[int]]:

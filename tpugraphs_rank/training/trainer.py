@@ -108,6 +108,11 @@ class Trainer:
     self.distribution = distribution_lib.start(devices or distribution_lib.Choice())
     self.config = config
     self.collection = registry.get_collection(config.data.collection)
+    with self.distribution.together():
+      self._set_up()
+
+  def _set_up(self) -> None:
+    config = self.config
     data = training_data.load(config, self.collection)
     self.counts, self.normalizer = data.counts, data.normalizer
     self.train_graphs, self.valid_graphs = data.train, data.valid
@@ -203,8 +208,9 @@ class Trainer:
 
   def one_step(self) -> dict[str, float]:
     """Runs the first training step, and returns its loss and gradient norm."""
-    outcome = self.stepper.train(
-        next(iter(self._dataset(range(1, 2)))))
+    with self.distribution.together():
+      outcome = self.stepper.train(next(iter(self._dataset(range(1, 2)))))
+      self.distribution.wait()  # A process that ends early would disturb the others.
     return {key: float(outcome[key]) for key in ("loss", "gradient_norm")}
 
   def train(self, run_dir: files.PathLike, stop_after: int | None = None, wait: bool = False

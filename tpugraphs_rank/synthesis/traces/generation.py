@@ -128,6 +128,8 @@ def _finished(path: pathlib.Path, about: Mapping[str, Any]) -> dags_lib.Dags | N
     return None
   try:
     chunk = dags_lib.load(path)
+  except errors.OutOfMemoryError:
+    raise
   except errors.TpuGraphsRankError:
     return None
   return chunk if chunk.provenance.get("request") == about else None
