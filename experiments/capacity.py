@@ -198,7 +198,7 @@ def _efficiency(measured: dict[str, Any]) -> float:
 
 
 def check(scaling: dict[str, Any]) -> list[dict[str, Any]]:
-  """The model's seconds of each case in results/scaling.json, beside the measured ones.
+  """The planned and the measured seconds of each case in results/scaling.json.
 
   Args:
     scaling: results/scaling.json. Its costs are from programs of other sizes, on the same machine.
