@@ -1,6 +1,6 @@
 """Networks that are built for weights of a file do not become larger than those weights.
 
-The settings beside the weights state the sizes of the networks. A few digits there can ask for
+The settings of the file state the sizes of the networks. A few digits there can ask for
 thousands of millions of weights, which the file does not hold.
 """
 
