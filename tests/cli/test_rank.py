@@ -48,8 +48,9 @@ def loaded():
   """Keeps loaded runs: loading one again would trace its model again, which takes seconds."""
   load = functools.cache(run_lib.load_run)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(run_lib, "load_run", lambda path, strict=False, prior="analytic": load(
-        str(path), strict, prior))
+    patch.setattr(
+        run_lib, "load_run", lambda path, strict=False, prior="analytic", trust_plugins=False: load(
+            str(path), strict, prior, trust_plugins))
     yield
 
 

@@ -41,7 +41,7 @@ def test_training_then_another_run_into_the_same_folder(tiny, tmp_path):
   assert refused.returncode == 1 and refused.stdout == ""
   assert refused.stderr.splitlines()[0] == (
       f"error: {run_dir} was written with other settings:")
-  assert "  training.seed: stored 0, requested 4" in refused.stderr.splitlines()
+  assert "    training.seed: stored 0, requested 4" in refused.stderr.splitlines()
   assert before == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
 

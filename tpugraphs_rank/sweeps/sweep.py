@@ -196,34 +196,48 @@ def _next(folder: pathlib.Path, study: optuna.Study, space: space_lib.Space, set
           ) -> Iterator[optuna.Trial | None]:
   """A trial for this process, whose folder is locked in the block; None: there is nothing to do."""
   with contextlib.ExitStack() as stack:
-    def lock(number: int) -> bool:
-      try:
-        stack.enter_context(folder_locks.hold(_folder(folder, number)))
-      except errors.RunDirectoryError:
-        return False
-      return True
+    # One process at a time, because a trial that another one begins is not locked at once.
+    with folder_locks.hold(folder / "trials", wait=True):
+      trial = _choose(folder, study, space, settings, stack)
+    yield trial
 
-    for frozen in study.get_trials(states=[_State.RUNNING]):
-      if lock(frozen.number):
-        # Whoever held the lock until now may have finished the trial.
-        if study.get_trials(deepcopy=False)[frozen.number].state == _State.RUNNING:
-          _logger.info("resuming trial %d", frozen.number)
-          # Optuna has no public function to continue a trial.
-          yield optuna.trial.Trial(study, frozen._trial_id)
-          return
-        stack.close()
-    while True:
-      begun = [one for one in study.get_trials(deepcopy=False) if one.state != _State.WAITING]
-      if len(begun) >= settings.trials:
-        yield None
-        return
-      # A seed for each trial: a resumed sweep draws what an uninterrupted one would.
-      seed = np.random.SeedSequence([settings.seed, len(begun)]).generate_state(1)[0]
-      study.sampler = optuna.samplers.TPESampler(seed=int(seed))
-      trial = study.ask(space.distributions)
-      if lock(trial.number):
-        yield trial
-        return
+
+def _choose(folder: pathlib.Path, study: optuna.Study, space: space_lib.Space, settings: Settings,
+            stack: contextlib.ExitStack) -> optuna.Trial | None:
+  """A trial of a process that was killed, or a new one; its lock belongs to the stack."""
+  def lock(number: int) -> bool:
+    try:
+      stack.enter_context(folder_locks.hold(_folder(folder, number)))
+    except errors.RunDirectoryError:
+      return False
+    return True
+
+  for frozen in study.get_trials(states=[_State.RUNNING]):
+    if lock(frozen.number):
+      # Whoever held the lock until now may have finished the trial.
+      if study.get_trials(deepcopy=False)[frozen.number].state == _State.RUNNING:
+        _logger.info("resuming trial %d", frozen.number)
+        _seed(study, settings, frozen.number)
+        # Optuna has no public function to continue a trial.
+        trial = optuna.trial.Trial(study, frozen._trial_id)
+        for name, distribution in space.distributions.items():
+          trial._suggest(name, distribution)  # The killed process may not have come to all.
+        return trial
+      stack.close()
+  while True:
+    begun = [one for one in study.get_trials(deepcopy=False) if one.state != _State.WAITING]
+    if len(begun) >= settings.trials:
+      return None
+    _seed(study, settings, len(begun))
+    trial = study.ask(space.distributions)
+    if lock(trial.number):
+      return trial
+
+
+def _seed(study: optuna.Study, settings: Settings, number: int) -> None:
+  """Gives each trial a seed of its own: a resumed sweep draws what an uninterrupted one would."""
+  seed = np.random.SeedSequence([settings.seed, number]).generate_state(1)[0]
+  study.sampler = optuna.samplers.TPESampler(seed=int(seed))
 
 
 def _folder(folder: pathlib.Path, number: int) -> pathlib.Path:
