@@ -43,6 +43,7 @@ def fixture_copied(begun, tmp_path):
   return config, shutil.copytree(run, tmp_path / "run")
 
 
+@pytest.mark.slow  # The soak kills `layerdag train` and compares, too.
 def test_a_resumed_run_equals_an_uninterrupted_one(copied, tmp_path):
   config, run = copied
   whole = training.Trainer(config).train(tmp_path / "whole")
