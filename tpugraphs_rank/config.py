@@ -144,6 +144,7 @@ def _prepared(cls: type[ConfigT], values: Mapping[str, Any], source: str, base: 
     values = prepare(values, file)
   return _build(cls, values, source, "", base)
 
+
 def _build(cls: Any, values: Any, source: str, prefix: str, base: Any) -> Any:
   if not isinstance(values, Mapping):
     raise errors.ConfigError(

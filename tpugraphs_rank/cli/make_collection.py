@@ -225,8 +225,8 @@ def _check_name(name: str) -> None:
   """Raises DataError if a descriptor cannot hold the name of a file."""
   if not registry.is_name(name):
     raise errors.DataError(
-        f"the name {escaping.quoted(name)} is longer than 255 characters, or has some that cannot "
-        "be printed; rename the file")
+        f"the name {escaping.quoted(name)} is longer than {registry.LONGEST_NAME} characters, or "
+        "has some that cannot be printed; rename the file")
 
 
 def _checked(path: pathlib.Path, kind: str) -> graphs_lib.ConfiguredGraph:

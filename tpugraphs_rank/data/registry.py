@@ -24,7 +24,7 @@ HLO_STAGES = ("before_optimization", "after_optimization")
 # The only split of a collection that is not divided by program.
 WHOLE = "all"
 # Of collections, files and families, in characters.
-_LONGEST_NAME = 255
+LONGEST_NAME = 255
 _LONGEST_ADDRESS = 2048
 
 _BUNDLED = pathlib.Path(__file__).resolve().parent.parent / "bundled"
@@ -260,7 +260,7 @@ def read_descriptor(path: files_lib.PathLike) -> Collection:
 
 def is_name(text: str) -> bool:
   """Whether a descriptor may hold this name, of a file for instance."""
-  return len(text) <= _LONGEST_NAME and text.isprintable()
+  return len(text) <= LONGEST_NAME and text.isprintable()
 
 
 def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
@@ -310,7 +310,7 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
   checks = (
       ("kind", values["kind"] in ("tile", "layout"), "'tile' or 'layout'"),
       ("name", name(values["name"]) and values["name"].startswith(f"{values['kind']}:"),
-       f"{escaping.shown(str(values['kind']))}:<source> of at most {_LONGEST_NAME} characters"),
+       f"{escaping.shown(str(values['kind']))}:<source> of at most {LONGEST_NAME} characters"),
       ("splits", table(values["splits"], count) and splits and
        (set(splits) <= set(SPLITS) or set(splits) == {WHOLE}),
        "an object from train, valid, test (or all alone) to a number of graphs or null"),
@@ -329,7 +329,7 @@ def collection_from_dict(values: Any, folder: pathlib.Path) -> Collection:
        "0 or -1"),
       ("hlo_stage", values.get("hlo_stage", HLO_STAGES[0]) in HLO_STAGES,
        " or ".join(map(repr, HLO_STAGES))),
-      *((key, name(values.get(key, "")), f"a string of at most {_LONGEST_NAME} printed characters")
+      *((key, name(values.get(key, "")), f"a string of at most {LONGEST_NAME} printed characters")
         for key in ("target", "metric")),
       *((key, text(values.get(key, "")), "a string")
         for key in ("description", "citation")),

@@ -42,6 +42,7 @@ from tpugraphs_rank import folder_locks
 from tpugraphs_rank import folder_settings
 from tpugraphs_rank import partials
 from tpugraphs_rank import run_config
+from tpugraphs_rank.data import registry
 
 # States of a run.
 FINISHED = "finished"  # All epochs are done.
@@ -57,7 +58,6 @@ _BUNDLED_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "bundled" / "mod
 
 # Keys of config.json's `about` and of status.json, with the types of their values.
 _TEXTS = frozenset({"collection", "kind", "target", "hlo_stage"})
-_LONGEST_TEXT = 255  # As in descriptors of collections.
 _COUNTS = frozenset({"epoch", "step", "best_epoch"})
 
 _PACKAGES = ("tensorflow", "tensorflow-gnn", "tensorflow-ranking", "numpy", "scipy", "pandas",
@@ -220,11 +220,10 @@ class RunDirectory:
     about = self._stored().get("about")
     about = about if isinstance(about, dict) else {}
     for key, value in about.items():
-      if key in _TEXTS and not (isinstance(value, str) and value.isprintable()
-                                and len(value) <= _LONGEST_TEXT):
+      if key in _TEXTS and not (isinstance(value, str) and registry.is_name(value)):
         raise errors.RunDirectoryError(
             f"{self / 'config.json'}: about.{key} is {escaping.value(value)}; expected a string of "
-            f"at most {_LONGEST_TEXT} printed characters: the run directory is damaged")
+            f"at most {registry.LONGEST_NAME} printed characters: the run directory is damaged")
     types = about.get("element_types", [])
     if not isinstance(types, list) or not all(
         isinstance(name, str) and name.isprintable() for name in types):

@@ -275,9 +275,7 @@ class Trainer:
     state = loop.run(
         lambda on_step: self._run_epoch(directory, loop, lists, on_step),
         lambda: self._final_state(progress), stop_after, ("loss", f"valid_{metric}"))
-    if state == run_directory.INTERRUPTED:
-      loop.write_status(state, **self._figures(progress))
-    else:
+    if state != run_directory.INTERRUPTED:
       files.write_json(directory / "metrics.json", {
           "split": "valid", "epoch": progress.best_epoch, "metrics": progress.best_metrics})
       _logger.info("%s after epoch %d; best epoch %d: %s", state, progress.epoch,
@@ -285,8 +283,8 @@ class Trainer:
                        f"{name} {_shown(value)}" for name, value in progress.best_metrics.items()))
       with loop.noting_interrupts():
         extras.fit(directory, self.config, self.collection, self.train_graphs, self.valid_graphs)
-      # Last, because a run in this state is complete.
-      loop.write_status(state, **self._figures(progress))
+    # Last, because a finished run is complete.
+    loop.write_status(state, **self._figures(progress))
     self.distribution.wait()  # A process that ends early would disturb the others.
     return Result(directory, state, progress.epoch, progress.best_epoch, progress.best_metrics)
 

@@ -6,14 +6,15 @@ The new collection holds the graphs of both. Those of the earlier one keep their
 
 from collections.abc import Iterable, Sequence
 import dataclasses
-import pathlib
 from typing import Any
 
 import tqdm
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import json_shapes
+from tpugraphs_rank.collect.common import gates
 from tpugraphs_rank.collect.common import graph_files
+from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import registry
 
 # What `measurement.json` says about how the graphs of one measurement were measured.
@@ -45,6 +46,19 @@ class Earlier:
       raise errors.DataError(
           f"{both[0]} is in the collection that is extended and was measured again "
           f"({len(both)} such); choose other --families, or leave out --extend")
+
+  def add_to(self, graphs: dict[str, graph_files.Arrays], qualities: dict[str, gates.Quality],
+             limits: gates.Limits) -> None:
+    """Adds the graphs, and their qualities, to those of the new measurement.
+
+    Args:
+      graphs: stem -> arrays.
+      qualities: stem -> quality.
+      limits: the gates.
+    """
+    graphs.update(self.graphs)
+    qualities.update({stem: gates.assess(arrays["config_runtime_passes"], limits)
+                      for stem, arrays in self.graphs.items()})
 
   def processors(self, latest: str) -> str:
     """The processors of all measurements, for the descriptor's target."""
@@ -82,8 +96,7 @@ def read(name: str, kind: str, keys: Sequence[str]) -> Earlier:
   if collection.kind != kind:
     raise errors.DataError(
         f"--extend {name} is a collection of kind {collection.kind}; expected one of kind {kind}")
-  folder = collection.location()
-  path = (collection.folder or folder) / "measurement.json"
+  path = (collection.folder or collection.location()) / "measurement.json"
   if not path.is_file():
     raise errors.DataError(
         f"--extend {name}: there is no {path}; expected a collection that `tpugraphs-rank collect` "
@@ -95,7 +108,7 @@ def read(name: str, kind: str, keys: Sequence[str]) -> Earlier:
   graphs: dict[str, graph_files.Arrays] = {}
   splits: dict[str, str] = {}
   paths = [(split, file) for split in collection.splits
-           for file in _files(collection, folder, split)]
+           for file in collections.load_collection(collection, split).paths]
   for split, file in tqdm.tqdm(paths, disable=None, desc="read earlier", unit="file"):
     graphs[file.stem] = graph_files.read(file, keys)
     splits[file.stem] = split
@@ -104,10 +117,3 @@ def read(name: str, kind: str, keys: Sequence[str]) -> Earlier:
   latest = {key: measurement[key] for key in _DESCRIPTION if key in measurement}
   latest[MEASURED] = measurement.get(MEASURED, sorted(set(graphs) - elsewhere))
   return Earlier(graphs, splits, (latest, *older))
-
-
-def _files(collection: registry.Collection, folder: pathlib.Path, split: str
-           ) -> list[pathlib.Path]:
-  if collection.files is not None:
-    return [folder / name for name in collection.files[split]]
-  return sorted((folder / split).glob("*.npz"))

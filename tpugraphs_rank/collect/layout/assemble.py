@@ -127,10 +127,8 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   drawn = _kinds(report, programs, measured)
   seconds = round(sum(sum(report["programs"][stem]["seconds"]) for stem in programs)
                   / sum(qualities[stem].configurations for stem in programs), 3)
-  programs.update(earlier.graphs)
+  earlier.add_to(programs, qualities, gates.LAYOUT)
   kept = sorted([*measured, *earlier.graphs])
-  qualities.update({stem: gates.assess(arrays["config_runtime_passes"], gates.LAYOUT)
-                    for stem, arrays in earlier.graphs.items()})
   check_graphs({stem: programs[stem] for stem in kept})
   definitions = {stem: catalogue.parse_stem(stem).definition for stem in programs}
   graph_files.write_splits(output / "npz", programs,

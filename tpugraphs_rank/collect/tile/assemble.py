@@ -80,10 +80,8 @@ def assemble(collected: pathlib.Path, npz: pathlib.Path, output: pathlib.Path, n
   all_measured = _summary(sorted(qualities), kernels, qualities)
   families = gates.count_by_family(
       (geometry.parse_stem(stem).family, qualities[stem]) for stem in sorted(qualities))
-  kernels.update(earlier.graphs)
+  earlier.add_to(kernels, qualities, gates.TILE)
   kept = sorted([*measured, *earlier.graphs])
-  qualities.update({stem: gates.assess(arrays["config_runtime_passes"], gates.TILE)
-                    for stem, arrays in earlier.graphs.items()})
   hashes = {stem: twins.graph_hash(kernels[stem]["node_opcode"], kernels[stem]["edge_index"],
                                    kernels[stem]["node_feat"]) for stem in kept}
   assigned = splits.split(hashes, catalogue.UNSEEN_GROUPS, seed, earlier.splits)

@@ -150,21 +150,20 @@ class Trainer:
 
     state = loop.run(epoch, self._final_state, stop_after, tuple(
         f"valid_{name}" for name in self.generator.modules))
-    over = state != run_directory.INTERRUPTED
-    loop.save(run_directory.TRAINING if over else state, **figures())
+    loop.save(run_directory.TRAINING, **figures())
     metrics: dict[str, float] = {}
     for name, value in progress.best.items():
       metrics.update({f"valid_{name}": value, f"best_epoch_{name}": progress.best_epoch[name]})
-    if over:
+    if state != run_directory.INTERRUPTED:
       files.write_json(directory / "metrics.json", {"split": "valid", "metrics": metrics})
       with loop.noting_interrupts():
         fitter.keep_best()
         calibration.calibrate_as_configured(self.generator, self.train_graphs)
         model.LayerDAG(self.config, self.generator).save(directory / "model.npz")
-      # Last, because a run in this state is complete.
-      loop.write_status(state, **figures())
       _logger.info("%s after epoch %d: %s", state, progress.epoch, ", ".join(
           f"{name} {value:.4g}" for name, value in metrics.items()))
+    # Last, because a finished run is complete.
+    loop.write_status(state, **figures())
     return Result(state, progress.epoch, metrics)
 
   def _final_state(self) -> str | None:

@@ -83,33 +83,8 @@ def blocked(kernel: geometry.Kernel,
     initial: initial value of the accumulator.
     prepare: operands -> operands, once before the loop (padding).
   """
-  output_axes, reduction_axes = kernel.output_axes, kernel.reduction_axes
-  dtype = DTYPES[kernel.dtype]
-
-  def tiled(tile: geometry.Tile) -> Callable[..., jax.Array]:
-    reductions = blocks(reduction_axes, tile.reduction)
-
-    def program(*operands: jax.Array) -> jax.Array:
-      if prepare is not None:
-        operands = prepare(*operands)
-
-      def block(index: Any, result: jax.Array) -> jax.Array:
-        at = unravel(index, output_axes, tile.output)
-
-        def reduce(number: Any, acc: jax.Array) -> jax.Array:
-          return step(acc, tile, at, unravel(number, reduction_axes, tile.reduction), *operands)
-
-        acc = jnp.full(tile.output, initial, accumulator(kernel.dtype))
-        if reduction_axes:
-          acc = lax.fori_loop(0, reductions, reduce, acc)
-        else:
-          acc = step(acc, tile, at, (), *operands)
-        return store(result, finish(acc, tile, at, *operands), at, dtype)
-
-      return loaded(lax.fori_loop(0, blocks(output_axes, tile.output), block, blank(kernel)),
-                    dtype)
-    return program
-  return tiled
+  start = lambda tile, at, *operands: jnp.full(tile.output, initial, accumulator(kernel.dtype))
+  return folded(kernel, start, step, finish, prepare=prepare)
 
 
 def draw(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> np.ndarray:
@@ -170,7 +145,7 @@ def folded(kernel: geometry.Kernel,
   """Like `blocked`, for kernels that carry more than a sum or skip reduction blocks.
 
   Args:
-    kernel: the kernel, with reduction axes.
+    kernel: the kernel. Without reduction axes, `step` runs once.
     start: (tile, output starts, *operands) -> the state before the first reduction block.
     step: (state, tile, output starts, reduction starts, *operands) -> state.
     finish: (state, tile, output starts, *operands) -> the finished block, of any type.
@@ -195,7 +170,11 @@ def folded(kernel: geometry.Kernel,
         def fold(number: Any, state: Any) -> Any:
           return step(state, tile, at, unravel(number, reduction_axes, tile.reduction), *operands)
 
-        state = lax.fori_loop(low, high, fold, start(tile, at, *operands))
+        state = start(tile, at, *operands)
+        if reduction_axes:
+          state = lax.fori_loop(low, high, fold, state)
+        else:
+          state = step(state, tile, at, (), *operands)
         return store(result, finish(state, tile, at, *operands), at, dtype)
 
       return loaded(lax.fori_loop(0, blocks(output_axes, tile.output), block, blank(kernel)),

@@ -84,41 +84,34 @@ def onehot_sum(kernel: geometry.Kernel) -> engine.TiledProgram:
       lambda rng: [engine.draw(rng, (updates, depth), kernel.dtype), _ids(rng, segments, updates)])
 
 
-def scatter_max(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """The largest of table[r, d] and of those updates[n, d] whose id is the row."""
+def into_table(kernel: geometry.Kernel) -> engine.TiledProgram:
+  """table[r, d] with updates[n, d] at the rows index[n].
+
+  `scatter_max` takes the largest of a row and its updates. `scatter_rows` replaces rows, and no row
+  occurs twice in the index.
+  """
   (rows, depth, updates), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
+  replaces = kernel.family == "scatter_rows"
+
+  def write(array, places, data, **options):
+    return (array.at[places].set if replaces else array.at[places].max)(data, **options)
+
+  def reference(table, ids, data):
+    return write(table, ids, data, unique_indices=replaces).astype(dtype)
 
   def step(acc, tile, at, red, table, ids, data):
     (tr, td), (tu,) = tile.output, tile.reduction
     places = _places(cut(ids, red, (tu,)), at[0], tr)
-    return acc.at[places].max(widen(cut(data, (red[0], at[1]), (tu, td))), mode="drop")
+    return write(acc, places, widen(cut(data, (red[0], at[1]), (tu, td))), mode="drop")
 
   def inputs(rng):
-    return [engine.draw(rng, (rows, depth), kernel.dtype), _ids(rng, rows, updates),
-            engine.draw(rng, (updates, depth), kernel.dtype)]
+    table = engine.draw(rng, (rows, depth), kernel.dtype)
+    ids = (rng.permutation(rows)[:updates].astype(np.int32) if replaces
+           else _ids(rng, rows, updates))
+    return [table, ids, engine.draw(rng, (updates, depth), kernel.dtype)]
 
   return engine.TiledProgram(
-      lambda table, ids, data: table.at[ids].max(data).astype(dtype),
-      engine.folded(kernel, lambda tile, at, table, *_: widen(cut(table, at, tile.output)), step,
-                    lambda acc, *_: acc), inputs)
-
-
-def scatter_rows(kernel: geometry.Kernel) -> engine.TiledProgram:
-  """table[r, d] with the rows at index[n] replaced by updates[n, d]; no row occurs twice."""
-  (rows, depth, updates), dtype = kernel.shape, engine.DTYPES[kernel.dtype]
-
-  def step(acc, tile, at, red, table, ids, data):
-    (tr, td), (tu,) = tile.output, tile.reduction
-    places = _places(cut(ids, red, (tu,)), at[0], tr)
-    return acc.at[places].set(widen(cut(data, (red[0], at[1]), (tu, td))), mode="drop")
-
-  def inputs(rng):
-    return [engine.draw(rng, (rows, depth), kernel.dtype),
-            rng.permutation(rows)[:updates].astype(np.int32),
-            engine.draw(rng, (updates, depth), kernel.dtype)]
-
-  return engine.TiledProgram(
-      lambda table, ids, data: table.at[ids].set(data, unique_indices=True).astype(dtype),
+      reference,
       engine.folded(kernel, lambda tile, at, table, *_: widen(cut(table, at, tile.output)), step,
                     lambda acc, *_: acc), inputs)
 
@@ -142,7 +135,6 @@ def scatter_columns(kernel: geometry.Kernel) -> engine.TiledProgram:
 BUILDERS = {
     **dict.fromkeys(("segment_sum", "segment_sum_sorted"), segment_sum),
     "onehot_sum": onehot_sum,
-    "scatter_max": scatter_max,
-    "scatter_rows": scatter_rows,
+    **dict.fromkeys(("scatter_max", "scatter_rows"), into_table),
     "scatter_columns": scatter_columns,
 }
