@@ -13,10 +13,11 @@ to --results.
 from collections.abc import Mapping, Sequence
 import concurrent.futures
 import json
+import os
 import pathlib
 import subprocess
 import sys
-import time
+import tempfile
 from typing import Any
 
 from absl import flags
@@ -43,23 +44,39 @@ VARIANTS: Mapping[str, dict[str, list[str]]] = {
     "no_critic": {"sample": ["--tries=1", "--critic_graphs="]},
 }
 _SPANS = ("node_spans", "edge_spans")
+# The distances to test graphs in the table, each followed by that of the training graphs.
+_DISTANCES = {
+    "wasserstein_layers": "Wasserstein distance of the number of layers",
+    "wasserstein_operands": "Wasserstein distance of the operands of a node",
+    "wasserstein_users": "Wasserstein distance of the users of a node",
+    "tv_opcode": "total variation of opcodes",
+    "tv_opcode_pairs": "total variation of opcodes of a node and its operand"}
 _NAMES = {
     "pearson_synthetic": "Pearson on real test graphs, surrogates trained on synthetic graphs only",
     "pearson_real": "the same, trained on real graphs",
     "pearson_shuffled": "the same, trained on synthetic graphs, labels shuffled",
-    "label_correlation": "correlation of requested and predicted labels",
+    "forest_pearson_synthetic": "Pearson on real test graphs, random forests trained on synthetic "
+                                "graphs only",
+    "forest_pearson_real": "the same, trained on real graphs",
+    "forest_pearson_shuffled": "the same, trained on synthetic graphs, labels shuffled",
+    "label_correlation": "correlation of requested labels with those that surrogates predict",
+    "forest_label_correlation": "the same, random forests",
     "arity_valid_nodes": "nodes with a number of operands that occurs in training",
     "arity_valid_graphs": "graphs with only such nodes",
-    "wasserstein_layers": "Wasserstein distance of the number of layers, to training graphs",
-    "tv_opcode": "total variation of opcodes, to training graphs",
+    **{key: text for name, title in _DISTANCES.items() for key, text in (
+        (f"{name}_to_test", f"{title}, to test graphs"),
+        (f"{name}_floor", "the same, training graphs to test graphs"))},
     "copies_of_training": "copies of training graphs, with 10 nodes or more",
     "distinct": "distinct graphs / graphs, with 10 nodes or more",
     "graphs_per_cpu_second": "graphs per CPU second, including tracing",
-    "train_minutes": "minutes of training, one core of a busy machine"}
-_WHOLE = ("graphs_per_cpu_second", "train_minutes")
+    "graphs_per_cpu_second_with_critic": "graphs per CPU second, including the critic's training",
+    "train_cpu_minutes": "CPU minutes of the generator's training"}
+# Decimals of the figures that have fewer than three.
+_DECIMALS = {"graphs_per_cpu_second": 0, "graphs_per_cpu_second_with_critic": 0,
+             "train_cpu_minutes": 1}
 # Figures that are kept of the evaluation of each split.
-_KEPT = (*_NAMES, "spearman_synthetic", "spearman_real", "mae_synthetic", "mae_real",
-         "two_sample_auc", "floor", "surrogates", "real")
+_KEPT = (*_NAMES, *_DISTANCES, "spearman_synthetic", "spearman_real", "mae_synthetic", "mae_real",
+         "two_sample_auc", "floor", "surrogates", "forests", "real")
 
 
 def define_flags() -> None:
@@ -89,12 +106,16 @@ def define_flags() -> None:
 
 def case(folder: pathlib.Path, parts: Mapping[str, pathlib.Path], variant: str,
          values: flags.FlagValues) -> dict[str, Any]:
-  """One variant on one split: the result of `layerdag evaluate`, and the time of training."""
+  """One variant on one split: the result of `layerdag evaluate`, and the CPU time of training.
+
+  The distances in the table are at the top level: NAME_to_test and, for the training graphs,
+  NAME_floor.
+  """
   change = VARIANTS[variant]
   # Variants that change only the sampling use the networks of the main recipe.
   run = folder / (variant if change.get("train") else MAIN) / "run"
   generated, report = folder / variant / "synthetic.npz", folder / variant / "report"
-  timing = run.parent / "train_seconds.json"
+  timing = run.parent / "train_cpu_seconds.json"
   if not (run / "model.npz").exists():
     seconds = _command("train", "--config", values.config, "--graphs", parts["train"],
                        "--valid_graphs", parts["valid"], "--run_dir", run,
@@ -113,20 +134,34 @@ def case(folder: pathlib.Path, parts: Mapping[str, pathlib.Path], variant: str,
              "--synthetic", generated, "--output", report, "--seeds", values.seeds,
              "--max_epochs", values.max_epochs)
   results = files.read_json(report / "results.json")
-  results["train_minutes"] = files.read_json(timing) / 60 if timing.exists() else None
+  results["train_cpu_minutes"] = files.read_json(timing) / 60 if timing.exists() else None
+  for distance in _DISTANCES:
+    results[f"{distance}_to_test"] = float(np.mean(
+        [sample["to_test"][distance] for sample in results["samples"]]))
+    results[f"{distance}_floor"] = results["floor"]["test_to_training"][distance]
   return results
 
 
 def _command(name: str, *arguments: Any) -> float:
-  """Runs `tpugraphs-rank layerdag NAME` in a separate process; returns the seconds that it took."""
-  started = time.monotonic()
-  done = subprocess.run(
-      [sys.executable, "-m", "tpugraphs_rank.cli", "layerdag", name, *map(str, arguments)],
-      capture_output=True, text=True, stdin=subprocess.DEVNULL)
-  if done.returncode:
-    tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
-    raise errors.TrainingError(f"layerdag {name} failed (exit status {done.returncode}):\n{tail}")
-  return time.monotonic() - started
+  """Runs `tpugraphs-rank layerdag NAME` in a separate process; returns its CPU seconds.
+
+  They include all threads and, unlike the time of a clock, hardly depend on what else the machine
+  does.
+  """
+  with tempfile.TemporaryFile() as output:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tpugraphs_rank.cli", "layerdag", name, *map(str, arguments)],
+        stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    # Several commands may run at the same time: only this call gives the usage of one.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    output.seek(0)
+    text = output.read().decode(errors="replace")
+  if process.returncode:
+    tail = "\n".join(text.strip().splitlines()[-8:])
+    raise errors.TrainingError(
+        f"layerdag {name} failed (exit status {process.returncode}):\n{tail}")
+  return usage.ru_utime + usage.ru_stime
 
 
 def joined(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -135,8 +170,10 @@ def joined(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   for key, value in cases[0].items():
     numbers: list[Any] = [one.get(key) for one in cases]
     if isinstance(value, dict) and set(value) == {"mean", "sd", "n"}:
-      name = key.rpartition("_")
-      entries = [entry[name[0]] for one in cases for entry in one["surrogates"][name[2]]]
+      forest = key.startswith("forest_")
+      measure, _, source = key.removeprefix("forest_").rpartition("_")
+      entries = [entry[measure] for one in cases
+                 for entry in one["forests" if forest else "surrogates"][source]]
       result[key] = {"mean": float(np.mean(entries)), "sd": float(np.std(entries, ddof=1)),
                      "n": len(entries)}
     elif all(isinstance(number, (int, float)) for number in numbers):
@@ -153,7 +190,7 @@ def markdown(variants: Mapping[str, Mapping[str, Any]]) -> str:
 def _cell(name: str, value: Any) -> str:
   if isinstance(value, dict):
     return f"{value['mean']:.3f} ± {value['sd']:.3f}"
-  return "-" if value is None else f"{value:.{0 if name in _WHOLE else 3}f}"
+  return "-" if value is None else f"{value:.{_DECIMALS.get(name, 3)}f}"
 
 
 def readme_table(results: Mapping[str, Any]) -> str:

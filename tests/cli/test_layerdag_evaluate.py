@@ -29,7 +29,8 @@ def test_a_report(tmp_path):
     assert (tmp_path / "report" / name).stat().st_size > 1000
   results = json.loads((tmp_path / "results" / "synthetic.json").read_text(encoding="utf-8"))
   assert results == json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
-  for name in ("pearson_synthetic", "pearson_real", "pearson_shuffled"):
+  for name in ("pearson_synthetic", "pearson_real", "pearson_shuffled", "forest_pearson_synthetic",
+               "forest_pearson_real", "forest_pearson_shuffled"):
     assert set(results[name]) == {"mean", "sd", "n"}
   for name in ("arity_valid_nodes", "arity_valid_graphs", "wasserstein_layers", "tv_opcode",
                "label_correlation", "copies_of_training", "commit", "packages", "processor"):

@@ -21,10 +21,16 @@ from tpugraphs_rank.synthesis.dags import dags as dags_lib
 
 def _division(synthetic, real, layers):
   summary = lambda values: {"mean": float(np.mean(values)), "sd": 0.0, "n": len(values)}
+  entries = lambda values: [{"pearson": value} for value in values]
+  distances = {name: layers for name in layerdag_study._DISTANCES}
   return {"pearson_synthetic": summary(synthetic), "pearson_real": summary(real),
+          "forest_pearson_synthetic": summary(real),
           "wasserstein_layers": layers, "tv_opcode": None, "label": "runtime",
-          "surrogates": {"synthetic": [{"pearson": value} for value in synthetic],
-                         "real": [{"pearson": value} for value in real]}}
+          "surrogates": {"synthetic": entries(synthetic), "real": entries(real)},
+          "forests": {"synthetic": entries(real)},
+          "samples": [{"to_test": {name: 2 * value for name, value in distances.items()}},
+                      {"to_test": {name: 4 * value for name, value in distances.items()}}],
+          "floor": {"test_to_training": distances}}
 
 
 def test_splits_are_combined_over_all_surrogates():
@@ -32,15 +38,18 @@ def test_splits_are_combined_over_all_surrogates():
   assert actual["pearson_synthetic"] == {
       "mean": pytest.approx(0.4), "sd": pytest.approx(np.std([0.2, 0.4, 0.6], ddof=1)), "n": 3}
   assert actual["pearson_real"]["mean"] == pytest.approx(0.6)
+  assert actual["forest_pearson_synthetic"]["mean"] == pytest.approx(0.6)
   assert actual["wasserstein_layers"] == 2.0
   assert "tv_opcode" not in actual and "label" not in actual
   table = layerdag_study.readme_table({
-      **actual, "variants_on_division_0": {"main": actual, "no_guidance": {"train_minutes": 5.3}}})
+      **actual, "variants_on_division_0": {
+          "main": actual, "no_guidance": {"train_cpu_minutes": 5.32}}})
   assert table.splitlines()[0] == "|  | all divisions | first division | no guidance |"
-  assert table.splitlines()[-1].endswith("| - | - | 5 |")
+  assert table.splitlines()[-1].endswith("| - | - | 5.3 |")
   text = layerdag_study.markdown({"main": actual, "other": {}})
   assert "| pearson_synthetic | 0.400 ± 0.200 | - |" in text
-  assert "| wasserstein_layers | 2.000 | - |" in text
+  assert "| wasserstein_layers_to_test | 3.000 | - |" in layerdag_study.markdown(
+      {"main": {"wasserstein_layers_to_test": 3.0}, "other": {}})
 
 
 @pytest.mark.slow
@@ -107,10 +116,22 @@ def test_the_study_runs_the_commands_and_keeps_their_results(tmp_path, monkeypat
   assert done.returncode == 0, done.stderr
   assert sorted(ran) == 3 * ["evaluate"] + 2 * ["graphs"] + 3 * ["sample"] + 2 * ["train"]
   results = json.loads((tmp_path / "results.json").read_text())
-  assert results["pearson_synthetic"]["n"] == 4 and results["train_minutes"] == 1.0
+  assert results["pearson_synthetic"]["n"] == 4 and results["train_cpu_minutes"] == 1.0
+  # The mean over two samples, and the distance of the training graphs.
+  assert results["wasserstein_users_to_test"] == 3.0 and results["wasserstein_users_floor"] == 1.0
   assert set(results["variants_on_division_0"]) == {"main", "no_guidance"}
   ran.clear()
   assert scripts.run("layerdag_study", *arguments).returncode == 0 and not ran
+
+
+def test_a_command_reports_its_cpu_time_and_its_failure(tmp_path):
+  seconds = layerdag_study._command("graphs", "--rule=balanced", "--count=2", "--nodes=20",
+                                    "--output", tmp_path / "graphs.npz")
+  assert (tmp_path / "graphs.npz").exists() and 0 < seconds < 600
+  message = r"layerdag graphs failed .exit status 1.:\n.*no file"
+  with pytest.raises(errors.TrainingError, match=message):
+    layerdag_study._command("graphs", "--graphs", tmp_path / "none.npz", "--output",
+                            tmp_path / "other.npz")
 
 
 def test_a_folder_is_tied_to_its_settings(tmp_path):

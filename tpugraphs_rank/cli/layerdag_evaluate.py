@@ -10,6 +10,11 @@ A single file of real graphs is divided like `tpugraphs-rank layerdag graphs --d
 training graphs, because the generator must not have seen the other two parts. Without --synthetic,
 the report compares real graphs with each other.
 
+Predictors of the label are trained on real graphs, on generated ones, and on generated ones with
+shuffled labels, and are tested on real graphs. There are two kinds: surrogates, which are networks
+as the critic of `layerdag sample` is, and random forests on counts of opcodes and of pairs of
+opcodes, which have nothing in common with it (`forest_...` in results.json).
+
 Writes report.md, results.json, distributions.png and graphs.png. The drawn graphs are not chosen by
 hand: they are evenly spaced in the order by number of nodes.
 """
@@ -34,8 +39,9 @@ def define_flags() -> None:
     flags.DEFINE_string(split, None, f"File of the real {split} graphs, instead of --real.")
   flags.DEFINE_list("synthetic", [], "Files of synthetic graphs. The figures of several files are "
                     "averaged.")
-  flags.DEFINE_string("label", None, "Label that the surrogates predict. By default the first.")
-  flags.DEFINE_integer("seeds", 3, "Surrogates of each kind, with seeds 0, 1, ...", lower_bound=1)
+  flags.DEFINE_string("label", None, "Label to predict. By default the first.")
+  flags.DEFINE_integer("seeds", 3, "Surrogates and forests of each kind, with seeds "
+                       "0, 1, ...", lower_bound=1)
   flags.DEFINE_integer("max_epochs", 150, "Maximum epochs of a surrogate.", lower_bound=1)
   flags.DEFINE_integer("threads", 1, "Threads of TensorFlow.", lower_bound=1)
   flags.DEFINE_integer("drawn", 6, "Graphs to draw from each set.", lower_bound=1)

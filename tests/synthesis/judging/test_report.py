@@ -10,6 +10,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
 from tpugraphs_rank.synthesis.dags import rules
 from tpugraphs_rank.synthesis.judging import drawings
+from tpugraphs_rank.synthesis.judging import forest
 from tpugraphs_rank.synthesis.judging import measures
 from tpugraphs_rank.synthesis.judging import report
 from tpugraphs_rank.synthesis.judging import surrogate
@@ -24,7 +25,8 @@ def _real(**changes):
 
 def test_figures_equal_those_of_the_measures():
   real = _real()
-  samples = [small_dags.graphs(30, 3).with_provenance({"graphs_per_cpu_second": 40.0}),
+  samples = [small_dags.graphs(30, 3).with_provenance({"graphs_per_cpu_second": 40.0,
+                                                       "critic_cpu_seconds": 0.75}),
              small_dags.graphs(30, 4, chance=0.2).with_provenance({"graphs_per_cpu_second": 20})]
   result = report.evaluate(real, samples, [0, 1], options=SMALL)
   json.dumps(result, allow_nan=False)
@@ -38,6 +40,8 @@ def test_figures_equal_those_of_the_measures():
   assert result["copies_of_training"] == mean(
       lambda one: measures.copies(one, real["train"])["copies_of_training"])
   assert result["graphs_per_cpu_second"] == 30
+  # 30 graphs in 0.75 s and as much for the critic; 30 in 1.5 s without a critic.
+  assert result["graphs_per_cpu_second_with_critic"] == pytest.approx((20 + 20) / 2)
   for name, count in (("real", 2), ("synthetic", 4), ("shuffled", 4)):
     entries = result["surrogates"][name]
     assert result[f"pearson_{name}"]["n"] == len(entries) == count
@@ -45,12 +49,23 @@ def test_figures_equal_those_of_the_measures():
         np.mean([entry["mae"] for entry in entries]))
   assert result["label_correlation"] == pytest.approx(
       np.mean([entry["pearson"] for entry in result["surrogates"]["requested"]]))
+  for name, count in (("real", 2), ("synthetic", 4), ("shuffled", 4)):
+    entries = result["forests"][name]
+    assert result[f"forest_spearman_{name}"]["n"] == len(entries) == count
+    assert result[f"forest_spearman_{name}"]["mean"] == pytest.approx(
+        np.mean([entry["spearman"] for entry in entries]))
+  forests = [forest.train(real["train"], real["valid"], seed) for seed in (0, 1)]
+  assert [entry["mae"] for entry in result["forests"]["real"]] == pytest.approx(
+      [np.abs(one.predict(real["test"]) - real["test"].label()).mean() for one in forests])
+  assert result["forest_pearson_ratio"] == pytest.approx(
+      result["forest_pearson_synthetic"]["mean"] / result["forest_pearson_real"]["mean"])
   assert result["floor"]["test_to_training"] == measures.distances(real["test"], real["train"])
   assert result["samples"][1]["to_test"] == measures.distances(samples[1], real["test"])
   page = report.markdown(result)
   for text in ("30, 30 synthetic graphs. Real graphs: 40 for training",
                "| Wasserstein, layer size | ", "n = 4",
-               "| total variation, opcode of consumer and operand | ", "and samples."):
+               "| total variation, opcode of consumer and operand | ", "and samples.",
+               "| random forest | synthetic graphs, labels shuffled | "):
     assert text in page, text
 
 
@@ -58,14 +73,17 @@ def test_without_samples_and_without_labels():
   result = report.evaluate(_real(), [], [0], options=SMALL)
   assert result["pearson_real"]["n"] == 1 and result["pearson_synthetic"]["n"] == 0
   assert result["pearson_synthetic"]["mean"] is None and result["label_correlation"] is None
+  assert result["forest_pearson_real"]["n"] == 1 and result["forest_pearson_ratio"] is None
   json.dumps(result, allow_nan=False)
   assert "No synthetic graphs" in report.markdown(result)
   sample = small_dags.graphs(20, 3)
   sample = sample.with_labels(np.zeros([20, 0]), ())
   result = report.evaluate(_real(), [sample], [0], options=SMALL)
   assert result["pearson_synthetic"] is None and result["surrogates"] == {}
-  assert result["graphs_per_cpu_second"] is None and result["wasserstein_layers"] > 0
-  assert "Surrogates" not in report.markdown(result)
+  assert result["forest_pearson_synthetic"] is None and result["forests"] == {}
+  assert result["graphs_per_cpu_second"] is None
+  assert result["graphs_per_cpu_second_with_critic"] is None and result["wasserstein_layers"] > 0
+  assert "Predictors" not in report.markdown(result)
 
 
 def test_twins_and_the_rule_are_reported():

@@ -1,4 +1,6 @@
-"""Surrogates trained on synthetic graphs only: the protocol and its split."""
+"""Predictors trained on synthetic graphs only: the protocol and its split."""
+
+import functools
 
 import numpy as np
 import pytest
@@ -6,11 +8,12 @@ import pytest
 from tests.synthesis import small_dags
 from tpugraphs_rank import errors
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.judging import forest as forest_lib
 from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 from tpugraphs_rank.synthesis.judging import synthetic_only
 
-SMALL = surrogate_lib.Options(layers=1, width=16, max_epochs=40, patience=40, batch_size=32,
-                              learning_rate=5e-3)
+SMALL = functools.partial(surrogate_lib.train, options=surrogate_lib.Options(
+    layers=1, width=16, max_epochs=40, patience=40, batch_size=32, learning_rate=5e-3))
 
 
 def _real():
@@ -19,7 +22,7 @@ def _real():
 
 
 def test_graphs_of_the_same_distribution_are_as_good_and_shuffled_labels_useless():
-  result = synthetic_only.evaluate(_real(), [small_dags.graphs(125, 3)], [4], options=SMALL)
+  result = synthetic_only.evaluate(_real(), [small_dags.graphs(125, 3)], [4], learn=SMALL)
   assert all(len(entries) == 1 for entries in result)
   mean = lambda entries: synthetic_only.summary(entries, "pearson")["mean"]
   assert mean(result.real) > 0.8 and mean(result.synthetic) > 0.8
@@ -29,26 +32,38 @@ def test_graphs_of_the_same_distribution_are_as_good_and_shuffled_labels_useless
   assert [entry["seed"] for entry in result.real] == [4]
 
 
-def test_synthetic_surrogates_see_no_real_graphs(monkeypatch):
+def test_forests_follow_the_same_protocol():
+  sample = small_dags.graphs(125, 3)
+  result = synthetic_only.evaluate(_real(), [sample], [4, 5], learn=forest_lib.train)
+  mean = lambda entries: synthetic_only.summary(entries, "pearson")["mean"]
+  assert mean(result.real) > 0.6 and mean(result.synthetic) > 0.6
+  assert abs(mean(result.shuffled)) < 0.5 and mean(result.requested) > 0.6
+  assert result.synthetic[0].keys() == {"sample", "seed", "pearson", "spearman", "mae"}
+  real = forest_lib.train(_real()["train"], _real()["valid"], 5)
+  assert result.real[1]["mae"] == pytest.approx(
+      np.abs(real.predict(_real()["test"]) - _real()["test"].label()).mean())
+
+
+def test_predictors_of_synthetic_graphs_see_no_real_graphs():
   real = _real()
   known = {value for part in real.values() for value in part.hashes().tolist()}
   trained_on = []
 
   class Constant:
-    valid_pearson, epoch = 0.5, 1
+    details = {"epoch": 1}
 
     def predict(self, graphs):
       return np.ones(len(graphs))
 
-  def train(training, valid, seed, label, options):
-    del seed, label, options
+  def train(training, valid, seed, label):
+    del seed, label
     trained_on.append((training, valid))
     return Constant()
 
-  monkeypatch.setattr(surrogate_lib, "train", train)
   sample = small_dags.graphs(60, 3, opcodes=4, max_nodes=20)
   sample = sample.take(np.flatnonzero(~np.isin(sample.hashes(), list(known))))
-  result = synthetic_only.evaluate(real, [sample, sample.take(np.arange(40))], [5])
+  result = synthetic_only.evaluate(real, [sample, sample.take(np.arange(40))], [5],
+                                   learn=train)
   assert len(trained_on) == 5
   for place, (training, valid) in enumerate(trained_on[1:]):
     of = sample.take(np.arange(len(sample) if place < 2 else 40))
@@ -111,4 +126,4 @@ def test_labels_are_required():
     synthetic_only.evaluate(
         {name: part.take(np.arange(20)) for name, part in real.items()},
         [dags_lib.concat([bare["train"]])], [0],
-        options=surrogate_lib.Options(layers=1, width=4, max_epochs=1))
+        learn=forest_lib.train)

@@ -4,6 +4,7 @@ Imports TensorFlow, for the surrogates.
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 import math
 from typing import Any
 
@@ -13,6 +14,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import tables
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
 from tpugraphs_rank.synthesis.dags import rules
+from tpugraphs_rank.synthesis.judging import forest as forest_lib
 from tpugraphs_rank.synthesis.judging import measures
 from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 from tpugraphs_rank.synthesis.judging import synthetic_only
@@ -21,6 +23,9 @@ from tpugraphs_rank.synthesis.judging import two_sample
 # Number of random splits of the real graphs for the floor of the distances.
 _DRAWS = 20
 SPLITS = ("train", "valid", "test")
+_AGREEMENT_MEASURES = ("pearson", "spearman", "mae")
+# Prefix of the figures of random forests.
+_FOREST = "forest_"
 
 
 def evaluate(real: Mapping[str, dags_lib.Dags], samples: Sequence[dags_lib.Dags],
@@ -35,19 +40,21 @@ def evaluate(real: Mapping[str, dags_lib.Dags], samples: Sequence[dags_lib.Dags]
   Args:
     real: "train", "valid" and "test", without graphs in common.
     samples: synthetic graphs whose generator was not trained on "valid" or "test".
-    seeds: seeds of the surrogates.
-    label: label that surrogates predict; None: the first label of the real graphs. Without labels
-      no surrogates are trained.
+    seeds: seeds of the surrogates and forests.
+    label: label that surrogates and forests predict; None: the first label of the real graphs.
+      Without labels none are trained.
     options: options of the surrogates.
 
   Returns:
     A value that can be written as JSON. Its top level has these keys, None where undefined:
     `pearson_synthetic`, `_real` and `_shuffled` (mean, sd, n; also for `spearman_` and `mae_`),
-    `pearson_ratio`, `label_correlation`, `arity_valid_nodes`, `arity_valid_graphs`,
-    `copies_of_training` and `distinct` (of graphs with 10 nodes or more), all distances to the
-    training graphs, `two_sample_auc`, `graphs_per_cpu_second` (from the samples' provenance) and,
-    for graphs of the rule-based family, `rule_obeyed`. Everything else is under `samples`, `floor`,
-    `surrogates` and `real`.
+    `pearson_ratio` (synthetic / real) and `label_correlation` (of requested labels with those that
+    surrogates of real graphs predict), all of them also of forests, with the prefix `forest_`;
+    `arity_valid_nodes`, `arity_valid_graphs`, `copies_of_training` and `distinct` (of graphs with
+    10 nodes or more), all distances to the training graphs, `two_sample_auc`; from the samples'
+    provenance `graphs_per_cpu_second` and, with the CPU time that training their critic took,
+    `graphs_per_cpu_second_with_critic`; and, for graphs of the rule-based family, `rule_obeyed`.
+    Everything else is under `samples`, `floor`, `surrogates`, `forests` and `real`.
 
   Raises:
     DataError: attributes differ, a sample or split is empty, or there are too few graphs.
@@ -61,30 +68,40 @@ def evaluate(real: Mapping[str, dags_lib.Dags], samples: Sequence[dags_lib.Dags]
   measured = [_sample(sample, real, everything, seeds[0]) for sample in samples]
   result = _headline(measured)
   labelled = label is not None and all(label in sample.y_names for sample in samples)
-  surrogates: dict[str, Any] = {}
+  predictors: dict[str, dict[str, Any]] = {"surrogates": {}, "forests": {}}
   if labelled:
-    agreement = synthetic_only.evaluate(real, samples, seeds, label, options)
-    surrogates = agreement._asdict()
-    for measure in ("pearson", "spearman", "mae"):
-      for name in ("synthetic", "real", "shuffled"):
-        result[f"{measure}_{name}"] = synthetic_only.summary(surrogates[name], measure)
-    result["label_correlation"] = synthetic_only.summary(agreement.requested, "pearson")["mean"]
-    ours, theirs = (result[f"pearson_{name}"]["mean"] for name in ("synthetic", "real"))
-    result["pearson_ratio"] = ours / theirs if samples and theirs > 0 else None
+    for name, prefix, learn in (
+        ("surrogates", "", functools.partial(surrogate_lib.train, options=options)),
+        ("forests", _FOREST, forest_lib.train)):
+      agreement = synthetic_only.evaluate(real, samples, seeds, label, learn)
+      predictors[name] = agreement._asdict()
+      result.update({f"{prefix}{key}": value for key, value in _agreement(agreement).items()})
   twins = np.isin(real["test"].hashes(), real["train"].hashes())
   result.update(
       label=label if labelled else None, samples=measured, floor=_floor(real, everything, seeds[0]),
-      surrogates=surrogates,
+      **predictors,
       real={**{name: len(real[name]) for name in SPLITS}, "test_with_a_twin_in_training":
             int(twins.sum()), "structures": len(np.unique(everything.hashes()))})
   return _finite(result)
+
+
+def _agreement(agreement: synthetic_only.Agreement) -> dict[str, Any]:
+  """The top-level figures of surrogates, or of forests."""
+  result: dict[str, Any] = {
+      f"{measure}_{name}": synthetic_only.summary(getattr(agreement, name), measure)
+      for measure in _AGREEMENT_MEASURES for name in ("synthetic", "real", "shuffled")}
+  result["label_correlation"] = synthetic_only.summary(agreement.requested, "pearson")["mean"]
+  ours, theirs = (result[f"pearson_{name}"]["mean"] for name in ("synthetic", "real"))
+  result["pearson_ratio"] = ours / theirs if ours is not None and theirs > 0 else None
+  return result
 
 
 def _sample(sample: dags_lib.Dags, real: Mapping[str, dags_lib.Dags], everything: dags_lib.Dags,
             seed: int) -> dict[str, Any]:
   """All measures of one sample that need no surrogate."""
   valid = measures.arity_valid(sample, real["train"])
-  rate = sample.provenance.get("graphs_per_cpu_second")
+  rate, critic = (_number_in(sample.provenance, name)
+                  for name in ("graphs_per_cpu_second", "critic_cpu_seconds"))
   return {
       "graphs": len(sample), "arity_valid_nodes": float(valid.nodes.mean()),
       "arity_valid_graphs": float(valid.graphs.mean()),
@@ -94,8 +111,16 @@ def _sample(sample: dags_lib.Dags, real: Mapping[str, dags_lib.Dags], everything
       "two_sample": two_sample.two_sample(sample, real["test"], seed),
       **measures.copies(sample, real["train"]),
       **({"rule": rules.obeys(sample).summary()} if rules.ATTRIBUTE in sample.x_names else {}),
-      "graphs_per_cpu_second": rate if isinstance(rate, (int, float)) else None,
+      "graphs_per_cpu_second": rate,
+      "graphs_per_cpu_second_with_critic":
+          None if rate is None else rate / (1 + rate * (critic or 0) / len(sample)),
       "provenance": sample.provenance}
+
+
+def _number_in(provenance: Mapping[str, Any], name: str) -> float | None:
+  """A number of the provenance that is not negative; anybody may have written the provenance."""
+  value = provenance.get(name)
+  return value if isinstance(value, (int, float)) and value >= 0 else None
 
 
 def _floor(real: Mapping[str, dags_lib.Dags], everything: dags_lib.Dags, seed: int
@@ -123,7 +148,8 @@ def _floor(real: Mapping[str, dags_lib.Dags], everything: dags_lib.Dags, seed: i
 def _headline(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """The top-level keys that need no surrogate: means over the samples."""
   result: dict[str, Any] = dict.fromkeys(
-      ("pearson_synthetic", "pearson_real", "pearson_shuffled", "label_correlation"))
+      f"{prefix}{name}" for prefix in ("", _FOREST)
+      for name in ("pearson_synthetic", "pearson_real", "pearson_shuffled", "label_correlation"))
   if not measured:
     return result
   mean = lambda values: float(np.mean(list(values)))
@@ -133,8 +159,9 @@ def _headline(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   for name in measured[0]["to_training"]:
     result[name] = mean(one["to_training"][name] for one in measured)
   result["two_sample_auc"] = mean(one["two_sample"]["auc"] for one in measured)
-  rates = [one["graphs_per_cpu_second"] for one in measured]
-  result["graphs_per_cpu_second"] = None if None in rates else mean(rates)
+  for name in ("graphs_per_cpu_second", "graphs_per_cpu_second_with_critic"):
+    rates = [one[name] for one in measured]
+    result[name] = None if None in rates else mean(rates)
   if "rule" in measured[0]:
     result["rule_obeyed"] = {name: mean(one["rule"][name] for one in measured)
                              for name in measured[0]["rule"]}
@@ -151,22 +178,26 @@ def markdown(result: Mapping[str, Any]) -> str:
       f"with {real['structures']} distinct structures; {real['test_with_a_twin_in_training']} test "
       "graphs have a structural twin in training.", ""]
   if result["surrogates"]:
-    lines += [
-        f"## Surrogates of `{result['label']}`, tested on real graphs", ""]
-    lines += [tables.markdown(
-        ["trained and validated on", "Pearson", "Spearman", "mean absolute error"],
-        [[title, *(_spread(result[f"{name}_{source}"]) for name in _SURROGATE_MEASURES)]
+    lines += [f"## Predictors of `{result['label']}`, tested on real graphs", "", tables.markdown(
+        ["predictor", "trained on", "Pearson", "Spearman", "mean absolute error"],
+        [[kind, title, *(_spread(result[f"{prefix}{name}_{source}"])
+                         for name in _AGREEMENT_MEASURES)]
+         for kind, prefix in (("surrogate", ""), ("random forest", _FOREST))
          for source, title in (("real", "real graphs"), ("synthetic", "synthetic graphs"),
                                ("shuffled", "synthetic graphs, labels shuffled"))
-         if result[f"pearson_{source}"]["n"]])]
-    lines += ["", "Mean ± standard deviation over seeds"
-              + (" and samples." if len(samples) > 1 else "."), ""]
+         if result[f"pearson_{source}"]["n"]]),
+        "", "Mean ± standard deviation over seeds" + (" and samples." if len(samples) > 1 else "."),
+        "A surrogate is a network, as the critic is that chooses among generated graphs. The "
+        "random forest is an independent judge: it sees how often each attribute value and each "
+        "pair of values of a node and its operand occurs. It does not use validation graphs.", ""]
     if samples:
       lines += [
-          "Pearson of surrogates trained on synthetic graphs / on real graphs: "
-          f"{_number(result['pearson_ratio'])}. Correlation of requested labels with the labels "
-          "that surrogates of real graphs predict: "
-          f"{_number(result['label_correlation'])}.", ""]
+          "Pearson of predictors trained on synthetic graphs / on real graphs: "
+          f"{_number(result['pearson_ratio'])} for surrogates, "
+          f"{_number(result[f'{_FOREST}pearson_ratio'])} for forests. Correlation of requested "
+          "labels with the labels that predictors of real graphs give: "
+          f"{_number(result['label_correlation'])} for surrogates, "
+          f"{_number(result[f'{_FOREST}label_correlation'])} for forests.", ""]
   mean = lambda *keys: _number(_mean_at(samples, keys))
   rows = [
       ["nodes with a number of operands that occurs in training", mean("arity_valid_nodes"),
@@ -200,9 +231,6 @@ def markdown(result: Mapping[str, Any]) -> str:
             "Wasserstein distances are in the unit of the quantity; total variation distances are "
             "between 0 and 1.", ""]
   return "\n".join(lines)
-
-
-_SURROGATE_MEASURES = ("pearson", "spearman", "mae")
 
 
 def _distance_name(key: str) -> str:

@@ -68,6 +68,11 @@ class Surrogate:
     self._network, self._scale, self._encoder = network, scale, encoder
     self.valid_pearson, self.epoch, self.epochs = -math.inf, 0, 0
 
+  @property
+  def details(self) -> dict[str, Any]:
+    """`valid_pearson` and `epoch`, for a report."""
+    return {"valid_pearson": self.valid_pearson, "epoch": self.epoch}
+
   def predict(self, graphs: dags_lib.Dags) -> np.ndarray:
     """(G,) float64 predicted labels.
 

@@ -1,4 +1,4 @@
-"""Trains surrogates on synthetic graphs only, and tests them on real graphs.
+"""Trains predictors of labels on synthetic graphs only, and tests them on real graphs.
 
 This is the protocol of LayerDAG's authors (arXiv 2411.02322, section 5.2), with two controls. Both
 training and validation graphs are synthetic: with real validation graphs, early stopping alone
@@ -7,7 +7,7 @@ makes even shuffled labels correlate. Imports TensorFlow.
 
 from collections.abc import Mapping, Sequence
 import logging
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from scipy import sparse
@@ -28,15 +28,38 @@ _MEASURES = {"pearson": metrics.pearson, "spearman": metrics.spearman,
              "mae": metrics.mean_absolute_error}
 
 
-class Agreement(NamedTuple):
-  """Agreement with the labels of the real test graphs, one entry per surrogate.
+class Predictor(Protocol):
+  """Predicts the label of graphs.
 
   Attributes:
-    real: surrogates trained and stopped on real graphs.
-    synthetic: surrogates trained and stopped on synthetic graphs.
+    details: what the entries of an `Agreement` say about it, by key; can be written as JSON.
+  """
+
+  @property
+  def details(self) -> Mapping[str, Any]:
+    ...
+
+  def predict(self, graphs: dags_lib.Dags) -> np.ndarray:
+    """(G,) float64 predicted labels."""
+
+
+class Learner(Protocol):
+  """Trains a predictor, such as `surrogate.train` and `forest.train`."""
+
+  def __call__(self, training: dags_lib.Dags, valid: dags_lib.Dags, seed: int, label: str, /
+               ) -> Predictor:
+    ...
+
+
+class Agreement(NamedTuple):
+  """Agreement with the labels of the real test graphs, one entry per predictor.
+
+  Attributes:
+    real: predictors trained and stopped on real graphs.
+    synthetic: predictors trained and stopped on synthetic graphs.
     shuffled: the same with the labels of the synthetic graphs in random order.
     requested: correlation of the labels that synthetic graphs were generated for with the labels
-      that a surrogate of real graphs predicts for them (`pearson` and `spearman`).
+      that a predictor of real graphs gives them (`pearson` and `spearman`).
   """
 
   real: list[dict[str, Any]]
@@ -47,16 +70,18 @@ class Agreement(NamedTuple):
 
 def evaluate(real: Mapping[str, dags_lib.Dags], synthetic: Sequence[dags_lib.Dags],
              seeds: Sequence[int], label: str | None = None,
-             options: surrogate_lib.Options = surrogate_lib.DEFAULT_OPTIONS) -> Agreement:
-  """Trains surrogates with each seed, and tests them on real graphs.
+             learn: Learner = surrogate_lib.train) -> Agreement:
+  """Trains predictors with each seed, and tests them on real graphs.
 
   Args:
     real: "train", "valid" and "test".
-    synthetic: samples of synthetic graphs; each gets its own surrogates, with a validation split
-      from `split`. Without samples, only surrogates of real graphs are trained.
-    seeds: seeds of the surrogates.
+    synthetic: samples of synthetic graphs; each gets its own predictors, with a validation split
+      from `split`. Without samples, only predictors of real graphs are trained.
+    seeds: seeds of the predictors.
     label: name of the label; None: the first label of the real graphs.
-    options: options of the surrogates.
+    learn: trains a predictor on training graphs, validation graphs, a seed and a label. Surrogates
+      stop early by the validation graphs; forests do not use them. So both learn from the same
+      graphs.
 
   Raises:
     DataError: the label does not exist, or there are too few graphs.
@@ -66,11 +91,11 @@ def evaluate(real: Mapping[str, dags_lib.Dags], synthetic: Sequence[dags_lib.Dag
   label = label or real["train"].y_names[0]
   result = Agreement([], [], [], [])
   for seed in seeds:
-    surrogate = surrogate_lib.train(real["train"], real["valid"], seed, label, options)
-    result.real.append(_test(surrogate, real["test"], label, seed=seed))
+    predictor = learn(real["train"], real["valid"], seed, label)
+    result.real.append(_test(predictor, real["test"], label, seed=seed))
     for sample, graphs in enumerate(synthetic):
       requested = graphs.label(label)
-      predicted = surrogate.predict(graphs)
+      predicted = predictor.predict(graphs)
       result.requested.append({"sample": sample, "seed": seed, **{
           name: measures.zero_if_nan(_MEASURES[name](requested, predicted))
           for name in ("pearson", "spearman")}})
@@ -78,9 +103,9 @@ def evaluate(real: Mapping[str, dags_lib.Dags], synthetic: Sequence[dags_lib.Dag
       order = np.random.default_rng([seed, 2]).permutation(len(graphs))
       for name, y in (("synthetic", requested), ("shuffled", requested[order])):
         labelled = graphs.with_labels(y, [label])
-        surrogate_of = surrogate_lib.train(
-            labelled.take(sides["train"]), labelled.take(sides["valid"]), seed, label, options)
-        entry = _test(surrogate_of, real["test"], label, sample=sample, seed=seed)
+        entry = _test(
+            learn(labelled.take(sides["train"]), labelled.take(sides["valid"]), seed, label),
+            real["test"], label, sample=sample, seed=seed)
         getattr(result, name).append(entry)
         _logger.info("seed %d, sample %d, %s labels: Pearson %.3f on real test graphs", seed,
                      sample, name, entry["pearson"])
@@ -136,7 +161,7 @@ def split(graphs: dags_lib.Dags, training: dags_lib.Dags, seed: int) -> dict[str
 
 
 def summary(entries: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any]:
-  """Mean, sample standard deviation and count of one measure over surrogates; None for none."""
+  """Mean, sample standard deviation and count of one measure over predictors; None for none."""
   values = [entry[measure] for entry in entries]
   if not values:
     return {"mean": None, "sd": None, "n": 0}
@@ -144,10 +169,9 @@ def summary(entries: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any
           "sd": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0, "n": len(values)}
 
 
-def _test(surrogate: surrogate_lib.Surrogate, test: dags_lib.Dags, label: str, **about: int
-          ) -> dict[str, Any]:
-  predicted = surrogate.predict(test)
+def _test(predictor: Predictor, test: dags_lib.Dags, label: str, **about: int) -> dict[str, Any]:
+  predicted = predictor.predict(test)
   return {**about,
           **{name: measures.zero_if_nan(measure(test.label(label), predicted))
              for name, measure in _MEASURES.items()},
-          "valid_pearson": surrogate.valid_pearson, "epoch": surrogate.epoch}
+          **predictor.details}
