@@ -2,7 +2,7 @@
 
 This module is only the machinery. The configuration of a training run is in
 `tpugraphs_rank.run_config`. A configuration is a frozen dataclass. Its fields are numbers, strings,
-booleans, None, tuples of those, JSON objects (`dict`), or further configurations ("sections"). A
+booleans, None, JSON objects (`dict`), tuples of those, or further configurations ("sections"). A
 field with `hashed=False` in its metadata (paths, verbosity) does not change what is computed, so it
 is left out of the hash and of the differences.
 """
@@ -31,8 +31,8 @@ Choices = tuple[Any, ...] | Callable[[], Iterable[Any]]
 
 
 def setting(default: Any, help: str, *, choices: Choices = (), minimum: Any = None,
-            maximum: Any = None, above: Any = None, hashed: bool = True, common: bool = False
-            ) -> Any:
+            maximum: Any = None, above: Any = None, hashed: bool = True, common: bool = False,
+            objects: bool = False) -> Any:
   """A dataclass field with its help text and its valid values.
 
   Args:
@@ -46,12 +46,13 @@ def setting(default: Any, help: str, *, choices: Choices = (), minimum: Any = No
     above: every valid value is greater than this.
     hashed: whether the setting changes what is computed.
     common: whether many users need the setting. The short help lists only these.
+    objects: whether the setting is a tuple of JSON objects. Its flag takes a JSON list.
   """
   metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum,
-              "above": above, "hashed": hashed, "common": common}
+              "above": above, "hashed": hashed, "common": common, "objects": objects}
   if isinstance(default, dict):
     return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata, hash=False)
-  return dataclasses.field(default=default, metadata=metadata)
+  return dataclasses.field(default=default, metadata=metadata, hash=False if objects else None)
 
 
 def section(default: Any, title: str) -> Any:
@@ -306,10 +307,11 @@ def stable_hash(config: Any) -> str:
   """16 hexadecimal digits that depend on every hashed setting and on nothing else.
 
   The hash is the same in all processes and on all machines, in whatever order the fields are
-  defined. An empty JSON object is left out, as if the setting did not exist.
+  defined. An empty JSON object, or list of objects, is left out, as if the setting did not exist.
   """
   hashed = {name: value for name, field, value in leaves(config)
-            if field.metadata.get("hashed", True) and value != {}}
+            if field.metadata.get("hashed", True) and value != {}
+            and (value or not field.metadata.get("objects"))}
   text = json.dumps(hashed, sort_keys=True, separators=(",", ":"))
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 

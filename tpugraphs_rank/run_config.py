@@ -113,6 +113,11 @@ class ModelConfig:
   members: int = setting(
       1, "Number of networks in the ensemble. They train together, and their scores are averaged.",
       minimum=1, maximum=64, common=True)
+  kinds: tuple[dict[str, Any], ...] = setting(
+      (), "Further kinds of networks in the ensemble, as a JSON list of objects. Each object holds "
+      "the settings, by flag name, that differ from those of the run: model, features, objective, "
+      "batches, epochs. Kinds train one after the other, and the standardised scores of all "
+      "networks are averaged.", objects=True)
   opcode_width: int = setting(32, "Width of the opcode embedding.", minimum=1, maximum=65536)
   hidden_width: int = setting(
       64, "Width of the hidden states.", minimum=1, maximum=65536, common=True)

@@ -151,7 +151,7 @@ def test_two_devices_train_as_one(tmp_path):
 class Workers:
   """Two processes that train together on this machine."""
 
-  def __init__(self, settings: pathlib.Path, run_dir: pathlib.Path, seeds=(0, 0)):
+  def __init__(self, settings: pathlib.Path, run_dir: pathlib.Path, seeds=(0, 0), more=()):
     ports = []
     for _ in range(2):
       with socket.socket() as free:
@@ -160,7 +160,8 @@ class Workers:
     addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
     self.processes = [subprocess.Popen(
         commands.process("train", "--config", settings, "--run_dir", run_dir, "--epochs=30",
-                         "--workers", addresses, "--worker", worker, "--seed", seeds[worker]),
+                         "--workers", addresses, "--worker", worker, "--seed", seeds[worker],
+                         *more),
         cwd=commands.ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
                       for worker in range(2)]
 
@@ -196,6 +197,23 @@ def test_two_processes_train_as_one_and_resume_after_one_dies(tmp_path):
     assert "another process of this training has ended" in messages[1 - victim]
   Workers(settings, tmp_path / "killed").ends([0, 0])
   small_runs.assert_same_run(tmp_path / "two", tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_two_processes_train_each_kind_together(tmp_path):
+  settings = _settings_file(tmp_path)
+  more = ("--epochs=3", '--kinds=[{"model": "attention_gnn"}]')
+  done = commands.run_process(
+      "train", "--config", settings, "--run_dir", tmp_path / "one", *more)
+  assert done.returncode == 0, done.stderr
+  Workers(settings, tmp_path / "two", more=more).ends([0, 0])
+  for name in ("", "kinds/1"):
+    _assert_close(tmp_path / "one" / name, tmp_path / "two" / name)
+  stored = [json.loads((tmp_path / name / "kinds.json").read_text()) for name in ("one", "two")]
+  np.testing.assert_allclose(*(one["deviations"] for one in stored), rtol=1e-2)
+  before = [path.read_bytes() for path in sorted((tmp_path / "two").rglob("*.npz"))]
+  Workers(settings, tmp_path / "two", more=more).ends([0, 0])  # All of it is trained.
+  assert before == [path.read_bytes() for path in sorted((tmp_path / "two").rglob("*.npz"))]
 
 
 @pytest.mark.slow

@@ -84,7 +84,8 @@ def test_a_damaged_checkpoint_is_an_error_when_it_is_read(finished):
 def test_non_finite_weights_give_no_scores(finished):
   opened = run.load_run(finished)
   opened.score(small_runs.synthetic.tile_graph(0))
-  opened._model.trainable_variables[0].assign(opened._model.trainable_variables[0] * float("nan"))
+  variable = opened._networks._model.trainable_variables[0]
+  variable.assign(variable * float("nan"))
   with pytest.raises(errors.DataError, match="scores are not finite"):
     opened.score(small_runs.synthetic.tile_graph(0))
 

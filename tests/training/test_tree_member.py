@@ -62,6 +62,14 @@ def test_the_deviations_are_equal_on_the_training_programs(trained):
   assert deviation(run.trees.scores) == pytest.approx(run.trees.network_deviation, rel=1e-4)
 
 
+def test_the_calibration_includes_the_trees(trained):
+  config, path = trained
+  run = run_lib.load_run(path, prior="none")
+  taus = [tgr.kendall_tau(graph.config_runtime, run.score(graph))
+          for graph in tgr.load_collection(config.data.collection, "valid")]
+  assert run.evidence.of("all").kendall_tau == pytest.approx(np.mean(taus), abs=1e-6)
+
+
 def test_the_trees_are_the_last_member(trained):
   config, path = trained
   run = run_lib.load_run(path)

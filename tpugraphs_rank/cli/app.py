@@ -75,13 +75,13 @@ def define_config_flags(config_class: type, values: flags.FlagValues = flags.FLA
       flags.DEFINE_integer(leaf, None, text, flag_values=values)
     elif kind is float:
       flags.DEFINE_float(leaf, None, text, flag_values=values)
+    elif kind is dict or field.metadata.get("objects"):
+      flags.DEFINE_string(leaf, None, text, flag_values=values)
     elif kind is tuple and not value:
       # Without a default there is nothing to replace, so that the flag may be repeated.
       flags.DEFINE_multi_string(leaf, None, text, flag_values=values)
     elif kind is tuple:
       flags.DEFINE_list(leaf, None, text, flag_values=values)
-    elif kind is dict:
-      flags.DEFINE_string(leaf, None, text, flag_values=values)
     elif _is_optional_int(config_class, name):
       flags.DEFINE_integer(leaf, None, text, flag_values=values)
     else:
@@ -130,13 +130,17 @@ def config_from_flags(config_class: type, values: flags.FlagValues = flags.FLAGS
 def _settings_from_flags(config_class: type, values: flags.FlagValues) -> dict[str, Any]:
   """The settings that the command line has, by dotted name."""
   changes: dict[str, Any] = {}
-  for name, _, value in config_lib.leaves(config_class):
+  for name, field, value in config_lib.leaves(config_class):
     flag = values[name.rpartition(".")[2]]
     if flag.present:
-      if isinstance(value, tuple):
+      if field.metadata.get("objects"):
+        changes[name] = _parsed_json(flag.name, str(flag.value),
+                                     'list of objects, such as \'[{"name": 1}]\'')
+      elif isinstance(value, tuple):
         changes[name] = _parsed_list(flag.name, typing.cast(list[str], flag.value), value)
       elif isinstance(value, dict):
-        changes[name] = _parsed_json(flag.name, str(flag.value))
+        changes[name] = _parsed_json(flag.name, str(flag.value),
+                                     'object, such as \'{"name": 1}\'')
       else:
         changes[name] = flag.value
   return changes
@@ -155,12 +159,11 @@ def _parsed_list(flag: str, values: list[str], default: tuple) -> list[Any]:
     ) from None
 
 
-def _parsed_json(flag: str, value: str) -> Any:
+def _parsed_json(flag: str, value: str, expected: str) -> Any:
   try:
     return files.parse_json(value, f"--{flag}")
   except errors.DataError as error:
-    raise errors.ConfigError(
-        f"{error}; expected a JSON object, such as '{{\"name\": 1}}'") from None
+    raise errors.ConfigError(f"{error}; expected a JSON {expected}") from None
 
 
 # ---- running a command ---------------------------------------------------------------------------

@@ -28,7 +28,9 @@ _NUMBERS = (optuna.distributions.IntDistribution, optuna.distributions.FloatDist
 _RANGE = {"low", "high", "log", "step"}
 # Settings of the sweep itself: trials that differ in them could not be compared.
 _FIXED = ("collection", "data_root", "packed_root", "split_by", "validation_metric", "plugin",
-          "validation_configs", "train_fraction", "valid_fraction", "initial_checkpoint")
+          "validation_configs", "train_fraction", "valid_fraction", "initial_checkpoint",
+          # Trials are compared by the run's own networks.
+          "kinds")
 _MOST_STEPS = 10**9
 _EXPECTED = ('expected {"choices": [...]}, or {"low": ..., "high": ...} with "log": true or '
              '"step": ... if wanted')

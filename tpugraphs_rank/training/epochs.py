@@ -128,7 +128,7 @@ class EpochLoop(Generic[ProgressT]):
     Returns:
       The state of the run.
     """
-    progress, name = self.progress, self._directory.path.name
+    progress, name = self.progress, self._directory.label
     end = self.last_epoch(stop_after)
     writer = tf.summary.create_file_writer(
         str(files.without_links(self._directory.path, "tensorboard"))

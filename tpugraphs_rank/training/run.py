@@ -1,20 +1,17 @@
 """A trained run: its model, ready to score graphs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-import dataclasses
 import logging
 import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import metrics
 from tpugraphs_rank import plugin_trust
 from tpugraphs_rank import run_config
-from tpugraphs_rank.data import batches
 from tpugraphs_rank.data import element_types
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import normalize
@@ -22,12 +19,10 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.hlo import opcodes
 from tpugraphs_rank.metrics import evidence as evidence_lib
-from tpugraphs_rank.models import build_model
-from tpugraphs_rank.training import checkpoints
 from tpugraphs_rank.training import evidence_files
+from tpugraphs_rank.training import kinds as kinds_lib
+from tpugraphs_rank.training import networks
 from tpugraphs_rank.training import run_directory
-from tpugraphs_rank.training import scoring
-from tpugraphs_rank.training import stored_weights
 from tpugraphs_rank.training import tile_prior
 from tpugraphs_rank.training import tree_member
 
@@ -58,8 +53,8 @@ class Scored(NamedTuple):
   Attributes:
     graph: the graph.
     scores: (c,) float32, higher = faster.
-    members: (m, c) float32, the scores of each member of an ensemble: its networks, then its
-      boosted trees; None for a single network.
+    members: (m, c) float32, the scores of each member of an ensemble: its networks, those of its
+      further kinds, then its boosted trees; None for a single network.
   """
 
   graph: graphs.ConfiguredGraph
@@ -78,6 +73,8 @@ class Run:
     strict: whether graphs that do not fit the run are refused, instead of warned about.
     prior: the analytic cost that scores tiles of programs unlike those of training; None: the run
       has none, or does not use it.
+    kinds: networks of further kinds, with which those of the run are averaged; None: the run has
+      none.
     trees: boosted trees whose scores are added to those of the networks; None: the run has none.
   """
 
@@ -87,31 +84,17 @@ class Run:
       raise errors.ConfigError(
           f"prior is {prior!r}; expected one of {', '.join(tile_prior.CHOICES)}")
     self.directory = directory
-    self.config: run_config.RunConfig = directory.read_config()
-    self.about: dict[str, Any] = directory.read_about()
     self.strict = strict
-    if self.about.get("kind") not in ("tile", "layout"):
-      raise errors.RunDirectoryError(
-          f"{directory / 'config.json'}: about.kind is {self.about.get('kind')!r}; expected 'tile' "
-          "or 'layout': the run directory is damaged")
-    best = directory / "checkpoints" / "best.npz"
-    if not best.exists():
-      resume = commands.command("train", "--run_dir", str(directory.path), "--config",
-                                str(directory / "config.json"))
-      raise errors.RunDirectoryError(
-          f"{directory.path} has no checkpoint yet; resume its training with {resume}")
-    self.normalizer = normalize.Normalizer.load(directory / "normalizer.npz")
+    self._networks = networks.Networks(directory)
+    self.config: run_config.RunConfig = self._networks.config
+    self.about: dict[str, Any] = self._networks.about
+    self.normalizer = self._networks.normalizer
     self.prior = tile_prior.read(directory) if prior == tile_prior.ANALYTIC else None
+    self.kinds = None if networks_only else kinds_lib.read(self._networks)
     self.trees = None if networks_only else tree_member.read(directory)
     if self.trees is None and self.config.model.trees_weight and not networks_only:
       _logger.warning("%s has no %s, so it scores without the boosted trees of its ensemble; the "
                       "command that trained it fits them", directory.path, tree_member.FILE)
-    self._stored = checkpoints.stored_shapes(best, "model")
-    stored_weights.check_count(self.config.model, self._stored, str(best))
-    self._model = build_model(self.about["kind"], self.config)
-    self._best = best
-    self._scorer = scoring.Scorer(self._model, self.config)
-    self._member_scorers = [scoring.Scorer(member, self.config) for member in self._model.members]
 
   def __repr__(self) -> str:
     return (f"<Run {self.directory}: {self.config.model.model} on "
@@ -137,18 +120,19 @@ class Run:
     return self._scores_of(programs)
 
   def _scores_of(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
-    prepared = self._prepared(programs)
-    scores = self._scorer(prepared) if prepared else []
+    scores = self._networks.scores(programs)
+    if self.kinds is not None:
+      scores = self.kinds.add(programs, scores)
     for program, values in zip(programs, scores):
       _check_finite(program.graph, values)
     return [self._with_prior(program, self._with_trees(program, values))
             for program, values in zip(programs, scores)]
 
-  def _with_trees(self, program: splits.ProgramView, networks: np.ndarray) -> np.ndarray:
+  def _with_trees(self, program: splits.ProgramView, learned: np.ndarray) -> np.ndarray:
     """(c',) scores of the networks, plus those of the trees if the run has some."""
     if self.trees is None:
-      return networks
-    return self.trees.add(networks, self.trees.scores(program.graph, program.choice))
+      return learned
+    return self.trees.add(learned, self.trees.scores(program.graph, program.choice))
 
   def _with_prior(self, program: splits.ProgramView, scores: np.ndarray) -> np.ndarray:
     """(..., c') scores of one or several networks, with the analytic cost where it counts."""
@@ -158,12 +142,6 @@ class Run:
   def prior_weight(self, graph: graphs.Graph) -> float:
     """The weight of the analytic cost in a program's scores: 0 (none) to 1 (nothing else)."""
     return 0.0 if self.prior is None or graph.kind != "tile" else self.prior.weight(graph)
-
-  def _prepared(self, programs: Sequence[splits.ProgramView]) -> list[batches.PreparedGraph]:
-    prepared = [batches.prepare(program, self.normalizer) for program in programs]
-    if prepared and not self._model.built:
-      self._create(prepared[0])
-    return prepared
 
   def score(self, graph: graphs.ConfiguredGraph, configs: np.ndarray | None = None) -> np.ndarray:
     """Scores all configurations of a graph, (c,) float32, higher = faster.
@@ -232,21 +210,22 @@ class Run:
     """
     for group in self._checked_groups(graphs_):
       programs = [splits.ProgramView(graph) for graph in group]
-      if len(self._member_scorers) == 1 and self.trees is None:
+      if self._networks.count == 1 and self.kinds is None and self.trees is None:
         for graph, scores in zip(group, self._scores_of(programs)):
           yield Scored(graph, scores, None)
         continue
-      prepared = self._prepared(programs)
-      by_member = [scorer(prepared) for scorer in self._member_scorers]
-      for graph, *members in zip(group, *by_member):
+      by_member = self._networks.by_member(programs)
+      if self.kinds is not None:
+        by_member = self.kinds.members(programs, by_member)
+      for program, members in zip(programs, by_member):
         # The ensemble's scores are the mean; computing them again would take as long as all others.
         mean = np.sum(members, axis=0) / np.float32(len(members))
-        _check_finite(graph, mean)
+        _check_finite(program.graph, mean)
         if self.trees is not None:
-          members.append(self.trees.scores(graph))
-          mean = self.trees.add(mean, members[-1])
-        yield Scored(graph, *(self._with_prior(splits.ProgramView(graph), values)
-                              for values in (mean, np.stack(members))))
+          own = self.trees.scores(program.graph)
+          members, mean = np.vstack([members, own]), self.trees.add(mean, own)
+        yield Scored(program.graph, *(self._with_prior(program, values)
+                                      for values in (mean, members)))
 
   def _checked_groups(self, graphs_: Iterable[graphs.ConfiguredGraph]
                       ) -> Iterator[list[graphs.ConfiguredGraph]]:
@@ -258,14 +237,6 @@ class Run:
         self.report(unseen)
       yield group
     self.report(unseen)
-
-  def _create(self, prepared: batches.PreparedGraph) -> None:
-    """Creates the model's variables and assigns the best checkpoint's values to them."""
-    whole = dataclasses.replace(prepared, choice=np.arange(prepared.graph.num_configs))
-    batch, _ = next(batches.scoring_batches([whole], 2, self._model.reference_size))
-    with stored_weights.no_more_than(self._stored, str(self._best), errors.RunDirectoryError):
-      self._model.create_variables(self._model.arrange(batch))
-    checkpoints.restore(self._best, {"model": self._model.trainable_variables})
 
   def check(self, graphs_: Sequence[graphs.Graph]) -> None:
     """Checks that graphs fit the run.

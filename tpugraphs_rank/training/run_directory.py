@@ -10,6 +10,8 @@
     metrics.json       metrics of the best checkpoint on the validation split
     calibration.json   its figures by kind of program there, and how often and by how much leads
                        over the default meant faster
+    kinds.json         how further kinds of networks are averaged with the run's own, with --kinds
+    kinds/             the run directory of each further kind, 1, 2 and so on
     trees.json, .npz   boosted trees that score together with the networks, with --trees_weight
     prior.json, .npz   the analytic cost of tiles, its trees, and when both count; not for layouts
     predictions/       scores of whole splits, <split>.npz, and the best configurations of single
@@ -54,6 +56,7 @@ DONE = (FINISHED, STOPPED_EARLY)  # Training is over.
 STATES = (*DONE, INTERRUPTED, FAILED, TRAINING)
 
 BUNDLED = "bundled:"
+KINDS = "kinds"
 _BUNDLED_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "bundled" / "models"
 
 # Keys of config.json's `about` and of status.json, with the types of their values.
@@ -123,6 +126,12 @@ class RunDirectory:
 
   def __repr__(self) -> str:
     return f"RunDirectory({str(self)!r})"
+
+  @property
+  def label(self) -> str:
+    """The folder's name, for progress bars; that of a further kind begins with its run's."""
+    *_, run, parent, name = ("", "", *self.path.parts)
+    return f"{run} kind {name}" if parent == KINDS else name
 
   @property
   def output_folder(self) -> pathlib.Path:

@@ -35,6 +35,8 @@ from tpugraphs_rank.training import distribution as distribution_lib
 from tpugraphs_rank.training import epochs as epochs_lib
 from tpugraphs_rank.training import evidence_files
 from tpugraphs_rank.training import extras
+from tpugraphs_rank.training import kind_settings
+from tpugraphs_rank.training import kinds
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import runtime
 from tpugraphs_rank.training import scoring
@@ -56,6 +58,7 @@ class Result:
     epochs: total epochs trained.
     best_epoch: the epoch of the best checkpoint, from 1.
     metrics: validation metrics of the best checkpoint; None if not defined.
+    of_all_kinds: those of the mean over all kinds of networks; empty if there is only one kind.
   """
 
   run_dir: run_directory.RunDirectory
@@ -63,6 +66,7 @@ class Result:
   epochs: int
   best_epoch: int
   metrics: dict[str, float | None]
+  of_all_kinds: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -89,14 +93,15 @@ class Trainer:
   """
 
   def __init__(self, config: run_config.RunConfig, first_weights: int | None = None,
-               devices: distribution_lib.Choice | None = None):
+               devices: distribution_lib.Choice | distribution_lib.Distribution | None = None):
     """Reads the data, fits the normalizer, builds the model and its step.
 
     Args:
       config: all settings.
       first_weights: seed of the initial weights only, for ensembles that train on the same
         programs. Default: `training.seed`, which also seeds everything else.
-      devices: those that train together; None: one. The result is the same up to rounding.
+      devices: those that train together, chosen or already started; None: one. The result is the
+        same up to rounding.
 
     Raises:
       TpuGraphsRankError: bad data or settings.
@@ -105,7 +110,8 @@ class Trainer:
     plugins.load_all(config.training.plugin)  # Known from now on, so that the run can be read.
     runtime.configure(
         config.training.seed if first_weights is None else first_weights, config.training.threads)
-    self.distribution = distribution_lib.start(devices or distribution_lib.Choice())
+    self.distribution = (devices if isinstance(devices, distribution_lib.Distribution) else
+                         distribution_lib.start(devices or distribution_lib.Choice()))
     self.config = config
     self.collection = registry.get_collection(config.data.collection)
     with self.distribution.together():
@@ -196,6 +202,7 @@ class Trainer:
         **about, **together,
         "train_programs": len(self.train_graphs),
         **synthetic,
+        **({"further_kinds": len(self.config.model.kinds)} if self.config.model.kinds else {}),
         "valid_programs": len(self.valid_graphs),
         "train_configurations": sum(len(member.choice) for member in self.train_graphs),
         "valid_configurations": sum(len(member.choice) for member in self.valid_graphs),
@@ -205,6 +212,11 @@ class Trainer:
         "config_hash": config_lib.stable_hash(self.config),
         **({"plain_execution": self._model.why_plain} if self._model.why_plain else {}),
     }
+
+  def of_kind(self, number: int) -> "Trainer":
+    """The trainer of a further kind of the ensemble, from 1, on the same devices."""
+    return Trainer(kind_settings.of(self.config)[number - 1],
+                   kind_settings.weights_seed(self.config, number), self.distribution)
 
   def one_step(self) -> dict[str, float]:
     """Runs the first training step, and returns its loss and gradient norm."""
@@ -275,18 +287,60 @@ class Trainer:
     state = loop.run(
         lambda on_step: self._run_epoch(directory, loop, lists, on_step),
         lambda: self._final_state(progress), stop_after, ("loss", f"valid_{metric}"))
+    of_all_kinds: Mapping[str, float | None] = {}
     if state != run_directory.INTERRUPTED:
       files.write_json(directory / "metrics.json", {
           "split": "valid", "epoch": progress.best_epoch, "metrics": progress.best_metrics})
       _logger.info("%s after epoch %d; best epoch %d: %s", state, progress.epoch,
                    progress.best_epoch, ", ".join(
                        f"{name} {_shown(value)}" for name, value in progress.best_metrics.items()))
+      left = None if stop_after is None else stop_after - (progress.epoch + 1 - first)
       with loop.noting_interrupts():
-        extras.fit(directory, self.config, self.collection, self.train_graphs, self.valid_graphs)
+        if self._train_kinds(directory, left):
+          of_all_kinds = extras.fit(directory, self.config, self.collection, self.train_graphs,
+                                    self.valid_graphs) or {}
+        else:
+          state = run_directory.INTERRUPTED
     # Last, because a finished run is complete.
     loop.write_status(state, **self._figures(progress))
     self.distribution.wait()  # A process that ends early would disturb the others.
-    return Result(directory, state, progress.epoch, progress.best_epoch, progress.best_metrics)
+    return Result(directory, state, progress.epoch, progress.best_epoch, progress.best_metrics,
+                  of_all_kinds)
+
+  def _train_kinds(self, directory: run_directory.RunDirectory, stop_after: int | None) -> bool:
+    """Trains the further kinds of the ensemble, one after the other, each in a run directory.
+
+    Args:
+      directory: of this run, whose own networks are trained.
+      stop_after: stop after this many epochs; None: do not stop.
+
+    Returns:
+      Whether all kinds are trained.
+    """
+    count = len(self.config.model.kinds)
+    for number, kind in enumerate(self.config.model.kinds, start=1):
+      of_kind = kinds.of_number(directory, number)
+      status = of_kind.read_status() if self.distribution.is_chief else {}
+      done = status.get("state") in run_directory.DONE
+      # The chief alone knows how far the run is.
+      done, stopped = map(bool, self.distribution.from_chief(
+          np.array([done, stop_after == 0], np.int64)))
+      if done:
+        continue
+      if stopped:
+        return False
+      _logger.info("kind %d of %d: %s", number, count, kind_settings.text(kind))
+      try:
+        result = self.of_kind(number).train(of_kind.path, stop_after)
+      except (errors.ConfigError, errors.TrainingError) as error:
+        raise type(error)(f"kind {number} of {count}: {error}") from error
+      if result.state not in run_directory.DONE:
+        return False
+      if stop_after is not None:
+        stop_after -= min(result.epochs - (status.get("epoch") or 0), stop_after)
+    if count:
+      _logger.info("all %d further kinds are trained", count)
+    return True
 
   def _final_state(self, progress: Progress) -> str | None:
     training = self.config.training
@@ -334,9 +388,11 @@ class Trainer:
     while progress.epoch < last and not self._final_state(progress):
       self._train_epoch(progress, lists, lambda: None, lambda: None)
       self._meet(progress, 0)
+    state = self._final_state(progress) or run_directory.INTERRUPTED
+    if state in run_directory.DONE and not self._train_kinds(directory, None):
+      state = run_directory.INTERRUPTED
     self.distribution.wait()
-    return Result(directory, self._final_state(progress) or run_directory.INTERRUPTED,
-                  progress.epoch, progress.best_epoch, {})
+    return Result(directory, state, progress.epoch, progress.best_epoch, {})
 
   def _check_equal(self) -> None:
     """Raises ConfigError, in all processes, unless all of them train the same run."""

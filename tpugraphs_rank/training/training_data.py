@@ -11,6 +11,7 @@ from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import published
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.training import kind_settings
 from tpugraphs_rank.training import run_directory
 
 
@@ -108,6 +109,11 @@ def check(config: run_config.RunConfig) -> None:
   if not config.model.pooling:
     raise errors.ConfigError("model.pooling is empty; expected at least one pooling")
   mixing.check(config)
+  for number, kind in enumerate(kind_settings.of(config), start=1):
+    try:
+      check(kind)
+    except errors.ConfigError as error:
+      raise errors.ConfigError(f"kinds: kind {number}: {error}") from None
   if config.data.train_fraction + config.data.valid_fraction >= 1.0:
     raise errors.ConfigError(
         "data.train_fraction + data.valid_fraction leave no configurations to test; expected a sum "
