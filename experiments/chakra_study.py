@@ -9,6 +9,7 @@ tested on real held-out graphs. The study keeps finished steps: run it again to 
 """
 
 from collections.abc import Mapping
+import dataclasses
 import functools
 import hashlib
 import pathlib
@@ -93,8 +94,8 @@ def predictors(parts: Mapping[str, dags.Dags], synthetic: dags.Dags, ranks: int,
   real = {names[part]: label(graphs) for part, graphs in parts.items()}
   agreement = synthetic_only.evaluate(
       real, [label(synthetic)], seeds, _LABEL,
-      functools.partial(surrogate.train, options=surrogate.Options(
-          max_epochs=max_epochs, steps_per_epoch=8, batch_size=16)))
+      functools.partial(surrogate.train, options=dataclasses.replace(
+          surrogate.SINGLE_NETWORK, max_epochs=max_epochs, steps_per_epoch=8, batch_size=16)))
   # The simplest predictor: proportional to the number of nodes.
   test, train = real["test"], real["train"]
   rate = np.mean(train.label(_LABEL) - np.log(train.sizes))

@@ -296,10 +296,10 @@ def main(argv: list[str]) -> None:
   if conditioned is not None:
     conditioned = conditioned.with_labels(conditioned.label(label), [label])
   study = Study(
-      parts, unlabeled, conditioned, label, surrogate_lib.Options(
-          width=values.width, learning_rate=values.learning_rate, batch_size=values.batch_size,
-          steps_per_epoch=values.steps_per_epoch, max_epochs=values.epochs,
-          patience=values.epochs))
+      parts, unlabeled, conditioned, label, dataclasses.replace(
+          surrogate_lib.SINGLE_NETWORK, width=values.width, learning_rate=values.learning_rate,
+          batch_size=values.batch_size, steps_per_epoch=values.steps_per_epoch,
+          max_epochs=values.epochs, patience=values.epochs))
   cases = [(budget, seed) for seed in range(values.seeds) for budget in budgets]
   folder_of = lambda budget, seed: output / "cases" / str(budget or whole) / f"seed{seed}"
   for budget, seed in tqdm.tqdm(cases, desc="budgets and seeds", disable=None):

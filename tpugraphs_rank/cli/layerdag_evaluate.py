@@ -13,7 +13,7 @@ the report compares real graphs with each other.
 Predictors of the label are trained on real graphs, on generated ones, and on generated ones with
 shuffled labels, and are tested on real graphs. There are two kinds: surrogates, which are networks
 as the critic of `layerdag sample` is, and random forests on counts of opcodes and of pairs of
-opcodes, which have nothing in common with it (`forest_...` in results.json).
+opcodes, which are unrelated to it (`forest_...` in results.json).
 
 Writes report.md, results.json, distributions.png and graphs.png. The drawn graphs are not chosen by
 hand: they are evenly spaced in the order by number of nodes.

@@ -9,6 +9,7 @@ from tests.synthesis import small_dags
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
+from tpugraphs_rank.synthesis.judging import counts as counts_lib
 from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 
 SMALL = surrogate_lib.Options(layers=2, width=16, max_epochs=80, patience=80, batch_size=32,
@@ -128,3 +129,68 @@ def test_errors():
   huge = dataclasses.replace(SMALL, learning_rate=1e30, max_epochs=9)
   with pytest.raises(errors.TrainingError, match="the surrogate predicts (nan|-?inf) after epoch"):
     surrogate_lib.train(graphs, graphs, 0, options=huge)
+
+
+def _by_hand(network, member, graphs, graph, counts, typical_size):
+  """The standardized label that one network predicts for one graph, node by node."""
+  of = lambda variable: variable.numpy()[member]
+  silu = lambda values: values / (1 + np.exp(-values))
+  width, edges = network._width, graphs.edges(graph)
+  part = slice(member * width, (member + 1) * width)
+  nodes = range(graphs.sizes[graph])
+  operands = [[int(dst) for src, dst in edges if src == node] for node in nodes]
+  users = [[int(src) for src, dst in edges if dst == node] for node in nodes]
+  mean = lambda hidden, others: sum((hidden[one] for one in others), np.zeros(width)) / max(
+      len(others), 1)
+  hidden = [
+      network._embeddings[0].numpy()[graphs.x[graphs.nodes(graph), 0][node], part]
+      + np.log1p([len(operands[node]), len(users[node])]) @ of(network._degrees)
+      for node in nodes]
+  for weights, bias in network._layers:
+    hidden = [silu(np.concatenate([
+        mean(hidden, operands[node]), mean(hidden, users[node]), hidden[node]]) @ of(weights)
+        + of(bias)[0]) for node in nodes]
+  pooled = np.concatenate([np.mean(hidden, axis=0), np.sum(hidden, axis=0) / typical_size])
+  last = silu(pooled @ of(network._hidden) + counts @ of(network._counts)
+              + of(network._hidden_bias)[0])
+  return (last @ of(network._output) + of(network._output_bias)[0])[0]
+
+
+@pytest.mark.parametrize("with_counts", [True, False])
+def test_predictions_equal_those_computed_node_by_node(with_counts):
+  graphs = small_dags.graphs(6, 0)
+  assert len(np.unique(graphs.hashes())) == 6
+  encoder = surrogate_lib._Encoder(graphs, with_counts)
+  options = surrogate_lib.Options(members=3, layers=2, width=4, counts=with_counts)
+  network = surrogate_lib._Network([4], encoder.counts_width, 7.0, options, 5)
+  for variable in network.trainable_variables:  # Biases start at 0.
+    variable.assign_add(0.1 * np.random.default_rng(1).normal(size=variable.shape))
+  counts = np.log1p(counts_lib.Counts(graphs).of(graphs))
+  counts = (counts - counts.mean(axis=0)) / np.sqrt(counts.var(axis=0) + surrogate_lib._VARIANCE)
+  expected = [[_by_hand(network, member, graphs, graph, counts[graph] if with_counts else [], 7.0)
+               for graph in range(6)] for member in range(3)]
+  inputs = encoder.inputs(graphs)
+  batch = inputs.batch(np.arange(6))
+  np.testing.assert_allclose(network._predictions(*batch).numpy()[:, inputs.index], expected,
+                             rtol=1e-3, atol=1e-5)
+  # The surrogate's prediction is the mean of its networks.
+  np.testing.assert_allclose(network.forward(*batch).numpy()[inputs.index],
+                             np.mean(expected, axis=0), rtol=1e-3, atol=1e-5)
+
+
+def test_networks_learn_as_if_they_were_alone():
+  graphs = small_dags.graphs(12, 0)
+  encoder = surrogate_lib._Encoder(graphs, True)
+  options = surrogate_lib.Options(members=3, layers=1, width=4)
+  networks = [surrogate_lib._Network([4], encoder.counts_width, 7.0, options, 5) for _ in range(2)]
+  # In the second one, the output of the first member is far from the labels.
+  networks[1]._output_bias.assign_add(np.array([5.0, 0.0, 0.0])[:, None, None])
+  inputs = encoder.inputs(graphs)
+  targets = graphs.label().astype(np.float32)
+  for network in networks:
+    for _ in range(3):
+      network.step(*inputs.batch(np.arange(inputs.count)), inputs.index, targets)
+  one, other = (network._predictions(*inputs.batch(np.arange(inputs.count))).numpy()
+                for network in networks)
+  np.testing.assert_allclose(one[1:], other[1:], rtol=1e-4, atol=1e-5)
+  assert np.abs(one[0] - other[0]).max() > 1

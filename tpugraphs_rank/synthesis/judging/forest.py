@@ -1,7 +1,8 @@
-"""A judge that has nothing in common with the critic: a random forest on counts.
+"""A judge that is unrelated to the critic: a random forest on counts.
 
-The critic that chooses among generated graphs is a surrogate, and so are the usual judges of its
-choice. A forest sees only how often each opcode and each pair of opcodes occurs, and is no network.
+The critic that chooses among generated graphs is a surrogate, and a surrogate that judges its choice
+might share its errors. A forest learns in another way, with trees, and sees only how often each
+opcode and each pair of opcodes occurs.
 """
 
 from typing import Any
