@@ -1,8 +1,8 @@
 """A judge that is unrelated to the critic: a random forest on counts.
 
-The critic that chooses among generated graphs is a surrogate, and a surrogate that judges its choice
-might share its errors. A forest learns in another way, with trees, and sees only how often each
-opcode and each pair of opcodes occurs.
+The critic that chooses among generated graphs is a surrogate, and a surrogate that judges its
+choice might share its errors. A forest learns in another way, with trees, and sees only how often
+each opcode and each pair of opcodes occurs.
 """
 
 from typing import Any
