@@ -65,7 +65,7 @@ _PART_TITLES = {"all": "all evaluated programs", "seen": "families that occur in
 
 def define_flags() -> None:
   """Defines the flags."""
-  flags.DEFINE_list("tasks", ["tile:xla_cpu"], "Collections of real programs, by name or "
+  flags.DEFINE_list("tasks", ["tile:xla_cpu:v1"], "Collections of real programs, by name or "
                     "descriptor.")
   flags.DEFINE_list("budgets", ["5", "10", "20", "40", ALL], "Numbers of measured real programs "
                     "for training; all: every program.")

@@ -39,10 +39,14 @@ _RESULTS = "evaluation/test/metrics.json"
 _FOLDER = pathlib.Path(run_directory.__file__).resolve().parents[1] / "bundled" / "models"
 
 
-def collection_digest(folder: pathlib.Path) -> str:
+def collection_digest(collection: registry.Collection) -> str:
   """SHA-256 over the relative paths and contents of a collection's graph files, in sorted order."""
+  folder = collection.location()
+  listed = collection.files
+  paths = folder.rglob("*.npz") if listed is None else (
+      folder / name for of_split in listed.values() for name in of_split)
   digest = hashlib.sha256()
-  for path in sorted(folder.rglob("*.npz")):
+  for path in sorted(paths):
     digest.update(path.relative_to(folder).as_posix().encode())
     digest.update(hashlib.sha256(path.read_bytes()).digest())
   return digest.hexdigest()
@@ -76,7 +80,7 @@ def bundle(run_dir: pathlib.Path, folder: pathlib.Path = _FOLDER) -> pathlib.Pat
       "recipe": name, "commands": [
           train, f"{commands.NAME} evaluate --run_dir {name} --split test"],
       "collection": collection.name, "target": about.get("target"),
-      "collection_sha256": collection_digest(collection.location())})
+      "collection_sha256": collection_digest(collection)})
   return target
 
 

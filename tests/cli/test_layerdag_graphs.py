@@ -66,7 +66,7 @@ def test_a_file_is_divided(tmp_path):
     (["--collection", "tile:xla_cpu", "--nodes", "9"], 1,
      "error: --nodes applies to --rule; remove it from a command with --collection\n"),
     (["--collection", "tile:xla_cpu", "--max_nodes", "1"], 1,
-     "error: tile:xla_cpu train, valid, test: none of 281 programs has at most 1 nodes; raise the"),
+     "error: tile:xla_cpu train, valid, test: none of 703 programs has at most 1 nodes; raise the"),
     (["--collection", "tile:xla", "--data_root", "/nowhere"], 1,
      "error: no data of tile:xla train at /nowhere/npz/tile/xla/train; download it with `tpu"),
     (["--rule", "unbalanced"], 2, "error: flag --rule=unbalanced: value should be one of <balan"),

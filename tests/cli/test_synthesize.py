@@ -37,7 +37,7 @@ def _kernels(tmp_path_factory):
 
 def test_programs_like_the_bundled_kernels(kernels):
   folder, arguments, output = kernels
-  assert " dataflow graphs of tile:xla_cpu (" in output.splitlines()[0]
+  assert " dataflow graphs of tile:xla_cpu:v1 (" in output.splitlines()[0]
   assert "6 programs of " in output and f"written: {folder / 'programs.json'}" in output
   value = files.read_json(folder / "programs.json")
   programs = sources.from_json(value, "programs")

@@ -73,10 +73,17 @@ def test_operands_of_a_dot_in_any_order(left, right, dims, sums):
   assert kernel.sums[:2] == sums
 
 
+# The graph shows no reduction with the loop that the collector cuts: scatters, sorts, sums of
+# slices, a reduction with two results, and packed integers. Only the blocks of the result count.
+_HIDDEN_LOOPS = {"scatter_columns", "scatter_max", "scatter_rows", "segment_sum",
+                 "segment_sum_sorted", "sort_argmax", "sort_top", "stencil_filter", "int4_matmul"}
+
+
 def test_steps_are_those_of_the_collector():
   split = collections.load_collection("tile:xla_cpu", "valid")
   families = {path.name.partition(".")[0]: place for place, path in enumerate(split.paths)}
-  assert len(families) > 20
+  families = {name: place for name, place in families.items() if name not in _HIDDEN_LOOPS}
+  assert len(families) > 60
   for place in families.values():
     graph = split[place]
     known = geometry.parse_stem(graph.name)

@@ -49,7 +49,7 @@ def define_training_flags() -> None:
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_string("collection", "tile:xla_cpu", "The real programs: name of a collection, or "
+  flags.DEFINE_string("collection", "tile:xla_cpu:v1", "The real programs: name of a collection, or "
                       "path of its JSON descriptor.")
   flags.DEFINE_string("synthetic", None, "The measured synthetic programs: descriptor of a "
                       "collection of the same kind and target.", required=True)

@@ -1,9 +1,9 @@
 """Train both rankers on measured kernels and compare with baselines.
 
   tpugraphs-rank demo
-  tpugraphs-rank demo --output runs/mine --seeds 5 --results results/tile_xla_cpu.json
+  tpugraphs-rank demo --output runs/mine --seeds 5 --results runs/mine.json
 
-Trains `residual_gnn` and `attention_gnn` on the bundled collection `tile:xla_cpu` with several
+Trains `residual_gnn` and `attention_gnn` on the bundled collection `tile:xla_cpu` with one or more
 seeds, as many at a time as there are cores. Then it ranks the configurations of test kernels that
 training never saw, prints a table with trivial baselines and boosted trees, and writes the numbers,
 plots and an HTML report. Finished runs are kept: run it again to resume after an interruption.
@@ -30,14 +30,14 @@ _MODELS = ("residual_gnn", "attention_gnn")
 def define_flags() -> None:
   """Defines the command's flags."""
   flags.DEFINE_string("output", "runs/demo", "Folder of the runs, the results and the report.")
-  flags.DEFINE_integer("seeds", 3, "Number of seeds of each model: 0, 1, ...", lower_bound=1)
+  flags.DEFINE_integer("seeds", 1, "Number of seeds of each model: 0, 1, ...", lower_bound=1)
   flags.DEFINE_integer("jobs", 0, "Trainings at a time. 0: one per core.", lower_bound=0)
   flags.DEFINE_string("config", "tile_xla_cpu", "Recipe (by name) or JSON file with the settings "
                       "of the runs. The demo sets the model and the seed.")
   runs.define_trust_flag()
   runs.define_baselines_flag()
   flags.DEFINE_string(
-      "results", None, "Also write the numbers to this file, such as results/tile_xla_cpu.json.")
+      "results", None, "Also write the numbers to this JSON file.")
 
 
 def main(argv: list[str]) -> None:

@@ -24,7 +24,7 @@ from tpugraphs_rank.collect.common import processes
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_string("collection", "tile:xla_cpu", "Name of a collection, or path of its JSON "
+  flags.DEFINE_string("collection", "tile:xla_cpu:v1", "Name of a collection, or path of its JSON "
                       "descriptor.")
   flags.DEFINE_string("output", "runs/layerdag_demo", "Folder of the graphs, the run and the "
                       "report.")

@@ -50,7 +50,7 @@ def define_flags() -> None:
   flags.DEFINE_string("output", None, "Folder of the generator, the programs and the collection.",
                       required=True)
   flags.DEFINE_string(
-      "collection", "tile:xla_cpu", "Name of a collection, or path of its JSON descriptor.")
+      "collection", "tile:xla_cpu:v1", "Name of a collection, or path of its JSON descriptor.")
   flags.DEFINE_string("data_root", None, "Folder of the public collections.")
   flags.DEFINE_bool("partial", False, "If graphs of the collection are missing, use those that "
                     "exist.")

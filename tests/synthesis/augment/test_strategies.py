@@ -59,7 +59,7 @@ def test_teachers_with_constant_scores(scores):
 def test_a_labeled_collection_can_be_loaded(tmp_path):
   by_first_column = lambda graph: -graph.config_feat[:, 8].astype(float) - np.arange(
       len(graph.config_feat)) * 1e-3
-  taught = distillation.teach("tile:xla_cpu", [by_first_column, by_first_column], tmp_path)
+  taught = distillation.teach("tile:xla_cpu:v1", [by_first_column, by_first_column], tmp_path)
   described = registry.get_collection(str(tmp_path / "collection.json"))
   actual = list(collections.load_collection(described, "train"))
   assert len(actual) == taught == 162 and described.target.startswith("xla_cpu:")

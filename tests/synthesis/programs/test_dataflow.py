@@ -57,7 +57,7 @@ def test_kinds(kernels, family, kind):
 
 
 def test_every_bundled_kernel_has_a_dataflow_graph():
-  actual = dataflow.extract("tile:xla_cpu", ("train", "valid"))
+  actual = dataflow.extract("tile:xla_cpu:v1", ("train", "valid"))
   assert len(actual) == 195 and actual.provenance["left_out"] == 0
   assert actual.x_names == dataflow.ATTRIBUTES
 

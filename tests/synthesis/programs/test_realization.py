@@ -91,7 +91,7 @@ def test_a_program_without_repairs_equals_its_graph(kind, size, seed):
 
 
 def test_real_kernels_need_almost_no_repairs():
-  graphs = dataflow.from_dags(dataflow.extract("tile:xla_cpu"))
+  graphs = dataflow.from_dags(dataflow.extract("tile:xla_cpu:v1"))
   outcomes = [_realized(nodes, number) for number, nodes in enumerate(graphs)]
   assert all(outcome.program is not None for outcome in outcomes)
   assert np.mean([outcome.repaired for outcome in outcomes]) < 0.01
