@@ -57,7 +57,7 @@ def test_the_cost_is_relative_to_the_cheapest_configuration():
   facts = targets.TargetFacts((8192, 16384), 64, (1, 1))
   graph = kernels.graph(kernels.MATMUL, tiles)
   features = tile_relative.features(graph, facts)
-  assert features.shape == (6, tile_relative.WIDTH) == (6, 67)
+  assert features.shape == (6, tile_relative.WIDTH) == (6, 68)
   weighted = tile_cost.terms(graph, facts) * tile_cost.PRESET
   total = weighted.sum(axis=1)
   np.testing.assert_allclose(2 ** features[:, :_TERMS] - 1e-3, weighted / total.min(), rtol=1e-6,
@@ -75,3 +75,13 @@ def test_the_cost_is_relative_to_the_cheapest_configuration():
   np.testing.assert_allclose(
       tile_relative.features(kernels.graph(kernels.MATMUL, [tiles[one] for one in order]), facts),
       features[order], atol=1e-9)
+
+
+@pytest.mark.parametrize("text, expected", [
+    (_ROWS, tile_relative.FLOAT_SUM), (_ROWS.replace("f32", "s32"), tile_relative.INTEGER_SUM),
+    (_ROWS.replace("f32", "bf16"), tile_relative.FLOAT_SUM),
+    (_ROWS.replace("f32", "u8"), tile_relative.INTEGER_SUM),
+    (kernels.MATMUL, tile_relative.OTHER), (kernels.TRANSPOSE, tile_relative.OTHER)])
+def test_kernels_differ_in_what_they_add_up(text, expected):
+  graph = kernels.graph(text, [kernels.tile((16, 8), (32,)), kernels.tile((8, 8), (32,))])
+  assert tile_relative.features(graph)[:, tile_relative.KIND].tolist() == [expected] * 2

@@ -55,6 +55,16 @@ def test_blocks_of_rows_change_nothing(arrays, monkeypatch):
   assert (arrays.scores(_rows(1)) == whole).all()
 
 
+def test_routed_fits_score_the_rows_of_their_kind():
+  # The kind is in a column that two of the fits use themselves.
+  fits = [_fit(0, [5, 0, 3], True), _fit(1, [1, 6], False), _fit(2, [3, 0], True)]
+  rows = _rows(3)
+  rows[:, 3] = np.arange(len(rows)) % 3
+  routed = tree_arrays.routed([arrays for arrays, _ in fits], 3)
+  expected = np.choose(rows[:, 3].astype(int), [predict(rows) for _, predict in fits])
+  np.testing.assert_allclose(routed.scores(rows), expected, rtol=0, atol=1e-12)
+
+
 def test_joined_fits_score_their_mean():
   fits = [_fit(0, [5, 0, 3], True), _fit(1, [1, 3, 6], False), _fit(2, [0], True)]
   rows = _rows(3)

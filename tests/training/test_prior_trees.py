@@ -6,6 +6,7 @@ from tests import synthetic
 from tpugraphs_rank import metrics
 from tpugraphs_rank.costs import targets
 from tpugraphs_rank.costs import tile_cost
+from tpugraphs_rank.costs import tile_relative
 from tpugraphs_rank.training import prior_trees
 
 
@@ -32,3 +33,26 @@ def test_scores_never_rise_with_a_term():
     more = rows.copy()
     more[:, column] += rng.uniform(0.1, 4, len(rows)).astype(np.float32)
     assert (fitted.scores(more) <= fitted.scores(rows) + 1e-9).all()
+
+
+def test_each_kind_of_kernel_has_trees_of_its_own():
+  rng = np.random.default_rng(0)
+  cost = 2 * len(tile_cost.TERMS)
+  length = cost + 5 + 2  # Of the sum that a step adds up.
+
+  def kernel(kind):
+    rows = np.zeros([20, tile_relative.WIDTH], np.float32)
+    rows[:, tile_relative.KIND] = kind
+    rows[:, length] = rng.permutation(20)
+    return rows
+
+  # Long loops make one kind fast, and the other slow.
+  sign = {tile_relative.FLOAT_SUM: -1, tile_relative.INTEGER_SUM: 1}
+  kinds = [kind for kind in sign for _ in range(prior_trees.LEAST_OF_A_KIND)]
+  features = [kernel(kind) for kind in kinds]
+  runtimes = [np.exp(sign[kind] * rows[:, length] / 10) for kind, rows in zip(kinds, features)]
+  fitted = prior_trees.fit(features, runtimes, 0)
+  for kind in sign:
+    rows = kernel(kind)
+    runtime = np.exp(sign[kind] * rows[:, length] / 10)
+    assert metrics.kendall_tau(runtime, fitted.scores(rows)) > 0.8

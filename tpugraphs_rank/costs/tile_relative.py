@@ -6,9 +6,12 @@ These features leave both out. They describe a configuration by
   its cost     each term of `tile_cost` relative to the cheapest configuration of the kernel, the
                share of each term, and the place of its cost and of its steps among them
   its loops    the lengths of the loops inside a step, and the powers of two that divide them
+  its sums     whether a step adds up floating-point numbers, integers, or nothing
 
 A compiler unrolls and vectorises a loop by its length, which changes the time of an element by
-factors of three to six. The cost has no terms for that, because the rules are not known.
+factors of three to six. The cost has no terms for that, because the rules are not known. A compiler
+may reorder a sum of integers, but not one of floating-point numbers. On the bundled kernels, long
+loops of a sum mostly make the former slower and the latter faster.
 """
 
 import numpy as np
@@ -21,7 +24,12 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import tile_features
 from tpugraphs_rank.hlo import opcodes
 
-WIDTH = 2 * len(tile_cost.TERMS) + 5 + 2 * 18
+# The number of columns, and what it was before the last column existed.
+WIDTH = 2 * len(tile_cost.TERMS) + 5 + 2 * 18 + 1
+WIDTH_WITHOUT_KIND = WIDTH - 1
+KIND = WIDTH - 1  # The column of `kind`.
+KINDS = FLOAT_SUM, INTEGER_SUM, OTHER = range(3)
+_FIRST_INTEGER, _LAST_INTEGER = 1, 9  # Element types from PRED to U64, in XLA's order.
 _LEAST = 1e-3  # Of the cheapest cost: smaller terms are equal.
 _SHORT = 64  # Elements up to which a summed loop counts as short.
 _LARGE = 4096  # Elements from which a step counts as large.
@@ -40,7 +48,8 @@ def features(graph: graphs.TileGraph, facts: targets.TargetFacts = targets.CPU,
   weighted = (tile_cost.terms(graph, facts) if terms is None else terms) * tile_cost.PRESET
   total = np.maximum(weighted.sum(axis=1), 1e-9)
   best = total.min()
-  trips = tile_geometry.kernel(graph).trips(graph.config_feat)
+  kernel = tile_geometry.kernel(graph)
+  trips = kernel.trips(graph.config_feat)
   steps = np.log2(trips).sum(axis=1)
   relative = np.log2(total / best)
   loops = lengths(graph)
@@ -49,7 +58,21 @@ def features(graph: graphs.TileGraph, facts: targets.TargetFacts = targets.CPU,
       np.stack([relative, relative - relative.mean(), steps - steps.min(),
                 metrics.mean_ranks(-total) / len(total), metrics.mean_ranks(-steps) / len(steps)],
                axis=1),
-      loops, loops - loops.mean(axis=0)], axis=1)
+      loops, loops - loops.mean(axis=0), np.full([len(total), 1], kind(graph, kernel))], axis=1)
+
+
+def kind(graph: graphs.TileGraph, kernel: tile_geometry.Kernel) -> int:
+  """Which of KINDS a kernel is: what its main contraction adds up, if that is a reduction."""
+  if not _is_sum(graph, kernel):
+    return OTHER
+  number = int(graph.node_feat[kernel.main, tile_features.TYPES].argmax())
+  return INTEGER_SUM if _FIRST_INTEGER <= number <= _LAST_INTEGER else FLOAT_SUM
+
+
+def _is_sum(graph: graphs.TileGraph, kernel: tile_geometry.Kernel) -> bool:
+  """Whether the main contraction is a reduction with loops of its own."""
+  return kernel.main >= 0 and len(kernel.loops) > kernel.outputs and (
+      opcodes.opcode_name(int(graph.node_opcode[kernel.main])) == "reduce")
 
 
 def lengths(graph: graphs.TileGraph) -> np.ndarray:
@@ -71,8 +94,7 @@ def lengths(graph: graphs.TileGraph) -> np.ndarray:
   result = kernel.rest[kernel.root] or ()
   of_result, minor = _elements(result, sides), _minor(result, sides)
   one = np.ones(len(sides))
-  is_sum = kernel.main >= 0 and len(kernel.loops) > kernel.outputs and (
-      opcodes.opcode_name(int(graph.node_opcode[kernel.main])) == "reduce")
+  is_sum = _is_sum(graph, kernel)
   horizontal, added, inner, summed, summed_minor = False, one, minor, of_result, minor
   if is_sum:
     own = kernel.rest[kernel.main] or ()

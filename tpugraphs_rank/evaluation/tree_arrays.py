@@ -118,6 +118,38 @@ def joined(fits: Sequence[TreeArrays]) -> TreeArrays:
       float(np.mean([fit.baseline for fit in fits])))
 
 
+def routed(fits: Sequence[TreeArrays], column: int) -> TreeArrays:
+  """Fits of which each scores the rows of one kind.
+
+  Args:
+    fits: the fit of each kind, of the same features.
+    column: the column with the number of a row's kind.
+
+  Returns:
+    Trees whose score of a row is that of `fits[kind]`.
+  """
+  parts = []
+  for kind, fit in enumerate(fits):
+    trees = len(fit.roots)
+    # For each tree two nodes that ask whether the kind is lower and whether it is higher; then a
+    # leaf for all other kinds; then the trees.
+    lower, higher, leaf = np.arange(trees), trees + np.arange(trees), 2 * trees
+    children = np.concatenate([
+        np.stack([np.full(trees, leaf), higher], axis=1),
+        np.stack([fit.roots + leaf + 1, np.full(trees, leaf)], axis=1),
+        [[leaf, leaf]], fit.children + leaf + 1])
+    is_leaf = fit.children[:, 0] == np.arange(len(fit.column))
+    parts.append(TreeArrays(
+        np.append(fit.columns, column), fit.width, lower,
+        np.concatenate([np.full(2 * trees, len(fit.columns)), [0], fit.column]),
+        np.concatenate([np.full(trees, kind - 0.5), np.full(trees, kind + 0.5), [0.0],
+                        fit.threshold]), children,
+        np.concatenate([np.zeros(2 * trees + 1),
+                        fit.value + np.where(is_leaf, fit.baseline / trees, 0.0)]), 0.0))
+  together = joined(parts)
+  return together._replace(value=together.value * len(fits))
+
+
 def write(path: files.PathLike, trees: TreeArrays) -> None:
   """Writes trees.
 

@@ -3,6 +3,9 @@
 They see `costs.tile_relative` only: neither operations nor shapes, so that what they learn carries
 over. The score falls with every term of the cost while all else is equal, which keeps it sensible
 far from the training kernels. The target is the place of a configuration among those of its kernel.
+
+Kernels that add up floating-point numbers, those that add up integers, and all others have trees of
+their own: the same loops make one kind fast and another slow.
 """
 
 from collections.abc import Sequence
@@ -20,6 +23,8 @@ from tpugraphs_rank.evaluation import trees
 FILE = "prior.npz"
 SETTINGS = trees.Settings(iterations=80, learning_rate=0.1)
 FITS = 3  # Their scores are averaged.
+# A kind with fewer training kernels gets the trees of all kernels.
+LEAST_OF_A_KIND = 12
 # The first columns of `tile_relative.features` are the terms, then their shares, then the cost.
 _FALLING = (*range(len(tile_cost.TERMS)), 2 * len(tile_cost.TERMS), 2 * len(tile_cost.TERMS) + 1)
 
@@ -49,6 +54,24 @@ def fit(features: Sequence[np.ndarray], runtimes: Sequence[np.ndarray], seed: in
     seed: of the fits.
     fits: how many have their scores averaged.
   """
+  kinds = [int(rows[0, tile_relative.KIND]) for rows in features]
+  everything = range(len(kinds))
+  of_kinds: dict[tuple[int, ...], tree_arrays.TreeArrays] = {}
+  parts = []
+  for kind in tile_relative.KINDS:
+    chosen = tuple(place for place in everything if kinds[place] == kind)
+    if len(chosen) < LEAST_OF_A_KIND:
+      chosen = tuple(everything)
+    if chosen not in of_kinds:
+      of_kinds[chosen] = _fit([features[place] for place in chosen],
+                              [runtimes[place] for place in chosen], seed, fits)
+    parts.append(of_kinds[chosen])
+  return tree_arrays.routed(parts, tile_relative.KIND)
+
+
+def _fit(features: Sequence[np.ndarray], runtimes: Sequence[np.ndarray], seed: int, fits: int
+         ) -> tree_arrays.TreeArrays:
+  """The same for kernels that share their trees."""
   table = trees.make_table(np.concatenate(features), [places(values) for values in runtimes])
   return tree_arrays.joined([
       tree_arrays.from_regressor(

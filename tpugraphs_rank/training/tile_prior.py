@@ -110,7 +110,9 @@ class Prior:
     cost = -tile_cost.log_of_terms(terms, self.weights) / self.cost_deviation
     if self.trees is None:
       return cost
-    own = self.trees.arrays.scores(prior_trees.rows_of(graph, self.facts, terms))
+    arrays = self.trees.arrays
+    # Trees of earlier versions do not know the last column.
+    own = arrays.scores(prior_trees.rows_of(graph, self.facts, terms)[:, :arrays.width])
     return (1 - self.trees.share) * cost + self.trees.share * own / self.trees.deviation
 
   def scores(self, graph: graphs.Graph, learned: np.ndarray, rows: np.ndarray | None = None
@@ -179,7 +181,7 @@ class Prior:
       if share > 1 or not deviation:
         raise errors.DataError("trees: expected a share from 0 to 1 and a positive deviation")
       own = FittedTrees(arrays(), share, deviation)
-      if own.arrays.width != tile_relative.WIDTH:
+      if own.arrays.width not in (tile_relative.WIDTH_WITHOUT_KIND, tile_relative.WIDTH):
         raise errors.DataError(
             f"trees of {own.arrays.width} features; this version of the package has "
             f"{tile_relative.WIDTH}")
