@@ -21,9 +21,8 @@ from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import trainer
 
 # The second has other features, so that it scales them in its own way.
-KINDS = [{"model": "attention_gnn"}, {
-    "losses": ["pairwise_hinge"], "tile_features": "costs", "members": 2, "epochs": 2}]
-COUNTS = (1, 1, 2)
+KINDS = [{"model": "attention_gnn"},
+         {"losses": ["pairwise_hinge"], "tile_features": "costs", "epochs": 2}]
 
 
 class Trained(NamedTuple):
@@ -72,25 +71,43 @@ def test_the_scores_are_the_weighted_sum_of_separate_runs(trained):
                 for run in runs]
   whole = trained.run
   np.testing.assert_allclose(whole.kinds.deviations, deviations, rtol=1e-4)
-  [*graphs] = _graphs(trained)
-  every = list(whole.score_each_with_members(graphs))
-  for graph, (_, scores, members) in zip(graphs, every):
+  for graph, scores, members in whole.score_each_with_members(_graphs(trained)):
     separate = [run.score(graph) for run in runs]
     assert all(np.ptp(values) > 0 for values in separate)
-    expected = sum(count * deviations[0] / deviation * values for count, deviation, values in zip(
-        COUNTS, deviations, separate)) / sum(COUNTS)
-    np.testing.assert_allclose(whole.score(graph), expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
     # Each network is listed, in the unit of the run's own.
-    assert members.shape == (sum(COUNTS), graph.num_configs)
-    np.testing.assert_allclose(members[0], separate[0], atol=1e-6)
-    np.testing.assert_allclose(members[1] * deviations[1] / deviations[0], separate[1],
-                               rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(members[2:].mean(axis=0) * deviations[2] / deviations[0],
-                               separate[2], rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(members.mean(axis=0), scores, atol=1e-6)
+    in_unit = [deviations[0] / deviation * values
+               for deviation, values in zip(deviations, separate)]
+    np.testing.assert_allclose(members, in_unit, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(scores, np.mean(in_unit, axis=0), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(whole.score(graph), scores, rtol=1e-4, atol=1e-6)
   assert (runs[1].config.model.model, runs[2].config.model.tile_features) == (
       "attention_gnn", "costs")
+
+
+class _Stub:
+  """Networks with given scores (m, c) of every program."""
+
+  def __init__(self, rows):
+    self.count = len(rows)
+    self._rows = np.array(rows, np.float32)
+
+  def scores(self, programs):
+    return [self._rows.mean(axis=0) for _ in programs]
+
+  def by_member(self, programs):
+    return [self._rows for _ in programs]
+
+
+def test_every_network_has_the_same_weight():
+  own, pair, single = _Stub([[1, 2], [3, 6], [2, 7]]), _Stub([[4, 0], [0, 8]]), _Stub([[9, 3]])
+  kinds = kinds_lib.Kinds(own.count, (pair, single), (1.0, 2.0, 0.5))
+  programs = ["one", "two"]
+  expected = [[1, 2], [3, 6], [2, 7], [2, 0], [0, 4], [18, 6]]
+  for scores, members in zip(kinds.add(programs, own.scores(programs)),
+                             kinds.members(programs, own.by_member(programs)), strict=True):
+    np.testing.assert_allclose(members, expected)
+    np.testing.assert_allclose(scores, np.mean(expected, axis=0), rtol=1e-6)
+    assert scores.dtype == members.dtype == np.float32
 
 
 def test_the_metrics_and_the_calibration_are_those_of_the_mean(trained):
@@ -139,7 +156,7 @@ def test_evaluate_predict_and_rank(trained, tmp_path, monkeypatch):
   done = commands.run("rank", "--run_dir", trained.path, "--hlo", tmp_path / "tile.pb",
                       "--top_k=2", "--max_candidates=9", "--output", tmp_path / "ranked")
   assert done.returncode == 0, done.stderr
-  assert f"the run's {sum(COUNTS)} networks" in done.stdout
+  assert "the run's 3 networks" in done.stdout
 
 
 def test_a_dry_run_counts_all_kinds(trained, tmp_path):
