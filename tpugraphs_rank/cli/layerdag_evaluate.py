@@ -11,9 +11,10 @@ training graphs, because the generator must not have seen the other two parts. W
 the report compares real graphs with each other.
 
 Predictors of the label are trained on real graphs, on generated ones, and on generated ones with
-shuffled labels, and are tested on real graphs. There are two kinds: surrogates, which are networks
-as the critic of `layerdag sample` is, and random forests on counts of opcodes and of pairs of
-opcodes, which are unrelated to it (`forest_...` in results.json).
+shuffled labels, and are tested on real graphs. There are two kinds: surrogates, which average
+networks like the critic's with a random forest, and random forests alone, which are unrelated to
+the critic of `layerdag sample` (`forest_...` in results.json). Forests see counts of opcodes and of
+pairs of opcodes.
 
 Writes report.md, results.json, distributions.png and graphs.png. The drawn graphs are not chosen by
 hand: they are evenly spaced in the order by number of nodes.

@@ -10,10 +10,11 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
 from tpugraphs_rank.synthesis.dags import dags as dags_lib
 from tpugraphs_rank.synthesis.judging import counts as counts_lib
+from tpugraphs_rank.synthesis.judging import forest as forest_lib
 from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 
 SMALL = surrogate_lib.Options(layers=2, width=16, max_epochs=80, patience=80, batch_size=32,
-                              learning_rate=5e-3)
+                              learning_rate=5e-3, forest=False)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,23 @@ def test_predictions_are_labels_when_logarithms_are_learned():
   test = raise_(small_dags.graphs(60, 2))
   assert metrics.pearson(np.log(test.label()), np.log(surrogate.predict(test))) > 0.9
   assert np.median(surrogate.predict(test) / test.label()) == pytest.approx(1, abs=0.3)
+
+
+@pytest.mark.parametrize("log_labels", [False, True])
+def test_the_prediction_is_the_mean_of_networks_and_forest(log_labels):
+  graphs, valid, test = (small_dags.graphs(count, seed) for count, seed in (
+      (40, 0), (20, 1), (20, 2)))
+  options = dataclasses.replace(SMALL, max_epochs=2, log_labels=log_labels)
+  networks, both = (surrogate_lib.train(graphs, valid, 3, None, dataclasses.replace(
+      options, forest=forest)) for forest in (False, True))
+  scale = np.log if log_labels else lambda labels: labels
+  labels = scale(graphs.label())
+  # A forest of labels in another unit may break ties in another way.
+  targets = graphs.with_labels((labels - labels.mean()) / labels.std(), ["runtime"])
+  forest = forest_lib.train(targets, valid, 3).predict(test) * labels.std() + labels.mean()
+  np.testing.assert_allclose(scale(both.predict(test)),
+                             (scale(networks.predict(test)) + forest) / 2, rtol=1e-5)
+  assert both.details == networks.details
 
 
 def test_it_stops_when_validation_does_not_improve():

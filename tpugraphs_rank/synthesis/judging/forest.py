@@ -1,6 +1,6 @@
 """A judge that is unrelated to the critic: a random forest on counts.
 
-The critic that chooses among generated graphs is a surrogate, and a surrogate that judges its
+The critic that chooses among generated graphs consists of networks, and networks that judge its
 choice might share its errors. A forest learns in another way, with trees, and sees only how often
 each opcode and each pair of opcodes occurs.
 """

@@ -187,9 +187,10 @@ def markdown(result: Mapping[str, Any]) -> str:
                                ("shuffled", "synthetic graphs, labels shuffled"))
          if result[f"pearson_{source}"]["n"]]),
         "", "Mean ± standard deviation over seeds" + (" and samples." if len(samples) > 1 else "."),
-        "A surrogate is a network, as the critic is that chooses among generated graphs. The "
-        "random forest is an independent judge: it sees how often each attribute value and each "
-        "pair of values of a node and its operand occurs. It does not use validation graphs.", ""]
+        "A surrogate averages networks, like those of the critic that chooses among generated "
+        "graphs, with a random forest. The random forest alone is a judge that is unrelated to the "
+        "critic: it sees how often each attribute value and each pair of values of a node and its "
+        "operand occurs. It does not use validation graphs.", ""]
     if samples:
       lines += [
           "Pearson of predictors trained on synthetic graphs / on real graphs: "

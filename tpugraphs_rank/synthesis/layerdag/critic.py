@@ -1,10 +1,11 @@
 """Critics: of several graphs generated for the same label, keep the one that fits best.
 
 A critic is an ensemble of surrogates that predict a graph's label, trained on training graphs only.
-From each group of graphs generated under the same conditions it keeps the one whose predicted label
-is nearest to the requested one, measured in ranks among the training labels. The kept graphs are no
-longer a plain sample of the generator: they follow the labels more closely, as far as surrogates of
-the training graphs can predict. Imports TensorFlow.
+Its surrogates are networks, without forests. From each group of graphs generated under the same
+conditions it keeps the one whose predicted label is nearest to the requested one, measured in ranks
+among the training labels. The kept graphs are no longer a plain sample of the generator: they
+follow the labels more closely, as far as surrogates of the training graphs can predict. Imports
+TensorFlow.
 """
 
 import dataclasses
@@ -17,6 +18,8 @@ from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 
 # The surrogates that evaluate generated graphs use small seeds, so a critic never shares theirs.
 FIRST_SEED = 100_000
+# No forest, so that forests can judge what a critic chose.
+DEFAULT_OPTIONS = dataclasses.replace(surrogate_lib.DEFAULT_OPTIONS, forest=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Critic:
 
   @classmethod
   def fit(cls, graphs: dags_lib.Dags, label: str, members: int = 4, tries: int = 2, seed: int = 0,
-          options: surrogate_lib.Options = surrogate_lib.DEFAULT_OPTIONS) -> "Critic":
+          options: surrogate_lib.Options = DEFAULT_OPTIONS) -> "Critic":
     """Trains a critic; the same seed gives the same critic.
 
     Each member uses its own random quarter of the graphs for early stopping, with structurally
