@@ -49,8 +49,8 @@ def define_training_flags() -> None:
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_string("collection", "tile:xla_cpu:v1", "The real programs: name of a collection, or "
-                      "path of its JSON descriptor.")
+  flags.DEFINE_string("collection", "tile:xla_cpu:v1", "The real programs: name of a collection, "
+                      "or path of its JSON descriptor.")
   flags.DEFINE_string("synthetic", None, "The measured synthetic programs: descriptor of a "
                       "collection of the same kind and target.", required=True)
   flags.DEFINE_integer("budget", None, "Number of real training programs, drawn with each seed. By "

@@ -32,12 +32,11 @@ def define_flags() -> None:
   flags.DEFINE_string("output", "runs/demo", "Folder of the runs, the results and the report.")
   flags.DEFINE_integer("seeds", 1, "Number of seeds of each model: 0, 1, ...", lower_bound=1)
   flags.DEFINE_integer("jobs", 0, "Trainings at a time. 0: one per core.", lower_bound=0)
-  flags.DEFINE_string("config", "tile_xla_cpu", "Recipe (by name) or JSON file with the settings "
-                      "of the runs. The demo sets the model and the seed.")
+  flags.DEFINE_string("config", "tile_xla_cpu_demo", "Recipe (by name) or JSON file with the "
+                      "settings of the runs. The demo sets the model and the seed.")
   runs.define_trust_flag()
   runs.define_baselines_flag()
-  flags.DEFINE_string(
-      "results", None, "Also write the numbers to this JSON file.")
+  flags.DEFINE_string("results", None, "Also write the numbers to this JSON file.")
 
 
 def main(argv: list[str]) -> None:
