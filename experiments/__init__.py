@@ -2,7 +2,9 @@
 
 Each file in results/ records the command that wrote it. The scripts that write them:
 
-  results/tile_xla_cpu.json, layout_xla_cpu_mixed.json   tpugraphs-rank demo --results FILE
+  results/quality.json                                   quality_study
+  results/scale_study.json, scale_study_rules.json       scale_study
+  results/tile_groups.json                               tile_groups
   results/tpu_kernels.json                               known_programs
   results/tpu_layouts.json                               tpu_layouts
   results/benchmark.json, recipes.json                   benchmark

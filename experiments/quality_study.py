@@ -40,8 +40,13 @@ RECIPES = ("tile_xla_cpu_ensemble", "layout_xla_cpu_mixed_ensemble")
 ENSEMBLE, RESIDUAL, NO_PRIOR, ATTENTION, CHOSEN = (
     "ensemble", "residual_gnn", "no_prior", "attention_gnn", "chosen")
 _TREES = (tree_member.FILE, tree_member.ARRAYS)
-_FIGURES = ("opa", "tau", "top1_slowdown", "top5_slowdown", "top10_slowdown",
-            f"top1_{per_graph.GAIN}", f"top10_{per_graph.GAIN}", per_graph.MEASURED)
+_OTHER_PASS = "other_pass"
+_SLOWDOWNS = ("top1_slowdown", "top5_slowdown", "top10_slowdown")
+_FIGURES = ("opa", "tau", "tau_within3", "opa_gap5", *_SLOWDOWNS, f"top1_{per_graph.GAIN}",
+            f"top10_{per_graph.GAIN}", per_graph.MEASURED)
+_SUMMARY = ("opa", "tau", "top1_slowdown", "top5_slowdown")
+_OF_TILES = ("opa", "tau", "tau_within3", *_SLOWDOWNS)
+_OF_LAYOUTS = ("opa", "tau", *_SLOWDOWNS, f"top10_{per_graph.GAIN}")
 
 
 def define_flags() -> None:
@@ -106,38 +111,70 @@ def figures(compared: comparison.Comparison) -> dict[str, dict[str, Any]]:
     gains = bootstrap.paired_differences(
         frames, ENSEMBLE, [name for name in frames if name != ENSEMBLE])
     title = compared.task.collection.name + suffix.replace("_", " ")
-    result[title] = {CHOSEN: rows[ENSEMBLE], **rows}
+    other = result_tables.figures([part(next(iter(compared.frames.values()))[0])], "other_pass_")
+    result[title] = {CHOSEN: rows[ENSEMBLE], **rows, _OTHER_PASS: {
+        key: value for key, value in other.items() if key in _FIGURES}}
     result[f"{title}, gains of {CHOSEN}"] = {
         name: {metric: interval.as_dict() for metric, interval in each.items()}
         for name, each in gains.items()}
   return result
 
 
-_ROWS = {ENSEMBLE: "ensemble", RESIDUAL: "its networks (residual GNN), no trees",
-         NO_PRIOR: "its networks, no trees, no prior", ATTENTION: "attention GNN",
+_ROWS = {ENSEMBLE: "ensemble (chosen)", RESIDUAL: "its networks (residual GNN)",
+         NO_PRIOR: "its networks, no prior", ATTENTION: "attention GNN",
          baselines.BOOSTED_TREES: "boosted trees", baselines.LAMBDARANK: "LightGBM lambdarank",
          baselines.ANALYTIC_COST: "analytic cost", "size_heuristic": "size heuristic",
-         "default_configuration": "default first", "random": "random"}
+         "default_configuration": "default first", "random": "random",
+         _OTHER_PASS: result_tables.OTHER_PASS}
 
 
-def table(results: Mapping[str, Any]) -> str:
-  """One row per part of the test splits and ranker."""
-  rows = []
-  for part, rankers in results.items():
-    if not isinstance(rankers, Mapping) or CHOSEN not in rankers:
-      continue
-    gains = results[f"{part}, gains of {CHOSEN}"]
-    for name, title in _ROWS.items():
-      if name in rankers:
-        gain = gains.get(name, {}).get("kendall_tau")
-        rows.append([part, title, f"{rankers[name]['tau']['mean']:.3f}",
-                     *(f"{100 * rankers[name][f'top{k}_slowdown']['mean']:.1f} %"
-                       for k in (1, 5, 10)),
-                     "" if gain is None else
-                     f"{gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"])
-  return tables.markdown(
-      ["test programs", "ranker", "tau", "top-1", "top-5", "top-10", "gain of the ensemble, tau"],
-      rows)
+def summary_table(results: Mapping[str, Any]) -> str:
+  """The main figures on kernels of families that training saw."""
+  return _table(results["tile:xla_cpu"], _SUMMARY)
+
+
+def seen_table(results: Mapping[str, Any]) -> str:
+  """Rankers on kernels of families that training saw, in new shapes."""
+  return _table(results["tile:xla_cpu"], _OF_TILES)
+
+
+def unseen_groups_table(results: Mapping[str, Any]) -> str:
+  """Rankers on kernels of groups that training did not see."""
+  return _table(results["tile:xla_cpu unseen groups"], _OF_TILES)
+
+
+def layouts_table(results: Mapping[str, Any]) -> str:
+  """Rankers on programs of new families under layouts."""
+  return _table(results["layout:xla_cpu:mixed"], _OF_LAYOUTS)
+
+
+def seen_gains_table(results: Mapping[str, Any]) -> str:
+  """Paired gains of the ensemble on kernels of families that training saw."""
+  return _gains_table(results["tile:xla_cpu, gains of chosen"])
+
+
+def unseen_groups_gains_table(results: Mapping[str, Any]) -> str:
+  """Paired gains of the ensemble on kernels of groups that training did not see."""
+  return _gains_table(results["tile:xla_cpu unseen groups, gains of chosen"])
+
+
+def layouts_gains_table(results: Mapping[str, Any]) -> str:
+  """Paired gains of the ensemble on programs of new families under layouts."""
+  return _gains_table(results["layout:xla_cpu:mixed, gains of chosen"])
+
+
+def _table(rankers: Mapping[str, Any], shown: Sequence[str]) -> str:
+  """One row for each ranker with these figures."""
+  return tables.markdown(["ranker", *(result_tables.TITLES[name] for name in shown)], [
+      [title, *(result_tables.cell(figure, rankers[name].get(figure)) for figure in shown)]
+      for name, title in _ROWS.items() if name in rankers])
+
+
+def _gains_table(gains: Mapping[str, Any]) -> str:
+  """One row for each other ranker with the gains of the ensemble and their intervals."""
+  return tables.markdown(*result_tables.difference_rows("the ensemble", {
+      title: {column: bootstrap.Interval(**value) for column, value in gains[name].items()}
+      for name, title in _ROWS.items() if name in gains}))
 
 
 def main(argv: list[str]) -> None:

@@ -162,20 +162,29 @@ def _figure(values: Sequence[float]) -> dict[str, float]:
 
 
 def table(results: Mapping[str, Any]) -> str:
-  """Tau and slowdowns of each rule by CPU second, as Markdown."""
+  """Tau and slowdowns of each rule by CPU second, as Markdown; ± between seeds, if several."""
   rules = results["rules"]
-  longest = max((rule["curve"] for rule in rules.values()), key=len)
+  curves = [rule["curve"] for rule in rules.values()]
+  longest = max(curves, key=len)
   rows = []
   for name, rule in rules.items():
     curve = rule["curve"]
-    taus = [f"{point['tau']['mean']:.3f}" for point in curve]
+    taus = [_cell(point["tau"]) for point in curve]
     rows.append([
         name, f"{rule['steps_per_second']['mean']:.1f}", *taus,
-        *[""] * (len(longest) - len(curve)), f"{curve[-1]['train_tau']['mean']:.3f}",
+        *[""] * (len(longest) - len(curve)), _cell(curve[-1]["train_tau"]),
         *(f"{100 * curve[-1][f'top{k}_slowdown']['mean']:.1f} %" for k in (1, 10))])
-  seconds = [f"tau, {point['seconds']:.0f} s" for point in longest]
+  # An evaluation follows the step that passes its time; long steps pass it by a second.
+  passed = [min(curve[place]["seconds"] for curve in curves if place < len(curve))
+            for place in range(len(longest))]
+  seconds = [f"tau, {int(least)} s" for least in passed]
   return tables.markdown(
       ["rule", "steps a second", *seconds, "tau in training", "top-1", "top-10"], rows)
+
+
+def _cell(figure: Mapping[str, float]) -> str:
+  deviation = f" ± {figure['sd']:.3f}" if figure["n"] > 1 else ""
+  return f"{figure['mean']:.3f}{deviation}"
 
 
 def program_table(results: Mapping[str, Any]) -> str:

@@ -36,60 +36,89 @@ from tpugraphs_rank.cli import app
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# The function that formats the table between <!-- table NAME --> and <!-- end of table -->.
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "tile_xla_cpu_summary": comparison_tables.summary,
-    "tile_xla_cpu": comparison_tables.seen,
-    "tile_xla_cpu_unseen_groups": comparison_tables.unseen_groups,
-    "tile_xla_cpu_differences": comparison_tables.differences,
-    "layout_xla_cpu_mixed": comparison_tables.layouts,
-    "layout_xla_cpu_mixed_differences": comparison_tables.differences,
-    "tpu_kernels": comparison_tables.seen,
-    "tpu_layouts_graphs": tpu_layout_tables.graphs,
-    "tpu_layouts_tau": tpu_layout_tables.tau,
-    "tpu_layouts_apart": tpu_layout_tables.apart,
-    "tpu_layouts_details": tpu_layout_tables.details,
-    "tpu_layouts_across": tpu_layout_tables.across,
-    "calibration": calibration_check.table,
-    "quality": quality_study.table,
-    "scale_study": scale_study.table,
-    "scale_study_program": scale_study.program_table,
-    "tile_groups": tile_groups.groups_table,
-    "tile_groups_generated": tile_groups.generated_table,
-    "tile_groups_shapes": tile_groups.shapes_table,
-    "paper_tables_gnn": paper_tables.gnn_table,
-    "paper_tables_attention": paper_tables.attention_table,
-    "paper_tables_nodes": paper_tables.nodes_table,
-    "paper_tables_curves": paper_tables.curves_table,
-    "tuning": tuning_study.table,
-    "tuning_parts": tuning_study.table,
-    "tuning_live": tuning_live.table,
-    "tuning_pools": tuning_study.table,
-    "tuning_pools_seconds": tuning_study.seconds_table,
-    "tuning_pools_together": tuning_study.together_table,
-    "benchmark_speedups": report.speedup_table,
-    "benchmark_streaming": report.streaming_table,
-    "layerdag_tpu_tile": layerdag_study.readme_table,
-    "layerdag_growth": layerdag_benchmark.readme_table,
-    "chakra_sizes": chakra_study.sizes_table,
-    "chakra_distances": chakra_study.distances_table,
-    "chakra_predictors": chakra_study.predictors_table,
-    "cones": cone_study.readme_table,
-    "augmentation": augmentation_study.readme_table,
-    "augmentation_labels": label_study.readme_table,
-    "augmentation_layout": augmentation_study.readme_table,
-    "scaling": scaling.table,
-    "capacity": capacity.table,
-    "capacity_check": capacity.check_table,
-    "soak_inputs": soak_tables.inputs,
-    "soak_kills": soak_tables.kills,
+_Table = Callable[[dict[str, Any]], str]
+# For each file in results/ the functions that format its tables. A page marks the place of a table
+# with <!-- table NAME --> and <!-- end of table -->.
+_BY_SOURCE: dict[str, dict[str, _Table]] = {
+    "quality": {
+        "quality_summary": quality_study.summary_table,
+        "quality_seen": quality_study.seen_table,
+        "quality_seen_gains": quality_study.seen_gains_table,
+        "quality_unseen_groups": quality_study.unseen_groups_table,
+        "quality_unseen_groups_gains": quality_study.unseen_groups_gains_table,
+        "quality_layouts": quality_study.layouts_table,
+        "quality_layouts_gains": quality_study.layouts_gains_table,
+    },
+    "tpu_kernels": {"tpu_kernels": comparison_tables.seen},
+    "tpu_layouts": {
+        "tpu_layouts_graphs": tpu_layout_tables.graphs,
+        "tpu_layouts_tau": tpu_layout_tables.tau,
+        "tpu_layouts_apart": tpu_layout_tables.apart,
+        "tpu_layouts_details": tpu_layout_tables.details,
+        "tpu_layouts_across": tpu_layout_tables.across,
+    },
+    "calibration": {"calibration": calibration_check.table},
+    "scale_study": {
+        "scale_study": scale_study.table,
+        "scale_study_program": scale_study.program_table,
+    },
+    "scale_study_rules": {
+        "scale_study_rules": scale_study.table,
+        "scale_study_rules_program": scale_study.program_table,
+    },
+    "tile_groups": {
+        "tile_groups": tile_groups.summary_table,
+        "tile_groups_each": tile_groups.each_table,
+        "tile_groups_generated": tile_groups.generated_table,
+        "tile_groups_shapes": tile_groups.shapes_summary_table,
+    },
+    "tile_groups_v1": {
+        "tile_groups_v1": tile_groups.groups_table,
+        "tile_groups_v1_generated": tile_groups.generated_table,
+        "tile_groups_v1_shapes": tile_groups.shapes_table,
+    },
+    "paper_tables": {
+        "paper_tables_gnn": paper_tables.gnn_table,
+        "paper_tables_attention": paper_tables.attention_table,
+        "paper_tables_nodes": paper_tables.nodes_table,
+        "paper_tables_curves": paper_tables.curves_table,
+    },
+    "tuning": {"tuning": tuning_study.table},
+    "tuning_parts": {"tuning_parts": tuning_study.table},
+    "tuning_live": {"tuning_live": tuning_live.table},
+    "tuning_pools": {
+        "tuning_pools": tuning_study.table,
+        "tuning_pools_seconds": tuning_study.seconds_table,
+        "tuning_pools_together": tuning_study.together_table,
+    },
+    "benchmark": {
+        "benchmark_speedups": report.speedup_table,
+        "benchmark_streaming": report.streaming_table,
+    },
+    "layerdag_tpu_tile": {"layerdag_tpu_tile": layerdag_study.readme_table},
+    "layerdag_growth": {"layerdag_growth": layerdag_benchmark.readme_table},
+    "chakra": {
+        "chakra_sizes": chakra_study.sizes_table,
+        "chakra_distances": chakra_study.distances_table,
+        "chakra_predictors": chakra_study.predictors_table,
+    },
+    "cones": {"cones": cone_study.readme_table},
+    "augmentation": {"augmentation": augmentation_study.readme_table},
+    "augmentation_labels": {"augmentation_labels": label_study.readme_table},
+    "augmentation_layout": {"augmentation_layout": augmentation_study.readme_table},
+    "scaling": {"scaling": scaling.table},
+    "capacity": {
+        "capacity": capacity.table,
+        "capacity_check": capacity.check_table,
+    },
+    "soak": {
+        "soak_inputs": soak_tables.inputs,
+        "soak_kills": soak_tables.kills,
+    },
 }
-# Several tables come from one file. Its name is that of the table without the suffix.
-_SUFFIXES = ("summary", "unseen_groups", "differences", "speedups", "streaming", "sizes",
-             "distances", "predictors", "graphs", "tau", "apart", "details", "across", "inputs",
-             "kills", "program", "seconds", "together", "generated", "shapes",
-             "gnn", "attention", "nodes", "curves", "check")
-_SOURCES = {name: re.sub(f"_({'|'.join(_SUFFIXES)})$", "", name) for name in TABLES}
+TABLES: dict[str, _Table] = {
+    name: function for of_file in _BY_SOURCE.values() for name, function in of_file.items()}
+_SOURCES = {name: source for source, of_file in _BY_SOURCE.items() for name in of_file}
 
 
 def pages(root: pathlib.Path = ROOT) -> list[pathlib.Path]:

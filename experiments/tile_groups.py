@@ -278,6 +278,46 @@ def table(results: dict[str, Any]) -> str:
   return tables.markdown(["ranker", "tau", "over the fitted cost", "top-1", *groups], rows)
 
 
+def summary_table(results: dict[str, Any]) -> str:
+  """Left-out groups: tau of all kernels, its mean over groups and its least, and top-1."""
+  return _summary_table(results["groups"])
+
+
+def shapes_summary_table(results: dict[str, Any]) -> str:
+  """The same for left-out thirds."""
+  return _summary_table(results["shapes"])
+
+
+def _summary_table(results: dict[str, Any]) -> str:
+  groups = [group for group in results[BASE] if group != "all"]
+  rows = []
+  for ranker, values in results.items():
+    every = values["all"]
+    difference = every[f"tau_over_{BASE}"]
+    taus = [values[group]["tau"]["mean"] for group in groups]
+    rows.append([
+        _TITLES[ranker], f"{every['tau']['mean']:.3f} ± {every['tau']['error']:.3f}",
+        f"{difference['mean']:+.3f} ± {difference['error']:.3f}" if ranker != BASE else "",
+        f"{np.mean(taus):.3f}", f"{min(taus):.3f}",
+        f"{100 * every['top1_slowdown']['mean']:.1f} %"])
+  return tables.markdown(["ranker", "tau", "over the fitted cost", "mean over groups",
+                          "least of a group", "top-1"], rows)
+
+
+_SHOWN = ("fewest_steps", "analytic", "boosted_trees", "relative_trees", "prior")
+
+
+def each_table(results: dict[str, Any]) -> str:
+  """Left-out groups: tau of some rankers on each group."""
+  of = results["groups"]
+  shown = [ranker for ranker in _SHOWN if ranker in of]
+  return tables.markdown(
+      ["group", "kernels", *(_TITLES[ranker] for ranker in shown)],
+      [[group, str(values["kernels"]),
+        *(f"{of[ranker][group]['tau']['mean']:.3f}" for ranker in shown)]
+       for group, values in of[BASE].items() if group != "all"])
+
+
 def groups_table(results: dict[str, Any]) -> str:
   """The table of left-out groups, of the stored results."""
   return table(results["groups"])

@@ -27,26 +27,26 @@ def test_tables_equal_the_results(path):
 
 def test_every_table_is_on_a_page():
   tables.check_complete(PAGES.values())
-  assert tables.table_names(README) == ["tile_xla_cpu_summary"]
+  assert tables.table_names(README) == ["quality_summary"]
 
 
 def test_a_missing_table_is_refused():
-  with pytest.raises(errors.DataError, match="lack the tables.*tile_xla_cpu"):
+  with pytest.raises(errors.DataError, match="lack the tables.*quality_summary"):
     tables.check_complete(["no tables here"])
 
 
 def test_a_changed_figure_changes_the_page(tmp_path: pathlib.Path):
   for path in (ROOT / "results").glob("*.json"):
     shutil.copy(path, tmp_path)
-  results = json.loads((tmp_path / "tile_xla_cpu.json").read_text(encoding="utf-8"))
-  results["models"]["residual_gnn"]["tau"]["mean"] -= 0.1
-  (tmp_path / "tile_xla_cpu.json").write_text(json.dumps(results), encoding="utf-8")
+  results = json.loads((tmp_path / "quality.json").read_text(encoding="utf-8"))
+  results["tile:xla_cpu"]["ensemble"]["tau"]["mean"] -= 0.1
+  (tmp_path / "quality.json").write_text(json.dumps(results), encoding="utf-8")
   assert tables.render(README, tmp_path) != README
 
 
 def test_an_unknown_table_is_refused():
   text = README + "<!-- table nonsense -->\n<!-- end of table -->\n"
-  with pytest.raises(errors.DataError, match="README.md has an unknown table 'nonsense'.*tile_xla"):
+  with pytest.raises(errors.DataError, match="unknown table 'nonsense'.*quality_summary"):
     tables.render(text, ROOT / "results")
 
 

@@ -26,15 +26,18 @@ def test_a_copy_lacks_the_removed_files(tmp_path: pathlib.Path):
   assert [path.name for path in copy.iterdir()] == ["config.json"]
 
 
-def test_the_table_has_a_row_for_each_part_and_ranker():
-  figure = lambda value: {"mean": value, "sd": 0.0, "n": 1}
-  figures = {"tau": figure(0.5), **{f"top{k}_slowdown": figure(k / 100) for k in (1, 5, 10)}}
+def test_tables_have_a_row_for_each_ranker():
+  figure = lambda value: {"mean": value, "sd": 0.125, "n": 2}
+  figures = {"opa": figure(0.75), "tau": figure(0.5),
+             **{f"top{k}_slowdown": figure(k / 100) for k in (1, 5, 10)}}
   results = {
-      "seeds": [0],
-      "tile:a": {"chosen": figures, "ensemble": figures, "random": figures},
-      "tile:a, gains of chosen": {
-          "random": {"kendall_tau": {"mean": 0.25, "low": 0.125, "high": 0.5, "n": 9}}}}
-  rows = quality_study.table(results).strip().splitlines()[2:]
-  assert rows == [
-      "| tile:a | ensemble | 0.500 | 1.0 % | 5.0 % | 10.0 % |  |",
-      "| tile:a | random | 0.500 | 1.0 % | 5.0 % | 10.0 % | +0.250 (+0.125 to +0.500) |"]
+      "seeds": [0, 1],
+      "tile:xla_cpu": {"chosen": figures, "ensemble": figures, "random": figures},
+      "tile:xla_cpu, gains of chosen": {"random": {
+          "kendall_tau": {"mean": 0.25, "low": 0.125, "high": 0.5, "n": 9},
+          "top1_slowdown": {"mean": 0.5, "low": -0.25, "high": 0.75, "n": 9}}}}
+  assert quality_study.summary_table(results).splitlines()[2:] == [
+      f"| {name} | 0.750 ± 0.125 | 0.500 ± 0.125 | 1.00 ± 12.50 % | 5.00 ± 12.50 % |"
+      for name in ("ensemble (chosen)", "random")]
+  assert quality_study.seen_gains_table(results).splitlines()[2:] == [
+      "| random | +0.250 [+0.125, +0.500] | +50.00 [-25.00, +75.00] % | 9 |"]

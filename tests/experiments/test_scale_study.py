@@ -105,7 +105,9 @@ def test_summary_and_table():
   lines = scale_study.table({"rules": results}).splitlines()
   assert lines[0] == ("| rule | steps a second | tau, 6 s | tau, 20 s | tau, 60 s | "
                       "tau in training | top-1 | top-10 |")
-  assert lines[2] == "| before | 2.0 | 0.200 | 0.300 |  | 0.500 | 10.0 % | 2.0 % |"
+  assert lines[2] == (
+      "| before | 2.0 | 0.200 ± 0.141 | 0.300 ± 0.141 |  | 0.500 ± 0.000 | 10.0 % | 2.0 % |")
+  assert lines[3] == "| public | 2.0 | 0.000 | 0.100 | 0.200 | 0.500 | 10.0 % | 2.0 % |"
 
 
 def test_a_case_of_other_settings_is_refused(tmp_path):
