@@ -89,6 +89,7 @@ def test_a_custom_model_resumes_and_is_scored_by_the_plain_path(folder, monkeypa
   np.testing.assert_array_equal(scores, whole.score(graph))
   prepared = batches.prepare(splits.ProgramView(graph), resumed.normalizer)
   ((batch, ((_, picked),)),) = batches.scoring_batches([prepared], 10 ** 6, 0)
-  plain = resumed._model(inputs.select(batch, resumed._model.required_inputs())).numpy()[0]
+  model = resumed._networks._model
+  plain = model(inputs.select(batch, model.required_inputs())).numpy()[0]
   np.testing.assert_allclose(plain, scores[picked], rtol=1e-5, atol=1e-6)
   np.testing.assert_array_equal(resumed.rank(graph, k=3), np.argsort(-scores, kind="stable")[:3])
