@@ -35,7 +35,8 @@ _LONG_FILES = (
     "tests/training/test_streaming.py", "tests/cli/test_evaluate.py", "tests/e2e/test_demo.py",
     "tests/synthesis/layerdag/test_fitting.py", "tests/experiments/test_benchmark.py",
     "tests/cli/test_synthesize.py", "tests/models/test_interface.py",
-    "tests/training/test_packed_training.py", "tests/experiments/test_augmentation_study.py",
+    "tests/training/test_kinds.py", "tests/training/test_packed_training.py",
+    "tests/experiments/test_augmentation_study.py",
     "tests/cli/test_layerdag.py", "tests/synthesis/augment/test_strategies.py",
     "tests/cli/test_report.py")
 

@@ -146,6 +146,7 @@ assert has_jax == (folder / "tuned" / "tuned.json").exists()
   assert ("the search ended" if environment.is_ready() else "skipped") in _printed(notebook)
 
 
+@pytest.mark.slow
 def test_synthetic_graphs(kernel):
   checks = """
 assert len(generated) == len(dags.load(path)) == COUNT

@@ -119,6 +119,7 @@ def test_pretrained_takes_the_same_number_of_steps_in_total(config, tmp_path):
   assert training.train(tmp_path / "run").epochs == 2
 
 
+@pytest.mark.slow
 def test_teachers_train_on_the_real_programs_alone(config, tmp_path, monkeypatch):
   taught = {}
 
