@@ -113,6 +113,7 @@ def test_ranking_with_a_bundled_model(installed: Installed) -> None:
   assert "the default has rank" in output and "speed" in output
 
 
+@pytest.mark.slow
 def test_from_training_to_the_report(installed: Installed) -> None:
   small = ["--hidden_width=8", "--members=1", "--attention_width=4", "--epochs=1",
            "--notensorboard", "--lists_per_graph=1", "--max_graphs=16"]

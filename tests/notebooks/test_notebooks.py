@@ -133,6 +133,7 @@ def test_analyse_runs_trains_runs_of_its_own(kernel):
   _check_analysis(kernel, [2, 2], EPOCHS=1)
 
 
+@pytest.mark.slow
 def test_rank_my_program(kernel):
   checks = """
 assert best["score"].is_monotonic_decreasing and len(best) > 50
