@@ -268,14 +268,20 @@ def table(results: dict[str, Any]) -> str:
   groups = [group for group in results[BASE] if group != "all"]
   rows = []
   for ranker, values in results.items():
-    every = values["all"]
-    difference = every[f"tau_over_{BASE}"]
-    rows.append([
-        _TITLES[ranker], f"{every['tau']['mean']:.3f} ± {every['tau']['error']:.3f}",
-        f"{difference['mean']:+.3f} ± {difference['error']:.3f}" if ranker != BASE else "",
-        f"{100 * every['top1_slowdown']['mean']:.1f} %",
-        *(f"{values[group]['tau']['mean']:.3f}" for group in groups)])
-  return tables.markdown(["ranker", "tau", "over the fitted cost", "top-1", *groups], rows)
+    first, top1 = _of_all(ranker, values["all"])
+    rows.append([*first, top1, *(f"{values[group]['tau']['mean']:.3f}" for group in groups)])
+  return tables.markdown([*_FIRST, "top-1", *groups], rows)
+
+
+_FIRST = ("ranker", "tau", "over the fitted cost")
+
+
+def _of_all(ranker: str, every: dict[str, Any]) -> tuple[list[str], str]:
+  """The cells of a ranker about all kernels: those under `_FIRST`, and the top-1 slowdown."""
+  difference = every[f"tau_over_{BASE}"]
+  return [_TITLES[ranker], f"{every['tau']['mean']:.3f} ± {every['tau']['error']:.3f}",
+          f"{difference['mean']:+.3f} ± {difference['error']:.3f}" if ranker != BASE else ""], (
+              f"{100 * every['top1_slowdown']['mean']:.1f} %")
 
 
 def summary_table(results: dict[str, Any]) -> str:
@@ -289,19 +295,12 @@ def shapes_summary_table(results: dict[str, Any]) -> str:
 
 
 def _summary_table(results: dict[str, Any]) -> str:
-  groups = [group for group in results[BASE] if group != "all"]
   rows = []
   for ranker, values in results.items():
-    every = values["all"]
-    difference = every[f"tau_over_{BASE}"]
-    taus = [values[group]["tau"]["mean"] for group in groups]
-    rows.append([
-        _TITLES[ranker], f"{every['tau']['mean']:.3f} ± {every['tau']['error']:.3f}",
-        f"{difference['mean']:+.3f} ± {difference['error']:.3f}" if ranker != BASE else "",
-        f"{np.mean(taus):.3f}", f"{min(taus):.3f}",
-        f"{100 * every['top1_slowdown']['mean']:.1f} %"])
-  return tables.markdown(["ranker", "tau", "over the fitted cost", "mean over groups",
-                          "least of a group", "top-1"], rows)
+    first, top1 = _of_all(ranker, values["all"])
+    taus = [of["tau"]["mean"] for group, of in values.items() if group != "all"]
+    rows.append([*first, f"{np.mean(taus):.3f}", f"{min(taus):.3f}", top1])
+  return tables.markdown([*_FIRST, "mean over groups", "least of a group", "top-1"], rows)
 
 
 _SHOWN = ("fewest_steps", "analytic", "boosted_trees", "relative_trees", "prior")

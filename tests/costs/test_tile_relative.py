@@ -6,6 +6,7 @@ import pytest
 from tests.costs import kernels
 from tpugraphs_rank.costs import targets
 from tpugraphs_rank.costs import tile_cost
+from tpugraphs_rank.costs import tile_geometry
 from tpugraphs_rank.costs import tile_relative
 
 _TERMS = len(tile_cost.TERMS)
@@ -28,7 +29,7 @@ _COLUMNS = _REDUCTION.replace("SHAPE", "480,96").replace("AXIS", "0")
 def test_lengths_of_a_sum_along_the_minor_axis():
   graph = kernels.graph(_ROWS, [kernels.tile((48,), (40,)), kernels.tile((24,), (480,))])
   log = np.log2
-  np.testing.assert_allclose(tile_relative.lengths(graph), [
+  np.testing.assert_allclose(tile_relative.lengths(graph, tile_geometry.kernel(graph)), [
       [1, 1, log(40), log(40), log(48), log(48), log(48 * 40), log(48), 0,
        3, 3, 4, 4, log(40), log(40), 1, 0, 0],
       [1, 1, log(480), log(480), log(24), log(24), log(24 * 480), log(24), 0,
@@ -39,7 +40,7 @@ def test_lengths_of_a_sum_along_the_major_axis():
   # The rows of a block stay contiguous: nothing is added along them.
   graph = kernels.graph(_COLUMNS, [kernels.tile((48,), (40,))])
   log = np.log2
-  np.testing.assert_allclose(tile_relative.lengths(graph), [
+  np.testing.assert_allclose(tile_relative.lengths(graph, tile_geometry.kernel(graph)), [
       [1, 0, log(40), log(48), log(48), log(48), log(48 * 40), log(48), 0,
        3, 4, 4, 4, 0, 0, 0, log(48), 0]])
 
@@ -47,7 +48,7 @@ def test_lengths_of_a_sum_along_the_major_axis():
 @pytest.mark.parametrize("text", [kernels.MATMUL, kernels.TRANSPOSE])
 def test_lengths_of_other_kernels_are_those_of_a_block(text):
   graph = kernels.graph(text, [kernels.tile((16, 8), (32,))])
-  np.testing.assert_allclose(tile_relative.lengths(graph), [
+  np.testing.assert_allclose(tile_relative.lengths(graph, tile_geometry.kernel(graph)), [
       [0, 0, 0, 3, 7, 3, 7, 3, 4, 0, 3, 3, 6, 0, 0, 0, 0, 0]])
 
 

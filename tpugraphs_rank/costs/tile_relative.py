@@ -52,7 +52,7 @@ def features(graph: graphs.TileGraph, facts: targets.TargetFacts = targets.CPU,
   trips = kernel.trips(graph.config_feat)
   steps = np.log2(trips).sum(axis=1)
   relative = np.log2(total / best)
-  loops = lengths(graph)
+  loops = lengths(graph, kernel)
   return np.concatenate([
       np.log2(_LEAST + weighted / best), weighted / total[:, None],
       np.stack([relative, relative - relative.mean(), steps - steps.min(),
@@ -75,7 +75,7 @@ def _is_sum(graph: graphs.TileGraph, kernel: tile_geometry.Kernel) -> bool:
       opcodes.opcode_name(int(graph.node_opcode[kernel.main])) == "reduce")
 
 
-def lengths(graph: graphs.TileGraph) -> np.ndarray:
+def lengths(graph: graphs.TileGraph, kernel: tile_geometry.Kernel) -> np.ndarray:
   """(c, 18) float64: the loops inside a step.
 
   If the main contraction is a reduction, they are the loops of its sum; otherwise those over a
@@ -89,7 +89,6 @@ def lengths(graph: graphs.TileGraph) -> np.ndarray:
     13 to 15   for sums along the minor axis: columns 2 and 3, and whether the side is short
     16, 17     column 5 for other sums, and whether a step has at least 4096 elements
   """
-  kernel = tile_geometry.kernel(graph)
   sides = kernel.sides(graph.config_feat)
   result = kernel.rest[kernel.root] or ()
   of_result, minor = _elements(result, sides), _minor(result, sides)

@@ -105,6 +105,12 @@ def from_regressor(regressor: Any, columns: np.ndarray, width: int,
 
 def joined(fits: Sequence[TreeArrays]) -> TreeArrays:
   """The mean of several fits, which may use different columns of the same features."""
+  together = _sum(fits)
+  return together._replace(value=together.value / len(fits), baseline=together.baseline / len(fits))
+
+
+def _sum(fits: Sequence[TreeArrays]) -> TreeArrays:
+  """The sum of several fits."""
   columns = np.unique(np.concatenate([fit.columns for fit in fits]))
   starts = np.cumsum([0, *(len(fit.column) for fit in fits)])[:-1]
   together = lambda values: np.concatenate(list(values))
@@ -114,8 +120,7 @@ def joined(fits: Sequence[TreeArrays]) -> TreeArrays:
       together(np.searchsorted(columns, fit.columns)[fit.column] for fit in fits),
       together(fit.threshold for fit in fits),
       together(fit.children + start for fit, start in zip(fits, starts)),
-      together(fit.value / len(fits) for fit in fits),
-      float(np.mean([fit.baseline for fit in fits])))
+      together(fit.value for fit in fits), float(np.sum([fit.baseline for fit in fits])))
 
 
 def routed(fits: Sequence[TreeArrays], column: int) -> TreeArrays:
@@ -146,8 +151,7 @@ def routed(fits: Sequence[TreeArrays], column: int) -> TreeArrays:
                         fit.threshold]), children,
         np.concatenate([np.zeros(2 * trees + 1),
                         fit.value + np.where(is_leaf, fit.baseline / trees, 0.0)]), 0.0))
-  together = joined(parts)
-  return together._replace(value=together.value * len(fits))
+  return _sum(parts)
 
 
 def write(path: files.PathLike, trees: TreeArrays) -> None:
