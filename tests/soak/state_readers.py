@@ -41,6 +41,7 @@ from tpugraphs_rank.evaluation import run_files
 from tpugraphs_rank.evaluation import tree_arrays
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.synthesis.traces import outputs
+from tpugraphs_rank.training import kinds_file
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import tile_prior
 
@@ -228,6 +229,17 @@ def _read_trees(folder: pathlib.Path) -> Any:
   return scores
 
 
+_KINDS = {"deviations": [1.0, 0.5, 2], "metrics": {"kendall_tau": 0.5, "mrr": None}}
+
+
+def _read_kinds(folder: pathlib.Path) -> Any:
+  averaging = kinds_file.read(folder / kinds_file.FILE, 3)
+  factors = kinds_file.factors(averaging.deviations)
+  reading.must(factors.shape == (2,) and np.isfinite(factors).all() and (factors > 0).all(),
+               "factors")
+  return averaging
+
+
 def _remote() -> archives.Remote:
   return archives.collection_archives(["layout:xla:random"], ["valid"], base_url="http://x/")[0]
 
@@ -311,6 +323,7 @@ _ALL = (
                    run_files.read_history),
     reading.Reader("per_graph", "per_graph.csv", _sound_per_graph, mutators.text,
                    lambda folder: run_files.read_per_graph(folder / "per_graph.csv")),
+    reading.Reader("kinds", kinds_file.FILE, _json(_KINDS), mutators.as_json, _read_kinds),
     reading.Reader("prior", tile_prior.FILE, _sound_prior, mutators.as_json, _read_prior),
     reading.Reader("trees", "input.npz", _sound_trees, mutators.npz, _read_trees),
     reading.Reader("download_record", "input.json", _json(_RECORD, {**_RECORD, "members": None}),

@@ -15,6 +15,7 @@ from tests.training import small_runs
 import tpugraphs_rank as tgr
 from tpugraphs_rank import errors
 from tpugraphs_rank.training import kinds as kinds_lib
+from tpugraphs_rank.training import kinds_file
 from tpugraphs_rank.training import networks
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import run_directory
@@ -121,7 +122,7 @@ def test_the_metrics_and_the_calibration_are_those_of_the_mean(trained):
 def test_an_interrupted_run_resumes_with_the_same_result(trained, copy):
   """Interrupted before the second kind, then inside of it; the folder has moved meanwhile."""
   shutil.rmtree(copy / "kinds" / "2")
-  (copy / kinds_lib.FILE).unlink()
+  (copy / kinds_file.FILE).unlink()
   first = {path: path.stat().st_mtime_ns for path in (copy / "kinds" / "1").rglob("*.npz")}
   assert trained.trainer.train(copy, stop_after=1).state == "interrupted"
   assert json.loads((copy / "status.json").read_text())["state"] == "interrupted"
@@ -138,7 +139,7 @@ def test_an_interrupted_run_resumes_with_the_same_result(trained, copy):
   assert log.count("kind 2 of 2: losses ['pairwise_hinge'], tile_features 'costs', ") == 3
   assert first == {path: path.stat().st_mtime_ns for path in first}  # It was kept.
   small_runs.assert_same_run(copy / "kinds" / "2", trained.path / "kinds" / "2")
-  assert (copy / kinds_lib.FILE).read_bytes() == (trained.path / kinds_lib.FILE).read_bytes()
+  assert (copy / kinds_file.FILE).read_bytes() == (trained.path / kinds_file.FILE).read_bytes()
 
 
 def test_evaluate_predict_and_rank(trained, tmp_path, monkeypatch):
@@ -182,7 +183,7 @@ def test_wrong_kinds_on_the_command_line(trained, tmp_path, text, message):
 
 
 def test_without_the_file_the_run_scores_alone(trained, copy, caplog):
-  (copy / kinds_lib.FILE).unlink()
+  (copy / kinds_file.FILE).unlink()
   run = run_lib.load_run(copy)
   assert run.kinds is None and "without the further kinds of its ensemble" in caplog.text
 
@@ -195,12 +196,15 @@ def _change_config(copy):
 
 
 @pytest.mark.parametrize("damage, message", [
-    (lambda copy: (copy / kinds_lib.FILE).write_text("[]"),
+    (lambda copy: (copy / kinds_file.FILE).write_text("[]"),
      "kinds.json is damaged.*delete it and run the training command again"),
-    (lambda copy: (copy / kinds_lib.FILE).write_text('{"deviations": [1, 2], "metrics": {}}'),
+    (lambda copy: (copy / kinds_file.FILE).write_text('{"deviations": [1, 2], "metrics": {}}'),
      "kinds.json is damaged: deviations is .*expected 3 positive numbers"),
-    (lambda copy: (copy / kinds_lib.FILE).write_text('{"deviations": [1, 0, 1], "metrics": {}}'),
+    (lambda copy: (copy / kinds_file.FILE).write_text('{"deviations": [1, 0, 1], "metrics": {}}'),
      "kinds.json is damaged: deviations is .*expected 3 positive numbers"),
+    (lambda copy: (copy / kinds_file.FILE).write_text(
+        '{"deviations": [1e200, 1, 1], "metrics": {}}'),
+     "kinds.json is damaged: deviations is .*too large or too small; delete it"),
     (lambda copy: shutil.rmtree(copy / "kinds" / "2"),
      "kind 2 of .*moved is missing or damaged .*delete .*2 and run the training command again"),
     (lambda copy: (copy / "kinds" / "1" / "checkpoints" / "best.npz").unlink(),

@@ -1,7 +1,6 @@
 """What a run fits once its networks are trained: how kinds are averaged, boosted trees, a prior."""
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 import logging
 
 from tpugraphs_rank import run_config
@@ -10,6 +9,7 @@ from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.training import evidence_files
 from tpugraphs_rank.training import kinds as kinds_lib
+from tpugraphs_rank.training import kinds_file
 from tpugraphs_rank.training import networks as networks_lib
 from tpugraphs_rank.training import prior_fitting
 from tpugraphs_rank.training import run as run_lib
@@ -50,7 +50,7 @@ def _fit_kinds(directory: run_directory.RunDirectory, config: run_config.RunConf
   if not config.model.kinds:
     return {}
   own = networks_lib.Networks(directory)
-  if (directory / kinds_lib.FILE).exists():
+  if (directory / kinds_file.FILE).exists():
     stored = kinds_lib.read(own)
     return {} if stored is None else stored.metrics
   fitted = kinds_lib.fit(own, tree_member.sample(train, config.training.seed))
@@ -60,7 +60,7 @@ def _fit_kinds(directory: run_directory.RunDirectory, config: run_config.RunConf
   _logger.info("all kinds together: %s %s", name, metrics[name])
   # Before the file that says that all is done.
   evidence_files.write(directory, evidence_files.of_prepared(prepared, scores))
-  kinds_lib.write(directory, dataclasses.replace(fitted, metrics=metrics))
+  kinds_file.write(directory / kinds_file.FILE, kinds_file.Averaging(fitted.deviations, metrics))
   return metrics
 
 

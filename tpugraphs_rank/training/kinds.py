@@ -20,18 +20,14 @@ import numpy as np
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
-from tpugraphs_rank import json_shapes
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import kind_settings
+from tpugraphs_rank.training import kinds_file
 from tpugraphs_rank.training import networks as networks_lib
 from tpugraphs_rank.training import run_directory
 
 _logger = logging.getLogger(__name__)
-
-FILE = "kinds.json"
-_SHAPE = {"deviations": [float], "metrics": {str: (float, None)}}
-_AGAIN = "delete it and run the training command again, which writes it again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +47,11 @@ class Kinds:
   deviations: tuple[float, ...]
   metrics: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
-  def _factors(self) -> list[np.float32]:
-    """For each further kind the factor that gives its scores the unit of the run's own."""
-    first, *others = self.deviations
-    return [np.float32(first / other) for other in others]
-
   def add(self, programs: Sequence[splits.ProgramView], own: Sequence[np.ndarray]
           ) -> list[np.ndarray]:
     """The mean over all kinds, (c',) float32 for each program, from the scores of the own one."""
     sums = [np.float32(self.own) * values for values in own]
-    for networks, factor in zip(self.networks, self._factors()):
+    for networks, factor in zip(self.networks, kinds_file.factors(self.deviations)):
       for total, values in zip(sums, networks.scores(programs)):
         total += np.float32(networks.count) * (factor * values)
     count = np.float32(self.own + sum(networks.count for networks in self.networks))
@@ -75,7 +66,7 @@ class Kinds:
       own: for each of them the scores (m', c') of the run's own networks.
     """
     rows = [[values] for values in own]
-    for networks, factor in zip(self.networks, self._factors()):
+    for networks, factor in zip(self.networks, kinds_file.factors(self.deviations)):
       for of_program, values in zip(rows, networks.by_member(programs)):
         of_program.append(factor * values)
     return [np.concatenate(of_program) for of_program in rows]
@@ -112,16 +103,6 @@ def fit(own: networks_lib.Networks, programs: Sequence[splits.ProgramView]) -> K
   return Kinds(own.count, networks, deviations)
 
 
-def write(directory: run_directory.RunDirectory, fitted: Kinds) -> None:
-  """Stores how the kinds of a run are averaged. The file exists only if all of them are trained.
-
-  Raises:
-    OutputError: it cannot be written.
-  """
-  files.write_json(directory / FILE, {
-      "deviations": list(fitted.deviations), "metrics": dict(fitted.metrics)})
-
-
 def read(own: networks_lib.Networks) -> Kinds | None:
   """The further kinds of a run; None if it has none, or, with a warning, if they are not trained.
 
@@ -129,23 +110,15 @@ def read(own: networks_lib.Networks) -> Kinds | None:
     RunDirectoryError: a file or a kind is missing or damaged.
   """
   directory, count = own.directory, len(own.config.model.kinds)
-  path = directory / FILE
+  path = directory / kinds_file.FILE
   if not count:
     return None
   if not path.exists():
     _logger.warning("%s has no %s, so it scores without the further kinds of its ensemble; the "
-                    "command that trained it trains them", directory.path, FILE)
+                    "command that trained it trains them", directory.path, path.name)
     return None
-  try:
-    stored = json_shapes.read(path, _SHAPE, _AGAIN)
-  except (errors.DataError, errors.MissingDataError) as error:
-    raise errors.RunDirectoryError(str(error)) from error
-  deviations = tuple(map(float, stored["deviations"]))
-  if len(deviations) != 1 + count or min(deviations) <= 0:
-    raise errors.RunDirectoryError(
-        f"{path} is damaged: deviations is {list(deviations)}; expected {1 + count} positive "
-        f"numbers; {_AGAIN}")
-  return Kinds(own.count, _networks(own), deviations, stored["metrics"])
+  stored = kinds_file.read(path, 1 + count)
+  return Kinds(own.count, _networks(own), stored.deviations, stored.metrics)
 
 
 def _networks(own: networks_lib.Networks) -> tuple[networks_lib.Networks, ...]:
