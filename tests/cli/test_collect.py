@@ -68,6 +68,21 @@ def test_a_file_of_synthetic_programs(tmp_path: pathlib.Path, started: list,
   assert done.stdout.startswith("1 of 1 programs kept, with 44 configurations")
 
 
+def test_programs_of_an_extended_collection_are_excluded(tmp_path: pathlib.Path, started: list
+                                                         ) -> None:
+  assert commands.run("collect", "layout", "--output", tmp_path / "first").returncode == 0
+  (tmp_path / "names").write_text("other\nanother\n")
+  done = commands.run("collect", "layout", "--output", tmp_path / "second", "--extend",
+                      tmp_path / "first" / "collection" / "collection.json", "--exclude",
+                      tmp_path / "names")
+  chosen, exclude = started[-1]
+  assert chosen == f"--exclude={tmp_path / 'names'}"
+  assert exclude == f"--exclude={tmp_path / 'second' / 'exclude.txt'}"
+  assert pathlib.Path(exclude.partition("=")[2]).read_text() == f"another\n{STEM}\nother\n"
+  # The stub measures the program nevertheless.
+  assert done.returncode == 1 and "was measured again" in done.stderr
+
+
 @pytest.mark.parametrize("kind", flags.KINDS)
 def test_the_command_and_the_collector_have_the_same_flags(kind: str) -> None:
   done = commands.run("collect", kind, "--help")

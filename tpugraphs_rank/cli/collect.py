@@ -9,6 +9,7 @@ from absl import flags
 
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
+from tpugraphs_rank import files
 from tpugraphs_rank.cli import featurize
 from tpugraphs_rank.cli import help_text
 from tpugraphs_rank.collect import environment
@@ -16,6 +17,7 @@ from tpugraphs_rank.collect.common import assemble_synthetic
 from tpugraphs_rank.collect.common import extending
 from tpugraphs_rank.collect.common import flags as collector_flags
 from tpugraphs_rank.collect.common import graph_files
+from tpugraphs_rank.collect.common import plans
 from tpugraphs_rank.collect.layout import assemble as assemble_layout
 from tpugraphs_rank.collect.tile import assemble as assemble_tile
 
@@ -60,7 +62,7 @@ def collector_arguments(kind: str, values: flags.FlagValues, left_out: Sequence[
       arguments += [f"--{flag.name}"] if value else []
     else:
       text = ",".join(value) if flag.type in _LISTS else str(value)
-      if flag.name == "synthetic":
+      if flag.name in ("synthetic", "exclude"):
         text = str(pathlib.Path(text).absolute())
       arguments.append(f"--{flag.name}={text}")
   return arguments
@@ -95,6 +97,7 @@ def collect(kind: str, output: pathlib.Path, arguments: Sequence[str], name: str
   if extend:
     keys = graph_files.TILE_KEYS if kind == "tile" else graph_files.LAYOUT_KEYS
     earlier = extending.read(extend, kind, keys)
+    arguments = [*arguments, *_exclude(earlier, output, arguments)]
   environment.run(f"tpugraphs_rank.collect.{kind}", "--output", str(measured.absolute()),
                   *arguments)
   suffix = ".pb" if kind == "tile" else ""
@@ -105,6 +108,17 @@ def collect(kind: str, output: pathlib.Path, arguments: Sequence[str], name: str
   if kind == "tile":
     return assemble_tile.assemble(measured, npz, collection, name, split_seed, earlier)
   return assemble_layout.assemble(measured, npz, collection, name, earlier)
+
+
+def _exclude(earlier: extending.Earlier, output: pathlib.Path, arguments: Sequence[str]
+             ) -> list[str]:
+  """The argument that excludes the graphs of an earlier collection, and what the user excludes."""
+  chosen = [argument.partition("=")[2] for argument in arguments
+            if argument.startswith("--exclude=")]
+  names = sorted({*earlier.graphs, *(name for path in chosen for name in plans.names(path))})
+  path = (output / "exclude.txt").absolute()
+  files.write_text(path, "".join(f"{name}\n" for name in names))
+  return [f"--exclude={path}"]
 
 
 def locks() -> pathlib.Path | None:

@@ -41,3 +41,16 @@ def test_measuring_needs_a_prepared_process(monkeypatch: pytest.MonkeyPatch) -> 
     jax_process.import_jax()
   with pytest.raises(errors.ConfigError, match="^XLA_FLAGS must have"):
     jax_process.import_jax({"XLA_FLAGS": "--other"})
+
+
+def test_excluded_programs(tmp_path: pathlib.Path) -> None:
+  kernels, path = [MATMUL, SOFTMAX], tmp_path / "names"
+  assert plans.without(kernels, None, None) == kernels
+  assert plans.without(kernels, None, 1) == [MATMUL]
+  path.write_text(f"{MATMUL.stem}\nunknown\n")
+  assert plans.without(kernels, str(path), 1) == [SOFTMAX]
+  path.write_bytes(b"\xff\xfe")
+  with pytest.raises(errors.DataError, match="names: not UTF-8; expected a text file with names"):
+    plans.without(kernels, str(path), None)
+  with pytest.raises(errors.MissingDataError, match="missing"):
+    plans.without(kernels, str(tmp_path / "missing"), None)

@@ -39,6 +39,9 @@ FLAGS = (
          "synthesize` writes it, to measure instead of the catalogue."),
     Flag("families", list[str], _both(None), "Only these families of the catalogue, separated by "
          "commas."),
+    Flag("exclude", str, _both(None), "File with the names of kernels or programs of the catalogue "
+         "that are not measured, one a line. With --extend, those that the collection holds are "
+         "never measured again."),
     Flag("limit", int, _both(None), "Maximum number of kernels or programs."),
     Flag("configurations", int, {"tile": 28, "layout": 46}, "Maximum number of configurations of "
          "each kernel or program, including the default."),

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 from importlib import metadata
 import pathlib
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf import message as protobuf_message
 
@@ -21,6 +21,15 @@ from tpugraphs_rank.collect.common import protocol
 from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.synthesis.programs import programs
 from tpugraphs_rank.synthesis.programs import sources
+
+class _HasName(Protocol):
+
+  @property
+  def stem(self) -> str:
+    ...
+
+
+_Named = TypeVar("_Named", bound=_HasName)
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "protobuf")
 PLAN = "plan.json"
@@ -105,6 +114,32 @@ def chosen_families(families: Iterable[str] | None, known: Iterable[str], what: 
           f"unknown {what} family {name!r}{config.nearest(name, listed)}; the families are "
           f"{', '.join(sorted(listed))}")
   return names
+
+
+def names(path: files.PathLike) -> list[str]:
+  """The names of kernels or programs in a file, one a line.
+
+  Raises:
+    MissingDataError: the file does not exist, or cannot be read.
+    DataError: it is no text.
+  """
+  expected = "a text file with names of kernels or programs, one a line"
+  try:
+    return files.read_bytes(path, expected).decode().split()
+  except UnicodeDecodeError as error:
+    raise errors.DataError(f"{path}: not UTF-8; expected {expected}") from error
+
+
+def without(items: Sequence[_Named], exclude: str | None, limit: int | None) -> list[_Named]:
+  """The first kernels or programs of a catalogue that are not excluded.
+
+  Args:
+    items: all of them.
+    exclude: a file of `names`; None: none is excluded.
+    limit: maximum number; None: all.
+  """
+  excluded = set(names(exclude)) if exclude else set()
+  return [item for item in items if item.stem not in excluded][:limit]
 
 
 def record_path(output: pathlib.Path, stem: str, pass_number: int) -> pathlib.Path:

@@ -199,8 +199,9 @@ def collect(arguments: argparse.Namespace) -> None:
     entries = [{"stem": program.stem, "program": program.to_json()} for program in
                plans.read_synthetic(pathlib.Path(arguments.synthetic))[:arguments.limit]]
   else:
-    entries = [{"stem": program.stem} for program in
-               catalogue.programs(arguments.families, arguments.limit, arguments.seed)]
+    entries = [{"stem": program.stem} for program in plans.without(
+        catalogue.programs(arguments.families, seed=arguments.seed), arguments.exclude,
+        arguments.limit)]
   plan = {"seed": arguments.seed, "configurations": arguments.configurations,
           "configurations_of_small_programs": arguments.configurations_of_small_programs,
           "passes": arguments.passes, "protocol": dataclasses.asdict(settings),

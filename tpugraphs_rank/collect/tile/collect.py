@@ -163,7 +163,8 @@ def collect(arguments: argparse.Namespace) -> None:
   if arguments.synthetic:
     kernels = planned.read_kernels(pathlib.Path(arguments.synthetic))[:arguments.limit]
   else:
-    kernels = catalogue.kernels(arguments.families, arguments.limit, arguments.seed)
+    kernels = plans.without(catalogue.kernels(arguments.families, seed=arguments.seed),
+                            arguments.exclude, arguments.limit)
   shown = list(tqdm.tqdm(kernels, disable=None, desc="plan", unit="kernel"))
   plan = make_plan(shown, arguments.configurations, arguments.seed, settings)
   cores = choose_cores(arguments.cores, arguments.passes)
