@@ -22,6 +22,7 @@ from tpugraphs_rank.hlo import hlo_pb2
 from tpugraphs_rank.synthesis.programs import programs
 from tpugraphs_rank.synthesis.programs import sources
 
+
 class _HasName(Protocol):
 
   @property
