@@ -162,16 +162,8 @@ def rank(collection: registry.Collection, case: Case, gated: bool) -> Scores:
   rest, out = case.rest, case.out
   logs = [labels.make_labels(one.runtimes).target for one in rest]
   places = [prior_trees.places(one.runtimes) for one in rest]
-  weights = tile_cost.fit(
-      (one.terms, one.graph.config_runtime[one.rows].astype(np.float64)) for one in rest)
-  falling = prior_trees.fit(
-      [one.relative for one in rest], [one.runtimes for one in rest], _SEED).scores
-  # Mean deviations within a training kernel give cost and trees the same unit.
-  of_cost = trees.mean_deviation([one.log_cost(weights) for one in rest])
-  of_trees = trees.mean_deviation([falling(one.relative) for one in rest])
-  share = prior_fitting.TREES_SHARE
-  prior = [(share - 1) * one.log_cost(weights) / of_cost + share * falling(one.relative) / of_trees
-           for one in out]
+  fitted_prior = fit_prior(rest)
+  weights, prior = fitted_prior.weights, [fitted_prior.scores(one) for one in out]
   usual = lambda of: _trees(case, of, logs, _USUAL, 1)
   with_costs = usual(lambda one: one.costs)
   relative = lambda one: one.relative
@@ -183,7 +175,7 @@ def rank(collection: registry.Collection, case: Case, gated: bool) -> Scores:
       "trees_without_costs": usual(lambda one: one.plain), "boosted_trees": with_costs,
       "relative_log": _trees(case, relative, logs, prior_trees.SETTINGS, prior_trees.FITS),
       "relative_places": _trees(case, relative, places, prior_trees.SETTINGS, prior_trees.FITS),
-      "relative_trees": [falling(one.relative) for one in out],
+      "relative_trees": [fitted_prior.falling(one.relative) for one in out],
       "relative_lambdarank": _lambdarank(case, logs),
       "prior": prior,
       "average": [_standardised(one) + _standardised(other)
@@ -199,6 +191,32 @@ def rank(collection: registry.Collection, case: Case, gated: bool) -> Scores:
                           for one, scores in zip(out, with_costs)]
   return {ranker: {one.name: np.asarray(values, float).tolist() for one, values in zip(out, scores)}
           for ranker, scores in by_ranker.items()}
+
+
+class FittedPrior(NamedTuple):
+  """The analytic cost and the trees of a prior, and their deviations within a kernel of its fit."""
+
+  weights: np.ndarray
+  falling: Callable[[np.ndarray], np.ndarray]
+  of_cost: float
+  of_trees: float
+
+  def scores(self, kernel: Kernel) -> np.ndarray:
+    """(c',) the scores of the prior."""
+    share = prior_fitting.TREES_SHARE
+    return ((share - 1) * kernel.log_cost(self.weights) / self.of_cost
+            + share * self.falling(kernel.relative) / self.of_trees)
+
+
+def fit_prior(kernels: Sequence[Kernel]) -> FittedPrior:
+  """Fits the prior of a run to some kernels, without its gate."""
+  weights = tile_cost.fit(
+      (one.terms, one.graph.config_runtime[one.rows].astype(np.float64)) for one in kernels)
+  falling = prior_trees.fit(
+      [one.relative for one in kernels], [one.runtimes for one in kernels], _SEED).scores
+  return FittedPrior(
+      weights, falling, trees.mean_deviation([one.log_cost(weights) for one in kernels]),
+      trees.mean_deviation([falling(one.relative) for one in kernels]))
 
 
 def _trees(case: Case, features: Callable[[Kernel], np.ndarray], targets: list[np.ndarray],

@@ -18,7 +18,8 @@ that its main contraction sums over (see `tile_geometry`). The cost is a weighte
   arithmetic     multiplications of dots and convolutions, the minor side padded to whole vectors
   elementwise    other operations, padded in the same way
   functions      exponentials, divisions and other slow functions, padded in the same way
-  horizontal     sums across the elements of a vector: of reductions of the minor axis, per step
+  horizontal     sums across the elements of a vector: of reductions of the minor axis, per step;
+                 and elements that a scatter along the minor axis adds one at a time
 
 The weights are nanoseconds for each unit. `PRESET` holds round constants; `fit` chooses
 non-negative ones from measured kernels.
@@ -55,7 +56,7 @@ _FUNCTIONS = ("exponential", "exponential-minus-one", "log", "log-plus-one", "ta
               "divide", "power", "sqrt", "rsqrt", "cbrt", "sine", "cosine", "tan", "atan2",
               "remainder")
 _ROUTINES = ("dot", "convolution")
-_SUMS = (*_ROUTINES, "reduce")
+_SUMS = (*_ROUTINES, "reduce", "scatter")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +164,8 @@ class _Costs:
       values["steps"] = self._steps
       main = kernel.rest[kernel.main] or ()
       partial = _Array(main, _ACCUMULATED)
-      values["accumulator"] = 2 * _ACCUMULATED * partial.elements(self._sides) * self._steps
+      if self._names[kernel.main] != "scatter":  # It changes the block in place.
+        values["accumulator"] = 2 * _ACCUMULATED * partial.elements(self._sides) * self._steps
       self._add_reads(list(summed.values()), partial, kernel.summing, self._steps)
     rest = self._read(kernel.rest, frozenset(summed))
     self._add_reads(list(rest.values()), result, tuple(range(kernel.outputs)), self._blocks)
@@ -293,7 +295,7 @@ class _Costs:
     name = self._names[node]
     if name in _FREE:
       return
-    inner = self._largest_operand(node) if name in _SUMS else ()
+    inner = self._summed_operand(node) if name in _SUMS else ()
     if any(axis.loop >= self._kernel.outputs for axis in inner):
       repeats = self._steps  # Each step of the sums adds a part.
     work = self._padded(axes) * repeats
@@ -301,6 +303,13 @@ class _Costs:
     if name in _ROUTINES:
       self._add("calls", repeats)
       work, term = work * self._summed(node), "arithmetic"
+    elif name == "scatter":
+      work = self._padded(inner) * repeats
+      for axis in inner:
+        if axis.loop >= self._kernel.outputs:
+          self._add("steps", axis.range(self._sides) * repeats)
+      if inner and inner[-1].loop >= self._kernel.outputs:
+        self._add("horizontal", _volume(inner, self._sides) * repeats)
     elif name == "reduce":
       work = self._padded(inner) * repeats
       if inner and not any(axis == inner[-1] for axis in axes if axis.loop >= 0):
@@ -314,11 +323,13 @@ class _Costs:
     axes = self._kernel.sums[node]
     return self._kernel.rest[node] if axes is None else axes
 
-  def _largest_operand(self, node: int) -> tile_geometry.Axes:
-    """The ranges of the largest operand of a node."""
+  def _summed_operand(self, node: int) -> tile_geometry.Axes:
+    """The ranges of the largest operand of a node, of those that loops of the sums cut if any."""
     known = [one for one in self._kernel.operands[node] if self._regions_of(one)]
-    largest = max(known, default=None,
-                  key=lambda one: self._graph.node_feat[one, tile_features.VOLUME])
+    is_cut = lambda one: any(
+        axis.loop >= self._kernel.outputs for axis in self._regions_of(one) or ())
+    largest = max(known, default=None, key=lambda one: (
+        is_cut(one), self._graph.node_feat[one, tile_features.VOLUME]))
     return () if largest is None else self._regions_of(largest) or ()
 
   def _summed(self, node: int) -> np.ndarray:

@@ -1,14 +1,17 @@
 """Which ranges of every array one step of a tiled kernel touches, from the kernel's graph.
 
 A tile has a side for each axis of the result, and one for each axis that the *main contraction*
-sums over: the dot, convolution or reduction nearest to the result. Every axis of every array is
-related to one of these loops, or is touched whole. The relations follow from the shapes and a few
-node features. The public format stores the operands of a node as a set and omits the axes of a dot,
-so axes are matched by size where nothing else decides.
+sums over: the dot, convolution, reduction, scatter, filter or selection of the largest elements
+nearest to the result. Every axis of every array is related to one of these loops, or is touched
+whole. The relations follow from the shapes and a few node features. The public format stores the
+operands of a node as a set and omits the axes of dots and scatters, so axes are matched by size
+where nothing else decides.
 """
 
-from collections.abc import Iterator, Sequence
+import collections
+from collections.abc import Iterator, Sequence, Set
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +23,17 @@ from tpugraphs_rank.hlo import opcodes
 _COLUMN = {name: place for place, name in enumerate(features.NODE_FEATURE_NAMES)}
 _CONVOLUTION = "convolution_dim_numbers_"
 _SPATIAL = 4
-_CONTRACTIONS = ("convolution", "dot", "reduce")
-_LEAVES = ("parameter", "constant", "iota")
+# A slice of a sorted array selects the largest or smallest elements; an addition may be the last of
+# a filter.
+_CONTRACTIONS = ("convolution", "dot", "reduce", "scatter", "slice", "add")
+# The public format gives a result that consists of several arrays no shape.
+_SEVERAL_RESULTS = ("reduce", "sort")
+_CALLS = ("call", "fusion")
+_OPERANDS_OF_SCATTER = 4  # With the root of the computation that it calls; more: several arrays.
+# What may be between a sorted array and the slice that selects its largest elements.
+_SAME_ELEMENTS = (*_CALLS, "reverse", "copy", "get-tuple-element")
+_BETWEEN = 8
+_MOST_TAPS = 64  # Of a filter.
 # Sizes above this are not lengths of axes, and their conversion to integers is undefined.
 _LONGEST = 2.0 ** 40
 
@@ -54,6 +66,36 @@ class Axis:
 Axes = tuple[Axis, ...]
 
 
+class Parts(NamedTuple):
+  """Equal parts of a summed axis that a tile may cut at the same time.
+
+  Attributes:
+    loop: the loop of the axis.
+    size: elements of a part.
+    axis: of the first operand; the side of the operand's block shows whether the parts are cut.
+    multiple: the operand's block has this many times the side of the loop if the parts are cut.
+  """
+
+  loop: int
+  size: int
+  axis: int
+  multiple: int
+
+
+class _Scatter(NamedTuple):
+  """The operands of a scatter.
+
+  Attributes:
+    indices: node of the indices.
+    updates: node of the updates.
+    axis: of the updates, along which they are added to, or replace, any elements.
+  """
+
+  indices: int
+  updates: int
+  axis: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Kernel:
   """The loops of a tiled kernel, and the arrays that they cut.
@@ -73,8 +115,8 @@ class Kernel:
     operands: for each node its operands.
     main: node of the main contraction; -1 if there is none.
     root: node of the result.
-    parts: where a summed axis consists of equal parts that were concatenated, (loop, size of a
-      part, axis of the first operand). A tile may cut each of the parts instead.
+    parts: where a summed axis consists of equal parts that were concatenated, the ways in which a
+      tile may cut each of the parts instead.
   """
 
   outputs: int
@@ -85,7 +127,7 @@ class Kernel:
   operands: tuple[tuple[int, ...], ...]
   main: int
   root: int
-  parts: tuple[tuple[int, int, int], ...] = ()
+  parts: tuple[Parts, ...] = ()
 
   @property
   def summing(self) -> tuple[int, ...]:
@@ -114,9 +156,9 @@ class Kernel:
     """(c, l) float64: the extent of each loop; it differs only where a loop may cut `parts`."""
     extents = np.tile(self.loops, (len(config_feat), 1))
     sides = self.sides(config_feat)
-    for loop, size, axis in self.parts:
+    for loop, size, axis, multiple in self.parts:
       block = config_feat[:, tile_features.INPUT + axis]
-      extents[(block == sides[:, loop]) & (sides[:, loop] <= size), loop] = size
+      extents[(block == multiple * sides[:, loop]) & (sides[:, loop] <= size), loop] = size
     return extents
 
   def trips(self, config_feat: np.ndarray) -> np.ndarray:
@@ -142,6 +184,14 @@ class _Walk:
     self._operands: list[list[int]] = [[] for _ in range(graph.num_nodes)]
     for user, operand in graph.edge_index.tolist():
       self._operands[user].append(operand)
+    self._largest: dict[int, int] = {}  # The largest operand by node.
+    self._called = self._find_called()
+    self._inline_calls()
+    for node, name in enumerate(self._names):
+      if name == "get-tuple-element":
+        for operand in self._operands[node]:
+          if self._names[operand] in _SEVERAL_RESULTS and not self._shapes[operand]:
+            self._shapes[operand] = self._shapes[node]
     self._main = self._find_main()
 
   def _numbers(self, node: int, name: str, count: int) -> list[int]:
@@ -150,6 +200,59 @@ class _Walk:
 
   def _number(self, node: int, name: str) -> int:
     return int(np.clip(self._feat[node, _COLUMN[name]], -1, _LONGEST))
+
+  def _find_called(self) -> tuple[bool, ...]:
+    """For each node, whether it belongs to a called computation."""
+    waiting = [node for node in np.flatnonzero(
+        self._feat[:, tile_features.IS_ROOT] > 0).tolist() if node != self._root]
+    called = set(waiting)
+    while waiting:
+      below = [node for node in self._operands[waiting.pop()] if node not in called]
+      called.update(below)
+      waiting += below
+    return tuple(node in called for node in range(len(self._names)))
+
+  def _inline_calls(self) -> None:
+    """Makes the arguments of a call the operands of the parameters of the called computation.
+
+    The public format does not order the arguments, so those of one shape are taken in the order of
+    their nodes. Computations that several calls share remain as they are.
+    """
+    original = tuple(map(tuple, self._operands))
+    users = collections.Counter(operand for operands in original for operand in set(operands))
+    is_called = lambda node: self._called[node] and self._feat[node, tile_features.IS_ROOT] > 0
+    inlined: set[int] = set()
+    for node, name in enumerate(self._names):
+      roots = [operand for operand in original[node] if is_called(operand)]
+      if name not in _CALLS or len(roots) != 1 or users[roots[0]] > 1:
+        continue
+      waiting, inside = list(roots), set(roots)
+      while waiting:
+        below = [operand for operand in original[waiting.pop()]
+                 if operand not in inside and not is_called(operand)]
+        # Nodes of two computations are damage, and would make this take quadratic time.
+        if not inlined.isdisjoint(below):
+          break
+        inside.update(below)
+        waiting += below
+      else:
+        self._inline(node, roots[0], inside)
+      inlined |= inside
+
+  def _inline(self, call: int, root: int, inside: Set[int]) -> None:
+    """Does this for one call of the computation with a root and the nodes `inside`."""
+    arguments: dict[tuple[int, ...], list[int]] = collections.defaultdict(list)
+    for operand in reversed(self._operands[call]):
+      if operand not in inside:
+        arguments[self._shapes[operand]].append(operand)
+    parameters = sorted(
+        (one for one in inside if self._names[one] == "parameter" and self._shapes[one]),
+        key=lambda one: (self._number(one, "parameter_number"), one))
+    if all(arguments.get(self._shapes[one]) for one in parameters):
+      for one in parameters:
+        of_shape = arguments[self._shapes[one]]
+        self._operands[one].append(of_shape.pop() if len(of_shape) > 1 else of_shape[0])
+      self._operands[call] = [root]
 
   def _find_main(self) -> int:
     """The contraction nearest to the result; of equally near ones the one with most elements."""
@@ -169,7 +272,10 @@ class _Walk:
 
   def _array_operand(self, node: int) -> int:
     """The largest operand; of a convolution or dot the first of two equally large ones."""
-    return max(self._operands[node], key=lambda operand: (self._volume(operand), -operand))
+    if node not in self._largest:
+      self._largest[node] = max(
+          self._operands[node], key=lambda operand: (self._volume(operand), -operand))
+    return self._largest[node]
 
   def _summed(self, node: int) -> list[int]:
     """Sizes of the axes that a contraction sums over; sizes of 1 have no loop."""
@@ -181,8 +287,84 @@ class _Walk:
       return [shape[feature]] if 0 <= feature < len(shape) and shape[feature] > 1 else []
     if self._names[node] == "dot":
       return [size for size in self._dot(node)[2] if size > 1]
+    if self._names[node] == "scatter":
+      scatter = self._scatter(node)
+      return [] if scatter is None else [self._shapes[scatter.updates][scatter.axis]]
+    if self._names[node] == "add":
+      taps = self._taps(node)
+      return [taps] if taps > 1 else []
+    if self._names[node] == "slice":
+      axis = self._selected(node)
+      return [] if axis < 0 else [self._shapes[self._operands[node][0]][axis]]
     operand = self._shapes[self._array_operand(node)]
     return [operand[axis] for axis in self._reduced(node) if operand[axis] > 1]
+
+  def _scatter(self, node: int) -> _Scatter | None:
+    """The operands of a scatter along one axis; None if it is another one, or has one update."""
+    result, operands = self._shapes[node], self._operands[node]
+    if len(operands) > _OPERANDS_OF_SCATTER:
+      return None
+    arrays = [operand for operand in operands if len(self._shapes[operand]) == len(result) > 0]
+    for updates in reversed(arrays):
+      shape = self._shapes[updates]
+      others = [operand for operand in operands if operand != updates]
+      if not any(self._shapes[operand] == result for operand in others):
+        continue
+      differing = [axis for axis in range(len(shape)) if shape[axis] != result[axis]]
+      for indices in others:
+        count = self._shapes[indices][:1]
+        fitting = [axis for axis in differing or range(len(shape)) if shape[axis:axis + 1] == count]
+        if count > (1,) and len(self._shapes[indices]) <= 2 and fitting and len(differing) < 2:
+          return _Scatter(indices, updates, fitting[0])
+    return None
+
+  def _taps(self, node: int) -> int:
+    """The number of products that the additions of a filter sum, one for each weight in a list.
+
+    Returns:
+      The number; 0 if the addition is not the last of a filter.
+    """
+    waiting, products = [node], 0
+    weights: set[int] = set()
+    for _ in range(2 * _MOST_TAPS):
+      if not waiting:
+        break
+      one = waiting.pop()
+      if self._names[one] == "add":
+        waiting += self._operands[one]
+      else:
+        products += 1
+        weights.add(self._weights(one) if self._names[one] == "multiply" else -1)
+      if -1 in weights or len(weights) > 1:
+        return 0
+    return products if not waiting and any(
+        self._shapes[one] == (products,) for one in weights) else 0
+
+  def _weights(self, node: int) -> int:
+    """The list of which a product takes one weight for all of its elements; -1: there is none."""
+    for operand in self._operands[node]:
+      for _ in range(_BETWEEN):
+        below = self._operands[operand]
+        if self._names[operand] == "slice" and self._shapes[operand] == (1,) and below:
+          return below[0]
+        if self._names[operand] not in ("broadcast", "reshape", "convert") or not below:
+          break
+        operand = below[0]
+    return -1
+
+  def _selected(self, node: int) -> int:
+    """The axis of a slice along which its operand is sorted; -1: there is none."""
+    if not self._operands[node]:
+      return -1
+    shape, below = self._shapes[self._operands[node][0]], self._operands[node][0]
+    for _ in range(_BETWEEN):
+      if self._names[below] not in _SAME_ELEMENTS or not self._operands[below]:
+        break
+      below = self._operands[below][0]
+    if self._names[below] != "sort" or len(shape) != len(self._shapes[node]):
+      return -1
+    cut = [axis for axis in range(len(shape)) if shape[axis] != self._shapes[node][axis]]
+    return cut[0] if cut == self._numbers(below, "dimensions", 1) else -1
 
   def _reduced(self, node: int) -> list[int]:
     """The axes of a reduction's operand that its result lacks."""
@@ -269,10 +451,10 @@ class _Walk:
         for operand, needed in self._needs(node, region, len(result) if summing else -1):
           known = targets[operand]
           targets[operand] = needed if known is None else _both(known, needed)
-    called = self._called()
     return Kernel(
-        len(result), np.array([*result, *summed], np.float64), tuple(sums), tuple(rest), called,
-        tuple(map(tuple, self._operands)), self._main, self._root, self._parts(sums, called))
+        len(result), np.array([*result, *summed], np.float64), tuple(sums), tuple(rest),
+        self._called, tuple(map(tuple, self._operands)), self._main, self._root,
+        self._parts(sums))
 
   def _is_summed(self, node: int, summed: list[int]) -> bool:
     """Whether the loops of the sums cut what a node sums over.
@@ -281,26 +463,15 @@ class _Walk:
     other statistics of a normalisation.
     """
     if node == self._main:
-      return bool(summed)
+      # Each step of a filter computes some of the products, not parts of them all.
+      return bool(summed) and self._names[node] != "add"
     return (self._names[node] == "reduce" and self._main >= 0
             and self._names[self._main] == "reduce" and self._summed(node) == summed)
 
-  def _called(self) -> tuple[bool, ...]:
-    """For each node, whether it belongs to a called computation."""
-    waiting = [node for node in np.flatnonzero(
-        self._feat[:, tile_features.IS_ROOT] > 0).tolist() if node != self._root]
-    called = set(waiting)
-    while waiting:
-      below = [node for node in self._operands[waiting.pop()] if node not in called]
-      called.update(below)
-      waiting += below
-    return tuple(node in called for node in range(len(self._names)))
-
-  def _parts(self, axes: list[Axes | None], called: Sequence[bool]
-             ) -> tuple[tuple[int, int, int], ...]:
+  def _parts(self, axes: list[Axes | None]) -> tuple[Parts, ...]:
     """See `Kernel.parts`."""
     first = next((node for node, name in enumerate(self._names) if name == "parameter"
-                  and not called[node] and self._number(node, "parameter_number") == 0), None)
+                  and not self._called[node] and self._number(node, "parameter_number") == 0), None)
     parts = []
     for node, name in enumerate(self._names):
       if name != "concatenate" or first is None or axes[node] is None or axes[first] is None:
@@ -312,8 +483,9 @@ class _Walk:
         if cut.loop < len(self._shapes[self._root]) or len(sizes) != 1 or sizes == {cut.size}:
           continue
         size = sizes.pop()
-        parts += [(cut.loop, size, place) for place, own in enumerate(of_first or ())
-                  if own.loop < 0 and own.size == size][-1:]
+        parts += [Parts(cut.loop, size, place, 1 if own.loop < 0 else cut.size // size)
+                  for place, own in enumerate(of_first or ())
+                  if (own.loop, own.size) in ((-1, size), (cut.loop, cut.size))][-1:]
     return tuple(parts)
 
   def _users_first(self) -> list[int]:
@@ -339,7 +511,7 @@ class _Walk:
       first: the loop over the first axis that the node sums over; -1: none cuts these axes.
     """
     name, operands = self._names[node], self._operands[node]
-    if name in _LEAVES or not operands:
+    if not operands:  # Of a parameter of a called computation, they are the arguments.
       return []
     if name == "dot":
       left, right, summed, ones, others = self._dot(node)
@@ -355,13 +527,26 @@ class _Walk:
         return [(left, cut(ones, self._shapes[left])), (right, cut(others, self._shapes[right]))]
     if name == "convolution":
       return self._convolution(node, region, first)
+    if name == "scatter":
+      scatter = self._scatter(node)
+      if scatter is not None:
+        count = self._shapes[scatter.updates][scatter.axis]
+        cuts = [*region[:scatter.axis], Axis(count, first), *region[scatter.axis + 1:]]
+        return [(scatter.indices, (Axis(count, first), *map(
+                    Axis, self._shapes[scatter.indices][1:]))),
+                (scatter.updates, tuple(cuts)),
+                *((operand, region) for operand in operands if self._shapes[operand]
+                  == self._shapes[node] and operand != scatter.updates)]
+    if name == "slice" and first >= 0:
+      axis, shape = self._selected(node), self._shapes[operands[0]]
+      return [(operands[0], (*region[:axis], Axis(shape[axis], first), *region[axis + 1:]))]
     return [(operand, self._need(node, operand, region, first)) for operand in operands
-            if self._shapes[operand] or name in ("call", "fusion")]
+            if self._shapes[operand] or name in _CALLS]
 
   def _need(self, node: int, operand: int, region: Axes, first: int) -> Axes:
     """The range of one operand, for every operation but dots and convolutions."""
     name, shape, result = self._names[node], self._shapes[operand], self._shapes[node]
-    if name == "reduce" and operand == self._array_operand(node):
+    if name == "reduce" and shape == self._shapes[self._array_operand(node)]:
       reduced = self._reduced(node)
       kept = iter(region)
       loop = first
