@@ -30,11 +30,16 @@ from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import calibrating
 from tpugraphs_rank.metrics import evidence
 from tpugraphs_rank.training import evidence_files
+from tpugraphs_rank.training import prior_trees
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import run_directory
+from tpugraphs_rank.training import tile_prior
+from tpugraphs_rank.training import tree_member
 
 _KEPT = ("config.json", "normalizer.npz", "history.csv", "metrics.json", "status.json",
          "calibration.json", "checkpoints/best.npz")
+# What a run has if its settings ask for it.
+_OPTIONAL = (tile_prior.FILE, prior_trees.FILE, tree_member.FILE, tree_member.ARRAYS)
 _RESULTS = "evaluation/test/metrics.json"
 _FOLDER = pathlib.Path(run_directory.__file__).resolve().parents[1] / "bundled" / "models"
 
@@ -66,12 +71,16 @@ def bundle(run_dir: pathlib.Path, folder: pathlib.Path = _FOLDER) -> pathlib.Pat
     raise errors.RunDirectoryError(
         f"{run_dir} has no test results or no calibration; run "
         + commands.command("evaluate", "--run_dir", str(run_dir), "--split", "test"))
+  if directory.read_config().model.kinds:
+    raise errors.RunDirectoryError(
+        f"{run_dir} has further kinds of networks, which cannot be bundled")
   environment = files.read_json(directory / "environment.json")
   about = directory.read_about()
   collection = registry.get_collection(directory.read_config().data.collection)
   target = folder / name
   shutil.rmtree(target, ignore_errors=True)
-  for kept in (*_KEPT, _RESULTS):
+  optional = [name for name in _OPTIONAL if (directory / name).exists()]
+  for kept in (*_KEPT, *optional, _RESULTS):
     (target / kept).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(directory / kept, target / kept)
   train = f"{commands.NAME} train --config {name} --run_dir {name}"
