@@ -39,7 +39,7 @@ _NETWORK = {
 
 def define_flags() -> None:
   """Defines the flags."""
-  flags.DEFINE_string("collection", "layout:xla_cpu:mixed", "Collection of the programs.")
+  flags.DEFINE_string("collection", "layout:xla_cpu:mixed:v1", "Collection of the programs.")
   flags.DEFINE_list("splits", ["train", "valid"], "Splits of the collection.")
   flags.DEFINE_string("output", "runs/cone_study", "Folder of the runs.")
   flags.DEFINE_integer("cones", 12, "Most cones of a program.", lower_bound=1)

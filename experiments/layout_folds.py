@@ -29,6 +29,7 @@ from tpugraphs_rank import metrics
 from tpugraphs_rank import run_config
 from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
+from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import registry
@@ -39,7 +40,7 @@ from tpugraphs_rank.training import run_directory
 
 FOLDS = 5
 RECIPE = "layout_xla_cpu_mixed"
-COLLECTION = "layout:xla_cpu:mixed"
+COLLECTION = "layout:xla_cpu:mixed:v1"
 COSTS = ("none", "totals", "requests", "both")
 NETWORKS: dict[str, dict[str, Any]] = {
     f"gnn_{costs}": {"layout_costs": costs, "members": 1} for costs in COSTS}
@@ -76,7 +77,7 @@ def write_fold(folder: pathlib.Path, fold: int) -> pathlib.Path:
   """
   collection = registry.get_collection(COLLECTION)
   paths = sorted(path for split in ("train", "valid")
-                 for path in (collection.location() / split).glob("*.npz"))
+                 for path in collections.load_collection(collection, split).paths)
   places = folds_of([collection.family(path.stem) for path in paths])
   counts = {"train": 0, "valid": 0}
   for path, place in zip(paths, places):

@@ -41,7 +41,7 @@ from tpugraphs_rank.data import batches
 from tpugraphs_rank.training import run_directory
 
 RECIPE = "layout_xla_cpu_mixed"
-COLLECTION = "layout:xla_cpu:mixed"
+COLLECTION = "layout:xla_cpu:mixed:v1"
 MODELS: dict[str, dict[str, Any]] = {
     "gnn": {"model": "residual_gnn"},
     "gnn_attention": {"model": "attention_gnn"},

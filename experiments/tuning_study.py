@@ -59,7 +59,7 @@ from tpugraphs_rank.hlo import convert
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.tuning import spaces
 
-COLLECTION, RUN = "layout:xla_cpu:mixed", "bundled:layout_xla_cpu_mixed"
+COLLECTION, RUN = "layout:xla_cpu:mixed:v1", "bundled:layout_xla_cpu_mixed"
 RANDOM, CLIMBING, TPE, RANKED, ADAPTIVE, PRIOR = STRATEGIES = (
     "random", "climbing", "tpe", "ranked", "adaptive", "adaptive_prior")
 SHOWN = (5, 10, 15, 25)

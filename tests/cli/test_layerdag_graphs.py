@@ -28,7 +28,7 @@ def test_the_bundled_kernels(tmp_path):
 
 def test_sub_graphs_of_layout_programs(tmp_path):
   output = tmp_path / "cones.npz"
-  done = _run("--collection", "layout:xla_cpu:mixed", "--splits", "valid", "--subgraphs", 3,
+  done = _run("--collection", "layout:xla_cpu:mixed:v1", "--splits", "valid", "--subgraphs", 3,
               "--max_nodes", 20, "--attributes", "opcode,element_type", "--output", output)
   assert done.returncode == 0, done.stderr
   graphs = dags.load(output)

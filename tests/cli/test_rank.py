@@ -122,8 +122,8 @@ def test_the_lines_for_a_transformer_block_of_jax(tmp_path):
   lines = done.stdout.splitlines()
   assert lines[:3] == [
       "Predicted, not measured: measure the best before you use one.",
-      "bundled:layout_xla_cpu_mixed was trained on layout:xla_cpu:mixed: HLO before optimisation, "
-      "measured on xla_cpu:Intel(R) Xeon(R) Processor (family 6, model 207)",
+      "bundled:layout_xla_cpu_mixed was trained on layout:xla_cpu:mixed:v1: HLO before "
+      "optimisation, measured on xla_cpu:Intel(R) Xeon(R) Processor (family 6, model 207)",
       "Its validation: 26 programs, Kendall's tau 0.37; the first choice was 20.1 % slower than "
       "the fastest, the best of five 15.3 %"]
   assert re.fullmatch(r"jit_transformer_block: best 40 of 40 candidates; the default has rank \d+",

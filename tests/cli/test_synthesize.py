@@ -68,7 +68,7 @@ def test_programs_of_an_unknown_kind_are_rejected(tmp_path):
 @pytest.mark.slow
 def test_programs_like_subgraphs_of_layout_programs_then_controls_like_those(tmp_path):
   (tmp_path / "small.json").write_text(json.dumps(SMALL))
-  done = _run("--collection=layout:xla_cpu:mixed", "--config", tmp_path / "small.json",
+  done = _run("--collection=layout:xla_cpu:mixed:v1", "--config", tmp_path / "small.json",
               "--subgraphs=1", "--max_nodes=18", "--count=2", "--output", tmp_path / "programs")
   assert done.returncode == 0, done.stderr
   value = files.read_json(tmp_path / "programs" / "programs.json")
@@ -88,7 +88,7 @@ def test_programs_like_subgraphs_of_layout_programs_then_controls_like_those(tmp
     (["--source=template"], "--source=template needs --like FILE"),
     (["--source=random", "--like=none.json"], "none.json"),
     (["--collection=tile:nothing"], "tile:nothing"),
-    (["--collection=layout:xla_cpu:mixed", "--min_nodes=70"], "70 to 50 nodes"),
+    (["--collection=layout:xla_cpu:mixed:v1", "--min_nodes=70"], "70 to 50 nodes"),
     (["--model=nowhere"], "nowhere")])
 def test_mistakes_are_reported(tmp_path, arguments, message):
   done = _run("--output", tmp_path, *arguments)

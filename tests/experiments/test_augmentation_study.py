@@ -125,7 +125,7 @@ def test_the_recipe_is_that_of_the_kind(tiny):
   tile = cases_lib.recipe(tiny["real"], None, 5, 7, {})
   assert (tile.data.collection, tile.model.members, tile.optimizer.ema_decay) == (
       tiny["real"], 1, 0.995)
-  layout = cases_lib.recipe("layout:xla_cpu:mixed", None, 5, 7, {})
+  layout = cases_lib.recipe("layout:xla_cpu:mixed:v1", None, 5, 7, {})
   assert layout.model.layout_features == "minor"
   assert (layout.training.epochs, layout.training.validate_every) == (5, 1)
 

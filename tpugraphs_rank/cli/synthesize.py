@@ -1,7 +1,7 @@
 """Generate programs like those of a collection; measure them.
 
   tpugraphs-rank synthesize --output build/like_mine --count 100
-  tpugraphs-rank synthesize --output build/like_mine --collection layout:xla_cpu:mixed --count 60
+  tpugraphs-rank synthesize --output build/like_mine --collection layout:xla_cpu:mixed:v1 --count 60
   tpugraphs-rank synthesize --output build/like_mine --collection mine.json --generate_only
 
 A LayerDAG learns the dataflow graphs of the collection's training programs; runtimes are not

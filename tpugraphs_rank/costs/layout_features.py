@@ -14,7 +14,7 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import tile_features
 
 # Nanoseconds of an element or of an inner loop on one core, rounded from a linear fit to the
-# training and validation programs of `layout:xla_cpu:mixed`.
+# training and validation programs of `layout:xla_cpu:mixed:v1`.
 NANOSECONDS: dict[str, float] = {
     "copy_near": 0.13, "copy_middle": 0.3, "copy_far": 0.9, "copy_outer": 0.12, "copy_runs": 0.3,
     "math_changed": -0.2, "math_runs": 0.4, "sum_changed": 0.02, "math_wide": 1.5,

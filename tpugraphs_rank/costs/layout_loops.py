@@ -15,7 +15,7 @@ import numpy as np
 from tpugraphs_rank.costs import layout_orders
 
 # A loop with more arrays than this along its minor-most axis is not vectorised. Chosen on the
-# training and validation programs of `layout:xla_cpu:mixed`; 4 and 5 do equally well.
+# training and validation programs of `layout:xla_cpu:mixed:v1`; 4 and 5 do equally well.
 WIDEST = 3
 
 

@@ -109,7 +109,7 @@ def test_layout_programs_have_gates_of_their_own(measured):
   report = files.read_json(measured / "measured" / "report.json")
   report["programs"] = report.pop("kernels")
   files.write_json(measured / "measured" / "report.json", report)
-  programs_read = list(collections.load_collection("layout:xla_cpu:mixed", "valid"))[:2]
+  programs_read = list(collections.load_collection("layout:xla_cpu:mixed:v1", "valid"))[:2]
   for stem, graph in zip(report["programs"], programs_read):
     count = 26 if stem == "made_dot.0.f32" else 23
     times = np.linspace(1_000_000, 1_010_000, count).astype(np.int64)
@@ -147,7 +147,7 @@ def test_the_bundled_layout_programs_are_consistent_with_their_readme(source):
   assert len(graphs) == gate["kept"] and sum(counts) == measurement["configurations"]
   assert gate["planned"] == sum(batch["realisation"]["programs"] for batch in batches)
   assert min(counts) >= gates.SYNTHETIC_LAYOUT.configurations
-  assert described.target == registry.get_collection("layout:xla_cpu:mixed").target
+  assert described.target == registry.get_collection("layout:xla_cpu:mixed:v1").target
   row = next(line for line in (folder / "README.md").read_text().splitlines()
              if line.startswith(f"| `{source}` |"))
   assert row.endswith(f"| {gate['planned']} | {gate['kept']} | {sum(counts):,} |")

@@ -72,12 +72,12 @@ def test_labeled_layouts_are_those_of_the_program(tmp_path):
   # Programs with more requested layouts are slower.
   by_count = lambda graph: -(graph.layouts(np.arange(graph.num_configs)) >= 0).any(axis=2).sum(
       axis=1).astype(float)
-  taught = distillation.teach("layout:xla_cpu:mixed", [by_count, by_count], tmp_path)
+  taught = distillation.teach("layout:xla_cpu:mixed:v1", [by_count, by_count], tmp_path)
   described = registry.get_collection(str(tmp_path / "collection.json"))
   actual = list(collections.load_collection(described, "train"))
   assert len(actual) == taught > 50 and described.kind == "layout"
   originals = {graph.name: graph for graph in collections.load_collection(
-      "layout:xla_cpu:mixed", "train")}
+      "layout:xla_cpu:mixed:v1", "train")}
   for graph in actual[:5]:
     original = originals[graph.name]
     assert graph.config_runtime_passes is None

@@ -162,7 +162,7 @@ def test_repairs_lose_as_few_nodes_as_possible():
 
 def test_the_best_of_several_tries_is_selected():
   graphs = dataflow.from_dags(dataflow.extract(
-      "layout:xla_cpu:mixed", ("valid",), sampling=subgraphs.Sampling(1, 15, 40, sites=3)))
+      "layout:xla_cpu:mixed:v1", ("valid",), sampling=subgraphs.Sampling(1, 15, 40, sites=3)))
   limits = [realization.Limits(repaired=10.0, tries=tries) for tries in (1, 6)]
   repairs = [[sum(_realized(nodes, number, limit).repairs.values())
               for number, nodes in enumerate(graphs)] for limit in limits]

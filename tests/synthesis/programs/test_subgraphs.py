@@ -81,16 +81,16 @@ def test_invalid_settings(values):
 
 def test_sub_graphs_of_the_bundled_layout_programs_are_realizable():
   sampling = subgraphs.Sampling(1, 15, 40, sites=3)
-  sampled = dataflow.extract("layout:xla_cpu:mixed", sampling=sampling)
+  sampled = dataflow.extract("layout:xla_cpu:mixed:v1", sampling=sampling)
   assert sampled.provenance["graphs"] == "sub-graphs of dataflow"
   assert sampled.provenance["sampling"] == {
       "count": 1, "min_nodes": 15, "max_nodes": 40, "sites": 3, "seed": 0}
-  programs = len(list(collections.load_collection("layout:xla_cpu:mixed", "train")))
+  programs = len(list(collections.load_collection("layout:xla_cpu:mixed:v1", "train")))
   # One sub-graph of each program; a sub-graph that two programs share counts once.
   assert sampled.provenance["left_out"] < 0.1 * programs
   assert 0.8 * programs < len(sampled) <= programs
   other = dataflow.extract(
-      "layout:xla_cpu:mixed", sampling=dataclasses.replace(sampling, seed=1))
+      "layout:xla_cpu:mixed:v1", sampling=dataclasses.replace(sampling, seed=1))
   assert set(sampled.hashes()) != set(other.hashes())
   realized = sources.realize_graphs(
       iter(dataflow.from_dags(sampled)), len(sampled), "real", 0, sources.LIMITS["layout"])
@@ -99,12 +99,12 @@ def test_sub_graphs_of_the_bundled_layout_programs_are_realizable():
 
 def test_the_same_seed_gives_the_same_sub_graphs():
   one, again = (dataflow.extract(
-      "layout:xla_cpu:mixed", ("valid",), sampling=subgraphs.Sampling(2, 10, 20))
+      "layout:xla_cpu:mixed:v1", ("valid",), sampling=subgraphs.Sampling(2, 10, 20))
                 for _ in range(2))
   np.testing.assert_array_equal(one.hashes(), again.hashes())
 
 
 def test_no_suitable_sub_graph():
   with pytest.raises(errors.DataError, match="no sub-graph of 40 nodes or more with 90 sites"):
-    dataflow.extract("layout:xla_cpu:mixed", ("valid",),
+    dataflow.extract("layout:xla_cpu:mixed:v1", ("valid",),
                      sampling=subgraphs.Sampling(1, 40, 50, sites=90))
