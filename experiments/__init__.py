@@ -5,6 +5,7 @@ Each file in results/ records the command that wrote it. The scripts that write 
   results/quality.json                                   quality_study
   results/scale_study.json, scale_study_rules.json       scale_study
   results/tile_groups.json                               tile_groups
+  results/prior_weights.json                             prior_weights
   results/tpu_kernels.json                               known_programs
   results/tpu_layouts.json                               tpu_layouts
   results/benchmark.json, recipes.json                   benchmark

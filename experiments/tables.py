@@ -21,6 +21,7 @@ from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
 from experiments import paper_tables
+from experiments import prior_weights
 from experiments import quality_study
 from experiments import scale_study
 from experiments import scaling
@@ -72,6 +73,7 @@ _BY_SOURCE: dict[str, dict[str, _Table]] = {
         "tile_groups_generated": tile_groups.generated_table,
         "tile_groups_shapes": tile_groups.shapes_summary_table,
     },
+    "prior_weights": {"prior_weights": prior_weights.table},
     "tile_groups_v1": {
         "tile_groups_v1": tile_groups.groups_table,
         "tile_groups_v1_generated": tile_groups.generated_table,

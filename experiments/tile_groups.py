@@ -182,11 +182,17 @@ def rank(collection: registry.Collection, case: Case, gated: bool) -> Scores:
                   for one, other in zip(prior, with_costs)]}
   if gated:
     by_name = {one.name: one for one in rest}
-    table = trees.make_table(np.concatenate([one.costs for one in rest]), logs)
+    known = rest[::6]  # What a run has as validation programs.
+    seen = [one for place, one in enumerate(rest) if place % 6]
+    table = trees.make_table(
+        np.concatenate([one.costs for one in seen]),
+        [target for place, target in enumerate(logs) if place % 6])
     learner = trees.fit_table(table, _USUAL, _SEED)
     score = lambda programs: [learner.predict(table.columns.of(by_name[one.graph.name].costs))
                               for one in programs]
-    fitted = prior_fitting.fit(collection, [one.program for one in rest], score, _SEED, costs=True)
+    fitted = prior_fitting.fit(
+        collection, [one.program for one in seen], score, [one.program for one in known], _SEED,
+        costs=True)
     by_ranker["gated"] = [fitted.scores(one.graph, scores.astype(np.float32), one.rows)
                           for one, scores in zip(out, with_costs)]
   return {ranker: {one.name: np.asarray(values, float).tolist() for one, values in zip(out, scores)}

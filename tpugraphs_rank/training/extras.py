@@ -39,7 +39,7 @@ def fit(directory: run_directory.RunDirectory, config: run_config.RunConfig,
             for member in members] for members in (train, valid)]
   metrics = _fit_kinds(directory, config, views[0], views[1], valid)
   _fit_trees(directory, config, collection, views[0], views[1], valid)
-  _fit_prior(directory, config, collection, views[0])
+  _fit_prior(directory, config, collection, *views)
   return metrics
 
 
@@ -87,12 +87,13 @@ def _fit_trees(directory: run_directory.RunDirectory, config: run_config.RunConf
 
 
 def _fit_prior(directory: run_directory.RunDirectory, config: run_config.RunConfig,
-               collection: registry.Collection, programs: Sequence[splits.ProgramView]) -> None:
+               collection: registry.Collection, train: Sequence[splits.ProgramView],
+               valid: Sequence[splits.ProgramView]) -> None:
   """Writes the analytic prior of tiles."""
   if config.model.prior == tile_prior.NONE or collection.kind != "tile" or (
       directory / tile_prior.FILE).exists():
     return
-  reason = prior_fitting.reason_without(collection, programs)
+  reason = prior_fitting.reason_without(collection, train)
   if reason:
     _logger.info("no analytic prior: %s", reason)
     return
@@ -101,4 +102,5 @@ def _fit_prior(directory: run_directory.RunDirectory, config: run_config.RunConf
   # The folds do not depend on the run's seed: runs that differ in their seed share the gate, and
   # the time to choose it.
   tile_prior.write(directory, prior_fitting.fit(
-      collection, programs, run.score_programs, costs=config.model.tile_features == "costs"))
+      collection, train, run.score_programs, valid,
+      costs=config.model.tile_features == "costs"))

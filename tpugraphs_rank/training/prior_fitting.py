@@ -1,13 +1,14 @@
 """Fits a run's analytic prior: the weights of its cost, its trees, and the gate.
 
-The gate needs to know how good learned scores are for new programs. Training the network again for
-each held-out group would take too long, so boosted trees stand in for it. They are fitted without
-one group of kernels after the other, and, for known families, without a third of the programs at a
-time. Only training programs are used. This takes most of the time of a fit and depends on the data
-alone, so its outcome is kept in the user's cache.
+The gate needs to know how good learned scores are for programs that training did not see. Of known
+families, these are the validation programs, which the run itself scores. For new groups, training
+the network again for each of them would take too long, so boosted trees stand in for it, and are
+fitted without one group of training programs after the other. This takes most of the time of a fit
+and depends on the data alone, so its outcome is kept in the user's cache.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
 import itertools
 import logging
 import math
@@ -39,7 +40,6 @@ LEAST_PROGRAMS = 24
 LEAST_GROUPS = 3
 _MOST_PROGRAMS = 400  # More are thinned evenly: the gate has three parameters.
 _MOST_FOLDS = 8  # Groups beyond this number share a fold.
-_FOLDS_OF_KNOWN = 3
 _MOST_ROWS = 20_000
 _LEARNER = trees.Settings(iterations=60, learning_rate=0.1)
 # Of the trees in the prior, next to the cost. Groups that were held out decided.
@@ -52,7 +52,7 @@ _LOSS_OF_NEW, _LOSS_OF_KNOWN = 0.005, 0.0005
 _TOPS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 _NAME = "analytic_prior"  # Of the folder in the cache.
 # To be changed when the outcome of a fit changes for the same inputs.
-_VERSION = 3
+_VERSION = 4
 
 
 class HeldOut(NamedTuple):
@@ -91,14 +91,16 @@ def _groups(collection: registry.Collection, programs: Sequence[splits.ProgramVi
 
 
 def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
-        score: Callable[[Sequence[splits.ProgramView]], Sequence[np.ndarray]], seed: int = 0,
-        costs: bool = False) -> tile_prior.Prior:
+        score: Callable[[Sequence[splits.ProgramView]], Sequence[np.ndarray]],
+        valid: Sequence[splits.ProgramView] = (), seed: int = 0, costs: bool = False
+        ) -> tile_prior.Prior:
   """Fits a prior.
 
   Args:
     collection: the programs' collection; `reason_without` must be "".
     programs: the training programs, with runtimes.
     score: the run's own scores of programs.
+    valid: programs with runtimes that the run was not fitted to.
     seed: of the folds and the learner.
     costs: whether the run's features include the terms of the cost, so that the learner's do.
   """
@@ -112,20 +114,44 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
   table = trees.training_table(
       chosen, seed, _MOST_ROWS,
       tree_features.VERSION if costs else tree_features.WITHOUT_TILE_COSTS)
-  new, known = _held_out_twice(kernels, table, _groups(collection, chosen), seed)
-  gate = choose_gate(new, known)
+  new = _held_out(kernels, table, _groups(collection, chosen), seed)
   weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in kernels)
-  own = _cached_trees(kernels, seed)
+  prior = tile_prior.Prior(
+      weights, tile_prior.Gate(1.0, 1.0, 0.0),
+      novelty_lib.Novelty(novelty_lib.profile(one.graph) for one in programs),
+      trees.mean_deviation(score(chosen)),
+      trees.mean_deviation([kernel.log_cost(weights) for kernel in kernels]), facts,
+      trees=_cached_trees(kernels, seed))
+  known = _of_validation(prior, valid, score(valid) if valid else [])
+  gate = choose_gate(new, known)
   figures = _figures(gate, new, known)
   _logger.info("analytic prior: weight %.1f from novelty %.2f on, none up to %.2f; held-out "
-               "groups: tau %.3f learned, %.3f analytic, %.3f gated; held-out shapes: %.3f, %.3f, "
-               "%.3f", gate.top, gate.full, gate.start,
-               *(figures[name][which] for name in ("held_out_groups", "held_out_shapes")
+               "groups: tau %.3f learned, %.3f analytic, %.3f gated; validation: %.3f, %.3f, %.3f",
+               gate.top, gate.full, gate.start,
+               *(figures[name][which] for name in ("held_out_groups", "validation")
                  for which in ("learned", "analytic", "gated")))
-  return tile_prior.Prior(
-      weights, gate, novelty_lib.Novelty(novelty_lib.profile(one.graph) for one in programs),
-      trees.mean_deviation(score(chosen)),
-      trees.mean_deviation([kernel.log_cost(weights) for kernel in kernels]), facts, figures, own)
+  return dataclasses.replace(prior, gate=gate, figures=figures)
+
+
+def _of_validation(prior: tile_prior.Prior, programs: Sequence[splits.ProgramView],
+                   scores: Sequence[np.ndarray]) -> list[HeldOut]:
+  """Validation programs, as seen by the run and its prior."""
+  return _with_tau(
+      HeldOut(prior.novelty.of(program.graph), _taus(
+          program.runtimes[program.indices], learned / prior.learned_deviation,
+          prior.cost(program.graph)[program.indices]))
+      for program, learned in zip(programs, scores) if isinstance(program.graph, graphs.TileGraph))
+
+
+def _taus(runtimes: np.ndarray, learned: np.ndarray, cost: np.ndarray) -> np.ndarray:
+  """(11,) Kendall's tau by the weight of the cost, from scores in one unit."""
+  return np.array([metrics.kendall_tau(runtimes, (1 - weight) * learned + weight * cost)
+                   for weight in _WEIGHTS])
+
+
+def _with_tau(held: Iterable[HeldOut]) -> list[HeldOut]:
+  """Those that have a tau; programs with nothing to rank have none."""
+  return [one for one in held if np.isfinite(one.taus).all()]
 
 
 def _cached_trees(kernels: Sequence["_Kernel"], seed: int) -> tile_prior.FittedTrees:
@@ -181,15 +207,9 @@ def _folds(groups: Sequence[str]) -> list[np.ndarray]:
   return [np.flatnonzero(folds == fold) for fold in range(min(len(names), _MOST_FOLDS))]
 
 
-def _held_out_twice(kernels: Sequence[_Kernel], table: trees.Table, groups: Sequence[str],
-                    seed: int) -> tuple[list[HeldOut], list[HeldOut]]:
-  """The programs held out by group, and by thirds of all programs; cached."""
-  def compute() -> tuple[list[HeldOut], list[HeldOut]]:
-    turn = np.random.default_rng([seed, 5]).permutation(len(kernels))
-    thirds = [turn[start::_FOLDS_OF_KNOWN] for start in range(_FOLDS_OF_KNOWN)]
-    return (_held_out(kernels, table, _folds(groups), seed),
-            _held_out(kernels, table, thirds, seed))
-
+def _held_out(kernels: Sequence[_Kernel], table: trees.Table, groups: Sequence[str], seed: int
+              ) -> list[HeldOut]:
+  """The training programs, held out by group; cached."""
   return fit_cache.reuse(
       _NAME, lambda: (
           _VERSION, sklearn.__version__, _LEARNER, table.features, table.targets, table.weights,
@@ -197,26 +217,26 @@ def _held_out_twice(kernels: Sequence[_Kernel], table: trees.Table, groups: Sequ
               kernel.terms, kernel.runtimes, kernel.ranked, kernel.relative)),
           prior_trees.SETTINGS, TREES_SHARE,
           [sorted(kernel.profile.items()) for kernel in kernels], list(groups), seed),
-      ".json", compute, _read_held_out, _write_held_out)
+      ".json", lambda: _by_fold(kernels, table, _folds(groups), seed), _read_held_out,
+      _write_held_out)
 
 
-def _read_held_out(path: pathlib.Path) -> tuple[list[HeldOut], list[HeldOut]]:
+def _read_held_out(path: pathlib.Path) -> list[HeldOut]:
   """The held-out programs in a file of the cache; raises ValueError if it is damaged."""
-  new, known = ([HeldOut(row[0], np.array(row[1:], np.float64)) for row in held]
-                for held in files.read_json(path)["held_out"])
-  rows = np.array([[one.novelty, *one.taus] for one in (*new, *known)], np.float64)
+  held = [HeldOut(row[0], np.array(row[1:], np.float64))
+          for row in files.read_json(path)["held_out"]]
+  rows = np.array([[one.novelty, *one.taus] for one in held], np.float64)
   if rows.shape[1:] != (1 + len(_WEIGHTS),) or not np.isfinite(rows).all():
     raise ValueError(f"an array of shape {rows.shape}")
-  return new, known
+  return held
 
 
-def _write_held_out(path: pathlib.Path, both: tuple[list[HeldOut], list[HeldOut]]) -> None:
-  files.write_json(path, {"held_out": [
-      [[one.novelty, *one.taus.tolist()] for one in held] for held in both]})
+def _write_held_out(path: pathlib.Path, held: list[HeldOut]) -> None:
+  files.write_json(path, {"held_out": [[one.novelty, *one.taus.tolist()] for one in held]})
 
 
-def _held_out(kernels: Sequence[_Kernel], table: trees.Table, folds: Sequence[np.ndarray],
-              seed: int) -> list[HeldOut]:
+def _by_fold(kernels: Sequence[_Kernel], table: trees.Table, folds: Sequence[np.ndarray],
+             seed: int) -> list[HeldOut]:
   """Every program, as seen by a learner and a cost that were fitted without its fold.
 
   Args:
@@ -246,16 +266,13 @@ def _held_out(kernels: Sequence[_Kernel], table: trees.Table, folds: Sequence[np
       cost = -kernel.log_cost(weights) / of_cost
       cost = (1 - own.share) * cost + own.share * own.arrays.scores(
           kernel.relative) / own.deviation
-      taus = np.array([metrics.kendall_tau(
-          kernel.ranked, (1 - weight) * learned[place] / deviation + weight * cost)
-                       for weight in _WEIGHTS])
-      result.append(HeldOut(novelty.of_profile(kernel.profile), taus))
+      result.append(HeldOut(novelty.of_profile(kernel.profile),
+                            _taus(kernel.ranked, learned[place] / deviation, cost)))
     return result
 
   by_fold = trees.run_all(outcomes, [fold for fold in folds if 0 < len(fold) < len(kernels)],
                           "analytic prior: held-out programs", "fold")
-  # Programs with nothing to rank have no tau.
-  return [one for fold in by_fold for one in fold if np.isfinite(one.taus).all()]
+  return _with_tau(one for fold in by_fold for one in fold)
 
 
 def choose_gate(new: Sequence[HeldOut], known: Sequence[HeldOut]) -> tile_prior.Gate:
@@ -267,7 +284,7 @@ def choose_gate(new: Sequence[HeldOut], known: Sequence[HeldOut]) -> tile_prior.
 
   Args:
     new: programs of held-out groups.
-    known: held-out programs of known families.
+    known: validation programs.
   """
   gates = [tile_prior.Gate(start, full, top) for start, full, top in itertools.product(
       _NOVELTIES, _NOVELTIES, _TOPS) if start <= full]
@@ -289,7 +306,7 @@ def mean_tau(gate: tile_prior.Gate, held: Sequence[HeldOut]) -> float:
 def _figures(gate: tile_prior.Gate, new: Sequence[HeldOut], known: Sequence[HeldOut]
              ) -> dict[str, Any]:
   figures: dict[str, Any] = {}
-  for name, held in (("held_out_groups", new), ("held_out_shapes", known)):
+  for name, held in (("held_out_groups", new), ("validation", known)):
     none, full = tile_prior.Gate(1.0, 1.0, 0.0), tile_prior.Gate(-1.0, -1.0, 1.0)
     figures[name] = {
         "programs": len(held), **{which: mean_tau(one, held) if held else math.nan for which, one in

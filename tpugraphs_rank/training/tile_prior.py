@@ -11,8 +11,8 @@ training programs. The trees compare a configuration with the others of its prog
 of two files with different configurations of a program are not comparable where w is not 0.
 
 Training fits the weights of the cost and the trees to its programs, and the gate to predictions for
-programs that a fast learner (boosted trees) did not see; see `prior_fitting`. They are stored in
-`prior.json` and `prior.npz`.
+the validation programs, and for groups that a fast learner (boosted trees) did not see; see
+`prior_fitting`. They are stored in `prior.json` and `prior.npz`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -86,8 +86,8 @@ class Prior:
     learned_deviation: of the run's scores within a training program.
     cost_deviation: of log(cost) within a training program.
     facts: caches and vectors of the target.
-    figures: Kendall's tau of the learner, the cost and both on held-out groups and on held-out
-      shapes of known families, as `prior_fitting` measured them.
+    figures: Kendall's tau of learned scores, the prior and both on held-out groups and on the
+      validation split, as `prior_fitting` measured them.
     trees: None in runs of earlier versions.
   """
 
