@@ -47,9 +47,8 @@ TREES_SHARE = 0.8
 # Weights of the prior at which held-out programs are compared; those between are interpolated.
 _WEIGHTS = np.linspace(0.0, 1.0, 11)
 _NOVELTIES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
-# How much mean tau the choice of a gate gives up: of new groups for more use of the prior, and of
-# known families for anything.
-_LOSS_OF_NEW, _LOSS_OF_KNOWN = 0.005, 0.001
+# How much mean tau the choice of a gate gives up for more use of the prior.
+_LOSS_OF_NEW, _LOSS_OF_KNOWN = 0.005, 0.0005
 _TOPS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 _NAME = "analytic_prior"  # Of the folder in the cache.
 # To be changed when the outcome of a fit changes for the same inputs.
@@ -279,10 +278,9 @@ def _by_fold(kernels: Sequence[_Kernel], table: trees.Table, folds: Sequence[np.
 def choose_gate(new: Sequence[HeldOut], known: Sequence[HeldOut]) -> tile_prior.Gate:
   """The gate for predictions like those of held-out programs.
 
-  Known families come first: a gate must rank them almost as well as the run without a prior. Of
-  these gates, the best on new groups is found, and of those that are almost as good as it, the one
-  that uses the prior most on new programs is chosen: the prior fails less where a group is unlike
-  all that were held out. Of equal ones, it is the simplest.
+  The best mean tau over both lists, which count equally, is found first. Of the gates that are
+  almost as good on each list, the one that uses the prior most on new programs is chosen: the prior
+  fails less where a group is unlike all that were held out. Of equal ones, it is the simplest.
 
   Args:
     new: programs of held-out groups.
@@ -292,9 +290,9 @@ def choose_gate(new: Sequence[HeldOut], known: Sequence[HeldOut]) -> tile_prior.
       _NOVELTIES, _NOVELTIES, _TOPS) if start <= full]
   tau = lambda held: np.array([mean_tau(gate, held) if held else 0.0 for gate in gates])
   of_new, of_known = tau(new), tau(known)
-  none = mean_tau(tile_prior.Gate(1.0, 1.0, 0.0), known) if known else 0.0
-  harmless = of_known >= none - _LOSS_OF_KNOWN
-  good = np.flatnonzero(harmless & (of_new >= of_new[harmless].max() - _LOSS_OF_NEW))
+  best = int(np.argmax(of_new + of_known))
+  good = np.flatnonzero((of_new >= of_new[best] - _LOSS_OF_NEW)
+                        & (of_known >= of_known[best] - _LOSS_OF_KNOWN))
   use = [float(np.mean([gate.weight(one.novelty) for one in new] or [0.0])) for gate in gates]
   return gates[max(good, key=lambda place: (
       round(use[place], 9), -gates[place].top, gates[place].start, gates[place].full))]
