@@ -5,8 +5,8 @@ import pytest
 
 from experiments import layout_folds
 from tpugraphs_rank import files
+from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import npz
-from tpugraphs_rank.data import registry
 
 
 def test_folds_hold_out_whole_families():
@@ -19,16 +19,14 @@ def test_folds_hold_out_whole_families():
 def test_a_fold_never_holds_test_programs(tmp_path):
   descriptor = layout_folds.write_fold(tmp_path, 2)
   stems = {path.stem for path in tmp_path.glob("npz/*/*.npz")}
-  location = registry.get_collection(layout_folds.COLLECTION).location()
   assert stems == {path.stem for split in ("train", "valid")
-                   for path in (location / split).glob("*.npz")}
+                   for path in collections.load_collection(layout_folds.COLLECTION, split).paths}
   counts = files.read_json(descriptor)["splits"]
   assert counts.keys() == {"train", "valid"} and sum(counts.values()) == len(stems)
 
 
 def test_figures_are_paired_by_program():
-  location = registry.get_collection(layout_folds.COLLECTION).location() / "valid"
-  path = sorted(location.glob("*.npz"))[0]
+  path = collections.load_collection(layout_folds.COLLECTION, "valid").paths[0]
   runtimes = npz.load_graph(path).relative_runtime
   best = {path.stem: (-runtimes).tolist()}
   worst = {path.stem: runtimes.tolist()}
