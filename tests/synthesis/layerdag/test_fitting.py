@@ -32,7 +32,7 @@ def test_the_averages_of_the_best_validation_are_selected(average):
   variables = fitter.generator.variables
   expected = {name: _weights(of) for name, of in variables.items()}
   best, kept = {}, {}
-  for step in range(1, 13):
+  for step in range(1, 9):
     row = fitter.epoch()
     share = max(1 - average, 9 / (10 + step))
     for name, of in variables.items():
