@@ -101,7 +101,7 @@ def dataset(make_batches: Callable[[], Iterator[batches.Batch]]) -> tf.data.Data
   """
   signature = _signature(next(iter(make_batches())))
   elements = lambda: ({key: batch[key] for key in signature} for batch in make_batches())
-  return tf.data.Dataset.from_generator(elements, output_signature=signature).prefetch(4)
+  return _prefetched(elements, signature)
 
 
 def dataset_of_shares(make_shares: Callable[[], Iterator[Sequence[batches.Batch]]]
@@ -115,7 +115,16 @@ def dataset_of_shares(make_shares: Callable[[], Iterator[Sequence[batches.Batch]
   signature = tuple(_signature(share) for share in first)
   elements = lambda: (tuple({key: share[key] for key in signature[0]} for share in shares)
                       for shares in make_shares())
-  return tf.data.Dataset.from_generator(elements, output_signature=signature).prefetch(4)
+  return _prefetched(elements, signature)
+
+
+def _prefetched(elements: Callable[[], Iterator[Any]], signature: Any) -> tf.data.Dataset:
+  options = tf.data.Options()
+  # Nothing here has a size to tune, and the end of an iterator may wait seconds for the thread that
+  # tunes.
+  options.autotune.enabled = False
+  return tf.data.Dataset.from_generator(
+      elements, output_signature=signature).prefetch(4).with_options(options)
 
 
 def _signature(batch: batches.Batch) -> dict[str, tf.TensorSpec]:
