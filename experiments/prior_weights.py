@@ -81,7 +81,7 @@ def rank(collection: registry.Collection, fold: folds_lib.Fold, folder: pathlib.
   prior = tile_groups.fit_prior([tile_groups.Kernel(program) for program in rest])
   return {kernel.name: {
       "runtimes": kernel.runtimes.tolist(), "networks": (scores / deviation).tolist(),
-      "prior": prior.scores(kernel).tolist()}
+      "prior": prior.cost_of_rows(kernel.terms, kernel.relative).tolist()}
           for kernel, scores in zip(map(tile_groups.Kernel, out), run.score_programs(out))}
 
 

@@ -57,6 +57,7 @@ from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import prior_fitting
 from tpugraphs_rank.training import prior_trees
 from tpugraphs_rank.training import run_directory
+from tpugraphs_rank.training import tile_prior
 
 COLLECTION = "tile:xla_cpu"
 SYNTHETIC = ("layerdag", "random", "template")
@@ -83,6 +84,7 @@ class Kernel:
     rows: (c',) its configurations.
     plain: (c', f) features of boosted trees without costs.
     costs: (c', f) the same with costs.
+    fitted: what the prior knows of it.
     relative: (c', f) features of the prior's trees.
     terms: (c', 13) terms of the analytic cost.
   """
@@ -96,9 +98,8 @@ class Kernel:
         self.graph, self.rows, program.facts, version)
     self.plain = of_version(tree_features.WITHOUT_TILE_COSTS)
     self.costs = of_version(tree_features.VERSION)
-    terms = tile_cost.terms(self.graph, program.facts)
-    self.relative = prior_trees.rows_of(self.graph, program.facts, terms)[self.rows]
-    self.terms = terms[self.rows]
+    self.fitted = prior_fitting.Kernel(program, program.facts)
+    self.relative, self.terms = self.fitted.relative, self.fitted.terms
 
   def steps(self) -> np.ndarray:
     """(c',) the iterations of all loops."""
@@ -162,8 +163,10 @@ def rank(collection: registry.Collection, case: Case, gated: bool) -> Scores:
   rest, out = case.rest, case.out
   logs = [labels.make_labels(one.runtimes).target for one in rest]
   places = [prior_trees.places(one.runtimes) for one in rest]
-  fitted_prior = fit_prior(rest)
-  weights, prior = fitted_prior.weights, [fitted_prior.scores(one) for one in out]
+  prior = fit_prior(rest)
+  weights, falling = prior.weights, prior.trees
+  assert falling is not None
+  scores_of_prior = [prior.cost_of_rows(one.terms, one.relative) for one in out]
   usual = lambda of: _trees(case, of, logs, _USUAL, 1)
   with_costs = usual(lambda one: one.costs)
   relative = lambda one: one.relative
@@ -175,11 +178,11 @@ def rank(collection: registry.Collection, case: Case, gated: bool) -> Scores:
       "trees_without_costs": usual(lambda one: one.plain), "boosted_trees": with_costs,
       "relative_log": _trees(case, relative, logs, prior_trees.SETTINGS, prior_trees.FITS),
       "relative_places": _trees(case, relative, places, prior_trees.SETTINGS, prior_trees.FITS),
-      "relative_trees": [fitted_prior.falling(one.relative) for one in out],
+      "relative_trees": [falling.arrays.scores(one.relative) for one in out],
       "relative_lambdarank": _lambdarank(case, logs),
-      "prior": prior,
+      "prior": scores_of_prior,
       "average": [_standardised(one) + _standardised(other)
-                  for one, other in zip(prior, with_costs)]}
+                  for one, other in zip(scores_of_prior, with_costs)]}
   if gated:
     by_name = {one.name: one for one in rest}
     known = rest[::6]  # What a run has as validation programs.
@@ -199,30 +202,10 @@ def rank(collection: registry.Collection, case: Case, gated: bool) -> Scores:
           for ranker, scores in by_ranker.items()}
 
 
-class FittedPrior(NamedTuple):
-  """The analytic cost and the trees of a prior, and their deviations within a kernel of its fit."""
-
-  weights: np.ndarray
-  falling: Callable[[np.ndarray], np.ndarray]
-  of_cost: float
-  of_trees: float
-
-  def scores(self, kernel: Kernel) -> np.ndarray:
-    """(c',) the scores of the prior."""
-    share = prior_fitting.TREES_SHARE
-    return ((share - 1) * kernel.log_cost(self.weights) / self.of_cost
-            + share * self.falling(kernel.relative) / self.of_trees)
-
-
-def fit_prior(kernels: Sequence[Kernel]) -> FittedPrior:
+def fit_prior(kernels: Sequence[Kernel]) -> tile_prior.Prior:
   """Fits the prior of a run to some kernels, without its gate."""
-  weights = tile_cost.fit(
-      (one.terms, one.graph.config_runtime[one.rows].astype(np.float64)) for one in kernels)
-  falling = prior_trees.fit(
-      [one.relative for one in kernels], [one.runtimes for one in kernels], _SEED).scores
-  return FittedPrior(
-      weights, falling, trees.mean_deviation([one.log_cost(weights) for one in kernels]),
-      trees.mean_deviation([falling(one.relative) for one in kernels]))
+  return prior_fitting.fit_ungated(
+      [one.fitted for one in kernels], kernels[0].program.facts, _SEED)
 
 
 def _trees(case: Case, features: Callable[[Kernel], np.ndarray], targets: list[np.ndarray],

@@ -185,6 +185,7 @@ class _Walk:
     for user, operand in graph.edge_index.tolist():
       self._operands[user].append(operand)
     self._largest: dict[int, int] = {}  # The largest operand by node.
+    self._scatters: dict[int, _Scatter | None] = {}
     self._called = self._find_called()
     self._inline_calls()
     for node, name in enumerate(self._names):
@@ -301,6 +302,11 @@ class _Walk:
 
   def _scatter(self, node: int) -> _Scatter | None:
     """The operands of a scatter along one axis; None if it is another one, or has one update."""
+    if node not in self._scatters:
+      self._scatters[node] = self._find_scatter(node)
+    return self._scatters[node]
+
+  def _find_scatter(self, node: int) -> _Scatter | None:
     result, operands = self._shapes[node], self._operands[node]
     if len(operands) > _OPERANDS_OF_SCATTER:
       return None

@@ -110,18 +110,15 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
     chosen = [chosen[place] for place in np.linspace(
         0, len(chosen) - 1, _MOST_PROGRAMS).astype(int)]
   chosen = trees.thin(chosen, _MOST_ROWS, np.random.default_rng([seed, 4]))
-  kernels = [_Kernel(program, facts) for program in chosen]
+  kernels = [Kernel(program, facts) for program in chosen]
   table = trees.training_table(
       chosen, seed, _MOST_ROWS,
       tree_features.VERSION if costs else tree_features.WITHOUT_TILE_COSTS)
-  new = _held_out(kernels, table, _groups(collection, chosen), seed)
-  weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in kernels)
-  prior = tile_prior.Prior(
-      weights, tile_prior.Gate(1.0, 1.0, 0.0),
-      novelty_lib.Novelty(novelty_lib.profile(one.graph) for one in programs),
-      trees.mean_deviation(score(chosen)),
-      trees.mean_deviation([kernel.log_cost(weights) for kernel in kernels]), facts,
-      trees=_cached_trees(kernels, seed))
+  new = _held_out(kernels, facts, table, _groups(collection, chosen), seed)
+  prior = dataclasses.replace(
+      _fit_ungated(kernels, facts, _cached_trees(kernels, seed)),
+      novelty=novelty_lib.Novelty(novelty_lib.profile(one.graph) for one in programs),
+      learned_deviation=trees.mean_deviation(score(chosen)))
   known = _of_validation(prior, valid, score(valid) if valid else [])
   gate = choose_gate(new, known)
   figures = _figures(gate, new, known)
@@ -131,6 +128,29 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
                *(figures[name][which] for name in ("held_out_groups", "validation")
                  for which in ("learned", "analytic", "gated")))
   return dataclasses.replace(prior, gate=gate, figures=figures)
+
+
+def fit_ungated(kernels: Sequence["Kernel"], facts: targets.TargetFacts, seed: int,
+                fits: int = prior_trees.FITS) -> tile_prior.Prior:
+  """Fits the cost, the trees and the novelty of a prior that is used nowhere.
+
+  Args:
+    kernels: the training programs.
+    facts: of their target.
+    seed: of the trees.
+    fits: how many fits of the trees to add up.
+  """
+  return _fit_ungated(kernels, facts, _fit_trees(kernels, seed, fits))
+
+
+def _fit_ungated(kernels: Sequence["Kernel"], facts: targets.TargetFacts,
+                 own: tile_prior.FittedTrees) -> tile_prior.Prior:
+  weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in kernels)
+  return tile_prior.Prior(
+      weights, tile_prior.Gate(1.0, 1.0, 0.0),
+      novelty_lib.Novelty(kernel.profile for kernel in kernels), 1.0,
+      trees.mean_deviation([tile_cost.log_of_terms(kernel.terms, weights) for kernel in kernels]),
+      facts, trees=own)
 
 
 def _of_validation(prior: tile_prior.Prior, programs: Sequence[splits.ProgramView],
@@ -154,7 +174,7 @@ def _with_tau(held: Iterable[HeldOut]) -> list[HeldOut]:
   return [one for one in held if np.isfinite(one.taus).all()]
 
 
-def _cached_trees(kernels: Sequence["_Kernel"], seed: int) -> tile_prior.FittedTrees:
+def _cached_trees(kernels: Sequence["Kernel"], seed: int) -> tile_prior.FittedTrees:
   """The result of `_fit_trees` for all kernels; cached."""
   return fit_cache.reuse(
       _NAME, lambda: (
@@ -166,13 +186,13 @@ def _cached_trees(kernels: Sequence["_Kernel"], seed: int) -> tile_prior.FittedT
       lambda path, fitted: tree_arrays.write(path, fitted.arrays))
 
 
-def _with_deviation(arrays: tree_arrays.TreeArrays, kernels: Sequence["_Kernel"]
+def _with_deviation(arrays: tree_arrays.TreeArrays, kernels: Sequence["Kernel"]
                     ) -> tile_prior.FittedTrees:
   return tile_prior.FittedTrees(arrays, TREES_SHARE, trees.mean_deviation(
       [arrays.scores(kernel.relative) for kernel in kernels]))
 
 
-def _fit_trees(kernels: Sequence["_Kernel"], seed: int, fits: int = prior_trees.FITS
+def _fit_trees(kernels: Sequence["Kernel"], seed: int, fits: int = prior_trees.FITS
                ) -> tile_prior.FittedTrees:
   """The trees of the prior, from the kernels of its fit."""
   arrays = prior_trees.fit([kernel.relative for kernel in kernels],
@@ -180,8 +200,17 @@ def _fit_trees(kernels: Sequence["_Kernel"], seed: int, fits: int = prior_trees.
   return _with_deviation(arrays, kernels)
 
 
-class _Kernel:
-  """A training program with its terms and runtimes."""
+class Kernel:
+  """What a prior is fitted to: a program's configurations, described once.
+
+  Attributes:
+    program: the program.
+    runtimes: (c',) float64, as measured.
+    ranked: (c',) the runtimes that rankers are fitted to.
+    terms: (c', 13) the terms of the analytic cost.
+    relative: (c', f) the features of the prior's trees.
+    profile: the program, as novelty sees it.
+  """
 
   def __init__(self, program: splits.ProgramView, facts: targets.TargetFacts):
     assert isinstance(program.graph, graphs.TileGraph)
@@ -194,10 +223,6 @@ class _Kernel:
     self.profile = novelty_lib.profile(program.graph)
     self.relative = prior_trees.rows_of(program.graph, facts, terms)[rows]
 
-  def log_cost(self, weights: np.ndarray) -> np.ndarray:
-    """(c',) the logarithm of the cost."""
-    return tile_cost.log_of_terms(self.terms, weights)
-
 
 def _folds(groups: Sequence[str]) -> list[np.ndarray]:
   """Programs by group; if there are many groups, several share a fold."""
@@ -207,8 +232,8 @@ def _folds(groups: Sequence[str]) -> list[np.ndarray]:
   return [np.flatnonzero(folds == fold) for fold in range(min(len(names), _MOST_FOLDS))]
 
 
-def _held_out(kernels: Sequence[_Kernel], table: trees.Table, groups: Sequence[str], seed: int
-              ) -> list[HeldOut]:
+def _held_out(kernels: Sequence[Kernel], facts: targets.TargetFacts, table: trees.Table,
+              groups: Sequence[str], seed: int) -> list[HeldOut]:
   """The training programs, held out by group; cached."""
   return fit_cache.reuse(
       _NAME, lambda: (
@@ -217,7 +242,7 @@ def _held_out(kernels: Sequence[_Kernel], table: trees.Table, groups: Sequence[s
               kernel.terms, kernel.runtimes, kernel.ranked, kernel.relative)),
           prior_trees.SETTINGS, TREES_SHARE,
           [sorted(kernel.profile.items()) for kernel in kernels], list(groups), seed),
-      ".json", lambda: _by_fold(kernels, table, _folds(groups), seed), _read_held_out,
+      ".json", lambda: _by_fold(kernels, facts, table, _folds(groups), seed), _read_held_out,
       _write_held_out)
 
 
@@ -235,12 +260,13 @@ def _write_held_out(path: pathlib.Path, held: list[HeldOut]) -> None:
   files.write_json(path, {"held_out": [[one.novelty, *one.taus.tolist()] for one in held]})
 
 
-def _by_fold(kernels: Sequence[_Kernel], table: trees.Table, folds: Sequence[np.ndarray],
-             seed: int) -> list[HeldOut]:
+def _by_fold(kernels: Sequence[Kernel], facts: targets.TargetFacts, table: trees.Table,
+             folds: Sequence[np.ndarray], seed: int) -> list[HeldOut]:
   """Every program, as seen by a learner and a cost that were fitted without its fold.
 
   Args:
     kernels: the programs.
+    facts: of their target.
     table: the rows of the learner, of all programs in their order.
     folds: places of programs that are held out together.
     seed: of the learner.
@@ -256,19 +282,11 @@ def _by_fold(kernels: Sequence[_Kernel], table: trees.Table, folds: Sequence[np.
         np.delete(table.sizes, fold)), _LEARNER, seed)
     scores = fitted.predict(table.features)
     learned = [scores[owner == place] for place in range(len(kernels))]
-    weights = tile_cost.fit((kernel.terms, kernel.runtimes) for kernel in rest)
-    novelty = novelty_lib.Novelty(kernel.profile for kernel in rest)
     deviation = trees.mean_deviation([learned[place] for place in np.unique(owner[train])])
-    of_cost = trees.mean_deviation([kernel.log_cost(weights) for kernel in rest])
-    own = _fit_trees(rest, seed, fits=1)  # The gate needs no more.
-    result = []
-    for kernel, place in zip(out, fold):
-      cost = -kernel.log_cost(weights) / of_cost
-      cost = (1 - own.share) * cost + own.share * own.arrays.scores(
-          kernel.relative) / own.deviation
-      result.append(HeldOut(novelty.of_profile(kernel.profile),
-                            _taus(kernel.ranked, learned[place] / deviation, cost)))
-    return result
+    prior = fit_ungated(rest, facts, seed, fits=1)  # The gate needs no more.
+    return [HeldOut(prior.novelty.of_profile(kernel.profile), _taus(
+        kernel.ranked, learned[place] / deviation,
+        prior.cost_of_rows(kernel.terms, kernel.relative))) for kernel, place in zip(out, fold)]
 
   by_fold = trees.run_all(outcomes, [fold for fold in folds if 0 < len(fold) < len(kernels)],
                           "analytic prior: held-out programs", "fold")

@@ -107,12 +107,26 @@ class Prior:
   def cost(self, graph: graphs.TileGraph) -> np.ndarray:
     """(c,) float64: the prior's score of each configuration, higher = faster."""
     terms = tile_cost.terms(graph, self.facts)
+    return self.cost_of_rows(
+        terms, None if self.trees is None else prior_trees.rows_of(graph, self.facts, terms))
+
+  def cost_of_rows(self, terms: np.ndarray, relative: np.ndarray | None) -> np.ndarray:
+    """The same from what the prior knows of configurations.
+
+    Args:
+      terms: (c, 13) the terms of the cost.
+      relative: (c, f) the features of the trees; not used by a prior without trees.
+
+    Returns:
+      (c,) float64.
+    """
     cost = -tile_cost.log_of_terms(terms, self.weights) / self.cost_deviation
     if self.trees is None:
       return cost
+    assert relative is not None
     arrays = self.trees.arrays
     # Trees of earlier versions do not know the last column.
-    own = arrays.scores(prior_trees.rows_of(graph, self.facts, terms)[:, :arrays.width])
+    own = arrays.scores(relative[:, :arrays.width])
     return (1 - self.trees.share) * cost + self.trees.share * own / self.trees.deviation
 
   def scores(self, graph: graphs.Graph, learned: np.ndarray, rows: np.ndarray | None = None

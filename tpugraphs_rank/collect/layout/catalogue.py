@@ -455,15 +455,13 @@ def parse_stem(stem: str) -> ModelProgram:
   return program
 
 
-def programs(families: Iterable[str] | None = None, count: int | None = None,
-             seed: int = 0) -> list[ModelProgram]:
+def programs(families: Iterable[str] | None = None, seed: int = 0) -> list[ModelProgram]:
   """The catalogue: the first programs of all families in a random order, then the second ones, ...
 
   A collection that ends early therefore lacks some sizes, but no family.
 
   Args:
     families: only these families; None: all.
-    count: maximum number of programs; None: all.
     seed: seed of the order.
 
   Raises:
@@ -482,4 +480,4 @@ def programs(families: Iterable[str] | None = None, count: int | None = None,
     for index in rng.permutation(len(queues)):
       if queues[index]:
         ordered.append(queues[index].pop())
-  return ordered[:count]
+  return ordered

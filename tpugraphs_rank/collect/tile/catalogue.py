@@ -217,13 +217,11 @@ SHAPES: dict[str, str] = {
 UNSEEN_GROUPS = ("normalisation", "transpose")
 
 
-def kernels(families: Iterable[str] | None = None, count: int | None = None,
-            seed: int = 0) -> list[geometry.Kernel]:
+def kernels(families: Iterable[str] | None = None, seed: int = 0) -> list[geometry.Kernel]:
   """The catalogue in a seeded random order, so that any prefix is a random sample.
 
   Args:
     families: only these families; None: all.
-    count: maximum number of kernels; None: all.
     seed: seed of the order.
 
   Raises:
@@ -235,4 +233,4 @@ def kernels(families: Iterable[str] | None = None, count: int | None = None,
            for shape, dtypes in (entry.split(":") for entry in SHAPES[name].split())
            for dtype in dtypes.split(",")]
   order = np.random.default_rng(seed).permutation(len(listed))
-  return [listed[index] for index in order][:count]
+  return [listed[index] for index in order]
