@@ -58,6 +58,8 @@ def pytest_collection_finish() -> None:
   # Garbage collection need not visit modules and test items each time.
   gc.collect()
   gc.freeze()
+  # TensorFlow creates many objects while it traces a function, and keeps them.
+  gc.set_threshold(10_000, 20, 50)
   # Keras wraps each call of a layer, to shorten tracebacks. Here they should be long.
   tensorflow = sys.modules.get("tensorflow")
   if tensorflow is not None:

@@ -33,7 +33,8 @@ PLOTS = {"training_curves.png", "rank_against_runtime_residual_gnn.png", "slowdo
 
 def _config(descriptor, **settings):
   return config_lib.override(run_config.RunConfig(), {
-      "data.collection": str(descriptor), "model.hidden_width": 8, "model.opcode_width": 4,
+      "data.collection": str(descriptor), "model.hidden_width": 8, "model.num_convolutions": 1,
+      "model.opcode_width": 4,
       "model.head_widths": [8], "training.epochs": 2, "training.tensorboard": False,
       "batch.lists_per_graph": 1, **settings})
 

@@ -55,6 +55,7 @@ def _runs(tmp_path_factory) -> pathlib.Path:
   for name in ("residual_gnn", "attention_gnn"):
     trainer.Trainer(config_lib.override(run_config.RunConfig(), {
         "data.collection": str(descriptor), "model.model": name, "model.hidden_width": 8,
+        "model.num_convolutions": 1,
         "model.opcode_width": 4, "model.head_widths": [8], "training.epochs": 3,
         "training.tensorboard": False, "batch.lists_per_graph": 1})).train(folder / name)
   return folder

@@ -35,6 +35,7 @@ def _kernels(tmp_path_factory):
   return folder / "programs", arguments, done.stdout
 
 
+@pytest.mark.slow
 def test_programs_like_the_bundled_kernels(kernels):
   folder, arguments, output = kernels
   assert " dataflow graphs of tile:xla_cpu:v1 (" in output.splitlines()[0]
@@ -47,6 +48,7 @@ def test_programs_like_the_bundled_kernels(kernels):
   assert sources.from_json(files.read_json(folder / "programs.json"), "again") == programs
 
 
+@pytest.mark.slow
 def test_controls_like_the_programs(kernels, tmp_path):
   folder, _, _ = kernels
   done = _run("--source", "random", "--like", folder / "programs.json", "--output", tmp_path)

@@ -15,13 +15,14 @@ import pytest
 
 from tests.docs import pages
 from tests.helpers import commands
+from tpugraphs_rank import files
 from tpugraphs_rank.cli import __main__ as dispatcher
 
 ROOT = pages.ROOT
 # Flags that make a command small; they come last, and the last one counts.
 SMALL = {
-    "train": ("--epochs=1", "--hidden_width=8", "--members=1", "--lists_per_graph=1",
-              "--max_graphs=16", "--notensorboard"),
+    "train": ("--epochs=1", "--hidden_width=8", "--num_convolutions=1", "--members=1",
+              "--lists_per_graph=1", "--max_graphs=16", "--notensorboard"),
     "evaluate": ("--baselines=random",),
     "report": ("--baselines=random",),
     "layerdag train": ("--epochs=1", "--width=8", "--validate_every=1"),
@@ -31,6 +32,9 @@ SMALL = {
     "synthesize": ("--count=2", "--config=small.json"),
     "augment": ("--seeds=1", "--epochs=1", "--steps_per_epoch=1", "--budget=4"),
 }
+# A few bundled kernels, which stand in for all of them where a command names no collection.
+COLLECTION = "few_kernels.json"
+KERNELS = {"train": 8, "valid": 3, "test": 6}
 SLOW = ("docs/tutorials/generate_graphs.md",)
 
 
@@ -44,6 +48,13 @@ def fixture_folder(tmp_path_factory) -> pathlib.Path:
   (folder / "small.json").write_text(json.dumps({
       "data": {"conditions": ["root", "size"]}, "network": {"width": 8},
       "fit": {"epochs": 1, "validate_every": 1}}))
+  kernels = ROOT / "tpugraphs_rank" / "bundled" / "tile_xla_cpu"
+  value = files.read_json(kernels / "collection.json")
+  chosen = {split: sorted(path.relative_to(kernels / "npz").as_posix() for path in (
+      kernels / "npz" / split).glob("*.npz"))[::17][:count] for split, count in KERNELS.items()}
+  files.write_json(folder / COLLECTION, {
+      **value, "name": "tile:few", "path": str(kernels / "npz"), "files": chosen,
+      "splits": {split: len(names) for split, names in chosen.items()}})
   return folder
 
 
@@ -76,7 +87,10 @@ def test_the_page_works(page, folder, done, monkeypatch):
 
 def _run(words: list[str]) -> None:
   name, arguments = dispatcher.find(words)
-  result = commands.run(name, *arguments, *SMALL.get(name, ()))
+  small = list(SMALL.get(name, ()))
+  if name == "train" and "--collection" not in arguments:
+    small.append(f"--collection={COLLECTION}")
+  result = commands.run(name, *arguments, *small)
   assert result.returncode == 0, f"{' '.join(words)}\n{result.stderr[-3000:]}"
 
 

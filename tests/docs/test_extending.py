@@ -14,8 +14,8 @@ from tests.helpers import registrations
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 # Flags that make a command small; they come last, and the last one counts.
 COLLECTION = ("--collection", "my_collection/collection.json")
-SMALL = {"train": (*COLLECTION, "--epochs=2", "--hidden_width=4", "--opcode_width=2",
-                   "--max_configs=6", "--lists_per_graph=1", "--notensorboard"),
+SMALL = {"train": (*COLLECTION, "--epochs=2", "--hidden_width=4", "--num_convolutions=1",
+                   "--opcode_width=2", "--max_configs=6", "--lists_per_graph=1", "--notensorboard"),
          "evaluate": ("--baselines=random",),
          "rank": ("--max_candidates=8",)}
 _BLOCK = re.compile(r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$',
@@ -64,6 +64,7 @@ def test_the_page_works(folder, monkeypatch):
   assert (folder / "runs" / "sage3" / "predictions" / "my_kernel.ranked.json").exists()
 
 
+@pytest.mark.slow
 def test_a_custom_model_resumes_and_is_scored_by_the_plain_path(folder, monkeypatch):
   from tests.training import small_runs
   import tpugraphs_rank as tgr
@@ -72,9 +73,9 @@ def test_a_custom_model_resumes_and_is_scored_by_the_plain_path(folder, monkeypa
   from tpugraphs_rank.models import inputs
 
   monkeypatch.chdir(folder)
-  settings = {"model": "graph_sage", "plugin": ["graph_sage.py"], "hidden_width": 4, "epochs": 3,
-              "max_configs": 6, "eval_batch_configs": 4, "lists_per_graph": 1,
-              "tensorboard": False}
+  settings = {"model": "graph_sage", "plugin": ["graph_sage.py"], "hidden_width": 4,
+              "num_convolutions": 2, "epochs": 3, "max_configs": 6, "eval_batch_configs": 4,
+              "lists_per_graph": 1, "tensorboard": False}
   whole = tgr.train(COLLECTION[1], folder / "whole", **settings)
   tgr.train(COLLECTION[1], folder / "halves", stop_after=1, **settings)
   resumed = tgr.train(COLLECTION[1], folder / "halves", **settings)

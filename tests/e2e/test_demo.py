@@ -25,7 +25,8 @@ def _folder(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp("demo")
   descriptor = synthetic.write_collection(folder / "collection", counts=(9, 3, 6))
   (folder / "settings.json").write_text(json.dumps({
-      "comment": "small", "data": {"collection": str(descriptor)}, "model": {"hidden_width": 8},
+      "comment": "small", "data": {"collection": str(descriptor)},
+      "model": {"hidden_width": 8, "num_convolutions": 1},
       "training": {"epochs": 2, "tensorboard": False}}), encoding="utf-8")
   return folder
 

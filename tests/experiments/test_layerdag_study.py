@@ -67,6 +67,7 @@ def test_the_demo(tmp_path):
   assert results["arity_valid_graphs"] == 1.0 and results["graphs_per_cpu_second"] > 0
 
 
+@pytest.mark.slow
 def test_the_benchmark(tmp_path):
   model, _ = test_model.untrained()
   model.save(tmp_path / "run" / "model.npz")

@@ -70,6 +70,7 @@ def test_committed_notebooks_are_complete(name):
   assert not re.search(r"(?<![\w.])(/home/|/root|/tmp|/work|/Users/|/usr/|[A-Z]:\\\\)", text)
 
 
+@pytest.mark.slow
 def test_quickstart(kernel):
   checks = """
 assert set(results["graph"]) == {graph.name for graph in test}

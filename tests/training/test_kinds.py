@@ -119,6 +119,7 @@ def test_the_metrics_and_the_calibration_are_those_of_the_mean(trained):
   assert trained.run.kinds.metrics == trained.result.of_all_kinds
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_with_the_same_result(trained, copy):
   """Interrupted before the second kind, then inside of it; the folder has moved meanwhile."""
   shutil.rmtree(copy / "kinds" / "2")

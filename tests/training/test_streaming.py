@@ -59,8 +59,7 @@ def test_wider_states_are_counted_as_wider():
                  model_attention_reference=500) > plain
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param("residual_gnn", marks=pytest.mark.slow), "attention_gnn"], indirect=True)
+@pytest.mark.slow
 def test_less_memory_means_more_chunks(case, monkeypatch):
   prepared = case.prepare(case.graphs[0])
   for distinct in (True, False):

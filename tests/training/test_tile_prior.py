@@ -152,7 +152,8 @@ def _collection(tmp_path_factory):
       tmp_path_factory.mktemp("collection"), counts=(27, 3, 3), num_configs=8)
 
 
-_SETTINGS = {"epochs": 1, "hidden_width": 4, "opcode_width": 2, "head_widths": (4,),
+_SETTINGS = {"epochs": 1, "hidden_width": 4, "num_convolutions": 1, "opcode_width": 2,
+             "head_widths": (4,),
              "tensorboard": False}
 
 

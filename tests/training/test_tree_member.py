@@ -80,6 +80,7 @@ def test_the_trees_are_the_last_member(trained):
     np.testing.assert_allclose(scores, run.score(graph), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_is_repeated_with_the_same_result(
     trained, tmp_path, monkeypatch, caplog):
   config, path = trained

@@ -44,6 +44,7 @@ def test_only_runtimes_of_the_budget_are_used(config):
   assert not pretraining.graphs_of(alone, labelled=False).synthetic
 
 
+@pytest.mark.slow
 def test_the_tasks_are_learned_and_training_starts_from_the_result(config, tmp_path):
   report = pretraining.pretrain(config, ALL, tmp_path / "first")
   assert report["loss"] < 0.7 * report["first_loss"]

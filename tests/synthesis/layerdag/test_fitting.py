@@ -26,7 +26,8 @@ def _weights(variables):
   return [variable.numpy() for variable in variables]
 
 
-@pytest.mark.parametrize("average", [pytest.param(0.0, marks=pytest.mark.slow), 0.99])
+@pytest.mark.slow
+@pytest.mark.parametrize("average", [0.0, 0.99])
 def test_the_averages_of_the_best_validation_are_selected(average):
   fitter = _fitter(fit__average=average, fit__learning_rate=0.05)
   variables = fitter.generator.variables
