@@ -61,6 +61,7 @@ def test_baselines_only_and_what_is_added_later(run, tmp_path, monkeypatch):
   assert lines[7].startswith("mean ± standard error") and lines[7].split()[4] == "9"
 
 
+@pytest.mark.slow
 def test_the_recipe_is_trained_for_each_group_and_resumes(run, tmp_path, monkeypatch):
   shutil.copytree(run, tmp_path / "run")
   output = tmp_path / "run" / "evaluation" / "leave_out_group"

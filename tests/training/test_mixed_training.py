@@ -67,10 +67,10 @@ def test_weights_enter_the_gradient_list_by_list(tmp_path):
   assert any(np.abs(one[0]).max() > 0 for one in each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, changes", [
-    pytest.param("tile", {
-        "augment_synthetic_share": 0.7, "augment_synthetic_weight": 0.5,
-        "augment_synthetic_graphs": 2, "optimizer_ema_decay": 0.8}, marks=pytest.mark.slow),
+    ("tile", {"augment_synthetic_share": 0.7, "augment_synthetic_weight": 0.5,
+              "augment_synthetic_graphs": 2, "optimizer_ema_decay": 0.8}),
     ("layout", {"batch_segment_mode": "backprop", "batch_max_nodes": 6, "data_max_graphs": 2,
                 "training_steps_per_epoch": 4, "augment_synthetic_shuffled": True})])
 def test_a_resumed_mixed_run_is_bit_identical(tmp_path, kind, changes):

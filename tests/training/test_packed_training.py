@@ -27,7 +27,8 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module", params=[
-    "tile", "layout segments", pytest.param("layout sides", marks=pytest.mark.slow)])
+    "tile", *(pytest.param(one, marks=pytest.mark.slow)
+              for one in ("layout segments", "layout sides"))])
 def runs(request, tmp_path_factory):
   """A run on the .npz files, and one on packed files."""
   folder = tmp_path_factory.mktemp("runs")

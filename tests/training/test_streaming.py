@@ -24,7 +24,7 @@ def _plain(case, prepared):
 
 @pytest.mark.parametrize("distinct", [
     True, False, pytest.param(None, marks=pytest.mark.slow)])  # None: one of the others.
-@pytest.mark.parametrize("budget", [1, 20_000, 2 ** 30])
+@pytest.mark.parametrize("budget", [1, pytest.param(20_000, marks=pytest.mark.slow), 2 ** 30])
 def test_scores_do_not_depend_on_memory_or_execution_path(case, budget, distinct):
   choice = np.random.default_rng(0).permutation(60)[:50]
   prepared = case.prepare(case.graphs[0], choice)

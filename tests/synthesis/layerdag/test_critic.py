@@ -50,6 +50,7 @@ def test_equal_labels_share_a_rank():
                              [0.375, 0.375, 0.875, 0.875])
 
 
+@pytest.mark.slow
 def test_a_trained_critic_is_accurate_and_reproducible():
   graphs = small_dags.graphs(120, 0)
   one, same = (critic_lib.Critic.fit(graphs, "runtime", 2, options=test_surrogate.SMALL)
