@@ -8,6 +8,7 @@ between repetitions sets. Settings come from flags and `--config` as for `tpugra
 with `--split_by=configuration`. Finished runs are kept.
 """
 
+from collections.abc import Mapping
 import pathlib
 from typing import Any
 
@@ -18,8 +19,17 @@ from tpugraphs_rank import files
 from tpugraphs_rank import run_config
 from tpugraphs_rank import tables
 from tpugraphs_rank.cli import app
+from tpugraphs_rank.evaluation import result_tables
 from tpugraphs_rank.training import parallel as runs_lib
 from tpugraphs_rank.training import run_directory
+
+_SHOWN = ("opa", "tau", "tau_within3", "opa_gap5", "top1_slowdown", "top5_slowdown",
+          "top10_slowdown")
+
+
+def table(results: Mapping[str, Any]) -> str:
+  """The rankers as a Markdown table."""
+  return tables.markdown(*result_tables.rows_of(results, "", _SHOWN))
 
 
 def main(argv: list[str]) -> None:
@@ -33,7 +43,6 @@ def main(argv: list[str]) -> None:
   directories = runs_lib.train_all(runs_lib.grid(base, [model], seeds), output, values.jobs)
 
   from tpugraphs_rank.evaluation import comparison  # Imports TensorFlow.
-  from tpugraphs_rank.evaluation import result_tables
   frames: dict[str, list[Any]] = {}
   ceilings: dict[str, Any] = {}
   for seed in seeds:

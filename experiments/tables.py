@@ -15,8 +15,8 @@ from experiments import augmentation_study
 from experiments import calibration_check
 from experiments import capacity
 from experiments import chakra_study
-from experiments import comparison_tables
 from experiments import cone_study
+from experiments import known_programs
 from experiments import label_study
 from experiments import layerdag_benchmark
 from experiments import layerdag_study
@@ -50,7 +50,7 @@ _BY_SOURCE: dict[str, dict[str, _Table]] = {
         "quality_layouts": quality_study.layouts_table,
         "quality_layouts_gains": quality_study.layouts_gains_table,
     },
-    "tpu_kernels": {"tpu_kernels": comparison_tables.seen},
+    "tpu_kernels": {"tpu_kernels": known_programs.table},
     "tpu_layouts": {
         "tpu_layouts_graphs": tpu_layout_tables.graphs,
         "tpu_layouts_tau": tpu_layout_tables.tau,

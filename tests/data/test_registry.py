@@ -60,13 +60,14 @@ def test_public_collections(name):
 def test_the_names():
   bundled = ("layout:xla_cpu:mixed", "tile:xla_cpu")
   assert set(registry.collection_names()) == {
-      *PUBLIC, *bundled, *(f"{name}:v1" for name in bundled)}
+      *PUBLIC, *bundled, *(f"{name}:v1" for name in bundled), "layout:xla_cpu:mixed:v2"}
 
 
-@pytest.mark.parametrize("name, counts", [("tile:xla_cpu", (162, 33, 86)),
-                                          ("layout:xla_cpu:mixed", (100, 26, 49))])
-def test_first_versions_of_bundled_collections(name, counts):
-  first, whole = registry.get_collection(f"{name}:v1"), registry.get_collection(name)
+@pytest.mark.parametrize("name, version, counts", [
+    ("tile:xla_cpu", "v1", (162, 33, 86)), ("layout:xla_cpu:mixed", "v1", (100, 26, 49)),
+    ("layout:xla_cpu:mixed", "v2", (121, 35, 49))])
+def test_earlier_versions_of_bundled_collections(name, version, counts):
+  first, whole = registry.get_collection(f"{name}:{version}"), registry.get_collection(name)
   assert first.splits == dict(zip(registry.SPLITS, counts))
   for split in registry.SPLITS:
     paths = collections.load_collection(first.name, split).paths

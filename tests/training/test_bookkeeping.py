@@ -114,7 +114,12 @@ def test_a_run_is_finished_once_its_trees_and_prior_are_fitted(
   with pytest.raises(error):
     _train(monkeypatch, config, tmp_path / "one", [0.1, 0.2])
   assert _status(tmp_path / "one")["state"] == state
-  monkeypatch.setattr(extras, "fit", lambda *_: fitted.append(_status(tmp_path / "one")["state"]))
+
+  def fits(*_):
+    fitted.append(_status(tmp_path / "one")["state"])
+    return {}
+
+  monkeypatch.setattr(extras, "fit", fits)
   result, stub, _ = _train(monkeypatch, config, tmp_path / "one", [])
   assert stub.steps == 0 and fitted == [state]
   assert result.state == _status(tmp_path / "one")["state"] == "finished"

@@ -51,9 +51,13 @@ def tensor_sizes(graph: graphs.LayoutGraph) -> np.ndarray:
   Requesting a layout moves the tensor that has the layout, so a small product of large matrices
   costs as much as its matrices. `operand_roles` determines the input and the kernel.
   """
-  nodes = graph.node_config_ids[:, None]
-  return relative_sizes(graph)[
-      np.concatenate([nodes, operand_roles.inputs_and_kernels(graph)], axis=1)]
+  return relative_sizes(graph)[_tensors(graph)]
+
+
+def _tensors(graph: graphs.LayoutGraph) -> np.ndarray:
+  """(nc, 3) int: the nodes whose results are each configurable node's output, input and kernel."""
+  return np.concatenate(
+      [graph.node_config_ids[:, None], operand_roles.inputs_and_kernels(graph)], axis=1)
 
 
 def axis_lengths(graph: graphs.LayoutGraph) -> np.ndarray:
@@ -62,14 +66,12 @@ def axis_lengths(graph: graphs.LayoutGraph) -> np.ndarray:
   First the six axes of the output, of the input and of the kernel, 0 for axes that a tensor does
   not have. Then for each of the three the minor-most axis and the next one in row-major order.
   """
-  nodes = graph.node_config_ids[:, None]
-  tensors = np.concatenate([nodes, operand_roles.inputs_and_kernels(graph)], axis=1)
   lengths = np.maximum(graph.node_feat[:, tile_features.DIMENSIONS], 0).astype(np.float64)
   last = (lengths > 0).sum(axis=1)[:, None] - [1, 2]
   minor = np.where(last >= 0, np.take_along_axis(lengths, np.maximum(last, 0), axis=1), 0)
-  each = np.log2(np.maximum(np.concatenate([lengths, minor], axis=1), 1.0))[tensors]
+  each = np.log2(np.maximum(np.concatenate([lengths, minor], axis=1), 1.0))[_tensors(graph)]
   parts = np.split(each, [lengths.shape[1]], axis=2)
-  return np.concatenate([part.reshape(len(nodes), part.shape[1] * part.shape[2])
+  return np.concatenate([part.reshape(len(each), part.shape[1] * part.shape[2])
                          for part in parts], axis=1)
 
 

@@ -178,9 +178,10 @@ _COLLECTIONS: dict[str, Collection] = {
 }
 # ":v1" are the graphs that were measured first, on which earlier results rest.
 _BUNDLED_DESCRIPTORS = {
-    f"{name}{version}": _BUNDLED / name.replace(":", "_") / file
-    for name in ("layout:xla_cpu:mixed", "tile:xla_cpu")
-    for version, file in (("", "collection.json"), (":v1", "v1.json"))}
+    f"{name}:{version}" if version else name:
+        _BUNDLED / name.replace(":", "_") / f"{version or 'collection'}.json"
+    for name, versions in (("layout:xla_cpu:mixed", ("v1", "v2")), ("tile:xla_cpu", ("v1",)))
+    for version in ("", *versions)}
 
 
 def collection_names() -> tuple[str, ...]:

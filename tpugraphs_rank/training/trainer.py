@@ -298,7 +298,7 @@ class Trainer:
       with loop.noting_interrupts():
         if self._train_kinds(directory, left):
           of_all_kinds = extras.fit(directory, self.config, self.collection, self.train_graphs,
-                                    self.valid_graphs) or {}
+                                    self.valid_graphs)
         else:
           state = run_directory.INTERRUPTED
     # Last, because a finished run is complete.
