@@ -10,6 +10,7 @@ from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.costs import tile_geometry
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import tile_features
 from tpugraphs_rank.hlo import opcodes
 
 Axis = tile_geometry.Axis
@@ -57,6 +58,18 @@ def test_a_transpose():
   kernel, _ = _kernel(kernels.TRANSPOSE)
   assert kernel.rest == ((Axis(48, 1), Axis(80, 0)), (Axis(80, 0), Axis(48, 1)))
   assert kernel.main == -1 and kernel.summing == ()
+
+
+def test_a_damaged_transpose_with_an_axis_too_many_is_read_like_a_reshape():
+  graph = kernels.graph(kernels.TRANSPOSE, [kernels.tile((1,))])
+  arrays = dict(graph.arrays())
+  features = arrays["node_feat"].copy()
+  (root,) = np.flatnonzero(graph.node_opcode == opcodes.opcode_id("transpose"))
+  features[root, tile_features.DIMENSIONS] = [48, 3, 80, 0, 0, 0]
+  features[root, [tile_geometry._COLUMN[f"dimensions_{axis}"] for axis in (0, 1)]] = [0, 2]
+  damaged = tile_geometry.kernel(graphs.graph_from_arrays(
+      "damaged", {**arrays, "node_feat": features}))
+  assert damaged.rest[0] == (Axis(48, 0), Axis(80, 2))
 
 
 @pytest.mark.parametrize("left, right, dims, sums", [

@@ -14,6 +14,7 @@ from tests.helpers import commands
 from tests.training import small_runs
 import tpugraphs_rank as tgr
 from tpugraphs_rank import errors
+from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import kinds as kinds_lib
 from tpugraphs_rank.training import kinds_file
 from tpugraphs_rank.training import networks
@@ -121,12 +122,12 @@ def test_the_metrics_and_the_calibration_are_those_of_the_mean(trained):
 
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_with_the_same_result(trained, copy):
-  """Interrupted before the second kind, then inside of it; the folder has moved meanwhile."""
+  """The second kind is deleted, and interrupted when it is trained again; the folder has moved."""
   shutil.rmtree(copy / "kinds" / "2")
-  (copy / kinds_file.FILE).unlink()
   first = {path: path.stat().st_mtime_ns for path in (copy / "kinds" / "1").rglob("*.npz")}
   assert trained.trainer.train(copy, stop_after=1).state == "interrupted"
   assert json.loads((copy / "status.json").read_text())["state"] == "interrupted"
+  assert not (copy / kinds_file.FILE).exists()  # The run does not score with half a kind.
   assert json.loads((copy / "kinds" / "2" / "status.json").read_text())["epoch"] == 1
   done = _train(copy, trained.descriptor, f"--kinds={json.dumps(KINDS)}")
   assert done.returncode == 0, done.stderr
@@ -209,12 +210,68 @@ def _change_config(copy):
     (lambda copy: shutil.rmtree(copy / "kinds" / "2"),
      "kind 2 of .*moved is missing or damaged .*delete .*2 and run the training command again"),
     (lambda copy: (copy / "kinds" / "1" / "checkpoints" / "best.npz").unlink(),
-     "kind 1 of .*moved is missing or damaged .*no checkpoint"),
+     "kind 1 of .*moved is missing or damaged .*best.npz is missing, although training has ended"),
+    (lambda copy: (copy / "kinds" / "1" / "config.json").write_text('{"config": {"modle": 1}}'),
+     "kind 1 of .*moved is missing or damaged .*delete .*1 and run the training command again"),
     (_change_config, "1 is not kind 1 of .*training.patience: stored 77, requested 20; restore")])
 def test_a_missing_or_damaged_kind_is_refused(copy, damage, message):
   damage(copy)
   with pytest.raises(errors.RunDirectoryError, match=message):
     run_lib.load_run(copy)
+
+
+def test_damaged_weights_of_a_kind_are_refused_each_time(trained, copy):
+  path = copy / "kinds" / "1" / "checkpoints" / "best.npz"
+  stored = dict(np.load(path))
+  stored["model/0000"] = np.full_like(stored["model/0000"], np.nan)
+  np.savez(path, **stored)
+  run = run_lib.load_run(copy)
+  for _ in range(2):
+    with pytest.raises(errors.RunDirectoryError, match=(
+        "not finite: .*restore it, or delete .*1, which is a kind of an ensemble, and run "
+        f".*--run_dir {copy} .*which trains this kind again")):
+      run.score(_graphs(trained)[0])
+
+
+def test_a_damaged_status_of_a_kind_names_the_kind(trained, copy):
+  (copy / "kinds" / "2" / "status.json").write_text("{")
+  done = _train(copy, trained.descriptor, f"--kinds={json.dumps(KINDS)}")
+  assert done.returncode == 1
+  assert "error: kind 2 of 2: " in done.stderr and "delete it and run the same" in done.stderr
+
+
+def test_a_kind_is_trained_by_the_command_of_its_run(trained, copy):
+  for name in ("best.npz", "latest.npz"):
+    (copy / "kinds" / "1" / "checkpoints" / name).unlink()
+  (copy / "kinds" / "1" / "status.json").write_text('{"state": "training", "epoch": 0}')
+  with pytest.raises(errors.RunDirectoryError, match=f"no checkpoint yet; .*--run_dir {copy} "):
+    networks.Networks(run_directory.RunDirectory(copy / "kinds" / "1"))
+  done = commands.run("train", "--run_dir", copy / "kinds" / "1", "--config",
+                      copy / "kinds" / "1" / "config.json")
+  assert done.returncode == 1 and f"is a kind of the ensemble {copy}, whose command" in done.stderr
+
+
+def test_a_constant_kind_has_no_weight():
+  np.testing.assert_array_equal(kinds_file.factors([2.0, 1e-6, 0.5]), [0, 4])
+
+
+@pytest.mark.slow
+def test_the_calibration_is_that_of_all_members_after_the_averaging_is_repeated(
+    trained, tmp_path, monkeypatch):
+  monkeypatch.setattr(trees, "GRID", (trees.Settings(iterations=5, min_samples_leaf=2),))
+  config = small_runs.settings(trained.descriptor, model_kinds=[{}], model_trees_weight=0.5,
+                               training_epochs=1)
+  training = trainer.Trainer(config)
+  training.train(tmp_path / "run")
+  names = ("calibration.json", kinds_file.FILE, "trees.json")
+  before = [(tmp_path / "run" / name).read_bytes() for name in names]
+  (tmp_path / "run" / kinds_file.FILE).unlink()
+  training.train(tmp_path / "run")
+  assert before == [(tmp_path / "run" / name).read_bytes() for name in names]
+  run = run_lib.load_run(tmp_path / "run")
+  taus = [tgr.kendall_tau(graph.config_runtime, run.score(graph))
+          for graph in _graphs(trained, "valid")]
+  assert run.evidence.of("all").kendall_tau == pytest.approx(np.mean(taus), abs=1e-6)
 
 
 def test_a_link_in_place_of_a_kind_is_not_followed(trained, copy):

@@ -51,6 +51,10 @@ def test_a_folder_that_is_not_a_run(tmp_path):
 def test_a_run_without_a_checkpoint_names_the_command_that_resumes_it(finished):
   (finished / "checkpoints" / "best.npz").unlink()
   with pytest.raises(errors.RunDirectoryError, match=(
+      "best.npz is missing, although training has ended; train again into an empty --run_dir")):
+    run.load_run(finished)
+  (finished / "status.json").write_text('{"state": "training", "epoch": 0}')
+  with pytest.raises(errors.RunDirectoryError, match=(
       f"has no checkpoint yet; resume .*tpugraphs-rank train --run_dir {finished} --config")):
     run.load_run(finished)
 

@@ -572,7 +572,7 @@ class _Walk:
         if name == "broadcast" and all(
             size == result[axis] for axis, size in zip(stated, shape)):
           return tuple(region[axis] for axis in stated)
-        if name == "transpose" and all(
+        if name == "transpose" and len(result) == len(shape) and all(
             shape[axis] == size for axis, size in zip(stated, result)):
           return tuple(region[stated.index(axis)] for axis in range(len(shape)))
     if shape == result:

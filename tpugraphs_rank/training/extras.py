@@ -37,53 +37,51 @@ def fit(directory: run_directory.RunDirectory, config: run_config.RunConfig,
   """
   views = [[splits.ProgramView(member.graph, member.choice, member.runtimes, collection.facts)
             for member in members] for members in (train, valid)]
-  metrics = _fit_kinds(directory, config, views[0], views[1], valid)
-  _fit_trees(directory, config, collection, views[0], views[1], valid)
+  metrics = _fit_members(directory, config, collection, views[0], views[1], valid)
   _fit_prior(directory, config, collection, *views)
   return metrics
 
 
-def _fit_kinds(directory: run_directory.RunDirectory, config: run_config.RunConfig,
-               train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
-               prepared: Sequence[batches.PreparedGraph]) -> Mapping[str, float | None]:
-  """Writes how the kinds are averaged, and the calibration of the mean."""
-  if not config.model.kinds:
+def _fit_members(directory: run_directory.RunDirectory, config: run_config.RunConfig,
+                 collection: registry.Collection, train: Sequence[splits.ProgramView],
+                 valid: Sequence[splits.ProgramView], prepared: Sequence[batches.PreparedGraph]
+                 ) -> Mapping[str, float | None]:
+  """Writes how the kinds are averaged, the boosted trees, and the calibration of all together."""
+  seed, weight = config.training.seed, config.model.trees_weight
+  new_kinds = bool(config.model.kinds) and not (directory / kinds_file.FILE).exists()
+  new_trees = bool(weight) and not (directory / tree_member.FILE).exists()
+  if not config.model.kinds and not new_trees:
     return {}
   own = networks_lib.Networks(directory)
-  if (directory / kinds_file.FILE).exists():
-    stored = kinds_lib.read(own)
-    return {} if stored is None else stored.metrics
-  fitted = kinds_lib.fit(own, tree_member.sample(train, config.training.seed))
-  scores = fitted.add(valid, own.scores(valid))
-  metrics = validation.ranking_metrics(prepared, scores, config.training.validation_metric)
-  name = config.training.validation_metric
-  _logger.info("all kinds together: %s %s", name, metrics[name])
-  # Before the file that says that all is done.
-  evidence_files.write(directory, evidence_files.of_prepared(prepared, scores))
-  kinds_file.write(directory / kinds_file.FILE, kinds_file.Averaging(fitted.deviations, metrics))
-  return metrics
-
-
-def _fit_trees(directory: run_directory.RunDirectory, config: run_config.RunConfig,
-               collection: registry.Collection, train: Sequence[splits.ProgramView],
-               valid: Sequence[splits.ProgramView], prepared: Sequence[batches.PreparedGraph]
-               ) -> None:
-  """Writes the boosted trees of the ensemble, and the calibration with them."""
-  model, seed = config.model, config.training.seed
-  if not model.trees_weight or (directory / tree_member.FILE).exists():
-    return
-  _logger.info("fitting the boosted trees of the ensemble")
-  own = networks_lib.Networks(directory)
-  fitted = tree_member.fit(train, valid, own.scores(tree_member.sample(train, seed)),
-                           model.trees_weight, collection.facts, seed)
-  learned, kinds = own.scores(valid), kinds_lib.read(own)
+  sample = tree_member.sample(train, seed)
+  kinds = kinds_lib.fit(own, sample) if new_kinds else kinds_lib.read(own)
+  if not new_kinds and not new_trees:
+    return {} if kinds is None else kinds.metrics
+  scores = own.scores(valid)
+  metrics: Mapping[str, float | None] = {}
   if kinds is not None:
-    learned = kinds.add(valid, learned)
-  # Trees make scores, and so the leads that are calibrated, larger.
-  evidence_files.write(directory, evidence_files.of_prepared(prepared, [
-      fitted.add(values, fitted.scores(program.graph, program.choice))
-      for program, values in zip(valid, learned)]))
-  tree_member.write(directory, fitted)
+    scores, name = kinds.add(valid, scores), config.training.validation_metric
+    metrics = kinds.metrics
+    if new_kinds:
+      metrics = validation.ranking_metrics(prepared, scores, name)
+      _logger.info("all kinds together: %s %s", name, metrics[name])
+  if new_trees:
+    _logger.info("fitting the boosted trees of the ensemble")
+  trees = (tree_member.fit(train, valid, own.scores(sample), weight, collection.facts, seed)
+           if new_trees else tree_member.read(directory))
+  if trees is not None:
+    scores = [trees.add(values, trees.scores(program.graph, program.choice))
+              for program, values in zip(valid, scores)]
+  # The leads that are calibrated are those of all members. This comes before the files that say
+  # that the members are there: if it is interrupted, all of it is done again.
+  evidence_files.write(directory, evidence_files.of_prepared(prepared, scores))
+  if new_kinds:
+    assert kinds is not None
+    kinds_file.write(directory / kinds_file.FILE, kinds_file.Averaging(kinds.deviations, metrics))
+  if new_trees:
+    assert trees is not None
+    tree_member.write(directory, trees)
+  return metrics
 
 
 def _fit_prior(directory: run_directory.RunDirectory, config: run_config.RunConfig,
@@ -99,8 +97,8 @@ def _fit_prior(directory: run_directory.RunDirectory, config: run_config.RunConf
     return
   _logger.info("fitting the analytic prior on held-out groups of the training programs")
   run = run_lib.Run(directory, prior=tile_prior.NONE)
-  # The folds do not depend on the run's seed: runs that differ in their seed share the gate, and
-  # the time to choose it.
+  # The folds do not depend on the run's seed: runs that differ in their seed share the predictions
+  # for held-out groups, and the time that these take.
   tile_prior.write(directory, prior_fitting.fit(
       collection, train, run.score_programs, valid,
       costs=config.model.tile_features == "costs"))

@@ -7,7 +7,8 @@ configuration is the mean over all networks of all kinds, each in the unit of th
 
 where s_k is the mean score of the n_k networks of kind k, and 0 is the run's own kind. d_k is the
 mean standard deviation of s_k over the configurations of a training program. The deviations are the
-same for all programs, so that scores of two lists of configurations remain comparable.
+same for all programs, so that scores of two lists of configurations remain comparable. A kind that
+scores all configurations of a program alike has the factor 0 instead of d_0 / d_k.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,6 +101,10 @@ def fit(own: networks_lib.Networks, programs: Sequence[splits.ProgramView]) -> K
       raise errors.TrainingError(
           f"{kind.directory.path}: scores of training programs are not finite; lower "
           "--learning_rate, or look for extreme features in the collection")
+  for number, deviation in enumerate(deviations[1:], start=1):
+    if kinds_file.is_constant(deviation):
+      _logger.warning("kind %d scores all configurations of a program alike, so it has no weight",
+                      number)
   return Kinds(own.count, networks, deviations)
 
 
@@ -134,7 +139,7 @@ def _networks(own: networks_lib.Networks) -> tuple[networks_lib.Networks, ...]:
              "trains this kind again")
     try:
       networks = networks_lib.Networks(directory)
-    except errors.RunDirectoryError as error:
+    except (errors.ConfigError, errors.RunDirectoryError) as error:
       raise errors.RunDirectoryError(
           f"kind {number} of {own.directory.path} is missing or damaged ({error}); {again}"
           ) from error

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import batches
@@ -44,16 +43,27 @@ class Networks:
           "or 'layout': the run directory is damaged")
     self._best = directory / "checkpoints" / "best.npz"
     if not self._best.exists():
-      resume = commands.command("train", "--run_dir", str(directory.path), "--config",
-                                str(directory / "config.json"))
+      if directory.read_status().get("state") in run_directory.DONE:
+        raise errors.RunDirectoryError(
+            f"{self._best} is missing, although training has ended; {self._again}")
       raise errors.RunDirectoryError(
-          f"{directory.path} has no checkpoint yet; resume its training with {resume}")
+          f"{directory.path} has no checkpoint yet; resume its training with "
+          f"{directory.resume_command}")
     self.normalizer = normalize.Normalizer.load(directory / "normalizer.npz")
     self._stored = checkpoints.stored_shapes(self._best, "model")
     stored_weights.check_count(self.config.model, self._stored, str(self._best))
     self._model = build_model(self.about["kind"], self.config)
     self._scorer = scoring.Scorer(self._model, self.config)
     self._member_scorers = [scoring.Scorer(member, self.config) for member in self._model.members]
+    self._restored = False  # Whether the weights are those of the checkpoint.
+
+  @property
+  def _again(self) -> str:
+    """How to train these networks again."""
+    if self.directory.ensemble is None:
+      return "train again into an empty --run_dir, or restore it"
+    return (f"restore it, or delete {self.directory.path}, which is a kind of an ensemble, and run "
+            f"{self.directory.resume_command}, which trains this kind again")
 
   @property
   def count(self) -> int:
@@ -73,14 +83,21 @@ class Networks:
 
   def _prepared(self, programs: Sequence[splits.ProgramView]) -> list[batches.PreparedGraph]:
     prepared = [batches.prepare(program, self.normalizer) for program in programs]
-    if prepared and not self._model.built:
-      self._create(prepared[0])
+    if prepared and not self._restored:
+      self._restore(prepared[0])
     return prepared
 
-  def _create(self, prepared: batches.PreparedGraph) -> None:
+  def _restore(self, prepared: batches.PreparedGraph) -> None:
     """Creates the model's variables and assigns the best checkpoint's values to them."""
-    whole = dataclasses.replace(prepared, choice=np.arange(prepared.graph.num_configs))
-    batch, _ = next(batches.scoring_batches([whole], 2, self._model.reference_size))
-    with stored_weights.no_more_than(self._stored, str(self._best), errors.RunDirectoryError):
-      self._model.create_variables(self._model.arrange(batch))
-    checkpoints.restore(self._best, {"model": self._model.trainable_variables})
+    if not self._model.built:
+      whole = dataclasses.replace(prepared, choice=np.arange(prepared.graph.num_configs))
+      batch, _ = next(batches.scoring_batches([whole], 2, self._model.reference_size))
+      with stored_weights.no_more_than(self._stored, str(self._best), errors.RunDirectoryError):
+        self._model.create_variables(self._model.arrange(batch))
+    try:
+      checkpoints.restore(self._best, {"model": self._model.trainable_variables})
+    except errors.RunDirectoryError as error:
+      if self.directory.ensemble is None:
+        raise
+      raise errors.RunDirectoryError(f"{error}; {self._again}") from error
+    self._restored = True

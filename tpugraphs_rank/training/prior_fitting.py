@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import itertools
 import logging
-import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -122,11 +121,12 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
   known = _of_validation(prior, valid, score(valid) if valid else [])
   gate = choose_gate(new, known)
   figures = _figures(gate, new, known)
+  taus = [figures[name][which] for name in ("held_out_groups", "validation")
+          for which in ("learned", "analytic", "gated")]
   _logger.info("analytic prior: weight %.1f from novelty %.2f on, none up to %.2f; held-out "
-               "groups: tau %.3f learned, %.3f analytic, %.3f gated; validation: %.3f, %.3f, %.3f",
+               "groups: tau %s learned, %s analytic, %s gated; validation: %s, %s, %s",
                gate.top, gate.full, gate.start,
-               *(figures[name][which] for name in ("held_out_groups", "validation")
-                 for which in ("learned", "analytic", "gated")))
+               *("undefined" if tau is None else f"{tau:.3f}" for tau in taus))
   return dataclasses.replace(prior, gate=gate, figures=figures)
 
 
@@ -327,6 +327,6 @@ def _figures(gate: tile_prior.Gate, new: Sequence[HeldOut], known: Sequence[Held
   for name, held in (("held_out_groups", new), ("validation", known)):
     none, full = tile_prior.Gate(1.0, 1.0, 0.0), tile_prior.Gate(-1.0, -1.0, 1.0)
     figures[name] = {
-        "programs": len(held), **{which: mean_tau(one, held) if held else math.nan for which, one in
+        "programs": len(held), **{which: mean_tau(one, held) if held else None for which, one in
                                   (("learned", none), ("analytic", full), ("gated", gate))}}
   return figures

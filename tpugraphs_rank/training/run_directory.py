@@ -134,6 +134,20 @@ class RunDirectory:
     return f"{run} kind {name}" if parent == KINDS else name
 
   @property
+  def ensemble(self) -> "RunDirectory | None":
+    """The run of whose ensemble this directory is a further kind; None: it is a run of its own."""
+    whole = self.path.parent.parent
+    is_kind = self.path.parent.name == KINDS and (whole / "config.json").is_file()
+    return RunDirectory(whole) if is_kind else None
+
+  @property
+  def resume_command(self) -> str:
+    """The command that resumes this run; of a further kind, that of the whole run."""
+    whole = self.ensemble or self
+    return commands.command("train", "--run_dir", str(whole.path), "--config",
+                            str(whole / "config.json"))
+
+  @property
   def output_folder(self) -> pathlib.Path:
     """Where results about the run are written by default.
 

@@ -1,6 +1,6 @@
 """A run's prior for tiles: the cost of `costs.tile_cost` and trees on it, used for new programs.
 
-    score = (1 - w) * learned / learned deviation + w * prior
+    score = (1 - w) * learned + w * learned deviation * prior
     prior = (1 - s) * -log(cost) / deviation of the cost + s * trees / deviation of the trees
 
 The trees are those of `prior_trees`; the prior of a run without them has s = 0.

@@ -37,11 +37,13 @@ from tpugraphs_rank.training import evidence_files
 from tpugraphs_rank.training import extras
 from tpugraphs_rank.training import kind_settings
 from tpugraphs_rank.training import kinds
+from tpugraphs_rank.training import kinds_file
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import runtime
 from tpugraphs_rank.training import scoring
 from tpugraphs_rank.training import shared_steps
 from tpugraphs_rank.training import steps as steps_lib
+from tpugraphs_rank.training import tile_prior
 from tpugraphs_rank.training import training_data
 from tpugraphs_rank.training import validation
 
@@ -78,6 +80,14 @@ class Progress(epochs_lib.Progress):
   best_metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
 
 
+
+def _of_kind(number: int, count: int, directory: run_directory.RunDirectory, error: Exception
+             ) -> errors.RunDirectoryError:
+  """The error of a further kind, with what helps if its directory is damaged."""
+  return errors.RunDirectoryError(
+      f"kind {number} of {count}: {error}; if {directory.path} is damaged, delete it and run the "
+      "same command again, which trains this kind again")
+
 class Trainer:
   """Builds everything that a run needs; `train` then runs the epochs.
 
@@ -113,6 +123,7 @@ class Trainer:
     self.distribution = (devices if isinstance(devices, distribution_lib.Distribution) else
                          distribution_lib.start(devices or distribution_lib.Choice()))
     self.config = config
+    self._is_kind = first_weights is not None  # Or of another ensemble on the same programs.
     self.collection = registry.get_collection(config.data.collection)
     with self.distribution.together():
       self._set_up()
@@ -244,6 +255,10 @@ class Trainer:
       raise errors.ConfigError(f"stop_after is {stop_after!r}; expected a whole number from 1, or "
                                "None")
     directory = run_directory.RunDirectory(run_dir)
+    if not self._is_kind and directory.ensemble is not None:
+      raise errors.RunDirectoryError(
+          f"{directory.path} is a kind of the ensemble {directory.ensemble.path}, whose command "
+          f"trains it: {directory.resume_command}")
     with self.distribution.together():
       if not self.distribution.is_chief:
         return self._follow(directory)
@@ -295,24 +310,31 @@ class Trainer:
                    progress.best_epoch, ", ".join(
                        f"{name} {_shown(value)}" for name, value in progress.best_metrics.items()))
       left = None if stop_after is None else stop_after - (progress.epoch + 1 - first)
-      with loop.noting_interrupts():
-        if self._train_kinds(directory, left):
-          of_all_kinds = extras.fit(directory, self.config, self.collection, self.train_graphs,
-                                    self.valid_graphs)
-        else:
-          state = run_directory.INTERRUPTED
+      try:
+        with loop.noting_interrupts():
+          if self._train_kinds(directory, left, lambda: loop.write_status(
+              run_directory.TRAINING, **self._figures(progress))):
+            of_all_kinds = extras.fit(directory, self.config, self.collection, self.train_graphs,
+                                      self.valid_graphs)
+          else:
+            state = run_directory.INTERRUPTED
+      except errors.TrainingError:
+        loop.write_status(run_directory.FAILED, **self._figures(progress))
+        raise
     # Last, because a finished run is complete.
     loop.write_status(state, **self._figures(progress))
     self.distribution.wait()  # A process that ends early would disturb the others.
     return Result(directory, state, progress.epoch, progress.best_epoch, progress.best_metrics,
                   of_all_kinds)
 
-  def _train_kinds(self, directory: run_directory.RunDirectory, stop_after: int | None) -> bool:
+  def _train_kinds(self, directory: run_directory.RunDirectory, stop_after: int | None,
+                   begin: Callable[[], None] = lambda: None) -> bool:
     """Trains the further kinds of the ensemble, one after the other, each in a run directory.
 
     Args:
       directory: of this run, whose own networks are trained.
       stop_after: stop after this many epochs; None: do not stop.
+      begin: called by the chief before a kind is trained, to note that the run is not finished.
 
     Returns:
       Whether all kinds are trained.
@@ -320,7 +342,10 @@ class Trainer:
     count = len(self.config.model.kinds)
     for number, kind in enumerate(self.config.model.kinds, start=1):
       of_kind = kinds.of_number(directory, number)
-      status = of_kind.read_status() if self.distribution.is_chief else {}
+      try:
+        status = of_kind.read_status() if self.distribution.is_chief else {}
+      except errors.RunDirectoryError as error:
+        raise _of_kind(number, count, of_kind, error) from error
       done = status.get("state") in run_directory.DONE
       # The chief alone knows how far the run is.
       done, stopped = map(bool, self.distribution.from_chief(
@@ -329,11 +354,18 @@ class Trainer:
         continue
       if stopped:
         return False
+      if self.distribution.is_chief:
+        begin()
+        # They rest on all kinds, and are fitted again after the last one.
+        for name in (kinds_file.FILE, tile_prior.FILE):
+          (directory / name).unlink(missing_ok=True)
       _logger.info("kind %d of %d: %s", number, count, kind_settings.text(kind))
       try:
         result = self.of_kind(number).train(of_kind.path, stop_after)
       except (errors.ConfigError, errors.TrainingError) as error:
         raise type(error)(f"kind {number} of {count}: {error}") from error
+      except errors.RunDirectoryError as error:
+        raise _of_kind(number, count, of_kind, error) from error
       if result.state not in run_directory.DONE:
         return False
       if stop_after is not None:

@@ -2,8 +2,9 @@
 
     score = networks + weight * deviation of the networks / deviation of the trees * trees
 
-where `networks` is the mean score of the run's networks, and the deviations are the mean standard
-deviations over the configurations of the training programs. The unit stays that of the networks.
+where `networks` is the mean score of the run's networks of all kinds, and the deviations are the
+mean standard deviations over the configurations of the training programs; that of the networks is
+of the run's own kind, whose unit the mean has. The unit stays that of the networks.
 Features and target of the trees are those of the baseline `boosted_trees` (`evaluation.trees`).
 Features that are differences from the mean over the listed configurations make the trees' scores
 depend on the list.
@@ -41,7 +42,7 @@ class TreeMember:
   Attributes:
     arrays: the trees.
     weight: of the trees, relative to the networks.
-    network_deviation: of the networks' scores within a training program.
+    network_deviation: of the scores of the run's own kind of networks within a training program.
     tree_deviation: of the trees' scores within a training program.
     facts: the hardware for which features are computed.
     version: of the features, see `tree_features.features`.
@@ -73,7 +74,7 @@ def fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView]
   Args:
     train: the training programs, with runtimes.
     valid: the validation programs.
-    networks: the networks' scores of `sample(train, seed)`.
+    networks: the scores of the run's own kind of networks for `sample(train, seed)`.
     weight: of the trees, relative to the networks.
     facts: the hardware.
     seed: of the first fit; the trees are the mean of a few.
