@@ -12,6 +12,9 @@ import pytest
 
 # Silence TensorFlow before a test imports it: its notes on CPU features hide failures.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The workers of the tests share the cores, and their programs are small.
+for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+  os.environ.setdefault(_name, "1")
 
 # The tests of one run share a cache; results of other runs must not be reused.
 _CACHE = None
@@ -23,7 +26,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit the variable.
 # The same examples on every run make failures reproducible. There is no deadline, because machines
 # are shared and the first call of a function may compile it.
 hypothesis.settings.register_profile("project", derandomize=True, deadline=None)
+hypothesis.settings.register_profile(
+    "quick", hypothesis.settings.get_profile("project"), max_examples=40)
 hypothesis.settings.load_profile("project")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+  """Tries fewer examples where slow tests are left out."""
+  if "not slow" in (config.getoption("markexpr") or ""):
+    hypothesis.settings.load_profile("quick")
 
 
 # Files whose tests take a minute or more. They run first, so that no worker ends with one of them

@@ -187,6 +187,7 @@ def test_the_same_run_gives_the_same_numbers(tile, evaluated):
   assert again == {key: evaluated[key] for key in again}
 
 
+@pytest.mark.slow
 def test_new_configurations_of_known_layouts(layout):
   folder, descriptor = layout
   run_dir = _train(folder / "run", descriptor,
@@ -208,6 +209,7 @@ def test_new_configurations_of_known_layouts(layout):
     assert len(program.choice) < program.graph.num_configs
 
 
+@pytest.mark.slow
 def test_unseen_layout_programs(layout):
   folder, descriptor = layout
   run_dir = _train(folder / "programs", descriptor,

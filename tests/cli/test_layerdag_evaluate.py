@@ -8,13 +8,15 @@ from tests import testdata
 from tests.helpers import commands
 from tests.synthesis import small_dags
 from tpugraphs_rank.synthesis.dags import dags
+from tpugraphs_rank.synthesis.judging import forest
 
 
 def _run(*arguments):
   return commands.run("layerdag evaluate", *arguments)
 
 
-def test_a_report(tmp_path):
+def test_a_report(tmp_path, monkeypatch):
+  monkeypatch.setattr(forest, "_TREES", 20)
   real, sample = small_dags.graphs(80, 0), small_dags.graphs(30, 1)
   dags.save(tmp_path / "real.npz", real)
   dags.save(tmp_path / "synthetic.npz", sample.with_provenance({"graphs_per_cpu_second": 50.5}))

@@ -35,7 +35,8 @@ SMALL = {
 # A few bundled kernels, which stand in for all of them where a command names no collection.
 COLLECTION = "few_kernels.json"
 KERNELS = {"train": 8, "valid": 3, "test": 6}
-SLOW = ("docs/tutorials/generate_graphs.md",)
+# The README trains, evaluates and reports as well.
+SLOW = ("docs/tutorials/generate_graphs.md", "docs/tutorials/train_on_your_data.md")
 
 
 @pytest.fixture(scope="module", name="folder")

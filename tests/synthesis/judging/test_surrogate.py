@@ -17,6 +17,13 @@ SMALL = surrogate_lib.Options(layers=2, width=16, max_epochs=80, patience=80, ba
                               learning_rate=5e-3, forest=False)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_forests():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(forest_lib, "_TREES", 40)
+    yield
+
+
 @pytest.fixture(scope="module")
 def trained():
   return surrogate_lib.train(small_dags.graphs(120, 0), small_dags.graphs(30, 1), 0, options=SMALL)

@@ -33,6 +33,13 @@ def test_graphs_of_the_same_distribution_are_as_good_and_shuffled_labels_useless
   assert [entry["seed"] for entry in result.real] == [4]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_forests():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(forest_lib, "_TREES", 40)
+    yield
+
+
 def test_forests_follow_the_same_protocol():
   sample = small_dags.graphs(125, 3)
   result = synthetic_only.evaluate(_real(), [sample], [4, 5], learn=forest_lib.train)
