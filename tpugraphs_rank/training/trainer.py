@@ -80,13 +80,13 @@ class Progress(epochs_lib.Progress):
   best_metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
 
 
-
 def _of_kind(number: int, count: int, directory: run_directory.RunDirectory, error: Exception
              ) -> errors.RunDirectoryError:
   """The error of a further kind, with what helps if its directory is damaged."""
   return errors.RunDirectoryError(
       f"kind {number} of {count}: {error}; if {directory.path} is damaged, delete it and run the "
       "same command again, which trains this kind again")
+
 
 class Trainer:
   """Builds everything that a run needs; `train` then runs the epochs.

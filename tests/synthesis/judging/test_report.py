@@ -15,14 +15,9 @@ from tpugraphs_rank.synthesis.judging import measures
 from tpugraphs_rank.synthesis.judging import report
 from tpugraphs_rank.synthesis.judging import surrogate
 
+pytestmark = pytest.mark.usefixtures("small_forests")
+
 SMALL = surrogate.Options(members=1, layers=1, width=8, max_epochs=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_forests():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(forest, "_TREES", 20)
-    yield
 
 
 def _real(**changes):

@@ -13,15 +13,10 @@ from tpugraphs_rank.synthesis.judging import counts as counts_lib
 from tpugraphs_rank.synthesis.judging import forest as forest_lib
 from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 
+pytestmark = pytest.mark.usefixtures("small_forests")
+
 SMALL = surrogate_lib.Options(layers=2, width=16, max_epochs=80, patience=80, batch_size=32,
                               learning_rate=5e-3, forest=False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_forests():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(forest_lib, "_TREES", 40)
-    yield
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from tpugraphs_rank.synthesis.judging import forest as forest_lib
 from tpugraphs_rank.synthesis.judging import surrogate as surrogate_lib
 from tpugraphs_rank.synthesis.judging import synthetic_only
 
+pytestmark = pytest.mark.usefixtures("small_forests")
+
 SMALL = functools.partial(surrogate_lib.train, options=surrogate_lib.Options(
     layers=1, width=16, max_epochs=40, patience=40, batch_size=32, learning_rate=5e-3))
 
@@ -31,13 +33,6 @@ def test_graphs_of_the_same_distribution_are_as_good_and_shuffled_labels_useless
   assert result.synthetic[0].keys() == {
       "sample", "seed", "pearson", "spearman", "mae", "valid_pearson", "epoch"}
   assert [entry["seed"] for entry in result.real] == [4]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_forests():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(forest_lib, "_TREES", 40)
-    yield
 
 
 def test_forests_follow_the_same_protocol():
