@@ -89,6 +89,7 @@ def test_names_are_those_of_the_release():
   assert any("_-" in stem for stem in public_tree.stems("tile:xla", "train"))
 
 
+@pytest.mark.slow
 def test_kernels_with_few_and_with_repeated_configurations(root):
   for split, small in public_tree.SMALL_KERNELS.items():
     graphs = list(_split(root, "tile:xla", split))

@@ -17,22 +17,56 @@ def _run(command, *arguments):
   return commands.run(f"layerdag {command}", *arguments)
 
 
-def test_train_then_sample(tmp_path):
-  dags_lib.save(tmp_path / "graphs.npz", test_growth.make(1, count=16))
-  run = tmp_path / "run"
-  train = ["--graphs", tmp_path / "graphs.npz", "--conditions=runtime,size", "--run_dir", run,
-           "--calibration_rounds=1", *_SMALL]
-  planned = _run("train", *train, "--dry_run")
+@pytest.fixture(scope="module", name="graphs")
+def _graphs(tmp_path_factory):
+  """A file of graphs."""
+  path = tmp_path_factory.mktemp("graphs") / "graphs.npz"
+  dags_lib.save(path, test_growth.make(1, count=16))
+  return path
+
+
+@pytest.fixture(scope="module", name="trained")
+def _trained(graphs):
+  """The run directory of a model, and what its training printed."""
+  run = graphs.parent / "run"
+  done = _run("train", *_train_flags(graphs, run))
+  assert done.returncode == 0, done.stderr
+  return run, done.stdout
+
+
+def _train_flags(graphs, run):
+  return ["--graphs", graphs, "--conditions=runtime,size", "--run_dir", run,
+          "--calibration_rounds=1", *_SMALL]
+
+
+def _sample_flags(run):
+  return ["--run_dir", run, "--count=6", "--max_nodes=300", "--max_layers=40", "--seed=2"]
+
+
+@pytest.mark.slow
+def test_a_plan(graphs, tmp_path):
+  planned = _run("train", *_train_flags(graphs, tmp_path / "run"), "--dry_run")
   assert planned.returncode == 0, planned.stderr
   assert [line.split(maxsplit=1)[1] for line in planned.stdout.splitlines()
           if line.startswith("conditions ")] == ["runtime, size"]
-  assert not run.exists()
-  done = _run("train", *train)
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_labels_of_other_graphs(graphs, trained, tmp_path):
+  done = _run("sample", *_sample_flags(trained[0]), "--output", tmp_path / "b.npz",
+              "--labels_from", graphs)
   assert done.returncode == 0, done.stderr
-  assert done.stdout.startswith("finished after epoch 1\n")
+  np.testing.assert_array_equal(dags_lib.load(tmp_path / "b.npz").label("runtime"),
+                                dags_lib.load(graphs).label("runtime")[:6])
+
+
+def test_train_then_sample(trained, tmp_path):
+  run, printed = trained
+  assert printed.startswith("finished after epoch 1\n")
   assert "calibration: distance to the training graphs" in (run / "train.log").read_text()
-  assert f"next: `tpugraphs-rank layerdag sample --run_dir {run} --count 100" in done.stdout
-  sample = ["--run_dir", run, "--count=6", "--max_nodes=300", "--max_layers=40", "--seed=2"]
+  assert f"next: `tpugraphs-rank layerdag sample --run_dir {run} --count 100" in printed
+  sample = _sample_flags(run)
   sampled = _run("sample", *sample, "--output", tmp_path / "a.npz", "--labels=runtime=0.5")
   assert sampled.returncode == 0, sampled.stderr
   assert sampled.stdout.startswith("6 graphs, ")
@@ -40,12 +74,6 @@ def test_train_then_sample(tmp_path):
   assert len(samples) == 6 and (samples.label("runtime") == 0.5).all()
   assert samples.provenance["seed"] == 2 and samples.provenance["graphs_per_cpu_second"] > 0
   assert "requested runtime" not in sampled.stderr
-  again = _run("sample", *sample, "--output", tmp_path / "b.npz", "--labels_from",
-               tmp_path / "graphs.npz")
-  assert again.returncode == 0, again.stderr
-  graphs = dags_lib.load(tmp_path / "graphs.npz")
-  np.testing.assert_array_equal(
-      dags_lib.load(tmp_path / "b.npz").label("runtime"), graphs.label("runtime")[:6])
   for arguments, message in (
       (["--labels=runtime"], "--labels has 'runtime'; expected NAME=NUMBER"),
       (["--labels=runtime=99,speed=1"], "requested runtime: 99; in the training graphs: "),

@@ -98,6 +98,7 @@ def test_mistakes_are_reported(tmp_path, arguments, message):
   assert "Traceback" not in done.stderr and not (tmp_path / "programs.json").exists()
 
 
+@pytest.mark.slow
 def test_the_programs_are_measured(kernels, tmp_path, monkeypatch):
   """The collector itself needs JAX; here only its arguments are checked."""
   started = []

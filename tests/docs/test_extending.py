@@ -49,6 +49,7 @@ def test_every_file_is_short():
     assert len(text.splitlines()) < 40, title
 
 
+@pytest.mark.slow
 def test_the_page_works(folder, monkeypatch):
   monkeypatch.chdir(folder)
   monkeypatch.syspath_prepend(folder)

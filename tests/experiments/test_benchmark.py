@@ -97,8 +97,8 @@ def test_a_streamer_counts_the_states_that_it_computes():
       len(np.unique(layouts[:, node], axis=0)) for node in range(layouts.shape[1]))
 
 
-@pytest.mark.parametrize("kind", [
-    "searched", pytest.param("random", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["searched", "random"])
 def test_the_public_path_scores_packed_programs(tmp_path, kind):
   public_path.write_run(tmp_path / "run", tmp_path / "data")
   nbytes = public_path.write_program(tmp_path / "p.pack", kind, 150, nodes=400)

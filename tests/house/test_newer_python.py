@@ -13,6 +13,8 @@ import subprocess
 
 import pytest
 
+pytestmark = pytest.mark.slow  # Its environment takes a minute to create.
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / ".venv-newer"
 VERSIONS = ("3.12", "3.13", "3.14")

@@ -106,6 +106,7 @@ def test_the_list_of_commands_and_the_version(installed: Installed) -> None:
   assert done.returncode == 2 and "train" in done.stderr
 
 
+@pytest.mark.slow
 def test_ranking_with_a_bundled_model(installed: Installed) -> None:
   output = installed.succeeds("rank", "--run=bundled:tile_xla_cpu", "--hlo=bundled:matmul",
                               "--top_k=3", "--output=ranked")

@@ -61,8 +61,11 @@ def _case(name, kind, **changes):
   return small_batches.Case(kind, sizes=(25, 4, 40), configs=(6, 5, 7), model_model=name, **changes)
 
 
-@pytest.mark.parametrize("kind, members", [("tile", 1), ("layout", 2)])
-@pytest.mark.parametrize("name", [*registries.MODELS.names(), "plain"])
+@pytest.mark.parametrize("name, kind, members", [
+    *((name, "tile", 1) for name in (*registries.MODELS.names(), "plain")),
+    ("residual_gnn", "layout", 2), ("plain", "layout", 2),
+    *(pytest.param(name, "layout", 2, marks=pytest.mark.slow)
+      for name in registries.MODELS.names() if name != "residual_gnn")])
 def test_every_way_of_scoring_equals_the_plain_path(name, kind, members):
   case = _case(name, kind, model_members=members, batch_eval_batch_configs=3)
   model, prepared = case.model, case.prepared()

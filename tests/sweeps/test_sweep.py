@@ -214,8 +214,8 @@ def test_the_command(tmp_path):
   collection = small_runs.collection(tmp_path / "data")
   (tmp_path / "space.json").write_text('{"hidden_width": {"choices": [3, 4]}}')
   arguments = ["--output", tmp_path / "sweep", "--collection", collection, "--space",
-               tmp_path / "space.json", "--epochs", 2, "--opcode_width", 2, "--head_widths", 3,
-               "--max_configs", 6, "--notensorboard"]
+               tmp_path / "space.json", "--epochs", 2, "--num_convolutions", 1, "--opcode_width", 2,
+               "--head_widths", 3, "--max_configs", 6, "--notensorboard"]
   done = commands.run("sweep", *arguments, "--trials", 2)
   assert done.returncode == 0, done.stderr
   lines = done.stdout.splitlines()

@@ -162,6 +162,7 @@ def test_evaluate_predict_and_rank(trained, tmp_path, monkeypatch):
   assert "the run's 3 networks" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_all_kinds(trained, tmp_path):
   done = _train(tmp_path / "none", trained.descriptor, "--kinds=[{\"hidden_width\": 3}]",
                 "--dry_run")

@@ -236,6 +236,6 @@ def test_training_learns_the_order_of_the_training_configurations(tmp_path, kind
 def test_divergence_stops_training(tmp_path):
   config = small_runs.settings(small_runs.collection(tmp_path / "data"),
                                optimizer_learning_rate=1e3, optimizer_warmup_steps=0,
-                               model_num_convolutions=8)
+                               model_num_convolutions=4)
   with pytest.raises(errors.TrainingError, match=r"^step 2 \(epoch 1\): loss .*learning_rate"):
     trainer.Trainer(config).train(tmp_path / "run")

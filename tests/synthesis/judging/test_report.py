@@ -30,7 +30,7 @@ def test_figures_equal_those_of_the_measures():
   samples = [small_dags.graphs(30, 3).with_provenance({"graphs_per_cpu_second": 40.0,
                                                        "critic_cpu_seconds": 0.75}),
              small_dags.graphs(30, 4, chance=0.2).with_provenance({"graphs_per_cpu_second": 20})]
-  result = report.evaluate(real, samples, [0, 1], options=SMALL)
+  result = report.evaluate(real, samples, [0], options=SMALL)
   json.dumps(result, allow_nan=False)
   mean = lambda of: pytest.approx(np.mean([of(one) for one in samples]))
   assert result["wasserstein_layers"] == mean(
@@ -44,19 +44,19 @@ def test_figures_equal_those_of_the_measures():
   assert result["graphs_per_cpu_second"] == 30
   # 30 graphs in 0.75 s and as much for the critic; 30 in 1.5 s without a critic.
   assert result["graphs_per_cpu_second_with_critic"] == pytest.approx((20 + 20) / 2)
-  for name, count in (("real", 2), ("synthetic", 4), ("shuffled", 4)):
+  for name, count in (("real", 1), ("synthetic", 2), ("shuffled", 2)):
     entries = result["surrogates"][name]
     assert result[f"pearson_{name}"]["n"] == len(entries) == count
     assert result[f"mae_{name}"]["mean"] == pytest.approx(
         np.mean([entry["mae"] for entry in entries]))
   assert result["label_correlation"] == pytest.approx(
       np.mean([entry["pearson"] for entry in result["surrogates"]["requested"]]))
-  for name, count in (("real", 2), ("synthetic", 4), ("shuffled", 4)):
+  for name, count in (("real", 1), ("synthetic", 2), ("shuffled", 2)):
     entries = result["forests"][name]
     assert result[f"forest_spearman_{name}"]["n"] == len(entries) == count
     assert result[f"forest_spearman_{name}"]["mean"] == pytest.approx(
         np.mean([entry["spearman"] for entry in entries]))
-  forests = [forest.train(real["train"], real["valid"], seed) for seed in (0, 1)]
+  forests = [forest.train(real["train"], real["valid"], seed) for seed in (0,)]
   assert [entry["mae"] for entry in result["forests"]["real"]] == pytest.approx(
       [np.abs(one.predict(real["test"]) - real["test"].label()).mean() for one in forests])
   assert result["forest_pearson_ratio"] == pytest.approx(
@@ -65,7 +65,7 @@ def test_figures_equal_those_of_the_measures():
   assert result["samples"][1]["to_test"] == measures.distances(samples[1], real["test"])
   page = report.markdown(result)
   for text in ("30, 30 synthetic graphs. Real graphs: 40 for training",
-               "| Wasserstein, layer size | ", "n = 4",
+               "| Wasserstein, layer size | ", "n = 2",
                "| total variation, opcode of consumer and operand | ", "and samples.",
                "| random forest | synthetic graphs, labels shuffled | "):
     assert text in page, text
