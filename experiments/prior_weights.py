@@ -30,6 +30,7 @@ from tpugraphs_rank.cli import app
 from tpugraphs_rank.data import folds as folds_lib
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import score_deviations
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import run_directory
@@ -77,7 +78,7 @@ def rank(collection: registry.Collection, fold: folds_lib.Fold, folder: pathlib.
   trainer.Trainer(config).train(folder / "run")
   run = run_lib.load_run(folder / "run")
   rest, out = (splits.load(config.data, split, seed).programs for split in ("train", "test"))
-  deviation = trees.mean_deviation(run.score_programs(rest))
+  deviation = score_deviations.mean(run.score_programs(rest))
   prior = tile_groups.fit_prior([tile_groups.Kernel(program) for program in rest])
   return {kernel.name: {
       "runtimes": kernel.runtimes.tolist(), "networks": (scores / deviation).tolist(),

@@ -39,7 +39,8 @@ def inputs(stored: dict[str, Any]) -> str:
     counts = entry["counts"]
     rows.append([_NAMES.get(name, name), f"{entry['inputs']:,}", *(
         f"{counts.get(kind, 0):,}" for kind in (
-            "accepted", "refused", "untyped", "slow", "memory", "wrong"))])
+            "accepted", "refused", "untyped", "slow", "memory")),
+                 f"{counts.get('wrong', 0):,}" if entry["checked"] else "-"])
   return tables.markdown(
       ["reader", "inputs", "accepted", "refused", "untyped errors", "above 2 s", "above 1 GB",
        "wrongly accepted"], rows)
@@ -47,9 +48,13 @@ def inputs(stored: dict[str, Any]) -> str:
 
 def kills(stored: dict[str, Any]) -> str:
   """The kills of each command, and what was wrong after it was resumed."""
-  columns = ("kills", "at_operations", "new_processes", "trials", "lost", "different", "leftovers")
+  rows = []
+  for name, entry in stored["commands"].items():
+    # Commands that measure are never forks, and are killed at random times only.
+    kinds = [entry["at_operations"], entry["new_processes"]]
+    rows.append([f"`{name}`", f"{entry['kills']:,}",
+                 *(f"{count:,}" if any(kinds) else "-" for count in kinds),
+                 *(f"{entry[key]:,}" for key in ("trials", "lost", "different", "leftovers"))])
   return tables.markdown(
       ["command", "kills", "before a file operation", "new processes", "resumed to the end", "lost",
-       "different", "leftovers"],
-      [[f"`{name}`", *(f"{entry.get(key, 0):,}" for key in columns)]
-       for name, entry in stored["commands"].items()])
+       "different", "leftovers"], rows)

@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments import attention_v1
 from experiments import augmentation_study
 from experiments import calibration_check
 from experiments import capacity
@@ -58,6 +59,8 @@ _BY_SOURCE: dict[str, dict[str, _Table]] = {
         "tpu_layouts_details": tpu_layout_tables.details,
         "tpu_layouts_across": tpu_layout_tables.across,
     },
+    "attention_tile_v1": {"attention_tile_v1": attention_v1.table},
+    "attention_layout_v1": {"attention_layout_v1": attention_v1.table},
     "calibration": {"calibration": calibration_check.table},
     "scale_study": {
         "scale_study": scale_study.table,

@@ -9,6 +9,7 @@ import pytest
 
 from tests import testdata
 from tests.candidates import small_programs
+from tests.helpers import timing
 from tpugraphs_rank import errors
 from tpugraphs_rank.candidates import kernels
 from tpugraphs_rank.candidates import tile_spaces
@@ -287,3 +288,13 @@ def test_kernels_of_many_calls_are_limited(monkeypatch):
     x = small_programs.add(main, "fusion", [8], [x], called_computation_ids=[2])
   with pytest.raises(errors.LimitError, match="k.pb: the number of instructions of its kernels"):
     kernels.split(module, stages.AFTER, "k.pb")
+
+
+def test_many_kernels_and_computations_take_little_time():
+  module, main = small_programs.program()
+  for number in range(2, 10_002):
+    module.computations.add(id=number, name=f"c{number}")
+    small_programs.add(main, "reduce", [8], called_computation_ids=[number])
+  with timing.takes_at_most(4):
+    (kernel,) = kernels.split(module, stages.AFTER).kernels
+  assert len(kernel.copies) == 10_000

@@ -430,3 +430,25 @@ def test_numbers_of_another_byte_order_become_native(tmp_path):
   arrays = npz.read_arrays(tmp_path / "t.npz")
   assert arrays["x"].dtype == np.int32 and arrays["x"].tolist() == [0, 1, 2]
   assert arrays["y"].dtype.isnative and arrays["y"].tolist() == ["ab", "c"]
+
+
+def test_layouts_that_unpack_to_much_more_than_their_file(tmp_path, monkeypatch):
+  graph = GRAPHS["layout"]
+  path = tmp_path / "t.npz"
+  count, nodes = 3000, len(graph.node_config_ids)
+  arrays = graph.arrays() | {"node_config_feat": np.full([count, nodes, 18], -1, np.int8),
+                             "config_runtime": np.arange(1, count + 1)}
+  np.savez_compressed(path, **arrays)
+  size = 4 * count * nodes * 18  # Graphs hold float32.
+  assert npz.load_graph(path).num_configs == count
+  monkeypatch.setattr(npz, "MAX_BYTES", size - 1)
+  assert npz.load_graph(path).num_configs == count
+  monkeypatch.setattr(npz, "MAX_LAYOUT_RATIO", size // path.stat().st_size - 1)
+  for read in (npz.load_graph, lambda path: packed_graphs.pack_graph(path, tmp_path / "t.pack")):
+    with pytest.raises(errors.LimitError, match=(
+        f"t.npz: key 'node_config_feat' unpacks to {size:,} bytes; the limit for a file of .* is "
+        ".*; if the layouts are real, store them uncompressed")):
+      read(path)
+  assert not (tmp_path / "t.pack").exists()
+  np.savez(path, **arrays)  # The remedy.
+  assert npz.load_graph(path).num_configs == count

@@ -166,6 +166,17 @@ def test_draw_writes_both_files(tmp_path, monkeypatch):
   assert (tmp_path / "module.hlo.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_name_of_a_program_cannot_move_the_cursor(tmp_path):
+  module = _module()
+  module.name = "x\x1b[2J\nerror: forged"
+  (tmp_path / "p.hlo.pb").write_bytes(module.SerializeToString())
+  done = commands.run("draw", "--input", tmp_path / "p.hlo.pb", "--max_nodes=2", "--layout=builtin",
+                      "--output", tmp_path / "p.svg")
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith(r"x\x1b[2J\nerror: forged has ")
+  assert done.stdout.count("\n") == 2
+
+
 def test_draw_cuts_large_graphs_and_shows_a_configuration(tmp_path):
   graph = synthetic.layout_graph(0, num_nodes=60, num_config_nodes=3, name="large")
   npz.save_graph(tmp_path / "large.npz", graph)

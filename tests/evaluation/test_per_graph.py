@@ -1,5 +1,7 @@
 """Rows per graph, compared with the formulas."""
 
+import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -9,11 +11,14 @@ import pytest
 from tests import synthetic
 from tpugraphs_rank import errors
 from tpugraphs_rank import metrics
+from tpugraphs_rank import run_config
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import aggregate
+from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.evaluation import per_graph
 from tpugraphs_rank.evaluation import result_tables
+from tpugraphs_rank.evaluation import task as task_lib
 
 COLLECTION = registry.Collection(
     name="tile:made_up", kind="tile", target="none", splits={"test": 2},
@@ -210,3 +215,23 @@ def test_the_rows_agree_with_the_metrics():
     assert frame["opa"][index] == metrics.opa(runtimes, score)
     assert frame["kendall_tau_b"][index] == metrics.kendall_tau(runtimes, score, "b")
     assert frame["top5_slowdown"][index] == metrics.topk_slowdown(runtimes, score, 5)
+
+
+def test_random_orders_are_judged_by_all_orders_and_not_by_one():
+  graph = dataclasses.replace(_tile("cat.1", [100, 102, 200, 400]),
+                              config_runtime_normalizers=np.full(4, 102))  # That of the default.
+  programs = [splits.ProgramView(graph)]
+  task = task_lib.Task(run_config.DataConfig(), COLLECTION, "test", 0, tuple(programs), None)
+  for name, orders in (
+      ("random", list(itertools.permutations(range(4)))),
+      ("default_configuration", [(1, *rest) for rest in itertools.permutations((0, 2, 3))])):
+    rows = [per_graph.evaluate(programs, [-np.argsort(order).astype(float)], COLLECTION).iloc[0]
+            for order in orders]
+    scores = baselines.trivial(name, programs, 3)
+    row = task.evaluate(scores, name).iloc[0]
+    for column in ("top1_slowdown", "top5_slowdown", "measured_until_good"):
+      assert row[column] == pytest.approx(np.mean([each[column] for each in rows])), column
+    # Correlations are those of the one order.
+    assert row["kendall_tau"] == metrics.kendall_tau(graph.relative_runtime, scores[0])
+  assert task.evaluate(scores).iloc[0]["top1_slowdown"] == pytest.approx(
+      metrics.topk_slowdown(graph.relative_runtime, scores[0], 1))

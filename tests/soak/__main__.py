@@ -142,6 +142,7 @@ def _soak_inputs(arguments: argparse.Namespace, deadline: float) -> int:
       entry["faults"].update(result["faults"])
       entry["inputs"] += count
       entry["batches"] += 1
+      entry["checked"] = readers.READERS[name].checked
       entry["seconds"] = round(entry["seconds"] + time.monotonic() - start, 1)
       _store(arguments.results, "readers", name, entry)
     print(f"{name:<16} {entry['inputs']:6d} inputs, {entry['counts']}", flush=True)

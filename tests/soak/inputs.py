@@ -64,6 +64,8 @@ def attempt(reader: reading.Reader, content: bytes, folder: pathlib.Path) -> Out
       warnings.simplefilter("ignore")
       reader.read(folder)
     outcome = Outcome(ACCEPTED)
+  except errors.OutOfMemoryError as error:
+    outcome = Outcome("memory", str(error))
   except errors.TpuGraphsRankError as error:
     message = str(error)
     outcome = Outcome(REFUSED, type(error).__name__)

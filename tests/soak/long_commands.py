@@ -77,6 +77,12 @@ def _tiny_collection(folder: pathlib.Path, run: _Prepare, graphs: int = 24) -> N
   _collection(folder, graphs)
 
 
+def _kinds(folder: pathlib.Path, run: _Prepare) -> None:
+  del run
+  _collection(folder, 12)
+  (folder / "run.json").write_text(json.dumps({"model": {"kinds": [{"hidden_width": 3}]}}))
+
+
 def _run(folder: pathlib.Path, run: _Prepare) -> None:
   _collection(folder)
   run("train", f"--run_dir={folder}/run", f"--collection={folder}/collection.json", "--epochs=1",
@@ -212,6 +218,9 @@ COMMANDS: Mapping[str, Command] = {
     "train": Command(
         ("train", "--run_dir={out}/run", "--collection={data}/collection.json", "--epochs=8",
          "--patience=8", *_TINY), _tiny_collection),
+    "train kinds": Command(
+        ("train", "--run_dir={out}/run", "--collection={data}/collection.json",
+         "--config={data}/run.json", "--epochs=3", "--patience=3", *_TINY), _kinds),
     "predict": Command(("predict", "--run_dir={data}/run", "--split=test", "--output={out}/p.csv"),
                        _run),
     "evaluate": Command(

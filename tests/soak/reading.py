@@ -19,6 +19,7 @@ class Reader:
     mutate: changes one.
     read: reads the file in the folder, as the commands do. Checks what it accepts.
     tensorflow: whether it needs TensorFlow.
+    checked: whether `read` has independent checks of what it accepts.
   """
 
   name: str
@@ -27,6 +28,7 @@ class Reader:
   mutate: mutators.Mutator
   read: Callable[[pathlib.Path], Any]
   tensorflow: bool = False
+  checked: bool = True
 
 
 class WrongAcceptance(AssertionError):

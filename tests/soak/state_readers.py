@@ -205,10 +205,11 @@ def _sound_prior(folder: pathlib.Path) -> list[bytes]:
 def _read_prior(folder: pathlib.Path) -> Any:
   prior = tile_prior.read(run_directory.RunDirectory(folder))
   assert prior is not None
-  graph = kernels.graph(kernels.SOFTMAX, [kernels.tile((1,)), kernels.tile((2,))])
-  scores = prior.scores(graph, np.zeros([1, 2], np.float32))
-  reading.must(np.isfinite(scores).all(), "scores")
-  return scores
+  for program in (kernels.SOFTMAX, kernels.MATMUL):  # A known one, and a new one.
+    graph = kernels.graph(program, [kernels.tile((1,)), kernels.tile((2,))])
+    reading.must(0 <= prior.weight(graph) <= 1, "weight")
+    reading.must(np.isfinite(prior.scores(graph, np.zeros([1, 2], np.float32))).all(), "scores")
+  return prior
 
 
 def _sound_trees(folder: pathlib.Path) -> list[bytes]:
@@ -293,19 +294,19 @@ def _read_settings(folder: pathlib.Path) -> Any:
 
 _ALL = (
     reading.Reader("settings", "settings.json", _json({"seed": 0, "config": {"a": 1}}),
-                   mutators.as_json, _read_settings),
+                   mutators.as_json, _read_settings, checked=False),
     reading.Reader("plan", "plan.json", _json(_PLAN), mutators.as_json, _read_plan),
     reading.Reader("hlo_plan", "plan.json", _json(_HLO_PLAN), mutators.as_json,
-                   hlo_folder.environment),
+                   hlo_folder.environment, checked=False),
     reading.Reader("tile_record", "input.json", lambda folder: _json(_tile_record(1))(folder),
-                   mutators.as_json, _read_tile_record),
+                   mutators.as_json, _read_tile_record, checked=False),
     reading.Reader("layout_record", "input.json",
                    lambda folder: _json(small_layouts.record("p", 1, count=4))(folder),
-                   mutators.as_json, _read_layout_record),
+                   mutators.as_json, _read_layout_record, checked=False),
     reading.Reader("report", "report.json", _json(_REPORT), mutators.as_json,
-                   lambda folder: plans.read_report(folder, "kernels")),
+                   lambda folder: plans.read_report(folder, "kernels"), checked=False),
     reading.Reader("machines", "machines.json", _json(_MACHINES), mutators.as_json,
-                   _read_machines),
+                   _read_machines, checked=False),
     reading.Reader("claim", "p.1.json", _json({"machine": "b", "state": "done"}),
                    mutators.as_json, _read_claim),
     reading.Reader("tuning_journal", "input.jsonl", lambda folder: [_JOURNAL], _lines,
@@ -315,29 +316,31 @@ _ALL = (
     reading.Reader("tuned", "tuned.json", _json({
         "finished": True, "is_faster": True, "nodes": [3], "confirmed": None,
         "best": {"layouts": "10//01", "seconds": 1.0, "default_seconds": 2.0, "requests": []}}),
-                   mutators.as_json, _read_tuned),
+                   mutators.as_json, _read_tuned, checked=False),
     reading.Reader("worker_answer", "input.json", _json(
         {"status": "ok", "seconds": 1.0, "default_seconds": 2.0, "optimised_hlo": "x"},
-        {"status": "failed", "reason": "x"}), mutators.as_json, _read_answer),
+        {"status": "failed", "reason": "x"}), mutators.as_json, _read_answer, checked=False),
     reading.Reader("history", "history.csv", _sound_history, mutators.text,
-                   run_files.read_history),
+                   run_files.read_history, checked=False),
     reading.Reader("per_graph", "per_graph.csv", _sound_per_graph, mutators.text,
-                   lambda folder: run_files.read_per_graph(folder / "per_graph.csv")),
+                   lambda folder: run_files.read_per_graph(folder / "per_graph.csv"),
+                   checked=False),
     reading.Reader("kinds", kinds_file.FILE, _json(_KINDS), mutators.as_json, _read_kinds),
     reading.Reader("prior", tile_prior.FILE, _sound_prior, mutators.as_json, _read_prior),
     reading.Reader("trees", "input.npz", _sound_trees, mutators.npz, _read_trees),
     reading.Reader("download_record", "input.json", _json(_RECORD, {**_RECORD, "members": None}),
-                   mutators.as_json, _read_download),
+                   mutators.as_json, _read_download, checked=False),
     reading.Reader("download_version", "input.json", _json(
         {"address": "http://x", "validator": "a", "size": 3, "md5": None}), mutators.as_json,
-                   _read_version),
+                   _read_version, checked=False),
     reading.Reader("search_space", "input.json", _json(
         {"learning_rate": {"low": 0.001, "high": 0.01, "log": True}, "dropout": {
             "low": 0, "high": 0.3, "step": 0.1}, "head_widths": {"choices": [[64], [32, 8]]}}),
-                   mutators.as_json, _read_space),
-    reading.Reader("augment_case", "input.json", _json(_CASE), mutators.as_json, _read_case),
+                   mutators.as_json, _read_space, checked=False),
+    reading.Reader("augment_case", "input.json", _json(_CASE), mutators.as_json, _read_case,
+                   checked=False),
     reading.Reader("private_names", outputs.PRIVATE, _json(
         {"operators": {"add": "op_1", "mul": "op_2"}, "key": "0" * 32}), mutators.as_json,
-                   _read_names),
+                   _read_names, checked=False),
 )
 READERS = {reader.name: reader for reader in _ALL}

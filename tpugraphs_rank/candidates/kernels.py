@@ -167,14 +167,14 @@ def split(module: hlo_pb2.HloModuleProto, stage: str, source: str = "the module"
   Raises:
     LimitError: the kernels have too many instructions together.
   """
-  computations = {computation.id: computation for computation in module.computations}
+  computations = _Computations(module)
   found: dict[bytes, Kernel] = {}
   opaque = fused_later = size = 0
   for computation in _top_computations(module):
     operands = {instruction.id: instruction for instruction in computation.instructions}
     for instruction in computation.instructions:
-      called = [computations[key] for key in instruction.called_computation_ids
-                if key in computations]
+      called = [computations.by_id[key] for key in instruction.called_computation_ids
+                if key in computations.by_id]
       if instruction.opcode == "fusion" and called:
         kernel = (_whole(called[0], computations) if stage == stages.BEFORE
                   else _single(instruction, operands, computations))
@@ -198,19 +198,46 @@ def split(module: hlo_pb2.HloModuleProto, stage: str, source: str = "the module"
   return Split(tuple(found.values()), opaque, fused_later)
 
 
-def _whole(computation: hlo_pb2.HloComputationProto,
-           computations: dict[int, hlo_pb2.HloComputationProto]) -> hlo_pb2.HloModuleProto:
+class _Computations:
+  """The computations of a program.
+
+  Attributes:
+    by_id: each, by its id.
+    free_id: an id that none has.
+  """
+
+  def __init__(self, module: hlo_pb2.HloModuleProto):
+    self.by_id = {computation.id: computation for computation in module.computations}
+    self.free_id = max(self.by_id, default=0) + 1
+    self._places = {key: place for place, key in enumerate(self.by_id)}
+
+  def called(self, instructions: Iterable[hlo_pb2.HloInstructionProto]
+             ) -> list[hlo_pb2.HloComputationProto]:
+    """All that some instructions call, directly or not, in the order of the program."""
+    reached: set[int] = set()
+    waiting = [key for instruction in instructions for key in instruction.called_computation_ids]
+    while waiting:
+      key = waiting.pop()
+      if key in self.by_id and key not in reached:
+        reached.add(key)
+        waiting += [called for instruction in self.by_id[key].instructions
+                    for called in instruction.called_computation_ids]
+    return [self.by_id[key] for key in sorted(reached, key=self._places.__getitem__)]
+
+
+def _whole(computation: hlo_pb2.HloComputationProto, computations: _Computations
+           ) -> hlo_pb2.HloModuleProto:
   """What a fusion computes, as a program."""
   return hlo_pb2.HloModuleProto(
       entry_computation_id=computation.id, entry_computation_name=computation.name,
-      computations=[*_called(computation.instructions, computations), computation])
+      computations=[*computations.called(computation.instructions), computation])
 
 
 def _single(instruction: hlo_pb2.HloInstructionProto,
             operands: dict[int, hlo_pb2.HloInstructionProto],
-            computations: dict[int, hlo_pb2.HloComputationProto]) -> hlo_pb2.HloModuleProto:
+            computations: _Computations) -> hlo_pb2.HloModuleProto:
   """One instruction as a program, whose parameters are its operands. Scalar constants stay."""
-  number = max(computations, default=0) + 1
+  number = computations.free_id
   main = hlo_pb2.HloComputationProto(id=number, name="main")
   parameters = 0
   numbers: dict[int, int] = {}
@@ -233,22 +260,7 @@ def _single(instruction: hlo_pb2.HloInstructionProto,
   main.root_id = root.id
   return hlo_pb2.HloModuleProto(
       entry_computation_id=number, entry_computation_name="main",
-      computations=[*_called([instruction], computations), main])
-
-
-def _called(instructions: Iterable[hlo_pb2.HloInstructionProto],
-            computations: dict[int, hlo_pb2.HloComputationProto]
-            ) -> list[hlo_pb2.HloComputationProto]:
-  """All computations that some instructions call, directly or not, in the order of the program."""
-  reached: set[int] = set()
-  waiting = [key for instruction in instructions for key in instruction.called_computation_ids]
-  while waiting:
-    key = waiting.pop()
-    if key in computations and key not in reached:
-      reached.add(key)
-      waiting += [called for instruction in computations[key].instructions
-                  for called in instruction.called_computation_ids]
-  return [computation for key, computation in computations.items() if key in reached]
+      computations=[*computations.called([instruction]), main])
 
 
 def _digest(module: hlo_pb2.HloModuleProto) -> bytes:

@@ -16,6 +16,7 @@ import pathlib
 from absl import flags
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank.candidates import programs
 from tpugraphs_rank.data import headers
 from tpugraphs_rank.data import npz
@@ -99,7 +100,7 @@ def main(argv: list[str]) -> None:
     whole = len(view.nodes)
     view = views.limit(view, values.max_nodes)
     if len(view.nodes) < whole:
-      print(f"{view.title} has {whole} nodes; drawing {len(view.nodes)} of them "
+      print(f"{escaping.shown(view.title)} has {whole} nodes; drawing {len(view.nodes)} of them "
             "(--around chooses the centre, --max_nodes the limit)")
   scene = scenes.arrange(view, {"auto": None, "dot": True, "builtin": False}[values.layout])
   stem = reading.stem(path)

@@ -27,6 +27,7 @@ from absl import flags
 
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import work
 from tpugraphs_rank.cli import app
@@ -134,7 +135,7 @@ def main(argv: list[str]) -> int:
   if values.check:
     problems = check(*arguments)
     for problem in problems:
-      print(f"wrong: {problem}")
+      print(escaping.message(f"wrong: {problem}"))
     if problems:
       raise errors.DataError(
           f"{len(problems)} packed files of {values.collection} cannot be used; remove the damaged "

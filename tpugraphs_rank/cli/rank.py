@@ -38,6 +38,7 @@ import tqdm
 from tpugraphs_rank import collect
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import plugins
 from tpugraphs_rank import work
@@ -343,7 +344,7 @@ def main(argv: list[str]) -> int:
     ranked += 1
     written = outcome.get()
     failures += [work.Failure(source.hlo, errors.DataError(one.reason)) for one in written.skipped]
-    title, end = (f"{source.hlo}\n", "\n") if len(sources) > 1 else ("", "")
+    title, end = (f"{escaping.printable(source.hlo)}\n", "\n") if len(sources) > 1 else ("", "")
     print(f"{title}{written.text}\n{rank_outputs.places(source)}{end}", flush=True)
   engines.write_failures(failures, folder)
   if not ranked:

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank.candidates import measured
 from tpugraphs_rank.candidates import preparing
@@ -164,4 +165,5 @@ def text(rankings: Rankings) -> str:
 
 def places(source: Source) -> str:
   """Where the files are."""
-  return f"ranking: {source.as_json}\nto measure: {source.as_raw}"
+  return "\n".join(escaping.printable(f"{what}: {path}") for what, path in (
+      ("ranking", source.as_json), ("to measure", source.as_raw)))

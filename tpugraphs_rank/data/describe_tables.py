@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tpugraphs_rank import escaping
 from tpugraphs_rank import tables
 from tpugraphs_rank.data import describe
 
@@ -193,6 +194,6 @@ def _twins(pairs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _damaged(splits: Mapping[str, Mapping[str, Any]]) -> str:
-  return "\n".join(f"{title}: {error}" for title, key in (
+  return "\n".join(escaping.message(f"{title}: {error}") for title, key in (
       ("damaged", "damaged"), ("not read", "not_read"))
                    for split in splits.values() for error in split[key].values())

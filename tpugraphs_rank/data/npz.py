@@ -23,6 +23,9 @@ Types = Mapping[str, np.dtype]
 MAX_BYTES = 1 << 30
 # The same for the layouts of a graph. Those of the largest public one have 1.7 GB.
 MAX_LAYOUT_BYTES = 1 << 33
+# Above MAX_BYTES, layouts may unpack to this multiple of their file. That of public files is about
+# 60; one of 1,000 is possible where all rows are alike.
+MAX_LAYOUT_RATIO = 500
 
 # Limits of a graph: nodes (as for the instructions of HLO programs), edges and configurations. The
 # largest public programs have 44,000 nodes, two edges for each, and 100,000 configurations. A file
@@ -208,9 +211,28 @@ def load_graph(path: files.PathLike) -> graphs.Graph:
 def _check_sizes(path: pathlib.Path, stored: Mapping[str, headers.Header]) -> None:
   """Raises LimitError if a graph is too large to be read at once."""
   check_rows(path, stored)
+  check_layouts(path, stored)
   sizes = _sizes(stored, GRAPH_TYPES)
   memory.check(sizes.pop(_LAYOUTS, 0), MAX_LAYOUT_BYTES, f"{path}: key {_LAYOUTS!r}")
   memory.check(sum(sizes.values()), MAX_BYTES, str(path))
+
+
+def check_layouts(path: pathlib.Path, stored: Mapping[str, headers.Header]) -> None:
+  """Raises LimitError if layouts unpack to much more than their file has.
+
+  A megabyte of equal layouts would take gigabytes of memory, or many seconds to read.
+
+  Args:
+    path: the file.
+    stored: the headers of its arrays, by key.
+  """
+  size = _sizes({key: header for key, header in stored.items() if key == _LAYOUTS}, GRAPH_TYPES)
+  limit = max(MAX_BYTES, MAX_LAYOUT_RATIO * path.stat().st_size)
+  if size.get(_LAYOUTS, 0) > limit:
+    raise errors.LimitError(
+        f"{path}: key {_LAYOUTS!r} unpacks to {size[_LAYOUTS]:,} bytes; the limit for a file of "
+        f"{path.stat().st_size:,} bytes is {limit:,}; if the layouts are real, store them "
+        "uncompressed (np.savez instead of np.savez_compressed)")
 
 
 def check_rows(path: files.PathLike, stored: Mapping[str, headers.Header]) -> None:

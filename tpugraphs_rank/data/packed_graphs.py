@@ -240,6 +240,7 @@ def pack_graph(source: files.PathLike, target: files.PathLike) -> None:
   key = source_key(source)
   shapes = headers.read_headers(source)
   npz.check_rows(source, shapes)
+  npz.check_layouts(source, shapes)
   arrays: dict[str, Any] = npz.read_arrays(
       source, npz.GRAPH_KEYS - {_LAYOUTS}, types=npz.GRAPH_TYPES)
   if _LAYOUTS in shapes:

@@ -21,7 +21,7 @@ LAMBDARANK = "lambdarank"
 TUNED = (BOOSTED_TREES, LAMBDARANK)
 ANALYTIC_COST = "analytic_cost"
 NAMES = (*TRIVIAL, ANALYTIC_COST, *TUNED)
-# Without LambdaRank, which needs as long as the boosted trees and ranks no better.
+# Without LambdaRank, which needs as long as the boosted trees, and whose tau is no better.
 DEFAULT = (*TRIVIAL, BOOSTED_TREES)
 DETERMINISTIC = ("size_heuristic", ANALYTIC_COST)
 
@@ -173,6 +173,19 @@ def trivial(name: str, programs: Sequence[splits.ProgramView], seed: int = 0) ->
     raise errors.UnknownNameError(
         f"no trivial baseline {name!r}; expected one of: {', '.join(_FUNCTIONS)}")
   return _FUNCTIONS[name](programs, seed)
+
+
+def with_ties(name: str, programs: Sequence[splits.ProgramView]) -> list[np.ndarray] | None:
+  """Scores in which the configurations tie that a baseline orders at random; None for the others.
+
+  Slowdowns of tied scores are means over all orders, so that they do not depend on the one order
+  that a seed draws.
+  """
+  if name == "random":
+    return [np.zeros(len(program.indices)) for program in programs]
+  if name == "default_configuration":
+    return [_is_default(program).astype(np.float64) for program in programs]
+  return None
 
 
 def _is_default(program: splits.ProgramView) -> np.ndarray:

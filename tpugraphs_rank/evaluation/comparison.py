@@ -237,8 +237,10 @@ def compare(run_dirs: Mapping[str, Sequence[files.PathLike]], split: str, seeds:
     for run in each:
       run.check_collection(task.collection)
       scores.setdefault(model, []).append(run.score_programs(task.programs))
-  scores.update(task_lib.baseline_scores(task, baseline_names, seeds))
   frames = {name: [task.evaluate(values) for values in each] for name, each in scores.items()}
+  for name, values in task_lib.baseline_scores(task, baseline_names, seeds).items():
+    scores[name] = values
+    frames[name] = [task.evaluate(each, name) for each in values]
   return Comparison(task, frames, tuple(run_dirs),
                     {model: [run.directory.path for run in each]
                      for model, each in runs.items()}, scores,

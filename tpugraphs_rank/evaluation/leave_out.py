@@ -246,7 +246,7 @@ def _baseline_rows(loaded: Callable[[], task_lib.Task], name: str, seed: int
                    ) -> pd.DataFrame | None:
   task = loaded()
   scores = task_lib.baseline_scores(task, (name,), (seed,))
-  return task.evaluate(scores[name][0]) if name in scores else None
+  return task.evaluate(scores[name][0], name) if name in scores else None
 
 
 def _stored(folder: pathlib.Path, ranker: str, compute: Callable[[], pd.DataFrame | None],

@@ -93,6 +93,7 @@ def evaluate(
     seen_groups: AbstractSet[str] | None = None,
     raw: bool = False,
     defaults: Sequence[float | None] | None = None,
+    with_ties: Sequence[np.ndarray] | None = None,
 ) -> pd.DataFrame:
   """Metrics of a ranker's scores, one row per graph.
 
@@ -104,6 +105,8 @@ def evaluate(
     raw: use nanoseconds for tiles instead of runtimes over normalizers.
     defaults: for each program the runtime of its default, in the unit that ranks; None where it is
       unknown. Default: `baselines.default_runtime`; with `raw`, unknown everywhere.
+    with_ties: scores for the metrics of the first K and `measured_until_good`, for a ranker that
+      orders some configurations at random; see `baselines.with_ties`. Default: `scores`.
 
   Returns:
     A frame with the columns
@@ -135,7 +138,8 @@ def evaluate(
   if defaults is None:
     defaults = [None if raw else baselines.default_runtime(program) for program in programs]
   rows = []
-  for program, score, default in zip(programs, scores, defaults, strict=True):
+  for program, score, first, default in zip(
+      programs, scores, scores if with_ties is None else with_ties, defaults, strict=True):
     graph = program.graph
     runtimes = runtimes_of(program, raw)
     nanoseconds = runtimes_of(program, raw=True)
@@ -150,8 +154,8 @@ def evaluate(
         "degenerate": metrics.is_degenerate(runtimes, score),
         "tied": _tied(score),
         **_ranking(runtimes, score),
-        **_top(runtimes, score, slowdown_ks(collection), default, passes_of(program, raw)),
-        MEASURED: metrics.measured_until_good(runtimes, score),
+        **_top(runtimes, first, slowdown_ks(collection), default, passes_of(program, raw)),
+        MEASURED: metrics.measured_until_good(runtimes, first),
         "best_runtime_ns": nanoseconds.min(),
         "median_runtime_ns": float(np.median(nanoseconds)),
         **other_pass(program, raw)}

@@ -76,10 +76,16 @@ class Task:
     everywhere = self.configurations != PUBLISHED
     return tuple(baselines.default_runtime(program, everywhere) for program in self.programs)
 
-  def evaluate(self, scores: Sequence[np.ndarray]) -> pd.DataFrame:
-    """Metrics of scores of `programs`, see `per_graph.evaluate`."""
+  def evaluate(self, scores: Sequence[np.ndarray], ranker: str | None = None) -> pd.DataFrame:
+    """Metrics of scores of `programs`, see `per_graph.evaluate`.
+
+    Args:
+      scores: for each program (c',).
+      ranker: the baseline that has these scores; None: another ranker.
+    """
+    with_ties = None if ranker is None else baselines.with_ties(ranker, self.programs)
     return per_graph.evaluate(self.programs, scores, self.collection, self.seen_groups,
-                              defaults=self.defaults)
+                              defaults=self.defaults, with_ties=with_ties)
 
   def noise_ceilings(self, seed: int = 0) -> dict[str, noise.NoiseCeiling]:
     """For each graph the best metrics that its repeated measurements allow on this split."""

@@ -172,11 +172,6 @@ def thin(programs: Sequence[splits.ProgramView], most: int, rng: np.random.Gener
   return thinned
 
 
-def mean_deviation(values: Sequence[np.ndarray]) -> float:
-  """The mean standard deviation of scores within a program, at least 1e-6; for blends of scores."""
-  return max(float(np.mean([np.std(one) for one in values])), 1e-6)
-
-
 def training_table(programs: Sequence[splits.ProgramView], seed: int, most: int = MAX_ROWS,
                    version: int = tree_features.VERSION) -> Table:
   """The training rows of all programs, at most about `most`, drawn with the seed.

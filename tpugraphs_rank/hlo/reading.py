@@ -18,6 +18,7 @@ from typing import TypeVar
 from google.protobuf import message as protobuf_message
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import registries
 from tpugraphs_rank.hlo import compression
@@ -256,6 +257,6 @@ def _check_complete(module: hlo_pb2.HloModuleProto, source: str) -> None:
       or computation.name == module.entry_computation_name
       for computation in module.computations):
     raise errors.DataError(
-        f"{source}: module {module.name!r} lacks its entry computation "
-        f"{module.entry_computation_name!r}; expected the whole program; the file is truncated or "
-        "damaged: download or dump it again")
+        f"{source}: module {escaping.quoted(module.name)} lacks its entry computation "
+        f"{escaping.quoted(module.entry_computation_name)}; expected the whole program; the file is "
+        "truncated or damaged: download or dump it again")

@@ -22,6 +22,7 @@ from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import score_deviations
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import kind_settings
 from tpugraphs_rank.training import kinds_file
@@ -95,14 +96,14 @@ def fit(own: networks_lib.Networks, programs: Sequence[splits.ProgramView]) -> K
     TrainingError: the scores of a kind are not finite.
   """
   networks = _networks(own)
-  deviations = tuple(trees.mean_deviation(kind.scores(programs)) for kind in (own, *networks))
+  deviations = tuple(score_deviations.mean(kind.scores(programs)) for kind in (own, *networks))
   for kind, deviation in zip((own, *networks), deviations):
     if not math.isfinite(deviation):
       raise errors.TrainingError(
           f"{kind.directory.path}: scores of training programs are not finite; lower "
           "--learning_rate, or look for extreme features in the collection")
   for number, deviation in enumerate(deviations[1:], start=1):
-    if kinds_file.is_constant(deviation):
+    if score_deviations.is_constant(deviation):
       _logger.warning("kind %d scores all configurations of a program alike, so it has no weight",
                       number)
   return Kinds(own.count, networks, deviations)

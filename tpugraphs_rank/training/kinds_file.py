@@ -7,12 +7,13 @@ import pathlib
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 from tpugraphs_rank import files
 from tpugraphs_rank import json_shapes
+from tpugraphs_rank.evaluation import score_deviations
 
 FILE = "kinds.json"
 _SHAPE = {"deviations": [float], "metrics": {str: (float, None)}}
-_LEAST_DEVIATION = 1e-6  # What `trees.mean_deviation` returns for constant scores.
 _AGAIN = "delete it and run the training command again, which writes it again"
 
 
@@ -30,20 +31,14 @@ class Averaging:
   metrics: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
 
-def is_constant(deviation: float) -> bool:
-  """Whether scores of this deviation are the same for all configurations of a program."""
-  return deviation <= _LEAST_DEVIATION
-
-
 def factors(deviations: Sequence[float]) -> np.ndarray:
   """(k,) float32: for each further kind, the factor that gives its scores the run's own unit.
 
   It is 0 for constant scores, whose rounding errors it would enlarge.
   """
   first, *others = deviations
-  with np.errstate(over="ignore", under="ignore"):
-    return np.asarray([0.0 if is_constant(other) else first / np.float64(other)
-                       for other in others], np.float32)
+  return np.asarray([0.0 if score_deviations.is_constant(other) else first / other
+                     for other in others], np.float32)
 
 
 def read(path: pathlib.Path, count: int) -> Averaging:
@@ -61,16 +56,10 @@ def read(path: pathlib.Path, count: int) -> Averaging:
   except (errors.DataError, errors.MissingDataError) as error:
     raise errors.RunDirectoryError(str(error)) from error
   deviations = tuple(map(float, stored["deviations"]))
-  if len(deviations) != count or min(deviations, default=1.0) <= 0:
+  if len(deviations) != count or not all(map(score_deviations.is_valid, deviations)):
     raise errors.RunDirectoryError(
-        f"{path} is damaged: deviations is {list(deviations)}; expected {count} positive "
-        f"numbers; {_AGAIN}")
-  scale = factors(deviations)
-  if not np.isfinite(scale).all() or any(
-      factor == 0 and not is_constant(other) for factor, other in zip(scale, deviations[1:])):
-    raise errors.RunDirectoryError(
-        f"{path} is damaged: deviations is {list(deviations)}, whose quotients are too large or "
-        f"too small; {_AGAIN}")
+        f"{path} is damaged: deviations is {escaping.value(list(deviations))}; expected {count} "
+        f"numbers {score_deviations.RANGE}; {_AGAIN}")
   return Averaging(deviations, stored["metrics"])
 
 

@@ -25,6 +25,7 @@ from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import score_deviations
 from tpugraphs_rank.evaluation import fit_cache
 from tpugraphs_rank.evaluation import tree_arrays
 from tpugraphs_rank.evaluation import tree_features
@@ -117,7 +118,7 @@ def fit(collection: registry.Collection, programs: Sequence[splits.ProgramView],
   prior = dataclasses.replace(
       _fit_ungated(kernels, facts, _cached_trees(kernels, seed)),
       novelty=novelty_lib.Novelty(novelty_lib.profile(one.graph) for one in programs),
-      learned_deviation=trees.mean_deviation(score(chosen)))
+      learned_deviation=score_deviations.mean(score(chosen)))
   known = _of_validation(prior, valid, score(valid) if valid else [])
   gate = choose_gate(new, known)
   figures = _figures(gate, new, known)
@@ -149,7 +150,7 @@ def _fit_ungated(kernels: Sequence["Kernel"], facts: targets.TargetFacts,
   return tile_prior.Prior(
       weights, tile_prior.Gate(1.0, 1.0, 0.0),
       novelty_lib.Novelty(kernel.profile for kernel in kernels), 1.0,
-      trees.mean_deviation([tile_cost.log_of_terms(kernel.terms, weights) for kernel in kernels]),
+      score_deviations.mean([tile_cost.log_of_terms(kernel.terms, weights) for kernel in kernels]),
       facts, trees=own)
 
 
@@ -188,7 +189,7 @@ def _cached_trees(kernels: Sequence["Kernel"], seed: int) -> tile_prior.FittedTr
 
 def _with_deviation(arrays: tree_arrays.TreeArrays, kernels: Sequence["Kernel"]
                     ) -> tile_prior.FittedTrees:
-  return tile_prior.FittedTrees(arrays, TREES_SHARE, trees.mean_deviation(
+  return tile_prior.FittedTrees(arrays, TREES_SHARE, score_deviations.mean(
       [arrays.scores(kernel.relative) for kernel in kernels]))
 
 
@@ -282,7 +283,7 @@ def _by_fold(kernels: Sequence[Kernel], facts: targets.TargetFacts, table: trees
         np.delete(table.sizes, fold)), _LEARNER, seed)
     scores = fitted.predict(table.features)
     learned = [scores[owner == place] for place in range(len(kernels))]
-    deviation = trees.mean_deviation([learned[place] for place in np.unique(owner[train])])
+    deviation = score_deviations.mean([learned[place] for place in np.unique(owner[train])])
     prior = fit_ungated(rest, facts, seed, fits=1)  # The gate needs no more.
     return [HeldOut(prior.novelty.of_profile(kernel.profile), _taus(
         kernel.ranked, learned[place] / deviation,

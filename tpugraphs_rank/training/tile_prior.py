@@ -29,12 +29,14 @@ from tpugraphs_rank.costs import targets
 from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.costs import tile_relative
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.evaluation import score_deviations
 from tpugraphs_rank.evaluation import tree_arrays
 from tpugraphs_rank.training import prior_trees
 from tpugraphs_rank.training import run_directory
 
 FILE = "prior.json"
 ANALYTIC, NONE = CHOICES = ("analytic", "none")
+_MOST_WEIGHT = 1e30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,18 +184,19 @@ class Prior:
       raise errors.DataError(f"lacks the key {missing[0]!r}")
     weights = _numbers(values, "weights", tile_cost.TERMS)
     gate = _numbers(values, "gate", [field.name for field in dataclasses.fields(Gate)])
-    if max(weights) <= 0 or gate[1] < gate[0] or gate[2] > 1:
+    if not 0 < max(weights) <= _MOST_WEIGHT or gate[1] < gate[0] or gate[2] > 1:
       raise errors.DataError(
-          "expected a positive weight, and a gate with start <= full and top from 0 to 1")
+          f"expected weights of at most {_MOST_WEIGHT:g}, one of them positive, and a gate with "
+          "start <= full and top from 0 to 1")
     learned, cost = _numbers(values, None, ["learned_deviation", "cost_deviation"])
-    if min(learned, cost) <= 0:
-      raise errors.DataError("expected positive deviations")
+    _check_deviations(learned_deviation=learned, cost_deviation=cost)
     figures = values.get("figures")
     own = None
     if "trees" in values:
       share, deviation = _numbers(values, "trees", ["share", "deviation"])
-      if share > 1 or not deviation:
-        raise errors.DataError("trees: expected a share from 0 to 1 and a positive deviation")
+      if share > 1:
+        raise errors.DataError("trees: expected a share from 0 to 1")
+      _check_deviations(**{"trees.deviation": deviation})
       own = FittedTrees(arrays(), share, deviation)
       if own.arrays.width not in (tile_relative.WIDTH_WITHOUT_KIND, tile_relative.WIDTH):
         raise errors.DataError(
@@ -216,6 +219,13 @@ def _numbers(values: Mapping[str, Any], key: str | None, names: Sequence[str]) -
           f"{name if key is None else f'{key}.{name}'} is {value!r}; expected a number from 0")
     numbers.append(float(value))
   return numbers
+
+
+def _check_deviations(**values: float) -> None:
+  """Raises DataError if a deviation of scores is out of range; by its name."""
+  for name, value in values.items():
+    if not score_deviations.is_valid(value):
+      raise errors.DataError(f"{name} is {value:g}; expected a number {score_deviations.RANGE}")
 
 
 def read(directory: run_directory.RunDirectory) -> Prior | None:

@@ -12,7 +12,6 @@ depend on the list.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from tpugraphs_rank import files
 from tpugraphs_rank.costs import targets
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import score_deviations
 from tpugraphs_rank.evaluation import tree_arrays
 from tpugraphs_rank.evaluation import tree_features
 from tpugraphs_rank.evaluation import trees
@@ -32,7 +32,9 @@ ARRAYS, FILE = "trees.npz", "trees.json"
 _FITS = 3
 # Training configurations on which the deviations are measured.
 _MOST_ROWS = 20_000
-_NUMBERS = ("weight", "network_deviation", "tree_deviation")
+_DEVIATIONS = ("network_deviation", "tree_deviation")
+_NUMBERS = ("weight", *_DEVIATIONS)
+_MOST_WEIGHT = 1e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,10 +93,10 @@ def fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView]
   arrays = tree_arrays.joined([
       tree_arrays.from_regressor(one.regressor, table.columns.kept, width, table.columns.edges)
       for table, one in every])
-  member = TreeMember(arrays, weight, trees.mean_deviation(networks), 1.0, facts)
+  member = TreeMember(arrays, weight, score_deviations.mean(networks), 1.0, facts)
   own = [arrays.scores(tree_features.features(program.graph, program.indices, facts))
          for program in sample(train, seed)]
-  return dataclasses.replace(member, tree_deviation=trees.mean_deviation(own))
+  return dataclasses.replace(member, tree_deviation=score_deviations.mean(own))
 
 
 def sample(train: Sequence[splits.ProgramView], seed: int) -> list[splits.ProgramView]:
@@ -136,11 +138,15 @@ def read(directory: run_directory.RunDirectory) -> TreeMember | None:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-  for name in _NUMBERS:
+  for name in _DEVIATIONS:
     value = values.get(name)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not (
-        math.isfinite(value) and value > 0):
-      raise errors.DataError(f"{name} is {escaping.value(value)}; expected a positive number")
+    if type(value) not in (int, float) or not score_deviations.is_valid(value):
+      raise errors.DataError(f"{name} is {escaping.value(value)}; expected a number "
+                             f"{score_deviations.RANGE}")
+  weight = values.get("weight")
+  if type(weight) not in (int, float) or not 0 < weight <= _MOST_WEIGHT:
+    raise errors.DataError(f"weight is {escaping.value(weight)}; expected a number above 0, at most "
+                           f"{_MOST_WEIGHT:g}")
   return {name: float(values[name]) for name in _NUMBERS}
 
 

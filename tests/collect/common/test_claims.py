@@ -156,3 +156,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
   claims = claims_lib.Claims(tmp_path / "missing", "one")
   with pytest.raises(errors.OutputError):
     claims.take(["a"])
+
+
+def test_every_error_of_the_shared_folder_is_typed(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  claims = claims_lib.Claims(tmp_path, "one")
+
+  def fail(self: pathlib.Path, text: str, encoding: str) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(pathlib.Path, "write_text", fail)
+  for ask in (claims.take, claims.free, claims.measured_elsewhere):
+    with pytest.raises(errors.OutputError, match="No space left"):
+      ask(["a"])

@@ -137,3 +137,26 @@ def test_flags_that_do_not_fit_the_folder(tmp_path: pathlib.Path) -> None:
   assert machines.prepare(shared, "one", False, 2)
   assert not machines.prepare(alone, None, False, 2)
   assert machines.of_report(alone) == {}
+
+
+def test_times_of_zero_are_refused_before_anything_is_merged(tmp_path: pathlib.Path) -> None:
+  with _member(tmp_path, "one"):
+    pass
+  _record(tmp_path, "one", "a", 1, [10, 20])
+  path = plans.record_path(tmp_path / machines.FOLDER / "one", "a", 1)
+  record = files.read_json(path)
+  record["configurations"][1]["runtime_ns"] = 0
+  files.write_json(path, record)
+  with pytest.raises(errors.DataError, match=r"a.pass1.json: runtime_ns is 0; expected a time "
+                     "above 0; delete a.pass1.json to measure it again"):
+    machines.merge(tmp_path, passes=1)
+  assert not (tmp_path / "measured").exists() and not (tmp_path / machines.REPORT).exists()
+
+
+def test_a_machine_that_ended_before_it_described_itself_does_not_count(
+    tmp_path: pathlib.Path) -> None:
+  with _member(tmp_path, "one"):
+    pass
+  _record(tmp_path, "one", "a", 1, [10, 20])
+  (tmp_path / machines.FOLDER / "two").mkdir()
+  assert list(machines.merge(tmp_path, passes=1)["machines"]) == ["one"]

@@ -7,7 +7,7 @@ so that two machines cannot replace the same claim. If a machine that seemed dea
 have measured the program, each in its own folder, and nothing is lost.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import errno
 import json
@@ -88,22 +88,17 @@ class Claims:
     Raises:
       OutputError: the folder cannot be written.
     """
-    try:
-      with self._lock:
-        latest = self._latest()
-        taken: list[str] = []
-        free = self._free(stems, latest)
-        most = max(min(most, len(free) // (2 * machines)), 1)
-        for stem in free:
-          if len(taken) == most:
-            break
-          if self._create(stem, 1 + (latest[stem].number if stem in latest else 0)):
-            taken.append(stem)
-        return taken
-    except OSError as error:
-      if isinstance(error, errors.TpuGraphsRankError):
-        raise
-      raise files.output_error(self._folder, error) from error
+    with self._access():
+      latest = self._latest()
+      taken: list[str] = []
+      free = self._free(stems, latest)
+      most = max(min(most, len(free) // (2 * machines)), 1)
+      for stem in free:
+        if len(taken) == most:
+          break
+        if self._create(stem, 1 + (latest[stem].number if stem in latest else 0)):
+          taken.append(stem)
+      return taken
 
   def finish(self, stem: str) -> None:
     """Notes that this machine has measured a program that it had claimed."""
@@ -114,16 +109,35 @@ class Claims:
     self._end(stem, RELEASED)
 
   def free(self, stems: Iterable[str]) -> list[str]:
-    """The programs that nobody measures or has measured."""
-    with self._lock:
+    """The programs that nobody measures or has measured.
+
+    Raises:
+      OutputError: the folder cannot be read or written.
+    """
+    with self._access():
       return self._free(stems, self._latest())
 
   def measured_elsewhere(self, stems: Iterable[str]) -> list[str]:
-    """The programs that other machines measure right now."""
-    with self._lock:
+    """The programs that other machines measure right now.
+
+    Raises:
+      OutputError: the folder cannot be read or written.
+    """
+    with self._access():
       free = set(self._free(stems, self._latest()))
       return [stem for stem in stems
               if stem not in free and stem not in self._held and stem not in self._done]
+
+  @contextlib.contextmanager
+  def _access(self) -> Iterator[None]:
+    """Holds the lock of this process; an error of the shared folder becomes a typed one."""
+    try:
+      with self._lock:
+        yield
+    except OSError as error:
+      if isinstance(error, errors.TpuGraphsRankError):
+        raise
+      raise files.output_error(self._folder, error) from error
 
   def _free(self, stems: Iterable[str], latest: dict[str, _Claim]) -> list[str]:
     """The programs that can be claimed."""

@@ -188,11 +188,21 @@ def _whole(folder: pathlib.Path, passes: int) -> dict[str, dict[int, dict[str, A
   for path in sorted((folder / "measured").glob("*.pass*.json")):
     stem, _, number = path.name.removesuffix(".json").rpartition(".pass")
     if number.isdigit():
-      records.setdefault(stem, {})[int(number)] = json_shapes.read(
-          path, _RECORD, f"delete {path.name} to measure it again")
+      record = json_shapes.read(path, _RECORD, f"delete {path.name} to measure it again")
+      _check_runtimes(path, record)
+      records.setdefault(stem, {})[int(number)] = record
   return {stem: by_pass for stem, by_pass in records.items()
           if set(range(1, passes + 1)) <= set(by_pass)
           or any("failed" in record for record in by_pass.values())}
+
+
+def _check_runtimes(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+  """Raises DataError if a measured time is not above zero."""
+  for entry in record.get("configurations", ()):
+    if entry.get("runtime_ns", 1) <= 0:
+      raise errors.DataError(
+          f"{path}: runtime_ns is {entry['runtime_ns']}; expected a time above 0; delete "
+          f"{path.name} to measure it again")
 
 
 def merge(shared: pathlib.Path, passes: int) -> dict[str, Any]:
@@ -210,8 +220,10 @@ def merge(shared: pathlib.Path, passes: int) -> dict[str, Any]:
   Raises:
     DataError: a record is damaged.
   """
-  names = _names(shared)
-  records = {name: _whole(shared / FOLDER / name, passes) for name in names}
+  records = {name: _whole(shared / FOLDER / name, passes) for name in _names(shared)}
+  # A machine that ended before its first program may not have described itself.
+  names = [name for name in records
+           if records[name] or (shared / FOLDER / name / _ABOUT).exists()]
   chosen: dict[str, str] = {}
   for name in names:
     for stem in records[name]:

@@ -1,0 +1,25 @@
+"""Standard deviations of scores within a program, which give several rankers a common unit."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Constant scores count as having the least one. Scores that deviate more than the largest one are
+# those of a training that has diverged; blends of them could overflow.
+LEAST, MOST = 1e-6, 1e9
+RANGE = f"from {LEAST:g} to {MOST:g}"  # For messages.
+
+
+def mean(scores: Sequence[np.ndarray]) -> float:
+  """The mean standard deviation of the scores of each program, at least `LEAST`."""
+  return max(float(np.mean([np.std(one) for one in scores])), LEAST)
+
+
+def is_constant(deviation: float) -> bool:
+  """Whether scores of this deviation are the same for all configurations of a program."""
+  return deviation <= LEAST
+
+
+def is_valid(deviation: float) -> bool:
+  """Whether a stored deviation can be one that `mean` returned for usable scores."""
+  return LEAST <= deviation <= MOST
