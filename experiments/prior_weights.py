@@ -31,7 +31,6 @@ from tpugraphs_rank.data import folds as folds_lib
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import score_deviations
-from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import tile_prior

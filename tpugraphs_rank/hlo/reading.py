@@ -258,5 +258,5 @@ def _check_complete(module: hlo_pb2.HloModuleProto, source: str) -> None:
       for computation in module.computations):
     raise errors.DataError(
         f"{source}: module {escaping.quoted(module.name)} lacks its entry computation "
-        f"{escaping.quoted(module.entry_computation_name)}; expected the whole program; the file is "
-        "truncated or damaged: download or dump it again")
+        f"{escaping.quoted(module.entry_computation_name)}; expected the whole program; the file "
+        "is truncated or damaged: download or dump it again")

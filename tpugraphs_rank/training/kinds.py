@@ -23,7 +23,6 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import score_deviations
-from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import kind_settings
 from tpugraphs_rank.training import kinds_file
 from tpugraphs_rank.training import networks as networks_lib

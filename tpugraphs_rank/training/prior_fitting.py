@@ -25,8 +25,8 @@ from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
-from tpugraphs_rank.evaluation import score_deviations
 from tpugraphs_rank.evaluation import fit_cache
+from tpugraphs_rank.evaluation import score_deviations
 from tpugraphs_rank.evaluation import tree_arrays
 from tpugraphs_rank.evaluation import tree_features
 from tpugraphs_rank.evaluation import trees

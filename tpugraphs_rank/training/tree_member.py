@@ -32,8 +32,7 @@ ARRAYS, FILE = "trees.npz", "trees.json"
 _FITS = 3
 # Training configurations on which the deviations are measured.
 _MOST_ROWS = 20_000
-_DEVIATIONS = ("network_deviation", "tree_deviation")
-_NUMBERS = ("weight", *_DEVIATIONS)
+_NUMBERS = ("weight", "network_deviation", "tree_deviation")
 _MOST_WEIGHT = 1e6
 
 
@@ -138,15 +137,16 @@ def read(directory: run_directory.RunDirectory) -> TreeMember | None:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-  for name in _DEVIATIONS:
-    value = values.get(name)
-    if type(value) not in (int, float) or not score_deviations.is_valid(value):
-      raise errors.DataError(f"{name} is {escaping.value(value)}; expected a number "
-                             f"{score_deviations.RANGE}")
-  weight = values.get("weight")
-  if type(weight) not in (int, float) or not 0 < weight <= _MOST_WEIGHT:
-    raise errors.DataError(f"weight is {escaping.value(weight)}; expected a number above 0, at most "
-                           f"{_MOST_WEIGHT:g}")
+  for name in _NUMBERS:
+    value: Any = values.get(name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if name == "weight":
+      good, expected = is_number and 0 < value <= _MOST_WEIGHT, f"above 0, up to {_MOST_WEIGHT:g}"
+    else:
+      good, expected = is_number and score_deviations.is_valid(value), score_deviations.RANGE
+    if not good:
+      raise errors.DataError(
+          f"{name} is {escaping.value(value)}; expected a number {expected}")
   return {name: float(values[name]) for name in _NUMBERS}
 
 
