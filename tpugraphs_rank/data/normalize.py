@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from tpugraphs_rank import array_files
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.costs import targets
@@ -226,8 +227,7 @@ class Normalizer:
 
   def save(self, path: files.PathLike) -> None:
     """Writes an `.npz` file atomically."""
-    with files.atomic_write(path) as file:
-      np.savez_compressed(file, **self.arrays())
+    array_files.save(path, self.arrays())
 
   @classmethod
   def load(cls, path: files.PathLike) -> "Normalizer":

@@ -8,6 +8,7 @@ from typing import IO
 
 import numpy as np
 
+from tpugraphs_rank import array_files
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -256,5 +257,4 @@ def save_graph(path: files.PathLike, graph: graphs.Graph) -> None:
   Raises:
     OutputError: the file cannot be written.
   """
-  with files.atomic_write(path) as file:
-    np.savez_compressed(file, **graph.arrays())
+  array_files.save(path, graph.arrays())

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tpugraphs_rank import array_files
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import npz
@@ -161,9 +162,7 @@ def write(path: files.PathLike, trees: TreeArrays) -> None:
   Raises:
     OutputError: the file cannot be written.
   """
-  with files.atomic_write(path) as file:
-    np.savez_compressed(file, **{
-        name: np.asarray(value) for name, value in trees._asdict().items()})
+  array_files.save(path, trees._asdict())
 
 
 def read(path: files.PathLike) -> TreeArrays:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sklearn
 
+from tpugraphs_rank import array_files
 from tpugraphs_rank import files
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import splits
@@ -129,5 +130,4 @@ def _read_scores(path: pathlib.Path, sizes: Sequence[int]) -> list[np.ndarray]:
 
 
 def _write_scores(path: pathlib.Path, values: Sequence[np.ndarray]) -> None:
-  with files.atomic_write(path) as file:
-    np.savez_compressed(file, scores=np.concatenate(values))
+  array_files.save(path, {"scores": np.concatenate(values)})

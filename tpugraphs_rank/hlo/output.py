@@ -1,10 +1,10 @@
 """Writes graphs as `.npz` files, and never replaces a file with other content."""
 
 import os
-import pathlib
 
 import numpy as np
 
+from tpugraphs_rank import array_files
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import npz
@@ -31,8 +31,7 @@ def write_graph(path: files.PathLike, arrays: dict[str, np.ndarray]) -> None:
   Raises:
     OutputError: the file cannot be written.
   """
-  with files.atomic_write(pathlib.Path(path)) as file:
-    np.savez_compressed(file, **arrays)
+  array_files.save(path, arrays)
 
 
 def _load(path: files.PathLike) -> dict[str, np.ndarray] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tpugraphs_rank import array_files
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import headers
@@ -27,8 +28,8 @@ def save(path: files.PathLike, variables: Mapping[str, Sequence[tf.Variable]],
   """
   arrays = {f"{group}/{index:04d}": variable.numpy()
             for group, members in variables.items() for index, variable in enumerate(members)}
-  with files.atomic_write(path) as file:
-    np.savez(file, state=np.array(json.dumps(_finite(dict(state)), allow_nan=False)), **arrays)
+  array_files.save(path, {
+      "state": json.dumps(_finite(dict(state)), allow_nan=False), **arrays}, compressed=False)
 
 
 def _finite(value: Any) -> Any:

@@ -8,11 +8,11 @@ import pathlib
 import pickle
 import tempfile
 from typing import NamedTuple
-import zipfile
 
 import numpy as np
 import tqdm
 
+from tpugraphs_rank import array_files
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import submission
@@ -104,7 +104,8 @@ def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike |
   rows: list[submission.Row] = []
   unseen: list[run_lib.Unseen] = []
   failed: list[work.Failure] = []
-  with files.atomic_write(scores_path) as file, zipfile.ZipFile(file, "w") as archive:
+  with (files.atomic_write(scores_path) as file,
+        array_files.writing(file, compressed=False) as add):
     # No progress bar if the output is no terminal: it would make log files unreadable.
     with tqdm.tqdm(total=len(order), desc="scoring", unit="graph", disable=None) as bar:
       for path, outcome in _outcomes(run, split, order, engine):
@@ -113,9 +114,7 @@ def predict(run: run_lib.Run, split: collections.Split, output: files.PathLike |
           failed.append(work.Failure(str(path), outcome.error))
           continue
         scored = outcome.get()
-        # The format of np.savez, which would need all arrays in memory and refuses the name "file".
-        with archive.open(f"{scored.name}.npy", "w", force_zip64=True) as member:
-          np.lib.format.write_array(member, scored.scores, allow_pickle=False)
+        add(scored.name, scored.scores)
         rows.append(submission.row_from_scores(
             collection.name, collection.kind, scored.name, scored.scores))
         unseen.append(scored.unseen)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tpugraphs_rank import array_files
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import headers
@@ -362,8 +363,7 @@ def save(path: files.PathLike, dags: Dags) -> None:
   if dags.y_names:
     arrays.update({"y": dags.y, "y_names": np.array(dags.y_names)})
   arrays["provenance"] = np.array(json.dumps(dags.provenance, allow_nan=False))
-  with files.atomic_write(path) as file:
-    np.savez_compressed(file, **arrays)
+  array_files.save(path, arrays)
 
 
 def load(path: files.PathLike) -> Dags:

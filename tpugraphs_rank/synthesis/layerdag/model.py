@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tpugraphs_rank import array_files
 from tpugraphs_rank import commands
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
@@ -186,9 +187,8 @@ class LayerDAG:
     """Writes the trained model to one compressed `.npz` file, without pickle."""
     # Paths of graph files are meaningless on another machine.
     config = config_lib.override(self.config, {"data.graphs": "", "data.valid_graphs": None})
-    with files.atomic_write(path) as file:
-      np.savez_compressed(
-          file, config=np.array(json.dumps(config_lib.to_dict(config))), **self._arrays())
+    array_files.save(
+        path, {"config": json.dumps(config_lib.to_dict(config)), **self._arrays()})
 
   @classmethod
   def load(cls, path: files.PathLike) -> "LayerDAG":
