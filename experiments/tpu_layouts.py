@@ -155,14 +155,14 @@ class Study:
                  target.graph.config_keys()[target.indices]).any():
         raise AssertionError(f"{graph}: a test configuration is in a training part")
     scores = self._scores(config, ranker, division, targets, f"{graph}-{share}")
-    return self._metrics(config, division, targets, scores)
+    return self._metrics(config, ranker, division, targets, scores)
 
   def across(self, graph: str, ranker: str, seed: int) -> dict[str, Any]:
     """Metrics on all configurations of `graph`, which training never saw."""
     config = self._config(TRAINING_GRAPH, ranker, _WHOLE, seed)
     targets = [splits.ProgramView(self._graph(graph))]
     scores = self._scores(config, ranker, seed, targets, f"{TRAINING_GRAPH}-{_WHOLE}")
-    return self._metrics(config, seed, targets, scores)
+    return self._metrics(config, ranker, seed, targets, scores)
 
   def facts(self, name: str) -> dict[str, Any]:
     """Sizes of a graph, the slowdown of the usual configuration, and what its repeats allow.
@@ -211,13 +211,15 @@ class Study:
       return _tree_scores(train, valid, targets, seed)
     return baselines.trivial(ranker, targets, seed)
 
-  def _metrics(self, config: run_config.RunConfig, seed: int,
+  def _metrics(self, config: run_config.RunConfig, ranker: str, seed: int,
                targets: Sequence[splits.ProgramView], scores: Sequence[np.ndarray]
                ) -> dict[str, Any]:
     from tpugraphs_rank.data import registry
     from tpugraphs_rank.evaluation import per_graph
     from tpugraphs_rank.evaluation import result_tables
-    frame = per_graph.evaluate(targets, scores, registry.get_collection(config.data.collection))
+    frame = per_graph.evaluate(
+        targets, scores, registry.get_collection(config.data.collection),
+        scores_with_ties=baselines.scores_with_ties(ranker, targets))
     used = 0
     for side in ("train", "valid"):
       (program,) = splits.load(config.data, side, seed).programs
@@ -281,7 +283,7 @@ def run_study(study: Study, shares: Sequence[int], divisions: int) -> dict[str, 
     `graphs`: `Study.facts` of each graph. `known`: figures by graph, share and ranker. `across`:
     figures by graph and ranker. `cpu_s`: CPU seconds of all cases by ranker.
   """
-  settings = {**dataclasses.asdict(study.budget), "recipe": _RECIPE}
+  settings = {**dataclasses.asdict(study.budget), "recipe": _RECIPE, "random_orders": "all"}
   collected: dict[_Case, list[dict[str, Any]]] = {}
   cases = list(_cases(shares, divisions))
   for case in tqdm.tqdm(cases, desc="cases", disable=None):

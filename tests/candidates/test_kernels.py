@@ -298,3 +298,16 @@ def test_many_kernels_and_computations_take_little_time():
   with timing.takes_at_most(4):
     (kernel,) = kernels.split(module, stages.AFTER).kernels
   assert len(kernel.copies) == 10_000
+
+
+def test_computations_without_instructions_count(monkeypatch):
+  monkeypatch.setattr(limits, "KERNEL_INSTRUCTIONS", 3000)
+  module, main = small_programs.program()
+  inner = module.computations.add(id=2, name="c2")
+  small_programs.add(inner, "call", [8], called_computation_ids=range(3, 1503))
+  for number in range(3, 1503):
+    module.computations.add(id=number, name=f"c{number}")
+  for _ in range(3):
+    small_programs.add(main, "reduce", [8], called_computation_ids=[2])
+  with pytest.raises(errors.LimitError, match="the number of instructions of its kernels"):
+    kernels.split(module, stages.AFTER)

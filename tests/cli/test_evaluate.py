@@ -234,6 +234,15 @@ def test_several_runs_in_one_evaluation(tile, tmp_path):
   assert results["models"]["residual_gnn"]["tau"]["sd"] == 0.0  # The same weights twice.
   assert results["models"]["random"]["tau"]["n"] == 2
   assert results["models"]["random"]["tau"]["sd"] > 0.0
+  # Slowdowns of a random order are means over all orders, in tables and in plots.
+  runtimes = [program.runtimes for program in compared.task.programs]
+  mean = np.mean([one.mean() / one.min() - 1 for one in runtimes])
+  assert results["models"]["random"]["top1_slowdown"] == {
+      "mean": pytest.approx(mean), "sd": 0.0, "n": 2}
+  for scores in compared.scores_with_ties["random"]:
+    assert np.mean([metrics.topk_slowdown(truth, one, 1)
+                    for truth, one in zip(runtimes, scores)]) == pytest.approx(mean)
+  assert "random: slowdowns and gains are means over all random orders" in compared.text()
 
 
 def test_runs_that_cannot_be_compared(tile, tmp_path):

@@ -441,14 +441,17 @@ def test_layouts_that_unpack_to_much_more_than_their_file(tmp_path, monkeypatch)
   np.savez_compressed(path, **arrays)
   size = 4 * count * nodes * 18  # Graphs hold float32.
   assert npz.load_graph(path).num_configs == count
-  monkeypatch.setattr(npz, "MAX_BYTES", size - 1)
+  monkeypatch.setattr(npz, "MAX_LAYOUT_BYTES_OF_ANY_FILE", size - 1)
   assert npz.load_graph(path).num_configs == count
   monkeypatch.setattr(npz, "MAX_LAYOUT_RATIO", size // path.stat().st_size - 1)
   for read in (npz.load_graph, lambda path: packed_graphs.pack_graph(path, tmp_path / "t.pack")):
     with pytest.raises(errors.LimitError, match=(
-        f"t.npz: key 'node_config_feat' unpacks to {size:,} bytes; the limit for a file of .* is "
-        ".*; if the layouts are real, store them uncompressed")):
+        f"t.npz: key 'node_config_feat' needs {size:,} bytes, .* times the size of the file; the "
+        "limit is .* times; if the layouts are real, store the arrays uncompressed")):
       read(path)
   assert not (tmp_path / "t.pack").exists()
   np.savez(path, **arrays)  # The remedy.
-  assert npz.load_graph(path).num_configs == count
+  graph = npz.load_graph(path)
+  assert graph.num_configs == count
+  npz.save_graph(tmp_path / "own.npz", graph)  # Written so that it can be read.
+  assert npz.load_graph(tmp_path / "own.npz").num_configs == count

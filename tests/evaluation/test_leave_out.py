@@ -10,6 +10,7 @@ import pytest
 from tests import synthetic
 from tests.helpers import commands
 from tests.training import small_runs
+import tpugraphs_rank as tgr
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
@@ -53,6 +54,11 @@ def test_baselines_only_and_what_is_added_later(run, tmp_path, monkeypatch):
   rows = pd.read_csv(tmp_path / "per_graph.csv")
   assert rows["ranker"].unique().tolist() == ["random", "size_heuristic"] and len(rows) == 2 * 9
   assert not rows["seen"].any()
+  graphs = {graph.name: graph for split in ("train", "valid") for graph in tgr.load_collection(
+      json.loads((run / "config.json").read_text())["config"]["data"]["collection"], split)}
+  for _, row in rows[rows["ranker"] == "random"].iterrows():  # The mean over all orders.
+    runtimes = graphs[row["graph"]].relative_runtime
+    assert row["top1_slowdown"] == pytest.approx(runtimes.mean() / runtimes.min() - 1)
   taus = rows[rows["ranker"] == "random"].groupby("left_out")["kendall_tau"].mean()
   assert results["mean_over_groups"]["random"]["kendall_tau"] == {
       "mean": pytest.approx(taus.mean()), "se": pytest.approx(taus.std() / np.sqrt(2)), "n": 2}

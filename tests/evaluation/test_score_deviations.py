@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tpugraphs_rank import errors
 from tpugraphs_rank.evaluation import score_deviations
 
 
@@ -15,6 +16,13 @@ def test_constant_scores_have_a_deviation_that_can_be_divided_by():
   least = score_deviations.mean([np.ones(3)])
   assert least > 0 and score_deviations.is_constant(least) and score_deviations.is_valid(least)
   assert not score_deviations.is_constant(1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e12, np.inf, np.nan])
+def test_scores_that_have_diverged_are_an_error(scale):
+  with np.errstate(invalid="ignore"), pytest.raises(
+      errors.TrainingError, match="expected at most 1e\\+09: the training has diverged"):
+    score_deviations.mean([np.array([0.0, scale])])
 
 
 @pytest.mark.parametrize("value", [0, -1, 1e-7, 1e10, float("inf"), float("nan")])

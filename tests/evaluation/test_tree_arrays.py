@@ -91,7 +91,8 @@ def test_rows_of_another_width_are_refused(arrays):
     {"columns": lambda x: x + WIDTH}, {"columns": lambda x: x[:0]},
     {"roots": lambda x: x - 1}, {"roots": lambda x: x + 10_000},
     {"threshold": lambda x: x[1:]}, {"threshold": lambda x: np.full_like(x, np.nan)},
-    {"value": lambda x: x.astype(str)}, {"baseline": lambda x: np.inf},
+    {"value": lambda x: x.astype(str)}, {"value": lambda x: x + 1e16},
+    {"baseline": lambda x: np.inf}, {"baseline": lambda x: -1e16},
     {"width": lambda x: 0}, {"width": lambda x: 10 ** 9}])
 def test_a_damaged_file_is_refused(arrays, tmp_path, change):
   (name, function), = change.items()

@@ -236,7 +236,7 @@ _KINDS = {"deviations": [1.0, 0.5, 2], "metrics": {"kendall_tau": 0.5, "mrr": No
 def _read_kinds(folder: pathlib.Path) -> Any:
   averaging = kinds_file.read(folder / kinds_file.FILE, 3)
   factors = kinds_file.factors(averaging.deviations)
-  reading.must(factors.shape == (2,) and np.isfinite(factors).all() and (factors > 0).all(),
+  reading.must(factors.shape == (2,) and np.isfinite(factors).all() and (factors >= 0).all(),
                "factors")
   return averaging
 

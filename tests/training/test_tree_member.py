@@ -119,10 +119,15 @@ def test_a_run_scores_with_the_features_that_its_trees_know(trained, tmp_path):
     np.testing.assert_array_equal(older.scores(graph), scores)
 
 
+def _changed(**changes):
+  return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 @pytest.mark.parametrize("damage", [
-    lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "features": 3})),
+    _changed(features=3), _changed(weight=-1), _changed(weight=1e7), _changed(weight=True),
+    _changed(network_deviation=0), _changed(network_deviation=1e10),
+    _changed(tree_deviation=1e-7), _changed(tree_deviation=None),
     lambda path: path.write_text("[]"), lambda path: path.write_text("{}"),
-    lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "weight": -1})),
     lambda path: path.with_name(tree_member.ARRAYS).unlink(),
     lambda path: path.with_name(tree_member.ARRAYS).write_bytes(b"no arrays")])
 def test_damaged_files_are_refused(trained, tmp_path, damage):

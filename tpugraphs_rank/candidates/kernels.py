@@ -169,6 +169,7 @@ def split(module: hlo_pb2.HloModuleProto, stage: str, source: str = "the module"
   """
   computations = _Computations(module)
   found: dict[bytes, Kernel] = {}
+  copies: dict[bytes, list[str]] = {}
   opaque = fused_later = size = 0
   for computation in _top_computations(module):
     operands = {instruction.id: instruction for instruction in computation.instructions}
@@ -185,17 +186,19 @@ def split(module: hlo_pb2.HloModuleProto, stage: str, source: str = "the module"
         fused_later += (instruction.opcode not in (*_TRIVIAL, *_ENTERED, "custom-call")
                         and len(instruction.shape.dimensions) > 0)
         continue
-      size += sum(len(part.instructions) for part in kernel.computations)
+      size += sum(1 + len(part.instructions) for part in kernel.computations)
       limits.check(size, limits.KERNEL_INSTRUCTIONS, f"{source}: the number of instructions of its "
                    "kernels, each with the computations that it calls,",
                    "rank a smaller part of the program")
       kernel.name = instruction.name
       key = _digest(kernel)
       name = instruction.name
-      known = found.get(key)
-      found[key] = dataclasses.replace(known, copies=(*known.copies, name)) if known else Kernel(
-          name, instruction.opcode, shapes.text(instruction.shape), kernel, (name,))
-  return Split(tuple(found.values()), opaque, fused_later)
+      copies.setdefault(key, []).append(name)
+      if key not in found:
+        found[key] = Kernel(name, instruction.opcode, shapes.text(instruction.shape), kernel, ())
+  kernels = tuple(dataclasses.replace(kernel, copies=tuple(copies[key]))
+                  for key, kernel in found.items())
+  return Split(kernels, opaque, fused_later)
 
 
 class _Computations:

@@ -24,9 +24,10 @@ Types = Mapping[str, np.dtype]
 MAX_BYTES = 1 << 30
 # The same for the layouts of a graph. Those of the largest public one have 1.7 GB.
 MAX_LAYOUT_BYTES = 1 << 33
-# Above MAX_BYTES, layouts may unpack to this multiple of their file. That of public files is about
-# 60; one of 1,000 is possible where all rows are alike.
+# Larger layouts may be at most this multiple of their file, whose layouts are compressed. In public
+# files it is about 60; where all rows are alike, it may be 1,000.
 MAX_LAYOUT_RATIO = 500
+MAX_LAYOUT_BYTES_OF_ANY_FILE = 1 << 28
 
 # Limits of a graph: nodes (as for the instructions of HLO programs), edges and configurations. The
 # largest public programs have 44,000 nodes, two edges for each, and 100,000 configurations. A file
@@ -188,7 +189,8 @@ def load_graph(path: files.PathLike) -> graphs.Graph:
     DataError: the file is damaged, lacks a key or violates the format; the message names file and
       key.
     LimitError: it has too many nodes, edges or configurations; or its arrays take more than
-      MAX_BYTES, or its layouts more than MAX_LAYOUT_BYTES, with the dtypes of graphs.
+      MAX_BYTES, or its layouts more than MAX_LAYOUT_BYTES, with the dtypes of graphs; or its
+      layouts are much larger than the file.
   """
   path = pathlib.Path(path)
   try:
@@ -219,21 +221,26 @@ def _check_sizes(path: pathlib.Path, stored: Mapping[str, headers.Header]) -> No
 
 
 def check_layouts(path: pathlib.Path, stored: Mapping[str, headers.Header]) -> None:
-  """Raises LimitError if layouts unpack to much more than their file has.
+  """Raises LimitError if layouts are much larger than their file.
 
-  A megabyte of equal layouts would take gigabytes of memory, or many seconds to read.
+  A megabyte of equal layouts would take a gigabyte of memory, or many seconds to read.
 
   Args:
     path: the file.
     stored: the headers of its arrays, by key.
   """
-  size = _sizes({key: header for key, header in stored.items() if key == _LAYOUTS}, GRAPH_TYPES)
-  limit = max(MAX_BYTES, MAX_LAYOUT_RATIO * path.stat().st_size)
-  if size.get(_LAYOUTS, 0) > limit:
-    raise errors.LimitError(
-        f"{path}: key {_LAYOUTS!r} unpacks to {size[_LAYOUTS]:,} bytes; the limit for a file of "
-        f"{path.stat().st_size:,} bytes is {limit:,}; if the layouts are real, store them "
-        "uncompressed (np.savez instead of np.savez_compressed)")
+  size = _sizes(stored, GRAPH_TYPES).get(_LAYOUTS, 0)
+  if _is_dense(size, path.stat().st_size):
+    return
+  raise errors.LimitError(
+      f"{path}: key {_LAYOUTS!r} needs {size:,} bytes, {size // path.stat().st_size:,} times the "
+      f"size of the file; the limit is {MAX_LAYOUT_RATIO} times; if the layouts are real, store "
+      "the arrays uncompressed (np.savez instead of np.savez_compressed)")
+
+
+def _is_dense(layout_bytes: int, file_bytes: int) -> bool:
+  """Whether a file is not too small for the layouts that it holds."""
+  return layout_bytes <= max(MAX_LAYOUT_BYTES_OF_ANY_FILE, MAX_LAYOUT_RATIO * file_bytes)
 
 
 def check_rows(path: files.PathLike, stored: Mapping[str, headers.Header]) -> None:
@@ -257,4 +264,16 @@ def save_graph(path: files.PathLike, graph: graphs.Graph) -> None:
   Raises:
     OutputError: the file cannot be written.
   """
-  array_files.save(path, graph.arrays())
+  save_arrays(path, graph.arrays())
+
+
+def save_arrays(path: files.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes the arrays of a graph, compressed unless `load_graph` would refuse the file then.
+
+  Raises:
+    OutputError: the file cannot be written.
+  """
+  array_files.save(path, arrays)
+  path = pathlib.Path(path)
+  if _LAYOUTS in arrays and not _is_dense(4 * arrays[_LAYOUTS].size, path.stat().st_size):
+    array_files.save(path, arrays, compressed=False)

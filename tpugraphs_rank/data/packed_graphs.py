@@ -234,6 +234,8 @@ def pack_graph(source: files.PathLike, target: files.PathLike) -> None:
     MissingDataError: the source does not exist.
     DataError: the source is damaged, violates the format, has no configurations, or changed in the
       meantime.
+    LimitError: the source has too many nodes, edges or configurations, or its layouts are much
+      larger than the file.
     OutputError: the target cannot be written.
   """
   source = pathlib.Path(source)

@@ -14,7 +14,9 @@ from tpugraphs_rank.costs import tile_cost
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import splits
 
-TRIVIAL = ("random", "default_configuration", "size_heuristic")
+# Those that order configurations at random.
+RANDOM = ("random", "default_configuration")
+TRIVIAL = (*RANDOM, "size_heuristic")
 BOOSTED_TREES = "boosted_trees"
 LAMBDARANK = "lambdarank"
 # Fitted to the training split, with hyperparameters from the validation split.
@@ -175,7 +177,7 @@ def trivial(name: str, programs: Sequence[splits.ProgramView], seed: int = 0) ->
   return _FUNCTIONS[name](programs, seed)
 
 
-def with_ties(name: str, programs: Sequence[splits.ProgramView]) -> list[np.ndarray] | None:
+def scores_with_ties(name: str, programs: Sequence[splits.ProgramView]) -> list[np.ndarray] | None:
   """Scores in which the configurations tie that a baseline orders at random; None for the others.
 
   Slowdowns of tied scores are means over all orders, so that they do not depend on the one order

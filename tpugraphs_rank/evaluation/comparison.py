@@ -63,6 +63,13 @@ class Comparison:
   seeds: Mapping[str, Sequence[int]]
 
   @property
+  def scores_with_ties(self) -> dict[str, list[task_lib.Scores]]:
+    """`scores` for metrics of the first K, see `Task.scores_with_ties`."""
+    return {name: list(each) if name in self.models else [
+        self.task.scores_with_ties(name, scores) for scores in each]
+            for name, each in self.scores.items()}
+
+  @property
   def parts(self) -> dict[str, _Part]:
     """The parts that are reported separately, see `aggregate.parts`."""
     return aggregate.parts(next(iter(self.frames.values()))[0])
@@ -157,6 +164,9 @@ class Comparison:
     tied = [f"{name} {100 * share:.0f} %" for name, share in ties.items() if share >= 0.005]
     if tied:
       notes.append("equal scores, in random order: of " + ", ".join(tied) + " of configurations")
+    drawn = [name for name in self.frames if name in baselines.RANDOM and name not in self.models]
+    if drawn:
+      notes.append(f"{', '.join(drawn)}: slowdowns and gains are means over all random orders")
     if any(name.endswith(per_graph.ACROSS) for name in frame):
       notes.append("across passes: slowdown of what one pass chooses, as another one judges it")
     return notes

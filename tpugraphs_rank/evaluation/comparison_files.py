@@ -37,7 +37,7 @@ def write(folder: files.PathLike, comparison: comparison_lib.Comparison) -> None
         comparison.frames[model][0], f"{model} on {task.collection.name} {task.split}")
   plots.slowdown_against_k(
       folder / "slowdown_against_k.png",
-      [per_graph.runtimes_of(program) for program in task.programs], comparison.scores,
+      [per_graph.runtimes_of(program) for program in task.programs], comparison.scores_with_ties,
       parts(comparison))
   means = {
       name: frames[0].assign(

@@ -252,7 +252,9 @@ def _baseline_rows(loaded: Callable[[], task_lib.Task], name: str, seed: int
 def _stored(folder: pathlib.Path, ranker: str, compute: Callable[[], pd.DataFrame | None],
             usable: bool = True) -> pd.DataFrame | None:
   """The rows of a ranker in a fold's folder, computed unless they exist and may be used."""
-  path = folder / f"per_graph_{ranker}.csv"
+  # Earlier versions wrote the metrics of one random order under the plain names.
+  orders = "_all_orders" if ranker in baselines_lib.RANDOM else ""
+  path = folder / f"per_graph_{ranker}{orders}.csv"
   if usable and path.is_file():
     return run_files.read_csv(path, ("graph", *per_graph.RANKING_COLUMNS, "top1_slowdown"))
   frame = compute()

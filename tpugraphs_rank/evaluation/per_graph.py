@@ -93,7 +93,7 @@ def evaluate(
     seen_groups: AbstractSet[str] | None = None,
     raw: bool = False,
     defaults: Sequence[float | None] | None = None,
-    with_ties: Sequence[np.ndarray] | None = None,
+    scores_with_ties: Sequence[np.ndarray] | None = None,
 ) -> pd.DataFrame:
   """Metrics of a ranker's scores, one row per graph.
 
@@ -105,8 +105,8 @@ def evaluate(
     raw: use nanoseconds for tiles instead of runtimes over normalizers.
     defaults: for each program the runtime of its default, in the unit that ranks; None where it is
       unknown. Default: `baselines.default_runtime`; with `raw`, unknown everywhere.
-    with_ties: scores for the metrics of the first K and `measured_until_good`, for a ranker that
-      orders some configurations at random; see `baselines.with_ties`. Default: `scores`.
+    scores_with_ties: scores for the metrics of the first K and `measured_until_good`, for a ranker
+      that orders some configurations at random. Default: `scores`.
 
   Returns:
     A frame with the columns
@@ -139,7 +139,8 @@ def evaluate(
     defaults = [None if raw else baselines.default_runtime(program) for program in programs]
   rows = []
   for program, score, first, default in zip(
-      programs, scores, scores if with_ties is None else with_ties, defaults, strict=True):
+      programs, scores, scores if scores_with_ties is None else scores_with_ties, defaults,
+      strict=True):
     graph = program.graph
     runtimes = runtimes_of(program, raw)
     nanoseconds = runtimes_of(program, raw=True)

@@ -132,7 +132,7 @@ def _slowdown_chart(comparison: comparison_lib.Comparison) -> str:
   runtimes = [per_graph.runtimes_of(program) for program in comparison.task.programs]
   largest = min(_MAX_K, max((len(values) for values in runtimes), default=1))
   series = []
-  for colour, (name, seeds) in enumerate(comparison.scores.items()):
+  for colour, (name, seeds) in enumerate(comparison.scores_with_ties.items()):
     lines = np.array([
         np.mean([metrics.slowdown_curve(truth, scores, largest)
                  for truth, scores in zip(runtimes, of_seed)], axis=0) for of_seed in seeds])

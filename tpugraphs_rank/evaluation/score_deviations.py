@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tpugraphs_rank import errors
+
 # Constant scores count as having the least one. Scores that deviate more than the largest one are
 # those of a training that has diverged; blends of them could overflow.
 LEAST, MOST = 1e-6, 1e9
@@ -11,8 +13,17 @@ RANGE = f"from {LEAST:g} to {MOST:g}"  # For messages.
 
 
 def mean(scores: Sequence[np.ndarray]) -> float:
-  """The mean standard deviation of the scores of each program, at least `LEAST`."""
-  return max(float(np.mean([np.std(one) for one in scores])), LEAST)
+  """The mean standard deviation of the scores of each program, at least `LEAST`.
+
+  Raises:
+    TrainingError: it is above `MOST`.
+  """
+  value = float(np.mean([np.std(one) for one in scores], dtype=np.float64))
+  if not value <= MOST:
+    raise errors.TrainingError(
+        f"the scores within a program deviate by {value:g}; expected at most {MOST:g}: the "
+        "training has diverged; train another run with a lower --learning_rate")
+  return max(value, LEAST)
 
 
 def is_constant(deviation: float) -> bool:

@@ -76,16 +76,33 @@ class Task:
     everywhere = self.configurations != PUBLISHED
     return tuple(baselines.default_runtime(program, everywhere) for program in self.programs)
 
-  def evaluate(self, scores: Sequence[np.ndarray], ranker: str | None = None) -> pd.DataFrame:
+  @functools.cached_property
+  def _with_ties(self) -> dict[str, Scores | None]:
+    """What `baselines.scores_with_ties` returned, by the name of the ranker."""
+    return {}
+
+  def scores_with_ties(self, ranker: str, scores: Scores) -> Scores:
+    """The scores that metrics of the first K use: where a baseline orders at random, they tie.
+
+    Args:
+      ranker: its name.
+      scores: for each program (c',), with one random order.
+    """
+    if ranker not in self._with_ties:
+      self._with_ties[ranker] = baselines.scores_with_ties(ranker, self.programs)
+    with_ties = self._with_ties[ranker]
+    return scores if with_ties is None else with_ties
+
+  def evaluate(self, scores: Scores, baseline: str | None = None) -> pd.DataFrame:
     """Metrics of scores of `programs`, see `per_graph.evaluate`.
 
     Args:
       scores: for each program (c',).
-      ranker: the baseline that has these scores; None: another ranker.
+      baseline: the baseline that has these scores; None: another ranker.
     """
-    with_ties = None if ranker is None else baselines.with_ties(ranker, self.programs)
-    return per_graph.evaluate(self.programs, scores, self.collection, self.seen_groups,
-                              defaults=self.defaults, with_ties=with_ties)
+    return per_graph.evaluate(
+        self.programs, scores, self.collection, self.seen_groups, defaults=self.defaults,
+        scores_with_ties=None if baseline is None else self.scores_with_ties(baseline, scores))
 
   def noise_ceilings(self, seed: int = 0) -> dict[str, noise.NoiseCeiling]:
     """For each graph the best metrics that its repeated measurements allow on this split."""

@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 
-from tpugraphs_rank import array_files
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank.data import npz
@@ -31,7 +30,7 @@ def write_graph(path: files.PathLike, arrays: dict[str, np.ndarray]) -> None:
   Raises:
     OutputError: the file cannot be written.
   """
-  array_files.save(path, arrays)
+  npz.save_arrays(path, arrays)
 
 
 def _load(path: files.PathLike) -> dict[str, np.ndarray] | None:

@@ -169,3 +169,6 @@ def test_every_error_of_the_shared_folder_is_typed(
   for ask in (claims.take, claims.free, claims.measured_elsewhere):
     with pytest.raises(errors.OutputError, match="No space left"):
       ask(["a"])
+  (tmp_path / "file").write_bytes(b"")
+  with pytest.raises(errors.OutputError), claims_lib.Claims(tmp_path / "file" / "claims", "one"):
+    pass

@@ -61,8 +61,9 @@ class Claims:
     self._thread: threading.Thread | None = None
 
   def __enter__(self) -> "Claims":
-    self._folder.mkdir(parents=True, exist_ok=True)
-    partials.remove_leftovers(self._folder)
+    with self._access():
+      self._folder.mkdir(parents=True, exist_ok=True)
+      partials.remove_leftovers(self._folder)
     self._thread = threading.Thread(target=self._renew, daemon=True)
     self._thread.start()
     return self

@@ -6,7 +6,6 @@ import pathlib
 import numpy as np
 import tqdm
 
-from tpugraphs_rank import array_files
 from tpugraphs_rank import commands
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
@@ -80,8 +79,8 @@ def write_splits(folder: pathlib.Path, graphs: Mapping[str, Arrays], splits: Map
     splits: stem -> split, of the graphs that are kept.
   """
   for stem, split in splits.items():
-    array_files.save(folder / split / f"{stem}.npz",
-                     {key: graphs[stem][key] for key in sorted(graphs[stem])})
+    npz_files.save_arrays(folder / split / f"{stem}.npz",
+                          {key: graphs[stem][key] for key in sorted(graphs[stem])})
   for path in folder.glob("*/*.npz"):
     if splits.get(path.stem) != path.parent.name:
       path.unlink()
