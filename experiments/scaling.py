@@ -192,9 +192,9 @@ def table(results: dict[str, Any]) -> str:
         shown(row.get("efficiency_after_start")), shown(row.get("cpu_efficiency"))]
        for row in results["summary"]])
   if results["load"] > 0.25 * results["cores"]:
-    text += (f"\nOther programs used the machine during this measurement (load "
-             f"{results['load']:.0f} on {results['cores']} cores). Only the CPU seconds and the "
-             "last column mean something.\n")
+    text += (f"\nThe load was {results['load']:.1f} on {results['cores']} cores just before this "
+             "measurement. If other programs ran on, only the CPU seconds and the last column mean "
+             "something.\n")
   return text
 
 

@@ -28,8 +28,8 @@ def test_efficiencies():
   assert predicting["efficiency_after_start"] is None
   results = {"summary": scaling.summary(rows), "load": 0.1, "cores": 2}
   assert "| packing | without Beam | 42.0 | 1.0 | 40.0 |  |  |  |" in scaling.table(results)
-  assert "Other programs" not in scaling.table(results)
-  assert "(load 7 on 2 cores)" in scaling.table({**results, "load": 7.0})
+  assert "other programs" not in scaling.table(results)
+  assert "The load was 7.0 on 2 cores" in scaling.table({**results, "load": 7.0})
 
 
 def test_the_programs_and_a_case(tmp_path, monkeypatch):
