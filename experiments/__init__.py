@@ -17,8 +17,8 @@ Each file in results/ records the command that wrote it. The scripts that write 
   results/augmentation_labels.json                       label_study
   results/tuning.json, tuning_live.json                  tuning_study, tuning_live
 
-results/attention_tile_v1.json and attention_layout_v1.json are results of `demo` at earlier
-commits, which they name.
+results/attention_tile_v1.json and attention_layout_v1.json are results of earlier versions of the
+demo, at commits that they name.
 
 `tables` writes the tables of README.md and docs/results from these files. `benchmark_packing`
 measures packed collections, and `bundle_models` copies trained runs into the package. Run a script

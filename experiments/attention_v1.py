@@ -1,7 +1,7 @@
 """Tables of `results/attention_*_v1.json`: both networks on the first bundled collections.
 
-`python -m experiments.demo` wrote the files at earlier commits, which they name. For the present
-collections, `quality_study --attention` compares the networks.
+Earlier versions of the demo wrote the files, at commits that they name. `quality_study --attention`
+compares the networks on the present collections.
 """
 
 from collections.abc import Mapping

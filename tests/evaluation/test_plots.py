@@ -1,6 +1,5 @@
 """Plots are written, whatever the data."""
 
-import types
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ from tpugraphs_rank import errors
 from tpugraphs_rank import run_config
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import comparison as comparison_lib
 from tpugraphs_rank.evaluation import comparison_files
 from tpugraphs_rank.evaluation import plots
 from tpugraphs_rank.evaluation import task as task_lib
@@ -50,10 +50,10 @@ def test_a_whole_comparison(tmp_path, sizes):
   scores = {name: [[rng.normal(size=program.graph.num_configs) for program in programs]
                    for _ in range(seeds)] for name, seeds in (("gnn", 2), ("random", 1))}
   _history(3).to_csv(tmp_path / "history.csv", index=False)
-  comparison = types.SimpleNamespace(
-      task=task, models=("gnn",), scores=scores,
-      frames={name: [task.evaluate(one) for one in result] for name, result in scores.items()},
-      run_dirs={"gnn": [tmp_path, tmp_path / "elsewhere"]}, per_graph=pd.DataFrame)
+  frames = {name: [task.evaluate(one) for one in result] for name, result in scores.items()}
+  comparison = comparison_lib.Comparison(
+      task, frames, ("gnn",), {"gnn": [tmp_path, tmp_path / "elsewhere"]}, scores,
+      {"gnn": [0, 1], "random": [0]})
   comparison_files.write(tmp_path / "plots", comparison)
   written = sorted(path.name for path in (tmp_path / "plots").iterdir())
   written.remove("per_graph.csv")
