@@ -275,5 +275,6 @@ def save_arrays(path: files.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   """
   array_files.save(path, arrays)
   path = pathlib.Path(path)
-  if _LAYOUTS in arrays and not _is_dense(4 * arrays[_LAYOUTS].size, path.stat().st_size):
+  if _LAYOUTS in arrays and not _is_dense(
+      arrays[_LAYOUTS].size * GRAPH_TYPES[_LAYOUTS].itemsize, path.stat().st_size):
     array_files.save(path, arrays, compressed=False)

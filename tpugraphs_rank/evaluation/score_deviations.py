@@ -1,10 +1,12 @@
 """Standard deviations of scores within a program, which give several rankers a common unit."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank import escaping
 
 # Constant scores count as having the least one. Scores that deviate more than the largest one are
 # those of a training that has diverged; blends of them could overflow.
@@ -34,3 +36,14 @@ def is_constant(deviation: float) -> bool:
 def is_valid(deviation: float) -> bool:
   """Whether a stored deviation can be one that `mean` returned for usable scores."""
   return LEAST <= deviation <= MOST
+
+
+def check(name: str, value: Any) -> float:
+  """The value of this name in a file.
+
+  Raises:
+    DataError: it is not a number that `mean` returns.
+  """
+  if type(value) not in (int, float) or not is_valid(value):  # A bool is no number here.
+    raise errors.DataError(f"{name} is {escaping.value(value)}; expected a number {RANGE}")
+  return float(value)

@@ -14,7 +14,6 @@ scores all configurations of a program alike has the factor 0 instead of d_0 / d
 from collections.abc import Mapping, Sequence
 import dataclasses
 import logging
-import math
 
 import numpy as np
 
@@ -92,20 +91,20 @@ def fit(own: networks_lib.Networks, programs: Sequence[splits.ProgramView]) -> K
 
   Raises:
     RunDirectoryError: a kind is missing or damaged.
-    TrainingError: the scores of a kind are not finite.
+    TrainingError: the scores of a kind deviate too much, or are not finite.
   """
   networks = _networks(own)
-  deviations = tuple(score_deviations.mean(kind.scores(programs)) for kind in (own, *networks))
-  for kind, deviation in zip((own, *networks), deviations):
-    if not math.isfinite(deviation):
-      raise errors.TrainingError(
-          f"{kind.directory.path}: scores of training programs are not finite; lower "
-          "--learning_rate, or look for extreme features in the collection")
+  deviations = []
+  for kind in (own, *networks):
+    try:
+      deviations.append(score_deviations.mean(kind.scores(programs)))
+    except errors.TrainingError as error:
+      raise errors.TrainingError(f"{kind.directory.path}: {error}") from error
   for number, deviation in enumerate(deviations[1:], start=1):
     if score_deviations.is_constant(deviation):
       _logger.warning("kind %d scores all configurations of a program alike, so it has no weight",
                       number)
-  return Kinds(own.count, networks, deviations)
+  return Kinds(own.count, networks, tuple(deviations))
 
 
 def read(own: networks_lib.Networks) -> Kinds | None:

@@ -188,15 +188,15 @@ class Prior:
       raise errors.DataError(
           f"expected weights of at most {_MOST_WEIGHT:g}, one of them positive, and a gate with "
           "start <= full and top from 0 to 1")
-    learned, cost = _numbers(values, None, ["learned_deviation", "cost_deviation"])
-    _check_deviations(learned_deviation=learned, cost_deviation=cost)
+    learned, cost = (score_deviations.check(name, values.get(name))
+                     for name in ("learned_deviation", "cost_deviation"))
     figures = values.get("figures")
     own = None
     if "trees" in values:
-      share, deviation = _numbers(values, "trees", ["share", "deviation"])
+      share, = _numbers(values, "trees", ["share"])
       if share > 1:
         raise errors.DataError("trees: expected a share from 0 to 1")
-      _check_deviations(**{"trees.deviation": deviation})
+      deviation = score_deviations.check("trees.deviation", values["trees"].get("deviation"))
       own = FittedTrees(arrays(), share, deviation)
       if own.arrays.width not in (tile_relative.WIDTH_WITHOUT_KIND, tile_relative.WIDTH):
         raise errors.DataError(
@@ -219,13 +219,6 @@ def _numbers(values: Mapping[str, Any], key: str | None, names: Sequence[str]) -
           f"{name if key is None else f'{key}.{name}'} is {value!r}; expected a number from 0")
     numbers.append(float(value))
   return numbers
-
-
-def _check_deviations(**values: float) -> None:
-  """Raises DataError if a deviation of scores is out of range; by its name."""
-  for name, value in values.items():
-    if not score_deviations.is_valid(value):
-      raise errors.DataError(f"{name} is {value:g}; expected a number {score_deviations.RANGE}")
 
 
 def read(directory: run_directory.RunDirectory) -> Prior | None:

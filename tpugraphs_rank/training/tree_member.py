@@ -32,7 +32,7 @@ ARRAYS, FILE = "trees.npz", "trees.json"
 _FITS = 3
 # Training configurations on which the deviations are measured.
 _MOST_ROWS = 20_000
-_NUMBERS = ("weight", "network_deviation", "tree_deviation")
+_DEVIATIONS = ("network_deviation", "tree_deviation")
 _MOST_WEIGHT = 1e6
 
 
@@ -111,7 +111,7 @@ def write(directory: run_directory.RunDirectory, member: TreeMember) -> None:
   """
   tree_arrays.write(directory / ARRAYS, member.arrays)
   files.write_json(directory / FILE, {
-      **{name: getattr(member, name) for name in _NUMBERS},
+      **{name: getattr(member, name) for name in ("weight", *_DEVIATIONS)},
       "target_facts": dataclasses.asdict(member.facts), "features": member.version})
 
 
@@ -137,17 +137,12 @@ def read(directory: run_directory.RunDirectory) -> TreeMember | None:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-  for name in _NUMBERS:
-    value: Any = values.get(name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if name == "weight":
-      good, expected = is_number and 0 < value <= _MOST_WEIGHT, f"above 0, up to {_MOST_WEIGHT:g}"
-    else:
-      good, expected = is_number and score_deviations.is_valid(value), score_deviations.RANGE
-    if not good:
-      raise errors.DataError(
-          f"{name} is {escaping.value(value)}; expected a number {expected}")
-  return {name: float(values[name]) for name in _NUMBERS}
+  weight: Any = values.get("weight")
+  if type(weight) not in (int, float) or not 0 < weight <= _MOST_WEIGHT:  # A bool is no number here.
+    raise errors.DataError(f"weight is {escaping.value(weight)}; expected a number above 0, up to "
+                           f"{_MOST_WEIGHT:g}")
+  return {"weight": float(weight), **{
+      name: score_deviations.check(name, values.get(name)) for name in _DEVIATIONS}}
 
 
 def _version(values: Mapping[str, Any]) -> int:
