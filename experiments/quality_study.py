@@ -8,9 +8,11 @@ Trains the ensemble recipes of both bundled collections, and evaluates on the te
   residual_gnn   the same runs without their trees
   no_prior       the same without trees and prior (tiles only)
   attention_gnn  the recipe without trees, with the other model (with --attention)
+  kinds          the recipe with networks of the other model as a further kind (with --kinds)
 
-and all baselines. `chosen` is the ranker that was chosen on validation, the ensemble. The study
-keeps finished runs: run it again to continue.
+and all baselines, and with --peers rankers of other libraries, see `peers`. `chosen` is the ranker
+that was chosen on validation, the ensemble. The study keeps finished runs: run it again to
+continue.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +22,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments import peers
 from tpugraphs_rank import config as config_lib
 from tpugraphs_rank import files
 from tpugraphs_rank import recipes
@@ -37,8 +40,8 @@ from tpugraphs_rank.training import tile_prior
 from tpugraphs_rank.training import tree_member
 
 RECIPES = ("tile_xla_cpu_ensemble", "layout_xla_cpu_mixed_ensemble")
-ENSEMBLE, RESIDUAL, NO_PRIOR, ATTENTION, CHOSEN = (
-    "ensemble", "residual_gnn", "no_prior", "attention_gnn", "chosen")
+ENSEMBLE, RESIDUAL, NO_PRIOR, ATTENTION, KINDS, CHOSEN = (
+    "ensemble", "residual_gnn", "no_prior", "attention_gnn", "kinds", "chosen")
 _TREES = (tree_member.FILE, tree_member.ARRAYS)
 _OTHER_PASS = "other_pass"
 _SLOWDOWNS = ("top1_slowdown", "top5_slowdown", "top10_slowdown")
@@ -56,21 +59,30 @@ def define_flags() -> None:
   flags.DEFINE_list("recipes", list(RECIPES), "Recipes of ensembles to train.")
   flags.DEFINE_integer("seeds", 1, "Number of seeds.", lower_bound=1)
   flags.DEFINE_bool("attention", False, "Also train the other model.")
+  flags.DEFINE_bool("kinds", False, "Also train the recipe with both models.")
   flags.DEFINE_integer("epochs", None, "Epochs instead of those of the recipe.", lower_bound=1)
   flags.DEFINE_list("baselines", None, "Baselines instead of all that fit the collection.")
+  flags.DEFINE_list("peers", [], f"Rankers of other libraries: {', '.join(peers.NAMES)}.")
 
 
-def configs_of(recipe: str, seeds: Sequence[int], attention: bool, epochs: int | None
+def configs_of(recipe: str, seeds: Sequence[int], others: Sequence[str], epochs: int | None
                ) -> dict[str, run_config.RunConfig]:
-  """The configuration of each run, by name."""
+  """The configuration of each run, by name.
+
+  Args:
+    recipe: its name.
+    seeds: of the runs.
+    others: some of ATTENTION and KINDS.
+    epochs: instead of those of the recipe; None: those.
+  """
   base = config_lib.from_dict(run_config.RunConfig, recipes.read(recipe), source=recipe)
-  if epochs is not None:
-    base = config_lib.override(base, {"training.epochs": epochs})
-  changes: dict[str, dict[str, Any]] = {ENSEMBLE: {}}
-  if attention:
-    changes[ATTENTION] = {"model.model": ATTENTION, "model.trees_weight": 0.0}
-  return {f"{name}-seed{seed}": config_lib.override(base, {**change, "training.seed": seed})
-          for name, change in changes.items() for seed in seeds}
+  changes: dict[str, dict[str, Any]] = {
+      ENSEMBLE: {}, ATTENTION: {"model": ATTENTION, "trees_weight": 0.0},
+      KINDS: {"kinds": ({"model": ATTENTION},)}}
+  shorter = {} if epochs is None else {"epochs": epochs}
+  return {f"{name}-seed{seed}": config_lib.override_by_flag(
+      base, {**changes[name], **shorter, "seed": seed})
+          for name in (ENSEMBLE, *others) for seed in seeds}
 
 
 def without(path: pathlib.Path, name: str, removed: Sequence[str]) -> pathlib.Path:
@@ -81,12 +93,12 @@ def without(path: pathlib.Path, name: str, removed: Sequence[str]) -> pathlib.Pa
   return copy
 
 
-def evaluate(recipe: str, folder: pathlib.Path, seeds: Sequence[int], attention: bool,
+def evaluate(recipe: str, folder: pathlib.Path, seeds: Sequence[int], others: Sequence[str],
              epochs: int | None, names: Sequence[str] | None) -> comparison.Comparison:
   """Trains the runs of a recipe and compares them on the test split."""
-  configs = configs_of(recipe, seeds, attention, epochs)
-  paths = parallel.train_all(configs, folder / recipe)
+  configs = configs_of(recipe, seeds, others, epochs)
   is_tile = next(iter(configs.values())).data.collection.startswith("tile")
+  paths = parallel.train_all(configs, folder / recipe)
   runs: dict[str, list[files.PathLike]] = {}
   for name, path in paths.items():
     kind = name.partition("-")[0]
@@ -122,7 +134,9 @@ def figures(compared: comparison.Comparison) -> dict[str, dict[str, Any]]:
 
 _ROWS = {ENSEMBLE: "ensemble (chosen)", RESIDUAL: "its networks (residual GNN)",
          NO_PRIOR: "its networks, no prior", ATTENTION: "attention GNN",
+         KINDS: "ensemble with attention GNN",
          baselines.BOOSTED_TREES: "boosted trees", baselines.LAMBDARANK: "LightGBM lambdarank",
+         peers.XGBOOST: "XGBoost pairwise", peers.CATBOOST: "CatBoost YetiRank",
          baselines.ANALYTIC_COST: "analytic cost", "size_heuristic": "size heuristic",
          "default_configuration": "default first", "random": "random",
          _OTHER_PASS: result_tables.OTHER_PASS}
@@ -183,9 +197,13 @@ def main(argv: list[str]) -> None:
   values = flags.FLAGS
   seeds = list(range(values.seeds))
   results: dict[str, Any] = {}
+  for name in values.peers:  # An unknown name or a missing library is found before the trainings.
+    peers.method(name)
+  others = [name for name in (ATTENTION, KINDS) if values[name.removesuffix("_gnn")].value]
   for recipe in values.recipes:
-    compared = evaluate(recipe, pathlib.Path(values.output), seeds, values.attention,
-                        values.epochs, values.baselines)
+    compared = evaluate(recipe, pathlib.Path(values.output), seeds, others, values.epochs,
+                        values.baselines)
+    compared = peers.add(compared, values.peers, seeds)
     print(compared.text())
     results.update(figures(compared))
     if values.results:  # After each recipe, so that an interrupted study leaves what it has.

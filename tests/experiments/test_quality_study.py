@@ -6,14 +6,17 @@ from experiments import quality_study
 
 
 def test_runs_differ_in_model_and_seed_only():
-  configs = quality_study.configs_of("layout_xla_cpu_mixed_ensemble", [0, 3], True, 2)
+  configs = quality_study.configs_of(
+      "layout_xla_cpu_mixed_ensemble", [0, 3], ["attention_gnn", "kinds"], 2)
   assert set(configs) == {"ensemble-seed0", "ensemble-seed3", "attention_gnn-seed0",
-                          "attention_gnn-seed3"}
+                          "attention_gnn-seed3", "kinds-seed0", "kinds-seed3"}
   assert {config.training.epochs for config in configs.values()} == {2}
   assert configs["ensemble-seed3"].training.seed == 3
   assert configs["ensemble-seed0"].model.trees_weight == 1.0
   assert configs["attention_gnn-seed0"].model.trees_weight == 0.0
   assert configs["attention_gnn-seed0"].model.model == "attention_gnn"
+  assert configs["kinds-seed3"].model.kinds == ({"model": "attention_gnn"},)
+  assert configs["kinds-seed3"].model.trees_weight == 1.0
 
 
 def test_a_copy_lacks_the_removed_files(tmp_path: pathlib.Path):

@@ -7,7 +7,6 @@ RELEVANCES levels; equal runtimes are equally relevant.
 Source: C. Burges, "From RankNet to LambdaRank to LambdaMART" (2010).
 """
 
-from collections.abc import Iterator, Sequence
 import dataclasses
 import importlib.metadata
 import itertools
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from tpugraphs_rank import errors
-from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import trees
 
 RELEVANCES = 31
@@ -75,43 +73,19 @@ def relevances(runtimes: np.ndarray) -> np.ndarray:
   return np.floor(slower * (RELEVANCES - 1) / most).astype(np.int32)
 
 
-class Fitted:
-  """A fitted model."""
-
-  def __init__(self, settings: Settings, booster: Any, columns: trees.Columns):
-    self.settings = settings
-    self._booster = booster
-    self._columns = columns
-
-  def score(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
-    """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
-    return [self._predict(trees.features_of([program], self._columns)) for program in programs]
-
-  def predict(self, features: np.ndarray) -> np.ndarray:
-    """(r,) float64 scores of rows (r, f) of a table with the columns that were fitted."""
-    return self._predict(features)
-
-  def stages(self, features: np.ndarray, every: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Numbers of trees, and the scores (r,) of rows of features with these first trees."""
-    total = np.zeros(len(features))
-    for start in range(0, self.settings.iterations, every):
-      count = min(every, self.settings.iterations - start)
-      total = total + self._predict(features, start_iteration=start, num_iteration=count)
-      yield start + count, total
-
-  def _predict(self, features: np.ndarray, **some: int) -> np.ndarray:
-    return self._booster.predict(features, raw_score=True, num_threads=1, **some)
+def relevances_of(table: trees.Table) -> np.ndarray:
+  """(r,) int32: the relevance of each row of a table."""
+  ends = np.cumsum(table.sizes)[:-1]
+  return np.concatenate([relevances(-target) for target in np.split(table.targets, ends)])
 
 
-def fit_table(table: trees.Table, settings: Settings, seed: int) -> Fitted:
+def fit_table(table: trees.Table, settings: Settings, seed: int) -> trees.OtherTrees:
   """Fits to a table of training rows.
 
   Raises:
     ConfigError: LightGBM is not installed, or cannot be loaded.
   """
   lightgbm = _library()
-  ends = np.cumsum(table.sizes)[:-1]
-  labels = np.concatenate([relevances(-target) for target in np.split(table.targets, ends)])
   parameters = {
       "objective": "lambdarank", "learning_rate": settings.learning_rate,
       "num_leaves": settings.num_leaves, "min_data_in_leaf": settings.min_data_in_leaf,
@@ -120,5 +94,8 @@ def fit_table(table: trees.Table, settings: Settings, seed: int) -> Fitted:
       "label_gain": list(range(RELEVANCES)), "lambdarank_truncation_level": _TRUNCATION,
       "num_threads": 1, "deterministic": True, "force_row_wise": True, "seed": seed,
       "verbosity": -1}
-  data = lightgbm.Dataset(table.features, labels, group=table.sizes, params={"verbosity": -1})
-  return Fitted(settings, lightgbm.train(parameters, data, settings.iterations), table.columns)
+  data = lightgbm.Dataset(
+      table.features, relevances_of(table), group=table.sizes, params={"verbosity": -1})
+  booster = lightgbm.train(parameters, data, settings.iterations)
+  return trees.OtherTrees(settings, table.columns, lambda features, start, count: booster.predict(
+      features, raw_score=True, num_threads=1, start_iteration=start, num_iteration=count))

@@ -208,7 +208,7 @@ def baseline_scores(task: Task, names: Sequence[str] = baselines.DEFAULT,
   scores: dict[str, list[Scores]] = {}
   for name in baselines.check_names(names):
     if name in baselines.TUNED:
-      scores[name] = _tree_scores(task, seeds, name)
+      scores[name] = fitted_scores(task, seeds, name)
     elif name != "default_configuration" or _defaults(task):
       used = seeds[:1] if name in baselines.DETERMINISTIC else seeds
       scores[name] = [baselines.trivial(name, task.programs, seed) for seed in used]
@@ -227,9 +227,21 @@ def _defaults(task: Task) -> bool:
   return lacking < len(task.programs)
 
 
-def _tree_scores(task: Task, seeds: Sequence[int], name: str) -> list[Scores]:
+def fitted_scores(task: Task, seeds: Sequence[int], how: str | tree_scores.Method
+                  ) -> list[Scores]:
+  """For each seed, for each program of a task (c',): the scores of tuned trees.
+
+  Args:
+    task: the programs.
+    seeds: of the fits; the first one chooses the hyperparameters.
+    how: a baseline of `baselines.TUNED`, or another way to fit trees.
+
+  Raises:
+    MissingDataError: the training data is missing.
+    ConfigError: the library of the trees is not installed.
+  """
   # Programs that the task has already read are not read again.
   train = task.train or splits.load_programs(task.config, "train", task.seed)
   valid = (task.programs if task.split == "valid"
            else splits.load_programs(task.config, "valid", task.seed))
-  return tree_scores.scores(train, valid, task.programs, seeds, name)
+  return tree_scores.scores(train, valid, task.programs, seeds, how)

@@ -65,7 +65,7 @@ def method(name: str) -> Method:
 
 def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
            programs: Sequence[splits.ProgramView], seeds: Sequence[int],
-           name: str = baselines.BOOSTED_TREES) -> list[list[np.ndarray]]:
+           how: str | Method = baselines.BOOSTED_TREES) -> list[list[np.ndarray]]:
   """Scores of tuned trees.
 
   Args:
@@ -73,7 +73,7 @@ def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramVi
     valid: the programs to choose hyperparameters on, with the first seed.
     programs: the programs to score.
     seeds: the seeds; each has _MEMBERS fits, whose scores are averaged.
-    name: the baseline, see `method`.
+    how: the baseline, see `method`, or another way to fit trees.
 
   Returns:
     For each seed, for each program (c',) float64, higher = predicted faster.
@@ -82,7 +82,8 @@ def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramVi
     DataError: a program to fit or to tune on has no runtimes.
     ConfigError: as for `method`.
   """
-  how = method(name)
+  how = method(how) if isinstance(how, str) else how
+  name = how.name
   settings = _tuned(how, train, valid, seeds[0])
   members = [_MEMBERS * seed + member for seed in seeds for member in range(_MEMBERS)]
   sizes = [len(program.indices) for program in programs]

@@ -278,6 +278,39 @@ class Trees:
         yield count, values
 
 
+class OtherTrees:
+  """Trees that another library fitted to a table of `make_table`.
+
+  Args:
+    settings: a dataclass with `iterations`.
+    columns: of the table.
+    predict: the scores (r,) float64 of rows (r, f) by some consecutive trees, from the index of the
+      first one and their number.
+  """
+
+  def __init__(self, settings: Any, columns: Columns,
+               predict: Callable[[np.ndarray, int, int], np.ndarray]):
+    self.settings = settings
+    self._columns = columns
+    self._predict = predict
+
+  def score(self, programs: Sequence[splits.ProgramView]) -> list[np.ndarray]:
+    """For each program (c',) float64, higher = predicted faster. Needs no runtimes."""
+    return [self.predict(features_of([program], self._columns)) for program in programs]
+
+  def predict(self, features: np.ndarray) -> np.ndarray:
+    """(r,) float64 scores of rows (r, f) of a table with the columns that were fitted."""
+    return self._predict(features, 0, self.settings.iterations)
+
+  def stages(self, features: np.ndarray, every: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Numbers of trees, and the scores (r,) of rows of features with these first trees."""
+    total = np.zeros(len(features))
+    for start in range(0, self.settings.iterations, every):
+      count = min(every, self.settings.iterations - start)
+      total = total + self._predict(features, start, count)
+      yield start + count, total
+
+
 def fit(programs: Sequence[splits.ProgramView], settings: Settings = Settings(), seed: int = 0
         ) -> Trees:
   """Fits trees to the training programs.

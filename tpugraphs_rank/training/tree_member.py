@@ -138,9 +138,10 @@ def read(directory: run_directory.RunDirectory) -> TreeMember | None:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
   weight: Any = values.get("weight")
-  if type(weight) not in (int, float) or not 0 < weight <= _MOST_WEIGHT:  # A bool is no number here.
-    raise errors.DataError(f"weight is {escaping.value(weight)}; expected a number above 0, up to "
-                           f"{_MOST_WEIGHT:g}")
+  # A bool is no number here.
+  if type(weight) not in (int, float) or not 0 < weight <= _MOST_WEIGHT:
+    raise errors.DataError(
+        f"weight is {escaping.value(weight)}; expected a number above 0, up to {_MOST_WEIGHT:g}")
   return {"weight": float(weight), **{
       name: score_deviations.check(name, values.get(name)) for name in _DEVIATIONS}}
 
