@@ -18,13 +18,15 @@ def test_constant_scores_have_a_deviation_that_can_be_divided_by():
   assert not score_deviations.is_constant(1e-3)
 
 
-@pytest.mark.parametrize("scale", [1e12, np.inf, np.nan])
+@pytest.mark.parametrize("scale", [1e12, 3e38, np.inf, np.nan])
 def test_scores_that_have_diverged_are_an_error(scale):
-  with np.errstate(invalid="ignore"), pytest.raises(
+  with pytest.raises(
       errors.TrainingError, match="expected at most 1e\\+09: the training has diverged"):
-    score_deviations.mean([np.array([0.0, scale])])
+    score_deviations.mean([np.array([0.0, scale], np.float32)])
 
 
 @pytest.mark.parametrize("value", [0, -1, 1e-7, 1e10, float("inf"), float("nan")])
 def test_what_cannot_be_a_deviation(value):
   assert not score_deviations.is_valid(value)
+  with pytest.raises(errors.DataError, match="^unit is .*; expected a number from 1e-06"):
+    score_deviations.check("unit", value)

@@ -14,6 +14,7 @@ from tests.helpers import commands
 from tests.training import small_runs
 import tpugraphs_rank as tgr
 from tpugraphs_rank import errors
+from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import kinds as kinds_lib
 from tpugraphs_rank.training import kinds_file
@@ -254,6 +255,18 @@ def test_a_kind_is_trained_by_the_command_of_its_run(trained, copy):
 
 def test_a_constant_kind_has_no_weight():
   np.testing.assert_array_equal(kinds_file.factors([2.0, 1e-6, 0.5]), [0, 4])
+
+
+def test_a_kind_whose_training_diverged_is_named(trained, monkeypatch):
+  own = networks.Networks(run_directory.RunDirectory(trained.path))
+  programs = splits.load(own.config.data, "valid", 0).programs
+  directory = str(trained.path / "kinds" / "1")
+  measured = networks.Networks.scores
+  monkeypatch.setattr(networks.Networks, "scores", lambda self, programs: [
+      values * np.float32(1e30 if str(self.directory.path) == directory else 1)
+      for values in measured(self, programs)])
+  with pytest.raises(errors.TrainingError, match=f"{directory}: .* the training has diverged"):
+    kinds_lib.fit(own, programs)
 
 
 @pytest.mark.slow

@@ -20,7 +20,8 @@ def mean(scores: Sequence[np.ndarray]) -> float:
   Raises:
     TrainingError: it is above `MOST`.
   """
-  value = float(np.mean([np.std(one) for one in scores], dtype=np.float64))
+  with np.errstate(invalid="ignore"):  # Infinite scores have no deviation, which is found below.
+    value = float(np.mean([np.std(one, dtype=np.float64) for one in scores]))
   if not value <= MOST:
     raise errors.TrainingError(
         f"the scores within a program deviate by {value:g}; expected at most {MOST:g}: the "

@@ -84,7 +84,7 @@ def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramVi
   """
   how = method(how) if isinstance(how, str) else how
   name = how.name
-  settings = _tuned(how, train, valid, seeds[0])
+  settings = tuned(how, train, valid, seeds[0])
   members = [_MEMBERS * seed + member for seed in seeds for member in range(_MEMBERS)]
   sizes = [len(program.indices) for program in programs]
   small = fit_cache.folder(name) is not None and sum(sizes) <= _MAX_CACHED_ROWS
@@ -105,9 +105,12 @@ def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramVi
           for start in range(0, len(every), _MEMBERS)]
 
 
-def _tuned(how: Method, train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
-           seed: int) -> Any:
-  """The settings that `trees.tune` chooses, from the cache if it has them."""
+def tuned(how: Method, train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
+          seed: int) -> Any:
+  """The settings that `trees.tune` chooses among those of a method, from the cache if it has them.
+
+  The arguments are those of `trees.tune`.
+  """
   data = trees.tuning_data(train, valid, seed)
 
   def read(path: pathlib.Path) -> Any:

@@ -22,9 +22,11 @@ from tpugraphs_rank import files
 from tpugraphs_rank.costs import targets
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.evaluation import score_deviations
 from tpugraphs_rank.evaluation import tree_arrays
 from tpugraphs_rank.evaluation import tree_features
+from tpugraphs_rank.evaluation import tree_scores
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import run_directory
 
@@ -80,7 +82,8 @@ def fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView]
     facts: the hardware.
     seed: of the first fit; the trees are the mean of a few.
   """
-  settings = trees.tune(train, valid, seed=seed)
+  settings = tree_scores.tuned(
+      tree_scores.method(baselines.BOOSTED_TREES), train, valid, seed)
 
   def fitted(number: int) -> tuple[trees.Table, trees.Trees]:
     table = trees.training_table(train, _FITS * seed + number)
