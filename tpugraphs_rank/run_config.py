@@ -24,6 +24,8 @@ DUPLICATES = ("keep", "mean", "minimum", "first")
 VALIDATION_CONFIGS = ("all", "published")
 # Whether graphs are read from packed files.
 PACKED = ("auto", "always", "never")
+# What the boosted trees of an ensemble learn.
+TREES_OBJECTIVES = REGRESSION, LAMBDARANK = ("regression", "lambdarank")
 # Which synthetic programs are too similar to the validation and test graphs.
 HELD_BACK = ("unseen", "structure", "content")
 
@@ -158,6 +160,10 @@ class ModelConfig:
   trees_weight: float = setting(
       0.0, "Weight of boosted trees in the scores, relative to the networks: training also fits "
       "the trees and adds their scores. 0: no trees.", minimum=0.0, maximum=10.0)
+  trees_objectives: tuple[str, ...] = setting(
+      (REGRESSION,), "What the boosted trees learn: the runtimes of a program's configurations "
+      "(regression), their order (lambdarank, with LightGBM), or some trees each; the scores of "
+      "both are then averaged.", choices=TREES_OBJECTIVES)
   layout_features: str = setting(
       "entries", "Features of a layout: its numbers (entries); whether it is constrained, and "
       "whether it differs from row-major order (order); all of these (both); only whether its "

@@ -46,6 +46,16 @@ def test_lambdarank_ranks_unseen_programs():
   np.testing.assert_allclose(stages[-1][1], np.concatenate(scores))
 
 
+def test_arrays_have_the_scores_of_the_trees():
+  train, test = _programs(range(12), num_configs=16), _programs(range(100, 104), num_configs=16)
+  table = trees.training_table(train, 0)
+  features = trees.features_of(test)
+  arrays = lambdarank.fit_arrays(table, SMALL, 0, features.shape[1])
+  expected = np.concatenate(lambdarank.fit_table(table, SMALL, 0).score(test))
+  assert np.ptp(expected) > 0
+  np.testing.assert_allclose(arrays.scores(features), expected, rtol=0, atol=1e-12)
+
+
 def test_scores_are_tuned_and_cached_under_the_name(monkeypatch, tmp_path):
   monkeypatch.setattr(lambdarank, "GRID", (SMALL,))
   monkeypatch.setenv(fit_cache.VARIABLE, str(tmp_path))

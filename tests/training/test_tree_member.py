@@ -11,11 +11,14 @@ from tests.training import small_runs
 import tpugraphs_rank as tgr
 from tpugraphs_rank import errors
 from tpugraphs_rank.data import graphs
+from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import lambdarank
 from tpugraphs_rank.evaluation import tree_features
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import run as run_lib
 from tpugraphs_rank.training import run_directory
 from tpugraphs_rank.training import trainer
+from tpugraphs_rank.training import training_data
 from tpugraphs_rank.training import tree_member
 
 WEIGHT = 0.5
@@ -28,11 +31,16 @@ def _trained(request, tmp_path_factory):
   folder = tmp_path_factory.mktemp(request.param)
   config = small_runs.settings(
       small_runs.collection(folder / "data", request.param), training_epochs=1, model_members=2,
-      model_trees_weight=WEIGHT)
+      model_trees_weight=WEIGHT, model_trees_objectives=("regression", "lambdarank"))
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(trees, "GRID", (trees.Settings(iterations=25, min_samples_leaf=2),))
+    _small_grids(patch)
     trainer.Trainer(config).train(folder / "run")
   return config, folder / "run"
+
+
+def _small_grids(patch):
+  patch.setattr(trees, "GRID", (trees.Settings(iterations=25, min_samples_leaf=2),))
+  patch.setattr(lambdarank, "GRID", (lambdarank.Settings(iterations=25, min_data_in_leaf=2),))
 
 
 def _graphs(config):
@@ -62,6 +70,30 @@ def test_the_deviations_are_equal_on_the_training_programs(trained):
   assert deviation(run.trees.scores) == pytest.approx(run.trees.network_deviation, rel=1e-4)
 
 
+def test_the_trees_of_both_objectives_have_the_same_unit(trained, monkeypatch):
+  config, _ = trained
+  _small_grids(monkeypatch)
+  train, valid = (splits.load(config.data, split, 0).programs for split in ("train", "valid"))
+  fit = lambda *objectives: tree_member.fit(
+      train, valid, [np.array([0.0, 2.0])], 1.0, objectives, train[0].facts, 0)
+  regression, order, both = fit("regression"), fit("lambdarank"), fit("regression", "lambdarank")
+  for program in valid:
+    features = tree_features.features(program.graph, program.indices, program.facts)
+    np.testing.assert_allclose(
+        both.arrays.scores(features),
+        (regression.arrays.scores(features) / regression.tree_deviation
+         + order.arrays.scores(features) / order.tree_deviation) / 2, atol=1e-9)
+
+
+@pytest.mark.parametrize("objectives", [(), ("lambdarank", "lambdarank")])
+def test_objectives_that_no_trees_have(trained, objectives):
+  config = dataclasses.replace(trained[0], model=dataclasses.replace(
+      trained[0].model, trees_objectives=objectives))
+  with pytest.raises(errors.ConfigError, match=(
+      "^model.trees_objectives is .*; expected each of some of: regression, lambdarank once")):
+    training_data.check(config)
+
+
 def test_the_calibration_includes_the_trees(trained):
   config, path = trained
   run = run_lib.load_run(path, prior="none")
@@ -89,7 +121,7 @@ def test_an_interrupted_fit_is_repeated_with_the_same_result(
   (copy / tree_member.FILE).unlink()  # It is written last.
   assert run_lib.load_run(copy).trees is None
   assert "has no trees.json, so it scores without the boosted trees" in caplog.text
-  monkeypatch.setattr(trees, "GRID", (trees.Settings(iterations=25, min_samples_leaf=2),))
+  _small_grids(monkeypatch)
   trainer.Trainer(config).train(copy)
   for graph in _graphs(config):
     np.testing.assert_allclose(run_lib.load_run(copy).score(graph),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tpugraphs_rank import errors
+from tpugraphs_rank.evaluation import tree_arrays
 from tpugraphs_rank.evaluation import trees
 
 RELEVANCES = 31
@@ -50,8 +51,8 @@ def version() -> str:
     return f"lightgbm {importlib.metadata.version('lightgbm')}"
   except importlib.metadata.PackageNotFoundError as error:
     raise errors.ConfigError(
-        "the baseline lambdarank needs LightGBM, which is not installed: pip install lightgbm, or "
-        "leave lambdarank out of --baselines") from error
+        "lambdarank needs LightGBM, which is not installed: pip install lightgbm, or leave "
+        "lambdarank out of --baselines and --trees_objectives") from error
 
 
 def _library() -> Any:
@@ -60,9 +61,9 @@ def _library() -> Any:
     import lightgbm  # Its import takes a second, and it needs a library of the system.
   except OSError as error:
     raise errors.ConfigError(
-        f"the baseline lambdarank needs LightGBM, which cannot be loaded: {error}; install the "
-        "library of OpenMP (Debian, Ubuntu: apt install libgomp1; macOS: brew install libomp), or "
-        "leave lambdarank out of --baselines") from error
+        f"lambdarank needs LightGBM, which cannot be loaded: {error}; install the library of "
+        "OpenMP (Debian, Ubuntu: apt install libgomp1; macOS: brew install libomp), or leave "
+        "lambdarank out of --baselines and --trees_objectives") from error
   return lightgbm
 
 
@@ -85,6 +86,20 @@ def fit_table(table: trees.Table, settings: Settings, seed: int) -> trees.OtherT
   Raises:
     ConfigError: LightGBM is not installed, or cannot be loaded.
   """
+  booster = _fit(table, settings, seed)
+  return trees.OtherTrees(settings, table.columns, lambda features, start, count: booster.predict(
+      features, raw_score=True, num_threads=1, start_iteration=start, num_iteration=count))
+
+
+def fit_arrays(table: trees.Table, settings: Settings, seed: int, width: int
+               ) -> tree_arrays.TreeArrays:
+  """The trees of `fit_table` as arrays, from the number of columns of `tree_features.features`."""
+  return tree_arrays.from_booster(
+      _fit(table, settings, seed), table.columns.kept, width, table.columns.edges)
+
+
+def _fit(table: trees.Table, settings: Settings, seed: int) -> Any:
+  """LightGBM's booster."""
   lightgbm = _library()
   parameters = {
       "objective": "lambdarank", "learning_rate": settings.learning_rate,
@@ -96,6 +111,4 @@ def fit_table(table: trees.Table, settings: Settings, seed: int) -> trees.OtherT
       "verbosity": -1}
   data = lightgbm.Dataset(
       table.features, relevances_of(table), group=table.sizes, params={"verbosity": -1})
-  booster = lightgbm.train(parameters, data, settings.iterations)
-  return trees.OtherTrees(settings, table.columns, lambda features, start, count: booster.predict(
-      features, raw_score=True, num_threads=1, start_iteration=start, num_iteration=count))
+  return lightgbm.train(parameters, data, settings.iterations)

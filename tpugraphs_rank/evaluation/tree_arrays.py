@@ -14,6 +14,7 @@ from tpugraphs_rank.data import npz
 _BLOCK = 1_000_000
 _MOST_COLUMNS = 100_000
 _LARGEST_SCORE = 1e15  # Logarithms of runtimes and places are far smaller.
+_SIDES = ("left", "right")
 
 
 class TreeArrays(NamedTuple):
@@ -85,30 +86,59 @@ def from_regressor(regressor: Any, columns: np.ndarray, width: int,
     leaf = nodes["is_leaf"].astype(bool)
     column = np.where(leaf, 0, nodes["feature_idx"]).astype(np.int64)
     threshold = np.where(leaf, 0.0, nodes["num_threshold"])
-    if edges is not None:
-      # A bin number is at most the threshold where the value is at most the upper edge of the last
-      # such bin.
-      threshold = np.array([
-          0.0 if is_leaf else edges[where][min(int(limit), len(edges[where]) - 1)]
-          for is_leaf, where, limit in zip(leaf, column, threshold)])
     places = np.arange(len(nodes))
     children = np.stack([np.where(leaf, places, nodes[side].astype(np.int64))
-                         for side in ("left", "right")], axis=1)
+                         for side in _SIDES], axis=1)
     parts.append(TreeArrays(
-        np.asarray(columns, np.int64), width, np.zeros(1, np.int64), column, threshold, children,
-        np.where(leaf, nodes["value"], 0.0), 0.0))
-  starts = np.cumsum([0, *(len(part.column) for part in parts)])[:-1]
-  return parts[0]._replace(
-      roots=starts, baseline=float(np.squeeze(regressor._baseline_prediction)),
-      children=np.concatenate([part.children + start for part, start in zip(parts, starts)]),
-      **{name: np.concatenate([getattr(part, name) for part in parts])
-         for name in ("column", "threshold", "value")})
+        np.asarray(columns, np.int64), width, np.zeros(1, np.int64), column,
+        _of_values(column, threshold, leaf, edges), children, np.where(leaf, nodes["value"], 0.0),
+        0.0))
+  return _sum(parts)._replace(baseline=float(np.squeeze(regressor._baseline_prediction)))
 
 
-def joined(fits: Sequence[TreeArrays]) -> TreeArrays:
-  """The mean of several fits, which may use different columns of the same features."""
-  together = _sum(fits)
-  return together._replace(value=together.value / len(fits), baseline=together.baseline / len(fits))
+def from_booster(booster: Any, columns: np.ndarray, width: int,
+                 edges: Sequence[np.ndarray] | None = None) -> TreeArrays:
+  """The arrays of a fit of LightGBM on numbers; the arguments are those of `from_regressor`."""
+  parts: list[TreeArrays] = []
+  for tree in booster.dump_model()["tree_info"]:
+    nodes, children = [tree["tree_structure"]], []
+    for place, node in enumerate(nodes):  # Grows while it is read.
+      is_leaf = "leaf_value" in node
+      children.append((place, place) if is_leaf else (len(nodes), len(nodes) + 1))
+      nodes += [] if is_leaf else [node[f"{side}_child"] for side in _SIDES]
+    leaf = np.array(["leaf_value" in node for node in nodes])
+    column = np.array([node.get("split_feature", 0) for node in nodes], np.int64)
+    threshold = np.array([node.get("threshold", 0.0) for node in nodes])
+    parts.append(TreeArrays(
+        np.asarray(columns, np.int64), width, np.zeros(1, np.int64), column,
+        _of_values(column, threshold, leaf, edges), np.array(children),
+        np.array([node.get("leaf_value", 0.0) for node in nodes]), 0.0))
+  return _sum(parts)
+
+
+def _of_values(column: np.ndarray, threshold: np.ndarray, leaf: np.ndarray,
+               edges: Sequence[np.ndarray] | None) -> np.ndarray:
+  """(n,) float64 thresholds of values instead of bins, where `edges` says what the bins are."""
+  if edges is None:
+    return np.where(leaf, 0.0, threshold)
+  # A bin number is at most the threshold where the value is at most the upper edge of the last such
+  # bin.
+  return np.array([
+      0.0 if is_leaf else edges[where][min(int(limit), len(edges[where]) - 1)]
+      for is_leaf, where, limit in zip(leaf, column, threshold)])
+
+
+def joined(fits: Sequence[TreeArrays], deviations: Sequence[float] | None = None) -> TreeArrays:
+  """The mean of several fits, which may use different columns of the same features.
+
+  Args:
+    fits: the fits.
+    deviations: the scores of each fit are divided by its own one; None: they are not.
+  """
+  units = [1.0] * len(fits) if deviations is None else deviations
+  return _sum([fit._replace(value=fit.value / (unit * len(fits)),
+                            baseline=fit.baseline / (unit * len(fits)))
+               for fit, unit in zip(fits, units)])
 
 
 def _sum(fits: Sequence[TreeArrays]) -> TreeArrays:

@@ -20,6 +20,7 @@ from tpugraphs_rank.data import splits
 from tpugraphs_rank.evaluation import baselines
 from tpugraphs_rank.evaluation import fit_cache
 from tpugraphs_rank.evaluation import lambdarank
+from tpugraphs_rank.evaluation import tree_arrays
 from tpugraphs_rank.evaluation import trees
 
 _logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Method(NamedTuple):
     settings: their class.
     fit: fits to a table of `trees`, settings and a seed; see `trees.Trees` for the result.
     version: the library and its version.
+    fit_arrays: the same as arrays, from the width of the features too; None: not for runs.
   """
 
   name: str
@@ -48,6 +50,7 @@ class Method(NamedTuple):
   settings: Callable[..., Any]
   fit: Callable[[trees.Table, Any, int], Any]
   version: str
+  fit_arrays: Callable[[trees.Table, Any, int, int], tree_arrays.TreeArrays] | None = None
 
 
 def method(name: str) -> Method:
@@ -57,10 +60,18 @@ def method(name: str) -> Method:
     ConfigError: the library of the method is not installed.
   """
   if name == baselines.BOOSTED_TREES:
-    return Method(name, trees.GRID, trees.Settings, trees.fit_table, sklearn.__version__)
+    return Method(name, trees.GRID, trees.Settings, trees.fit_table, sklearn.__version__,
+                  _regressor_arrays)
   assert name == baselines.LAMBDARANK
   return Method(name, lambdarank.GRID, lambdarank.Settings, lambdarank.fit_table,
-                lambdarank.version())
+                lambdarank.version(), lambdarank.fit_arrays)
+
+
+def _regressor_arrays(table: trees.Table, settings: trees.Settings, seed: int, width: int
+                      ) -> tree_arrays.TreeArrays:
+  """The trees of `trees.fit_table` as arrays."""
+  return tree_arrays.from_regressor(trees.fit_table(table, settings, seed).regressor,
+                                    table.columns.kept, width, table.columns.edges)
 
 
 def scores(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],

@@ -67,7 +67,8 @@ def _fit_members(directory: run_directory.RunDirectory, config: run_config.RunCo
       _logger.info("all kinds together: %s %s", name, metrics[name])
   if new_trees:
     _logger.info("fitting the boosted trees of the ensemble")
-  trees = (tree_member.fit(train, valid, own.scores(sample), weight, collection.facts, seed)
+  trees = (tree_member.fit(train, valid, own.scores(sample), weight, config.model.trees_objectives,
+                           collection.facts, seed)
            if new_trees else tree_member.read(directory))
   if trees is not None:
     scores = [trees.add(values, trees.scores(program.graph, program.choice))

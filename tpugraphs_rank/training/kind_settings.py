@@ -17,8 +17,8 @@ from tpugraphs_rank import run_config
 _SECTIONS = ("batch", "model", "loss", "optimizer", "training")
 # Members are averaged over the same programs, and a run has one prior, one set of trees and one
 # seed, which also divides configurations between training and validation.
-_OF_THE_RUN = ("model.kinds", "model.trees_weight", "model.prior", "training.seed",
-               "training.validation_configs")
+_OF_THE_RUN = ("model.kinds", "model.trees_weight", "model.trees_objectives", "model.prior",
+               "training.seed", "training.validation_configs")
 _OF_EACH = "training.initial_checkpoint"  # Weights of another architecture do not fit.
 
 

@@ -11,6 +11,7 @@ from tpugraphs_rank.data import normalize
 from tpugraphs_rank.data import published
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import lambdarank
 from tpugraphs_rank.training import kind_settings
 from tpugraphs_rank.training import run_directory
 
@@ -108,6 +109,8 @@ def check(config: run_config.RunConfig) -> None:
     raise errors.ConfigError("loss.losses is empty; expected at least one loss")
   if not config.model.pooling:
     raise errors.ConfigError("model.pooling is empty; expected at least one pooling")
+  if config.model.trees_weight:
+    _check_trees(config.model.trees_objectives)
   mixing.check(config)
   for number, kind in enumerate(kind_settings.of(config), start=1):
     try:
@@ -118,3 +121,13 @@ def check(config: run_config.RunConfig) -> None:
     raise errors.ConfigError(
         "data.train_fraction + data.valid_fraction leave no configurations to test; expected a sum "
         "below 1")
+
+
+def _check_trees(objectives: Sequence[str]) -> None:
+  """Raises ConfigError unless the trees can learn these objectives: before the networks train."""
+  if not objectives or len(set(objectives)) < len(objectives):
+    raise errors.ConfigError(
+        f"model.trees_objectives is {','.join(objectives) or 'empty'}; expected each of some of: "
+        f"{', '.join(run_config.TREES_OBJECTIVES)} once")
+  if run_config.LAMBDARANK in objectives:
+    lambdarank.version()

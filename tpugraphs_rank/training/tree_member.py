@@ -5,7 +5,8 @@
 where `networks` is the mean score of the run's networks of all kinds, and the deviations are the
 mean standard deviations over the configurations of the training programs; that of the networks is
 of the run's own kind, whose unit the mean has. The unit stays that of the networks.
-Features and target of the trees are those of the baseline `boosted_trees` (`evaluation.trees`).
+Features and target of the trees are those of the baseline `boosted_trees` (`evaluation.trees`), of
+`lambdarank`, or of both.
 Features that are differences from the mean over the listed configurations make the trees' scores
 depend on the list.
 """
@@ -19,6 +20,7 @@ import numpy as np
 from tpugraphs_rank import errors
 from tpugraphs_rank import escaping
 from tpugraphs_rank import files
+from tpugraphs_rank import run_config
 from tpugraphs_rank.costs import targets
 from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import splits
@@ -31,6 +33,9 @@ from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import run_directory
 
 ARRAYS, FILE = "trees.npz", "trees.json"
+# The objectives of `run_config.TREES_OBJECTIVES` and the baselines that have them.
+OBJECTIVES = {run_config.REGRESSION: baselines.BOOSTED_TREES,
+              run_config.LAMBDARANK: baselines.LAMBDARANK}
 _FITS = 3
 # Training configurations on which the deviations are measured.
 _MOST_ROWS = 20_000
@@ -70,8 +75,8 @@ class TreeMember:
 
 
 def fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView],
-        networks: Sequence[np.ndarray], weight: float, facts: targets.TargetFacts, seed: int
-        ) -> TreeMember:
+        networks: Sequence[np.ndarray], weight: float, objectives: Sequence[str],
+        facts: targets.TargetFacts, seed: int) -> TreeMember:
   """Fits trees with the hyperparameters that are best on the validation programs.
 
   Args:
@@ -79,26 +84,38 @@ def fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView]
     valid: the validation programs.
     networks: the scores of the run's own kind of networks for `sample(train, seed)`.
     weight: of the trees, relative to the networks.
+    objectives: some of `OBJECTIVES`. The scores of several are averaged, each in the unit of its
+      deviation.
     facts: the hardware.
-    seed: of the first fit; the trees are the mean of a few.
+    seed: of the first fit; the trees of an objective are the mean of a few.
+
+  Raises:
+    ConfigError: the library of an objective is not installed.
   """
-  settings = tree_scores.tuned(
-      tree_scores.method(baselines.BOOSTED_TREES), train, valid, seed)
+  measured = sample(train, seed)
+  deviation = lambda arrays: score_deviations.mean([
+      arrays.scores(tree_features.features(program.graph, program.indices, facts))
+      for program in measured])
+  fits = [_fit(train, valid, OBJECTIVES[name], facts, seed) for name in objectives]
+  arrays = fits[0] if len(fits) == 1 else tree_arrays.joined(fits, [deviation(fit) for fit in fits])
+  return TreeMember(arrays, weight, score_deviations.mean(networks), deviation(arrays), facts)
 
-  def fitted(number: int) -> tuple[trees.Table, trees.Trees]:
-    table = trees.training_table(train, _FITS * seed + number)
-    return table, trees.fit_table(table, settings, _FITS * seed + number)
 
-  every = trees.run_all(fitted, range(_FITS), "boosted trees: fits", "fit")
+def _fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView], objective: str,
+         facts: targets.TargetFacts, seed: int) -> tree_arrays.TreeArrays:
+  """The mean of a few fits with one objective, by the name of its baseline."""
+  how = tree_scores.method(objective)
+  fit_arrays = how.fit_arrays
+  assert fit_arrays is not None
+  settings = tree_scores.tuned(how, train, valid, seed)
   first = train[0]
   width = tree_features.features(first.graph, first.indices[:1], facts).shape[1]
-  arrays = tree_arrays.joined([
-      tree_arrays.from_regressor(one.regressor, table.columns.kept, width, table.columns.edges)
-      for table, one in every])
-  member = TreeMember(arrays, weight, score_deviations.mean(networks), 1.0, facts)
-  own = [arrays.scores(tree_features.features(program.graph, program.indices, facts))
-         for program in sample(train, seed)]
-  return dataclasses.replace(member, tree_deviation=score_deviations.mean(own))
+
+  def fitted(number: int) -> tree_arrays.TreeArrays:
+    table = trees.training_table(train, _FITS * seed + number)
+    return fit_arrays(table, settings, _FITS * seed + number, width)
+
+  return tree_arrays.joined(trees.run_all(fitted, range(_FITS), f"{objective}: fits", "fit"))
 
 
 def sample(train: Sequence[splits.ProgramView], seed: int) -> list[splits.ProgramView]:
