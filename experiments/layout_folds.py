@@ -1,19 +1,24 @@
 """Which features of layouts help? Rankers by folds of families over training and validation data.
 
   python -m experiments.layout_folds --output runs/layout_folds --results results/layout_folds.json
+  python -m experiments.layout_folds --collection layout:xla_cpu:mixed --output runs/folds_all \
+    --rankers default_first,trees_costs,lambdarank,gnn_both,attention_gnn
 
 The test split is never read. Each fold holds out a fifth of the families, and every ranker is
 trained on the others:
 
   trees              boosted trees with fixed settings, without the simulated effects of layouts
   trees_costs        the same with them
+  lambdarank         LightGBM's lambdarank with fixed settings, with these effects
   gnn_none, gnn_totals, gnn_requests, gnn_both
                      one network of the recipe for each value of `layout_costs`
+  attention_gnn      `gnn_both` with the other model
   recipe             the recipe as it is
   default_first      the configuration without requests first, fewer requested tensors before more
 
-The study keeps finished cases: run it again to continue. Slowdowns are expectations over the orders
-of tied scores. Differences are paired by program; the interval of a mean is its standard error.
+Means of some of them (`MEANS`) are added where all are there. The study keeps finished cases: run
+it again to continue. Slowdowns are expectations over the orders of tied scores. Differences are
+paired by program; the interval of a mean is its standard error.
 """
 
 from collections.abc import Sequence
@@ -34,6 +39,7 @@ from tpugraphs_rank.data import graphs
 from tpugraphs_rank.data import npz
 from tpugraphs_rank.data import registry
 from tpugraphs_rank.data import splits
+from tpugraphs_rank.evaluation import lambdarank
 from tpugraphs_rank.evaluation import tree_features
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import run_directory
@@ -43,12 +49,21 @@ RECIPE = "layout_xla_cpu_mixed"
 COLLECTION = "layout:xla_cpu:mixed:v1"
 COSTS = ("none", "totals", "requests", "both")
 NETWORKS: dict[str, dict[str, Any]] = {
-    f"gnn_{costs}": {"layout_costs": costs, "members": 1} for costs in COSTS}
-RANKERS = ("default_first", "trees", "trees_costs", *NETWORKS, "recipe")
+    **{f"gnn_{costs}": {"layout_costs": costs, "members": 1} for costs in COSTS},
+    "attention_gnn": {"model": "attention_gnn", "members": 1}}
+RANKERS = ("default_first", "trees", "trees_costs", "lambdarank", *NETWORKS, "recipe")
+# Weights of scores that are standardised per program.
+MEANS: dict[str, dict[str, float]] = {
+    "gnn and trees": {"gnn_both": 1.0, "trees_costs": 1.0},
+    "gnn and lambdarank": {"gnn_both": 1.0, "lambdarank": 1.0},
+    "gnn and both trees": {"gnn_both": 1.0, "trees_costs": 0.5, "lambdarank": 0.5},
+    "gnn and attention": {"gnn_both": 1.0, "attention_gnn": 1.0},
+    "both trees": {"trees_costs": 1.0, "lambdarank": 1.0}}
 TOPS = (1, 5, 10)
 # The rankers that others are compared with.
 BASES = {"trees_costs": "trees", "gnn_totals": "gnn_none", "gnn_requests": "gnn_none",
-         "gnn_both": "gnn_none", "recipe": "gnn_none"}
+         "gnn_both": "gnn_none", "recipe": "gnn_none", "attention_gnn": "gnn_both",
+         "lambdarank": "gnn_both", **dict.fromkeys(MEANS, "gnn_both")}
 
 Scores = dict[str, list[float]]  # By program.
 
@@ -56,6 +71,7 @@ Scores = dict[str, list[float]]  # By program.
 def define_flags() -> None:
   """Defines the flags."""
   flags.DEFINE_string("output", "runs/layout_folds", "Folder of the folds and of finished cases.")
+  flags.DEFINE_string("collection", COLLECTION, "The collection of layouts.")
   flags.DEFINE_string("results", None, "Writes the figures to this JSON file.")
   flags.DEFINE_list("rankers", list(RANKERS), f"Rankers to compare, among {', '.join(RANKERS)}.")
   flags.DEFINE_list("folds", [str(fold) for fold in range(FOLDS)], "Folds to compute.")
@@ -69,13 +85,13 @@ def folds_of(families: Sequence[str]) -> list[int]:
   return [position[family] for family in families]
 
 
-def write_fold(folder: pathlib.Path, fold: int) -> pathlib.Path:
+def write_fold(folder: pathlib.Path, fold: int, name: str = COLLECTION) -> pathlib.Path:
   """Writes the collection of one fold; returns its descriptor's path.
 
   Raises:
     TpuGraphsRankError: a file cannot be read or written.
   """
-  collection = registry.get_collection(COLLECTION)
+  collection = registry.get_collection(name)
   paths = sorted(path for split in ("train", "valid")
                  for path in collections.load_collection(collection, split).paths)
   places = folds_of([collection.family(path.stem) for path in paths])
@@ -111,6 +127,9 @@ def score(ranker: str, descriptor: pathlib.Path, folder: pathlib.Path) -> Scores
   valid = splits.load(data, "valid", 0).programs
   if ranker == "default_first":
     scores = [-(_layouts(program) >= 0).any(axis=2).sum(axis=1) for program in valid]
+  elif ranker == "lambdarank":
+    table = trees.training_table(splits.load(data, "train", 0).programs, 0)
+    scores = lambdarank.fit_table(table, lambdarank.Settings(), 0).score(valid)
   elif ranker.startswith("trees"):
     scores = _fit_trees(data, ranker == "trees_costs").score(valid)
   else:
@@ -135,33 +154,54 @@ def _fit_trees(data: run_config.DataConfig, costs: bool) -> trees.Trees:
   return trees.fit_table(table, trees.Settings(), 0)
 
 
-def summary(cases: dict[str, Scores]) -> dict[str, Any]:
+def with_means(cases: dict[str, Scores]) -> dict[str, Scores]:
+  """The scores of rankers and of those `MEANS` of them whose rankers are all there."""
+  result = dict(cases)
+  for name, weights in MEANS.items():
+    if weights.keys() <= cases.keys():
+      programs = set.intersection(*(set(cases[ranker]) for ranker in weights))
+      result[name] = {
+          program: np.sum([weight * _standardised(np.array(cases[ranker][program]))
+                           for ranker, weight in weights.items()], axis=0).tolist()
+          for program in sorted(programs)}
+  return result
+
+
+def _standardised(scores: np.ndarray) -> np.ndarray:
+  """Scores with mean 0 and deviation 1; constant ones become 0."""
+  centred = scores - scores.mean()
+  deviation = centred.std()
+  return centred / deviation if deviation > 0 else centred
+
+
+def summary(cases: dict[str, Scores], name: str = COLLECTION) -> dict[str, Any]:
   """The figures of each ranker over the programs that all finished folds hold out.
 
   Args:
     cases: for each ranker the scores of each program.
+    name: of the collection.
 
   Returns:
     For each ranker "tau", "top1_slowdown", ... as {"mean", "sd", "n"} over programs, and for those
     in `BASES` "tau_over_<base>" on the programs of both.
   """
-  measured = {ranker: _measures(scores) for ranker, scores in cases.items()}
+  measured = {ranker: _measures(scores, name) for ranker, scores in cases.items()}
   results: dict[str, Any] = {}
   for ranker, values in measured.items():
     results[ranker] = {
-        name: _mean([row[name] for row in values.values()])
-        for name in ("tau", *(f"top{k}_slowdown" for k in TOPS))}
+        measure: _mean([row[measure] for row in values.values()])
+        for measure in ("tau", *(f"top{k}_slowdown" for k in TOPS))}
     base = measured.get(BASES.get(ranker, ""), {})
     shared = sorted(values.keys() & base.keys())
     if shared:
       results[ranker][f"tau_over_{BASES[ranker]}"] = _mean(
-          [values[name]["tau"] - base[name]["tau"] for name in shared])
+          [values[program]["tau"] - base[program]["tau"] for program in shared])
   return results
 
 
-def _measures(scores: Scores) -> dict[str, dict[str, float]]:
+def _measures(scores: Scores, collection_name: str) -> dict[str, dict[str, float]]:
   """For each program its measures."""
-  collection = registry.get_collection(COLLECTION)
+  collection = registry.get_collection(collection_name)
   measured = {}
   for name, values in scores.items():
     path = next(path for split in ("train", "valid")
@@ -202,17 +242,19 @@ def main(argv: Sequence[str]) -> int:
           f"unknown ranker {ranker!r}; expected one of: {', '.join(RANKERS)}")
   output = files.expanded(values.output)
   for fold in map(int, values.folds):
-    descriptor = write_fold(output / f"fold{fold}", fold)
+    descriptor = write_fold(output / f"fold{fold}", fold, values.collection)
     for ranker in values.rankers:
       case = output / "cases" / f"{ranker}.{fold}.json"
       if not case.exists():
         files.write_json(case, score(ranker, descriptor, output / "runs" / f"{ranker}.{fold}"))
   cases = {ranker: {name: scores for path in sorted((output / "cases").glob(f"{ranker}.*.json"))
                     for name, scores in files.read_json(path).items()} for ranker in values.rankers}
-  results = summary({ranker: scores for ranker, scores in cases.items() if scores})
+  results = summary(with_means({ranker: scores for ranker, scores in cases.items() if scores}),
+                    values.collection)
   if values.results is not None:
     files.write_json(values.results, {
-        **run_directory.environment(), "seeds": [0], "collection": COLLECTION, "folds": FOLDS,
+        **run_directory.environment(), "seeds": [0], "collection": values.collection,
+        "folds": FOLDS,
         "rankers": results})
   print(table(results))
   return 0

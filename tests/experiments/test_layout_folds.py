@@ -37,3 +37,15 @@ def test_figures_are_paired_by_program():
       np.max(runtimes) / np.min(runtimes) - 1, abs=1e-4)
   assert results["trees_costs"]["tau_over_trees"]["mean"] == pytest.approx(2, abs=0.02)
   assert "| trees_costs | 1 |" in layout_folds.table(results)
+
+
+def test_means_of_rankers_are_of_standardised_scores():
+  cases = {"gnn_both": {"a": [0.0, 2.0], "b": [5.0, 5.0]}, "trees_costs": {"a": [30.0, 10.0]},
+           "lambdarank": {"a": [0.0, 1.0]}}
+  means = layout_folds.with_means(cases)
+  assert set(means) - set(cases) == {
+      "gnn and trees", "gnn and lambdarank", "gnn and both trees", "both trees"}
+  assert means["gnn and both trees"] == {"a": [-1.0, 1.0]}
+  assert means["gnn and lambdarank"] == {"a": [-2.0, 2.0]}
+  assert layout_folds.with_means({"gnn_both": {"b": [5.0, 5.0]}, "attention_gnn": {"b": [1.0, 3.0]}}
+                                 )["gnn and attention"] == {"b": [-1.0, 1.0]}
