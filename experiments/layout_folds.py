@@ -254,8 +254,7 @@ def main(argv: Sequence[str]) -> int:
   if values.results is not None:
     files.write_json(values.results, {
         **run_directory.environment(), "seeds": [0], "collection": values.collection,
-        "folds": FOLDS,
-        "rankers": results})
+        "folds": FOLDS, "rankers": results})
   print(table(results))
   return 0
 

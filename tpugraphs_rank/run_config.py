@@ -162,8 +162,8 @@ class ModelConfig:
       "the trees and adds their scores. 0: no trees.", minimum=0.0, maximum=10.0)
   trees_objectives: tuple[str, ...] = setting(
       (REGRESSION,), "What the boosted trees learn: the runtimes of a program's configurations "
-      "(regression), their order (lambdarank, with LightGBM), or some trees each; the scores of "
-      "both are then averaged.", choices=TREES_OBJECTIVES)
+      "(regression), their order (lambdarank, with LightGBM), or both, each with trees of its "
+      "own, whose scores are averaged.", choices=TREES_OBJECTIVES)
   layout_features: str = setting(
       "entries", "Features of a layout: its numbers (entries); whether it is constrained, and "
       "whether it differs from row-major order (order); all of these (both); only whether its "

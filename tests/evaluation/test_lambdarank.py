@@ -88,3 +88,5 @@ def test_without_lightgbm(monkeypatch):
   table = trees.training_table(_programs(range(3)), 0)
   with pytest.raises(errors.ConfigError, match="libgomp.*apt install libgomp1"):
     lambdarank.fit_table(table, SMALL, 0)
+  with pytest.raises(errors.ConfigError, match="libgomp.*apt install libgomp1"):
+    lambdarank.check()

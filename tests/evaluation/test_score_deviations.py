@@ -25,6 +25,11 @@ def test_scores_that_have_diverged_are_an_error(scale):
     score_deviations.mean([np.array([0.0, scale], np.float32)])
 
 
+def test_scores_whose_squares_overflow_are_an_error():
+  with pytest.raises(errors.TrainingError, match="deviate by inf"):
+    score_deviations.mean([np.array([0.0, 1e200])])
+
+
 @pytest.mark.parametrize("value", [0, -1, 1e-7, 1e10, float("inf"), float("nan")])
 def test_what_cannot_be_a_deviation(value):
   assert not score_deviations.is_valid(value)

@@ -90,7 +90,7 @@ def test_objectives_that_no_trees_have(trained, objectives):
   config = dataclasses.replace(trained[0], model=dataclasses.replace(
       trained[0].model, trees_objectives=objectives))
   with pytest.raises(errors.ConfigError, match=(
-      "^model.trees_objectives is .*; expected each of some of: regression, lambdarank once")):
+      "^model.trees_objectives is .*; expected one or more of: regression, lambdarank, each once")):
     training_data.check(config)
 
 

@@ -55,6 +55,15 @@ def version() -> str:
         "lambdarank out of --baselines and --trees_objectives") from error
 
 
+def check() -> None:
+  """Loads LightGBM.
+
+  Raises:
+    ConfigError: it is not installed, or cannot be loaded.
+  """
+  _library()
+
+
 def _library() -> Any:
   version()
   try:

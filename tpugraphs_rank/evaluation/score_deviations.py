@@ -20,7 +20,8 @@ def mean(scores: Sequence[np.ndarray]) -> float:
   Raises:
     TrainingError: it is above `MOST`.
   """
-  with np.errstate(invalid="ignore"):  # Infinite scores have no deviation, which is found below.
+  # What is infinite or not a number is found below.
+  with np.errstate(invalid="ignore", over="ignore"):
     value = float(np.mean([np.std(one, dtype=np.float64) for one in scores]))
   if not value <= MOST:
     raise errors.TrainingError(

@@ -120,7 +120,9 @@ def tuned(how: Method, train: Sequence[splits.ProgramView], valid: Sequence[spli
           seed: int) -> Any:
   """The settings that `trees.tune` chooses among those of a method, from the cache if it has them.
 
-  The arguments are those of `trees.tune`.
+  Args:
+    how: the method.
+    train, valid, seed: see `trees.tune`.
   """
   data = trees.tuning_data(train, valid, seed)
 

@@ -127,7 +127,7 @@ def _check_trees(objectives: Sequence[str]) -> None:
   """Raises ConfigError unless the trees can learn these objectives: before the networks train."""
   if not objectives or len(set(objectives)) < len(objectives):
     raise errors.ConfigError(
-        f"model.trees_objectives is {','.join(objectives) or 'empty'}; expected each of some of: "
-        f"{', '.join(run_config.TREES_OBJECTIVES)} once")
+        f"model.trees_objectives is {','.join(objectives) or 'empty'}; expected one or more of: "
+        f"{', '.join(run_config.TREES_OBJECTIVES)}, each once")
   if run_config.LAMBDARANK in objectives:
-    lambdarank.version()
+    lambdarank.check()
