@@ -30,6 +30,7 @@ import numpy as np
 
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
+from tpugraphs_rank import folder_settings
 from tpugraphs_rank import metrics
 from tpugraphs_rank import run_config
 from tpugraphs_rank import tables
@@ -241,20 +242,26 @@ def main(argv: Sequence[str]) -> int:
       raise errors.UnknownNameError(
           f"unknown ranker {ranker!r}; expected one of: {', '.join(RANKERS)}")
   output = files.expanded(values.output)
-  for fold in map(int, values.folds):
+  folds = sorted(map(int, values.folds))
+  # Folds of another collection, or of another version of it, hold out other families.
+  folder_settings.check(output, {"collection": values.collection, "programs": sorted(
+      path.stem for split in ("train", "valid")
+      for path in collections.load_collection(values.collection, split).paths)})
+  for fold in folds:
     descriptor = write_fold(output / f"fold{fold}", fold, values.collection)
     for ranker in values.rankers:
       case = output / "cases" / f"{ranker}.{fold}.json"
       if not case.exists():
         files.write_json(case, score(ranker, descriptor, output / "runs" / f"{ranker}.{fold}"))
-  cases = {ranker: {name: scores for path in sorted((output / "cases").glob(f"{ranker}.*.json"))
-                    for name, scores in files.read_json(path).items()} for ranker in values.rankers}
-  results = summary(with_means({ranker: scores for ranker, scores in cases.items() if scores}),
-                    values.collection)
+  cases = {ranker: {name: scores for fold in folds
+                    for name, scores in files.read_json(
+                        output / "cases" / f"{ranker}.{fold}.json").items()}
+           for ranker in values.rankers}
+  results = summary(with_means(cases), values.collection)
   if values.results is not None:
     files.write_json(values.results, {
         **run_directory.environment(), "seeds": [0], "collection": values.collection,
-        "folds": FOLDS, "rankers": results})
+        "folds": folds, "rankers": results})
   print(table(results))
   return 0
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import layout_folds
+from tests.experiments import scripts
 from tpugraphs_rank import files
 from tpugraphs_rank.data import collections
 from tpugraphs_rank.data import npz
@@ -49,3 +50,18 @@ def test_means_of_rankers_are_of_standardised_scores():
   assert means["gnn and lambdarank"] == {"a": [-2.0, 2.0]}
   assert layout_folds.with_means({"gnn_both": {"b": [5.0, 5.0]}, "attention_gnn": {"b": [1.0, 3.0]}}
                                  )["gnn and attention"] == {"b": [-1.0, 1.0]}
+
+
+def test_a_folder_belongs_to_one_collection_and_its_rows_to_the_requested_folds(tmp_path):
+  arguments = ("--output", tmp_path / "out", "--rankers", "default_first")
+  done = scripts.run("layout_folds", *arguments, "--folds", "0,3",
+                     "--results", tmp_path / "results.json")
+  assert done.returncode == 0, done.stderr
+  results = files.read_json(tmp_path / "results.json")
+  assert results["folds"] == [0, 3]
+  programs = results["rankers"]["default_first"]["tau"]["n"]
+  one = scripts.run("layout_folds", *arguments, "--folds", "3")
+  assert f"| default_first | {programs} |" in done.stdout
+  assert f"| default_first | {programs} |" not in one.stdout and "| default_first |" in one.stdout
+  other = scripts.run("layout_folds", *arguments, "--collection", "layout:xla_cpu:mixed")
+  assert other.returncode == 1 and "was written with other settings" in other.stderr

@@ -85,6 +85,18 @@ def test_the_trees_of_both_objectives_have_the_same_unit(trained, monkeypatch):
          + order.arrays.scores(features) / order.tree_deviation) / 2, atol=1e-9)
 
 
+def test_trees_that_score_all_alike_are_left_out(trained, monkeypatch, caplog):
+  config, path = trained
+  programs = splits.load(config.data, "valid", 0).programs
+  good = tree_member.read(run_directory.RunDirectory(path)).arrays
+  constant = good._replace(value=np.zeros_like(good.value), baseline=-0.37)
+  monkeypatch.setattr(tree_member, "_fit", lambda train, valid, objective, *_: (
+      constant if objective == "lambdarank" else good))
+  member = tree_member.fit(programs, programs, [np.array([0.0, 2.0])], 1.0,
+                           ("lambdarank", "regression"), programs[0].facts, 0)
+  assert member.arrays is good and "trees of lambdarank score all" in caplog.text
+
+
 @pytest.mark.parametrize("objectives", [(), ("lambdarank", "lambdarank")])
 def test_objectives_that_no_trees_have(trained, objectives):
   config = dataclasses.replace(trained[0], model=dataclasses.replace(

@@ -13,6 +13,7 @@ depend on the list.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import logging
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ from tpugraphs_rank.evaluation import tree_features
 from tpugraphs_rank.evaluation import tree_scores
 from tpugraphs_rank.evaluation import trees
 from tpugraphs_rank.training import run_directory
+
+_logger = logging.getLogger(__name__)
 
 ARRAYS, FILE = "trees.npz", "trees.json"
 # The objectives of `run_config.TREES_OBJECTIVES` and the baselines that have them.
@@ -91,13 +94,23 @@ def fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView]
 
   Raises:
     ConfigError: the library of an objective is not installed.
+    TrainingError: the scores of the networks deviate too much, or are not finite.
   """
   measured = sample(train, seed)
   deviation = lambda arrays: score_deviations.mean([
       arrays.scores(tree_features.features(program.graph, program.indices, facts))
       for program in measured])
-  fits = [_fit(train, valid, OBJECTIVES[name], facts, seed) for name in objectives]
-  arrays = fits[0] if len(fits) == 1 else tree_arrays.joined(fits, [deviation(fit) for fit in fits])
+  fits = {name: _fit(train, valid, OBJECTIVES[name], facts, seed) for name in objectives}
+  units = {name: deviation(arrays) for name, arrays in fits.items()}
+  useful = [name for name in objectives if not score_deviations.is_constant(units[name])]
+  if useful and len(useful) < len(fits):
+    # Dividing by their deviation would enlarge rounding errors.
+    _logger.warning("trees of %s score all configurations of a program alike, and are left out",
+                    ", ".join(sorted(fits.keys() - set(useful))))
+  if len(useful) > 1:
+    arrays = tree_arrays.joined([fits[name] for name in useful], [units[name] for name in useful])
+  else:
+    arrays = fits[(useful or objectives)[0]]
   return TreeMember(arrays, weight, score_deviations.mean(networks), deviation(arrays), facts)
 
 
