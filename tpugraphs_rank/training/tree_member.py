@@ -96,10 +96,9 @@ def fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView]
     ConfigError: the library of an objective is not installed.
     TrainingError: the scores of the networks deviate too much, or are not finite.
   """
-  measured = sample(train, seed)
-  deviation = lambda arrays: score_deviations.mean([
-      arrays.scores(tree_features.features(program.graph, program.indices, facts))
-      for program in measured])
+  measured = [tree_features.features(program.graph, program.indices, facts)
+              for program in sample(train, seed)]
+  deviation = lambda arrays: score_deviations.mean([arrays.scores(rows) for rows in measured])
   fits = {name: _fit(train, valid, OBJECTIVES[name], facts, seed) for name in objectives}
   units = {name: deviation(arrays) for name, arrays in fits.items()}
   useful = [name for name in objectives if not score_deviations.is_constant(units[name])]
@@ -109,9 +108,11 @@ def fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView]
                     ", ".join(sorted(fits.keys() - set(useful))))
   if len(useful) > 1:
     arrays = tree_arrays.joined([fits[name] for name in useful], [units[name] for name in useful])
+    unit = deviation(arrays)
   else:
-    arrays = fits[(useful or objectives)[0]]
-  return TreeMember(arrays, weight, score_deviations.mean(networks), deviation(arrays), facts)
+    only = (useful or objectives)[0]
+    arrays, unit = fits[only], units[only]
+  return TreeMember(arrays, weight, score_deviations.mean(networks), unit, facts)
 
 
 def _fit(train: Sequence[splits.ProgramView], valid: Sequence[splits.ProgramView], objective: str,
