@@ -28,6 +28,7 @@ from typing import Any
 from absl import flags
 import numpy as np
 
+from experiments import tile_groups
 from tpugraphs_rank import errors
 from tpugraphs_rank import files
 from tpugraphs_rank import folder_settings
@@ -162,17 +163,10 @@ def with_means(cases: dict[str, Scores]) -> dict[str, Scores]:
     if weights.keys() <= cases.keys():
       programs = set.intersection(*(set(cases[ranker]) for ranker in weights))
       result[name] = {
-          program: np.sum([weight * _standardised(np.array(cases[ranker][program]))
+          program: np.sum([weight * tile_groups.standardised(np.array(cases[ranker][program]))
                            for ranker, weight in weights.items()], axis=0).tolist()
           for program in sorted(programs)}
   return result
-
-
-def _standardised(scores: np.ndarray) -> np.ndarray:
-  """Scores with mean 0 and deviation 1; constant ones become 0."""
-  centred = scores - scores.mean()
-  deviation = centred.std()
-  return centred / deviation if deviation > 0 else centred
 
 
 def summary(cases: dict[str, Scores], name: str = COLLECTION) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def rank(collection: registry.Collection, case: Case, gated: bool) -> Scores:
       "relative_trees": [falling.arrays.scores(one.relative) for one in out],
       "relative_lambdarank": _lambdarank(case, logs),
       "prior": scores_of_prior,
-      "average": [_standardised(one) + _standardised(other)
+      "average": [standardised(one) + standardised(other)
                   for one, other in zip(scores_of_prior, with_costs)]}
   if gated:
     by_name = {one.name: one for one in rest}
@@ -225,7 +225,8 @@ def _lambdarank(case: Case, targets: list[np.ndarray]) -> list[np.ndarray]:
   return [fitted.predict(table.columns.of(one.relative)) for one in case.out]
 
 
-def _standardised(values: np.ndarray) -> np.ndarray:
+def standardised(values: np.ndarray) -> np.ndarray:
+  """Scores with mean 0 and deviation 1; constant ones become 0."""
   return (values - values.mean()) / max(float(values.std()), 1e-9)
 
 
